@@ -1,0 +1,55 @@
+FROM python:3.13-slim AS build
+
+RUN pip install --no-cache-dir uv==0.13.9
+
+ENV UV_COMPILE_BYTECODE=1 \
+    UV_LINK_MODE=copy \
+    UV_NO_CACHE=1 \
+    UV_PROJECT_ENVIRONMENT=/app/.venv \
+    UV_PYTHON_DOWNLOADS=never
+
+# The dependencies first, in the versions that pyproject.toml pins: a change of the code alone
+# does not install them again.
+WORKDIR /src
+COPY pyproject.toml ./
+RUN uv sync --no-install-project
+COPY LICENSE README.md ./
+COPY alembic/ alembic/
+COPY nextcloud_mcp_server/ nextcloud_mcp_server/
+RUN uv sync --no-editable
+
+
+FROM python:3.13-slim
+
+# sqlite3 and uv are for the operator: the commands of docs/database-migrations.md work inside.
+# A fixed uid, so that the owner of the files on the volume does not change with the image.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends sqlite3 \
+    && rm -rf /var/lib/apt/lists/* \
+    && groupadd --gid 10001 nextcloud-mcp \
+    && useradd --uid 10001 --gid 10001 --home-dir /app --no-create-home --shell /usr/sbin/nologin nextcloud-mcp \
+    && install --directory --owner=10001 --group=10001 --mode=0700 /app/data
+COPY --from=build /usr/local/bin/uv /usr/local/bin/uv
+COPY --from=build /app/.venv /app/.venv
+
+# There is no project in /app, so `uv run` uses the environment as it is: no network, no write.
+ENV PATH=/app/.venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    TOKEN_STORAGE_DB=/app/data/tokens.db \
+    UV_NO_CACHE=1 \
+    UV_OFFLINE=1 \
+    UV_PYTHON_DOWNLOADS=never \
+    VIRTUAL_ENV=/app/.venv
+
+WORKDIR /app
+VOLUME /app/data
+USER 10001:10001
+EXPOSE 8000
+
+# Nothing answers while a migration runs: a long one is "starting", not "unhealthy".
+HEALTHCHECK --interval=15s --timeout=5s --start-period=15m --start-interval=2s --retries=3 \
+    CMD ["python", "-c", "import urllib.request as r; r.build_opener(r.ProxyHandler({})).open('http://127.0.0.1:8000/health/ready', timeout=4)"]
+
+# No shell in between: SIGTERM reaches the server.
+ENTRYPOINT ["nextcloud-mcp-server"]
+CMD ["run", "--host", "0.0.0.0", "--port", "8000"]

@@ -1,0 +1,86 @@
+# /// script
+# dependencies = ["nox[uv]==2026.10.20"]
+# ///
+"""Checks, the same on a developer's machine and in CI: ``uvx nox``.
+
+Every session but ``wheel`` runs in an environment that ``uv sync`` made from the dependency
+groups and the pinned versions of ``pyproject.toml``. Positional arguments go to the tool:
+``uvx nox -s tests-3.12 -- tests/test_state.py -k foreign``.
+"""
+
+from __future__ import annotations
+
+import nox
+
+PYTHONS = ("3.11", "3.12", "3.13")
+
+#: Folders with a session of their own.
+OWN_SESSION = ("tests/migrations", "tests/wheel")
+#: Harnesses that kill, race and measure whole processes. What they try is SQLite, the file
+#: system and the order of our calls, which no interpreter changes: the oldest one runs them.
+HARNESSES = ("tests/faults", "tests/races", "tests/bench")
+#: Two processes are what the smallest CI machine has cores for.
+PARALLEL = ("--numprocesses=2", "--dist=worksteal")
+
+nox.needs_version = ">=2026.4"
+nox.options.default_venv_backend = "uv"
+nox.options.reuse_existing_virtualenvs = True
+# Where CI is set, nox makes an error of an interpreter that is not there; a word is enough.
+nox.options.error_on_missing_interpreters = False
+
+
+def sync(session: nox.Session, *groups: str) -> None:
+    """Make the session's environment hold exactly the pinned ``groups`` and the project."""
+    session.run_install(
+        "uv",
+        "sync",
+        "--quiet",
+        f"--python={session.virtualenv.location}",
+        *(f"--group={group}" for group in groups),
+        env={"UV_PROJECT_ENVIRONMENT": session.virtualenv.location},
+    )
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, likely mistakes, and the contract that imports only go down."""
+    sync(session, "lint")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("lint-imports", "--no-cache")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Strict types, in the tests too."""
+    sync(session, "types")
+    session.run("mypy", *session.posargs)
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the suite, on each interpreter found."""
+    sync(session, "test")
+    if session.posargs:
+        session.run("pytest", *session.posargs)
+        return
+    skipped = OWN_SESSION if session.python == PYTHONS[0] else OWN_SESSION + HARNESSES
+    session.run("pytest", *PARALLEL, *(f"--ignore={folder}" for folder in skipped))
+
+
+@nox.session
+def migrations(session: nox.Session) -> None:
+    """Walk every revision up and down, with rows in the tables."""
+    sync(session, "test")
+    session.run("pytest", *(session.posargs or (*PARALLEL, "tests/migrations")))
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """Build the wheel and the sdist, install the wheel in an empty place, and use it there."""
+    sync(session, "test")
+    session.run("pytest", *(session.posargs or ("tests/wheel",)))
+
+
+if __name__ == "__main__":
+    nox.main()
