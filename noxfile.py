@@ -1,5 +1,5 @@
 # /// script
-# dependencies = ["nox[uv]==2026.10.20"]
+# dependencies = ["nox==2026.10.20"]
 # ///
 """Checks, the same on a developer's machine and in CI: ``uvx nox``.
 

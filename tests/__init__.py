@@ -1,0 +1,1 @@
+"""The specification of the token store: every test says in a sentence what holds."""

@@ -1,0 +1,1 @@
+"""What is shipped: the wheel, the sdist and the container, used as their users use them."""

@@ -1,0 +1,107 @@
+"""The built distributions, and an environment that holds the wheel and nothing else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Installed:
+    """An environment outside the checkout that only the wheel was installed in."""
+
+    prefix: Path
+    home: Path
+
+    @property
+    def script(self) -> str:
+        """The console script, by its full path."""
+        return str(self.prefix / "bin" / "nextcloud-mcp-server")
+
+    def environment(self, **settings: str) -> dict[str, str]:
+        """What the program may know of this machine: nothing but ``settings``."""
+        return {"PATH": "/usr/bin:/bin", "HOME": str(self.home), **settings}
+
+    def run(
+        self, *arguments: str, cwd: Path, settings: Mapping[str, str] | None = None, stdin: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the console script in ``cwd`` and wait for it."""
+        return subprocess.run(
+            [self.script, *arguments],
+            cwd=cwd,
+            env=self.environment(**(settings or {})),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+
+def uv(*arguments: str, cwd: Path = CHECKOUT) -> str:
+    """Run uv, in the checkout so that the pins of ``pyproject.toml`` apply."""
+    program = os.environ.get("UV") or shutil.which("uv")
+    assert program, "these tests build with uv"
+    done = _call([program, *arguments], cwd)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def _call(command: Sequence[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    # A session's own environment must not be taken for the one that uv is asked about.
+    kept = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "PYTHONPATH")}
+    return subprocess.run(
+        command, cwd=cwd, env=kept, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+@pytest.fixture(scope="session")
+def project() -> dict[str, Any]:
+    """``pyproject.toml``, parsed."""
+    return tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="session")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source distribution, built from the checkout."""
+    folder = tmp_path_factory.mktemp("sdist")
+    uv("build", "--quiet", "--sdist", "--out-dir", str(folder))
+    return next(folder.glob("*.tar.gz"))
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from the checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    uv("build", "--quiet", "--wheel", "--out-dir", str(folder))
+    return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="session")
+def wheel_of_sdist(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from the sdist alone."""
+    folder = tmp_path_factory.mktemp("again")
+    uv("build", "--quiet", "--wheel", "--out-dir", str(folder), str(sdist))
+    return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="session")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """The wheel in an empty environment, with the pinned versions of what it needs."""
+    folder = tmp_path_factory.mktemp("installed")
+    prefix = folder / "env"
+    uv("venv", "--quiet", "--python", sys.executable, str(prefix))
+    uv("pip", "install", "--quiet", "--python", str(prefix), str(wheel))
+    (folder / "home").mkdir()
+    return Installed(prefix, folder / "home")

@@ -1,0 +1,95 @@
+"""What is in the distributions, and what is not."""
+
+from __future__ import annotations
+
+import tarfile
+import zipfile
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from tests.wheel.conftest import CHECKOUT, Installed, uv
+
+PACKAGE = CHECKOUT / "nextcloud_mcp_server"
+MIGRATIONS = CHECKOUT / "alembic"
+
+
+def _sources(folder: Path) -> set[str]:
+    return {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def _contents(wheel: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_the_wheel_holds_the_package_and_its_migrations_and_nothing_else(wheel: Path) -> None:
+    """The wheel is the package with ``alembic/`` as ``_alembic``, and its metadata."""
+    names = {n for n in _contents(wheel) if ".dist-info/" not in n}
+
+    package = {f"nextcloud_mcp_server/{name}" for name in _sources(PACKAGE)}
+    migrations = {f"nextcloud_mcp_server/_alembic/{name}" for name in _sources(MIGRATIONS)}
+    assert names == package | migrations
+
+
+def test_the_wheel_tells_type_checkers_and_carries_its_licence(wheel: Path) -> None:
+    """``py.typed`` and the licence text are in the wheel."""
+    names = set(_contents(wheel))
+
+    assert "nextcloud_mcp_server/py.typed" in names
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+
+
+def test_the_wheel_never_hides_the_library_alembic(wheel: Path) -> None:
+    """No folder on the import path is called ``alembic``, and the scripts are no package."""
+    names = {PurePosixPath(name) for name in _contents(wheel)}
+
+    assert {name.parts[0] for name in names if not name.parts[0].endswith(".dist-info")} == {
+        "nextcloud_mcp_server"
+    }
+    assert PurePosixPath("nextcloud_mcp_server/_alembic/__init__.py") not in names
+
+
+def test_the_sdist_builds_the_very_same_wheel(wheel: Path, wheel_of_sdist: Path) -> None:
+    """A wheel built from the sdist has, byte for byte, what the checkout's wheel has."""
+    assert _contents(wheel_of_sdist) == _contents(wheel)
+
+
+def test_the_sdist_is_complete(sdist: Path) -> None:
+    """The sdist carries the tests, the documents and what runs them, and no build results."""
+    with tarfile.open(sdist) as archive:
+        names = {PurePosixPath(m.name).relative_to(sdist.name[:-7]) for m in archive.getmembers()}
+
+    wanted = {".ci/run", "CHANGELOG.md", "Dockerfile", "README.md", "alembic.ini", "noxfile.py"}
+    wanted |= {
+        "alembic/env.py",
+        "docs/database-migrations.md",
+        "nextcloud_mcp_server/_alembic/env.py",
+    }
+    wanted |= {"pyproject.toml", "tests/wheel/test_contents.py"}
+    assert {str(name) for name in names} >= wanted
+    assert not {n for n in names if "__pycache__" in n.parts or n.suffix in (".pyc", ".db")}
+
+
+def test_what_is_installed_is_what_was_tested(
+    installed: Installed, project: dict[str, Any]
+) -> None:
+    """Every library beside the wheel has the version that ``pyproject.toml`` pins."""
+    pins = set(project["tool"]["uv"]["constraint-dependencies"])
+    frozen = uv("pip", "freeze", "--python", str(installed.prefix)).split("\n")
+
+    libraries = {line for line in frozen if "==" in line}
+    assert "sqlalchemy" in {line.split("==")[0] for line in libraries}
+    assert libraries - pins == set()
+
+
+def test_the_wheel_brings_no_test_tool(installed: Installed) -> None:
+    """An operator's environment holds no pytest, no linter and no second database engine."""
+    frozen = uv("pip", "freeze", "--python", str(installed.prefix))
+
+    assert not {"pytest", "ruff", "mypy", "nox", "psycopg"} & {
+        line.split("==")[0] for line in frozen.splitlines()
+    }

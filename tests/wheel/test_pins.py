@@ -1,0 +1,49 @@
+"""The versions are pinned once, and everything that names one agrees."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import Any
+
+from tests.wheel.conftest import CHECKOUT, uv
+
+
+def _pins(project: dict[str, Any]) -> set[str]:
+    return set(project["tool"]["uv"]["constraint-dependencies"])
+
+
+def test_every_library_is_pinned(project: dict[str, Any]) -> None:
+    """No tool or library, direct or not, is left to what the index offers on the day."""
+    everything = uv(
+        "export", "--quiet", "--all-groups", "--all-extras", "--no-hashes", "--no-annotate",
+        "--no-header", "--no-emit-project",
+    )  # fmt: skip
+
+    resolved = {line.split(";")[0].strip() for line in everything.splitlines() if line.strip()}
+    assert resolved == _pins(project)
+
+
+def test_nox_runs_in_its_pinned_version(project: dict[str, Any]) -> None:
+    """``uvx nox`` starts whatever is newest; the noxfile asks for the pinned one."""
+    head = (CHECKOUT / "noxfile.py").read_text(encoding="utf-8").split('"""')[0]
+
+    assert set(re.findall(r'"(nox[^"]*)"', head)) == {p for p in _pins(project) if p[:5] == "nox=="}
+
+
+def test_ci_types_the_test_command_of_the_readme() -> None:
+    """``.ci/run`` runs the line that the README tells people to run."""
+    command = "pip install uv && uvx nox"
+    script = (CHECKOUT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+
+    assert command in (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    assert [line for line in script if line.startswith("pip")] == [f'{command} "$@"']
+
+
+def test_the_image_builds_with_the_pinned_uv(project: dict[str, Any]) -> None:
+    """The Dockerfile names the uv that ``pyproject.toml`` pins."""
+    words = shlex.split((CHECKOUT / "Dockerfile").read_text(encoding="utf-8"), comments=True)
+
+    assert {w for w in words if w.startswith("uv==")} == {
+        p for p in _pins(project) if p.startswith("uv==")
+    }
