@@ -1,0 +1,1 @@
+"""Keeps Nextcloud grants in a database that migrates itself when the server starts."""

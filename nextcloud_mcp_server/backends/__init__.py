@@ -1,0 +1,1 @@
+"""One protocol for units of work, one package an engine."""

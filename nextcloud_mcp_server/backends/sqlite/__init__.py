@@ -1,0 +1,1 @@
+"""SQLite: its files, lock, transactions, backups and pool."""

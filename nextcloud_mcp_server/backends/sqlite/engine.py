@@ -1,0 +1,85 @@
+"""SQLAlchemy engines over aiosqlite, with real transactions.
+
+Python's sqlite3 commits before DDL of its own accord, so a migration that dies half-way
+would leave half its tables. With ``isolation_level=None`` the driver begins nothing, and
+the engine's begin event does, as SQLAlchemy's documentation of the SQLite dialect says
+under "Serializable isolation / Savepoints / Transactional DDL".
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from sqlalchemy import URL, Connection, NullPool, Pool, event
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from nextcloud_mcp_server.backends.sqlite.look import BUSY_TIMEOUT
+
+#: While a migration recreates a table, foreign keys would delete the rows that point at
+#: it. EXTRA also syncs the folder after the journal is gone: without it a power cut can
+#: bring a finished transaction's journal back.
+MIGRATION_PRAGMAS: Final[Mapping[str, str]] = MappingProxyType(
+    {"foreign_keys": "OFF", "synchronous": "EXTRA", "secure_delete": "ON"}
+)
+
+#: For serving. FULL in WAL mode loses no acknowledged write in a power cut.
+SERVING_PRAGMAS: Final[Mapping[str, str]] = MappingProxyType(
+    {"foreign_keys": "ON", "synchronous": "FULL", "secure_delete": "ON"}
+)
+
+
+def create_engine(
+    path: Path, pragmas: Mapping[str, str], *, pool: type[Pool] | None = None, **options: Any
+) -> AsyncEngine:
+    """An engine on ``path`` whose connections have ``pragmas`` and begin nothing themselves.
+
+    Args:
+        path: the database file.
+        pragmas: what every new connection is told first.
+        pool: the pool class (default: a connection per use).
+        options: further options of SQLAlchemy's ``create_async_engine``.
+    """
+    engine = create_async_engine(
+        # Built from parts: in a URL typed as text, 'x?y.db' silently opens 'x'.
+        URL.create("sqlite+aiosqlite", database=str(path.absolute())),
+        poolclass=pool or NullPool,
+        hide_parameters=True,
+        connect_args={"timeout": BUSY_TIMEOUT},
+        **options,
+    )
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def configure(connection: Any, _record: object) -> None:
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        try:
+            for name, value in pragmas.items():
+                cursor.execute(f"PRAGMA {name}={value}")
+        finally:
+            cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Connection) -> None:
+        # A read transaction that turns into a write fails at once, whatever the timeout.
+        reads = connection.get_execution_options().get("reads_only", False)
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+@asynccontextmanager
+async def migration_transaction(path: Path) -> AsyncIterator[AsyncConnection]:
+    """One write transaction for a whole migration; committed only when the body ends well.
+
+    The caller holds the lock of the database.
+    """
+    engine = create_engine(path, MIGRATION_PRAGMAS)
+    try:
+        async with engine.connect() as connection, connection.begin():
+            yield connection
+    finally:
+        await engine.dispose()

@@ -1,0 +1,128 @@
+"""The file of a database: whether its path can be one, making it private, its file system.
+
+The database file is never opened here once SQLite may have it open: closing any
+descriptor of a file drops all POSIX locks that this process holds on it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import Final
+
+from nextcloud_mcp_server.backends.sqlite.faults import naming
+from nextcloud_mcp_server.errors import TokenStorageError
+
+#: SQLite appends up to 8 characters (``-journal``), the backups 40 more.
+_LONGEST_NAME: Final = 200
+
+#: File systems on which SQLite's shared memory, and so WAL, cannot be trusted.
+_NETWORK: Final = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "gluster", "lustre", "fuse.sshfs")
+
+
+def check_path(path: Path) -> None:
+    """Check, without changing anything, that a database can lie at ``path``.
+
+    Raises:
+        TokenStorageError: ``bad-path`` where it is no regular file, its folder is no
+            folder, or its name is too long.
+    """
+    if len(os.fsencode(path.name)) > _LONGEST_NAME:
+        raise _bad(f"The name of {path} is longer than {_LONGEST_NAME} bytes.")
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise _bad(f"{path} is a link to a file that is not there.") from None
+        _check_folder(path.parent)
+        return
+    except OSError as error:
+        raise _bad(f"{path} cannot be looked at ({error.strerror}).") from error
+    if not stat.S_ISREG(mode):
+        raise _bad(f"{path} is {_kind(mode)}, not a file.")
+
+
+def _check_folder(folder: Path) -> None:
+    for place in (folder, *folder.parents):
+        if place.is_dir():
+            return
+        if place.exists() or place.is_symlink():
+            raise _bad(f"{place} is not a folder.")
+
+
+def _kind(mode: int) -> str:
+    kinds = {
+        stat.S_IFDIR: "a folder",
+        stat.S_IFIFO: "a named pipe",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+        stat.S_IFSOCK: "a socket",
+    }
+    return kinds.get(stat.S_IFMT(mode), "something else")
+
+
+def _bad(message: str) -> TokenStorageError:
+    return TokenStorageError(
+        message,
+        code="bad-path",
+        remedy="Give the path of a regular file, in a folder that is there or can be made, "
+        "in TOKEN_STORAGE_DB or -d.",
+    )
+
+
+def make_folder(path: Path) -> None:
+    """Make the folder of ``path``, private to this user, where it is not there."""
+    with naming(path):
+        if not path.parent.is_dir():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def create_private(path: Path) -> None:
+    """Make an empty file that only this user may read, unless one is there.
+
+    SQLite gives ``-wal``, ``-shm`` and ``-journal`` the mode of the database: a chmod
+    afterwards would leave them readable all through the first migration.
+    """
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
+    with naming(path):
+        try:
+            os.close(os.open(path, flags, 0o600))
+        except FileExistsError:
+            return
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename or a new name in ``folder`` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def on_network(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> bool:
+    """Whether ``path`` lies on a network file system; False where nobody can tell."""
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        lines = mounts.read_text("utf-8", "surrogateescape").splitlines()
+    except OSError:
+        return False
+    return file_system(str(path.resolve().parent), lines).startswith(_NETWORK)
+
+
+def file_system(folder: str, mountinfo: list[str]) -> str:
+    """The type of the file system that holds ``folder``, from lines as in proc(5)."""
+    best, kind = "", ""
+    for line in mountinfo:
+        before, _, after = line.partition(" - ")
+        fields, types = before.split(), after.split()
+        if len(fields) < 5 or not types:  # noqa: PLR2004 - the mount point is field 5
+            continue
+        mount = fields[4].encode().decode("unicode_escape", "replace")
+        inside = folder == mount or folder.startswith(mount.rstrip("/") + "/")
+        if inside and len(mount) >= len(best):
+            best, kind = mount, types[0]
+    return kind

@@ -1,0 +1,176 @@
+"""The file lock that lets exactly one process at a time look at and migrate a database.
+
+It lies beside the database (``tokens.db.lock``, 0600) and is never unlinked: two waiters
+of an unlinked file would each get a lock of their own. ``flock`` dies with its process,
+so there is no expiry time and nothing to clean up. See filelock's documentation for
+``preserve_lock_file`` and ``fallback_to_soft``.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from filelock import FileLock, Timeout
+
+from nextcloud_mcp_server.backends.sqlite.faults import named
+from nextcloud_mcp_server.errors import TokenStorageError
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two attempts: with the usual 0.05 the slowest of 16 starts waits for
+#: more than half a second, with this for a fifth of that.
+POLL_INTERVAL: Final = 0.005
+
+#: Seconds between two words to whoever waits.
+TELL_INTERVAL: Final = 5.0
+
+_READ_ONLY: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+_NO_LOCKS: Final = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL})
+
+
+@dataclass
+class Held:
+    """The lock while it is held.
+
+    Attributes:
+        problem: why there is no lock (``read-only`` or ``lock-unavailable``); empty when
+            it is held. Without it a database may be looked at, and not be changed.
+        detail: what the operating system said.
+    """
+
+    problem: str = ""
+    detail: str = ""
+    _descriptor: int = -1
+    _said: bool = field(default=False, repr=False)
+
+    def announce(self, doing: str) -> None:
+        """Write into the lock file who holds it and what for, for those who wait."""
+        if self._descriptor < 0:
+            return
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        who = {"pid": os.getpid(), "host": socket.gethostname(), "since": now, "doing": doing}
+        self._said = True
+        # A full disk must not stop what may still fit into the database.
+        with suppress(OSError):
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, json.dumps(who).encode(), 0)
+
+    def _retract(self) -> None:
+        if self._said:
+            with suppress(OSError):
+                os.ftruncate(self._descriptor, 0)
+
+
+def lock_path(database: Path) -> Path:
+    """Where the lock of ``database`` lies: beside the file itself, whatever link named it."""
+    real = database.resolve()
+    return real.with_name(real.name + ".lock")
+
+
+@contextmanager
+def guard(
+    database: Path, timeout: float, cancelled: Callable[[], bool] = lambda: False
+) -> Iterator[Held]:
+    """Hold the lock of ``database``.
+
+    Args:
+        database: the database file; its folder must be there.
+        timeout: seconds to wait at most.
+        cancelled: asked while waiting; when it says True, the wait ends.
+
+    Yields:
+        The held lock, or one with a ``problem`` where this place cannot lock.
+
+    Raises:
+        TokenStorageError: ``lock-timeout`` at the deadline, ``interrupted`` on
+            cancellation, ``disk-full`` or ``io-error`` where no lock file can be made.
+    """
+    held = Held()
+
+    def acquired(descriptor: int) -> None:
+        held._descriptor = descriptor
+
+    path = lock_path(database)
+    lock = FileLock(
+        path,
+        mode=0o600,
+        fallback_to_soft=False,
+        preserve_lock_file=True,
+        on_acquired=acquired,
+    )
+    try:
+        _acquire(lock, path, database, timeout, cancelled)
+    except (OSError, NotImplementedError) as error:
+        held.problem, held.detail = _problem(error, database)
+        yield held
+        return
+    try:
+        yield held
+    finally:
+        held._retract()
+        lock.release()
+
+
+def _acquire(
+    lock: FileLock, path: Path, database: Path, timeout: float, cancelled: Callable[[], bool]
+) -> None:
+    deadline = time.monotonic() + timeout
+    while True:
+        left = max(0.0, deadline - time.monotonic())
+        try:
+            lock.acquire(min(left, TELL_INTERVAL), POLL_INTERVAL, cancel_check=cancelled)
+        except Timeout:
+            if cancelled():
+                raise _interrupted(database) from None
+            if time.monotonic() >= deadline:
+                raise _too_long(path, database, timeout) from None
+            logger.warning("Waiting for %s: %s", database, holder(path))
+        else:
+            return
+
+
+def holder(path: Path) -> str:
+    """Who holds the lock at ``path``, in words, as far as the file tells."""
+    try:
+        who = json.loads(path.read_bytes()[:4096])
+        return f"process {who['pid']} on {who['host']} has been {who['doing']} since {who['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process is starting on it"
+
+
+def _problem(error: Exception, database: Path) -> tuple[str, str]:
+    number = getattr(error, "errno", None)
+    detail = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if number in _READ_ONLY:
+        return "read-only", detail
+    if number in _NO_LOCKS or isinstance(error, NotImplementedError):
+        return "lock-unavailable", detail
+    raise named(error, database) or error from error
+
+
+def _too_long(path: Path, database: Path, timeout: float) -> TokenStorageError:
+    return TokenStorageError(
+        f"{database} was not free within {timeout:g} seconds: {holder(path)}.",
+        code="lock-timeout",
+        remedy="Let that process finish or stop it, then start again; "
+        "TOKEN_STORAGE_LOCK_TIMEOUT sets the seconds to wait.",
+    )
+
+
+def _interrupted(database: Path) -> TokenStorageError:
+    return TokenStorageError(
+        f"The start was asked to stop while it waited for {database}; nothing was changed.",
+        code="interrupted",
+        remedy="Start again.",
+    )

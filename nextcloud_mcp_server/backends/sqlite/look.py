@@ -1,0 +1,247 @@
+"""Look at a database without changing it: plain sqlite3, ``mode=ro``, one query.
+
+Opening a file to read and write, and closing it, checkpoints and deletes its ``-wal``; a
+read-only connection leaves everything as it is. It cannot roll back a hot journal,
+though: that is :func:`recover`, which only a start may do, under the lock.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from nextcloud_mcp_server.backends.sqlite.faults import named, naming
+from nextcloud_mcp_server.state import Observation
+from nextcloud_mcp_server.structure import VERSION_TABLE, Column, Structure, Table
+
+#: Seconds to wait for another connection's lock.
+BUSY_TIMEOUT: Final = 30.0
+
+# The CASE keeps the pragma away from views: one that has lost its table is an error.
+STRUCTURE_QUERY: Final = """
+SELECT m.type, lower(m.name), lower(m.tbl_name), m.sql,
+       lower(c.name), c.type, c."notnull", c.dflt_value, c.pk, c.hidden
+FROM sqlite_master AS m
+LEFT JOIN pragma_table_xinfo(CASE m.type WHEN 'table' THEN m.name END) AS c
+ORDER BY m.type, m.rowid, c.cid
+"""
+
+
+def connect_read_only(path: Path, *, immutable: bool = False) -> sqlite3.Connection:
+    """Open ``path`` for reading. Nothing of the file changes, not even when it is closed."""
+    # Percent-encoded by hand: '?', '#' and '%' in a name would otherwise be read as URI.
+    uri = f"file:{quote(str(path.absolute()))}?mode=ro" + ("&immutable=1" if immutable else "")
+    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT, isolation_level=None)
+    connection.text_factory = _text
+    return connection
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def look(path: Path) -> Observation:
+    """What lies at ``path``; nothing changes, whatever it is.
+
+    Damage is an answer, not an error.
+
+    Raises:
+        HotJournalError: where a journal must be rolled back before anybody can read.
+        TokenStorageError: where the operating system keeps the file from being read.
+    """
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        return Observation()
+    if size == 0 and not _has_content(path.with_name(path.name + "-wal")):
+        return Observation()
+    try:
+        return _read(path)
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        return _diagnose(error, path)
+
+
+def _has_content(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False
+
+
+def _read(path: Path) -> Observation:
+    with closing(connect_read_only(path)) as connection:
+        try:
+            return observe(connection.execute)
+        except sqlite3.OperationalError as error:
+            # In a folder that cannot be written, a WAL database that was closed cleanly
+            # cannot get the shared memory it does not need.
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CANTOPEN:
+                raise
+            if _has_content(path.with_name(path.name + "-wal")):
+                raise
+    with closing(connect_read_only(path, immutable=True)) as connection:
+        return observe(connection.execute)
+
+
+class HotJournalError(Exception):
+    """A crashed writer left a journal, and a reader cannot roll it back."""
+
+
+def _diagnose(error: Exception, path: Path) -> Observation:
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY:
+        raise HotJournalError from error
+    known = named(error, path)
+    if known is not None and known.code in {"corrupt", "not-a-database"}:
+        return Observation(damage=known.code, detail=_detail(error, path))
+    if known is not None:
+        raise known from error
+    return Observation(damage="corrupt", detail=str(error))
+
+
+def _detail(error: Exception, path: Path) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return "its schema is not readable text"
+    text = str(error).encode("ascii", "replace").decode()
+    if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOTADB:
+        return _what_it_is(path) or text
+    return text
+
+
+def _what_it_is(path: Path) -> str:
+    # SQLite has refused the file and closed it, so reading its first bytes is safe.
+    with path.open("rb") as file:
+        start = file.read(100).lstrip()
+    if start.upper().startswith((b"PRAGMA", b"BEGIN", b"CREATE", b"--")):
+        return "it looks like an SQL dump; load it with: sqlite3 NEW.db < DUMP"
+    if start.startswith(b"SQLite format 3"):
+        return "its header is damaged"
+    return "it has no SQLite header"
+
+
+def observe(execute: Callable[[str], Iterable[Sequence[Any]]]) -> Observation:
+    """Read what a look sees through ``execute``, inside one read transaction or another's."""
+    structure = read_structure(execute)
+    versions: tuple[str | None, ...] | None = None
+    version_column = True
+    if VERSION_TABLE in structure.tables:
+        version_column = "version_num" in structure.tables[VERSION_TABLE].columns
+        if version_column:
+            rows = execute(f"SELECT version_num FROM {VERSION_TABLE}")  # noqa: S608 - a constant
+            versions = tuple(row[0] for row in rows)
+    (journal_mode,) = next(iter(execute("PRAGMA journal_mode")))
+    return Observation(structure, versions, version_column, str(journal_mode).lower())
+
+
+def read_structure(execute: Callable[[str], Iterable[Sequence[Any]]]) -> Structure:
+    """The names of all tables, columns and indexes, in one query."""
+    columns: dict[str, dict[str, Column]] = {}
+    sql: dict[str, str] = {}
+    indexes: dict[str, str] = {}
+    owners: dict[str, str] = {}
+    others = set()
+    for kind, name, table, text, *column in execute(STRUCTURE_QUERY):
+        if kind == "table":
+            sql[name] = text or ""
+            _add_column(columns.setdefault(name, {}), *column)
+        elif kind == "index" and text:
+            indexes[name], owners[name] = text, table
+        elif kind == "view":
+            others.add(name)
+    tables = {name: Table(members, sql[name]) for name, members in columns.items()}
+    return Structure(tables, indexes, owners, frozenset(others))
+
+
+def _add_column(  # noqa: PLR0917 - the columns of pragma_table_xinfo
+    columns: dict[str, Column],
+    name: str | None,
+    kind: str,
+    not_null: int,
+    default: str | None,
+    key: int,
+    hidden: int,
+) -> None:
+    if name is None or hidden:
+        return
+    words = [
+        kind,
+        *(["NOT NULL"] if not_null else []),
+        *([f"DEFAULT {default}"] if default else []),
+    ]
+    required = bool(not_null) and default is None
+    columns[name] = Column(required, key, "" if required else " ".join(words))
+
+
+def recover(path: Path) -> None:
+    """Let SQLite roll back what a crashed writer left. Only under the lock."""
+    with naming(path), closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT)) as connection:
+        connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
+
+
+@contextmanager
+def recovered_copy(path: Path) -> Iterator[Path]:
+    """A copy of a crashed database, with its journal, to look at without changing it."""
+    with tempfile.TemporaryDirectory(prefix="tokens-") as folder:
+        copy = Path(folder) / path.name
+        with naming(path):
+            for suffix in ("", "-journal"):
+                shutil.copyfile(path.with_name(path.name + suffix), f"{copy}{suffix}")
+        recover(copy)
+        yield copy
+
+
+def look_without_recovery(path: Path) -> Observation:
+    """As :func:`look`; a crashed database is looked at in a recovered copy."""
+    try:
+        return look(path)
+    except HotJournalError:
+        with recovered_copy(path) as copy:
+            return look(copy)
+
+
+def check_pages(path: Path) -> str:
+    """What ``quick_check`` finds wrong with the pages of ``path``; empty when all is well."""
+    try:
+        with closing(connect_read_only(path)) as connection:
+            rows = connection.execute("PRAGMA quick_check(3)").fetchall()
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        known = named(error, path)
+        if known is not None and known.code not in {"corrupt", "not-a-database"}:
+            raise known from error
+        return _detail(error, path)
+    found = [" ".join(str(row[0]).split()) for row in rows if row[0] != "ok"]
+    return "; ".join(found)
+
+
+def counts(
+    execute: Callable[[str], Iterable[Sequence[Any]]], structure: Structure
+) -> dict[str, int]:
+    """The number of rows of every table that is not bookkeeping."""
+    return {
+        name: next(iter(execute(f"SELECT count(*) FROM {quoted(name)}")))[0]  # noqa: S608
+        for name in sorted(structure.own_tables)
+    }
+
+
+def quoted(name: str) -> str:
+    """``name`` as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def ciphertexts(path: Path, columns: Iterable[tuple[str, str]], limit: int | None) -> list[bytes]:
+    """Up to ``limit`` (None: all) encrypted values of each (table, column), newest first."""
+    found: list[bytes] = []
+    most = -1 if limit is None else limit
+    with naming(path), closing(connect_read_only(path)) as connection:
+        for table, column in columns:
+            rows = connection.execute(
+                f"SELECT {quoted(column)} FROM {quoted(table)} "  # noqa: S608 - our own names
+                f"WHERE {quoted(column)} IS NOT NULL ORDER BY rowid DESC LIMIT {most}"
+            )
+            found.extend(v if isinstance(v, bytes) else str(v).encode() for (v,) in rows)
+    return found

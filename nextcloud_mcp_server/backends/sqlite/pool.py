@@ -1,0 +1,121 @@
+"""The pool that serves: SQLAlchemy's, over aiosqlite. SQLite is never on the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from sqlalchemy import AsyncAdaptedQueuePool
+
+from nextcloud_mcp_server.backends.base import Connection
+from nextcloud_mcp_server.backends.sqlite.engine import SERVING_PRAGMAS, create_engine
+from nextcloud_mcp_server.backends.sqlite.faults import named
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection as CoreConnection
+    from sqlalchemy import Executable, Row
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+T = TypeVar("T")
+
+#: Connections kept open. SQLite has one writer at a time, so more would only wait.
+_SIZE = 4
+
+
+class _Executor:
+    """A unit's door to SQLAlchemy's connection."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: CoreConnection) -> None:
+        self._connection = connection
+
+    def all(
+        self, statement: Executable, parameters: Mapping[str, Any] | None = None
+    ) -> Sequence[Row[Any]]:
+        return self._connection.execute(statement, parameters).all()
+
+    def first(
+        self, statement: Executable, parameters: Mapping[str, Any] | None = None
+    ) -> Row[Any] | None:
+        return self._connection.execute(statement, parameters).first()
+
+    def run(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> int:
+        return self._connection.execute(statement, parameters).rowcount
+
+
+def _raise(error: Exception, path: Path) -> NoReturn:
+    known = named(error, path)
+    if known is None or known is error:
+        raise error
+    # Not chained to SQLAlchemy's error: its statement belongs into no log.
+    raise known from None
+
+
+class SqlitePool:
+    """An open SQLite database."""
+
+    def __init__(self, path: Path, journal_mode: str) -> None:
+        """Make the pool; connections are opened when they are first needed.
+
+        Args:
+            path: the database file, at head.
+            journal_mode: what the start left it in; outside WAL only EXTRA is durable.
+        """
+        self.path = path
+        pragmas = dict(SERVING_PRAGMAS)
+        if journal_mode != "wal":
+            pragmas["synchronous"] = "EXTRA"
+        self._engine = create_engine(
+            path,
+            pragmas,
+            pool=AsyncAdaptedQueuePool,
+            pool_size=_SIZE,
+            max_overflow=0,
+            pool_timeout=60.0,
+        )
+        self._reader = self._engine.execution_options(reads_only=True)
+
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def read(self, unit: Callable[[Connection], T]) -> T:
+        """Run ``unit`` in a read transaction."""
+        return await self._own(self._run(self._reader, unit))
+
+    async def write(self, unit: Callable[[Connection], T]) -> T:
+        """Run ``unit`` in a write transaction; the answer comes after a durable commit.
+
+        A caller that is cancelled leaves, and the unit still runs to its end: a grant
+        that the provider has already rotated must not be lost on the way to the disk.
+        """
+        return await self._own(self._run(self._engine, unit))
+
+    async def _own(self, work: Coroutine[Any, Any, T]) -> T:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+        return await asyncio.shield(task)
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            # Retrieved: whoever waited may have been cancelled, and asyncio would report it.
+            task.exception()
+
+    async def _run(self, engine: AsyncEngine, unit: Callable[[Connection], T]) -> T:
+        try:
+            async with engine.begin() as connection:
+                return await connection.run_sync(lambda core: unit(_Executor(core)))
+        except Exception as error:  # noqa: BLE001 - re-raised, by its name where it has one
+            _raise(error, self.path)
+
+    async def close(self) -> None:
+        """Let what is under way finish, then close every connection.
+
+        The last one writes the WAL back into the file and removes it.
+        """
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._engine.dispose()

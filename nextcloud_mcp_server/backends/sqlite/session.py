@@ -1,0 +1,96 @@
+"""A migration by hand: the lock, one transaction, and WAL afterwards.
+
+``alembic upgrade head``, typed in a checkout, runs through here, so that it is as safe
+as a start of the server.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from nextcloud_mcp_server.backends.sqlite import files
+from nextcloud_mcp_server.backends.sqlite.faults import naming
+from nextcloud_mcp_server.backends.sqlite.guard import Held, guard
+from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+logger = logging.getLogger(__name__)
+
+#: The journal modes that a start leaves as they are.
+WAL: Final = "wal"
+
+
+@asynccontextmanager
+async def migration_session(
+    path: Path, lock_timeout: float = DEFAULT_LOCK_TIMEOUT
+) -> AsyncIterator[AsyncConnection]:
+    """Hold the lock of ``path`` and yield a connection inside one write transaction.
+
+    A file that is not there is made. The transaction is committed when the body ends
+    without an error, and the database is in WAL mode then.
+
+    Raises:
+        TokenStorageError: where the path, the lock or the disk does not allow it.
+    """
+    # Imported late, so that the path of a start at head does without SQLAlchemy.
+    from nextcloud_mcp_server.backends.sqlite.engine import (  # noqa: PLC0415
+        migration_transaction,
+    )
+
+    files.check_path(path)
+    files.make_folder(path)
+    with guard(path, lock_timeout) as held, naming(path):
+        require_lock(held, path)
+        files.create_private(path)
+        async with migration_transaction(path) as connection:
+            yield connection
+        use_wal(path)
+
+
+def require_lock(held: Held, path: Path) -> None:
+    """Insist on the lock.
+
+    Raises:
+        TokenStorageError: ``read-only`` or ``lock-unavailable`` where there is none.
+    """
+    if held.problem == "read-only":
+        raise TokenStorageError(
+            f"{path} has to be migrated, and its folder cannot be written ({held.detail}).",
+            code="read-only",
+            remedy=f"Give this user write access to {path.parent}, then start again.",
+        )
+    if held.problem:
+        raise TokenStorageError(
+            f"{path} has to be migrated, and its file system cannot lock ({held.detail}).",
+            code="lock-unavailable",
+            remedy="Move the database to a file system that supports flock.",
+        )
+
+
+def use_wal(path: Path) -> str:
+    """Switch ``path`` to WAL where that is safe; the journal mode it has afterwards.
+
+    Only under the lock and outside a transaction. Where another connection is in the way,
+    the mode stays, and the next start tries again. On a network file system, where shared
+    memory cannot be trusted, the mode becomes DELETE.
+    """
+    wanted = "delete" if files.on_network(path) else WAL
+    if wanted != WAL:
+        logger.warning("%s is on a network file system, so it is not used in WAL mode", path)
+    with naming(path), closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        try:
+            (mode,) = connection.execute(f"PRAGMA journal_mode={wanted}").fetchone()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+                raise
+            logger.warning("%s is in use, so it stays in its journal mode for now", path)
+            (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+    return str(mode)

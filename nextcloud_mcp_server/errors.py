@@ -1,0 +1,78 @@
+"""Every error that a person can see: a code, a message, a remedy and an exit status.
+
+The codes are part of the public contract. They stand in ``docs/errors.md`` (a test
+compares the two), in the ``--json`` output of the commands and in
+:attr:`TokenStorageError.code`.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Final
+
+#: Every code, with the sentence that ``docs/errors.md`` opens its entry with.
+CODES: Final = MappingProxyType(
+    {
+        "unknown-revision": "The database records a revision that this program does not know.",
+        "ambiguous-version": "The version table holds several revisions that disagree.",
+        "inconsistent": "The version row claims what the tables deny, beyond safe mending.",
+        "foreign": "The file is another application's database.",
+        "corrupt": "SQLite finds damage in the file.",
+        "not-a-database": "The file is not an SQLite database.",
+        "lock-timeout": "Somebody else held the database for longer than the deadline.",
+        "lock-unavailable": "The file system cannot lock, and there is something to migrate.",
+        "interrupted": "The start was asked to stop while it waited for the lock.",
+        "migration-failed": "A migration failed and was rolled back; the database is as it was.",
+        "backup-failed": "The backup could not be made or did not verify; nothing was migrated.",
+        "no-migrations": "The migration scripts of this program cannot be found.",
+        "not-a-checkout": "The command writes source files and needs a checkout of the project.",
+        "key-missing": "The database holds encrypted values and no key was given.",
+        "wrong-key": "None of the given keys opens the encrypted values of this database.",
+        "malformed-key": "An encryption key is not a Fernet key.",
+        "undecryptable": "One stored secret cannot be opened with any of the given keys.",
+        "unreadable": "A stored value does not have the form that every release wrote.",
+        "disk-full": "The disk is full.",
+        "io-error": "The operating system reported an error while reading or writing.",
+        "read-only": "The database, its folder or its disk cannot be written.",
+        "bad-path": "The path of the database cannot be used.",
+        "bad-input": "A value was refused before anything was written.",
+        "conflict": "The value is taken already by another row.",
+        "not-open": "The store was used before it was opened or after it was closed.",
+        "unsupported-database": "The database URL names an engine that this version cannot use.",
+        "declined": "The person who was asked said no, or there was nobody to ask.",
+        "cannot-listen": "The address to serve on is taken or not allowed.",
+    }
+)
+
+
+class TokenStorageError(Exception):
+    """The one exception that this package raises on purpose.
+
+    Args:
+        message: one line for people: what is wrong, with the path or name it is about.
+        code: a key of :data:`CODES`.
+        remedy: one line: what to do, with the command to type where there is one.
+        exit_status: what a command that meets this error exits with.
+    """
+
+    def __init__(self, message: str, *, code: str, remedy: str, exit_status: int = 1) -> None:
+        if code not in CODES:
+            raise ValueError(f"unknown error code {code!r}")
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.remedy = remedy
+        self.exit_status = exit_status
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Keyword-only arguments are lost by the default pickling, and an error of a
+        # worker process must arrive as itself.
+        return (_rebuild, (self.message, self.code, self.remedy, self.exit_status))
+
+    def as_dict(self) -> dict[str, str]:
+        """The facts that ``--json`` prints."""
+        return {"code": self.code, "message": self.message, "remedy": self.remedy}
+
+
+def _rebuild(message: str, code: str, remedy: str, exit_status: int) -> TokenStorageError:
+    return TokenStorageError(message, code=code, remedy=remedy, exit_status=exit_status)

@@ -1,0 +1,229 @@
+"""All contact with Alembic: run, stamp, list and write revisions.
+
+``alembic.context`` keeps its proxies in module globals, so two commands at once in one
+process would run on each other's configuration. Everything here that runs a command
+holds :data:`ALEMBIC` while it does. The connection is always handed over, inside a
+transaction that the caller commits: Alembic itself then commits nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+
+from alembic import command
+from nextcloud_mcp_server.backends.sqlite.look import read_structure
+from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.history import (
+    STRUCTURE_FILE,
+    History,
+    dump_structures,
+    is_checkout,
+    load_history,
+)
+from nextcloud_mcp_server.structure import VERSION_TABLE, Structure
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+#: Held while a command of Alembic runs, inside the file lock, never on the event loop.
+ALEMBIC: Final = threading.RLock()
+
+#: Where ids of this project begin; those below are history shared with other programs.
+FIRST_OWN_ID: Final = 101
+
+_FILE_TEMPLATE: Final = (
+    "%%(year)d%%(month).2d%%(day).2d_%%(hour).2d%%(minute).2d_%%(rev)s_%%(slug)s"
+)
+
+_LOSES: Final = re.compile(
+    r"^Downgrade loses:\s*(?P<what>.+?)(?:\n\s*\n|\Z)", re.MULTILINE | re.DOTALL
+)
+_SLUG: Final = re.compile(r"[^a-z0-9]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One revision, for people.
+
+    Attributes:
+        id: its id.
+        parent: the id before it; None for the first.
+        title: the first line of its docstring.
+        date: the day in its file's name, as YYYY-MM-DD.
+        doc: the whole docstring.
+        loses: what a downgrade of it loses, in its own words; empty where it says nothing.
+        path: its file.
+    """
+
+    id: str
+    parent: str | None
+    title: str
+    date: str
+    doc: str
+    loses: str
+    path: Path
+
+
+def configuration(history: History, connection: Connection | None = None) -> Config:
+    """Alembic's configuration for ``history``, without any file and without a URL."""
+    config = Config()
+    # ConfigParser would read '%' in a path as an interpolation.
+    config.set_main_option("script_location", str(history.directory).replace("%", "%%"))
+    config.set_main_option("file_template", _FILE_TEMPLATE)
+    config.set_main_option("timezone", "UTC")
+    if connection is not None:
+        config.attributes["connection"] = connection
+    return config
+
+
+@contextmanager
+def _running(what: str) -> Iterator[None]:
+    with ALEMBIC:
+        try:
+            yield
+        except CommandError as error:
+            raise TokenStorageError(
+                f"The {what} was refused: {error}.",
+                code="migration-failed",
+                remedy="See which revisions there are with: nextcloud-mcp-server db history",
+            ) from error
+
+
+def stamp(connection: Connection, history: History, revision: str) -> None:
+    """Make ``revision`` the one row of the version table, without running anything."""
+    with _running("stamp"):
+        command.stamp(configuration(history, connection), revision, purge=True)
+
+
+def upgrade(connection: Connection, history: History, target: str) -> None:
+    """Run every revision from the recorded one up to ``target``."""
+    with _running("upgrade"):
+        command.upgrade(configuration(history, connection), target)
+
+
+def downgrade(connection: Connection, history: History, target: str) -> None:
+    """Run every revision from the recorded one down to ``target`` (an id or ``base``)."""
+    with _running("downgrade"):
+        command.downgrade(configuration(history, connection), target)
+
+
+def listing(history: History) -> list[Revision]:
+    """Every revision, oldest first."""
+    with ALEMBIC:
+        scripts = ScriptDirectory.from_config(configuration(history))
+        return [_revision(script) for script in reversed(list(scripts.walk_revisions()))]
+
+
+def _revision(script: Any) -> Revision:
+    doc = (script.module.__doc__ or "").strip()
+    loses = _LOSES.search(doc)
+    day = Path(script.path).name[:8]
+    return Revision(
+        id=script.revision,
+        parent=script.down_revision,
+        title=doc.partition("\n")[0].rstrip("."),
+        date=f"{day[:4]}-{day[4:6]}-{day[6:8]}",
+        doc=doc,
+        loses=" ".join(loses["what"].split()) if loses else "",
+        path=Path(script.path),
+    )
+
+
+def deleting(history: History, steps: Sequence[str]) -> frozenset[str]:
+    """Tables that one of ``steps`` says it deletes rows from (``DELETES_ROWS_FROM``)."""
+    with ALEMBIC:
+        scripts = ScriptDirectory.from_config(configuration(history))
+        modules = [scripts.get_revision(step).module for step in steps]
+    return frozenset(t for m in modules for t in getattr(m, "DELETES_ROWS_FROM", ()))
+
+
+def create(message: str, history: History | None = None) -> Path:
+    """Write an empty migration with the next id, and return its path.
+
+    Raises:
+        TokenStorageError: ``not-a-checkout`` in an installed package, ``bad-input`` for a
+            message without a letter or digit.
+    """
+    if history is None and not is_checkout():
+        raise TokenStorageError(
+            "Migrations are written in a checkout, and this is an installed package.",
+            code="not-a-checkout",
+            remedy="Clone the project, then there: uv run nextcloud-mcp-server db migrate MESSAGE",
+        )
+    history = history or load_history()
+    slug = _SLUG.sub("_", message.lower()).strip("_")
+    if not slug:
+        raise TokenStorageError(
+            f"{message!r} does not describe a migration.",
+            code="bad-input",
+            remedy='Say what it does, for example: db migrate "add user preferences table"',
+        )
+    with ALEMBIC:
+        config = configuration(history)
+        config.set_main_option("truncate_slug_length", "60")
+        made = command.revision(config, message=" ".join(message.split()), rev_id=next_id(history))
+    load_history.cache_clear()
+    script = made[0] if isinstance(made, list) else made
+    if script is None:
+        raise AssertionError("Alembic wrote no file")
+    return Path(script.path)
+
+
+def next_id(history: History) -> str:
+    """The id after head: this project's own line begins at 101."""
+    return f"{max(int(history.head) + 1, FIRST_OWN_ID):03d}"
+
+
+def complete(history: History) -> History:
+    """Find the structure of revisions that ``structure.json`` does not know yet.
+
+    A developer who has just written a migration can run it at once; the file is
+    generated before it is committed.
+    """
+    if not history.unknown_structures:
+        return history
+    return history.with_structures(structures(history))
+
+
+def structures(history: History) -> dict[str, Structure]:
+    """The structure at each revision, by running the migrations in an empty database."""
+    from sqlalchemy import StaticPool, create_engine  # noqa: PLC0415 - rarely needed
+
+    found: dict[str, Structure] = {}
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as raw:
+        engine = create_engine("sqlite://", creator=lambda: raw, poolclass=StaticPool)
+        with engine.connect() as connection, connection.begin():
+            raw.execute("BEGIN")
+            for revision in history.revisions:
+                upgrade(connection, history, revision)
+                found[revision] = _without_version_table(read_structure(raw.execute))
+    return found
+
+
+def _without_version_table(structure: Structure) -> Structure:
+    tables = {
+        name: table
+        for name, table in structure.tables.items()
+        if name != VERSION_TABLE and not name.startswith("sqlite_")
+    }
+    return Structure(tables, structure.indexes, structure.owners)
+
+
+def write_structures(history: History | None = None) -> Path:
+    """Generate ``structure.json`` anew from the migrations, and return its path."""
+    history = history or load_history()
+    path = history.directory / STRUCTURE_FILE
+    path.write_text(dump_structures(structures(history)), "utf-8")
+    load_history.cache_clear()
+    return path

@@ -1,0 +1,180 @@
+"""Frozen settings, and the only place that reads the environment.
+
+| variable | meaning | default |
+|---|---|---|
+| ``DATABASE_URL`` | SQLAlchemy URL of the database; wins over the next | unset |
+| ``TOKEN_STORAGE_DB`` | path of the database file | ``/app/data/tokens.db`` |
+| ``TOKEN_ENCRYPTION_KEY`` | Fernet keys separated by ``;``, newest first | unset |
+| ``TOKEN_ENCRYPTION_KEY_FILE`` | a file that holds the same | unset |
+| ``TOKEN_STORAGE_LOCK_TIMEOUT`` | seconds to wait for the migration lock | 600 |
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from nextcloud_mcp_server.errors import TokenStorageError
+
+DEFAULT_DATABASE: Final = Path("/app/data/tokens.db")
+DEFAULT_LOCK_TIMEOUT: Final = 600.0
+
+_SQLITE_SCHEMES: Final = ("sqlite", "sqlite+aiosqlite", "sqlite+pysqlite")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a start needs to know.
+
+    Attributes:
+        database: the database file.
+        keys: Fernet keys, newest first, unchecked; empty when none was given.
+        key_file: the file that the keys are to be read from, when none was given directly.
+        lock_timeout: seconds to wait for the migration lock.
+        fallback_from: the default path that could not be used, when ``database`` is the
+            one in the user's data directory instead.
+    """
+
+    database: Path
+    keys: tuple[str, ...] = ()
+    key_file: Path | None = None
+    lock_timeout: float = DEFAULT_LOCK_TIMEOUT
+    fallback_from: Path | None = None
+
+    def __repr__(self) -> str:
+        """Hide the keys, whoever prints the settings."""
+        return (
+            f"Settings(database={str(self.database)!r}, keys=<{len(self.keys)}>, "
+            f"key_file={self.key_file and str(self.key_file)!r}, "
+            f"lock_timeout={self.lock_timeout}, fallback_from={self.fallback_from!r})"
+        )
+
+    def with_database(self, database: str | os.PathLike[str]) -> Settings:
+        """The same settings for another database (a path or an SQLite URL)."""
+        return replace(self, database=database_path(database), fallback_from=None)
+
+
+def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings from ``environ`` (default: the process's environment).
+
+    An empty variable counts as unset. Nothing is created or opened.
+
+    Raises:
+        TokenStorageError: ``bad-input`` for a lock timeout that is no number of seconds,
+            ``bad-path`` or ``unsupported-database`` for a database that cannot be used.
+    """
+    environ = os.environ if environ is None else environ
+    database, fallback_from = _database(environ)
+    key_file = environ.get("TOKEN_ENCRYPTION_KEY_FILE")
+    return Settings(
+        database=database,
+        keys=split_keys(environ.get("TOKEN_ENCRYPTION_KEY", "")),
+        key_file=Path(key_file) if key_file else None,
+        lock_timeout=_lock_timeout(environ.get("TOKEN_STORAGE_LOCK_TIMEOUT")),
+        fallback_from=fallback_from,
+    )
+
+
+def split_keys(text: str) -> tuple[str, ...]:
+    """The keys of a ``;``-separated list, without white space and empty parts."""
+    return tuple(part for part in (piece.strip() for piece in text.split(";")) if part)
+
+
+def database_path(database: str | os.PathLike[str]) -> Path:
+    """The file that a path or an SQLite URL names.
+
+    The part of a URL behind ``sqlite:///`` is taken to the letter, as SQLAlchemy does:
+    ``%`` is not an escape, and everything from the first ``?`` on is dropped.
+
+    Raises:
+        TokenStorageError: ``unsupported-database`` for the URL of another engine,
+            ``bad-path`` for an empty path, a null character or an in-memory database.
+    """
+    text = os.fspath(database)
+    scheme, separator, rest = text.partition("://")
+    if separator and _is_scheme(scheme):
+        if scheme.lower() not in _SQLITE_SCHEMES:
+            raise _unsupported(scheme)
+        text = rest.partition("?")[0].removeprefix("/")
+        if not rest.startswith("/") and rest:
+            raise _bad_path(
+                "An SQLite URL has three slashes before a relative path and four before "
+                f"an absolute one; this one has a host: {scheme}://{rest}"
+            )
+    if not text.strip():
+        raise _bad_path("The path of the database is empty.")
+    if "\0" in text:
+        raise _bad_path("The path of the database holds a null character.")
+    if text == ":memory:" or text.startswith("file:"):
+        raise _bad_path(
+            f"{text!r} is not a file that outlives the process, and tokens must."
+            if text == ":memory:"
+            else f"{text!r} is an SQLite URI, and the store takes a plain path."
+        )
+    return Path(text)
+
+
+def _is_scheme(text: str) -> bool:
+    return text.replace("+", "").replace("-", "").isalnum()
+
+
+def _database(environ: Mapping[str, str]) -> tuple[Path, Path | None]:
+    if url := environ.get("DATABASE_URL"):
+        if "://" not in url:
+            raise _bad_path("DATABASE_URL is not a URL; a plain path goes in TOKEN_STORAGE_DB.")
+        return database_path(url), None
+    if path := environ.get("TOKEN_STORAGE_DB"):
+        return database_path(path), None
+    if _can_hold_data(DEFAULT_DATABASE.parent):
+        return DEFAULT_DATABASE, None
+    # platformdirs is imported only where the default cannot be used.
+    from platformdirs import user_data_path  # noqa: PLC0415
+
+    return user_data_path("nextcloud-mcp-server") / DEFAULT_DATABASE.name, DEFAULT_DATABASE
+
+
+def _can_hold_data(folder: Path) -> bool:
+    """Whether ``folder`` is there, or the user may make it. Makes nothing."""
+    for place in (folder, *folder.parents):
+        if place.is_dir():
+            return place == folder or os.access(place, os.W_OK | os.X_OK)
+        if place.exists():
+            return False
+    return False
+
+
+def _lock_timeout(text: str | None) -> float:
+    if not text:
+        return DEFAULT_LOCK_TIMEOUT
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise TokenStorageError(
+            f"TOKEN_STORAGE_LOCK_TIMEOUT is {text!r}, which is not a number of seconds.",
+            code="bad-input",
+            remedy="Set it to a number from 0 up, for example 600, or unset it.",
+        )
+    return seconds
+
+
+def _bad_path(message: str) -> TokenStorageError:
+    return TokenStorageError(
+        message,
+        code="bad-path",
+        remedy="Give the path of a file, for example -d /app/data/tokens.db "
+        "or -u sqlite:////app/data/tokens.db.",
+    )
+
+
+def _unsupported(scheme: str) -> TokenStorageError:
+    return TokenStorageError(
+        f"This version keeps tokens in SQLite and cannot use a {scheme} database.",
+        code="unsupported-database",
+        remedy="Use a path (TOKEN_STORAGE_DB, -d) or a URL that begins with sqlite:///.",
+    )

@@ -1,0 +1,264 @@
+"""The path that every start travels: lock, look, plan, back up, migrate, and only then open.
+
+:func:`prepare` is the whole of it on one screen. It blocks, and runs in one worker
+thread: the lock is taken and given back in the thread that does the work, so no
+cancelled coroutine can give it up while a migration is still running.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nextcloud_mcp_server.backends.sqlite import files
+from nextcloud_mcp_server.backends.sqlite.guard import Held, guard
+from nextcloud_mcp_server.backends.sqlite.look import (
+    HotJournalError,
+    check_pages,
+    ciphertexts,
+    look,
+    recover,
+)
+from nextcloud_mcp_server.backends.sqlite.session import WAL, require_lock, use_wal
+from nextcloud_mcp_server.classify import classify
+from nextcloud_mcp_server.history import History, load_history
+from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT, Settings, load_settings
+from nextcloud_mcp_server.state import Action, Finding, Observation, Plan, State, plan, refusal
+from nextcloud_mcp_server.structure import ENCRYPTED
+from nextcloud_mcp_server.worker import run_to_the_end
+
+if TYPE_CHECKING:
+    from nextcloud_mcp_server.backends.base import Pool
+    from nextcloud_mcp_server.crypto import Keyring
+    from nextcloud_mcp_server.keyfile import Samples
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a start found and did.
+
+    Attributes:
+        database: the database file.
+        state: what it was before.
+        done: the plan that was carried out.
+        backup: the backup made before; None where there was nothing to keep.
+        journal_mode: SQLite's journal mode now.
+        seconds: how long it took, waiting included.
+        warning: why nothing more could be done; empty when all is well.
+    """
+
+    database: Path
+    state: State
+    done: Plan
+    backup: Path | None = None
+    journal_mode: str = ""
+    seconds: float = 0.0
+    warning: str = ""
+
+    @property
+    def action(self) -> Action:
+        """What was done."""
+        return self.done.action
+
+    @property
+    def before(self) -> str | None:
+        """The revision that the database counted as; None for a new one."""
+        return self.done.start
+
+    @property
+    def after(self) -> str:
+        """The revision that it has now."""
+        return self.done.target
+
+    @property
+    def stamped(self) -> bool:
+        """Whether ``before`` had to be written into the version table."""
+        return self.done.stamp is not None
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The revisions that ran, oldest first."""
+        return self.done.steps
+
+    @property
+    def mended(self) -> tuple[str, ...]:
+        """What was mended on the way, in words."""
+        return self.done.mends
+
+
+def never() -> bool:
+    """The default answer to "was this cancelled?"."""
+    return False
+
+
+def prepare(
+    database: Path,
+    *,
+    target: str | None = None,
+    unlock: Callable[[Samples], None] | None = None,
+    lock_timeout: float = DEFAULT_LOCK_TIMEOUT,
+    cancelled: Callable[[], bool] = never,
+) -> Outcome:
+    """Bring ``database`` to ``target`` (default: head), whatever it is; or refuse, unchanged.
+
+    Args:
+        database: the file; it need not be there yet.
+        target: the revision to end at.
+        unlock: proves the keys on what is in the database, before anything is written.
+        lock_timeout: seconds to wait for the lock.
+        cancelled: asked while waiting for the lock; True ends the wait.
+
+    Raises:
+        TokenStorageError: with the code of what is wrong. The file is as it was, but for
+            a crashed writer's journal, which SQLite may have rolled back.
+    """
+    begun = time.monotonic()
+    files.check_path(database)
+    files.make_folder(database)
+    history = known_history()
+    with guard(database, lock_timeout, cancelled) as held:
+        seen = look_under_lock(database, held)
+        finding = classify(seen, history)
+        todo = plan(finding, history, database, target)
+        if _is_ready(todo, seen, held, database):
+            _prove(unlock, database, seen)
+            done = Outcome(database, finding.state, todo, journal_mode=seen.journal_mode)
+            return _finished(done, begun, held)
+        require_lock(held, database)
+        held.announce(_doing(todo))
+        _check(database, seen, history)
+        _prove(unlock, database, seen)
+        backup = _migrate(database, history, todo, seen) if todo.migrates else None
+        mode = use_wal(database)
+    return _finished(Outcome(database, finding.state, todo, backup, mode), begun, held)
+
+
+def known_history() -> History:
+    """The history with every structure, which needs Alembic only in a developer's checkout."""
+    history = load_history()
+    if history.unknown_structures:
+        from nextcloud_mcp_server import revisions  # noqa: PLC0415 - imports Alembic
+
+        return revisions.complete(history)
+    return history
+
+
+def look_under_lock(database: Path, held: Held) -> Observation:
+    """What lies at ``database``, after a crashed writer's journal was rolled back."""
+    try:
+        return look(database)
+    except HotJournalError:
+        require_lock(held, database)
+        logger.warning("%s was left in the middle of a write: rolling it back", database)
+        recover(database)
+        return look(database)
+
+
+def _is_ready(todo: Plan, seen: Observation, held: Held, database: Path) -> bool:
+    """Whether there is nothing to do, or nothing that this place allows to be done."""
+    if todo.migrates:
+        return False
+    return seen.journal_mode == WAL or bool(held.problem) or files.on_network(database)
+
+
+def _check(database: Path, seen: Observation, history: History) -> None:
+    """Refuse to touch a database with damaged pages."""
+    if seen.journal_mode and (damage := check_pages(database)):
+        raise refusal(Finding(State.CORRUPT, reason=damage), history, database)
+
+
+def _prove(unlock: Callable[[Samples], None] | None, database: Path, seen: Observation) -> None:
+    if unlock is None:
+        return
+    tables = seen.structure.tables
+    columns = [(t, c) for t, c in ENCRYPTED if t in tables and c in tables[t].columns]
+    unlock(lambda limit: ciphertexts(database, columns, limit) if columns else [])
+
+
+def _migrate(database: Path, history: History, todo: Plan, seen: Observation) -> Path | None:
+    # Alembic and SQLAlchemy are imported only where there is something to migrate.
+    from nextcloud_mcp_server.transition import migrate  # noqa: PLC0415
+
+    logger.info("%s: %s", database, _doing(todo))
+    files.create_private(database)
+    return migrate(database, history, todo, seen.structure)
+
+
+def _doing(todo: Plan) -> str:
+    if todo.action is Action.CREATE:
+        return f"creating it at revision {todo.target}"
+    if todo.action is Action.NOTHING:
+        return "switching its journal to WAL"
+    if todo.start == todo.target:
+        return f"mending it at revision {todo.target}"
+    return f"upgrading it from revision {todo.start} to {todo.target}"
+
+
+def _finished(outcome: Outcome, begun: float, held: Held) -> Outcome:
+    warning = ""
+    if held.problem:
+        warning = (
+            f"{outcome.database} could not be locked ({held.detail}); it is at head, so it is used."
+        )
+        logger.warning("%s", warning)
+    return replace(outcome, seconds=time.monotonic() - begun, warning=warning)
+
+
+@dataclass(frozen=True)
+class OpenStore:
+    """An open token database: its pool, its keys and what the start did."""
+
+    pool: Pool
+    keyring: Keyring
+    outcome: Outcome
+
+
+async def open_store(
+    database: str | os.PathLike[str] | None = None,
+    keys: str | bytes | Sequence[str | bytes] | None = None,
+    settings: Settings | None = None,
+    stopping: Callable[[], bool] = never,
+) -> OpenStore:
+    """Prepare a database in a worker thread, then open its pool.
+
+    Args:
+        database: a path or an SQLite URL (default: the settings').
+        keys: one Fernet key or several, newest first (default: the settings').
+        settings: frozen settings (default: the environment's).
+        stopping: asked while waiting for the lock; True ends the wait.
+
+    Raises:
+        TokenStorageError: the database or the keys cannot be used; nothing is left open.
+    """
+    from nextcloud_mcp_server.keyfile import given_keyring, settle  # noqa: PLC0415
+
+    settings = settings or load_settings()
+    if database is not None:
+        settings = settings.with_database(database)
+    keyring = given_keyring(keys, settings)
+
+    def unlock(samples: Samples) -> None:
+        nonlocal keyring
+        keyring = settle(keyring, samples, settings.database)
+
+    def work(cancelled: Callable[[], bool]) -> Outcome:
+        return prepare(
+            settings.database,
+            unlock=unlock,
+            lock_timeout=settings.lock_timeout,
+            cancelled=lambda: cancelled() or stopping(),
+        )
+
+    outcome = await run_to_the_end(work, name="token-store-start")
+    if keyring is None:
+        raise AssertionError("a start that succeeds has settled on its keys")
+    from nextcloud_mcp_server.backends.sqlite.pool import SqlitePool  # noqa: PLC0415
+
+    return OpenStore(SqlitePool(outcome.database, outcome.journal_mode), keyring, outcome)

@@ -1,0 +1,230 @@
+"""One migration in one transaction: back up, mend, stamp, run, verify; commit only then.
+
+Killed anywhere, the file is as it was: nothing is committed before everything is checked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nextcloud_mcp_server import revisions
+from nextcloud_mcp_server.backends.sqlite import backup, mend
+from nextcloud_mcp_server.backends.sqlite.engine import migration_transaction
+from nextcloud_mcp_server.backends.sqlite.faults import named
+from nextcloud_mcp_server.backends.sqlite.look import counts, read_structure
+from nextcloud_mcp_server.classify import DISPOSABLE, TEMPORARY
+from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.history import History
+from nextcloud_mcp_server.state import Plan
+from nextcloud_mcp_server.structure import VERSION_TABLE, Structure, gaps
+from nextcloud_mcp_server.worker import run_in_own_loop
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+#: Faults of the machine, which are no fault of a revision.
+_MACHINE = frozenset(
+    {"disk-full", "io-error", "read-only", "corrupt", "not-a-database", "lock-timeout"}
+)
+
+#: Alembic's word for "no revision at all".
+BASE = "base"
+
+
+def migrate(database: Path, history: History, todo: Plan, there: Structure) -> Path | None:
+    """Do what ``todo`` says, all of it or nothing; the backup that was made before.
+
+    The caller holds the lock and has checked the pages.
+
+    Raises:
+        TokenStorageError: ``migration-failed`` and the faults of the machine; the
+            database is as it was.
+    """
+    change = _Change(history, there, todo.target, todo.steps)
+
+    def work(connection: Connection) -> None:
+        execute = _executor(connection)
+        wanted = history.structure(todo.start) if todo.start else Structure()
+        mend.adopt(execute, todo.adopted, TEMPORARY)
+        if todo.unusable:
+            final = history.structure(history.head)
+            mend.remake(execute, read_structure(execute), final, todo.unusable)
+        mend.fill(execute, todo.gaps, wanted)
+        if todo.stamp:
+            revisions.stamp(connection, history, todo.stamp)
+        if todo.steps:
+            revisions.upgrade(connection, history, todo.target)
+        final = history.structure(todo.target)
+        # What a crashed upgrade had made half of, its revision has found and passed by.
+        mend.fill(execute, gaps(read_structure(execute), final), final)
+
+    return _run(database, change, todo.start, work)
+
+
+def downgrade(
+    database: Path, history: History, recorded: str, target: str, there: Structure
+) -> Path | None:
+    """Run the revisions from ``recorded`` down to ``target`` (an id or ``base``).
+
+    Raises:
+        TokenStorageError: as :func:`migrate`.
+    """
+    first = 0 if target == BASE else history.revisions.index(target) + 1
+    steps = history.revisions[first : history.revisions.index(recorded) + 1]
+    change = _Change(history, there, target, tuple(reversed(steps)), down=True)
+
+    def work(connection: Connection) -> None:
+        revisions.downgrade(connection, history, target)
+
+    return _run(database, change, recorded, work)
+
+
+def stamp(database: Path, history: History, revision: str, there: Structure) -> Path | None:
+    """Make ``revision`` (or ``base``: none) the one row of the version table."""
+    change = _Change(history, there, revision, ())
+
+    def work(connection: Connection) -> None:
+        revisions.stamp(connection, history, revision)
+
+    return _run(database, change, None, work)
+
+
+@dataclass(frozen=True)
+class _Change:
+    """What is known of a change beforehand, to hold the result against."""
+
+    history: History
+    there: Structure
+    target: str
+    steps: tuple[str, ...]
+    down: bool = False
+
+
+def _run(
+    database: Path, change: _Change, revision: str | None, work: Callable[[Connection], None]
+) -> Path | None:
+    async def main() -> Path | None:
+        async with migration_transaction(database) as connection:
+            # The transaction is open and has written nothing, so a second connection
+            # copies exactly the state that is about to be migrated.
+            rows = await connection.run_sync(lambda c: counts(_executor(c), change.there))
+            made = _back_up(database, revision) if any(rows.values()) else None
+            await connection.run_sync(lambda c: _checked(c, database, change, rows, work))
+            return made
+
+    try:
+        made = run_in_own_loop(lambda: asyncio.run(main()))
+    except Exception as error:
+        known = named(error, database)
+        if known is error or known is None:
+            raise
+        raise known from error
+    if made:
+        backup.prune(database)
+    return made
+
+
+def _back_up(database: Path, revision: str | None) -> Path:
+    return backup.make_backup(database, backup.backup_path(database, revision))
+
+
+def _executor(connection: Connection) -> Callable[[str], Sequence[Sequence[Any]]]:
+    def execute(sql: str) -> Sequence[Sequence[Any]]:
+        result = connection.exec_driver_sql(sql)
+        return result.all() if result.returns_rows else ()
+
+    return execute
+
+
+def _checked(
+    connection: Connection,
+    database: Path,
+    change: _Change,
+    rows: dict[str, int],
+    work: Callable[[Connection], None],
+) -> None:
+    execute = _executor(connection)
+    broken = set(map(tuple, execute("PRAGMA foreign_key_check")))
+    try:
+        work(connection)
+    except TokenStorageError as error:
+        raise _failed(database, change, execute, error.message) from error
+    except Exception as error:
+        known = named(error, database)
+        if known is not None and known.code in _MACHINE:
+            raise known from error
+        text = str(getattr(error, "orig", None) or error) or type(error).__name__
+        raise _failed(database, change, execute, " ".join(text.split())) from error
+    if problem := _problem(execute, change, rows, broken):
+        raise _failed(database, change, execute, problem)
+
+
+def _problem(
+    execute: Callable[[str], Sequence[Sequence[Any]]],
+    change: _Change,
+    rows: dict[str, int],
+    broken: set[tuple[Any, ...]],
+) -> str:
+    """Why the result may not be committed; empty where it may."""
+    after = read_structure(execute)
+    if change.target != BASE:
+        if missing := gaps(after, change.history.structure(change.target)):
+            return f"the result lacks {missing}"
+        versions = [row[0] for row in execute(f"SELECT version_num FROM {VERSION_TABLE}")]  # noqa: S608
+        if versions != [change.target]:
+            return f"the version table says {versions}"
+    if new := set(map(tuple, execute("PRAGMA foreign_key_check"))) - broken:
+        return f"{len(new)} rows point at rows that are gone ({min(map(str, new))})"
+    kept = _kept(change, rows)
+    now = counts(execute, after)
+    for table in sorted(kept):
+        if now.get(table, 0) < rows[table]:
+            return f"{table} had {rows[table]} rows and has {now.get(table, 0)}"
+    return ""
+
+
+def _kept(change: _Change, rows: dict[str, int]) -> set[str]:
+    """The tables that may lose no row: all but those that the history or a step says."""
+    history = change.history
+    wanted = Structure() if change.target == BASE else history.structure(change.target)
+    ours = {name for r in history.revisions for name in history.structure(r).tables}
+    dropped = ours - set(wanted.tables)
+    declared = revisions.deleting(history, change.steps) if change.steps else frozenset()
+    return set(rows) - dropped - declared - DISPOSABLE
+
+
+def _failed(
+    database: Path,
+    change: _Change,
+    execute: Callable[[str], Sequence[Sequence[Any]]],
+    detail: str,
+) -> TokenStorageError:
+    step = _failing_step(change, execute)
+    where = f" in revision {step}" if step else ""
+    return TokenStorageError(
+        f"Migrating {database} to {change.target} failed{where}: {detail}.",
+        code="migration-failed",
+        remedy="The database is as it was. Start the release that ran before, and report this "
+        "message; in a checkout, mend the revision and run it again.",
+    )
+
+
+def _failing_step(change: _Change, execute: Callable[[str], Sequence[Sequence[Any]]]) -> str:
+    try:
+        done = [row[0] for row in execute(f"SELECT version_num FROM {VERSION_TABLE}")]  # noqa: S608
+    except Exception:  # noqa: BLE001 - only the words of another error depend on it
+        return ""
+    if not change.steps or change.target in done:
+        return ""
+    if change.down:
+        return done[0] if done else ""
+    revisions_left = change.history.revisions[_index(change.history, done) :]
+    return revisions_left[0] if revisions_left else ""
+
+
+def _index(history: History, done: Sequence[str]) -> int:
+    return history.revisions.index(done[0]) + 1 if done and done[0] in history else 0

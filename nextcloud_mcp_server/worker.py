@@ -1,0 +1,60 @@
+"""Run blocking work in a thread, and never give it up half-way.
+
+A cancelled ``to_thread`` goes on in its thread while whoever awaited it has left: a lock
+would be free while the migration still runs. Here the one who awaits stays until the
+thread has finished, and is cancelled then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import anyio
+
+T = TypeVar("T")
+
+
+async def run_to_the_end(work: Callable[[Callable[[], bool]], T], *, name: str) -> T:
+    """Run ``work`` in a thread of its own and wait for it, whatever happens meanwhile.
+
+    Args:
+        work: called with a function that says whether the awaiting task was cancelled;
+            work that only waits should then stop.
+        name: the name of the thread.
+
+    Raises:
+        asyncio.CancelledError: after ``work`` has ended, when the task was cancelled.
+        BaseException: what ``work`` raised, when it was not.
+    """
+    stop = threading.Event()
+    cancelled: asyncio.CancelledError | None = None
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix=name) as executor:
+        future = asyncio.get_running_loop().run_in_executor(executor, work, stop.is_set)
+        # The scope holds off anyio's cancellation, which would otherwise be delivered
+        # again at every turn of the loop; a native task.cancel() goes through it.
+        with anyio.CancelScope(shield=True):
+            while not future.done():
+                try:
+                    await asyncio.wait([future])
+                except asyncio.CancelledError as error:
+                    cancelled = error
+                    stop.set()
+    if cancelled is not None:
+        # Retrieved, so that asyncio does not report it as lost.
+        future.exception()
+        raise cancelled
+    return future.result()
+
+
+def run_in_own_loop(main: Callable[[], T]) -> T:
+    """Call ``main``, which runs an event loop; in another thread where this one has a loop."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return main()
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="own-loop") as executor:
+        return executor.submit(main).result()
