@@ -1,0 +1,1 @@
+"""The token store: :class:`~.storage.RefreshTokenStorage` and the concerns beside it."""

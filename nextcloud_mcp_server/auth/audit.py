@@ -1,0 +1,160 @@
+"""The audit log: who did what, written in the same unit of work as the change itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import Integer, bindparam, select
+
+from nextcloud_mcp_server.auth import validation as valid
+from nextcloud_mcp_server.auth.statements import insertion
+from nextcloud_mcp_server.schema import audit_logs
+
+if TYPE_CHECKING:
+    from sqlalchemy import Row
+
+    from nextcloud_mcp_server.auth.access import Access
+    from nextcloud_mcp_server.backends.base import Connection
+
+#: Who is named where no user is: the server's own OAuth client, a session nobody logged into.
+SYSTEM: Final = "system"
+
+#: The most entries that one call lists.
+MOST: Final = 10_000
+
+_RECORD: Final = insertion(
+    audit_logs,
+    "timestamp",
+    "event",
+    "user_id",
+    "resource_type",
+    "resource_id",
+    "auth_method",
+    "hostname",
+)
+_SINCE: Final = (
+    select(audit_logs)
+    .where(audit_logs.c.timestamp >= bindparam("since"))
+    .order_by(audit_logs.c.timestamp.desc(), audit_logs.c.id.desc())
+    .limit(bindparam("limit", type_=Integer))
+)
+_OF_USER: Final = _SINCE.where(audit_logs.c.user_id == bindparam("user_id"))
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One entry. ``timestamp`` is in seconds since 1970."""
+
+    id: int
+    timestamp: int
+    event: str
+    user_id: str
+    resource_type: str | None
+    resource_id: str | None
+    auth_method: str | None
+    hostname: str | None
+
+
+def record(
+    connection: Connection,
+    access: Access,
+    event: str,
+    user_id: str,
+    *,
+    at: int,
+    auth_method: str | None = None,
+    resource_type: str | None = None,
+    resource_id: str | None = None,
+) -> None:
+    """Write one entry in the unit of work that makes the change."""
+    connection.run(
+        _RECORD,
+        {
+            "timestamp": at,
+            "event": event,
+            "user_id": user_id,
+            "resource_type": resource_type,
+            "resource_id": resource_id,
+            "auth_method": auth_method,
+            "hostname": access.hostname,
+        },
+    )
+
+
+class AuditLog:
+    """Reading the log, and adding what happened outside the store."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+
+    async def add(
+        self,
+        event: str,
+        user_id: str,
+        *,
+        resource_type: str | None = None,
+        resource_id: str | None = None,
+        auth_method: str | None = None,
+    ) -> None:
+        """Record something that the store did not do itself. Pass no secrets.
+
+        Raises:
+            TokenStorageError: ``bad-input``.
+        """
+        access, at = self._access, self._access.now()
+        valid.text(event, "event")
+        valid.user_id(user_id)
+        valid.optional_text(resource_type, "resource_type")
+        valid.optional_text(resource_id, "resource_id")
+        valid.optional_text(auth_method, "auth_method")
+
+        def unit(connection: Connection) -> None:
+            record(
+                connection,
+                access,
+                event,
+                user_id,
+                at=at,
+                auth_method=auth_method,
+                resource_type=resource_type,
+                resource_id=resource_id,
+            )
+
+        await access.write(unit)
+
+    async def list(
+        self, user_id: str | None = None, *, since: int = 0, limit: int = 100
+    ) -> list[AuditEntry]:
+        """The entries from ``since`` (seconds since 1970) on, newest first.
+
+        Args:
+            user_id: of this user only; None for everybody.
+            since: the earliest second.
+            limit: the most to return, 1 to 10,000.
+
+        Raises:
+            TokenStorageError: ``bad-input``.
+        """
+        parameters: dict[str, Any] = {
+            "since": valid.seconds(since, "since"),
+            "limit": valid.count(limit, "limit", MOST),
+        }
+        if user_id is not None:
+            parameters["user_id"] = valid.user_id(user_id)
+        statement = _SINCE if user_id is None else _OF_USER
+        rows = await self._access.read(lambda connection: connection.all(statement, parameters))
+        return [_entry(row) for row in rows]
+
+
+def _entry(row: Row[Any]) -> AuditEntry:
+    return AuditEntry(
+        id=row.id,
+        timestamp=row.timestamp,
+        event=row.event,
+        user_id=row.user_id,
+        resource_type=row.resource_type,
+        resource_id=row.resource_id,
+        auth_method=row.auth_method,
+        hostname=row.hostname,
+    )

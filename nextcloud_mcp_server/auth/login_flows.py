@@ -1,0 +1,176 @@
+"""Login flows under way (Nextcloud's Login Flow v2): one a user, until polled or too late."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import bindparam, delete, select
+
+from nextcloud_mcp_server.auth import stored
+from nextcloud_mcp_server.auth import validation as valid
+from nextcloud_mcp_server.auth.audit import record
+from nextcloud_mcp_server.auth.statements import upsert
+from nextcloud_mcp_server.schema import login_flow_sessions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Row
+
+    from nextcloud_mcp_server.auth.access import Access
+    from nextcloud_mcp_server.backends.base import Connection
+
+_METHOD: Final = "login_flow"
+_c: Final = login_flow_sessions.c
+
+_STORE: Final = upsert(
+    login_flow_sessions,
+    "user_id",
+    "encrypted_poll_token",
+    "poll_endpoint",
+    "requested_scopes",
+    "created_at",
+    "expires_at",
+)
+_GET: Final = select(
+    _c.user_id,
+    _c.encrypted_poll_token,
+    _c.poll_endpoint,
+    _c.requested_scopes,
+    _c.created_at,
+    _c.expires_at,
+).where(_c.user_id == bindparam("user_id"))
+_EXPIRED: Final = select(_c.user_id).where(
+    _c.user_id.is_not(None), _c.expires_at <= bindparam("now")
+)
+_DELETE: Final = delete(login_flow_sessions).where(_c.user_id == bindparam("user_id"))
+_DELETE_EXPIRED: Final = _DELETE.where(_c.expires_at <= bindparam("now"))
+
+
+@dataclass(frozen=True, slots=True)
+class LoginFlow:
+    """A login flow under way; the repr hides the poll token. Times are whole seconds."""
+
+    user_id: str
+    poll_token: str = field(repr=False)
+    poll_endpoint: str
+    requested_scopes: tuple[str, ...] | None
+    created_at: int
+    expires_at: int
+    _clock: Callable[[], float] = field(default=time.time, repr=False, compare=False)
+
+    @property
+    def is_expired(self) -> bool:
+        """Whether its last second has come, now."""
+        return self.expires_at <= self._clock()
+
+
+class LoginFlows:
+    """The login flows of all users, their poll tokens sealed."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+
+    async def store(
+        self,
+        user_id: str,
+        poll_token: str,
+        poll_endpoint: str,
+        *,
+        expires_at: int,
+        requested_scopes: Sequence[str] | None = None,
+    ) -> None:
+        """Begin a flow for the user, in place of one that was under way.
+
+        Args:
+            user_id: 1 to 255 bytes of UTF-8 without control characters.
+            poll_token: up to 1 MiB.
+            poll_endpoint: where to poll.
+            expires_at: whole seconds since 1970.
+            requested_scopes: what is asked for. An empty list is kept as None.
+
+        Raises:
+            TokenStorageError: ``bad-input`` before anything is written.
+        """
+        access, now = self._access, self._access.now()
+        scopes = valid.scopes(requested_scopes, "requested_scopes")
+        row = {
+            "user_id": valid.user_id(user_id),
+            "poll_endpoint": valid.text(poll_endpoint, "poll_endpoint"),
+            "requested_scopes": stored.json_list_or_null(scopes),
+            "created_at": now,
+            "expires_at": valid.seconds(expires_at, "expires_at"),
+            "encrypted_poll_token": access.seal(valid.secret(poll_token, "poll_token")),
+        }
+
+        def unit(connection: Connection) -> None:
+            connection.run(_STORE, row)
+            record(connection, access, "store_login_flow", user_id, at=now, auth_method=_METHOD)
+
+        await access.write(unit)
+
+    async def get(self, user_id: str) -> LoginFlow | None:
+        """The user's flow, expired or not, or None where there is none.
+
+        Raises:
+            TokenStorageError: ``undecryptable`` or ``unreadable``.
+        """
+        key = {"user_id": valid.user_id(user_id)}
+        row = await self._access.read(lambda connection: connection.first(_GET, key))
+        return None if row is None else _flow(row, self._access)
+
+    async def delete(self, user_id: str) -> bool:
+        """End the user's flow; False where there was none."""
+        access, now = self._access, self._access.now()
+        key = {"user_id": valid.user_id(user_id)}
+
+        def unit(connection: Connection) -> bool:
+            if not connection.run(_DELETE, key):
+                return False
+            record(connection, access, "delete_login_flow", user_id, at=now, auth_method=_METHOD)
+            return True
+
+        return await access.write(unit)
+
+    async def delete_expired(self) -> int:
+        """Delete every flow whose time is over; how many there were."""
+        access, now = self._access, self._access.now()
+
+        def unit(connection: Connection) -> int:
+            deleted = 0
+            for row in connection.all(_EXPIRED, {"now": now}):
+                # Asked again in the deletion: between the two a new flow may have begun.
+                if connection.run(_DELETE_EXPIRED, {"user_id": row.user_id, "now": now}):
+                    deleted += 1
+                    record(
+                        connection,
+                        access,
+                        "delete_expired_login_flow",
+                        row.user_id,
+                        at=now,
+                        auth_method=_METHOD,
+                    )
+            return deleted
+
+        return await access.write(unit)
+
+
+def _flow(row: Row[Any], access: Access) -> LoginFlow:
+    of = f"of user {row.user_id!r}"
+    scopes = row.requested_scopes
+    return LoginFlow(
+        user_id=row.user_id,
+        poll_token=access.unseal(
+            row.encrypted_poll_token, f"login_flow_sessions.encrypted_poll_token {of}"
+        ),
+        poll_endpoint=row.poll_endpoint,
+        requested_scopes=stored.read_json_list(
+            scopes, f"login_flow_sessions.requested_scopes {of}"
+        ),
+        created_at=row.created_at,
+        expires_at=stored.read_seconds(row.expires_at, f"login_flow_sessions.expires_at {of}"),
+        _clock=access.clock,
+    )

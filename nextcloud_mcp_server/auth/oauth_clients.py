@@ -1,0 +1,184 @@
+"""The server's own registration at the identity provider (RFC 7591): one row."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import bindparam, delete, select
+
+from nextcloud_mcp_server.auth import stored
+from nextcloud_mcp_server.auth import validation as valid
+from nextcloud_mcp_server.auth.audit import SYSTEM, record
+from nextcloud_mcp_server.auth.statements import upsert
+from nextcloud_mcp_server.schema import oauth_clients
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Row
+
+    from nextcloud_mcp_server.auth.access import Access
+    from nextcloud_mcp_server.backends.base import Connection
+
+_METHOD: Final = "oauth"
+_KEY: Final = {"id": 1}
+_c: Final = oauth_clients.c
+
+_STORE: Final = upsert(
+    oauth_clients,
+    "id",
+    "client_id",
+    "encrypted_client_secret",
+    "client_id_issued_at",
+    "client_secret_expires_at",
+    "redirect_uris",
+    "encrypted_registration_access_token",
+    "registration_client_uri",
+    "created_at",
+    "updated_at",
+)
+_GET: Final = select(
+    _c.client_id,
+    _c.encrypted_client_secret,
+    _c.client_id_issued_at,
+    _c.client_secret_expires_at,
+    _c.redirect_uris,
+    _c.encrypted_registration_access_token,
+    _c.registration_client_uri,
+    _c.created_at,
+    _c.updated_at,
+).where(_c.id == bindparam("id"))
+_DELETE: Final = delete(oauth_clients).where(_c.id == bindparam("id"))
+
+
+@dataclass(frozen=True, slots=True)
+class OAuthClient:
+    """The registration; the repr hides its secrets. Times are whole seconds since 1970.
+
+    ``client_secret_expires_at`` is 0 for a secret that does not expire (RFC 7591, 3.2.1).
+    """
+
+    client_id: str
+    client_secret: str = field(repr=False)
+    client_id_issued_at: int
+    client_secret_expires_at: int
+    redirect_uris: tuple[str, ...]
+    registration_access_token: str | None = field(repr=False)
+    registration_client_uri: str | None
+    created_at: int
+    updated_at: int
+    _clock: Callable[[], float] = field(default=time.time, repr=False, compare=False)
+
+    @property
+    def is_expired(self) -> bool:
+        """Whether the secret's last second has come, now."""
+        return 0 < self.client_secret_expires_at <= self._clock()
+
+
+class OAuthClients:
+    """The registration, its client secret and registration access token sealed."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+
+    async def store(
+        self,
+        client_id: str,
+        client_secret: str,
+        *,
+        redirect_uris: Sequence[str],
+        client_id_issued_at: int | None = None,
+        client_secret_expires_at: int = 0,
+        registration_access_token: str | None = None,
+        registration_client_uri: str | None = None,
+    ) -> None:
+        """Keep the registration. Storing again keeps ``created_at``, replaces the rest.
+
+        Args:
+            client_id: as the provider gave it.
+            client_secret: up to 1 MiB.
+            redirect_uris: what was registered.
+            client_id_issued_at: whole seconds since 1970; None for now.
+            client_secret_expires_at: whole seconds since 1970; 0 for never.
+            registration_access_token: what changes the registration (RFC 7592).
+            registration_client_uri: where it is changed.
+
+        Raises:
+            TokenStorageError: ``bad-input`` before anything is written.
+        """
+        access, now = self._access, self._access.now()
+        issued = valid.optional_seconds(client_id_issued_at, "client_id_issued_at")
+        token = registration_access_token
+        row = {
+            **_KEY,
+            "client_id": valid.text(client_id, "client_id"),
+            "client_id_issued_at": now if issued is None else issued,
+            "client_secret_expires_at": valid.seconds(
+                client_secret_expires_at, "client_secret_expires_at"
+            ),
+            "redirect_uris": stored.json_list(valid.texts(redirect_uris, "redirect_uris")),
+            "registration_client_uri": valid.optional_text(
+                registration_client_uri, "registration_client_uri"
+            ),
+            "created_at": now,
+            "updated_at": now,
+            "encrypted_client_secret": access.seal(valid.secret(client_secret, "client_secret")),
+            "encrypted_registration_access_token": None
+            if token is None
+            else access.seal(valid.secret(token, "registration_access_token")),
+        }
+
+        def unit(connection: Connection) -> None:
+            connection.run(_STORE, row)
+            record(connection, access, "store_oauth_client", SYSTEM, at=now, auth_method=_METHOD)
+
+        await access.write(unit)
+
+    async def get(self) -> OAuthClient | None:
+        """The registration, expired or not, or None where there is none.
+
+        Raises:
+            TokenStorageError: ``undecryptable`` or ``unreadable``.
+        """
+        row = await self._access.read(lambda connection: connection.first(_GET, _KEY))
+        return None if row is None else _client(row, self._access)
+
+    async def delete(self) -> bool:
+        """Forget the registration; False where there was none."""
+        access, now = self._access, self._access.now()
+
+        def unit(connection: Connection) -> bool:
+            if not connection.run(_DELETE, _KEY):
+                return False
+            record(connection, access, "delete_oauth_client", SYSTEM, at=now, auth_method=_METHOD)
+            return True
+
+        return await access.write(unit)
+
+
+def _client(row: Row[Any], access: Access) -> OAuthClient:
+    of = "of row 1"
+    token = row.encrypted_registration_access_token
+    expires_at = row.client_secret_expires_at
+    return OAuthClient(
+        client_id=row.client_id,
+        client_secret=access.unseal(
+            row.encrypted_client_secret, f"oauth_clients.encrypted_client_secret {of}"
+        ),
+        client_id_issued_at=row.client_id_issued_at,
+        client_secret_expires_at=stored.read_seconds(
+            expires_at, f"oauth_clients.client_secret_expires_at {of}"
+        ),
+        redirect_uris=stored.read_json_list(row.redirect_uris, f"oauth_clients.redirect_uris {of}")
+        or (),
+        registration_access_token=None
+        if token is None
+        else access.unseal(token, f"oauth_clients.encrypted_registration_access_token {of}"),
+        registration_client_uri=row.registration_client_uri,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        _clock=access.clock,
+    )

@@ -1,0 +1,210 @@
+"""The tables at head, as SQLAlchemy Core.
+
+The migrations make them, never this module: a test compares the two in both directions.
+Types are those of a new database. A file that an old release made keeps its own spelling
+of them (INTEGER for BIGINT, nullable text keys), which reads and writes the same.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import (
+    TIMESTAMP,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    false,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Dialect
+
+
+class Ciphertext(TypeDecorator[bytes]):
+    """Bytes on the way in; on the way out bytes, whatever the row holds.
+
+    A restored dump may hold the token as TEXT, where the processor of LargeBinary, which
+    says ``bytes(value)``, raises.
+    """
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def result_processor(
+        self, dialect: Dialect, coltype: object
+    ) -> Callable[[Any], bytes | None] | None:
+        """Read BLOB, TEXT and memoryview alike."""
+        return _as_bytes
+
+
+def _as_bytes(value: bytes | str | memoryview | None) -> bytes | None:
+    if value is None or isinstance(value, bytes):
+        return value
+    return value.encode("utf-8") if isinstance(value, str) else bytes(value)
+
+
+metadata: Final = MetaData()
+
+refresh_tokens: Final = Table(
+    "refresh_tokens",
+    metadata,
+    Column("user_id", Text, primary_key=True),
+    Column("encrypted_token", Ciphertext, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("flow_type", Text, server_default="hybrid"),
+    Column("token_audience", Text, server_default="nextcloud"),
+    Column("provisioned_at", BigInteger),
+    Column("provisioning_client_id", Text),
+    Column("scopes", Text),
+    Column("user_profile", Text),
+    Column("profile_cached_at", BigInteger),
+)
+
+audit_logs: Final = Table(
+    "audit_logs",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("timestamp", BigInteger, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("resource_type", Text),
+    Column("resource_id", Text),
+    Column("auth_method", Text),
+    Column("hostname", Text),
+    Index("idx_audit_user_timestamp", "user_id", "timestamp"),
+)
+
+oauth_clients: Final = Table(
+    "oauth_clients",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("client_id", Text, nullable=False),
+    Column("encrypted_client_secret", Ciphertext, nullable=False),
+    Column("client_id_issued_at", BigInteger, nullable=False),
+    Column("client_secret_expires_at", BigInteger, nullable=False),
+    Column("redirect_uris", Text, nullable=False),
+    Column("encrypted_registration_access_token", Ciphertext),
+    Column("registration_client_uri", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    UniqueConstraint("client_id"),
+)
+
+oauth_sessions: Final = Table(
+    "oauth_sessions",
+    metadata,
+    Column("session_id", Text, primary_key=True),
+    Column("client_id", Text),
+    Column("client_redirect_uri", Text, nullable=False),
+    Column("state", Text),
+    Column("code_challenge", Text),
+    Column("code_challenge_method", Text),
+    Column("mcp_authorization_code", Text),
+    Column("idp_access_token", Text),
+    Column("idp_refresh_token", Text),
+    Column("user_id", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("flow_type", Text, server_default="hybrid"),
+    Column("requested_scopes", Text),
+    Column("granted_scopes", Text),
+    Column("is_provisioning", Boolean, server_default=false()),
+    Column("nonce", Text),
+    UniqueConstraint("mcp_authorization_code"),
+    Index("idx_oauth_sessions_mcp_code", "mcp_authorization_code"),
+)
+
+#: No release ever wrote a row of it, and the revisions make it on SQLite only.
+schema_version: Final = Table(
+    "schema_version",
+    metadata,
+    Column("version", Integer, primary_key=True),
+    Column("applied_at", Float, nullable=False),
+    info={"sqlite_only": True},
+)
+
+app_passwords: Final = Table(
+    "app_passwords",
+    metadata,
+    Column("user_id", Text, primary_key=True),
+    Column("encrypted_password", Ciphertext, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("scopes", Text),
+    Column("username", Text),
+    Index("idx_app_passwords_updated", "updated_at"),
+)
+
+login_flow_sessions: Final = Table(
+    "login_flow_sessions",
+    metadata,
+    Column("user_id", Text, primary_key=True),
+    Column("encrypted_poll_token", Ciphertext, nullable=False),
+    Column("poll_endpoint", Text, nullable=False),
+    Column("requested_scopes", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Index("idx_login_flow_sessions_expires", "expires_at"),
+)
+
+browser_sessions: Final = Table(
+    "browser_sessions",
+    metadata,
+    Column("session_id", Text, primary_key=True),
+    Column("user_id", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Index("idx_browser_sessions_user", "user_id"),
+    Index("idx_browser_sessions_expires", "expires_at"),
+)
+
+# The three below are migrated and kept, and served by nobody here.
+usage_events: Final = Table(
+    "usage_events",
+    metadata,
+    Column("event_id", Text, primary_key=True),
+    Column("occurred_at", TIMESTAMP, nullable=False),
+    Column("metric", Text, nullable=False),
+    Column("value", BigInteger, nullable=False),
+    Column("metadata", Text),
+    Index("idx_usage_events_occurred_metric", "occurred_at", "metric"),
+)
+
+batch_ocr_jobs: Final = Table(
+    "batch_ocr_jobs",
+    metadata,
+    Column("user_id", Text, nullable=False),
+    Column("doc_id", Text, nullable=False),
+    Column("doc_type", Text, nullable=False),
+    Column("etag", Text, nullable=False),
+    Column("job_id", Text, nullable=False),
+    Column("submitted_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("user_id", "doc_id", "doc_type", "etag", name="pk_batch_ocr_jobs"),
+)
+
+document_paths: Final = Table(
+    "document_paths",
+    metadata,
+    Column("doc_type", Text, nullable=False),
+    Column("doc_id", Text, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("file_path", Text, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("doc_type", "doc_id", "user_id", name="pk_document_paths"),
+    Index("ix_document_paths_user_doc", "user_id", "doc_type", "doc_id"),
+)
