@@ -1,0 +1,201 @@
+"""The Alembic environment: on whose connection the revisions run.
+
+- The program hands over a synchronous connection, inside a transaction that is its own,
+  in ``config.attributes["connection"]``. Nothing is begun or committed here: the stamp,
+  all revisions and whatever follows them are one transaction.
+- Typed as ``alembic ...`` in a checkout, the database is the one of
+  ``-x database_url=...``, else the one of the settings. It is opened with the lock, the
+  pragmas and the transaction of the program. Commands that only look open it read-only.
+- With ``--sql`` the statements are written and no database is opened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+from contextlib import asynccontextmanager
+from logging.config import fileConfig
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import sqlalchemy as sa
+from alembic import context
+from alembic.util import CommandError
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import NullPool
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from types import ModuleType
+
+#: Whoever migrates this store on PostgreSQL holds this advisory lock in its transaction.
+POSTGRESQL_LOCK = 0x6E63_6D63_7073_746F
+
+#: The commands of Alembic that change the database; every other one only looks.
+WRITING_COMMANDS = frozenset({"upgrade", "downgrade", "stamp", "ensure_version"})
+
+config = context.config
+
+
+def load_guards() -> ModuleType:
+    """Load ``guards.py`` beside this file, which is on no import path by design."""
+    path = Path(__file__).with_name("guards.py")
+    spec = importlib.util.spec_from_file_location("_token_store_guards", path)
+    if spec is None or spec.loader is None:
+        raise CommandError(f"{path} cannot be loaded.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def migrate(connection: sa.Connection) -> None:
+    """Run what was asked for on a connection that is inside a transaction already."""
+    if not connection.in_transaction():
+        raise CommandError("The migrations need a connection that is inside a transaction.")
+    if connection.dialect.name == "sqlite":
+        refuse_foreign_keys(connection)
+    guards = load_guards().Guards(connection)
+    try:
+        context.configure(
+            connection=connection,
+            transactional_ddl=True,
+            transaction_per_migration=False,
+            guards=guards,
+        )
+        with context.begin_transaction():
+            context.run_migrations()
+    finally:
+        guards.close()
+
+
+def refuse_foreign_keys(connection: sa.Connection) -> None:
+    """Refuse to run where dropping or recreating a table would delete other tables' rows.
+
+    The pragma does nothing inside a transaction, so whoever begins it must turn it off.
+    """
+    if connection.exec_driver_sql("PRAGMA foreign_keys").scalar():
+        raise CommandError("PRAGMA foreign_keys must be OFF before the transaction begins.")
+
+
+def write_sql() -> None:
+    """Write the statements of ``--sql``, as one transaction."""
+    url = given_url()
+    context.configure(
+        dialect_name="sqlite" if url is None else url.get_backend_name(),
+        literal_binds=True,
+        dialect_opts={"paramstyle": "named"},
+        transactional_ddl=True,
+        transaction_per_migration=False,
+        guards=load_guards().Guards(None),
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def given_url() -> sa.URL | None:
+    """The URL of ``-x database_url=...``, or None; a plain path is a file of SQLite."""
+    text = context.get_x_argument(as_dictionary=True).get("database_url")
+    if text is None:
+        return None
+    if "://" not in text:
+        return sa.URL.create("sqlite", database=text)
+    try:
+        url = sa.make_url(text)
+    except (sa.exc.ArgumentError, ValueError):
+        # The text may hold a password, so it is not repeated.
+        raise CommandError("database_url is not a URL that SQLAlchemy can read.") from None
+    if url.get_backend_name() not in {"sqlite", "postgresql"}:
+        raise CommandError(f"The revisions do not run on {url.get_backend_name()}.")
+    if url.get_backend_name() == "sqlite" and url.query:
+        raise CommandError("A '?' in the URL would open another file; give the plain path.")
+    return url
+
+
+def sqlite_path(url: sa.URL | None) -> Path:
+    """The database file of a URL, else of the settings."""
+    from nextcloud_mcp_server.settings import database_path, load_settings  # noqa: PLC0415
+
+    return load_settings().database if url is None else database_path(url.database or "")
+
+
+def reading_url(path: Path) -> sa.URL:
+    """A URL that changes nothing; a file that is not there reads as an empty database."""
+    if not path.exists():
+        return sa.URL.create("sqlite+aiosqlite", database=":memory:")
+    name = f"file:{quote(str(path.absolute()))}"
+    return sa.URL.create("sqlite+aiosqlite", database=name, query={"mode": "ro", "uri": "true"})
+
+
+@asynccontextmanager
+async def reading(url: sa.URL) -> AsyncIterator[AsyncConnection]:
+    """A connection inside a transaction that writes nothing."""
+    async with opened(url) as connection, connection.begin():
+        yield connection
+
+
+@asynccontextmanager
+async def writing_postgresql(url: sa.URL) -> AsyncIterator[AsyncConnection]:
+    """A connection inside one transaction that holds the advisory lock until it ends."""
+    url = url.set(drivername="postgresql+psycopg")
+    async with opened(url) as connection, connection.begin():
+        await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({POSTGRESQL_LOCK})")
+        yield connection
+
+
+@asynccontextmanager
+async def opened(url: sa.URL) -> AsyncIterator[AsyncConnection]:
+    """A connection of an engine that is gone afterwards."""
+    try:
+        engine = create_async_engine(url, poolclass=NullPool, hide_parameters=True)
+    except ModuleNotFoundError as error:
+        raise CommandError(
+            f"{error.name} is not installed; the extra postgres brings it."
+        ) from None
+    try:
+        async with engine.connect() as connection:
+            yield connection
+    finally:
+        await engine.dispose()
+
+
+def is_writing() -> bool:
+    """Whether the typed command changes the database."""
+    command: Any = getattr(config.cmd_opts, "cmd", None)
+    return command is None or command[0].__name__ in WRITING_COMMANDS
+
+
+async def run_on_own_connection() -> None:
+    """Open the database, run what was asked for, and commit."""
+    from nextcloud_mcp_server.backends.sqlite.session import migration_session  # noqa: PLC0415
+    from nextcloud_mcp_server.errors import TokenStorageError  # noqa: PLC0415
+
+    url = given_url()
+    try:
+        if url is not None and url.get_backend_name() == "postgresql":
+            session = writing_postgresql(url)
+        elif is_writing():
+            session = migration_session(sqlite_path(url))
+        else:
+            session = reading(reading_url(sqlite_path(url)))
+        async with session as connection:
+            await connection.run_sync(migrate)
+    except TokenStorageError as error:
+        raise CommandError(f"{error} {error.remedy}") from error
+
+
+def main() -> None:
+    """Run on the connection handed over, else write SQL, else open a database."""
+    connection = config.attributes.get("connection")
+    if context.is_offline_mode():
+        write_sql()
+    elif connection is not None:
+        migrate(connection)
+    else:
+        if config.cmd_opts is not None and config.config_file_name is not None:
+            # Alembic's own command line: nobody else has loggers in this process.
+            fileConfig(config.config_file_name, disable_existing_loggers=False)
+        asyncio.run(run_on_own_connection())
+
+
+main()

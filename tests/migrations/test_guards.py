@@ -1,0 +1,149 @@
+"""The guards, from a revision that somebody adds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from alembic.util import CommandError
+
+from tests.migrations import facts
+from tests.migrations.database import Database, columns_of
+
+HEADER = '''
+"""{number}.
+
+Downgrade loses: nothing.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "{number}"
+down_revision = "{below}"
+'''
+
+
+def add_revision(scripts: Path, number: str, below: str, body: str) -> None:
+    """Write a revision with this body."""
+    text = HEADER.format(number=number, below=below) + body
+    (scripts / "versions" / f"20261101_1200_{number}_added.py").write_text(text.lstrip())
+
+
+async def test_raw_sql_between_two_guards_is_seen(database: Database, scripts: Path) -> None:
+    """A guard after somebody's DDL looks again, in the same revision and in later ones."""
+    database.scripts = scripts
+    add_revision(
+        scripts,
+        "101",
+        "010",
+        """
+def upgrade():
+    guards = op.get_context().opts["guards"]
+    guards.add_column("app_passwords", sa.Column("label", sa.Text()))
+    guards.add_column("app_passwords", sa.Column("LABEL".lower(), sa.Text()))
+    op.execute("CREATE TABLE plain (a TEXT)")
+    guards.add_column("plain", sa.Column("a", sa.Text()))
+    op.execute("ALTER TABLE plain ADD COLUMN b TEXT")
+    guards.create_table("plain", sa.Column("b", sa.Text()), sa.Column("c", sa.Text()))
+
+
+def downgrade():
+    guards = op.get_context().opts["guards"]
+    guards.drop_column("app_passwords", "label")
+    guards.drop_column("app_passwords", "label")
+    guards.drop_table("plain")
+    guards.create_table("plain", sa.Column("z", sa.Text()))
+    guards.drop_column("plain", "nothing")
+    op.execute("  drop table plain")
+    guards.create_table("plain", sa.Column("y", sa.Text()))
+    guards.drop_index("no_such_index", "plain")
+    guards.drop_table("plain")
+""",
+    )
+    add_revision(
+        scripts,
+        "102",
+        "101",
+        """
+def upgrade():
+    op.get_context().opts["guards"].add_column("plain", sa.Column("c", sa.Text()))
+
+
+def downgrade():
+    pass
+""",
+    )
+    await database.upgrade()
+    assert columns_of(await database.shape())["plain"] == ["a", "b", "c"]
+    assert columns_of(await database.shape())["app_passwords"][-1] == "label"
+    await database.downgrade("010")
+    assert await database.shape() == facts.tables("010", database.lineage)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        "CREATE INDEX op_plain ON app_passwords (username)",
+        'CREATE INDEX "op quoted" ON app_passwords (user_id, "username")',
+        "CREATE UNIQUE INDEX op_expression ON app_passwords (lower(username))",
+        "CREATE INDEX op_partial ON app_passwords (updated_at) WHERE username IS NOT NULL",
+    ],
+)
+async def test_an_index_on_a_dropped_column_goes_with_it(database: Database, index: str) -> None:
+    """An operator's index does not stop a downgrade, on either engine."""
+    await database.upgrade("003")
+    await database.execute(index)
+    await database.downgrade("002")
+    assert await database.shape() == facts.tables("002", database.lineage)
+
+
+async def test_other_indexes_stay(sqlite: Database) -> None:
+    """Only what uses the column goes: not what merely is named after it."""
+    await sqlite.upgrade("003")
+    await sqlite.execute(
+        "CREATE INDEX username ON app_passwords (created_at)",
+        "CREATE INDEX idx_username ON app_passwords (updated_at, user_id)",
+    )
+    await sqlite.downgrade("002")
+    names = {name for name, _ in (await sqlite.shape())["app_passwords"].indexes}
+    assert names == {"username", "idx_username", "idx_app_passwords_updated"}
+
+
+async def test_a_view_on_a_dropped_column_stops_the_downgrade(database: Database) -> None:
+    """What cannot be kept and is not ours to drop stops it, and nothing was changed."""
+    await database.upgrade("003")
+    await database.execute("CREATE VIEW names AS SELECT username FROM app_passwords")
+    with pytest.raises(Exception, match="names"):
+        await database.downgrade("002")
+    assert await database.revision() == "003"
+    assert await database.shape() == facts.tables("003", database.lineage)
+
+
+async def test_a_strangers_table_is_refused(database: Database) -> None:
+    """A table of our name without a column that it must have is not widened but refused."""
+    await database.execute("CREATE TABLE refresh_tokens (user_id TEXT PRIMARY KEY, note TEXT)")
+    with pytest.raises(CommandError, match=r"refresh_tokens.*encrypted_token"):
+        await database.upgrade()
+    assert list(await database.shape()) == ["refresh_tokens"]
+
+
+async def test_a_table_without_its_key_is_refused(sqlite: Database) -> None:
+    """A primary key cannot be added to a table in place."""
+    await sqlite.execute("CREATE TABLE schema_version (applied_at REAL NOT NULL)")
+    with pytest.raises(CommandError, match=r"schema_version.*version"):
+        await sqlite.upgrade()
+
+
+async def test_a_virtual_table_whose_module_is_missing_is_in_nobodys_way(
+    sqlite: Database,
+) -> None:
+    """An operator's full-text table made with an extension is not looked into."""
+    await sqlite.upgrade("002")
+    await sqlite.execute(
+        "PRAGMA writable_schema=ON",
+        "INSERT INTO sqlite_master (type, name, tbl_name, rootpage, sql) VALUES ('table', 'op',"
+        " 'op', 0, 'CREATE VIRTUAL TABLE op USING not_loaded_here(a)')",
+    )
+    await sqlite.upgrade("003")
+    assert await sqlite.revision() == "003"

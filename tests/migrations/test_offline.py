@@ -1,0 +1,55 @@
+"""``--sql``: the statements alone do what the migration does."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.migrations import facts
+from tests.migrations.database import Database, columns_of
+from tests.migrations.facts import REVISIONS
+from tests.migrations.rows import seed
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+@pytest.mark.parametrize("direction", ["upgrade", "downgrade"])
+async def test_the_sql_of_a_step_does_what_the_step_does(
+    database: Database, direction: str, revision: str
+) -> None:
+    """A database at the starting revision ends as if it had been migrated, rows and all."""
+    before = facts.previous(revision)
+    start, end = (before, revision) if direction == "upgrade" else (revision, before)
+    await database.upgrade(start)
+    rows = seed(start, database.lineage)
+    await database.insert(rows)
+    await database.script(await database.offline(direction, f"{start}:{end}"))
+
+    shape, catalogue = await database.shape(), await database.catalogue()
+    kept = columns_of(shape)
+    contents = await database.rows(kept)
+    assert await database.revision() == (None if end == "base" else end)
+    assert shape == facts.tables(end, database.lineage)
+
+    await database.downgrade("base")
+    await database.upgrade(start)
+    await database.insert(rows)
+    await database.run((direction, end))
+    assert await database.catalogue() == catalogue
+    assert await database.rows(kept) == contents
+
+
+async def test_the_sql_of_the_whole_history_makes_a_database(database: Database) -> None:
+    """From nothing to head and back to nothing, in one file each way."""
+    await database.script(await database.offline("upgrade", "base:head"))
+    assert await database.revision() == "010"
+    assert await database.shape() == facts.tables("010", database.lineage)
+    await database.script(await database.offline("downgrade", "head:base"))
+    assert await database.shape() == {}
+
+
+async def test_the_sql_is_one_transaction(database: Database) -> None:
+    """A file of SQL that fails half-way leaves nothing, if it is told to stop there."""
+    sql = await database.offline("upgrade", "base:head")
+    assert sql.count("BEGIN") == 1
+    assert sql.count("COMMIT;") == 1
+    assert sql.strip().startswith("BEGIN")
+    assert sql.strip().endswith("COMMIT;")
