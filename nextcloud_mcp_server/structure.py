@@ -6,7 +6,7 @@ in the field at the same revision. Names are lower-cased, as SQLite compares the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -81,6 +81,16 @@ class Structure:
             name
             for name in self.tables
             if name != VERSION_TABLE and not name.startswith(("sqlite_", "_alembic_tmp_"))
+        )
+
+    def without(self, tables: Set[str]) -> Structure:
+        """The same structure without some tables and their indexes."""
+        owners = {index: table for index, table in self.owners.items() if table not in tables}
+        return Structure(
+            {name: table for name, table in self.tables.items() if name not in tables},
+            {index: self.indexes[index] for index in owners},
+            owners,
+            self.others,
         )
 
 

@@ -1,0 +1,88 @@
+"""Migrate a token database from a script: synchronous functions, safe to call anywhere.
+
+Each takes a path or an SQLite URL (default: the environment's database) and walks the
+same path as a start: lock, look, back up, one transaction. Inside a running event loop
+the work runs in a thread with a loop of its own.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from nextcloud_mcp_server import upkeep
+from nextcloud_mcp_server.history import load_history
+from nextcloud_mcp_server.settings import load_settings
+from nextcloud_mcp_server.startup import Outcome, prepare
+from nextcloud_mcp_server.upkeep import Change
+
+Database = str | os.PathLike[str] | None
+
+
+def _resolve(database: Database) -> tuple[Path, float]:
+    settings = load_settings()
+    if database is not None:
+        settings = settings.with_database(database)
+    return settings.database, settings.lock_timeout
+
+
+def upgrade_database(database: Database = None, revision: str = "head") -> Outcome:
+    """Create, stamp and upgrade ``database`` up to ``revision``, as a start does.
+
+    Raises:
+        TokenStorageError: with the code of what is wrong; the file is as it was.
+    """
+    path, lock_timeout = _resolve(database)
+    target = None if revision == "head" else revision
+    return prepare(path, target=target, lock_timeout=lock_timeout)
+
+
+def downgrade_database(database: Database = None, revision: str = "-1") -> Change:
+    """Go back to ``revision``: an id, ``base``, or ``-N`` for N steps; after a backup.
+
+    Raises:
+        TokenStorageError: with the code of what is wrong; the file is as it was.
+    """
+    path, lock_timeout = _resolve(database)
+    return upkeep.downgrade(path, revision, lock_timeout=lock_timeout)
+
+
+def stamp_database(database: Database = None, revision: str = "head") -> Change:
+    """Record ``revision`` without running anything; after a backup.
+
+    Raises:
+        TokenStorageError: ``inconsistent`` where the tables deny it, and others.
+    """
+    path, lock_timeout = _resolve(database)
+    target = get_head_revision() if revision == "head" else revision
+    return upkeep.stamp(path, target, lock_timeout=lock_timeout)
+
+
+def get_current_revision(database: Database = None) -> str | None:
+    """The revision that ``database`` records; None where it records none. Changes nothing.
+
+    Raises:
+        TokenStorageError: for a file that is damaged, foreign or no database.
+    """
+    path, _ = _resolve(database)
+    report = upkeep.examine(path)
+    if report.refusal and report.finding.recorded is None:
+        raise report.refusal
+    return report.finding.recorded
+
+
+def get_head_revision() -> str:
+    """The newest revision of this program."""
+    return load_history().head
+
+
+def create_migration(message: str) -> Path:
+    """Write an empty migration for ``message`` into the checkout, and return its path.
+
+    Raises:
+        TokenStorageError: ``not-a-checkout`` in an installed package, ``bad-input``.
+    """
+    # Alembic is imported only by those who write or run migrations.
+    from nextcloud_mcp_server import revisions  # noqa: PLC0415
+
+    return revisions.create(message)
