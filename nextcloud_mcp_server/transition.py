@@ -19,7 +19,7 @@ from nextcloud_mcp_server.backends.sqlite.look import counts, read_structure
 from nextcloud_mcp_server.classify import DISPOSABLE, TEMPORARY
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.history import History
-from nextcloud_mcp_server.state import Plan
+from nextcloud_mcp_server.state import Finding, Plan
 from nextcloud_mcp_server.structure import VERSION_TABLE, Structure, gaps
 from nextcloud_mcp_server.worker import run_in_own_loop
 
@@ -48,12 +48,7 @@ def migrate(database: Path, history: History, todo: Plan, there: Structure) -> P
 
     def work(connection: Connection) -> None:
         execute = _executor(connection)
-        wanted = history.structure(todo.start) if todo.start else Structure()
-        mend.adopt(execute, todo.adopted, TEMPORARY)
-        if todo.unusable:
-            final = history.structure(history.head)
-            mend.remake(execute, read_structure(execute), final, todo.unusable)
-        mend.fill(execute, todo.gaps, wanted)
+        _mend(execute, history, todo)
         if todo.stamp:
             revisions.stamp(connection, history, todo.stamp)
         if todo.steps:
@@ -66,26 +61,41 @@ def migrate(database: Path, history: History, todo: Plan, there: Structure) -> P
 
 
 def downgrade(
-    database: Path, history: History, recorded: str, target: str, there: Structure
+    database: Path, history: History, finding: Finding, target: str, there: Structure
 ) -> Path | None:
-    """Run the revisions from ``recorded`` down to ``target`` (an id or ``base``).
+    """Run the revisions from the recorded one down to ``target`` (an id or ``base``).
 
     Raises:
         TokenStorageError: as :func:`migrate`.
     """
     first = 0 if target == BASE else history.revisions.index(target) + 1
+    recorded = str(finding.recorded)
     steps = history.revisions[first : history.revisions.index(recorded) + 1]
     change = _Change(history, there, target, tuple(reversed(steps)), down=True)
 
     def work(connection: Connection) -> None:
+        _mend(_executor(connection), history, finding)
+        if not finding.tidy:
+            revisions.stamp(connection, history, recorded)
         revisions.downgrade(connection, history, target)
 
     return _run(database, change, recorded, work)
 
 
+def _mend(execute: mend.Execute, history: History, owed: Plan | Finding) -> None:
+    """Give the database the structure of the revision that it counts as."""
+    base = owed.start if isinstance(owed, Plan) else owed.base
+    mend.adopt(execute, owed.adopted, TEMPORARY)
+    if owed.unusable:
+        final = history.structure(history.head)
+        mend.remake(execute, read_structure(execute), final, owed.unusable)
+    if base:
+        mend.fill(execute, owed.gaps, history.structure(base))
+
+
 def stamp(database: Path, history: History, revision: str, there: Structure) -> Path | None:
     """Make ``revision`` (or ``base``: none) the one row of the version table."""
-    change = _Change(history, there, revision, ())
+    change = _Change(history, there, revision, (), restructures=False)
 
     def work(connection: Connection) -> None:
         revisions.stamp(connection, history, revision)
@@ -102,6 +112,7 @@ class _Change:
     target: str
     steps: tuple[str, ...]
     down: bool = False
+    restructures: bool = True
 
 
 def _run(
@@ -172,7 +183,8 @@ def _problem(
     """Why the result may not be committed; empty where it may."""
     after = read_structure(execute)
     if change.target != BASE:
-        if missing := gaps(after, change.history.structure(change.target)):
+        missing = gaps(after, change.history.structure(change.target))
+        if missing and change.restructures:
             return f"the result lacks {missing}"
         versions = [row[0] for row in execute(f"SELECT version_num FROM {VERSION_TABLE}")]  # noqa: S608
         if versions != [change.target]:

@@ -148,7 +148,9 @@ def downgrade(
             raise AssertionError("a target was found, so there is a recorded revision")
         from nextcloud_mcp_server import transition  # noqa: PLC0415 - imports Alembic
 
-        made = transition.downgrade(database, it.history, recorded, target, it.seen.structure)
+        made = transition.downgrade(
+            database, it.history, it.report.finding, target, it.seen.structure
+        )
         use_wal(database)
     revisions = it.history.revisions
     first = 0 if target == BASE else revisions.index(target) + 1
