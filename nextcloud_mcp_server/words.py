@@ -82,8 +82,7 @@ def describe_error(error: BaseException) -> tuple[str, str]:
         return f"error: {printable(error.message)}", f"remedy: {printable(error.remedy)}"
     return (
         f"unexpected error: {printable(unexpected(error))}",
-        "remedy: report this line, and what the same command prints with "
-        "'nextcloud-mcp-server --debug ...'",
+        "remedy: run it again as 'nextcloud-mcp-server --debug ...', and report what it prints",
     )
 
 
