@@ -1,0 +1,290 @@
+"""OAuth sessions, browser sessions and the audit log."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nextcloud_mcp_server.auth.audit import AuditEntry
+from nextcloud_mcp_server.auth.browser_sessions import BrowserSession
+from nextcloud_mcp_server.auth.oauth_sessions import OAuthSession
+from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.errors import TokenStorageError
+from tests.auth.helpers import NOW, Clock, events, rows, tamper
+
+EVERYTHING: dict[str, Any] = {
+    "expires_at": NOW + 600,
+    "client_id": "claude-desktop",
+    "state": "st-1",
+    "code_challenge": "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM",
+    "code_challenge_method": "S256",
+    "mcp_authorization_code": "code-1",
+    "idp_access_token": "at-1",
+    "idp_refresh_token": "rt-1",
+    "user_id": "alice",
+    "flow_type": "flow1",
+    "requested_scopes": ["openid", "notes:read"],
+    "granted_scopes": ["openid"],
+    "is_provisioning": True,
+    "nonce": "n-1",
+}
+SESSION = OAuthSession(
+    session_id="session-0001",
+    client_redirect_uri="http://localhost:1/cb?ü=1",
+    created_at=NOW,
+    **{**EVERYTHING, "requested_scopes": ("openid", "notes:read"), "granted_scopes": ("openid",)},
+)
+
+
+async def create(storage: RefreshTokenStorage, session_id: str, **columns: Any) -> None:
+    """A session with little in it."""
+    await storage.oauth_sessions.create(
+        session_id, "http://localhost/cb", **{"expires_at": NOW + 60, **columns}
+    )
+
+
+async def test_an_oauth_session_comes_back_by_each_key(storage: RefreshTokenStorage) -> None:
+    """All 17 columns are written, and read by id, by code and by state."""
+    sessions = storage.oauth_sessions
+    await sessions.create("session-0001", "http://localhost:1/cb?ü=1", **EVERYTHING)
+    assert await sessions.get("session-0001") == SESSION
+    assert await sessions.get_by_code("code-1") == SESSION
+    assert await sessions.get_by_state("st-1") == SESSION
+    assert await sessions.get("session-0002") is None
+    assert await sessions.get_by_code("code-2") is None
+    assert await sessions.get_by_state("st-2") is None
+
+
+async def test_an_oauth_session_is_written_as_releases_write_it(
+    storage: RefreshTokenStorage, path: Path
+) -> None:
+    """Scopes are one text separated by spaces, the flag is 0 or 1, nothing is sealed."""
+    await storage.oauth_sessions.create("session-0001", "http://localhost/cb", **EVERYTHING)
+    await create(storage, "session-0002")
+    columns = (
+        "requested_scopes, granted_scopes, is_provisioning, idp_access_token, idp_refresh_token, "
+        "user_id, flow_type, nonce"
+    )
+    assert rows(path, f"SELECT {columns} FROM oauth_sessions ORDER BY session_id") == [
+        ("openid notes:read", "openid", 1, "at-1", "rt-1", "alice", "flow1", "n-1"),
+        (None, None, 0, None, None, None, "hybrid", None),
+    ]
+
+
+async def test_an_oauth_session_is_updated_step_by_step(storage: RefreshTokenStorage) -> None:
+    """What a step brings is written down; what it does not mention stays."""
+    sessions = storage.oauth_sessions
+    await create(storage, "session-0001", requested_scopes=["openid"])
+    assert await sessions.update("session-0001", user_id="alice", idp_access_token="at-1")
+    assert await sessions.update("session-0001", idp_refresh_token="rt-1", granted_scopes=[])
+    assert await sessions.update("session-0001", mcp_authorization_code="code-1")
+    session = await sessions.get("session-0001")
+    assert session is not None
+    assert dataclasses.astuple(session)[6:10] == ("code-1", "at-1", "rt-1", "alice")
+    assert (session.requested_scopes, session.granted_scopes) == (("openid",), ())
+    assert await sessions.update("session-0002", user_id="bob") is False
+    assert await events(storage) == [
+        ("create_oauth_session", "system"),
+        ("update_oauth_session", "alice"),
+        ("update_oauth_session", "alice"),
+        ("update_oauth_session", "alice"),
+    ]
+
+
+async def test_the_newest_session_of_a_state_is_found(
+    storage: RefreshTokenStorage, clock: Clock
+) -> None:
+    """A client may use a state twice; the flow under way is the later one."""
+    await create(storage, "session-b", state="same")
+    clock.time += 1
+    await create(storage, "session-a", state="same")
+    session = await storage.oauth_sessions.get_by_state("same")
+    assert session is not None
+    assert session.session_id == "session-a"
+
+
+async def test_codes_and_ids_are_taken_once(storage: RefreshTokenStorage, path: Path) -> None:
+    """A second session with the id or the code of another is a conflict; nothing is kept."""
+    await create(storage, "session-0001", mcp_authorization_code="code-1")
+    await create(storage, "session-0002")
+    for attempt in (
+        create(storage, "session-0001"),
+        create(storage, "session-0003", mcp_authorization_code="code-1"),
+        storage.oauth_sessions.update("session-0002", mcp_authorization_code="code-1"),
+    ):
+        with pytest.raises(TokenStorageError) as caught:
+            await attempt
+        assert caught.value.code == "conflict"
+        assert "code-1" not in str(caught.value)
+    assert rows(path, "SELECT count(*) FROM oauth_sessions") == [(2,)]
+    assert len(await events(storage)) == 2
+
+
+async def test_oauth_sessions_end(storage: RefreshTokenStorage) -> None:
+    """One ends by hand, which only the first is told, or when its time is over."""
+    sessions = storage.oauth_sessions
+    for name, expires_at in {"a": 0, "b": NOW, "c": NOW + 1, "d": NOW + 1}.items():
+        await create(storage, name, expires_at=expires_at, user_id=f"user-{name}")
+    expired = await sessions.get("b")
+    assert expired is not None
+    assert expired.is_expired
+    assert await sessions.delete("c") is True
+    assert await sessions.delete("c") is False
+    assert await sessions.delete_expired() == 2
+    assert [name for name in "abcd" if await sessions.get(name)] == ["d"]
+    assert (await events(storage))[4:] == [
+        ("delete_oauth_session", "user-c"),
+        ("delete_expired_oauth_session", "user-a"),
+        ("delete_expired_oauth_session", "user-b"),
+    ]
+
+
+async def test_browser_sessions(storage: RefreshTokenStorage, clock: Clock) -> None:
+    """Whoever holds a live session id is its user; afterwards nobody is."""
+    sessions = storage.browser_sessions
+    await sessions.create("bs-0001-abcdef", "alice", expires_at=NOW + 60)
+    assert await sessions.get("bs-0001-abcdef") == BrowserSession(
+        "bs-0001-abcdef", "alice", NOW, NOW + 60
+    )
+    assert await sessions.get_user_id("bs-0001-abcdef") == "alice"
+    assert await sessions.get_user_id("bs-0002") is None
+    clock.time += 60
+    assert await sessions.get_user_id("bs-0001-abcdef") is None
+    kept = await sessions.get("bs-0001-abcdef")
+    assert kept is not None
+    assert kept.is_expired
+
+
+async def test_a_browser_session_id_is_taken_once(storage: RefreshTokenStorage) -> None:
+    """A second session with the same id is a conflict: nobody takes over another's."""
+    await storage.browser_sessions.create("bs-1", "alice", expires_at=NOW + 60)
+    with pytest.raises(TokenStorageError) as caught:
+        await storage.browser_sessions.create("bs-1", "mallory", expires_at=NOW + 60)
+    assert caught.value.code == "conflict"
+    assert await storage.browser_sessions.get_user_id("bs-1") == "alice"
+
+
+async def test_browser_sessions_end(storage: RefreshTokenStorage) -> None:
+    """One, all of a user, or all whose time is over; the log shows 8 letters of the id."""
+    sessions = storage.browser_sessions
+    for name, user, expires_at in (
+        ("bs-a-secret", "alice", NOW + 1),
+        ("bs-b-secret", "alice", NOW + 1),
+        ("bs-c-secret", "alice", NOW + 1),
+        ("bs-d-secret", "bob", NOW),
+        ("bs-e-secret", "bob", NOW + 1),
+    ):
+        await sessions.create(name, user, expires_at=expires_at)
+    assert await sessions.delete("bs-a-secret") is True
+    assert await sessions.delete("bs-a-secret") is False
+    assert [s.session_id for s in await sessions.list_for_user("alice")] == [
+        "bs-b-secret",
+        "bs-c-secret",
+    ]
+    assert await sessions.delete_for_user("alice") == 2
+    assert await sessions.delete_for_user("alice") == 0
+    assert await sessions.delete_expired() == 1
+    assert await sessions.get_user_id("bs-e-secret") == "bob"
+    ended = (await storage.audit.list())[3::-1]
+    assert [(e.event, e.user_id, e.resource_type, e.resource_id) for e in ended] == [
+        ("delete_browser_session", "alice", "browser_session", "bs-a-sec"),
+        ("delete_browser_session", "alice", "browser_session", "bs-b-sec"),
+        ("delete_browser_session", "alice", "browser_session", "bs-c-sec"),
+        ("delete_expired_browser_session", "bob", "browser_session", "bs-d-sec"),
+    ]
+
+
+async def test_the_audit_log_records_who_when_how_and_where(
+    storage: RefreshTokenStorage, clock: Clock
+) -> None:
+    """An entry holds every column; a caller may add what happened outside the store."""
+    await storage.store_refresh_token("alice", "rt-1")
+    clock.time += 1
+    await storage.audit.add(
+        "token_refresh", "alice", resource_type="note", resource_id="42", auth_method="oauth"
+    )
+    host = socket.gethostname()
+    assert await storage.audit.list() == [
+        AuditEntry(2, NOW + 1, "token_refresh", "alice", "note", "42", "oauth", host),
+        AuditEntry(1, NOW, "store_refresh_token", "alice", None, None, "offline_access", host),
+    ]
+
+
+async def test_the_audit_log_is_listed_newest_first(
+    storage: RefreshTokenStorage, clock: Clock
+) -> None:
+    """By user, from a second on, and no more than asked for."""
+    for number, user in enumerate(["alice", "bob", "alice", "bob", "alice"]):
+        await storage.audit.add(f"event-{number}", user)
+        clock.time += number % 2
+    assert await listed(storage) == [4, 3, 2, 1, 0]
+    assert await listed(storage, "alice") == [4, 2, 0]
+    assert await listed(storage, "alice", limit=2) == [4, 2]
+    assert await listed(storage, since=NOW + 1) == [4, 3, 2]
+    assert await listed(storage, "bob", since=NOW + 1, limit=1) == [3]
+    assert await listed(storage, "nobody") == []
+
+
+async def listed(
+    storage: RefreshTokenStorage, user: str | None = None, *, since: int = 0, limit: int = 100
+) -> list[int]:
+    """The numbers of the entries, in the order in which they are listed."""
+    entries = await storage.audit.list(user, since=since, limit=limit)
+    return [int(entry.event.removeprefix("event-")) for entry in entries]
+
+
+@pytest.mark.parametrize("limit", [0, -1, 10_001, True, 1.5])
+async def test_a_listing_has_a_limit(storage: RefreshTokenStorage, limit: Any) -> None:
+    """1 to 10,000 entries at once."""
+    with pytest.raises(TokenStorageError) as caught:
+        await storage.audit.list(limit=limit)
+    assert caught.value.code == "bad-input"
+
+
+async def test_a_broken_session_raises_without_its_id(
+    storage: RefreshTokenStorage, path: Path
+) -> None:
+    """A time that is no number is unreadable; the message does not hand the session over."""
+    await create(storage, "oauth-session-id-0001")
+    await storage.browser_sessions.create("browser-session-id-0001", "alice", expires_at=NOW)
+    for table, read, name in (
+        ("oauth_sessions", storage.oauth_sessions.get, "oauth-session-id-0001"),
+        ("browser_sessions", storage.browser_sessions.get, "browser-session-id-0001"),
+    ):
+        tamper(path, f"UPDATE {table} SET expires_at = 'soon'")
+        with pytest.raises(TokenStorageError, match=rf"^{table}\.expires_at of ") as caught:
+            await read(name)
+        assert caught.value.code == "unreadable"
+        assert name not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("expires_at", None),
+        ("expires_at", 2**63),
+        ("state", ""),
+        ("nonce", "a\x00"),
+        ("user_id", "x" * 256),
+        ("flow_type", "flow9"),
+        ("requested_scopes", ["a b"]),
+        ("granted_scopes", "openid"),
+        ("is_provisioning", 1),
+        ("idp_access_token", ""),
+        ("idp_refresh_token", "x" * (2**20 + 1)),
+        ("mcp_authorization_code", ""),
+    ],
+)
+async def test_bad_input_is_refused_at_the_door(
+    storage: RefreshTokenStorage, column: str, value: Any
+) -> None:
+    """Refused before anything is written or recorded."""
+    with pytest.raises(TokenStorageError) as caught:
+        await create(storage, "session-0001", **{column: value})
+    assert caught.value.code == "bad-input"
+    assert await storage.oauth_sessions.get("session-0001") is None
+    assert await events(storage) == []
