@@ -37,6 +37,8 @@ class Settings:
         lock_timeout: seconds to wait for the migration lock.
         fallback_from: the default path that could not be used, when ``database`` is the
             one in the user's data directory instead.
+        source: the variable that named ``database``; empty for the default and for a
+            database that was given by other means.
     """
 
     database: Path
@@ -44,39 +46,57 @@ class Settings:
     key_file: Path | None = None
     lock_timeout: float = DEFAULT_LOCK_TIMEOUT
     fallback_from: Path | None = None
+    source: str = ""
 
     def __repr__(self) -> str:
         """Hide the keys, whoever prints the settings."""
         return (
             f"Settings(database={str(self.database)!r}, keys=<{len(self.keys)}>, "
             f"key_file={self.key_file and str(self.key_file)!r}, "
-            f"lock_timeout={self.lock_timeout}, fallback_from={self.fallback_from!r})"
+            f"lock_timeout={self.lock_timeout}, fallback_from={self.fallback_from!r}, "
+            f"source={self.source!r})"
         )
 
     def with_database(self, database: str | os.PathLike[str]) -> Settings:
         """The same settings for another database (a path or an SQLite URL)."""
-        return replace(self, database=database_path(database), fallback_from=None)
+        return replace(self, database=database_path(database), fallback_from=None, source="")
 
 
-def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+def load_settings(
+    environ: Mapping[str, str] | None = None, *, database: str | os.PathLike[str] | None = None
+) -> Settings:
     """Read the settings from ``environ`` (default: the process's environment).
 
     An empty variable counts as unset. Nothing is created or opened.
+
+    Args:
+        environ: the environment.
+        database: a path or an SQLite URL, for which the environment's database is not
+            looked at, however unusable it is.
 
     Raises:
         TokenStorageError: ``bad-input`` for a lock timeout that is no number of seconds,
             ``bad-path`` or ``unsupported-database`` for a database that cannot be used.
     """
     environ = os.environ if environ is None else environ
-    database, fallback_from = _database(environ)
+    path, fallback_from, source = (
+        _database(environ) if database is None else (database_path(database), None, "")
+    )
     key_file = environ.get("TOKEN_ENCRYPTION_KEY_FILE")
     return Settings(
-        database=database,
+        database=path,
         keys=split_keys(environ.get("TOKEN_ENCRYPTION_KEY", "")),
         key_file=Path(key_file) if key_file else None,
         lock_timeout=_lock_timeout(environ.get("TOKEN_STORAGE_LOCK_TIMEOUT")),
         fallback_from=fallback_from,
+        source=source,
     )
+
+
+def wants_colour(environ: Mapping[str, str] | None = None) -> bool:
+    """Whether a terminal may be sent colours (https://no-color.org)."""
+    environ = os.environ if environ is None else environ
+    return not environ.get("NO_COLOR")
 
 
 def split_keys(text: str) -> tuple[str, ...]:
@@ -122,19 +142,20 @@ def _is_scheme(text: str) -> bool:
     return text.replace("+", "").replace("-", "").isalnum()
 
 
-def _database(environ: Mapping[str, str]) -> tuple[Path, Path | None]:
+def _database(environ: Mapping[str, str]) -> tuple[Path, Path | None, str]:
     if url := environ.get("DATABASE_URL"):
         if "://" not in url:
             raise _bad_path("DATABASE_URL is not a URL; a plain path goes in TOKEN_STORAGE_DB.")
-        return database_path(url), None
+        return database_path(url), None, "DATABASE_URL"
     if path := environ.get("TOKEN_STORAGE_DB"):
-        return database_path(path), None
+        return database_path(path), None, "TOKEN_STORAGE_DB"
     if _can_hold_data(DEFAULT_DATABASE.parent):
-        return DEFAULT_DATABASE, None
+        return DEFAULT_DATABASE, None, ""
     # platformdirs is imported only where the default cannot be used.
     from platformdirs import user_data_path  # noqa: PLC0415
 
-    return user_data_path("nextcloud-mcp-server") / DEFAULT_DATABASE.name, DEFAULT_DATABASE
+    folder = user_data_path("nextcloud-mcp-server")
+    return folder / DEFAULT_DATABASE.name, DEFAULT_DATABASE, ""
 
 
 def _can_hold_data(folder: Path) -> bool:
