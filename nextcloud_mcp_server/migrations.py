@@ -20,9 +20,7 @@ Database = str | os.PathLike[str] | None
 
 
 def _resolve(database: Database) -> tuple[Path, float]:
-    settings = load_settings()
-    if database is not None:
-        settings = settings.with_database(database)
+    settings = load_settings(database=database)
     return settings.database, settings.lock_timeout
 
 
