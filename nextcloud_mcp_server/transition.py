@@ -93,14 +93,16 @@ def _mend(execute: mend.Execute, history: History, owed: Plan | Finding) -> None
         mend.fill(execute, owed.gaps, history.structure(base))
 
 
-def stamp(database: Path, history: History, revision: str, there: Structure) -> Path | None:
+def stamp(
+    database: Path, history: History, finding: Finding, revision: str, there: Structure
+) -> Path | None:
     """Make ``revision`` (or ``base``: none) the one row of the version table."""
     change = _Change(history, there, revision, (), restructures=False)
 
     def work(connection: Connection) -> None:
         revisions.stamp(connection, history, revision)
 
-    return _run(database, change, None, work)
+    return _run(database, change, finding.recorded, work)
 
 
 @dataclass(frozen=True)

@@ -178,7 +178,9 @@ def stamp(database: Path, revision: str, *, lock_timeout: float = DEFAULT_LOCK_T
         _check_stamp(it, revision)
         from nextcloud_mcp_server import transition  # noqa: PLC0415 - imports Alembic
 
-        made = transition.stamp(database, it.history, revision, it.seen.structure)
+        made = transition.stamp(
+            database, it.history, it.report.finding, revision, it.seen.structure
+        )
         use_wal(database)
     after = None if revision == BASE else revision
     return Change(database, it.report.finding.recorded, after, backup=made)
