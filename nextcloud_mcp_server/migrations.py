@@ -12,6 +12,7 @@ from pathlib import Path
 
 from nextcloud_mcp_server import upkeep
 from nextcloud_mcp_server.history import load_history
+from nextcloud_mcp_server.report import examine
 from nextcloud_mcp_server.settings import load_settings
 from nextcloud_mcp_server.startup import Outcome, prepare
 from nextcloud_mcp_server.upkeep import Change
@@ -63,7 +64,7 @@ def get_current_revision(database: Database = None) -> str | None:
         TokenStorageError: for a file that is damaged, foreign or no database.
     """
     path, _ = _resolve(database)
-    report = upkeep.examine(path)
+    report = examine(path)
     if report.refusal and report.finding.recorded is None:
         raise report.refusal
     return report.finding.recorded

@@ -137,6 +137,12 @@ def downgrade_target(report: Report, revision: str | None) -> str:
     return wanted
 
 
+def undone(history: History, recorded: str, target: str) -> tuple[str, ...]:
+    """The revisions that a downgrade from ``recorded`` to ``target`` undoes, newest first."""
+    first = 0 if target == BASE else history.revisions.index(target) + 1
+    return history.revisions[first : history.revisions.index(recorded) + 1][::-1]
+
+
 def _below(report: Report, ladder: tuple[str, ...], steps: int) -> str:
     if steps >= len(ladder):
         raise TokenStorageError(

@@ -1,4 +1,4 @@
-"""What a person asks for by name: look, downgrade, stamp, back up; under the start's lock."""
+"""What a person asks for by name: downgrade, stamp, back up; under the start's lock."""
 
 from __future__ import annotations
 
@@ -6,53 +6,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from nextcloud_mcp_server.backends.sqlite import backup as backups
 from nextcloud_mcp_server.backends.sqlite import files
 from nextcloud_mcp_server.backends.sqlite.guard import guard
-from nextcloud_mcp_server.backends.sqlite.look import check_pages, look_without_recovery
+from nextcloud_mcp_server.backends.sqlite.look import check_pages
 from nextcloud_mcp_server.backends.sqlite.session import require_lock, use_wal
-from nextcloud_mcp_server.classify import classify
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.history import History
+from nextcloud_mcp_server.report import (
+    BASE,
+    Report,
+    downgrade_target,
+    examine,
+    known_history,
+    no_database,
+    undone,
+)
 from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT
-from nextcloud_mcp_server.startup import known_history, look_under_lock
+from nextcloud_mcp_server.startup import look_under_lock
 from nextcloud_mcp_server.state import Finding, Observation, State, refusal, unknown_target
 from nextcloud_mcp_server.structure import gaps
-
-#: Alembic's word for "no revision at all".
-BASE: Final = "base"
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What a database is, as a look finds it.
-
-    Attributes:
-        database: the database file.
-        exists: whether there is a file.
-        finding: its state, and why.
-        head: the newest revision of this program.
-        pending: the revisions that an upgrade would run.
-        journal_mode: SQLite's journal mode; empty without a file.
-        refusal: the error that a start would raise; None where it would not.
-    """
-
-    database: Path
-    exists: bool
-    finding: Finding
-    head: str
-    pending: tuple[str, ...]
-    journal_mode: str
-    refusal: TokenStorageError | None
-
-    @property
-    def ready(self) -> bool:
-        """Whether a start would find nothing to do to the schema."""
-        finding = self.finding
-        mends = finding.gaps or finding.adopted or finding.unusable or not finding.tidy
-        return finding.state is State.AT_HEAD and not mends
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,89 +48,50 @@ class Change:
     backup: Path | None = None
 
 
-def examine(database: Path) -> Report:
-    """Say what ``database`` is. Nothing changes: no lock, no journal rolled back, no file made.
-
-    Raises:
-        TokenStorageError: where the path cannot hold a database or cannot be read.
-    """
-    files.check_path(database)
-    history = known_history()
-    seen = look_without_recovery(database)
-    finding = classify(seen, history)
-    first = history.revisions.index(finding.base) + 1 if finding.base else 0
-    return Report(
-        database=database,
-        exists=database.exists(),
-        finding=finding,
-        head=history.head,
-        pending=() if finding.refused else history.revisions[first:],
-        journal_mode=seen.journal_mode,
-        refusal=refusal(finding, history, database) if finding.refused else None,
-    )
-
-
-def downgrade_target(report: Report, revision: str | None) -> str:
-    """The id (or ``base``) that a downgrade ends at.
-
-    Args:
-        report: of the database.
-        revision: an id, ``base``, ``-N`` (N steps), or None for one step.
-
-    Raises:
-        TokenStorageError: the state's code where the database has no revision to go back
-            from; ``unknown-revision`` or ``bad-input`` for a revision that is not below.
-    """
-    if report.refusal:
-        raise report.refusal
-    history = known_history()
-    recorded = report.finding.recorded
-    if recorded is None:
-        raise TokenStorageError(
-            f"{report.database} has no recorded revision, so there is nothing to go back from.",
-            code="bad-input",
-            remedy="Bring it to head first: nextcloud-mcp-server db upgrade",
-        )
-    ladder = (BASE, *history.revisions[: history.revisions.index(recorded) + 1])
-    wanted = "-1" if revision is None else revision
-    if wanted.startswith("-") and wanted[1:].isdigit():
-        steps = int(wanted)
-        wanted = ladder[steps - 1] if -steps < len(ladder) else BASE
-    if wanted != BASE and wanted not in history:
-        raise unknown_target(wanted, history)
-    if wanted not in ladder[:-1]:
-        raise TokenStorageError(
-            f"{report.database} is at revision {recorded}, which is not above {wanted}.",
-            code="bad-input",
-            remedy=f"To go up, use: nextcloud-mcp-server db upgrade --revision {wanted}",
-        )
-    return wanted
-
-
 def downgrade(
-    database: Path, revision: str | None = None, *, lock_timeout: float = DEFAULT_LOCK_TIMEOUT
+    database: Path,
+    revision: str | None = None,
+    *,
+    agreed_from: str | None = None,
+    lock_timeout: float = DEFAULT_LOCK_TIMEOUT,
 ) -> Change:
     """Go back to ``revision`` (default: one step), in one transaction, after a backup.
 
+    Args:
+        database: the database file.
+        revision: as :func:`~nextcloud_mcp_server.report.downgrade_target` takes it.
+        agreed_from: the revision that the database had when a person agreed to the loss;
+            None where nobody was asked.
+        lock_timeout: seconds to wait for the lock.
+
     Raises:
-        TokenStorageError: as :func:`downgrade_target`, and as a start does.
+        TokenStorageError: as :func:`~nextcloud_mcp_server.report.downgrade_target`, and as
+            a start does; ``declined`` where the revision is not ``agreed_from`` any more.
     """
     with _locked(database, lock_timeout, f"downgrading it to {revision or 'the one before'}") as it:
         target = downgrade_target(it.report, revision)
         recorded = it.report.finding.recorded
         if recorded is None:
             raise AssertionError("a target was found, so there is a recorded revision")
+        if agreed_from not in {None, recorded}:
+            raise _moved(database, agreed_from, recorded)
         from nextcloud_mcp_server import transition  # noqa: PLC0415 - imports Alembic
 
         made = transition.downgrade(
             database, it.history, it.report.finding, target, it.seen.structure
         )
         use_wal(database)
-    revisions = it.history.revisions
-    first = 0 if target == BASE else revisions.index(target) + 1
-    steps = revisions[first : revisions.index(recorded) + 1]
     after = None if target == BASE else target
-    return Change(database, recorded, after, tuple(reversed(steps)), made)
+    return Change(database, recorded, after, undone(it.history, recorded, target), made)
+
+
+def _moved(database: Path, agreed: str | None, recorded: str) -> TokenStorageError:
+    return TokenStorageError(
+        f"{database} was at revision {agreed} when the loss was agreed to, and another process "
+        f"has taken it to {recorded} meanwhile; nothing was changed.",
+        code="declined",
+        remedy="Stop every server, then run the command again.",
+    )
 
 
 def stamp(database: Path, revision: str, *, lock_timeout: float = DEFAULT_LOCK_TIMEOUT) -> Change:
@@ -251,12 +186,7 @@ def _locked(database: Path, lock_timeout: float, doing: str) -> Iterator[_Locked
     files.check_path(database)
     history = known_history()
     if not database.exists():
-        raise TokenStorageError(
-            f"There is no database at {database}.",
-            code="bad-path",
-            remedy="Give the path of the token database with -d, or create it: "
-            "nextcloud-mcp-server db upgrade",
-        )
+        raise no_database(database)
     with guard(database, lock_timeout) as held:
         require_lock(held, database)
         held.announce(doing)

@@ -1,0 +1,10 @@
+"""``python -m nextcloud_mcp_server``, the same as the command nextcloud-mcp-server."""
+
+from __future__ import annotations
+
+import sys
+
+from nextcloud_mcp_server.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

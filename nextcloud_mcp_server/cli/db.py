@@ -1,0 +1,214 @@
+"""``nextcloud-mcp-server db``: look at the token database and change its revision.
+
+What looks is imported here and is light; what changes is imported by the command that
+needs it, because SQLAlchemy and Alembic take longer to import than a look takes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import click
+
+from nextcloud_mcp_server.cli import words
+from nextcloud_mcp_server.cli.options import Named, database_options, not_empty, revision_option
+from nextcloud_mcp_server.cli.output import Output
+from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.report import downgrade_target, examine, known_history, undone
+from nextcloud_mcp_server.words import backup_line, outcome_lines, printable
+
+#: What ``db check`` exits with where a start would upgrade or mend.
+PENDING: Final = 3
+
+_EPILOG: Final = """
+\b
+Examples:
+  nextcloud-mcp-server db current
+  nextcloud-mcp-server db upgrade -d /path/to/tokens.db
+  nextcloud-mcp-server db downgrade --revision 009
+  nextcloud-mcp-server db migrate "add user preferences table"
+
+Exit status: 0 done, 1 refused or failed, 2 wrong usage, 3 an upgrade is pending (check only).
+Every refusal has a code, which docs/errors.md explains.
+"""
+
+
+@click.group(epilog=_EPILOG)
+def db() -> None:
+    """Look at the token database, upgrade it, go back, back it up."""
+
+
+@db.command()
+@database_options
+def current(output: Output, named: Named) -> int:
+    """Say at which revision the database is; change nothing."""
+    report = examine(named.find(output).database)
+    if report.refusal:
+        raise report.refusal
+    output.result(words.report_facts(report), *words.current_lines(report))
+    return 0
+
+
+@db.command()
+@database_options
+def check(output: Output, named: Named) -> int:
+    """Exit 0 where the database is ready, 3 where an upgrade is pending, 1 where it is refused."""
+    report = examine(named.find(output).database)
+    if report.refusal:
+        raise report.refusal
+    output.result(words.report_facts(report), words.check_line(report))
+    return 0 if report.ready else PENDING
+
+
+@db.command()
+@database_options
+@revision_option("Stop at this revision.  [default: head]")
+def upgrade(output: Output, named: Named, revision: str | None) -> int:
+    """Create the database or bring it to head, as a start of the server does."""
+    from nextcloud_mcp_server.cli.log import plain_log  # noqa: PLC0415 - see above
+    from nextcloud_mcp_server.startup import prepare  # noqa: PLC0415 - see above
+
+    settings = named.find(output)
+    target = None if revision == "head" else revision
+    with plain_log(output):
+        outcome = prepare(settings.database, target=target, lock_timeout=settings.lock_timeout)
+    output.result(words.outcome_facts(outcome), *outcome_lines(outcome))
+    return 0
+
+
+@db.command()
+@database_options
+@click.option("-v", "--verbose", is_flag=True, help="Print the whole text of each revision.")
+def history(output: Output, named: Named, *, verbose: bool) -> int:
+    """List the revisions, newest first, and mark the one that the database is at."""
+    from nextcloud_mcp_server.revisions import listing  # noqa: PLC0415 - imports Alembic
+
+    known = known_history()
+    revisions = listing(known)[::-1]
+    recorded, trouble, database = None, None, None
+    try:
+        database = named.find(output).database
+        report = examine(database)
+        recorded, trouble = report.finding.recorded, report.refusal
+    except TokenStorageError as error:
+        trouble = error
+    document = {
+        "database": None if database is None else str(database),
+        "current": recorded,
+        "head": known.head,
+        "revisions": [words.revision_facts(r, recorded, known.head) for r in revisions],
+    }
+    lines = words.history_lines(revisions, recorded, known.head, verbose=verbose)
+    if trouble is None:
+        output.result(document, *lines)
+        return 0
+    # The history is what one needs to see most when the database is in trouble.
+    for line in lines:
+        output.head(line)
+    output.error(trouble, document)
+    return trouble.exit_status
+
+
+@db.command()
+@database_options
+@revision_option("Go back to this revision, to 'base', or by -N steps.  [default: -1]")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+def downgrade(output: Output, named: Named, revision: str | None, *, yes: bool) -> int:
+    """Go back one revision or more, after a backup; emergency use only.
+
+    Says what will be lost and asks before it begins.
+    """
+    from nextcloud_mcp_server import upkeep  # noqa: PLC0415 - see above
+    from nextcloud_mcp_server.cli.log import plain_log  # noqa: PLC0415 - see above
+    from nextcloud_mcp_server.revisions import listing  # noqa: PLC0415 - imports Alembic
+
+    settings = named.find(output)
+    report = examine(settings.database)
+    target = downgrade_target(report, revision)
+    known = known_history()
+    steps = undone(known, str(report.finding.recorded), target)
+    lost = [revision for revision in listing(known)[::-1] if revision.id in steps]
+    for line in words.warning_lines(report, target, lost, known.head):
+        output.note(line)
+    if not yes:
+        _agree(output, settings.database, target)
+    with plain_log(output):
+        change = upkeep.downgrade(
+            settings.database,
+            target,
+            agreed_from=report.finding.recorded,
+            lock_timeout=settings.lock_timeout,
+        )
+    output.result(words.change_facts(change), *words.downgraded_lines(change))
+    return 0
+
+
+def _agree(output: Output, database: Path, target: str) -> None:
+    answer = output.answer("Go back? [y/N] ")
+    if answer is not None and answer.lower() in {"y", "yes"}:
+        return
+    why = "There was nobody to ask" if answer is None else "The answer was not yes"
+    raise TokenStorageError(
+        f"{why}, so nothing was changed.",
+        code="declined",
+        remedy=f"To go back without being asked: {words.downgrade_command(database, target)}",
+    )
+
+
+@db.command()
+@database_options
+@click.argument("message", callback=not_empty)
+def migrate(output: Output, named: Named, message: str) -> int:
+    """Write an empty migration with the next revision id; in a checkout only.
+
+    It uses no database, so -d and -u make no difference.
+    """
+    from nextcloud_mcp_server.migrations import create_migration  # noqa: PLC0415 - see above
+
+    path = create_migration(message)
+    output.result(
+        {"file": str(path)},
+        f"made {printable(str(path))}",
+        "Write its upgrade() and downgrade(), then try both on a database that may be lost:",
+        "  nextcloud-mcp-server db upgrade -d /tmp/test.db",
+        "  nextcloud-mcp-server db downgrade -d /tmp/test.db",
+    )
+    return 0
+
+
+@db.command()
+@database_options
+@click.argument("revision", metavar="REV", callback=not_empty)
+def stamp(output: Output, named: Named, revision: str) -> int:
+    """Record REV (an id, 'head' or 'base') without running anything, after a backup.
+
+    Refuses where the tables deny it. The way out of a version table with several rows.
+    """
+    from nextcloud_mcp_server import upkeep  # noqa: PLC0415 - see above
+    from nextcloud_mcp_server.cli.log import plain_log  # noqa: PLC0415 - see above
+
+    settings = named.find(output)
+    target = known_history().head if revision == "head" else revision
+    with plain_log(output):
+        change = upkeep.stamp(settings.database, target, lock_timeout=settings.lock_timeout)
+    output.result(words.change_facts(change), *words.stamped_lines(change))
+    return 0
+
+
+@db.command()
+@database_options
+@click.argument("path", required=False, callback=not_empty)
+def backup(output: Output, named: Named, path: str | None) -> int:
+    """Copy the database, in use or not, to PATH, and verify the copy.
+
+    Without PATH the copy lies beside the database, and is never deleted by the server.
+    """
+    from nextcloud_mcp_server import upkeep  # noqa: PLC0415 - see above
+    from nextcloud_mcp_server.cli.log import plain_log  # noqa: PLC0415 - see above
+
+    database = named.find(output).database
+    with plain_log(output):
+        made = upkeep.back_up(database, None if path is None else Path(path))
+    output.result({"database": str(database), "backup": str(made)}, *backup_line(made))
+    return 0

@@ -1,0 +1,194 @@
+"""What the db commands say, as lines for people and as facts for ``--json``. Pure."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nextcloud_mcp_server.report import BASE, Report
+from nextcloud_mcp_server.settings import Settings
+from nextcloud_mcp_server.state import Action, Plan, State
+from nextcloud_mcp_server.words import backup_line, printable
+
+if TYPE_CHECKING:
+    from nextcloud_mcp_server.revisions import Revision
+    from nextcloud_mcp_server.startup import Outcome
+    from nextcloud_mcp_server.upkeep import Change
+
+
+def database_line(settings: Settings) -> str:
+    """Which database a command uses, and which setting named it."""
+    source = f"from {settings.source}" if settings.source else "the default"
+    return f"database: {printable(str(settings.database))} ({source})"
+
+
+def fallback_line(settings: Settings) -> str:
+    """The warning that the usual place could not be used."""
+    return (
+        f"warning: {settings.fallback_from} cannot be used here, so "
+        f"{printable(str(settings.database))} is used instead. "
+        "Set TOKEN_STORAGE_DB or give -d to choose another."
+    )
+
+
+def current_lines(report: Report) -> tuple[str, ...]:
+    """What a database is, and what an upgrade would do to it."""
+    first = {
+        State.AT_HEAD: f"{report.finding.recorded} (head)",
+        State.BEHIND: f"{report.finding.recorded} (behind; head is {report.head})",
+        State.PRE_ALEMBIC: "unversioned (its tables are there, and no revision is recorded)",
+        State.NEW: "empty (there is no table in it)" if report.exists else "missing (no file)",
+    }[report.finding.state]
+    return (first, *([pending_line(report)] if not report.ready else []))
+
+
+def check_line(report: Report) -> str:
+    """Whether a database is ready, in one line."""
+    path = printable(str(report.database))
+    if report.ready:
+        return f"ready: {path} is at head, {report.head}"
+    return f"pending: {path}: {pending_line(report)}"
+
+
+def pending_line(report: Report) -> str:
+    """What an upgrade would do."""
+    if report.todo is None:
+        raise ValueError("a refused database has nothing pending")
+    return f"an upgrade {' and '.join(_parts(report.todo))}"
+
+
+def _parts(todo: Plan) -> list[str]:
+    if todo.action is Action.CREATE:
+        return [f"creates it at {todo.target}"]
+    parts = [
+        *([f"stamps it with {todo.stamp}"] if todo.stamp and todo.action is Action.STAMP else []),
+        *([f"makes {', '.join(todo.unusable)} anew"] if todo.unusable else []),
+        *([f"adopts the copy of {', '.join(todo.adopted)}"] if todo.adopted else []),
+        *([f"adds {todo.gaps}"] if todo.gaps else []),
+        *([f"runs {', '.join(todo.steps)}"] if todo.steps else []),
+    ]
+    return parts or ["puts the version table in order"]
+
+
+def report_facts(report: Report) -> dict[str, Any]:
+    """What ``db current`` and ``db check`` say, for ``--json``."""
+    todo = report.todo
+    return {
+        "database": str(report.database),
+        "exists": report.exists,
+        "state": report.finding.state.value,
+        "reason": report.finding.reason,
+        "revision": report.finding.recorded,
+        "head": report.head,
+        "ready": report.ready,
+        "stamp": todo.stamp if todo else None,
+        "pending": list(report.pending),
+        "mends": [] if todo is None or todo.action is Action.CREATE else _mends(todo),
+        "journal_mode": report.journal_mode or None,
+    }
+
+
+def _mends(todo: Plan) -> list[str]:
+    steps_and_stamp = ("runs ", "stamps ")
+    return [part for part in _parts(todo) if not part.startswith(steps_and_stamp)]
+
+
+def outcome_facts(outcome: Outcome) -> dict[str, Any]:
+    """What ``db upgrade`` did, for ``--json``."""
+    return {
+        "database": str(outcome.database),
+        "state": outcome.state.value,
+        "action": outcome.action.value,
+        "before": outcome.before,
+        "after": outcome.after,
+        "stamped": outcome.stamped,
+        "steps": list(outcome.steps),
+        "mended": list(outcome.mended),
+        "backup": _text(outcome.backup),
+        "journal_mode": outcome.journal_mode or None,
+        "seconds": round(outcome.seconds, 6),
+        "warning": outcome.warning or None,
+    }
+
+
+def change_facts(change: Change) -> dict[str, Any]:
+    """What ``db downgrade`` and ``db stamp`` did, for ``--json``."""
+    return {
+        "database": str(change.database),
+        "before": change.before,
+        "after": change.after,
+        "steps": list(change.steps),
+        "backup": _text(change.backup),
+    }
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def warning_lines(
+    report: Report, target: str, undone: Sequence[Revision], head: str
+) -> tuple[str, ...]:
+    """What a downgrade undoes and loses, before it is agreed to."""
+    path = printable(str(report.database))
+    where = "the beginning, without any table" if target == BASE else f"revision {target}"
+    return (
+        f"{path} is at revision {report.finding.recorded} and goes back to {where}. This undoes:",
+        *(f"  {r.id}  {r.title}. Loses: {r.loses or 'it does not say what'}" for r in undone),
+        f"A backup is made first. The next start of this version upgrades it to {head} again.",
+    )
+
+
+def downgraded_lines(change: Change) -> tuple[str, ...]:
+    """What a downgrade did."""
+    path = printable(str(change.database))
+    after = change.after or f"{BASE}: it holds no table of this program"
+    return (f"downgraded {path} from {change.before} to {after}", *backup_line(change.backup))
+
+
+def stamped_lines(change: Change) -> tuple[str, ...]:
+    """What a stamp did."""
+    path, before = printable(str(change.database)), change.before or "none"
+    what = f"stamped {path} with {change.after}" if change.after else f"unstamped {path}"
+    return (f"{what} (recorded before: {before})", *backup_line(change.backup))
+
+
+def downgrade_command(database: Path, target: str) -> str:
+    """The command that downgrades without asking."""
+    path = shlex.quote(printable(str(database)))
+    return f"nextcloud-mcp-server db downgrade --revision {target} -d {path} --yes"
+
+
+def history_lines(
+    revisions: Sequence[Revision], current: str | None, head: str, *, verbose: bool
+) -> list[str]:
+    """The revisions, newest first, as they are given."""
+    lines: list[str] = []
+    for revision in revisions:
+        marks = [
+            *(["head"] if revision.id == head else []),
+            *(["current"] if revision.id == current else []),
+        ]
+        mark = f" ({', '.join(marks)})" if marks else ""
+        lines.append(f"{revision.id}  {revision.date}  {revision.title}{mark}")
+        if verbose:
+            text = revision.doc.partition("\n")[2].strip()
+            lines += [f"    {line}".rstrip() for line in text.splitlines()]
+            lines += [f"    File: {printable(str(revision.path))}", ""]
+    return lines
+
+
+def revision_facts(revision: Revision, current: str | None, head: str) -> dict[str, Any]:
+    """One revision of ``db history``, for ``--json``."""
+    return {
+        "id": revision.id,
+        "parent": revision.parent,
+        "date": revision.date,
+        "title": revision.title,
+        "loses": revision.loses,
+        "file": str(revision.path),
+        "head": revision.id == head,
+        "current": revision.id == current,
+    }
