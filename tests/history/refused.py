@@ -1,0 +1,166 @@
+"""Files that no start may touch, and the code that each is refused with."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+from tests.history.case import Case, Write, from_bytes, from_sql, of
+from tests.support.shapes import Shape, at
+
+
+def contradictory() -> Iterator[Case]:
+    """Version rows that no start can believe."""
+    for row in ("011", "099", "102", "9a1b2c3d4e5f", "1", "head"):
+        yield of(f"unknown_{row}", "refuse:unknown-revision", at("010").recording(row))
+    yield of("two_rows", "refuse:ambiguous-version", at("006").recording("005", "006"))
+    yield of("three_rows", "refuse:ambiguous-version", at("010").recording("001", "005", "010"))
+    wrong = (
+        at("006")
+        .unversioned()
+        .also(
+            "CREATE TABLE alembic_version (version TEXT)",
+            "INSERT INTO alembic_version VALUES ('006')",
+        )
+    )
+    yield of("version_column", "refuse:inconsistent", wrong)
+    for revision in ("001", "009", "010"):
+        lost = at(revision).without("refresh_tokens")
+        yield of(f"no_refresh_tokens_{revision}", "refuse:inconsistent", lost)
+    yield of("version_row_only", "refuse:inconsistent", Shape(versions=("005",)))
+    yield of(
+        "no_token_column",
+        "refuse:inconsistent",
+        at("009").narrowed("refresh_tokens", "encrypted_token"),
+    )
+    renamed = (
+        "ALTER TABLE refresh_tokens RENAME COLUMN provisioning_client_id TO provisioning_client_ie"
+    )
+    yield of("misspelt_column", "refuse:inconsistent", at("009").also(renamed))
+    columns = "session_id TEXT, user_id TEXT NOT NULL, created_at INTEGER, expires_at INTEGER"
+    for name, more in (
+        ("column_nobody_fills", "device TEXT NOT NULL, PRIMARY KEY (session_id)"),
+        ("another_key", "PRIMARY KEY (user_id)"),
+    ):
+        table = f"CREATE TABLE browser_sessions ({columns}, {more})"
+        shape = at("009").without("browser_sessions").also(table)
+        yield of(name, "refuse:inconsistent", shape)
+    view = ("DROP TABLE oauth_clients", "CREATE VIEW oauth_clients AS SELECT 1 AS id")
+    yield of("view_for_a_table", "refuse:inconsistent", at("009").also(*view))
+
+
+_NOTES = (
+    "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT)",
+    "CREATE TABLE notes (id INTEGER PRIMARY KEY, body TEXT)",
+    "INSERT INTO users VALUES (1, 'somebody')",
+)
+_VERSION = "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"
+
+
+def foreign() -> Iterator[Case]:
+    """Other applications' databases, some with names that ours have too."""
+    files = {
+        "users_and_notes": _NOTES,
+        "with_schema_version": (
+            *_NOTES,
+            "CREATE TABLE schema_version (version INTEGER PRIMARY KEY, applied_at REAL NOT NULL)",
+        ),
+        "own_refresh_tokens": (
+            *_NOTES,
+            "CREATE TABLE refresh_tokens (id INTEGER PRIMARY KEY, user_id INTEGER, token TEXT)",
+        ),
+        "alembic_at_003": (
+            *_NOTES,
+            _VERSION,
+            "INSERT INTO alembic_version VALUES ('003')",
+            "CREATE TABLE app_passwords (id INTEGER PRIMARY KEY, scopes TEXT)",
+        ),
+        "alembic_unknown": (
+            *_NOTES,
+            _VERSION,
+            "INSERT INTO alembic_version VALUES ('9a1b2c3d4e5f')",
+        ),
+        "alembic_empty": (*_NOTES, _VERSION),
+        "only_a_view": ("CREATE VIEW refresh_tokens AS SELECT 1 AS user_id",),
+    }
+    for name, statements in files.items():
+        yield Case(f"foreign_{name}", "refuse:foreign", from_sql(*statements))
+        yield Case(
+            f"foreign_{name}_wal",
+            "refuse:foreign",
+            from_sql("PRAGMA journal_mode=WAL", *statements),
+        )
+
+
+def damaged() -> Iterator[Case]:
+    """Files that SQLite cannot read, or that were never SQLite's."""
+    dump = "PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\nCREATE TABLE refresh_tokens (user_id);\n"
+    strangers = {
+        "json": b'{"refresh_tokens": []}' * 40,
+        "sql_dump": dump.encode() * 40,
+        "random": bytes(range(256)) * 16,
+        "short": b"SQLite",
+        "zeros": b"\0" * 8192,
+    }
+    for name, content in strangers.items():
+        yield Case(f"not_sqlite_{name}", "refuse:not-a-database", from_bytes(content))
+    for name, shape in (("pre06", at("001").unversioned()), ("009", at("009")), ("010", at("010"))):
+        yield Case(f"truncated_half_{name}", "refuse:corrupt", _harmed(shape, _halve))
+        yield Case(
+            f"truncated_odd_{name}", "refuse:corrupt", _harmed(shape, lambda raw: raw[:-1234])
+        )
+        yield Case(f"flipped_schema_page_{name}", "refuse:corrupt", _harmed(shape, _flip_page_type))
+        yield Case(
+            f"flipped_schema_text_{name}", "refuse:corrupt", _harmed(shape, _flip_schema_text)
+        )
+    yield Case(
+        "flipped_table_page", "refuse:corrupt", _harmed(at("009"), _flip_root("refresh_tokens"))
+    )
+    yield Case(
+        "flipped_index_page",
+        "refuse:corrupt",
+        _harmed(at("009"), _flip_root("idx_audit_user_timestamp")),
+    )
+
+
+def _harmed(shape: Shape, harm: Callable[[bytearray], bytes | bytearray]) -> Write:
+    def write(path: Path) -> None:
+        shape.write(path, ["page_size=4096"])
+        path.write_bytes(harm(bytearray(path.read_bytes())))
+
+    return write
+
+
+def _halve(raw: bytearray) -> bytes:
+    return bytes(raw[: len(raw) // 8192 * 4096])
+
+
+def _flip_page_type(raw: bytearray) -> bytes:
+    raw[100] ^= 0xFF
+    return bytes(raw)
+
+
+def _flip_schema_text(raw: bytearray) -> bytes:
+    # Not UTF-8 any more, so that Python cannot even tell what SQLite found.
+    raw[raw.index(b"CREATE TABLE refresh_tokens") + 4] ^= 0xFF
+    return bytes(raw)
+
+
+def _flip_root(name: str) -> Callable[[bytearray], bytes]:
+    def flip(raw: bytearray) -> bytes:
+        with closing(sqlite3.connect(":memory:")) as connection:
+            connection.deserialize(bytes(raw))
+            [(page,)] = connection.execute(
+                "SELECT rootpage FROM sqlite_master WHERE name = ?", (name,)
+            )
+        raw[(page - 1) * 4096] ^= 0xFF
+        return bytes(raw)
+
+    return flip
+
+
+def all_cases() -> list[Case]:
+    """Every file of this module."""
+    return [case for group in (contradictory, foreign, damaged) for case in group()]

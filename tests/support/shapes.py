@@ -1,0 +1,234 @@
+"""Databases as values: a shape says which tables, columns and version rows a file has.
+
+A shape is changed by making another (:meth:`Shape.narrowed`, :meth:`Shape.stepped`), and
+written by :meth:`Shape.write`, with rows in every table and every secret sealed.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tests.support import contents
+from tests.support.facts import (
+    ADDED_LATER,
+    INDEXES,
+    REVISIONS,
+    STEPS,
+    TABLES,
+    VERSION_TABLE,
+    Lineage,
+    Step,
+    Table,
+)
+
+
+@dataclass(frozen=True)
+class Made:
+    """One table as one file has it: which columns, in which lineage.
+
+    Attributes:
+        table: the facts about it.
+        lineage: the types that it was created with.
+        columns: the columns it was created with.
+        added: columns that ALTER TABLE added later.
+    """
+
+    table: Table
+    lineage: Lineage
+    columns: tuple[str, ...]
+    added: tuple[str, ...] = ()
+    types: Mapping[str, str] = field(default_factory=dict)
+
+    def sql(self, name: str) -> str:
+        """The statement that creates it under ``name``."""
+        kept = [column for column in self.table.columns if column.name in self.columns]
+        counted = self.table.counted and self.lineage == "raw"
+        parts = []
+        for column in kept:
+            text = column.declared(self.lineage)
+            if column.name in self.types:
+                text = text.replace(column.portable, self.types[column.name])
+            if counted and column.key:
+                text = f"{column.name} INTEGER PRIMARY KEY AUTOINCREMENT"
+            parts.append(text)
+        if self.table.key and not counted:
+            parts.append(f"PRIMARY KEY ({', '.join(self.table.key)})")
+        parts += [f"UNIQUE ({column})" for column in self.table.unique]
+        return f"CREATE TABLE {name} ({', '.join(parts)})"
+
+    def statements(self, name: str) -> Iterator[str]:
+        """Every statement that led to it."""
+        yield self.sql(name)
+        for added in self.added:
+            column = self.table.column(added)
+            yield f"ALTER TABLE {name} ADD COLUMN {column.declared(self.lineage)}"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A database that is not written yet.
+
+    Attributes:
+        tables: the tables by name.
+        indexes: the names of the indexes.
+        versions: the rows of the version table; None without the table.
+        dotted: tables whose scopes were written, or rewritten, with dots.
+        extra: statements that run after the rows are in.
+    """
+
+    tables: Mapping[str, Made] = field(default_factory=dict)
+    indexes: tuple[str, ...] = ()
+    versions: tuple[str | None, ...] | None = None
+    dotted: frozenset[str] = frozenset()
+    extra: tuple[str, ...] = ()
+
+    def stepped(self, step: Step, lineage: Lineage) -> Shape:
+        """The shape after one statement of an upgrade."""
+        match step:
+            case ("table", name):
+                table = TABLES[name]
+                first = tuple(c.name for c in table.columns if (name, c.name) not in ADDED_LATER)
+                after = self.having(name, Made(table, lineage, first))
+            case ("column", name, column):
+                made = self.tables[name]
+                after = self.having(name, replace(made, added=(*made.added, column)))
+            case ("index", name):
+                after = replace(self, indexes=(*self.indexes, name))
+            case ("rewrite", name):
+                after = replace(self, dotted=self.dotted | {name})
+            case ("drop-index", name):
+                after = replace(self, indexes=tuple(i for i in self.indexes if i != name))
+            case ("drop-table", name):
+                after = self.without(name)
+            case ("version", revision):
+                after = self.recording(revision)
+            case _:
+                raise ValueError(step)
+        return after
+
+    def undone(self, step: Step) -> Shape:
+        """The shape after a downgrade's counterpart of one statement."""
+        match step:
+            case ("table", name):
+                after = self.without(name)
+            case ("column", name, column):
+                after = self.narrowed(name, column)
+            case ("index", name):
+                after = replace(self, indexes=tuple(i for i in self.indexes if i != name))
+            case ("rewrite", name):
+                after = replace(self, dotted=self.dotted - {name})
+            case ("drop-index", name):
+                after = self.stepped(("index", name), "portable")
+            case ("drop-table", name):
+                after = self.stepped(("table", name), "portable")
+            case _:
+                raise ValueError(step)
+        return after
+
+    def having(self, name: str, made: Made) -> Shape:
+        """With one more table, or another in its place."""
+        return replace(self, tables={**self.tables, name: made})
+
+    def without(self, *names: str) -> Shape:
+        """Without some tables and the indexes on them."""
+        return replace(
+            self,
+            tables={name: made for name, made in self.tables.items() if name not in names},
+            indexes=tuple(i for i in self.indexes if INDEXES[i].table not in names),
+        )
+
+    def renamed(self, old: str, new: str) -> Shape:
+        """With a table under another name, and without its indexes."""
+        return self.without(old).having(new, self.tables[old])
+
+    def narrowed(self, name: str, *lacking: str) -> Shape:
+        """With a table that was created before some of its columns were thought of."""
+        made = self.tables[name]
+        return self.having(
+            name,
+            replace(
+                made,
+                columns=tuple(c for c in made.columns if c not in lacking),
+                added=tuple(c for c in made.added if c not in lacking),
+            ),
+        )
+
+    def recording(self, *versions: str | None) -> Shape:
+        """With these rows in the version table; with none, an empty one."""
+        return replace(self, versions=versions)
+
+    def unversioned(self) -> Shape:
+        """Without a version table."""
+        return replace(self, versions=None)
+
+    def also(self, *statements: str) -> Shape:
+        """With statements that an operator, or a crash, added."""
+        return replace(self, extra=(*self.extra, *statements))
+
+    def script(self) -> Iterator[str]:
+        """The statements that make the tables and indexes."""
+        if self.versions is not None:
+            yield VERSION_TABLE
+        for name, made in self.tables.items():
+            yield from made.statements(name)
+        for index in self.indexes:
+            facts = INDEXES[index]
+            yield f"CREATE INDEX {index} ON {facts.table} ({facts.columns})"
+
+    def write(self, path: Path, pragmas: Iterable[str] = (), *, rows: bool = True) -> None:
+        """Make the file, with rows in every table unless ``rows`` is false."""
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            for pragma in pragmas:
+                connection.execute(f"PRAGMA {pragma}")
+            self.fill(connection, rows=rows)
+
+    def fill(self, connection: sqlite3.Connection, *, rows: bool = True) -> None:
+        """Run the script and insert the rows on a connection in autocommit mode."""
+        connection.execute("BEGIN")
+        for statement in self.script():
+            connection.execute(statement)
+        if self.versions is not None:
+            connection.executemany(
+                "INSERT INTO alembic_version VALUES (?)", [(v,) for v in self.versions]
+            )
+        if rows:
+            for name, made in self.tables.items():
+                separator = "." if made.table.name in self.dotted else ":"
+                columns = (*made.columns, *made.added)
+                for row in contents.rows(separator)[made.table.name]:
+                    insert(connection, name, {c: v for c, v in row.items() if c in columns})
+        for statement in self.extra:
+            connection.execute(statement)
+        connection.execute("COMMIT")
+
+
+def insert(connection: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> None:
+    """Insert one row; columns that it leaves out take their default."""
+    connection.execute(
+        f"INSERT INTO {table} ({', '.join(row)}) VALUES ({', '.join('?' for _ in row)})",
+        tuple(row.values()),
+    )
+
+
+def walk(shape: Shape, lineage: Lineage, *revisions: str) -> Iterator[Shape]:
+    """Every shape on the way: what a kill before the next statement leaves behind."""
+    for revision in revisions:
+        for step in (*STEPS[revision], ("version", revision)):
+            shape = shape.stepped(step, lineage)
+            yield shape
+
+
+def at(revision: str, lineage: Lineage = "raw") -> Shape:
+    """The whole structure of a revision, recorded, in one lineage.
+
+    Raw releases ended at 006: what came later is portable in every file.
+    """
+    shape = Shape(versions=())
+    for passed in REVISIONS[: REVISIONS.index(revision) + 1]:
+        *_, shape = walk(shape, lineage if passed <= "006" else "portable", passed)
+    return shape
