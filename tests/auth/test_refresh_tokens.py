@@ -239,6 +239,17 @@ async def test_null_flow_columns_read_as_their_defaults(
     assert (token.flow_type, token.token_audience) == ("hybrid", "nextcloud")
 
 
+async def test_a_row_without_a_key_is_nobodys(storage: RefreshTokenStorage, path: Path) -> None:
+    """A text key of an early release's table may be NULL: such a row is skipped and kept."""
+    columns = "user_id, encrypted_token, expires_at, created_at, updated_at"
+    tamper(path, "ALTER TABLE refresh_tokens RENAME TO strict")
+    tamper(path, "CREATE TABLE refresh_tokens AS SELECT * FROM strict")
+    tamper(path, f"INSERT INTO refresh_tokens ({columns}) VALUES (NULL, x'00', 0, 0, 0)")
+    assert await storage.list_user_ids() == []
+    assert await storage.delete_expired_refresh_tokens() == 0
+    assert rows(path, "SELECT count(*) FROM refresh_tokens") == [(1,)]
+
+
 @pytest.mark.parametrize(
     ("column", "value"),
     [
