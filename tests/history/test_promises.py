@@ -1,0 +1,164 @@
+"""The checks of this folder fail where a start broke its word, and the facts are the field's."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from nextcloud_mcp_server.startup import prepare
+from tests.history import corpus
+from tests.support import promises
+from tests.support.contents import KEY, OTHER_KEY
+from tests.support.facts import SECRETS, TABLES, Lineage
+from tests.support.shapes import at
+from tests.support.snapshot import Snapshot, snapshot
+
+
+@pytest.fixture
+def upgraded(tmp_path: Path) -> tuple[Snapshot, Path]:
+    """What a file at 003 held, and the file after its start."""
+    path = tmp_path / "tokens.db"
+    extra = "CREATE TRIGGER op AFTER DELETE ON audit_logs BEGIN SELECT 1; END"
+    at("003").also(extra, "CREATE INDEX op_index ON refresh_tokens (flow_type)").write(path)
+    before = snapshot(path)
+    prepare(path)
+    return before, path
+
+
+def _after(path: Path, statement: str) -> Snapshot:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(statement)
+    return snapshot(path)
+
+
+def test_a_start_that_keeps_its_word_passes(upgraded: tuple[Snapshot, Path]) -> None:
+    """Without a fault, no check complains."""
+    before, path = upgraded
+    after = snapshot(path)
+    promises.rows_survive(before, after, "003", {})
+    promises.complete_at_head(after)
+    promises.strangers_stay(before, after)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "DELETE FROM refresh_tokens WHERE user_id = 'carol'",
+        "UPDATE refresh_tokens SET encrypted_token = zeroblob(99) WHERE user_id = 'alice'",
+        "UPDATE refresh_tokens SET scopes = replace(scopes, ':', '.')",
+        "UPDATE app_passwords SET scopes = replace(scopes, '.', ':')",
+        "UPDATE app_passwords SET scopes = NULL WHERE user_id = 'dora'",
+        "UPDATE audit_logs SET timestamp = CAST(timestamp AS TEXT) || 'x'",
+        "UPDATE oauth_sessions SET nonce = '' WHERE session_id = 'sess-plain'",
+        "INSERT INTO audit_logs (timestamp, event, user_id) VALUES (1, 'e', 'u')",
+        "DROP TABLE login_flow_sessions",
+    ],
+)
+def test_a_lost_or_changed_row_is_noticed(upgraded: tuple[Snapshot, Path], fault: str) -> None:
+    """One row less, one value else, one type else: each is an error."""
+    before, path = upgraded
+    after = _after(path, fault)
+    with pytest.raises((AssertionError, KeyError)):
+        promises.rows_survive(before, after, "003", {})
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "UPDATE alembic_version SET version_num = '009'",
+        "DELETE FROM alembic_version",
+        "DROP TABLE document_paths",
+        "DROP INDEX idx_browser_sessions_user",
+        "ALTER TABLE oauth_sessions DROP COLUMN nonce",
+        "ALTER TABLE batch_ocr_jobs ADD COLUMN status TEXT",
+    ],
+)
+def test_an_incomplete_structure_is_noticed(upgraded: tuple[Snapshot, Path], fault: str) -> None:
+    """A missing table, column, index or version row is an error."""
+    _, path = upgraded
+    after = _after(path, fault)
+    with pytest.raises((AssertionError, KeyError)):
+        promises.complete_at_head(after)
+
+
+@pytest.mark.parametrize(
+    "fault", ["DROP TRIGGER op", "DROP INDEX op_index", "PRAGMA user_version = 9"]
+)
+def test_a_lost_object_of_an_operator_is_noticed(
+    upgraded: tuple[Snapshot, Path], fault: str
+) -> None:
+    """An operator's trigger, index or mark that is gone is an error."""
+    before, path = upgraded
+    after = _after(path, fault)
+    with pytest.raises(AssertionError):
+        promises.strangers_stay(before, after)
+
+
+def test_a_touched_file_is_noticed(tmp_path: Path) -> None:
+    """Another byte, another mode, another time or another file is an error."""
+    path = tmp_path / "tokens.db"
+    at("003").write(path)
+    before = promises.disk(path)
+    content, mode, time = before[""]
+    for changed in (
+        {"": (content + b"x", mode, time)},
+        {"": (content, mode ^ 0o040, time)},
+        {"": (content, mode, time + 1)},
+        {**before, ".backup-1": (b"", mode, time)},
+        {**before, "-wal": (b"frames", mode, time)},
+        {},
+    ):
+        with pytest.raises(AssertionError):
+            promises.untouched(before, changed)
+    promises.untouched(before, {**before, "-wal": (b"", mode, time), "-shm": (b"x", mode, time)})
+
+
+def test_secrets_are_found_by_their_key_only(tmp_path: Path) -> None:
+    """Every sealed column counts as a secret, and only for the key that sealed it."""
+    path = tmp_path / "tokens.db"
+    at("010").write(path)
+    found = promises.sealed_in(snapshot(path), KEY)
+
+    assert {table for table, _, _ in found} == set(SECRETS)
+    assert promises.sealed_in(snapshot(path), OTHER_KEY) == {}
+
+
+FIELD = [
+    ("stage_rev001_3fa37690", "001", "raw"),
+    ("stage_rev005_15dbb263", "005", "raw"),
+    ("stage_rev006_4c84d829_v0.79.1", "006", "raw"),
+    ("stage_rev006p2_f2b7bf13", "006", "portable"),
+    ("stage_rev008_232684e8_v0.119.0", "008", "portable"),
+    ("stage_rev009_f9cd8e8f", "009", "portable"),
+    ("stage_rev010_58ce64aa", "010", "portable"),
+]
+
+
+@pytest.mark.skipif(not corpus.ARCHIVE.exists(), reason="the corpus is not beside the checkout")
+@pytest.mark.parametrize(("name", "revision", "lineage"), FIELD)
+def test_the_builder_makes_what_releases_made(
+    name: str, revision: str, lineage: Lineage, tmp_path: Path
+) -> None:
+    """A shape from the facts has, column for column, what the released version wrote."""
+    sidecar = json.loads(corpus.files()[f"{name}.json"])
+    path = tmp_path / "tokens.db"
+    at(revision, lineage).write(path)
+    with closing(sqlite3.connect(path)) as connection:
+        made = {t: _columns(connection, t) for t in sidecar["columns"]}
+        tables = {n for (n,) in connection.execute("SELECT name FROM sqlite_master")} & set(TABLES)
+
+    assert made == sidecar["columns"]
+    assert tables == set(sidecar["columns"]) - {"alembic_version"}
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> list[dict[str, object]]:
+    return [
+        {"name": name, "type": kind, "notnull": required, "default": default, "pk": key}
+        for _, name, kind, required, default, key in connection.execute(
+            f"PRAGMA table_info({table})"
+        )
+    ]
