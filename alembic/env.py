@@ -80,9 +80,8 @@ def refuse_foreign_keys(connection: sa.Connection) -> None:
 
 def write_sql() -> None:
     """Write the statements of ``--sql``, as one transaction."""
-    url = given_url()
     context.configure(
-        dialect_name="sqlite" if url is None else url.get_backend_name(),
+        dialect_name=dialect_of(given()),
         literal_binds=True,
         dialect_opts={"paramstyle": "named"},
         transactional_ddl=True,
@@ -93,30 +92,29 @@ def write_sql() -> None:
         context.run_migrations()
 
 
-def given_url() -> sa.URL | None:
-    """The URL of ``-x database_url=...``, or None; a plain path is a file of SQLite."""
+def given() -> str | None:
+    """What ``-x database_url=...`` names: a URL or the plain path of a file of SQLite."""
     text = context.get_x_argument(as_dictionary=True).get("database_url")
-    if text is None:
-        return None
-    if "://" not in text:
-        return sa.URL.create("sqlite", database=text)
-    try:
-        url = sa.make_url(text)
-    except (sa.exc.ArgumentError, ValueError):
-        # The text may hold a password, so it is not repeated.
-        raise CommandError("database_url is not a URL that SQLAlchemy can read.") from None
-    if url.get_backend_name() not in {"sqlite", "postgresql"}:
-        raise CommandError(f"The revisions do not run on {url.get_backend_name()}.")
-    if url.get_backend_name() == "sqlite" and url.query:
+    if text is not None and dialect_of(text) == "sqlite" and "://" in text and "?" in text:
         raise CommandError("A '?' in the URL would open another file; give the plain path.")
-    return url
+    return text
 
 
-def sqlite_path(url: sa.URL | None) -> Path:
-    """The database file of a URL, else of the settings."""
+def dialect_of(text: str | None) -> str:
+    """The engine that a database is of; the settings only know SQLite."""
+    scheme, separator, _ = (text or "").partition("://")
+    name = scheme.partition("+")[0].lower() if separator else "sqlite"
+    if name not in {"sqlite", "postgresql"}:
+        # The rest may hold a password, so it is not repeated.
+        raise CommandError(f"database_url: the revisions do not run on {name!r}.")
+    return name
+
+
+def sqlite_path(text: str | None) -> Path:
+    """The database file that was given, else that of the settings."""
     from nextcloud_mcp_server.settings import database_path, load_settings  # noqa: PLC0415
 
-    return load_settings().database if url is None else database_path(url.database or "")
+    return load_settings().database if text is None else database_path(text)
 
 
 def reading_url(path: Path) -> sa.URL:
@@ -135,9 +133,12 @@ async def reading(url: sa.URL) -> AsyncIterator[AsyncConnection]:
 
 
 @asynccontextmanager
-async def writing_postgresql(url: sa.URL) -> AsyncIterator[AsyncConnection]:
+async def postgresql(text: str) -> AsyncIterator[AsyncConnection]:
     """A connection inside one transaction that holds the advisory lock until it ends."""
-    url = url.set(drivername="postgresql+psycopg")
+    try:
+        url = sa.make_url(text).set(drivername="postgresql+psycopg")
+    except (sa.exc.ArgumentError, ValueError):
+        raise CommandError("database_url is not a URL that SQLAlchemy can read.") from None
     async with opened(url) as connection, connection.begin():
         await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({POSTGRESQL_LOCK})")
         yield connection
@@ -170,14 +171,14 @@ async def run_on_own_connection() -> None:
     from nextcloud_mcp_server.backends.sqlite.session import migration_session  # noqa: PLC0415
     from nextcloud_mcp_server.errors import TokenStorageError  # noqa: PLC0415
 
-    url = given_url()
+    database = given()
     try:
-        if url is not None and url.get_backend_name() == "postgresql":
-            session = writing_postgresql(url)
+        if database is not None and dialect_of(database) == "postgresql":
+            session = postgresql(database)
         elif is_writing():
-            session = migration_session(sqlite_path(url))
+            session = migration_session(sqlite_path(database))
         else:
-            session = reading(reading_url(sqlite_path(url)))
+            session = reading(reading_url(sqlite_path(database)))
         async with session as connection:
             await connection.run_sync(migrate)
     except TokenStorageError as error:

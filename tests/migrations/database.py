@@ -122,7 +122,7 @@ class Database:
             cells = list(columns)
             if self.is_sqlite:
                 cells += [f"typeof({name})" for name in columns]
-            statement = f"SELECT {', '.join(cells)} FROM {table}"  # noqa: S608 - our own names
+            statement = f"SELECT {', '.join(cells)} FROM {table}"
             contents[table] = sorted(await self.query(statement), key=repr)
         return contents
 

@@ -116,6 +116,11 @@ _CHANGES: Final[dict[str, dict[str, str | None]]] = {
     "010": {"registered_webhooks": None},
 }
 
+_VERSION_TABLE: Final = """
+    CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL,
+    CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))
+"""
+
 _POSTGRESQL_TYPES: Final = {
     "BLOB": "bytea",
     "FLOAT": "double precision",
@@ -152,9 +157,8 @@ def parse(notation: str, lineage: Lineage) -> Table:
     for part in columns_text.split(", "):
         match = re.fullmatch(r"(\w+) ([A-Z/]+)([!*]?)(?:=(\S+))?", part)
         assert match, part
-        name, types, mark, default = match.groups()
-        key = 1 + sum(1 for column in columns if column.key) if mark == "*" else 0
-        columns.append(_column(name, types, mark, default, key, lineage))
+        key = 1 + sum(1 for column in columns if column.key) if match[3] == "*" else 0
+        columns.append(_column(match.groups(), key, lineage))
     uniques, indexes = [], []
     for part in filter(None, rest.split("; ")):
         owner, _, members = part.rstrip(")").partition("(")
@@ -166,20 +170,18 @@ def parse(notation: str, lineage: Lineage) -> Table:
     return Table(tuple(columns), tuple(sorted(uniques)), tuple(sorted(indexes)))
 
 
-def _column(  # noqa: PLR0913 - one parameter for each part of the notation
-    name: str, types: str, mark: str, default: str | None, key: int, lineage: Lineage
-) -> Column:
+def _column(parts: tuple[str, ...], key: int, lineage: Lineage) -> Column:
+    name, types, mark, default = parts
     type_ = _either(types, lineage)
     required = mark == "!" or (bool(key) and lineage != "raw")
-    if default is not None:
-        default = _either(default, lineage)
+    found = _either(default, lineage) if default else None
     if lineage == "postgresql":
         if key and type_ == "INTEGER":
-            default = "serial"
+            found = "serial"
         elif type_ == "BOOLEAN":
-            default = "false"
+            found = "false"
         type_ = _POSTGRESQL_TYPES.get(type_, type_.lower())
-    return Column(name, type_, required, default, key)
+    return Column(name, type_, required, found, key)
 
 
 def _either(text: str, lineage: Lineage) -> str:
@@ -201,12 +203,7 @@ def raw_statements(revision: str) -> list[str]:
             f"CREATE INDEX {index} ON {name}({', '.join(columns)})"
             for index, columns in table.indexes
         ]
-    statements += [
-        "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, "
-        "CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))",
-        f"INSERT INTO alembic_version VALUES ('{revision}')",  # noqa: S608 - our own text
-    ]
-    return statements
+    return [*statements, _VERSION_TABLE, f"INSERT INTO alembic_version VALUES ('{revision}')"]
 
 
 def _raw_column(table: Table, column: Column) -> str:

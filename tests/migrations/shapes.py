@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Final
-
-import sqlalchemy as sa
+from typing import TYPE_CHECKING, Final
 
 from tests.migrations.facts import Column, Table
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
 
 SQLITE_CATALOGUE: Final = """
     SELECT type, name, tbl_name, sql FROM sqlite_master

@@ -56,7 +56,7 @@ async def test_a_second_downgrade_changes_nothing(database: Database, revision: 
 
 def halves() -> list[tuple[str, str, tuple[str, ...]]]:
     """Each revision with one object of its result missing, and the SQL that removes it."""
-    found = []
+    found: list[tuple[str, str, tuple[str, ...]]] = []
     for revision in REVISIONS:
         before = facts.tables(facts.previous(revision))
         for name, table in facts.tables(revision).items():
@@ -65,7 +65,7 @@ def halves() -> list[tuple[str, str, tuple[str, ...]]]:
                 found.append((revision, f"table {name}", (f"DROP TABLE {name}",)))
             found += [
                 (revision, f"index {index}", (f"DROP INDEX {index}",))
-                for index, _ in set(table.indexes) - set(old.indexes)
+                for index, _ in sorted(set(table.indexes) - set(old.indexes))
             ]
             fixed = {member for unique in table.uniques for member in unique}
             new = [

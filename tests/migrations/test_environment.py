@@ -15,9 +15,9 @@ from tests.migrations import facts
 from tests.migrations.database import Database, configuration
 
 
-def upgrade(connection: sa.Connection, scripts: Path | None = None) -> None:
+def upgrade(connection: sa.Connection) -> None:
     """Upgrade to head on ``connection``."""
-    config = configuration(scripts) if scripts else configuration()
+    config = configuration()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
 
@@ -68,10 +68,27 @@ async def test_a_second_run_on_one_connection_sees_the_first(sqlite: Database) -
     assert await sqlite.catalogue() == catalogue
 
 
+async def test_the_connection_is_given_back_as_it_was(sqlite: Database) -> None:
+    """Nobody goes on watching the statements of whoever handed the connection over."""
+
+    def go(connection: sa.Connection) -> None:
+        upgrade(connection)
+        assert not list(connection.dispatch.after_cursor_execute)
+
+    async with sqlite.engine.begin() as connection:
+        await connection.run_sync(go)
+
+
+@pytest.fixture
+def odd_scripts(scripts: Path, tmp_path: Path) -> Path:
+    """The scripts in a folder whose name a configuration parser could trip over."""
+    return scripts.rename(tmp_path / "a %20 b%s")
+
+
 async def test_scripts_in_a_folder_with_odd_characters_run(
-    sqlite: Database, scripts: Path, tmp_path: Path
+    sqlite: Database, odd_scripts: Path
 ) -> None:
     """A percent sign and a space in the folder's name mean nothing."""
-    sqlite.scripts = scripts.rename(tmp_path / "a %20 b%s")
+    sqlite.scripts = odd_scripts
     await sqlite.upgrade()
     assert await sqlite.revision() == "010"

@@ -1,0 +1,185 @@
+"""``alembic``, typed in a checkout."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import sys
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.migrations.database import ROOT, Database
+
+
+#: The advisory lock that every program which migrates this store must take.
+LOCK = 7954321640722232431
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command said."""
+
+    status: int | None
+    out: str
+    err: str
+
+
+async def alembic(*arguments: str, **environment: str) -> Answer:
+    """Run the command in the checkout."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "alembic",
+        *arguments,
+        cwd=ROOT,
+        env={
+            **{k: v for k, v in os.environ.items() if k != "DATABASE_URL"},
+            **environment,
+        },
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    return Answer(process.returncode, out.decode(), err.decode())
+
+
+async def succeed(*arguments: str, **environment: str) -> str:
+    """Run the command, which must exit 0; what it printed."""
+    answer = await alembic(*arguments, **environment)
+    assert answer.status == 0, answer
+    assert "Traceback" not in answer.err, answer
+    return answer.out
+
+
+def revision_of(path: Path) -> str | None:
+    """What the version table of a file holds."""
+    with closing(sqlite3.connect(path)) as connection:
+        row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    return row[0] if row else None
+
+
+def names(folder: Path) -> list[str]:
+    """What is in a folder."""
+    return [path.name for path in folder.iterdir()]
+
+
+async def test_up_and_down_with_the_database_of_the_settings(tmp_path: Path) -> None:
+    """upgrade, current, downgrade: the file of TOKEN_STORAGE_DB, as the program leaves one."""
+    path = tmp_path / "tokens.db"
+    home = {"TOKEN_STORAGE_DB": str(path)}
+    await succeed("upgrade", "head", **home)
+    assert revision_of(path) == "010"
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.with_name("tokens.db.lock").exists()
+    assert "010" in await succeed("current", **home)
+    await succeed("downgrade", "-1", **home)
+    assert revision_of(path) == "009"
+
+
+@pytest.mark.parametrize("name", ["a %20 b.db", "x#y.db"])
+async def test_the_database_can_be_named_in_a_url(tmp_path: Path, name: str) -> None:
+    """What stands behind the three slashes is the path, to the letter."""
+    url = f"database_url=sqlite:///{tmp_path / name}"
+    await succeed("-x", url, "upgrade", "002")
+    assert revision_of(tmp_path / name) == "002"
+    assert "002" in await succeed("-x", url, "current")
+
+
+async def test_a_plain_path_may_hold_a_question_mark(tmp_path: Path) -> None:
+    """In a URL it would open another file, and is refused; as a path it is a character."""
+    path = tmp_path / "x?y.db"
+    refused = await alembic("-x", f"database_url=sqlite:///{path}", "upgrade", "head")
+    assert refused.status
+    assert "Traceback" not in refused.err
+    assert names(tmp_path) == []
+    await succeed("-x", f"database_url={path}", "upgrade", "001")
+    assert revision_of(path) == "001"
+
+
+async def test_current_changes_nothing(tmp_path: Path) -> None:
+    """Asked for a file that is not there, it makes none."""
+    path = tmp_path / "missing.db"
+    assert await succeed("-x", f"database_url={path}", "current") == ""
+    assert names(tmp_path) == []
+
+
+async def test_history_needs_no_database() -> None:
+    """It lists every revision, the newest first."""
+    lines = (await succeed("history", TOKEN_STORAGE_DB="/nowhere/at/all.db")).splitlines()
+    assert [line.partition(" -> ")[2][:3] for line in lines][-10:] == [
+        f"{number:03}" for number in range(10, 0, -1)
+    ]
+
+
+async def test_sql_is_written_without_a_database(tmp_path: Path) -> None:
+    """The output alone makes a database, with nothing else on it."""
+    sql = await succeed("upgrade", "head", "--sql", TOKEN_STORAGE_DB="/nowhere/at/all.db")
+    path = tmp_path / "made.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(sql)
+    assert revision_of(path) == "010"
+    assert "BYTEA" in await succeed(
+        "-x", "database_url=postgresql://", "upgrade", "001:002", "--sql"
+    )
+
+
+async def test_postgresql_is_migrated_under_its_url(
+    postgresql_url: str, postgresql: Database
+) -> None:
+    """A URL with escaped characters reaches the driver as it is; the schema is at head."""
+    assert "%3D" in postgresql_url
+    plain = postgresql_url.replace("postgresql+psycopg://", "postgresql://")
+    await succeed("-x", f"database_url={plain}", "upgrade", "head")
+    assert await postgresql.revision() == "010"
+    assert "010" in await succeed("-x", f"database_url={plain}", "current")
+
+
+async def test_postgresql_is_migrated_by_one_at_a_time(
+    postgresql_url: str, postgresql: Database
+) -> None:
+    """Whoever comes second waits for the first one's transaction, and finds nothing to do."""
+    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    async with postgresql.engine.connect() as first, first.begin() as transaction:
+        await first.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
+        second = asyncio.create_task(
+            succeed("-x", f"database_url={postgresql_url}", "upgrade", "head")
+        )
+        while await postgresql.query(waiting) != [(1,)]:
+            assert not second.done()
+            await asyncio.sleep(0.02)
+        assert await postgresql.shape() == {}
+        await transaction.commit()
+    await second
+    assert await postgresql.revision() == "010"
+
+
+async def test_a_file_is_migrated_by_one_at_a_time(tmp_path: Path) -> None:
+    """Three that begin together all succeed."""
+    path = tmp_path / "tokens.db"
+    commands = [succeed("-x", f"database_url={path}", "upgrade", "head") for _ in range(3)]
+    await asyncio.gather(*commands)
+    assert revision_of(path) == "010"
+
+
+@pytest.mark.parametrize(
+    ("url", "word"),
+    [
+        ("mysql://u:secret@h/d", "mysql"),
+        ("://secret", "database_url"),
+        ("postgresql://u:secret@h:port/d", "database_url"),
+        ("sqlite://", "empty"),
+    ],
+)
+async def test_what_cannot_be_migrated_is_refused_in_one_line(url: str, word: str) -> None:
+    """No traceback, and no part of a URL that could be a password."""
+    answer = await alembic("-x", f"database_url={url}", "upgrade", "head")
+    assert answer.status
+    assert word in answer.err + answer.out
+    assert "secret" not in answer.err + answer.out
+    assert "Traceback" not in answer.err

@@ -1,0 +1,165 @@
+"""The documented way to write a migration: the examples as they stand, and the template."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from pathlib import Path
+
+from alembic import command
+
+from tests.migrations import facts
+from tests.migrations.database import Database, columns_of, configuration
+from tests.migrations.rows import seed
+
+HEADER = '''
+"""{number}."""
+
+from alembic import op
+
+revision = "{number}"
+down_revision = "{below}"
+
+'''
+
+ADD_A_TABLE = '''
+def upgrade() -> None:
+    """Add user preferences table."""
+    op.execute("""
+CREATE TABLE user_preferences (
+user_id TEXT PRIMARY KEY,
+theme TEXT DEFAULT 'light',
+language TEXT DEFAULT 'en',
+created_at INTEGER NOT NULL
+)
+""")
+    op.execute("""
+CREATE INDEX idx_user_preferences_user_id
+ON user_preferences(user_id)
+""")
+
+def downgrade() -> None:
+    """Remove user preferences table."""
+    op.execute("DROP INDEX IF EXISTS idx_user_preferences_user_id")
+    op.execute("DROP TABLE IF EXISTS user_preferences")
+'''
+
+RECREATE_A_TABLE = '''
+def upgrade() -> None:
+    # Create new table with desired schema
+    op.execute("""
+CREATE TABLE refresh_tokens_new (
+user_id TEXT PRIMARY KEY,
+encrypted_token BLOB NOT NULL,
+new_field TEXT, -- New column
+expires_at INTEGER,
+created_at INTEGER NOT NULL
+)
+""")
+    # Copy data from old table
+    op.execute("""
+INSERT INTO refresh_tokens_new
+(user_id, encrypted_token, expires_at, created_at)
+SELECT user_id, encrypted_token, expires_at, created_at
+FROM refresh_tokens
+""")
+    # Drop old table and rename new table
+    op.execute("DROP TABLE refresh_tokens")
+    op.execute("ALTER TABLE refresh_tokens_new RENAME TO refresh_tokens")
+    # Recreate indexes
+    op.execute("CREATE INDEX idx_user_id ON refresh_tokens(user_id)")
+
+def downgrade() -> None:
+    pass
+'''
+
+
+def add_revision(scripts: Path, number: str, below: str, body: str) -> None:
+    """Write a revision of this body among the scripts."""
+    path = scripts / "versions" / f"20261101_1200_{number}_example.py"
+    path.write_text(HEADER.format(number=number, below=below).lstrip() + body)
+
+
+async def test_the_example_that_adds_a_table_runs(database: Database, scripts: Path) -> None:
+    """It goes up and down on both engines, and leaves nothing behind."""
+    add_revision(scripts, "101", "010", ADD_A_TABLE)
+    await database.upgrade()
+    catalogue = await database.catalogue()
+    database.scripts = scripts
+    await database.upgrade()
+    assert columns_of(await database.shape())["user_preferences"] == [
+        "user_id",
+        "theme",
+        "language",
+        "created_at",
+    ]
+    await database.downgrade("010")
+    assert await database.catalogue() == catalogue
+
+
+async def test_the_example_that_recreates_a_table_keeps_the_rows(
+    sqlite: Database, scripts: Path
+) -> None:
+    """Every grant is there afterwards, byte for byte, in the columns that it copies."""
+    add_revision(scripts, "101", "010", ADD_A_TABLE)
+    add_revision(scripts, "102", "101", RECREATE_A_TABLE)
+    await sqlite.upgrade()
+    await sqlite.insert(seed("010", "portable"))
+    kept = {"refresh_tokens": ["user_id", "encrypted_token", "expires_at", "created_at"]}
+    rows = await sqlite.rows(kept)
+    sqlite.scripts = scripts
+    await sqlite.upgrade()
+    assert await sqlite.rows(kept) == rows
+    table = (await sqlite.shape())["refresh_tokens"]
+    assert [column.name for column in table.columns][2] == "new_field"
+    assert table.indexes == (("idx_user_id", ("user_id",)),)
+
+
+async def test_a_new_revision_from_the_template_runs_at_once(
+    database: Database, scripts: Path
+) -> None:
+    """It is empty, changes nothing up or down, and says what is to be filled in."""
+    config = configuration(scripts)
+    config.set_main_option(
+        "file_template",
+        "%%(year)d%%(month).2d%%(day).2d_%%(hour).2d%%(minute).2d_%%(rev)s_%%(slug)s",
+    )
+    command.revision(config, "add user preferences table", rev_id="101")
+    (path,) = (scripts / "versions").glob("*_101_*.py")
+    match = re.fullmatch(r"(\d{8}_\d{4})_101_add_user_preferences_table\.py", path.name)
+    assert match
+    datetime.strptime(match[1], "%Y%m%d_%H%M").astimezone()
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith('"""add user preferences table.\n')
+    assert text.count("\nDowngrade loses: ") == 1
+
+    database.scripts = scripts
+    await database.upgrade()
+    assert await database.revision() == "101"
+    assert await database.shape() == facts.tables("010", database.lineage)
+    await database.downgrade("010")
+    assert await database.revision() == "010"
+
+
+async def test_the_examples_in_the_template_are_those_that_run(
+    database: Database, scripts: Path
+) -> None:
+    """Uncommented, the portable ones of the template go up, up again and down."""
+    template = (scripts / "script.py.mako").read_text(encoding="utf-8")
+    above, below = template.split("def downgrade()")
+    up = re.findall(r"^ {4}# (guards.*(?:\n {4}#  .*|\n {4}# \))*)", above, re.MULTILINE)
+    down = re.findall(r"^ {4}# (guards.*)", below, re.MULTILINE)
+    body = "\nimport sqlalchemy as sa\n"
+    for name, parts in (("upgrade", up), ("downgrade", down)):
+        lines = "\n".join(parts).replace("\n    # ", "\n").splitlines()
+        body += f"\ndef {name}():\n" + "".join(f"    {line}\n" for line in lines)
+    add_revision(scripts, "101", "010", body)
+    database.scripts = scripts
+    await database.upgrade()
+    assert "user_preferences" in await database.shape()
+    assert columns_of(await database.shape())["refresh_tokens"][-1] == "new_field"
+    catalogue = await database.catalogue()
+    await database.run(("stamp", "010"), ("upgrade", "head"))
+    assert await database.catalogue() == catalogue
+    await database.downgrade("010")
+    assert await database.shape() == facts.tables("010", database.lineage)
