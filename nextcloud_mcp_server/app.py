@@ -1,0 +1,222 @@
+"""The Starlette application: the token store's lifespan, and two questions about health."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from nextcloud_mcp_server.errors import CODES, TokenStorageError
+from nextcloud_mcp_server.lifespan import TokenStoreState, token_store_lifespan
+from nextcloud_mcp_server.report import examine
+from nextcloud_mcp_server.settings import Settings
+from nextcloud_mcp_server.state import State
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+logger = logging.getLogger(__name__)
+
+#: Seconds for which the answer of a look at the database is given again.
+CHECK_INTERVAL: Final = 5.0
+
+#: Seconds that a hit waits for a look; a disk that hangs must not hang the answer.
+PATIENCE: Final = 2.0
+
+_NO_STORE: Final = {"Cache-Control": "no-store"}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What ``/health/ready`` says. Ready means that there is no ``reason`` not to be.
+
+    Attributes:
+        revision: the revision that the database records now.
+        head: the newest revision of this program.
+        state: the state of the database now; None where it could not be told.
+        reason: why requests should go elsewhere. It names no path: anybody may ask.
+        detail: the same for the log, with the path.
+    """
+
+    revision: str | None = None
+    head: str | None = None
+    state: str | None = None
+    reason: str = ""
+    detail: str = ""
+
+    def response(self) -> JSONResponse:
+        """200, or 503 with a reason."""
+        facts = {"revision": self.revision, "head": self.head, "state": self.state}
+        if not self.reason:
+            return JSONResponse({"status": "ready", **facts}, headers=_NO_STORE)
+        body = {"status": "unavailable", **facts, "reason": self.reason}
+        return JSONResponse(body, status_code=503, headers=_NO_STORE)
+
+
+_NOT_OPEN: Final = Verdict(reason="The token store is not open.")
+
+
+class Readiness:
+    """Looks at the database when it is asked, at most once per interval.
+
+    Args:
+        database: the file that the store has open.
+        interval: seconds for which an answer is given again.
+        patience: seconds that an asker waits for a look.
+    """
+
+    def __init__(
+        self, database: Path, *, interval: float = CHECK_INTERVAL, patience: float = PATIENCE
+    ) -> None:
+        self._database = database
+        self._interval = interval
+        self._patience = patience
+        self._opened = identity(database)
+        self._open = True
+        self._checked = float("-inf")
+        self._last = Verdict()
+        self._look: asyncio.Task[Verdict] | None = None
+
+    async def verdict(self) -> Verdict:
+        """What is known now, from a look that is younger than the interval."""
+        if not self._open:
+            return _NOT_OPEN
+        if self._look is None and time.monotonic() - self._checked >= self._interval:
+            self._look = asyncio.create_task(
+                asyncio.to_thread(look_at, self._database, self._opened)
+            )
+            self._look.add_done_callback(self._looked)
+        if self._look is not None:
+            looking = self._look
+            await asyncio.wait([looking], timeout=self._patience)
+            if not looking.done():
+                seconds = f"The database did not answer within {self._patience:g} seconds."
+                return Verdict(self._last.revision, self._last.head, reason=seconds)
+            return looking.result()
+        return self._last
+
+    def _looked(self, look: asyncio.Task[Verdict]) -> None:
+        self._look, self._checked = None, time.monotonic()
+        if look.cancelled() or look.exception() is not None:
+            return
+        verdict = look.result()
+        if verdict.reason != self._last.reason:
+            if verdict.reason:
+                logger.warning("Not ready: %s", verdict.detail)
+            else:
+                logger.warning("Ready again: %s is at head", self._database)
+        self._last = verdict
+
+    async def close(self) -> None:
+        """Answer "not open" from now on; returns when no look is under way any more."""
+        self._open = False
+        if self._look is not None:
+            await asyncio.wait([self._look])
+
+
+def identity(database: Path) -> tuple[int, int] | None:
+    """Device and inode of a file; None where it is not there."""
+    with suppress(OSError):
+        found = database.stat()
+        return found.st_dev, found.st_ino
+    return None
+
+
+def look_at(database: Path, opened: tuple[int, int] | None) -> Verdict:
+    """Look at ``database`` with a connection of its own; changes nothing.
+
+    Args:
+        database: the file.
+        opened: the identity of the file that the store has open: it would go on reading
+            and writing one that has been removed or replaced.
+    """
+    if (found := identity(database)) is None or found != opened:
+        what = "gone" if found is None else "another one than the server opened"
+        return Verdict(
+            reason=f"The database file is {what}.",
+            detail=f"{database} is {what}. Put it back or restart the server.",
+        )
+    try:
+        report = examine(database)
+    except TokenStorageError as error:
+        return Verdict(reason=CODES[error.code], detail=error.message)
+    finding = report.finding
+    facts = (finding.recorded, report.head, finding.state.value)
+    if report.refusal is not None:
+        return Verdict(*facts, CODES[report.refusal.code], report.refusal.message)
+    if finding.state is not State.AT_HEAD:
+        reason = "The database is not at head any more."
+        return Verdict(*facts, reason, f"{database} is {finding.state.value}. Restart the server.")
+    return Verdict(*facts)
+
+
+class AppState(TokenStoreState):
+    """What a handler of this application finds in ``request.state``."""
+
+    readiness: Readiness
+
+
+def create_app(
+    database: str | os.PathLike[str] | None = None,
+    *,
+    encryption_key: str | bytes | Sequence[str | bytes] | None = None,
+    settings: Settings | None = None,
+    check_interval: float = CHECK_INTERVAL,
+) -> Starlette:
+    """The server's application: ``GET /health/live``, ``GET /health/ready``, JSON errors.
+
+    Args:
+        database: a path, an SQLite URL, or None for what the settings say.
+        encryption_key: one Fernet key or several, newest first; None for the settings'.
+        settings: None to read them from the environment when the application starts.
+        check_interval: seconds for which ``/health/ready`` gives the same answer again.
+    """
+    opened = token_store_lifespan(database, encryption_key=encryption_key, settings=settings)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[AppState]:
+        async with opened(app) as state:
+            storage = state["storage"]
+            if storage.outcome is None:
+                raise AssertionError("an open store has an outcome")
+            # One read through the pool before anybody is told that it works. It also makes
+            # the pool the last to close the file, and the last one takes the WAL away.
+            await storage.browser_sessions.get("-")
+            readiness = Readiness(storage.outcome.database, interval=check_interval)
+            try:
+                yield {"storage": storage, "readiness": readiness}
+            finally:
+                await readiness.close()
+
+    return Starlette(
+        lifespan=lifespan,
+        routes=[Route("/health/live", _live), Route("/health/ready", _ready)],
+        exception_handlers={HTTPException: _refused},
+    )
+
+
+async def _live(request: Request) -> JSONResponse:
+    return JSONResponse({"status": "live"}, headers=_NO_STORE)
+
+
+async def _ready(request: Request) -> JSONResponse:
+    readiness: Readiness | None = getattr(request.state, "readiness", None)
+    verdict = _NOT_OPEN if readiness is None else await readiness.verdict()
+    return verdict.response()
+
+
+async def _refused(request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, HTTPException):
+        raise error
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)

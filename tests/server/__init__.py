@@ -1,0 +1,1 @@
+"""The lifespan, the application and the server."""

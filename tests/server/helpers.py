@@ -1,0 +1,152 @@
+"""What the tests of the server share: databases, and the server as a process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from nextcloud_mcp_server import transition
+from nextcloud_mcp_server.backends.sqlite.guard import guard
+from nextcloud_mcp_server.errors import TokenStorageError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+#: A key that protects nothing: it is printed in public.
+KEY = "bm1jcC1jb3JwdXMtZml4ZWQta2V5LTAxMjM0NTY3ODk="
+
+_SERVE = "import sys; from nextcloud_mcp_server.serve import serve; sys.exit(serve(port=0))"
+
+#: Makes a migration long: it says so in a file, and goes on when that file is removed.
+_SLOWLY = """
+import pathlib, sys, time
+from nextcloud_mcp_server import transition
+migrate = transition.migrate
+def slowly(database, *others):
+    sign = pathlib.Path(f"{database}.migrating")
+    sign.touch()
+    while sign.exists():
+        time.sleep(0.01)
+    return migrate(database, *others)
+transition.migrate = slowly
+"""
+
+
+class Server:
+    """A server in a process of its own, on a free port."""
+
+    def __init__(self, database: Path, *, slowly: bool = False) -> None:
+        self.database = database
+        self.sign = database.with_name(f"{database.name}.migrating")
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", (_SLOWLY if slowly else "") + _SERVE],
+            cwd=database.parent,
+            env={
+                "PATH": os.environ["PATH"],
+                "PYTHONPATH": str(ROOT),
+                "TOKEN_STORAGE_DB": str(database),
+                "TOKEN_ENCRYPTION_KEY": KEY,
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.said: list[str] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+
+    def url(self) -> str:
+        """Where it listens, as soon as it says so."""
+        return self.line("listening on ").removeprefix("listening on ")
+
+    def line(self, beginning: str) -> str:
+        """The next line on stdout that begins so."""
+        assert self.process.stdout is not None
+        for text in self.process.stdout:
+            self.said.append(text.rstrip("\n"))
+            if text.startswith(beginning):
+                return self.said[-1]
+        raise AssertionError((self.said, self.process.communicate()))
+
+    def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:
+        """Send a signal, wait, and answer the exit status and what stderr says."""
+        self.process.send_signal(number)
+        return self.end()
+
+    def end(self) -> tuple[int, str]:
+        """Wait for the end; the exit status and what stderr says."""
+        out, err = self.process.communicate(timeout=30)
+        self.said += out.splitlines()
+        return self.process.returncode, err
+
+
+def wait_until_at_work(server: Server) -> None:
+    """Return when the worker thread of its start is there."""
+    tasks = Path(f"/proc/{server.process.pid}/task")
+    deadline = time.monotonic() + 30
+    while len(list(tasks.iterdir())) < 2:
+        assert server.process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def wait_for(path: Path) -> None:
+    """Return when there is a file."""
+    deadline = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def is_locked(database: Path) -> bool:
+    """Whether somebody holds the lock of ``database``."""
+    try:
+        with guard(database, 0):
+            return False
+    except TokenStorageError as error:
+        return error.code == "lock-timeout"
+
+
+def revision(database: Path) -> str:
+    """The revision that another program finds in the file."""
+    with closing(sqlite3.connect(database)) as connection:
+        [(found,)] = connection.execute("SELECT version_num FROM alembic_version")
+    return str(found)
+
+
+@contextmanager
+def slow_migrations(sign: Path) -> Iterator[None]:
+    """Let migrations in this process make the file ``sign``, and begin when it is removed."""
+    migrate = transition.migrate
+
+    def slowly(*arguments: object) -> Path | None:
+        sign.touch()
+        while sign.exists():
+            time.sleep(0.01)
+        return migrate(*arguments)  # type: ignore[arg-type]
+
+    transition.migrate = slowly  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        sign.unlink(missing_ok=True)
+        transition.migrate = migrate

@@ -1,0 +1,339 @@
+"""The lifespan, mounted in applications and used by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from fastapi import FastAPI
+from fastapi import Request as FastRequest
+from fastapi.testclient import TestClient as FastClient
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.lifespan import TokenStoreLifespan, token_store_lifespan
+from tests.server.helpers import KEY, ROOT, is_locked, revision, slow_migrations, wait_for
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+
+async def _users(request: Request) -> JSONResponse:
+    storage: RefreshTokenStorage = request.state.storage
+    await storage.store_refresh_token("alice", "rt")
+    return JSONResponse(await storage.list_user_ids())
+
+
+def _starlette(lifespan: TokenStoreLifespan) -> Starlette:
+    return Starlette(lifespan=lifespan, routes=[Route("/users", _users)])
+
+
+def _is_closed(storage: RefreshTokenStorage) -> bool:
+    return "closed" in repr(storage)
+
+
+def test_bare_in_starlette(new_database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``Starlette(lifespan=token_store_lifespan)`` opens the database of the environment."""
+    monkeypatch.setenv("TOKEN_STORAGE_DB", str(new_database))
+    app = Starlette(lifespan=token_store_lifespan, routes=[Route("/users", _users)])
+
+    with TestClient(app) as client:
+        assert client.get("/users").json() == ["alice"]
+
+    assert new_database.exists()
+
+
+def test_bare_in_fastapi(new_database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``FastAPI(lifespan=token_store_lifespan)`` opens the database of the environment."""
+    monkeypatch.setenv("TOKEN_STORAGE_DB", str(new_database))
+    app = FastAPI(lifespan=token_store_lifespan)
+
+    @app.get("/users")
+    async def users(request: FastRequest) -> list[str]:
+        storage: RefreshTokenStorage = request.state.storage
+        return await storage.list_user_ids()
+
+    with FastClient(app) as client:
+        assert client.get("/users").json() == []
+
+
+def test_called_in_fastapi(database: Path) -> None:
+    """Called with a path and a key, it opens that database in FastAPI."""
+    app = FastAPI(lifespan=token_store_lifespan(database, encryption_key=KEY))
+
+    @app.get("/users")
+    async def users(request: FastRequest) -> list[str]:
+        storage: RefreshTokenStorage = request.state.storage
+        return await storage.list_user_ids()
+
+    with FastClient(app) as client:
+        assert client.get("/users").json() == []
+
+
+def test_one_lifespan_serves_two_applications_and_restarts(database: Path) -> None:
+    """The same lifespan opens a store of its own for each application, and again later."""
+    lifespan = token_store_lifespan(str(database), encryption_key=KEY)
+    first, second = _starlette(lifespan), _starlette(lifespan)
+
+    with TestClient(first) as one, TestClient(second) as two:
+        assert one.get("/users").json() == ["alice"]
+        assert two.get("/users").json() == ["alice"]
+    with TestClient(first) as one:
+        assert one.get("/users").json() == ["alice"]
+
+
+def test_a_refused_start_passes_its_error_unchanged(tmp_path: Path) -> None:
+    """The store's own error reaches whoever starts the application, not a wrapped one."""
+    bad = tmp_path / "tokens.db"
+    bad.write_text("no database\n" * 100)
+    app = _starlette(token_store_lifespan(bad, encryption_key=KEY))
+
+    with pytest.raises(TokenStorageError) as raised, TestClient(app):
+        pass
+
+    assert raised.value.code == "not-a-database"
+
+
+def test_another_lifespan_is_entered_after_and_left_before(database: Path) -> None:
+    """An inner lifespan sees the store open on both ends, and its state is merged."""
+    seen: list[bool] = []
+    opened: list[RefreshTokenStorage] = []
+
+    @asynccontextmanager
+    async def theirs(app: Starlette) -> AsyncIterator[Mapping[str, Any]]:
+        seen.append(isinstance(app, Starlette))
+        yield {"greeting": "hello"}
+        seen.append(not _is_closed(opened[0]))
+
+    async def both(request: Request) -> JSONResponse:
+        opened.append(request.state.storage)
+        return JSONResponse(request.state.greeting)
+
+    lifespan = token_store_lifespan(database, encryption_key=KEY, inner=theirs)
+    with TestClient(Starlette(lifespan=lifespan, routes=[Route("/", both)])) as client:
+        assert client.get("/").json() == "hello"
+
+    assert seen == [True, True]
+    assert _is_closed(opened[0])
+
+
+async def test_an_inner_lifespan_need_not_yield_a_state(database: Path) -> None:
+    """A lifespan that yields nothing composes too."""
+
+    @asynccontextmanager
+    async def theirs(_app: object) -> AsyncIterator[None]:
+        yield
+
+    lifespan = token_store_lifespan(database, encryption_key=KEY, inner=theirs)
+    async with lifespan(None) as state:
+        assert list(state) == ["storage"]
+
+
+async def test_a_key_that_both_yield_is_an_error(database: Path) -> None:
+    """Neither of two states overwrites the other: the start fails, and the store is closed."""
+
+    @asynccontextmanager
+    async def theirs(_app: object) -> AsyncIterator[Mapping[str, Any]]:
+        yield {"storage": "disk"}
+
+    before = threading.active_count()
+    lifespan = token_store_lifespan(database, encryption_key=KEY, inner=theirs)
+    with pytest.raises(TokenStorageError, match="'storage'") as raised:
+        async with lifespan(None):
+            pass
+
+    assert raised.value.code == "bad-input"
+    assert threading.active_count() == before
+
+
+async def test_a_failing_inner_lifespan_closes_the_store(
+    database: Path, opened: list[RefreshTokenStorage]
+) -> None:
+    """What was opened is closed when the other lifespan does not start; its error passes."""
+
+    @asynccontextmanager
+    async def theirs(_app: object) -> AsyncIterator[None]:
+        raise LookupError("their trouble")
+        yield
+
+    lifespan = token_store_lifespan(database, encryption_key=KEY, inner=theirs)
+    with pytest.raises(LookupError, match="their trouble"):
+        async with lifespan(None):
+            pass
+
+    assert [_is_closed(storage) for storage in opened] == [True]
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[RefreshTokenStorage]:
+    """Every store that a test opens."""
+    stores: list[RefreshTokenStorage] = []
+    initialize = RefreshTokenStorage.initialize
+
+    async def remembering(storage: RefreshTokenStorage, *arguments: Any, **others: Any) -> None:
+        stores.append(storage)
+        await initialize(storage, *arguments, **others)
+
+    monkeypatch.setattr(RefreshTokenStorage, "initialize", remembering)
+    return stores
+
+
+async def test_by_hand(database: Path) -> None:
+    """``async with token_store_lifespan(...)(app) as state`` gives the open store."""
+    async with token_store_lifespan(database, encryption_key=KEY)(None) as state:
+        assert await state["storage"].list_user_ids() == []
+        storage = state["storage"]
+
+    assert _is_closed(storage)
+
+
+async def test_two_errors_are_both_kept(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the body fails and closing fails too, the second carries the first."""
+    close = RefreshTokenStorage.close
+
+    async def failing(storage: RefreshTokenStorage) -> None:
+        await close(storage)
+        raise OSError("closing")
+
+    monkeypatch.setattr(RefreshTokenStorage, "close", failing)
+    body = ValueError("body")
+    with pytest.raises(OSError, match="closing") as raised:
+        async with token_store_lifespan(database, encryption_key=KEY)(None):
+            raise body
+
+    assert raised.value.__context__ is body
+
+
+async def test_a_cancelled_body_closes_to_the_end(database: Path) -> None:
+    """``task.cancel()``, again and again while it closes, leaves no open store and no WAL."""
+    entered = asyncio.Event()
+    stores: list[RefreshTokenStorage] = []
+
+    async def application() -> None:
+        async with token_store_lifespan(database, encryption_key=KEY)(None) as state:
+            stores.append(state["storage"])
+            await state["storage"].store_refresh_token("alice", "rt")
+            entered.set()
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(application())
+    await entered.wait()
+    while not task.done():
+        task.cancel()
+        await asyncio.sleep(0)
+
+    assert task.cancelled()
+    assert _is_closed(stores[0])
+    assert not database.with_name("tokens.db-wal").exists()
+
+
+async def test_a_cancelled_scope_closes_to_the_end(database: Path) -> None:
+    """An anyio scope that is cancelled around it leaves no open store and no WAL."""
+    with anyio.CancelScope() as scope:
+        async with token_store_lifespan(database, encryption_key=KEY)(None) as state:
+            storage = state["storage"]
+            await storage.store_refresh_token("alice", "rt")
+            scope.cancel()
+            await anyio.sleep(60)
+
+    assert scope.cancelled_caught
+    assert _is_closed(storage)
+    assert not database.with_name("tokens.db-wal").exists()
+
+
+async def test_cancelling_a_start_waits_for_its_migration(old_database: Path, head: str) -> None:
+    """``task.cancel()`` during a migration: the lock is held until it is done, then it ends."""
+    sign = old_database.with_name("sign")
+    lifespan = token_store_lifespan(old_database, encryption_key=KEY)
+
+    async def application() -> None:
+        async with lifespan(None):
+            raise AssertionError("a cancelled start must not serve")
+
+    with slow_migrations(sign):
+        task = asyncio.create_task(application())
+        await asyncio.to_thread(wait_for, sign)
+        for _ in range(3):
+            task.cancel()
+            await asyncio.sleep(0.02)
+        assert not task.done()
+        assert await asyncio.to_thread(is_locked, old_database)
+        sign.unlink()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    assert not is_locked(old_database)
+    assert revision(old_database) == head
+
+
+async def test_a_cancelled_scope_waits_for_the_migration(old_database: Path, head: str) -> None:
+    """The same with an anyio scope: left only when the worker has ended."""
+    sign = old_database.with_name("sign")
+    held: list[bool] = []
+
+    async def release() -> None:
+        await asyncio.to_thread(wait_for, sign)
+        scope.cancel()
+        await asyncio.sleep(0.05)
+        held.append(await asyncio.to_thread(is_locked, old_database))
+        sign.unlink()
+
+    with slow_migrations(sign):
+        releasing = asyncio.create_task(release())
+        with anyio.CancelScope() as scope:
+            async with token_store_lifespan(old_database, encryption_key=KEY)(None):
+                await anyio.lowlevel.checkpoint()
+                raise AssertionError("a cancelled start must not serve")
+        await releasing
+
+    assert scope.cancelled_caught
+    assert held == [True]
+    assert not is_locked(old_database)
+    assert revision(old_database) == head
+
+
+async def test_two_lifespans_start_on_one_database_at_once(old_database: Path, head: str) -> None:
+    """Of several starts at once in one process exactly one migrates, and all serve."""
+    lifespan = token_store_lifespan(old_database, encryption_key=KEY)
+
+    async def application(user: str) -> int:
+        async with lifespan(None) as state:
+            await state["storage"].store_refresh_token(user, "rt")
+            outcome = state["storage"].outcome
+            return len(outcome.steps) if outcome else -1
+
+    steps = await asyncio.gather(*(application(f"user-{number}") for number in range(3)))
+
+    assert sorted(steps) == [0, 0, 4]
+    assert revision(old_database) == head
+
+
+def test_no_framework_is_imported() -> None:
+    """The lifespan works where neither Starlette nor uvicorn is installed."""
+    program = (
+        "import sys, nextcloud_mcp_server.lifespan;"
+        "print({'starlette', 'uvicorn', 'click', 'alembic'} & sys.modules.keys())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == "set()\n"
+
+
+def test_the_key_is_not_shown(database: Path) -> None:
+    """Printing a configured lifespan shows no key."""
+    assert KEY not in repr(token_store_lifespan(database, encryption_key=KEY))
