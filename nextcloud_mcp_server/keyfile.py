@@ -64,7 +64,14 @@ def _read(path: Path) -> Keyring:
             remedy="Put it back, or give this user permission to read it; tokens cannot be "
             "opened without their key.",
         ) from error
-    return Keyring(split_keys(text.replace("\n", ";")))
+    keys = split_keys(text.replace("\n", ";"))
+    if not keys:
+        raise TokenStorageError(
+            f"The key file {path} is empty.",
+            code="key-missing",
+            remedy="Put the key back; tokens cannot be opened without it.",
+        )
+    return Keyring(keys)
 
 
 def settle(keyring: Keyring | None, samples: Samples, database: Path) -> Keyring:

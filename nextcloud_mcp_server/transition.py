@@ -28,7 +28,15 @@ if TYPE_CHECKING:
 
 #: Faults of the machine, which are no fault of a revision.
 _MACHINE = frozenset(
-    {"disk-full", "io-error", "read-only", "corrupt", "not-a-database", "lock-timeout"}
+    {
+        "bad-path",
+        "corrupt",
+        "disk-full",
+        "io-error",
+        "lock-timeout",
+        "not-a-database",
+        "read-only",
+    }
 )
 
 #: Alembic's word for "no revision at all".

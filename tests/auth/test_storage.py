@@ -235,7 +235,6 @@ async def test_no_secret_is_shown(
 ) -> None:
     """Not by repr or str of anything handed out, not in a log, not in an error."""
     caplog.set_level(logging.DEBUG)
-    caplog.set_level(logging.INFO, "aiosqlite")
     await storage.store_refresh_token("alice", SECRET)
     await storage.store_user_profile("alice", {"name": SECRET})
     await storage.app_passwords.store("alice", SECRET)
@@ -277,7 +276,6 @@ async def test_no_secret_is_shown(
         assert KEY not in text
 
 
-@pytest.mark.xfail(reason="the driver's own debug log prints what is bound", strict=True)
 async def test_the_driver_logs_no_values(
     storage: RefreshTokenStorage, caplog: pytest.LogCaptureFixture
 ) -> None:

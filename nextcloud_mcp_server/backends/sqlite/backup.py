@@ -11,7 +11,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -103,8 +103,10 @@ def _private(target: Path) -> Iterator[Path]:
     try:
         yield partial
     finally:
+        # A disk that fails here as well is no news; prune() clears what stays.
         for suffix in ("", "-journal", "-wal", "-shm"):
-            partial.with_name(partial.name + suffix).unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.with_name(partial.name + suffix).unlink(missing_ok=True)
 
 
 def _publish(partial: Path, target: Path) -> None:
@@ -173,6 +175,18 @@ def prune(database: Path, keep: int = KEEP) -> list[Path]:
     Other names, and what is not a backup of this database, are never touched.
     """
     old = automatic_backups(database)[:-keep] if keep else []
-    for path in old:
-        path.unlink(missing_ok=True)
+    for path in (*old, *_abandoned(database)):
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
     return old
+
+
+def _abandoned(database: Path) -> list[Path]:
+    """What a backup that was killed left under its temporary name, more than an hour ago."""
+    name = re.compile(re.escape(f".{database.name}.backup-") + r".+\.partial(-journal|-wal|-shm)?")
+    youngest = time.time() - _DEADLINE
+    return [
+        path
+        for path in database.parent.iterdir()
+        if name.fullmatch(path.name) and path.lstat().st_mtime < youngest
+    ]

@@ -8,6 +8,7 @@ under "Serializable isolation / Savepoints / Transactional DDL".
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -32,6 +33,16 @@ SERVING_PRAGMAS: Final[Mapping[str, str]] = MappingProxyType(
 )
 
 
+def _values_stay_out(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.DEBUG
+
+
+def _silence_values() -> None:
+    # At DEBUG, aiosqlite's logger prints every statement with its bound values, and
+    # hide_parameters is SQLAlchemy's alone. Adding a filter twice adds it once.
+    logging.getLogger("aiosqlite").addFilter(_values_stay_out)
+
+
 def create_engine(
     path: Path, pragmas: Mapping[str, str], *, pool: type[Pool] | None = None, **options: Any
 ) -> AsyncEngine:
@@ -43,6 +54,7 @@ def create_engine(
         pool: the pool class (default: a connection per use).
         options: further options of SQLAlchemy's ``create_async_engine``.
     """
+    _silence_values()
     engine = create_async_engine(
         # Built from parts: in a URL typed as text, 'x?y.db' silently opens 'x'.
         URL.create("sqlite+aiosqlite", database=str(path.absolute())),

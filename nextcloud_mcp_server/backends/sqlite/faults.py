@@ -42,6 +42,8 @@ _SQLITE: Final = {
     sqlite3.SQLITE_TOOBIG: "bad-input",
 }
 
+_TAKEN: Final = frozenset({sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY})
+
 _WORDS: Final = {
     "disk-full": (
         "The disk that holds {path} is full.",
@@ -76,8 +78,16 @@ _WORDS: Final = {
         "Use a value that is not taken, or delete the other row first.",
     ),
     "bad-input": (
-        "A value is larger than SQLite can keep.",
-        "Store a smaller value.",
+        "{path} does not take a value ({detail}).",
+        "Store another value, or remove the constraint or trigger that an operator added.",
+    ),
+    "inconsistent": (
+        "{path} changed while it was in use ({detail}).",
+        "Restart the server: a start brings the database to head, or says what is wrong.",
+    ),
+    "unreadable": (
+        "{path} holds text that is not UTF-8.",
+        "Compare the row with a backup ({path}.backup-*), and mend it there.",
     ),
 }
 
@@ -88,14 +98,37 @@ def named(error: BaseException, path: Path) -> TokenStorageError | None:
         return error
     driver = _driver_error(error)
     if isinstance(driver, sqlite3.Error):
-        code = _SQLITE.get(getattr(driver, "sqlite_errorcode", 0) & 0xFF)
-        return _error(code, path, str(driver)) if code else None
+        code = _code(getattr(driver, "sqlite_errorcode", 0))
+        return _error(code, path, _one_line(driver)) if code else None
     if isinstance(driver, UnicodeDecodeError):
         # A flipped byte in a schema page: SQLite's own message is no UTF-8 any more.
         return _error("corrupt", path, "its schema is not readable text")
     if isinstance(driver, OSError):
         code = _SYSTEM.get(driver.errno or 0, "io-error")
         return _error(code, path, driver.strerror or type(driver).__name__)
+    return None
+
+
+def _code(number: int) -> str | None:
+    if number & 0xFF == sqlite3.SQLITE_CONSTRAINT and number not in _TAKEN:
+        return "bad-input"
+    return _SQLITE.get(number & 0xFF)
+
+
+def always_named(error: Exception, path: Path) -> TokenStorageError | None:
+    """As :func:`named`, and every other error of SQLite or SQLAlchemy gets a name too.
+
+    For the running store, where the statements are known to fit the schema at head.
+    """
+    if (known := named(error, path)) is not None:
+        return known
+    driver = _driver_error(error)
+    if isinstance(driver, sqlite3.Error):
+        # No value is quoted: SQLite names tables and columns only.
+        undecoded = "decode to UTF-8" in str(driver)
+        return _error("unreadable" if undecoded else "inconsistent", path, _one_line(driver))
+    if type(driver).__module__.startswith("sqlalchemy."):
+        return _error("lock-timeout", path, type(driver).__name__)
     return None
 
 
@@ -114,6 +147,10 @@ def _driver_error(error: BaseException) -> BaseException:
     # SQLAlchemy keeps the driver's exception in `orig`; its own text has the statement.
     original = getattr(error, "orig", None)
     return original if isinstance(original, BaseException) else error
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
 
 
 def _error(code: str, path: Path, detail: str) -> TokenStorageError:

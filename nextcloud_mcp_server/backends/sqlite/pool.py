@@ -11,7 +11,7 @@ from sqlalchemy import AsyncAdaptedQueuePool
 
 from nextcloud_mcp_server.backends.base import Connection
 from nextcloud_mcp_server.backends.sqlite.engine import SERVING_PRAGMAS, create_engine
-from nextcloud_mcp_server.backends.sqlite.faults import named
+from nextcloud_mcp_server.backends.sqlite.faults import always_named
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection as CoreConnection
@@ -47,7 +47,7 @@ class _Executor:
 
 
 def _raise(error: Exception, path: Path) -> NoReturn:
-    known = named(error, path)
+    known = always_named(error, path)
     if known is None or known is error:
         raise error
     # Not chained to SQLAlchemy's error: its statement belongs into no log.

@@ -1,0 +1,1 @@
+"""Faults that a machine can produce, produced at every file operation."""
