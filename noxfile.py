@@ -79,7 +79,7 @@ def migrations(session: nox.Session) -> None:
 def wheel(session: nox.Session) -> None:
     """Build the wheel and the sdist, install the wheel in an empty place, and use it there."""
     sync(session, "test")
-    session.run("pytest", *(session.posargs or ("tests/wheel",)))
+    session.run("pytest", *(session.posargs or (*PARALLEL, "tests/wheel")))
 
 
 if __name__ == "__main__":

@@ -5,20 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import socket
 import sqlite3
-import subprocess
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.wheel.conftest import CHECKOUT, Installed
+from tests.wheel.serving import serving
 
 REVISIONS = sorted(
     name.split("_")[2] for name in (p.name for p in (CHECKOUT / "alembic/versions").glob("2*.py"))
@@ -49,46 +44,6 @@ def _revision(database: Path) -> str:
     return str(revision)
 
 
-def _free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _ready(port: int, server: subprocess.Popen[str]) -> Any:
-    """Answer what ``/health/ready`` says, as soon as it says yes."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            with urllib.request.urlopen(
-                f"http://127.0.0.1:{port}/health/ready", timeout=5
-            ) as answer:
-                return json.load(answer)
-        except (urllib.error.URLError, ConnectionError):
-            time.sleep(0.05)
-    server.kill()
-    raise AssertionError(server.communicate())
-
-
-@contextmanager
-def _serving(installed: Installed, folder: Path, **settings: str) -> Iterator[tuple[Any, Any]]:
-    port = _free_port()
-    server = subprocess.Popen(
-        [installed.script, "--port", str(port)],
-        cwd=folder,
-        env=installed.environment(**settings),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield _ready(port, server), server
-    finally:
-        if server.poll() is None:
-            server.kill()
-        server.communicate()
-
-
 @pytest.fixture
 def default_place() -> Iterator[None]:
     """Take back what a server without configuration makes in ``/app``, where root may."""
@@ -102,7 +57,7 @@ def default_place() -> Iterator[None]:
 @pytest.mark.usefixtures("default_place")
 def test_the_server_starts_with_no_configuration(installed: Installed, folder: Path) -> None:
     """On a fresh machine the bare command makes its database at head, serves, and says ready."""
-    with _serving(installed, folder) as (ready, server):
+    with serving(installed, folder) as (ready, server):
         assert (ready["revision"], ready["head"]) == (HEAD, HEAD)
         server.send_signal(signal.SIGTERM)
         _, said = server.communicate(timeout=30)
@@ -114,7 +69,7 @@ def test_the_server_starts_with_no_configuration(installed: Installed, folder: P
 def test_the_server_uses_the_database_it_is_told(installed: Installed, folder: Path) -> None:
     """``TOKEN_STORAGE_DB`` names the file, and a clean stop leaves it whole, without a WAL."""
     database = folder / "data" / "tokens.db"
-    with _serving(installed, folder, TOKEN_STORAGE_DB=str(database)) as (_, server):
+    with serving(installed, folder, TOKEN_STORAGE_DB=str(database)) as (_, server):
         server.send_signal(signal.SIGTERM)
         server.communicate(timeout=30)
 
