@@ -53,7 +53,10 @@ def current(output: Output, named: Named) -> int:
 @db.command()
 @database_options
 def check(output: Output, named: Named) -> int:
-    """Exit 0 where the database is ready, 3 where an upgrade is pending, 1 where it is refused."""
+    """Exit 0 where it is ready, 3 where an upgrade is pending.
+
+    Changes nothing. Exits 1 where a start would refuse the database.
+    """
     report = examine(named.find(output).database)
     if report.refusal:
         raise report.refusal
@@ -65,7 +68,10 @@ def check(output: Output, named: Named) -> int:
 @database_options
 @revision_option("Stop at this revision.  [default: head]")
 def upgrade(output: Output, named: Named, revision: str | None) -> int:
-    """Create the database or bring it to head, as a start of the server does."""
+    """Create the database or bring it to head.
+
+    The same as a start of the server does: lock, look, back up, one transaction.
+    """
     from nextcloud_mcp_server.cli.log import plain_log  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.startup import prepare  # noqa: PLC0415 - see above
 
@@ -81,7 +87,10 @@ def upgrade(output: Output, named: Named, revision: str | None) -> int:
 @database_options
 @click.option("-v", "--verbose", is_flag=True, help="Print the whole text of each revision.")
 def history(output: Output, named: Named, *, verbose: bool) -> int:
-    """List the revisions, newest first, and mark the one that the database is at."""
+    """List the revisions and mark the current one.
+
+    Newest first. It needs no database.
+    """
     from nextcloud_mcp_server.revisions import listing  # noqa: PLC0415 - imports Alembic
 
     known = known_history()
@@ -115,9 +124,9 @@ def history(output: Output, named: Named, *, verbose: bool) -> int:
 @revision_option("Go back to this revision, to 'base', or by -N steps.  [default: -1]")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def downgrade(output: Output, named: Named, revision: str | None, *, yes: bool) -> int:
-    """Go back one revision or more, after a backup; emergency use only.
+    """Go back one revision or more (emergency use only).
 
-    Says what will be lost and asks before it begins.
+    Says what will be lost, asks, and makes a backup before it begins.
     """
     from nextcloud_mcp_server import upkeep  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.cli.log import plain_log  # noqa: PLC0415 - see above
@@ -160,9 +169,9 @@ def _agree(output: Output, database: Path, target: str) -> None:
 @database_options
 @click.argument("message", callback=not_empty)
 def migrate(output: Output, named: Named, message: str) -> int:
-    """Write an empty migration with the next revision id; in a checkout only.
+    """Write an empty migration (in a checkout only).
 
-    It uses no database, so -d and -u make no difference.
+    It gets the next revision id. No database is used, so -d and -u make no difference.
     """
     from nextcloud_mcp_server.migrations import create_migration  # noqa: PLC0415 - see above
 
@@ -181,9 +190,10 @@ def migrate(output: Output, named: Named, message: str) -> int:
 @database_options
 @click.argument("revision", metavar="REV", callback=not_empty)
 def stamp(output: Output, named: Named, revision: str) -> int:
-    """Record REV (an id, 'head' or 'base') without running anything, after a backup.
+    """Record a revision without running anything.
 
-    Refuses where the tables deny it. The way out of a version table with several rows.
+    REV is an id, 'head' or 'base'. Makes a backup first, and refuses where the tables deny
+    REV. It is the way out of a version table with several rows.
     """
     from nextcloud_mcp_server import upkeep  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.cli.log import plain_log  # noqa: PLC0415 - see above
@@ -200,7 +210,7 @@ def stamp(output: Output, named: Named, revision: str) -> int:
 @database_options
 @click.argument("path", required=False, callback=not_empty)
 def backup(output: Output, named: Named, path: str | None) -> int:
-    """Copy the database, in use or not, to PATH, and verify the copy.
+    """Make a verified copy of the database, in use or not.
 
     Without PATH the copy lies beside the database, and is never deleted by the server.
     """

@@ -137,7 +137,7 @@ def warning_lines(
     return (
         f"{path} is at revision {report.finding.recorded} and goes back to {where}. This undoes:",
         *(f"  {r.id}  {r.title}. Loses: {r.loses or 'it does not say what'}" for r in undone),
-        f"A backup is made first. The next start of this version upgrades it to {head} again.",
+        f"Rows are backed up first. The next start of this version upgrades it to {head} again.",
     )
 
 

@@ -1,0 +1,68 @@
+"""Fixtures of the commands' tests."""
+
+from __future__ import annotations
+
+import io
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+from nextcloud_mcp_server.cli import main
+from tests.cli.places import Done, Shelf
+
+#: Runs a command in this process.
+Command = Callable[..., Done]
+
+_VARIABLES = (
+    "DATABASE_URL",
+    "TOKEN_STORAGE_DB",
+    "TOKEN_ENCRYPTION_KEY",
+    "TOKEN_ENCRYPTION_KEY_FILE",
+    "TOKEN_STORAGE_LOCK_TIMEOUT",
+    "NO_COLOR",
+)
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in _VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
+    """Databases in every state."""
+    return Shelf(tmp_path_factory.mktemp("states"))
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """Where a test's database lies."""
+    return tmp_path / "tokens.db"
+
+
+@pytest.fixture
+def command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Command]:
+    """Run a command in this process; a minute is the longest that it may take."""
+
+    def run(*arguments: str, stdin: bytes = b"") -> Done:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        capsys.readouterr()
+        status = main(arguments)
+        out, err = capsys.readouterr()
+        return Done(status, out, err)
+
+    def too_long(_number: int, _frame: FrameType | None) -> None:
+        raise AssertionError("the command hangs")
+
+    before = signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(60)
+    yield run
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)

@@ -1,0 +1,404 @@
+"""What the commands that change a database do and say."""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+from pathlib import Path
+
+import pytest
+
+from nextcloud_mcp_server import upkeep
+from nextcloud_mcp_server.backends.sqlite.guard import guard
+from nextcloud_mcp_server.migrations import get_current_revision
+from tests.cli.conftest import Command
+from tests.cli.places import ONE_GRANT, REFUSED, SERVED, Shelf, execute, fingerprint, rows
+
+BACKUP = r"backup: {db}\.backup-\d{{8}}T\d{{6}}\.\d{{6}}Z-{revision}\n"
+
+#: By state: what `db upgrade` prints, as a regular expression.
+UPGRADED = {
+    "at-head": "{db} is at revision 010 already: nothing to do\n",
+    "behind": r"upgraded {db} from 007 to 010 in \d+\.\d\d s\n" + BACKUP,
+    "pre-alembic": r"stamped {db} with 001 and upgraded it to 010 in \d+\.\d\d s\n" + BACKUP,
+    "no-version-row": r"stamped {db} with 001 and upgraded it to 010 in \d+\.\d\d s\n" + BACKUP,
+    "null-version-row": r"stamped {db} with 001 and upgraded it to 010 in \d+\.\d\d s\n" + BACKUP,
+    "narrow": (
+        r"mended {db} at revision 010 \(added index idx_browser_sessions_user\) in \d+\.\d\d s\n"
+        + BACKUP
+    ),
+    "untidy": (
+        r"mended {db} at revision 010 \(put the version table in order\) in \d+\.\d\d s\n" + BACKUP
+    ),
+    "zero-bytes": r"created {db} at revision 010 in \d+\.\d\d s\n",
+    "missing": r"created {db} at revision 010 in \d+\.\d\d s\n",
+}
+REVISION = {"behind": "007", "narrow": "010", "untidy": "010"}
+
+TO_009 = (
+    "{db} is at revision 010 and goes back to revision 009. This undoes:\n"
+    "  010  Drop registered webhooks. Loses: nothing.\n"
+    "Rows are backed up first. The next start of this version upgrades it to 010 again.\n"
+)
+NEWER = (
+    "error: {db} is at revision 007, which is newer than 004.\n"
+    "remedy: To go back, use: nextcloud-mcp-server db downgrade --revision 004\n"
+)
+NO_SUCH = (
+    "error: There is no revision 011; the newest is 010.\n"
+    "remedy: See which there are with: nextcloud-mcp-server db history\n"
+)
+DECLINED = (
+    "error: %s, so nothing was changed.\n"
+    "remedy: To go back without being asked: nextcloud-mcp-server db downgrade --revision 009 "
+    "-d {db} --yes\n"
+)
+
+
+@pytest.mark.parametrize("state", SERVED)
+def test_upgrade_says_what_was_done(
+    state: str, shelf: Shelf, database: Path, command: Command
+) -> None:
+    """`db upgrade` brings every served state to head and says how, and where the backup lies."""
+    shelf.put(state, database)
+    done = command("db", "upgrade", "-d", str(database))
+    assert (done.status, done.err) == (0, "")
+    words = {"db": re.escape(str(database)), "revision": REVISION.get(state, "001")}
+    assert re.fullmatch(UPGRADED[state].format(**words), done.out), done.out
+    assert rows(database, "SELECT version_num FROM alembic_version") == [("010",)]
+    assert command("db", "check", "-d", str(database)).status == 0
+
+
+def test_upgrade_as_json(shelf: Shelf, database: Path, command: Command) -> None:
+    """With --json the outcome is one document."""
+    shelf.put("pre-alembic", database)
+    done = command("db", "upgrade", "-d", str(database), "--json")
+    document = json.loads(done.out)
+    backup, seconds = document.pop("backup"), document.pop("seconds")
+    assert Path(backup).is_file()
+    assert seconds > 0
+    assert document == {
+        "database": str(database),
+        "state": "pre-alembic",
+        "action": "stamp",
+        "before": "001",
+        "after": "010",
+        "stamped": True,
+        "steps": ["002", "003", "004", "005", "006", "007", "008", "009", "010"],
+        "mended": [],
+        "journal_mode": "wal",
+        "warning": None,
+    }
+
+
+@pytest.mark.parametrize("spelling", [["-r", "008"], ["--revision=008"], ["--revision", "008"]])
+def test_upgrade_stops_at_a_revision(
+    spelling: list[str], shelf: Shelf, database: Path, command: Command
+) -> None:
+    """`db upgrade -r REV` goes that far and no further."""
+    shelf.put("behind", database)
+    assert command("db", "upgrade", *spelling, "-d", str(database)).status == 0
+    assert get_current_revision(database) == "008"
+
+
+def test_upgrade_knows_the_word_head(shelf: Shelf, database: Path, command: Command) -> None:
+    """`db upgrade -r head` is `db upgrade`."""
+    shelf.put("behind", database)
+    assert command("db", "upgrade", "-r", "head", "-d", str(database)).status == 0
+    assert get_current_revision(database) == "010"
+
+
+@pytest.mark.parametrize(
+    ("revision", "expected"),
+    [
+        ("004", NEWER),
+        ("011", NO_SUCH),
+    ],
+)
+def test_upgrade_refuses_what_is_not_above(
+    revision: str, expected: str, shelf: Shelf, database: Path, command: Command
+) -> None:
+    """A revision below, or one that is not there, is refused, and nothing changes."""
+    before = fingerprint(shelf.put("behind", database))
+    done = command("db", "upgrade", "-r", revision, "-d", str(database))
+    assert (done.status, done.out, done.err) == (1, "", expected.format(db=database))
+    assert fingerprint(database) == before
+
+
+@pytest.mark.parametrize("name", ["upgrade", "downgrade", "stamp"])
+def test_an_empty_revision_is_wrong_usage(
+    name: str, shelf: Shelf, database: Path, command: Command
+) -> None:
+    """A shell variable that is not set does not silently mean head."""
+    before = fingerprint(shelf.put("behind", database))
+    revision = [""] if name == "stamp" else ["--revision", ""]
+    done = command("db", name, "-d", str(database), *revision)
+    assert (done.status, done.out) == (2, "")
+    assert "it is empty." in done.err
+    assert fingerprint(database) == before
+
+
+@pytest.mark.parametrize("answer", [b"y\n", b"Y\n", b"yes\n", b" YES \r\n", b"y"])
+def test_downgrade_reads_a_piped_yes(
+    answer: bytes, shelf: Shelf, database: Path, command: Command
+) -> None:
+    """`echo y | ... db downgrade` says what is lost, backs up and goes one step back."""
+    shelf.put("at-head", database)
+    done = command("db", "downgrade", "-d", str(database), stdin=answer)
+    assert done.status == 0
+    assert done.err == TO_009.format(db=database) + "Go back? [y/N] \n"
+    words = BACKUP.format(db=re.escape(str(database)), revision="010")
+    assert re.fullmatch(f"downgraded {re.escape(str(database))} from 010 to 009\n{words}", done.out)
+    assert get_current_revision(database) == "009"
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (b"", "There was nobody to ask"),
+        (b"n\n", "The answer was not yes"),
+        (b"\n", "The answer was not yes"),
+        (b"yellow\n", "The answer was not yes"),
+        (b"\xff\x00\n", "The answer was not yes"),
+        (b"y" * 100_000, "The answer was not yes"),
+    ],
+)
+def test_downgrade_refuses_any_other_answer(
+    answer: bytes, why: str, shelf: Shelf, database: Path, command: Command
+) -> None:
+    """A closed input and anything but yes change nothing, and name the way without a question."""
+    before = fingerprint(shelf.put("at-head", database))
+    done = command("db", "downgrade", "-d", str(database), stdin=answer)
+    assert (done.status, done.out) == (1, "")
+    expected = TO_009 + "Go back? [y/N] \n" + DECLINED % why
+    assert done.err == expected.format(db=database)
+    assert fingerprint(database) == before
+
+
+def test_downgrade_with_yes_asks_nothing(shelf: Shelf, database: Path, command: Command) -> None:
+    """--yes says what is lost all the same, and goes."""
+    shelf.put("at-head", database)
+    done = command("db", "downgrade", "-d", str(database), "--yes")
+    assert (done.status, done.err) == (0, TO_009.format(db=database))
+
+
+def test_downgrade_as_json(shelf: Shelf, database: Path, command: Command) -> None:
+    """With --json stdout holds the document alone, and the question is on stderr."""
+    shelf.put("at-head", database)
+    refused = command("db", "downgrade", "-d", str(database), "--json")
+    assert (refused.status, json.loads(refused.out)["error"]["code"]) == (1, "declined")
+    done = command("db", "downgrade", "-d", str(database), "--json", "-r", "-2", stdin=b"y\n")
+    document = json.loads(done.out)
+    assert Path(document.pop("backup")).is_file()
+    assert document == {
+        "database": str(database),
+        "before": "010",
+        "after": "008",
+        "steps": ["010", "009"],
+    }
+    assert "Go back? [y/N]" in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["-r", "-1"], "009"),
+        (["--revision", "-1"], "009"),
+        (["--revision=-3"], "007"),
+        (["-r-3"], "007"),
+        (["-r", "-10"], None),
+        (["-r", "base"], None),
+        (["--revision", "base"], None),
+        (["--revision=003"], "003"),
+    ],
+)
+def test_downgrade_takes_steps_ids_and_base(
+    words: list[str], expected: str | None, shelf: Shelf, database: Path, command: Command
+) -> None:
+    """-N, an id and `base` are understood in every spelling, although -1 looks like an option."""
+    shelf.put("at-head", database)
+    done = command("db", "downgrade", "-d", str(database), "-y", *words)
+    assert done.status == 0, done.err
+    assert get_current_revision(database) == expected
+
+
+def test_downgrade_to_base_says_that_everything_goes(
+    shelf: Shelf, database: Path, command: Command
+) -> None:
+    """Each revision to be undone is listed with what it loses, newest first."""
+    shelf.put("at-head", database)
+    done = command("db", "downgrade", "-d", str(database), "-y", "-r", "base")
+    lines = done.err.splitlines()
+    assert "goes back to the beginning, without any table" in lines[0]
+    assert [line.split()[0] for line in lines[1:-1]] == [f"{n:03d}" for n in range(10, 0, -1)]
+    assert lines[-2].endswith(
+        "Loses: every table and row: all grants, clients, sessions and the audit log."
+    )
+    assert "from 010 to base: it holds no table of this program" in done.out
+    assert command("db", "upgrade", "-d", str(database)).out.startswith(f"created {database}")
+
+
+@pytest.mark.parametrize("revision", ["010", "-0", "-11", "-²", "-" + "9" * 5000, "011", "x\n"])
+def test_downgrade_refuses_what_is_not_below(
+    revision: str, shelf: Shelf, database: Path, command: Command
+) -> None:
+    """A revision that is not below, and more steps than there are, change nothing."""
+    before = fingerprint(shelf.put("at-head", database))
+    done = command("db", "downgrade", "-d", str(database), "-y", "-r", revision)
+    assert (done.status, done.out) == (1, "")
+    assert [line.split(":")[0] for line in done.err.splitlines()] == ["error", "remedy"]
+    assert fingerprint(database) == before
+
+
+def test_downgrade_undoes_no_more_than_was_agreed_to(shelf: Shelf, database: Path) -> None:
+    """A database that went up while the person was thinking is left as it is."""
+    before = fingerprint(shelf.put("at-head", database))
+    with pytest.raises(upkeep.TokenStorageError, match="at revision 009 when") as error:
+        upkeep.downgrade(database, "008", agreed_from="009")
+    assert error.value.code == "declined"
+    assert fingerprint(database) == before
+
+
+@pytest.mark.parametrize("state", ["missing", "zero-bytes", "pre-alembic"])
+@pytest.mark.parametrize("name", ["downgrade", "stamp"])
+def test_there_must_be_something_to_go_back_from(
+    name: str, state: str, shelf: Shelf, database: Path, command: Command
+) -> None:
+    """Without a database, a table or a revision there is an error with the command to type."""
+    before = fingerprint(shelf.put(state, database))
+    arguments = ["-y"] if name == "downgrade" else ["010"]
+    done = command("db", name, "-d", str(database), *arguments)
+    assert (done.status, done.out) == (1, "")
+    assert "Traceback" not in done.err
+    assert "nextcloud-mcp-server db " in done.err.splitlines()[1]
+    assert fingerprint(database) == before
+
+
+#: What is there to be stamped and to be copied, although no start may touch it.
+STAMPABLE = {"newer", "escape", "nul", "two-rows"}
+CASES = [
+    *((name, state) for name in ("upgrade", "downgrade", "history") for state in REFUSED),
+    *(("stamp", state) for state in REFUSED if state not in STAMPABLE),
+    *(("backup", state) for state in REFUSED if state not in STAMPABLE | {"no-grants"}),
+]
+
+
+@pytest.mark.parametrize(("name", "state"), CASES)
+def test_what_is_refused_is_not_touched(
+    name: str, state: str, shelf: Shelf, database: Path, command: Command
+) -> None:
+    """A refused file keeps its bytes, its mode and its time, whatever was asked for."""
+    shelf.put(state, database)
+    database.chmod(0o640)
+    before = fingerprint(database)
+    more = {"downgrade": ["-y"], "stamp": ["010"]}.get(name, [])
+    done = command("db", name, "-d", str(database), *more, "--json")
+    assert (done.status, json.loads(done.out)["error"]["code"]) == (1, REFUSED[state][0])
+    assert fingerprint(database) == before
+
+
+@pytest.mark.parametrize("state", ["newer", "two-rows"])
+def test_stamp_is_the_way_out_of_a_wrong_version_table(
+    state: str, shelf: Shelf, database: Path, command: Command
+) -> None:
+    """After `db stamp` with the true revision the database is served again."""
+    shelf.put(state, database)
+    done = command("db", "stamp", "010", "-d", str(database))
+    assert (done.status, done.err) == (0, "")
+    assert done.out.startswith(f"stamped {database} with 010 (recorded before: ")
+    assert command("db", "check", "-d", str(database)).status == 0
+
+
+def test_stamp_says_what_was_recorded_before(
+    shelf: Shelf, database: Path, command: Command
+) -> None:
+    """`db stamp head` and `db stamp base` are understood, and the backup is named."""
+    shelf.put("pre-alembic", database)
+    path = re.escape(str(database))
+    backup = BACKUP.format(db=path, revision="unversioned")
+    done = command("db", "stamp", "001", "-d", str(database))
+    first = rf"stamped {path} with 001 \(recorded before: none\)\n"
+    assert re.fullmatch(first + backup.replace("unversioned", r"\w+"), done.out)
+    done = command("db", "stamp", "base", "-d", str(database))
+    assert done.out.startswith(f"unstamped {database} (recorded before: 001)\nbackup: ")
+    assert command("db", "upgrade", "-d", str(database)).status == 0
+    assert command("db", "stamp", "head", "-d", str(database)).status == 0
+
+
+def test_stamp_refuses_what_the_tables_deny(shelf: Shelf, database: Path, command: Command) -> None:
+    """A revision whose tables are not there is not recorded."""
+    before = fingerprint(shelf.put("pre-alembic", database))
+    done = command("db", "stamp", "005", "-d", str(database), "--json")
+    assert (done.status, json.loads(done.out)["error"]["code"]) == (1, "inconsistent")
+    assert fingerprint(database) == before
+
+
+def test_backup_lies_beside_the_database(shelf: Shelf, database: Path, command: Command) -> None:
+    """`db backup` makes a private copy under a name that is never pruned, and prints it."""
+    shelf.put("behind", database)
+    done = command("db", "backup", "-d", str(database))
+    assert (done.status, done.err) == (0, "")
+    path = Path(done.out.removeprefix("backup: ").rstrip("\n"))
+    assert path.name.endswith("-007-manual")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert rows(path, "SELECT user_id FROM refresh_tokens") == [("alice",)]
+
+
+def test_backup_takes_a_path_and_overwrites_nothing(
+    shelf: Shelf, database: Path, command: Command
+) -> None:
+    """`db backup PATH` writes there once; a second time is refused."""
+    shelf.put("at-head", database)
+    target = database.with_name("copy.db")
+    done = command("db", "backup", str(target), "-d", str(database), "--json")
+    assert json.loads(done.out) == {"database": str(database), "backup": str(target)}
+    before = fingerprint(target)
+    again = command("db", "backup", str(target), "-d", str(database))
+    assert (again.status, again.out) == (1, "")
+    assert again.err == (
+        f"error: {target} is there already, and a backup overwrites nothing.\n"
+        "remedy: Give another name, or move the file away.\n"
+    )
+    assert fingerprint(target) == before
+
+
+@pytest.mark.parametrize("state", ["missing", "zero-bytes"])
+def test_there_must_be_something_to_back_up(
+    state: str, shelf: Shelf, database: Path, command: Command
+) -> None:
+    """Without a database there is no backup."""
+    shelf.put(state, database)
+    done = command("db", "backup", "-d", str(database), "--json")
+    assert (done.status, json.loads(done.out)["error"]["code"]) == (1, "bad-path")
+
+
+def test_a_locked_database_is_waited_for_in_plain_words(
+    shelf: Shelf,
+    database: Path,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever waits reads who holds the lock; after the deadline the command fails."""
+    before = fingerprint(shelf.put("behind", database))
+    monkeypatch.setenv("TOKEN_STORAGE_LOCK_TIMEOUT", "0.3")
+    monkeypatch.setattr("nextcloud_mcp_server.backends.sqlite.guard.TELL_INTERVAL", 0.1)
+    with guard(database, 1) as held:
+        held.announce("upgrading it")
+        done = command("db", "upgrade", "-d", str(database))
+    assert (done.status, done.out) == (1, "")
+    waiting, *_, error, remedy = done.err.splitlines()
+    assert waiting.startswith(f"warning: Waiting for {database}: process ")
+    assert error.startswith(f"error: {database} was not free within 0.3 seconds: process ")
+    assert remedy.startswith("remedy: Let that process finish or stop it, then start again; ")
+    assert fingerprint(database) == before
+
+
+def test_rows_survive_the_way_down_and_up(shelf: Shelf, database: Path, command: Command) -> None:
+    """A grant stored at head is there after a downgrade and an upgrade."""
+    shelf.put("at-head", database)
+    execute(database, ONE_GRANT.replace("alice", "bob"))
+    assert command("db", "downgrade", "-d", str(database), "-y", "-r", "001").status == 0
+    assert command("db", "upgrade", "-d", str(database)).status == 0
+    found = rows(database, "SELECT user_id FROM refresh_tokens ORDER BY user_id")
+    assert found == [("alice",), ("bob",)]

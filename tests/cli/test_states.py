@@ -1,0 +1,180 @@
+"""What the commands that look say about a database in every state, word for word."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Command
+from tests.cli.places import REFUSED, SERVED, Shelf, fingerprint, listing
+
+RUNS = "002, 003, 004, 005, 006, 007, 008, 009, 010"
+UNVERSIONED = (
+    "unversioned (its tables are there, and no revision is recorded)\n"
+    f"an upgrade stamps it with 001 and runs {RUNS}\n"
+)
+
+#: By state: what `db current` prints, and whether the database is ready.
+CURRENT = {
+    "at-head": ("010 (head)\n", True),
+    "behind": ("007 (behind; head is 010)\nan upgrade runs 008, 009, 010\n", False),
+    "pre-alembic": (UNVERSIONED, False),
+    "no-version-row": (UNVERSIONED, False),
+    "null-version-row": (UNVERSIONED, False),
+    "narrow": ("010 (head)\nan upgrade adds index idx_browser_sessions_user\n", False),
+    "untidy": ("010 (head)\nan upgrade puts the version table in order\n", False),
+    "zero-bytes": ("empty (there is no table in it)\nan upgrade creates it at 010\n", False),
+    "missing": ("missing (no file)\nan upgrade creates it at 010\n", False),
+}
+
+RESTORE = (
+    "remedy: Stop every server, keep the damaged file (mv {db} {db}.damaged, and its -wal and "
+    "-shm beside it), copy the newest good {db}.backup-* to {db}, then start again; without a "
+    'backup try: sqlite3 {db}.damaged ".recover" | sqlite3 {db}\n'
+)
+POINT = (
+    "remedy: Point TOKEN_STORAGE_DB or -d at the token database, or at a file that is not there "
+    "yet.\n"
+)
+NEWER = (
+    "error: {db} is newer than this program: it records %s, and the newest revision here is 010.\n"
+    "remedy: Start the release that wrote it, or go back with that release's own "
+    "'db downgrade --revision 010'.\n"
+)
+
+#: By state: what every command that looks prints on stderr.
+REFUSALS = {
+    "newer": NEWER % "999",
+    "escape": NEWER % r"\x1b[2J\n",
+    "nul": NEWER % r"010\x00",
+    "two-rows": (
+        "error: {db} has no single revision: alembic_version holds 003 and 010.\n"
+        "remedy: Decide which is true (sqlite3 {db} '.schema'), then: "
+        "nextcloud-mcp-server db stamp THE_TRUE_ONE -d {db}\n"
+    ),
+    "no-grants": (
+        "error: {db} is not what it says it is: the table refresh_tokens, which every release "
+        "made, is not there.\n"
+        "remedy: Compare it with a backup ({db}.backup-*) and restore the one that is whole; "
+        "nothing was changed.\n"
+    ),
+    "foreign": (
+        "error: {db} is another application's database: it holds songs, and no table of this "
+        "program.\n" + POINT
+    ),
+    "corrupt": "error: {db} is damaged: database disk image is malformed.\n" + RESTORE,
+    "truncated": "error: {db} is damaged: database disk image is malformed.\n" + RESTORE,
+    "text": "error: {db} is not an SQLite database: it has no SQLite header.\n" + POINT,
+    "dump": (
+        "error: {db} is not an SQLite database: it looks like an SQL dump; load it with: "
+        "sqlite3 NEW.db < DUMP.\n" + POINT
+    ),
+}
+
+
+def test_every_state_is_told_apart() -> None:
+    """No state that the tests can make is without its words."""
+    assert CURRENT.keys() == SERVED.keys()
+    assert REFUSALS.keys() == REFUSED.keys()
+
+
+@pytest.mark.parametrize("state", SERVED)
+def test_current_says_what_the_database_is(
+    state: str, shelf: Shelf, database: Path, command: Command
+) -> None:
+    """`db current` names the state and what an upgrade would do, and exits 0."""
+    shelf.put(state, database)
+    done = command("db", "current", "-d", str(database))
+    assert (done.status, done.out, done.err) == (0, CURRENT[state][0], "")
+
+
+@pytest.mark.parametrize("state", SERVED)
+def test_check_exits_three_where_an_upgrade_is_pending(
+    state: str, shelf: Shelf, database: Path, command: Command
+) -> None:
+    """`db check` exits 0 where a start has nothing to do, and 3 where it has."""
+    shelf.put(state, database)
+    words, ready = CURRENT[state]
+    done = command("db", "check", "-d", str(database))
+    if ready:
+        expected = (0, f"ready: {database} is at head, 010\n")
+    else:
+        expected = (3, f"pending: {database}: {words.splitlines()[1]}\n")
+    assert (done.status, done.out, done.err) == (*expected, "")
+
+
+@pytest.mark.parametrize("name", ["current", "check"])
+@pytest.mark.parametrize("state", REFUSED)
+def test_a_refused_state_is_told_with_its_remedy(
+    name: str, state: str, shelf: Shelf, database: Path, command: Command
+) -> None:
+    """A database that no start may touch is an error with a remedy, and exit status 1."""
+    shelf.put(state, database)
+    done = command("db", name, "-d", str(database))
+    assert (done.status, done.out) == (1, "")
+    assert done.err == REFUSALS[state].format(db=database)
+
+
+@pytest.mark.parametrize("name", ["current", "check", "history"])
+@pytest.mark.parametrize("state", [*SERVED, *REFUSED])
+def test_looking_changes_nothing(
+    name: str, state: str, shelf: Shelf, database: Path, command: Command
+) -> None:
+    """A look leaves the bytes, the mode and the time of the file, and makes no other file."""
+    shelf.put(state, database)
+    if database.exists():
+        database.chmod(0o640)
+    before = (fingerprint(database), listing(database.parent))
+    command("db", name, "-d", str(database))
+    assert (fingerprint(database), listing(database.parent)) == before
+
+
+def test_a_look_makes_no_folder(tmp_path: Path, command: Command) -> None:
+    """A path in a folder that is not there yet is missing, and stays so."""
+    path = tmp_path / "not" / "yet" / "tokens.db"
+    done = command("db", "current", "-d", str(path))
+    assert (done.status, done.out) == (0, CURRENT["missing"][0])
+    assert listing(tmp_path) == []
+
+
+def test_current_as_json(shelf: Shelf, database: Path, command: Command) -> None:
+    """With --json the facts are one document, which a program can decide by."""
+    shelf.put("pre-alembic", database)
+    done = command("db", "current", "-d", str(database), "--json")
+    assert done.err == ""
+    assert json.loads(done.out) == {
+        "database": str(database),
+        "exists": True,
+        "state": "pre-alembic",
+        "reason": "it has no recorded revision and the tables of 001",
+        "revision": None,
+        "head": "010",
+        "ready": False,
+        "stamp": "001",
+        "pending": RUNS.split(", "),
+        "mends": [],
+        "journal_mode": "wal",
+    }
+
+
+def test_json_tells_what_is_to_be_mended(shelf: Shelf, database: Path, command: Command) -> None:
+    """`db check --json` exits 3 and names what a start would mend."""
+    shelf.put("narrow", database)
+    done = command("db", "check", "-d", str(database), "--json")
+    document = json.loads(done.out)
+    assert (done.status, document["ready"], document["pending"]) == (3, False, [])
+    assert document["mends"] == ["adds index idx_browser_sessions_user"]
+
+
+@pytest.mark.parametrize("state", REFUSED)
+def test_a_refusal_as_json(state: str, shelf: Shelf, database: Path, command: Command) -> None:
+    """With --json a refusal is one document with its code, and stderr is empty."""
+    shelf.put(state, database)
+    done = command("db", "current", "-d", str(database), "--json")
+    assert (done.status, done.err) == (1, "")
+    document = json.loads(done.out)
+    assert document.keys() == {"error"}
+    assert document["error"]["code"] == REFUSED[state][0]
+    assert document["error"].keys() == {"code", "message", "remedy"}
