@@ -19,7 +19,7 @@ from nextcloud_mcp_server.backends.sqlite.look import counts, read_structure
 from nextcloud_mcp_server.classify import DISPOSABLE, TEMPORARY
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.history import History
-from nextcloud_mcp_server.state import Finding, Plan
+from nextcloud_mcp_server.state import Action, Finding, Plan
 from nextcloud_mcp_server.structure import VERSION_TABLE, Structure, gaps
 from nextcloud_mcp_server.worker import run_in_own_loop
 
@@ -65,7 +65,8 @@ def migrate(database: Path, history: History, todo: Plan, there: Structure) -> P
         # What a crashed upgrade had made half of, its revision has found and passed by.
         mend.fill(execute, gaps(read_structure(execute), final), final)
 
-    return _run(database, change, todo.start, work)
+    recorded = None if todo.action is Action.STAMP else todo.start
+    return _run(database, change, recorded, work)
 
 
 def downgrade(
