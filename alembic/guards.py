@@ -42,7 +42,8 @@ _POSTGRESQL_COLUMNS = """
 _SQLITE_INDEXES = """
     SELECT tbl_name, name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL
 """
-_DDL = re.compile(r"\s*(CREATE|ALTER|DROP)\b", re.IGNORECASE)
+# Anywhere, since a comment may come first: looking once too often costs nothing.
+_DDL = re.compile(r"\b(CREATE|ALTER|DROP)\b", re.IGNORECASE)
 
 
 class Guards:
@@ -102,8 +103,8 @@ class Guards:
         one is there, whoever made it. What else needs the column (a view, a trigger, a
         constraint) stops the downgrade on both.
         """
-        there = self._columns(table)
-        if there is not None and self._fold(column) not in there:
+        offline = self._connection is None
+        if not offline and self._fold(column) not in (self._columns(table) or ()):
             return
         for index in self._indexes_using(table, column):
             op.drop_index(index, table, if_exists=True)
@@ -128,9 +129,10 @@ class Guards:
             return None
         if self._seen is None:
             question = _SQLITE_COLUMNS if self._is_sqlite else _POSTGRESQL_COLUMNS
-            self._seen = {}
+            seen: dict[str, set[str]] = {}
             for owner, column in self._connection.exec_driver_sql(question):
-                self._seen.setdefault(self._fold(owner), set()).add(self._fold(column))
+                seen.setdefault(self._fold(owner), set()).add(self._fold(column))
+            self._seen = seen
         return self._seen.get(self._fold(table))
 
     def _indexes_using(self, table: str, column: str) -> list[str]:
@@ -165,5 +167,5 @@ class Guards:
 
     def _notice(self, *event: Any) -> None:
         statement: str = event[2]
-        if not self._ours and _DDL.match(statement):
+        if not self._ours and _DDL.search(statement):
             self._seen = None

@@ -14,7 +14,6 @@ import pytest
 
 from tests.migrations.database import ROOT, Database
 
-
 #: The advisory lock that every program which migrates this store must take.
 LOCK = 7954321640722232431
 

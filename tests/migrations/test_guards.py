@@ -55,9 +55,10 @@ def downgrade():
     guards.drop_table("plain")
     guards.create_table("plain", sa.Column("z", sa.Text()))
     guards.drop_column("plain", "nothing")
-    op.execute("  drop table plain")
+    op.execute("-- not needed\\ndrop table plain")
     guards.create_table("plain", sa.Column("y", sa.Text()))
     guards.drop_index("no_such_index", "plain")
+    guards.drop_column("no_such_table", "y")
     guards.drop_table("plain")
 """,
     )
