@@ -13,7 +13,7 @@ from typing import Final
 
 import click
 
-from nextcloud_mcp_server.cli.db import db
+from nextcloud_mcp_server.cli.db import db_commands
 from nextcloud_mcp_server.cli.options import not_empty
 from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.errors import TokenStorageError
@@ -29,9 +29,9 @@ INTERRUPTED: Final = 130
 _EPILOG: Final = """
 \b
 Examples:
-  nextcloud-mcp-server                         serve on 127.0.0.1:8000
-  nextcloud-mcp-server --host 0.0.0.0 --port 9000
-  nextcloud-mcp-server db current              which revision the database is at
+  nextcloud-mcp-server                 serve on 127.0.0.1:8000
+  nextcloud-mcp-server --port 9000     serve on another port
+  nextcloud-mcp-server db current      say which revision the database is at
 """
 
 _PORT: Final = click.IntRange(0, 65535)
@@ -76,7 +76,7 @@ def cli(context: click.Context, host: str | None, port: int | None, *, debug: bo
     """
     context.ensure_object(Output).debug = debug
     if context.invoked_subcommand is None:
-        return _serve(host, port)
+        return _serve(host, port, debug=debug)
     if context.invoked_subcommand != "run" and (host is not None or port is not None):
         raise click.UsageError("--host and --port belong to 'run'.")
     return None
@@ -90,19 +90,23 @@ def run(context: click.Context, host: str | None, port: int | None) -> int:
     """Bring the database to head, then serve."""
     before = context.parent.params if context.parent else {}
     return _serve(
-        before.get("host") if host is None else host, before.get("port") if port is None else port
+        before.get("host") if host is None else host,
+        before.get("port") if port is None else port,
+        debug=before.get("debug", False),
     )
 
 
-def _serve(host: str | None, port: int | None) -> int:
+def _serve(host: str | None, port: int | None, *, debug: bool) -> int:
     from nextcloud_mcp_server.serve import serve  # noqa: PLC0415 - imports the whole server
 
     return serve(
-        host=DEFAULT_HOST if host is None else host, port=DEFAULT_PORT if port is None else port
+        host=DEFAULT_HOST if host is None else host,
+        port=DEFAULT_PORT if port is None else port,
+        debug=debug,
     )
 
 
-cli.add_command(db)
+cli.add_command(db_commands)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

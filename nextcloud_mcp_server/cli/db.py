@@ -6,6 +6,8 @@ needs it, because SQLAlchemy and Alembic take longer to import than a look takes
 
 from __future__ import annotations
 
+import io
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Final
 
@@ -34,12 +36,12 @@ Every refusal has a code, which docs/errors.md explains.
 """
 
 
-@click.group(epilog=_EPILOG)
-def db() -> None:
+@click.group("db", epilog=_EPILOG)
+def db_commands() -> None:
     """Look at the token database, upgrade it, go back, back it up."""
 
 
-@db.command()
+@db_commands.command()
 @database_options
 def current(output: Output, named: Named) -> int:
     """Say at which revision the database is; change nothing."""
@@ -50,7 +52,7 @@ def current(output: Output, named: Named) -> int:
     return 0
 
 
-@db.command()
+@db_commands.command()
 @database_options
 def check(output: Output, named: Named) -> int:
     """Exit 0 where it is ready, 3 where an upgrade is pending.
@@ -64,7 +66,7 @@ def check(output: Output, named: Named) -> int:
     return 0 if report.ready else PENDING
 
 
-@db.command()
+@db_commands.command()
 @database_options
 @revision_option("Stop at this revision.  [default: head]")
 def upgrade(output: Output, named: Named, revision: str | None) -> int:
@@ -83,7 +85,7 @@ def upgrade(output: Output, named: Named, revision: str | None) -> int:
     return 0
 
 
-@db.command()
+@db_commands.command()
 @database_options
 @click.option("-v", "--verbose", is_flag=True, help="Print the whole text of each revision.")
 def history(output: Output, named: Named, *, verbose: bool) -> int:
@@ -119,7 +121,7 @@ def history(output: Output, named: Named, *, verbose: bool) -> int:
     return trouble.exit_status
 
 
-@db.command()
+@db_commands.command()
 @database_options
 @revision_option("Go back to this revision, to 'base', or by -N steps.  [default: -1]")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
@@ -165,7 +167,7 @@ def _agree(output: Output, database: Path, target: str) -> None:
     )
 
 
-@db.command()
+@db_commands.command()
 @database_options
 @click.argument("message", callback=not_empty)
 def migrate(output: Output, named: Named, message: str) -> int:
@@ -175,7 +177,9 @@ def migrate(output: Output, named: Named, message: str) -> int:
     """
     from nextcloud_mcp_server.migrations import create_migration  # noqa: PLC0415 - see above
 
-    path = create_migration(message)
+    # Alembic tells of its file on stdout, which belongs to the one JSON document.
+    with redirect_stdout(io.StringIO()):
+        path = create_migration(message)
     output.result(
         {"file": str(path)},
         f"made {printable(str(path))}",
@@ -186,7 +190,7 @@ def migrate(output: Output, named: Named, message: str) -> int:
     return 0
 
 
-@db.command()
+@db_commands.command()
 @database_options
 @click.argument("revision", metavar="REV", callback=not_empty)
 def stamp(output: Output, named: Named, revision: str) -> int:
@@ -206,7 +210,7 @@ def stamp(output: Output, named: Named, revision: str) -> int:
     return 0
 
 
-@db.command()
+@db_commands.command()
 @database_options
 @click.argument("path", required=False, callback=not_empty)
 def backup(output: Output, named: Named, path: str | None) -> int:

@@ -1,0 +1,144 @@
+"""`db history` and `db migrate`."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Command
+from tests.cli.places import ROOT, Shelf, process
+
+LISTED = """\
+010  2026-08-16  Drop registered webhooks (head)
+009  2026-07-21  Add document paths
+008  2026-06-15  Add batch OCR jobs
+007  2026-06-07  Add usage events (current)
+006  2026-05-02  Add the nonce of an OAuth session
+005  2026-05-02  Add browser sessions
+004  2026-04-07  Write scopes with a dot
+003  2026-02-27  Add login flows, and what an app password may do
+002  2026-01-13  Add app passwords
+001  2025-12-17  The progressive-consent schema
+"""
+
+
+def test_history_marks_head_and_current(shelf: Shelf, database: Path, command: Command) -> None:
+    """The revisions stand newest first, with the date, the title and two marks."""
+    shelf.put("behind", database)
+    done = command("db", "history", "-d", str(database))
+    assert (done.status, done.out, done.err) == (0, LISTED, "")
+
+
+def test_history_needs_no_database(database: Path, command: Command) -> None:
+    """Where there is no file, the revisions are listed and none is marked as current."""
+    done = command("db", "history", "-d", str(database))
+    assert (done.status, done.err) == (0, "")
+    assert done.out == LISTED.replace(" (current)", "")
+    assert not database.exists()
+
+
+def test_history_is_shown_even_of_a_database_in_trouble(
+    shelf: Shelf, database: Path, command: Command
+) -> None:
+    """The list is what one needs to see then; the trouble is on stderr and in the status."""
+    shelf.put("newer", database)
+    done = command("db", "history", "-d", str(database))
+    assert (done.status, done.out) == (1, LISTED.replace(" (current)", ""))
+    assert done.err.startswith(f"error: {database} is newer than this program")
+    document = json.loads(command("db", "history", "-d", str(database), "--json").out)
+    assert (len(document["revisions"]), document["current"]) == (10, "999")
+    assert document["error"]["code"] == "unknown-revision"
+
+
+def test_history_tells_the_whole_text(command: Command, database: Path) -> None:
+    """-v adds what each revision says of itself, and where its file is."""
+    done = command("db", "history", "-v", "-d", str(database))
+    assert "\n    Downgrade loses: the table document_paths, a cache: it fills again.\n" in done.out
+    assert re.search(r"\n    File: .*/20260721_0101_009_add_document_paths\.py\n", done.out)
+
+
+def test_history_as_json(shelf: Shelf, database: Path, command: Command) -> None:
+    """Each revision is told with its parent, its date, its loss and its file."""
+    shelf.put("behind", database)
+    document = json.loads(command("db", "history", "-d", str(database), "--json").out)
+    assert (document["head"], document["current"]) == ("010", "007")
+    seventh = document["revisions"][3]
+    assert Path(seventh.pop("file")).is_file()
+    assert seventh == {
+        "id": "007",
+        "parent": "006",
+        "date": "2026-06-07",
+        "title": "Add usage events",
+        "loses": "the table usage_events: every event that was counted.",
+        "head": False,
+        "current": True,
+    }
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of the checkout, to write migrations into."""
+    scripts = ROOT / "alembic"
+    if not scripts.is_dir():
+        pytest.skip("the scripts to copy are in a checkout")
+    copy, ignored = tmp_path / "checkout", shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "nextcloud_mcp_server", copy / "nextcloud_mcp_server", ignore=ignored)
+    shutil.copytree(scripts, copy / "alembic", ignore=ignored)
+    return copy
+
+
+def test_migrate_writes_the_next_revision(checkout: Path, tmp_path: Path) -> None:
+    """A migration is made with the next id and can be run at once, up and down."""
+    title = "add user preferences table"
+    done = process("db", "migrate", title, cwd=tmp_path, root=checkout)
+    assert (done.status, done.err) == (0, "")
+    first, *hint = done.out.splitlines()
+    name = re.escape(str(checkout / "alembic" / "versions"))
+    assert re.fullmatch(rf"made {name}/\d{{8}}_\d{{4}}_101_add_user_preferences_table\.py", first)
+    assert hint == [
+        "Write its upgrade() and downgrade(), then try both on a database that may be lost:",
+        "  nextcloud-mcp-server db upgrade -d /tmp/test.db",
+        "  nextcloud-mcp-server db downgrade -d /tmp/test.db",
+    ]
+    up = process("db", "upgrade", "-d", "test.db", cwd=tmp_path, root=checkout)
+    assert (up.status, up.out.split(" in ")[0]) == (0, "created test.db at revision 101"), up.err
+    down = process("db", "downgrade", "-d", "test.db", cwd=tmp_path, root=checkout, stdin=b"y\n")
+    assert (down.status, down.out) == (0, "downgraded test.db from 101 to 010\n"), down.err
+    assert "  101  Add user preferences table. Loses: " in down.err.replace("add", "Add", 1)
+    second = process("db", "migrate", "--json", "drop it", cwd=tmp_path, root=checkout)
+    assert json.loads(second.out)["file"].endswith("_102_drop_it.py")
+
+
+@pytest.mark.parametrize("message", ["???", "  "])
+def test_migrate_wants_a_description(message: str, checkout: Path, tmp_path: Path) -> None:
+    """A message without a word is refused, and no file is made."""
+    before = sorted(checkout.rglob("*.py"))
+    done = process("db", "migrate", message, cwd=tmp_path, root=checkout)
+    assert (done.status, done.out) == (2 if message.isspace() else 1, "")
+    assert "Traceback" not in done.err
+    assert sorted(checkout.rglob("*.py")) == before
+
+
+def test_migrate_is_for_a_checkout(checkout: Path, tmp_path: Path) -> None:
+    """In an installed package there is nothing to write into, and the command says so."""
+    (checkout / "alembic").rename(checkout / "nextcloud_mcp_server" / "_alembic")
+    done = process("db", "migrate", "add a table", cwd=tmp_path, root=checkout)
+    assert (done.status, done.out) == (1, "")
+    assert done.err == (
+        "error: Migrations are written in a checkout, and this is an installed package.\n"
+        "remedy: Clone the project, then there: uv run nextcloud-mcp-server db migrate MESSAGE\n"
+    )
+    document = process("db", "migrate", "--json", "add a table", cwd=tmp_path, root=checkout)
+    assert json.loads(document.out)["error"]["code"] == "not-a-checkout"
+
+
+def test_missing_migrations_are_told(checkout: Path, tmp_path: Path) -> None:
+    """A broken installation is one line and a remedy for every command that needs the scripts."""
+    shutil.rmtree(checkout / "alembic")
+    for name in ("current", "check", "upgrade", "history", "downgrade", "backup"):
+        done = process("db", name, "-d", "t.db", "--json", cwd=tmp_path, root=checkout)
+        assert (done.status, json.loads(done.out)["error"]["code"]) == (1, "no-migrations")

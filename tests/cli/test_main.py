@@ -1,0 +1,159 @@
+"""The command line itself: the server's options, help, wrong usage, and unexpected errors."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+import nextcloud_mcp_server.serve
+from nextcloud_mcp_server.cli import db
+from tests.cli.conftest import Command
+from tests.cli.places import Shelf
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("", ("127.0.0.1", 8000, False)),
+        ("run", ("127.0.0.1", 8000, False)),
+        ("--port 9", ("127.0.0.1", 9, False)),
+        ("--host ::1 --port 0", ("::1", 0, False)),
+        ("run --host 0.0.0.0", ("0.0.0.0", 8000, False)),  # noqa: S104 - an argument
+        ("--host ::1 --port 1 run --port 2", ("::1", 2, False)),
+        ("--debug", ("127.0.0.1", 8000, True)),
+        ("--debug run", ("127.0.0.1", 8000, True)),
+    ],
+)
+def test_without_a_command_the_server_runs(
+    arguments: str,
+    expected: tuple[str, int, bool],
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """--host and --port are taken bare, before `run` and after it; the last word counts."""
+    called = []
+
+    def serve(*, host: str, port: int, debug: bool) -> int:
+        called.append((host, port, debug))
+        return 7
+
+    monkeypatch.setattr(nextcloud_mcp_server.serve, "serve", serve)
+    assert command(*arguments.split()).status == 7
+    assert called == [expected]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--port", "65536"],
+        ["--port", "-1"],
+        ["--port", "http"],
+        ["--host", ""],
+        ["run", "--host", " "],
+        ["--port", "1", "db", "current"],
+        ["nonsense"],
+        ["db"],
+        ["db", "nonsense"],
+        ["db", "current", "surplus"],
+        ["db", "current", "-d", "a", "-u", "sqlite:///b"],
+        ["db", "current", "-u", "a/plain/path.db"],
+        ["db", "upgrade", "-r", ""],
+        ["db", "stamp"],
+        ["db", "migrate"],
+        ["db", "upgrade", "--nonsense"],
+    ],
+)
+def test_wrong_usage_exits_two(arguments: list[str], command: Command) -> None:
+    """What cannot be understood is told on stderr with status 2, and as JSON where asked."""
+    done = command(*arguments)
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith("Usage: nextcloud-mcp-server")
+    assert "Traceback" not in done.err
+    if arguments[0] == "db" and len(arguments) > 1:
+        done = command(*arguments, "--json")
+        assert (done.status, done.err) == (2, "")
+        error = json.loads(done.out)["error"]
+        assert (error["code"], error.keys()) == ("bad-input", {"code", "message", "remedy"})
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_of_every_command_fits_a_terminal(flag: str, command: Command) -> None:
+    """Every command has a summary that is not cut off, and no line is longer than 80."""
+    for arguments in ([], ["run"], ["db"], *(["db", name] for name in db.db_commands.commands)):
+        done = command(*arguments, flag)
+        assert (done.status, done.err) == (0, "")
+        assert "..." not in done.out.partition("Commands:")[2]
+        assert max(map(len, done.out.splitlines())) <= 80
+
+
+def test_every_db_command_takes_the_same_options(command: Command) -> None:
+    """-d, -u and --json are everywhere."""
+    for name in db.db_commands.commands:
+        done = command("db", name, "--help")
+        for option in ("-d, --database-path", "-u, --database-url", "--json"):
+            assert option in done.out
+
+
+def test_the_version(command: Command) -> None:
+    """--version prints the name and the version."""
+    done = command("--version")
+    assert (done.status, done.err) == (0, "")
+    assert re.fullmatch(r"nextcloud-mcp-server (\d+\.\d+\.\d+.*|\(not installed\))\n", done.out)
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look that fails as nobody has foreseen, with secrets in its message."""
+
+    def examine(_database: Path) -> None:
+        raise sqlite3.ProgrammingError(
+            "cannot use postgresql://me:s3cret@host/x with gAAAAABm0123456789012345678901\n[SQL: x]"
+        )
+
+    monkeypatch.setattr(db, "examine", examine)
+
+
+@pytest.mark.usefixtures("broken")
+def test_an_unexpected_error_is_one_line(command: Command) -> None:
+    """What nobody has foreseen is told by its type, without secrets and without a traceback."""
+    done = command("db", "current", "-d", "t.db")
+    assert (done.status, done.out) == (1, "")
+    assert done.err == (
+        "unexpected error: ProgrammingError: cannot use postgresql://***host/x with ***\n"
+        "remedy: run it again as 'nextcloud-mcp-server --debug ...', and report what it prints\n"
+    )
+    document = json.loads(command("db", "current", "-d", "t.db", "--json").out)
+    assert document["error"]["code"] == "unexpected"
+
+
+@pytest.mark.usefixtures("broken")
+def test_debug_shows_the_traceback(command: Command) -> None:
+    """--debug prints where an error comes from, on stderr, before the line for people."""
+    done = command("--debug", "db", "current", "-d", "t.db", "--json")
+    assert json.loads(done.out)["error"]["code"] == "unexpected"
+    assert done.err.startswith("Traceback (most recent call last):")
+
+
+def test_the_fallback_is_told(
+    tmp_path: Path, shelf: Shelf, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the default cannot be used, a warning names both paths, and the path comes first."""
+    data = tmp_path / "home"
+    taken = tmp_path / "file"
+    taken.touch()
+    usual = taken / "data" / "tokens.db"
+    monkeypatch.setenv("XDG_DATA_HOME", str(data))
+    monkeypatch.setattr("nextcloud_mcp_server.settings.DEFAULT_DATABASE", usual)
+    used = data / "nextcloud-mcp-server" / "tokens.db"
+    used.parent.mkdir(parents=True)
+    shelf.put("at-head", used)
+    done = command("db", "current")
+    assert done.out == f"database: {used} (the default)\n010 (head)\n"
+    assert done.err == (
+        f"warning: {usual} cannot be used here, so {used} is used instead. "
+        "Set TOKEN_STORAGE_DB or give -d to choose another.\n"
+    )

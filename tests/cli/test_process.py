@@ -1,0 +1,191 @@
+"""The commands as the processes that a shell starts."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nextcloud_mcp_server.backends.sqlite.guard import guard
+from tests.cli.places import Shelf, environment, fingerprint, process
+
+HEAVY = (
+    "aiosqlite",
+    "alembic",
+    "anyio",
+    "asyncio",
+    "concurrent.futures",
+    "cryptography",
+    "filelock",
+    "logging",
+    "platformdirs",
+    "sqlalchemy",
+    "starlette",
+    "uvicorn",
+)
+
+LIGHT = f"""
+import sys
+from nextcloud_mcp_server.cli import main
+status = main(sys.argv[1:])
+print(status, *(name for name in {HEAVY!r} if name in sys.modules), file=sys.stderr)
+"""
+
+#: The command, which tells after a tenth of a second that it waits.
+IMPATIENT = """
+import sys
+from nextcloud_mcp_server.backends.sqlite import guard
+from nextcloud_mcp_server.cli import main
+guard.TELL_INTERVAL = 0.1
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["db", "current", "-d", "t.db"], ["db", "check", "-d", "t.db"], ["db", "--help"], ["--help"]],
+)
+def test_a_look_imports_nothing_heavy(arguments: list[str], shelf: Shelf, tmp_path: Path) -> None:
+    """What only looks or explains starts fast: no SQLAlchemy, no Alembic, no event loop."""
+    shelf.put("at-head", tmp_path / "t.db")
+    done = subprocess.run(
+        [sys.executable, "-c", LIGHT, *arguments],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr.split() == ["0"]
+
+
+def test_the_module_is_the_command(shelf: Shelf, tmp_path: Path) -> None:
+    """`python -m nextcloud_mcp_server` exits with what the command says."""
+    shelf.put("behind", tmp_path / "t.db")
+    done = process("db", "check", "-d", "t.db", cwd=tmp_path)
+    assert (done.status, done.err) == (3, "")
+    assert done.out == "pending: t.db: an upgrade runs 008, 009, 010\n"
+
+
+def test_the_database_of_the_environment_is_named_first(shelf: Shelf, tmp_path: Path) -> None:
+    """Without -d the path and the setting that it comes from are printed; DATABASE_URL wins."""
+    path = shelf.put("at-head", tmp_path / "t.db")
+    both = {"TOKEN_STORAGE_DB": "elsewhere.db", "DATABASE_URL": f"sqlite:///{path}"}
+    done = process("db", "current", cwd=tmp_path, environ=both)
+    assert done.out == f"database: {path} (from DATABASE_URL)\n010 (head)\n"
+    done = process("db", "upgrade", cwd=tmp_path, environ={"TOKEN_STORAGE_DB": "t.db"})
+    assert done.out == (
+        "database: t.db (from TOKEN_STORAGE_DB)\nt.db is at revision 010 already: nothing to do\n"
+    )
+    document = process("db", "current", "--json", cwd=tmp_path, environ=both)
+    assert json.loads(document.out)["database"] == str(path)
+
+
+def _shell(line: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a line of bash in which ``$S`` is the command."""
+    environ = environment(cwd, {"S": f"{sys.executable} -m nextcloud_mcp_server"})
+    return subprocess.run(
+        ["bash", "-c", line],
+        cwd=cwd,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_a_reader_that_leaves_is_no_error(shelf: Shelf, tmp_path: Path) -> None:
+    """`db history | head -1` is silent, and a migration is finished although nobody reads."""
+    shelf.put("behind", tmp_path / "t.db")
+    done = _shell("$S db history -v -d t.db | head -1; echo ${PIPESTATUS[0]}", tmp_path)
+    assert (done.stdout.splitlines()[1:], done.stderr) == (["0"], "")
+    done = _shell("TOKEN_STORAGE_DB=t.db $S db upgrade | true; echo ${PIPESTATUS[0]}", tmp_path)
+    assert (done.stdout, done.stderr) == ("0\n", "")
+    assert _shell("$S db check -d t.db", tmp_path).returncode == 0
+    done = _shell("$S --help | true", tmp_path)
+    assert done.stderr == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is full")
+@pytest.mark.parametrize("name", ["db current -d t.db", "db upgrade -d t.db", "--help"])
+def test_a_result_that_cannot_be_written_is_told(name: str, shelf: Shelf, tmp_path: Path) -> None:
+    """A full disk under stdout is an error, in one line, with exit status 1."""
+    shelf.put("at-head", tmp_path / "t.db")
+    done = _shell(f"$S {name} >/dev/full", tmp_path)
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-", "2>/dev/full"])
+def test_closed_streams_do_no_harm(closed: str, shelf: Shelf, tmp_path: Path) -> None:
+    """Without stdin, stdout or stderr the work is done and the status is true."""
+    shelf.put("behind", tmp_path / "t.db")
+    assert _shell(f"$S db upgrade -d t.db {closed}", tmp_path).returncode == 0
+    assert _shell(f"$S db downgrade -d t.db {closed}", tmp_path).returncode == 1
+    assert _shell(f"$S db check -d t.db {closed}", tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8", "latin-1"])
+def test_a_path_is_printed_whatever_the_terminal_knows(encoding: str, tmp_path: Path) -> None:
+    """A name that the terminal cannot show is escaped, not an error."""
+    done = process(
+        "db", "check", "-d", "grüße.db", cwd=tmp_path, environ={"PYTHONIOENCODING": encoding}
+    )
+    assert done.status == 3
+    assert done.out.startswith("pending: gr")
+
+
+def test_control_c_while_waiting_is_one_word(shelf: Shelf, tmp_path: Path) -> None:
+    """SIGINT ends a wait for the lock with one line and status 130; nothing is changed."""
+    path = shelf.put("behind", tmp_path / "t.db")
+    before = fingerprint(path)
+    with (
+        guard(path, 1),
+        subprocess.Popen(
+            [sys.executable, "-c", IMPATIENT, "db", "upgrade", "-d", "t.db"],
+            cwd=tmp_path,
+            env=environment(tmp_path),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as running,
+    ):
+        assert running.stderr is not None
+        waiting = "warning: Waiting for t.db: another process is starting on it\n"
+        assert running.stderr.readline() == waiting
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=30)
+    assert (running.returncode, out) == (130, "")
+    assert err.replace(waiting, "").strip() == (
+        "error: Interrupted; what was not finished was rolled back.\nremedy: Run the command again."
+    )
+    assert fingerprint(path) == before
+
+
+def test_control_c_at_the_question_changes_nothing(shelf: Shelf, tmp_path: Path) -> None:
+    """SIGINT instead of an answer ends the command with status 130."""
+    path = shelf.put("at-head", tmp_path / "t.db")
+    before = fingerprint(path)
+    with subprocess.Popen(
+        [sys.executable, "-m", "nextcloud_mcp_server", "db", "downgrade", "-d", "t.db"],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as running:
+        assert running.stderr is not None
+        said = b""
+        while b"Go back? [y/N]" not in said:
+            said += running.stderr.read(1)
+        running.send_signal(signal.SIGINT)
+        assert running.wait(30) == 130
+        assert b"Traceback" not in running.stderr.read()
+    assert fingerprint(path) == before
