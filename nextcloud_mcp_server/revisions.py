@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
-from alembic import command
 from nextcloud_mcp_server.backends.sqlite.look import read_structure
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.history import (

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
+from urllib.parse import unquote
 
 from nextcloud_mcp_server.errors import TokenStorageError
 
@@ -107,19 +108,25 @@ def split_keys(text: str) -> tuple[str, ...]:
 def database_path(database: str | os.PathLike[str]) -> Path:
     """The file that a path or an SQLite URL names.
 
-    The part of a URL behind ``sqlite:///`` is taken to the letter, as SQLAlchemy does:
-    ``%`` is not an escape, and everything from the first ``?`` on is dropped.
+    In a URL ``%20`` and the like are escapes, as in SQLAlchemy's. A plain path is taken to
+    the letter.
 
     Raises:
         TokenStorageError: ``unsupported-database`` for the URL of another engine,
-            ``bad-path`` for an empty path, a null character or an in-memory database.
+            ``bad-path`` for an empty path, a null character, an in-memory database or a
+            URL with parameters.
     """
     text = os.fspath(database)
     scheme, separator, rest = text.partition("://")
     if separator and _is_scheme(scheme):
         if scheme.lower() not in _SQLITE_SCHEMES:
             raise _unsupported(scheme)
-        text = rest.partition("?")[0].removeprefix("/")
+        if "?" in rest:
+            # Dropping what follows, as is usual, would open 'x' for 'x?y.db'.
+            raise _bad_path(
+                "An SQLite URL takes no parameters here; write %3F for a '?' in a name."
+            )
+        text = unquote(rest.removeprefix("/"))
         if not rest.startswith("/") and rest:
             raise _bad_path(
                 "An SQLite URL has three slashes before a relative path and four before "

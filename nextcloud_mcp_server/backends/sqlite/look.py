@@ -77,7 +77,7 @@ def _has_content(path: Path) -> bool:
 def _read(path: Path) -> Observation:
     with closing(connect_read_only(path)) as connection:
         try:
-            return observe(connection.execute)
+            return _unless_cut_off(path, connection, observe(connection.execute))
         except sqlite3.OperationalError as error:
             # In a folder that cannot be written, a WAL database that was closed cleanly
             # cannot get the shared memory it does not need.
@@ -86,7 +86,16 @@ def _read(path: Path) -> Observation:
             if _has_content(path.with_name(path.name + "-wal")):
                 raise
     with closing(connect_read_only(path, immutable=True)) as connection:
-        return observe(connection.execute)
+        return _unless_cut_off(path, connection, observe(connection.execute))
+
+
+def _unless_cut_off(path: Path, connection: sqlite3.Connection, seen: Observation) -> Observation:
+    # SQLite rounds the number of pages up and reads zeros for what is not there of the
+    # last one, so that even quick_check is content. With a WAL, the page may be in it.
+    (page_size,) = connection.execute("PRAGMA page_size").fetchone()
+    if path.stat().st_size % page_size and not _has_content(path.with_name(path.name + "-wal")):
+        return Observation(damage="corrupt", detail="its last page is cut off")
+    return seen
 
 
 class HotJournalError(Exception):

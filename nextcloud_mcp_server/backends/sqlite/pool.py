@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from sqlalchemy import AsyncAdaptedQueuePool
+from sqlalchemy import AsyncAdaptedQueuePool, text
 
 from nextcloud_mcp_server.backends.base import Connection
 from nextcloud_mcp_server.backends.sqlite.engine import SERVING_PRAGMAS, create_engine
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 T = TypeVar("T")
+
+_NOTHING = text("SELECT count(*) FROM sqlite_master")
 
 #: Connections kept open. SQLite has one writer at a time, so more would only wait.
 _SIZE = 4
@@ -118,4 +121,8 @@ class SqlitePool:
         """
         while self._tasks:
             await asyncio.wait(self._tasks)
+        # The look at the start leaves a -shm behind, which the last connection removes:
+        # there must have been one, although nobody may have asked for anything.
+        with suppress(Exception):
+            await self._run(self._reader, lambda connection: connection.first(_NOTHING))
         await self._engine.dispose()
