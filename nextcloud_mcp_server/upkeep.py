@@ -10,7 +10,7 @@ from pathlib import Path
 from nextcloud_mcp_server.backends.sqlite import backup as backups
 from nextcloud_mcp_server.backends.sqlite import files
 from nextcloud_mcp_server.backends.sqlite.guard import guard
-from nextcloud_mcp_server.backends.sqlite.look import check_pages
+from nextcloud_mcp_server.backends.sqlite.look import HotJournalError, check_pages, look
 from nextcloud_mcp_server.backends.sqlite.session import require_lock, use_wal
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.history import History
@@ -144,13 +144,19 @@ def _check_stamp(it: _Locked, revision: str) -> None:
     )
 
 
-def back_up(database: Path, target: Path | None = None) -> Path:
+def back_up(
+    database: Path, target: Path | None = None, *, lock_timeout: float = DEFAULT_LOCK_TIMEOUT
+) -> Path:
     """Make a verified backup of a database, live or not, and return its path.
+
+    Only where a crashed writer left a journal, which nobody can read past, is the lock
+    taken and the journal rolled back first, as a start would do.
 
     Args:
         database: the database file.
         target: where the backup is to lie (default: beside the database, under a name
             with time and revision that is never pruned).
+        lock_timeout: seconds to wait for the lock.
 
     Raises:
         TokenStorageError: ``bad-path`` where there is no database or the target is taken;
@@ -166,6 +172,11 @@ def back_up(database: Path, target: Path | None = None) -> Path:
             code="bad-path",
             remedy="Give the path of the token database with -d.",
         )
+    try:
+        look(database)
+    except HotJournalError:
+        with guard(database, lock_timeout) as held:
+            look_under_lock(database, held)
     revision = report.finding.recorded
     return backups.make_backup(
         database, target or backups.backup_path(database, revision, manual=True)

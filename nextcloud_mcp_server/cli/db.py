@@ -221,8 +221,9 @@ def backup(output: Output, named: Named, path: str | None) -> int:
     from nextcloud_mcp_server import upkeep  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.cli.log import plain_log  # noqa: PLC0415 - see above
 
-    database = named.find(output).database
+    settings = named.find(output)
+    target = None if path is None else Path(path)
     with plain_log(output):
-        made = upkeep.back_up(database, None if path is None else Path(path))
-    output.result({"database": str(database), "backup": str(made)}, *backup_line(made))
+        made = upkeep.back_up(settings.database, target, lock_timeout=settings.lock_timeout)
+    output.result({"database": str(settings.database), "backup": str(made)}, *backup_line(made))
     return 0

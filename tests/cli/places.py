@@ -167,6 +167,19 @@ class Shelf:
         return path
 
 
+def crash(live: Path, left: Path) -> None:
+    """Put at ``left`` what a writer of ``live`` leaves that dies in the middle of a write."""
+    with closing(sqlite3.connect(live, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode=DELETE")
+        connection.execute("PRAGMA cache_size=2")
+        connection.execute("BEGIN IMMEDIATE")
+        insert = ONE_GRANT.replace("'alice'", "?")
+        connection.executemany(insert, [(f"{number:0200}",) for number in range(2000)])
+        for suffix in ("", "-journal"):
+            shutil.copyfile(f"{live}{suffix}", f"{left}{suffix}")
+        connection.execute("ROLLBACK")
+
+
 def fingerprint(path: Path) -> tuple[object, ...]:
     """What a refusal may not change of a file: its bytes, its mode, its time."""
     if not path.exists():

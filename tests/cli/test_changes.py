@@ -14,7 +14,7 @@ from nextcloud_mcp_server.backends.sqlite.guard import guard
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrations import get_current_revision
 from tests.cli.conftest import Command
-from tests.cli.places import ONE_GRANT, REFUSED, SERVED, Shelf, execute, fingerprint, rows
+from tests.cli.places import ONE_GRANT, REFUSED, SERVED, Shelf, crash, execute, fingerprint, rows
 
 BACKUP = r"backup: {db}\.backup-\d{{8}}T\d{{6}}\.\d{{6}}Z-{revision}\n"
 
@@ -363,6 +363,17 @@ def test_backup_takes_a_path_and_overwrites_nothing(
         "remedy: Give another name, or move the file away.\n"
     )
     assert fingerprint(target) == before
+
+
+def test_a_backup_after_a_crash_holds_what_was_committed(
+    shelf: Shelf, database: Path, command: Command
+) -> None:
+    """A journal that a crashed writer left is rolled back before the copy is made."""
+    crash(shelf.put("at-head", database.with_name("live.db")), database)
+    done = command("db", "backup", "-d", str(database), "--json")
+    assert done.status == 0, done.out
+    copy = Path(json.loads(done.out)["backup"])
+    assert rows(copy, "SELECT count(*) FROM refresh_tokens") == [(1,)]
 
 
 @pytest.mark.parametrize("state", ["missing", "zero-bytes"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Command
-from tests.cli.places import REFUSED, SERVED, Shelf, fingerprint, listing
+from tests.cli.places import REFUSED, SERVED, Shelf, crash, fingerprint, listing
 
 RUNS = "002, 003, 004, 005, 006, 007, 008, 009, 010"
 UNVERSIONED = (
@@ -178,3 +178,13 @@ def test_a_refusal_as_json(state: str, shelf: Shelf, database: Path, command: Co
     assert document.keys() == {"error"}
     assert document["error"]["code"] == REFUSED[state][0]
     assert document["error"].keys() == {"code", "message", "remedy"}
+
+
+def test_a_look_rolls_no_journal_back(shelf: Shelf, database: Path, command: Command) -> None:
+    """What a crashed writer left is looked at in a copy, and stays as it is for the next start."""
+    crash(shelf.put("at-head", database.with_name("live.db")), database)
+    journal = database.with_name("tokens.db-journal")
+    before = (fingerprint(database), fingerprint(journal), listing(database.parent))
+    assert command("db", "current", "-d", str(database)).out == "010 (head)\n"
+    assert command("db", "check", "-d", str(database)).status == 0
+    assert (fingerprint(database), fingerprint(journal), listing(database.parent)) == before
