@@ -35,15 +35,14 @@ def bind(host: str, port: int) -> list[socket.socket]:
     missing: OSError | None = None
     with ExitStack() as undo:
         for family, _, _, _, address in dict.fromkeys(found):
-            one = socket.socket(family, socket.SOCK_STREAM)
-            undo.callback(one.close)
             try:
-                _bind(one, family, (address[0], _port(bound) or port, *address[2:]))
+                one = _bound(family, (address[0], _port(bound) or port, *address[2:]))
             except OSError as error:
                 if error.errno not in _NOT_HERE:
                     raise cannot_listen(host, port, error) from error
                 missing = error
             else:
+                undo.callback(one.close)
                 bound.append(one)
         if missing is not None and not bound:
             raise cannot_listen(host, port, missing) from missing
@@ -51,14 +50,19 @@ def bind(host: str, port: int) -> list[socket.socket]:
     return bound
 
 
-def _bind(one: socket.socket, family: int, address: tuple[Any, ...]) -> None:
-    if sys.platform != "win32":
-        # Else a restart has to wait for the last connections of the server before.
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if family == socket.AF_INET6:
-        # Else it takes the IPv4 address of the same name along.
-        one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    one.bind(address)
+def _bound(family: int, address: tuple[Any, ...]) -> socket.socket:
+    with ExitStack() as undo:
+        one = socket.socket(family, socket.SOCK_STREAM)
+        undo.callback(one.close)
+        if sys.platform != "win32":
+            # Else a restart has to wait for the last connections of the server before.
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # Else it takes the IPv4 address of the same name along.
+            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        one.bind(address)
+        undo.pop_all()
+    return one
 
 
 def _port(bound: list[socket.socket]) -> int:

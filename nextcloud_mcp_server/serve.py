@@ -177,10 +177,10 @@ class _Stop:
 
     @contextmanager
     def handling(self) -> Iterator[_Stop]:
-        """Handle the signals, and let go of them at the end, unless one has come.
+        """Handle the signals, and give them back at the end, unless one has come.
 
-        Then the program is ending, and another signal must not turn its last steps into a
-        violent death.
+        Then the program is ending, and they are ignored: another one must not turn its last
+        steps into a violent death. (Python gives up its own handlers before it has ended.)
         """
         if threading.current_thread() is not threading.main_thread():
             yield self
@@ -189,9 +189,8 @@ class _Stop:
         try:
             yield self
         finally:
-            if not self.asked:
-                for number, handler in before.items():
-                    signal.signal(number, handler)
+            for number, handler in before.items():
+                signal.signal(number, signal.SIG_IGN if self.asked else handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.asked = True

@@ -26,12 +26,12 @@ KEY = "bm1jcC1jb3JwdXMtZml4ZWQta2V5LTAxMjM0NTY3ODk="
 _SERVE = "import sys; from nextcloud_mcp_server.serve import serve; sys.exit(serve(port=0))"
 
 #: Makes a migration long: it says so in a file, and goes on when that file is removed.
-_SLOWLY = """
+SLOWLY = """
 import pathlib, sys, time
 from nextcloud_mcp_server import transition
 migrate = transition.migrate
 def slowly(database, *others):
-    sign = pathlib.Path(f"{database}.migrating")
+    sign = pathlib.Path(f"{database}.sign")
     sign.touch()
     while sign.exists():
         time.sleep(0.01)
@@ -39,15 +39,37 @@ def slowly(database, *others):
 transition.migrate = slowly
 """
 
+#: Adds a route that asks the store half a second after it says, in a file, that it was asked.
+SLOW_ROUTE = """
+import asyncio, os, pathlib
+from nextcloud_mcp_server import serve as program
+from starlette.responses import JSONResponse
+create_app = program.create_app
+async def slow(request):
+    pathlib.Path(os.environ["TOKEN_STORAGE_DB"] + ".sign").touch()
+    await asyncio.sleep(0.5)
+    return JSONResponse(await request.state.storage.list_user_ids())
+def with_route(**options):
+    app = create_app(**options)
+    app.add_route("/slow", slow)
+    return app
+program.create_app = with_route
+"""
+
 
 class Server:
-    """A server in a process of its own, on a free port."""
+    """A server in a process of its own, on a free port.
 
-    def __init__(self, database: Path, *, slowly: bool = False) -> None:
+    Args:
+        database: where its database lies.
+        first: what its process runs first.
+    """
+
+    def __init__(self, database: Path, first: str = "") -> None:
         self.database = database
-        self.sign = database.with_name(f"{database.name}.migrating")
+        self.sign = database.with_name(f"{database.name}.sign")
         self.process = subprocess.Popen(
-            [sys.executable, "-c", (_SLOWLY if slowly else "") + _SERVE],
+            [sys.executable, "-c", first + _SERVE],
             cwd=database.parent,
             env={
                 "PATH": os.environ["PATH"],

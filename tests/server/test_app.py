@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
@@ -151,13 +152,14 @@ def test_a_refused_database_gives_its_state(client: TestClient, database: Path) 
 
 @pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """When the database was looked at."""
+    """When a look at the database ended."""
     times: list[float] = []
 
     def counted(database: Path, opened: tuple[int, int] | None) -> Verdict:
-        times.append(time.monotonic())
         time.sleep(0.05)
-        return look_at(database, opened)
+        verdict = look_at(database, opened)
+        times.append(time.monotonic())
+        return verdict
 
     monkeypatch.setattr(module, "look_at", counted)
     return times
@@ -178,14 +180,23 @@ async def test_many_hits_are_one_look(database: Path, looks: list[float]) -> Non
 
 
 async def test_a_disk_that_hangs_does_not_hang_the_answer(
-    database: Path, looks: list[float]
+    database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A look that takes too long is answered with "not ready", and closing waits for it."""
+    goes_on, ended = threading.Event(), threading.Event()
+
+    def hanging(*_: object) -> Verdict:
+        goes_on.wait(30)
+        ended.set()
+        return Verdict()
+
+    monkeypatch.setattr(module, "look_at", hanging)
     readiness = Readiness(database, interval=60, patience=0.01)
     assert "0.01 seconds" in (await readiness.verdict()).reason
-    await readiness.close()
 
-    assert len(looks) == 1
+    asyncio.get_running_loop().call_later(0.05, goes_on.set)
+    await readiness.close()
+    assert ended.is_set()
     assert (await readiness.verdict()).reason == "The token store is not open."
 
 

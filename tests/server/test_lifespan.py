@@ -217,6 +217,33 @@ async def test_two_errors_are_both_kept(database: Path, monkeypatch: pytest.Monk
     assert raised.value.__context__ is body
 
 
+async def test_a_cancelled_close_goes_on_to_its_end(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``task.cancel()`` while it closes: the store is closed first, then the task is cancelled."""
+    close = RefreshTokenStorage.close
+    closing, closed = asyncio.Event(), asyncio.Event()
+
+    async def slow(storage: RefreshTokenStorage) -> None:
+        closing.set()
+        await asyncio.sleep(0.05)
+        await close(storage)
+        closed.set()
+
+    async def application() -> None:
+        async with token_store_lifespan(database, encryption_key=KEY)(None):
+            pass
+
+    monkeypatch.setattr(RefreshTokenStorage, "close", slow)
+    task = asyncio.create_task(application())
+    await closing.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert closed.is_set()
+
+
 async def test_a_cancelled_body_closes_to_the_end(database: Path) -> None:
     """``task.cancel()``, again and again while it closes, leaves no open store and no WAL."""
     entered = asyncio.Event()

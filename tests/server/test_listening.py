@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from contextlib import closing
 
 import pytest
@@ -21,13 +22,65 @@ def test_port_zero_takes_a_free_port() -> None:
             client.connect(("127.0.0.1", port))
 
 
-def test_a_name_binds_all_its_addresses_on_one_port() -> None:
-    """``localhost`` is reachable at every address it has here, at the same port."""
-    bound = bind("localhost", 0)
+@pytest.fixture
+def addresses(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Says which addresses every name has."""
 
+    def are(*hosts: str) -> None:
+        resolve = socket.getaddrinfo
+        found = [entry for host in hosts for entry in resolve(host, 0, type=socket.SOCK_STREAM)]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+
+    return are
+
+
+@pytest.mark.parametrize("pair", [("127.0.0.1", "::1"), ("0.0.0.0", "::")])  # noqa: S104
+def test_a_name_binds_all_its_addresses_on_one_port(
+    pair: tuple[str, str], addresses: Callable[..., None]
+) -> None:
+    """A name is reachable at every address that it has, at the same port."""
+    addresses(*pair)
+    bound = bind("everywhere", 0)
+
+    assert [one.getsockname()[0] for one in bound] == list(pair)
     assert len({one.getsockname()[1] for one in bound}) == 1
     for one in bound:
+        one.listen()
+    for one in bound:
         one.close()
+
+
+def test_a_restart_need_not_wait_for_old_connections() -> None:
+    """The port of a server that closed its connections itself can be bound at once."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as before:
+        port = before.getsockname()[1]
+        with closing(socket.create_connection(("127.0.0.1", port))) as client:
+            before.accept()[0].close()
+            assert client.recv(1) == b""
+
+    [bound] = bind("127.0.0.1", port)
+    bound.close()
+
+
+def test_an_address_that_this_machine_has_not_is_left_out(addresses: Callable[..., None]) -> None:
+    """A machine without IPv6 may still have a name for its IPv6 address."""
+    addresses("192.0.2.1", "127.0.0.1")
+    [bound] = bind("mixed", 0)
+
+    assert bound.getsockname()[0] == "127.0.0.1"
+    bound.close()
+
+
+def test_nothing_stays_bound_after_a_failure(addresses: Callable[..., None]) -> None:
+    """Where one address is taken, the others are given up too."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+        addresses("::1", "127.0.0.1")
+        with pytest.raises(TokenStorageError):
+            bind("everywhere", port)
+
+    with closing(socket.socket(socket.AF_INET6)) as free:
+        free.bind(("::1", port))
 
 
 def test_a_taken_port_is_told() -> None:

@@ -12,29 +12,44 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 import httpx
 import pytest
 
+from nextcloud_mcp_server import serve as module
 from nextcloud_mcp_server import startup
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.backends.sqlite.guard import guard
 from nextcloud_mcp_server.serve import serve
 from nextcloud_mcp_server.settings import Settings
-from tests.server.helpers import KEY, Server, is_locked, revision, wait_for, wait_until_at_work
+from tests.server.helpers import (
+    KEY,
+    SLOW_ROUTE,
+    SLOWLY,
+    Server,
+    is_locked,
+    revision,
+    wait_for,
+    wait_until_at_work,
+)
 
 
 @pytest.fixture(autouse=True)
-def _levels() -> Iterator[None]:
-    """Give every logger back the level that it had."""
+def _as_before() -> Iterator[None]:
+    """Give every logger back its level, and every signal its handler."""
+    signals = (signal.SIGTERM, signal.SIGINT)
+    handlers = [signal.getsignal(number) for number in signals]
     names = ("nextcloud_mcp_server", "uvicorn.access", "uvicorn.error", "uvicorn.asgi")
     loggers = [logging.getLogger(name) for name in names]
     before = [logger.level for logger in loggers]
     yield
     for logger, level in zip(loggers, before, strict=True):
         logger.setLevel(level)
+    for number, handler in zip(signals, handlers, strict=True):
+        signal.signal(number, handler)
 
 
 def _leftovers(database: Path) -> set[str]:
@@ -235,7 +250,7 @@ def test_a_signal_ends_the_wait_for_the_lock(old_database: Path) -> None:
 
 def test_a_signal_lets_a_migration_finish(old_database: Path, head: str) -> None:
     """SIGTERM, even twice, during a migration: it is finished under the lock, nothing served."""
-    with Server(old_database, slowly=True) as server:
+    with Server(old_database, SLOWLY) as server:
         wait_for(server.sign)
         server.process.send_signal(signal.SIGTERM)
         server.process.send_signal(signal.SIGINT)
@@ -253,17 +268,72 @@ def test_a_signal_lets_a_migration_finish(old_database: Path, head: str) -> None
     assert revision(old_database) == head
 
 
-def test_a_second_signal_does_not_break_a_stop(database: Path) -> None:
-    """A hail of signals still ends in a clean stop: status 0 and no WAL."""
+def test_a_hail_of_signals_is_one_stop(database: Path) -> None:
+    """Signals without end, until the process has ended: status 0, no word, no WAL."""
     with Server(database) as server:
         server.url()
-        for _ in range(20):
+        while server.process.poll() is None:
             server.process.send_signal(signal.SIGTERM)
-        status, errors = server.stop(signal.SIGINT)
+            time.sleep(0.0005)
+        status, errors = server.end()
 
     assert (status, errors) == (0, "")
     assert server.said[-1] == "stopped"
     assert _leftovers(database) == set()
+
+
+def test_a_stop_lets_a_request_finish(database: Path) -> None:
+    """A request that is under way at SIGTERM is answered, and by an open store."""
+    with Server(database, SLOW_ROUTE) as server, ThreadPoolExecutor() as executor:
+        asked = executor.submit(httpx.get, f"{server.url()}/slow")
+        wait_for(server.sign)
+        status, errors = server.stop()
+
+    assert asked.result().json() == []
+    assert (status, errors) == (0, "")
+
+
+@pytest.mark.parametrize("moment", ["bind", "create_app"])
+def test_a_signal_before_the_start_begins_nothing(
+    moment: str,
+    old_database: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Asked to stop before the store was touched, it is not touched."""
+    before = getattr(module, moment)
+
+    def interrupted(*arguments: object, **others: object) -> object:
+        signal.raise_signal(signal.SIGTERM)
+        return before(*arguments, **others)
+
+    monkeypatch.setattr(module, moment, interrupted)
+    error, _ = _fails(capfd, Settings(old_database, keys=(KEY,)))
+
+    assert "asked to stop" in error
+    assert revision(old_database) == "006"
+
+
+def test_a_signal_between_opening_and_listening_serves_nobody(
+    old_database: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    head: str,
+) -> None:
+    """What was upgraded is told, and that nothing was served."""
+    create_server = asyncio.SelectorEventLoop.create_server
+
+    async def late(loop: asyncio.SelectorEventLoop, *args: object, **others: object) -> object:
+        signal.raise_signal(signal.SIGINT)
+        return await create_server(loop, *args, **others)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "create_server", late)
+    assert serve(port=0, settings=Settings(old_database, keys=(KEY,))) == 1
+
+    out, err = capfd.readouterr()
+    assert f"upgraded {old_database} from 006 to {head}" in out
+    assert "listening" not in out
+    assert "asked to stop" in err
 
 
 def test_a_signal_at_any_moment_leaves_a_database_that_starts(
