@@ -31,22 +31,39 @@ async def run_to_the_end(work: Callable[[Callable[[], bool]], T], *, name: str) 
         BaseException: what ``work`` raised, when it was not.
     """
     stop = threading.Event()
-    cancelled: asyncio.CancelledError | None = None
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix=name) as executor:
         future = asyncio.get_running_loop().run_in_executor(executor, work, stop.is_set)
-        # The scope holds off anyio's cancellation, which would otherwise be delivered
-        # again at every turn of the loop; a native task.cancel() goes through it.
-        with anyio.CancelScope(shield=True):
-            while not future.done():
-                try:
-                    await asyncio.wait([future])
-                except asyncio.CancelledError as error:
-                    cancelled = error
-                    stop.set()
-    if cancelled is not None:
+        return await wait_to_the_end(future, stop.set)
+
+
+async def wait_to_the_end(
+    future: asyncio.Future[T], cancelled: Callable[[], object] = lambda: None
+) -> T:
+    """Await ``future`` even where the awaiting task is cancelled meanwhile.
+
+    Args:
+        future: what must not be left half-way.
+        cancelled: called when the task is cancelled.
+
+    Raises:
+        asyncio.CancelledError: after ``future`` is done, when the task was cancelled.
+        BaseException: what ``future`` holds, when it was not.
+    """
+    cancellation: asyncio.CancelledError | None = None
+    # The scope holds off anyio's cancellation, which would otherwise be delivered again
+    # at every turn of the loop; a native task.cancel() goes through it.
+    with anyio.CancelScope(shield=True):
+        while not future.done():
+            try:
+                await asyncio.wait([future])
+            except asyncio.CancelledError as error:
+                cancellation = error
+                cancelled()
+    if cancellation is not None:
         # Retrieved, so that asyncio does not report it as lost.
-        future.exception()
-        raise cancelled
+        if not future.cancelled():
+            future.exception()
+        raise cancellation
     return future.result()
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import AsyncAdaptedQueuePool, text
 from nextcloud_mcp_server.backends.base import Connection
 from nextcloud_mcp_server.backends.sqlite.engine import SERVING_PRAGMAS, create_engine
 from nextcloud_mcp_server.backends.sqlite.faults import always_named
+from nextcloud_mcp_server.worker import wait_to_the_end
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection as CoreConnection
@@ -117,8 +118,12 @@ class SqlitePool:
     async def close(self) -> None:
         """Let what is under way finish, then close every connection.
 
-        The last one writes the WAL back into the file and removes it.
+        The last one writes the WAL back into the file and removes it. Whoever is
+        cancelled meanwhile stays until that is done.
         """
+        await wait_to_the_end(asyncio.create_task(self._close()))
+
+    async def _close(self) -> None:
         while self._tasks:
             await asyncio.wait(self._tasks)
         # The look at the start leaves a -shm behind, which the last connection removes:
