@@ -190,13 +190,12 @@ def create_app(
             storage = state["storage"]
             if storage.outcome is None:
                 raise AssertionError("an open store has an outcome")
-            # One read through the pool before anybody is told that it works. It also makes
-            # the pool the last to close the file, and the last one takes the WAL away.
-            await storage.browser_sessions.get("-")
             readiness = Readiness(storage.outcome.database, interval=check_interval)
             try:
                 yield {"storage": storage, "readiness": readiness}
             finally:
+                # Before the store: the last to close the file takes its WAL away, and a
+                # look is not allowed to.
                 await readiness.close()
 
     return Starlette(

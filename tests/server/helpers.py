@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+import pytest
 
 from nextcloud_mcp_server import transition
 from nextcloud_mcp_server.backends.sqlite.guard import guard
@@ -28,6 +31,8 @@ _SERVE = "import sys; from nextcloud_mcp_server.serve import serve; sys.exit(ser
 #: Makes a migration long: it says so in a file, and goes on when that file is removed.
 SLOWLY = """
 import pathlib, sys, time
+import pytest
+
 from nextcloud_mcp_server import transition
 migrate = transition.migrate
 def slowly(database, *others):
@@ -119,6 +124,18 @@ class Server:
         out, err = self.process.communicate(timeout=30)
         self.said += out.splitlines()
         return self.process.returncode, err
+
+
+def _has_ipv6() -> bool:
+    try:
+        with closing(socket.socket(socket.AF_INET6)) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+needs_ipv6 = pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6")
 
 
 def wait_until_at_work(server: Server) -> None:

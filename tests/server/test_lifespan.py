@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -142,21 +141,22 @@ async def test_an_inner_lifespan_need_not_yield_a_state(database: Path) -> None:
         assert list(state) == ["storage"]
 
 
-async def test_a_key_that_both_yield_is_an_error(database: Path) -> None:
+async def test_a_key_that_both_yield_is_an_error(
+    database: Path, opened: list[RefreshTokenStorage]
+) -> None:
     """Neither of two states overwrites the other: the start fails, and the store is closed."""
 
     @asynccontextmanager
     async def theirs(_app: object) -> AsyncIterator[Mapping[str, Any]]:
         yield {"storage": "disk"}
 
-    before = threading.active_count()
     lifespan = token_store_lifespan(database, encryption_key=KEY, inner=theirs)
     with pytest.raises(TokenStorageError, match="'storage'") as raised:
         async with lifespan(None):
             pass
 
     assert raised.value.code == "bad-input"
-    assert threading.active_count() == before
+    assert [_is_closed(storage) for storage in opened] == [True]
 
 
 async def test_a_failing_inner_lifespan_closes_the_store(

@@ -10,6 +10,7 @@ import pytest
 
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.listening import bind, shown
+from tests.server.helpers import needs_ipv6
 
 
 def test_port_zero_takes_a_free_port() -> None:
@@ -34,6 +35,7 @@ def addresses(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return are
 
 
+@needs_ipv6
 @pytest.mark.parametrize("pair", [("127.0.0.1", "::1"), ("0.0.0.0", "::")])  # noqa: S104
 def test_a_name_binds_all_its_addresses_on_one_port(
     pair: tuple[str, str], addresses: Callable[..., None]
@@ -71,6 +73,7 @@ def test_an_address_that_this_machine_has_not_is_left_out(addresses: Callable[..
     bound.close()
 
 
+@needs_ipv6
 def test_nothing_stays_bound_after_a_failure(addresses: Callable[..., None]) -> None:
     """Where one address is taken, the others are given up too."""
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:

@@ -31,6 +31,7 @@ from tests.server.helpers import (
     SLOWLY,
     Server,
     is_locked,
+    needs_ipv6,
     revision,
     wait_for,
     wait_until_at_work,
@@ -206,7 +207,10 @@ async def _stop_at_once(_server: object) -> None:
     pass
 
 
-@pytest.mark.parametrize(("host", "shown"), [("::1", "[::1]"), ("127.0.0.1", "127.0.0.1")])
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [pytest.param("::1", "[::1]", marks=needs_ipv6), ("127.0.0.1", "127.0.0.1")],
+)
 def test_says_where_it_listens_and_what_it_uses_instead(
     host: str,
     shown: str,
