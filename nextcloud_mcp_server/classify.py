@@ -40,7 +40,7 @@ def classify(seen: Observation, history: History) -> Finding:
     strangers = structure.own_tables | structure.others
     if not strangers and not _recorded(seen):
         return Finding(State.NEW, reason="there is no table in it")
-    if strangers and not _ours(structure, history):
+    if strangers and not ours(structure, history):
         names = ", ".join(sorted(strangers)[:4])
         return Finding(State.FOREIGN, reason=f"it holds {names}, and no table of this program")
     return _classify_ours(seen, history, adopted)
@@ -110,7 +110,7 @@ def _has_required(there: Table, shapes: list[Table]) -> bool:
     return any(shape.required <= there.columns.keys() for shape in shapes)
 
 
-def _ours(structure: Structure, history: History) -> frozenset[str]:
+def ours(structure: Structure, history: History) -> frozenset[str]:
     """The tables that have the columns that a table of ours must have."""
     return frozenset(
         name

@@ -40,6 +40,7 @@ CODES: Final = MappingProxyType(
         "not-open": "The store was used before it was opened or after it was closed.",
         "unsupported-database": "The database URL names an engine that this version cannot use.",
         "declined": "The person who was asked said no, or there was nobody to ask.",
+        "unexpected": "Something went wrong that this program has no name for.",
         "cannot-listen": "The address to serve on is taken or not allowed.",
     }
 )

@@ -12,8 +12,9 @@ import re
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -169,7 +170,8 @@ def create(message: str, history: History | None = None) -> Path:
             code="bad-input",
             remedy='Say what it does, for example: db migrate "add user preferences table"',
         )
-    with ALEMBIC:
+    # Alembic says on stdout what it does; whoever called is told by the answer.
+    with ALEMBIC, redirect_stdout(StringIO()):
         config = configuration(history)
         config.set_main_option("truncate_slug_length", "60")
         made = command.revision(config, message=" ".join(message.split()), rev_id=next_id(history))

@@ -130,7 +130,7 @@ def database_path(database: str | os.PathLike[str]) -> Path:
         if not rest.startswith("/") and rest:
             raise _bad_path(
                 "An SQLite URL has three slashes before a relative path and four before "
-                f"an absolute one; this one has a host: {scheme}://{rest}"
+                f"an absolute one: {scheme}:////path/to/tokens.db; this one has a host."
             )
     if not text.strip():
         raise _bad_path("The path of the database is empty.")

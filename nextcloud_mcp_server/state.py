@@ -150,7 +150,7 @@ def plan(finding: Finding, history: History, path: Path, target: str | None = No
             ``unknown-revision`` or ``bad-input`` for a target that cannot be reached by
             going up.
     """
-    target = target or history.head
+    target = history.head if target is None else target
     if target not in history:
         raise unknown_target(target, history)
     if finding.refused:

@@ -15,8 +15,8 @@ from nextcloud_mcp_server import revisions
 from nextcloud_mcp_server.backends.sqlite import backup, mend
 from nextcloud_mcp_server.backends.sqlite.engine import migration_transaction
 from nextcloud_mcp_server.backends.sqlite.faults import named
-from nextcloud_mcp_server.backends.sqlite.look import counts, read_structure
-from nextcloud_mcp_server.classify import DISPOSABLE, TEMPORARY
+from nextcloud_mcp_server.backends.sqlite.look import counts, quoted, read_structure
+from nextcloud_mcp_server.classify import DISPOSABLE, TEMPORARY, ours
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.history import History
 from nextcloud_mcp_server.state import Action, Finding, Plan
@@ -87,8 +87,19 @@ def downgrade(
         if not finding.tidy:
             revisions.stamp(connection, history, recorded)
         revisions.downgrade(connection, history, target)
+        if target == BASE:
+            _drop_leftovers(_executor(connection), history)
 
     return _run(database, change, recorded, work)
+
+
+def _drop_leftovers(execute: mend.Execute, history: History) -> None:
+    """Drop what a crashed upgrade had made above the recorded revision.
+
+    No downgrade knows of it, and a base with some of our tables could not go up again.
+    """
+    for name in sorted(ours(read_structure(execute), history)):
+        execute(f"DROP TABLE {quoted(name)}")
 
 
 def _mend(execute: mend.Execute, history: History, owed: Plan | Finding) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
@@ -29,11 +30,16 @@ from nextcloud_mcp_server.errors import TokenStorageError
 #: How many automatic backups of a database are kept.
 KEEP: Final = 5
 
+#: A backup's own name may be as long as this, so that its temporary ones fit as well.
+_LONGEST_NAME: Final = 230
+
 #: Pages copied at a time, between two looks at the clock.
 _PAGES: Final = 1024
 
 #: Seconds that the copy of a database may take before something must be wrong.
 _DEADLINE: Final = 3600.0
+
+_ID: Final = re.compile(r"\w{1,32}", re.ASCII)
 
 _STAMP: Final = "%Y%m%dT%H%M%S.%fZ"
 
@@ -41,18 +47,19 @@ _STAMP: Final = "%Y%m%dT%H%M%S.%fZ"
 def backup_path(database: Path, revision: str | None, *, manual: bool = False) -> Path:
     """The name of a backup made now: ``tokens.db.backup-<UTC time>-<revision>``.
 
-    Manual ones end in ``-manual``, and are never pruned.
+    Manual ones end in ``-manual``, and are never pruned. What a damaged version table
+    holds instead of an id is not written into a name.
     """
     moment = datetime.now(UTC).strftime(_STAMP)
     kind = "-manual" if manual else ""
-    return database.with_name(f"{database.name}.backup-{moment}-{revision or 'unversioned'}{kind}")
+    if revision is None or not _ID.fullmatch(revision):
+        revision = "unversioned"
+    return database.with_name(f"{database.name}.backup-{moment}-{revision}{kind}")
 
 
 def automatic_backups(database: Path) -> list[Path]:
     """The automatic backups beside ``database``, oldest first."""
-    name = re.compile(
-        re.escape(database.name) + r"\.backup-\d{8}T\d{6}\.\d{6}Z-(\d{3,}|unversioned)"
-    )
+    name = re.compile(re.escape(database.name) + r"\.backup-\d{8}T\d{6}\.\d{6}Z-\w{1,32}", re.ASCII)
     return sorted(p for p in database.parent.iterdir() if name.fullmatch(p.name) and p.is_file())
 
 
@@ -72,31 +79,28 @@ def make_backup(source: Path, target: Path) -> Path:
     """
     with _private(target) as partial:
         try:
-            _copy(source, partial)
-            _verify(source, partial)
+            _verify(source, partial, _copy(source, partial))
             _sync(partial)
+            _publish(partial, target)
         except (sqlite3.Error, OSError) as error:
             known = named(error, target)
             if known is None or known.code in {"corrupt", "not-a-database", "lock-timeout"}:
                 raise _failed(source, str(error)) from error
             raise known from error
-        # A link, not a rename: nothing that appeared there meanwhile is overwritten.
-        _publish(partial, target)
     return target
 
 
 @contextmanager
 def _private(target: Path) -> Iterator[Path]:
-    files.check_path(target)
+    files.check_path(target, longest=_LONGEST_NAME)
     if target.exists():
         raise TokenStorageError(
             f"{target} is there already, and a backup overwrites nothing.",
             code="bad-path",
             remedy="Give another name, or move the file away.",
         )
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     try:
-        partial.unlink(missing_ok=True)
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except OSError as error:
         raise named(error, target) or _failed(target, str(error)) from error
@@ -111,6 +115,7 @@ def _private(target: Path) -> Iterator[Path]:
 
 def _publish(partial: Path, target: Path) -> None:
     try:
+        # Not a rename: nothing that appeared there meanwhile is overwritten.
         os.link(partial, target)
     except FileExistsError as error:
         raise _failed(target, "its name was taken meanwhile") from error
@@ -120,7 +125,8 @@ def _publish(partial: Path, target: Path) -> None:
     files.sync_folder(target.parent)
 
 
-def _copy(source: Path, partial: Path) -> None:
+def _copy(source: Path, partial: Path) -> Mapping[str, object]:
+    """Copy ``source`` and say what is in it, both as of one moment: it may be written to."""
     deadline = time.monotonic() + _DEADLINE
 
     def in_time(_status: int, _remaining: int, _total: int) -> None:
@@ -132,25 +138,27 @@ def _copy(source: Path, partial: Path) -> None:
         closing(connect_read_only(source)) as reader,
         closing(sqlite3.connect(partial, isolation_level=None)) as writer,
     ):
+        reader.execute("BEGIN")
+        there = summary(reader)
         reader.backup(writer, pages=_PAGES, progress=in_time, sleep=0.05)
         # The copy of a WAL database is in WAL; a backup must be one file.
         writer.execute("PRAGMA journal_mode=DELETE")
+    return there
 
 
-def _verify(source: Path, copy: Path) -> None:
+def _verify(source: Path, copy: Path, there: Mapping[str, object]) -> None:
     if damage := check_pages(copy):
         raise _failed(source, damage)
-    if (there := summary(source)) != (here := summary(copy)):
+    with closing(connect_read_only(copy)) as connection:
+        here = summary(connection)
+    if here != there:
         raise _failed(source, f"{here} was read back where {there} was to be copied")
 
 
-def summary(path: Path) -> Mapping[str, object]:
+def summary(connection: sqlite3.Connection) -> Mapping[str, object]:
     """What a backup must have in common with its source: revision and rows."""
-    with closing(connect_read_only(path)) as connection:
-        connection.execute("BEGIN")
-        seen = observe(connection.execute)
-        rows = counts(connection.execute, seen.structure)
-    return {"revision": seen.versions, "rows": rows}
+    seen = observe(connection.execute)
+    return {"revision": seen.versions, "rows": counts(connection.execute, seen.structure)}
 
 
 def _sync(path: Path) -> None:
@@ -172,21 +180,27 @@ def _failed(path: Path, detail: str) -> TokenStorageError:
 def prune(database: Path, keep: int = KEEP) -> list[Path]:
     """Delete the oldest automatic backups but the newest ``keep``; what was deleted.
 
-    Other names, and what is not a backup of this database, are never touched.
+    Other names, and what is not a backup of this database, are never touched. Where they
+    cannot be listed or deleted, they stay: no start fails on them.
     """
-    old = automatic_backups(database)[:-keep] if keep else []
-    for path in (*old, *_abandoned(database)):
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
-    return old
+    gone = []
+    with suppress(OSError):
+        old = automatic_backups(database)[:-keep] if keep else []
+        for path in (*old, *_abandoned(database)):
+            with suppress(OSError):
+                path.unlink()
+                gone.append(path)
+    return gone
 
 
 def _abandoned(database: Path) -> list[Path]:
     """What a backup that was killed left under its temporary name, more than an hour ago."""
     name = re.compile(re.escape(f".{database.name}.backup-") + r".+\.partial(-journal|-wal|-shm)?")
     youngest = time.time() - _DEADLINE
-    return [
-        path
-        for path in database.parent.iterdir()
-        if name.fullmatch(path.name) and path.lstat().st_mtime < youngest
-    ]
+    found = []
+    for path in database.parent.iterdir():
+        # One that is being made in this moment may get its name in this moment.
+        with suppress(FileNotFoundError):
+            if name.fullmatch(path.name) and path.lstat().st_mtime < youngest:
+                found.append(path)
+    return found
