@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+import secrets
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from cryptography.fernet import Fernet
@@ -23,7 +24,7 @@ from nextcloud_mcp_server.settings import Settings, split_keys
 logger = logging.getLogger(__name__)
 
 #: Reads up to so many encrypted values of each column (None: all of them).
-Samples = Callable[[int | None], Sequence[bytes]]
+Samples = Callable[[int | None], Iterable[bytes]]
 
 #: Values looked at first. Only where none of them opens are all the others.
 _FIRST = 16
@@ -39,6 +40,9 @@ def given_keyring(
 ) -> Keyring | None:
     """The keyring of the keys that somebody gave; None where nobody gave any.
 
+    The file beside the database is not looked at: what a look outside the lock does not
+    find, another start may be making.
+
     Raises:
         TokenStorageError: ``malformed-key``, or ``key-missing`` for a key file that is
             named and cannot be read.
@@ -47,10 +51,18 @@ def given_keyring(
         return Keyring([keys] if isinstance(keys, str | bytes) else list(keys))
     if settings.keys:
         return Keyring(settings.keys)
-    if settings.key_file is not None:
-        return _read(settings.key_file)
-    beside = key_path(settings.database)
-    return _read(beside) if beside.exists() else None
+    return None if settings.key_file is None else _read(settings.key_file)
+
+
+def _beside(database: Path) -> Keyring | None:
+    path = key_path(database)
+    with naming(path):
+        try:
+            # A link to a secret that is not mounted is a key that is missing, not no key.
+            path.lstat()
+        except FileNotFoundError:
+            return None
+    return _read(path)
 
 
 def _read(path: Path) -> Keyring:
@@ -75,7 +87,7 @@ def _read(path: Path) -> Keyring:
 
 
 def settle(keyring: Keyring | None, samples: Samples, database: Path) -> Keyring:
-    """The keyring to open ``database`` with, proven on what is in it.
+    """The keyring to open ``database`` with, proven on what is in it. Only under the lock.
 
     Args:
         keyring: what :func:`given_keyring` found.
@@ -84,9 +96,11 @@ def settle(keyring: Keyring | None, samples: Samples, database: Path) -> Keyring
 
     Raises:
         TokenStorageError: ``key-missing`` where there are encrypted values and no key,
-            ``wrong-key`` where no key opens any of them. Nothing has been written then.
+            ``wrong-key`` where no key opens any of them, ``malformed-key`` for what the file
+            beside the database holds. Nothing has been written then.
     """
-    values = samples(_FIRST)
+    keyring = keyring or _beside(database)
+    values = list(samples(_FIRST))
     if keyring is None:
         if values:
             raise _missing(database)
@@ -115,24 +129,39 @@ def _missing(database: Path) -> TokenStorageError:
 def _make(database: Path) -> Keyring:
     path = key_path(database)
     key = Fernet.generate_key()
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     with naming(path):
-        partial.unlink(missing_ok=True)
-        descriptor = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        try:
-            os.write(descriptor, key + b"\n")
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
         try:
             # Complete or not there at all: half a key would be worse than none.
-            partial.rename(path)
+            with open(partial, "xb", opener=_private) as file:
+                file.write(key + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            made = _publish(partial, path)
         finally:
             partial.unlink(missing_ok=True)
         sync_folder(path.parent)
+    if not made:
+        return _read(path)
     logger.warning(
         "Made an encryption key in %s: move it away from the tokens, into "
         "TOKEN_ENCRYPTION_KEY or TOKEN_ENCRYPTION_KEY_FILE, and keep a copy",
         path,
     )
     return Keyring([key])
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _publish(partial: Path, path: Path) -> bool:
+    """Give the new key its name; False where another start, that no lock kept out, has one."""
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        return False
+    except OSError:
+        # A file system without hard links.
+        partial.rename(path)
+    return True

@@ -72,6 +72,7 @@ def examine(database: Path) -> Report:
         TokenStorageError: where the path cannot hold a database or cannot be read.
     """
     files.check_path(database)
+    database = files.follow(database)
     history = known_history()
     seen = look_without_recovery(database)
     finding = classify(seen, history)

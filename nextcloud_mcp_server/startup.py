@@ -25,7 +25,7 @@ from nextcloud_mcp_server.backends.sqlite.look import (
     recover,
 )
 from nextcloud_mcp_server.backends.sqlite.session import WAL, require_lock, use_wal
-from nextcloud_mcp_server.classify import classify
+from nextcloud_mcp_server.classify import TEMPORARY, classify
 from nextcloud_mcp_server.history import History, load_history
 from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT, Settings, load_settings
 from nextcloud_mcp_server.state import Action, Finding, Observation, Plan, State, plan, refusal
@@ -121,6 +121,7 @@ def prepare(
     """
     begun = time.monotonic()
     files.check_path(database)
+    database = files.follow(database)
     files.make_folder(database)
     history = known_history()
     with guard(database, lock_timeout, cancelled) as held:
@@ -128,13 +129,13 @@ def prepare(
         finding = classify(seen, history)
         todo = plan(finding, history, database, target)
         if _is_ready(todo, seen, held, database):
-            _prove(unlock, database, seen)
+            _prove(unlock, database, seen, todo)
             done = Outcome(database, finding.state, todo, journal_mode=seen.journal_mode)
             return _finished(done, begun, held)
         require_lock(held, database)
         held.announce(_doing(todo))
         _check(database, seen, history)
-        _prove(unlock, database, seen)
+        _prove(unlock, database, seen, todo)
         backup = _migrate(database, history, todo, seen) if todo.migrates else None
         mode = use_wal(database)
     return _finished(Outcome(database, finding.state, todo, backup, mode), begun, held)
@@ -174,12 +175,16 @@ def _check(database: Path, seen: Observation, history: History) -> None:
         raise refusal(Finding(State.CORRUPT, reason=damage), history, database)
 
 
-def _prove(unlock: Callable[[Samples], None] | None, database: Path, seen: Observation) -> None:
+def _prove(
+    unlock: Callable[[Samples], None] | None, database: Path, seen: Observation, todo: Plan
+) -> None:
     if unlock is None:
         return
     tables = seen.structure.tables
-    columns = [(t, c) for t, c in ENCRYPTED if t in tables and c in tables[t].columns]
-    unlock(lambda limit: ciphertexts(database, columns, limit) if columns else [])
+    # A table that is about to be renamed back holds its values under another name yet.
+    named = [(TEMPORARY + t if t in todo.adopted else t, c) for t, c in ENCRYPTED]
+    columns = [(t, c) for t, c in named if t in tables and c in tables[t].columns]
+    unlock(lambda limit: ciphertexts(database, columns, limit) if columns else ())
 
 
 def _migrate(database: Path, history: History, todo: Plan, seen: Observation) -> Path | None:
@@ -246,7 +251,7 @@ async def open_store(
 
     def unlock(samples: Samples) -> None:
         nonlocal keyring
-        keyring = settle(keyring, samples, settings.database)
+        keyring = settle(keyring, samples, files.follow(settings.database))
 
     def work(cancelled: Callable[[], bool]) -> Outcome:
         return prepare(

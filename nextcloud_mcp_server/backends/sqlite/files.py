@@ -7,6 +7,7 @@ descriptor of a file drops all POSIX locks that this process holds on it.
 from __future__ import annotations
 
 import os
+import re
 import stat
 import sys
 from pathlib import Path
@@ -15,22 +16,45 @@ from typing import Final
 from nextcloud_mcp_server.backends.sqlite.faults import naming
 from nextcloud_mcp_server.errors import TokenStorageError
 
-#: SQLite appends up to 8 characters (``-journal``), the backups 40 more.
-_LONGEST_NAME: Final = 200
+#: What is made beside a database has up to 80 bytes more in its name than the database: a
+#: backup, while it is made, with SQLite's journal of it. File systems end at 255.
+_LONGEST_NAME: Final = 175
 
-#: File systems on which SQLite's shared memory, and so WAL, cannot be trusted.
-_NETWORK: Final = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "gluster", "lustre", "fuse.sshfs")
+#: File systems on which SQLite's shared memory, and so WAL, cannot be trusted, by how the
+#: name of their type begins (behind ``fuse.``, where that is before it).
+_NETWORK: Final = (
+    "9p",
+    "afs",
+    "beegfs",
+    "ceph",
+    "cifs",
+    "gfs2",
+    "gluster",
+    "lustre",
+    "nfs",
+    "ocfs2",
+    "rclone",
+    "s3fs",
+    "smb",
+    "sshfs",
+)
+
+_OCTAL: Final = re.compile(r"\\([0-7]{3})")
 
 
-def check_path(path: Path) -> None:
+def check_path(path: Path, longest: int = _LONGEST_NAME) -> None:
     """Check, without changing anything, that a database can lie at ``path``.
+
+    Args:
+        path: where it is to lie.
+        longest: how many bytes its name may have.
 
     Raises:
         TokenStorageError: ``bad-path`` where it is no regular file, its folder is no
             folder, or its name is too long.
     """
-    if len(os.fsencode(path.name)) > _LONGEST_NAME:
-        raise _bad(f"The name of {path} is longer than {_LONGEST_NAME} bytes.")
+    if len(os.fsencode(path.name)) > longest:
+        raise _bad(f"The name of {path} is longer than {longest} bytes.")
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -42,6 +66,15 @@ def check_path(path: Path) -> None:
         raise _bad(f"{path} cannot be looked at ({error.strerror}).") from error
     if not stat.S_ISREG(mode):
         raise _bad(f"{path} is {_kind(mode)}, not a file.")
+
+
+def follow(path: Path) -> Path:
+    """The file itself, where ``path`` is a link to it.
+
+    SQLite puts its journal beside the file and not beside the link. So do the lock, the
+    key and the backups: two names of one file must not make two of them.
+    """
+    return path.resolve() if path.is_symlink() else path
 
 
 def _check_folder(folder: Path) -> None:
@@ -110,7 +143,8 @@ def on_network(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> bool:
         lines = mounts.read_text("utf-8", "surrogateescape").splitlines()
     except OSError:
         return False
-    return file_system(str(path.resolve().parent), lines).startswith(_NETWORK)
+    kind = file_system(str(path.resolve().parent), lines)
+    return kind.removeprefix("fuse.").startswith(_NETWORK)
 
 
 def file_system(folder: str, mountinfo: list[str]) -> str:
@@ -121,7 +155,8 @@ def file_system(folder: str, mountinfo: list[str]) -> str:
         fields, types = before.split(), after.split()
         if len(fields) < 5 or not types:  # noqa: PLR2004 - the mount point is field 5
             continue
-        mount = fields[4].encode().decode("unicode_escape", "replace")
+        # A space, a tab, a line break and a backslash are escaped, and nothing else is.
+        mount = _OCTAL.sub(lambda found: chr(int(found[1], 8)), fields[4])
         inside = folder == mount or folder.startswith(mount.rstrip("/") + "/")
         if inside and len(mount) >= len(best):
             best, kind = mount, types[0]

@@ -7,11 +7,12 @@ though: that is :func:`recover`, which only a start may do, under the lock.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -23,23 +24,54 @@ from nextcloud_mcp_server.structure import VERSION_TABLE, Column, Structure, Tab
 #: Seconds to wait for another connection's lock.
 BUSY_TIMEOUT: Final = 30.0
 
-# The CASE keeps the pragma away from views: one that has lost its table is an error.
+# The CASE keeps the pragma away from views, and from virtual tables: one that has lost its
+# table, or its module, is an error.
 STRUCTURE_QUERY: Final = """
 SELECT m.type, lower(m.name), lower(m.tbl_name), m.sql,
        lower(c.name), c.type, c."notnull", c.dflt_value, c.pk, c.hidden
 FROM sqlite_master AS m
-LEFT JOIN pragma_table_xinfo(CASE m.type WHEN 'table' THEN m.name END) AS c
+LEFT JOIN pragma_table_xinfo(
+    CASE WHEN m.type = 'table' AND m.sql NOT LIKE 'CREATE VIRTUAL %' THEN m.name END
+) AS c
 ORDER BY m.type, m.rowid, c.cid
 """
 
 
-def connect_read_only(path: Path, *, immutable: bool = False) -> sqlite3.Connection:
-    """Open ``path`` for reading. Nothing of the file changes, not even when it is closed."""
-    # Percent-encoded by hand: '?', '#' and '%' in a name would otherwise be read as URI.
-    uri = f"file:{quote(str(path.absolute()))}?mode=ro" + ("&immutable=1" if immutable else "")
-    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT, isolation_level=None)
+def connect_read_only(path: Path) -> sqlite3.Connection:
+    """Open ``path`` for reading. Nothing of the file changes, not even when it is closed.
+
+    Raises:
+        sqlite3.OperationalError: it cannot be opened. What is wrong inside is met by the
+            first statement.
+    """
+    connection = _connect(read_only_uri(path))
+    try:
+        connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        if _is_still(error, path):
+            connection.close()
+            connection = _connect(f"{read_only_uri(path)}&immutable=1")
     connection.text_factory = _text
     return connection
+
+
+def _connect(uri: str) -> sqlite3.Connection:
+    return sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT, isolation_level=None)
+
+
+def read_only_uri(path: Path) -> str:
+    """The URI that opens ``path`` for reading, whatever characters its name has."""
+    # The two slashes are an empty authority: '//a/b' is a path too, and 'a' no host.
+    return f"file://{quote(os.fsencode(path.absolute()))}?mode=ro"
+
+
+def _is_still(error: Exception, path: Path) -> bool:
+    """Whether ``path`` only lacks what a WAL database at rest does not need.
+
+    In a folder that cannot be written, one that was closed cleanly gets no shared memory.
+    """
+    lacking = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY_DIRECTORY}
+    return getattr(error, "sqlite_errorcode", 0) in lacking and not _has_wal(path)
 
 
 def _text(raw: bytes) -> str:
@@ -59,7 +91,7 @@ def look(path: Path) -> Observation:
         size = path.stat().st_size
     except FileNotFoundError:
         return Observation()
-    if size == 0 and not _has_content(path.with_name(path.name + "-wal")):
+    if size == 0 and not _has_wal(path):
         return Observation()
     try:
         return _read(path)
@@ -67,25 +99,17 @@ def look(path: Path) -> Observation:
         return _diagnose(error, path)
 
 
-def _has_content(path: Path) -> bool:
+def _has_wal(path: Path) -> bool:
     try:
-        return path.stat().st_size > 0
+        return path.with_name(path.name + "-wal").stat().st_size > 0
     except OSError:
         return False
 
 
 def _read(path: Path) -> Observation:
     with closing(connect_read_only(path)) as connection:
-        try:
-            return _unless_cut_off(path, connection, observe(connection.execute))
-        except sqlite3.OperationalError as error:
-            # In a folder that cannot be written, a WAL database that was closed cleanly
-            # cannot get the shared memory it does not need.
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CANTOPEN:
-                raise
-            if _has_content(path.with_name(path.name + "-wal")):
-                raise
-    with closing(connect_read_only(path, immutable=True)) as connection:
+        # One moment: a version row of after a migration denies the tables of before it.
+        connection.execute("BEGIN")
         return _unless_cut_off(path, connection, observe(connection.execute))
 
 
@@ -93,7 +117,7 @@ def _unless_cut_off(path: Path, connection: sqlite3.Connection, seen: Observatio
     # SQLite rounds the number of pages up and reads zeros for what is not there of the
     # last one, so that even quick_check is content. With a WAL, the page may be in it.
     (page_size,) = connection.execute("PRAGMA page_size").fetchone()
-    if path.stat().st_size % page_size and not _has_content(path.with_name(path.name + "-wal")):
+    if path.stat().st_size % page_size and not _has_wal(path):
         return Observation(damage="corrupt", detail="its last page is cut off")
     return seen
 
@@ -103,7 +127,8 @@ class HotJournalError(Exception):
 
 
 def _diagnose(error: Exception, path: Path) -> Observation:
-    if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_READONLY or (code == sqlite3.SQLITE_CANTOPEN and _has_wal(path)):
         raise HotJournalError from error
     known = named(error, path)
     if known is not None and known.code in {"corrupt", "not-a-database"}:
@@ -198,8 +223,9 @@ def recovered_copy(path: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="tokens-") as folder:
         copy = Path(folder) / path.name
         with naming(path):
-            for suffix in ("", "-journal"):
-                shutil.copyfile(path.with_name(path.name + suffix), f"{copy}{suffix}")
+            for suffix in ("", "-journal", "-wal"):
+                with suppress(FileNotFoundError):
+                    shutil.copyfile(path.with_name(path.name + suffix), f"{copy}{suffix}")
         recover(copy)
         yield copy
 
@@ -230,11 +256,21 @@ def check_pages(path: Path) -> str:
 def counts(
     execute: Callable[[str], Iterable[Sequence[Any]]], structure: Structure
 ) -> dict[str, int]:
-    """The number of rows of every table that is not bookkeeping."""
+    """The number of rows of every table that is not bookkeeping.
+
+    Virtual tables are left out: their modules may not be here, and their rows lie in others.
+    """
     return {
-        name: next(iter(execute(f"SELECT count(*) FROM {quoted(name)}")))[0]  # noqa: S608
+        name: count(execute, name)
         for name in sorted(structure.own_tables)
+        if not structure.tables[name].sql.startswith("CREATE VIRTUAL ")
     }
+
+
+def count(execute: Callable[[str], Iterable[Sequence[Any]]], table: str) -> int:
+    """The number of rows of one table."""
+    [(number,)] = execute(f"SELECT count(*) FROM {quoted(table)}")  # noqa: S608
+    return int(number)
 
 
 def quoted(name: str) -> str:
@@ -242,15 +278,16 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def ciphertexts(path: Path, columns: Iterable[tuple[str, str]], limit: int | None) -> list[bytes]:
-    """Up to ``limit`` (None: all) encrypted values of each (table, column), newest first."""
-    found: list[bytes] = []
+def ciphertexts(
+    path: Path, columns: Iterable[tuple[str, str]], limit: int | None
+) -> Iterator[bytes]:
+    """Up to ``limit`` (None: all) encrypted values of each (table, column), one by one."""
     most = -1 if limit is None else limit
     with naming(path), closing(connect_read_only(path)) as connection:
         for table, column in columns:
             rows = connection.execute(
                 f"SELECT {quoted(column)} FROM {quoted(table)} "  # noqa: S608 - our own names
-                f"WHERE {quoted(column)} IS NOT NULL ORDER BY rowid DESC LIMIT {most}"
+                f"WHERE {quoted(column)} IS NOT NULL LIMIT {most}"
             )
-            found.extend(v if isinstance(v, bytes) else str(v).encode() for (v,) in rows)
-    return found
+            for (value,) in rows:
+                yield value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")

@@ -46,6 +46,7 @@ async def migration_session(
     )
 
     files.check_path(path)
+    path = files.follow(path)
     files.make_folder(path)
     with guard(path, lock_timeout) as held, naming(path):
         require_lock(held, path)
