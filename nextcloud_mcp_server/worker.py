@@ -11,6 +11,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeVar
 
 import anyio
@@ -49,21 +50,20 @@ async def wait_to_the_end(
         asyncio.CancelledError: after ``future`` is done, when the task was cancelled.
         BaseException: what ``future`` holds, when it was not.
     """
-    cancellation: asyncio.CancelledError | None = None
-    # The scope holds off anyio's cancellation, which would otherwise be delivered again
-    # at every turn of the loop; a native task.cancel() goes through it.
-    with anyio.CancelScope(shield=True):
-        while not future.done():
-            try:
-                await asyncio.wait([future])
-            except asyncio.CancelledError as error:
-                cancellation = error
-                cancelled()
-    if cancellation is not None:
+    try:
+        await asyncio.wait([future])
+    except asyncio.CancelledError:
+        cancelled()
+        # The scope holds off anyio's cancellation, which would otherwise be delivered again
+        # at every turn of the loop; a native task.cancel() goes through it.
+        with anyio.CancelScope(shield=True):
+            while not future.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([future])
         # Retrieved, so that asyncio does not report it as lost.
         if not future.cancelled():
             future.exception()
-        raise cancellation
+        raise
     return future.result()
 
 
