@@ -208,9 +208,24 @@ def structures(history: History) -> dict[str, Structure]:
         with engine.connect() as connection, connection.begin():
             raw.execute("BEGIN")
             for revision in history.revisions:
-                upgrade(connection, history, revision)
+                _try_out(connection, history, revision)
                 found[revision] = _without_version_table(read_structure(raw.execute))
     return found
+
+
+def _try_out(connection: Connection, history: History, revision: str) -> None:
+    try:
+        upgrade(connection, history, revision)
+    except TokenStorageError:
+        raise
+    except Exception as error:
+        # Whatever a developer's new file does, it is told by its revision.
+        text = str(getattr(error, "orig", None) or error) or type(error).__name__
+        raise TokenStorageError(
+            f"Revision {revision} fails in an empty database: {' '.join(text.split())}.",
+            code="migration-failed",
+            remedy=f"Mend it in {history.directory / 'versions'}; no database was touched.",
+        ) from error
 
 
 def _without_version_table(structure: Structure) -> Structure:
