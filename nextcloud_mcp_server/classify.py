@@ -38,7 +38,7 @@ def classify(seen: Observation, history: History) -> Finding:
     seen, adopted = _adopt(seen, history)
     structure = seen.structure
     strangers = structure.own_tables | structure.others
-    if not strangers and not _recorded(seen):
+    if not strangers and not _recorded(seen) and seen.version_column:
         return Finding(State.NEW, reason="there is no table in it")
     if strangers and not ours(structure, history):
         names = ", ".join(sorted(strangers)[:4])
