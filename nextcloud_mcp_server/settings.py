@@ -146,7 +146,7 @@ def database_path(database: str | os.PathLike[str]) -> Path:
 
 
 def _is_scheme(text: str) -> bool:
-    return text.replace("+", "").replace("-", "").isalnum()
+    return text.translate(dict.fromkeys(map(ord, "+-._"))).isalnum()
 
 
 def _database(environ: Mapping[str, str]) -> tuple[Path, Path | None, str]:
@@ -167,11 +167,15 @@ def _database(environ: Mapping[str, str]) -> tuple[Path, Path | None, str]:
 
 def _can_hold_data(folder: Path) -> bool:
     """Whether ``folder`` is there, or the user may make it. Makes nothing."""
-    for place in (folder, *folder.parents):
-        if place.is_dir():
-            return place == folder or os.access(place, os.W_OK | os.X_OK)
-        if place.exists():
-            return False
+    try:
+        for place in (folder, *folder.parents):
+            if place.is_dir():
+                return place == folder or os.access(place, os.W_OK | os.X_OK)
+            if place.exists():
+                return False
+    except OSError:
+        # Somebody else's folder, which this user may not even look into.
+        return False
     return False
 
 
