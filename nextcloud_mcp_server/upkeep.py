@@ -68,6 +68,7 @@ def downgrade(
         TokenStorageError: as :func:`~nextcloud_mcp_server.report.downgrade_target`, and as
             a start does; ``declined`` where the revision is not ``agreed_from`` any more.
     """
+    database = _real(database)
     with _locked(database, lock_timeout, f"downgrading it to {revision or 'the one before'}") as it:
         target = downgrade_target(it.report, revision)
         recorded = it.report.finding.recorded
@@ -75,6 +76,8 @@ def downgrade(
             raise AssertionError("a target was found, so there is a recorded revision")
         if agreed_from not in {None, recorded}:
             raise _moved(database, agreed_from, recorded)
+        if target == BASE:
+            _check_base(database, it)
         from nextcloud_mcp_server import transition  # noqa: PLC0415 - imports Alembic
 
         made = transition.downgrade(
@@ -83,6 +86,19 @@ def downgrade(
         use_wal(database)
     after = None if target == BASE else target
     return Change(database, recorded, after, undone(it.history, recorded, target), made)
+
+
+def _check_base(database: Path, it: _Locked) -> None:
+    """Refuse a way down that has no way up again."""
+    structure = it.seen.structure
+    known = {name for r in it.history.revisions for name in it.history.structure(r).tables}
+    if strangers := sorted((structure.own_tables | structure.others) - known):
+        raise TokenStorageError(
+            f"{database} also holds {', '.join(strangers)}: at base nothing would tell it from "
+            "another application's database, and no start would touch it.",
+            code="bad-input",
+            remedy="Move them out first, or begin with a new file instead of going to base.",
+        )
 
 
 def _moved(database: Path, agreed: str | None, recorded: str) -> TokenStorageError:
@@ -103,6 +119,7 @@ def stamp(database: Path, revision: str, *, lock_timeout: float = DEFAULT_LOCK_T
         TokenStorageError: ``inconsistent`` where the tables deny ``revision``,
             ``unknown-revision``, and what a look may find.
     """
+    database = _real(database)
     with _locked(database, lock_timeout, f"stamping it with {revision}") as it:
         if not it.report.exists or it.report.finding.state is State.NEW:
             raise TokenStorageError(
@@ -162,6 +179,7 @@ def back_up(
         TokenStorageError: ``bad-path`` where there is no database or the target is taken;
             the state's code for a damaged or foreign file; ``backup-failed``.
     """
+    database = _real(database)
     report = examine(database)
     damaged = {State.CORRUPT, State.NOT_A_DATABASE, State.FOREIGN}
     if report.refusal and report.finding.state in damaged:
@@ -183,6 +201,11 @@ def back_up(
     )
 
 
+def _real(database: Path) -> Path:
+    files.check_path(database)
+    return files.follow(database)
+
+
 @dataclass(frozen=True, slots=True)
 class _Locked:
     """A database that was looked at under the lock, which is still held."""
@@ -194,7 +217,6 @@ class _Locked:
 
 @contextmanager
 def _locked(database: Path, lock_timeout: float, doing: str) -> Iterator[_Locked]:
-    files.check_path(database)
     history = known_history()
     if not database.exists():
         raise no_database(database)
