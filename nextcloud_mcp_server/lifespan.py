@@ -17,11 +17,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypedDict, cast, overload
 
-import anyio
-
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.settings import Settings
+from nextcloud_mcp_server.worker import wait_to_the_end
 
 #: What ASGI frameworks call an application, as far as a lifespan is concerned.
 App = Callable[[Any, Any, Any], Awaitable[None]]
@@ -79,7 +78,8 @@ class TokenStoreLifespan:
                 async with self.inner(app) as more:
                     yield _merged(state, more)
         finally:
-            await _to_the_end(storage.close())
+            # A close that is cut short leaves threads and a WAL behind.
+            await wait_to_the_end(asyncio.ensure_future(storage.close()))
 
 
 @overload
@@ -128,22 +128,3 @@ def _merged(state: TokenStoreState, more: Mapping[str, Any] | None) -> TokenStor
             remedy="Give that part of the other lifespan's state another name.",
         )
     return cast("TokenStoreState", {**state, **(more or {})})
-
-
-async def _to_the_end(work: Awaitable[None]) -> None:
-    """Await ``work`` to its end, whatever is cancelled meanwhile; be cancelled then.
-
-    A close that is cut short leaves the threads of its connections behind, and a WAL.
-    """
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    # The scope holds off anyio's cancellation; a native task.cancel() goes through it.
-    with anyio.CancelScope(shield=True):
-        while not task.done():
-            try:
-                await asyncio.wait([task])
-            except asyncio.CancelledError as error:
-                cancelled = error
-    task.result()
-    if cancelled is not None:
-        raise cancelled
