@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import anyio.lowlevel
 import pytest
 from fastapi import FastAPI
 from fastapi import Request as FastRequest
@@ -22,6 +21,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.backends.sqlite.guard import guard
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.lifespan import TokenStoreLifespan, token_store_lifespan
 from tests.server.helpers import KEY, ROOT, is_locked, revision, slow_migrations, wait_for
@@ -322,7 +322,6 @@ async def test_a_cancelled_scope_waits_for_the_migration(old_database: Path, hea
         releasing = asyncio.create_task(release())
         with anyio.CancelScope() as scope:
             async with token_store_lifespan(old_database, encryption_key=KEY)(None):
-                await anyio.lowlevel.checkpoint()
                 raise AssertionError("a cancelled start must not serve")
         await releasing
 
@@ -330,6 +329,26 @@ async def test_a_cancelled_scope_waits_for_the_migration(old_database: Path, hea
     assert held == [True]
     assert not is_locked(old_database)
     assert revision(old_database) == head
+
+
+@pytest.mark.parametrize("way", ["task", "scope"])
+async def test_cancelling_a_start_ends_its_wait_for_the_lock(old_database: Path, way: str) -> None:
+    """``task.cancel()`` or an anyio scope ends the wait at once, and nothing is changed."""
+    lifespan = token_store_lifespan(old_database, encryption_key=KEY)
+
+    async def application() -> None:
+        async with lifespan(None):
+            raise AssertionError("a cancelled start must not serve")
+
+    with guard(old_database, 0):
+        if way == "task":
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(application(), 0.1)
+        else:
+            with pytest.raises(TimeoutError), anyio.fail_after(0.1):
+                await application()
+
+    assert revision(old_database) == "006"
 
 
 async def test_two_lifespans_start_on_one_database_at_once(old_database: Path, head: str) -> None:
