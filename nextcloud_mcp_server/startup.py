@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nextcloud_mcp_server.backends.sqlite import files
+from nextcloud_mcp_server.backends.sqlite.faults import named
 from nextcloud_mcp_server.backends.sqlite.guard import Held, guard
 from nextcloud_mcp_server.backends.sqlite.look import (
     HotJournalError,
@@ -159,7 +160,10 @@ def look_under_lock(database: Path, held: Held) -> Observation:
         require_lock(held, database)
         logger.warning("%s was left in the middle of a write: rolling it back", database)
         recover(database)
+    try:
         return look(database)
+    except HotJournalError as error:
+        raise named(error.__cause__ or error, database) or error from error
 
 
 def _is_ready(todo: Plan, seen: Observation, held: Held, database: Path) -> bool:

@@ -18,7 +18,7 @@ from typing import Any, Final
 from sqlalchemy import URL, Connection, NullPool, Pool, event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from nextcloud_mcp_server.backends.sqlite.look import BUSY_TIMEOUT
+from nextcloud_mcp_server.backends.sqlite.look import BUSY_TIMEOUT, file_uri
 
 #: While a migration recreates a table, foreign keys would delete the rows that point at
 #: it. EXTRA also syncs the folder after the journal is gone: without it a power cut can
@@ -44,7 +44,12 @@ def _silence_values() -> None:
 
 
 def create_engine(
-    path: Path, pragmas: Mapping[str, str], *, pool: type[Pool] | None = None, **options: Any
+    path: Path,
+    pragmas: Mapping[str, str],
+    *,
+    pool: type[Pool] | None = None,
+    reading: Mapping[str, str] | None = None,
+    **options: Any,
 ) -> AsyncEngine:
     """An engine on ``path`` whose connections have ``pragmas`` and begin nothing themselves.
 
@@ -52,12 +57,16 @@ def create_engine(
         path: the database file.
         pragmas: what every new connection is told first.
         pool: the pool class (default: a connection per use).
+        reading: parameters of SQLite's URI, for a database that cannot be written.
         options: further options of SQLAlchemy's ``create_async_engine``.
     """
     _silence_values()
+    # Built from parts: in a URL typed as text, 'x?y.db' silently opens 'x'.
+    url = URL.create("sqlite+aiosqlite", database=str(path.absolute()))
+    if reading is not None:
+        url = url.set(database=file_uri(path), query={**reading, "uri": "true"})
     engine = create_async_engine(
-        # Built from parts: in a URL typed as text, 'x?y.db' silently opens 'x'.
-        URL.create("sqlite+aiosqlite", database=str(path.absolute())),
+        url,
         poolclass=pool or NullPool,
         hide_parameters=True,
         connect_args={"timeout": BUSY_TIMEOUT},

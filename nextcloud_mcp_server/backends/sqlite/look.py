@@ -44,34 +44,43 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
         sqlite3.OperationalError: it cannot be opened. What is wrong inside is met by the
             first statement.
     """
-    connection = _connect(read_only_uri(path))
-    try:
-        connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
-    except (sqlite3.Error, UnicodeDecodeError) as error:
-        if _is_still(error, path):
-            connection.close()
-            connection = _connect(f"{read_only_uri(path)}&immutable=1")
+    connection = _connect(path, "mode=ro")
+    if _lacks_shared_memory(connection, path):
+        connection.close()
+        connection = _connect(path, "mode=ro&immutable=1")
+    return connection
+
+
+def is_still(path: Path) -> bool:
+    """Whether ``path`` can be read only as a file that nobody changes meanwhile."""
+    with closing(_connect(path, "mode=ro")) as connection:
+        return _lacks_shared_memory(connection, path)
+
+
+def _connect(path: Path, how: str) -> sqlite3.Connection:
+    uri = f"{file_uri(path)}?{how}"
+    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT, isolation_level=None)
     connection.text_factory = _text
     return connection
 
 
-def _connect(uri: str) -> sqlite3.Connection:
-    return sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT, isolation_level=None)
-
-
-def read_only_uri(path: Path) -> str:
-    """The URI that opens ``path`` for reading, whatever characters its name has."""
+def file_uri(path: Path) -> str:
+    """The URI of ``path``, whatever characters its name has."""
     # The two slashes are an empty authority: '//a/b' is a path too, and 'a' no host.
-    return f"file://{quote(os.fsencode(path.absolute()))}?mode=ro"
+    return f"file://{quote(os.fsencode(path.absolute()))}"
 
 
-def _is_still(error: Exception, path: Path) -> bool:
-    """Whether ``path`` only lacks what a WAL database at rest does not need.
+def _lacks_shared_memory(connection: sqlite3.Connection, path: Path) -> bool:
+    """Whether all that is wrong is what a WAL database at rest does not need.
 
     In a folder that cannot be written, one that was closed cleanly gets no shared memory.
     """
-    lacking = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY_DIRECTORY}
-    return getattr(error, "sqlite_errorcode", 0) in lacking and not _has_wal(path)
+    try:
+        connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        lacking = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY_DIRECTORY}
+        return getattr(error, "sqlite_errorcode", 0) in lacking and not _has_wal(path)
+    return False
 
 
 def _text(raw: bytes) -> str:
@@ -100,6 +109,7 @@ def look(path: Path) -> Observation:
 
 
 def _has_wal(path: Path) -> bool:
+    """Whether something of the database is in its ``-wal``, and not in the file yet."""
     try:
         return path.with_name(path.name + "-wal").stat().st_size > 0
     except OSError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ from sqlalchemy import AsyncAdaptedQueuePool, text
 from nextcloud_mcp_server.backends.base import Connection
 from nextcloud_mcp_server.backends.sqlite.engine import SERVING_PRAGMAS, create_engine
 from nextcloud_mcp_server.backends.sqlite.faults import always_named
+from nextcloud_mcp_server.backends.sqlite.look import is_still
 from nextcloud_mcp_server.worker import wait_to_the_end
 
 if TYPE_CHECKING:
@@ -58,6 +60,13 @@ def _raise(error: Exception, path: Path) -> NoReturn:
     raise known from None
 
 
+def _reading(path: Path) -> dict[str, str] | None:
+    """How to open a database in a folder that cannot be written; None where it can be."""
+    if os.access(path.parent, os.W_OK):
+        return None
+    return {"mode": "ro", "immutable": "1"} if is_still(path) else {"mode": "ro"}
+
+
 class SqlitePool:
     """An open SQLite database."""
 
@@ -76,6 +85,7 @@ class SqlitePool:
             path,
             pragmas,
             pool=AsyncAdaptedQueuePool,
+            reading=_reading(path),
             pool_size=_SIZE,
             max_overflow=0,
             pool_timeout=60.0,
