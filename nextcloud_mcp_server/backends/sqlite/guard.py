@@ -100,6 +100,10 @@ def guard(
 
     def acquired(descriptor: int) -> None:
         held._descriptor = descriptor
+        # A killed holder could not take back what it had said of itself.
+        if os.fstat(descriptor).st_size:
+            held._said = True
+            held._retract()
 
     path = lock_path(database)
     lock = FileLock(
@@ -112,7 +116,7 @@ def guard(
     try:
         _acquire(lock, path, database, timeout, cancelled)
     except (OSError, NotImplementedError) as error:
-        held.problem, held.detail = _problem(error, database)
+        held.problem, held.detail = _problem(error, path, database)
         yield held
         return
     try:
@@ -145,13 +149,14 @@ def holder(path: Path) -> str:
     try:
         who = json.loads(path.read_bytes()[:4096])
         return f"process {who['pid']} on {who['host']} has been {who['doing']} since {who['since']}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "another process is starting on it"
 
 
-def _problem(error: Exception, database: Path) -> tuple[str, str]:
+def _problem(error: Exception, path: Path, database: Path) -> tuple[str, str]:
     number = getattr(error, "errno", None)
     detail = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    detail = f"{path.name}: {detail}"
     if number in _READ_ONLY:
         return "read-only", detail
     if number in _NO_LOCKS or isinstance(error, NotImplementedError):
