@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from nextcloud_mcp_server import revisions
 from nextcloud_mcp_server.backends.sqlite import backup, mend
 from nextcloud_mcp_server.backends.sqlite.engine import migration_transaction
 from nextcloud_mcp_server.backends.sqlite.faults import named
-from nextcloud_mcp_server.backends.sqlite.look import counts, quoted, read_structure
+from nextcloud_mcp_server.backends.sqlite.look import count, counts, quoted, read_structure
 from nextcloud_mcp_server.classify import DISPOSABLE, TEMPORARY, ours
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.history import History
@@ -25,6 +26,8 @@ from nextcloud_mcp_server.worker import run_in_own_loop
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+
+Execute = Callable[[str], Sequence[Sequence[Any]]]
 
 #: Faults of the machine, which are no fault of a revision.
 _MACHINE = frozenset(
@@ -39,6 +42,10 @@ _MACHINE = frozenset(
     }
 )
 
+#: Faults after which the backup is kept: there it may be needed. After every other one the
+#: database is as it was, and a start that is tried again and again would fill the disk.
+_DAMAGING = frozenset({"corrupt", "io-error", "not-a-database"})
+
 #: Alembic's word for "no revision at all".
 BASE = "base"
 
@@ -52,7 +59,7 @@ def migrate(database: Path, history: History, todo: Plan, there: Structure) -> P
         TokenStorageError: ``migration-failed`` and the faults of the machine; the
             database is as it was.
     """
-    change = _Change(history, there, todo.target, todo.steps)
+    change = _Change(history, there, todo.target, todo.steps, adopted=todo.adopted)
 
     def work(connection: Connection) -> None:
         execute = _executor(connection)
@@ -80,7 +87,8 @@ def downgrade(
     first = 0 if target == BASE else history.revisions.index(target) + 1
     recorded = str(finding.recorded)
     steps = history.revisions[first : history.revisions.index(recorded) + 1]
-    change = _Change(history, there, target, tuple(reversed(steps)), down=True)
+    downwards = tuple(reversed(steps))
+    change = _Change(history, there, target, downwards, adopted=finding.adopted, down=True)
 
     def work(connection: Connection) -> None:
         _mend(_executor(connection), history, finding)
@@ -133,6 +141,7 @@ class _Change:
     there: Structure
     target: str
     steps: tuple[str, ...]
+    adopted: tuple[str, ...] = ()
     down: bool = False
     restructures: bool = True
 
@@ -140,20 +149,27 @@ class _Change:
 def _run(
     database: Path, change: _Change, revision: str | None, work: Callable[[Connection], None]
 ) -> Path | None:
-    async def main() -> Path | None:
+    made: Path | None = None
+
+    async def main() -> None:
+        nonlocal made
         async with migration_transaction(database) as connection:
             # The transaction is open and has written nothing, so a second connection
             # copies exactly the state that is about to be migrated.
-            rows = await connection.run_sync(lambda c: counts(_executor(c), change.there))
-            made = _back_up(database, revision) if any(rows.values()) else None
+            rows = await connection.run_sync(lambda c: _rows(_executor(c), database, change))
+            if any(rows.values()):
+                backup.prune(database)
+                made = backup.make_backup(database, backup.backup_path(database, revision))
             await connection.run_sync(lambda c: _checked(c, database, change, rows, work))
-            return made
 
     try:
-        made = run_in_own_loop(lambda: asyncio.run(main()))
+        run_in_own_loop(lambda: asyncio.run(main()))
     except Exception as error:
-        known = named(error, database)
-        if known is error or known is None:
+        known = named(error, database) or _failed(database, change, "", _one_line(error))
+        if made and known.code not in _DAMAGING:
+            with suppress(OSError):
+                made.unlink()
+        if known is error:
             raise
         raise known from error
     if made:
@@ -161,11 +177,19 @@ def _run(
     return made
 
 
-def _back_up(database: Path, revision: str | None) -> Path:
-    return backup.make_backup(database, backup.backup_path(database, revision))
+def _rows(execute: Execute, database: Path, change: _Change) -> dict[str, int]:
+    """The rows of every table before the change, under the names that they keep."""
+    if read_structure(execute) != change.there:
+        raise TokenStorageError(
+            f"Another program, which takes no lock, has changed the tables of {database} just now.",
+            code="lock-timeout",
+            remedy="Stop every other program that migrates this database, then try again.",
+        )
+    adopted = {name: count(execute, TEMPORARY + name) for name in change.adopted}
+    return counts(execute, change.there) | adopted
 
 
-def _executor(connection: Connection) -> Callable[[str], Sequence[Sequence[Any]]]:
+def _executor(connection: Connection) -> Execute:
     def execute(sql: str) -> Sequence[Sequence[Any]]:
         result = connection.exec_driver_sql(sql)
         return result.all() if result.returns_rows else ()
@@ -181,23 +205,23 @@ def _checked(
     work: Callable[[Connection], None],
 ) -> None:
     execute = _executor(connection)
-    broken = set(map(tuple, execute("PRAGMA foreign_key_check")))
+    broken = _broken(execute)
     try:
         work(connection)
     except TokenStorageError as error:
-        raise _failed(database, change, execute, error.message) from error
+        raise _failed(database, change, _failing_step(change, execute), error.message) from error
     except Exception as error:
         known = named(error, database)
         if known is not None and known.code in _MACHINE:
             raise known from error
-        text = str(getattr(error, "orig", None) or error) or type(error).__name__
-        raise _failed(database, change, execute, " ".join(text.split())) from error
+        step = _failing_step(change, execute)
+        raise _failed(database, change, step, _one_line(error)) from error
     if problem := _problem(execute, change, rows, broken):
-        raise _failed(database, change, execute, problem)
+        raise _failed(database, change, _failing_step(change, execute), problem)
 
 
 def _problem(
-    execute: Callable[[str], Sequence[Sequence[Any]]],
+    execute: Execute,
     change: _Change,
     rows: dict[str, int],
     broken: set[tuple[Any, ...]],
@@ -211,7 +235,7 @@ def _problem(
         versions = [row[0] for row in execute(f"SELECT version_num FROM {VERSION_TABLE}")]  # noqa: S608
         if versions != [change.target]:
             return f"the version table says {versions}"
-    if new := set(map(tuple, execute("PRAGMA foreign_key_check"))) - broken:
+    if new := _broken(execute) - broken:
         return f"{len(new)} rows point at rows that are gone ({min(map(str, new))})"
     kept = _kept(change, rows)
     now = counts(execute, after)
@@ -219,6 +243,21 @@ def _problem(
         if now.get(table, 0) < rows[table]:
             return f"{table} had {rows[table]} rows and has {now.get(table, 0)}"
     return ""
+
+
+def _broken(execute: Execute) -> set[tuple[Any, ...]]:
+    """The rows that point at no row; what SQLite says, where it cannot compare them."""
+    # Imported already: a connection is here.
+    from sqlalchemy.exc import OperationalError  # noqa: PLC0415
+
+    try:
+        return set(map(tuple, execute("PRAGMA foreign_key_check")))
+    except OperationalError as error:
+        # An operator's table may reference columns that are not unique: that is no reason
+        # to migrate nothing, as long as it was so before.
+        if "foreign key mismatch" not in str(error.orig):
+            raise
+        return {(str(error.orig),)}
 
 
 def _kept(change: _Change, rows: dict[str, int]) -> set[str]:
@@ -231,13 +270,12 @@ def _kept(change: _Change, rows: dict[str, int]) -> set[str]:
     return set(rows) - dropped - declared - DISPOSABLE
 
 
-def _failed(
-    database: Path,
-    change: _Change,
-    execute: Callable[[str], Sequence[Sequence[Any]]],
-    detail: str,
-) -> TokenStorageError:
-    step = _failing_step(change, execute)
+def _one_line(error: Exception) -> str:
+    text = str(getattr(error, "orig", None) or error) or type(error).__name__
+    return " ".join(text.split())
+
+
+def _failed(database: Path, change: _Change, step: str, detail: str) -> TokenStorageError:
     where = f" in revision {step}" if step else ""
     return TokenStorageError(
         f"Migrating {database} to {change.target} failed{where}: {detail}.",
@@ -247,7 +285,7 @@ def _failed(
     )
 
 
-def _failing_step(change: _Change, execute: Callable[[str], Sequence[Sequence[Any]]]) -> str:
+def _failing_step(change: _Change, execute: Execute) -> str:
     try:
         done = [row[0] for row in execute(f"SELECT version_num FROM {VERSION_TABLE}")]  # noqa: S608
     except Exception:  # noqa: BLE001 - only the words of another error depend on it
