@@ -1,0 +1,19 @@
+"""What tests all over the suite share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.scripts import copied_scripts, used
+
+
+@pytest.fixture
+def own_scripts(tmp_path: Path) -> Iterator[Path]:
+    """A copy of the migration scripts, which the program uses in this test."""
+    folder = tmp_path / "scripts"
+    folder.mkdir()
+    with used(copied_scripts(folder)) as scripts:
+        yield scripts

@@ -1,0 +1,70 @@
+"""Python code run by a user who owns nothing: root, as in many a container, ignores modes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# Everything is imported, and has run once, before the user is changed: the interpreter may
+# lie where nobody else can read.
+_PREAMBLE = """
+import asyncio, os, sys, tempfile
+from pathlib import Path
+from platformdirs import user_data_path
+from nextcloud_mcp_server import settings, upkeep
+from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.startup import prepare
+
+KEY = "dGVzdHMtc3VwcG9ydC1maXhlZC1rZXktMDEyMzQ1Njc="
+
+async def warm_up(path):
+    async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
+        await storage.list_user_ids()
+
+with tempfile.TemporaryDirectory() as folder:
+    asyncio.run(warm_up(Path(folder, "t.db")))
+    upkeep.downgrade(Path(folder, "t.db"), "009")
+    user_data_path("warm-up")
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+"""
+
+
+def as_nobody(code: str, *arguments: object) -> str:
+    """What ``code`` prints, run as a user who owns nothing; the imports are made already.
+
+    Skips the test where nobody can become that user.
+    """
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    done = subprocess.run(
+        [sys.executable, "-c", _PREAMBLE + code, *map(str, arguments)],
+        cwd="/",
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody may enter, which pytest's own are not."""
+    with tempfile.TemporaryDirectory(prefix="tokens-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder

@@ -1,0 +1,54 @@
+"""A copy of the migration scripts, to which a test adds revisions of its own."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from nextcloud_mcp_server import history
+
+SCRIPTS = Path(__file__).parents[2] / "alembic"
+
+_HEADER = '''"""Example {number}."""
+
+from alembic import op
+
+revision = "{number}"
+down_revision = "{below}"
+
+'''
+
+
+def copied_scripts(folder: Path) -> Path:
+    """A copy of the checkout's scripts, in a folder of the same name."""
+    target = folder / "alembic"
+    shutil.copytree(SCRIPTS, target, ignore=shutil.ignore_patterns("__pycache__"))
+    return target
+
+
+@contextmanager
+def used(scripts: Path) -> Iterator[Path]:
+    """Let the program find its scripts in ``scripts``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(history, "locate_scripts", lambda: scripts)
+        history.load_history.cache_clear()
+        yield scripts
+    history.load_history.cache_clear()
+
+
+def add_revision(scripts: Path, body: str, number: str = "101", below: str = "010") -> Path:
+    """Write a revision among the scripts; ``op`` is imported already."""
+    path = scripts / "versions" / f"20261101_1200_{number}_example.py"
+    path.write_text(_HEADER.format(number=number, below=below) + body, "utf-8")
+    history.load_history.cache_clear()
+    return path
+
+
+def sql_revision(*statements: str) -> str:
+    """The body of a revision that runs ``statements`` on the way up and nothing down."""
+    calls = "\n".join(f"    op.execute({statement!r})" for statement in statements)
+    return f"def upgrade() -> None:\n{calls}\n\n\ndef downgrade() -> None:\n    pass\n"
