@@ -21,7 +21,7 @@ CODES: Final = MappingProxyType(
         "not-a-database": "The file is not an SQLite database.",
         "lock-timeout": "Somebody else held the database for longer than the deadline.",
         "lock-unavailable": "The file system cannot lock, and there is something to migrate.",
-        "interrupted": "The start was asked to stop while it waited for the lock.",
+        "interrupted": "The start was asked to stop before it was done.",
         "migration-failed": "A migration failed and was rolled back; the database is as it was.",
         "backup-failed": "The backup could not be made or did not verify; nothing was migrated.",
         "no-migrations": "The migration scripts of this program cannot be found.",

@@ -18,6 +18,9 @@ from typing import Any, Final
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.structure import Column, Structure, Table
 
+#: Alembic's word for "no revision at all".
+BASE: Final = "base"
+
 STRUCTURE_FILE: Final = "structure.json"
 
 _VERSION_FILE: Final = re.compile(r"\d{8}_\d{4}_(?P<id>\d{3,})_\w+\.py")

@@ -12,11 +12,8 @@ from nextcloud_mcp_server.backends.sqlite import files
 from nextcloud_mcp_server.backends.sqlite.look import look_without_recovery
 from nextcloud_mcp_server.classify import classify
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.history import History, load_history
+from nextcloud_mcp_server.history import BASE, History, load_history
 from nextcloud_mcp_server.state import Action, Finding, Plan, plan, refusal, unknown_target
-
-#: Alembic's word for "no revision at all".
-BASE: Final = "base"
 
 # Limited, and plain digits only: int() refuses thousands of digits, and takes others than 0-9.
 _STEPS: Final = re.compile(r"-(\d{1,4})", re.ASCII)

@@ -23,7 +23,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
-from nextcloud_mcp_server.backends.sqlite.look import read_structure
+from nextcloud_mcp_server.backends.sqlite.catalog import read_structure
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.history import (
     STRUCTURE_FILE,

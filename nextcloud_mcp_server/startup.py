@@ -8,9 +8,8 @@ cancelled coroutine can give it up while a migration is still running.
 from __future__ import annotations
 
 import logging
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,14 +27,11 @@ from nextcloud_mcp_server.backends.sqlite.look import (
 from nextcloud_mcp_server.backends.sqlite.session import WAL, require_lock, use_wal
 from nextcloud_mcp_server.classify import TEMPORARY, classify
 from nextcloud_mcp_server.history import History, load_history
-from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT, Settings, load_settings
+from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT
 from nextcloud_mcp_server.state import Action, Finding, Observation, Plan, State, plan, refusal
 from nextcloud_mcp_server.structure import ENCRYPTED
-from nextcloud_mcp_server.worker import run_to_the_end
 
 if TYPE_CHECKING:
-    from nextcloud_mcp_server.backends.base import Pool
-    from nextcloud_mcp_server.crypto import Keyring
     from nextcloud_mcp_server.keyfile import Samples
 
 logger = logging.getLogger(__name__)
@@ -218,56 +214,3 @@ def _finished(outcome: Outcome, begun: float, held: Held) -> Outcome:
         )
         logger.warning("%s", warning)
     return replace(outcome, seconds=time.monotonic() - begun, warning=warning)
-
-
-@dataclass(frozen=True)
-class OpenStore:
-    """An open token database: its pool, its keys and what the start did."""
-
-    pool: Pool
-    keyring: Keyring
-    outcome: Outcome
-
-
-async def open_store(
-    database: str | os.PathLike[str] | None = None,
-    keys: str | bytes | Sequence[str | bytes] | None = None,
-    settings: Settings | None = None,
-    stopping: Callable[[], bool] = never,
-) -> OpenStore:
-    """Prepare a database in a worker thread, then open its pool.
-
-    Args:
-        database: a path or an SQLite URL (default: the settings').
-        keys: one Fernet key or several, newest first (default: the settings').
-        settings: frozen settings (default: the environment's).
-        stopping: asked while waiting for the lock; True ends the wait.
-
-    Raises:
-        TokenStorageError: the database or the keys cannot be used; nothing is left open.
-    """
-    from nextcloud_mcp_server.keyfile import given_keyring, settle  # noqa: PLC0415
-
-    settings = settings or load_settings()
-    if database is not None:
-        settings = settings.with_database(database)
-    keyring = given_keyring(keys, settings)
-
-    def unlock(samples: Samples) -> None:
-        nonlocal keyring
-        keyring = settle(keyring, samples, files.follow(settings.database))
-
-    def work(cancelled: Callable[[], bool]) -> Outcome:
-        return prepare(
-            settings.database,
-            unlock=unlock,
-            lock_timeout=settings.lock_timeout,
-            cancelled=lambda: cancelled() or stopping(),
-        )
-
-    outcome = await run_to_the_end(work, name="token-store-start")
-    if keyring is None:
-        raise AssertionError("a start that succeeds has settled on its keys")
-    from nextcloud_mcp_server.backends.sqlite.pool import SqlitePool  # noqa: PLC0415
-
-    return OpenStore(SqlitePool(outcome.database, outcome.journal_mode), keyring, outcome)

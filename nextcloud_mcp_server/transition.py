@@ -8,26 +8,30 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nextcloud_mcp_server import revisions
+from nextcloud_mcp_server import revisions, verdict
 from nextcloud_mcp_server.backends.sqlite import backup, mend
+from nextcloud_mcp_server.backends.sqlite.catalog import (
+    Execute,
+    count,
+    counts,
+    quoted,
+    read_structure,
+)
 from nextcloud_mcp_server.backends.sqlite.engine import migration_transaction
 from nextcloud_mcp_server.backends.sqlite.faults import named
-from nextcloud_mcp_server.backends.sqlite.look import count, counts, quoted, read_structure
-from nextcloud_mcp_server.classify import DISPOSABLE, TEMPORARY, ours
+from nextcloud_mcp_server.classify import TEMPORARY, ours
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.history import History
+from nextcloud_mcp_server.history import BASE, History
 from nextcloud_mcp_server.state import Action, Finding, Plan
-from nextcloud_mcp_server.structure import VERSION_TABLE, Structure, gaps
+from nextcloud_mcp_server.structure import Structure, gaps
+from nextcloud_mcp_server.verdict import Change
 from nextcloud_mcp_server.worker import run_in_own_loop
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
-
-Execute = Callable[[str], Sequence[Sequence[Any]]]
 
 #: Faults of the machine, which are no fault of a revision.
 _MACHINE = frozenset(
@@ -46,9 +50,6 @@ _MACHINE = frozenset(
 #: database is as it was, and a start that is tried again and again would fill the disk.
 _DAMAGING = frozenset({"corrupt", "io-error", "not-a-database"})
 
-#: Alembic's word for "no revision at all".
-BASE = "base"
-
 
 def migrate(database: Path, history: History, todo: Plan, there: Structure) -> Path | None:
     """Do what ``todo`` says, all of it or nothing; the backup that was made before.
@@ -59,7 +60,7 @@ def migrate(database: Path, history: History, todo: Plan, there: Structure) -> P
         TokenStorageError: ``migration-failed`` and the faults of the machine; the
             database is as it was.
     """
-    change = _Change(history, there, todo.target, todo.steps, adopted=todo.adopted)
+    change = Change(history, there, todo.target, todo.steps, adopted=todo.adopted)
 
     def work(connection: Connection) -> None:
         execute = _executor(connection)
@@ -88,7 +89,7 @@ def downgrade(
     recorded = str(finding.recorded)
     steps = history.revisions[first : history.revisions.index(recorded) + 1]
     downwards = tuple(reversed(steps))
-    change = _Change(history, there, target, downwards, adopted=finding.adopted, down=True)
+    change = Change(history, there, target, downwards, adopted=finding.adopted, down=True)
 
     def work(connection: Connection) -> None:
         _mend(_executor(connection), history, finding)
@@ -101,7 +102,7 @@ def downgrade(
     return _run(database, change, recorded, work)
 
 
-def _drop_leftovers(execute: mend.Execute, history: History) -> None:
+def _drop_leftovers(execute: Execute, history: History) -> None:
     """Drop what a crashed upgrade had made above the recorded revision.
 
     No downgrade knows of it, and a base with some of our tables could not go up again.
@@ -110,7 +111,7 @@ def _drop_leftovers(execute: mend.Execute, history: History) -> None:
         execute(f"DROP TABLE {quoted(name)}")
 
 
-def _mend(execute: mend.Execute, history: History, owed: Plan | Finding) -> None:
+def _mend(execute: Execute, history: History, owed: Plan | Finding) -> None:
     """Give the database the structure of the revision that it counts as."""
     base = owed.start if isinstance(owed, Plan) else owed.base
     mend.adopt(execute, owed.adopted, TEMPORARY)
@@ -125,7 +126,7 @@ def stamp(
     database: Path, history: History, finding: Finding, revision: str, there: Structure
 ) -> Path | None:
     """Make ``revision`` (or ``base``: none) the one row of the version table."""
-    change = _Change(history, there, revision, (), restructures=False)
+    change = Change(history, there, revision, (), restructures=False)
 
     def work(connection: Connection) -> None:
         revisions.stamp(connection, history, revision)
@@ -133,21 +134,8 @@ def stamp(
     return _run(database, change, finding.recorded, work)
 
 
-@dataclass(frozen=True)
-class _Change:
-    """What is known of a change beforehand, to hold the result against."""
-
-    history: History
-    there: Structure
-    target: str
-    steps: tuple[str, ...]
-    adopted: tuple[str, ...] = ()
-    down: bool = False
-    restructures: bool = True
-
-
 def _run(
-    database: Path, change: _Change, revision: str | None, work: Callable[[Connection], None]
+    database: Path, change: Change, revision: str | None, work: Callable[[Connection], None]
 ) -> Path | None:
     made: Path | None = None
 
@@ -177,7 +165,7 @@ def _run(
     return made
 
 
-def _rows(execute: Execute, database: Path, change: _Change) -> dict[str, int]:
+def _rows(execute: Execute, database: Path, change: Change) -> dict[str, int]:
     """The rows of every table before the change, under the names that they keep."""
     if read_structure(execute) != change.there:
         raise TokenStorageError(
@@ -200,74 +188,26 @@ def _executor(connection: Connection) -> Execute:
 def _checked(
     connection: Connection,
     database: Path,
-    change: _Change,
+    change: Change,
     rows: dict[str, int],
     work: Callable[[Connection], None],
 ) -> None:
     execute = _executor(connection)
-    broken = _broken(execute)
+    broken = verdict.broken_references(execute)
     try:
         work(connection)
     except TokenStorageError as error:
-        raise _failed(database, change, _failing_step(change, execute), error.message) from error
+        raise _failed(
+            database, change, verdict.failing_step(change, execute), error.message
+        ) from error
     except Exception as error:
         known = named(error, database)
         if known is not None and known.code in _MACHINE:
             raise known from error
-        step = _failing_step(change, execute)
+        step = verdict.failing_step(change, execute)
         raise _failed(database, change, step, _one_line(error)) from error
-    if problem := _problem(execute, change, rows, broken):
-        raise _failed(database, change, _failing_step(change, execute), problem)
-
-
-def _problem(
-    execute: Execute,
-    change: _Change,
-    rows: dict[str, int],
-    broken: set[tuple[Any, ...]],
-) -> str:
-    """Why the result may not be committed; empty where it may."""
-    after = read_structure(execute)
-    if change.target != BASE:
-        missing = gaps(after, change.history.structure(change.target))
-        if missing and change.restructures:
-            return f"the result lacks {missing}"
-        versions = [row[0] for row in execute(f"SELECT version_num FROM {VERSION_TABLE}")]  # noqa: S608
-        if versions != [change.target]:
-            return f"the version table says {versions}"
-    if new := _broken(execute) - broken:
-        return f"{len(new)} rows point at rows that are gone ({min(map(str, new))})"
-    kept = _kept(change, rows)
-    now = counts(execute, after)
-    for table in sorted(kept):
-        if now.get(table, 0) < rows[table]:
-            return f"{table} had {rows[table]} rows and has {now.get(table, 0)}"
-    return ""
-
-
-def _broken(execute: Execute) -> set[tuple[Any, ...]]:
-    """The rows that point at no row; what SQLite says, where it cannot compare them."""
-    # Imported already: a connection is here.
-    from sqlalchemy.exc import OperationalError  # noqa: PLC0415
-
-    try:
-        return set(map(tuple, execute("PRAGMA foreign_key_check")))
-    except OperationalError as error:
-        # An operator's table may reference columns that are not unique: that is no reason
-        # to migrate nothing, as long as it was so before.
-        if "foreign key mismatch" not in str(error.orig):
-            raise
-        return {(str(error.orig),)}
-
-
-def _kept(change: _Change, rows: dict[str, int]) -> set[str]:
-    """The tables that may lose no row: all but those that the history or a step says."""
-    history = change.history
-    wanted = Structure() if change.target == BASE else history.structure(change.target)
-    ours = {name for r in history.revisions for name in history.structure(r).tables}
-    dropped = ours - set(wanted.tables)
-    declared = revisions.deleting(history, change.steps) if change.steps else frozenset()
-    return set(rows) - dropped - declared - DISPOSABLE
+    if problem := verdict.problem(execute, change, rows, broken):
+        raise _failed(database, change, verdict.failing_step(change, execute), problem)
 
 
 def _one_line(error: Exception) -> str:
@@ -275,7 +215,7 @@ def _one_line(error: Exception) -> str:
     return " ".join(text.split())
 
 
-def _failed(database: Path, change: _Change, step: str, detail: str) -> TokenStorageError:
+def _failed(database: Path, change: Change, step: str, detail: str) -> TokenStorageError:
     where = f" in revision {step}" if step else ""
     return TokenStorageError(
         f"Migrating {database} to {change.target} failed{where}: {detail}.",
@@ -283,20 +223,3 @@ def _failed(database: Path, change: _Change, step: str, detail: str) -> TokenSto
         remedy="The database is as it was. Start the release that ran before, and report this "
         "message; in a checkout, mend the revision and run it again.",
     )
-
-
-def _failing_step(change: _Change, execute: Execute) -> str:
-    try:
-        done = [row[0] for row in execute(f"SELECT version_num FROM {VERSION_TABLE}")]  # noqa: S608
-    except Exception:  # noqa: BLE001 - only the words of another error depend on it
-        return ""
-    if not change.steps or change.target in done:
-        return ""
-    if change.down:
-        return done[0] if done else ""
-    revisions_left = change.history.revisions[_index(change.history, done) :]
-    return revisions_left[0] if revisions_left else ""
-
-
-def _index(history: History, done: Sequence[str]) -> int:
-    return history.revisions.index(done[0]) + 1 if done and done[0] in history else 0

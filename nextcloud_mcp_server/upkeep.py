@@ -13,9 +13,8 @@ from nextcloud_mcp_server.backends.sqlite.guard import guard
 from nextcloud_mcp_server.backends.sqlite.look import HotJournalError, check_pages, look
 from nextcloud_mcp_server.backends.sqlite.session import require_lock, use_wal
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.history import History
+from nextcloud_mcp_server.history import BASE, History
 from nextcloud_mcp_server.report import (
-    BASE,
     Report,
     downgrade_target,
     examine,

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.history import load_history
-from nextcloud_mcp_server.report import BASE, downgrade_target, examine, undone
+from nextcloud_mcp_server.history import BASE, load_history
+from nextcloud_mcp_server.report import downgrade_target, examine, undone
 from tests.cli.places import Shelf
 
 

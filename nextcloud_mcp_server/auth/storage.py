@@ -15,7 +15,7 @@ from nextcloud_mcp_server.auth.oauth_clients import OAuthClients
 from nextcloud_mcp_server.auth.oauth_sessions import OAuthSessions
 from nextcloud_mcp_server.auth.profiles import Profiles
 from nextcloud_mcp_server.auth.refresh_tokens import RefreshToken, RefreshTokens
-from nextcloud_mcp_server.startup import open_store
+from nextcloud_mcp_server.opening import open_store
 
 if TYPE_CHECKING:
     import os

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nextcloud_mcp_server.report import BASE, Report
+from nextcloud_mcp_server.history import BASE
+from nextcloud_mcp_server.report import Report
 from nextcloud_mcp_server.settings import Settings
 from nextcloud_mcp_server.state import Action, Plan, State
 from nextcloud_mcp_server.words import backup_line, printable

@@ -18,13 +18,9 @@ from pathlib import Path
 from typing import Final
 
 from nextcloud_mcp_server.backends.sqlite import files
+from nextcloud_mcp_server.backends.sqlite.catalog import counts, observe
 from nextcloud_mcp_server.backends.sqlite.faults import named
-from nextcloud_mcp_server.backends.sqlite.look import (
-    check_pages,
-    connect_read_only,
-    counts,
-    observe,
-)
+from nextcloud_mcp_server.backends.sqlite.look import check_pages, connect_read_only
 from nextcloud_mcp_server.errors import TokenStorageError
 
 #: How many automatic backups of a database are kept.

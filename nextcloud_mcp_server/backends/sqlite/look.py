@@ -8,33 +8,19 @@ though: that is :func:`recover`, which only a start may do, under the lock.
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
+from nextcloud_mcp_server.backends.sqlite.catalog import observe, quoted
 from nextcloud_mcp_server.backends.sqlite.faults import named, naming
 from nextcloud_mcp_server.state import Observation
-from nextcloud_mcp_server.structure import VERSION_TABLE, Column, Structure, Table
 
 #: Seconds to wait for another connection's lock.
 BUSY_TIMEOUT: Final = 30.0
-
-# The CASE keeps the pragma away from views, and from virtual tables: one that has lost its
-# table, or its module, is an error.
-STRUCTURE_QUERY: Final = """
-SELECT m.type, lower(m.name), lower(m.tbl_name), m.sql,
-       lower(c.name), c.type, c."notnull", c.dflt_value, c.pk, c.hidden
-FROM sqlite_master AS m
-LEFT JOIN pragma_table_xinfo(
-    CASE WHEN m.type = 'table' AND m.sql NOT LIKE 'CREATE VIRTUAL %' THEN m.name END
-) AS c
-ORDER BY m.type, m.rowid, c.cid
-"""
 
 
 def connect_read_only(path: Path) -> sqlite3.Connection:
@@ -168,59 +154,6 @@ def _what_it_is(path: Path) -> str:
     return "it has no SQLite header"
 
 
-def observe(execute: Callable[[str], Iterable[Sequence[Any]]]) -> Observation:
-    """Read what a look sees through ``execute``, inside one read transaction or another's."""
-    structure = read_structure(execute)
-    versions: tuple[str | None, ...] | None = None
-    version_column = True
-    if VERSION_TABLE in structure.tables:
-        version_column = "version_num" in structure.tables[VERSION_TABLE].columns
-        if version_column:
-            rows = execute(f"SELECT version_num FROM {VERSION_TABLE}")  # noqa: S608 - a constant
-            versions = tuple(row[0] for row in rows)
-    (journal_mode,) = next(iter(execute("PRAGMA journal_mode")))
-    return Observation(structure, versions, version_column, str(journal_mode).lower())
-
-
-def read_structure(execute: Callable[[str], Iterable[Sequence[Any]]]) -> Structure:
-    """The names of all tables, columns and indexes, in one query."""
-    columns: dict[str, dict[str, Column]] = {}
-    sql: dict[str, str] = {}
-    indexes: dict[str, str] = {}
-    owners: dict[str, str] = {}
-    others = set()
-    for kind, name, table, text, *column in execute(STRUCTURE_QUERY):
-        if kind == "table":
-            sql[name] = text or ""
-            _add_column(columns.setdefault(name, {}), *column)
-        elif kind == "index" and text:
-            indexes[name], owners[name] = text, table
-        elif kind == "view":
-            others.add(name)
-    tables = {name: Table(members, sql[name]) for name, members in columns.items()}
-    return Structure(tables, indexes, owners, frozenset(others))
-
-
-def _add_column(  # noqa: PLR0917 - the columns of pragma_table_xinfo
-    columns: dict[str, Column],
-    name: str | None,
-    kind: str,
-    not_null: int,
-    default: str | None,
-    key: int,
-    hidden: int,
-) -> None:
-    if name is None or hidden:
-        return
-    words = [
-        kind,
-        *(["NOT NULL"] if not_null else []),
-        *([f"DEFAULT {default}"] if default else []),
-    ]
-    required = bool(not_null) and default is None
-    columns[name] = Column(required, key, "" if required else " ".join(words))
-
-
 def recover(path: Path) -> None:
     """Let SQLite roll back what a crashed writer left. Only under the lock."""
     with naming(path), closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT)) as connection:
@@ -230,6 +163,10 @@ def recover(path: Path) -> None:
 @contextmanager
 def recovered_copy(path: Path) -> Iterator[Path]:
     """A copy of a crashed database, with its journal, to look at without changing it."""
+    # Needed only after a crash, and the commands that look should start at once.
+    import shutil  # noqa: PLC0415
+    import tempfile  # noqa: PLC0415
+
     with tempfile.TemporaryDirectory(prefix="tokens-") as folder:
         copy = Path(folder) / path.name
         with naming(path):
@@ -261,31 +198,6 @@ def check_pages(path: Path) -> str:
         return _detail(error, path)
     found = [" ".join(str(row[0]).split()) for row in rows if row[0] != "ok"]
     return "; ".join(found)
-
-
-def counts(
-    execute: Callable[[str], Iterable[Sequence[Any]]], structure: Structure
-) -> dict[str, int]:
-    """The number of rows of every table that is not bookkeeping.
-
-    Virtual tables are left out: their modules may not be here, and their rows lie in others.
-    """
-    return {
-        name: count(execute, name)
-        for name in sorted(structure.own_tables)
-        if not structure.tables[name].sql.startswith("CREATE VIRTUAL ")
-    }
-
-
-def count(execute: Callable[[str], Iterable[Sequence[Any]]], table: str) -> int:
-    """The number of rows of one table."""
-    [(number,)] = execute(f"SELECT count(*) FROM {quoted(table)}")  # noqa: S608
-    return int(number)
-
-
-def quoted(name: str) -> str:
-    """``name`` as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def ciphertexts(

@@ -5,13 +5,10 @@ Only additions, renames and the remaking of a cache: nothing here can lose a gra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
 
-from nextcloud_mcp_server.backends.sqlite.look import quoted
+from nextcloud_mcp_server.backends.sqlite.catalog import Execute, quoted
 from nextcloud_mcp_server.structure import Gaps, Structure, Table
-
-Execute = Callable[[str], Iterable[Sequence[Any]]]
 
 
 def adopt(execute: Execute, tables: Iterable[str], prefix: str) -> None:

@@ -1,0 +1,69 @@
+"""Open a token database: prepare it in a worker thread, prove its keys, make its pool."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nextcloud_mcp_server.backends.sqlite import files
+from nextcloud_mcp_server.settings import Settings, load_settings
+from nextcloud_mcp_server.startup import Outcome, prepare
+from nextcloud_mcp_server.worker import run_to_the_end
+
+if TYPE_CHECKING:
+    from nextcloud_mcp_server.backends.base import Pool
+    from nextcloud_mcp_server.crypto import Keyring
+    from nextcloud_mcp_server.keyfile import Samples
+
+
+@dataclass(frozen=True)
+class OpenStore:
+    """An open token database: its pool, its keys and what the start did."""
+
+    pool: Pool
+    keyring: Keyring
+    outcome: Outcome
+
+
+async def open_store(
+    database: str | os.PathLike[str] | None = None,
+    keys: str | bytes | Sequence[str | bytes] | None = None,
+    settings: Settings | None = None,
+) -> OpenStore:
+    """Prepare a database in a worker thread, then open its pool.
+
+    Args:
+        database: a path or an SQLite URL (default: the settings').
+        keys: one Fernet key or several, newest first (default: the settings').
+        settings: frozen settings (default: the environment's).
+
+    Raises:
+        TokenStorageError: the database or the keys cannot be used; nothing is left open.
+    """
+    from nextcloud_mcp_server.keyfile import given_keyring, settle  # noqa: PLC0415
+
+    settings = settings or load_settings()
+    if database is not None:
+        settings = settings.with_database(database)
+    keyring = given_keyring(keys, settings)
+
+    def unlock(samples: Samples) -> None:
+        nonlocal keyring
+        keyring = settle(keyring, samples, files.follow(settings.database))
+
+    def work(cancelled: Callable[[], bool]) -> Outcome:
+        return prepare(
+            settings.database,
+            unlock=unlock,
+            lock_timeout=settings.lock_timeout,
+            cancelled=cancelled,
+        )
+
+    outcome = await run_to_the_end(work, name="token-store-start")
+    if keyring is None:
+        raise AssertionError("a start that succeeds has settled on its keys")
+    from nextcloud_mcp_server.backends.sqlite.pool import SqlitePool  # noqa: PLC0415
+
+    return OpenStore(SqlitePool(outcome.database, outcome.journal_mode), keyring, outcome)

@@ -1,0 +1,94 @@
+"""Judge a migration before it is committed: may its result be kept?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nextcloud_mcp_server import revisions
+from nextcloud_mcp_server.backends.sqlite.catalog import Execute, counts, read_structure
+from nextcloud_mcp_server.classify import DISPOSABLE
+from nextcloud_mcp_server.history import BASE, History
+from nextcloud_mcp_server.structure import VERSION_TABLE, Structure, gaps
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is known of a change beforehand, to hold the result against."""
+
+    history: History
+    there: Structure
+    target: str
+    steps: tuple[str, ...]
+    adopted: tuple[str, ...] = ()
+    down: bool = False
+    restructures: bool = True
+
+
+def problem(
+    execute: Execute,
+    change: Change,
+    rows: dict[str, int],
+    broken: set[tuple[Any, ...]],
+) -> str:
+    """Why the result may not be committed; empty where it may."""
+    after = read_structure(execute)
+    if change.target != BASE:
+        missing = gaps(after, change.history.structure(change.target))
+        if missing and change.restructures:
+            return f"the result lacks {missing}"
+        versions = [row[0] for row in execute(f"SELECT version_num FROM {VERSION_TABLE}")]  # noqa: S608
+        if versions != [change.target]:
+            return f"the version table says {versions}"
+    if new := broken_references(execute) - broken:
+        return f"{len(new)} rows point at rows that are gone ({min(map(str, new))})"
+    kept = _kept(change, rows)
+    now = counts(execute, after)
+    for table in sorted(kept):
+        if now.get(table, 0) < rows[table]:
+            return f"{table} had {rows[table]} rows and has {now.get(table, 0)}"
+    return ""
+
+
+def broken_references(execute: Execute) -> set[tuple[Any, ...]]:
+    """The rows that point at no row; what SQLite says, where it cannot compare them."""
+    # Imported already: a connection is here.
+    from sqlalchemy.exc import OperationalError  # noqa: PLC0415
+
+    try:
+        return set(map(tuple, execute("PRAGMA foreign_key_check")))
+    except OperationalError as error:
+        # An operator's table may reference columns that are not unique: that is no reason
+        # to migrate nothing, as long as it was so before.
+        if "foreign key mismatch" not in str(error.orig):
+            raise
+        return {(str(error.orig),)}
+
+
+def _kept(change: Change, rows: dict[str, int]) -> set[str]:
+    """The tables that may lose no row: all but those that the history or a step says."""
+    history = change.history
+    wanted = Structure() if change.target == BASE else history.structure(change.target)
+    ours = {name for r in history.revisions for name in history.structure(r).tables}
+    dropped = ours - set(wanted.tables)
+    declared = revisions.deleting(history, change.steps) if change.steps else frozenset()
+    return set(rows) - dropped - declared - DISPOSABLE
+
+
+def failing_step(change: Change, execute: Execute) -> str:
+    """The revision that was running when ``change`` failed; empty where nobody can tell."""
+    try:
+        done = [row[0] for row in execute(f"SELECT version_num FROM {VERSION_TABLE}")]  # noqa: S608
+    except Exception:  # noqa: BLE001 - only the words of another error depend on it
+        return ""
+    if not change.steps or change.target in done:
+        return ""
+    if change.down:
+        return done[0] if done else ""
+    revisions_left = change.history.revisions[_index(change.history, done) :]
+    return revisions_left[0] if revisions_left else ""
+
+
+def _index(history: History, done: Sequence[str]) -> int:
+    return history.revisions.index(done[0]) + 1 if done and done[0] in history else 0
