@@ -151,7 +151,8 @@ def _is_scheme(text: str) -> bool:
 
 def _database(environ: Mapping[str, str]) -> tuple[Path, Path | None, str]:
     if url := environ.get("DATABASE_URL"):
-        if "://" not in url:
+        scheme, separator, _ = url.partition("://")
+        if not separator or not _is_scheme(scheme):
             raise _bad_path("DATABASE_URL is not a URL; a plain path goes in TOKEN_STORAGE_DB.")
         return database_path(url), None, "DATABASE_URL"
     if path := environ.get("TOKEN_STORAGE_DB"):
