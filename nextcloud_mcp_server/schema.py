@@ -173,7 +173,7 @@ browser_sessions: Final = Table(
     Index("idx_browser_sessions_expires", "expires_at"),
 )
 
-# The three below are migrated and kept, and served by nobody here.
+# These three are migrated and kept, and served by nobody here.
 usage_events: Final = Table(
     "usage_events",
     metadata,
@@ -207,4 +207,20 @@ document_paths: Final = Table(
     Column("updated_at", BigInteger, nullable=False),
     PrimaryKeyConstraint("doc_type", "doc_id", "user_id", name="pk_document_paths"),
     Index("ix_document_paths_user_doc", "user_id", "doc_type", "doc_id"),
+)
+
+# Written by migrations, in their own transaction; read by `db log`.
+migration_journal: Final = Table(
+    "migration_journal",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("happened_at", BigInteger, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("from_revision", Text),
+    Column("to_revision", Text),
+    Column("seconds", Float, nullable=False),
+    Column("program_version", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("backup", Text),
+    Column("note", Text),
 )
