@@ -58,6 +58,11 @@ class History:
         """The structure at ``revision``."""
         return self.structures[revision]
 
+    @property
+    def indexes(self) -> frozenset[str]:
+        """The names of all indexes that any revision makes."""
+        return frozenset(name for known in self.structures.values() for name in known.indexes)
+
     def dropped_before(self, revision: str) -> frozenset[str]:
         """Tables that an earlier revision had and ``revision`` has no more."""
         earlier = self.revisions[: self.revisions.index(revision)]

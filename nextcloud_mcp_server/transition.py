@@ -64,6 +64,7 @@ def migrate(database: Path, history: History, todo: Plan, there: Structure) -> P
 
     def work(connection: Connection) -> None:
         execute = _executor(connection)
+        attached = mend.attached(execute)
         _mend(execute, history, todo)
         if todo.stamp:
             revisions.stamp(connection, history, todo.stamp)
@@ -72,6 +73,7 @@ def migrate(database: Path, history: History, todo: Plan, there: Structure) -> P
         final = history.structure(todo.target)
         # What a crashed upgrade had made half of, its revision has found and passed by.
         mend.fill(execute, gaps(read_structure(execute), final), final)
+        mend.attach(execute, attached, history.indexes)
 
     recorded = None if todo.action is Action.STAMP else todo.start
     return _run(database, change, recorded, work)

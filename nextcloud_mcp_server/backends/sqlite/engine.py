@@ -21,10 +21,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from nextcloud_mcp_server.backends.sqlite.look import BUSY_TIMEOUT, file_uri
 
 #: While a migration recreates a table, foreign keys would delete the rows that point at
-#: it. EXTRA also syncs the folder after the journal is gone: without it a power cut can
-#: bring a finished transaction's journal back.
+#: it, and without the legacy rename an operator's view on that table would stop it. EXTRA
+#: also syncs the folder after the journal is gone: without it a power cut can bring a
+#: finished transaction's journal back.
 MIGRATION_PRAGMAS: Final[Mapping[str, str]] = MappingProxyType(
-    {"foreign_keys": "OFF", "synchronous": "EXTRA", "secure_delete": "ON"}
+    {
+        "foreign_keys": "OFF",
+        "legacy_alter_table": "ON",
+        "synchronous": "EXTRA",
+        "secure_delete": "ON",
+    }
 )
 
 #: For serving. FULL in WAL mode loses no acknowledged write in a power cut.

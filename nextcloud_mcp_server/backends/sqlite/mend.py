@@ -5,19 +5,47 @@ Only additions, renames and the remaking of a cache: nothing here can lose a gra
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Mapping, Set
 
-from nextcloud_mcp_server.backends.sqlite.catalog import Execute, quoted
+from nextcloud_mcp_server.backends.sqlite.catalog import Execute, quoted, read_structure
 from nextcloud_mcp_server.structure import Gaps, Structure, Table
+
+logger = logging.getLogger(__name__)
+
+
+def attached(execute: Execute) -> Mapping[str, tuple[str, str]]:
+    """The table and the statement of every index and trigger, by name."""
+    rows = execute(
+        "SELECT name, tbl_name, sql FROM sqlite_master "
+        "WHERE type IN ('index', 'trigger') AND sql IS NOT NULL"
+    )
+    return {name.lower(): (table.lower(), sql) for name, table, sql in rows}
+
+
+def attach(execute: Execute, before: Mapping[str, tuple[str, str]], ours: Set[str]) -> None:
+    """Make again what an operator had on a table that was recreated.
+
+    SQLite drops indexes and triggers with their table, and a revision does not know of
+    those that are not ``ours``. One that no longer fits is told, and stops nothing.
+    """
+    # Imported already: a connection is here.
+    from sqlalchemy.exc import DatabaseError  # noqa: PLC0415
+
+    there, tables = attached(execute), read_structure(execute).tables
+    for name, (table, sql) in before.items():
+        if name in ours or name in there or table not in tables:
+            continue
+        try:
+            execute(sql)
+        except DatabaseError as error:
+            logger.warning("%s on %s could not be made again: %s", name, table, error.orig)
 
 
 def adopt(execute: Execute, tables: Iterable[str], prefix: str) -> None:
     """Rename the filled copy of each table back, where a recreation was cut short."""
-    # A view on the lost table would otherwise make the rename fail.
-    execute("PRAGMA legacy_alter_table=ON")
     for name in tables:
         execute(f"ALTER TABLE {quoted(prefix + name)} RENAME TO {quoted(name)}")
-    execute("PRAGMA legacy_alter_table=OFF")
 
 
 def remake(execute: Execute, there: Structure, wanted: Structure, names: Iterable[str]) -> None:
