@@ -12,7 +12,7 @@ from tests.support.scripts import copied_scripts, used
 
 @pytest.fixture
 def own_scripts(tmp_path: Path) -> Iterator[Path]:
-    """A copy of the migration scripts, which the program uses in this test."""
+    """A copy of the scripts up to 010, which the program uses in this test."""
     folder = tmp_path / "scripts"
     folder.mkdir()
     with used(copied_scripts(folder)) as scripts:

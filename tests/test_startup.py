@@ -289,7 +289,8 @@ def test_a_crashed_wal_in_a_read_only_folder_is_not_read_past() -> None:
     """Where rows are in the WAL and it cannot be read, nothing is served without them."""
     with open_folder() as folder:
         other = folder / "other.db"
-        at(HEAD, "portable").write(other, ["journal_mode=WAL"])
+        at("010", "portable").write(other)
+        prepare(other)
         with closing(sqlite3.connect(other, isolation_level=None)) as connection:
             connection.execute("DELETE FROM refresh_tokens WHERE user_id = 'alice'")
             path = folder / "data" / "tokens.db"
@@ -357,7 +358,8 @@ def test_a_database_in_use_keeps_its_journal_until_the_next_start(
 ) -> None:
     """A reader that is in the way of WAL costs a warning and no more."""
     monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, timeout=0.05))
-    at(HEAD, "portable").write(path)
+    prepare(path)
+    _sql(path, "PRAGMA journal_mode=DELETE")
     with closing(sqlite3.connect(path, isolation_level=None)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT * FROM refresh_tokens").fetchone()
@@ -551,7 +553,7 @@ def test_a_new_revision_is_run_before_its_structure_is_written(
     own_scripts: Path, path: Path
 ) -> None:
     """In a checkout a developer's new migration runs at the next start."""
-    prepare(path)
+    assert prepare(path).after == "010"
     add_revision(own_scripts, sql_revision("CREATE TABLE notes (id INTEGER PRIMARY KEY)"))
     assert prepare(path).steps == ("101",)
     assert prepare(path).action is Action.NOTHING

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,9 +25,17 @@ down_revision = "{below}"
 
 
 def copied_scripts(folder: Path) -> Path:
-    """A copy of the checkout's scripts, in a folder of the same name."""
+    """A copy of the checkout's scripts up to 010, in a folder of the same name."""
     target = folder / "alembic"
-    shutil.copytree(SCRIPTS, target, ignore=shutil.ignore_patterns("__pycache__"))
+    later = [path.name for path in (SCRIPTS / "versions").glob("*_1??_*.py")]
+    shutil.copytree(SCRIPTS, target, ignore=shutil.ignore_patterns("__pycache__", *later))
+    structures = target / history.STRUCTURE_FILE
+    document = json.loads(structures.read_text("utf-8"))
+    kept = {r: keys for r, keys in document["revisions"].items() if r <= "010"}
+    used_keys = {key for keys in kept.values() for key in keys}
+    tables = {key: table for key, table in document["tables"].items() if key in used_keys}
+    text = json.dumps({"revisions": kept, "tables": tables}, indent=1)
+    structures.write_text(f"{text}\n", "utf-8")
     return target
 
 

@@ -1,0 +1,337 @@
+"""What a person asks for by name is as careful as a start."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from nextcloud_mcp_server.backends.sqlite import backup as backups
+from nextcloud_mcp_server.backends.sqlite.guard import guard
+from nextcloud_mcp_server.history import load_history
+from nextcloud_mcp_server.startup import prepare
+from nextcloud_mcp_server.upkeep import back_up, downgrade, stamp
+from tests.support import promises
+from tests.support.errors import refused
+from tests.support.folders import names
+from tests.support.shapes import Shape, at
+from tests.support.snapshot import snapshot
+
+HEAD = load_history().head
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where this test's database lies; nothing else is in its folder."""
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data" / "tokens.db"
+
+
+def versions(path: Path) -> list[object]:
+    """The version rows of a file."""
+    return snapshot(path).versions
+
+
+def at_head(path: Path, *pragmas: str) -> None:
+    """A file at head, with rows in every table that was in the field."""
+    at("010", "portable").write(path)
+    prepare(path)
+    for made in backups.automatic_backups(path):
+        made.unlink()
+    with closing(sqlite3.connect(path)) as connection:
+        for pragma in pragmas:
+            connection.execute(f"PRAGMA {pragma}")
+
+
+@pytest.mark.parametrize("target", ["009", "006", "001", "base"])
+def test_a_downgrade_backs_up_and_records_where_it_ends(target: str, path: Path) -> None:
+    """The file is at the target, and the backup beside it is what it was before."""
+    at_head(path)
+    before = snapshot(path)
+    change = downgrade(path, target)
+    assert (change.before, change.after) == (HEAD, None if target == "base" else target)
+    assert versions(path) == ([] if target == "base" else [target])
+    assert change.backup is not None
+    promises.same_content(before, snapshot(change.backup))
+    assert snapshot(change.backup).versions == [HEAD]
+
+
+def test_a_narrow_file_goes_down_as_well(path: Path) -> None:
+    """A file that lacks columns which releases never added is mended before it goes down."""
+    at("010").narrowed("refresh_tokens", "user_profile", "profile_cached_at").write(path)
+    assert downgrade(path, "006").after == "006"
+    assert prepare(path).after == HEAD
+
+
+def test_down_and_up_again_keeps_every_grant(path: Path) -> None:
+    """To 001 and back to head, the grants are the ones that were there."""
+    at_head(path)
+    before = snapshot(path).rows["refresh_tokens"]
+    downgrade(path, "001")
+    prepare(path)
+    assert snapshot(path).rows["refresh_tokens"] == before
+
+
+def test_a_downgrade_that_was_agreed_to_for_another_revision_is_declined(path: Path) -> None:
+    """What a person agreed to lose is not what would be lost any more: nothing happens."""
+    at("006").write(path)
+    before = promises.disk(path)
+    assert refused(lambda: downgrade(path, "005", agreed_from="005")).code == "declined"
+    promises.untouched(before, promises.disk(path))
+
+
+def test_nothing_is_made_where_no_database_is(path: Path) -> None:
+    """Every command but an upgrade needs a file, and makes neither it nor its folder."""
+    missing = path.parent / "other" / "tokens.db"
+    for call in (
+        lambda: downgrade(missing),
+        lambda: stamp(missing, "001"),
+        lambda: back_up(missing),
+    ):
+        assert refused(call).code == "bad-path"
+    assert names(path.parent) == set()
+
+
+@pytest.mark.parametrize("busy", ["downgrade", "stamp"])
+def test_it_waits_for_the_lock_like_a_start(busy: str, path: Path) -> None:
+    """While a start holds the lock, a downgrade and a stamp time out and change nothing."""
+    at("006").write(path)
+    before = promises.disk(path)
+    codes: list[str] = []
+
+    def ask() -> None:
+        call = {
+            "downgrade": lambda: downgrade(path, lock_timeout=0),
+            "stamp": lambda: stamp(path, "006", lock_timeout=0),
+        }[busy]
+        codes.append(refused(call).code)
+
+    with guard(path, 0):
+        thread = threading.Thread(target=ask)
+        thread.start()
+        thread.join()
+    assert codes == ["lock-timeout"]
+    promises.untouched(before, promises.disk(path))
+
+
+def test_a_stamp_resolves_several_version_rows(path: Path) -> None:
+    """The way out of rows that disagree is to say which is true; it is backed up."""
+    at("006").recording("005", "006").write(path)
+    change = stamp(path, "006")
+    assert (change.before, change.after) == (None, "006")
+    assert versions(path) == ["006"]
+    assert change.backup is not None
+
+
+def test_a_stamp_takes_a_file_back_from_an_unknown_revision(path: Path) -> None:
+    """A file that a newer program recorded is stamped with what its tables are."""
+    at("010").recording("999").write(path)
+    assert stamp(path, "010").after == "010"
+    assert prepare(path).after == HEAD
+
+
+@pytest.mark.parametrize("revision", ["007", "010"])
+def test_a_stamp_that_the_tables_deny_is_refused(revision: str, path: Path) -> None:
+    """A revision whose tables are not there, or that has dropped some that are, is not written."""
+    at("006").write(path)
+    before = promises.disk(path)
+    assert refused(lambda: stamp(path, revision)).code == "inconsistent"
+    promises.untouched(before, promises.disk(path))
+
+
+def test_a_stamp_below_is_written_and_goes_up_again(path: Path) -> None:
+    """Stamping a lower revision, or none, is allowed: every revision passes what is there."""
+    for revision, recorded in (("003", ["003"]), ("base", [])):
+        file = path.with_name(f"{revision}.db")
+        at("006").write(file)
+        stamp(file, revision)
+        assert versions(file) == recorded
+        assert prepare(file).after == HEAD
+        assert len(snapshot(file).rows["refresh_tokens"]) == 12
+
+
+@pytest.mark.parametrize("revision", ["999", "head", "", "-1"])
+def test_a_stamp_that_is_no_revision_is_refused(revision: str, path: Path) -> None:
+    """Only a revision of this program is ever recorded."""
+    at("006").write(path)
+    assert refused(lambda: stamp(path, revision)).code == "unknown-revision"
+    assert versions(path) == ["006"]
+
+
+def test_a_stamp_needs_tables(path: Path) -> None:
+    """An empty database is created, not stamped."""
+    Shape(versions=()).write(path)
+    assert refused(lambda: stamp(path, "001")).code == "bad-input"
+
+
+def test_a_backup_is_private_verified_and_one_file(path: Path) -> None:
+    """A backup by hand says when, of which revision and by whom; it has no companions."""
+    at("006").write(path, ["journal_mode=WAL"])
+    made = back_up(path)
+    assert made.name.startswith("tokens.db.backup-")
+    assert made.name.endswith("-006-manual")
+    assert made.stat().st_mode & 0o777 == 0o600
+    promises.same_content(snapshot(path), snapshot(made))
+    assert {name for name in names(path.parent) if "backup" in name} == {made.name}
+
+
+def test_a_backup_lies_where_it_is_wanted(path: Path, tmp_path: Path) -> None:
+    """Another folder and another name are taken; what is there already is not overwritten."""
+    at("006").write(path)
+    target = tmp_path / "elsewhere.db"
+    assert back_up(path, target) == target
+    content = target.read_bytes()
+    assert refused(lambda: back_up(path, target)).code == "bad-path"
+    assert target.read_bytes() == content
+    assert refused(lambda: back_up(path, tmp_path / "no" / "folder.db")).code == "bad-path"
+    assert refused(lambda: back_up(path, tmp_path)).code == "bad-path"
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[list[int]]:
+    """Another connection adds an entry again and again; how many it has committed."""
+    done = [0]
+    stop = threading.Event()
+
+    def write() -> None:
+        with closing(sqlite3.connect(path, isolation_level=None, timeout=30)) as connection:
+            while not stop.is_set():
+                connection.execute(
+                    "INSERT INTO audit_logs (timestamp, event, user_id) VALUES (1, 'live', 'x')"
+                )
+                done[0] += 1
+                time.sleep(0.002)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        yield done
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_a_live_database_is_backed_up(mode: str, path: Path) -> None:
+    """While others write, a backup holds all that was committed when it began, and verifies."""
+    at_head(path, f"journal_mode={mode}")
+    with writing(path) as done:
+        while done[0] < 5:
+            time.sleep(0.01)
+        for _ in range(3):
+            before = done[0]
+            made = back_up(path)
+            with closing(sqlite3.connect(made)) as connection:
+                sql = "SELECT count(*) FROM audit_logs WHERE event = 'live'"
+                [(found,)] = connection.execute(sql)
+                assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            assert before <= found <= done[0] + 1
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_a_backup_is_made_while_a_transaction_is_open(mode: str, path: Path) -> None:
+    """What a writer has not committed is not in the backup, and does not stop it."""
+    at("010").write(path, [f"journal_mode={mode}"])
+    before = snapshot(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("DELETE FROM audit_logs")
+        made = back_up(path)
+        connection.execute("ROLLBACK")
+    promises.same_content(before, snapshot(made))
+
+
+def test_a_backup_follows_a_link(path: Path) -> None:
+    """The backup of a linked database lies beside the file, where a start looks for it."""
+    at("006").write(path)
+    link = path.parent.parent / "link.db"
+    link.symlink_to(path)
+    assert back_up(link).parent == path.parent
+
+
+@pytest.mark.parametrize("code", ["foreign", "not-a-database", "corrupt"])
+def test_what_is_no_good_is_not_backed_up(code: str, path: Path) -> None:
+    """A backup of a damaged or another application's file would be taken for a good one."""
+    if code == "foreign":
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("CREATE TABLE notes (id INTEGER)")
+    elif code == "corrupt":
+        at("006").write(path)
+        os.truncate(path, path.stat().st_size - 4096 * 3)
+    else:
+        path.write_bytes(b"text" * 1024)
+    assert refused(lambda: back_up(path)).code == code
+    assert not {name for name in names(path.parent) if "backup" in name}
+
+
+def test_only_the_newest_five_automatic_backups_are_kept(path: Path) -> None:
+    """Seven upgrades leave five; by hand, of others and of other databases stay."""
+    at("006").write(path)
+    manual = back_up(path)
+    strangers = [
+        "tokens.db.backup",
+        "tokens.db.backup-old",
+        "tokens.db.backup-20200101T000000Z-006",
+        "tokens.db.backup-20200101T000000.000000Z-006.gz",
+        "tokens.db.backup-20200101T000000.000000Z-before-upgrade",
+        "xtokens.db.backup-20200101T000000.000000Z-006",
+        "other.db.backup-20200101T000000.000000Z-006",
+    ]
+    for name in strangers:
+        path.with_name(name).write_text("mine")
+    made = []
+    for _ in range(7):
+        made.append(prepare(path).backup)
+        downgraded = downgrade(path, "006")
+        made.append(downgraded.backup)
+    assert backups.automatic_backups(path) == made[-5:]
+    assert {manual.name, *strangers} <= names(path.parent)
+
+
+def test_what_a_killed_backup_left_is_cleared_after_an_hour(path: Path) -> None:
+    """A partial copy is a secret in a file that nobody looks for: the next start removes it."""
+    at("006").write(path)
+    old = [".tokens.db.backup-x.1.partial", ".tokens.db.backup-x.1.partial-journal"]
+    others = [".tokens.db.backup-y.2.partial", ".other.db.backup-x.1.partial", ".tokens.db.partial"]
+    for name in (*old, *others):
+        path.with_name(name).touch()
+    for name in (*old, *others[1:]):
+        os.utime(path.with_name(name), (1, 1))
+    prepare(path)
+    left = names(path.parent)
+    assert left.isdisjoint(old)
+    assert set(others) <= left
+
+
+def test_backups_that_cannot_be_pruned_stop_no_start(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that cannot be listed, or a file that is gone meanwhile, costs nothing."""
+    at("006").write(path)
+
+    def fail(_: Path) -> list[Path]:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backups, "automatic_backups", fail)
+        assert prepare(path).after == HEAD
+
+
+def test_a_copy_that_is_not_the_same_is_no_backup(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the copy does not read back as its source, nothing is migrated and nothing is left."""
+    at("006").write(path)
+    before = snapshot(path)
+    answers = iter([{"rows": 1}, {"rows": 2}])
+    with monkeypatch.context() as patch:
+        patch.setattr(backups, "summary", lambda _: next(answers))
+        assert refused(lambda: prepare(path)).code == "backup-failed"
+    promises.same_content(before, snapshot(path))
+    assert names(path.parent) == {"tokens.db", "tokens.db.lock"}
