@@ -49,9 +49,10 @@ async def open_store(
         settings = settings.with_database(database)
     keyring = given_keyring(keys, settings)
 
-    def unlock(samples: Samples) -> None:
+    def unlock(samples: Samples) -> Sequence[str]:
         nonlocal keyring
         keyring = settle(keyring, samples, files.follow(settings.database))
+        return keyring.fingerprints
 
     def work(cancelled: Callable[[], bool]) -> Outcome:
         return prepare(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from nextcloud_mcp_server.keyfile import Samples
 
 logger = logging.getLogger(__name__)
+
+#: Proves the keys on samples of what is in a database; answers their fingerprints.
+Unlock = Callable[["Samples"], Sequence[str] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,7 @@ def prepare(
     database: Path,
     *,
     target: str | None = None,
-    unlock: Callable[[Samples], None] | None = None,
+    unlock: Unlock | None = None,
     lock_timeout: float = DEFAULT_LOCK_TIMEOUT,
     cancelled: Callable[[], bool] = never,
 ) -> Outcome:
@@ -108,7 +111,8 @@ def prepare(
     Args:
         database: the file; it need not be there yet.
         target: the revision to end at.
-        unlock: proves the keys on what is in the database, before anything is written.
+        unlock: proves the keys on what is in the database, before anything is written, and
+            answers their fingerprints.
         lock_timeout: seconds to wait for the lock.
         cancelled: asked while waiting for the lock; True ends the wait.
 
@@ -132,8 +136,8 @@ def prepare(
         require_lock(held, database)
         held.announce(_doing(todo))
         _check(database, seen, history)
-        _prove(unlock, database, seen, todo)
-        backup = _migrate(database, history, todo, seen) if todo.migrates else None
+        keys = _prove(unlock, database, seen, todo)
+        backup = _migrate(database, history, todo, seen, keys) if todo.migrates else None
         mode = use_wal(database)
     return _finished(Outcome(database, finding.state, todo, backup, mode), begun, held)
 
@@ -176,24 +180,26 @@ def _check(database: Path, seen: Observation, history: History) -> None:
 
 
 def _prove(
-    unlock: Callable[[Samples], None] | None, database: Path, seen: Observation, todo: Plan
-) -> None:
+    unlock: Unlock | None, database: Path, seen: Observation, todo: Plan
+) -> Sequence[str] | None:
     if unlock is None:
-        return
+        return None
     tables = seen.structure.tables
     # A table that is about to be renamed back holds its values under another name yet.
     named = [(TEMPORARY + t if t in todo.adopted else t, c) for t, c in ENCRYPTED]
     columns = [(t, c) for t, c in named if t in tables and c in tables[t].columns]
-    unlock(lambda limit: ciphertexts(database, columns, limit) if columns else ())
+    return unlock(lambda limit: ciphertexts(database, columns, limit) if columns else ())
 
 
-def _migrate(database: Path, history: History, todo: Plan, seen: Observation) -> Path | None:
+def _migrate(
+    database: Path, history: History, todo: Plan, seen: Observation, keys: Sequence[str] | None
+) -> Path | None:
     # Alembic and SQLAlchemy are imported only where there is something to migrate.
     from nextcloud_mcp_server.transition import migrate  # noqa: PLC0415
 
     logger.info("%s: %s", database, _doing(todo))
     files.create_private(database)
-    return migrate(database, history, todo, seen.structure)
+    return migrate(database, history, todo, seen.structure, keys)
 
 
 def _doing(todo: Plan) -> str:

@@ -51,10 +51,17 @@ _MACHINE = frozenset(
 _DAMAGING = frozenset({"corrupt", "io-error", "not-a-database"})
 
 
-def migrate(database: Path, history: History, todo: Plan, there: Structure) -> Path | None:
+def migrate(
+    database: Path,
+    history: History,
+    todo: Plan,
+    there: Structure,
+    keys: Sequence[str] | None = None,
+) -> Path | None:
     """Do what ``todo`` says, all of it or nothing; the backup that was made before.
 
-    The caller holds the lock and has checked the pages.
+    The caller holds the lock and has checked the pages. ``keys`` are the fingerprints of the
+    keys at hand, which the backup's manifest names.
 
     Raises:
         TokenStorageError: ``migration-failed`` and the faults of the machine; the
@@ -76,7 +83,7 @@ def migrate(database: Path, history: History, todo: Plan, there: Structure) -> P
         mend.attach(execute, attached, history.indexes)
 
     recorded = None if todo.action is Action.STAMP else todo.start
-    return _run(database, change, recorded, work)
+    return _run(database, change, recorded, work, keys)
 
 
 def downgrade(
@@ -137,7 +144,11 @@ def stamp(
 
 
 def _run(
-    database: Path, change: Change, revision: str | None, work: Callable[[Connection], None]
+    database: Path,
+    change: Change,
+    revision: str | None,
+    work: Callable[[Connection], None],
+    keys: Sequence[str] | None = None,
 ) -> Path | None:
     made: Path | None = None
 
@@ -149,7 +160,8 @@ def _run(
             rows = await connection.run_sync(lambda c: _rows(_executor(c), database, change))
             if any(rows.values()):
                 backup.prune(database)
-                made = backup.make_backup(database, backup.backup_path(database, revision))
+                target = backup.backup_path(database, revision)
+                made = backup.make_backup(database, target, keys=keys)
             await connection.run_sync(lambda c: _checked(c, database, change, rows, work))
 
     try:
@@ -158,7 +170,7 @@ def _run(
         known = named(error, database) or _failed(database, change, "", _one_line(error))
         if made and known.code not in _DAMAGING:
             with suppress(OSError):
-                made.unlink()
+                backup.discard(made)
         if known is error:
             raise
         raise known from error

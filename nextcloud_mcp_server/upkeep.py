@@ -196,7 +196,7 @@ def back_up(
             look_under_lock(database, held)
     revision = report.finding.recorded
     return backups.make_backup(
-        database, target or backups.backup_path(database, revision, manual=True)
+        database, target or backups.backup_path(database, revision, "manual"), kind="manual"
     )
 
 

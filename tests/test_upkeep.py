@@ -43,7 +43,7 @@ def at_head(path: Path, *pragmas: str) -> None:
     at("010", "portable").write(path)
     prepare(path)
     for made in backups.automatic_backups(path):
-        made.unlink()
+        backups.discard(made)
     with closing(sqlite3.connect(path)) as connection:
         for pragma in pragmas:
             connection.execute(f"PRAGMA {pragma}")
@@ -178,7 +178,8 @@ def test_a_backup_is_private_verified_and_one_file(path: Path) -> None:
     assert made.name.endswith("-006-manual")
     assert made.stat().st_mode & 0o777 == 0o600
     promises.same_content(snapshot(path), snapshot(made))
-    assert {name for name in names(path.parent) if "backup" in name} == {made.name}
+    beside = {name for name in names(path.parent) if "backup" in name}
+    assert beside == {made.name, f"{made.name}.json"}
 
 
 def test_a_backup_lies_where_it_is_wanted(path: Path, tmp_path: Path) -> None:
@@ -329,7 +330,7 @@ def test_a_copy_that_is_not_the_same_is_no_backup(
     """Where the copy does not read back as its source, nothing is migrated and nothing is left."""
     at("006").write(path)
     before = snapshot(path)
-    answers = iter([{"rows": 1}, {"rows": 2}])
+    answers = iter([backups.Summary(None, {"a": 1}), backups.Summary(None, {"a": 2})])
     with monkeypatch.context() as patch:
         patch.setattr(backups, "summary", lambda _: next(answers))
         assert refused(lambda: prepare(path)).code == "backup-failed"

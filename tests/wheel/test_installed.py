@@ -159,7 +159,7 @@ def test_backup_is_a_database_of_its_own(
     done = installed.run("db", "backup", "-d", str(database), cwd=folder)
     assert done.returncode == 0, done.stderr
 
-    [backup] = [p for p in database.parent.glob("tokens.db.backup-*") if p.suffix != ".lock"]
+    [backup] = database.parent.glob("tokens.db.backup-*-manual")
     assert _revision(backup) == HEAD
     assert backup.stat().st_mode & 0o777 == 0o600
 

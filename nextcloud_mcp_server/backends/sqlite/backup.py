@@ -1,7 +1,7 @@
 """Verified backups through SQLite's online backup API.
 
 A copy counts only after it was read back: made under a temporary name, 0600, synced,
-checked page by page and row by row, and then renamed into place.
+checked page by page and row by row, and then given its name. Its manifest follows.
 """
 
 from __future__ import annotations
@@ -11,16 +11,26 @@ import re
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from nextcloud_mcp_server.backends.sqlite import files
 from nextcloud_mcp_server.backends.sqlite.catalog import counts, observe
-from nextcloud_mcp_server.backends.sqlite.faults import named
+from nextcloud_mcp_server.backends.sqlite.faults import named, naming
 from nextcloud_mcp_server.backends.sqlite.look import check_pages, connect_read_only
+from nextcloud_mcp_server.backends.sqlite.manifest import (
+    Manifest,
+    manifest_path,
+    program_version,
+    read_manifest,
+    sha256_of,
+    write_manifest,
+)
+from nextcloud_mcp_server.backends.sqlite.space import require_space, size_of
 from nextcloud_mcp_server.errors import TokenStorageError
 
 #: How many automatic backups of a database are kept.
@@ -35,22 +45,38 @@ _PAGES: Final = 1024
 #: Seconds that the copy of a database may take before something must be wrong.
 _DEADLINE: Final = 3600.0
 
+#: How a backup came to be: by a migration, by name, or by a restore that replaces a database.
+Kind = Literal["automatic", "manual", "replaced"]
+
 _ID: Final = re.compile(r"\w{1,32}", re.ASCII)
 
 _STAMP: Final = "%Y%m%dT%H%M%S.%fZ"
 
 
-def backup_path(database: Path, revision: str | None, *, manual: bool = False) -> Path:
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a backup must have in common with its source.
+
+    Attributes:
+        revisions: the rows of the version table; None without the table.
+        rows: the number of rows of every table.
+    """
+
+    revisions: tuple[str | None, ...] | None
+    rows: dict[str, int]
+
+
+def backup_path(database: Path, revision: str | None, kind: Kind = "automatic") -> Path:
     """The name of a backup made now: ``tokens.db.backup-<UTC time>-<revision>``.
 
-    Manual ones end in ``-manual``, and are never pruned. What a damaged version table
-    holds instead of an id is not written into a name.
+    Those of the other kinds end in ``-manual`` or ``-replaced``, and are never pruned. What
+    a damaged version table holds instead of an id is not written into a name.
     """
     moment = datetime.now(UTC).strftime(_STAMP)
-    kind = "-manual" if manual else ""
+    ending = "" if kind == "automatic" else f"-{kind}"
     if revision is None or not _ID.fullmatch(revision):
         revision = "unversioned"
-    return database.with_name(f"{database.name}.backup-{moment}-{revision}{kind}")
+    return database.with_name(f"{database.name}.backup-{moment}-{revision}{ending}")
 
 
 def automatic_backups(database: Path) -> list[Path]:
@@ -59,25 +85,37 @@ def automatic_backups(database: Path) -> list[Path]:
     return sorted(p for p in database.parent.iterdir() if name.fullmatch(p.name) and p.is_file())
 
 
-def make_backup(source: Path, target: Path) -> Path:
-    """Copy ``source`` to ``target`` and verify the copy.
+def make_backup(
+    source: Path,
+    target: Path,
+    *,
+    kind: Kind = "automatic",
+    keys: Sequence[str] | None = None,
+) -> Path:
+    """Copy ``source`` to ``target``, verify the copy, and write its manifest.
 
     What is copied is what a second connection sees: a migration's transaction may be
     open already, as long as it has written nothing.
 
     Args:
         source: the database, live or not.
-        target: where the copy is to lie; must not be there.
+        target: where the backup is to lie; must not be there.
+        kind: for the manifest.
+        keys: fingerprints of the keys at hand, for the manifest; None where there are none.
 
     Raises:
         TokenStorageError: ``bad-path`` where the target is there or cannot be made;
             ``disk-full``, ``io-error``; ``backup-failed`` where the copy is not the same.
     """
+    _check_free(target)
+    require_space(target.parent, size_of(source), f"to back up {source}")
     with _private(target) as partial:
         try:
-            _verify(source, partial, _copy(source, partial))
+            there = _copy(source, partial)
+            _verify(source, partial, there)
             _sync(partial)
-            _publish(partial, target)
+            manifest = _manifest(source, partial, there, kind, keys)
+            _publish(partial, target, manifest)
         except (sqlite3.Error, OSError) as error:
             known = named(error, target)
             if known is None or known.code in {"corrupt", "not-a-database", "lock-timeout"}:
@@ -86,16 +124,49 @@ def make_backup(source: Path, target: Path) -> Path:
     return target
 
 
-@contextmanager
-def _private(target: Path) -> Iterator[Path]:
+def _manifest(
+    source: Path, partial: Path, there: Summary, kind: Kind, keys: Sequence[str] | None
+) -> Manifest:
+    return Manifest(
+        sha256=sha256_of(partial),
+        bytes=partial.stat().st_size,
+        database=source.name,
+        revisions=there.revisions,
+        rows=there.rows,
+        kind=kind,
+        keys=None if keys is None else tuple(keys),
+        made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        program_version=program_version(),
+    )
+
+
+def _check_free(target: Path) -> None:
+    """Refuse to overwrite anything; a manifest whose backup is gone is in nobody's way."""
     files.check_path(target, longest=_LONGEST_NAME)
     if target.exists():
-        raise TokenStorageError(
-            f"{target} is there already, and a backup overwrites nothing.",
-            code="bad-path",
-            remedy="Give another name, or move the file away.",
-        )
-    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+        raise _taken(target)
+    manifest = manifest_path(target)
+    try:
+        left = read_manifest(target)
+    except (OSError, ValueError) as error:
+        raise _taken(manifest) from error
+    if left is not None:
+        # Before the new backup has the name that it speaks of.
+        with naming(manifest):
+            manifest.unlink(missing_ok=True)
+
+
+def _taken(path: Path) -> TokenStorageError:
+    return TokenStorageError(
+        f"{path} is there already, and a backup overwrites nothing.",
+        code="bad-path",
+        remedy="Give another name, or move the file away.",
+    )
+
+
+@contextmanager
+def _private(target: Path) -> Iterator[Path]:
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(3)}.partial")
     try:
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except OSError as error:
@@ -109,7 +180,7 @@ def _private(target: Path) -> Iterator[Path]:
                 partial.with_name(partial.name + suffix).unlink(missing_ok=True)
 
 
-def _publish(partial: Path, target: Path) -> None:
+def _publish(partial: Path, target: Path, manifest: Manifest) -> None:
     try:
         # Not a rename: nothing that appeared there meanwhile is overwritten.
         os.link(partial, target)
@@ -118,10 +189,17 @@ def _publish(partial: Path, target: Path) -> None:
     except OSError:
         # A file system without hard links.
         partial.rename(target)
-    files.sync_folder(target.parent)
+    try:
+        files.sync_folder(target.parent)
+        write_manifest(target, manifest)
+    except OSError:
+        # Whoever asked is told that there is no backup, and asks again.
+        with suppress(OSError):
+            discard(target)
+        raise
 
 
-def _copy(source: Path, partial: Path) -> Mapping[str, object]:
+def _copy(source: Path, partial: Path) -> Summary:
     """Copy ``source`` and say what is in it, both as of one moment: it may be written to."""
     deadline = time.monotonic() + _DEADLINE
 
@@ -142,7 +220,7 @@ def _copy(source: Path, partial: Path) -> Mapping[str, object]:
     return there
 
 
-def _verify(source: Path, copy: Path, there: Mapping[str, object]) -> None:
+def _verify(source: Path, copy: Path, there: Summary) -> None:
     if damage := check_pages(copy):
         raise _failed(source, damage)
     with closing(connect_read_only(copy)) as connection:
@@ -151,10 +229,10 @@ def _verify(source: Path, copy: Path, there: Mapping[str, object]) -> None:
         raise _failed(source, f"{here} was read back where {there} was to be copied")
 
 
-def summary(connection: sqlite3.Connection) -> Mapping[str, object]:
+def summary(connection: sqlite3.Connection) -> Summary:
     """What a backup must have in common with its source: revision and rows."""
     seen = observe(connection.execute)
-    return {"revision": seen.versions, "rows": counts(connection.execute, seen.structure)}
+    return Summary(seen.versions, counts(connection.execute, seen.structure))
 
 
 def _sync(path: Path) -> None:
@@ -173,6 +251,17 @@ def _failed(path: Path, detail: str) -> TokenStorageError:
     )
 
 
+def discard(backup: Path) -> None:
+    """Delete a backup and its manifest; the manifest first, so that none speaks of nothing.
+
+    Raises:
+        OSError: the backup could not be deleted.
+    """
+    with suppress(OSError):
+        manifest_path(backup).unlink(missing_ok=True)
+    backup.unlink()
+
+
 def prune(database: Path, keep: int = KEEP) -> list[Path]:
     """Delete the oldest automatic backups but the newest ``keep``; what was deleted.
 
@@ -184,7 +273,7 @@ def prune(database: Path, keep: int = KEEP) -> list[Path]:
         old = automatic_backups(database)[:-keep] if keep else []
         for path in (*old, *_abandoned(database)):
             with suppress(OSError):
-                path.unlink()
+                discard(path)
                 gone.append(path)
     return gone
 

@@ -1,0 +1,164 @@
+"""What is known of a backup since it was made: a JSON file of its own beside it.
+
+A manifest is written when its backup is whole and has its name. A kill in between leaves a
+backup without a manifest, which is as good as one from before there were manifests; never a
+manifest that says something of other bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+from nextcloud_mcp_server.backends.sqlite.files import sync_folder
+
+#: A manifest lists every table, and is no longer than this.
+_LONGEST: Final = 1_000_000
+
+_CHUNK: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a backup was when it was made.
+
+    Attributes:
+        sha256: of the file, in hexadecimal.
+        bytes: the size of the file.
+        database: the name of the database file that was copied.
+        revisions: the rows of its version table; None without the table.
+        rows: the number of rows of every table.
+        kind: ``automatic``, ``manual`` or ``replaced``.
+        keys: fingerprints of the keys that were at hand, newest first; None where none
+            was given.
+        made_at: when, in UTC (ISO 8601).
+        program_version: of the program that made it.
+    """
+
+    sha256: str
+    bytes: int
+    database: str
+    revisions: tuple[str | None, ...] | None
+    rows: Mapping[str, int]
+    kind: str
+    keys: tuple[str, ...] | None
+    made_at: str
+    program_version: str
+
+
+def manifest_path(backup: Path) -> Path:
+    """Where the manifest of ``backup`` lies."""
+    return backup.with_name(backup.name + ".json")
+
+
+def program_version() -> str:
+    """The version of this program; ``unknown`` where it is not installed."""
+    try:
+        return metadata.version("nextcloud-mcp-server")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal.
+
+    Never of a live database: closing any descriptor of it drops the locks that SQLite
+    holds on it in this process.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def write_manifest(backup: Path, manifest: Manifest) -> None:
+    """Write the manifest of ``backup``, 0600: all of it, or none.
+
+    Raises:
+        OSError: it cannot be written, and there is none.
+    """
+    path = manifest_path(backup)
+    partial = backup.with_name(f".{path.name}.{secrets.token_hex(3)}.partial")
+    try:
+        with open(partial, "xb", opener=_private) as file:
+            file.write(json.dumps(asdict(manifest), indent=2).encode("ascii") + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(path)
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def read_manifest(backup: Path) -> Manifest | None:
+    """The manifest of ``backup``; None where there is none.
+
+    Raises:
+        ValueError: there is a file in its place that is no manifest.
+        OSError: it cannot be read.
+    """
+    path = manifest_path(backup)
+    try:
+        if not path.is_file():
+            # A link to nothing, or what is not there; a pipe would keep its reader waiting.
+            if path.is_symlink() or path.exists():
+                raise ValueError(f"{path.name} is no manifest")
+            return None
+        with path.open("rb") as file:
+            raw = file.read(_LONGEST)
+    except FileNotFoundError:
+        return None
+    try:
+        return _parsed(json.loads(raw))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path.name} is no manifest") from error
+
+
+def _parsed(facts: Any) -> Manifest:
+    revisions, keys = _list_or_none(facts["revisions"]), _list_or_none(facts["keys"])
+    rows = _checked(facts["rows"], dict)
+    manifest = Manifest(
+        sha256=_checked(facts["sha256"], str),
+        bytes=_checked(facts["bytes"], int),
+        database=_checked(facts["database"], str),
+        revisions=None if revisions is None else tuple(_text_or_none(r) for r in revisions),
+        rows={_checked(t, str): _checked(n, int) for t, n in rows.items()},
+        kind=_checked(facts["kind"], str),
+        keys=None if keys is None else tuple(_checked(key, str) for key in keys),
+        made_at=_checked(facts["made_at"], str),
+        program_version=_checked(facts["program_version"], str),
+    )
+    if manifest.kind not in {"automatic", "manual", "replaced"}:
+        raise ValueError(manifest.kind)
+    if datetime.fromisoformat(manifest.made_at).tzinfo is None:
+        raise ValueError(manifest.made_at)
+    return manifest
+
+
+def _checked(value: Any, kind: type) -> Any:
+    if type(value) is not kind:
+        raise TypeError(f"{value!r} is no {kind.__name__}")
+    return value
+
+
+def _list_or_none(value: Any) -> list[Any] | None:
+    return None if value is None else list(_checked(value, list))
+
+
+def _text_or_none(value: Any) -> str | None:
+    return None if value is None else str(_checked(value, str))
