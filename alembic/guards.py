@@ -117,11 +117,15 @@ class Guards:
 
     def drop_index(self, name: str, table: str) -> None:
         """Drop an index, if it is there."""
-        op.drop_index(name, table, if_exists=True)
+        with self._quietly():
+            op.drop_index(name, table, if_exists=True)
 
     def drop_table(self, name: str) -> None:
         """Drop a table with its indexes, if it is there."""
-        op.drop_table(name, if_exists=True)
+        with self._quietly():
+            op.drop_table(name, if_exists=True)
+        if self._seen is not None:
+            self._seen.pop(self._fold(name), None)
 
     def _columns(self, table: str) -> set[str] | None:
         """The names of a table's columns; None for no such table, or nobody to ask."""
@@ -155,15 +159,21 @@ class Guards:
 
     @contextmanager
     def _noting(self, table: str, *columns: str) -> Iterator[None]:
-        """Keep what was seen true by hand while one of our own statements runs."""
+        """Keep what was seen true by hand while a statement adds a table or columns."""
+        with self._quietly():
+            yield
+        if self._seen is not None:
+            known = self._seen.setdefault(self._fold(table), set())
+            known.update(self._fold(column) for column in columns)
+
+    @contextmanager
+    def _quietly(self) -> Iterator[None]:
+        """Do not look again because of one of our own statements."""
         self._ours = True
         try:
             yield
         finally:
             self._ours = False
-        if self._seen is not None:
-            known = self._seen.setdefault(self._fold(table), set())
-            known.update(self._fold(column) for column in columns)
 
     def _notice(self, *event: Any) -> None:
         statement: str = event[2]

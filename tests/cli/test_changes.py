@@ -20,40 +20,40 @@ BACKUP = r"backup: {db}\.backup-\d{{8}}T\d{{6}}\.\d{{6}}Z-{revision}\n"
 
 #: By state: what `db upgrade` prints, as a regular expression.
 UPGRADED = {
-    "at-head": "{db} is at revision 010 already: nothing to do\n",
-    "behind": r"upgraded {db} from 007 to 010 in \d+\.\d\d s\n" + BACKUP,
-    "pre-alembic": r"stamped {db} with 001 and upgraded it to 010 in \d+\.\d\d s\n" + BACKUP,
-    "no-version-row": r"stamped {db} with 001 and upgraded it to 010 in \d+\.\d\d s\n" + BACKUP,
-    "null-version-row": r"stamped {db} with 001 and upgraded it to 010 in \d+\.\d\d s\n" + BACKUP,
+    "at-head": "{db} is at revision 101 already: nothing to do\n",
+    "behind": r"upgraded {db} from 007 to 101 in \d+\.\d\d s\n" + BACKUP,
+    "pre-alembic": r"stamped {db} with 001 and upgraded it to 101 in \d+\.\d\d s\n" + BACKUP,
+    "no-version-row": r"stamped {db} with 001 and upgraded it to 101 in \d+\.\d\d s\n" + BACKUP,
+    "null-version-row": r"stamped {db} with 001 and upgraded it to 101 in \d+\.\d\d s\n" + BACKUP,
     "narrow": (
-        r"mended {db} at revision 010 \(added index idx_browser_sessions_user\) in \d+\.\d\d s\n"
+        r"mended {db} at revision 101 \(added index idx_browser_sessions_user\) in \d+\.\d\d s\n"
         + BACKUP
     ),
     "untidy": (
-        r"mended {db} at revision 010 \(put the version table in order\) in \d+\.\d\d s\n" + BACKUP
+        r"mended {db} at revision 101 \(put the version table in order\) in \d+\.\d\d s\n" + BACKUP
     ),
-    "zero-bytes": r"created {db} at revision 010 in \d+\.\d\d s\n",
-    "missing": r"created {db} at revision 010 in \d+\.\d\d s\n",
+    "zero-bytes": r"created {db} at revision 101 in \d+\.\d\d s\n",
+    "missing": r"created {db} at revision 101 in \d+\.\d\d s\n",
 }
 #: What the name of the backup ends in, where it is not `unversioned`.
-REVISION = {"behind": "007", "narrow": "010", "untidy": "010"}
+REVISION = {"behind": "007", "narrow": "101", "untidy": "101"}
 
-TO_009 = (
-    "{db} is at revision 010 and goes back to revision 009. This undoes:\n"
-    "  010  Drop registered webhooks. Loses: nothing.\n"
-    "Rows are backed up first. The next start of this version upgrades it to 010 again.\n"
+BACK = (
+    "{db} is at revision 101 and goes back to revision 010. This undoes:\n"
+    "  101  Add migration journal. Loses: the journal of migrations.\n"
+    "Rows are backed up first. The next start of this version upgrades it to 101 again.\n"
 )
 NEWER = (
     "error: {db} is at revision 007, which is newer than 004.\n"
     "remedy: To go back, use: nextcloud-mcp-server db downgrade --revision 004\n"
 )
 NO_SUCH = (
-    "error: There is no revision 011; the newest is 010.\n"
+    "error: There is no revision 011; the newest is 101.\n"
     "remedy: See which there are with: nextcloud-mcp-server db history\n"
 )
 DECLINED = (
     "error: %s, so nothing was changed.\n"
-    "remedy: To go back without being asked: nextcloud-mcp-server db downgrade --revision 009 "
+    "remedy: To go back without being asked: nextcloud-mcp-server db downgrade --revision 010 "
     "-d {db} --yes\n"
 )
 
@@ -68,7 +68,7 @@ def test_upgrade_says_what_was_done(
     assert (done.status, done.err) == (0, "")
     words = {"db": re.escape(str(database)), "revision": REVISION.get(state, "unversioned")}
     assert re.fullmatch(UPGRADED[state].format(**words), done.out), done.out
-    assert rows(database, "SELECT version_num FROM alembic_version") == [("010",)]
+    assert rows(database, "SELECT version_num FROM alembic_version") == [("101",)]
     assert command("db", "check", "-d", str(database)).status == 0
 
 
@@ -85,9 +85,9 @@ def test_upgrade_as_json(shelf: Shelf, database: Path, command: Command) -> None
         "state": "pre-alembic",
         "action": "stamp",
         "before": "001",
-        "after": "010",
+        "after": "101",
         "stamped": True,
-        "steps": ["002", "003", "004", "005", "006", "007", "008", "009", "010"],
+        "steps": ["002", "003", "004", "005", "006", "007", "008", "009", "010", "101"],
         "mended": [],
         "journal_mode": "wal",
         "warning": None,
@@ -108,7 +108,7 @@ def test_upgrade_knows_the_word_head(shelf: Shelf, database: Path, command: Comm
     """`db upgrade -r head` is `db upgrade`."""
     shelf.put("behind", database)
     assert command("db", "upgrade", "-r", "head", "-d", str(database)).status == 0
-    assert get_current_revision(database) == "010"
+    assert get_current_revision(database) == "101"
 
 
 @pytest.mark.parametrize(
@@ -149,10 +149,10 @@ def test_downgrade_reads_a_piped_yes(
     shelf.put("at-head", database)
     done = command("db", "downgrade", "-d", str(database), stdin=answer)
     assert done.status == 0
-    assert done.err == TO_009.format(db=database) + "Go back? [y/N] \n"
-    words = BACKUP.format(db=re.escape(str(database)), revision="010")
-    assert re.fullmatch(f"downgraded {re.escape(str(database))} from 010 to 009\n{words}", done.out)
-    assert get_current_revision(database) == "009"
+    assert done.err == BACK.format(db=database) + "Go back? [y/N] \n"
+    words = BACKUP.format(db=re.escape(str(database)), revision="101")
+    assert re.fullmatch(f"downgraded {re.escape(str(database))} from 101 to 010\n{words}", done.out)
+    assert get_current_revision(database) == "010"
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_downgrade_refuses_any_other_answer(
     before = fingerprint(shelf.put("at-head", database))
     done = command("db", "downgrade", "-d", str(database), stdin=answer)
     assert (done.status, done.out) == (1, "")
-    expected = TO_009 + "Go back? [y/N] \n" + DECLINED % why
+    expected = BACK + "Go back? [y/N] \n" + DECLINED % why
     assert done.err == expected.format(db=database)
     assert fingerprint(database) == before
 
@@ -182,7 +182,7 @@ def test_downgrade_with_yes_asks_nothing(shelf: Shelf, database: Path, command: 
     """--yes says what is lost all the same, and goes."""
     shelf.put("at-head", database)
     done = command("db", "downgrade", "-d", str(database), "--yes")
-    assert (done.status, done.err) == (0, TO_009.format(db=database))
+    assert (done.status, done.err) == (0, BACK.format(db=database))
 
 
 def test_downgrade_as_json(shelf: Shelf, database: Path, command: Command) -> None:
@@ -195,9 +195,9 @@ def test_downgrade_as_json(shelf: Shelf, database: Path, command: Command) -> No
     assert Path(document.pop("backup")).is_file()
     assert document == {
         "database": str(database),
-        "before": "010",
-        "after": "008",
-        "steps": ["010", "009"],
+        "before": "101",
+        "after": "009",
+        "steps": ["101", "010"],
     }
     assert "Go back? [y/N]" in done.err
 
@@ -205,11 +205,11 @@ def test_downgrade_as_json(shelf: Shelf, database: Path, command: Command) -> No
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["-r", "-1"], "009"),
-        (["--revision", "-1"], "009"),
-        (["--revision=-3"], "007"),
-        (["-r-3"], "007"),
-        (["-r", "-10"], None),
+        (["-r", "-1"], "010"),
+        (["--revision", "-1"], "010"),
+        (["--revision=-3"], "008"),
+        (["-r-3"], "008"),
+        (["-r", "-11"], None),
         (["-r", "base"], None),
         (["--revision", "base"], None),
         (["--revision=003"], "003"),
@@ -233,15 +233,18 @@ def test_downgrade_to_base_says_that_everything_goes(
     done = command("db", "downgrade", "-d", str(database), "-y", "-r", "base")
     lines = done.err.splitlines()
     assert "goes back to the beginning, without any table" in lines[0]
-    assert [line.split()[0] for line in lines[1:-1]] == [f"{n:03d}" for n in range(10, 0, -1)]
+    assert [line.split()[0] for line in lines[1:-1]] == [
+        "101",
+        *(f"{n:03d}" for n in range(10, 0, -1)),
+    ]
     assert lines[-2].endswith(
         "Loses: every table and row: all grants, clients, sessions and the audit log."
     )
-    assert "from 010 to base: it holds no table of this program" in done.out
+    assert "from 101 to base: it holds no table of this program" in done.out
     assert command("db", "upgrade", "-d", str(database)).out.startswith(f"created {database}")
 
 
-@pytest.mark.parametrize("revision", ["010", "-0", "-11", "-²", "-" + "9" * 5000, "011", "x\n"])
+@pytest.mark.parametrize("revision", ["101", "-0", "-12", "-²", "-" + "9" * 5000, "011", "x\n"])
 def test_downgrade_refuses_what_is_not_below(
     revision: str, shelf: Shelf, database: Path, command: Command
 ) -> None:
@@ -269,7 +272,7 @@ def test_there_must_be_something_to_go_back_from(
 ) -> None:
     """Without a database, a table or a revision there is an error with the command to type."""
     before = fingerprint(shelf.put(state, database))
-    arguments = ["-y"] if name == "downgrade" else ["010"]
+    arguments = ["-y"] if name == "downgrade" else ["101"]
     done = command("db", name, "-d", str(database), *arguments)
     assert (done.status, done.out) == (1, "")
     assert "Traceback" not in done.err
@@ -294,7 +297,7 @@ def test_what_is_refused_is_not_touched(
     shelf.put(state, database)
     database.chmod(0o640)
     before = fingerprint(database)
-    more = {"downgrade": ["-y"], "stamp": ["010"]}.get(name, [])
+    more = {"downgrade": ["-y"], "stamp": ["101"]}.get(name, [])
     done = command("db", name, "-d", str(database), *more, "--json")
     assert (done.status, json.loads(done.out)["error"]["code"]) == (1, REFUSED[state][0])
     assert fingerprint(database) == before
@@ -306,9 +309,9 @@ def test_stamp_is_the_way_out_of_a_wrong_version_table(
 ) -> None:
     """After `db stamp` with the true revision the database is served again."""
     shelf.put(state, database)
-    done = command("db", "stamp", "010", "-d", str(database))
+    done = command("db", "stamp", "101", "-d", str(database))
     assert (done.status, done.err) == (0, "")
-    assert done.out.startswith(f"stamped {database} with 010 (recorded before: ")
+    assert done.out.startswith(f"stamped {database} with 101 (recorded before: ")
     assert command("db", "check", "-d", str(database)).status == 0
 
 

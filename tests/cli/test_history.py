@@ -13,7 +13,8 @@ from tests.cli.conftest import Command
 from tests.cli.places import ROOT, Shelf, process
 
 LISTED = """\
-010  2026-08-16  Drop registered webhooks (head)
+101  2026-11-23  Add migration journal (head)
+010  2026-08-16  Drop registered webhooks
 009  2026-07-21  Add document paths
 008  2026-06-15  Add batch OCR jobs
 007  2026-06-07  Add usage events (current)
@@ -50,7 +51,7 @@ def test_history_is_shown_even_of_a_database_in_trouble(
     assert (done.status, done.out) == (1, LISTED.replace(" (current)", ""))
     assert done.err.startswith(f"error: {database} is newer than this program")
     document = json.loads(command("db", "history", "-d", str(database), "--json").out)
-    assert (len(document["revisions"]), document["current"]) == (10, "999")
+    assert (len(document["revisions"]), document["current"]) == (11, "999")
     assert document["error"]["code"] == "unknown-revision"
 
 
@@ -65,8 +66,8 @@ def test_history_as_json(shelf: Shelf, database: Path, command: Command) -> None
     """Each revision is told with its parent, its date, its loss and its file."""
     shelf.put("behind", database)
     document = json.loads(command("db", "history", "-d", str(database), "--json").out)
-    assert (document["head"], document["current"]) == ("010", "007")
-    seventh = document["revisions"][3]
+    assert (document["head"], document["current"]) == ("101", "007")
+    seventh = document["revisions"][4]
     assert Path(seventh.pop("file")).is_file()
     assert seventh == {
         "id": "007",
@@ -98,19 +99,19 @@ def test_migrate_writes_the_next_revision(checkout: Path, tmp_path: Path) -> Non
     assert (done.status, done.err) == (0, "")
     first, *hint = done.out.splitlines()
     name = re.escape(str(checkout / "alembic" / "versions"))
-    assert re.fullmatch(rf"made {name}/\d{{8}}_\d{{4}}_101_add_user_preferences_table\.py", first)
+    assert re.fullmatch(rf"made {name}/\d{{8}}_\d{{4}}_102_add_user_preferences_table\.py", first)
     assert hint == [
         "Write its upgrade() and downgrade(), then try both on a database that may be lost:",
         "  nextcloud-mcp-server db upgrade -d /tmp/test.db",
         "  nextcloud-mcp-server db downgrade -d /tmp/test.db",
     ]
     up = process("db", "upgrade", "-d", "test.db", cwd=tmp_path, root=checkout)
-    assert (up.status, up.out.split(" in ")[0]) == (0, "created test.db at revision 101"), up.err
+    assert (up.status, up.out.split(" in ")[0]) == (0, "created test.db at revision 102"), up.err
     down = process("db", "downgrade", "-d", "test.db", cwd=tmp_path, root=checkout, stdin=b"y\n")
-    assert (down.status, down.out) == (0, "downgraded test.db from 101 to 010\n"), down.err
-    assert "  101  Add user preferences table. Loses: " in down.err.replace("add", "Add", 1)
+    assert (down.status, down.out) == (0, "downgraded test.db from 102 to 101\n"), down.err
+    assert "  102  Add user preferences table. Loses: " in down.err.replace("add", "Add", 1)
     second = process("db", "migrate", "--json", "drop it", cwd=tmp_path, root=checkout)
-    assert json.loads(second.out)["file"].endswith("_102_drop_it.py")
+    assert json.loads(second.out)["file"].endswith("_103_drop_it.py")
 
 
 @pytest.mark.parametrize("message", ["???", "  "])

@@ -19,7 +19,7 @@ COMMANDS = {
     "upgrade": (),
     "history": (),
     "downgrade": ("--yes",),
-    "stamp": ("010",),
+    "stamp": ("101",),
     "backup": (),
 }
 
@@ -116,7 +116,7 @@ def test_an_odd_name_is_a_name(
         ["history"],
         ["downgrade", "--yes"],
         ["upgrade"],
-        ["stamp", "010"],
+        ["stamp", "101"],
         ["backup"],
     ):
         done = command("db", *arguments, "-d", name)
@@ -124,7 +124,7 @@ def test_an_odd_name_is_a_name(
         assert "\x1b" not in done.out + done.err
     document = json.loads(command("db", "current", "-d", name, "--json").out)
     assert (document["database"], document["state"]) == (name, "at-head")
-    assert rows(tmp_path / name, "SELECT version_num FROM alembic_version") == [("010",)]
+    assert rows(tmp_path / name, "SELECT version_num FROM alembic_version") == [("101",)]
     assert all(entry.startswith(name) for entry in listing(tmp_path))
 
 
@@ -133,7 +133,7 @@ def test_a_url_names_a_file(url: str, shelf: Shelf, database: Path, command: Com
     """`-u` takes what SQLAlchemy takes for SQLite."""
     shelf.put("at-head", database)
     done = command("db", "current", "-u", url.format(database))
-    assert (done.status, done.out, done.err) == (0, "010 (head)\n", "")
+    assert (done.status, done.out, done.err) == (0, "101 (head)\n", "")
 
 
 def test_a_url_of_another_engine_is_refused_without_its_password(command: Command) -> None:

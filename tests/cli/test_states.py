@@ -10,7 +10,7 @@ import pytest
 from tests.cli.conftest import Command
 from tests.cli.places import REFUSED, SERVED, Shelf, crash, fingerprint, listing
 
-RUNS = "002, 003, 004, 005, 006, 007, 008, 009, 010"
+RUNS = "002, 003, 004, 005, 006, 007, 008, 009, 010, 101"
 UNVERSIONED = (
     "unversioned (its tables are there, and no revision is recorded)\n"
     f"an upgrade stamps it with 001 and runs {RUNS}\n"
@@ -18,15 +18,15 @@ UNVERSIONED = (
 
 #: By state: what `db current` prints, and whether the database is ready.
 CURRENT = {
-    "at-head": ("010 (head)\n", True),
-    "behind": ("007 (behind; head is 010)\nan upgrade runs 008, 009, 010\n", False),
+    "at-head": ("101 (head)\n", True),
+    "behind": ("007 (behind; head is 101)\nan upgrade runs 008, 009, 010, 101\n", False),
     "pre-alembic": (UNVERSIONED, False),
     "no-version-row": (UNVERSIONED, False),
     "null-version-row": (UNVERSIONED, False),
-    "narrow": ("010 (head)\nan upgrade adds index idx_browser_sessions_user\n", False),
-    "untidy": ("010 (head)\nan upgrade puts the version table in order\n", False),
-    "zero-bytes": ("empty (there is no table in it)\nan upgrade creates it at 010\n", False),
-    "missing": ("missing (no file)\nan upgrade creates it at 010\n", False),
+    "narrow": ("101 (head)\nan upgrade adds index idx_browser_sessions_user\n", False),
+    "untidy": ("101 (head)\nan upgrade puts the version table in order\n", False),
+    "zero-bytes": ("empty (there is no table in it)\nan upgrade creates it at 101\n", False),
+    "missing": ("missing (no file)\nan upgrade creates it at 101\n", False),
 }
 
 RESTORE = (
@@ -39,18 +39,18 @@ POINT = (
     "yet.\n"
 )
 NEWER = (
-    "error: {db} is newer than this program: it records %s, and the newest revision here is 010.\n"
+    "error: {db} is newer than this program: it records %s, and the newest revision here is 101.\n"
     "remedy: Start the release that wrote it, or go back with that release's own "
-    "'db downgrade --revision 010'.\n"
+    "'db downgrade --revision 101'.\n"
 )
 
 #: By state: what every command that looks prints on stderr.
 REFUSALS = {
     "newer": NEWER % "999",
     "escape": NEWER % r"\x1b[2J\n",
-    "nul": NEWER % r"010\x00",
+    "nul": NEWER % r"101\x00",
     "two-rows": (
-        "error: {db} has no single revision: alembic_version holds 003 and 010.\n"
+        "error: {db} has no single revision: alembic_version holds 003 and 101.\n"
         "remedy: Decide which is true (sqlite3 {db} '.schema'), then: "
         "nextcloud-mcp-server db stamp THE_TRUE_ONE -d {db}\n"
     ),
@@ -99,7 +99,7 @@ def test_check_exits_three_where_an_upgrade_is_pending(
     words, ready = CURRENT[state]
     done = command("db", "check", "-d", str(database))
     if ready:
-        expected = (0, f"ready: {database} is at head, 010\n")
+        expected = (0, f"ready: {database} is at head, 101\n")
     else:
         expected = (3, f"pending: {database}: {words.splitlines()[1]}\n")
     assert (done.status, done.out, done.err) == (*expected, "")
@@ -150,7 +150,7 @@ def test_current_as_json(shelf: Shelf, database: Path, command: Command) -> None
         "state": "pre-alembic",
         "reason": "it has no recorded revision and the tables of 001",
         "revision": None,
-        "head": "010",
+        "head": "101",
         "ready": False,
         "stamp": "001",
         "pending": RUNS.split(", "),
@@ -185,6 +185,6 @@ def test_a_look_rolls_no_journal_back(shelf: Shelf, database: Path, command: Com
     crash(shelf.put("at-head", database.with_name("live.db")), database)
     journal = database.with_name("tokens.db-journal")
     before = (fingerprint(database), fingerprint(journal), listing(database.parent))
-    assert command("db", "current", "-d", str(database)).out == "010 (head)\n"
+    assert command("db", "current", "-d", str(database)).out == "101 (head)\n"
     assert command("db", "check", "-d", str(database)).status == 0
     assert (fingerprint(database), fingerprint(journal), listing(database.parent)) == before

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.support.contents import KEY
+from tests.support.facts import HEAD
 from tests.support.promises import Secrets
 from tests.support.shapes import Shape
 
@@ -49,7 +50,7 @@ class Case:
     def base(self) -> str | None:
         """The revision that the file counts as; None for a new one."""
         found = re.search(r"\d{3}", self.action)
-        return found.group() if found else {"none": "010"}.get(self.action)
+        return found.group() if found else {"none": HEAD}.get(self.action)
 
     @property
     def stamped(self) -> bool:

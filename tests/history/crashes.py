@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from tests.history.case import Case, of
 from tests.history.releases import LINEAGES
-from tests.support.facts import REVISIONS, STEPS, Lineage
+from tests.support.facts import FIELD, HEAD, REVISIONS, STEPS, Lineage
 from tests.support.shapes import Shape, at, walk
 
 TEMPORARY = "_alembic_tmp_oauth_sessions"
@@ -40,7 +40,7 @@ def _action(shape: Shape) -> str:
     if not shape.versions:
         whole = shape == at("001", _lineage(shape)).recording()
         return "stamp:001->head" if whole else "repair->stamp:001->head"
-    return "none" if shape.versions == ("010",) else f"resume:{shape.versions[0]}->head"
+    return "none" if shape.versions == (HEAD,) else f"resume:{shape.versions[0]}->head"
 
 
 def _lineage(shape: Shape) -> Lineage:
@@ -52,11 +52,12 @@ def half_downgraded() -> Iterator[Case]:
     for lineage in LINEAGES:
         top = "006" if lineage == "raw" else "010"
         shape = at(top, lineage)
-        for revision in reversed([r for r in REVISIONS if "002" <= r <= top]):
+        for revision in reversed([r for r in FIELD if "002" <= r <= top]):
             for number, step in enumerate(reversed(STEPS[revision])):
                 shape = shape.undone(step)
                 # Going down from 010 adds: nothing that 010 has is gone.
-                action = "none" if revision == "010" else f"repair->{revision}->head"
+                verb = "resume:" if revision == "010" else "repair->"
+                action = f"{verb}{revision}->head"
                 yield of(f"kill_down_{lineage}_{revision}_k{number}", action, shape)
             shape = shape.recording(REVISIONS[REVISIONS.index(revision) - 1])
 
@@ -77,8 +78,8 @@ def leftovers() -> Iterator[Case]:
     fill = f"INSERT INTO {TEMPORARY} SELECT * FROM oauth_sessions"
     yield of("tmp_empty", "upgrade:006->head", whole.also(narrow.sql(TEMPORARY)))
     yield of("tmp_filled", "upgrade:006->head", whole.also(wide.sql(TEMPORARY), fill))
-    for revision in ("006", "009", "010"):
-        action = "repair@010" if revision == "010" else f"repair->{revision}->head"
+    for revision in ("006", "009", "010", HEAD):
+        action = f"repair@{HEAD}" if revision == HEAD else f"repair->{revision}->head"
         for lineage in LINEAGES:
             base = at(revision, lineage)
             sessions = replace(base.tables["oauth_sessions"], added=())
@@ -102,7 +103,7 @@ def set_by_hand() -> Iterator[Case]:
             yield of(f"version_null_{name}", stamp, _loose(shape, None))
             yield of(f"version_blank_{name}", stamp, _loose(shape, ""))
     for structure in REVISIONS:
-        for row in ("001", "004", "006", "009", "010"):
+        for row in ("001", "004", "006", "009", "010", HEAD):
             if row != structure:
                 yield _moved(structure, row)
     for name, other in (("twice", "006"), ("and_null", None), ("and_blank", "")):
@@ -114,8 +115,8 @@ def _moved(structure: str, row: str) -> Case:
     shape = at(structure, "portable").recording(row)
     # 004 changes no structure, and 010 only takes away: neither can be missed.
     lacks = row > structure and (structure, row) not in (("003", "004"), ("009", "010"))
-    if row == "010":
-        action = "repair@010" if lacks else "none"
+    if row == HEAD:
+        action = f"repair@{HEAD}" if lacks else "none"
     else:
         action = f"{'repair->' if lacks else 'resume:'}{row}->head"
     return of(f"version_{row}_on_{structure}", action, shape)

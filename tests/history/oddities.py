@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.history.case import Case, Write, from_bytes, from_sql, of
 from tests.history.releases import WEBHOOKS
+from tests.support.facts import HEAD
 from tests.support.shapes import Shape, at
 
 
@@ -45,7 +46,7 @@ def own() -> Iterator[Case]:
     )
     yield of("journal_wal", "upgrade:007->head", at("007"), "journal_mode=WAL")
     yield of("journal_truncate", "upgrade:007->head", at("007"), "journal_mode=TRUNCATE")
-    yield of("at_head_in_wal", "none", at("010", "portable"), "journal_mode=WAL")
+    yield of("at_head_in_wal", "none", at(HEAD, "portable"), "journal_mode=WAL")
     pre = at("001").unversioned().without(*WEBHOOKS)
     yield of(
         "case_of_names", "repair->stamp:001->head", pre.renamed("refresh_tokens", "Refresh_Tokens")
@@ -80,8 +81,8 @@ def operators() -> Iterator[Case]:
         "ALTER TABLE refresh_tokens ADD COLUMN op_note TEXT",
         "ALTER TABLE oauth_clients ADD COLUMN op_required INTEGER NOT NULL DEFAULT 3",
     )
-    for revision in ("001", "006", "009", "010"):
-        action = "none" if revision == "010" else f"upgrade:{revision}->head"
+    for revision in ("001", "006", "009", "010", HEAD):
+        action = "none" if revision == HEAD else f"upgrade:{revision}->head"
         yield of(f"operator_objects_{revision}", action, at(revision).also(*extra))
     child = (
         (
@@ -98,7 +99,7 @@ def interrupted() -> Iterator[Case]:
     for name, action, shape in (
         ("009", "upgrade:009->head", at("009")),
         ("pre06", "stamp:001->head", at("001").unversioned()),
-        ("010", "none", at("010", "portable")),
+        ("head", "none", at(HEAD, "portable")),
     ):
         yield Case(f"wal_unmerged_{name}", action, _unmerged(shape, everything=False))
         yield Case(f"wal_everything_{name}", action, _unmerged(shape, everything=True))

@@ -8,13 +8,14 @@ from contextlib import closing
 from pathlib import Path
 
 from tests.history.case import Case, Write, from_bytes, from_sql, of
+from tests.support.facts import HEAD
 from tests.support.shapes import Shape, at
 
 
 def contradictory() -> Iterator[Case]:
     """Version rows that no start can believe."""
     for row in ("011", "099", "102", "9a1b2c3d4e5f", "1", "head"):
-        yield of(f"unknown_{row}", "refuse:unknown-revision", at("010").recording(row))
+        yield of(f"unknown_{row}", "refuse:unknown-revision", at(HEAD).recording(row))
     yield of("two_rows", "refuse:ambiguous-version", at("006").recording("005", "006"))
     yield of("three_rows", "refuse:ambiguous-version", at("010").recording("001", "005", "010"))
     wrong = (
@@ -26,7 +27,7 @@ def contradictory() -> Iterator[Case]:
         )
     )
     yield of("version_column", "refuse:inconsistent", wrong)
-    for revision in ("001", "009", "010"):
+    for revision in ("001", "009", "010", HEAD):
         lost = at(revision).without("refresh_tokens")
         yield of(f"no_refresh_tokens_{revision}", "refuse:inconsistent", lost)
     yield of("version_row_only", "refuse:inconsistent", Shape(versions=("005",)))
@@ -106,7 +107,7 @@ def damaged() -> Iterator[Case]:
     }
     for name, content in strangers.items():
         yield Case(f"not_sqlite_{name}", "refuse:not-a-database", from_bytes(content))
-    for name, shape in (("pre06", at("001").unversioned()), ("009", at("009")), ("010", at("010"))):
+    for name, shape in (("pre06", at("001").unversioned()), ("009", at("009")), ("head", at(HEAD))):
         yield Case(f"truncated_half_{name}", "refuse:corrupt", _harmed(shape, _halve))
         yield Case(
             f"truncated_odd_{name}", "refuse:corrupt", _harmed(shape, lambda raw: raw[:-1234])

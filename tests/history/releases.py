@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from tests.history.case import Case, of
-from tests.support.facts import DRAFT_JOBS, REVISIONS, Lineage
+from tests.support.facts import DRAFT_JOBS, HEAD, REVISIONS, Lineage
 from tests.support.shapes import Made, Shape, at
 
 LATE_TOKEN_COLUMNS = ("user_profile", "profile_cached_at")
@@ -52,7 +52,7 @@ def pre_alembic() -> Iterator[Case]:
 def recorded() -> Iterator[Case]:
     """The whole structure of each revision, in both lineages."""
     for revision in REVISIONS:
-        action = "none" if revision == "010" else f"upgrade:{revision}->head"
+        action = "none" if revision == HEAD else f"upgrade:{revision}->head"
         for lineage in LINEAGES:
             yield of(f"rev{revision}_{lineage}", action, at(revision, lineage))
     webhooks = at("006", "portable").tables["registered_webhooks"]
@@ -67,7 +67,7 @@ def recorded() -> Iterator[Case]:
 def lived() -> Iterator[Case]:
     """Narrow tables of early releases, carried through the revisions unchanged."""
     for revision in REVISIONS:
-        action = "repair@010" if revision == "010" else f"repair->{revision}->head"
+        action = f"repair@{HEAD}" if revision == HEAD else f"repair->{revision}->head"
         for name, shape in _lived(at(revision), revision):
             yield of(f"lived_{name}_at_{revision}", action, shape)
 
@@ -100,8 +100,8 @@ def drafts() -> Iterator[Case]:
         "portable",
         columns,
     )
-    for revision in ("008", "009", "010"):
-        action = "repair@010" if revision == "010" else f"upgrade:{revision}->head"
+    for revision in ("008", "009", "010", HEAD):
+        action = f"repair@{HEAD}" if revision == HEAD else f"upgrade:{revision}->head"
         for name, made in (("draft1", loose), ("draft2", keyed)):
             for lineage in LINEAGES:
                 shape = at(revision, lineage).having("batch_ocr_jobs", made)

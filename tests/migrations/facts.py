@@ -85,12 +85,19 @@ _USAGE_EVENTS: Final = """
 _BATCH_OCR_JOBS: Final = """
     user_id TEXT*, doc_id TEXT*, doc_type TEXT*, etag TEXT*, job_id TEXT!, submitted_at BIGINT!
 """
+_MIGRATION_JOURNAL: Final = """
+    id INTEGER*, happened_at BIGINT!, action TEXT!, from_revision TEXT, to_revision TEXT,
+    seconds FLOAT!, program_version TEXT!, host TEXT!, backup TEXT, note TEXT
+"""
 _DOCUMENT_PATHS: Final = """
     doc_type TEXT*, doc_id TEXT*, user_id TEXT*, file_path TEXT!, updated_at BIGINT!
     | ix_document_paths_user_doc(user_id, doc_type, doc_id)
 """
 
-REVISIONS: Final = tuple(f"{number:03}" for number in range(1, 11))
+#: Those that are shared with the files in the field, then this project's own.
+REVISIONS: Final = (*(f"{number:03}" for number in range(1, 11)), "101")
+
+HEAD: Final = REVISIONS[-1]
 
 #: The first line of history, and what each revision changes of it.
 _CHANGES: Final[dict[str, dict[str, str | None]]] = {
@@ -114,6 +121,7 @@ _CHANGES: Final[dict[str, dict[str, str | None]]] = {
     "008": {"batch_ocr_jobs": _BATCH_OCR_JOBS},
     "009": {"document_paths": _DOCUMENT_PATHS},
     "010": {"registered_webhooks": None},
+    "101": {"migration_journal": _MIGRATION_JOURNAL},
 }
 
 _VERSION_TABLE: Final = """
@@ -146,8 +154,8 @@ def tables(revision: str, lineage: Lineage = "portable") -> dict[str, Table]:
 
 def previous(revision: str) -> str:
     """The revision below, or ``base``."""
-    number = int(revision) - 1
-    return f"{number:03}" if number else "base"
+    index = REVISIONS.index(revision)
+    return REVISIONS[index - 1] if index else "base"
 
 
 def parse(notation: str, lineage: Lineage) -> Table:

@@ -129,7 +129,7 @@ async def test_files_of_earlier_releases_keep_their_lineage_and_rows(
 
     await sqlite.upgrade()
 
-    head = facts.tables("010")
+    head = facts.tables(facts.HEAD)
     assert {n: set(c) for n, c in columns_of(await sqlite.shape()).items()} == {
         n: set(c) for n, c in columns_of(head).items()
     }
@@ -147,7 +147,7 @@ async def test_narrow_tables_from_before_revisions_are_widened(sqlite: Database)
     assert await sqlite.query(
         "SELECT user_id, encrypted_token, flow_type, token_audience, scopes FROM refresh_tokens"
     ) == [("alice", b"\x00\xff", "hybrid", "nextcloud", None)]
-    assert columns_of(await sqlite.shape()) == columns_of(facts.tables("010"))
+    assert columns_of(await sqlite.shape()) == columns_of(facts.tables(facts.HEAD))
 
 
 async def test_names_in_another_case_are_the_same_names(sqlite: Database) -> None:
@@ -163,7 +163,7 @@ async def test_names_in_another_case_are_the_same_names(sqlite: Database) -> Non
     )
     await sqlite.run(("stamp", "base"), ("upgrade", "head"))
     catalogue = await sqlite.catalogue()
-    assert len(await sqlite.shape()) == len(facts.tables("010"))
+    assert len(await sqlite.shape()) == len(facts.tables(facts.HEAD))
     await sqlite.downgrade("002")
     assert "NONCE" not in repr(await sqlite.shape())
     assert "Scopes" not in repr(await sqlite.shape())
@@ -181,7 +181,7 @@ async def test_a_table_that_another_case_names_is_another_one_on_postgresql(
     await postgresql.upgrade()
     assert set(await postgresql.shape()) == {
         "App_Passwords",
-        *facts.tables("010", "postgresql"),
+        *facts.tables(facts.HEAD, "postgresql"),
     }
 
 
@@ -217,7 +217,7 @@ async def test_a_migration_that_fails_leaves_no_trace(sqlite: Database) -> None:
     assert await sqlite.query("SELECT name FROM sqlite_master") == [("document_paths",)]
     await sqlite.execute("DROP VIEW document_paths")
     await sqlite.upgrade()
-    assert await sqlite.shape() == facts.tables("010")
+    assert await sqlite.shape() == facts.tables(facts.HEAD)
 
 
 async def test_rows_of_other_tables_outlive_a_downgrade(sqlite: Database, tmp_path: Path) -> None:
@@ -232,6 +232,6 @@ async def test_rows_of_other_tables_outlive_a_downgrade(sqlite: Database, tmp_pa
     with pytest.raises(Exception, match="foreign_keys"):
         await careless.downgrade("004")
     await careless.engine.dispose()
-    assert await sqlite.revision() == "010"
+    assert await sqlite.revision() == facts.HEAD
     await sqlite.downgrade("004")
     assert await sqlite.query("SELECT * FROM notes") == [("s",)]

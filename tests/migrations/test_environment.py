@@ -57,7 +57,7 @@ async def test_the_structure_is_asked_for_once(database: Database) -> None:
     sa.event.listen(database.engine.sync_engine, "after_cursor_execute", notice)
     await database.upgrade()
     assert len(asked) == 1
-    assert await database.shape() == facts.tables("010", database.lineage)
+    assert await database.shape() == facts.tables(facts.HEAD, database.lineage)
 
 
 async def test_a_second_run_on_one_connection_sees_the_first(sqlite: Database) -> None:
@@ -91,4 +91,4 @@ async def test_scripts_in_a_folder_with_odd_characters_run(
     """A percent sign and a space in the folder's name mean nothing."""
     sqlite.scripts = odd_scripts
     await sqlite.upgrade()
-    assert await sqlite.revision() == "010"
+    assert await sqlite.revision() == facts.HEAD

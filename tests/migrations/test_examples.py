@@ -82,7 +82,7 @@ def add_revision(scripts: Path, number: str, below: str, body: str) -> None:
 
 async def test_the_example_that_adds_a_table_runs(database: Database, scripts: Path) -> None:
     """It goes up and down on both engines, and leaves nothing behind."""
-    add_revision(scripts, "101", "010", ADD_A_TABLE)
+    add_revision(scripts, "102", "101", ADD_A_TABLE)
     await database.upgrade()
     catalogue = await database.catalogue()
     database.scripts = scripts
@@ -93,7 +93,7 @@ async def test_the_example_that_adds_a_table_runs(database: Database, scripts: P
         "language",
         "created_at",
     ]
-    await database.downgrade("010")
+    await database.downgrade("101")
     assert await database.catalogue() == catalogue
 
 
@@ -101,10 +101,10 @@ async def test_the_example_that_recreates_a_table_keeps_the_rows(
     sqlite: Database, scripts: Path
 ) -> None:
     """Every grant is there afterwards, byte for byte, in the columns that it copies."""
-    add_revision(scripts, "101", "010", ADD_A_TABLE)
-    add_revision(scripts, "102", "101", RECREATE_A_TABLE)
+    add_revision(scripts, "102", "101", ADD_A_TABLE)
+    add_revision(scripts, "103", "102", RECREATE_A_TABLE)
     await sqlite.upgrade()
-    await sqlite.insert(seed("010", "portable"))
+    await sqlite.insert(seed("101", "portable"))
     kept = {"refresh_tokens": ["user_id", "encrypted_token", "expires_at", "created_at"]}
     rows = await sqlite.rows(kept)
     sqlite.scripts = scripts
@@ -124,9 +124,9 @@ async def test_a_new_revision_from_the_template_runs_at_once(
         "file_template",
         "%%(year)d%%(month).2d%%(day).2d_%%(hour).2d%%(minute).2d_%%(rev)s_%%(slug)s",
     )
-    command.revision(config, "add user preferences table", rev_id="101")
-    (path,) = (scripts / "versions").glob("*_101_*.py")
-    match = re.fullmatch(r"(\d{8}_\d{4})_101_add_user_preferences_table\.py", path.name)
+    command.revision(config, "add user preferences table", rev_id="102")
+    (path,) = (scripts / "versions").glob("*_102_*.py")
+    match = re.fullmatch(r"(\d{8}_\d{4})_102_add_user_preferences_table\.py", path.name)
     assert match
     datetime.strptime(match[1], "%Y%m%d_%H%M").astimezone()
     text = path.read_text(encoding="utf-8")
@@ -135,10 +135,10 @@ async def test_a_new_revision_from_the_template_runs_at_once(
 
     database.scripts = scripts
     await database.upgrade()
+    assert await database.revision() == "102"
+    assert await database.shape() == facts.tables("101", database.lineage)
+    await database.downgrade("101")
     assert await database.revision() == "101"
-    assert await database.shape() == facts.tables("010", database.lineage)
-    await database.downgrade("010")
-    assert await database.revision() == "010"
 
 
 async def test_the_examples_in_the_template_are_those_that_run(
@@ -153,13 +153,13 @@ async def test_the_examples_in_the_template_are_those_that_run(
     for name, parts in (("upgrade", up), ("downgrade", down)):
         lines = "\n".join(parts).replace("\n    # ", "\n").splitlines()
         body += f"\ndef {name}():\n" + "".join(f"    {line}\n" for line in lines)
-    add_revision(scripts, "101", "010", body)
+    add_revision(scripts, "102", "101", body)
     database.scripts = scripts
     await database.upgrade()
     assert "user_preferences" in await database.shape()
     assert columns_of(await database.shape())["refresh_tokens"][-1] == "new_field"
     catalogue = await database.catalogue()
-    await database.run(("stamp", "010"), ("upgrade", "head"))
+    await database.run(("stamp", "101"), ("upgrade", "head"))
     assert await database.catalogue() == catalogue
-    await database.downgrade("010")
-    assert await database.shape() == facts.tables("010", database.lineage)
+    await database.downgrade("101")
+    assert await database.shape() == facts.tables("101", database.lineage)

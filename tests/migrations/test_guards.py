@@ -35,8 +35,8 @@ async def test_raw_sql_between_two_guards_is_seen(database: Database, scripts: P
     database.scripts = scripts
     add_revision(
         scripts,
+        "102",
         "101",
-        "010",
         """
 def upgrade():
     guards = op.get_context().opts["guards"]
@@ -64,8 +64,8 @@ def downgrade():
     )
     add_revision(
         scripts,
+        "103",
         "102",
-        "101",
         """
 def upgrade():
     op.get_context().opts["guards"].add_column("plain", sa.Column("c", sa.Text()))
@@ -78,8 +78,8 @@ def downgrade():
     await database.upgrade()
     assert columns_of(await database.shape())["plain"] == ["a", "b", "c"]
     assert columns_of(await database.shape())["app_passwords"][-1] == "label"
-    await database.downgrade("010")
-    assert await database.shape() == facts.tables("010", database.lineage)
+    await database.downgrade("101")
+    assert await database.shape() == facts.tables("101", database.lineage)
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ async def test_base_and_head_in_one_leap(database: Database) -> None:
     """The reset of the documentation: down to nothing, and up to an empty database at head."""
     await database.upgrade("head")
     catalogue = await database.catalogue()
-    await database.insert(seed("010", database.lineage))
+    await database.insert(seed(facts.HEAD, database.lineage))
     await database.downgrade("base")
     assert await database.shape() == {}
     await database.upgrade("head")
@@ -142,5 +142,5 @@ async def test_stamp_and_upgrade_share_one_transaction(database: Database) -> No
     await database.upgrade("001")
     await database.execute("DROP TABLE alembic_version")
     await database.run(("stamp", "001"), ("upgrade", "head"))
-    assert await database.revision() == "010"
-    assert await database.shape() == facts.tables("010", database.lineage)
+    assert await database.revision() == facts.HEAD
+    assert await database.shape() == facts.tables(facts.HEAD, database.lineage)

@@ -201,4 +201,17 @@ def rows(separator: str = ":") -> dict[str, list[Row]]:
             }
             for number in range(2)
         ],
+        "migration_journal": [
+            {
+                "id": 5,
+                "happened_at": NOW,
+                "action": "upgrade",
+                "from_revision": "010",
+                "to_revision": "101",
+                "seconds": 0.07,
+                "program_version": "1.0.0",
+                "host": "pod-1",
+                "backup": "tokens.db.backup-20261123T160900.000000Z-010",
+            }
+        ],
     }

@@ -13,7 +13,12 @@ from typing import Final, Literal
 Lineage = Literal["raw", "portable"]
 
 #: The revisions that are shared with the databases in the field.
-REVISIONS: Final = tuple(f"{number:03}" for number in range(1, 11))
+FIELD: Final = tuple(f"{number:03}" for number in range(1, 11))
+
+#: All of them: this project's own line follows.
+REVISIONS: Final = (*FIELD, "101")
+
+HEAD: Final = REVISIONS[-1]
 
 
 @dataclass(frozen=True)
@@ -147,6 +152,12 @@ TABLES: Final = {
             "document_paths",
             "doc_type TEXT*, doc_id TEXT*, user_id TEXT*, file_path TEXT!, updated_at BIGINT!",
         ),
+        _table(
+            "migration_journal",
+            "id INTEGER*, happened_at BIGINT!, action TEXT!, from_revision TEXT, "
+            "to_revision TEXT, seconds FLOAT!, program_version TEXT!, host TEXT!, backup TEXT, "
+            "note TEXT",
+        ),
     )
 }
 
@@ -224,6 +235,7 @@ STEPS: Final[dict[str, tuple[Step, ...]]] = {
         ("drop-index", "idx_webhooks_preset"),
         ("drop-table", "registered_webhooks"),
     ),
+    "101": (("table", "migration_journal"),),
 }
 
 #: Columns that a later step adds, and that the table's first statement therefore lacks.

@@ -73,7 +73,7 @@ def script(block: Block, place: Path, *, with_uv: bool) -> str:
     text = _NOX.sub("true", text).replace("pip install uv && ", "")
     text = text.replace(
         "alembic/versions/YYYYMMDD_HHMM_XXX_description.py",
-        '"$(ls alembic/versions/*_101_*.py)"',
+        '"$(ls alembic/versions/*_add_user_preferences_table.py)"',
     )
     if not with_uv:
         text = text.replace("uv run ", "")

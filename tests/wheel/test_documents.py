@@ -91,7 +91,7 @@ def test_every_block_works_in_a_checkout(document: Path, checkout: Path, tmp_pat
 
 
 def _write_migration(checkout: Path, block: Block) -> None:
-    (path,) = (checkout / "alembic" / "versions").glob("*_101_*.py")
+    (path,) = (checkout / "alembic" / "versions").glob("*_add_user_preferences_table.py")
     head = path.read_text("utf-8").partition("\ndef upgrade()")[0]
     path.write_text(f"{head}\n{block.text}", "utf-8")
 
