@@ -135,12 +135,39 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def unwritable(path: Path) -> str:
+    """Why the database at ``path`` cannot be written; empty where it can be. Changes nothing.
+
+    The reason names the file, the folder or the mount that is in the way.
+    """
+    folder = path.parent
+    try:
+        if os.statvfs(folder).f_flag & os.ST_RDONLY:
+            return f"the file system of {folder} is mounted read-only"
+    except OSError:
+        # A folder that is not there yet: whoever makes it meets what is wrong.
+        return ""
+    if not _may(folder, os.W_OK | os.X_OK):
+        return f"its folder {folder} cannot be written by this user"
+    for suffix in ("", "-wal", "-journal", "-shm"):
+        file = path.with_name(path.name + suffix)
+        if file.exists() and not _may(file, os.W_OK):
+            mode = stat.S_IMODE(file.stat().st_mode)
+            return f"the file {file} cannot be written by this user (mode {mode:04o})"
+    return ""
+
+
+def _may(path: Path, how: int) -> bool:
+    return os.access(path, how, effective_ids=os.access in os.supports_effective_ids)
+
+
 def on_network(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> bool:
     """Whether ``path`` lies on a network file system; False where nobody can tell."""
     if not sys.platform.startswith("linux"):
         return False
     try:
-        lines = mounts.read_text("utf-8", "surrogateescape").splitlines()
+        # Not splitlines(): a name may hold what it counts as the end of a line.
+        lines = mounts.read_text("utf-8", "surrogateescape").split("\n")
     except OSError:
         return False
     kind = file_system(str(path.resolve().parent), lines)
@@ -152,8 +179,8 @@ def file_system(folder: str, mountinfo: list[str]) -> str:
     best, kind = "", ""
     for line in mountinfo:
         before, _, after = line.partition(" - ")
-        fields, types = before.split(), after.split()
-        if len(fields) < 5 or not types:  # noqa: PLR2004 - the mount point is field 5
+        fields, types = before.split(" "), after.split(" ")
+        if len(fields) < 5 or not types[0]:  # noqa: PLR2004 - the mount point is field 5
             continue
         # A space, a tab, a line break and a backslash are escaped, and nothing else is.
         mount = _OCTAL.sub(lambda found: chr(int(found[1], 8)), fields[4])
