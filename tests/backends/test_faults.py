@@ -1,0 +1,138 @@
+"""What SQLite and the operating system report has one name each, and no value in it."""
+
+from __future__ import annotations
+
+import errno
+import re
+import sqlite3
+from pathlib import Path
+
+import pytest
+from sqlalchemy.exc import IntegrityError, StatementError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from nextcloud_mcp_server.backends.sqlite.faults import always_named, named, naming
+from nextcloud_mcp_server.errors import CODES, TokenStorageError
+from tests.support.errors import refused
+
+PATH = Path("/data/tokens.db")
+
+#: The primary result codes that have a name, and what it is.
+NAMED = {
+    "SQLITE_PERM": "read-only",
+    "SQLITE_BUSY": "lock-timeout",
+    "SQLITE_LOCKED": "lock-timeout",
+    "SQLITE_READONLY": "read-only",
+    "SQLITE_IOERR": "io-error",
+    "SQLITE_CORRUPT": "corrupt",
+    "SQLITE_FULL": "disk-full",
+    "SQLITE_CANTOPEN": "bad-path",
+    "SQLITE_TOOBIG": "bad-input",
+    "SQLITE_CONSTRAINT": "bad-input",
+    "SQLITE_NOTADB": "not-a-database",
+}
+
+
+def sqlite_error(name: str, text: str = "said SQLite") -> sqlite3.Error:
+    """The error that the driver raises for a result code."""
+    error = sqlite3.OperationalError(text)
+    error.sqlite_errorcode = getattr(sqlite3, name)
+    error.sqlite_errorname = name
+    return error
+
+
+#: The families of result codes; other constants of the driver's begin like them.
+FAMILIES = re.compile(
+    "SQLITE_(ERROR|INTERNAL|PERM|ABORT|BUSY|LOCKED|NOMEM|READONLY|INTERRUPT|IOERR|CORRUPT|NOTFOUND"
+    "|FULL|CANTOPEN|PROTOCOL|EMPTY|SCHEMA|TOOBIG|CONSTRAINT|MISMATCH|MISUSE|NOLFS|FORMAT|RANGE"
+    "|NOTADB)(_.*)?"
+)
+
+ALL_CODES = sorted(name for name in dir(sqlite3) if FAMILIES.fullmatch(name))
+
+
+@pytest.mark.parametrize("name", ALL_CODES)
+def test_every_result_code_has_the_name_of_its_family(name: str) -> None:
+    """The extended codes of a family have the family's name; the others have none."""
+    family = f"SQLITE_{name.split('_')[1]}"
+    expected = NAMED.get(family)
+    if name in {"SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"}:
+        expected = "conflict"
+    found = named(sqlite_error(name), PATH)
+    assert (found.code if found else None) == expected
+    if found:
+        assert str(PATH) in found.message
+        assert found.remedy
+
+
+@pytest.mark.parametrize("number", sorted(errno.errorcode))
+def test_every_error_of_the_system_has_a_name(number: int) -> None:
+    """Full, read-only, a bad path, or else an I/O error with what the system said."""
+    found = named(OSError(number, "said the system"), PATH)
+    assert found is not None
+    assert found.code in {"disk-full", "read-only", "bad-path", "io-error"}
+    assert found.code in CODES
+
+
+def test_the_drivers_error_is_found_inside_sqlalchemys() -> None:
+    """The decision is made by what SQLite said, whoever wrapped it."""
+    wrapped = IntegrityError("INSERT ...", {}, sqlite_error("SQLITE_CONSTRAINT_UNIQUE"))
+    found = named(wrapped, PATH)
+    assert found is not None
+    assert found.code == "conflict"
+
+
+def test_what_is_not_the_databases_doing_keeps_its_name() -> None:
+    """Errors of others pass through, and a named one is itself."""
+    own = TokenStorageError("mine", code="bad-input", remedy="none")
+    assert named(own, PATH) is own
+    for other in (ValueError("x"), KeyError("y"), RuntimeError()):
+        assert named(other, PATH) is None
+        assert always_named(other, PATH) is None
+    with pytest.raises(ValueError, match="x"), naming(PATH):
+        raise ValueError("x")
+
+
+def test_naming_raises_the_name_from_the_cause() -> None:
+    """The first error stays reachable for whoever debugs."""
+    cause = sqlite_error("SQLITE_FULL")
+
+    def fail() -> None:
+        with naming(PATH):
+            raise cause
+
+    error = refused(fail)
+    assert error.code == "disk-full"
+    assert error.__cause__ is cause
+
+
+def test_schema_text_that_is_no_text_is_damage() -> None:
+    """A flipped byte in a schema page reaches Python as a decoding error."""
+    found = named(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), PATH)
+    assert found is not None
+    assert found.code == "corrupt"
+
+
+def test_the_running_store_names_everything() -> None:
+    """Where the statements fit the schema, an odd answer means that the schema has changed."""
+    for error, code in (
+        (sqlite_error("SQLITE_ERROR", "no such table: refresh_tokens"), "inconsistent"),
+        (sqlite_error("SQLITE_ERROR", "Could not decode to UTF-8 column 'x'"), "unreadable"),
+        (PoolTimeout("pool limit"), "lock-timeout"),
+    ):
+        found = always_named(error, PATH)
+        assert found is not None
+        assert found.code == code
+
+
+def test_no_statement_and_no_value_is_in_a_message() -> None:
+    """What SQLAlchemy knows of a statement and its values is not repeated."""
+    secret = "gAAAA-secret"
+    inner = sqlite_error("SQLITE_CONSTRAINT_NOTNULL", "NOT NULL constraint failed: t.c")
+    for wrapped in (
+        IntegrityError(f"INSERT {secret}", {"v": secret}, inner),
+        StatementError(secret, f"INSERT {secret}", {"v": secret}, inner),
+    ):
+        found = always_named(wrapped, PATH)
+        assert found is not None
+        assert secret not in f"{found.as_dict()}"

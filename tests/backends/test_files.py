@@ -1,0 +1,204 @@
+"""The file of a database: what may be one, where it lies, and that looking changes nothing."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nextcloud_mcp_server.backends.sqlite import files
+from tests.support.errors import refused
+from tests.support.folders import names
+from tests.support.nobody import as_nobody, open_folder
+
+
+def _socket(path: Path) -> None:
+    with closing(socket.socket(socket.AF_UNIX)) as made:
+        made.bind(str(path))
+
+
+KINDS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "folder": (lambda p: p.mkdir(), "is a folder, not a file"),
+    "pipe": (os.mkfifo, "is a named pipe, not a file"),
+    "socket": (_socket, "is a socket, not a file"),
+    "device": (lambda p: p.symlink_to("/dev/full"), "is a device, not a file"),
+    "dead link": (lambda p: p.symlink_to(p.with_name("gone")), "is a link to a file that is not"),
+    "loop": (lambda p: p.symlink_to(p), "cannot be looked at"),
+}
+
+
+@pytest.mark.parametrize(("make", "word"), KINDS.values(), ids=KINDS.keys())
+def test_what_is_no_regular_file_is_refused(
+    make: Callable[[Path], object], word: str, tmp_path: Path
+) -> None:
+    """Each kind of path is told by its kind, and stays as it was."""
+    path = tmp_path / "t"
+    make(path)
+    before = path.lstat()
+    error = refused(lambda: files.check_path(path))
+    assert error.code == "bad-path"
+    assert word in error.message
+    assert (path.lstat().st_mode, path.lstat().st_ino) == (before.st_mode, before.st_ino)
+
+
+def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path: Path) -> None:
+    """A path that leads through a file, or through a dead link, leads nowhere."""
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    for folder in ("file", "file/deeper", "link", "link/deeper"):
+        assert refused(lambda f=folder: files.check_path(tmp_path / f / "t.db")).code == "bad-path"  # type: ignore[misc]
+
+
+def test_a_file_or_nothing_is_let_in(tmp_path: Path) -> None:
+    """A regular file, a link to one, and a place where one can be made are fine."""
+    (tmp_path / "there").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    for name in ("there", "link", "new", "deep/er/new"):
+        files.check_path(tmp_path / name)
+    assert names(tmp_path) == {"there", "link"}
+
+
+def test_names_are_measured_in_bytes(tmp_path: Path) -> None:
+    """A name of umlauts is twice as long as it looks."""
+    files.check_path(tmp_path / ("ü" * 87))
+    assert refused(lambda: files.check_path(tmp_path / ("ü" * 88))).code == "bad-path"
+
+
+def test_a_folder_that_may_not_be_entered_is_told() -> None:
+    """What this user may not see is not taken for what is not there."""
+    code = """
+from nextcloud_mcp_server.backends.sqlite import files
+try:
+    files.check_path(Path(sys.argv[1]))
+except TokenStorageError as error:
+    print(error.code, error.message)
+"""
+    with open_folder() as folder:
+        (folder / "closed").mkdir(mode=0o700)
+        said = as_nobody(code, folder / "closed" / "tokens.db")
+    assert said.startswith("bad-path")
+    assert "Permission denied" in said
+
+
+def test_a_new_file_is_private_and_an_old_one_is_left_alone(tmp_path: Path) -> None:
+    """Made 0600 whatever the umask; a file or a link that is there keeps content and mode."""
+    umask = os.umask(0)
+    try:
+        files.create_private(tmp_path / "new")
+    finally:
+        os.umask(umask)
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o600
+    old = tmp_path / "old"
+    old.write_text("content")
+    old.chmod(0o640)
+    files.create_private(old)
+    assert (old.read_text(), stat.S_IMODE(old.stat().st_mode)) == ("content", 0o640)
+
+
+def test_a_link_is_followed_and_a_path_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a database that is itself a link gets another name."""
+    (tmp_path / "real.db").touch()
+    (tmp_path / "link.db").symlink_to("real.db")
+    (tmp_path / "folder").symlink_to(tmp_path)
+    assert files.follow(tmp_path / "link.db") == tmp_path / "real.db"
+    assert files.follow(tmp_path / "folder" / "real.db") == tmp_path / "folder" / "real.db"
+    monkeypatch.chdir(tmp_path)
+    assert files.follow(Path("real.db")) == Path("real.db")
+
+
+def _escaped(text: str) -> str:
+    for character in "\\ \t\n":
+        text = text.replace(character, f"\\{ord(character):03o}")
+    return text
+
+
+def _line(mount: str, kind: str) -> str:
+    return f"36 35 98:0 /root {_escaped(mount)} rw,noatime master:1 - {kind} /dev/x rw"
+
+
+folder_names = st.text(st.characters(exclude_characters="/\0"), min_size=1).filter(
+    lambda name: name not in {".", ".."}
+)
+
+
+@given(folder_names, st.sampled_from(["nfs4", "ext4", "fuse.sshfs"]))
+def test_every_mount_point_is_recognised(name: str, kind: str) -> None:
+    """White space, backslashes, other alphabets and bytes that are no text are names."""
+    lines = [_line("/", "overlay"), _line(f"/mnt/{name}", kind), _line("/mnt/other", "xfs")]
+    expected = "xfs" if name == "other" else kind
+    assert files.file_system(f"/mnt/{name}", lines) == expected
+    assert files.file_system(f"/mnt/{name}/deeper", lines) == expected
+    assert files.file_system(f"/mnt/{name}x", lines) in {"overlay", "xfs"}
+
+
+@given(st.lists(st.text(max_size=40)), st.text())
+def test_no_line_is_too_odd_to_be_read(lines: list[str], folder: str) -> None:
+    """Whatever stands in the list of mounts, the answer is a text."""
+    assert isinstance(files.file_system(folder, lines), str)
+
+
+def test_the_innermost_and_newest_mount_counts() -> None:
+    """A mount on a mount hides it."""
+    lines = [
+        _line("/", "ext4"),
+        _line("/data", "nfs"),
+        _line("/data", "tmpfs"),
+        _line("/data/in", "9p"),
+    ]
+    assert files.file_system("/data", lines) == "tmpfs"
+    assert files.file_system("/data/in/side", lines) == "9p"
+    assert files.file_system("/database", lines) == "ext4"
+
+
+@pytest.mark.parametrize(
+    ("kind", "network"),
+    [
+        ("nfs", True),
+        ("nfs4", True),
+        ("cifs", True),
+        ("smb3", True),
+        ("9p", True),
+        ("fuse.sshfs", True),
+        ("fuse.glusterfs", True),
+        ("fuse.rclone", True),
+        ("ceph", True),
+        ("ext4", False),
+        ("overlay", False),
+        ("fuseblk", False),
+        ("fuse.portal", False),
+        ("virtiofs", False),
+        ("tmpfs", False),
+        ("", False),
+    ],
+)
+def test_network_file_systems_are_known(kind: str, network: bool, tmp_path: Path) -> None:
+    """Where shared memory cannot be trusted, WAL is not used."""
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(_line(str(tmp_path), kind) + "\n" if kind else "")
+    assert files.on_network(tmp_path / "tokens.db", mounts) == network
+    assert not files.on_network(tmp_path / "tokens.db", tmp_path / "gone")
+
+
+def test_a_name_that_looks_like_several_lines_is_one(tmp_path: Path) -> None:
+    """Only the line break that the kernel escapes ends a line."""
+    folder = tmp_path / "a\x0cb\u2028c d"
+    folder.mkdir()
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(f"{_line('/', 'ext4')}\n{_line(str(folder), 'nfs')}\n")
+    assert files.on_network(folder / "tokens.db", mounts)
+
+
+def test_a_mount_that_is_no_text_stops_nobody(tmp_path: Path) -> None:
+    """One odd mount somewhere on the machine is no reason not to start."""
+    mounts = tmp_path / "mountinfo"
+    mounts.write_bytes(b"1 0 0:1 / /mnt/\xff\xfe rw - nfs x rw\n")
+    assert not files.on_network(tmp_path / "tokens.db", mounts)
