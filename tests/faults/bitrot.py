@@ -1,0 +1,164 @@
+"""Databases with one wrong byte, or cut off: what a start and the store make of them."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.migrations import upgrade_database
+from nextcloud_mcp_server.state import Action
+from tests.support import shapes
+from tests.support.contents import KEY, NOW
+from tests.support.promises import Secrets, read_through_the_store, sealed_in
+from tests.support.snapshot import snapshot
+
+Seal = Callable[[str], bytes]
+
+#: Damages what is copied from a specimen, and says how.
+Damage = Callable[[random.Random, Path], str]
+
+_INSERT: Final = (
+    "INSERT INTO refresh_tokens (user_id, encrypted_token, created_at, updated_at) "
+    f"VALUES (?, ?, {NOW}, {NOW})"
+)
+
+#: Users whose ids are further apart than one flipped bit: 'Carol' and 'carol' are not.
+TOKENS: Final = {f"user-{n:03}-{n * n:05}": f"token of {n:03}" for n in range(24)}
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """An intact database with a filled ``-wal``, to be copied and damaged.
+
+    Attributes:
+        path: where it lies.
+        secrets: every secret in it.
+    """
+
+    path: Path
+    secrets: Secrets
+
+    def put(self, folder: Path) -> Path:
+        """Copy it into an empty ``folder``."""
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        for suffix in ("", "-wal"):
+            shutil.copyfile(f"{self.path}{suffix}", f"{folder / self.path.name}{suffix}")
+        return folder / self.path.name
+
+
+def at_head(folder: Path, seal: Seal) -> Specimen:
+    """A specimen at head."""
+    path = folder / "head.db"
+    shapes.at("010").write(path)
+    upgrade_database(path)
+    return _specimen(path, seal)
+
+
+def old(folder: Path, seal: Seal) -> Specimen:
+    """A specimen at revision 005, which a start upgrades."""
+    path = folder / "old.db"
+    shapes.at("005", "raw").write(path)
+    return _specimen(path, seal)
+
+
+def _specimen(path: Path, seal: Seal) -> Specimen:
+    copy = path.with_name("copy-" + path.name)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(
+            "DELETE FROM refresh_tokens WHERE user_id NOT IN ('alice', 'Ünï-çødé-用户-🙂')"
+        )
+        connection.execute("PRAGMA journal_mode=WAL")
+        for number, (user, token) in enumerate(TOKENS.items()):
+            if number == len(TOKENS) // 2:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            connection.execute(_INSERT, (user, seal(token)))
+        # Closing the last connection would empty the -wal.
+        for suffix in ("", "-wal"):
+            shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
+    mine = {("refresh_tokens", user, "encrypted_token"): token for user, token in TOKENS.items()}
+    return Specimen(copy, {**sealed_in(snapshot(copy), KEY), **mine})
+
+
+def flip(dice: random.Random, path: Path) -> str:
+    """Change one bit, or one whole byte, of the database or its ``-wal``."""
+    file = dice.choice((path, path.with_name(path.name + "-wal")))
+    content = bytearray(file.read_bytes())
+    offset = dice.randrange(len(content))
+    mask = dice.choice((1 << dice.randrange(8), dice.randrange(1, 256)))
+    content[offset] ^= mask
+    file.write_bytes(content)
+    return f"{file.name}: byte {offset} ^ {mask:#04x}"
+
+
+def cut(dice: random.Random, path: Path) -> str:
+    """Cut the database or its ``-wal`` short, often at the end of a page."""
+    file = dice.choice((path, path, path.with_name(path.name + "-wal")))
+    size = file.stat().st_size
+    length = dice.randrange(1, size)
+    if dice.random() < 0.5:
+        length = max(1, length // 4096 * 4096)
+    with file.open("r+b") as stream:
+        stream.truncate(length)
+    return f"{file.name}: {length} of {size} bytes"
+
+
+@dataclass
+class Tally:
+    """What became of damaged databases.
+
+    Attributes:
+        starts: how often each ending of a start was seen.
+        reads: how often each answer to a question for a secret was seen.
+        wrong: every wrong plaintext, with the damage that led to it.
+        created: every damage after which a start has made a new database.
+    """
+
+    starts: Counter[str] = field(default_factory=Counter)
+    reads: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    created: list[str] = field(default_factory=list)
+
+    async def add(self, path: Path, secrets: Secrets, damage: str) -> None:
+        """Start on a damaged database and ask for each of ``secrets``.
+
+        Raises:
+            Exception: what is no :class:`TokenStorageError`, with the damage as a note.
+        """
+        try:
+            async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
+                assert storage.outcome is not None
+                self.starts[storage.outcome.action.value] += 1
+                if storage.outcome.action is Action.CREATE:
+                    self.created.append(damage)
+                for name, secret in secrets.items():
+                    self._judge(await _answer(storage, {name: secret}), damage)
+        except TokenStorageError as error:
+            self.starts[error.code] += 1
+        except Exception as error:
+            error.add_note(damage)
+            raise
+
+    def _judge(self, answer: str, damage: str) -> None:
+        self.reads[answer.partition(":")[0]] += 1
+        if answer.startswith("wrong"):
+            self.wrong.append(f"{damage}: {answer}")
+
+
+async def _answer(storage: RefreshTokenStorage, one: Mapping[tuple[str, str, str], str]) -> str:
+    try:
+        found = await read_through_the_store(storage, one)
+    except TokenStorageError as error:
+        return error.code
+    if not found:
+        return "not there"
+    return "right" if found == one else f"wrong: {found} for {one}"

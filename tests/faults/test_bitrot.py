@@ -1,0 +1,89 @@
+"""One wrong byte, or an end cut off: named errors and right secrets, and never a wrong one."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from nextcloud_mcp_server import keyfile
+from nextcloud_mcp_server.crypto import Keyring
+from tests.faults import bitrot
+from tests.faults.bitrot import Damage, Seal, Specimen, Tally
+from tests.faults.share import SEED, amount, chance
+from tests.support.contents import KEY, sealed
+
+FLIPS, CUTS = 2_000, 500
+
+#: Of four damaged databases one is old: the start has to migrate it.
+KINDS: dict[str, tuple[Callable[[Path, Seal], Specimen], Damage, int]] = {
+    "flipped at head": (bitrot.at_head, bitrot.flip, FLIPS * 3 // 4),
+    "flipped and old": (bitrot.old, bitrot.flip, FLIPS // 4),
+    "cut off at head": (bitrot.at_head, bitrot.cut, CUTS * 3 // 4),
+    "cut off and old": (bitrot.old, bitrot.cut, CUTS // 4),
+}
+
+#: What a start may say of damage, and of damage that its migration stumbles over.
+REFUSALS = {
+    *("corrupt", "not-a-database", "inconsistent", "foreign", "unknown-revision"),
+    *("ambiguous-version", "migration-failed", "backup-failed", "wrong-key", "unreadable"),
+    *("undecryptable", "io-error"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(before)
+
+
+async def _tally(specimen: Specimen, damage: Damage, trials: int, arena: Path, name: str) -> Tally:
+    dice, tally = chance(name), Tally()
+    for number in range(trials):
+        path = specimen.put(arena / "hurt")
+        done = f"seed {SEED}, {name} {number}: {damage(dice, path)}"
+        await tally.add(path, specimen.secrets, done)
+    return tally
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_damage_is_named_and_no_secret_is_wrong(kind: str, arena: Path) -> None:
+    """A damaged database is refused by name, or each secret is right, refused or not there."""
+    make, damage, full = KINDS[kind]
+    tally = await _tally(make(arena, sealed), damage, amount(full), arena, kind)
+    print(kind, tally)  # noqa: T201 - the figures, with pytest -s
+    assert tally.wrong == []
+    assert tally.created == []
+    assert tally.starts.keys() <= REFUSALS | {"nothing", "stamp", "upgrade"}
+    assert tally.reads.keys() <= {"right", "not there", "corrupt", "undecryptable", "unreadable"}
+    assert tally.reads["right"] > 0
+
+
+class _NoCipher(Keyring):
+    """What a careless store would do instead of encrypting: it cannot tell a changed value."""
+
+    def open(self, ciphertext: bytes | str, of: str = "") -> str:
+        """Decode, whatever it is."""
+        text = ciphertext if isinstance(ciphertext, bytes) else ciphertext.encode()
+        try:
+            return base64.b64decode(text).decode("utf-8", "replace")
+        except binascii.Error:
+            return of
+
+
+async def test_the_harness_tells_an_unauthenticated_cipher(
+    arena: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Negative control: with base64 in the cipher's place, a flipped byte is a wrong secret."""
+    specimen = bitrot.at_head(arena, lambda secret: base64.b64encode(secret.encode() * 20))
+    longer = {name: secret * 20 for name, secret in specimen.secrets.items() if "user-" in name[1]}
+    monkeypatch.setattr(keyfile, "settle", lambda *_: _NoCipher([KEY]))
+    specimen = Specimen(specimen.path, longer)
+    tally = await _tally(specimen, bitrot.flip, 150, arena, "control")
+    assert tally.wrong != []
