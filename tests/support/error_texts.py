@@ -1,0 +1,137 @@
+"""Every text of a named error, read from the sources: nothing is said that nobody has read.
+
+``python -m tests.support.error_texts`` writes ``tests/errors.txt`` anew; a test compares.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from nextcloud_mcp_server.backends.sqlite import faults
+from nextcloud_mcp_server.history import load_history
+from nextcloud_mcp_server.state import REFUSED, Finding, refusal
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "nextcloud_mcp_server"
+FILE = ROOT / "tests" / "errors.txt"
+
+#: What stands in place of a path, in the texts that are filled in.
+DATABASE = Path("/data/tokens.db")
+
+_FILLED = re.compile(r"\{[^{}]*\}")
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@dataclass(frozen=True)
+class Source:
+    """One module: its functions by name, and its texts that have a name."""
+
+    name: str
+    functions: dict[str, Function]
+    constants: dict[str, str]
+
+    def text(self, node: ast.expr | None) -> str:
+        """A text as a person reads it, what is filled in later in braces."""
+        match node:
+            case ast.Constant(value=str(value)):
+                text = value
+            case ast.JoinedStr(values=parts):
+                text = "".join(self.text(part) for part in parts)
+            case ast.FormattedValue(value=value):
+                text = "{" + ast.unparse(value) + "}"
+            case ast.Name(id=name) if name in self.constants:
+                text = self.constants[name]
+            case ast.IfExp(body=body, orelse=orelse):
+                text = f"{self.text(body)} / {self.text(orelse)}"
+            case _:
+                text = "{" + ast.unparse(node) + "}" if node else ""
+        return text
+
+
+def sources() -> Iterator[Source]:
+    """Every module of the package, in order."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if "_alembic" in path.parts:
+            continue
+        tree = ast.parse(path.read_text("utf-8"))
+        functions = {
+            node.name: node
+            for node in ast.walk(tree)
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        }
+        yield Source(
+            ".".join(path.relative_to(PACKAGE).with_suffix("").parts),
+            functions,
+            dict(_constants(tree)),
+        )
+
+
+def _constants(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    for node in tree.body:
+        match node:
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.Constant(value=str(text))):
+                yield name, text
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=str(text))):
+                yield name, text
+
+
+def _calls(function: Function, *names: str) -> Iterator[ast.Call]:
+    for node in ast.walk(function):
+        match node:
+            case ast.Call(func=ast.Name(id=name)) if name in names:
+                yield node
+
+
+def written() -> Iterator[str]:
+    """The texts that stand in the code, with what is filled in."""
+    for source in sources():
+        makers = [
+            name
+            for name, function in source.functions.items()
+            if any(_calls(function, "TokenStorageError"))
+        ]
+        for name, function in source.functions.items():
+            for call in _calls(function, "TokenStorageError"):
+                given = {keyword.arg: keyword.value for keyword in call.keywords}
+                yield _entry(
+                    f"{source.name}.{name}",
+                    source.text(given.get("code")),
+                    source.text(call.args[0]),
+                    source.text(given.get("remedy")),
+                )
+            for call in _calls(function, *makers):
+                said = [source.text(a) for a in (*call.args, *(k.value for k in call.keywords))]
+                if texts := [text for text in said if " " in _FILLED.sub("", text).strip()]:
+                    assert isinstance(call.func, ast.Name)
+                    yield "\n    ".join([f"{source.name}.{name} by {call.func.id}", *texts])
+
+
+def filled_in() -> Iterator[str]:
+    """The texts of the tables, as they are read about one database."""
+    history = load_history()
+    for state in sorted(REFUSED):
+        error = refusal(Finding(state, reason="REASON"), history, DATABASE)
+        message = error.message.replace(history.head, "HEAD")
+        remedy = error.remedy.replace(history.head, "HEAD")
+        yield _entry(f"state {state}", error.code, message, remedy)
+    for code in faults._WORDS:
+        error = faults._error(code, DATABASE, "DETAIL")
+        yield _entry(f"fault {code}", error.code, error.message, error.remedy)
+
+
+def _entry(where: str, code: str, message: str, remedy: str) -> str:
+    return f"{where} [{code}]\n    {message}\n    > {remedy}"
+
+
+def render() -> str:
+    """The whole file."""
+    return "\n\n".join([*filled_in(), *sorted(written())]) + "\n"
+
+
+if __name__ == "__main__":
+    FILE.write_text(render(), "utf-8")

@@ -1,0 +1,50 @@
+"""Every error that a person can see: its code, its words, and that it travels whole."""
+
+from __future__ import annotations
+
+import pickle
+import re
+
+import pytest
+
+from nextcloud_mcp_server.errors import CODES, TokenStorageError
+from tests.support import error_texts
+
+
+def test_every_text_is_the_one_that_was_read() -> None:
+    """Each message and remedy of the package stands in tests/errors.txt, word for word."""
+    assert error_texts.render() == error_texts.FILE.read_text("utf-8"), (
+        "read the new texts, then: python -m tests.support.error_texts"
+    )
+
+
+def test_every_code_is_used_and_every_used_code_is_known() -> None:
+    """No code is left over in the contract, and none is made up."""
+    used = set(re.findall(r"\[([a-z-]+)\]$", error_texts.render(), re.MULTILINE))
+    sources = "".join(p.read_text("utf-8") for p in error_texts.PACKAGE.rglob("*.py"))
+    assert used <= CODES.keys()
+    assert {code for code in CODES if f'"{code}"' not in sources} == set()
+
+
+def test_every_text_is_a_line() -> None:
+    """A message and its remedy are one line each, and end as a sentence does."""
+    for entry in error_texts.render().split("\n\n"):
+        for line in entry.splitlines()[1:]:
+            assert line.strip()
+            assert line == line.rstrip()
+
+
+def test_an_error_arrives_whole_from_another_process() -> None:
+    """Code, remedy and exit status survive pickling."""
+    error = TokenStorageError("what", code="bad-input", remedy="do", exit_status=3)
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
+    assert isinstance(again, TokenStorageError)
+    assert vars(again) == vars(error)
+    assert str(again) == "what"
+    assert error.as_dict() == {"code": "bad-input", "message": "what", "remedy": "do"}
+
+
+def test_a_code_that_nobody_knows_is_a_mistake() -> None:
+    """An error cannot be raised with a code that is not in the contract."""
+    with pytest.raises(ValueError, match="made-up"):
+        TokenStorageError("what", code="made-up", remedy="do")
