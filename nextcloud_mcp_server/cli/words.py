@@ -70,7 +70,9 @@ def _parts(todo: Plan) -> list[str]:
         *([f"adds {todo.gaps}"] if todo.gaps else []),
         *([f"runs {', '.join(todo.steps)}"] if todo.steps else []),
     ]
-    return parts or ["puts the version table in order"]
+    if todo.stamp and not parts:
+        return ["puts the version table in order"]
+    return parts
 
 
 def report_facts(report: Report) -> dict[str, Any]:
