@@ -28,7 +28,7 @@ COMMON: Final = frozenset({"schema_version"})
 TEMPORARY: Final = "_alembic_tmp_"
 
 #: Above this likeness (difflib's ratio) an unknown column is a missing one, misspelt.
-_MISSPELT: Final = 0.75
+MISSPELT: Final = 0.75
 
 
 def classify(seen: Observation, history: History) -> Finding:
@@ -150,7 +150,7 @@ def _denies(name: str, there: Table, wanted: Table, known: set[str]) -> str:
         return f"{name}.{surplus[0]} is required, and no release fills it"
     unknown = there.columns.keys() - known
     for column in wanted.columns.keys() - there.columns.keys():
-        if alike := difflib.get_close_matches(column, unknown, n=1, cutoff=_MISSPELT):
+        if alike := difflib.get_close_matches(column, unknown, n=1, cutoff=MISSPELT):
             return f"{name} has {alike[0]} where {column} should be"
     return ""
 

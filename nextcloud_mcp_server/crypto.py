@@ -40,7 +40,7 @@ class Keyring:
             position and never the key.
     """
 
-    __slots__ = ("_fernets", "fingerprints")
+    __slots__ = ("_each", "_fernets", "fingerprints")
 
     def __init__(self, keys: Sequence[str | bytes]) -> None:
         if isinstance(keys, str | bytes):
@@ -49,7 +49,8 @@ class Keyring:
         if not keys:
             _refuse("No encryption key was given.", _MAKE_ONE)
         raw = [_raw(key, f"Encryption key {n} of {len(keys)}") for n, key in enumerate(keys, 1)]
-        self._fernets = MultiFernet([Fernet(base64.urlsafe_b64encode(key)) for key in raw])
+        self._each = [Fernet(base64.urlsafe_b64encode(key)) for key in raw]
+        self._fernets = MultiFernet(self._each)
         self.fingerprints: Final = tuple(hashlib.sha256(key).hexdigest()[:8] for key in raw)
 
     def seal(self, secret: str) -> bytes:
@@ -90,6 +91,16 @@ class Keyring:
     def opens(self, ciphertext: bytes | str) -> bool:
         """Whether one of the keys sealed this."""
         return self._decrypted(ciphertext) is not None
+
+    def opened_by(self, ciphertext: bytes | str) -> str | None:
+        """The fingerprint of the first key that opens this; None where none does."""
+        for fernet, fingerprint in zip(self._each, self.fingerprints, strict=True):
+            try:
+                fernet.decrypt(_bytes(ciphertext))
+            except InvalidToken:
+                continue
+            return fingerprint
+        return None
 
     def rotate(self, ciphertext: bytes | str, of: str = "A stored secret") -> bytes:
         """Seal again with the newest key, keeping the time at which it was first sealed.

@@ -54,6 +54,15 @@ def given_keyring(
     return None if settings.key_file is None else _read(settings.key_file)
 
 
+def find_keyring(settings: Settings, database: Path) -> Keyring | None:
+    """The keyring that a start would use; None where it would make a key. Makes nothing.
+
+    Raises:
+        TokenStorageError: as :func:`given_keyring`, for the file beside the database too.
+    """
+    return given_keyring(None, settings) or _beside(database)
+
+
 def _beside(database: Path) -> Keyring | None:
     path = key_path(database)
     with naming(path):

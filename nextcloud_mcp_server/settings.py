@@ -40,6 +40,7 @@ class Settings:
             one in the user's data directory instead.
         source: the variable that named ``database``; empty for the default and for a
             database that was given by other means.
+        overruled: what ``TOKEN_STORAGE_DB`` says where ``DATABASE_URL`` wins over it.
     """
 
     database: Path
@@ -48,6 +49,7 @@ class Settings:
     lock_timeout: float = DEFAULT_LOCK_TIMEOUT
     fallback_from: Path | None = None
     source: str = ""
+    overruled: str = ""
 
     def __repr__(self) -> str:
         """Hide the keys, whoever prints the settings."""
@@ -60,7 +62,9 @@ class Settings:
 
     def with_database(self, database: str | os.PathLike[str]) -> Settings:
         """The same settings for another database (a path or an SQLite URL)."""
-        return replace(self, database=database_path(database), fallback_from=None, source="")
+        return replace(
+            self, database=database_path(database), fallback_from=None, source="", overruled=""
+        )
 
 
 def load_settings(
@@ -91,6 +95,7 @@ def load_settings(
         lock_timeout=_lock_timeout(environ.get("TOKEN_STORAGE_LOCK_TIMEOUT")),
         fallback_from=fallback_from,
         source=source,
+        overruled=environ.get("TOKEN_STORAGE_DB", "") if source == "DATABASE_URL" else "",
     )
 
 

@@ -135,8 +135,9 @@ def test_every_variable_is_read() -> None:
             "TOKEN_STORAGE_LOCK_TIMEOUT": "2.5",
         }
     )
+    keys, key_file = ("new", "old"), Path("/run/secrets/key")
     assert found == Settings(
-        Path("/data/url.db"), ("new", "old"), Path("/run/secrets/key"), 2.5, None, "DATABASE_URL"
+        Path("/data/url.db"), keys, key_file, 2.5, None, "DATABASE_URL", "/data/path.db"
     )
 
 

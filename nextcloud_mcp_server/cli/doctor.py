@@ -1,0 +1,70 @@
+"""``db doctor``: what ails the database, worst first, with the command that mends it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nextcloud_mcp_server.cli.options import Named, database_options
+from nextcloud_mcp_server.cli.output import Output
+from nextcloud_mcp_server.doctor.finding import WORST_FIRST, Finding, Level, counted
+from nextcloud_mcp_server.words import printable
+
+if TYPE_CHECKING:
+    from nextcloud_mcp_server.doctor.diagnosis import Diagnosis
+
+
+@click.command()
+@database_options
+@click.option("--full", is_flag=True, help="Check every index entry and every backup as well.")
+def doctor(output: Output, named: Named, *, full: bool) -> int:
+    """Say what ails the database, worst first.
+
+    One line a check, with the command that mends it. Changes nothing. Exits with 1 where
+    there is an error, and with 0 where there are only notes and warnings.
+    """
+    from nextcloud_mcp_server.doctor.diagnosis import diagnose  # noqa: PLC0415 - loads keys
+
+    found = diagnose(named.find(output), full=full)
+    output.result(diagnosis_facts(found), *diagnosis_lines(found))
+    return 1 if found.worst is Level.ERROR else 0
+
+
+def finding_line(finding: Finding) -> str:
+    """One finding, on one line."""
+    mend = f"; mend it: {finding.mend}" if finding.mend else ""
+    return printable(f"{finding.level:<7}  {finding.check}: {finding.message}{mend}")
+
+
+def diagnosis_lines(found: Diagnosis) -> list[str]:
+    """Every finding, and how many there are of each level."""
+    numbers = Counter(finding.level for finding in found.findings)
+    parts = ", ".join(
+        f"{numbers[level]} ok" if level is Level.OK else counted(numbers[level], level)
+        for level in WORST_FIRST
+        if numbers[level]
+    )
+    mends = f"; db repair mends {len(found.mendable)}" if found.mendable else ""
+    return [*map(finding_line, found.findings), f"{parts}{mends}"]
+
+
+def diagnosis_facts(found: Diagnosis) -> dict[str, Any]:
+    """What ``db doctor`` says, for ``--json``."""
+    return {
+        "database": str(found.database),
+        "worst": found.worst.value,
+        "findings": [finding_facts(finding) for finding in found.findings],
+    }
+
+
+def finding_facts(finding: Finding) -> dict[str, Any]:
+    """One finding, for ``--json``."""
+    return {
+        "check": finding.check,
+        "level": finding.level.value,
+        "message": finding.message,
+        "mend": finding.mend,
+        "mendable": finding.mendable,
+    }

@@ -1,0 +1,1 @@
+"""What ails a token database: small checks that look and change nothing."""

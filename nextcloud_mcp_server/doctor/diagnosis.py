@@ -1,0 +1,108 @@
+"""Every check there is, in turn; what each has found, worst first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from nextcloud_mcp_server.doctor import around, pages, place, sealed, tables
+from nextcloud_mcp_server.doctor.finding import WORST_FIRST, Finding, Level
+from nextcloud_mcp_server.doctor.subject import Subject, examined
+from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.settings import Settings
+
+Check = Callable[[Subject], Iterator[Finding]]
+
+#: Every check by its name, in the order in which findings of one level are told.
+CHECKS: Final[Mapping[str, Check]] = MappingProxyType(
+    {
+        "configuration": place.configuration,
+        "file": place.file,
+        "state": tables.state,
+        "version": tables.version,
+        "structure": tables.structure,
+        "leftover tables": tables.leftovers,
+        "integrity": pages.integrity,
+        "foreign keys": pages.references,
+        "journal": pages.journal,
+        "keys": sealed.keys,
+        "format": sealed.formats,
+        "permissions": place.permissions,
+        "writable": place.writable,
+        "file system": place.file_system,
+        "space": place.space,
+        "backups": around.backups,
+        "half-made files": around.half_made,
+        "lock": around.lock,
+        "clock": around.clock,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What every check has found, worst first."""
+
+    database: Path
+    findings: tuple[Finding, ...]
+
+    @property
+    def worst(self) -> Level:
+        """The level of the worst finding."""
+        return self.findings[0].level
+
+    @property
+    def mendable(self) -> tuple[Finding, ...]:
+        """What ``db repair`` would mend."""
+        return tuple(finding for finding in self.findings if finding.mendable)
+
+
+def diagnose(
+    settings: Settings, *, full: bool = False, checks: Mapping[str, Check] = CHECKS
+) -> Diagnosis:
+    """Run every check on the database that ``settings`` name. Changes nothing.
+
+    Args:
+        settings: which database, and which keys.
+        full: check every index entry and every backup as well, however long it takes.
+        checks: which checks, by name.
+    """
+    with examined(settings, full=full) as subject:
+        found = [
+            finding for name, check in checks.items() for finding in _run(name, check, subject)
+        ]
+    if _is_hopeless(subject, found):
+        found = [_without_repair(finding) for finding in found]
+    order = {level: place for place, level in enumerate(WORST_FIRST)}
+    return Diagnosis(subject.path, tuple(sorted(found, key=lambda f: order[f.level])))
+
+
+def _is_hopeless(subject: Subject, found: list[Finding]) -> bool:
+    """Whether ``db repair`` refuses the database: it is not ours, or only a backup helps."""
+    opened = subject.opened
+    if opened is None or (opened.finding.refused and opened.amends is None):
+        return True
+    return any(f.check == "integrity" and f.level is Level.ERROR and not f.mendable for f in found)
+
+
+def _without_repair(finding: Finding) -> Finding:
+    mend = finding.mend
+    if mend is not None and mend.startswith("nextcloud-mcp-server db restore "):
+        return finding
+    return replace(finding, mend=None, mendable=False)
+
+
+def _run(name: str, check: Check, subject: Subject) -> list[Finding]:
+    """What a check has found; its own failure is a finding, and not the end."""
+    found: list[Finding] = []
+    try:
+        found.extend(check(subject))
+    except TokenStorageError as error:
+        found.append(Finding(name, Level.ERROR, f"{error.message} {error.remedy}"))
+    except Exception as error:  # noqa: BLE001 - one check that fails must not hide the others
+        what = f"the check itself failed: {type(error).__name__}"
+        found.append(Finding(name, Level.ERROR, what))
+    return found

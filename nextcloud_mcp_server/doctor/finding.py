@@ -1,0 +1,43 @@
+"""What one check has found: a level, a line for people, and the command that mends it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Level(StrEnum):
+    """How bad a finding is. The values are the words people see."""
+
+    OK = "ok"
+    NOTE = "note"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+def counted(number: int, thing: str) -> str:
+    """``1 row``, ``2 rows``."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+#: Worst first, as people are told.
+WORST_FIRST = (Level.ERROR, Level.WARNING, Level.NOTE, Level.OK)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of a diagnosis.
+
+    Attributes:
+        check: the name of the check.
+        level: how bad it is. An ``error`` keeps a start or a person's tokens from working.
+        message: what was found, on one line, without a secret.
+        mend: the command that mends it; None where none does.
+        mendable: whether ``db repair`` does it.
+    """
+
+    check: str
+    level: Level
+    message: str
+    mend: str | None = None
+    mendable: bool = False

@@ -1,0 +1,147 @@
+"""Checks of the file's inside: journal, pages, references."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+from nextcloud_mcp_server.backends.sqlite import files
+from nextcloud_mcp_server.backends.sqlite.catalog import quoted
+from nextcloud_mcp_server.backends.sqlite.look import connect_read_only
+from nextcloud_mcp_server.backends.sqlite.session import WAL
+from nextcloud_mcp_server.backends.sqlite.space import readable
+from nextcloud_mcp_server.doctor.around import backups_of, damage_of
+from nextcloud_mcp_server.doctor.finding import Finding, Level, counted
+from nextcloud_mcp_server.doctor.subject import Opened, Subject
+
+#: A write-ahead log above this was not written back for a long time.
+_LONG_WAL: Final = 256 * 1024 * 1024
+
+#: Above this a database is not copied into memory to try its indexes.
+_LARGEST: Final = 1 << 30
+
+#: Complaints of SQLite that are repeated.
+_MOST: Final = 3
+
+
+def journal(subject: Subject) -> Iterator[Finding]:
+    """Whether the journal is the one that loses no acknowledged write, and none is left over."""
+    name, opened = "journal", subject.opened
+    if opened is None or not opened.readable:
+        return
+    if opened.crashed:
+        what = "a crashed writer left a journal; a start rolls it back before anybody reads"
+        yield Finding(name, Level.WARNING, what, subject.command("repair"), mendable=True)
+        return
+    wal = Path(f"{subject.path}-wal")
+    if wal.exists() and wal.stat().st_size > _LONG_WAL:
+        what = f"its -wal has grown to {readable(wal.stat().st_size)}; a clean stop writes it back"
+        yield Finding(name, Level.NOTE, what)
+    mode = opened.seen.journal_mode
+    wanted = "delete" if files.on_network(subject.path) else WAL
+    if mode == wanted:
+        yield Finding(name, Level.OK, f"its mode is {mode}")
+    else:
+        what = f"its mode is {mode}; a start makes it {wanted}"
+        yield Finding(name, Level.NOTE, what, subject.command("repair"), mendable=True)
+
+
+def integrity(subject: Subject) -> Iterator[Finding]:
+    """Whether SQLite finds every page whole (``--full``: and every index entry)."""
+    name, opened = "integrity", subject.opened
+    if opened is None or not opened.seen.journal_mode:
+        if opened is not None and opened.seen.damage:
+            yield Finding(name, Level.ERROR, opened.seen.detail, restore_command(subject))
+        return
+    pragma = "integrity_check" if subject.full else "quick_check"
+    complaints = damage(opened.source, pragma)
+    if not complaints:
+        yield Finding(name, Level.OK, f"{pragma} finds nothing")
+    elif only_indexes(opened.source):
+        what = f"an index is damaged and its table is whole: {'; '.join(complaints[:_MOST])}"
+        yield Finding(name, Level.ERROR, what, subject.command("repair"), mendable=True)
+    else:
+        what = "; ".join(complaints[:_MOST])
+        yield Finding(name, Level.ERROR, what, restore_command(subject))
+
+
+def damage(path: Path, pragma: str = "quick_check") -> list[str]:
+    """What SQLite finds wrong with ``path``, one complaint each; nothing where all is well."""
+    try:
+        with closing(connect_read_only(path)) as connection:
+            return complaints_of(connection, pragma)
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        return [" ".join(str(error).split())]
+
+
+def complaints_of(connection: sqlite3.Connection, pragma: str) -> list[str]:
+    """As :func:`damage`, on an open connection."""
+    rows = connection.execute(f"PRAGMA {pragma}(20)").fetchall()
+    said = [" ".join(str(row[0]).split()) for row in rows if row[0] != "ok"]
+    return [text.removeprefix("*** in database main *** ") for text in said]
+
+
+def only_indexes(path: Path) -> bool:
+    """Whether making every index anew would mend ``path``: tried on a copy in memory."""
+    try:
+        if path.stat().st_size > _LARGEST:
+            return False
+        with (
+            closing(connect_read_only(path)) as reader,
+            closing(sqlite3.connect(":memory:", isolation_level=None)) as copy,
+        ):
+            reader.backup(copy)
+            before = row_counts(copy)
+            copy.execute("REINDEX")
+            return not complaints_of(copy, "integrity_check") and row_counts(copy) == before
+    except (sqlite3.Error, UnicodeDecodeError, OSError):
+        return False
+
+
+def row_counts(connection: sqlite3.Connection) -> dict[str, int]:
+    """The rows of every table, counted in the table itself and in none of its indexes."""
+    names = connection.execute(
+        "SELECT name FROM sqlite_master WHERE type = 'table' AND sql NOT LIKE 'CREATE VIRTUAL %'"
+    ).fetchall()
+    counted = {}
+    for (name,) in names:
+        query = f"SELECT count(*) FROM {quoted(name)} NOT INDEXED"  # noqa: S608 - its own names
+        (counted[name],) = connection.execute(query).fetchone()
+    return counted
+
+
+def restore_command(subject: Subject) -> str | None:
+    """The command that puts the newest good backup in the place of the database."""
+    import shlex  # noqa: PLC0415 - only where something is lost
+
+    for backup in reversed(backups_of(subject.path)):
+        if not damage_of(backup):
+            return subject.command(f"restore {shlex.quote(str(backup))}")
+    return None
+
+
+def references(subject: Subject) -> Iterator[Finding]:
+    """Whether every row points at a row that is there."""
+    name, opened = "foreign keys", subject.opened
+    if opened is None or not opened.readable:
+        return
+    yield _references(name, opened)
+
+
+def _references(name: str, opened: Opened) -> Finding:
+    try:
+        with closing(connect_read_only(opened.source)) as connection:
+            broken = connection.execute("PRAGMA foreign_key_check").fetchall()
+    except sqlite3.OperationalError as error:
+        # An operator's own table may reference what is not unique.
+        if "foreign key mismatch" not in str(error):
+            raise
+        return Finding(name, Level.NOTE, str(error))
+    if not broken:
+        return Finding(name, Level.OK, "every reference points at a row")
+    tables = ", ".join(sorted({str(row[0]) for row in broken}))
+    what = f"{counted(len(broken), 'reference')} of {tables} to rows that are gone"
+    return Finding(name, Level.WARNING, what)

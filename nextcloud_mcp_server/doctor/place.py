@@ -1,0 +1,181 @@
+"""Checks of the place: settings, file, permissions, file system, space."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from nextcloud_mcp_server.backends.sqlite import files
+from nextcloud_mcp_server.backends.sqlite.space import MARGIN, free_bytes, readable
+from nextcloud_mcp_server.doctor.around import backups_of
+from nextcloud_mcp_server.doctor.finding import Finding, Level
+from nextcloud_mcp_server.doctor.subject import Subject
+from nextcloud_mcp_server.keyfile import key_path
+from nextcloud_mcp_server.state import Action, plan
+
+_OTHERS: Final = 0o007
+_GROUP: Final = 0o070
+
+#: More names than these are counted.
+_NAMED: Final = 3
+
+
+def configuration(subject: Subject) -> Iterator[Finding]:
+    """Which setting names the database, and which settings are not looked at."""
+    settings, name = subject.settings, "configuration"
+    if settings.fallback_from:
+        yield Finding(
+            name,
+            Level.WARNING,
+            f"{settings.fallback_from} cannot be used here, so {settings.database} is used instead",
+            f"export TOKEN_STORAGE_DB={shlex.quote(str(settings.database))}",
+        )
+    if settings.overruled:
+        yield Finding(
+            name,
+            Level.NOTE,
+            "DATABASE_URL wins over TOKEN_STORAGE_DB, which is set too",
+            "unset TOKEN_STORAGE_DB",
+        )
+    if settings.keys and settings.key_file:
+        yield Finding(
+            name,
+            Level.NOTE,
+            "TOKEN_ENCRYPTION_KEY wins over TOKEN_ENCRYPTION_KEY_FILE, which is set too",
+            "unset TOKEN_ENCRYPTION_KEY_FILE",
+        )
+    if not (settings.fallback_from or settings.overruled):
+        source = settings.source or "the command line or the default"
+        yield Finding(name, Level.OK, f"the database is named by {source}")
+
+
+def file(subject: Subject) -> Iterator[Finding]:
+    """Whether there is a file that can be a database, and under how many names."""
+    path, name = subject.path, "file"
+    if subject.trouble:
+        error = subject.trouble
+        yield Finding(name, Level.ERROR, f"{error.message} {error.remedy}")
+        return
+    if subject.settings.database.is_symlink():
+        what = f"{subject.settings.database} is a link to {path}, beside which everything lies"
+        yield Finding(name, Level.NOTE, what)
+    if not path.exists():
+        what = f"there is no file {path}; a start makes it"
+        yield Finding(name, Level.NOTE, what, subject.command("upgrade"))
+        return
+    found = path.stat()
+    if found.st_nlink > 1:
+        what = f"{path} has {found.st_nlink} names (hard links), and each has a journal of its own"
+        yield Finding(name, Level.WARNING, what, "rm the names that are not used")
+    yield Finding(name, Level.OK, f"{path} is a regular file of {readable(found.st_size)}")
+
+
+def loose(subject: Subject, bits: int) -> list[Path]:
+    """The files with tokens or keys whose mode has one of ``bits``."""
+    beside = [Path(f"{subject.path}{suffix}") for suffix in ("", "-wal", "-shm", "-journal")]
+    private = [*beside, key_path(subject.path), *backups_of(subject.path)]
+    found = []
+    for path in private:
+        try:
+            mode = path.lstat().st_mode
+        except OSError:
+            continue
+        if stat.S_ISREG(mode) and mode & bits:
+            found.append(path)
+    return found
+
+
+def permissions(subject: Subject) -> Iterator[Finding]:
+    """Whether anybody but the server's user can read or replace what is secret."""
+    name, folder = "permissions", subject.path.parent
+    others = loose(subject, _OTHERS)
+    if others:
+        what = f"every user of this machine may use {_names(others)}"
+        own = all(_is_own(path) for path in others)
+        yield Finding(name, Level.WARNING, what, _chmod(others), mendable=own)
+    if group := [path for path in loose(subject, _GROUP) if path not in others]:
+        what = f"a group may use {_names(group)}"
+        yield Finding(name, Level.NOTE, what, _chmod(group))
+    if _is_open(folder):
+        what = f"every user of this machine may replace the files in {folder}"
+        yield Finding(name, Level.WARNING, what, f"chmod o-w {shlex.quote(str(folder))}")
+    if subject.path.exists() and not _is_own(subject.path):
+        owner = subject.path.stat().st_uid
+        what = f"the file belongs to user {owner}, and this is user {os.geteuid()}"
+        yield Finding(name, Level.NOTE, what)
+    if not others and not group:
+        yield Finding(name, Level.OK, "what is secret is open to its owner alone")
+
+
+def _names(paths: list[Path]) -> str:
+    names = ", ".join(path.name for path in paths[:_NAMED])
+    more = len(paths) - _NAMED
+    return f"{names} and {more} more" if more > 0 else names
+
+
+def _chmod(paths: list[Path]) -> str:
+    return "chmod 600 " + " ".join(shlex.quote(str(path)) for path in paths)
+
+
+def _is_own(path: Path) -> bool:
+    return os.geteuid() in {0, path.lstat().st_uid}
+
+
+def _is_open(folder: Path) -> bool:
+    try:
+        mode = folder.stat().st_mode
+    except OSError:
+        return False
+    # In a sticky folder only its owner may rename or delete a file.
+    return bool(mode & stat.S_IWOTH) and not mode & stat.S_ISVTX
+
+
+def file_system(subject: Subject) -> Iterator[Finding]:
+    """Whether SQLite's shared memory, and so WAL, can be trusted there."""
+    name = "file system"
+    if files.on_network(subject.path):
+        what = f"{subject.path.parent} is a network file system, so WAL is not used"
+        yield Finding(name, Level.WARNING, what)
+    else:
+        yield Finding(name, Level.OK, f"{subject.path.parent} is no network file system")
+
+
+def writable(subject: Subject) -> Iterator[Finding]:
+    """Whether the server may write; where it may not, it serves for reading, at head only."""
+    name, reason = "writable", files.unwritable(subject.path)
+    if not reason:
+        yield Finding(name, Level.OK, "file and folder can be written")
+    elif pending(subject):
+        yield Finding(name, Level.ERROR, f"{reason}, and there is something to do to it")
+    else:
+        yield Finding(name, Level.WARNING, f"{reason}, so it opens for reading only")
+
+
+def pending(subject: Subject) -> bool:
+    """Whether a start would have to change the database first."""
+    opened = subject.opened
+    if opened is None or opened.finding.refused:
+        return False
+    return plan(opened.finding, opened.history, subject.path).action is not Action.NOTHING
+
+
+def space(subject: Subject) -> Iterator[Finding]:
+    """Whether a migration and its backup fit on the disk."""
+    name, free = "space", free_bytes(subject.path.parent)
+    if free is None:
+        yield Finding(name, Level.NOTE, "nobody can tell how much space is free")
+        return
+    beside = [Path(f"{subject.path}{suffix}") for suffix in ("", "-wal")]
+    # A migration may write every page again, and its backup is a copy of each.
+    needed = 2 * sum(path.stat().st_size for path in beside if path.exists()) + MARGIN
+    said = f"{readable(free)} are free"
+    if free >= needed:
+        yield Finding(name, Level.OK, f"{said}, and a migration needs at most {readable(needed)}")
+        return
+    level = Level.ERROR if pending(subject) else Level.WARNING
+    what = f"{said}, and a migration with its backup may need {readable(needed)}"
+    yield Finding(name, level, what)

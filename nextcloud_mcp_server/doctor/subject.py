@@ -1,0 +1,131 @@
+"""The database under examination: looked at once, then asked by every check."""
+
+from __future__ import annotations
+
+import shlex
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nextcloud_mcp_server.amends import Amends, amends
+from nextcloud_mcp_server.backends.sqlite import files
+from nextcloud_mcp_server.backends.sqlite.faults import naming
+from nextcloud_mcp_server.backends.sqlite.look import (
+    HotJournalError,
+    connect_read_only,
+    look,
+    recovered_copy,
+)
+from nextcloud_mcp_server.classify import classify
+from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.history import History
+from nextcloud_mcp_server.report import known_history
+from nextcloud_mcp_server.settings import Settings
+from nextcloud_mcp_server.state import Finding, Observation
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A database that could be looked at.
+
+    Attributes:
+        history: the revisions of this program.
+        seen: what the look has seen.
+        finding: the state that this is.
+        amends: what would make a refused state one that a start serves.
+        crashed: whether a crashed writer's journal has yet to be rolled back.
+        source: what to read: the database, or a recovered copy of a crashed one.
+    """
+
+    history: History
+    seen: Observation
+    finding: Finding
+    amends: Amends | None
+    crashed: bool
+    source: Path
+
+    @property
+    def readable(self) -> bool:
+        """Whether there are tables that can be asked."""
+        return not self.seen.damage and bool(self.seen.journal_mode)
+
+    def rows(self, sql: str) -> Sequence[Sequence[Any]]:
+        """What a query finds, on a connection of its own that changes nothing.
+
+        Raises:
+            TokenStorageError: what is wrong with the file, in this program's words.
+        """
+        with naming(self.source), closing(connect_read_only(self.source)) as connection:
+            return connection.execute(sql).fetchall()
+
+    @contextmanager
+    def reader(self) -> Iterator[sqlite3.Connection]:
+        """A connection that changes nothing, for several queries."""
+        with naming(self.source), closing(connect_read_only(self.source)) as connection:
+            yield connection
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What the checks look at.
+
+    Attributes:
+        settings: which database, and which keys.
+        path: the database file itself.
+        full: whether every page and index entry is checked, however long it takes.
+        opened: what the look has found; None where nothing could be looked at.
+        trouble: why nothing could be looked at.
+    """
+
+    settings: Settings
+    path: Path
+    full: bool = False
+    opened: Opened | None = None
+    trouble: TokenStorageError | None = None
+
+    def command(self, words: str) -> str:
+        """``nextcloud-mcp-server db WORDS`` for this database."""
+        return f"nextcloud-mcp-server db {words} -d {shlex.quote(str(self.path))}"
+
+
+@contextmanager
+def examined(settings: Settings, *, full: bool = False) -> Iterator[Subject]:
+    """Look at the database that ``settings`` name. Nothing changes, and nothing is raised.
+
+    What keeps it from being looked at is the subject's ``trouble``.
+    """
+    path = settings.database
+    try:
+        files.check_path(path)
+        path = files.follow(path)
+        history = known_history()
+        seen = look(path)
+    except HotJournalError:
+        with _recovered(settings, path, full) as subject:
+            yield subject
+        return
+    except TokenStorageError as error:
+        yield Subject(settings, path, full, trouble=error)
+        return
+    yield Subject(settings, path, full, _opened(history, seen, path, crashed=False))
+
+
+@contextmanager
+def _recovered(settings: Settings, path: Path, full: bool) -> Iterator[Subject]:
+    history = known_history()
+    with ExitStack() as stack:
+        try:
+            copy = stack.enter_context(recovered_copy(path))
+            seen = look(copy)
+        except TokenStorageError as error:
+            yield Subject(settings, path, full, trouble=error)
+            return
+        yield Subject(settings, path, full, _opened(history, seen, copy, crashed=True))
+
+
+def _opened(history: History, seen: Observation, source: Path, *, crashed: bool) -> Opened:
+    finding = classify(seen, history)
+    return Opened(history, seen, finding, amends(seen, history), crashed, source)
