@@ -36,25 +36,31 @@ def upgrade_database(database: Database = None, revision: str = "head") -> Outco
     return prepare(path, target=target, lock_timeout=lock_timeout)
 
 
-def downgrade_database(database: Database = None, revision: str = "-1") -> Change:
+def downgrade_database(
+    database: Database = None, revision: str = "-1", *, while_running: bool = False
+) -> Change:
     """Go back to ``revision``: an id, ``base``, or ``-N`` for N steps; after a backup.
 
     Raises:
-        TokenStorageError: with the code of what is wrong; the file is as it was.
+        TokenStorageError: with the code of what is wrong; the file is as it was. ``in-use``
+            where a server is running on it, unless ``while_running`` is true.
     """
     path, lock_timeout = _resolve(database)
-    return upkeep.downgrade(path, revision, lock_timeout=lock_timeout)
+    return upkeep.downgrade(path, revision, while_running=while_running, lock_timeout=lock_timeout)
 
 
-def stamp_database(database: Database = None, revision: str = "head") -> Change:
+def stamp_database(
+    database: Database = None, revision: str = "head", *, while_running: bool = False
+) -> Change:
     """Record ``revision`` without running anything; after a backup.
 
     Raises:
-        TokenStorageError: ``inconsistent`` where the tables deny it, and others.
+        TokenStorageError: ``inconsistent`` where the tables deny it, ``in-use`` where a server
+            is running on it, unless ``while_running`` is true, and others.
     """
     path, lock_timeout = _resolve(database)
     target = get_head_revision() if revision == "head" else revision
-    return upkeep.stamp(path, target, lock_timeout=lock_timeout)
+    return upkeep.stamp(path, target, while_running=while_running, lock_timeout=lock_timeout)
 
 
 def get_current_revision(database: Database = None) -> str | None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nextcloud_mcp_server.backends.sqlite import files
+from nextcloud_mcp_server.backends.sqlite import files, inuse
+from nextcloud_mcp_server.backends.sqlite.inuse import Hold
 from nextcloud_mcp_server.settings import Settings, load_settings
 from nextcloud_mcp_server.startup import Outcome, prepare
 from nextcloud_mcp_server.worker import run_to_the_end
@@ -54,17 +56,32 @@ async def open_store(
         keyring = settle(keyring, samples, files.follow(settings.database))
         return keyring.fingerprints
 
+    hold: Hold | None = None
+
+    def stay(database: Path) -> None:
+        # Before the lock is given back: whoever gets it next sees that somebody is here.
+        nonlocal hold
+        hold = inuse.hold(database)
+
     def work(cancelled: Callable[[], bool]) -> Outcome:
         return prepare(
             settings.database,
             unlock=unlock,
+            then=stay,
             lock_timeout=settings.lock_timeout,
             cancelled=cancelled,
         )
 
-    outcome = await run_to_the_end(work, name="token-store-start")
-    if keyring is None:
-        raise AssertionError("a start that succeeds has settled on its keys")
-    from nextcloud_mcp_server.backends.sqlite.pool import SqlitePool  # noqa: PLC0415
+    try:
+        outcome = await run_to_the_end(work, name="token-store-start")
+        if keyring is None:
+            raise AssertionError("a start that succeeds has settled on its keys")
+        from nextcloud_mcp_server.backends.sqlite.pool import SqlitePool  # noqa: PLC0415
 
-    return OpenStore(SqlitePool(outcome.database, outcome.journal_mode), keyring, outcome)
+        pool = SqlitePool(outcome.database, outcome.journal_mode, hold)
+    except BaseException:
+        # Cancelled, it may be that the start was already done.
+        if hold is not None:
+            hold.release()
+        raise
+    return OpenStore(pool, keyring, outcome)

@@ -98,11 +98,16 @@ def never() -> bool:
     return False
 
 
+def _nothing(_: Path) -> None:
+    """Leave it at that."""
+
+
 def prepare(
     database: Path,
     *,
     target: str | None = None,
     unlock: Unlock | None = None,
+    then: Callable[[Path], object] = _nothing,
     lock_timeout: float = DEFAULT_LOCK_TIMEOUT,
     cancelled: Callable[[], bool] = never,
 ) -> Outcome:
@@ -113,6 +118,8 @@ def prepare(
         target: the revision to end at.
         unlock: proves the keys on what is in the database, before anything is written, and
             answers their fingerprints.
+        then: called with the file when it is ready, while the lock is still held; not where
+            there is no lock.
         lock_timeout: seconds to wait for the lock.
         cancelled: asked while waiting for the lock; True ends the wait.
 
@@ -131,6 +138,8 @@ def prepare(
         todo = plan(finding, history, database, target)
         if _is_ready(todo, seen, held, database):
             _prove(unlock, database, seen, todo)
+            if not held.problem:
+                then(database)
             done = Outcome(database, finding.state, todo, journal_mode=seen.journal_mode)
             return _finished(done, begun, held)
         require_lock(held, database)
@@ -139,6 +148,7 @@ def prepare(
         keys = _prove(unlock, database, seen, todo)
         backup = _migrate(database, history, todo, seen, keys) if todo.migrates else None
         mode = use_wal(database)
+        then(database)
     return _finished(Outcome(database, finding.state, todo, backup, mode), begun, held)
 
 

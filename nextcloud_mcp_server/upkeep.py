@@ -10,6 +10,7 @@ from pathlib import Path
 from nextcloud_mcp_server.backends.sqlite import backup as backups
 from nextcloud_mcp_server.backends.sqlite import files
 from nextcloud_mcp_server.backends.sqlite.guard import guard
+from nextcloud_mcp_server.backends.sqlite.inuse import require_idle
 from nextcloud_mcp_server.backends.sqlite.look import HotJournalError, check_pages, look
 from nextcloud_mcp_server.backends.sqlite.session import require_lock, use_wal
 from nextcloud_mcp_server.errors import TokenStorageError
@@ -26,6 +27,8 @@ from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT
 from nextcloud_mcp_server.startup import look_under_lock
 from nextcloud_mcp_server.state import Finding, Observation, State, refusal, unknown_target
 from nextcloud_mcp_server.structure import gaps
+
+__all__ = ["Change", "back_up", "downgrade", "require_idle", "stamp"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,7 @@ def downgrade(
     revision: str | None = None,
     *,
     agreed_from: str | None = None,
+    while_running: bool = False,
     lock_timeout: float = DEFAULT_LOCK_TIMEOUT,
 ) -> Change:
     """Go back to ``revision`` (default: one step), in one transaction, after a backup.
@@ -61,14 +65,17 @@ def downgrade(
         revision: as :func:`~nextcloud_mcp_server.report.downgrade_target` takes it.
         agreed_from: the revision that the database had when a person agreed to the loss;
             None where nobody was asked.
+        while_running: whether to go back under a running server.
         lock_timeout: seconds to wait for the lock.
 
     Raises:
         TokenStorageError: as :func:`~nextcloud_mcp_server.report.downgrade_target`, and as
-            a start does; ``declined`` where the revision is not ``agreed_from`` any more.
+            a start does; ``declined`` where the revision is not ``agreed_from`` any more;
+            ``in-use`` where a server is running.
     """
     database = _real(database)
     with _locked(database, lock_timeout, f"downgrading it to {revision or 'the one before'}") as it:
+        require_idle(database, while_running=while_running)
         target = downgrade_target(it.report, revision)
         recorded = it.report.finding.recorded
         if recorded is None:
@@ -109,17 +116,25 @@ def _moved(database: Path, agreed: str | None, recorded: str) -> TokenStorageErr
     )
 
 
-def stamp(database: Path, revision: str, *, lock_timeout: float = DEFAULT_LOCK_TIMEOUT) -> Change:
+def stamp(
+    database: Path,
+    revision: str,
+    *,
+    while_running: bool = False,
+    lock_timeout: float = DEFAULT_LOCK_TIMEOUT,
+) -> Change:
     """Record ``revision`` (or ``base``: none) without running anything, after a backup.
 
     Also the way out of several disagreeing version rows.
 
     Raises:
         TokenStorageError: ``inconsistent`` where the tables deny ``revision``,
-            ``unknown-revision``, and what a look may find.
+            ``unknown-revision``, and what a look may find; ``in-use`` where a server is
+            running and ``while_running`` is false.
     """
     database = _real(database)
     with _locked(database, lock_timeout, f"stamping it with {revision}") as it:
+        require_idle(database, while_running=while_running)
         if not it.report.exists or it.report.finding.state is State.NEW:
             raise TokenStorageError(
                 f"There is no table in {database} to record a revision of.",

@@ -14,7 +14,14 @@ from typing import Final
 import click
 
 from nextcloud_mcp_server.cli import words
-from nextcloud_mcp_server.cli.options import Named, database_options, not_empty, revision_option
+from nextcloud_mcp_server.cli.doctor import doctor
+from nextcloud_mcp_server.cli.options import (
+    Named,
+    database_options,
+    not_empty,
+    revision_option,
+    while_running_option,
+)
 from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.report import downgrade_target, examine, known_history, undone
@@ -124,8 +131,11 @@ def history(output: Output, named: Named, *, verbose: bool) -> int:
 @db_commands.command()
 @database_options
 @revision_option("Go back to this revision, to 'base', or by -N steps.  [default: -1]")
+@while_running_option
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-def downgrade(output: Output, named: Named, revision: str | None, *, yes: bool) -> int:
+def downgrade(
+    output: Output, named: Named, revision: str | None, *, yes: bool, while_running: bool
+) -> int:
     """Go back one revision or more (emergency use only).
 
     Says what will be lost, asks, and makes a backup before it begins.
@@ -137,6 +147,7 @@ def downgrade(output: Output, named: Named, revision: str | None, *, yes: bool) 
     settings = named.find(output)
     report = examine(settings.database)
     target = downgrade_target(report, revision)
+    upkeep.require_idle(report.database, while_running=while_running)
     known = known_history()
     steps = undone(known, str(report.finding.recorded), target)
     lost = [revision for revision in listing(known)[::-1] if revision.id in steps]
@@ -149,6 +160,7 @@ def downgrade(output: Output, named: Named, revision: str | None, *, yes: bool) 
             settings.database,
             target,
             agreed_from=report.finding.recorded,
+            while_running=while_running,
             lock_timeout=settings.lock_timeout,
         )
     output.result(words.change_facts(change), *words.downgraded_lines(change))
@@ -193,7 +205,8 @@ def migrate(output: Output, named: Named, message: str) -> int:
 @db_commands.command()
 @database_options
 @click.argument("revision", metavar="REV", callback=not_empty)
-def stamp(output: Output, named: Named, revision: str) -> int:
+@while_running_option
+def stamp(output: Output, named: Named, revision: str, *, while_running: bool) -> int:
     """Record a revision without running anything.
 
     REV is an id, 'head' or 'base'. Makes a backup first, and refuses where the tables deny
@@ -205,7 +218,12 @@ def stamp(output: Output, named: Named, revision: str) -> int:
     settings = named.find(output)
     target = known_history().head if revision == "head" else revision
     with plain_log(output):
-        change = upkeep.stamp(settings.database, target, lock_timeout=settings.lock_timeout)
+        change = upkeep.stamp(
+            settings.database,
+            target,
+            while_running=while_running,
+            lock_timeout=settings.lock_timeout,
+        )
     output.result(words.change_facts(change), *words.stamped_lines(change))
     return 0
 
@@ -227,3 +245,6 @@ def backup(output: Output, named: Named, path: str | None) -> int:
         made = upkeep.back_up(settings.database, target, lock_timeout=settings.lock_timeout)
     output.result({"database": str(settings.database), "backup": str(made)}, *backup_line(made))
     return 0
+
+
+db_commands.add_command(doctor)

@@ -96,6 +96,11 @@ def not_empty(_context: click.Context, parameter: click.Parameter, value: str | 
     return value
 
 
+while_running_option = click.option(
+    "--while-running", is_flag=True, help="Do it under a running server; restart that afterwards."
+)
+
+
 def revision_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """``-r`` and ``--revision``, with ``text`` as its help."""
     return click.option("-r", "--revision", metavar="REV", callback=not_empty, help=text)

@@ -14,6 +14,7 @@ from sqlalchemy import AsyncAdaptedQueuePool, text
 from nextcloud_mcp_server.backends.base import Connection
 from nextcloud_mcp_server.backends.sqlite.engine import SERVING_PRAGMAS, create_engine
 from nextcloud_mcp_server.backends.sqlite.faults import always_named
+from nextcloud_mcp_server.backends.sqlite.inuse import Hold
 from nextcloud_mcp_server.backends.sqlite.look import is_still
 from nextcloud_mcp_server.worker import wait_to_the_end
 
@@ -70,14 +71,16 @@ def _reading(path: Path) -> dict[str, str] | None:
 class SqlitePool:
     """An open SQLite database."""
 
-    def __init__(self, path: Path, journal_mode: str) -> None:
+    def __init__(self, path: Path, journal_mode: str, hold: Hold | None = None) -> None:
         """Make the pool; connections are opened when they are first needed.
 
         Args:
             path: the database file, at head.
             journal_mode: what the start left it in; outside WAL only EXTRA is durable.
+            hold: says that the database is in use; released when it is closed.
         """
         self.path = path
+        self._hold = hold
         pragmas = dict(SERVING_PRAGMAS)
         if journal_mode != "wal":
             pragmas["synchronous"] = "EXTRA"
@@ -140,4 +143,8 @@ class SqlitePool:
         # there must have been one, although nobody may have asked for anything.
         with suppress(Exception):
             await self._run(self._reader, lambda connection: connection.first(_NOTHING))
-        await self._engine.dispose()
+        try:
+            await self._engine.dispose()
+        finally:
+            if self._hold is not None:
+                self._hold.release()

@@ -1,0 +1,176 @@
+"""Whether a server is running on a database: a shared lock that every open store holds.
+
+It lies beside the database (``tokens.db.inuse``, 0600) and is never unlinked. The kernel
+frees it with the process, however that ends, so there is nothing to clean up.
+
+It is ``flock(2)`` and not filelock's ``ReadWriteLock``, which is a transaction of SQLite in
+a database of its own: those are POSIX locks, which belong to the process, so that closing
+any descriptor of the file drops them. A ``flock`` belongs to the open file: two stores of
+one process hold one each. The trap on this side is ``fork``: the child shares the open file,
+and would hold the lock for as long as it lives. It closes its descriptor, and may not unlock,
+which would unlock the parent's too. (Over NFS Linux makes POSIX locks of both.)
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import stat
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+from weakref import WeakSet
+
+from nextcloud_mcp_server.errors import TokenStorageError
+
+logger = logging.getLogger(__name__)
+
+#: Seconds to wait for a command that asks in this moment who is there.
+_PATIENCE: Final = 1.0
+
+_POLL: Final = 0.005
+
+#: Not through a link that somebody put there, not to a child program, and not for a pipe.
+_FLAGS: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+_KNOWN_LOCKS: Final = Path("/proc/locks")
+
+
+class Hold:
+    """One store's share of the lock, until it is released."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Take over an open file that is locked already."""
+        self._descriptor = descriptor
+        _holds.add(self)
+
+    def release(self) -> None:
+        """Give it back. Safe to call twice."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            # Closing is unlocking: no other descriptor is of this open file.
+            os.close(descriptor)
+
+
+_holds: WeakSet[Hold] = WeakSet()
+
+
+def _leave_to_the_parent() -> None:
+    for hold in list(_holds):
+        with suppress(OSError):
+            hold.release()
+
+
+os.register_at_fork(after_in_child=_leave_to_the_parent)
+
+
+def inuse_path(database: Path) -> Path:
+    """Where the lock of ``database`` lies: beside the file itself, whatever link named it."""
+    real = database.resolve()
+    return real.with_name(real.name + ".inuse")
+
+
+def hold(database: Path) -> Hold | None:
+    """Say that a store is open on ``database``, until the answer is released.
+
+    To be called under the lock of migrations, so that whoever looks under that lock looks at
+    all of them. Where the lock cannot be made, the store does without: None, and a warning.
+    """
+    path = inuse_path(database)
+    try:
+        descriptor = _open(path, os.O_CREAT)
+    except OSError as error:
+        _tell(path, error)
+        return None
+    try:
+        _retry(lambda: fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB))
+    except OSError as error:
+        os.close(descriptor)
+        _tell(path, error)
+        return None
+    return Hold(descriptor)
+
+
+def _open(path: Path, flags: int = 0) -> int:
+    descriptor = os.open(path, _FLAGS | flags, 0o600)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(0, "it is no regular file")
+    return descriptor
+
+
+def _retry(lock: Callable[[], None]) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return lock()
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(_POLL)
+
+
+def _tell(path: Path, error: OSError) -> None:
+    logger.warning(
+        "%s cannot be locked (%s): a command that replaces the database will not know that "
+        "this server is running",
+        path,
+        error.strerror,
+    )
+
+
+def in_use(database: Path) -> bool:
+    """Whether a store is open on ``database``; False where nobody can tell. Changes nothing."""
+    try:
+        descriptor = _open(inuse_path(database))
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def holders(database: Path) -> tuple[int, ...]:
+    """The processes that have a store open on ``database``, as far as the kernel tells."""
+    try:
+        status = inuse_path(database).stat()
+        lines = _KNOWN_LOCKS.read_text("ascii").splitlines()
+    except (OSError, ValueError):
+        return ()
+    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
+    place = f"{device}:{status.st_ino}"
+    # As in proc(5): "1: FLOCK  ADVISORY  READ 4711 08:01:1234 0 EOF"; 0 is of another container.
+    found = [line.split() for line in lines if f" {place} " in line]
+    return tuple(sorted({int(f[4]) for f in found if f[1] == "FLOCK" and int(f[4]) > 0}))
+
+
+def require_idle(database: Path, *, while_running: bool = False) -> None:
+    """Insist that no server is running on ``database``. Only under the lock of migrations.
+
+    Args:
+        database: the database file.
+        while_running: whether somebody has said that a running server is no reason.
+
+    Raises:
+        TokenStorageError: ``in-use``.
+    """
+    if while_running or not in_use(database):
+        return
+    pids = holders(database)
+    processes = "process" if len(pids) == 1 else "processes"
+    who = f" ({processes} {', '.join(map(str, pids))})" if pids else ""
+    raise TokenStorageError(
+        f"A server is running on {database}{who}; nothing was changed.",
+        code="in-use",
+        remedy="Stop it, then run the command again; or give --while-running, and restart it "
+        "afterwards.",
+    )
