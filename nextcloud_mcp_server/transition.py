@@ -6,12 +6,13 @@ Killed anywhere, the file is as it was: nothing is committed before everything i
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nextcloud_mcp_server import revisions, verdict
+from nextcloud_mcp_server import journal, revisions, verdict
 from nextcloud_mcp_server.backends.sqlite import backup, mend
 from nextcloud_mcp_server.backends.sqlite.catalog import (
     Execute,
@@ -51,27 +52,44 @@ _MACHINE = frozenset(
 _DAMAGING = frozenset({"corrupt", "io-error", "not-a-database"})
 
 
+def _nothing(_: Execute) -> None:
+    """Begin with nothing."""
+
+
 def migrate(
     database: Path,
     history: History,
     todo: Plan,
     there: Structure,
     keys: Sequence[str] | None = None,
+    first: Callable[[Execute], None] = _nothing,
 ) -> Path | None:
     """Do what ``todo`` says, all of it or nothing; the backup that was made before.
 
     The caller holds the lock and has checked the pages. ``keys`` are the fingerprints of the
-    keys at hand, which the backup's manifest names.
+    keys at hand, which the backup's manifest names; ``first`` begins the transaction, where
+    a repair makes the tables what the plan takes them for.
 
     Raises:
         TokenStorageError: ``migration-failed`` and the faults of the machine; the
             database is as it was.
     """
-    change = Change(history, there, todo.target, todo.steps, adopted=todo.adopted)
+    recorded = None if todo.action is Action.STAMP else todo.start
+    change = Change(
+        todo.action.value,
+        history,
+        there,
+        recorded,
+        todo.target,
+        todo.steps,
+        note=_note(todo),
+        adopted=todo.adopted,
+    )
 
     def work(connection: Connection) -> None:
         execute = _executor(connection)
         attached = mend.attached(execute)
+        first(execute)
         _mend(execute, history, todo)
         if todo.stamp:
             revisions.stamp(connection, history, todo.stamp)
@@ -82,8 +100,14 @@ def migrate(
         mend.fill(execute, gaps(read_structure(execute), final), final)
         mend.attach(execute, attached, history.indexes)
 
-    recorded = None if todo.action is Action.STAMP else todo.start
-    return _run(database, change, recorded, work, keys)
+    return _run(database, change, work, keys)
+
+
+def _note(todo: Plan) -> str:
+    """What the journal says beside the revisions."""
+    stamped = [f"stamped with {todo.stamp}"] if todo.action is Action.STAMP else []
+    tidied = ["put the version table in order"] if todo.stamp and not stamped else []
+    return "; ".join([*stamped, *tidied, *todo.mends])
 
 
 def downgrade(
@@ -98,7 +122,16 @@ def downgrade(
     recorded = str(finding.recorded)
     steps = history.revisions[first : history.revisions.index(recorded) + 1]
     downwards = tuple(reversed(steps))
-    change = Change(history, there, target, downwards, adopted=finding.adopted, down=True)
+    change = Change(
+        "downgrade",
+        history,
+        there,
+        recorded,
+        target,
+        downwards,
+        adopted=finding.adopted,
+        down=True,
+    )
 
     def work(connection: Connection) -> None:
         _mend(_executor(connection), history, finding)
@@ -108,7 +141,7 @@ def downgrade(
         if target == BASE:
             _drop_leftovers(_executor(connection), history)
 
-    return _run(database, change, recorded, work)
+    return _run(database, change, work)
 
 
 def _drop_leftovers(execute: Execute, history: History) -> None:
@@ -135,21 +168,21 @@ def stamp(
     database: Path, history: History, finding: Finding, revision: str, there: Structure
 ) -> Path | None:
     """Make ``revision`` (or ``base``: none) the one row of the version table."""
-    change = Change(history, there, revision, (), restructures=False)
+    change = Change("stamp", history, there, finding.recorded, revision, (), restructures=False)
 
     def work(connection: Connection) -> None:
         revisions.stamp(connection, history, revision)
 
-    return _run(database, change, finding.recorded, work)
+    return _run(database, change, work)
 
 
 def _run(
     database: Path,
     change: Change,
-    revision: str | None,
     work: Callable[[Connection], None],
     keys: Sequence[str] | None = None,
 ) -> Path | None:
+    begun = time.monotonic()
     made: Path | None = None
 
     async def main() -> None:
@@ -158,11 +191,12 @@ def _run(
             # The transaction is open and has written nothing, so a second connection
             # copies exactly the state that is about to be migrated.
             rows = await connection.run_sync(lambda c: _rows(_executor(c), database, change))
-            if any(rows.values()):
+            if any(number for table, number in rows.items() if table != journal.TABLE):
                 backup.prune(database)
-                target = backup.backup_path(database, revision)
+                target = backup.backup_path(database, change.before)
                 made = backup.make_backup(database, target, keys=keys)
             await connection.run_sync(lambda c: _checked(c, database, change, rows, work))
+            await connection.run_sync(lambda c: _write_down(c, change, begun, made))
 
     try:
         run_in_own_loop(lambda: asyncio.run(main()))
@@ -222,6 +256,16 @@ def _checked(
         raise _failed(database, change, step, _one_line(error)) from error
     if problem := verdict.problem(execute, change, rows, broken):
         raise _failed(database, change, verdict.failing_step(change, execute), problem)
+
+
+def _write_down(connection: Connection, change: Change, begun: float, made: Path | None) -> None:
+    """Tell the journal, where there is one now."""
+    if journal.is_kept(read_structure(_executor(connection))):
+        after = None if change.target == BASE else change.target
+        entry = journal.entry(
+            change.action, change.before, after, begun=begun, backup=made, note=change.note
+        )
+        journal.record(connection.exec_driver_sql, entry)
 
 
 def _one_line(error: Exception) -> str:

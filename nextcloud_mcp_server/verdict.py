@@ -15,12 +15,28 @@ from nextcloud_mcp_server.structure import VERSION_TABLE, Structure, gaps
 
 @dataclass(frozen=True)
 class Change:
-    """What is known of a change beforehand, to hold the result against."""
+    """What is known of a change beforehand, to hold the result against.
 
+    Attributes:
+        action: what it is, in one word, for the journal.
+        history: the revisions of this program.
+        there: the structure before.
+        before: the revision recorded before; None for none.
+        target: the revision to end at, or ``base``.
+        steps: the revisions that run, in that order.
+        note: what is mended on the way, for the journal.
+        adopted: tables that are renamed back first.
+        down: whether the steps are undone.
+        restructures: whether the structure must be that of ``target`` afterwards.
+    """
+
+    action: str
     history: History
     there: Structure
+    before: str | None
     target: str
     steps: tuple[str, ...]
+    note: str = ""
     adopted: tuple[str, ...] = ()
     down: bool = False
     restructures: bool = True
