@@ -23,6 +23,7 @@ from nextcloud_mcp_server.cli.options import (
     while_running_option,
 )
 from nextcloud_mcp_server.cli.output import Output
+from nextcloud_mcp_server.cli.repair import repair
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.report import downgrade_target, examine, known_history, undone
 from nextcloud_mcp_server.words import backup_line, outcome_lines, printable
@@ -248,3 +249,4 @@ def backup(output: Output, named: Named, path: str | None) -> int:
 
 
 db_commands.add_command(doctor)
+db_commands.add_command(repair)

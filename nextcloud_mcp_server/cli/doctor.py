@@ -32,10 +32,10 @@ def doctor(output: Output, named: Named, *, full: bool) -> int:
     return 1 if found.worst is Level.ERROR else 0
 
 
-def finding_line(finding: Finding) -> str:
-    """One finding, on one line."""
-    mend = f"; mend it: {finding.mend}" if finding.mend else ""
-    return printable(f"{finding.level:<7}  {finding.check}: {finding.message}{mend}")
+def finding_line(finding: Finding, *, mend: bool = True) -> str:
+    """One finding, on one line, with the command that mends it."""
+    command = f"; mend it: {finding.mend}" if mend and finding.mend else ""
+    return printable(f"{finding.level:<7}  {finding.check}: {finding.message}{command}")
 
 
 def diagnosis_lines(found: Diagnosis) -> list[str]:

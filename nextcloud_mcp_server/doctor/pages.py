@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from nextcloud_mcp_server.backends.sqlite import files
-from nextcloud_mcp_server.backends.sqlite.catalog import quoted
+from nextcloud_mcp_server.backends.sqlite.indexes import damage, only_indexes
 from nextcloud_mcp_server.backends.sqlite.look import connect_read_only
 from nextcloud_mcp_server.backends.sqlite.session import WAL
 from nextcloud_mcp_server.backends.sqlite.space import readable
@@ -19,9 +19,6 @@ from nextcloud_mcp_server.doctor.subject import Opened, Subject
 
 #: A write-ahead log above this was not written back for a long time.
 _LONG_WAL: Final = 256 * 1024 * 1024
-
-#: Above this a database is not copied into memory to try its indexes.
-_LARGEST: Final = 1 << 30
 
 #: Complaints of SQLite that are repeated.
 _MOST: Final = 3
@@ -66,51 +63,6 @@ def integrity(subject: Subject) -> Iterator[Finding]:
     else:
         what = "; ".join(complaints[:_MOST])
         yield Finding(name, Level.ERROR, what, restore_command(subject))
-
-
-def damage(path: Path, pragma: str = "quick_check") -> list[str]:
-    """What SQLite finds wrong with ``path``, one complaint each; nothing where all is well."""
-    try:
-        with closing(connect_read_only(path)) as connection:
-            return complaints_of(connection, pragma)
-    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-        return [" ".join(str(error).split())]
-
-
-def complaints_of(connection: sqlite3.Connection, pragma: str) -> list[str]:
-    """As :func:`damage`, on an open connection."""
-    rows = connection.execute(f"PRAGMA {pragma}(20)").fetchall()
-    said = [" ".join(str(row[0]).split()) for row in rows if row[0] != "ok"]
-    return [text.removeprefix("*** in database main *** ") for text in said]
-
-
-def only_indexes(path: Path) -> bool:
-    """Whether making every index anew would mend ``path``: tried on a copy in memory."""
-    try:
-        if path.stat().st_size > _LARGEST:
-            return False
-        with (
-            closing(connect_read_only(path)) as reader,
-            closing(sqlite3.connect(":memory:", isolation_level=None)) as copy,
-        ):
-            reader.backup(copy)
-            before = row_counts(copy)
-            copy.execute("REINDEX")
-            return not complaints_of(copy, "integrity_check") and row_counts(copy) == before
-    except (sqlite3.Error, UnicodeDecodeError, OSError):
-        return False
-
-
-def row_counts(connection: sqlite3.Connection) -> dict[str, int]:
-    """The rows of every table, counted in the table itself and in none of its indexes."""
-    names = connection.execute(
-        "SELECT name FROM sqlite_master WHERE type = 'table' AND sql NOT LIKE 'CREATE VIRTUAL %'"
-    ).fetchall()
-    counted = {}
-    for (name,) in names:
-        query = f"SELECT count(*) FROM {quoted(name)} NOT INDEXED"  # noqa: S608 - its own names
-        (counted[name],) = connection.execute(query).fetchone()
-    return counted
 
 
 def restore_command(subject: Subject) -> str | None:

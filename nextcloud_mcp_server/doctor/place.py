@@ -17,7 +17,8 @@ from nextcloud_mcp_server.doctor.subject import Subject
 from nextcloud_mcp_server.keyfile import key_path
 from nextcloud_mcp_server.state import Action, plan
 
-_OTHERS: Final = 0o007
+#: What a mode allows to every user of the machine.
+OTHERS: Final = 0o007
 _GROUP: Final = 0o070
 
 #: More names than these are counted.
@@ -74,10 +75,10 @@ def file(subject: Subject) -> Iterator[Finding]:
     yield Finding(name, Level.OK, f"{path} is a regular file of {readable(found.st_size)}")
 
 
-def loose(subject: Subject, bits: int) -> list[Path]:
+def loose(database: Path, bits: int = OTHERS) -> list[Path]:
     """The files with tokens or keys whose mode has one of ``bits``."""
-    beside = [Path(f"{subject.path}{suffix}") for suffix in ("", "-wal", "-shm", "-journal")]
-    private = [*beside, key_path(subject.path), *backups_of(subject.path)]
+    beside = [Path(f"{database}{suffix}") for suffix in ("", "-wal", "-shm", "-journal")]
+    private = [*beside, key_path(database), *backups_of(database)]
     found = []
     for path in private:
         try:
@@ -92,12 +93,12 @@ def loose(subject: Subject, bits: int) -> list[Path]:
 def permissions(subject: Subject) -> Iterator[Finding]:
     """Whether anybody but the server's user can read or replace what is secret."""
     name, folder = "permissions", subject.path.parent
-    others = loose(subject, _OTHERS)
+    others = loose(subject.path)
     if others:
         what = f"every user of this machine may use {_names(others)}"
         own = all(_is_own(path) for path in others)
         yield Finding(name, Level.WARNING, what, _chmod(others), mendable=own)
-    if group := [path for path in loose(subject, _GROUP) if path not in others]:
+    if group := [path for path in loose(subject.path, _GROUP) if path not in others]:
         what = f"a group may use {_names(group)}"
         yield Finding(name, Level.NOTE, what, _chmod(group))
     if _is_open(folder):

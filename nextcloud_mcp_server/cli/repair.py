@@ -1,0 +1,85 @@
+"""``db repair``: mend what ``db doctor`` calls mendable, after showing it and asking."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nextcloud_mcp_server.cli.doctor import finding_facts, finding_line
+from nextcloud_mcp_server.cli.log import plain_log
+from nextcloud_mcp_server.cli.options import Named, database_options
+from nextcloud_mcp_server.cli.output import Output
+from nextcloud_mcp_server.doctor.finding import Level
+from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.words import backup_line, printable
+
+if TYPE_CHECKING:
+    from nextcloud_mcp_server.doctor.diagnosis import Diagnosis
+    from nextcloud_mcp_server.repair import Repaired
+
+
+@click.command()
+@database_options
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+def repair(output: Output, named: Named, *, yes: bool) -> int:
+    """Mend what 'db doctor' calls mendable.
+
+    Says what that is, asks, and makes a backup before it begins. Exits with 1 where an error
+    remains.
+    """
+    from nextcloud_mcp_server.doctor.diagnosis import diagnose  # noqa: PLC0415 - loads keys
+    from nextcloud_mcp_server.repair import Repaired, propose  # noqa: PLC0415 - see above
+    from nextcloud_mcp_server.repair import repair as mend  # noqa: PLC0415 - see above
+
+    settings = named.find(output)
+    propose(settings)
+    before = diagnose(settings, full=True)
+    if not before.mendable:
+        return _say(output, Repaired(before.database, ()), before)
+    for finding in before.mendable:
+        output.note(finding_line(finding, mend=False))
+    if not yes:
+        _agree(output, before.database)
+    with plain_log(output):
+        done = mend(settings)
+    return _say(output, done, diagnose(settings))
+
+
+def _agree(output: Output, database: Path) -> None:
+    answer = output.answer("Mend this? A backup is made first. [y/N] ")
+    if answer is not None and answer.lower() in {"y", "yes"}:
+        return
+    why = "There was nobody to ask" if answer is None else "The answer was not yes"
+    path = shlex.quote(printable(str(database)))
+    raise TokenStorageError(
+        f"{why}, so nothing was changed.",
+        code="declined",
+        remedy=f"To mend it without being asked: nextcloud-mcp-server db repair -d {path} --yes",
+    )
+
+
+def _say(output: Output, done: Repaired, after: Diagnosis) -> int:
+    left = [finding for finding in after.findings if finding.level is Level.ERROR]
+    kept = () if done.kept is None else (f"kept: {printable(str(done.kept))}, the file as it was",)
+    output.result(
+        _facts(done, after),
+        *(map(printable, done.done) if done.done else ("nothing to mend",)),
+        *backup_line(done.backup),
+        *kept,
+        *map(finding_line, left),
+    )
+    return 1 if left else 0
+
+
+def _facts(done: Repaired, after: Diagnosis) -> dict[str, Any]:
+    return {
+        "database": str(done.database),
+        "mended": list(done.done),
+        "backup": None if done.backup is None else str(done.backup),
+        "kept": None if done.kept is None else str(done.kept),
+        "worst": after.worst.value,
+        "findings": [finding_facts(f) for f in after.findings if f.level is not Level.OK],
+    }

@@ -1,0 +1,269 @@
+"""Mend what ``db doctor`` calls mendable, after a backup and under the start's lock.
+
+Nothing here can lose a row of ours: a column gets its name back, a version table is made
+anew, an empty leftover is dropped, an index is made from its table. What the SQL does, it
+does in one transaction with the migration to head; damaged indexes are made first, in one
+of their own, because nothing can be migrated, nor verified, while they are damaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from nextcloud_mcp_server.amends import Rename, amends
+from nextcloud_mcp_server.backends.sqlite import files
+from nextcloud_mcp_server.backends.sqlite.aside import copy_files, keep_aside
+from nextcloud_mcp_server.backends.sqlite.catalog import Execute, count, quoted
+from nextcloud_mcp_server.backends.sqlite.faults import naming
+from nextcloud_mcp_server.backends.sqlite.guard import Held, guard
+from nextcloud_mcp_server.backends.sqlite.indexes import damage, make_indexes, only_indexes
+from nextcloud_mcp_server.backends.sqlite.look import (
+    HotJournalError,
+    connect_read_only,
+    look,
+)
+from nextcloud_mcp_server.backends.sqlite.session import require_lock, use_wal
+from nextcloud_mcp_server.classify import classify
+from nextcloud_mcp_server.doctor.around import partials_of
+from nextcloud_mcp_server.doctor.place import loose
+from nextcloud_mcp_server.doctor.subject import examined
+from nextcloud_mcp_server.doctor.tables import leftover_tables
+from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.history import History
+from nextcloud_mcp_server.keyfile import find_keyring
+from nextcloud_mcp_server.report import known_history, no_database
+from nextcloud_mcp_server.settings import Settings
+from nextcloud_mcp_server.startup import look_under_lock
+from nextcloud_mcp_server.state import Finding, Observation, State, plan, refusal
+from nextcloud_mcp_server.structure import VERSION_TABLE
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """A finished repair.
+
+    Attributes:
+        database: the database file.
+        done: what was mended, in words.
+        backup: the verified backup made before; None where no row was in danger.
+        kept: the damaged file as it was, where that could not be backed up.
+    """
+
+    database: Path
+    done: tuple[str, ...]
+    backup: Path | None = None
+    kept: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Treatment:
+    """What the tables need before a start would serve them.
+
+    Attributes:
+        finding: what the database is then.
+        renames: columns to rename back.
+        forgets: whether the version table is made anew.
+        drops: leftover tables to drop, as long as they are empty.
+        indexes: whether its indexes are damaged.
+    """
+
+    finding: Finding
+    renames: tuple[Rename, ...] = ()
+    forgets: bool = False
+    drops: tuple[str, ...] = ()
+    indexes: bool = False
+
+    @property
+    def restructures(self) -> bool:
+        """Whether the tables are changed, and so brought to head."""
+        owed = self.finding
+        unrecorded = owed.state is State.PRE_ALEMBIC
+        mends = owed.gaps or owed.adopted or owed.unusable or not owed.tidy or unrecorded
+        return bool(self.renames or self.forgets or self.drops or mends)
+
+
+def propose(settings: Settings) -> None:
+    """Refuse beforehand, without a change, what :func:`repair` would refuse.
+
+    Raises:
+        TokenStorageError: as :func:`repair`.
+    """
+    with examined(settings) as subject:
+        if subject.trouble:
+            raise subject.trouble
+        if not subject.path.exists():
+            raise no_database(subject.path)
+        if opened := subject.opened:
+            treatment_of(opened.source, opened.seen, opened.history, subject.path)
+
+
+def repair(settings: Settings) -> Repaired:
+    """Mend what can be mended of the database that ``settings`` name.
+
+    Killed at any point, the file is as it was or mended; what is left is mended by the next
+    repair.
+
+    Raises:
+        TokenStorageError: the state's own code for a file that is not ours, newer than this
+            program, really damaged, or without its grants; what a migration raises. The
+            file is then as it was.
+    """
+    path = settings.database
+    files.check_path(path)
+    path = files.follow(path)
+    if not path.exists():
+        raise no_database(path)
+    history = known_history()
+    with guard(path, settings.lock_timeout) as held:
+        require_lock(held, path)
+        _require_writable(path)
+        held.announce("repairing it")
+        kept, done = _roll_back(path, held)
+        seen = look(path)
+        treatment = treatment_of(path, seen, history)
+        done += _make_private(path)
+        if treatment.indexes:
+            kept = kept or keep_aside(path)
+            if reason := make_indexes(path):
+                raise refusal(Finding(State.CORRUPT, reason=reason), history, path)
+            done += ("made its damaged indexes anew",)
+        backup = None
+        if treatment.restructures:
+            backup = _restructure(path, history, treatment, seen, settings)
+            done += _words(treatment, history)
+        done += _use_journal(path, seen)
+        done += _clear(path)
+    return Repaired(path, done, backup, kept)
+
+
+def _require_writable(path: Path) -> None:
+    if reason := files.unwritable(path):
+        raise TokenStorageError(
+            f"{path} cannot be repaired: {reason}.",
+            code="read-only",
+            remedy="Give this user write access to the file and to its folder, then try again.",
+        )
+
+
+def _roll_back(path: Path, held: Held) -> tuple[Path | None, tuple[str, ...]]:
+    """Roll back what a crashed writer left, after the file and its journal were copied."""
+    try:
+        look(path)
+    except HotJournalError:
+        kept = copy_files(path)
+        look_under_lock(path, held)
+        return kept, ("rolled back what a crashed writer had left",)
+    return None, ()
+
+
+def treatment_of(
+    source: Path, seen: Observation, history: History, path: Path | None = None
+) -> Treatment:
+    """What a database needs.
+
+    Args:
+        source: where its pages are read.
+        seen: what a look at it has seen.
+        history: the revisions of this program.
+        path: the database itself, for the words of a refusal, where ``source`` is a copy.
+
+    Raises:
+        TokenStorageError: the state's own code where nothing safe mends it.
+    """
+    path = path or source
+    finding = classify(seen, history)
+    found = amends(seen, history)
+    if finding.refused and found is None:
+        raise refusal(finding, history, path)
+    if not seen.journal_mode:
+        return Treatment(finding)
+    complaints = damage(source, "integrity_check")
+    if complaints and not only_indexes(source):
+        raise refusal(Finding(State.CORRUPT, reason="; ".join(complaints[:3])), history, path)
+    return Treatment(
+        found.finding if found else finding,
+        found.renames if found else (),
+        forgets=bool(found and found.forgets),
+        drops=tuple(_empty_leftovers(source, seen, history)),
+        indexes=bool(complaints),
+    )
+
+
+def _empty_leftovers(path: Path, seen: Observation, history: History) -> Iterator[str]:
+    with naming(path), closing(connect_read_only(path)) as connection:
+        for table in leftover_tables(seen.structure, history):
+            if not count(connection.execute, table):
+                yield table
+
+
+def _make_private(path: Path) -> tuple[str, ...]:
+    done = []
+    for file in loose(path):
+        with naming(file):
+            file.chmod(0o600)
+        done.append(f"made {file.name} private (0600)")
+    return tuple(done)
+
+
+def _restructure(
+    path: Path, history: History, treatment: Treatment, seen: Observation, settings: Settings
+) -> Path | None:
+    from nextcloud_mcp_server.transition import migrate  # noqa: PLC0415 - imports Alembic
+
+    def first(execute: Execute) -> None:
+        for rename in treatment.renames:
+            execute(
+                f"ALTER TABLE {quoted(rename.table)} RENAME COLUMN "
+                f"{quoted(rename.column)} TO {quoted(rename.wanted)}"
+            )
+        if treatment.forgets:
+            execute(f"DROP TABLE IF EXISTS {VERSION_TABLE}")
+        for table in treatment.drops:
+            if not count(execute, table):
+                execute(f"DROP TABLE {quoted(table)}")
+
+    keys = None
+    # A repair needs no key: secrets are moved with their rows, and never opened.
+    with suppress(TokenStorageError):
+        ring = find_keyring(settings, path)
+        keys = None if ring is None else ring.fingerprints
+    todo = plan(treatment.finding, history, path)
+    return migrate(path, history, todo, seen.structure, keys, first=first)
+
+
+def _words(treatment: Treatment, history: History) -> tuple[str, ...]:
+    """What was done to the tables."""
+    finding = treatment.finding
+    base = f"recorded revision {finding.base}, which its tables have"
+    renamed = [f"renamed {r.table}.{r.column} back to {r.wanted}" for r in treatment.renames]
+    upgraded = f"brought it to head, {history.head}"
+    return (
+        *renamed,
+        *([base] if treatment.forgets or finding.recorded is None else []),
+        *(["put the version table in order"] if not finding.tidy and finding.recorded else []),
+        *(f"dropped the empty {table}" for table in treatment.drops),
+        *(f"renamed the filled copy of {name} back" for name in finding.adopted),
+        *(f"made {name} anew in its released shape" for name in finding.unusable),
+        *([f"added {finding.gaps}"] if finding.gaps else []),
+        *([upgraded] if finding.base != history.head else []),
+    )
+
+
+def _use_journal(path: Path, seen: Observation) -> tuple[str, ...]:
+    if not seen.journal_mode:
+        return ()
+    mode = use_wal(path)
+    return () if mode == seen.journal_mode else (f"switched its journal to {mode}",)
+
+
+def _clear(path: Path) -> tuple[str, ...]:
+    done = []
+    for partial in partials_of(path):
+        # What cannot be deleted is in nobody's way.
+        with suppress(OSError):
+            partial.unlink()
+            done.append(f"deleted the half-made {partial.name}")
+    return tuple(done)
