@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from nextcloud_mcp_server.backends.sqlite import files
 from nextcloud_mcp_server.errors import CODES, TokenStorageError
 from nextcloud_mcp_server.lifespan import TokenStoreState, token_store_lifespan
 from nextcloud_mcp_server.report import examine
@@ -47,6 +48,7 @@ class Verdict:
         state: the state of the database now; None where it could not be told.
         reason: why requests should go elsewhere. It names no path: anybody may ask.
         detail: the same for the log, with the path.
+        read_only: whether the store can only be read.
     """
 
     revision: str | None = None
@@ -54,10 +56,16 @@ class Verdict:
     state: str | None = None
     reason: str = ""
     detail: str = ""
+    read_only: bool = False
 
     def response(self) -> JSONResponse:
         """200, or 503 with a reason."""
-        facts = {"revision": self.revision, "head": self.head, "state": self.state}
+        facts: dict[str, object] = {
+            "revision": self.revision,
+            "head": self.head,
+            "state": self.state,
+            **({"read_only": True} if self.read_only else {}),
+        }
         if not self.reason:
             return JSONResponse({"status": "ready", **facts}, headers=_NO_STORE)
         body = {"status": "unavailable", **facts, "reason": self.reason}
@@ -74,12 +82,19 @@ class Readiness:
         database: the file that the store has open.
         interval: seconds for which an answer is given again.
         patience: seconds that an asker waits for a look.
+        read_only: whether the store was opened for reading only.
     """
 
     def __init__(
-        self, database: Path, *, interval: float = CHECK_INTERVAL, patience: float = PATIENCE
+        self,
+        database: Path,
+        *,
+        interval: float = CHECK_INTERVAL,
+        patience: float = PATIENCE,
+        read_only: bool = False,
     ) -> None:
         self._database = database
+        self._read_only = read_only
         self._interval = interval
         self._patience = patience
         self._opened = identity(database)
@@ -94,7 +109,7 @@ class Readiness:
             return _NOT_OPEN
         if self._look is None and time.monotonic() - self._checked >= self._interval:
             self._look = asyncio.create_task(
-                asyncio.to_thread(look_at, self._database, self._opened)
+                asyncio.to_thread(look_at, self._database, self._opened, read_only=self._read_only)
             )
             self._look.add_done_callback(self._looked)
         if self._look is not None:
@@ -133,13 +148,15 @@ def identity(database: Path) -> tuple[int, int] | None:
     return None
 
 
-def look_at(database: Path, opened: tuple[int, int] | None) -> Verdict:
+def look_at(database: Path, opened: tuple[int, int] | None, *, read_only: bool = False) -> Verdict:
     """Look at ``database`` with a connection of its own; changes nothing.
 
     Args:
         database: the file.
         opened: the identity of the file that the store has open: it would go on reading
             and writing one that has been removed or replaced.
+        read_only: whether the store opened it for reading only, and so cannot write even
+            where the file can be written by now.
     """
     if (found := identity(database)) is None or found != opened:
         what = "gone" if found is None else "another one than the server opened"
@@ -158,7 +175,7 @@ def look_at(database: Path, opened: tuple[int, int] | None) -> Verdict:
     if finding.state is not State.AT_HEAD:
         reason = "The database is not at head any more."
         return Verdict(*facts, reason, f"{database} is {finding.state.value}. Restart the server.")
-    return Verdict(*facts)
+    return Verdict(*facts, read_only=read_only or bool(files.unwritable(database)))
 
 
 class AppState(TokenStoreState):
@@ -190,7 +207,11 @@ def create_app(
             storage = state["storage"]
             if storage.outcome is None:
                 raise AssertionError("an open store has an outcome")
-            readiness = Readiness(storage.outcome.database, interval=check_interval)
+            readiness = Readiness(
+                storage.outcome.database,
+                interval=check_interval,
+                read_only=bool(storage.outcome.read_only),
+            )
             try:
                 yield {"storage": storage, "readiness": readiness}
             finally:

@@ -78,7 +78,7 @@ async def open_store(
             raise AssertionError("a start that succeeds has settled on its keys")
         from nextcloud_mcp_server.backends.sqlite.pool import SqlitePool  # noqa: PLC0415
 
-        pool = SqlitePool(outcome.database, outcome.journal_mode, hold)
+        pool = SqlitePool(outcome.database, outcome.journal_mode, hold, read_only=outcome.read_only)
     except BaseException:
         # Cancelled, it may be that the start was already done.
         if hold is not None:

@@ -26,6 +26,7 @@ from nextcloud_mcp_server.backends.sqlite.look import (
 )
 from nextcloud_mcp_server.backends.sqlite.session import WAL, require_lock, use_wal
 from nextcloud_mcp_server.classify import TEMPORARY, classify
+from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.history import History, load_history
 from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT
 from nextcloud_mcp_server.state import Action, Finding, Observation, Plan, State, plan, refusal
@@ -52,6 +53,7 @@ class Outcome:
         journal_mode: SQLite's journal mode now.
         seconds: how long it took, waiting included.
         warning: why nothing more could be done; empty when all is well.
+        read_only: why it can only be read; empty where it can be written.
     """
 
     database: Path
@@ -61,6 +63,7 @@ class Outcome:
     journal_mode: str = ""
     seconds: float = 0.0
     warning: str = ""
+    read_only: str = ""
 
     @property
     def action(self) -> Action:
@@ -136,12 +139,16 @@ def prepare(
         seen = look_under_lock(database, held)
         finding = classify(seen, history)
         todo = plan(finding, history, database, target)
-        if _is_ready(todo, seen, held, database):
+        closed = files.unwritable(database)
+        if _is_ready(todo, seen, held, database, closed):
             _prove(unlock, database, seen, todo)
             if not held.problem:
                 then(database)
-            done = Outcome(database, finding.state, todo, journal_mode=seen.journal_mode)
+            mode = seen.journal_mode
+            done = Outcome(database, finding.state, todo, journal_mode=mode, read_only=closed)
             return _finished(done, begun, held)
+        if closed:
+            raise _must_be_written(database, closed, held)
         require_lock(held, database)
         held.announce(_doing(todo))
         _check(database, seen, history)
@@ -176,11 +183,12 @@ def look_under_lock(database: Path, held: Held) -> Observation:
         raise named(error.__cause__ or error, database) or error from error
 
 
-def _is_ready(todo: Plan, seen: Observation, held: Held, database: Path) -> bool:
+def _is_ready(todo: Plan, seen: Observation, held: Held, database: Path, closed: str) -> bool:
     """Whether there is nothing to do, or nothing that this place allows to be done."""
     if todo.migrates:
         return False
-    return seen.journal_mode == WAL or bool(held.problem) or files.on_network(database)
+    stays = bool(held.problem or closed)
+    return seen.journal_mode == WAL or stays or files.on_network(database)
 
 
 def _check(database: Path, seen: Observation, history: History) -> None:
@@ -222,11 +230,23 @@ def _doing(todo: Plan) -> str:
     return f"upgrading it from revision {todo.start} to {todo.target}"
 
 
+def _must_be_written(database: Path, closed: str, held: Held) -> TokenStorageError:
+    said = f" ({held.detail})" if held.detail else ""
+    return TokenStorageError(
+        f"{database} has to be migrated, and {closed}{said}.",
+        code="read-only",
+        remedy="Give this user write access to the file and to its folder, then start again.",
+    )
+
+
 def _finished(outcome: Outcome, begun: float, held: Held) -> Outcome:
-    warning = ""
+    said = []
+    if outcome.read_only:
+        said.append(f"it is open for reading only, because {outcome.read_only}")
     if held.problem:
-        warning = (
-            f"{outcome.database} could not be locked ({held.detail}); it is at head, so it is used."
-        )
+        said.append(f"it could not be locked ({held.detail})")
+    warning = ""
+    if said:
+        warning = f"{outcome.database} is at head, so it is used: {'; '.join(said)}"
         logger.warning("%s", warning)
     return replace(outcome, seconds=time.monotonic() - begun, warning=warning)

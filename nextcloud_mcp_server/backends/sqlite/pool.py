@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +15,7 @@ from nextcloud_mcp_server.backends.sqlite.engine import SERVING_PRAGMAS, create_
 from nextcloud_mcp_server.backends.sqlite.faults import always_named
 from nextcloud_mcp_server.backends.sqlite.inuse import Hold
 from nextcloud_mcp_server.backends.sqlite.look import is_still
+from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.worker import wait_to_the_end
 
 if TYPE_CHECKING:
@@ -61,26 +61,28 @@ def _raise(error: Exception, path: Path) -> NoReturn:
     raise known from None
 
 
-def _reading(path: Path) -> dict[str, str] | None:
-    """How to open a database in a folder that cannot be written; None where it can be."""
-    if os.access(path.parent, os.W_OK):
-        return None
+def _reading(path: Path) -> dict[str, str]:
+    """How to open a database that cannot be written."""
     return {"mode": "ro", "immutable": "1"} if is_still(path) else {"mode": "ro"}
 
 
 class SqlitePool:
     """An open SQLite database."""
 
-    def __init__(self, path: Path, journal_mode: str, hold: Hold | None = None) -> None:
+    def __init__(
+        self, path: Path, journal_mode: str, hold: Hold | None = None, *, read_only: str = ""
+    ) -> None:
         """Make the pool; connections are opened when they are first needed.
 
         Args:
             path: the database file, at head.
             journal_mode: what the start left it in; outside WAL only EXTRA is durable.
             hold: says that the database is in use; released when it is closed.
+            read_only: why it can only be read; empty where it can be written.
         """
         self.path = path
         self._hold = hold
+        self._read_only = read_only
         pragmas = dict(SERVING_PRAGMAS)
         if journal_mode != "wal":
             pragmas["synchronous"] = "EXTRA"
@@ -88,7 +90,7 @@ class SqlitePool:
             path,
             pragmas,
             pool=AsyncAdaptedQueuePool,
-            reading=_reading(path),
+            reading=_reading(path) if read_only else None,
             pool_size=_SIZE,
             max_overflow=0,
             pool_timeout=60.0,
@@ -106,7 +108,18 @@ class SqlitePool:
 
         A caller that is cancelled leaves, and the unit still runs to its end: a grant
         that the provider has already rotated must not be lost on the way to the disk.
+
+        Raises:
+            TokenStorageError: ``read-only`` where the database was opened for reading.
         """
+        if self._read_only:
+            raise TokenStorageError(
+                f"{self.path} is open for reading only, because {self._read_only}; "
+                "nothing was written.",
+                code="read-only",
+                remedy="Give this user write access to the file and to its folder, then restart "
+                "the server.",
+            )
         return await self._own(self._run(self._engine, unit))
 
     async def _own(self, work: Coroutine[Any, Any, T]) -> T:
