@@ -177,6 +177,7 @@ def test_a_backup_is_private_verified_and_one_file(path: Path) -> None:
     assert made.name.startswith("tokens.db.backup-")
     assert made.name.endswith("-006-manual")
     assert made.stat().st_mode & 0o777 == 0o600
+    assert made.read_bytes()[18:20] == b"\x01\x01", "a file in WAL mode is never alone for long"
     promises.same_content(snapshot(path), snapshot(made))
     beside = {name for name in names(path.parent) if "backup" in name}
     assert beside == {made.name, f"{made.name}.json"}
@@ -233,6 +234,22 @@ def test_a_live_database_is_backed_up(mode: str, path: Path) -> None:
                 [(found,)] = connection.execute(sql)
                 assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
             assert before <= found <= done[0] + 1
+
+
+def test_a_backup_is_of_one_moment(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is committed after the backup has begun is not in it, and is no mismatch."""
+    at_head(path)
+    before = snapshot(path)
+    summary = backups.summary
+
+    def summary_and_write(connection: sqlite3.Connection) -> object:
+        found = summary(connection)
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("INSERT INTO browser_sessions VALUES (hex(randomblob(8)), 'u', 1, 2)")
+        return found
+
+    monkeypatch.setattr(backups, "summary", summary_and_write)
+    promises.same_content(before, snapshot(back_up(path)))
 
 
 @pytest.mark.parametrize("mode", ["wal", "delete"])
