@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -196,7 +196,7 @@ def _run(
                 target = backup.backup_path(database, change.before)
                 made = backup.make_backup(database, target, keys=keys)
             await connection.run_sync(lambda c: _checked(c, database, change, rows, work))
-            await connection.run_sync(lambda c: _write_down(c, change, begun, made))
+            await connection.run_sync(lambda c: _write_down(c, database, change, begun, made))
 
     try:
         run_in_own_loop(lambda: asyncio.run(main()))
@@ -242,8 +242,17 @@ def _checked(
 ) -> None:
     execute = _executor(connection)
     broken = verdict.broken_references(execute)
-    try:
+    with _blaming(database, change, execute):
         work(connection)
+    if problem := verdict.problem(execute, change, rows, broken):
+        raise _failed(database, change, verdict.failing_step(change, execute), problem)
+
+
+@contextmanager
+def _blaming(database: Path, change: Change, execute: Execute) -> Iterator[None]:
+    """Tell what fails in the body by its revision, unless the machine is at fault."""
+    try:
+        yield
     except TokenStorageError as error:
         raise _failed(
             database, change, verdict.failing_step(change, execute), error.message
@@ -254,18 +263,20 @@ def _checked(
             raise known from error
         step = verdict.failing_step(change, execute)
         raise _failed(database, change, step, _one_line(error)) from error
-    if problem := verdict.problem(execute, change, rows, broken):
-        raise _failed(database, change, verdict.failing_step(change, execute), problem)
 
 
-def _write_down(connection: Connection, change: Change, begun: float, made: Path | None) -> None:
+def _write_down(
+    connection: Connection, database: Path, change: Change, begun: float, made: Path | None
+) -> None:
     """Tell the journal, where there is one now."""
-    if journal.is_kept(read_structure(_executor(connection))):
+    execute = _executor(connection)
+    if journal.is_kept(read_structure(execute)):
         after = None if change.target == BASE else change.target
         entry = journal.entry(
             change.action, change.before, after, begun=begun, backup=made, note=change.note
         )
-        journal.record(connection.exec_driver_sql, entry)
+        with _blaming(database, change, execute):
+            journal.record(connection.exec_driver_sql, entry)
 
 
 def _one_line(error: Exception) -> str:

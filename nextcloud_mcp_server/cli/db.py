@@ -15,6 +15,7 @@ import click
 
 from nextcloud_mcp_server.cli import words
 from nextcloud_mcp_server.cli.doctor import doctor
+from nextcloud_mcp_server.cli.journal import log
 from nextcloud_mcp_server.cli.options import (
     Named,
     database_options,
@@ -249,4 +250,5 @@ def backup(output: Output, named: Named, path: str | None) -> int:
 
 
 db_commands.add_command(doctor)
+db_commands.add_command(log)
 db_commands.add_command(repair)
