@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -109,7 +109,7 @@ class Readiness:
             return _NOT_OPEN
         if self._look is None and time.monotonic() - self._checked >= self._interval:
             self._look = asyncio.create_task(
-                asyncio.to_thread(look_at, self._database, self._opened, read_only=self._read_only)
+                asyncio.to_thread(look_at, self._database, self._opened)
             )
             self._look.add_done_callback(self._looked)
         if self._look is not None:
@@ -118,8 +118,12 @@ class Readiness:
             if not looking.done():
                 seconds = f"The database did not answer within {self._patience:g} seconds."
                 return Verdict(self._last.revision, self._last.head, reason=seconds)
-            return looking.result()
-        return self._last
+            return self._told(looking.result())
+        return self._told(self._last)
+
+    def _told(self, verdict: Verdict) -> Verdict:
+        # Opened for reading, it stays so, even where the file can be written by now.
+        return replace(verdict, read_only=verdict.read_only or self._read_only)
 
     def _looked(self, look: asyncio.Task[Verdict]) -> None:
         self._look, self._checked = None, time.monotonic()
@@ -148,15 +152,13 @@ def identity(database: Path) -> tuple[int, int] | None:
     return None
 
 
-def look_at(database: Path, opened: tuple[int, int] | None, *, read_only: bool = False) -> Verdict:
+def look_at(database: Path, opened: tuple[int, int] | None) -> Verdict:
     """Look at ``database`` with a connection of its own; changes nothing.
 
     Args:
         database: the file.
         opened: the identity of the file that the store has open: it would go on reading
             and writing one that has been removed or replaced.
-        read_only: whether the store opened it for reading only, and so cannot write even
-            where the file can be written by now.
     """
     if (found := identity(database)) is None or found != opened:
         what = "gone" if found is None else "another one than the server opened"
@@ -175,7 +177,7 @@ def look_at(database: Path, opened: tuple[int, int] | None, *, read_only: bool =
     if finding.state is not State.AT_HEAD:
         reason = "The database is not at head any more."
         return Verdict(*facts, reason, f"{database} is {finding.state.value}. Restart the server.")
-    return Verdict(*facts, read_only=read_only or bool(files.unwritable(database)))
+    return Verdict(*facts, read_only=bool(files.unwritable(database)))
 
 
 class AppState(TokenStoreState):

@@ -13,6 +13,7 @@ from typing import Final
 
 from nextcloud_mcp_server.backends.sqlite.catalog import quoted
 from nextcloud_mcp_server.backends.sqlite.guard import holder, lock_path
+from nextcloud_mcp_server.backends.sqlite.inuse import holders, in_use
 from nextcloud_mcp_server.backends.sqlite.look import check_pages
 from nextcloud_mcp_server.backends.sqlite.manifest import manifest_path, read_manifest, sha256_of
 from nextcloud_mcp_server.doctor.finding import Finding, Level, counted
@@ -133,6 +134,17 @@ def lock(subject: Subject) -> Iterator[Finding]:
         yield Finding(name, Level.OK, "nobody holds it")
     finally:
         os.close(descriptor)
+
+
+def server(subject: Subject) -> Iterator[Finding]:
+    """Whether a server is running on it, which goes on with what is replaced under it."""
+    name = "server"
+    if not in_use(subject.path):
+        yield Finding(name, Level.OK, "none is running on it")
+        return
+    pids = ", ".join(map(str, holders(subject.path)))
+    what = f"one is running on it (process {pids})" if pids else "one is running on it"
+    yield Finding(name, Level.OK, what)
 
 
 def clock(subject: Subject) -> Iterator[Finding]:

@@ -8,11 +8,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from nextcloud_mcp_server.backends.sqlite import files
 from nextcloud_mcp_server.doctor import around, pages, place, sealed, tables
 from nextcloud_mcp_server.doctor.finding import WORST_FIRST, Finding, Level
 from nextcloud_mcp_server.doctor.subject import Subject, examined
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.settings import Settings
+from nextcloud_mcp_server.state import State
 
 Check = Callable[[Subject], Iterator[Finding]]
 
@@ -37,6 +39,7 @@ CHECKS: Final[Mapping[str, Check]] = MappingProxyType(
         "backups": around.backups,
         "half-made files": around.half_made,
         "lock": around.lock,
+        "server": around.server,
         "clock": around.clock,
     }
 )
@@ -74,25 +77,33 @@ def diagnose(
         found = [
             finding for name, check in checks.items() for finding in _run(name, check, subject)
         ]
-    if _is_hopeless(subject, found):
+    if _is_no_store(subject):
+        found = [replace(finding, mend=None, mendable=False) for finding in found]
+    elif _is_hopeless(subject, found):
         found = [_without_repair(finding) for finding in found]
     order = {level: place for place, level in enumerate(WORST_FIRST)}
     return Diagnosis(subject.path, tuple(sorted(found, key=lambda f: order[f.level])))
 
 
+def _is_no_store(subject: Subject) -> bool:
+    """Whether there is nothing of ours, of which no command can be told."""
+    opened = subject.opened
+    return opened is None or opened.finding.state in {State.FOREIGN, State.NOT_A_DATABASE}
+
+
 def _is_hopeless(subject: Subject, found: list[Finding]) -> bool:
-    """Whether ``db repair`` refuses the database: it is not ours, or only a backup helps."""
+    """Whether ``db repair`` refuses the database: only a backup, a newer release or root help."""
     opened = subject.opened
     if opened is None or (opened.finding.refused and opened.amends is None):
+        return True
+    if files.unwritable(subject.path):
         return True
     return any(f.check == "integrity" and f.level is Level.ERROR and not f.mendable for f in found)
 
 
 def _without_repair(finding: Finding) -> Finding:
-    mend = finding.mend
-    if mend is not None and mend.startswith("nextcloud-mcp-server db restore "):
-        return finding
-    return replace(finding, mend=None, mendable=False)
+    repair = finding.mend is not None and finding.mend.startswith("nextcloud-mcp-server db repair")
+    return replace(finding, mend=None if repair else finding.mend, mendable=False)
 
 
 def _run(name: str, check: Check, subject: Subject) -> list[Finding]:

@@ -39,7 +39,8 @@ def journal(subject: Subject) -> Iterator[Finding]:
         yield Finding(name, Level.NOTE, what)
     mode = opened.seen.journal_mode
     wanted = "delete" if files.on_network(subject.path) else WAL
-    if mode == wanted:
+    if mode == wanted or files.unwritable(subject.path):
+        # A file that is read as one that nobody changes has no mode of its own.
         yield Finding(name, Level.OK, f"its mode is {mode}")
     else:
         what = f"its mode is {mode}; a start makes it {wanted}"
