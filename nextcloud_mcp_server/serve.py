@@ -136,8 +136,9 @@ def _say(line: str, file: TextIO | None = None) -> None:
 class _Lines(logging.Formatter):
     """The message alone; from warning up, with the word in front."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        # A path in it may hold line breaks; a traceback, added later, keeps its own.
+        text = printable(super().formatMessage(record))
         return text if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {text}"
 
 
