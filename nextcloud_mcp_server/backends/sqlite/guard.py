@@ -137,6 +137,9 @@ def _acquire(
         except Timeout:
             if cancelled():
                 raise _interrupted(database) from None
+            if not path.exists():
+                # Nobody holds it: the folder, one of the kernel's perhaps, takes no new file.
+                raise FileNotFoundError(errno.ENOENT, "no lock file can be made") from None
             if time.monotonic() >= deadline:
                 raise _too_long(path, database, timeout) from None
             logger.warning("Waiting for %s: %s", database, holder(path))
