@@ -30,6 +30,7 @@ from platformdirs import user_data_path
 
 from nextcloud_mcp_server import serve, startup  # noqa: F401 - the same
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.backends.sqlite import engine, look
 from nextcloud_mcp_server.backends.sqlite.guard import Held
 from nextcloud_mcp_server.cli import main as program
 from tests.support.contents import KEY
@@ -53,6 +54,9 @@ def run(order: dict[str, Any], gate: int) -> int:
     os.chdir(order["folder"])
     if clock := os.environ.get("LD_PRELOAD"):
         ctypes.c_long.in_dll(ctypes.CDLL(clock), "clock_offset").value = order["clock"]
+    if timeout := os.environ.get("BUSY_TIMEOUT"):
+        for module in (engine, look):
+            vars(module)["BUSY_TIMEOUT"] = float(timeout)
     if order["user"]:
         os.setgroups([])
         os.setgid(order["user"])

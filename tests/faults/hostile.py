@@ -1,0 +1,316 @@
+"""Places and states that a database may be found in, each made in an empty folder."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from nextcloud_mcp_server.migrations import upgrade_database
+from tests.faults.crowd import NOBODY
+from tests.support import shapes
+
+_LOCK: Final = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+connection.execute("BEGIN EXCLUSIVE")
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+TEN_YEARS: Final = 3652 * 24 * 3600
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a database is said to be, and who looks for it.
+
+    Attributes:
+        path: what is typed.
+        refused: whether nobody may serve from it, upgrade it or read a revision from it.
+        user: who looks.
+        clock: seconds that the clock is ahead.
+        environ: further variables.
+    """
+
+    path: Path
+    refused: bool = False
+    user: int = 0
+    clock: int = 0
+    environ: Mapping[str, str] = field(default_factory=dict)
+
+
+#: Makes a place in an empty folder, and clears away what a folder's removal would not.
+Maker = Callable[[Path], Iterator[Place]]
+
+
+class Models:
+    """A database at head and one behind, made once and copied."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.head, self.old = folder / "head.db", folder / "old.db"
+        shapes.at("010").write(self.head)
+        upgrade_database(self.head)
+        shapes.at("005", "raw").write(self.old)
+
+    def put(self, kind: str, folder: Path) -> Path:
+        """A copy, called ``tokens.db``, of the one that ``kind`` names."""
+        path = folder / "tokens.db"
+        shutil.copyfile(self.folder / f"{kind}.db", path)
+        path.chmod(0o600)
+        return path
+
+
+def _for_nobody(folder: Path, mode: int) -> Path:
+    _root_only()
+    path = folder / "tokens.db"
+    os.chown(path, NOBODY, NOBODY)
+    os.chown(folder, NOBODY, NOBODY)
+    folder.chmod(mode)
+    return path
+
+
+def _root_only() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user, or mount a disk")
+
+
+def read_only_folder(folder: Path) -> Iterator[Place]:
+    """Its folder cannot be written, the file itself could."""
+    yield Place(_for_nobody(folder, 0o555), user=NOBODY)
+
+
+def read_only_file(folder: Path) -> Iterator[Place]:
+    """The file cannot be written, its folder could."""
+    path = _for_nobody(folder, 0o755)
+    os.chown(path, 0, 0)
+    path.chmod(0o444)
+    yield Place(path, user=NOBODY)
+
+
+def unreadable(folder: Path) -> Iterator[Place]:
+    """The file belongs to somebody else, who lets nobody read it."""
+    path = _for_nobody(folder, 0o755)
+    os.chown(path, 0, 0)
+    yield Place(path, refused=True, user=NOBODY)
+
+
+def closed_folder(folder: Path) -> Iterator[Place]:
+    """The folder may not be entered."""
+    path = _for_nobody(folder, 0o700)
+    os.chown(folder, 0, 0)
+    yield Place(path, refused=True, user=NOBODY)
+
+
+def no_parent(folder: Path) -> Iterator[Place]:
+    """There is no folder, and this user may not make it."""
+    _root_only()
+    folder.chmod(0o755)
+    yield Place(folder / "new" / "tokens.db", user=NOBODY)
+
+
+@contextmanager
+def _mounted(folder: Path, options: str) -> Iterator[Path]:
+    _root_only()
+    target = folder / "disk"
+    target.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(target)]
+    if subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        yield target
+    finally:
+        subprocess.run(["umount", "--lazy", str(target)], check=True)
+
+
+def read_only_mount(folder: Path) -> Iterator[Place]:
+    """The disk cannot be written by anybody."""
+    with _mounted(folder, "size=2m") as disk:
+        path = disk / "tokens.db"
+        shutil.copy2(folder / "tokens.db", path)
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        yield Place(path)
+
+
+def full_disk(folder: Path) -> Iterator[Place]:
+    """There is no byte left."""
+    with _mounted(folder, "size=1m") as disk:
+        path = disk / "tokens.db"
+        shutil.copy2(folder / "tokens.db", path)
+        with (disk / "ballast").open("wb", buffering=0) as ballast:
+            try:
+                while True:
+                    ballast.write(bytes(4096))
+            except OSError:
+                pass
+        yield Place(path)
+
+
+def locked(folder: Path) -> Iterator[Place]:
+    """Another program has it open for itself alone, and does not let go."""
+    path = folder / "tokens.db"
+    # A process of its own: reading the file in this one would end this one's locks.
+    command = [sys.executable, "-S", "-c", _LOCK, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"locked\n"
+        yield Place(path, refused=True, environ={"BUSY_TIMEOUT": "0.5"})
+        process.communicate()
+
+
+def migrating(folder: Path) -> Iterator[Place]:
+    """Another process holds the lock beside it."""
+    path = folder / "tokens.db"
+    with path.with_name("tokens.db.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield Place(path, environ={"TOKEN_STORAGE_LOCK_TIMEOUT": "0.5"})
+
+
+def foreign_lock(folder: Path) -> Iterator[Place]:
+    """The lock file belongs to somebody else, who lets nobody open it."""
+    path = _for_nobody(folder, 0o755)
+    path.with_name("tokens.db.lock").touch(0o600)
+    yield Place(path, user=NOBODY)
+
+
+def beside(what: str, suffix: str) -> Maker:
+    """A folder, or noise, lies where SQLite or the program has a file of its own."""
+
+    def maker(folder: Path) -> Iterator[Place]:
+        path = folder / f"tokens.db{suffix}"
+        if what == "folder":
+            path.mkdir()
+        else:
+            path.write_bytes(bytes(range(1, 256)) * 33)
+        yield Place(folder / "tokens.db")
+
+    return maker
+
+
+def symbolic_link(folder: Path) -> Iterator[Place]:
+    """The name is a link to the file, in another folder."""
+    (folder / "elsewhere").mkdir()
+    real = (folder / "tokens.db").rename(folder / "elsewhere" / "real.db")
+    (folder / "tokens.db").symlink_to(real)
+    yield Place(folder / "tokens.db")
+
+
+def hard_link(folder: Path) -> Iterator[Place]:
+    """The file has a second name."""
+    (folder / "other.db").hardlink_to(folder / "tokens.db")
+    yield Place(folder / "tokens.db")
+
+
+def not_utf8(folder: Path) -> Iterator[Place]:
+    """Its name is no text."""
+    yield Place((folder / "tokens.db").rename(folder / os.fsdecode(b"tok\xff\xfeens.db")))
+
+
+def line_break(folder: Path) -> Iterator[Place]:
+    """Its name has two lines, the second of which looks like an error."""
+    yield Place((folder / "tokens.db").rename(folder / "tokens.db\nerror: all is lost"))
+
+
+def other_clock(ahead: int) -> Maker:
+    """The clock is wrong by years."""
+    return lambda folder: iter([Place(folder / "tokens.db", clock=ahead)])
+
+
+def cut(length: float) -> Maker:
+    """The end is missing: ``length`` is what is left, a part of it, or what is gone (below 0)."""
+
+    def maker(folder: Path) -> Iterator[Place]:
+        path = folder / "tokens.db"
+        size = path.stat().st_size
+        left = size * length if 0 < length < 1 else length if length > 0 else size + length
+        os.truncate(path, int(left) // 4096 * 4096 if left > 9000 else int(left))
+        yield Place(path, refused=True)
+
+    return maker
+
+
+def flipped(page: int) -> Maker:
+    """The middle of one page is other bytes."""
+
+    def maker(folder: Path) -> Iterator[Place]:
+        path = folder / "tokens.db"
+        content = bytearray(path.read_bytes())
+        for offset in range(page * 4096 + 40, page * 4096 + 4096, 3):
+            content[offset] ^= 0x5A
+        path.write_bytes(content)
+        yield Place(path)
+
+    return maker
+
+
+def named_socket(folder: Path) -> Iterator[Place]:
+    """It is a socket with a name."""
+    before = Path.cwd()
+    with closing(socket.socket(socket.AF_UNIX)) as listening:
+        # A socket's whole path is short.
+        os.chdir(folder)
+        try:
+            listening.bind("tokens.db")
+        finally:
+            os.chdir(before)
+        yield Place(folder / "tokens.db", refused=True)
+
+
+def endless(folder: Path) -> Iterator[Place]:
+    """A file that is nothing but its size."""
+    path = folder / "tokens.db"
+    path.touch()
+    os.truncate(path, 8 << 30)
+    yield Place(path, refused=True)
+
+
+#: Around a database at head, or behind, which lies in the folder already.
+AROUND: Final[Mapping[str, Maker]] = {
+    "a folder that cannot be written": read_only_folder,
+    "a file that cannot be written": read_only_file,
+    "a file of another user": unreadable,
+    "a folder of another user": closed_folder,
+    "a mount that cannot be written": read_only_mount,
+    "a full disk": full_disk,
+    "locked by another program": locked,
+    "being migrated by another process": migrating,
+    "a lock file that is a folder": beside("folder", ".lock"),
+    "a lock file of another user": foreign_lock,
+    "a -wal that is a folder": beside("folder", "-wal"),
+    "a -shm that is a folder": beside("folder", "-shm"),
+    "a -journal that is a folder": beside("folder", "-journal"),
+    "a -wal that is no WAL": beside("noise", "-wal"),
+    "a -journal that is no journal": beside("noise", "-journal"),
+    "a key that is a folder": beside("folder", ".key"),
+    "a symbolic link": symbolic_link,
+    "a hard link": hard_link,
+    "a name that is not UTF-8": not_utf8,
+    "a name with a line break": line_break,
+    "a clock ten years ahead": other_clock(TEN_YEARS),
+    "a clock ten years behind": other_clock(-TEN_YEARS),
+    "the last page missing": cut(-4096),
+    "half of it missing": cut(0.5),
+    "only its first page": cut(4096),
+    "only its header": cut(100),
+    "cut off inside a page": cut(9000),
+}
+
+#: Where there is no database.
+ALONE: Final[Mapping[str, Maker]] = {
+    "a parent that cannot be made": no_parent,
+    "a socket": named_socket,
+    "eight gigabytes of nothing": endless,
+    "a file of the kernel's": lambda _: iter([Place(Path("/proc/version"))]),
+}
