@@ -20,7 +20,7 @@ from nextcloud_mcp_server.settings import (
     split_keys,
     wants_colour,
 )
-from tests.support.errors import attempt
+from tests.support.errors import attempt, refused
 from tests.support.nobody import as_nobody, open_folder
 
 GIVEN = {"TOKEN_STORAGE_DB": "/data/tokens.db"}
@@ -77,6 +77,14 @@ def test_the_url_of_another_engine_is_refused_without_its_password(url: str) -> 
         load_settings({"DATABASE_URL": url})
     assert caught.value.code in {"unsupported-database", "bad-path"}
     assert "hunter2" not in f"{caught.value.as_dict()}"
+
+
+@pytest.mark.parametrize("scheme", ["oracle+cx_oracle", "postgresql", "my.engine", "MySQL"])
+def test_a_url_is_no_path(scheme: str) -> None:
+    """A URL that is typed where a path goes is another engine's, and no folder of that name."""
+    error = refused(lambda: database_path(f"{scheme}://anna:hunter2@db/x"))
+    assert error.code == "unsupported-database"
+    assert "hunter2" not in f"{error.as_dict()}"
 
 
 @pytest.mark.parametrize(
