@@ -75,6 +75,14 @@ def migrations(session: nox.Session) -> None:
     session.run("pytest", *(session.posargs or (*PARALLEL, "tests/migrations")))
 
 
+@nox.session(default=False)
+def faults(session: nox.Session) -> None:
+    """Produce every fault at every point; the ``tests`` session takes a tenth of them."""
+    sync(session, "test")
+    where = session.posargs or (*PARALLEL, "tests/faults")
+    session.run("pytest", *where, env={"FAULT_SHARE": session.env.get("FAULT_SHARE") or "1"})
+
+
 @nox.session
 def wheel(session: nox.Session) -> None:
     """Build the wheel and the sdist, install the wheel in an empty place, and use it there."""

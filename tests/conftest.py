@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
+# Hooks of a folder that is collected by other processes only would not be called.
+from tests.faults.tally import pytest_report_header, pytest_terminal_summary
 from tests.support.scripts import copied_scripts, used
+
+__all__ = ["own_scripts", "pytest_report_header", "pytest_terminal_summary"]
 
 
 @pytest.fixture

@@ -22,9 +22,9 @@ def build_shim(folder: Path) -> Path:
     target = folder / "shim.so"
     compiler = shutil.which("cc") or shutil.which("gcc")
     assert compiler is not None
-    source = Path(__file__).with_name("shim.c")
-    command = [compiler, "-O1", "-shared", "-fPIC", "-o", str(target), str(source), "-ldl"]
-    subprocess.run(command, check=True)
+    sources = [str(Path(__file__).with_name(name)) for name in ("shim.c", "record.c")]
+    flags = ["-O1", "-shared", "-fPIC", "-o", str(target)]
+    subprocess.run([compiler, *flags, *sources, "-ldl", "-pthread"], check=True)
     return target
 
 
@@ -47,26 +47,25 @@ class Result:
     acknowledged: list[str] = field(default_factory=list)
 
 
-class Victim:
-    """A process with the shim loaded, which carries out orders in forked children."""
+class Process:
+    """A process that carries out orders, one after the other, as lines of JSON."""
 
-    def __init__(self, shim: Path) -> None:
+    def __init__(self, folder: Path, **environment: str) -> None:
+        # Every child imports the migration scripts: from bytecode, which nobody else reads.
+        cache = {"PYTHONPYCACHEPREFIX": str(folder / "bytecode"), "PYTHONDONTWRITEBYTECODE": ""}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.victim"],
             cwd=ROOT,
-            env={**os.environ, "LD_PRELOAD": str(shim), "PYTHONDONTWRITEBYTECODE": "1"},
+            env={**os.environ, **cache, **environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
 
-    def order(
-        self, do: str, path: Path, *, at: int = 0, kind: int = COUNT, argument: str = ""
-    ) -> Result:
-        """Have ``do`` done on ``path`` with a fault of ``kind`` at operation ``at``."""
+    def carry_out(self, order: dict[str, Any]) -> Result:
+        """Have one order carried out, and hear how it ended."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        order = {"do": do, "path": str(path), "at": at, "kind": kind, "argument": argument}
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
         result = Result("killed")
@@ -83,6 +82,56 @@ class Victim:
                 result.message = answer.get("message", "")
         raise AssertionError("the victim process has ended")
 
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait(timeout=10)
+        self._process.stdout.close()
+
+
+class Victim:
+    """Two processes: one forks children with the shim loaded, to be hurt; the other is well."""
+
+    def __init__(self, shim: Path) -> None:
+        self._hurt = Process(shim.parent, LD_PRELOAD=str(shim))
+        self._well = Process(shim.parent)
+
+    def order(
+        self,
+        do: str,
+        path: Path,
+        *,
+        at: int = 0,
+        kind: int = COUNT,
+        argument: str = "",
+        record: Path | None = None,
+    ) -> Result:
+        """Have ``do`` done on ``path``, by a forked child.
+
+        Args:
+            do: the order.
+            path: the database.
+            at: the operation at which something goes wrong.
+            kind: what goes wrong.
+            argument: the order's argument.
+            record: a file in another folder, to write every operation into.
+        """
+        order = {
+            "do": do,
+            "path": str(path),
+            "at": at,
+            "kind": kind,
+            "argument": argument,
+            "record": str(record or ""),
+        }
+        return self._hurt.carry_out(order)
+
+    def restart(self, path: Path, do: str = "start") -> Result:
+        """Start on ``path`` in a process that nothing is done to."""
+        return self._well.carry_out({"do": do, "path": str(path), "argument": ""})
+
     def __enter__(self) -> Self:
         return self
 
@@ -92,11 +141,8 @@ class Victim:
         _error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.wait(timeout=10)
-        self._process.stdout.close()
+        self._hurt.close()
+        self._well.close()
 
 
 def copy_database(source: Path, target: Path) -> Path:
@@ -107,10 +153,3 @@ def copy_database(source: Path, target: Path) -> Path:
         if not path.name.endswith(".lock"):
             shutil.copy2(path, target / path.name)
     return target / source.name
-
-
-def spread(total: int, wanted: int) -> list[int]:
-    """``wanted`` numbers from 1 to ``total``, evenly spread; all of them where there are fewer."""
-    if total <= wanted:
-        return list(range(1, total + 1))
-    return sorted({1 + round(i * (total - 1) / (wanted - 1)) for i in range(wanted)})

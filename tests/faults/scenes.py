@@ -1,36 +1,24 @@
-"""The situations that are hurt: a database, an order, and what must hold afterwards."""
+"""The situations that are hurt: a database, and an order on it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from nextcloud_mcp_server.migrations import upgrade_database
+from tests.history import releases
 from tests.support import shapes
 from tests.support.contents import KEY
-from tests.support.promises import (
-    complete_at_head,
-    rows_survive,
-    sealed_in,
-)
+from tests.support.facts import REVISIONS
+from tests.support.promises import complete_at_head, rows_survive, sealed_in
 from tests.support.shapes import Shape
 from tests.support.snapshot import Snapshot, snapshot
 
-NARROW: Final = (
-    shapes.at("001")
-    .unversioned()
-    .narrowed(
-        "refresh_tokens",
-        "flow_type",
-        "token_audience",
-        "provisioned_at",
-        "provisioning_client_id",
-        "scopes",
-        "user_profile",
-        "profile_cached_at",
-    )
-)
+Make = Callable[[Path], None]
 
 
 @dataclass(frozen=True)
@@ -43,38 +31,128 @@ class Scene:
         argument: its argument.
         make: writes the database; None for a path where nothing is.
         base: the revision that the database counts as.
+        keeps: whether the order keeps every row, under its own column; a downgrade need not.
+        heal: the order that brings the database to head, whatever was left.
     """
 
     name: str
     do: str
     argument: str = ""
-    make: Callable[[Path], None] | None = None
+    make: Make | None = None
     base: str | None = None
+    keeps: bool = True
+    heal: str = "start"
+
+    def __str__(self) -> str:
+        return self.name.replace(" ", "-")
 
 
-def of(shape: Shape, *pragmas: str) -> Callable[[Path], None]:
+def of(shape: Shape, *pragmas: str) -> Make:
     """A function that writes ``shape``."""
     return lambda path: shape.write(path, pragmas)
 
 
-UPGRADES: Final = (
-    Scene("a first start", "start"),
-    Scene("a narrow pre-Alembic file", "start", make=of(NARROW), base="001"),
-    Scene("a raw 006", "start", make=of(shapes.at("006", "raw")), base="006"),
-    Scene(
-        "a portable 009 in WAL",
-        "start",
-        make=of(shapes.at("009", "portable"), "journal_mode=WAL"),
-        base="009",
-    ),
+#: The narrowest file in the field.
+NARROW: Final = shapes.at("001").unversioned().narrowed("refresh_tokens", *releases.TOKEN_WIDTHS[5])
+
+HEAD: Final = REVISIONS[-1]
+head: Final = of(shapes.at(HEAD, "portable"), "journal_mode=WAL")
+head_without_wal: Final = of(shapes.at(HEAD, "portable"))
+
+
+def index_damaged(path: Path) -> None:
+    """A database at head in which an index lacks a row."""
+    head_without_wal(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA writable_schema=ON")
+        (row,) = connection.execute(f"SELECT * FROM sqlite_master WHERE name='{_INDEX}'")
+        connection.execute(f"DELETE FROM sqlite_master WHERE name='{_INDEX}'")
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(
+            "INSERT INTO audit_logs (timestamp, event, user_id) VALUES (1, 'e', 'u')"
+        )
+        connection.execute("PRAGMA writable_schema=ON")
+        connection.execute("INSERT INTO sqlite_master VALUES (?, ?, ?, ?, ?)", row)
+
+
+_INDEX: Final = "idx_audit_user_timestamp"
+
+
+def upgrades() -> Iterator[Scene]:
+    """From nothing, from each revision in both lineages, from each shape before revisions."""
+    yield Scene("a first start", "start")
+    for revision in REVISIONS[:-1]:
+        raw, portable = (shapes.at(revision, lineage) for lineage in releases.LINEAGES)
+        yield Scene(f"raw {revision}", "start", make=of(raw), base=revision)
+        # The portable lineage in WAL, so that both journal modes are met at each revision.
+        wal = of(portable, "journal_mode=WAL")
+        yield Scene(f"portable {revision} in WAL", "start", make=wal, base=revision)
+    for case in (*releases.pre_alembic(), *releases.drafts()):
+        if case.base != HEAD:
+            yield Scene(case.name.replace("_", " "), "start", make=case.write, base=case.base)
+
+
+def changes() -> Iterator[Scene]:
+    """What a person asks for by name."""
+    for target in ("-1", "005", "base"):
+        name = f"a downgrade to {target}"
+        yield Scene(name, "downgrade", target, head, HEAD, keeps=False)
+    yield Scene("a stamp", "stamp", "005", head, "005")
+    yield Scene("a stamp of nothing", "stamp", "base", head, "001")
+    yield Scene("a backup", "backup", "", head, HEAD)
+    yield Scene("a backup of a file in DELETE mode", "backup", "", of(shapes.at("010")), "010")
+    wrong = "ALTER TABLE refresh_tokens RENAME COLUMN scopes TO scoqes"
+    broken = {
+        "two revisions": of(shapes.at("006").recording("006", "009")),
+        "a name hit by a bit": of(shapes.at("009").also(wrong)),
+        "a damaged index": index_damaged,
+    }
+    for name, make in broken.items():
+        yield Scene(f"a repair of {name}", "repair", "", make, keeps=False, heal="repair")
+
+
+UPGRADES: Final = tuple(upgrades())
+CHANGES: Final = tuple(changes())
+
+#: For the faults of a disk, of which there are four at each operation: each way of working once.
+TYPICAL: Final = tuple(
+    scene
+    for scene in (*UPGRADES, *CHANGES)
+    if scene.name
+    in {
+        "a first start",
+        "pre01 tokens and audit only",
+        "raw 006",
+        "portable 009 in WAL",
+        "a downgrade to -1",
+        "a downgrade to base",
+        "a stamp",
+        "a backup",
+        "a repair of two revisions",
+        "a repair of a damaged index",
+    }
 )
 
-_HEAD: Final = shapes.at("010", "portable")
 
-OTHERS: Final = (
-    Scene("a downgrade", "downgrade", "009", of(_HEAD), "010"),
-    Scene("a stamp", "stamp", "005", of(_HEAD), "010"),
-    Scene("a backup", "backup", "", of(_HEAD, "journal_mode=WAL"), "010"),
+def created(path: Path) -> None:
+    """A database that the program has just made."""
+    upgrade_database(path)
+
+
+def stored(path: Path) -> None:
+    """A database at head with five tokens in it, stored by the program."""
+    # Imported late: only this scene needs the whole store.
+    from tests.faults.careful import store  # noqa: PLC0415
+
+    store(path, "5")
+
+
+#: Writes of a running store, in which every acknowledgement is a promise.
+WRITES: Final = (
+    Scene("tokens stored", "store", "5", created),
+    Scene("tokens stored without WAL", "store_on_network", "5", head_without_wal),
+    Scene("tokens stored with a key made by the start", "first_store", "3"),
+    Scene("tokens deleted", "delete", "5", stored),
 )
 
 

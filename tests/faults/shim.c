@@ -1,10 +1,14 @@
 /* Count every file operation that changes something below one folder, in all threads with
- * ONE counter, and do something at the Nth: die, or fail once or from then on.
+ * ONE counter, and do something at the Nth: die, or fail once or from then on. Or write each
+ * of them down, in one order (record.c).
  *
  * Loaded with LD_PRELOAD. Armed from inside the process: fault_arm(folder, at, kind).
  *   kind 0: count only          kind 1: SIGKILL before the operation
  *   kind 2: ENOSPC once         kind 3: ENOSPC from then on
  *   kind 4: EIO once            kind 5: EIO from then on
+ *
+ * What changes a file through mmap is not seen: that is the -shm alone, which SQLite builds
+ * anew after a crash. What changes no content (fchmod, fchown, utimes) is not counted.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -15,8 +19,12 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 #include <unistd.h>
+
+#include "record.h"
 
 static char folder[4096];
 static atomic_long counter;
@@ -51,107 +59,130 @@ static int below(const char *path)
     return folder[0] && path && strncmp(path, folder, strlen(folder)) == 0;
 }
 
+/* Also the folder itself, whose fsync is an operation. */
 static int below_fd(int fd)
 {
     char link[64], path[4096];
     if (!folder[0])
         return 0;
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    ssize_t length = readlink(link, path, sizeof path - 1);
+    ssize_t length = readlink(link, path, sizeof path - 2);
     if (length <= 0)
         return 0;
     path[length] = 0;
-    return below(path);
+    return below(path) || (strlen(folder) == (size_t)length + 1 && !strncmp(path, folder, length));
 }
 
+/* Do the real CALL and write down what it did, as one step for all threads. */
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
-#define GUARD(mine)                                                                               \
-    if (mine) {                                                                                   \
-        int error = strike();                                                                     \
-        if (error) {                                                                              \
-            errno = error;                                                                        \
-            return -1;                                                                            \
-        }                                                                                         \
-    }
+#define THROUGH(mine, call, note)                                                                 \
+    if (!(mine))                                                                                  \
+        return call;                                                                              \
+    int error = strike();                                                                         \
+    if (error) {                                                                                  \
+        errno = error;                                                                            \
+        return -1;                                                                                \
+    }                                                                                             \
+    if (!record_on())                                                                             \
+        return call;                                                                              \
+    record_begin();                                                                               \
+    long before = record_before(note);                                                            \
+    __typeof__(call) result = call;                                                               \
+    int saved = errno;                                                                            \
+    if (result >= 0)                                                                              \
+        record_end(note, before, result);                                                         \
+    record_done();                                                                                \
+    errno = saved;                                                                                \
+    return result
+
+#define NOTE(...) ((struct note){__VA_ARGS__})
 
 ssize_t write(int fd, const void *data, size_t size)
 {
-    GUARD(below_fd(fd));
-    return REAL(write)(fd, data, size);
+    THROUGH(below_fd(fd), REAL(write)(fd, data, size), NOTE('w', .fd = fd, .data = data));
 }
 ssize_t pwrite(int fd, const void *data, size_t size, off_t at)
 {
-    GUARD(below_fd(fd));
-    return REAL(pwrite)(fd, data, size, at);
+    THROUGH(below_fd(fd), REAL(pwrite)(fd, data, size, at), NOTE('W', .fd = fd, .at = at, .data = data));
 }
 ssize_t pwrite64(int fd, const void *data, size_t size, off64_t at)
 {
-    GUARD(below_fd(fd));
-    return REAL(pwrite64)(fd, data, size, at);
+    THROUGH(below_fd(fd), REAL(pwrite64)(fd, data, size, at), NOTE('W', .fd = fd, .at = at, .data = data));
 }
-int fsync(int fd)
-{
-    GUARD(below_fd(fd));
-    return REAL(fsync)(fd);
-}
-int fdatasync(int fd)
-{
-    GUARD(below_fd(fd));
-    return REAL(fdatasync)(fd);
-}
+int fsync(int fd) { THROUGH(below_fd(fd), REAL(fsync)(fd), NOTE('S', .fd = fd)); }
+int fdatasync(int fd) { THROUGH(below_fd(fd), REAL(fdatasync)(fd), NOTE('S', .fd = fd)); }
 int ftruncate(int fd, off_t size)
 {
-    GUARD(below_fd(fd));
-    return REAL(ftruncate)(fd, size);
+    THROUGH(below_fd(fd), REAL(ftruncate)(fd, size), NOTE('T', .fd = fd, .at = size));
 }
 int ftruncate64(int fd, off64_t size)
 {
-    GUARD(below_fd(fd));
-    return REAL(ftruncate64)(fd, size);
+    THROUGH(below_fd(fd), REAL(ftruncate64)(fd, size), NOTE('T', .fd = fd, .at = size));
 }
-int unlink(const char *path)
-{
-    GUARD(below(path));
-    return REAL(unlink)(path);
-}
+int unlink(const char *path) { THROUGH(below(path), REAL(unlink)(path), NOTE('U', .path = path)); }
 int rename(const char *from, const char *to)
 {
-    GUARD(below(to));
-    return REAL(rename)(from, to);
-}
-int linkat(int from_dir, const char *from, int to_dir, const char *to, int flags)
-{
-    GUARD(below(to));
-    return REAL(linkat)(from_dir, from, to_dir, to, flags);
+    THROUGH(below(to), REAL(rename)(from, to), NOTE('R', .path = from, .other = to));
 }
 int link(const char *from, const char *to)
 {
-    GUARD(below(to));
-    return REAL(link)(from, to);
+    THROUGH(below(to), REAL(link)(from, to), NOTE('L', .path = from, .other = to));
+}
+/* Python's os.link() is this one; its folders are always AT_FDCWD here. */
+int linkat(int from_dir, const char *from, int to_dir, const char *to, int flags)
+{
+    THROUGH(below(to), REAL(linkat)(from_dir, from, to_dir, to, flags), NOTE('L', .path = from, .other = to));
+}
+int mkdir(const char *path, mode_t mode)
+{
+    THROUGH(below(path), REAL(mkdir)(path, mode), NOTE('K', .path = path));
 }
 
-/* Only opens that can make a file count. */
+/* Whoever copies inside the kernel has to do it with write(), which is seen. */
+ssize_t sendfile(int out, int in, off_t *at, size_t size)
+{
+    if (below_fd(out)) {
+        errno = ENOTSOCK;
+        return -1;
+    }
+    return REAL(sendfile)(out, in, at, size);
+}
+ssize_t sendfile64(int out, int in, off64_t *at, size_t size)
+{
+    if (below_fd(out)) {
+        errno = ENOTSOCK;
+        return -1;
+    }
+    return REAL(sendfile64)(out, in, at, size);
+}
+ssize_t copy_file_range(int in, off64_t *from, int out, off64_t *to, size_t size, unsigned flags)
+{
+    if (below_fd(out)) {
+        errno = EXDEV;
+        return -1;
+    }
+    return REAL(copy_file_range)(in, from, out, to, size, flags);
+}
+
+/* Only opens that can make a file, or empty one, count. */
+static int changes(const char *path, int flags) { return flags & (O_CREAT | O_TRUNC) && below(path); }
+
+#define MODE_OF(flags)                                                                            \
+    mode_t mode = 0;                                                                              \
+    if (flags & O_CREAT) {                                                                        \
+        va_list rest;                                                                             \
+        va_start(rest, flags);                                                                    \
+        mode = va_arg(rest, mode_t);                                                              \
+        va_end(rest);                                                                             \
+    }
+
 int open(const char *path, int flags, ...)
 {
-    mode_t mode = 0;
-    if (flags & O_CREAT) {
-        va_list rest;
-        va_start(rest, flags);
-        mode = va_arg(rest, mode_t);
-        va_end(rest);
-        GUARD(below(path));
-    }
-    return REAL(open)(path, flags, mode);
+    MODE_OF(flags)
+    THROUGH(changes(path, flags), REAL(open)(path, flags, mode), NOTE('C', .path = path, .at = flags));
 }
 int open64(const char *path, int flags, ...)
 {
-    mode_t mode = 0;
-    if (flags & O_CREAT) {
-        va_list rest;
-        va_start(rest, flags);
-        mode = va_arg(rest, mode_t);
-        va_end(rest);
-        GUARD(below(path));
-    }
-    return REAL(open64)(path, flags, mode);
+    MODE_OF(flags)
+    THROUGH(changes(path, flags), REAL(open64)(path, flags, mode), NOTE('C', .path = path, .at = flags));
 }

@@ -6,134 +6,90 @@ thousands of crash points fit into a minute. Orders and answers are lines of JSO
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
+import gc
 import json
 import logging
 import os
-import sqlite3
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nextcloud_mcp_server import upkeep
-from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.migrations import downgrade_database, stamp_database, upgrade_database
+from tests.faults import careful, careless
+from tests.faults.telling import listen, tell
 
-KEY = "bm1jcC1jb3JwdXMtZml4ZWQta2V5LTAxMjM0NTY3ODk="
-
-
-def start(path: Path, _argument: str) -> None:
-    """Start on the database, as a server does."""
-    upgrade_database(path)
-
-
-def downgrade(path: Path, argument: str) -> None:
-    """Go back to a revision."""
-    downgrade_database(path, argument)
-
-
-def stamp(path: Path, argument: str) -> None:
-    """Record a revision."""
-    stamp_database(path, argument)
-
-
-def backup(path: Path, _argument: str) -> None:
-    """Back the database up."""
-    upkeep.back_up(path)
-
-
-def store(path: Path, argument: str) -> None:
-    """Store tokens one by one; each acknowledged one is told at once."""
-
-    async def main() -> None:
-        async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
-            for number in range(int(argument)):
-                await storage.store_refresh_token(f"user-{number}", f"token-{number}")
-                tell({"acknowledged": f"user-{number}"})
-
-    asyncio.run(main())
-
-
-def delete(path: Path, argument: str) -> None:
-    """Delete tokens one by one; each acknowledged deletion is told at once."""
-
-    async def main() -> None:
-        async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
-            for number in range(int(argument)):
-                await storage.delete_refresh_token(f"user-{number}")
-                tell({"acknowledged": f"user-{number}"})
-
-    asyncio.run(main())
-
-
-def naive(path: Path, _argument: str) -> None:
-    """The negative control: an upgrade as it is often written, a commit for every statement."""
-    connection = sqlite3.connect(path, isolation_level=None)
-    connection.execute("PRAGMA synchronous=OFF")
-    for number in range(8):
-        connection.execute(f"CREATE TABLE step_{number} (id INTEGER PRIMARY KEY)")
-    connection.execute("UPDATE alembic_version SET version_num='010'")
-    connection.close()
-
-
-ORDERS: dict[str, Callable[[Path, str], None]] = {
-    order.__name__: order for order in (start, downgrade, stamp, backup, store, delete, naive)
-}
-
-
-def tell(answer: dict[str, Any]) -> None:
-    """Write one line of JSON, unbuffered."""
-    os.write(1, json.dumps(answer).encode() + b"\n")
+ORDERS = careful.ORDERS | careless.ORDERS
 
 
 def run_child(order: dict[str, Any], shim: ctypes.CDLL) -> None:
     """Carry out one order in this forked child, and leave."""
-    path = Path(order["path"])
-    folder = str(path.parent).encode() + b"/"
-    status = 0
+    folder = str(Path(order["path"]).parent).encode() + b"/"
+    if order["record"]:
+        shim.fault_record(order["record"].encode())
+        listen(lambda promise: shim.fault_mark(promise.encode()))
     shim.fault_arm(folder, order["at"], order["kind"])
-    try:
-        ORDERS[order["do"]](path, order["argument"])
-        answer: dict[str, Any] = {"end": "done"}
-    except TokenStorageError as error:
-        answer = {"end": "refused", "code": error.code, "message": error.message}
-    except BaseException as error:  # noqa: BLE001 - told to the test, which fails on it
-        answer = {"end": "raised", "message": f"{type(error).__name__}: {error}"}
-        status = 3
+    answer = carry_out(order)
     answer["operations"] = shim.fault_count()
     shim.fault_arm(b"", 0, 0)
     tell(answer)
-    os._exit(status)
+    os._exit(0)
+
+
+def carry_out(order: dict[str, Any]) -> dict[str, Any]:
+    """Carry out one order and say how it ended."""
+    try:
+        ORDERS[order["do"]](Path(order["path"]), order["argument"])
+    except TokenStorageError as error:
+        return {"end": "refused", "code": error.code, "message": error.message}
+    except BaseException as error:  # noqa: BLE001 - told to the test, which fails on it
+        return {"end": "raised", "message": f"{type(error).__name__}: {error}"}
+    return {"end": "done"}
 
 
 def warm_up() -> None:
     """Do everything once here, so that no forked child has to import or compile."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "warm.db"
-        start(path, "")
-        downgrade(path, "009")
-        start(path, "")
-        stamp(path, "010")
-        backup(path, "")
+        careful.start(path, "")
+        careful.downgrade(path, "009")
+        careful.start(path, "")
+        careful.stamp(path, "009")
+        careful.backup(path, "")
+        careful.store(path, "0")
+    gc.collect()
+    # A collection in a child would touch, and so copy, every page of this process.
+    gc.freeze()
+
+
+def armed() -> ctypes.CDLL | None:
+    """The shim, where it was loaded into this process."""
+    if not (path := os.environ.get("LD_PRELOAD")):
+        return None
+    shim = ctypes.CDLL(path)
+    shim.fault_arm.argtypes = (ctypes.c_char_p, ctypes.c_long, ctypes.c_int)
+    shim.fault_record.argtypes = (ctypes.c_char_p,)
+    shim.fault_mark.argtypes = (ctypes.c_char_p,)
+    shim.fault_count.restype = ctypes.c_long
+    return shim
 
 
 def main() -> None:
-    """Take orders until the input ends."""
+    """Take orders until the input ends; without a shim, carry them out here."""
     logging.disable(logging.CRITICAL)
     warm_up()
-    shim = ctypes.CDLL(os.environ["LD_PRELOAD"])
-    shim.fault_arm.argtypes = (ctypes.c_char_p, ctypes.c_long, ctypes.c_int)
-    shim.fault_count.restype = ctypes.c_long
+    shim = armed()
     for line in sys.stdin:
         order = json.loads(line)
-        child = os.fork()
-        if child == 0:
-            run_child(order, shim)
-        _, status = os.waitpid(child, 0)
+        status = 0
+        if shim is None:
+            tell({"operations": 0, **carry_out(order)})
+        else:
+            child = os.fork()
+            if child == 0:
+                run_child(order, shim)
+            _, status = os.waitpid(child, 0)
         tell({"killed": os.WIFSIGNALED(status), "status": status})
 
 

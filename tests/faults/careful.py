@@ -1,0 +1,106 @@
+"""The orders that a victim carries out as the program does: nothing may be lost in any."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from nextcloud_mcp_server import repair as repair_module
+from nextcloud_mcp_server import upkeep
+from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.backends.sqlite import files
+from nextcloud_mcp_server.migrations import downgrade_database, stamp_database, upgrade_database
+from nextcloud_mcp_server.settings import load_settings
+from tests.faults.telling import promise
+from tests.support.contents import KEY
+
+Order = Callable[[Path, str], None]
+
+
+def start(path: Path, _argument: str) -> None:
+    """Start on the database, as a server does."""
+    upgrade_database(path)
+
+
+def downgrade(path: Path, argument: str) -> None:
+    """Go back to a revision."""
+    downgrade_database(path, argument)
+
+
+def stamp(path: Path, argument: str) -> None:
+    """Record a revision."""
+    stamp_database(path, argument)
+
+
+def backup(path: Path, _argument: str) -> None:
+    """Back the database up."""
+    promise(f"backup {upkeep.back_up(path).name}")
+
+
+def repair(path: Path, _argument: str) -> None:
+    """Mend what the doctor calls mendable."""
+    repair_module.repair(load_settings(database=path))
+
+
+def store(path: Path, argument: str) -> None:
+    """Store tokens one by one; each acknowledged one is told at once."""
+    asyncio.run(_store(path, int(argument), KEY))
+
+
+def first_store(path: Path, argument: str) -> None:
+    """As ``store``, with the key that the first start makes beside the database."""
+    asyncio.run(_store(path, int(argument), None))
+
+
+def start_with_key(path: Path, _argument: str) -> None:
+    """Start as a server without a key in its settings, which finds the one it made."""
+
+    async def main() -> None:
+        async with RefreshTokenStorage(path):
+            pass
+
+    asyncio.run(main())
+
+
+async def _store(path: Path, count: int, key: str | None) -> None:
+    async with RefreshTokenStorage(path, encryption_key=key) as storage:
+        for number in range(count):
+            await storage.store_refresh_token(f"user-{number}", f"token-{number}")
+            promise(f"stored user-{number}")
+
+
+def store_on_network(path: Path, argument: str) -> None:
+    """As ``store``, on what passes for a network file system: no WAL there."""
+    setattr(files, "on_network", lambda *_: True)  # noqa: B010 - in this child alone
+    store(path, argument)
+
+
+def delete(path: Path, argument: str) -> None:
+    """Delete tokens one by one; each acknowledged deletion is told at once."""
+
+    async def main() -> None:
+        async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
+            for number in range(int(argument)):
+                await storage.delete_refresh_token(f"user-{number}")
+                promise(f"deleted user-{number}")
+
+    asyncio.run(main())
+
+
+ORDERS: Final[dict[str, Order]] = {
+    order.__name__: order
+    for order in (
+        start,
+        start_with_key,
+        downgrade,
+        stamp,
+        backup,
+        repair,
+        store,
+        first_store,
+        store_on_network,
+        delete,
+    )
+}

@@ -1,0 +1,119 @@
+"""The same work, done as it is often done: what a harness must tell from the careful way.
+
+Each order runs in a forked child of its own, so what it patches is patched there only.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing, suppress
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from sqlalchemy import URL, NullPool
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from nextcloud_mcp_server.backends.sqlite import engine, pool
+from tests.faults import careful
+from tests.faults.careful import Order
+from tests.faults.telling import promise
+
+_INSERT: Final = (
+    "INSERT INTO refresh_tokens (user_id, encrypted_token, created_at, updated_at) "
+    "VALUES (?, x'00', 0, 0)"
+)
+
+
+def naive(path: Path, _argument: str) -> None:
+    """An upgrade with a commit for every statement."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA synchronous=OFF")
+    for number in range(8):
+        connection.execute(f"CREATE TABLE step_{number} (id INTEGER PRIMARY KEY)")
+    connection.execute("UPDATE alembic_version SET version_num='010'")
+    connection.close()
+
+
+def log_and_go_on(path: Path, argument: str) -> None:
+    """An upgrade whose errors are swallowed."""
+    with suppress(sqlite3.Error):
+        naive(path, argument)
+
+
+def without_begin(path: Path, _argument: str) -> None:
+    """Our own start, with the transactions that Python's driver begins by default."""
+
+    def create_engine(path: Path, pragmas: Mapping[str, str], **options: Any) -> AsyncEngine:
+        assert pragmas
+        url = URL.create("sqlite+aiosqlite", database=str(path))
+        return create_async_engine(url, poolclass=NullPool, **options)
+
+    setattr(engine, "create_engine", create_engine)  # noqa: B010 - another signature
+    careful.start(path, "")
+
+
+def early_promise(path: Path, argument: str) -> None:
+    """A store that promises before it commits."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for number in range(int(argument)):
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(_INSERT, (f"user-{number}",))
+            promise(f"stored user-{number}")
+            connection.execute("COMMIT")
+
+
+def copy_as_backup(path: Path, _argument: str) -> None:
+    """A backup by copying the file, while the newest token is in the ``-wal``."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(_INSERT, ("newest",))
+        copy = path.with_name(f"{path.name}.backup-20261123T160000.000000Z-010-manual")
+        shutil.copyfile(path, copy)
+        promise(f"backup {copy.name}")
+
+
+def store_in_delete_mode(path: Path, argument: str) -> None:
+    """Serving with SQLite's defaults: a rollback journal, and synchronous=FULL."""
+    make = pool.SqlitePool.__init__
+
+    def in_wal(
+        self: pool.SqlitePool, path: Path, _journal_mode: str, *rest: Any, **named: Any
+    ) -> None:
+        make(self, path, "wal", *rest, **named)
+
+    setattr(pool.SqlitePool, "__init__", in_wal)  # noqa: B010 - mypy forbids the other way
+    careful.store_on_network(path, argument)
+
+
+def store_with_normal(path: Path, argument: str) -> None:
+    """Serving in WAL mode with synchronous=NORMAL, while another connection is open."""
+    weaker = MappingProxyType({**engine.SERVING_PRAGMAS, "synchronous": "NORMAL"})
+    setattr(pool, "SERVING_PRAGMAS", weaker)  # noqa: B010 - it is Final
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        careful.store(path, argument)
+
+
+def start_unsynced(path: Path, argument: str) -> None:
+    """Our own start, with SQLite's syncs switched off."""
+    weaker = MappingProxyType({**engine.MIGRATION_PRAGMAS, "synchronous": "OFF"})
+    setattr(engine, "MIGRATION_PRAGMAS", weaker)  # noqa: B010 - it is Final
+    careful.start(path, argument)
+
+
+ORDERS: Final[dict[str, Order]] = {
+    order.__name__: order
+    for order in (
+        naive,
+        log_and_go_on,
+        without_begin,
+        early_promise,
+        copy_as_backup,
+        store_in_delete_mode,
+        store_with_normal,
+        start_unsynced,
+    )
+}
