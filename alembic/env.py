@@ -2,7 +2,8 @@
 
 - The program hands over a synchronous connection, inside a transaction that is its own,
   in ``config.attributes["connection"]``. Nothing is begun or committed here: the stamp,
-  all revisions and whatever follows them are one transaction.
+  all revisions and whatever follows them are one transaction. What it put into
+  ``config.attributes["applied"]`` is called after each revision.
 - Typed as ``alembic ...`` in a checkout, the database is the one of
   ``-x database_url=...``, else the one of the settings. It is opened with the lock, the
   pragmas and the transaction of the program. Commands that only look open it read-only.
@@ -55,12 +56,14 @@ def migrate(connection: sa.Connection) -> None:
         raise CommandError("The migrations need a connection that is inside a transaction.")
     if connection.dialect.name == "sqlite":
         refuse_foreign_keys(connection)
+    applied = config.attributes.get("applied", lambda: None)
     guards = load_guards().Guards(connection)
     try:
         context.configure(
             connection=connection,
             transactional_ddl=True,
             transaction_per_migration=False,
+            on_version_apply=lambda **_: applied(),
             guards=guards,
         )
         with context.begin_transaction():

@@ -231,7 +231,7 @@ def _restructure(
         ring = find_keyring(settings, path)
         keys = None if ring is None else ring.fingerprints
     todo = plan(treatment.finding, history, path)
-    return migrate(path, history, todo, seen.structure, keys, first=first)
+    return migrate(path, history, todo, seen.structure, keys=keys, first=first)
 
 
 def _words(treatment: Treatment, history: History) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -53,6 +53,10 @@ _LOSES: Final = re.compile(
 _SLUG: Final = re.compile(r"[^a-z0-9]+")
 
 
+#: Called after each revision that has run.
+Applied = Callable[[], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Revision:
     """One revision, for people.
@@ -76,7 +80,13 @@ class Revision:
     path: Path
 
 
-def configuration(history: History, connection: Connection | None = None) -> Config:
+def _no_one_asks() -> None:
+    """Tell nobody that a revision was applied."""
+
+
+def configuration(
+    history: History, connection: Connection | None = None, applied: Applied = _no_one_asks
+) -> Config:
     """Alembic's configuration for ``history``, without any file and without a URL."""
     config = Config()
     # ConfigParser would read '%' in a path as an interpolation.
@@ -85,6 +95,7 @@ def configuration(history: History, connection: Connection | None = None) -> Con
     config.set_main_option("timezone", "UTC")
     if connection is not None:
         config.attributes["connection"] = connection
+        config.attributes["applied"] = applied
     return config
 
 
@@ -107,16 +118,20 @@ def stamp(connection: Connection, history: History, revision: str) -> None:
         command.stamp(configuration(history, connection), revision, purge=True)
 
 
-def upgrade(connection: Connection, history: History, target: str) -> None:
-    """Run every revision from the recorded one up to ``target``."""
+def upgrade(
+    connection: Connection, history: History, target: str, applied: Applied = _no_one_asks
+) -> None:
+    """Run every revision from the recorded one up to ``target``; ``applied`` after each."""
     with _running("upgrade"):
-        command.upgrade(configuration(history, connection), target)
+        command.upgrade(configuration(history, connection, applied), target)
 
 
-def downgrade(connection: Connection, history: History, target: str) -> None:
+def downgrade(
+    connection: Connection, history: History, target: str, applied: Applied = _no_one_asks
+) -> None:
     """Run every revision from the recorded one down to ``target`` (an id or ``base``)."""
     with _running("downgrade"):
-        command.downgrade(configuration(history, connection), target)
+        command.downgrade(configuration(history, connection, applied), target)
 
 
 def listing(history: History) -> list[Revision]:

@@ -28,6 +28,7 @@ from nextcloud_mcp_server.backends.sqlite.session import WAL, require_lock, use_
 from nextcloud_mcp_server.classify import TEMPORARY, classify
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.history import History, load_history
+from nextcloud_mcp_server.progress import Listener, Say, heard, to_log, to_waiters
 from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT
 from nextcloud_mcp_server.state import Action, Finding, Observation, Plan, State, plan, refusal
 from nextcloud_mcp_server.structure import ENCRYPTED
@@ -113,6 +114,7 @@ def prepare(
     then: Callable[[Path], object] = _nothing,
     lock_timeout: float = DEFAULT_LOCK_TIMEOUT,
     cancelled: Callable[[], bool] = never,
+    listener: Listener | None = None,
 ) -> Outcome:
     """Bring ``database`` to ``target`` (default: head), whatever it is; or refuse, unchanged.
 
@@ -125,6 +127,7 @@ def prepare(
             there is no lock.
         lock_timeout: seconds to wait for the lock.
         cancelled: asked while waiting for the lock; True ends the wait.
+        listener: hears how far it is, where there is something to do (default: the log).
 
     Raises:
         TokenStorageError: with the code of what is wrong. The file is as it was, but for
@@ -151,12 +154,17 @@ def prepare(
             raise _must_be_written(database, closed, held)
         require_lock(held, database)
         held.announce(_doing(todo))
-        _check(database, seen, history)
-        keys = _prove(unlock, database, seen, todo)
-        backup = _migrate(database, history, todo, seen, keys) if todo.migrates else None
-        mode = use_wal(database)
+        waiters = to_waiters(held.announce, _doing(todo))
+        with heard(listener or to_log(database), waiters) as say:
+            say("checking its pages")
+            _check(database, seen, history)
+            keys = _prove(unlock, database, seen, todo)
+            made = None
+            if todo.migrates:
+                made = _migrate(database, history, todo, seen, keys=keys, say=say)
+            mode = use_wal(database)
         then(database)
-    return _finished(Outcome(database, finding.state, todo, backup, mode), begun, held)
+    return _finished(Outcome(database, finding.state, todo, made, mode), begun, held)
 
 
 def known_history() -> History:
@@ -210,14 +218,20 @@ def _prove(
 
 
 def _migrate(
-    database: Path, history: History, todo: Plan, seen: Observation, keys: Sequence[str] | None
+    database: Path,
+    history: History,
+    todo: Plan,
+    seen: Observation,
+    *,
+    keys: Sequence[str] | None,
+    say: Say,
 ) -> Path | None:
     # Alembic and SQLAlchemy are imported only where there is something to migrate.
     from nextcloud_mcp_server.transition import migrate  # noqa: PLC0415
 
     logger.info("%s: %s", database, _doing(todo))
     files.create_private(database)
-    return migrate(database, history, todo, seen.structure, keys)
+    return migrate(database, history, todo, seen.structure, keys=keys, say=say)
 
 
 def _doing(todo: Plan) -> str:

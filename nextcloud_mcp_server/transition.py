@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,8 @@ from nextcloud_mcp_server.backends.sqlite.faults import named
 from nextcloud_mcp_server.classify import TEMPORARY, ours
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.history import BASE, History
+from nextcloud_mcp_server.progress import Say, silent
+from nextcloud_mcp_server.revisions import Applied
 from nextcloud_mcp_server.state import Action, Finding, Plan
 from nextcloud_mcp_server.structure import Structure, gaps
 from nextcloud_mcp_server.verdict import Change
@@ -34,22 +36,13 @@ from nextcloud_mcp_server.worker import run_in_own_loop
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-#: Faults of the machine, which are no fault of a revision.
-_MACHINE = frozenset(
-    {
-        "bad-path",
-        "corrupt",
-        "disk-full",
-        "io-error",
-        "lock-timeout",
-        "not-a-database",
-        "read-only",
-    }
-)
-
 #: Faults after which the backup is kept: there it may be needed. After every other one the
 #: database is as it was, and a start that is tried again and again would fill the disk.
 _DAMAGING = frozenset({"corrupt", "io-error", "not-a-database"})
+
+
+#: Changes the database, and calls what it is given after each revision.
+Work = Callable[["Connection", Applied], None]
 
 
 def _nothing(_: Execute) -> None:
@@ -61,14 +54,16 @@ def migrate(
     history: History,
     todo: Plan,
     there: Structure,
+    *,
     keys: Sequence[str] | None = None,
     first: Callable[[Execute], None] = _nothing,
+    say: Say = silent,
 ) -> Path | None:
     """Do what ``todo`` says, all of it or nothing; the backup that was made before.
 
     The caller holds the lock and has checked the pages. ``keys`` are the fingerprints of the
     keys at hand, which the backup's manifest names; ``first`` begins the transaction, where
-    a repair makes the tables what the plan takes them for.
+    a repair makes the tables what the plan takes them for; ``say`` is told how far it is.
 
     Raises:
         TokenStorageError: ``migration-failed`` and the faults of the machine; the
@@ -86,7 +81,7 @@ def migrate(
         adopted=todo.adopted,
     )
 
-    def work(connection: Connection) -> None:
+    def work(connection: Connection, applied: Applied) -> None:
         execute = _executor(connection)
         attached = mend.attached(execute)
         first(execute)
@@ -94,13 +89,13 @@ def migrate(
         if todo.stamp:
             revisions.stamp(connection, history, todo.stamp)
         if todo.steps:
-            revisions.upgrade(connection, history, todo.target)
+            revisions.upgrade(connection, history, todo.target, applied)
         final = history.structure(todo.target)
         # What a crashed upgrade had made half of, its revision has found and passed by.
         mend.fill(execute, gaps(read_structure(execute), final), final)
         mend.attach(execute, attached, history.indexes)
 
-    return _run(database, change, work, keys)
+    return _run(database, change, work, keys, say)
 
 
 def _note(todo: Plan) -> str:
@@ -111,7 +106,13 @@ def _note(todo: Plan) -> str:
 
 
 def downgrade(
-    database: Path, history: History, finding: Finding, target: str, there: Structure
+    database: Path,
+    history: History,
+    finding: Finding,
+    target: str,
+    there: Structure,
+    *,
+    say: Say = silent,
 ) -> Path | None:
     """Run the revisions from the recorded one down to ``target`` (an id or ``base``).
 
@@ -133,15 +134,15 @@ def downgrade(
         down=True,
     )
 
-    def work(connection: Connection) -> None:
+    def work(connection: Connection, applied: Applied) -> None:
         _mend(_executor(connection), history, finding)
         if not finding.tidy:
             revisions.stamp(connection, history, recorded)
-        revisions.downgrade(connection, history, target)
+        revisions.downgrade(connection, history, target, applied)
         if target == BASE:
             _drop_leftovers(_executor(connection), history)
 
-    return _run(database, change, work)
+    return _run(database, change, work, say=say)
 
 
 def _drop_leftovers(execute: Execute, history: History) -> None:
@@ -165,22 +166,29 @@ def _mend(execute: Execute, history: History, owed: Plan | Finding) -> None:
 
 
 def stamp(
-    database: Path, history: History, finding: Finding, revision: str, there: Structure
+    database: Path,
+    history: History,
+    finding: Finding,
+    revision: str,
+    there: Structure,
+    *,
+    say: Say = silent,
 ) -> Path | None:
     """Make ``revision`` (or ``base``: none) the one row of the version table."""
     change = Change("stamp", history, there, finding.recorded, revision, (), restructures=False)
 
-    def work(connection: Connection) -> None:
+    def work(connection: Connection, _applied: Applied) -> None:
         revisions.stamp(connection, history, revision)
 
-    return _run(database, change, work)
+    return _run(database, change, work, say=say)
 
 
 def _run(
     database: Path,
     change: Change,
-    work: Callable[[Connection], None],
+    work: Work,
     keys: Sequence[str] | None = None,
+    say: Say = silent,
 ) -> Path | None:
     begun = time.monotonic()
     made: Path | None = None
@@ -194,14 +202,16 @@ def _run(
             if any(number for table, number in rows.items() if table != journal.TABLE):
                 backup.prune(database)
                 target = backup.backup_path(database, change.before)
-                made = backup.make_backup(database, target, keys=keys)
-            await connection.run_sync(lambda c: _checked(c, database, change, rows, work))
+                made = backup.make_backup(database, target, keys=keys, say=say)
+            await connection.run_sync(lambda c: _checked(c, database, change, rows, work, say=say))
             await connection.run_sync(lambda c: _write_down(c, database, change, begun, made))
 
     try:
         run_in_own_loop(lambda: asyncio.run(main()))
     except Exception as error:
-        known = named(error, database) or _failed(database, change, "", _one_line(error))
+        known = named(error, database) or verdict.failed(
+            database, change, "", verdict.one_line(error)
+        )
         if made and known.code not in _DAMAGING:
             with suppress(OSError):
                 backup.discard(made)
@@ -238,31 +248,30 @@ def _checked(
     database: Path,
     change: Change,
     rows: dict[str, int],
-    work: Callable[[Connection], None],
+    work: Work,
+    *,
+    say: Say,
 ) -> None:
     execute = _executor(connection)
     broken = verdict.broken_references(execute)
-    with _blaming(database, change, execute):
-        work(connection)
+    with verdict.blaming(database, change, execute):
+        work(connection, _step_by_step(change, sum(rows.values()), say))
+    say("checking the result")
     if problem := verdict.problem(execute, change, rows, broken):
-        raise _failed(database, change, verdict.failing_step(change, execute), problem)
+        raise verdict.failed(database, change, verdict.failing_step(change, execute), problem)
 
 
-@contextmanager
-def _blaming(database: Path, change: Change, execute: Execute) -> Iterator[None]:
-    """Tell what fails in the body by its revision, unless the machine is at fault."""
-    try:
-        yield
-    except TokenStorageError as error:
-        raise _failed(
-            database, change, verdict.failing_step(change, execute), error.message
-        ) from error
-    except Exception as error:
-        known = named(error, database)
-        if known is not None and known.code in _MACHINE:
-            raise known from error
-        step = verdict.failing_step(change, execute)
-        raise _failed(database, change, step, _one_line(error)) from error
+def _step_by_step(change: Change, rows: int, say: Say) -> Applied:
+    """Say which revision runs; the answer is to be called after each."""
+    steps = iter(enumerate(change.steps))
+
+    def applied() -> None:
+        for number, step in steps:
+            say(f"running revision {step} on {rows} rows", number, len(change.steps), "revisions")
+            return
+
+    applied()
+    return applied
 
 
 def _write_down(
@@ -275,20 +284,5 @@ def _write_down(
         entry = journal.entry(
             change.action, change.before, after, begun=begun, backup=made, note=change.note
         )
-        with _blaming(database, change, execute):
+        with verdict.blaming(database, change, execute):
             journal.record(connection.exec_driver_sql, entry)
-
-
-def _one_line(error: Exception) -> str:
-    text = str(getattr(error, "orig", None) or error) or type(error).__name__
-    return " ".join(text.split())
-
-
-def _failed(database: Path, change: Change, step: str, detail: str) -> TokenStorageError:
-    where = f" in revision {step}" if step else ""
-    return TokenStorageError(
-        f"Migrating {database} to {change.target} failed{where}: {detail}.",
-        code="migration-failed",
-        remedy="The database is as it was. Start the release that ran before, and report this "
-        "message; in a checkout, mend the revision and run it again.",
-    )

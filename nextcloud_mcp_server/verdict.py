@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from nextcloud_mcp_server import revisions
 from nextcloud_mcp_server.backends.sqlite.catalog import Execute, counts, read_structure
+from nextcloud_mcp_server.backends.sqlite.faults import named
 from nextcloud_mcp_server.classify import DISPOSABLE
+from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.history import BASE, History
 from nextcloud_mcp_server.structure import VERSION_TABLE, Structure, gaps
+
+#: Faults of the machine, which are no fault of a revision.
+_MACHINE = frozenset(
+    {
+        "bad-path",
+        "corrupt",
+        "disk-full",
+        "io-error",
+        "lock-timeout",
+        "not-a-database",
+        "read-only",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -108,3 +125,35 @@ def failing_step(change: Change, execute: Execute) -> str:
 
 def _index(history: History, done: Sequence[str]) -> int:
     return history.revisions.index(done[0]) + 1 if done and done[0] in history else 0
+
+
+@contextmanager
+def blaming(database: Path, change: Change, execute: Execute) -> Iterator[None]:
+    """Tell what fails in the body by its revision, unless the machine is at fault."""
+    try:
+        yield
+    except TokenStorageError as error:
+        raise failed(database, change, failing_step(change, execute), error.message) from error
+    except Exception as error:
+        known = named(error, database)
+        if known is not None and known.code in _MACHINE:
+            raise known from error
+        step = failing_step(change, execute)
+        raise failed(database, change, step, one_line(error)) from error
+
+
+def one_line(error: Exception) -> str:
+    """What the driver says, or the error itself, on one line."""
+    text = str(getattr(error, "orig", None) or error) or type(error).__name__
+    return " ".join(text.split())
+
+
+def failed(database: Path, change: Change, step: str, detail: str) -> TokenStorageError:
+    """The error of a migration that was rolled back; ``step`` is empty where nobody can tell."""
+    where = f" in revision {step}" if step else ""
+    return TokenStorageError(
+        f"Migrating {database} to {change.target} failed{where}: {detail}.",
+        code="migration-failed",
+        remedy="The database is as it was. Start the release that ran before, and report this "
+        "message; in a checkout, mend the revision and run it again.",
+    )

@@ -32,6 +32,7 @@ from nextcloud_mcp_server.backends.sqlite.manifest import (
 )
 from nextcloud_mcp_server.backends.sqlite.space import require_space, size_of
 from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.progress import Say, silent
 
 #: How many automatic backups of a database are kept.
 KEEP: Final = 5
@@ -91,6 +92,7 @@ def make_backup(
     *,
     kind: Kind = "automatic",
     keys: Sequence[str] | None = None,
+    say: Say = silent,
 ) -> Path:
     """Copy ``source`` to ``target``, verify the copy, and write its manifest.
 
@@ -102,6 +104,7 @@ def make_backup(
         target: where the backup is to lie; must not be there.
         kind: for the manifest.
         keys: fingerprints of the keys at hand, for the manifest; None where there are none.
+        say: is told how far the copy is.
 
     Raises:
         TokenStorageError: ``bad-path`` where the target is there or cannot be made;
@@ -111,8 +114,10 @@ def make_backup(
     require_space(target.parent, size_of(source), f"to back up {source}")
     with _private(target) as partial:
         try:
-            there = _copy(source, partial)
+            there = copy_pages(source, partial, say)
+            say("verifying the copy")
             _verify(source, partial, there)
+            say("syncing the copy")
             _sync(partial)
             manifest = _manifest(source, partial, there, kind, keys)
             _publish(partial, target, manifest)
@@ -199,11 +204,13 @@ def _publish(partial: Path, target: Path, manifest: Manifest) -> None:
         raise
 
 
-def _copy(source: Path, partial: Path) -> Summary:
+def copy_pages(source: Path, partial: Path, say: Say = silent) -> Summary:
     """Copy ``source`` and say what is in it, both as of one moment: it may be written to."""
     deadline = time.monotonic() + _DEADLINE
+    say("copying it")
 
-    def in_time(_status: int, _remaining: int, _total: int) -> None:
+    def in_time(_status: int, remaining: int, total: int) -> None:
+        say("copying it", total - remaining, total, "pages")
         # backup() tries for ever where the source stays locked.
         if time.monotonic() > deadline:
             raise TimeoutError(f"the copy took more than {_DEADLINE:g} seconds")
