@@ -16,7 +16,7 @@ from pathlib import Path
 from cryptography.fernet import Fernet
 
 from nextcloud_mcp_server.backends.sqlite.faults import naming
-from nextcloud_mcp_server.backends.sqlite.files import sync_folder
+from nextcloud_mcp_server.backends.sqlite.files import follow, sync_folder
 from nextcloud_mcp_server.crypto import Keyring
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.settings import Settings, split_keys
@@ -61,6 +61,27 @@ def find_keyring(settings: Settings, database: Path) -> Keyring | None:
         TokenStorageError: as :func:`given_keyring`, for the file beside the database too.
     """
     return given_keyring(None, settings) or _beside(database)
+
+
+def at_hand(settings: Settings) -> Keyring | None:
+    """The keyring that a start would use, without proving or making one; None for none.
+
+    Raises:
+        TokenStorageError: as :func:`given_keyring`.
+    """
+    return given_keyring(None, settings) or _beside(follow(settings.database))
+
+
+def fingerprints(settings: Settings) -> tuple[str, ...] | None:
+    """Those of the keys at hand; None for none, or none that can be read.
+
+    They go into a backup's manifest, and no backup fails for want of them.
+    """
+    try:
+        keyring = at_hand(settings)
+    except TokenStorageError:
+        return None
+    return None if keyring is None else keyring.fingerprints
 
 
 def _beside(database: Path) -> Keyring | None:

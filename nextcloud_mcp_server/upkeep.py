@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,7 +176,11 @@ def _check_stamp(it: _Locked, revision: str) -> None:
 
 
 def back_up(
-    database: Path, target: Path | None = None, *, lock_timeout: float = DEFAULT_LOCK_TIMEOUT
+    database: Path,
+    target: Path | None = None,
+    *,
+    keys: Sequence[str] | None = None,
+    lock_timeout: float = DEFAULT_LOCK_TIMEOUT,
 ) -> Path:
     """Make a verified backup of a database, live or not, and return its path.
 
@@ -187,6 +191,7 @@ def back_up(
         database: the database file.
         target: where the backup is to lie (default: beside the database, under a name
             with time and revision that is never pruned).
+        keys: fingerprints of the keys at hand, for the manifest.
         lock_timeout: seconds to wait for the lock.
 
     Raises:
@@ -210,9 +215,8 @@ def back_up(
         with guard(database, lock_timeout) as held:
             look_under_lock(database, held)
     revision = report.finding.recorded
-    return backups.make_backup(
-        database, target or backups.backup_path(database, revision, "manual"), kind="manual"
-    )
+    target = target or backups.backup_path(database, revision, "manual")
+    return backups.make_backup(database, target, kind="manual", keys=keys)
 
 
 def _real(database: Path) -> Path:

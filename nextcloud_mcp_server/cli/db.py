@@ -25,6 +25,7 @@ from nextcloud_mcp_server.cli.options import (
 )
 from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.cli.repair import repair
+from nextcloud_mcp_server.cli.restore import backups, restore
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.report import downgrade_target, examine, known_history, undone
 from nextcloud_mcp_server.words import backup_line, outcome_lines, printable
@@ -240,15 +241,23 @@ def backup(output: Output, named: Named, path: str | None) -> int:
     """
     from nextcloud_mcp_server import upkeep  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.cli.log import plain_log  # noqa: PLC0415 - see above
+    from nextcloud_mcp_server.keyfile import fingerprints  # noqa: PLC0415 - see above
 
     settings = named.find(output)
     target = None if path is None else Path(path)
     with plain_log(output):
-        made = upkeep.back_up(settings.database, target, lock_timeout=settings.lock_timeout)
+        made = upkeep.back_up(
+            settings.database,
+            target,
+            keys=fingerprints(settings),
+            lock_timeout=settings.lock_timeout,
+        )
     output.result({"database": str(settings.database), "backup": str(made)}, *backup_line(made))
     return 0
 
 
+db_commands.add_command(backups)
 db_commands.add_command(doctor)
 db_commands.add_command(log)
 db_commands.add_command(repair)
+db_commands.add_command(restore)

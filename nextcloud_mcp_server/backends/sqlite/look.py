@@ -37,6 +37,18 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def connect_at_rest(path: Path) -> sqlite3.Connection:
+    """As :func:`connect_read_only`, for a copy that is put away: nothing appears beside it.
+
+    Looking at a database in WAL mode leaves a ``-shm`` and an empty ``-wal``. A file that has
+    neither, nor a journal, is read as what it is; whether somebody began to write to it
+    meanwhile, its time tells afterwards.
+    """
+    if any(path.with_name(path.name + suffix).exists() for suffix in ("-wal", "-journal")):
+        return connect_read_only(path)
+    return _connect(path, "mode=ro&immutable=1")
+
+
 def is_still(path: Path) -> bool:
     """Whether ``path`` can be read only as a file that nobody changes meanwhile."""
     with closing(_connect(path, "mode=ro")) as connection:

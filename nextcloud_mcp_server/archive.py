@@ -1,0 +1,117 @@
+"""The backups beside a database: which there are, and whether they may be trusted.
+
+Nothing here changes a file.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from nextcloud_mcp_server.backends.sqlite import files
+from nextcloud_mcp_server.backends.sqlite.manifest import read_manifest
+from nextcloud_mcp_server.classify import GRANTS
+from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.vetting import NAME, ChangedError, check_size, time_of, vet
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One backup beside a database.
+
+    Attributes:
+        path: the file.
+        kind: ``automatic``, ``manual`` or ``replaced``.
+        made_at: when it was made, in UTC.
+        revision: the revision that it records; None for none.
+        grants: how many refresh tokens are in it; None where nobody has counted them.
+        size: in bytes.
+        status: ``ok``, ``no manifest``, ``changed`` or ``damaged``.
+        reason: what is wrong with it; empty where nothing is.
+    """
+
+    path: Path
+    kind: str
+    made_at: datetime
+    revision: str | None
+    grants: int | None
+    size: int
+    status: str
+    reason: str = ""
+
+
+def is_backup_name(name: str) -> bool:
+    """Whether ``name`` is one that only a backup has."""
+    return NAME.search(name) is not None and not name.endswith(".json")
+
+
+def backups_of(database: Path, *, verify: bool = False) -> list[Listed]:
+    """The backups beside ``database``, newest first.
+
+    Args:
+        database: the database file; it need not be there any more.
+        verify: read each of them as a whole, not only its manifest and its size.
+
+    Raises:
+        TokenStorageError: the folder cannot be read.
+    """
+    database = files.follow(database)
+    try:
+        there = sorted(database.parent.iterdir())
+    except OSError as error:
+        raise _bad_folder(database.parent, error) from error
+    found = []
+    for path in there:
+        name = NAME.fullmatch(path.name.removeprefix(database.name))
+        if name is None or not path.name.startswith(database.name):
+            continue
+        made_at = time_of(name)
+        if made_at and path.is_file():
+            found.append(_listed(path, name, made_at, verify=verify))
+    return sorted(found, key=lambda backup: (backup.made_at, backup.path.name), reverse=True)
+
+
+def _listed(path: Path, name: re.Match[str], made_at: datetime, *, verify: bool) -> Listed:
+    manifest, status, reason = None, "no manifest", ""
+    size = path.stat().st_size
+    try:
+        manifest = read_manifest(path)
+        if manifest is not None:
+            status = "ok"
+            check_size(manifest, size)
+    except (OSError, ValueError, ChangedError) as error:
+        status, reason = "changed", str(error)
+    revision = _recorded(manifest.revisions) if manifest else name["revision"]
+    grants = manifest.rows.get(GRANTS) if manifest else None
+    if verify and status != "changed":
+        try:
+            whole = vet(path)
+        except TokenStorageError as error:
+            cause = isinstance(error.__cause__, ChangedError)
+            status, reason = "changed" if cause else "damaged", error.message
+        else:
+            revision, grants = whole.revision, whole.grants
+    return Listed(
+        path=path,
+        kind=name["kind"] or "automatic",
+        made_at=made_at,
+        revision=None if revision == "unversioned" else revision,
+        grants=grants,
+        size=size,
+        status=status,
+        reason=reason,
+    )
+
+
+def _recorded(revisions: tuple[str | None, ...] | None) -> str | None:
+    return revisions[0] if revisions and len(revisions) == 1 else None
+
+
+def _bad_folder(folder: Path, error: OSError) -> TokenStorageError:
+    return TokenStorageError(
+        f"{folder} cannot be read ({error.strerror}).",
+        code="bad-path",
+        remedy="Give the path of the database with -d; its backups are looked for beside it.",
+    )
