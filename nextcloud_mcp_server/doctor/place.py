@@ -77,15 +77,17 @@ def file(subject: Subject) -> Iterator[Finding]:
 
 def loose(database: Path, bits: int = OTHERS) -> list[Path]:
     """The files with tokens or keys whose mode has one of ``bits``."""
-    beside = [Path(f"{database}{suffix}") for suffix in ("", "-wal", "-shm", "-journal")]
+    beside = [Path(f"{database}{suffix}") for suffix in ("", "-wal", "-journal")]
     private = [*beside, key_path(database), *backups_of(database)]
     found = []
     for path in private:
         try:
-            mode = path.lstat().st_mode
+            seen = path.lstat()
         except OSError:
             continue
-        if stat.S_ISREG(mode) and mode & bits:
+        # An empty one is what looking at a WAL database leaves.
+        bare = path in beside[1:] and not seen.st_size
+        if stat.S_ISREG(seen.st_mode) and seen.st_mode & bits and not bare:
             found.append(path)
     return found
 
