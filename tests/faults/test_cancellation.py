@@ -1,0 +1,172 @@
+"""A lifespan cancelled at every await and at every step of its worker: nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.backends.sqlite.guard import guard
+from nextcloud_mcp_server.backends.sqlite.look import check_pages, look
+from nextcloud_mcp_server.lifespan import token_store_lifespan
+from nextcloud_mcp_server.migrations import upgrade_database
+from tests.faults import scenes
+from tests.faults.cancel import Trial, is_locked
+from tests.faults.harness import copy_database
+from tests.faults.share import SEED, chance, share
+from tests.support import shapes
+from tests.support.contents import KEY
+from tests.support.promises import complete_at_head, sealed_in
+from tests.support.snapshot import Snapshot, snapshot
+
+#: Calls in the worker at which a start is cancelled, spread over all of them.
+POINTS = 60
+
+WAYS = ("task", "scope")
+
+SCENES = {
+    "a fresh file": scenes.Scene("", ""),
+    "an old file": scenes.Scene("", "", make=scenes.of(scenes.NARROW), base="001"),
+    "a current file": scenes.Scene("", "", make=scenes.of(shapes.at("010")), base="010"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(before)
+
+
+class Life:
+    """A lifespan that opens the store, writes, and closes; it keeps what was acknowledged."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.kept: dict[str, str] = {}
+
+    async def __call__(self) -> None:
+        """Live once."""
+        async with token_store_lifespan(self.path, encryption_key=KEY)(None) as state:
+            storage = state["storage"]
+            for user in ("late-1", "late-2"):
+                await storage.store_refresh_token(user, f"token of {user}")
+                self.kept[user] = f"token of {user}"
+            # Whoever is cancelled from here on does not know whether it is still there.
+            del self.kept["late-2"]
+            await storage.delete_refresh_token("late-2")
+
+
+def _source(scene: str, arena: Path) -> tuple[Path, Snapshot | None]:
+    path = scenes.prepare(SCENES[scene], arena / "source")
+    if scene == "a current file":
+        upgrade_database(path)
+        for backup in path.parent.glob("*.backup-*"):
+            backup.unlink()
+    return path, snapshot(path) if path.exists() else None
+
+
+async def _tokens(path: Path, users: list[str]) -> dict[str, str]:
+    async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
+        found = {user: await storage.get_refresh_token(user) for user in users}
+    return {user: token.token for user, token in found.items() if token}
+
+
+def _check(trial: Trial, life: Life, before: Snapshot | None) -> None:
+    """What must hold after any trial: nothing wrong, and the next start has everything."""
+    at = f"seed {SEED}: {trial}"
+    assert trial.wrong == [], at
+    # With no await left to come, there is nothing left to cancel.
+    at_its_end = trial.turn > 0 and trial.turn + 3 >= trial.turns
+    may = {"cancelled"} if trial.struck else {"finished"}
+    assert trial.ended in may | ({"finished"} if at_its_end else set()), at
+    assert asyncio.run(_tokens(life.path, [*life.kept])) == life.kept, at
+    after = snapshot(life.path)
+    complete_at_head(after)
+    if before is not None:
+        assert sealed_in(before, KEY).items() <= sealed_in(after, KEY).items(), at
+
+
+def _trial(
+    source: Path, arena: Path, before: Snapshot | None, way: str, *, turn: int = 0, call: int = 0
+) -> Trial:
+    """One life on a copy of ``source``, cancelled at ``turn`` or ``call``, and judged."""
+    life = Life(copy_database(source, arena / "hurt"))
+    trial = Trial(life.path, way, turn=turn, call=call).run(life)
+    _check(trial, life, before)
+    return trial
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("scene", SCENES)
+def test_a_lifespan_may_be_cancelled_at_every_turn(scene: str, way: str, arena: Path) -> None:
+    """Cancelled at any await of its start, its writes and its end, it leaves nothing behind."""
+    source, before = _source(scene, arena)
+    rehearsal = _trial(source, arena, before, way)
+    assert rehearsal.turns > 20, rehearsal
+    # After its start a life is the same in every scene, and the current file is the quickest.
+    step = 1 if scene == "a current file" else 10
+    turns = [*range(1, 10), *range(10, rehearsal.turns + 1, step)]
+    struck = sum(
+        _trial(source, arena, before, way, turn=turn).struck
+        for turn in share(turns, f"{scene} {way}")
+    )
+    assert struck > 0
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("scene", SCENES)
+def test_a_cancelled_start_outlives_its_worker(scene: str, way: str, arena: Path) -> None:
+    """Cancelled at any step of its worker, it ends after that, and holds the lock till then."""
+    source, before = _source(scene, arena)
+    rehearsal = _trial(source, arena, before, way)
+    assert rehearsal.calls > POINTS, rehearsal
+    first = [*range(1, POINTS // 2)]
+    others = chance(f"{scene} {way}").sample(range(POINTS // 2, rehearsal.calls), POINTS // 2)
+    for call in share([*first, *others], f"calls {scene} {way}"):
+        trial = _trial(source, arena, before, way, call=call)
+        assert trial.struck, trial
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_start_that_waits_may_be_cancelled(way: str, arena: Path) -> None:
+    """Cancelled while another process holds the lock, it ends at once, and leaves that lock be."""
+    source, _ = _source("an old file", arena)
+    # The loop turns once before the wait; then only the worker moves, which asks and sleeps.
+    for turn, call in share([(2, 0), *((0, call) for call in range(1, 12))], f"waiting {way}"):
+        life = Life(copy_database(source, arena / "hurt"))
+        before = life.path.read_bytes()
+        with guard(life.path, 0):
+            trial = Trial(life.path, way, turn=turn, call=call, locked=True).run(life)
+            assert (trial.struck, trial.ended, trial.wrong) == (True, "cancelled", []), trial
+            assert is_locked(life.path)
+        assert life.path.read_bytes() == before
+        _check(_trial(source, arena, None, way), life, None)
+
+
+class Careless(Life):
+    """The negative control: a start whose worker is not waited for."""
+
+    async def __call__(self) -> None:
+        """Take the lock here, and do the work over there."""
+        with guard(self.path, 10):
+            await asyncio.to_thread(self._work)
+
+    def _work(self) -> None:
+        look(self.path)
+        check_pages(self.path)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_harness_tells_a_worker_that_is_not_waited_for(way: str, arena: Path) -> None:
+    """Negative control: with a bare ``to_thread``, the lock is free while the worker runs."""
+    source, _ = _source("a current file", arena)
+    life = Careless(copy_database(source, arena / "hurt"))
+    trial = Trial(life.path, way, call=3).run(life)
+    assert "it ended before its worker" in trial.wrong
+    assert "the lock was free while the worker ran" in trial.wrong
