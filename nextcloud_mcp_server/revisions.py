@@ -26,6 +26,7 @@ from alembic.util import CommandError
 from nextcloud_mcp_server.backends.sqlite.catalog import read_structure
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.history import (
+    BASE,
     STRUCTURE_FILE,
     History,
     dump_structures,
@@ -132,6 +133,18 @@ def downgrade(
     """Run every revision from the recorded one down to ``target`` (an id or ``base``)."""
     with _running("downgrade"):
         command.downgrade(configuration(history, connection, applied), target)
+
+
+def statements(history: History, start: str | None, target: str) -> str:
+    """What every revision from ``start`` (None: base) to ``target`` says to SQLite, as text.
+
+    For a database that is exactly at ``start``: nobody looks what is there already.
+    """
+    config = configuration(history)
+    config.output_buffer = written = StringIO()
+    with _running("upgrade"):
+        command.upgrade(config, f"{start or BASE}:{target}", sql=True)
+    return written.getvalue()
 
 
 def listing(history: History) -> list[Revision]:

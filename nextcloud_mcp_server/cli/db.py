@@ -26,9 +26,10 @@ from nextcloud_mcp_server.cli.options import (
 from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.cli.repair import repair
 from nextcloud_mcp_server.cli.restore import backups, restore
+from nextcloud_mcp_server.cli.upgrade import upgrade
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.report import downgrade_target, examine, known_history, undone
-from nextcloud_mcp_server.words import backup_line, outcome_lines, printable
+from nextcloud_mcp_server.words import backup_line, printable
 
 #: What ``db check`` exits with where a start would upgrade or mend.
 PENDING: Final = 3
@@ -74,25 +75,6 @@ def check(output: Output, named: Named) -> int:
         raise report.refusal
     output.result(words.report_facts(report), words.check_line(report))
     return 0 if report.ready else PENDING
-
-
-@db_commands.command()
-@database_options
-@revision_option("Stop at this revision.  [default: head]")
-def upgrade(output: Output, named: Named, revision: str | None) -> int:
-    """Create the database or bring it to head.
-
-    The same as a start of the server does: lock, look, back up, one transaction.
-    """
-    from nextcloud_mcp_server.cli.log import plain_log  # noqa: PLC0415 - see above
-    from nextcloud_mcp_server.startup import prepare  # noqa: PLC0415 - see above
-
-    settings = named.find(output)
-    target = None if revision == "head" else revision
-    with plain_log(output):
-        outcome = prepare(settings.database, target=target, lock_timeout=settings.lock_timeout)
-    output.result(words.outcome_facts(outcome), *outcome_lines(outcome))
-    return 0
 
 
 @db_commands.command()
@@ -261,3 +243,4 @@ db_commands.add_command(doctor)
 db_commands.add_command(log)
 db_commands.add_command(repair)
 db_commands.add_command(restore)
+db_commands.add_command(upgrade)

@@ -39,6 +39,7 @@ class Output:
     as_json: bool = False
     debug: bool = False
     lost: OSError | None = None
+    _replaced: bool = False
 
     def result(self, document: Mapping[str, Any], *lines: str) -> None:
         """Print what the command was asked for: the lines, or the document with ``--json``."""
@@ -53,8 +54,19 @@ class Output:
         if not self.as_json:
             self._write(line)
 
+    def status(self, line: str) -> None:
+        """Show a line on the terminal that the next one replaces; with an empty one, none."""
+        if not line and not self._replaced:
+            return
+        self._replaced = bool(line)
+        try:
+            click.echo(f"\r\x1b[K{line}", nl=False, err=True)
+        except OSError:
+            _discard(sys.stderr)
+
     def note(self, line: str, *, end: bool = True) -> None:
         """Print a line that is not the result, on stderr."""
+        self.status("")
         try:
             click.echo(_coloured(line), nl=end, err=True)
         except OSError:

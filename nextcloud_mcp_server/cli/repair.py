@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nextcloud_mcp_server.cli.doctor import finding_facts, finding_line
-from nextcloud_mcp_server.cli.log import plain_log
 from nextcloud_mcp_server.cli.options import Named, database_options
 from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.doctor.finding import Level
@@ -30,6 +29,7 @@ def repair(output: Output, named: Named, *, yes: bool) -> int:
     Says what that is, asks, and makes a backup before it begins. Exits with 1 where an error
     remains.
     """
+    from nextcloud_mcp_server.cli.log import plain_log  # noqa: PLC0415 - takes longer than a look
     from nextcloud_mcp_server.doctor.diagnosis import diagnose  # noqa: PLC0415 - loads keys
     from nextcloud_mcp_server.repair import Repaired, propose  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.repair import repair as mend  # noqa: PLC0415 - see above

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nextcloud_mcp_server.backends.sqlite.inuse import require_idle
 from nextcloud_mcp_server.backends.sqlite.space import readable
 from nextcloud_mcp_server.cli.options import (
     Named,
@@ -61,6 +60,7 @@ def restore(output: Output, named: Named, backup: str, *, yes: bool, while_runni
     that runs sees what was restored; restart it afterwards.
     """
     from nextcloud_mcp_server import restore as restoring  # noqa: PLC0415 - loads keys
+    from nextcloud_mcp_server.backends.sqlite.inuse import require_idle  # noqa: PLC0415
     from nextcloud_mcp_server.cli.log import plain_log  # noqa: PLC0415
     from nextcloud_mcp_server.keyfile import at_hand  # noqa: PLC0415
 

@@ -57,7 +57,12 @@ def pending_line(report: Report) -> str:
     """What an upgrade would do."""
     if report.todo is None:
         raise ValueError("a refused database has nothing pending")
-    return f"an upgrade {' and '.join(_parts(report.todo))}"
+    return f"an upgrade {plan_words(report.todo)}"
+
+
+def plan_words(todo: Plan) -> str:
+    """What an upgrade does, as the end of a sentence that begins with it."""
+    return " and ".join(_parts(todo))
 
 
 def _parts(todo: Plan) -> list[str]:
