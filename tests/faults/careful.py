@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from nextcloud_mcp_server import repair as repair_module
+from nextcloud_mcp_server import restore as restore_module
 from nextcloud_mcp_server import upkeep
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.backends.sqlite import files
@@ -37,6 +38,11 @@ def stamp(path: Path, argument: str) -> None:
 def backup(path: Path, _argument: str) -> None:
     """Back the database up."""
     promise(f"backup {upkeep.back_up(path).name}")
+
+
+def restore(path: Path, argument: str) -> None:
+    """Restore the backup of this name, which lies beside the database."""
+    restore_module.restore(restore_module.weigh(path, path.with_name(argument)))
 
 
 def repair(path: Path, _argument: str) -> None:
@@ -98,6 +104,7 @@ ORDERS: Final[dict[str, Order]] = {
         stamp,
         backup,
         repair,
+        restore,
         store,
         first_store,
         store_on_network,

@@ -75,6 +75,13 @@ def copy_as_backup(path: Path, _argument: str) -> None:
         promise(f"backup {copy.name}")
 
 
+def restore_by_copying(path: Path, argument: str) -> None:
+    """A restore by `cp`, over the file that is there."""
+    shutil.copyfile(path.with_name(argument), path)
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
 def store_in_delete_mode(path: Path, argument: str) -> None:
     """Serving with SQLite's defaults: a rollback journal, and synchronous=FULL."""
     make = pool.SqlitePool.__init__
@@ -112,6 +119,7 @@ ORDERS: Final[dict[str, Order]] = {
         without_begin,
         early_promise,
         copy_as_backup,
+        restore_by_copying,
         store_in_delete_mode,
         store_with_normal,
         start_unsynced,

@@ -78,6 +78,21 @@ def index_damaged(path: Path) -> None:
 _INDEX: Final = "idx_audit_user_timestamp"
 
 
+#: The name of what is restored, beside the database.
+SAVED: Final = "tokens.db.saved"
+
+
+def with_saved(make: Make | None) -> Make:
+    """A database (or none), and beside it the older one that is to be restored."""
+
+    def both(path: Path) -> None:
+        shapes.at("009", "portable").write(path.with_name(SAVED))
+        if make is not None:
+            make(path)
+
+    return both
+
+
 def upgrades() -> Iterator[Scene]:
     """From nothing, from each revision in both lineages, from each shape before revisions."""
     yield Scene("a first start", "start")
@@ -101,6 +116,10 @@ def changes() -> Iterator[Scene]:
     yield Scene("a stamp of nothing", "stamp", "base", head, "001")
     yield Scene("a backup", "backup", "", head, HEAD)
     yield Scene("a backup of a file in DELETE mode", "backup", "", of(shapes.at("010")), "010")
+    presents = {"": head, " in DELETE mode": head_without_wal, " of what is gone": None}
+    for name, make in presents.items():
+        restored = with_saved(make)
+        yield Scene(f"a restore{name}", "restore", SAVED, restored, HEAD, keeps=False)
     wrong = "ALTER TABLE refresh_tokens RENAME COLUMN scopes TO scoqes"
     broken = {
         "two revisions": of(shapes.at("006").recording("006", "009")),
@@ -128,6 +147,8 @@ TYPICAL: Final = tuple(
         "a downgrade to base",
         "a stamp",
         "a backup",
+        "a restore",
+        "a restore of what is gone",
         "a repair of two revisions",
         "a repair of a damaged index",
     }
