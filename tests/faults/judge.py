@@ -21,6 +21,14 @@ from tests.support.snapshot import COMPANIONS, Snapshot, counted, snapshot
 NOTHING: Final = "nothing"
 
 
+def state(path: Path) -> str:
+    """What lies at ``path`` in one word, as :func:`digest`; damage by its bytes."""
+    try:
+        return digest(read(path))
+    except (sqlite3.Error, UnicodeDecodeError):
+        return f"damaged {hashlib.sha256(path.read_bytes()).hexdigest()}"
+
+
 def digest(seen: Snapshot | None) -> str:
     """A database's tables, columns, keys, indexes and rows in one word; no two differ by luck."""
     if seen is None or not (seen.rows or seen.others):
@@ -117,18 +125,18 @@ def rehearse(scene: Scene, victim: Victim, arena: Path) -> Case:
         arena: an empty folder to do it in.
     """
     source = prepare(scene, arena / "source")
-    before = read(source)
+    before = read(source) if scene.keeps else None
     path = copy_database(source, arena / "rehearsed")
     done = victim.order(scene.do, path, argument=scene.argument)
     assert done.end == "done", done
-    new = digest(read(path))
+    new = state(path)
     started = copy_database(source, arena / "started")
     for final in (path, started):
         again = victim.restart(final, scene.heal)
         assert again.end == "done", again
-        whole(final, before if scene.keeps else None, scene.base)
-    restarted = frozenset(digest(read(final)) for final in (path, started))
-    return Case(scene, victim, source, done.operations, digest(before), new, restarted)
+        whole(final, before, scene.base)
+    restarted = frozenset(state(final) for final in (path, started))
+    return Case(scene, victim, source, done.operations, state(source), new, restarted)
 
 
 def unchanged(case: Case, path: Path, *, only: str | None = None) -> str:
@@ -139,12 +147,11 @@ def unchanged(case: Case, path: Path, *, only: str | None = None) -> str:
         path: the database.
         only: the digest that it must have (default: that of before or of after).
     """
-    try:
-        left = digest(read(path))
-    except (sqlite3.Error, UnicodeDecodeError) as error:
-        return f"it cannot be read: {error}"
-    wanted = {case.old, case.new} if only is None else {only}
-    return "" if left in wanted else "it is neither the old database nor the new one"
+    left = state(path)
+    if left in ({case.old, case.new} if only is None else {only}):
+        return ""
+    kind = left if left.startswith("damaged") else {case.old: "the old one"}.get(left, "another")
+    return f"it is neither the old database nor the new one, or not the promised one: {kind}"
 
 
 def recovers(case: Case, path: Path) -> str:
@@ -152,7 +159,7 @@ def recovers(case: Case, path: Path) -> str:
     again = case.victim.restart(path, case.scene.heal)
     if again.end != "done":
         return f"the next {case.scene.heal} {again.end}: {again.code} {again.message}"
-    if digest(read(path)) not in case.restarted:
+    if state(path) not in case.restarted:
         return "the next start has lost or changed something"
     return ""
 
@@ -162,16 +169,19 @@ def promised(path: Path, promises: Iterable[str], *, key: str | None = KEY) -> s
 
     Args:
         path: the database; closed, and recovered already.
-        promises: ``stored user-N``, ``deleted user-N`` or ``backup NAME``.
+        promises: ``stored user-N``, ``deleted user-N``, ``backup NAME``; or ``done``, of which
+            only :func:`unchanged` knows what it means.
         key: the key of the tokens; None for the one beside the database.
     """
     key = key or path.with_name(path.name + ".key").read_text("ascii").strip()
     tokens = _tokens(path, key)
     for promise in promises:
-        what, name = promise.split(" ", 1)
+        what, _, name = promise.partition(" ")
+        if what == "done":
+            continue
         if what == "backup":
             kept = path.with_name(name)
-            if not kept.exists() or digest(read(kept)) != digest(read(path)):
+            if not kept.exists() or state(kept) != state(path):
                 return f"{name} does not hold what the database holds"
         elif (what == "stored") != (name in tokens):
             return f"{promise}, and that is lost"
@@ -210,7 +220,7 @@ def backups_are_whole(case: Case, path: Path, promised: Iterable[str] = ()) -> s
             if speaks_of_something_else(backup):
                 return f"{backup.name} does not speak of its backup"
             continue
-        if digest(read(backup)) not in {case.old, case.new, *case.restarted}:
+        if state(backup) not in {case.old, case.new, *case.restarted}:
             return f"{backup.name} is not a copy of the database"
     return ""
 

@@ -100,7 +100,7 @@ def test_a_recording_replayed_is_what_the_process_left(victim: Victim, arena: Pa
     assert {n: c for n, c in replayed.items() if not n.endswith("-shm")} == {
         n: c for n, c in left.items() if not n.endswith("-shm")
     }
-    assert machine.promises == ["stored user-0", "stored user-1", "stored user-2"]
+    assert machine.promises == ["stored user-0", "stored user-1", "stored user-2", "done"]
 
 
 def test_states_are_different_and_repeat_with_their_seed(victim: Victim, arena: Path) -> None:
