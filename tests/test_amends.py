@@ -10,6 +10,7 @@ from nextcloud_mcp_server.amends import Rename, amends
 from nextcloud_mcp_server.backends.sqlite.look import look
 from nextcloud_mcp_server.report import known_history
 from nextcloud_mcp_server.state import State
+from tests.support.revisions import NEXT_ID
 from tests.support.shapes import Shape, at
 
 RENAME = "ALTER TABLE refresh_tokens RENAME COLUMN {} TO {}"
@@ -73,8 +74,8 @@ def test_a_version_table_of_another_shape_is_forgotten(tmp_path: Path) -> None:
     [
         at("009").without("refresh_tokens"),
         at("010").recording("011"),
-        at("010").recording("102"),
-        at("010").recording("010", "102"),
+        at("010").recording(NEXT_ID),
+        at("010").recording("010", NEXT_ID),
         at("010").recording("9a1b2c3d4e5f"),
         at("009").narrowed("refresh_tokens", "encrypted_token"),
         at("009"),
@@ -88,8 +89,8 @@ def test_a_version_table_of_another_shape_is_forgotten(tmp_path: Path) -> None:
     ids=[
         "no grants",
         "011",
-        "102",
-        "010 and 102",
+        NEXT_ID,
+        f"010 and {NEXT_ID}",
         "another line",
         "no tokens",
         "healthy",

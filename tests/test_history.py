@@ -21,7 +21,7 @@ from nextcloud_mcp_server.history import (
     locate_scripts,
 )
 from nextcloud_mcp_server.structure import Structure
-from tests.support.facts import REVISIONS
+from tests.support.revisions import KNOWN
 from tests.support.scripts import SCRIPTS, add_revision, sql_revision
 from tests.support.structures import structures
 
@@ -136,7 +136,7 @@ def test_the_history_has_no_heavy_import() -> None:
 def test_only_010_drops_a_table() -> None:
     """Of the shared history, the one table that is gone at head is that of the webhooks."""
     history = load_history()
-    for revision in REVISIONS:
+    for revision in KNOWN:
         gone = {"registered_webhooks"} if revision >= "010" else set()
         assert history.dropped_before(revision) == gone
 

@@ -17,8 +17,11 @@ from nextcloud_mcp_server.journal import Entry
 from nextcloud_mcp_server.startup import prepare
 from tests.support import promises
 from tests.support.facts import HEAD
-from tests.support.scripts import add_revision, sql_revision
+from tests.support.scripts import SCRIPTS, add_revision, sql_revision
 from tests.support.shapes import at
+
+#: The revision that makes the journal.
+SINCE = "101"
 
 
 @pytest.fixture
@@ -39,6 +42,12 @@ def entries(path: Path) -> list[Entry]:
     found = journal.read(path)
     assert found is not None
     return found
+
+
+def add_the_journal(own_scripts: Path) -> None:
+    """Add the revision that makes the journal to a copy of the scripts up to 010."""
+    (real,) = (SCRIPTS / "versions").glob(f"*_{SINCE}_*.py")
+    (own_scripts / "versions" / real.name).write_text(real.read_text("utf-8"), "utf-8")
 
 
 def told(path: Path) -> list[tuple[str, str | None, str | None, str | None]]:
@@ -119,21 +128,19 @@ def test_below_101_there_is_nothing_to_write_into(path: Path) -> None:
 
 def test_a_downgrade_that_leaves_the_journal_is_written_down(own_scripts: Path, path: Path) -> None:
     """Going down to a revision that has the table adds a row to it."""
-    real = promises.SCRIPTS / f"20261123_1609_{HEAD}_add_migration_journal.py"
-    (own_scripts / "versions" / real.name).write_text(real.read_text("utf-8"), "utf-8")
-    add_revision(own_scripts, sql_revision("CREATE TABLE notes (a)"), "102", HEAD)
+    add_the_journal(own_scripts)
+    add_revision(own_scripts, sql_revision("CREATE TABLE notes (a)"), "102", SINCE)
     prepare(path)
-    upkeep.downgrade(path, HEAD)
-    assert told(path)[0] == ("downgrade", "102", HEAD, None)
+    upkeep.downgrade(path, SINCE)
+    assert told(path)[0] == ("downgrade", "102", SINCE, None)
 
 
 def test_a_migration_that_fails_leaves_no_row(own_scripts: Path, path: Path) -> None:
     """The row and the change share one transaction: neither is there without the other."""
-    at(HEAD).write(path)
-    real = promises.SCRIPTS / f"20261123_1609_{HEAD}_add_migration_journal.py"
-    (own_scripts / "versions" / real.name).write_text(real.read_text("utf-8"), "utf-8")
+    at(SINCE).write(path)
+    add_the_journal(own_scripts)
     before = entries(path)
-    add_revision(own_scripts, sql_revision("CREATE TABLE a (b)", "nonsense"), "102", HEAD)
+    add_revision(own_scripts, sql_revision("CREATE TABLE a (b)", "nonsense"), "102", SINCE)
     with pytest.raises(TokenStorageError, match="102"):
         prepare(path)
     assert entries(path) == before

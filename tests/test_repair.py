@@ -28,6 +28,7 @@ from tests.cli.places import crash, fingerprint
 from tests.support import promises
 from tests.support.contents import KEY
 from tests.support.errors import refused
+from tests.support.revisions import NEXT_ID
 from tests.support.shapes import Shape, at
 from tests.support.snapshot import snapshot
 
@@ -225,7 +226,7 @@ def test_the_journal_becomes_wal(path: Path) -> None:
 @pytest.mark.parametrize(
     ("shape", "code"),
     [
-        (at("010").recording("102"), "unknown-revision"),
+        (at("010").recording(NEXT_ID), "unknown-revision"),
         (at("009").without("refresh_tokens"), "inconsistent"),
         (Shape().also("CREATE TABLE songs (title TEXT)"), "foreign"),
     ],
@@ -326,3 +327,31 @@ def test_a_draft_is_made_anew(path: Path) -> None:
     done = mend(path)
     assert "made batch_ocr_jobs anew in its released shape" in done.done
     promises.complete_at_head(snapshot(path))
+
+
+def test_what_was_not_agreed_to_is_not_done(path: Path) -> None:
+    """Where the database needs something else by now, the person is asked again."""
+    at("006").recording("005", "006").write(path)
+    agreed = repairs.propose(Settings(path))
+    path.unlink()
+    at("009").also(RENAME).write(path)
+    before = fingerprint(path)
+    assert refused(lambda: repair(Settings(path), agreed)).code == "declined"
+    assert fingerprint(path) == before
+    assert repair(Settings(path), repairs.propose(Settings(path))).done
+
+
+def test_a_copy_that_fails_leaves_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A half-made copy of a damaged file is taken away, and the file stays as it was."""
+    at("009").write(path, ["page_size=4096"])
+    flip(path, "idx_audit_user_timestamp")
+    before = fingerprint(path)
+    path.chmod(0o600)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert refused(lambda: mend(path)).code == "disk-full"
+    assert {p.name for p in path.parent.iterdir()} == {path.name, f"{path.name}.lock"}
+    assert fingerprint(path)[0] == before[0]

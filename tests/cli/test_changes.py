@@ -15,45 +15,53 @@ from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrations import get_current_revision
 from tests.cli.conftest import Command
 from tests.cli.places import ONE_GRANT, REFUSED, SERVED, Shelf, crash, execute, fingerprint, rows
+from tests.support import revisions
+from tests.support.revisions import ALL, BEFORE, HEAD
 
 BACKUP = r"backup: {db}\.backup-\d{{8}}T\d{{6}}\.\d{{6}}Z-{revision}\n"
 
 #: By state: what `db upgrade` prints, as a regular expression.
 UPGRADED = {
-    "at-head": "{db} is at revision 101 already: nothing to do\n",
-    "behind": r"upgraded {db} from 007 to 101 in \d+\.\d\d s\n" + BACKUP,
-    "pre-alembic": r"stamped {db} with 001 and upgraded it to 101 in \d+\.\d\d s\n" + BACKUP,
-    "no-version-row": r"stamped {db} with 001 and upgraded it to 101 in \d+\.\d\d s\n" + BACKUP,
-    "null-version-row": r"stamped {db} with 001 and upgraded it to 101 in \d+\.\d\d s\n" + BACKUP,
+    "at-head": "{db} is at revision {head} already: nothing to do\n",
+    "behind": r"upgraded {db} from 007 to {head} in \d+\.\d\d s\n" + BACKUP,
+    "pre-alembic": r"stamped {db} with 001 and upgraded it to {head} in \d+\.\d\d s\n" + BACKUP,
+    "no-version-row": r"stamped {db} with 001 and upgraded it to {head} in \d+\.\d\d s\n" + BACKUP,
+    "null-version-row": r"stamped {db} with 001 and upgraded it to {head} in \d+\.\d\d s\n"
+    + BACKUP,
     "narrow": (
-        r"mended {db} at revision 101 \(added index idx_browser_sessions_user\) in \d+\.\d\d s\n"
+        r"mended {db} at revision {head} \(added index idx_browser_sessions_user\) in \d+\.\d\d s\n"
         + BACKUP
     ),
     "untidy": (
-        r"mended {db} at revision 101 \(put the version table in order\) in \d+\.\d\d s\n" + BACKUP
+        r"mended {db} at revision {head} \(put the version table in order\) in \d+\.\d\d s\n"
+        + BACKUP
     ),
-    "zero-bytes": r"created {db} at revision 101 in \d+\.\d\d s\n",
-    "missing": r"created {db} at revision 101 in \d+\.\d\d s\n",
+    "zero-bytes": r"created {db} at revision {head} in \d+\.\d\d s\n",
+    "missing": r"created {db} at revision {head} in \d+\.\d\d s\n",
 }
 #: What the name of the backup ends in, where it is not `unversioned`.
-REVISION = {"behind": "007", "narrow": "101", "untidy": "101"}
+REVISION = {"behind": "007", "narrow": HEAD, "untidy": HEAD}
 
+UNDONE = "Add migration journal. Loses: the journal of migrations."
+if HEAD in revisions.NEWER:
+    UNDONE = "{0.title}. Loses: {0.loses}".format(revisions.described(HEAD))
 BACK = (
-    "{db} is at revision 101 and goes back to revision 010. This undoes:\n"
-    "  101  Add migration journal. Loses: the journal of migrations.\n"
-    "Rows are backed up first. The next start of this version upgrades it to 101 again.\n"
+    f"{{db}} is at revision {HEAD} and goes back to revision {BEFORE}. This undoes:\n"
+    f"  {HEAD}  {UNDONE}\n"
+    f"Rows are backed up first. The next start of this version upgrades it to {HEAD} again.\n"
 )
 NEWER = (
     "error: {db} is at revision 007, which is newer than 004.\n"
     "remedy: To go back, use: nextcloud-mcp-server db downgrade --revision 004\n"
 )
 NO_SUCH = (
-    "error: There is no revision 011; the newest is 101.\n"
+    f"error: There is no revision 011; the newest is {HEAD}.\n"
     "remedy: See which there are with: nextcloud-mcp-server db history\n"
 )
 DECLINED = (
     "error: %s, so nothing was changed.\n"
-    "remedy: To go back without being asked: nextcloud-mcp-server db downgrade --revision 010 "
+    "remedy: To go back without being asked: nextcloud-mcp-server db downgrade --revision "
+    f"{BEFORE} "
     "-d {db} --yes\n"
 )
 
@@ -66,9 +74,10 @@ def test_upgrade_says_what_was_done(
     shelf.put(state, database)
     done = command("db", "upgrade", "-d", str(database))
     assert (done.status, done.err) == (0, "")
-    words = {"db": re.escape(str(database)), "revision": REVISION.get(state, "unversioned")}
+    words = {"db": re.escape(str(database)), "head": HEAD}
+    words["revision"] = REVISION.get(state, "unversioned")
     assert re.fullmatch(UPGRADED[state].format(**words), done.out), done.out
-    assert rows(database, "SELECT version_num FROM alembic_version") == [("101",)]
+    assert rows(database, "SELECT version_num FROM alembic_version") == [(HEAD,)]
     assert command("db", "check", "-d", str(database)).status == 0
 
 
@@ -85,9 +94,9 @@ def test_upgrade_as_json(shelf: Shelf, database: Path, command: Command) -> None
         "state": "pre-alembic",
         "action": "stamp",
         "before": "001",
-        "after": "101",
+        "after": HEAD,
         "stamped": True,
-        "steps": ["002", "003", "004", "005", "006", "007", "008", "009", "010", "101"],
+        "steps": list(ALL[1:]),
         "mended": [],
         "journal_mode": "wal",
         "warning": None,
@@ -108,7 +117,7 @@ def test_upgrade_knows_the_word_head(shelf: Shelf, database: Path, command: Comm
     """`db upgrade -r head` is `db upgrade`."""
     shelf.put("behind", database)
     assert command("db", "upgrade", "-r", "head", "-d", str(database)).status == 0
-    assert get_current_revision(database) == "101"
+    assert get_current_revision(database) == HEAD
 
 
 @pytest.mark.parametrize(
@@ -150,9 +159,10 @@ def test_downgrade_reads_a_piped_yes(
     done = command("db", "downgrade", "-d", str(database), stdin=answer)
     assert done.status == 0
     assert done.err == BACK.format(db=database) + "Go back? [y/N] \n"
-    words = BACKUP.format(db=re.escape(str(database)), revision="101")
-    assert re.fullmatch(f"downgraded {re.escape(str(database))} from 101 to 010\n{words}", done.out)
-    assert get_current_revision(database) == "010"
+    words = BACKUP.format(db=re.escape(str(database)), revision=HEAD)
+    back = f"downgraded {re.escape(str(database))} from {HEAD} to {BEFORE}\n"
+    assert re.fullmatch(back + words, done.out)
+    assert get_current_revision(database) == BEFORE
 
 
 @pytest.mark.parametrize(
@@ -195,9 +205,9 @@ def test_downgrade_as_json(shelf: Shelf, database: Path, command: Command) -> No
     assert Path(document.pop("backup")).is_file()
     assert document == {
         "database": str(database),
-        "before": "101",
-        "after": "009",
-        "steps": ["101", "010"],
+        "before": HEAD,
+        "after": ALL[-3],
+        "steps": [HEAD, BEFORE],
     }
     assert "Go back? [y/N]" in done.err
 
@@ -205,11 +215,11 @@ def test_downgrade_as_json(shelf: Shelf, database: Path, command: Command) -> No
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["-r", "-1"], "010"),
-        (["--revision", "-1"], "010"),
-        (["--revision=-3"], "008"),
-        (["-r-3"], "008"),
-        (["-r", "-11"], None),
+        (["-r", "-1"], BEFORE),
+        (["--revision", "-1"], BEFORE),
+        (["--revision=-3"], ALL[-4]),
+        (["-r-3"], ALL[-4]),
+        (["-r", f"-{len(ALL)}"], None),
         (["-r", "base"], None),
         (["--revision", "base"], None),
         (["--revision=003"], "003"),
@@ -233,18 +243,17 @@ def test_downgrade_to_base_says_that_everything_goes(
     done = command("db", "downgrade", "-d", str(database), "-y", "-r", "base")
     lines = done.err.splitlines()
     assert "goes back to the beginning, without any table" in lines[0]
-    assert [line.split()[0] for line in lines[1:-1]] == [
-        "101",
-        *(f"{n:03d}" for n in range(10, 0, -1)),
-    ]
+    assert [line.split()[0] for line in lines[1:-1]] == list(reversed(ALL))
     assert lines[-2].endswith(
         "Loses: every table and row: all grants, clients, sessions and the audit log."
     )
-    assert "from 101 to base: it holds no table of this program" in done.out
+    assert f"from {HEAD} to base: it holds no table of this program" in done.out
     assert command("db", "upgrade", "-d", str(database)).out.startswith(f"created {database}")
 
 
-@pytest.mark.parametrize("revision", ["101", "-0", "-12", "-²", "-" + "9" * 5000, "011", "x\n"])
+@pytest.mark.parametrize(
+    "revision", [HEAD, "-0", f"-{len(ALL) + 1}", "-²", "-" + "9" * 5000, "011", "x\n"]
+)
 def test_downgrade_refuses_what_is_not_below(
     revision: str, shelf: Shelf, database: Path, command: Command
 ) -> None:
@@ -272,7 +281,7 @@ def test_there_must_be_something_to_go_back_from(
 ) -> None:
     """Without a database, a table or a revision there is an error with the command to type."""
     before = fingerprint(shelf.put(state, database))
-    arguments = ["-y"] if name == "downgrade" else ["101"]
+    arguments = ["-y"] if name == "downgrade" else [HEAD]
     done = command("db", name, "-d", str(database), *arguments)
     assert (done.status, done.out) == (1, "")
     assert "Traceback" not in done.err
@@ -297,7 +306,7 @@ def test_what_is_refused_is_not_touched(
     shelf.put(state, database)
     database.chmod(0o640)
     before = fingerprint(database)
-    more = {"downgrade": ["-y"], "stamp": ["101"]}.get(name, [])
+    more = {"downgrade": ["-y"], "stamp": [HEAD]}.get(name, [])
     done = command("db", name, "-d", str(database), *more, "--json")
     assert (done.status, json.loads(done.out)["error"]["code"]) == (1, REFUSED[state][0])
     assert fingerprint(database) == before
@@ -309,9 +318,9 @@ def test_stamp_is_the_way_out_of_a_wrong_version_table(
 ) -> None:
     """After `db stamp` with the true revision the database is served again."""
     shelf.put(state, database)
-    done = command("db", "stamp", "101", "-d", str(database))
+    done = command("db", "stamp", HEAD, "-d", str(database))
     assert (done.status, done.err) == (0, "")
-    assert done.out.startswith(f"stamped {database} with 101 (recorded before: ")
+    assert done.out.startswith(f"stamped {database} with {HEAD} (recorded before: ")
     assert command("db", "check", "-d", str(database)).status == 0
 
 

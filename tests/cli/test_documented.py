@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from nextcloud_mcp_server.history import load_history
 from nextcloud_mcp_server.migrations import get_current_revision
 from tests.cli.places import Shelf, environment, rows
+from tests.support.revisions import BEFORE, HEAD, NEWER
 
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="the lines are bash's")
 
@@ -115,9 +117,9 @@ def test_the_manual_commands(shelf: Shelf, tmp_path: Path) -> None:
     lines = done.stdout.splitlines()
     assert lines[:2] == [
         f"database: {path} (from TOKEN_STORAGE_DB)",
-        "007 (behind; head is 101)",
+        f"007 (behind; head is {HEAD})",
     ]
-    assert lines[-2:] == ["010 (behind; head is 101)", "an upgrade runs 101"]
+    assert lines[-2:] == [f"{BEFORE} (behind; head is {HEAD})", f"an upgrade runs {HEAD}"]
 
 
 @WITH_SQLITE
@@ -126,8 +128,12 @@ def test_trying_a_migration(tmp_path: Path) -> None:
     done = type_in(TEST_MIGRATION, tmp_path, stdin="y\n")
     assert done.returncode == 0, done.stderr
     before, after = done.stdout.split("downgraded ")
-    assert "CREATE TABLE migration_journal" in before
-    assert "migration_journal" not in after
+    history = load_history()
+    tables = history.structure(HEAD).tables.keys() - history.structure(BEFORE).tables.keys()
+    assert "CREATE TABLE refresh_tokens" in before
+    for table in tables if HEAD in NEWER else ("migration_journal",):
+        assert f"CREATE TABLE {table}" in before
+        assert table not in after
 
 
 @WITH_SQLITE
@@ -145,7 +151,7 @@ def test_resetting(shelf: Shelf, tmp_path: Path) -> None:
     done = type_in(RESET, tmp_path, stdin="y\n")
     assert done.returncode == 0, done.stderr
     assert rows(path, "SELECT count(*) FROM refresh_tokens") == [(0,)]
-    assert get_current_revision(path) == "101"
+    assert get_current_revision(path) == HEAD
 
 
 @WITH_SQLITE
@@ -154,8 +160,8 @@ def test_mending_the_version_table_by_hand(shelf: Shelf, tmp_path: Path) -> None
     path = shelf.put("two-rows", tmp_path / "tokens.db")
     done = type_in(CORRUPTED_STATE, tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "001 (behind; head is 101)\n" in done.stdout
-    assert f"upgraded {path} from 001 to 101 (" in done.stdout
+    assert f"001 (behind; head is {HEAD})\n" in done.stdout
+    assert f"upgraded {path} from 001 to {HEAD} (" in done.stdout
     assert rows(path, "SELECT user_id FROM refresh_tokens") == [("alice",)]
 
 
@@ -163,7 +169,7 @@ def test_deploying(tmp_path: Path) -> None:
     """A new database is made, and looked at through the same setting."""
     done = type_in(DEPLOYMENT, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[-1] == "101 (head)"
+    assert done.stdout.splitlines()[-1] == f"{HEAD} (head)"
 
 
 def test_rolling_back(shelf: Shelf, tmp_path: Path) -> None:

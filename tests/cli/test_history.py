@@ -11,9 +11,10 @@ import pytest
 
 from tests.cli.conftest import Command
 from tests.cli.places import ROOT, Shelf, process
+from tests.support.revisions import ALL, HEAD, NEWER, NEXT_ID, described
 
 LISTED = """\
-101  2026-11-23  Add migration journal (head)
+101  2026-11-23  Add migration journal
 010  2026-08-16  Drop registered webhooks
 009  2026-07-21  Add document paths
 008  2026-06-15  Add batch OCR jobs
@@ -25,6 +26,9 @@ LISTED = """\
 002  2026-01-13  Add app passwords
 001  2025-12-17  The progressive-consent schema
 """
+for _id in NEWER:
+    LISTED = "{0.id}  {0.date}  {0.title}\n".format(described(_id)) + LISTED
+LISTED = LISTED.replace("\n", " (head)\n", 1)
 
 
 def test_history_marks_head_and_current(shelf: Shelf, database: Path, command: Command) -> None:
@@ -51,7 +55,7 @@ def test_history_is_shown_even_of_a_database_in_trouble(
     assert (done.status, done.out) == (1, LISTED.replace(" (current)", ""))
     assert done.err.startswith(f"error: {database} is newer than this program")
     document = json.loads(command("db", "history", "-d", str(database), "--json").out)
-    assert (len(document["revisions"]), document["current"]) == (11, "999")
+    assert (len(document["revisions"]), document["current"]) == (len(ALL), "999")
     assert document["error"]["code"] == "unknown-revision"
 
 
@@ -66,8 +70,8 @@ def test_history_as_json(shelf: Shelf, database: Path, command: Command) -> None
     """Each revision is told with its parent, its date, its loss and its file."""
     shelf.put("behind", database)
     document = json.loads(command("db", "history", "-d", str(database), "--json").out)
-    assert (document["head"], document["current"]) == ("101", "007")
-    seventh = document["revisions"][4]
+    assert (document["head"], document["current"]) == (HEAD, "007")
+    (seventh,) = (r for r in document["revisions"] if r["id"] == "007")
     assert Path(seventh.pop("file")).is_file()
     assert seventh == {
         "id": "007",
@@ -99,19 +103,25 @@ def test_migrate_writes_the_next_revision(checkout: Path, tmp_path: Path) -> Non
     assert (done.status, done.err) == (0, "")
     first, *hint = done.out.splitlines()
     name = re.escape(str(checkout / "alembic" / "versions"))
-    assert re.fullmatch(rf"made {name}/\d{{8}}_\d{{4}}_102_add_user_preferences_table\.py", first)
+    assert re.fullmatch(
+        rf"made {name}/\d{{8}}_\d{{4}}_{NEXT_ID}_add_user_preferences_table\.py", first
+    )
     assert hint == [
         "Write its upgrade() and downgrade(), then try both on a database that may be lost:",
         "  nextcloud-mcp-server db upgrade -d /tmp/test.db",
         "  nextcloud-mcp-server db downgrade -d /tmp/test.db",
     ]
     up = process("db", "upgrade", "-d", "test.db", cwd=tmp_path, root=checkout)
-    assert (up.status, up.out.split(" in ")[0]) == (0, "created test.db at revision 102"), up.err
+    assert (up.status, up.out.split(" in ")[0]) == (0, f"created test.db at revision {NEXT_ID}"), (
+        up.err
+    )
     down = process("db", "downgrade", "-d", "test.db", cwd=tmp_path, root=checkout, stdin=b"y\n")
-    assert (down.status, down.out) == (0, "downgraded test.db from 102 to 101\n"), down.err
-    assert "  102  Add user preferences table. Loses: " in down.err.replace("add", "Add", 1)
+    assert (down.status, down.out) == (0, f"downgraded test.db from {NEXT_ID} to {HEAD}\n"), (
+        down.err
+    )
+    assert f"  {NEXT_ID}  Add user preferences table. Loses: " in down.err.replace("add", "Add", 1)
     second = process("db", "migrate", "--json", "drop it", cwd=tmp_path, root=checkout)
-    assert json.loads(second.out)["file"].endswith("_103_drop_it.py")
+    assert json.loads(second.out)["file"].endswith(f"_{int(NEXT_ID) + 1}_drop_it.py")
 
 
 @pytest.mark.parametrize("message", ["???", "  "])

@@ -11,6 +11,7 @@ import pytest
 
 from tests.cli.conftest import Command
 from tests.cli.places import Shelf, fingerprint, listing, rows
+from tests.support.revisions import HEAD
 
 #: Every command that uses a database, with what it needs beside `-d`.
 COMMANDS = {
@@ -19,7 +20,7 @@ COMMANDS = {
     "upgrade": (),
     "history": (),
     "downgrade": ("--yes",),
-    "stamp": ("101",),
+    "stamp": (HEAD,),
     "backup": (),
 }
 
@@ -116,7 +117,7 @@ def test_an_odd_name_is_a_name(
         ["history"],
         ["downgrade", "--yes"],
         ["upgrade"],
-        ["stamp", "101"],
+        ["stamp", HEAD],
         ["backup"],
     ):
         done = command("db", *arguments, "-d", name)
@@ -124,7 +125,7 @@ def test_an_odd_name_is_a_name(
         assert "\x1b" not in done.out + done.err
     document = json.loads(command("db", "current", "-d", name, "--json").out)
     assert (document["database"], document["state"]) == (name, "at-head")
-    assert rows(tmp_path / name, "SELECT version_num FROM alembic_version") == [("101",)]
+    assert rows(tmp_path / name, "SELECT version_num FROM alembic_version") == [(HEAD,)]
     assert all(entry.startswith(name) for entry in listing(tmp_path))
 
 
@@ -133,7 +134,7 @@ def test_a_url_names_a_file(url: str, shelf: Shelf, database: Path, command: Com
     """`-u` takes what SQLAlchemy takes for SQLite."""
     shelf.put("at-head", database)
     done = command("db", "current", "-u", url.format(database))
-    assert (done.status, done.out, done.err) == (0, "101 (head)\n", "")
+    assert (done.status, done.out, done.err) == (0, f"{HEAD} (head)\n", "")
 
 
 def test_a_url_of_another_engine_is_refused_without_its_password(command: Command) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.cli.conftest import Command
 from tests.cli.places import REFUSED, SERVED, Shelf, crash, execute, fingerprint, listing
+from tests.support.revisions import HEAD
 
 _NONE = " has no journal of migrations yet; it is kept since revision 101\n"
 
@@ -28,9 +29,11 @@ def test_the_journal_is_a_table(shelf: Shelf, database: Path, command: Command) 
         *("when", "(UTC)", "what", "from", "to", "seconds", "program", "host", "backup")
     ]
     moment = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
-    assert re.fullmatch(rf"{moment}  mend    101   101  \d\.\d\d .* tokens\.db\.backup-\S+", mend)
+    assert re.fullmatch(
+        rf"{moment}  mend    {HEAD}   {HEAD}  \d\.\d\d .* tokens\.db\.backup-\S+", mend
+    )
     assert note == "    added index idx_browser_sessions_user"
-    assert re.fullmatch(rf"{moment}  create  -     101  \d\.\d\d .* -", create)
+    assert re.fullmatch(rf"{moment}  create  -     {HEAD}  \d\.\d\d .* -", create)
 
 
 def test_the_journal_as_json(shelf: Shelf, database: Path, command: Command) -> None:
@@ -45,7 +48,7 @@ def test_the_journal_as_json(shelf: Shelf, database: Path, command: Command) -> 
     assert entry.keys() == {
         *("action", "before", "after", "program_version", "host", "backup", "note")
     }
-    assert (entry["action"], entry["before"], entry["after"]) == ("create", None, "101")
+    assert (entry["action"], entry["before"], entry["after"]) == ("create", None, HEAD)
 
 
 def test_the_newest_n(shelf: Shelf, database: Path, command: Command) -> None:
@@ -73,7 +76,7 @@ def test_it_works_in_every_state(
         assert (done.status, document["error"]["code"]) == (1, REFUSED[state][0])
     elif state in {"at-head", "narrow", "untidy", *REFUSED}:
         assert (done.status, done.err) == (0, "")
-        assert done.out.splitlines()[1].split()[2:5] == ["create", "-", "101"]
+        assert done.out.splitlines()[1].split()[2:5] == ["create", "-", HEAD]
     else:
         assert (done.status, done.out, done.err) == (0, f"{database}{_NONE}", "")
 

@@ -13,6 +13,7 @@ import nextcloud_mcp_server.serve
 from nextcloud_mcp_server.cli import db
 from tests.cli.conftest import Command
 from tests.cli.places import Shelf
+from tests.support.revisions import HEAD
 
 
 @pytest.mark.parametrize(
@@ -152,7 +153,7 @@ def test_the_fallback_is_told(
     used.parent.mkdir(parents=True)
     shelf.put("at-head", used)
     done = command("db", "current")
-    assert done.out == f"database: {used} (the default)\n101 (head)\n"
+    assert done.out == f"database: {used} (the default)\n{HEAD} (head)\n"
     assert done.err == (
         f"warning: {usual} cannot be used here, so {used} is used instead. "
         "Set TOKEN_STORAGE_DB or give -d to choose another.\n"

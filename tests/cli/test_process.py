@@ -12,6 +12,7 @@ import pytest
 
 from nextcloud_mcp_server.backends.sqlite.guard import guard
 from tests.cli.places import Shelf, environment, fingerprint, process
+from tests.support.revisions import HEAD, pending_after
 
 HEAVY = (
     "aiosqlite",
@@ -68,7 +69,7 @@ def test_the_module_is_the_command(shelf: Shelf, tmp_path: Path) -> None:
     shelf.put("behind", tmp_path / "t.db")
     done = process("db", "check", "-d", "t.db", cwd=tmp_path)
     assert (done.status, done.err) == (3, "")
-    assert done.out == "pending: t.db: an upgrade runs 008, 009, 010, 101\n"
+    assert done.out == f"pending: t.db: an upgrade runs {', '.join(pending_after('007'))}\n"
 
 
 def test_the_database_of_the_environment_is_named_first(shelf: Shelf, tmp_path: Path) -> None:
@@ -76,10 +77,11 @@ def test_the_database_of_the_environment_is_named_first(shelf: Shelf, tmp_path: 
     path = shelf.put("at-head", tmp_path / "t.db")
     both = {"TOKEN_STORAGE_DB": "elsewhere.db", "DATABASE_URL": f"sqlite:///{path}"}
     done = process("db", "current", cwd=tmp_path, environ=both)
-    assert done.out == f"database: {path} (from DATABASE_URL)\n101 (head)\n"
+    assert done.out == f"database: {path} (from DATABASE_URL)\n{HEAD} (head)\n"
     done = process("db", "upgrade", cwd=tmp_path, environ={"TOKEN_STORAGE_DB": "t.db"})
     assert done.out == (
-        "database: t.db (from TOKEN_STORAGE_DB)\nt.db is at revision 101 already: nothing to do\n"
+        "database: t.db (from TOKEN_STORAGE_DB)\n"
+        f"t.db is at revision {HEAD} already: nothing to do\n"
     )
     document = process("db", "current", "--json", cwd=tmp_path, environ=both)
     assert json.loads(document.out)["database"] == str(path)

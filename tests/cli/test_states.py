@@ -9,8 +9,10 @@ import pytest
 
 from tests.cli.conftest import Command
 from tests.cli.places import REFUSED, SERVED, Shelf, crash, fingerprint, listing
+from tests.support.revisions import HEAD, pending_after
 
-RUNS = "002, 003, 004, 005, 006, 007, 008, 009, 010, 101"
+RUNS = ", ".join(pending_after("001"))
+LATER = ", ".join(pending_after("007"))
 UNVERSIONED = (
     "unversioned (its tables are there, and no revision is recorded)\n"
     f"an upgrade stamps it with 001 and runs {RUNS}\n"
@@ -18,30 +20,31 @@ UNVERSIONED = (
 
 #: By state: what `db current` prints, and whether the database is ready.
 CURRENT = {
-    "at-head": ("101 (head)\n", True),
-    "behind": ("007 (behind; head is 101)\nan upgrade runs 008, 009, 010, 101\n", False),
+    "at-head": (f"{HEAD} (head)\n", True),
+    "behind": (f"007 (behind; head is {HEAD})\nan upgrade runs {LATER}\n", False),
     "pre-alembic": (UNVERSIONED, False),
     "no-version-row": (UNVERSIONED, False),
     "null-version-row": (UNVERSIONED, False),
-    "narrow": ("101 (head)\nan upgrade adds index idx_browser_sessions_user\n", False),
-    "untidy": ("101 (head)\nan upgrade puts the version table in order\n", False),
-    "zero-bytes": ("empty (there is no table in it)\nan upgrade creates it at 101\n", False),
-    "missing": ("missing (no file)\nan upgrade creates it at 101\n", False),
+    "narrow": (f"{HEAD} (head)\nan upgrade adds index idx_browser_sessions_user\n", False),
+    "untidy": (f"{HEAD} (head)\nan upgrade puts the version table in order\n", False),
+    "zero-bytes": (f"empty (there is no table in it)\nan upgrade creates it at {HEAD}\n", False),
+    "missing": (f"missing (no file)\nan upgrade creates it at {HEAD}\n", False),
 }
 
 RESTORE = (
-    "remedy: Stop every server, keep the damaged file (mv {db} {db}.damaged, and its -wal and "
-    "-shm beside it), copy the newest good {db}.backup-* to {db}, then start again; without a "
-    'backup try: sqlite3 {db}.damaged ".recover" | sqlite3 {db}\n'
+    "remedy: Stop every server, then: nextcloud-mcp-server db restore NEWEST_GOOD -d {db} (it keeps "
+    "the damaged file; nextcloud-mcp-server db backups --verify -d {db} lists which are good); "
+    'without a backup try: sqlite3 {db} ".recover" | sqlite3 NEW.db\n'
 )
 POINT = (
     "remedy: Point TOKEN_STORAGE_DB or -d at the token database, or at a file that is not there "
     "yet.\n"
 )
 NEWER = (
-    "error: {db} is newer than this program: it records %s, and the newest revision here is 101.\n"
+    "error: {db} is newer than this program: it records %s, and the newest revision here is "
+    f"{HEAD}.\n"
     "remedy: Start the release that wrote it, or go back with that release's own "
-    "'db downgrade --revision 101'.\n"
+    f"'db downgrade --revision {HEAD}'.\n"
 )
 
 #: By state: what every command that looks prints on stderr.
@@ -50,15 +53,16 @@ REFUSALS = {
     "escape": NEWER % r"\x1b[2J\n",
     "nul": NEWER % r"101\x00",
     "two-rows": (
-        "error: {db} has no single revision: alembic_version holds 003 and 101.\n"
+        f"error: {{db}} has no single revision: alembic_version holds 003 and {HEAD}.\n"
         "remedy: Decide which is true (sqlite3 {db} '.schema'), then: "
         "nextcloud-mcp-server db stamp THE_TRUE_ONE -d {db}\n"
     ),
     "no-grants": (
         "error: {db} is not what it says it is: the table refresh_tokens, which every release "
         "made, is not there.\n"
-        "remedy: Compare it with a backup ({db}.backup-*) and restore the one that is whole; "
-        "nothing was changed.\n"
+        "remedy: Compare it with a backup, and restore one that is whole: nextcloud-mcp-server db "
+        "restore NEWEST_GOOD -d {db} (nextcloud-mcp-server db backups --verify -d {db} lists "
+        "them); nothing was changed.\n"
     ),
     "foreign": (
         "error: {db} is another application's database: it holds songs, and no table of this "
@@ -99,7 +103,7 @@ def test_check_exits_three_where_an_upgrade_is_pending(
     words, ready = CURRENT[state]
     done = command("db", "check", "-d", str(database))
     if ready:
-        expected = (0, f"ready: {database} is at head, 101\n")
+        expected = (0, f"ready: {database} is at head, {HEAD}\n")
     else:
         expected = (3, f"pending: {database}: {words.splitlines()[1]}\n")
     assert (done.status, done.out, done.err) == (*expected, "")
@@ -150,7 +154,7 @@ def test_current_as_json(shelf: Shelf, database: Path, command: Command) -> None
         "state": "pre-alembic",
         "reason": "it has no recorded revision and the tables of 001",
         "revision": None,
-        "head": "101",
+        "head": HEAD,
         "ready": False,
         "stamp": "001",
         "pending": RUNS.split(", "),
@@ -185,6 +189,6 @@ def test_a_look_rolls_no_journal_back(shelf: Shelf, database: Path, command: Com
     crash(shelf.put("at-head", database.with_name("live.db")), database)
     journal = database.with_name("tokens.db-journal")
     before = (fingerprint(database), fingerprint(journal), listing(database.parent))
-    assert command("db", "current", "-d", str(database)).out == "101 (head)\n"
+    assert command("db", "current", "-d", str(database)).out == f"{HEAD} (head)\n"
     assert command("db", "check", "-d", str(database)).status == 0
     assert (fingerprint(database), fingerprint(journal), listing(database.parent)) == before

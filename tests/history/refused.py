@@ -9,12 +9,13 @@ from pathlib import Path
 
 from tests.history.case import Case, Write, from_bytes, from_sql, of
 from tests.support.facts import HEAD
+from tests.support.revisions import NEXT_ID
 from tests.support.shapes import Shape, at
 
 
 def contradictory() -> Iterator[Case]:
     """Version rows that no start can believe."""
-    for row in ("011", "099", "102", "9a1b2c3d4e5f", "1", "head"):
+    for row in ("011", "099", NEXT_ID, "9a1b2c3d4e5f", "1", "head"):
         yield of(f"unknown_{row}", "refuse:unknown-revision", at(HEAD).recording(row))
     yield of("two_rows", "refuse:ambiguous-version", at("006").recording("005", "006"))
     yield of("three_rows", "refuse:ambiguous-version", at("010").recording("001", "005", "010"))

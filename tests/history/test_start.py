@@ -14,6 +14,7 @@ from nextcloud_mcp_server.state import Action
 from tests.history import corpus, crashes, oddities, refused, releases
 from tests.history.case import Case
 from tests.support import promises
+from tests.support.revisions import HEAD
 from tests.support.snapshot import Snapshot, snapshot
 
 CASES = [
@@ -71,7 +72,7 @@ def test_what_is_not_ours_stays(started: Started) -> None:
 def test_the_start_says_what_it_did(started: Started) -> None:
     """The outcome names the revision that the file counted as, and what was done."""
     case, outcome = started.case, started.outcome
-    assert (outcome.before, outcome.after) == (case.base, promises.HEAD)
+    assert (outcome.before, outcome.after) == (case.base, HEAD)
     assert outcome.stamped is case.stamped
     assert outcome.action is _action(case)
 
@@ -81,7 +82,7 @@ def _action(case: Case) -> Action:
         return Action.CREATE
     if "stamp:" in case.action:
         return Action.STAMP
-    if case.base != promises.HEAD:
+    if case.base != HEAD:
         return Action.UPGRADE
     return Action.NOTHING if case.action == "none" else Action.MEND
 

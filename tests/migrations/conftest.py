@@ -16,7 +16,9 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from tests.migrations import newer
 from tests.migrations.database import ROOT, SCRIPTS, Database, sqlite_engine
+from tests.support.revisions import NEWER
 
 _schemas = count(1)
 
@@ -41,8 +43,10 @@ def postgresql_server() -> Iterator[str]:
     # Not under pytest's own folder: run by root, the server is another user's.
     folder = Path(tempfile.mkdtemp(prefix="pg"))
     server = pgserver.get_server(folder)
+    url = server.get_uri(driver="psycopg")
     try:
-        yield server.get_uri(driver="psycopg")
+        newer.learn_from_postgresql(url)
+        yield url
     finally:
         server.cleanup()
         shutil.rmtree(folder, ignore_errors=True)
@@ -79,10 +83,14 @@ def database(request: pytest.FixtureRequest) -> Database:
 
 @pytest.fixture
 def scripts(tmp_path: Path) -> Path:
-    """A copy of the scripts, to which a test may add revisions."""
-    return Path(
-        shutil.copytree(SCRIPTS, tmp_path / "alembic", ignore=shutil.ignore_patterns("__pycache__"))
-    )
+    """A copy of the scripts up to 101, to which a test may add revisions."""
+    later = [path.name for path in (SCRIPTS / "versions").glob("2*.py") if _id(path) in NEWER]
+    ignored = shutil.ignore_patterns("__pycache__", *later)
+    return Path(shutil.copytree(SCRIPTS, tmp_path / "alembic", ignore=ignored))
+
+
+def _id(path: Path) -> str:
+    return path.name.split("_")[2]
 
 
 @pytest.fixture(scope="session")

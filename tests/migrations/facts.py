@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from tests.support import revisions
+
 Lineage = Literal["raw", "portable", "postgresql"]
 
 
@@ -94,10 +96,9 @@ _DOCUMENT_PATHS: Final = """
     | ix_document_paths_user_doc(user_id, doc_type, doc_id)
 """
 
-#: Those that are shared with the files in the field, then this project's own.
-REVISIONS: Final = (*(f"{number:03}" for number in range(1, 11)), "101")
+REVISIONS: Final = revisions.ALL
 
-HEAD: Final = REVISIONS[-1]
+HEAD: Final = revisions.HEAD
 
 #: The first line of history, and what each revision changes of it.
 _CHANGES: Final[dict[str, dict[str, str | None]]] = {
@@ -137,9 +138,18 @@ _POSTGRESQL_TYPES: Final = {
 
 
 def tables(revision: str, lineage: Lineage = "portable") -> dict[str, Table]:
-    """Every table at ``revision`` (``base``: none), without Alembic's own."""
+    """Every table at ``revision`` (``base``: none), without Alembic's own.
+
+    Nothing is written down about revisions newer than these facts: see :mod:`.newer`.
+    """
+    if revision in revisions.NEWER:
+        from tests.migrations import newer  # noqa: PLC0415 - it is made of these facts
+
+        return (
+            newer.ON_POSTGRESQL[revision] if lineage == "postgresql" else newer.on_sqlite(revision)
+        )
     known: dict[str, str] = {}
-    for step in REVISIONS:
+    for step in revisions.KNOWN:
         if revision == "base" or step > revision:
             break
         for name, notation in _CHANGES[step].items():
@@ -152,10 +162,7 @@ def tables(revision: str, lineage: Lineage = "portable") -> dict[str, Table]:
     return {name: parse(notation, lineage) for name, notation in known.items()}
 
 
-def previous(revision: str) -> str:
-    """The revision below, or ``base``."""
-    index = REVISIONS.index(revision)
-    return REVISIONS[index - 1] if index else "base"
+previous = revisions.previous
 
 
 def parse(notation: str, lineage: Lineage) -> Table:

@@ -83,7 +83,7 @@ def add_revision(scripts: Path, number: str, below: str, body: str) -> None:
 async def test_the_example_that_adds_a_table_runs(database: Database, scripts: Path) -> None:
     """It goes up and down on both engines, and leaves nothing behind."""
     add_revision(scripts, "102", "101", ADD_A_TABLE)
-    await database.upgrade()
+    await database.upgrade("101")
     catalogue = await database.catalogue()
     database.scripts = scripts
     await database.upgrade()
@@ -103,7 +103,7 @@ async def test_the_example_that_recreates_a_table_keeps_the_rows(
     """Every grant is there afterwards, byte for byte, in the columns that it copies."""
     add_revision(scripts, "102", "101", ADD_A_TABLE)
     add_revision(scripts, "103", "102", RECREATE_A_TABLE)
-    await sqlite.upgrade()
+    await sqlite.upgrade("101")
     await sqlite.insert(seed("101", "portable"))
     kept = {"refresh_tokens": ["user_id", "encrypted_token", "expires_at", "created_at"]}
     rows = await sqlite.rows(kept)

@@ -11,6 +11,7 @@ from alembic.script import ScriptDirectory
 
 from tests.migrations.database import SCRIPTS, configuration
 from tests.migrations.facts import REVISIONS
+from tests.support.revisions import KNOWN
 
 DATES = {
     "001": "20251217_2200",
@@ -33,6 +34,7 @@ def test_the_history_is_one_line_that_begins_with_the_fields() -> None:
     directory = ScriptDirectory.from_config(configuration())
     walked = [script.revision for script in directory.walk_revisions()]
     assert walked[::-1] == list(REVISIONS)
+    assert REVISIONS[: len(KNOWN)] == KNOWN
     assert directory.get_base() == "001"
     assert len(directory.get_heads()) == 1
 

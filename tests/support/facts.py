@@ -10,15 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from tests.support import revisions
+
 Lineage = Literal["raw", "portable"]
 
-#: The revisions that are shared with the databases in the field.
-FIELD: Final = tuple(f"{number:03}" for number in range(1, 11))
-
-#: All of them: this project's own line follows.
-REVISIONS: Final = (*FIELD, "101")
-
-HEAD: Final = REVISIONS[-1]
+FIELD: Final = revisions.FIELD
+REVISIONS: Final = revisions.ALL
+HEAD: Final = revisions.HEAD
 
 
 @dataclass(frozen=True)
@@ -236,6 +234,8 @@ STEPS: Final[dict[str, tuple[Step, ...]]] = {
         ("drop-table", "registered_webhooks"),
     ),
     "101": (("table", "migration_journal"),),
+    # What is newer is taken as a whole from the migration.
+    **{revision: (("run", revision),) for revision in revisions.NEWER},
 }
 
 #: Columns that a later step adds, and that the table's first statement therefore lacks.

@@ -13,11 +13,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tests.support import contents
+from tests.support import contents, revisions
 from tests.support.facts import (
     ADDED_LATER,
     INDEXES,
-    REVISIONS,
     STEPS,
     TABLES,
     VERSION_TABLE,
@@ -78,13 +77,15 @@ class Shape:
         indexes: the names of the indexes.
         versions: the rows of the version table; None without the table.
         dotted: tables whose scopes were written, or rewritten, with dots.
-        extra: statements that run after the rows are in.
+        newer: revisions without facts of their own, which run when the rows are in.
+        extra: statements that run at last.
     """
 
     tables: Mapping[str, Made] = field(default_factory=dict)
     indexes: tuple[str, ...] = ()
     versions: tuple[str | None, ...] | None = None
     dotted: frozenset[str] = frozenset()
+    newer: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
 
     def stepped(self, step: Step, lineage: Lineage) -> Shape:
@@ -105,6 +106,8 @@ class Shape:
                 after = replace(self, indexes=tuple(i for i in self.indexes if i != name))
             case ("drop-table", name):
                 after = self.without(name)
+            case ("run", revision):
+                after = replace(self, newer=(*self.newer, revision))
             case ("version", revision):
                 after = self.recording(revision)
             case _:
@@ -202,7 +205,8 @@ class Shape:
                 columns = (*made.columns, *made.added)
                 for row in contents.rows(separator)[made.table.name]:
                     insert(connection, name, {c: v for c, v in row.items() if c in columns})
-        for statement in self.extra:
+        later = [s for revision in self.newer for s in revisions.statements(revision)]
+        for statement in (*later, *self.extra):
             connection.execute(statement)
         connection.execute("COMMIT")
 
@@ -215,9 +219,9 @@ def insert(connection: sqlite3.Connection, table: str, row: Mapping[str, Any]) -
     )
 
 
-def walk(shape: Shape, lineage: Lineage, *revisions: str) -> Iterator[Shape]:
+def walk(shape: Shape, lineage: Lineage, *steps: str) -> Iterator[Shape]:
     """Every shape on the way: what a kill before the next statement leaves behind."""
-    for revision in revisions:
+    for revision in steps:
         for step in (*STEPS[revision], ("version", revision)):
             shape = shape.stepped(step, lineage)
             yield shape
@@ -229,6 +233,6 @@ def at(revision: str, lineage: Lineage = "raw") -> Shape:
     Raw releases ended at 006: what came later is portable in every file.
     """
     shape = Shape(versions=())
-    for passed in REVISIONS[: REVISIONS.index(revision) + 1]:
+    for passed in revisions.ALL[: revisions.ALL.index(revision) + 1]:
         *_, shape = walk(shape, lineage if passed <= "006" else "portable", passed)
     return shape

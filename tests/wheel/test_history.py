@@ -12,6 +12,7 @@ import pytest
 from tests.history import corpus, oddities, releases
 from tests.history.case import Case
 from tests.support import promises
+from tests.support.revisions import HEAD
 from tests.support.snapshot import snapshot
 from tests.wheel.conftest import Installed
 from tests.wheel.serving import serving
@@ -72,7 +73,7 @@ def test_the_server_serves_a_file_of_any_age(
     secrets = {**promises.sealed_in(snapshot(path), case.key), **case.secrets}
     settings = {"TOKEN_STORAGE_DB": str(path), "TOKEN_ENCRYPTION_KEY": case.key}
     with serving(installed, tmp_path, **settings) as (ready, server):
-        assert (ready["revision"], ready["head"]) == (promises.HEAD, promises.HEAD)
+        assert (ready["revision"], ready["head"]) == (HEAD, HEAD)
         server.send_signal(signal.SIGTERM)
         server.communicate(timeout=30)
 

@@ -1,0 +1,86 @@
+"""The revisions of this checkout, read from the names of their files.
+
+Whatever depends on the newest one asks here, so that a developer's next revision changes no
+expected text. What the tests know of it is only what running it says.
+"""
+
+from __future__ import annotations
+
+import io
+import sqlite3
+from argparse import Namespace
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from alembic import command
+from alembic.config import Config
+
+from nextcloud_mcp_server.history import load_history
+from nextcloud_mcp_server.revisions import ALEMBIC, Revision, listing
+
+SCRIPTS: Final = Path(__file__).parents[2] / "alembic"
+
+#: Every revision, oldest first.
+ALL: Final = tuple(sorted(p.name.split("_")[2] for p in (SCRIPTS / "versions").glob("2*.py")))
+
+#: Those that are shared with the databases in the field.
+FIELD: Final = tuple(f"{number:03}" for number in range(1, 11))
+
+#: Those whose facts are written down in the tests: the field's, and the first of our own.
+KNOWN: Final = (*FIELD, "101")
+
+#: Those that were added since.
+NEWER: Final = ALL[len(KNOWN) :]
+
+HEAD: Final = ALL[-1]
+
+#: The one that a downgrade from head ends at.
+BEFORE: Final = ALL[-2]
+
+#: The id that ``db migrate`` gives.
+NEXT_ID: Final = f"{int(HEAD) + 1:03}"
+
+
+def previous(revision: str) -> str:
+    """The revision below, or ``base``."""
+    index = ALL.index(revision)
+    return ALL[index - 1] if index else "base"
+
+
+def pending_after(revision: str | None) -> tuple[str, ...]:
+    """What an upgrade from ``revision`` runs; from None, everything."""
+    return ALL[ALL.index(revision) + 1 :] if revision else ALL
+
+
+@cache
+def statements(revision: str) -> tuple[str, ...]:
+    """What one revision executes on SQLite, without the version row's and the transaction's."""
+    assert revision in NEWER, "facts are written down, not computed, where they are known"
+    buffer = io.StringIO()
+    config = Config(
+        output_buffer=buffer, stdout=io.StringIO(), cmd_opts=Namespace(x=["database_url=sqlite://"])
+    )
+    config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
+    with ALEMBIC:
+        command.upgrade(config, f"{previous(revision)}:{revision}", sql=True)
+    return tuple(s for s in _split(buffer.getvalue()) if "alembic_version" not in s)
+
+
+def _split(script: str) -> list[str]:
+    found, text = [], ""
+    for line in script.splitlines():
+        if line.startswith("--") or line in ("", "BEGIN;", "COMMIT;"):
+            continue
+        text += f"{line}\n"
+        if sqlite3.complete_statement(text):
+            found.append(text)
+            text = ""
+    assert not text, text
+    return found
+
+
+def described(revision: str) -> Revision:
+    """What a revision newer than the facts says of itself."""
+    assert revision in NEWER, "what the others say is written down in the tests"
+    return next(found for found in listing(load_history()) if found.id == revision)
