@@ -85,8 +85,8 @@ class Treatment:
         return bool(self.renames or self.forgets or self.drops or mends)
 
 
-def propose(settings: Settings) -> None:
-    """Refuse beforehand, without a change, what :func:`repair` would refuse.
+def propose(settings: Settings) -> Treatment | None:
+    """What :func:`repair` would do to the tables; None where there are none. Changes nothing.
 
     Raises:
         TokenStorageError: as :func:`repair`.
@@ -96,20 +96,26 @@ def propose(settings: Settings) -> None:
             raise subject.trouble
         if not subject.path.exists():
             raise no_database(subject.path)
-        if opened := subject.opened:
-            treatment_of(opened.source, opened.seen, opened.history, subject.path)
+        opened = subject.opened
+        if opened is None:
+            return None
+        return treatment_of(opened.source, opened.seen, opened.history, subject.path)
 
 
-def repair(settings: Settings) -> Repaired:
+def repair(settings: Settings, agreed: Treatment | None = None) -> Repaired:
     """Mend what can be mended of the database that ``settings`` name.
 
     Killed at any point, the file is as it was or mended; what is left is mended by the next
     repair.
 
+    Args:
+        settings: which database.
+        agreed: what a person has agreed to; None where nobody was asked.
+
     Raises:
         TokenStorageError: the state's own code for a file that is not ours, newer than this
-            program, really damaged, or without its grants; what a migration raises. The
-            file is then as it was.
+            program, really damaged, or without its grants; ``declined`` where something else
+            is needed by now; what a migration raises. The file is then as it was.
     """
     path = settings.database
     files.check_path(path)
@@ -124,6 +130,8 @@ def repair(settings: Settings) -> Repaired:
         kept, done = _roll_back(path, held)
         seen = look(path)
         treatment = treatment_of(path, seen, history)
+        if agreed not in {None, treatment} and (treatment.restructures or treatment.indexes):
+            raise _moved(path)
         done += _make_private(path)
         if treatment.indexes:
             kept = kept or keep_aside(path)
@@ -137,6 +145,15 @@ def repair(settings: Settings) -> Repaired:
         done += _use_journal(path, seen)
         done += _clear(path)
     return Repaired(path, done, backup, kept)
+
+
+def _moved(path: Path) -> TokenStorageError:
+    return TokenStorageError(
+        f"{path} needs something else than was agreed to: another process has changed it "
+        "meanwhile; nothing was changed.",
+        code="declined",
+        remedy="Stop every server, then run the command again.",
+    )
 
 
 def _require_writable(path: Path) -> None:

@@ -220,3 +220,14 @@ def test_a_key_ring_shows_no_key() -> None:
     for write_out in (pickle.dumps, copy.copy, copy.deepcopy):
         with pytest.raises(TypeError, match="not pickled or copied"):
             write_out(keyring)
+
+
+def test_a_secret_is_told_with_the_key_that_opens_it() -> None:
+    """Each key is known by its fingerprint; what none of them opens has none."""
+    one, other, third = (Fernet.generate_key() for _ in range(3))
+    ring = Keyring([one, other])
+    assert ring.opened_by(Fernet(one).encrypt(b"s")) == ring.fingerprints[0]
+    assert ring.opened_by(Fernet(other).encrypt(b"s").decode()) == ring.fingerprints[1]
+    assert ring.opened_by(Fernet(third).encrypt(b"s")) is None
+    assert ring.opened_by(b"") is None
+    assert ring.opened_by("\ud83d") is None

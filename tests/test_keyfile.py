@@ -17,7 +17,7 @@ from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.backends.sqlite.guard import guard
 from nextcloud_mcp_server.crypto import Keyring
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.keyfile import given_keyring, key_path, settle
+from nextcloud_mcp_server.keyfile import find_keyring, given_keyring, key_path, settle
 from nextcloud_mcp_server.settings import Settings
 from tests.support import promises
 from tests.support.contents import KEY, OTHER_KEY
@@ -333,3 +333,17 @@ async def test_a_name_that_is_too_long_is_a_bad_path(tmp_path: Path) -> None:
     with pytest.raises(TokenStorageError) as caught:
         await start(tmp_path / ("x" * 300))
     assert caught.value.code == "bad-path"
+
+
+def test_looking_for_a_key_makes_none(tmp_path: Path) -> None:
+    """Given keys win, then the file beside the database; where there is none, none is made."""
+    database = tmp_path / "tokens.db"
+    assert find_keyring(Settings(database), database) is None
+    assert names(tmp_path) == set()
+    key_path(database).write_text(OTHER_KEY)
+    beside = find_keyring(Settings(database), database)
+    given = find_keyring(Settings(database, (KEY,)), database)
+    assert beside is not None
+    assert given is not None
+    assert beside.opens(sealed(OTHER_KEY)[0])
+    assert given.opens(sealed(KEY)[0])

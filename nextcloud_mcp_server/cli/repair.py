@@ -35,7 +35,7 @@ def repair(output: Output, named: Named, *, yes: bool) -> int:
     from nextcloud_mcp_server.repair import repair as mend  # noqa: PLC0415 - see above
 
     settings = named.find(output)
-    propose(settings)
+    needed = propose(settings)
     before = diagnose(settings, full=True)
     if not before.mendable:
         return _say(output, Repaired(before.database, ()), before)
@@ -44,7 +44,7 @@ def repair(output: Output, named: Named, *, yes: bool) -> int:
     if not yes:
         _agree(output, before.database)
     with plain_log(output):
-        done = mend(settings)
+        done = mend(settings, None if yes else needed)
     return _say(output, done, diagnose(settings))
 
 

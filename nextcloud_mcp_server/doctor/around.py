@@ -33,7 +33,14 @@ _TOO_EARLY: Final = datetime(2025, 1, 1, tzinfo=UTC).timestamp()
 _SKEW: Final = 300
 
 #: Columns that hold the seconds since 1970 at which a row was written.
-_WRITTEN_AT: Final = ("created_at", "updated_at", "timestamp", "applied_at", "submitted_at")
+_WRITTEN_AT: Final = (
+    "created_at",
+    "updated_at",
+    "timestamp",
+    "applied_at",
+    "submitted_at",
+    "happened_at",
+)
 
 _DAY: Final = 86400
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -19,50 +20,70 @@ _STAMP: Final = "%Y%m%dT%H%M%S.%fZ"
 
 
 def keep_aside(path: Path) -> Path:
-    """Copy a database whose indexes are damaged, page by page and as it is; never pruned."""
-    target = _aside(path)
+    """Copy a database whose indexes are damaged, page by page and as it is; never pruned.
+
+    Raises:
+        TokenStorageError: ``disk-full``, ``io-error``; there is no copy then.
+    """
     require_space(path.parent, size_of(path), f"to keep {path} as it is")
-    files.create_private(target)
-    with (
-        naming(target),
-        closing(connect_read_only(path)) as reader,
-        closing(sqlite3.connect(target, isolation_level=None)) as writer,
-    ):
-        reader.backup(writer)
-        writer.execute("PRAGMA journal_mode=DELETE")
-    _sync(target)
-    return target
+    with _published(path, [""]) as partial:
+        with (
+            closing(connect_read_only(path)) as reader,
+            closing(sqlite3.connect(partial, isolation_level=None)) as writer,
+        ):
+            reader.backup(writer)
+            # A copy is one file, whatever the journal mode of the database is.
+            writer.execute("PRAGMA journal_mode=DELETE")
+        return _target(partial)
 
 
 def copy_files(path: Path) -> Path:
-    """Copy the bytes of a crashed database and its journal.
+    """Copy the bytes of a crashed database and its journal; never pruned.
 
     Only under the lock, and where this process has no connection to it: closing a
     descriptor of the file would drop the connection's locks.
+
+    Raises:
+        TokenStorageError: as :func:`keep_aside`.
     """
-    target = _aside(path)
-    beside = [(suffix, Path(f"{path}{suffix}")) for suffix in ("", "-journal", "-wal")]
-    there = [(suffix, file) for suffix, file in beside if file.exists()]
-    needed = sum(file.stat().st_size for _, file in there)
+    there = [s for s in ("", "-journal", "-wal") if Path(f"{path}{s}").exists()]
+    needed = sum(Path(f"{path}{suffix}").stat().st_size for suffix in there)
     require_space(path.parent, needed, f"to keep {path} as it is")
-    for suffix, file in there:
-        copy = Path(f"{target}{suffix}")
-        with naming(copy):
-            files.create_private(copy)
-            shutil.copyfile(file, copy)
-        _sync(copy)
-    return target
+    with _published(path, there) as partial:
+        for suffix in there:
+            shutil.copyfile(f"{path}{suffix}", f"{partial}{suffix}")
+        return _target(partial)
 
 
-def _aside(path: Path) -> Path:
-    return path.with_name(f"{path.name}.damaged-{datetime.now(UTC).strftime(_STAMP)}")
+@contextmanager
+def _published(path: Path, suffixes: list[str]) -> Iterator[Path]:
+    """A private file under a temporary name, which gets its own when the body has ended well."""
+    moment = datetime.now(UTC).strftime(_STAMP)
+    partial = path.with_name(f".{path.name}.damaged-{moment}.partial")
+    target = _target(partial)
+    with naming(target):
+        try:
+            for suffix in suffixes:
+                files.create_private(Path(f"{partial}{suffix}"))
+            yield partial
+            # The file itself last: without it, what is beside it is of nobody.
+            for suffix in reversed(suffixes):
+                _sync(Path(f"{partial}{suffix}"))
+                Path(f"{partial}{suffix}").rename(f"{target}{suffix}")
+            files.sync_folder(path.parent)
+        finally:
+            for suffix in (*suffixes, "-journal"):
+                with suppress(OSError):
+                    Path(f"{partial}{suffix}").unlink(missing_ok=True)
+
+
+def _target(partial: Path) -> Path:
+    return partial.with_name(partial.name.removeprefix(".").removesuffix(".partial"))
 
 
 def _sync(path: Path) -> None:
-    with naming(path):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        files.sync_folder(path.parent)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
