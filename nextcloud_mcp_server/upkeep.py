@@ -15,6 +15,7 @@ from nextcloud_mcp_server.backends.sqlite.look import HotJournalError, check_pag
 from nextcloud_mcp_server.backends.sqlite.session import require_lock, use_wal
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.history import BASE, History
+from nextcloud_mcp_server.progress import Listener, Say, heard, to_log, to_waiters
 from nextcloud_mcp_server.report import (
     Report,
     downgrade_target,
@@ -57,6 +58,7 @@ def downgrade(
     agreed_from: str | None = None,
     while_running: bool = False,
     lock_timeout: float = DEFAULT_LOCK_TIMEOUT,
+    listener: Listener | None = None,
 ) -> Change:
     """Go back to ``revision`` (default: one step), in one transaction, after a backup.
 
@@ -67,6 +69,7 @@ def downgrade(
             None where nobody was asked.
         while_running: whether to go back under a running server.
         lock_timeout: seconds to wait for the lock.
+        listener: hears how far it is (default: the log).
 
     Raises:
         TokenStorageError: as :func:`~nextcloud_mcp_server.report.downgrade_target`, and as
@@ -74,7 +77,8 @@ def downgrade(
             ``in-use`` where a server is running.
     """
     database = _real(database)
-    with _locked(database, lock_timeout, f"downgrading it to {revision or 'the one before'}") as it:
+    doing = f"downgrading it to {revision or 'the one before'}"
+    with _locked(database, lock_timeout, doing, listener) as it:
         require_idle(database, while_running=while_running)
         target = downgrade_target(it.report, revision)
         recorded = it.report.finding.recorded
@@ -87,7 +91,7 @@ def downgrade(
         from nextcloud_mcp_server import transition  # noqa: PLC0415 - imports Alembic
 
         made = transition.downgrade(
-            database, it.history, it.report.finding, target, it.seen.structure
+            database, it.history, it.report.finding, target, it.seen.structure, say=it.say
         )
         use_wal(database)
     after = None if target == BASE else target
@@ -122,6 +126,7 @@ def stamp(
     *,
     while_running: bool = False,
     lock_timeout: float = DEFAULT_LOCK_TIMEOUT,
+    listener: Listener | None = None,
 ) -> Change:
     """Record ``revision`` (or ``base``: none) without running anything, after a backup.
 
@@ -133,7 +138,7 @@ def stamp(
             running and ``while_running`` is false.
     """
     database = _real(database)
-    with _locked(database, lock_timeout, f"stamping it with {revision}") as it:
+    with _locked(database, lock_timeout, f"stamping it with {revision}", listener) as it:
         require_idle(database, while_running=while_running)
         if not it.report.exists or it.report.finding.state is State.NEW:
             raise TokenStorageError(
@@ -145,7 +150,7 @@ def stamp(
         from nextcloud_mcp_server import transition  # noqa: PLC0415 - imports Alembic
 
         made = transition.stamp(
-            database, it.history, it.report.finding, revision, it.seen.structure
+            database, it.history, it.report.finding, revision, it.seen.structure, say=it.say
         )
         use_wal(database)
     after = None if revision == BASE else revision
@@ -181,6 +186,7 @@ def back_up(
     *,
     keys: Sequence[str] | None = None,
     lock_timeout: float = DEFAULT_LOCK_TIMEOUT,
+    listener: Listener | None = None,
 ) -> Path:
     """Make a verified backup of a database, live or not, and return its path.
 
@@ -193,6 +199,7 @@ def back_up(
             with time and revision that is never pruned).
         keys: fingerprints of the keys at hand, for the manifest.
         lock_timeout: seconds to wait for the lock.
+        listener: hears how far it is (default: the log).
 
     Raises:
         TokenStorageError: ``bad-path`` where there is no database or the target is taken;
@@ -216,7 +223,8 @@ def back_up(
             look_under_lock(database, held)
     revision = report.finding.recorded
     target = target or backups.backup_path(database, revision, "manual")
-    return backups.make_backup(database, target, kind="manual", keys=keys)
+    with heard(listener or to_log(database)) as say:
+        return backups.make_backup(database, target, kind="manual", keys=keys, say=say)
 
 
 def _real(database: Path) -> Path:
@@ -231,10 +239,13 @@ class _Locked:
     report: Report
     seen: Observation
     history: History
+    say: Say
 
 
 @contextmanager
-def _locked(database: Path, lock_timeout: float, doing: str) -> Iterator[_Locked]:
+def _locked(
+    database: Path, lock_timeout: float, doing: str, listener: Listener | None
+) -> Iterator[_Locked]:
     history = known_history()
     if not database.exists():
         raise no_database(database)
@@ -243,6 +254,8 @@ def _locked(database: Path, lock_timeout: float, doing: str) -> Iterator[_Locked
         held.announce(doing)
         seen = look_under_lock(database, held)
         report = examine(database)
-        if not report.refusal and (damage := check_pages(database)):
-            raise refusal(Finding(State.CORRUPT, reason=damage), history, database)
-        yield _Locked(report, seen, history)
+        with heard(listener or to_log(database), to_waiters(held.announce, doing)) as say:
+            say("checking its pages")
+            if not report.refusal and (damage := check_pages(database)):
+                raise refusal(Finding(State.CORRUPT, reason=damage), history, database)
+            yield _Locked(report, seen, history, say)

@@ -127,6 +127,7 @@ def downgrade(
     """
     from nextcloud_mcp_server import upkeep  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.cli.log import plain_log  # noqa: PLC0415 - see above
+    from nextcloud_mcp_server.cli.progress import shown  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.revisions import listing  # noqa: PLC0415 - imports Alembic
 
     settings = named.find(output)
@@ -140,13 +141,14 @@ def downgrade(
         output.note(line)
     if not yes:
         _agree(output, settings.database, target)
-    with plain_log(output):
+    with plain_log(output), shown(output) as listener:
         change = upkeep.downgrade(
             settings.database,
             target,
             agreed_from=report.finding.recorded,
             while_running=while_running,
             lock_timeout=settings.lock_timeout,
+            listener=listener,
         )
     output.result(words.change_facts(change), *words.downgraded_lines(change))
     return 0
@@ -199,15 +201,17 @@ def stamp(output: Output, named: Named, revision: str, *, while_running: bool) -
     """
     from nextcloud_mcp_server import upkeep  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.cli.log import plain_log  # noqa: PLC0415 - see above
+    from nextcloud_mcp_server.cli.progress import shown  # noqa: PLC0415 - see above
 
     settings = named.find(output)
     target = known_history().head if revision == "head" else revision
-    with plain_log(output):
+    with plain_log(output), shown(output) as listener:
         change = upkeep.stamp(
             settings.database,
             target,
             while_running=while_running,
             lock_timeout=settings.lock_timeout,
+            listener=listener,
         )
     output.result(words.change_facts(change), *words.stamped_lines(change))
     return 0
@@ -223,16 +227,18 @@ def backup(output: Output, named: Named, path: str | None) -> int:
     """
     from nextcloud_mcp_server import upkeep  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.cli.log import plain_log  # noqa: PLC0415 - see above
+    from nextcloud_mcp_server.cli.progress import shown  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.keyfile import fingerprints  # noqa: PLC0415 - see above
 
     settings = named.find(output)
     target = None if path is None else Path(path)
-    with plain_log(output):
+    with plain_log(output), shown(output) as listener:
         made = upkeep.back_up(
             settings.database,
             target,
             keys=fingerprints(settings),
             lock_timeout=settings.lock_timeout,
+            listener=listener,
         )
     output.result({"database": str(settings.database), "backup": str(made)}, *backup_line(made))
     return 0
