@@ -10,7 +10,7 @@ from sqlalchemy import bindparam, delete, select
 from nextcloud_mcp_server.auth import stored
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth.audit import record
-from nextcloud_mcp_server.auth.statements import upsert
+from nextcloud_mcp_server.auth.statements import in_row, upsert
 from nextcloud_mcp_server.schema import app_passwords
 
 if TYPE_CHECKING:
@@ -34,7 +34,13 @@ _STORE: Final = upsert(
     "username",
 )
 _GET: Final = select(
-    _c.user_id, _c.encrypted_password, _c.created_at, _c.updated_at, _c.scopes, _c.username
+    _c.user_id,
+    _c.encrypted_password,
+    _c.created_at,
+    _c.updated_at,
+    _c.scopes,
+    _c.username,
+    in_row(_c.user_id),
 ).where(_c.user_id == bindparam("user_id"))
 # Text keys made by early releases may be NULL: nobody's row.
 _USERS: Final = select(_c.user_id).where(_c.user_id.is_not(None))
@@ -132,6 +138,7 @@ class AppPasswords:
 
 def _app_password(row: Row[Any], access: Access) -> AppPassword:
     of = f"of user {row.user_id!r}"
+    stored.check_row(row.user_id, row.own, "app_passwords")
     return AppPassword(
         user_id=row.user_id,
         password=access.unseal(row.encrypted_password, f"app_passwords.encrypted_password {of}"),

@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, delete, select
 from nextcloud_mcp_server.auth import stored
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth.audit import record
-from nextcloud_mcp_server.auth.statements import upsert
+from nextcloud_mcp_server.auth.statements import in_row, upsert
 from nextcloud_mcp_server.schema import login_flow_sessions
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ _GET: Final = select(
     _c.requested_scopes,
     _c.created_at,
     _c.expires_at,
+    in_row(_c.user_id),
 ).where(_c.user_id == bindparam("user_id"))
 _EXPIRED: Final = select(_c.user_id).where(
     _c.user_id.is_not(None), _c.expires_at <= bindparam("now")
@@ -160,6 +161,7 @@ class LoginFlows:
 
 def _flow(row: Row[Any], access: Access) -> LoginFlow:
     of = f"of user {row.user_id!r}"
+    stored.check_row(row.user_id, row.own, "login_flow_sessions")
     scopes = row.requested_scopes
     return LoginFlow(
         user_id=row.user_id,

@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, delete, select
 from nextcloud_mcp_server.auth import stored
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth.audit import record
-from nextcloud_mcp_server.auth.statements import upsert
+from nextcloud_mcp_server.auth.statements import in_row, upsert
 from nextcloud_mcp_server.schema import refresh_tokens
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ _GET: Final = select(
     _c.provisioned_at,
     _c.provisioning_client_id,
     _c.scopes,
+    in_row(_c.user_id),
 ).where(_c.user_id == bindparam("user_id"))
 # Text keys made by early releases may be NULL: nobody's row.
 _USERS: Final = select(_c.user_id).where(_c.user_id.is_not(None))
@@ -175,6 +176,7 @@ class RefreshTokens:
 
 def _token(row: Row[Any], access: Access) -> RefreshToken:
     of = f"of user {row.user_id!r}"
+    stored.check_row(row.user_id, row.own, "refresh_tokens")
     return RefreshToken(
         user_id=row.user_id,
         token=access.unseal(row.encrypted_token, f"refresh_tokens.encrypted_token {of}"),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import Insert, bindparam
+from sqlalchemy import Insert, Text, bindparam
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 
 if TYPE_CHECKING:
-    from sqlalchemy import Table
+    from sqlalchemy import Column, Label, Table
     from sqlalchemy.sql.compiler import SQLCompiler
 
 
@@ -28,6 +29,35 @@ def _compile(element: _Upsert, compiler: SQLCompiler, **kwargs: Any) -> str:
     changes = ", ".join(f"{quote(name)} = excluded.{quote(name)}" for name in element.replaced)
     insert: str = compiler.visit_insert(element, **kwargs)  # type: ignore[no-untyped-call]  # SQLAlchemy's
     return f"{insert} ON CONFLICT ({key}) DO UPDATE SET {changes}"
+
+
+class _InRow(FunctionElement[str]):
+    """A column as the row has it, which SQLite would read from the index that led to the row."""
+
+    inherit_cache = True
+    type = Text()
+
+
+@compiles(_InRow)
+def _compile_plain(element: _InRow, compiler: SQLCompiler, **kwargs: Any) -> str:
+    return compiler.process(element.clauses, **kwargs)
+
+
+@compiles(_InRow, "sqlite")
+def _compile_by_rowid(element: _InRow, compiler: SQLCompiler, **_: Any) -> str:
+    [column] = element.clauses
+    quote = compiler.preparer.quote
+    name, table = quote(column.name), quote(cast("Column[str]", column).table.name)
+    return f"(SELECT own.{name} FROM {table} AS own WHERE own.rowid = {table}.rowid)"  # noqa: S608
+
+
+def in_row(column: Column[Any]) -> Label[str]:
+    """The key that is in the row itself, as ``own``, for :func:`.stored.check_row`.
+
+    One flipped bit in an index leads from one user's id to another user's row, and Fernet
+    binds no secret to its row.
+    """
+    return _InRow(column).label("own")
 
 
 def insertion(table: Table, *columns: str) -> Insert:

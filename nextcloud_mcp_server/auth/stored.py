@@ -67,6 +67,20 @@ def read_optional_seconds(value: object, of: str) -> int | None:
     return None if value is None else read_seconds(value, of)
 
 
+def check_row(asked: str, own: str | None, table: str) -> None:
+    """Insist that the row that was found is the one that was asked for.
+
+    Raises:
+        TokenStorageError: ``corrupt`` where a damaged index led to another's row.
+    """
+    if own != asked:
+        raise TokenStorageError(
+            f"The index of {table} is damaged: it leads to another row than that of {asked!r}.",
+            code="corrupt",
+            remedy="Stop every server and restore the newest good backup; keep the damaged file.",
+        )
+
+
 def shown(session_id: str) -> str:
     """As much of a session id as a log may show: whoever holds the whole one is logged in."""
     return session_id[:8]

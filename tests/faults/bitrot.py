@@ -6,7 +6,7 @@ import random
 import shutil
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,6 +110,25 @@ def cut(dice: random.Random, path: Path) -> str:
     with file.open("r+b") as stream:
         stream.truncate(length)
     return f"{file.name}: {length} of {size} bytes"
+
+
+def index_flips(path: Path) -> Iterator[tuple[str, int, int]]:
+    """Each bit by which the index of the refresh tokens may lead to another row.
+
+    Yields the user, the byte of the file and the mask; the ``-wal`` is written back first.
+    """
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        query = (
+            "SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_refresh_tokens_1'"
+        )
+        [(root,)] = connection.execute(query)
+    content = path.read_bytes()
+    begin = (root - 1) * 4096
+    for user in TOKENS:
+        # A cell of the index is the id and, behind it, the number of the row.
+        found = content.index(user.encode(), begin, begin + 4096) + len(user)
+        yield from ((user, found, 1 << bit) for bit in range(6))
 
 
 @dataclass

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import logging
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from tests.faults import bitrot
 from tests.faults.bitrot import Damage, Seal, Specimen, Tally
 from tests.faults.share import SEED, amount, chance
 from tests.support.contents import KEY, sealed
+from tests.support.promises import opened
 
 FLIPS, CUTS = 2_000, 500
 
@@ -63,6 +66,32 @@ async def test_damage_is_named_and_no_secret_is_wrong(kind: str, arena: Path) ->
     assert tally.starts.keys() <= REFUSALS | {"nothing", "stamp", "upgrade"}
     assert tally.reads.keys() <= {"right", "not there", "corrupt", "undecryptable", "unreadable"}
     assert tally.reads["right"] > 0
+
+
+def _plain(path: Path, user: str) -> str | None:
+    """What a program finds that asks no further."""
+    query = "SELECT encrypted_token FROM refresh_tokens WHERE user_id = ?"
+    with closing(sqlite3.connect(path)) as connection, suppress(sqlite3.DatabaseError):
+        for (secret,) in connection.execute(query, (user,)):
+            return opened(KEY, secret)
+    return None
+
+
+async def test_a_damaged_index_hands_nobody_the_secret_of_another(arena: Path) -> None:
+    """An index that leads to another user's row is called damaged; plain SQL takes that row."""
+    specimen, tally = bitrot.at_head(arena, sealed), Tally()
+    misled = 0
+    for user, offset, mask in [*bitrot.index_flips(specimen.put(arena / "hurt"))]:
+        path = specimen.put(arena / "hurt")
+        [*_] = bitrot.index_flips(path)
+        content = bytearray(path.read_bytes())
+        content[offset] ^= mask
+        path.write_bytes(content)
+        one = ("refresh_tokens", user, "encrypted_token")
+        await tally.add(path, {one: specimen.secrets[one]}, f"byte {offset} ^ {mask:#x}")
+        misled += _plain(path, user) not in {None, specimen.secrets[one]}
+    assert tally.wrong == []
+    assert tally.reads["corrupt"] >= misled > 0
 
 
 class _NoCipher(Keyring):
