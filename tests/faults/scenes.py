@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from tests.support.contents import KEY
 from tests.support.facts import REVISIONS
 from tests.support.promises import complete_at_head, rows_survive, sealed_in
 from tests.support.shapes import Shape
-from tests.support.snapshot import Snapshot, snapshot
+from tests.support.snapshot import Snapshot, copy_database, snapshot
 
 Make = Callable[[Path], None]
 
@@ -93,6 +94,24 @@ def with_saved(make: Make | None) -> Make:
     return both
 
 
+def cut_short(make: Make) -> Make:
+    """What a killed writer leaves: a hot journal, or committed rows in the ``-wal`` alone."""
+
+    def both(path: Path) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            origin = Path(folder) / path.name
+            make(origin)
+            with closing(sqlite3.connect(origin, isolation_level=None)) as connection:
+                # So small a cache that pages are written before the commit.
+                connection.execute("PRAGMA cache_size=1")
+                connection.execute("UPDATE audit_logs SET hostname='pod-2'")
+                connection.execute("BEGIN")
+                connection.execute("UPDATE refresh_tokens SET encrypted_token=zeroblob(20000)")
+                copy_database(origin, path)
+
+    return both
+
+
 def upgrades() -> Iterator[Scene]:
     """From nothing, from each revision in both lineages, from each shape before revisions."""
     yield Scene("a first start", "start")
@@ -102,6 +121,12 @@ def upgrades() -> Iterator[Scene]:
         # The portable lineage in WAL, so that both journal modes are met at each revision.
         wal = of(portable, "journal_mode=WAL")
         yield Scene(f"portable {revision} in WAL", "start", make=wal, base=revision)
+    for revision, shape in (
+        ("006", shapes.at("006")),
+        ("009 in WAL", shapes.at("009", "portable")),
+    ):
+        left = cut_short(of(shape, *(["journal_mode=WAL"] if "WAL" in revision else [])))
+        yield Scene(f"a writer killed at {revision}", "start", make=left, base=revision[:3])
     for case in (*releases.pre_alembic(), *releases.drafts()):
         if case.base != HEAD:
             yield Scene(case.name.replace("_", " "), "start", make=case.write, base=case.base)
@@ -142,6 +167,7 @@ TYPICAL: Final = tuple(
         "a first start",
         "pre01 tokens and audit only",
         "raw 006",
+        "a writer killed at 006",
         "portable 009 in WAL",
         "a downgrade to -1",
         "a downgrade to base",
