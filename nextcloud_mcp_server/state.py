@@ -206,9 +206,9 @@ def refusal(finding: Finding, history: History, path: Path) -> TokenStorageError
 
 
 _RESTORE: Final = (
-    "Stop every server, keep the damaged file (mv {path} {path}.damaged, and its -wal and -shm "
-    "beside it), copy the newest good {path}.backup-* to {path}, then start again; without a "
-    'backup try: sqlite3 {path}.damaged ".recover" | sqlite3 {path}'
+    "Stop every server, then: nextcloud-mcp-server db restore NEWEST_GOOD -d {path} (it keeps the "
+    "damaged file; nextcloud-mcp-server db backups --verify -d {path} lists which are good); "
+    'without a backup try: sqlite3 {path} ".recover" | sqlite3 NEW.db'
 )
 
 _WORDS: Final[dict[State, tuple[str, str]]] = {
@@ -229,8 +229,9 @@ _WORDS: Final[dict[State, tuple[str, str]]] = {
     State.INCONSISTENT: (
         "{path} is not what it says it is: {reason}.",
         (
-            "Compare it with a backup ({path}.backup-*) and restore the one that is whole; "
-            "nothing was changed."
+            "Compare it with a backup, and restore one that is whole: nextcloud-mcp-server db "
+            "restore NEWEST_GOOD -d {path} (nextcloud-mcp-server db backups --verify -d {path} "
+            "lists them); nothing was changed."
         ),
     ),
     State.FOREIGN: (

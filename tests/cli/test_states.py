@@ -32,9 +32,9 @@ CURRENT = {
 }
 
 RESTORE = (
-    "remedy: Stop every server, then: nextcloud-mcp-server db restore NEWEST_GOOD -d {db} (it keeps "
-    "the damaged file; nextcloud-mcp-server db backups --verify -d {db} lists which are good); "
-    'without a backup try: sqlite3 {db} ".recover" | sqlite3 NEW.db\n'
+    "remedy: Stop every server, then: nextcloud-mcp-server db restore NEWEST_GOOD -d {db} (it "
+    "keeps the damaged file; nextcloud-mcp-server db backups --verify -d {db} lists which are "
+    'good); without a backup try: sqlite3 {db} ".recover" | sqlite3 NEW.db\n'
 )
 POINT = (
     "remedy: Point TOKEN_STORAGE_DB or -d at the token database, or at a file that is not there "

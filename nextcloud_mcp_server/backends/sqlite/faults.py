@@ -63,7 +63,7 @@ _WORDS: Final = {
     ),
     "corrupt": (
         "{path} is damaged: {detail}.",
-        "Stop every server and restore the newest good {path}.backup-*; keep the damaged file.",
+        "Stop every server, then: nextcloud-mcp-server db restore NEWEST_GOOD -d {path}",
     ),
     "not-a-database": (
         "{path} is not an SQLite database.",
