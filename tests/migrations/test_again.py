@@ -10,6 +10,7 @@ from tests.migrations import facts
 from tests.migrations.database import Database, columns_of, sqlite_engine
 from tests.migrations.facts import REVISIONS, Table
 from tests.migrations.rows import seed
+from tests.support.revisions import NEWER
 
 
 def sorted_columns(tables: dict[str, Table]) -> dict[str, Table]:
@@ -67,6 +68,9 @@ def halves() -> list[tuple[str, str, tuple[str, ...]]]:
                 (revision, f"index {index}", (f"DROP INDEX {index}",))
                 for index, _ in sorted(set(table.indexes) - set(old.indexes))
             ]
+            if revision in NEWER:
+                # The guide asks for IF NOT EXISTS, which completes no table's columns.
+                continue
             fixed = {member for unique in table.uniques for member in unique}
             new = [
                 column.name

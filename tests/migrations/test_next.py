@@ -1,0 +1,90 @@
+"""What the documentation promises of the next revision: the tests take it in by themselves."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+from tests.migrations.database import ROOT
+from tests.support.revisions import NEXT_ID
+
+GUIDE: Final = ROOT / "docs" / "database-migrations.md"
+COPIED: Final = ("alembic", "docs", "nextcloud_mcp_server", "tests", "pyproject.toml")
+
+#: What is run in the copy: the walks of the new revision, and texts that name the newest one.
+SAMPLE: Final = (
+    "tests/migrations/test_walk.py",
+    "tests/migrations/test_again.py",
+    "tests/migrations/test_offline.py",
+    "tests/migrations/test_scripts.py",
+    "tests/cli/test_states.py",
+    "tests/test_journal.py",
+)
+CHOSEN: Final = (
+    f"(sqlite and {NEXT_ID}) or test_scripts or (sqlite and whole_history) or current_says or "
+    "newest_come_first"
+)
+
+
+def example() -> str:
+    """The migration that the guide shows."""
+    text = GUIDE.read_text("utf-8")
+    found = re.search(r"### Step 2.*?```python\n(.*?)```", text, re.DOTALL)
+    assert found
+    return found[1]
+
+
+def checkout(folder: Path) -> Path:
+    """A copy of everything that the tests of a checkout need."""
+    ignored = shutil.ignore_patterns("__pycache__", ".*_cache")
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=ignored)
+        else:
+            shutil.copy(source, folder / name)
+    return folder
+
+
+def run(folder: Path, *arguments: str) -> str:
+    """Run Python in the copy, which must go well; what it printed."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_new_revision_joins_the_tests(tmp_path: Path) -> None:
+    """The guide, step by step in a copy of the checkout, ends in tests that walk its example."""
+    folder = checkout(tmp_path / "checkout")
+    run(folder, "-m", "nextcloud_mcp_server", "db", "migrate", "add user preferences table")
+    (path,) = (folder / "alembic" / "versions").glob(f"*_{NEXT_ID}_*.py")
+    head = path.read_text("utf-8").partition("def upgrade")[0]
+    path.write_text(head + example(), "utf-8")
+    write = "from nextcloud_mcp_server.revisions import write_structures; write_structures()"
+    run(folder, "-c", write)
+
+    options = ("-q", "-rA", "-p", "no:cacheprovider", "-k", CHOSEN)
+    said = run(folder, "-m", "pytest", *options, *SAMPLE)
+
+    for test in (
+        f"test_one_step_up_makes_the_structure_and_keeps_every_row[sqlite-{NEXT_ID}]",
+        f"test_one_step_down_leaves_no_trace_and_keeps_every_row[sqlite-{NEXT_ID}]",
+        f"test_a_second_upgrade_changes_nothing[sqlite-{NEXT_ID}]",
+        f"test_half_of_the_result_is_completed[sqlite-{NEXT_ID}: table user_preferences]",
+        "test_the_newest_come_first",
+        "test_current_says_what_the_database_is[at-head]",
+    ):
+        assert test in said, said
