@@ -1,0 +1,219 @@
+"""What long work says while it runs: to a listener, to the log, to those who wait."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from nextcloud_mcp_server import progress, upkeep
+from nextcloud_mcp_server.backends.sqlite import backup
+from nextcloud_mcp_server.progress import Progress, heard, paced, silent, to_log, to_waiters
+from nextcloud_mcp_server.startup import prepare
+from tests.support.scripts import add_revision
+from tests.support.shapes import at
+
+SLOW = """
+import time
+
+def upgrade():
+    time.sleep(0.3)
+
+def downgrade():
+    time.sleep(0.3)
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a test's database lies."""
+    return tmp_path / "tokens.db"
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Listeners hear every few milliseconds, and a log gets a line every fiftieth second."""
+    monkeypatch.setattr(progress, "INTERVAL", 0.005)
+    monkeypatch.setattr(progress, "LOG_INTERVAL", 0.02)
+
+
+def threads() -> list[str]:
+    """The threads of this module that are alive."""
+    return [t.name for t in threading.enumerate() if t.name == "token-store-progress"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_listener_hears_the_latest_until_the_work_ends() -> None:
+    """It is told again and again, with the time, and never after the end."""
+    said: list[Progress] = []
+    with heard(said.append) as say:
+        time.sleep(0.03)
+        assert said == [], "nothing was said yet"
+        say("copying it", 1, 9, "pages")
+        time.sleep(0.05)
+        say("syncing the copy")
+        time.sleep(0.05)
+        assert threads() == ["token-store-progress"]
+    count = len(said)
+    assert {now.phase for now in said} == {"copying it", "syncing the copy"}
+    assert [now.seconds for now in said] == sorted(now.seconds for now in said)
+    time.sleep(0.02)
+    assert (len(said), threads()) == (count, [])
+
+
+def test_short_work_is_never_heard_of() -> None:
+    """Nobody is told of what takes less than half a second."""
+    said: list[Progress] = []
+    with heard(said.append) as say:
+        say("copying it")
+    assert said == []
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_listener_that_fails_stops_nothing() -> None:
+    """It is not called again; the others are, and the work goes on."""
+    said: list[Progress] = []
+    failed: list[Progress] = []
+
+    def fails(now: Progress) -> None:
+        failed.append(now)
+        raise RuntimeError("no terminal")
+
+    with heard(fails, said.append) as say:
+        say("copying it")
+        time.sleep(0.05)
+    assert len(failed) == 1
+    assert len(said) > 1
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_thread_ends_with_work_that_fails() -> None:
+    """An error goes through, and nothing is left behind."""
+    with pytest.raises(ValueError, match="x"), heard():
+        raise ValueError("x")
+    assert threads() == []
+
+
+def test_progress_in_words() -> None:
+    """The phase, and how far it is where that is known."""
+    assert str(Progress("copying it", 3, 9, "pages")) == "copying it (3 of 9 pages)"
+    assert str(Progress("syncing the copy")) == "syncing the copy"
+    silent("nobody", 1, 2, "hears")
+
+
+def test_a_log_gets_a_line_every_five_seconds(caplog: pytest.LogCaptureFixture, path: Path) -> None:
+    """The first after five seconds of work, and then one in five, however often it is told."""
+    listen = to_log(path)
+    with caplog.at_level(logging.INFO, "nextcloud_mcp_server"):
+        for tenth in range(170):
+            listen(Progress("copying it", tenth, 170, "pages", tenth / 10))
+    assert [r.getMessage().removeprefix(f"{path}: ") for r in caplog.records] == [
+        "copying it (50 of 170 pages), 5 s so far",
+        "copying it (100 of 170 pages), 10 s so far",
+        "copying it (150 of 170 pages), 15 s so far",
+    ]
+
+
+def test_a_pace_is_kept_from_the_beginning() -> None:
+    """A late first word does not make the next one come at once."""
+    said: list[float] = []
+    listen = paced(lambda now: said.append(now.seconds), 2)
+    for seconds in (1.0, 7.0, 8.0, 9.0):
+        listen(Progress("x", seconds=seconds))
+    assert said == [7.0, 9.0]
+
+
+def test_those_who_wait_read_each_phase_once() -> None:
+    """A new phase is written into the lock, and the same one is not written again."""
+    written: list[str] = []
+    listen = to_waiters(written.append, "upgrading it")
+    for phase in ("copying it", "copying it", "syncing the copy"):
+        listen(Progress(phase))
+    assert written == ["upgrading it (copying it)", "upgrading it (syncing the copy)"]
+
+
+def test_a_backup_says_how_many_pages_are_copied(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages count up to all of them; verifying and syncing follow."""
+    at("009").write(path, ["page_size=512"])
+    monkeypatch.setattr(backup, "_PAGES", 10)
+    said: list[tuple[str, int, int, str]] = []
+
+    def say(phase: str, done: int = 0, total: int = 0, unit: str = "") -> None:
+        said.append((phase, done, total, unit))
+
+    backup.make_backup(path, backup.backup_path(path, "009"), say=say)
+    pages = [(done, total) for phase, done, total, unit in said if unit == "pages"]
+    assert len(pages) > 3
+    assert pages == sorted(pages)
+    assert pages[-1][0] == pages[-1][1] > 0
+    phases = list(dict.fromkeys(phase for phase, *_ in said))
+    assert phases == ["copying it", "verifying the copy", "syncing the copy"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_upgrade_says_which_revision_runs_on_how_many_rows(
+    own_scripts: Path, path: Path
+) -> None:
+    """A slow revision is named while it runs, to the listener and in the lock file."""
+    at("009").write(path)
+    add_revision(own_scripts, SLOW)
+    said: list[str] = []
+    waiting: list[str] = []
+    lock = path.with_name("tokens.db.lock")
+
+    def listen(now: Progress) -> None:
+        said.append(str(now))
+        text = lock.read_text()
+        if text:
+            waiting.append(json.loads(text)["doing"])
+
+    prepare(path, listener=listen)
+    slow = [words for words in said if "revision 101" in words]
+    assert slow
+    assert slow[0].startswith("running revision 101 on ")
+    assert slow[0].endswith(" rows (1 of 2 revisions)")
+    assert any(
+        words.startswith("upgrading it from revision 009 to 101 (running revision 101 on ")
+        for words in waiting
+    )
+    assert lock.read_text() == ""
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_downgrade_says_which_revision_is_undone(own_scripts: Path, path: Path) -> None:
+    """The revision that is being undone is named while it runs."""
+    at("010").write(path)
+    add_revision(own_scripts, SLOW)
+    prepare(path)
+    said: list[str] = []
+    upkeep.downgrade(path, "009", listener=lambda now: said.append(str(now)))
+    assert any("revision 101" in words and "(0 of 2 revisions)" in words for words in said)
+
+
+@pytest.mark.usefixtures("quick")
+def test_without_a_listener_the_log_is_told(
+    own_scripts: Path, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server's log has lines while a long migration runs."""
+    at("010").write(path)
+    add_revision(own_scripts, SLOW)
+    with caplog.at_level(logging.INFO, "nextcloud_mcp_server"):
+        prepare(path)
+    assert any("running revision 101" in r.getMessage() for r in caplog.records)
+
+
+def test_a_start_at_head_starts_no_thread(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is nothing to do, nothing is told and nothing is paid."""
+    prepare(path)
+
+    def start(_self: threading.Thread) -> None:
+        raise AssertionError("a thread was started")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    prepare(path)
