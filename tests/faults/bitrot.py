@@ -132,7 +132,7 @@ def index_flips(path: Path) -> Iterator[tuple[str, int, int]]:
 
 
 @dataclass
-class Tally:
+class Found:
     """What became of damaged databases.
 
     Attributes:

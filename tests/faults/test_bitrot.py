@@ -15,8 +15,9 @@ import pytest
 from nextcloud_mcp_server import keyfile
 from nextcloud_mcp_server.crypto import Keyring
 from tests.faults import bitrot
-from tests.faults.bitrot import Damage, Seal, Specimen, Tally
+from tests.faults.bitrot import Damage, Found, Seal, Specimen
 from tests.faults.share import SEED, amount, chance
+from tests.faults.tally import Tally
 from tests.support.contents import KEY, sealed
 from tests.support.promises import opened
 
@@ -46,26 +47,28 @@ def _quiet() -> Iterator[None]:
     logging.disable(before)
 
 
-async def _tally(specimen: Specimen, damage: Damage, trials: int, arena: Path, name: str) -> Tally:
-    dice, tally = chance(name), Tally()
+async def _damaged(
+    specimen: Specimen, damage: Damage, trials: int, arena: Path, name: str
+) -> Found:
+    dice, found = chance(name), Found()
     for number in range(trials):
         path = specimen.put(arena / "hurt")
         done = f"seed {SEED}, {name} {number}: {damage(dice, path)}"
-        await tally.add(path, specimen.secrets, done)
-    return tally
+        await found.add(path, specimen.secrets, done)
+    return found
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_damage_is_named_and_no_secret_is_wrong(kind: str, arena: Path) -> None:
+async def test_damage_is_named_and_no_secret_is_wrong(kind: str, arena: Path, tally: Tally) -> None:
     """A damaged database is refused by name, or each secret is right, refused or not there."""
     make, damage, full = KINDS[kind]
-    tally = await _tally(make(arena, sealed), damage, amount(full), arena, kind)
-    print(kind, tally)  # noqa: T201 - the figures, with pytest -s
-    assert tally.wrong == []
-    assert tally.created == []
-    assert tally.starts.keys() <= REFUSALS | {"nothing", "stamp", "upgrade"}
-    assert tally.reads.keys() <= {"right", "not there", "corrupt", "undecryptable", "unreadable"}
-    assert tally.reads["right"] > 0
+    found = await _damaged(make(arena, sealed), damage, amount(full), arena, kind)
+    tally.count(f"databases {kind.rpartition(' ')[0].rpartition(' ')[0]}", times=amount(full))
+    assert found.wrong == []
+    assert found.created == []
+    assert found.starts.keys() <= REFUSALS | {"nothing", "stamp", "upgrade"}
+    assert found.reads.keys() <= {"right", "not there", "corrupt", "undecryptable", "unreadable"}
+    assert found.reads["right"] > 0
 
 
 def _plain(path: Path, user: str) -> str | None:
@@ -79,7 +82,7 @@ def _plain(path: Path, user: str) -> str | None:
 
 async def test_a_damaged_index_hands_nobody_the_secret_of_another(arena: Path) -> None:
     """An index that leads to another user's row is called damaged; plain SQL takes that row."""
-    specimen, tally = bitrot.at_head(arena, sealed), Tally()
+    specimen, found = bitrot.at_head(arena, sealed), Found()
     misled = 0
     for user, offset, mask in [*bitrot.index_flips(specimen.put(arena / "hurt"))]:
         path = specimen.put(arena / "hurt")
@@ -88,10 +91,10 @@ async def test_a_damaged_index_hands_nobody_the_secret_of_another(arena: Path) -
         content[offset] ^= mask
         path.write_bytes(content)
         one = ("refresh_tokens", user, "encrypted_token")
-        await tally.add(path, {one: specimen.secrets[one]}, f"byte {offset} ^ {mask:#x}")
+        await found.add(path, {one: specimen.secrets[one]}, f"byte {offset} ^ {mask:#x}")
         misled += _plain(path, user) not in {None, specimen.secrets[one]}
-    assert tally.wrong == []
-    assert tally.reads["corrupt"] >= misled > 0
+    assert found.wrong == []
+    assert found.reads["corrupt"] >= misled > 0
 
 
 class _NoCipher(Keyring):
@@ -114,5 +117,5 @@ async def test_the_harness_tells_an_unauthenticated_cipher(
     longer = {name: secret * 20 for name, secret in specimen.secrets.items() if "user-" in name[1]}
     monkeypatch.setattr(keyfile, "settle", lambda *_: _NoCipher([KEY]))
     specimen = Specimen(specimen.path, longer)
-    tally = await _tally(specimen, bitrot.flip, 150, arena, "control")
-    assert tally.wrong != []
+    found = await _damaged(specimen, bitrot.flip, 150, arena, "control")
+    assert found.wrong != []

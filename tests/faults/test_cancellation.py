@@ -18,6 +18,7 @@ from tests.faults import scenes
 from tests.faults.cancel import Trial, is_locked
 from tests.faults.harness import copy_database
 from tests.faults.share import SEED, chance, share
+from tests.faults.tally import Tally
 from tests.support import shapes
 from tests.support.contents import KEY
 from tests.support.promises import complete_at_head, sealed_in
@@ -104,7 +105,9 @@ def _trial(
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("scene", SCENES)
-def test_a_lifespan_may_be_cancelled_at_every_turn(scene: str, way: str, arena: Path) -> None:
+def test_a_lifespan_may_be_cancelled_at_every_turn(
+    scene: str, way: str, arena: Path, tally: Tally
+) -> None:
     """Cancelled at any await of its start, its writes and its end, it leaves nothing behind."""
     source, before = _source(scene, arena)
     rehearsal = _trial(source, arena, before, way)
@@ -112,16 +115,17 @@ def test_a_lifespan_may_be_cancelled_at_every_turn(scene: str, way: str, arena: 
     # After its start a life is the same in every scene, and the current file is the quickest.
     step = 1 if scene == "a current file" else 10
     turns = [*range(1, 10), *range(10, rehearsal.turns + 1, step)]
-    struck = sum(
-        _trial(source, arena, before, way, turn=turn).struck
-        for turn in share(turns, f"{scene} {way}")
-    )
+    chosen = share(turns, f"{scene} {way}")
+    struck = sum(_trial(source, arena, before, way, turn=turn).struck for turn in chosen)
+    tally.count("cancelled at a turn of the loop", times=len(chosen))
     assert struck > 0
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("scene", SCENES)
-def test_a_cancelled_start_outlives_its_worker(scene: str, way: str, arena: Path) -> None:
+def test_a_cancelled_start_outlives_its_worker(
+    scene: str, way: str, arena: Path, tally: Tally
+) -> None:
     """Cancelled at any step of its worker, it ends after that, and holds the lock till then."""
     source, before = _source(scene, arena)
     rehearsal = _trial(source, arena, before, way)
@@ -131,10 +135,11 @@ def test_a_cancelled_start_outlives_its_worker(scene: str, way: str, arena: Path
     for call in share([*first, *others], f"calls {scene} {way}"):
         trial = _trial(source, arena, before, way, call=call)
         assert trial.struck, trial
+        tally.count("cancelled at a step of the worker")
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_start_that_waits_may_be_cancelled(way: str, arena: Path) -> None:
+def test_a_start_that_waits_may_be_cancelled(way: str, arena: Path, tally: Tally) -> None:
     """Cancelled while another process holds the lock, it ends at once, and leaves that lock be."""
     source, _ = _source("an old file", arena)
     # The loop turns once before the wait; then only the worker moves, which asks and sleeps.
@@ -147,6 +152,7 @@ def test_a_start_that_waits_may_be_cancelled(way: str, arena: Path) -> None:
             assert is_locked(life.path)
         assert life.path.read_bytes() == before
         _check(_trial(source, arena, None, way), life, None)
+        tally.count("cancelled while it waits for the lock")
 
 
 class Careless(Life):

@@ -12,6 +12,7 @@ import pytest
 from tests.faults import scenes
 from tests.faults.crowd import Ended, Nursery, Order
 from tests.faults.share import SEED, SHARE, chance
+from tests.faults.tally import Tally
 from tests.support import shapes
 from tests.support.contents import KEY
 from tests.support.snapshot import snapshot
@@ -76,7 +77,7 @@ def _begin(beginning: str, folder: Path, nursery: Nursery) -> Path:
 
 @pytest.mark.parametrize("number", range(ROUNDS if SHARE >= 1 else 1))
 def test_a_mixed_crowd_succeeds_and_one_migrates(
-    number: int, nursery: Nursery, arena: Path
+    number: int, nursery: Nursery, arena: Path, tally: Tally
 ) -> None:
     """Servers, upgrades, backups and Alembic itself at once: all succeed, one migrates."""
     names = [*BEGINNINGS]
@@ -86,6 +87,7 @@ def test_a_mixed_crowd_succeeds_and_one_migrates(
     journal = _journal(path) if beginning == "current" else 0
     orders = _orders(path, fresh=before is None, name=f"crowd {number}")
     ended = nursery.run(orders, PATIENCE)
+    tally.count("processes in a mixed crowd", times=len(ended))
     failed = [one for one in ended if one.status != 0 or "Traceback" in one.said]
     assert failed == [], f"seed {SEED}, round {number}, {beginning}"
     migrations = [one for one in ended if _has_migrated(one)]

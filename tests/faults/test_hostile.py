@@ -16,6 +16,7 @@ from tests.cli.places import REFUSED, SERVED, Shelf
 from tests.faults.crowd import LIMIT, Ended, Nursery, Order
 from tests.faults.hostile import ALONE, AROUND, Maker, Models, Place, flipped
 from tests.faults.share import SEED, share
+from tests.faults.tally import Tally
 from tests.support.contents import KEY
 from tests.support.nobody import open_folder
 
@@ -105,31 +106,35 @@ def _try(name: str, maker: Maker, nursery: Nursery, models: Models, folder: Path
 @pytest.mark.parametrize("kind", ["head", "old"])
 @pytest.mark.parametrize("name", AROUND)
 def test_every_command_is_honest_around(
-    name: str, kind: str, nursery: Nursery, models: Models
+    name: str, kind: str, nursery: Nursery, models: Models, tally: Tally
 ) -> None:
     """Whatever surrounds a database, every command serves or refuses it at once, and unchanged."""
     wrong = []
     for command in share(COMMANDS, f"{name}, {kind}"):
         with open_folder() as folder:
             models.put(kind, folder)
+            tally.count("commands in a hostile place")
             wrong.append(_try(command, AROUND[name], nursery, models, folder))
     assert [*filter(None, wrong)] == [], SEED
 
 
 @pytest.mark.parametrize("name", ALONE)
 def test_every_command_is_honest_where_no_database_is(
-    name: str, nursery: Nursery, models: Models
+    name: str, nursery: Nursery, models: Models, tally: Tally
 ) -> None:
     """Where no database lies, nor can, every command says so at once."""
     wrong = []
     for command in share(COMMANDS, name):
         with open_folder() as folder:
+            tally.count("commands in a hostile place")
             wrong.append(_try(command, ALONE[name], nursery, models, folder))
     assert [*filter(None, wrong)] == [], SEED
 
 
 @pytest.mark.parametrize("kind", ["head", "old"])
-def test_a_page_of_other_bytes_is_no_traceback(kind: str, nursery: Nursery, models: Models) -> None:
+def test_a_page_of_other_bytes_is_no_traceback(
+    kind: str, nursery: Nursery, models: Models, tally: Tally
+) -> None:
     """Whichever page is damaged, no command fails without a word, and no refusal changes it."""
     pages = (models.folder / f"{kind}.db").stat().st_size // 4096
     points = [(page, command) for page in range(pages) for command in _ON_PAGES]
@@ -137,6 +142,7 @@ def test_a_page_of_other_bytes_is_no_traceback(kind: str, nursery: Nursery, mode
     for page, command in share(points, kind):
         with open_folder() as folder:
             models.put(kind, folder)
+            tally.count("commands on a damaged page")
             trouble = _try(command, flipped(page), nursery, models, folder)
             wrong += [f"page {page}: {trouble}"] if trouble else []
     assert wrong == [], SEED

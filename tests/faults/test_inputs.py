@@ -17,6 +17,7 @@ from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.errors import TokenStorageError
 from tests.faults.methods import METHODS, Method
 from tests.faults.share import SEED, amount, chance
+from tests.faults.tally import Tally
 from tests.support.contents import KEY, NOW
 
 CALLS = 10_000
@@ -46,7 +47,9 @@ def test_every_public_method_is_called(tmp_path: Path) -> None:
     assert {method.path for method in METHODS} == _public(storage)
 
 
-async def test_what_is_accepted_reads_back_and_the_rest_writes_nothing(arena: Path) -> None:
+async def test_what_is_accepted_reads_back_and_the_rest_writes_nothing(
+    arena: Path, tally: Tally
+) -> None:
     """An accepted value reads back equal; everything else is bad-input, and nothing is written."""
     dice, ends = chance("inputs"), Counter[str]()
     path = arena / "tokens.db"
@@ -60,6 +63,7 @@ async def test_what_is_accepted_reads_back_and_the_rest_writes_nothing(arena: Pa
                 except Exception as error:
                     error.add_note(f"seed {SEED}, call {number}: {method.path}({given!r:.400})")
                     raise
+    tally.count("generated calls of the store", times=ends.total())
     assert ends["accepted"] > ends.total() / 4, ends
     assert ends["bad-input"] > ends.total() / 20, ends
 

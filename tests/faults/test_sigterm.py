@@ -17,6 +17,7 @@ from tests.cli.places import environment
 from tests.faults import scenes
 from tests.faults.harness import copy_database
 from tests.faults.share import SEED, amount, chance
+from tests.faults.tally import Tally
 from tests.support.contents import KEY
 from tests.support.snapshot import Snapshot, snapshot
 
@@ -68,7 +69,7 @@ def _whole_afterwards(number: int, path: Path, before: Snapshot | None, base: st
 
 
 @pytest.mark.parametrize("scene", SCENES)
-def test_a_start_may_be_asked_to_stop_at_any_moment(scene: str, arena: Path) -> None:
+def test_a_start_may_be_asked_to_stop_at_any_moment(scene: str, arena: Path, tally: Tally) -> None:
     """Whenever SIGTERM comes, the server ends in time and in words, and the next start works."""
     source = scenes.prepare(SCENES[scene], arena / "source")
     before = snapshot(source) if source.exists() else None
@@ -81,6 +82,7 @@ def test_a_start_may_be_asked_to_stop_at_any_moment(scene: str, arena: Path) -> 
         ]
         for one in done:
             one.result()
+            tally.count("SIGTERM during a server's start")
 
 
 def test_the_harness_tells_a_server_that_dies_in_the_middle(arena: Path) -> None:
