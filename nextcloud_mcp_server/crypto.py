@@ -19,9 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _KEY: Final = re.compile(r"[A-Za-z0-9_-]{43}=")
-_MAKE_ONE: Final = (
-    'Make one with: python -c "from cryptography.fernet import Fernet; '
-    'print(Fernet.generate_key().decode())"'
+# A good key in quotes, or without its end, may be the only one that opens what is stored, so
+# a new one is never the first advice.
+_CHECK_IT: Final = (
+    "Check it for quotes, commas and a missing end; only for a new database, make one with: "
+    'python3 -c "import base64, os; print(base64.urlsafe_b64encode(os.urandom(32)).decode())"'
+)
+_GIVE_IT: Final = (
+    "Give the key that the secrets were sealed with; only for a new database, make one with: "
+    'python3 -c "import base64, os; print(base64.urlsafe_b64encode(os.urandom(32)).decode())"'
 )
 
 
@@ -47,7 +53,7 @@ class Keyring:
             # A text is a sequence of texts: without this, each character would be a key.
             keys = (keys,)
         if not keys:
-            _refuse("No encryption key was given.", _MAKE_ONE)
+            _refuse("No encryption key was given.", _GIVE_IT)
         raw = [_raw(key, f"Encryption key {n} of {len(keys)}") for n, key in enumerate(keys, 1)]
         self._each = [Fernet(base64.urlsafe_b64encode(key)) for key in raw]
         self._fernets = MultiFernet(self._each)
@@ -130,7 +136,7 @@ class Keyring:
 def _raw(key: str | bytes, name: str) -> bytes:
     text = key.decode("latin-1") if isinstance(key, bytes) else key
     if not isinstance(text, str):
-        _refuse(f"{name} is not text.", _MAKE_ONE)
+        _refuse(f"{name} is not text.", _CHECK_IT)
     if not _KEY.fullmatch(text):
         if _KEY.fullmatch(text.replace("+", "-").replace("/", "_")):
             # Plain base64 of the same bytes; older releases took it, so it may be in use.
@@ -139,12 +145,12 @@ def _raw(key: str | bytes, name: str) -> bytes:
             )
         if ";" in text:
             _refuse(f"{name} is several keys in one text.", "Pass a list of keys, newest first.")
-        _refuse(f"{name} is not 44 characters of urlsafe base64.", _MAKE_ONE)
+        _refuse(f"{name} is not 44 characters of urlsafe base64.", _CHECK_IT)
     raw = base64.urlsafe_b64decode(text)
     if base64.urlsafe_b64encode(raw) != text.encode("ascii"):
-        _refuse(f"{name} does not end as base64 of 32 bytes ends.", _MAKE_ONE)
+        _refuse(f"{name} does not end as base64 of 32 bytes ends.", _CHECK_IT)
     if not any(raw):
-        _refuse(f"{name} is all zero.", _MAKE_ONE)
+        _refuse(f"{name} is all zero.", _GIVE_IT)
     return raw
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import copy
 import pickle
+import subprocess
+import sys
 import traceback
 
 import pytest
@@ -128,6 +130,19 @@ def test_a_malformed_key_is_refused(key: str) -> None:
         assert "key 2 of 2" in told
         assert KEY[:20] not in told
         assert not key or key not in told
+
+
+def test_a_new_key_is_never_the_first_advice() -> None:
+    """A good key that was quoted or cut off is looked for first; the command makes a good one."""
+    for key in (f'"{KEY}"', f"{KEY},", KEY[:-1], KEY[:40]):
+        with pytest.raises(TokenStorageError) as caught:
+            Keyring([key])
+        remedy = caught.value.remedy
+        assert remedy.startswith("Check it for quotes, commas and a missing end; ")
+        assert remedy.index("only for a new database") < remedy.index("make one")
+        code = remedy.partition('-c "')[2].removesuffix('"')
+        made = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+        assert Keyring([made.stdout.strip()]).fingerprints
 
 
 def test_no_key_is_refused() -> None:
