@@ -215,6 +215,7 @@ class Disk(NamedTuple):
     f_frsize: int = 1000
     f_bavail: int = 10
     f_bfree: int = 20
+    f_flag: int = 0
 
 
 def disk(patch: pytest.MonkeyPatch, says: Disk, user: int = 1000) -> None:
