@@ -6,6 +6,8 @@ Nothing here changes a file.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -55,22 +57,28 @@ def backups_of(database: Path, *, verify: bool = False) -> list[Listed]:
         verify: read each of them as a whole, not only its manifest and its size.
 
     Raises:
-        TokenStorageError: the folder cannot be read.
+        TokenStorageError: ``bad-path`` where no database can lie there, or the folder cannot
+            be read.
     """
+    files.check_path(database)
     database = files.follow(database)
     try:
-        there = sorted(database.parent.iterdir())
+        found = list(_found(database, verify=verify))
     except OSError as error:
         raise _bad_folder(database.parent, error) from error
-    found = []
-    for path in there:
+    return sorted(found, key=lambda backup: (backup.made_at, backup.path.name), reverse=True)
+
+
+def _found(database: Path, *, verify: bool) -> Iterator[Listed]:
+    for path in list(database.parent.iterdir()):
         name = NAME.fullmatch(path.name.removeprefix(database.name))
         if name is None or not path.name.startswith(database.name):
             continue
         made_at = time_of(name)
-        if made_at and path.is_file():
-            found.append(_listed(path, name, made_at, verify=verify))
-    return sorted(found, key=lambda backup: (backup.made_at, backup.path.name), reverse=True)
+        # One that is pruned in this moment is no backup any more.
+        with suppress(FileNotFoundError):
+            if made_at and path.is_file():
+                yield _listed(path, name, made_at, verify=verify)
 
 
 def _listed(path: Path, name: re.Match[str], made_at: datetime, *, verify: bool) -> Listed:
