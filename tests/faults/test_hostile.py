@@ -113,8 +113,9 @@ def test_every_command_is_honest_around(
     for command in share(COMMANDS, f"{name}, {kind}"):
         with open_folder() as folder:
             models.put(kind, folder)
-            tally.count("commands in a hostile place")
-            wrong.append(_try(command, AROUND[name], nursery, models, folder))
+            trouble = _try(command, AROUND[name], nursery, models, folder)
+        tally.count("commands in a hostile place", trouble)
+        wrong.append(trouble)
     assert [*filter(None, wrong)] == [], SEED
 
 
@@ -126,8 +127,9 @@ def test_every_command_is_honest_where_no_database_is(
     wrong = []
     for command in share(COMMANDS, name):
         with open_folder() as folder:
-            tally.count("commands in a hostile place")
-            wrong.append(_try(command, ALONE[name], nursery, models, folder))
+            trouble = _try(command, ALONE[name], nursery, models, folder)
+        tally.count("commands in a hostile place", trouble)
+        wrong.append(trouble)
     assert [*filter(None, wrong)] == [], SEED
 
 
@@ -142,9 +144,9 @@ def test_a_page_of_other_bytes_is_no_traceback(
     for page, command in share(points, kind):
         with open_folder() as folder:
             models.put(kind, folder)
-            tally.count("commands on a damaged page")
             trouble = _try(command, flipped(page), nursery, models, folder)
-            wrong += [f"page {page}: {trouble}"] if trouble else []
+        tally.count("commands on a damaged page", trouble)
+        wrong += [f"page {page}: {trouble}"] if trouble else []
     assert wrong == [], SEED
 
 
