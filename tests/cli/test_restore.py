@@ -19,12 +19,13 @@ from tests.cli.conftest import Command
 from tests.cli.places import ONE_GRANT, Shelf, execute, fingerprint, process, rows
 from tests.support import shapes
 from tests.support.contents import KEY, OTHER_KEY, REFRESH_TOKENS
+from tests.support.revisions import HEAD
 
 ERASE = "DELETE FROM refresh_tokens"
 
-OFFER = """\
-{db} is at revision 101.
-It is replaced by {backup}, made {made} (just now), at revision 101:
+OFFER = f"""\
+{{db}} is at revision {HEAD}.
+It is replaced by {{backup}}, made {{made}} (just now), at revision {HEAD}:
   migration_journal  1 now, 1 then
   refresh_tokens     0 now, 1 then
 What is replaced is kept beside it.
@@ -66,7 +67,7 @@ def test_restore_shows_asks_and_restores(
     db, backup = re.escape(str(database)), re.escape(str(saved))
     assert re.fullmatch(
         rf"restored {db} from {backup} in \d+\.\d\d s\n"
-        rf"replaced: {db}\.backup-\d{{8}}T\d{{6}}\.\d{{6}}Z-101-replaced\n",
+        rf"replaced: {db}\.backup-\d{{8}}T\d{{6}}\.\d{{6}}Z-{HEAD}-replaced\n",
         done.out,
     )
     assert rows(database, "SELECT user_id FROM refresh_tokens") == [("alice",)]
@@ -101,7 +102,7 @@ def test_restore_as_json(
     assert Path(document["replaced"]).is_file()
     assert document["database"] == str(database)
     assert document["backup"] == str(saved)
-    assert (document["before"], document["after"]) == ("101", "101")
+    assert (document["before"], document["after"]) == (HEAD, HEAD)
     assert document["rows_before"]["refresh_tokens"] == 0
     assert document["rows_after"]["refresh_tokens"] == 1
     assert (document["secrets"], document["opened"]) == (1, None)
@@ -124,7 +125,7 @@ def test_restore_tries_the_keys_and_warns(
     said = done.err.splitlines()
     assert said[0] == f"{database} is not there."
     assert said[1].startswith(f"It is made from {old}, made ")
-    assert "The next start of this version upgrades it to 101." in said
+    assert f"The next start of this version upgrades it to {HEAD}." in said
     assert "warning: it has no manifest, so only what is in it could be checked" in said
     assert re.search(r"warning: 1 of its \d+ secrets are opened by no key at hand", done.err)
     assert done.out.startswith(f"restored {database} from {old} in ")
@@ -194,8 +195,8 @@ def test_backups_are_listed_newest_first(saved: Path, database: Path, command: C
     first, second = done.out.splitlines()
     size = r"\d+\.\d kB"
     when = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ  just now"
-    assert re.fullmatch(f"{when}  101  0 tokens  {size}  ok           {newer.name}", first)
-    assert re.fullmatch(r".*  101  \? tokens  .* kB  no manifest  " + saved.name, second)
+    assert re.fullmatch(f"{when}  {HEAD}  0 tokens  {size}  ok           {newer.name}", first)
+    assert re.fullmatch(rf".*  {HEAD}  \? tokens  .* kB  no manifest  " + saved.name, second)
     verified = command("db", "backups", "--verify", "-d", str(database)).out.splitlines()
     assert "  1 token   " in verified[1]
 
