@@ -59,10 +59,8 @@ def test_a_version_table_of_another_shape_is_forgotten(tmp_path: Path) -> None:
         "CREATE TABLE alembic_version (version TEXT)",
         "INSERT INTO alembic_version VALUES (6)",
     )
-    shape = misspelt("encrypted_token", "encrypted_tokdn", "006").unversioned().also()
-    Shape(shape.tables, shape.indexes, None, shape.dotted, (*shape.extra, *table)).write(
-        tmp_path / "t.db"
-    )
+    shape = misspelt("encrypted_token", "encrypted_tokdn", "006").unversioned().also(*table)
+    shape.write(tmp_path / "t.db")
     found = amends(look(tmp_path / "t.db"), known_history())
     assert found is not None
     assert found.forgets
