@@ -54,10 +54,14 @@ class Restored:
 
 
 class _Kept(NamedTuple):
-    """What is kept of what is replaced: a verified backup, or a copy of a damaged file."""
+    """What is kept of what is replaced: a verified backup, or a damaged file as it is.
+
+    Where it is ``linked``, it is the very file, and nothing may be copied into that any more.
+    """
 
     path: Path | None = None
     damaged: bool = False
+    linked: bool = False
 
 
 def restore(
@@ -119,7 +123,7 @@ def _check_unchanged(backup: Backup) -> None:
 def _check_space(offer: Offer, seen: Observation) -> None:
     """A copy to make ready, the same again in the database, and what is there now, kept."""
     present = 0
-    if seen.damage:
+    if seen.damage == "corrupt":
         present = offer.database.stat().st_size
     elif seen.journal_mode:
         present = size_of(offer.database)
@@ -143,6 +147,10 @@ def _keep(database: Path, seen: Observation, keys: tuple[str, ...] | None) -> _K
                 raise
     # It is copied as a file, and may have to be renamed: nobody may have it open.
     require_idle(database)
+    if seen.damage == "not-a-database":
+        target = _name_aside(database)
+        if exchange.link_aside(database, target):
+            return _Kept(target, damaged=True, linked=True)
     return _Kept(asides.copy_files(database), damaged=True)
 
 
@@ -180,9 +188,10 @@ def _put(stage: Path, database: Path, kept: _Kept) -> None:
         exchange.create(stage, database)
         return
     try:
-        exchange.copy_into(stage, database)
-        if not kept.damaged or not check_pages(database):
-            return
+        if not kept.linked:
+            exchange.copy_into(stage, database)
+            if not kept.damaged or not check_pages(database):
+                return
     except exchange.BusyError as error:
         raise _busy(database) from error
     except (sqlite3.Error, UnicodeDecodeError) as error:

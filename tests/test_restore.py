@@ -29,7 +29,7 @@ from nextcloud_mcp_server.migrations import upgrade_database
 from nextcloud_mcp_server.restore import Restored, restore, weigh
 from nextcloud_mcp_server.upkeep import back_up
 from nextcloud_mcp_server.vetting import vet
-from tests.cli.places import REFUSED, Shelf
+from tests.cli.places import REFUSED, Shelf, crash
 from tests.support import promises
 from tests.support.contents import KEY, OTHER_KEY, REFRESH_TOKENS
 from tests.support.errors import refused
@@ -595,3 +595,27 @@ def test_a_list_needs_no_database(path: Path, saved: Path) -> None:
     assert (found.path, found.grants, found.revision) == (made, len(REFRESH_TOKENS), HEAD)
     assert found.made_at == vet(made).made_at.replace(microsecond=found.made_at.microsecond)
     assert refused(lambda: backups_of(path.parent / "nowhere" / "tokens.db")).code == "bad-path"
+
+
+def test_what_a_crashed_server_left_is_kept_with_the_rest(path: Path, saved: Path) -> None:
+    """Rows that are only in the WAL, and a journal that is still hot, are in what is kept."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("INSERT INTO schema_version VALUES (41, 1)")
+        for suffix in ("", "-wal"):
+            shutil.copy(f"{path}{suffix}", f"{path}.copy{suffix}")
+    for suffix in ("", "-wal"):
+        Path(f"{path}.copy{suffix}").replace(f"{path}{suffix}")
+    done = restored(path, saved)
+    assert done.kept is not None
+    assert [row["version"][1] for row in snapshot(done.kept).rows["schema_version"]] == [41]
+    same(snapshot(path), snapshot(saved))
+    before = snapshot(path)
+    left = path.with_name("left.db")
+    crash(path, left)
+    for suffix in ("", "-journal"):
+        Path(f"{left}{suffix}").replace(f"{path}{suffix}")
+    assert weigh(path, saved).grants == len(REFRESH_TOKENS)
+    done = restored(path, saved)
+    assert done.kept is not None
+    same(snapshot(done.kept), before)
+    same(snapshot(path), snapshot(saved))

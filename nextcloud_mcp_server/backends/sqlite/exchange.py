@@ -121,6 +121,20 @@ def create(stage: Path, database: Path) -> None:
     files.sync_folder(database.parent)
 
 
+def link_aside(database: Path, aside: Path) -> bool:
+    """Give a file that is about to be swapped a second name; False where that cannot be.
+
+    It costs neither time nor space. What is copied into ``database`` afterwards would change
+    both: :func:`swap` is the one way from here.
+    """
+    try:
+        os.link(database, aside)
+    except OSError:
+        return False
+    files.sync_folder(aside.parent)
+    return True
+
+
 def swap(stage: Path, database: Path, aside: Path) -> None:
     """Give ``stage`` the name and the mode of ``database``, which no SQLite can open.
 
@@ -129,7 +143,7 @@ def swap(stage: Path, database: Path, aside: Path) -> None:
     Args:
         stage: the new database.
         database: the old one, which is lost.
-        aside: the copy of the old one, beside which the copies of its companions lie.
+        aside: where the old one is kept; its companions go with it.
     """
     old = database.stat()
     stage.chmod(stat.S_IMODE(old.st_mode))
@@ -139,6 +153,9 @@ def swap(stage: Path, database: Path, aside: Path) -> None:
     move_companions(database, aside)
     stage.replace(database)
     files.sync_folder(database.parent)
+    # What was linked had the mode of the database until now.
+    with suppress(OSError):
+        aside.chmod(0o600)
 
 
 def move_companions(database: Path, aside: Path) -> None:
