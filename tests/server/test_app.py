@@ -103,7 +103,7 @@ def _replace(database: Path) -> None:
 
 
 def _step_back(database: Path) -> None:
-    downgrade(database)
+    downgrade(database, while_running=True)
 
 
 def _record_another(database: Path) -> None:
