@@ -38,14 +38,21 @@ def named(result: Result) -> str:
 def test_a_failing_disk_is_one_clear_error(
     scene: Scene, kind: int, victim: Victim, arena: Path, tally: Tally
 ) -> None:
-    """Wherever the disk fails, there is success or a named error, and the next start works."""
+    """Wherever the disk fails, there is success or a named error, and the next start works.
+
+    An error leaves the old database; or the new one, where it came after the commit, when the
+    journal was switched to WAL or something was cleared away. Those are counted by themselves.
+    """
     case = judge.rehearse(scene, victim, arena)
     for at in share(range(1, case.operations + 1), f"{scene} {kind}"):
         path = copy_database(case.source, arena / "hurt")
         result = case.hurt(path, at, kind)
+        was = judge.state(path)
         only = case.new if result.end == "done" else None
         wrong = named(result) or case.wrong(path, only=only)
-        tally.count("ENOSPC and EIO", wrong and f"at {at}, {result}: {wrong}")
+        late = result.end == "refused" and was == case.new != case.old
+        kind_of_trial = "ENOSPC and EIO" + (": an error after the commit" if late else "")
+        tally.count(kind_of_trial, wrong and f"at {at}, {result}: {wrong}")
     tally.settle()
 
 
