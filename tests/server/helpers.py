@@ -35,12 +35,12 @@ import pytest
 
 from nextcloud_mcp_server import transition
 migrate = transition.migrate
-def slowly(database, *others):
+def slowly(database, *others, **options):
     sign = pathlib.Path(f"{database}.sign")
     sign.touch()
     while sign.exists():
         time.sleep(0.01)
-    return migrate(database, *others)
+    return migrate(database, *others, **options)
 transition.migrate = slowly
 """
 
@@ -177,11 +177,11 @@ def slow_migrations(sign: Path) -> Iterator[None]:
     """Let migrations in this process make the file ``sign``, and begin when it is removed."""
     migrate = transition.migrate
 
-    def slowly(*arguments: object) -> Path | None:
+    def slowly(*arguments: object, **options: object) -> Path | None:
         sign.touch()
         while sign.exists():
             time.sleep(0.01)
-        return migrate(*arguments)  # type: ignore[arg-type]
+        return migrate(*arguments, **options)  # type: ignore[arg-type]
 
     transition.migrate = slowly  # type: ignore[assignment]
     try:
