@@ -183,7 +183,7 @@ def slow_migrations(sign: Path) -> Iterator[None]:
             time.sleep(0.01)
         return migrate(*arguments, **options)  # type: ignore[arg-type]
 
-    transition.migrate = slowly  # type: ignore[assignment]
+    transition.migrate = slowly
     try:
         yield
     finally:
