@@ -12,18 +12,19 @@ import pytest
 
 from tests.cli.conftest import Command
 from tests.cli.places import REFUSED, SERVED, Shelf, fingerprint, listing, process, rows
+from tests.support.revisions import HEAD, pending_after
 
 #: By state: how the first line of a rehearsal goes on after the path.
 REHEARSED = {
-    "at-head": " is at revision 101 already: nothing to do",
-    "behind": ": an upgrade runs 008, 009, 010, 101",
+    "at-head": f" is at revision {HEAD} already: nothing to do",
+    "behind": f": an upgrade runs {', '.join(pending_after('007'))}",
     "pre-alembic": ": an upgrade stamps it with 001 and runs 002, ",
     "no-version-row": ": an upgrade stamps it with 001 and runs 002, ",
     "null-version-row": ": an upgrade stamps it with 001 and runs 002, ",
     "narrow": ": an upgrade adds index idx_browser_sessions_user",
     "untidy": ": an upgrade puts the version table in order",
-    "zero-bytes": ": an upgrade creates it at 101",
-    "missing": ": an upgrade creates it at 101",
+    "zero-bytes": f": an upgrade creates it at {HEAD}",
+    "missing": f": an upgrade creates it at {HEAD}",
 }
 
 #: States for which statements would not do.
@@ -47,7 +48,7 @@ def test_a_rehearsal_says_what_an_upgrade_does(
         return
     took, space, last = more
     assert re.fullmatch(
-        r"rehearsed on a copy with \d+ rows in \d+\.\d\d s: it ends at revision 101", took
+        rf"rehearsed on a copy with \d+ rows in \d+\.\d\d s: it ends at revision {HEAD}", took
     )
     size = r"[\d.]+ (bytes|[kMGT]B)"
     assert re.fullmatch(rf"space needed beside it meanwhile: {size} \({size} free\)", space)
@@ -104,9 +105,10 @@ def test_the_statements_of_every_state(
     assert (done.status, done.err) == (0, "")
     first, *more = done.out.splitlines()
     if state == "at-head":
-        assert done.out == f"-- {database} is at revision 101 already: nothing to do\n"
+        assert done.out == f"-- {database} is at revision {HEAD} already: nothing to do\n"
         return
-    assert first == f"-- {database}: from revision {'007' if state == 'behind' else 'base'} to 101."
+    start = "007" if state == "behind" else "base"
+    assert first == f"-- {database}: from revision {start} to {HEAD}."
     assert more[1] == "PRAGMA foreign_keys=OFF;"
     assert [more.count("BEGIN;"), more.count("COMMIT;"), more[-1]] == [1, 1, "COMMIT;"]
 
@@ -132,7 +134,7 @@ def test_stdout_is_sql_and_nothing_else(shelf: Shelf, tmp_path: Path) -> None:
     done = process("db", "upgrade", "--sql", cwd=tmp_path, environ={"TOKEN_STORAGE_DB": str(path)})
     assert (done.status, done.err) == (0, "")
     subprocess.run(["sqlite3", "-bail", path], input=done.out, text=True, check=True)
-    assert rows(path, "SELECT version_num FROM alembic_version") == [("101",)]
+    assert rows(path, "SELECT version_num FROM alembic_version") == [(HEAD,)]
     assert rows(path, "SELECT user_id FROM refresh_tokens") == [("alice",)]
 
 
