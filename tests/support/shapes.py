@@ -77,16 +77,16 @@ class Shape:
         indexes: the names of the indexes.
         versions: the rows of the version table; None without the table.
         dotted: tables whose scopes were written, or rewritten, with dots.
-        newer: revisions without facts of their own, which run when the rows are in.
         extra: statements that run at last.
+        newer: revisions without facts of their own, which run when the rows are in.
     """
 
     tables: Mapping[str, Made] = field(default_factory=dict)
     indexes: tuple[str, ...] = ()
     versions: tuple[str | None, ...] | None = None
     dotted: frozenset[str] = frozenset()
-    newer: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
+    newer: tuple[str, ...] = ()
 
     def stepped(self, step: Step, lineage: Lineage) -> Shape:
         """The shape after one statement of an upgrade."""
