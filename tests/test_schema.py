@@ -65,7 +65,7 @@ async def test_the_tables_are_those_that_the_migrations_make(tmp_path: Path) -> 
     engine = create_engine(f"sqlite:///{declared}")
     metadata.create_all(engine)
     engine.dispose()
-    assert facts(declared) == facts(migrated)
+    assert facts(declared) == facts(migrated), "schema.py does not declare what the migrations make"
 
 
 def test_the_sealed_columns_are_known_to_the_start() -> None:
