@@ -84,6 +84,25 @@ def fingerprints(settings: Settings) -> tuple[str, ...] | None:
     return None if keyring is None else keyring.fingerprints
 
 
+def prover(settings: Settings) -> Callable[[Samples], Sequence[str] | None]:
+    """What proves the keys at hand on a database that is only migrated, not opened.
+
+    A migration needs no key, so none at hand is no error; a wrong one is, here as at the
+    start of the server that would come next.
+
+    Raises:
+        TokenStorageError: as :func:`given_keyring`; what is answered raises ``wrong-key``.
+    """
+    keyring = at_hand(settings)
+
+    def prove(samples: Samples) -> Sequence[str] | None:
+        if keyring is None:
+            return None
+        return settle(keyring, samples, settings.database).fingerprints
+
+    return prove
+
+
 def _beside(database: Path) -> Keyring | None:
     path = key_path(database)
     with naming(path):

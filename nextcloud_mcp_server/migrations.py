@@ -28,12 +28,20 @@ def _resolve(database: Database) -> tuple[Path, float]:
 def upgrade_database(database: Database = None, revision: str = "head") -> Outcome:
     """Create, stamp and upgrade ``database`` up to ``revision``, as a start does.
 
+    No key is needed; where the settings have one, it is proven, as at a start.
+
     Raises:
         TokenStorageError: with the code of what is wrong; the file is as it was.
     """
-    path, lock_timeout = _resolve(database)
-    target = None if revision == "head" else revision
-    return prepare(path, target=target, lock_timeout=lock_timeout)
+    from nextcloud_mcp_server.keyfile import prover  # noqa: PLC0415 - cryptography is heavy
+
+    settings = load_settings(database=database)
+    return prepare(
+        settings.database,
+        target=None if revision == "head" else revision,
+        unlock=prover(settings),
+        lock_timeout=settings.lock_timeout,
+    )
 
 
 def downgrade_database(

@@ -195,8 +195,10 @@ def _is_ready(todo: Plan, seen: Observation, held: Held, database: Path, closed:
     """Whether there is nothing to do, or nothing that this place allows to be done."""
     if todo.migrates:
         return False
-    stays = bool(held.problem or closed)
-    return seen.journal_mode == WAL or stays or files.on_network(database)
+    if held.problem or closed:
+        return True
+    # On a network file system WAL is what has to go, everywhere else what has to come.
+    return (seen.journal_mode == WAL) is not files.on_network(database)
 
 
 def _check(database: Path, seen: Observation, history: History) -> None:
@@ -238,7 +240,7 @@ def _doing(todo: Plan) -> str:
     if todo.action is Action.CREATE:
         return f"creating it at revision {todo.target}"
     if todo.action is Action.NOTHING:
-        return "switching its journal to WAL"
+        return "switching its journal mode"
     if todo.start == todo.target:
         return f"mending it at revision {todo.target}"
     return f"upgrading it from revision {todo.start} to {todo.target}"

@@ -222,8 +222,8 @@ _WORDS: Final[dict[State, tuple[str, str]]] = {
     State.AMBIGUOUS_VERSION: (
         "{path} has no single revision: {reason}.",
         (
-            "Decide which is true (sqlite3 {path} '.schema'), then: "
-            "nextcloud-mcp-server db stamp THE_TRUE_ONE -d {path}"
+            "Let the tables decide: nextcloud-mcp-server db repair -d {path} "
+            "(or say which is true: nextcloud-mcp-server db stamp REVISION -d {path})"
         ),
     ),
     State.INCONSISTENT: (

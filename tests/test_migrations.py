@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from cryptography.fernet import Fernet
 
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.history import load_history
@@ -70,6 +71,19 @@ def test_a_downgrade_that_is_none_changes_nothing(revision: str, code: str, path
     before = promises.disk(path)
     assert refused(lambda: downgrade_database(path, revision)).code == code
     promises.untouched(before, promises.disk(path))
+
+
+def test_an_upgrade_proves_the_keys_that_are_there(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key that the server would refuse is refused before the migration; none is needed."""
+    at("006").write(path)
+    before = promises.disk(path)
+    monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", Fernet.generate_key().decode())
+    assert refused(lambda: upgrade_database(path)).code == "wrong-key"
+    promises.untouched(before, promises.disk(path))
+    monkeypatch.delenv("TOKEN_ENCRYPTION_KEY")
+    assert upgrade_database(path).after == HEAD
 
 
 def test_an_upgrade_goes_to_head_or_where_it_is_told(path: Path) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from nextcloud_mcp_server import startup
-from nextcloud_mcp_server.backends.sqlite import files, guard
+from nextcloud_mcp_server.backends.sqlite import files, guard, session
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.history import load_history
 from nextcloud_mcp_server.startup import Outcome, prepare
@@ -350,6 +350,36 @@ def test_a_database_on_a_network_share_is_kept_out_of_wal(
     assert "network file system" in caplog.text
     again = prepare(path)
     assert (again.action, again.journal_mode) == (Action.NOTHING, "delete")
+
+
+def test_a_database_that_came_to_a_network_share_leaves_wal(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At head and in WAL on a network file system, it is taken out of WAL once, and stays so."""
+    prepare(path)
+    monkeypatch.setattr(files, "on_network", lambda *_: True)
+    assert [prepare(path).journal_mode for _ in range(2)] == ["delete", "delete"]
+
+
+def test_a_disk_that_fails_after_the_commit_stops_no_start(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where only the switch to WAL fails, the migrated database is served in its old mode."""
+    at("009").write(path)
+    real = session.sqlite3.connect
+
+    class Failing(sqlite3.Connection):
+        def execute(self, sql: str, *_: object) -> sqlite3.Cursor:  # type: ignore[override]
+            if sql == "PRAGMA journal_mode=wal":
+                error = sqlite3.OperationalError("disk I/O error")
+                error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+                raise error
+            return super().execute(sql)
+
+    monkeypatch.setattr(session.sqlite3, "connect", lambda p, **o: real(p, factory=Failing, **o))
+    outcome = prepare(path)
+    assert (outcome.after, outcome.journal_mode) == (HEAD, "delete")
+    assert "stays in its journal mode for now (disk I/O error)" in caplog.text
 
 
 def test_a_database_in_use_keeps_its_journal_until_the_next_start(

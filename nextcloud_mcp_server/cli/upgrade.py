@@ -27,7 +27,8 @@ def upgrade(
 ) -> int:
     """Create the database or bring it to head.
 
-    The same as a start of the server does: lock, look, back up, one transaction.
+    The same as a start of the server does: lock, look, back up, one transaction. The keys
+    are proven too, where there are any; none is needed.
 
     With --dry-run all of it is done to a copy beside the database, which is gone afterwards:
     the steps, the time and the space it needs are told. With --sql the statements from the
@@ -49,12 +50,14 @@ def upgrade(
             done = rehearse(settings.database, target=target, listener=listener)
         output.result(rehearsal_facts(done), *rehearsal_lines(done))
         return 0
+    from nextcloud_mcp_server.keyfile import prover  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.startup import prepare  # noqa: PLC0415 - see above
 
     with plain_log(output), shown(output) as listener:
         outcome = prepare(
             settings.database,
             target=target,
+            unlock=prover(settings),
             lock_timeout=settings.lock_timeout,
             listener=listener,
         )

@@ -54,8 +54,8 @@ REFUSALS = {
     "nul": NEWER % r"101\x00",
     "two-rows": (
         f"error: {{db}} has no single revision: alembic_version holds 003 and {HEAD}.\n"
-        "remedy: Decide which is true (sqlite3 {db} '.schema'), then: "
-        "nextcloud-mcp-server db stamp THE_TRUE_ONE -d {db}\n"
+        "remedy: Let the tables decide: nextcloud-mcp-server db repair -d {db} "
+        "(or say which is true: nextcloud-mcp-server db stamp REVISION -d {db})\n"
     ),
     "no-grants": (
         "error: {db} is not what it says it is: the table refresh_tokens, which every release "

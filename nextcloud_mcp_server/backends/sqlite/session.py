@@ -27,6 +27,11 @@ logger = logging.getLogger(__name__)
 #: The journal modes that a start leaves as they are.
 WAL: Final = "wal"
 
+#: What keeps the journal mode as it is, and harms nothing else.
+_IN_THE_WAY: Final = frozenset(
+    {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
+)
+
 
 @asynccontextmanager
 async def migration_session(
@@ -79,8 +84,9 @@ def require_lock(held: Held, path: Path) -> None:
 def use_wal(path: Path) -> str:
     """Switch ``path`` to WAL where that is safe; the journal mode it has afterwards.
 
-    Only under the lock and outside a transaction. Where another connection is in the way,
-    the mode stays, and the next start tries again. On a network file system, where shared
+    Only under the lock and outside a transaction. Where another connection or the disk is in
+    the way, the mode stays, and the next start tries again: the migration before it is
+    committed, and every mode is safe to serve from. On a network file system, where shared
     memory cannot be trusted, the mode becomes DELETE.
     """
     wanted = "delete" if files.on_network(path) else WAL
@@ -90,8 +96,8 @@ def use_wal(path: Path) -> str:
         try:
             (mode,) = connection.execute(f"PRAGMA journal_mode={wanted}").fetchone()
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF not in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+            if error.sqlite_errorcode & 0xFF not in _IN_THE_WAY:
                 raise
-            logger.warning("%s is in use, so it stays in its journal mode for now", path)
+            logger.warning("%s stays in its journal mode for now (%s)", path, error)
             (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
     return str(mode)
