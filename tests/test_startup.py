@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from nextcloud_mcp_server import startup
-from nextcloud_mcp_server.backends.sqlite import files, guard, session
+from nextcloud_mcp_server.backends.sqlite import files, guard
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.history import load_history
 from nextcloud_mcp_server.startup import Outcome, prepare
@@ -366,17 +366,17 @@ def test_a_disk_that_fails_after_the_commit_stops_no_start(
 ) -> None:
     """Where only the switch to WAL fails, the migrated database is served in its old mode."""
     at("009").write(path)
-    real = session.sqlite3.connect
+    real = sqlite3.connect
 
     class Failing(sqlite3.Connection):
-        def execute(self, sql: str, *_: object) -> sqlite3.Cursor:  # type: ignore[override]
+        def execute(self, sql: str, *_: object) -> sqlite3.Cursor:
             if sql == "PRAGMA journal_mode=wal":
                 error = sqlite3.OperationalError("disk I/O error")
                 error.sqlite_errorcode = sqlite3.SQLITE_IOERR
                 raise error
             return super().execute(sql)
 
-    monkeypatch.setattr(session.sqlite3, "connect", lambda p, **o: real(p, factory=Failing, **o))
+    monkeypatch.setattr(sqlite3, "connect", lambda p, **o: real(p, factory=Failing, **o))
     outcome = prepare(path)
     assert (outcome.after, outcome.journal_mode) == (HEAD, "delete")
     assert "stays in its journal mode for now (disk I/O error)" in caplog.text
