@@ -16,7 +16,7 @@ from pathlib import Path
 from cryptography.fernet import Fernet
 
 from nextcloud_mcp_server.backends.sqlite.faults import naming
-from nextcloud_mcp_server.backends.sqlite.files import follow, sync_folder
+from nextcloud_mcp_server.backends.sqlite.files import check_path, follow, sync_folder
 from nextcloud_mcp_server.crypto import Keyring
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.settings import Settings, split_keys
@@ -67,8 +67,9 @@ def at_hand(settings: Settings) -> Keyring | None:
     """The keyring that a start would use, without proving or making one; None for none.
 
     Raises:
-        TokenStorageError: as :func:`given_keyring`.
+        TokenStorageError: as :func:`given_keyring`; ``bad-path`` where no database can lie.
     """
+    check_path(settings.database)
     return given_keyring(None, settings) or _beside(follow(settings.database))
 
 
