@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, delete, select
 from nextcloud_mcp_server.auth import stored
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth.audit import record
-from nextcloud_mcp_server.auth.statements import insertion
+from nextcloud_mcp_server.auth.statements import in_row, insertion
 from nextcloud_mcp_server.schema import browser_sessions
 
 if TYPE_CHECKING:
@@ -29,7 +29,9 @@ _ALL: Final = select(_c.session_id, _c.user_id, _c.created_at, _c.expires_at).wh
     # Text keys made by early releases may be NULL: nobody's row.
     _c.session_id.is_not(None)
 )
-_GET: Final = _ALL.where(_c.session_id == bindparam("session_id"))
+_GET: Final = _ALL.add_columns(in_row(_c.session_id)).where(
+    _c.session_id == bindparam("session_id")
+)
 _OF_USER: Final = _ALL.where(_c.user_id == bindparam("user_id"))
 _EXPIRED: Final = _ALL.where(_c.expires_at <= bindparam("now"))
 _DELETE: Final = delete(browser_sessions).where(_c.session_id == bindparam("session_id"))
@@ -86,10 +88,17 @@ class BrowserSessions:
         await access.write(unit)
 
     async def get(self, session_id: str) -> BrowserSession | None:
-        """The session, expired or not, or None where there is none."""
+        """The session, expired or not, or None where there is none.
+
+        Raises:
+            TokenStorageError: ``corrupt`` where a damaged index leads to another's.
+        """
         key = {"session_id": valid.text(session_id, "session_id")}
         row = await self._access.read(lambda connection: connection.first(_GET, key))
-        return None if row is None else _session(row, self._access)
+        if row is None:
+            return None
+        stored.check_row(session_id, row.own, "browser_sessions", secret=True)
+        return _session(row, self._access)
 
     async def get_user_id(self, session_id: str) -> str | None:
         """Who is logged in with it: None where the session is not there or is over."""

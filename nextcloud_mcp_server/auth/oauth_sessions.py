@@ -16,7 +16,7 @@ from sqlalchemy import bindparam, delete, func, select, update
 from nextcloud_mcp_server.auth import stored
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth.audit import SYSTEM, record
-from nextcloud_mcp_server.auth.statements import insertion
+from nextcloud_mcp_server.auth.statements import in_row, insertion
 from nextcloud_mcp_server.schema import oauth_sessions
 
 if TYPE_CHECKING:
@@ -34,8 +34,12 @@ _c: Final = oauth_sessions.c
 _CREATE: Final = insertion(oauth_sessions, *(column.name for column in _c))
 # Text keys made by early releases may be NULL: nobody's row.
 _ALL: Final = select(*_c).where(_c.session_id.is_not(None))
-_GET: Final = _ALL.where(_c.session_id == bindparam("session_id"))
-_BY_CODE: Final = _ALL.where(_c.mcp_authorization_code == bindparam("code"))
+_GET: Final = _ALL.add_columns(in_row(_c.session_id)).where(
+    _c.session_id == bindparam("session_id")
+)
+_BY_CODE: Final = _ALL.add_columns(in_row(_c.mcp_authorization_code)).where(
+    _c.mcp_authorization_code == bindparam("code")
+)
 # A state is the client's and need not be unique; the newest is the one under way.
 _BY_STATE: Final = _ALL.where(_c.state == bindparam("of_state")).order_by(
     _c.created_at.desc(), _c.session_id.desc()
@@ -240,7 +244,12 @@ class OAuthSessions:
 
     async def _first(self, found: Select[Any], key: dict[str, str]) -> OAuthSession | None:
         row = await self._access.read(lambda connection: connection.first(found, key))
-        return None if row is None else _session(row, self._access)
+        if row is None:
+            return None
+        if "own" in row._fields:
+            [asked] = key.values()
+            stored.check_row(asked, row.own, "oauth_sessions", secret=True)
+        return _session(row, self._access)
 
 
 def _changeable(

@@ -10,6 +10,7 @@ from sqlalchemy import bindparam, select, update
 from nextcloud_mcp_server.auth import stored
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth.audit import record
+from nextcloud_mcp_server.auth.statements import in_row
 from nextcloud_mcp_server.schema import refresh_tokens
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ _STORE: Final = (
         user_profile=bindparam("user_profile"), profile_cached_at=bindparam("profile_cached_at")
     )
 )
-_GET: Final = select(_c.user_profile, _c.profile_cached_at).where(
+_GET: Final = select(_c.user_profile, _c.profile_cached_at, in_row(_c.user_id)).where(
     _c.user_id == bindparam("user_id"), _c.user_profile.is_not(None)
 )
 
@@ -75,12 +76,14 @@ class Profiles:
         """The cached profile and when it was cached, or None.
 
         Raises:
-            TokenStorageError: ``unreadable`` when what is stored is not a JSON object.
+            TokenStorageError: ``unreadable`` when what is stored is not a JSON object,
+                ``corrupt`` where a damaged index leads to another user's.
         """
         key = {"user_id": valid.user_id(user_id)}
         row = await self._access.read(lambda connection: connection.first(_GET, key))
         if row is None:
             return None
+        stored.check_row(user_id, row.own, "refresh_tokens")
         of = f"refresh_tokens.user_profile of user {user_id!r}"
         return UserProfile(
             user_id=user_id,

@@ -67,15 +67,22 @@ def read_optional_seconds(value: object, of: str) -> int | None:
     return None if value is None else read_seconds(value, of)
 
 
-def check_row(asked: str, own: str | None, table: str) -> None:
+def check_row(asked: str, own: str | None, table: str, *, secret: bool = False) -> None:
     """Insist that the row that was found is the one that was asked for.
+
+    Args:
+        asked: the key that was looked up.
+        own: the key that is in the row itself.
+        table: its name.
+        secret: whether whoever knows the key is its owner, so that it is not written out.
 
     Raises:
         TokenStorageError: ``corrupt`` where a damaged index led to another's row.
     """
     if own != asked:
         raise TokenStorageError(
-            f"The index of {table} is damaged: it leads to another row than that of {asked!r}.",
+            f"The index of {table} is damaged: it leads to another row than that of "
+            f"{shown(asked) if secret else asked!r}.",
             code="corrupt",
             remedy="Stop every server and restore the newest good backup; keep the damaged file.",
         )

@@ -164,6 +164,39 @@ def test_backup_is_a_database_of_its_own(
     assert backup.stat().st_mode & 0o777 == 0o600
 
 
+def test_a_backup_is_listed_and_restored(
+    installed: Installed, folder: Path, database: Path
+) -> None:
+    """``db backups`` lists what ``db backup`` made, and ``db restore`` brings it back."""
+    there = ("-d", str(database))
+    assert installed.run("db", "backup", *there, cwd=folder).returncode == 0
+    [backup] = database.parent.glob("tokens.db.backup-*-manual")
+    assert installed.run("db", "downgrade", "--yes", *there, cwd=folder).returncode == 0
+    assert _revision(database) == BEFORE
+
+    assert backup.name in installed.run("db", "backups", *there, cwd=folder).stdout
+    done = installed.run("db", "restore", str(backup), "--yes", *there, cwd=folder)
+    assert (done.returncode, _revision(database)) == (0, HEAD), done.stderr
+    assert "restore" in installed.run("db", "log", *there, cwd=folder).stdout
+
+
+def test_the_doctor_names_what_repair_mends(
+    installed: Installed, folder: Path, database: Path
+) -> None:
+    """A lost version row is found by ``db doctor`` and put back by ``db repair``."""
+    there = ("-d", str(database))
+    assert installed.run("db", "doctor", *there, cwd=folder).returncode == 0
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("INSERT INTO alembic_version VALUES ('001')")
+
+    sick = installed.run("db", "doctor", *there, cwd=folder)
+    assert sick.returncode == 1
+    assert "db repair" in sick.stdout
+    done = installed.run("db", "repair", "--yes", *there, cwd=folder)
+    assert (done.returncode, _revision(database)) == (0, HEAD), done.stderr
+    assert installed.run("db", "doctor", *there, cwd=folder).returncode == 0
+
+
 def test_migrate_says_that_it_needs_a_checkout(installed: Installed, folder: Path) -> None:
     """Outside a checkout ``db migrate`` writes nothing and says what it needs."""
     done = installed.run("db", "migrate", "add user preferences table", cwd=folder)
