@@ -247,7 +247,7 @@ class OAuthSessions:
         if row is None:
             return None
         if "own" in row._fields:
-            [asked] = key.values()
+            [(_, asked)] = key.items()
             stored.check_row(asked, row.own, "oauth_sessions", secret=True)
         return _session(row, self._access)
 

@@ -80,9 +80,9 @@ def check_row(asked: str, own: str | None, table: str, *, secret: bool = False) 
         TokenStorageError: ``corrupt`` where a damaged index led to another's row.
     """
     if own != asked:
+        whose = shown(asked) if secret else asked
         raise TokenStorageError(
-            f"The index of {table} is damaged: it leads to another row than that of "
-            f"{shown(asked) if secret else asked!r}.",
+            f"The index of {table} is damaged: it leads to another row than that of {whose!r}.",
             code="corrupt",
             remedy="Stop every server and restore the newest good backup; keep the damaged file.",
         )
