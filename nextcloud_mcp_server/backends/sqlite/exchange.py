@@ -61,8 +61,13 @@ def staged(backup: Path, database: Path) -> Iterator[Path]:
 
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
-    for pragma in ("synchronous=EXTRA", "secure_delete=ON", "temp_store=MEMORY"):
-        connection.execute(f"PRAGMA {pragma}")
+    try:
+        for pragma in ("synchronous=EXTRA", "secure_delete=ON", "temp_store=MEMORY"):
+            connection.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        # What is damaged may answer the first pragma with an error.
+        connection.close()
+        raise
     return connection
 
 
