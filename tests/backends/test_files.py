@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -202,3 +203,24 @@ def test_a_mount_that_is_no_text_stops_nobody(tmp_path: Path) -> None:
     mounts = tmp_path / "mountinfo"
     mounts.write_bytes(b"1 0 0:1 / /mnt/\xff\xfe rw - nfs x rw\n")
     assert not files.on_network(tmp_path / "tokens.db", mounts)
+
+
+def test_a_companion_that_comes_and_goes_closes_nothing(tmp_path: Path) -> None:
+    """While other processes make and remove a -shm, the database can be written all the time."""
+    path = tmp_path / "tokens.db"
+    path.touch()
+    shm, done = tmp_path / "tokens.db-shm", threading.Event()
+
+    def come_and_go() -> None:
+        while not done.is_set():
+            shm.touch()
+            shm.unlink()
+
+    other = threading.Thread(target=come_and_go)
+    other.start()
+    try:
+        answers = {files.unwritable(path) for _ in range(5000)}
+    finally:
+        done.set()
+        other.join()
+    assert answers == {""}

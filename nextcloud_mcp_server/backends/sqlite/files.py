@@ -151,10 +151,24 @@ def unwritable(path: Path) -> str:
         return f"its folder {folder} cannot be written by this user"
     for suffix in ("", "-wal", "-journal", "-shm"):
         file = path.with_name(path.name + suffix)
-        if file.exists() and not _may(file, os.W_OK):
-            mode = stat.S_IMODE(file.stat().st_mode)
+        if (mode := _closed_mode(file)) is not None:
             return f"the file {file} cannot be written by this user (mode {mode:04o})"
     return ""
+
+
+def _closed_mode(file: Path) -> int | None:
+    """The mode of a file that is there and may not be written; None for every other."""
+    mode = None
+    # SQLite makes and removes a -wal and a -shm at any moment: what is gone between two
+    # questions answers like what is forbidden, so only the same answer thrice counts.
+    for _ in range(3):
+        if _may(file, os.W_OK):
+            return None
+        try:
+            mode = stat.S_IMODE(file.stat().st_mode)
+        except OSError:
+            return None
+    return mode
 
 
 def _may(path: Path, how: int) -> bool:
