@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import bindparam, delete, select
 
@@ -16,10 +16,8 @@ from nextcloud_mcp_server.schema import app_passwords
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import Row
-
     from nextcloud_mcp_server.auth.access import Access
-    from nextcloud_mcp_server.backends.base import Connection
+    from nextcloud_mcp_server.backends.base import Connection, Row
 
 _METHOD: Final = "app_password"
 _c: Final = app_passwords.c
@@ -136,7 +134,7 @@ class AppPasswords:
         return sorted(row.user_id for row in rows)
 
 
-def _app_password(row: Row[Any], access: Access) -> AppPassword:
+def _app_password(row: Row, access: Access) -> AppPassword:
     of = f"of user {row.user_id!r}"
     stored.check_row(row.user_id, row.own, "app_passwords")
     return AppPassword(

@@ -12,10 +12,8 @@ from nextcloud_mcp_server.auth.statements import insertion
 from nextcloud_mcp_server.schema import audit_logs
 
 if TYPE_CHECKING:
-    from sqlalchemy import Row
-
     from nextcloud_mcp_server.auth.access import Access
-    from nextcloud_mcp_server.backends.base import Connection
+    from nextcloud_mcp_server.backends.base import Connection, Row
 
 #: Who is named where no user is: the server's own OAuth client, a session nobody logged into.
 SYSTEM: Final = "system"
@@ -147,7 +145,7 @@ class AuditLog:
         return [_entry(row) for row in rows]
 
 
-def _entry(row: Row[Any]) -> AuditEntry:
+def _entry(row: Row) -> AuditEntry:
     return AuditEntry(
         id=row.id,
         timestamp=row.timestamp,

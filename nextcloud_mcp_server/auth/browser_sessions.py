@@ -16,10 +16,10 @@ from nextcloud_mcp_server.auth.statements import in_row, insertion
 from nextcloud_mcp_server.schema import browser_sessions
 
 if TYPE_CHECKING:
-    from sqlalchemy import Row, Select
+    from sqlalchemy import Select
 
     from nextcloud_mcp_server.auth.access import Access
-    from nextcloud_mcp_server.backends.base import Connection
+    from nextcloud_mcp_server.backends.base import Connection, Row
 
 _RESOURCE: Final = "browser_session"
 _c: Final = browser_sessions.c
@@ -155,7 +155,7 @@ def _record(
     )
 
 
-def _session(row: Row[Any], access: Access) -> BrowserSession:
+def _session(row: Row, access: Access) -> BrowserSession:
     return BrowserSession(
         session_id=row.session_id,
         user_id=row.user_id,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import bindparam, delete, select
 
@@ -18,10 +18,8 @@ from nextcloud_mcp_server.schema import login_flow_sessions
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import Row
-
     from nextcloud_mcp_server.auth.access import Access
-    from nextcloud_mcp_server.backends.base import Connection
+    from nextcloud_mcp_server.backends.base import Connection, Row
 
 _METHOD: Final = "login_flow"
 _c: Final = login_flow_sessions.c
@@ -159,7 +157,7 @@ class LoginFlows:
         return await access.write(unit)
 
 
-def _flow(row: Row[Any], access: Access) -> LoginFlow:
+def _flow(row: Row, access: Access) -> LoginFlow:
     of = f"of user {row.user_id!r}"
     stored.check_row(row.user_id, row.own, "login_flow_sessions")
     scopes = row.requested_scopes

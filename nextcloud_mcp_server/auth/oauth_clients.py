@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import bindparam, delete, select
 
@@ -18,10 +18,8 @@ from nextcloud_mcp_server.schema import oauth_clients
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import Row
-
     from nextcloud_mcp_server.auth.access import Access
-    from nextcloud_mcp_server.backends.base import Connection
+    from nextcloud_mcp_server.backends.base import Connection, Row
 
 _METHOD: Final = "oauth"
 _KEY: Final = {"id": 1}
@@ -159,7 +157,7 @@ class OAuthClients:
         return await access.write(unit)
 
 
-def _client(row: Row[Any], access: Access) -> OAuthClient:
+def _client(row: Row, access: Access) -> OAuthClient:
     of = "of row 1"
     token = row.encrypted_registration_access_token
     expires_at = row.client_secret_expires_at

@@ -22,10 +22,10 @@ from nextcloud_mcp_server.schema import oauth_sessions
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import Row, Select
+    from sqlalchemy import Select
 
     from nextcloud_mcp_server.auth.access import Access
-    from nextcloud_mcp_server.backends.base import Connection
+    from nextcloud_mcp_server.backends.base import Connection, Row
 
 _METHOD: Final = "oauth"
 _RESOURCE: Final = "oauth_session"
@@ -291,7 +291,7 @@ def _record(
     )
 
 
-def _session(row: Row[Any], access: Access) -> OAuthSession:
+def _session(row: Row, access: Access) -> OAuthSession:
     of = f"of session {stored.shown(row.session_id)!r}"
     return OAuthSession(
         session_id=row.session_id,

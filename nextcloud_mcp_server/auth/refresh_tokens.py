@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import bindparam, delete, select
 
@@ -18,10 +18,8 @@ from nextcloud_mcp_server.schema import refresh_tokens
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import Row
-
     from nextcloud_mcp_server.auth.access import Access
-    from nextcloud_mcp_server.backends.base import Connection
+    from nextcloud_mcp_server.backends.base import Connection, Row
 
 _METHOD: Final = "offline_access"
 _c: Final = refresh_tokens.c
@@ -174,7 +172,7 @@ class RefreshTokens:
         return await access.write(unit)
 
 
-def _token(row: Row[Any], access: Access) -> RefreshToken:
+def _token(row: Row, access: Access) -> RefreshToken:
     of = f"of user {row.user_id!r}"
     stored.check_row(row.user_id, row.own, "refresh_tokens")
     return RefreshToken(

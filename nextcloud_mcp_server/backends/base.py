@@ -7,13 +7,34 @@ the backend is free to decide how, where and with which others it runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from sqlalchemy import Executable, Row
+    from sqlalchemy import Executable
 
 T = TypeVar("T")
+
+
+class Row(Protocol):
+    """One row: its values by name and by position."""
+
+    @property
+    def _fields(self) -> tuple[str, ...]:
+        """The names of the columns, in order."""
+        ...
+
+    def __getattr__(self, name: str) -> Any:
+        """The value of the column of this name."""
+        ...
+
+    def __getitem__(self, position: int) -> Any:
+        """The value of the column at this position."""
+        ...
+
+    def __iter__(self) -> Iterator[Any]:
+        """Every value, in order."""
+        ...
 
 
 class Connection(Protocol):
@@ -21,13 +42,13 @@ class Connection(Protocol):
 
     def all(
         self, statement: Executable, parameters: Mapping[str, Any] | None = None
-    ) -> Sequence[Row[Any]]:
+    ) -> Sequence[Row]:
         """Execute and return every row."""
         ...
 
     def first(
         self, statement: Executable, parameters: Mapping[str, Any] | None = None
-    ) -> Row[Any] | None:
+    ) -> Row | None:
         """Execute and return the first row, or None."""
         ...
 
@@ -40,14 +61,15 @@ class Pool(Protocol):
     """An open database: units of work run through it until it is closed."""
 
     async def read(self, unit: Callable[[Connection], T]) -> T:
-        """Run ``unit`` in a read transaction."""
+        """Run ``unit`` in a read transaction, on one moment of the database."""
         ...
 
     async def write(self, unit: Callable[[Connection], T]) -> T:
         """Run ``unit`` in a write transaction.
 
         The answer is given only after a durable commit. When ``unit`` raises, nothing of
-        it is kept and the error is re-raised.
+        it is kept and the error is re-raised. Others may share its commit, and where that
+        fails it is run again, alone: a unit must do nothing but to its connection.
         """
         ...
 

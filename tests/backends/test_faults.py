@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy.exc import IntegrityError, StatementError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from nextcloud_mcp_server.backends.sqlite.faults import always_named, named, naming
 from nextcloud_mcp_server.errors import CODES, TokenStorageError
@@ -118,7 +117,6 @@ def test_the_running_store_names_everything() -> None:
     for error, code in (
         (sqlite_error("SQLITE_ERROR", "no such table: refresh_tokens"), "inconsistent"),
         (sqlite_error("SQLITE_ERROR", "Could not decode to UTF-8 column 'x'"), "unreadable"),
-        (PoolTimeout("pool limit"), "lock-timeout"),
     ):
         found = always_named(error, PATH)
         assert found is not None

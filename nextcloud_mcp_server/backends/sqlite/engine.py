@@ -15,10 +15,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from sqlalchemy import URL, Connection, NullPool, Pool, event
+from sqlalchemy import URL, Connection, NullPool, event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from nextcloud_mcp_server.backends.sqlite.look import BUSY_TIMEOUT, file_uri
+from nextcloud_mcp_server.backends.sqlite.look import BUSY_TIMEOUT
 
 #: While a migration recreates a table, foreign keys would delete the rows that point at
 #: it, and without the legacy rename an operator's view on that table would stop it. EXTRA
@@ -33,11 +33,6 @@ MIGRATION_PRAGMAS: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 
-#: For serving. FULL in WAL mode loses no acknowledged write in a power cut.
-SERVING_PRAGMAS: Final[Mapping[str, str]] = MappingProxyType(
-    {"foreign_keys": "ON", "synchronous": "FULL", "secure_delete": "ON"}
-)
-
 
 def _values_stay_out(record: logging.LogRecord) -> bool:
     return record.levelno > logging.DEBUG
@@ -49,34 +44,20 @@ def _silence_values() -> None:
     logging.getLogger("aiosqlite").addFilter(_values_stay_out)
 
 
-def create_engine(
-    path: Path,
-    pragmas: Mapping[str, str],
-    *,
-    pool: type[Pool] | None = None,
-    reading: Mapping[str, str] | None = None,
-    **options: Any,
-) -> AsyncEngine:
+def create_engine(path: Path, pragmas: Mapping[str, str]) -> AsyncEngine:
     """An engine on ``path`` whose connections have ``pragmas`` and begin nothing themselves.
 
     Args:
         path: the database file.
         pragmas: what every new connection is told first.
-        pool: the pool class (default: a connection per use).
-        reading: parameters of SQLite's URI, for a database that cannot be written.
-        options: further options of SQLAlchemy's ``create_async_engine``.
     """
     _silence_values()
-    # Built from parts: in a URL typed as text, 'x?y.db' silently opens 'x'.
-    url = URL.create("sqlite+aiosqlite", database=str(path.absolute()))
-    if reading is not None:
-        url = url.set(database=file_uri(path), query={**reading, "uri": "true"})
     engine = create_async_engine(
-        url,
-        poolclass=pool or NullPool,
+        # Built from parts: in a URL typed as text, 'x?y.db' silently opens 'x'.
+        URL.create("sqlite+aiosqlite", database=str(path.absolute())),
+        poolclass=NullPool,
         hide_parameters=True,
         connect_args={"timeout": BUSY_TIMEOUT},
-        **options,
     )
 
     @event.listens_for(engine.sync_engine, "connect")
@@ -92,8 +73,7 @@ def create_engine(
     @event.listens_for(engine.sync_engine, "begin")
     def begin(connection: Connection) -> None:
         # A read transaction that turns into a write fails at once, whatever the timeout.
-        reads = connection.get_execution_options().get("reads_only", False)
-        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
 

@@ -116,7 +116,7 @@ def _code(number: int) -> str | None:
 
 
 def always_named(error: Exception, path: Path) -> TokenStorageError | None:
-    """As :func:`named`, and every other error of SQLite or SQLAlchemy gets a name too.
+    """As :func:`named`, and every other error of SQLite gets a name too.
 
     For the running store, where the statements are known to fit the schema at head.
     """
@@ -127,8 +127,6 @@ def always_named(error: Exception, path: Path) -> TokenStorageError | None:
         # No value is quoted: SQLite names tables and columns only.
         undecoded = "decode to UTF-8" in str(driver)
         return _error("unreadable" if undecoded else "inconsistent", path, _one_line(driver))
-    if type(driver).__module__.startswith("sqlalchemy."):
-        return _error("lock-timeout", path, type(driver).__name__)
     return None
 
 

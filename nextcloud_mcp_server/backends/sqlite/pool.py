@@ -1,69 +1,37 @@
-"""The pool that serves: SQLAlchemy's, over aiosqlite. SQLite is never on the event loop."""
+"""The pool that serves: threads for reading, and one that writes. Never the event loop.
+
+SQLite has one writer at a time, so one thread writes, and whoever waits for it shares the
+next commit: 64 writers cost a few syncs of the disk, not 64 (group commit, as DeWitt and
+others described it in 1984). Each unit is a savepoint of its own in there: one that fails
+takes nothing of the others with it. In WAL mode readers and the writer do not meet.
+"""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
-
-from sqlalchemy import AsyncAdaptedQueuePool, text
+from types import MappingProxyType
+from typing import Final, TypeVar
 
 from nextcloud_mcp_server.backends.base import Connection
-from nextcloud_mcp_server.backends.sqlite.engine import SERVING_PRAGMAS, create_engine
 from nextcloud_mcp_server.backends.sqlite.faults import always_named
 from nextcloud_mcp_server.backends.sqlite.inuse import Hold
-from nextcloud_mcp_server.backends.sqlite.look import is_still
+from nextcloud_mcp_server.backends.sqlite.lanes import Answer, Job, Lane, attempt
+from nextcloud_mcp_server.backends.sqlite.look import BUSY_TIMEOUT, file_uri, is_still
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.worker import wait_to_the_end
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection as CoreConnection
-    from sqlalchemy import Executable, Row
-    from sqlalchemy.ext.asyncio import AsyncEngine
+from nextcloud_mcp_server.worker import run_to_the_end
 
 T = TypeVar("T")
 
-_NOTHING = text("SELECT count(*) FROM sqlite_master")
+#: FULL in WAL mode loses no acknowledged write in a power cut.
+SERVING_PRAGMAS: Final[Mapping[str, str]] = MappingProxyType(
+    {"foreign_keys": "ON", "synchronous": "FULL", "secure_delete": "ON"}
+)
 
-#: Connections kept open. SQLite has one writer at a time, so more would only wait.
-_SIZE = 4
-
-
-class _Executor:
-    """A unit's door to SQLAlchemy's connection."""
-
-    __slots__ = ("_connection",)
-
-    def __init__(self, connection: CoreConnection) -> None:
-        self._connection = connection
-
-    def all(
-        self, statement: Executable, parameters: Mapping[str, Any] | None = None
-    ) -> Sequence[Row[Any]]:
-        return self._connection.execute(statement, parameters).all()
-
-    def first(
-        self, statement: Executable, parameters: Mapping[str, Any] | None = None
-    ) -> Row[Any] | None:
-        return self._connection.execute(statement, parameters).first()
-
-    def run(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> int:
-        return self._connection.execute(statement, parameters).rowcount
-
-
-def _raise(error: Exception, path: Path) -> NoReturn:
-    known = always_named(error, path)
-    if known is None or known is error:
-        raise error
-    # Not chained to SQLAlchemy's error: its statement belongs into no log.
-    raise known from None
-
-
-def _reading(path: Path) -> dict[str, str]:
-    """How to open a database that cannot be written."""
-    return {"mode": "ro", "immutable": "1"} if is_still(path) else {"mode": "ro"}
+#: Batches that are read at once: one that is long must not hold up the others.
+_READERS: Final = 3
 
 
 class SqlitePool:
@@ -83,25 +51,16 @@ class SqlitePool:
         self.path = path
         self._hold = hold
         self._read_only = read_only
-        pragmas = dict(SERVING_PRAGMAS)
+        self._pragmas = dict(SERVING_PRAGMAS)
         if journal_mode != "wal":
-            pragmas["synchronous"] = "EXTRA"
-        self._engine = create_engine(
-            path,
-            pragmas,
-            pool=AsyncAdaptedQueuePool,
-            reading=_reading(path) if read_only else None,
-            pool_size=_SIZE,
-            max_overflow=0,
-            pool_timeout=60.0,
-        )
-        self._reader = self._engine.execution_options(reads_only=True)
-
-        self._tasks: set[asyncio.Task[Any]] = set()
+            self._pragmas["synchronous"] = "EXTRA"
+        self._how = _how(path, read_only)
+        self._readers = Lane("token-store-read", _READERS, self._connect, _read, self._named)
+        self._writer = Lane("token-store-write", 1, self._connect, _write, self._named)
 
     async def read(self, unit: Callable[[Connection], T]) -> T:
         """Run ``unit`` in a read transaction."""
-        return await self._own(self._run(self._reader, unit))
+        return await self._readers.run(unit)
 
     async def write(self, unit: Callable[[Connection], T]) -> T:
         """Run ``unit`` in a write transaction; the answer comes after a durable commit.
@@ -120,26 +79,7 @@ class SqlitePool:
                 remedy="Give this user write access to the file and to its folder, then restart "
                 "the server.",
             )
-        return await self._own(self._run(self._engine, unit))
-
-    async def _own(self, work: Coroutine[Any, Any, T]) -> T:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._finished)
-        return await asyncio.shield(task)
-
-    def _finished(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            # Retrieved: whoever waited may have been cancelled, and asyncio would report it.
-            task.exception()
-
-    async def _run(self, engine: AsyncEngine, unit: Callable[[Connection], T]) -> T:
-        try:
-            async with engine.begin() as connection:
-                return await connection.run_sync(lambda core: unit(_Executor(core)))
-        except Exception as error:  # noqa: BLE001 - re-raised, by its name where it has one
-            _raise(error, self.path)
+        return await self._writer.run(unit)
 
     async def close(self) -> None:
         """Let what is under way finish, then close every connection.
@@ -147,17 +87,106 @@ class SqlitePool:
         The last one writes the WAL back into the file and removes it. Whoever is
         cancelled meanwhile stays until that is done.
         """
-        await wait_to_the_end(asyncio.create_task(self._close()))
+        await run_to_the_end(lambda _: self._close(), name="token-store-close")
 
-    async def _close(self) -> None:
-        while self._tasks:
-            await asyncio.wait(self._tasks)
-        # The look at the start leaves a -shm behind, which the last connection removes:
-        # there must have been one, although nobody may have asked for anything.
-        with suppress(Exception):
-            await self._run(self._reader, lambda connection: connection.first(_NOTHING))
+    def _close(self) -> None:
         try:
-            await self._engine.dispose()
+            closed = [lane.close() for lane in (self._readers, self._writer)]
+            # The look at the start leaves a -shm behind, which the last connection removes:
+            # there must have been one, although nobody may have asked for anything.
+            if not any(closed):
+                with suppress(sqlite3.Error, UnicodeDecodeError), closing(self._connect()) as last:
+                    last.execute("SELECT count(*) FROM sqlite_master").fetchall()
         finally:
             if self._hold is not None:
                 self._hold.release()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            f"{file_uri(self.path)}?{self._how}",
+            uri=True,
+            timeout=BUSY_TIMEOUT,
+            isolation_level=None,
+            # A lane's threads hand their connections on, one user at a time.
+            check_same_thread=False,
+        )
+        try:
+            for name, value in self._pragmas.items():
+                connection.execute(f"PRAGMA {name}={value}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _named(self, error: BaseException) -> BaseException:
+        # Not chained to the driver's error: what it is about belongs into no log.
+        known = always_named(error, self.path) if isinstance(error, Exception) else None
+        return known or error
+
+
+def _how(path: Path, read_only: str) -> str:
+    # Not "rwc": a database that has vanished is not replaced by an empty one.
+    if not read_only:
+        return "mode=rw"
+    return "mode=ro&immutable=1" if is_still(path) else "mode=ro"
+
+
+def _read(connection: sqlite3.Connection, jobs: Sequence[Job]) -> Sequence[Answer]:
+    """Answer every job from one moment of the database."""
+    answers = []
+    for job in jobs:
+        # Some errors end the transaction.
+        if not connection.in_transaction:
+            connection.execute("BEGIN")
+        gone = job.future.done()
+        answers.append(Answer() if gone else attempt(job, connection))
+    if connection.in_transaction:
+        connection.execute("COMMIT")
+    return answers
+
+
+def _write(connection: sqlite3.Connection, jobs: Sequence[Job]) -> Sequence[Answer]:
+    """Carry out every job in one commit; each alone, where that one is lost."""
+    if len(jobs) > 1 and (together := _together(connection, jobs)) is not None:
+        return together
+    return [_alone(connection, job) for job in jobs]
+
+
+def _together(connection: sqlite3.Connection, jobs: Sequence[Job]) -> list[Answer] | None:
+    """The answers after one commit of all that did not fail; None where there was none."""
+    connection.execute("BEGIN IMMEDIATE")
+    answers = []
+    try:
+        for job in jobs:
+            connection.execute("SAVEPOINT unit")
+            answers.append(answer := attempt(job, connection))
+            if answer.error is not None:
+                # Where the error has ended the transaction, this fails, and all begin again.
+                connection.execute("ROLLBACK TO unit")
+            connection.execute("RELEASE unit")
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        _roll_back(connection)
+        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+            # Each alone would wait as long again.
+            raise
+        return None
+    return answers
+
+
+def _alone(connection: sqlite3.Connection, job: Job) -> Answer:
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        answer = attempt(job, connection)
+        if answer.error is None:
+            connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        answer = Answer(error=error)
+    _roll_back(connection)
+    return answer
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    """Undo what is not committed."""
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")

@@ -1,0 +1,175 @@
+"""Lanes: units of work in batches, on threads that each use a connection of their own.
+
+Handing one unit to a thread and its answer back costs more than the unit itself. So a
+thread takes every unit that waits when it is free, and hands all answers back at once:
+the busier the store, the larger the batches, and nobody waits for a batch to fill.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import groupby
+from typing import Any, Final, NamedTuple, TypeVar
+
+from nextcloud_mcp_server.backends.base import Connection
+from nextcloud_mcp_server.backends.sqlite.statements import DriverConnection
+
+T = TypeVar("T")
+
+#: The most units in one batch: the first of them waits for the last.
+BATCH: Final = 128
+
+
+class Job(NamedTuple):
+    """A unit of work, and where its answer goes."""
+
+    unit: Callable[[Connection], Any]
+    future: asyncio.Future[Any]
+
+
+class Answer(NamedTuple):
+    """What a unit came to: a value, or the error that it raised."""
+
+    value: Any = None
+    error: BaseException | None = None
+
+
+#: Carries out a batch on a connection; an answer for each job, in order. Raises where the
+#: connection is of no use for any of them.
+CarryOut = Callable[[sqlite3.Connection, Sequence[Job]], Sequence[Answer]]
+
+
+class Lane:
+    """Units of work, carried out in batches.
+
+    Args:
+        name: of the threads.
+        threads: how many batches may be carried out at once.
+        connect: opens a connection; a thread's first batch does.
+        carry_out: does the work.
+        named: the error that whoever asked is to see.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        threads: int,
+        connect: Callable[[], sqlite3.Connection],
+        carry_out: CarryOut,
+        named: Callable[[BaseException], BaseException],
+    ) -> None:
+        self._threads = threads
+        self._connect = connect
+        self._carry_out = carry_out
+        self._named = named
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._idle: list[sqlite3.Connection] = []
+        # What follows is changed under the lock alone.
+        self._lock = threading.Lock()
+        self._waiting: deque[Job] = deque()
+        self._working = 0
+        self._about_to_look = False
+
+    async def run(self, unit: Callable[[Connection], T]) -> T:
+        """Have ``unit`` carried out, with whatever waits beside it."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        with self._lock:
+            self._waiting.append(Job(unit, future))
+            # A thread that has not looked yet will take this one too.
+            if not self._about_to_look and self._working < self._threads:
+                self._executor.submit(self._work)
+                self._working += 1
+                self._about_to_look = True
+        return await future
+
+    def close(self) -> bool:
+        """Carry out what waits, then end the threads; whether any connection was open.
+
+        Blocks.
+        """
+        self._executor.shutdown(wait=True)
+        was_open = bool(self._idle)
+        while self._idle:
+            self._idle.pop().close()
+        return was_open
+
+    def _work(self) -> None:
+        while jobs := self._take():
+            _deliver(zip(jobs, self._answers(jobs), strict=True))
+
+    def _take(self) -> list[Job]:
+        with self._lock:
+            self._about_to_look = False
+            jobs = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH))]
+            if not jobs:
+                self._working -= 1
+        return jobs
+
+    def _answers(self, jobs: Sequence[Job]) -> Sequence[Answer]:
+        try:
+            connection = self._connection()
+        except Exception as error:  # noqa: BLE001 - handed to everybody who asked
+            return self._same(error, jobs)
+        try:
+            answers = self._carry_out(connection, jobs)
+        except BaseException as error:  # noqa: BLE001 - the same
+            answers = self._same(error, jobs)
+        if _is_usable(connection):
+            self._idle.append(connection)
+        return [Answer(a.value, a.error and self._named(a.error)) for a in answers]
+
+    def _connection(self) -> sqlite3.Connection:
+        # Not looked at first: another thread may take the last one meanwhile.
+        with suppress(IndexError):
+            return self._idle.pop()
+        return self._connect()
+
+    def _same(self, error: BaseException, jobs: Sequence[Job]) -> list[Answer]:
+        return [Answer(error=self._named(error))] * len(jobs)
+
+
+def _is_usable(connection: sqlite3.Connection) -> bool:
+    """Whether the next batch can use it; closed where not."""
+    try:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    except sqlite3.Error:
+        with suppress(sqlite3.Error):
+            connection.close()
+        return False
+    return True
+
+
+def attempt(job: Job, connection: sqlite3.Connection) -> Answer:
+    """Run one unit, inside the transaction that is open."""
+    try:
+        return Answer(job.unit(DriverConnection(connection)))
+    except BaseException as error:  # noqa: BLE001 - handed to whoever asked
+        return Answer(error=error)
+
+
+def _deliver(answered: Iterable[tuple[Job, Answer]]) -> None:
+    """Hand the answers back, each to the loop of whoever waits for it."""
+    for loop, group in groupby(answered, key=lambda pair: pair[0].future.get_loop()):
+        # A loop that is closed has nobody left who waits.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(_settle, list(group))
+
+
+def _settle(answered: Iterable[tuple[Job, Answer]]) -> None:
+    for job, answer in answered:
+        if job.future.done():
+            continue  # whoever asked was cancelled
+        if answer.error is None:
+            job.future.set_result(answer.value)
+        elif isinstance(answer.error, StopIteration):
+            # A future refuses it, since it would end a coroutine without a word.
+            job.future.set_exception(RuntimeError(f"a unit raised {answer.error!r}"))
+        else:
+            job.future.set_exception(answer.error)

@@ -1,0 +1,131 @@
+"""Statements of SQLAlchemy Core, compiled once and executed by Python's own driver.
+
+To execute a statement through SQLAlchemy takes several times as long as SQLite takes for
+it, so what SQLAlchemy knows of it is asked once: the text, the order of its parameters, and
+which values are converted on their way in and out.
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from sqlalchemy.dialects.sqlite import pysqlite
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from sqlalchemy import Executable
+    from sqlalchemy.sql.compiler import SQLCompiler
+    from sqlalchemy.types import TypeEngine
+
+    from nextcloud_mcp_server.backends.base import Row
+
+#: Converts one value on its way into or out of the database.
+Convert = Callable[[Any], Any]
+
+#: More than there are statements; those that are built for one use make room for each other.
+_REMEMBERED: Final = 512
+
+_DIALECT: Final = pysqlite.dialect()
+
+
+class Statement:
+    """A statement as the driver takes it.
+
+    Args:
+        statement: built with SQLAlchemy Core; without parameters that expand to several.
+    """
+
+    __slots__ = ("_fixed", "_into", "_make", "_names", "_out_of", "sql")
+
+    def __init__(self, statement: Executable) -> None:
+        compiled: SQLCompiler = cast("Any", statement).compile(dialect=_DIALECT)
+        self.sql: Final = str(compiled)
+        self._names: Final = tuple(compiled.positiontup or ())
+        binds = compiled.binds
+        self._fixed: Final = {n: b.effective_value for n, b in binds.items() if not b.required}
+        into = [(at, _into(binds[name].type)) for at, name in enumerate(self._names)]
+        self._into: Final = [(at, convert) for at, convert in into if convert]
+        out = [_out_of(c.type) for c in getattr(statement, "selected_columns", ())]
+        self._out_of: Final = [(at, convert) for at, convert in enumerate(out) if convert]
+        self._make: Callable[[Sequence[Any]], Row] | None = None
+
+    def parameters(self, given: Mapping[str, Any] | None) -> Sequence[Any]:
+        """The values for the question marks, in their order.
+
+        Raises:
+            KeyError: a parameter is missing.
+        """
+        known = {**self._fixed, **(given or {})} if self._fixed else given or {}
+        values = [known[name] for name in self._names]
+        for at, convert in self._into:
+            values[at] = convert(values[at])
+        return values
+
+    def row(self, cursor: sqlite3.Cursor, values: Sequence[Any]) -> Row:
+        """A row with its names, and every value as its column's type reads it."""
+        if self._out_of:
+            converted = list(values)
+            for at, convert in self._out_of:
+                converted[at] = convert(converted[at])
+            values = converted
+        make = self._make
+        if make is None:
+            names = [column[0] for column in cursor.description]
+            # Two threads may both do this; they make the same.
+            make = self._make = cast("Any", namedtuple("Row", names, rename=True))._make
+        return make(values)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def prepared(statement: Executable) -> Statement:
+    """``statement``, compiled when it is first met."""
+    return Statement(statement)
+
+
+def _into(kind: TypeEngine[Any]) -> Convert | None:
+    return kind.dialect_impl(_DIALECT).bind_processor(_DIALECT)
+
+
+def _out_of(kind: TypeEngine[Any]) -> Convert | None:
+    return kind.dialect_impl(_DIALECT).result_processor(_DIALECT, None)
+
+
+class DriverConnection:
+    """A unit's door to a connection of Python's own driver."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def all(
+        self, statement: Executable, parameters: Mapping[str, Any] | None = None
+    ) -> Sequence[Row]:
+        """Execute and return every row."""
+        known = prepared(statement)
+        cursor = self._connection.execute(known.sql, known.parameters(parameters))
+        return [known.row(cursor, values) for values in cursor.fetchall()]
+
+    def first(
+        self, statement: Executable, parameters: Mapping[str, Any] | None = None
+    ) -> Row | None:
+        """Execute and return the first row, or None."""
+        known = prepared(statement)
+        cursor = self._connection.execute(known.sql, known.parameters(parameters))
+        values = cursor.fetchone()
+        row = None if values is None else known.row(cursor, values)
+        # A statement that is not read to its end would keep its moment of the database.
+        cursor.close()
+        return row
+
+    def run(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> int:
+        """Execute a write and return the number of rows it changed."""
+        known = prepared(statement)
+        cursor = self._connection.execute(known.sql, known.parameters(parameters))
+        changed = cursor.rowcount
+        cursor.close()
+        return changed
