@@ -77,6 +77,20 @@ async def _store(path: Path, count: int, key: str | None) -> None:
             promise(f"stored user-{number}")
 
 
+def store_together(path: Path, argument: str) -> None:
+    """Store tokens at once, so that they share commits; each acknowledged one is told."""
+
+    async def main() -> None:
+        async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
+            await asyncio.gather(*(keep(storage, number) for number in range(int(argument))))
+
+    async def keep(storage: RefreshTokenStorage, number: int) -> None:
+        await storage.store_refresh_token(f"user-{number}", f"token-{number}")
+        promise(f"stored user-{number}")
+
+    asyncio.run(main())
+
+
 def store_on_network(path: Path, argument: str) -> None:
     """As ``store``, on what passes for a network file system: no WAL there."""
     setattr(files, "on_network", lambda *_: True)  # noqa: B010 - in this child alone
@@ -107,6 +121,7 @@ ORDERS: Final[dict[str, Order]] = {
         restore,
         store,
         first_store,
+        store_together,
         store_on_network,
         delete,
     )

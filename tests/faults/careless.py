@@ -97,7 +97,7 @@ def store_in_delete_mode(path: Path, argument: str) -> None:
 
 def store_with_normal(path: Path, argument: str) -> None:
     """Serving in WAL mode with synchronous=NORMAL, while another connection is open."""
-    weaker = MappingProxyType({**engine.SERVING_PRAGMAS, "synchronous": "NORMAL"})
+    weaker = MappingProxyType({**pool.SERVING_PRAGMAS, "synchronous": "NORMAL"})
     setattr(pool, "SERVING_PRAGMAS", weaker)  # noqa: B010 - it is Final
     with closing(sqlite3.connect(path)) as other:
         other.execute("SELECT count(*) FROM sqlite_master").fetchone()

@@ -197,6 +197,7 @@ def stored(path: Path) -> None:
 #: Writes of a running store, in which every acknowledgement is a promise.
 WRITES: Final = (
     Scene("tokens stored", "store", "5", created),
+    Scene("tokens stored together", "store_together", "8", created),
     Scene("tokens stored without WAL", "store_on_network", "5", head_without_wal),
     Scene("tokens stored with a key made by the start", "first_store", "3"),
     Scene("tokens deleted", "delete", "5", stored),

@@ -56,11 +56,20 @@ class Life:
         async with token_store_lifespan(self.path, encryption_key=KEY)(None) as state:
             storage = state["storage"]
             for user in ("late-1", "late-2"):
-                await storage.store_refresh_token(user, f"token of {user}")
-                self.kept[user] = f"token of {user}"
+                await self._store(storage, user)
+            # Three that share a commit, and a cancellation.
+            await asyncio.gather(*(self._store(storage, f"late-{n}") for n in (3, 4, 5)))
+            for user, token in self.kept.items():
+                found = await storage.get_refresh_token(user)
+                assert found is not None
+                assert found.token == token
             # Whoever is cancelled from here on does not know whether it is still there.
             del self.kept["late-2"]
             await storage.delete_refresh_token("late-2")
+
+    async def _store(self, storage: RefreshTokenStorage, user: str) -> None:
+        await storage.store_refresh_token(user, f"token of {user}")
+        self.kept[user] = f"token of {user}"
 
 
 def _source(scene: str, arena: Path) -> tuple[Path, Snapshot | None]:

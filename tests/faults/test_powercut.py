@@ -22,7 +22,8 @@ PARTS: Final = 4
 
 #: Scenes that promise, and how many states of each are tried in a full run.
 PROMISING: Final = {
-    Scene("storing", "store", "20", scenes.head): 2900,
+    Scene("storing", "store", "20", scenes.head): 2000,
+    Scene("storing at once", "store_together", "20", scenes.head): 1200,
     Scene("storing without WAL", "store_on_network", "12", scenes.head_without_wal): 1600,
     Scene("storing after a first start", "first_store", "3"): 1200,
     Scene("deleting", "delete", "5", scenes.stored): 800,
