@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 from nextcloud_mcp_server.errors import TokenStorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from nextcloud_mcp_server.backends.base import Connection, Pool
     from nextcloud_mcp_server.crypto import Keyring
@@ -45,9 +45,16 @@ class Access:
         self._pool, self._keyring = pool, keyring
 
     def shut(self) -> Pool | None:
-        """Let nothing through any more; the pool, if there was one, is the caller's to close."""
-        pool, self._pool, self._keyring = self._pool, None, None
+        """Let nothing through any more; the pool, if there was one, is the caller's to close.
+
+        What is under way in it still needs the keys, until :meth:`forget_keys`.
+        """
+        pool, self._pool = self._pool, None
         return pool
+
+    def forget_keys(self) -> None:
+        """Let go of the key ring."""
+        self._keyring = None
 
     def now(self) -> int:
         """Whole seconds since 1970."""
@@ -61,13 +68,13 @@ class Access:
         """Decrypt; raises ``undecryptable`` naming ``of``."""
         return self._keyring.open(ciphertext, of) if self._keyring else _not_open()
 
-    async def read(self, unit: Callable[[Connection], T]) -> T:
+    def read(self, unit: Callable[[Connection], T]) -> Awaitable[T]:
         """Run a unit of work that only reads."""
-        return await self._pool.read(unit) if self._pool else _not_open()
+        return self._pool.read(unit) if self._pool else _not_open()
 
-    async def write(self, unit: Callable[[Connection], T]) -> T:
+    def write(self, unit: Callable[[Connection], T]) -> Awaitable[T]:
         """Run a unit of work; the answer comes after its durable commit."""
-        return await self._pool.write(unit) if self._pool else _not_open()
+        return self._pool.write(unit) if self._pool else _not_open()
 
 
 def _not_open() -> NoReturn:

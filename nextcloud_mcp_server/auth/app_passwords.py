@@ -111,9 +111,15 @@ class AppPasswords:
         Raises:
             TokenStorageError: ``undecryptable`` or ``unreadable``.
         """
+        access = self._access
         key = {"user_id": valid.user_id(user_id)}
-        row = await self._access.read(lambda connection: connection.first(_GET, key))
-        return None if row is None else _app_password(row, self._access)
+
+        def unit(connection: Connection) -> AppPassword | None:
+            row = connection.first(_GET, key)
+            # Opened here, off the event loop: that takes longer than the reading.
+            return None if row is None else _app_password(row, access)
+
+        return await access.read(unit)
 
     async def delete(self, user_id: str) -> bool:
         """Delete the user's app password; False where there was none."""

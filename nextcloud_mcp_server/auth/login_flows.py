@@ -117,9 +117,15 @@ class LoginFlows:
         Raises:
             TokenStorageError: ``undecryptable`` or ``unreadable``.
         """
+        access = self._access
         key = {"user_id": valid.user_id(user_id)}
-        row = await self._access.read(lambda connection: connection.first(_GET, key))
-        return None if row is None else _flow(row, self._access)
+
+        def unit(connection: Connection) -> LoginFlow | None:
+            row = connection.first(_GET, key)
+            # Opened here, off the event loop: that takes longer than the reading.
+            return None if row is None else _flow(row, access)
+
+        return await access.read(unit)
 
     async def delete(self, user_id: str) -> bool:
         """End the user's flow; False where there was none."""

@@ -141,8 +141,14 @@ class OAuthClients:
         Raises:
             TokenStorageError: ``undecryptable`` or ``unreadable``.
         """
-        row = await self._access.read(lambda connection: connection.first(_GET, _KEY))
-        return None if row is None else _client(row, self._access)
+        access = self._access
+
+        def unit(connection: Connection) -> OAuthClient | None:
+            row = connection.first(_GET, _KEY)
+            # Opened here, off the event loop: that takes longer than the reading.
+            return None if row is None else _client(row, access)
+
+        return await access.read(unit)
 
     async def delete(self) -> bool:
         """Forget the registration; False where there was none."""

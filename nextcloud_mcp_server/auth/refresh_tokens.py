@@ -126,9 +126,15 @@ class RefreshTokens:
 
     async def get(self, user_id: str) -> RefreshToken | None:
         """See :meth:`RefreshTokenStorage.get_refresh_token`."""
+        access = self._access
         key = {"user_id": valid.user_id(user_id)}
-        row = await self._access.read(lambda connection: connection.first(_GET, key))
-        return None if row is None else _token(row, self._access)
+
+        def unit(connection: Connection) -> RefreshToken | None:
+            row = connection.first(_GET, key)
+            # Opened here, off the event loop: that takes longer than the reading.
+            return None if row is None else _token(row, access)
+
+        return await access.read(unit)
 
     async def delete(self, user_id: str) -> bool:
         """See :meth:`RefreshTokenStorage.delete_refresh_token`."""

@@ -110,6 +110,7 @@ class RefreshTokenStorage:
             pool = self._access.shut()
             if pool is not None:
                 await pool.close()
+                self._access.forget_keys()
 
     async def __aenter__(self) -> Self:
         await self.initialize()

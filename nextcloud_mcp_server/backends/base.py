@@ -7,7 +7,7 @@ the backend is free to decide how, where and with which others it runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -60,11 +60,11 @@ class Connection(Protocol):
 class Pool(Protocol):
     """An open database: units of work run through it until it is closed."""
 
-    async def read(self, unit: Callable[[Connection], T]) -> T:
+    def read(self, unit: Callable[[Connection], T]) -> Awaitable[T]:
         """Run ``unit`` in a read transaction, on one moment of the database."""
         ...
 
-    async def write(self, unit: Callable[[Connection], T]) -> T:
+    def write(self, unit: Callable[[Connection], T]) -> Awaitable[T]:
         """Run ``unit`` in a write transaction.
 
         The answer is given only after a durable commit. When ``unit`` raises, nothing of

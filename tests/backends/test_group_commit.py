@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ def change(path: Path, *statements: str) -> None:
             connection.execute(statement)
 
 
-async def together(*calls: Coroutine[Any, Any, Any]) -> list[Any]:
+async def together(*calls: Awaitable[Any]) -> list[Any]:
     """Ask for everything in the same turn of the loop; answers and errors."""
     return await asyncio.gather(*calls, return_exceptions=True)
 
@@ -150,7 +150,7 @@ async def test_nobody_is_answered_before_the_commit(pool: SqlitePool, path: Path
     await pool.write(adding("warm"))
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        tasks = [asyncio.create_task(pool.write(adding(str(n)))) for n in range(8)]
+        tasks = [asyncio.ensure_future(pool.write(adding(str(n)))) for n in range(8)]
         done, _ = await asyncio.wait(tasks, timeout=0.2)
         assert not done
         other.execute("COMMIT")
@@ -179,7 +179,7 @@ async def test_a_long_read_holds_nobody_up(pool: SqlitePool) -> None:
         begun.set()
         return go_on.wait(30)
 
-    slow = asyncio.create_task(pool.read(long))
+    slow = asyncio.ensure_future(pool.read(long))
     assert await asyncio.to_thread(begun.wait, 30)
     async with asyncio.timeout(20):
         assert await pool.write(adding("meanwhile")) == 1

@@ -8,13 +8,14 @@ the busier the store, the larger the batches, and nobody waits for a batch to fi
 from __future__ import annotations
 
 import asyncio
+import atexit
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import groupby
+from queue import SimpleQueue
 from typing import Any, Final, NamedTuple, TypeVar
 
 from nextcloud_mcp_server.backends.base import Connection
@@ -46,7 +47,7 @@ CarryOut = Callable[[sqlite3.Connection, Sequence[Job]], Sequence[Answer]]
 
 
 class Lane:
-    """Units of work, carried out in batches.
+    """Units of work, carried out in batches. Its threads are begun when they are needed.
 
     Args:
         name: of the threads.
@@ -64,49 +65,76 @@ class Lane:
         carry_out: CarryOut,
         named: Callable[[BaseException], BaseException],
     ) -> None:
-        self._threads = threads
+        self._name = name
+        self._most = threads
         self._connect = connect
         self._carry_out = carry_out
         self._named = named
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
         self._idle: list[sqlite3.Connection] = []
+        self._threads: list[threading.Thread] = []
+        # Not an executor: to submit to one costs more than a read does.
+        self._calls: SimpleQueue[bool] = SimpleQueue()
         # What follows is changed under the lock alone.
         self._lock = threading.Lock()
         self._waiting: deque[Job] = deque()
         self._working = 0
-        self._about_to_look = False
+        self._called = False
 
-    async def run(self, unit: Callable[[Connection], T]) -> T:
-        """Have ``unit`` carried out, with whatever waits beside it."""
+    def run(self, unit: Callable[[Connection], T]) -> asyncio.Future[T]:
+        """Have ``unit`` carried out, with whatever waits beside it.
+
+        Whoever awaits the answer may be cancelled; the unit is then carried out all the same,
+        or left out where it has nobody to answer and :data:`CarryOut` says so.
+        """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         with self._lock:
             self._waiting.append(Job(unit, future))
-            # A thread that has not looked yet will take this one too.
-            if not self._about_to_look and self._working < self._threads:
-                self._executor.submit(self._work)
+            # A thread that was called and has not looked yet will take this one too.
+            if not self._called and self._working < self._most:
+                self._called = True
                 self._working += 1
-                self._about_to_look = True
-        return await future
+                self._call()
+        return future
 
     def close(self) -> bool:
         """Carry out what waits, then end the threads; whether any connection was open.
 
         Blocks.
         """
-        self._executor.shutdown(wait=True)
+        atexit.unregister(self.close)
+        for _ in self._threads:
+            self._calls.put(False)
+        while self._threads:
+            self._threads.pop().join()
         was_open = bool(self._idle)
         while self._idle:
             self._idle.pop().close()
         return was_open
 
-    def _work(self) -> None:
-        while jobs := self._take():
-            _deliver(zip(jobs, self._answers(jobs), strict=True))
+    def _call(self) -> None:
+        self._calls.put(True)
+        if len(self._threads) < self._working:
+            if not self._threads:
+                # Where nobody closes the lane, what waits is still carried out at the end.
+                atexit.register(self.close)
+            name = f"{self._name}-{len(self._threads) + 1}"
+            thread = threading.Thread(target=self._serve, name=name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self) -> None:
+        while self._calls.get():
+            while jobs := self._take():
+                _deliver(jobs, self._answers(jobs))
 
     def _take(self) -> list[Job]:
         with self._lock:
-            self._about_to_look = False
-            jobs = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH))]
+            self._called = False
+            if len(self._waiting) <= BATCH:
+                jobs = list(self._waiting)
+                self._waiting.clear()
+            else:
+                jobs = [self._waiting.popleft() for _ in range(BATCH)]
             if not jobs:
                 self._working -= 1
         return jobs
@@ -115,23 +143,20 @@ class Lane:
         try:
             connection = self._connection()
         except Exception as error:  # noqa: BLE001 - handed to everybody who asked
-            return self._same(error, jobs)
+            return [Answer(error=self._named(error))] * len(jobs)
         try:
             answers = self._carry_out(connection, jobs)
         except BaseException as error:  # noqa: BLE001 - the same
-            answers = self._same(error, jobs)
+            answers = [Answer(error=error)] * len(jobs)
         if _is_usable(connection):
             self._idle.append(connection)
-        return [Answer(a.value, a.error and self._named(a.error)) for a in answers]
+        return [a if a.error is None else Answer(error=self._named(a.error)) for a in answers]
 
     def _connection(self) -> sqlite3.Connection:
         # Not looked at first: another thread may take the last one meanwhile.
         with suppress(IndexError):
             return self._idle.pop()
         return self._connect()
-
-    def _same(self, error: BaseException, jobs: Sequence[Job]) -> list[Answer]:
-        return [Answer(error=self._named(error))] * len(jobs)
 
 
 def _is_usable(connection: sqlite3.Connection) -> bool:
@@ -146,30 +171,31 @@ def _is_usable(connection: sqlite3.Connection) -> bool:
     return True
 
 
-def attempt(job: Job, connection: sqlite3.Connection) -> Answer:
+def attempt(job: Job, door: DriverConnection) -> Answer:
     """Run one unit, inside the transaction that is open."""
     try:
-        return Answer(job.unit(DriverConnection(connection)))
+        return Answer(job.unit(door))
     except BaseException as error:  # noqa: BLE001 - handed to whoever asked
         return Answer(error=error)
 
 
-def _deliver(answered: Iterable[tuple[Job, Answer]]) -> None:
+def _deliver(jobs: Sequence[Job], answers: Sequence[Answer]) -> None:
     """Hand the answers back, each to the loop of whoever waits for it."""
-    for loop, group in groupby(answered, key=lambda pair: pair[0].future.get_loop()):
+    pairs = zip(jobs, answers, strict=True)
+    for loop, group in groupby(pairs, key=lambda pair: pair[0].future.get_loop()):
         # A loop that is closed has nobody left who waits.
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(_settle, list(group))
 
 
-def _settle(answered: Iterable[tuple[Job, Answer]]) -> None:
-    for job, answer in answered:
-        if job.future.done():
+def _settle(answered: Sequence[tuple[Job, Answer]]) -> None:
+    for (_, future), (value, error) in answered:
+        if future.done():
             continue  # whoever asked was cancelled
-        if answer.error is None:
-            job.future.set_result(answer.value)
-        elif isinstance(answer.error, StopIteration):
+        if error is None:
+            future.set_result(value)
+        elif isinstance(error, StopIteration):
             # A future refuses it, since it would end a coroutine without a word.
-            job.future.set_exception(RuntimeError(f"a unit raised {answer.error!r}"))
+            future.set_exception(RuntimeError(f"a unit raised {error!r}"))
         else:
-            job.future.set_exception(answer.error)
+            future.set_exception(error)

@@ -9,7 +9,7 @@ takes nothing of the others with it. In WAL mode readers and the writer do not m
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -20,6 +20,7 @@ from nextcloud_mcp_server.backends.sqlite.faults import always_named
 from nextcloud_mcp_server.backends.sqlite.inuse import Hold
 from nextcloud_mcp_server.backends.sqlite.lanes import Answer, Job, Lane, attempt
 from nextcloud_mcp_server.backends.sqlite.look import BUSY_TIMEOUT, file_uri, is_still
+from nextcloud_mcp_server.backends.sqlite.statements import DriverConnection
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.worker import run_to_the_end
 
@@ -58,11 +59,11 @@ class SqlitePool:
         self._readers = Lane("token-store-read", _READERS, self._connect, _read, self._named)
         self._writer = Lane("token-store-write", 1, self._connect, _write, self._named)
 
-    async def read(self, unit: Callable[[Connection], T]) -> T:
+    def read(self, unit: Callable[[Connection], T]) -> Awaitable[T]:
         """Run ``unit`` in a read transaction."""
-        return await self._readers.run(unit)
+        return self._readers.run(unit)
 
-    async def write(self, unit: Callable[[Connection], T]) -> T:
+    def write(self, unit: Callable[[Connection], T]) -> Awaitable[T]:
         """Run ``unit`` in a write transaction; the answer comes after a durable commit.
 
         A caller that is cancelled leaves, and the unit still runs to its end: a grant
@@ -79,7 +80,7 @@ class SqlitePool:
                 remedy="Give this user write access to the file and to its folder, then restart "
                 "the server.",
             )
-        return await self._writer.run(unit)
+        return self._writer.run(unit)
 
     async def close(self) -> None:
         """Let what is under way finish, then close every connection.
@@ -133,13 +134,13 @@ def _how(path: Path, read_only: str) -> str:
 
 def _read(connection: sqlite3.Connection, jobs: Sequence[Job]) -> Sequence[Answer]:
     """Answer every job from one moment of the database."""
-    answers = []
+    door, answers = DriverConnection(connection), []
     for job in jobs:
         # Some errors end the transaction.
         if not connection.in_transaction:
             connection.execute("BEGIN")
-        gone = job.future.done()
-        answers.append(Answer() if gone else attempt(job, connection))
+        # Whoever was cancelled has left, and reading does nothing else.
+        answers.append(Answer() if job.future.done() else attempt(job, door))
     if connection.in_transaction:
         connection.execute("COMMIT")
     return answers
@@ -155,11 +156,11 @@ def _write(connection: sqlite3.Connection, jobs: Sequence[Job]) -> Sequence[Answ
 def _together(connection: sqlite3.Connection, jobs: Sequence[Job]) -> list[Answer] | None:
     """The answers after one commit of all that did not fail; None where there was none."""
     connection.execute("BEGIN IMMEDIATE")
-    answers = []
+    door, answers = DriverConnection(connection), []
     try:
         for job in jobs:
             connection.execute("SAVEPOINT unit")
-            answers.append(answer := attempt(job, connection))
+            answers.append(answer := attempt(job, door))
             if answer.error is not None:
                 # Where the error has ended the transaction, this fails, and all begin again.
                 connection.execute("ROLLBACK TO unit")
@@ -177,7 +178,7 @@ def _together(connection: sqlite3.Connection, jobs: Sequence[Job]) -> list[Answe
 def _alone(connection: sqlite3.Connection, job: Job) -> Answer:
     try:
         connection.execute("BEGIN IMMEDIATE")
-        answer = attempt(job, connection)
+        answer = attempt(job, DriverConnection(connection))
         if answer.error is None:
             connection.execute("COMMIT")
     except sqlite3.Error as error:
