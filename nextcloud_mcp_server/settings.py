@@ -24,6 +24,15 @@ from nextcloud_mcp_server.errors import TokenStorageError
 DEFAULT_DATABASE: Final = Path("/app/data/tokens.db")
 DEFAULT_LOCK_TIMEOUT: Final = 600.0
 
+#: The variables of the table above, which :func:`load_settings` reads.
+VARIABLES: Final = (
+    "DATABASE_URL",
+    "TOKEN_STORAGE_DB",
+    "TOKEN_ENCRYPTION_KEY",
+    "TOKEN_ENCRYPTION_KEY_FILE",
+    "TOKEN_STORAGE_LOCK_TIMEOUT",
+)
+
 _SQLITE_SCHEMES: Final = ("sqlite", "sqlite+aiosqlite", "sqlite+pysqlite")
 
 

@@ -12,24 +12,16 @@ from types import FrameType
 import pytest
 
 from nextcloud_mcp_server.cli import main
+from nextcloud_mcp_server.settings import VARIABLES
 from tests.cli.places import Done, Shelf
 
 #: Runs a command in this process.
 Command = Callable[..., Done]
 
-_VARIABLES = (
-    "DATABASE_URL",
-    "TOKEN_STORAGE_DB",
-    "TOKEN_ENCRYPTION_KEY",
-    "TOKEN_ENCRYPTION_KEY_FILE",
-    "TOKEN_STORAGE_LOCK_TIMEOUT",
-    "NO_COLOR",
-)
-
 
 @pytest.fixture(autouse=True)
 def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in _VARIABLES:
+    for name in (*VARIABLES, "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
 
 
