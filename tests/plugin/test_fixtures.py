@@ -1,0 +1,175 @@
+"""The fixtures, used as their users do: this suite has the plugin installed."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.backends.sqlite.look import look
+from nextcloud_mcp_server.crypto import Keyring
+from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.history import load_history
+from nextcloud_mcp_server.migrations import get_current_revision
+from nextcloud_mcp_server.settings import VARIABLES, Settings, load_settings
+from nextcloud_mcp_server.startup import prepare
+from nextcloud_mcp_server.state import Action
+from nextcloud_mcp_server.structure import gaps
+from nextcloud_mcp_server.testing.templates import Templates, TokenDbAt
+from tests.support.folders import names
+from tests.support.revisions import ALL, HEAD
+
+
+def test_token_db_is_one_private_file_at_head(token_db: Path, tmp_path: Path) -> None:
+    """The database is at head and in WAL mode, in one file that only its owner reads."""
+    assert token_db == tmp_path / "tokens.db"
+    assert names(tmp_path) == {"tokens.db"}
+    assert stat.S_IMODE(token_db.stat().st_mode) == 0o600
+    assert get_current_revision(token_db) == HEAD
+    assert look(token_db).journal_mode == "wal"
+
+
+def test_a_start_on_token_db_has_nothing_to_do(token_db: Path) -> None:
+    """Whoever opens the database migrates nothing and switches no mode."""
+    before = token_db.read_bytes()
+    assert prepare(token_db).action is Action.NOTHING
+    assert token_db.read_bytes() == before
+
+
+def test_every_revision_is_to_be_had(token_db_at: TokenDbAt) -> None:
+    """Each revision, head and base come as databases that have that structure and record it."""
+    for revision in ALL:
+        path = token_db_at(revision)
+        assert get_current_revision(path) == revision
+        assert not gaps(look(path).structure, load_history().structure(revision))
+    assert get_current_revision(token_db_at("head")) == HEAD
+    base = token_db_at("base")
+    assert get_current_revision(base) is None
+    assert look(base).structure.own_tables == set()
+
+
+def test_each_copy_is_its_own(token_db: Path, token_db_at: TokenDbAt) -> None:
+    """What is written into one copy is in no other, made before or after."""
+    earlier = token_db_at("head")
+    with closing(sqlite3.connect(token_db)) as connection, connection:
+        connection.execute("DELETE FROM alembic_version")
+    later = token_db_at("head")
+    assert len({token_db, earlier, later}) == 3
+    assert get_current_revision(token_db) is None
+    assert get_current_revision(earlier) == get_current_revision(later) == HEAD
+
+
+def test_an_unknown_revision_is_refused(token_db_at: TokenDbAt, tmp_path: Path) -> None:
+    """A revision that there is not raises the program's own error, and leaves no file."""
+    with pytest.raises(TokenStorageError) as caught:
+        token_db_at("999")
+    assert caught.value.code == "unknown-revision"
+    assert names(tmp_path) == set()
+
+
+def test_a_copy_takes_less_than_a_millisecond(token_db_at: TokenDbAt) -> None:
+    """A database for a test costs a copy of one file; the least of many is not the machine's."""
+    token_db_at("head")
+    seconds = []
+    for _ in range(50):
+        begun = time.perf_counter()
+        token_db_at("head")
+        seconds.append(time.perf_counter() - begun)
+    assert min(seconds) < 0.001
+
+
+def test_the_environment_points_at_the_test(
+    token_environment: Mapping[str, str], tmp_path: Path, token_encryption_key: str
+) -> None:
+    """Every variable that the program reads is set to the test's own, or unset."""
+    seen = {name: os.environ[name] for name in VARIABLES if name in os.environ}
+    assert seen == token_environment
+    assert seen == {
+        "TOKEN_STORAGE_DB": str(tmp_path / "tokens.db"),
+        "TOKEN_ENCRYPTION_KEY": token_encryption_key,
+    }
+    assert names(tmp_path) == set()
+
+
+def test_no_variable_is_read_that_is_not_listed() -> None:
+    """The list of variables, which the isolation rests on, is what the settings ask for."""
+    asked = set()
+
+    class Asking(dict[str, str]):
+        def get(self, name: str, default: str | None = None) -> str | None:  # type: ignore[override]
+            asked.add(name)
+            return super().get(name, default)
+
+    load_settings(Asking())
+    assert asked == set(VARIABLES)
+
+
+def test_token_settings_name_the_database_and_the_key(
+    token_settings: Settings, token_db: Path, token_encryption_key: str
+) -> None:
+    """The settings are those that the environment gives, with a shorter wait for the lock."""
+    read = load_settings()
+    assert (token_settings.database, read.database) == (token_db, token_db)
+    assert token_settings.keys == read.keys == (token_encryption_key,)
+    assert token_settings.lock_timeout < read.lock_timeout
+
+
+def test_the_key_is_a_fernet_key(token_encryption_key: str) -> None:
+    """The key of the run seals and opens."""
+    keyring = Keyring([token_encryption_key])
+    assert keyring.open(keyring.seal("secret")) == "secret"
+
+
+@pytest.fixture
+def _one_file_afterwards(tmp_path: Path) -> Iterator[None]:
+    yield
+    assert {name for name in names(tmp_path) if name.endswith(("-wal", "-shm"))} == set()
+
+
+@pytest.mark.usefixtures("_one_file_afterwards")
+async def test_token_storage_is_open_and_closed_afterwards(
+    token_storage: RefreshTokenStorage, token_db: Path
+) -> None:
+    """The store keeps a token in ``token_db``; when the test is over, its WAL is gone."""
+    await token_storage.store_refresh_token("alice", "secret")
+    found = await token_storage.get_refresh_token("alice")
+    assert found
+    assert found.token == "secret"
+    with closing(sqlite3.connect(token_db)) as connection:
+        assert connection.execute("SELECT user_id FROM refresh_tokens").fetchall() == [("alice",)]
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from nextcloud_mcp_server.testing import templates
+
+def prepare(path, *, target):
+    path.write_bytes(b"half of a database")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+templates.prepare = prepare
+templates.Templates(Path(sys.argv[1])).copy("head", Path(sys.argv[1]) / "copy.db")
+"""
+
+
+def test_a_killed_worker_leaves_no_half_template(tmp_path: Path) -> None:
+    """A worker that is killed while it makes a template is in nobody's way."""
+    folder = tmp_path / "templates"
+    killed = subprocess.run([sys.executable, "-c", _KILLED, str(folder)], check=False, timeout=60)
+    assert killed.returncode == -9
+    assert names(folder) == {"partial", "templates.lock"}
+
+    copy = Templates(folder).copy("head", tmp_path / "copy.db")
+
+    assert get_current_revision(copy) == HEAD
+    assert names(folder) == {f"{HEAD}.db", "templates.lock"}
