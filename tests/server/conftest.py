@@ -1,15 +1,13 @@
-"""Databases for each test, copied from one that a real start has made."""
+"""Databases for each test, from the fixtures that authors of other services use."""
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 
 from nextcloud_mcp_server.history import load_history
-from nextcloud_mcp_server.startup import prepare
-from nextcloud_mcp_server.upkeep import downgrade
+from nextcloud_mcp_server.testing.templates import TokenDbAt
 
 
 @pytest.fixture(scope="session")
@@ -18,25 +16,16 @@ def head() -> str:
     return load_history().head
 
 
-@pytest.fixture(scope="session")
-def _templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("templates")
-    prepare(folder / "head.db")
-    shutil.copy(folder / "head.db", folder / "old.db")
-    downgrade(folder / "old.db", "006")
-    return folder
-
-
 @pytest.fixture
-def database(_templates: Path, tmp_path: Path) -> Path:
+def database(token_db: Path) -> Path:
     """An empty database at head."""
-    return Path(shutil.copy(_templates / "head.db", tmp_path / "tokens.db"))
+    return token_db
 
 
 @pytest.fixture
-def old_database(_templates: Path, tmp_path: Path) -> Path:
+def old_database(token_db_at: TokenDbAt, tmp_path: Path) -> Path:
     """An empty database at revision 006."""
-    return Path(shutil.copy(_templates / "old.db", tmp_path / "old.db"))
+    return token_db_at("006").rename(tmp_path / "old.db")
 
 
 @pytest.fixture
