@@ -72,6 +72,7 @@ def test_the_sdist_is_complete(sdist: Path) -> None:
         "README.md",
         "alembic.ini",
         "docs/database-migrations.md",
+        "examples/embedding/reminders.py",
         "nextcloud_mcp_server/_alembic/env.py",
         "noxfile.py",
         "pyproject.toml",

@@ -1,0 +1,46 @@
+"""A service that reminds people: it needs their grants, and keeps them in the token store."""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.lifespan import token_store_lifespan
+
+#: What a reminder may do, and nothing else.
+SCOPES = ("calendar.read",)
+
+
+async def enrol(storage: RefreshTokenStorage, user: str, grant: str) -> None:
+    """Keep a user's grant; from then on they are reminded."""
+    await storage.store_refresh_token(user, grant, scopes=SCOPES)
+
+
+async def enrolled(storage: RefreshTokenStorage) -> list[str]:
+    """Who is reminded."""
+    return await storage.list_user_ids()
+
+
+async def put_grant(request: Request) -> Response:
+    """``PUT /grants/{user}`` with the grant as its body."""
+    grant = (await request.body()).decode()
+    await enrol(request.state.storage, request.path_params["user"], grant)
+    return Response(status_code=204)
+
+
+async def get_grants(request: Request) -> Response:
+    """``GET /grants``: who is reminded, and no secret."""
+    return JSONResponse(await enrolled(request.state.storage))
+
+
+#: The lifespan brings the database to the newest revision before the first request.
+app = Starlette(
+    routes=[
+        Route("/grants/{user}", put_grant, methods=["PUT"]),
+        Route("/grants", get_grants),
+    ],
+    lifespan=token_store_lifespan,
+)

@@ -1,0 +1,28 @@
+"""The same with anyio's plugin, which every installation of the store brings along."""
+
+from __future__ import annotations
+
+import pytest
+
+from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from reminders import enrol, enrolled
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """The store runs on asyncio alone."""
+    return "asyncio"
+
+
+@pytest.fixture
+async def bob(token_storage: RefreshTokenStorage) -> str:
+    """A user who is enrolled."""
+    await enrol(token_storage, "bob", "his grant")
+    return "bob"
+
+
+async def test_who_is_enrolled(token_storage: RefreshTokenStorage, bob: str) -> None:
+    """Whoever gave a grant is reminded."""
+    assert await enrolled(token_storage) == [bob]

@@ -1,0 +1,79 @@
+"""The pages about the fixtures, and the example project, held to what there is."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import shutil
+from pathlib import Path
+from typing import Final
+
+from _pytest.fixtures import FixtureFunctionDefinition
+
+from nextcloud_mcp_server import pytest_plugin
+from nextcloud_mcp_server.settings import VARIABLES
+from nextcloud_mcp_server.testing.walk import MigrationWalk
+from tests.plugin.runs import FUNCTION_LOOPS, project, run_pytest
+
+ROOT: Final = Path(__file__).parents[2]
+REFERENCE: Final = (ROOT / "docs" / "reference" / "fixtures.md").read_text("utf-8")
+GUIDE: Final = (ROOT / "docs" / "how-to" / "test-with-fixtures.md").read_text("utf-8")
+EXAMPLE: Final = ROOT / "examples" / "embedding"
+
+
+def _fixtures() -> dict[str, FixtureFunctionDefinition]:
+    """The public fixtures of the plugin, by name."""
+    return {
+        name: value
+        for name, value in vars(pytest_plugin).items()
+        if isinstance(value, FixtureFunctionDefinition) and name[0] != "_"
+    }
+
+
+def test_every_fixture_has_its_section() -> None:
+    """The reference has a section for each fixture and no other, with its docstring's summary."""
+    sections = dict(re.findall(r"^## ([a-z_]+)\n\n(.+)$", REFERENCE, re.MULTILINE))
+    summaries = {
+        name: (inspect.getdoc(fixture) or "").partition("\n")[0].replace("``", "`")
+        for name, fixture in _fixtures().items()
+    }
+    assert sections == summaries
+
+
+def test_the_table_names_scopes_and_types() -> None:
+    """The table says of each fixture how long it lives and what it gives."""
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| `(.+)` \|$", REFERENCE, re.MULTILINE)
+    there = []
+    for name, fixture in _fixtures().items():
+        gives = inspect.signature(inspect.unwrap(fixture)).return_annotation
+        there.append(
+            (
+                name,
+                fixture._fixture_function_marker.scope,
+                re.sub(r"^Iterator\[(.+)\]$", r"\1", gives),
+            )
+        )
+    assert sorted(rows) == sorted(there)
+
+
+def test_every_variable_and_every_member_is_named() -> None:
+    """The reference names each variable of the environment and each public part of a walk."""
+    members = {name for name, _ in inspect.getmembers(MigrationWalk) if name[0] != "_"}
+    assert {name for name in VARIABLES if f"`{name}`" not in REFERENCE} == set()
+    assert {name for name in members - {"close"} if f"`{name}(" not in REFERENCE} == set()
+
+
+def test_every_block_of_the_guide_runs(tmp_path: Path) -> None:
+    """Each Python block of the guide is a test file of its own, and passes."""
+    blocks = re.findall(r"^```python\n(.+?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
+    files = {f"test_block_{number}": text for number, text in enumerate(blocks)}
+    ran = run_pytest(project(tmp_path, **files), *FUNCTION_LOOPS)
+    assert ran.counts == {"passed": len(blocks)}, ran.text
+
+
+def test_the_example_project_passes(tmp_path: Path) -> None:
+    """The example service's own tests pass, with its own settings of pytest, without a warning."""
+    copy = tmp_path / "embedding"
+    shutil.copytree(EXAMPLE, copy, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    ran = run_pytest(copy)
+    assert (ran.status, ran.counts) == (0, {"passed": 8}), ran.text
