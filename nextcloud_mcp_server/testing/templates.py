@@ -53,7 +53,8 @@ class Templates:
         template = self._folder / f"{wanted}.db"
         if not template.is_file():
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with FileLock(self._folder / "templates.lock"):
+            lock = self._folder / "templates.lock"
+            with FileLock(lock, fallback_to_soft=False, preserve_lock_file=True):
                 if not template.is_file():
                     _make(template, wanted)
         self._made[revision] = template

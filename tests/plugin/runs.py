@@ -54,7 +54,9 @@ def run_pytest(folder: Path, *options: str, python_path: Path | None = None) -> 
     """Run pytest on what is in ``folder``, in a hostile environment."""
     ours = ("PYTEST_", "TOKEN_", "DATABASE_URL", "COV_", "PYTHONPATH")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    path = {"PYTHONPATH": str(python_path)} if python_path else {}
+    path = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    if python_path:
+        path["PYTHONPATH"] = str(python_path)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options],
         cwd=folder,
@@ -62,7 +64,7 @@ def run_pytest(folder: Path, *options: str, python_path: Path | None = None) -> 
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     return Ran(done.returncode, done.stdout)
