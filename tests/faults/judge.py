@@ -64,6 +64,7 @@ class Case:
         new: the database after.
         restarted: the database after the next start, from the old one or from the new one.
         judged: what was wrong with what was found on the disk, by what it was.
+        states: the :func:`state` of what was found on the disk, by what it was.
     """
 
     scene: Scene
@@ -74,6 +75,7 @@ class Case:
     new: str
     restarted: frozenset[str]
     judged: dict[str, str] = field(default_factory=dict)
+    states: dict[str, str] = field(default_factory=dict)
 
     def hurt(self, path: Path, at: int, kind: int) -> Result:
         """Carry out the order on ``path`` with a fault at one of its operations."""
@@ -98,6 +100,13 @@ class Case:
                 or recovers(self, path)
             )
         return self.judged[key]
+
+    def left(self, path: Path) -> str:
+        """The :func:`state` of what a fault has left; of the same files, read once."""
+        key = fingerprint(path)
+        if key not in self.states:
+            self.states[key] = state(path)
+        return self.states[key]
 
 
 def fingerprint(path: Path) -> str:
@@ -147,7 +156,7 @@ def unchanged(case: Case, path: Path, *, only: str | None = None) -> str:
         path: the database.
         only: the digest that it must have (default: that of before or of after).
     """
-    left = state(path)
+    left = case.left(path)
     if left in ({case.old, case.new} if only is None else {only}):
         return ""
     kind = left if left.startswith("damaged") else {case.old: "the old one"}.get(left, "another")

@@ -16,7 +16,7 @@ from nextcloud_mcp_server import keyfile
 from nextcloud_mcp_server.crypto import Keyring
 from tests.faults import bitrot
 from tests.faults.bitrot import Damage, Found, Seal, Specimen
-from tests.faults.share import SEED, amount, chance
+from tests.faults.share import SEED, amount, chance, share
 from tests.faults.tally import Tally
 from tests.support.contents import KEY, sealed
 from tests.support.promises import opened
@@ -30,6 +30,10 @@ KINDS: dict[str, tuple[Callable[[Path, Seal], Specimen], Damage, int]] = {
     "cut off at head": (bitrot.at_head, bitrot.cut, CUTS * 3 // 4),
     "cut off and old": (bitrot.old, bitrot.cut, CUTS // 4),
 }
+
+#: The kinds in parts of at most so many databases, so that no test is much longer than others.
+PART = 400
+PARTS = [(k, n) for k, (_, _, full) in KINDS.items() for n in range(-(-full // PART))]
 
 #: What a start may say of damage, and of damage that its migration stumbles over.
 REFUSALS = {
@@ -58,17 +62,21 @@ async def _damaged(
     return found
 
 
-@pytest.mark.parametrize("kind", KINDS)
-async def test_damage_is_named_and_no_secret_is_wrong(kind: str, arena: Path, tally: Tally) -> None:
+@pytest.mark.parametrize(("kind", "part"), PARTS)
+async def test_damage_is_named_and_no_secret_is_wrong(
+    kind: str, part: int, arena: Path, tally: Tally
+) -> None:
     """A damaged database is refused by name, or each secret is right, refused or not there."""
     make, damage, full = KINDS[kind]
-    found = await _damaged(make(arena, sealed), damage, amount(full), arena, kind)
-    tally.count(f"databases {kind.rpartition(' ')[0].rpartition(' ')[0]}", times=amount(full))
+    trials = amount(full // sum(other == kind for other, _ in PARTS))
+    found = await _damaged(make(arena, sealed), damage, trials, arena, f"{kind} {part}")
+    tally.count(f"databases {kind.rpartition(' ')[0].rpartition(' ')[0]}", times=trials)
     assert found.wrong == []
     assert found.created == []
     assert found.starts.keys() <= REFUSALS | {"nothing", "stamp", "upgrade"}
     assert found.reads.keys() <= {"right", "not there", "corrupt", "undecryptable", "unreadable"}
-    assert found.reads["right"] > 0
+    # Of a handful, each may have been refused.
+    assert found.reads["right"] > 0 or trials < 10
 
 
 def _plain(path: Path, user: str) -> str | None:
@@ -84,7 +92,8 @@ async def test_a_damaged_index_hands_nobody_the_secret_of_another(arena: Path) -
     """An index that leads to another user's row is called damaged; plain SQL takes that row."""
     specimen, found = bitrot.at_head(arena, sealed), Found()
     misled = 0
-    for user, offset, mask in [*bitrot.index_flips(specimen.put(arena / "hurt"))]:
+    flips = [*bitrot.index_flips(specimen.put(arena / "hurt"))]
+    for user, offset, mask in share(flips, "index"):
         path = specimen.put(arena / "hurt")
         [*_] = bitrot.index_flips(path)
         content = bytearray(path.read_bytes())
@@ -117,5 +126,7 @@ async def test_the_harness_tells_an_unauthenticated_cipher(
     longer = {name: secret * 20 for name, secret in specimen.secrets.items() if "user-" in name[1]}
     monkeypatch.setattr(keyfile, "settle", lambda *_: _NoCipher([KEY]))
     specimen = Specimen(specimen.path, longer)
-    found = await _damaged(specimen, bitrot.flip, 150, arena, "control")
-    assert found.wrong != []
+    for attempt in range(15):
+        if (await _damaged(specimen, bitrot.flip, 10, arena, f"control {attempt}")).wrong:
+            return
+    pytest.fail("no wrong secret was noticed")

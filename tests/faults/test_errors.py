@@ -47,10 +47,9 @@ def test_a_failing_disk_is_one_clear_error(
     for at in share(range(1, case.operations + 1), f"{scene} {kind}"):
         path = copy_database(case.source, arena / "hurt")
         result = case.hurt(path, at, kind)
-        was = judge.state(path)
+        late = result.end == "refused" and case.left(path) == case.new != case.old
         only = case.new if result.end == "done" else None
         wrong = named(result) or case.wrong(path, only=only)
-        late = result.end == "refused" and was == case.new != case.old
         kind_of_trial = "ENOSPC and EIO" + (": an error after the commit" if late else "")
         tally.count(kind_of_trial, wrong and f"at {at}, {result}: {wrong}")
     tally.settle()
