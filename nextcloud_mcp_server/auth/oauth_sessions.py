@@ -6,9 +6,6 @@ them. Such a row is meant to live for minutes: delete it when the flow is done.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import bindparam, delete, func, select, update
@@ -16,6 +13,7 @@ from sqlalchemy import bindparam, delete, func, select, update
 from nextcloud_mcp_server.auth import stored
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth.audit import SYSTEM, record
+from nextcloud_mcp_server.auth.oauth_session import OAuthSession, read
 from nextcloud_mcp_server.auth.statements import in_row, insertion
 from nextcloud_mcp_server.schema import oauth_sessions
 
@@ -25,7 +23,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Select
 
     from nextcloud_mcp_server.auth.access import Access
-    from nextcloud_mcp_server.backends.base import Connection, Row
+    from nextcloud_mcp_server.backends.base import Connection
+
+__all__ = ["OAuthSession", "OAuthSessions"]
 
 _METHOD: Final = "oauth"
 _RESOURCE: Final = "oauth_session"
@@ -64,39 +64,6 @@ _UPDATE: Final = (
 )
 _DELETE: Final = delete(oauth_sessions).where(_c.session_id == bindparam("session_id"))
 _DELETE_EXPIRED: Final = _DELETE.where(_c.expires_at <= bindparam("now"))
-
-
-@dataclass(frozen=True, slots=True)
-class OAuthSession:
-    """An authorization under way; the repr hides what would let somebody else finish it.
-
-    Times are whole seconds since 1970. ``is_provisioning`` tells a flow that grants the
-    server offline access from one that logs a client in.
-    """
-
-    session_id: str = field(repr=False)
-    client_id: str | None
-    client_redirect_uri: str
-    state: str | None = field(repr=False)
-    code_challenge: str | None
-    code_challenge_method: str | None
-    mcp_authorization_code: str | None = field(repr=False)
-    idp_access_token: str | None = field(repr=False)
-    idp_refresh_token: str | None = field(repr=False)
-    user_id: str | None
-    created_at: int
-    expires_at: int
-    flow_type: str
-    requested_scopes: tuple[str, ...] | None
-    granted_scopes: tuple[str, ...] | None
-    is_provisioning: bool
-    nonce: str | None = field(repr=False)
-    _clock: Callable[[], float] = field(default=time.time, repr=False, compare=False)
-
-    @property
-    def is_expired(self) -> bool:
-        """Whether its last second has come, now."""
-        return self.expires_at <= self._clock()
 
 
 class OAuthSessions:
@@ -249,7 +216,7 @@ class OAuthSessions:
         if "own" in row._fields:
             [(_, asked)] = key.items()
             stored.check_row(asked, row.own, "oauth_sessions", secret=True)
-        return _session(row, self._access)
+        return read(row, self._access.clock)
 
 
 def _changeable(
@@ -288,28 +255,4 @@ def _record(
         auth_method=_METHOD,
         resource_type=_RESOURCE,
         resource_id=stored.shown(session_id),
-    )
-
-
-def _session(row: Row, access: Access) -> OAuthSession:
-    of = f"of session {stored.shown(row.session_id)!r}"
-    return OAuthSession(
-        session_id=row.session_id,
-        client_id=row.client_id,
-        client_redirect_uri=row.client_redirect_uri,
-        state=row.state,
-        code_challenge=row.code_challenge,
-        code_challenge_method=row.code_challenge_method,
-        mcp_authorization_code=row.mcp_authorization_code,
-        idp_access_token=row.idp_access_token,
-        idp_refresh_token=row.idp_refresh_token,
-        user_id=row.user_id,
-        created_at=stored.read_seconds(row.created_at, f"oauth_sessions.created_at {of}"),
-        expires_at=stored.read_seconds(row.expires_at, f"oauth_sessions.expires_at {of}"),
-        flow_type=row.flow_type or "hybrid",
-        requested_scopes=stored.read_spaced(row.requested_scopes),
-        granted_scopes=stored.read_spaced(row.granted_scopes),
-        is_provisioning=bool(row.is_provisioning),
-        nonce=row.nonce,
-        _clock=access.clock,
     )
