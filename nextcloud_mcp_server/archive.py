@@ -6,7 +6,6 @@ Nothing here changes a file.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -49,6 +48,22 @@ def is_backup_name(name: str) -> bool:
     return NAME.search(name) is not None and not name.endswith(".json")
 
 
+def beside(database: Path) -> list[tuple[datetime, Path, re.Match[str]]]:
+    """Every backup beside ``database``, oldest first: when it was made, its path, its name.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    found = []
+    for path in database.parent.iterdir():
+        name = NAME.fullmatch(path.name.removeprefix(database.name))
+        if name is None or not path.name.startswith(database.name):
+            continue
+        if (made_at := time_of(name)) and path.is_file():
+            found.append((made_at, path, name))
+    return sorted(found, key=lambda one: one[:2])
+
+
 def backups_of(database: Path, *, verify: bool = False) -> list[Listed]:
     """The backups beside ``database``, newest first.
 
@@ -62,23 +77,15 @@ def backups_of(database: Path, *, verify: bool = False) -> list[Listed]:
     """
     files.check_path(database)
     database = files.follow(database)
+    listed = []
     try:
-        found = list(_found(database, verify=verify))
+        for made_at, path, name in reversed(beside(database)):
+            # One that is pruned in this moment is no backup any more.
+            with suppress(FileNotFoundError):
+                listed.append(_listed(path, name, made_at, verify=verify))
     except OSError as error:
         raise _bad_folder(database.parent, error) from error
-    return sorted(found, key=lambda backup: (backup.made_at, backup.path.name), reverse=True)
-
-
-def _found(database: Path, *, verify: bool) -> Iterator[Listed]:
-    for path in list(database.parent.iterdir()):
-        name = NAME.fullmatch(path.name.removeprefix(database.name))
-        if name is None or not path.name.startswith(database.name):
-            continue
-        made_at = time_of(name)
-        # One that is pruned in this moment is no backup any more.
-        with suppress(FileNotFoundError):
-            if made_at and path.is_file():
-                yield _listed(path, name, made_at, verify=verify)
+    return listed
 
 
 def _listed(path: Path, name: re.Match[str], made_at: datetime, *, verify: bool) -> Listed:

@@ -18,6 +18,7 @@ from nextcloud_mcp_server.backends.sqlite.look import (
 )
 from nextcloud_mcp_server.classify import GRANTS, classify
 from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.progress import Say, silent
 from nextcloud_mcp_server.report import known_history
 from nextcloud_mcp_server.state import Finding, Observation, State, refusal
 from nextcloud_mcp_server.vetting import NAME, Backup, vet
@@ -60,13 +61,14 @@ class Offer:
         return self.backup.finding.state is not State.AT_HEAD
 
 
-def weigh(database: Path, backup: Path, keyring: Keyring | None = None) -> Offer:
+def weigh(database: Path, backup: Path, keyring: Keyring | None = None, say: Say = silent) -> Offer:
     """Verify a backup and say what restoring it would replace by what. Changes nothing.
 
     Args:
         database: the database file; it need not be there, or be readable.
         backup: the file to restore.
         keyring: the keys at hand, to try on every secret in the backup.
+        say: is told what is being read.
 
     Raises:
         TokenStorageError: ``bad-input`` where one is the other or the database is a backup
@@ -76,7 +78,9 @@ def weigh(database: Path, backup: Path, keyring: Keyring | None = None) -> Offer
     files.check_path(database)
     database = files.follow(database)
     _refuse_itself(database, backup)
+    say("verifying the backup")
     whole = vet(backup, keyring)
+    say("counting its rows")
     seen, rows = _look(database)
     history = known_history()
     present = classify(seen, history)

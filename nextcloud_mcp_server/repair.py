@@ -8,37 +8,35 @@ of their own, because nothing can be migrated, nor verified, while they are dama
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from nextcloud_mcp_server.amends import Rename, amends
 from nextcloud_mcp_server.backends.sqlite import files
 from nextcloud_mcp_server.backends.sqlite.aside import copy_files, keep_aside
 from nextcloud_mcp_server.backends.sqlite.catalog import Execute, count, quoted
 from nextcloud_mcp_server.backends.sqlite.faults import naming
 from nextcloud_mcp_server.backends.sqlite.guard import Held, guard
-from nextcloud_mcp_server.backends.sqlite.indexes import damage, make_indexes, only_indexes
-from nextcloud_mcp_server.backends.sqlite.look import (
-    HotJournalError,
-    connect_read_only,
-    look,
-)
+from nextcloud_mcp_server.backends.sqlite.indexes import make_indexes
+from nextcloud_mcp_server.backends.sqlite.look import HotJournalError, look
 from nextcloud_mcp_server.backends.sqlite.session import require_lock, use_wal
-from nextcloud_mcp_server.classify import classify
 from nextcloud_mcp_server.doctor.around import partials_of
 from nextcloud_mcp_server.doctor.place import loose
 from nextcloud_mcp_server.doctor.subject import examined
-from nextcloud_mcp_server.doctor.tables import leftover_tables
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.history import History
 from nextcloud_mcp_server.keyfile import find_keyring
+from nextcloud_mcp_server.progress import Listener, Say, heard, to_log, to_waiters
 from nextcloud_mcp_server.report import known_history, no_database
 from nextcloud_mcp_server.settings import Settings
 from nextcloud_mcp_server.startup import look_under_lock
 from nextcloud_mcp_server.state import Finding, Observation, State, plan, refusal
 from nextcloud_mcp_server.structure import VERSION_TABLE
+from nextcloud_mcp_server.treatment import Treatment, treatment_of
+
+#: What those who wait for the lock are told.
+_DOING: Final = "repairing it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,33 +56,6 @@ class Repaired:
     kept: Path | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Treatment:
-    """What the tables need before a start would serve them.
-
-    Attributes:
-        finding: what the database is then.
-        renames: columns to rename back.
-        forgets: whether the version table is made anew.
-        drops: leftover tables to drop, as long as they are empty.
-        indexes: whether its indexes are damaged.
-    """
-
-    finding: Finding
-    renames: tuple[Rename, ...] = ()
-    forgets: bool = False
-    drops: tuple[str, ...] = ()
-    indexes: bool = False
-
-    @property
-    def restructures(self) -> bool:
-        """Whether the tables are changed, and so brought to head."""
-        owed = self.finding
-        unrecorded = owed.state is State.PRE_ALEMBIC
-        mends = owed.gaps or owed.adopted or owed.unusable or not owed.tidy or unrecorded
-        return bool(self.renames or self.forgets or self.drops or mends)
-
-
 def propose(settings: Settings) -> Treatment | None:
     """What :func:`repair` would do to the tables; None where there are none. Changes nothing.
 
@@ -102,7 +73,9 @@ def propose(settings: Settings) -> Treatment | None:
         return treatment_of(opened.source, opened.seen, opened.history, subject.path)
 
 
-def repair(settings: Settings, agreed: Treatment | None = None) -> Repaired:
+def repair(
+    settings: Settings, agreed: Treatment | None = None, *, listener: Listener | None = None
+) -> Repaired:
     """Mend what can be mended of the database that ``settings`` name.
 
     Killed at any point, the file is as it was or mended; what is left is mended by the next
@@ -111,6 +84,7 @@ def repair(settings: Settings, agreed: Treatment | None = None) -> Repaired:
     Args:
         settings: which database.
         agreed: what a person has agreed to; None where nobody was asked.
+        listener: hears how far it is (default: the log).
 
     Raises:
         TokenStorageError: the state's own code for a file that is not ours, newer than this
@@ -122,28 +96,38 @@ def repair(settings: Settings, agreed: Treatment | None = None) -> Repaired:
     path = files.follow(path)
     if not path.exists():
         raise no_database(path)
-    history = known_history()
     with guard(path, settings.lock_timeout) as held:
         require_lock(held, path)
         _require_writable(path)
-        held.announce("repairing it")
-        kept, done = _roll_back(path, held)
-        seen = look(path)
-        treatment = treatment_of(path, seen, history)
-        if agreed not in {None, treatment} and (treatment.restructures or treatment.indexes):
-            raise _moved(path)
-        done += _make_private(path)
-        if treatment.indexes:
-            kept = kept or keep_aside(path)
-            if reason := make_indexes(path):
-                raise refusal(Finding(State.CORRUPT, reason=reason), history, path)
-            done += ("made its damaged indexes anew",)
-        backup = None
-        if treatment.restructures:
-            backup = _restructure(path, history, treatment, seen, settings)
-            done += _words(treatment, history)
-        done += _use_journal(path, seen)
-        done += _clear(path)
+        held.announce(_DOING)
+        with heard(listener or to_log(path), to_waiters(held.announce, _DOING)) as say:
+            return _mend(path, held, settings, agreed, say)
+
+
+def _mend(
+    path: Path, held: Held, settings: Settings, agreed: Treatment | None, say: Say
+) -> Repaired:
+    history = known_history()
+    kept, done = _roll_back(path, held)
+    seen = look(path)
+    say("checking its pages")
+    treatment = treatment_of(path, seen, history)
+    if agreed not in {None, treatment} and (treatment.restructures or treatment.indexes):
+        raise _moved(path)
+    done += _make_private(path)
+    if treatment.indexes:
+        say("keeping it as it is")
+        kept = kept or keep_aside(path)
+        say("making its indexes anew")
+        if reason := make_indexes(path):
+            raise refusal(Finding(State.CORRUPT, reason=reason), history, path)
+        done += ("made its damaged indexes anew",)
+    backup = None
+    if treatment.restructures:
+        backup = _restructure(path, history, treatment, seen, settings, say=say)
+        done += _words(treatment, history)
+    done += _use_journal(path, seen)
+    done += _clear(path)
     return Repaired(path, done, backup, kept)
 
 
@@ -176,46 +160,6 @@ def _roll_back(path: Path, held: Held) -> tuple[Path | None, tuple[str, ...]]:
     return None, ()
 
 
-def treatment_of(
-    source: Path, seen: Observation, history: History, path: Path | None = None
-) -> Treatment:
-    """What a database needs.
-
-    Args:
-        source: where its pages are read.
-        seen: what a look at it has seen.
-        history: the revisions of this program.
-        path: the database itself, for the words of a refusal, where ``source`` is a copy.
-
-    Raises:
-        TokenStorageError: the state's own code where nothing safe mends it.
-    """
-    path = path or source
-    finding = classify(seen, history)
-    found = amends(seen, history)
-    if finding.refused and found is None:
-        raise refusal(finding, history, path)
-    if not seen.journal_mode:
-        return Treatment(finding)
-    complaints = damage(source, "integrity_check")
-    if complaints and not only_indexes(source):
-        raise refusal(Finding(State.CORRUPT, reason="; ".join(complaints[:3])), history, path)
-    return Treatment(
-        found.finding if found else finding,
-        found.renames if found else (),
-        forgets=bool(found and found.forgets),
-        drops=tuple(_empty_leftovers(source, seen, history)),
-        indexes=bool(complaints),
-    )
-
-
-def _empty_leftovers(path: Path, seen: Observation, history: History) -> Iterator[str]:
-    with naming(path), closing(connect_read_only(path)) as connection:
-        for table in leftover_tables(seen.structure, history):
-            if not count(connection.execute, table):
-                yield table
-
-
 def _make_private(path: Path) -> tuple[str, ...]:
     done = []
     for file in loose(path):
@@ -226,7 +170,13 @@ def _make_private(path: Path) -> tuple[str, ...]:
 
 
 def _restructure(
-    path: Path, history: History, treatment: Treatment, seen: Observation, settings: Settings
+    path: Path,
+    history: History,
+    treatment: Treatment,
+    seen: Observation,
+    settings: Settings,
+    *,
+    say: Say,
 ) -> Path | None:
     from nextcloud_mcp_server.transition import migrate  # noqa: PLC0415 - imports Alembic
 
@@ -248,7 +198,7 @@ def _restructure(
         ring = find_keyring(settings, path)
         keys = None if ring is None else ring.fingerprints
     todo = plan(treatment.finding, history, path)
-    return migrate(path, history, todo, seen.structure, keys=keys, first=first)
+    return migrate(path, history, todo, seen.structure, keys=keys, first=first, say=say)
 
 
 def _words(treatment: Treatment, history: History) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ from nextcloud_mcp_server.backends.sqlite.session import require_lock, use_wal
 from nextcloud_mcp_server.backends.sqlite.space import require_space, size_of
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.offer import DAMAGED, Offer, weigh
+from nextcloud_mcp_server.progress import Listener, Say, heard, to_log, to_waiters
 from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT
 from nextcloud_mcp_server.startup import look_under_lock
 from nextcloud_mcp_server.state import Observation
@@ -70,6 +71,7 @@ def restore(
     while_running: bool = False,
     keys: tuple[str, ...] | None = None,
     lock_timeout: float = DEFAULT_LOCK_TIMEOUT,
+    listener: Listener | None = None,
 ) -> Restored:
     """Do what :func:`weigh` offered, all of it or nothing.
 
@@ -78,6 +80,7 @@ def restore(
         while_running: whether to restore under a running server, which then sees it.
         keys: fingerprints of the keys at hand, for the manifest of what is kept.
         lock_timeout: seconds to wait for the lock.
+        listener: hears how far it is (default: the log).
 
     Raises:
         TokenStorageError: ``in-use`` where a server is running; ``bad-backup`` where the
@@ -87,18 +90,22 @@ def restore(
     begun = time.monotonic()
     database = offer.database
     files.make_folder(database)
+    doing = f"restoring it from {offer.backup.path.name}"
     with guard(database, lock_timeout) as held:
         require_lock(held, database)
-        held.announce(f"restoring it from {offer.backup.path.name}")
+        held.announce(doing)
         require_idle(database, while_running=while_running)
-        with naming(database):
+        waiters = to_waiters(held.announce, doing)
+        with naming(database), heard(listener or to_log(database), waiters) as say:
             seen = _look(database, held)
             _check_unchanged(offer.backup)
             _check_space(offer, seen)
-            with exchange.staged(offer.backup.path, database) as stage:
-                kept = _keep(database, seen, keys)
+            with exchange.staged(offer.backup.path, database, say) as stage:
+                kept = _keep(database, seen, keys, say)
+                say("checking what is to be restored")
                 expected = _make_ready(stage, offer, seen, kept, begun)
-                _put(stage, database, kept)
+                _put(stage, database, kept, say)
+                say("checking the result")
                 _check_result(database, expected, kept.path)
                 # Last: it also clears away what looking at a database in WAL mode leaves.
                 use_wal(database)
@@ -131,7 +138,7 @@ def _check_space(offer: Offer, seen: Observation) -> None:
     require_space(offer.database.parent, needed, f"to restore {offer.backup.path.name}")
 
 
-def _keep(database: Path, seen: Observation, keys: tuple[str, ...] | None) -> _Kept:
+def _keep(database: Path, seen: Observation, keys: tuple[str, ...] | None, say: Say) -> _Kept:
     """Keep what is about to be replaced: verified, or as it is where it is damaged."""
     if not database.exists():
         return _Kept()
@@ -141,10 +148,12 @@ def _keep(database: Path, seen: Observation, keys: tuple[str, ...] | None) -> _K
         recorded = seen.versions[0] if seen.versions else None
         target = backups.backup_path(database, recorded, "replaced")
         try:
-            return _Kept(backups.make_backup(database, target, kind="replaced", keys=keys))
+            kept = backups.make_backup(database, target, kind="replaced", keys=keys, say=say)
+            return _Kept(kept)
         except TokenStorageError as error:
             if error.code not in _DAMAGED:
                 raise
+    say("keeping it as it is")
     # It is copied as a file, and may have to be renamed: nobody may have it open.
     require_idle(database)
     if seen.damage == "not-a-database":
@@ -181,7 +190,7 @@ def _make_ready(
         return backups.summary(connection)
 
 
-def _put(stage: Path, database: Path, kept: _Kept) -> None:
+def _put(stage: Path, database: Path, kept: _Kept, say: Say) -> None:
     if not database.exists():
         # What belonged to a file that is gone would be taken for the new one's.
         exchange.move_companions(database, _name_aside(database))
@@ -189,7 +198,7 @@ def _put(stage: Path, database: Path, kept: _Kept) -> None:
         return
     try:
         if not kept.linked:
-            exchange.copy_into(stage, database)
+            exchange.copy_into(stage, database, say)
             if not kept.damaged or not check_pages(database):
                 return
     except exchange.BusyError as error:

@@ -4,18 +4,35 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from nextcloud_mcp_server import progress, upkeep
-from nextcloud_mcp_server.backends.sqlite import backup
-from nextcloud_mcp_server.progress import Progress, heard, paced, silent, to_log, to_waiters
+from nextcloud_mcp_server import repair as repairs
+from nextcloud_mcp_server import restore as restores
+from nextcloud_mcp_server.backends.sqlite import backup, exchange
+from nextcloud_mcp_server.progress import (
+    Listener,
+    Progress,
+    Say,
+    heard,
+    paced,
+    silent,
+    to_log,
+    to_waiters,
+)
+from nextcloud_mcp_server.settings import load_settings
 from nextcloud_mcp_server.startup import prepare
+from tests.faults.scenes import index_damaged
 from tests.support.scripts import add_revision
 from tests.support.shapes import at
+from tests.support.snapshot import snapshot
 
 SLOW = """
 import time
@@ -194,6 +211,90 @@ def test_a_downgrade_says_which_revision_is_undone(own_scripts: Path, path: Path
     said: list[str] = []
     upkeep.downgrade(path, "009", listener=lambda now: said.append(str(now)))
     assert any("revision 101" in words and "(0 of 2 revisions)" in words for words in said)
+
+
+def _phases(said: list[str]) -> list[str]:
+    """Each phase once, in its order, without how far it was."""
+    return list(dict.fromkeys(words.partition(" (")[0] for words in said))
+
+
+@pytest.fixture
+def _tells_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every word comes to the listener at once, as if each step took long."""
+
+    @contextmanager
+    def at_once(*listeners: Listener) -> Iterator[Say]:
+        def say(phase: str, done: int = 0, total: int = 0, unit: str = "") -> None:
+            for listener in listeners:
+                listener(Progress(phase, done, total, unit))
+
+        yield say
+
+    for module in (repairs, restores):
+        monkeypatch.setattr(module, "heard", at_once)
+    for module in (backup, exchange):
+        monkeypatch.setattr(module, "_PAGES", 10)
+
+
+@pytest.mark.usefixtures("_tells_all")
+def test_a_restore_says_how_far_it_is(path: Path) -> None:
+    """Both copies count their pages, and those who wait for the lock read each phase."""
+    at("010").write(path, ["journal_mode=WAL", "page_size=512"])
+    saved = path.with_name("saved.db")
+    at("009").write(saved, ["page_size=512"])
+    said: list[str] = []
+    waiting: list[str] = []
+
+    def listen(now: Progress) -> None:
+        said.append(str(now))
+        waiting.append(json.loads(path.with_name("tokens.db.lock").read_text())["doing"])
+
+    restores.restore(restores.weigh(path, saved), listener=listen)
+    assert _phases(said) == [
+        "copying the backup",
+        "copying it",
+        "verifying the copy",
+        "syncing the copy",
+        "checking what is to be restored",
+        "putting it in place",
+        "checking the result",
+    ]
+    for phase in ("copying the backup", "putting it in place"):
+        counts = [
+            tuple(map(int, re.findall(r"\d+", words))) for words in said if f"{phase} (" in words
+        ]
+        assert len(counts) > 3
+        assert counts == sorted(counts)
+        assert counts[-1][0] == counts[-1][1] > 0
+    # The listener is told first, so the lock file is one word behind it.
+    assert "restoring it from saved.db (putting it in place)" in waiting
+    assert snapshot(path).versions == ["009"]
+
+
+@pytest.mark.usefixtures("_tells_all")
+def test_a_repair_says_how_far_it_is(path: Path) -> None:
+    """What is slow in it is told: reading the pages, the backup, the migration."""
+    at("006").recording("006", "009").write(path)
+    said: list[str] = []
+    listen = said.append
+    repairs.repair(load_settings(database=path), listener=lambda now: listen(str(now)))
+    assert _phases(said)[0] == "checking its pages"
+    transition_is_told = {"copying it", "verifying the copy", "checking the result"}
+    assert transition_is_told <= {*_phases(said)}
+
+
+@pytest.mark.usefixtures("_tells_all")
+def test_a_repair_of_an_index_says_how_far_it_is(path: Path) -> None:
+    """Keeping the file and making the indexes are told as well."""
+    index_damaged(path)
+    said: list[str] = []
+    listen = said.append
+    repairs.repair(load_settings(database=path), listener=lambda now: listen(str(now)))
+    assert _phases(said)[:3] == [
+        "checking its pages",
+        "keeping it as it is",
+        "making its indexes anew",
+    ]
 
 
 @pytest.mark.usefixtures("quick")

@@ -537,6 +537,8 @@ def test_a_restore_by_renaming_loses_acknowledged_writes(path: Path, two: Path) 
     """Negative control: a rename under an open store is not seen, and its writes are lost."""
     with server(path) as running:
         assert running.ask("list") == "anna carl"
+        # A connection is opened when it is first needed.
+        assert running.ask("store carl") == "stored"
         copy = path.with_name("copy")
         shutil.copy(two, copy)
         copy.replace(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -15,6 +15,9 @@ from nextcloud_mcp_server.words import printable
 if TYPE_CHECKING:
     from nextcloud_mcp_server.doctor.diagnosis import Diagnosis
 
+#: What takes long where a database is large.
+EXAMINING: Final = "examining it"
+
 
 @click.command()
 @database_options
@@ -25,9 +28,13 @@ def doctor(output: Output, named: Named, *, full: bool) -> int:
     One line a check, with the command that mends it. Changes nothing. Exits with 1 where
     there is an error, and with 0 where there are only notes and warnings.
     """
+    from nextcloud_mcp_server.cli.progress import telling  # noqa: PLC0415 - for this alone
     from nextcloud_mcp_server.doctor.diagnosis import diagnose  # noqa: PLC0415 - loads keys
 
-    found = diagnose(named.find(output), full=full)
+    settings = named.find(output)
+    with telling(output) as say:
+        say(EXAMINING)
+        found = diagnose(settings, full=full)
     output.result(diagnosis_facts(found), *diagnosis_lines(found))
     return 1 if found.worst is Level.ERROR else 0
 

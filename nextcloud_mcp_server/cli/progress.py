@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from nextcloud_mcp_server.cli.output import Output
-from nextcloud_mcp_server.progress import LOG_INTERVAL, Listener, Progress, paced
+from nextcloud_mcp_server.progress import LOG_INTERVAL, Listener, Progress, Say, heard, paced
 
 #: Characters of the bar itself.
 _WIDTH: Final = 20
@@ -27,6 +27,13 @@ def shown(output: Output) -> Iterator[Listener]:
             output.status("")
     else:
         yield paced(lambda now: output.note(f"{now}, {now.seconds:.0f} s so far"), LOG_INTERVAL)
+
+
+@contextmanager
+def telling(output: Output) -> Iterator[Say]:
+    """Show how far the body is, which says so itself."""
+    with shown(output) as listener, heard(listener) as say:
+        yield say
 
 
 def bar(now: Progress, columns: int) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nextcloud_mcp_server.cli.doctor import finding_facts, finding_line
+from nextcloud_mcp_server.cli.doctor import EXAMINING, finding_facts, finding_line
 from nextcloud_mcp_server.cli.options import Named, database_options
 from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.doctor.finding import Level
@@ -30,22 +30,28 @@ def repair(output: Output, named: Named, *, yes: bool) -> int:
     remains.
     """
     from nextcloud_mcp_server.cli.log import plain_log  # noqa: PLC0415 - takes longer than a look
+    from nextcloud_mcp_server.cli.progress import shown, telling  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.doctor.diagnosis import diagnose  # noqa: PLC0415 - loads keys
     from nextcloud_mcp_server.repair import Repaired, propose  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.repair import repair as mend  # noqa: PLC0415 - see above
 
     settings = named.find(output)
-    needed = propose(settings)
-    before = diagnose(settings, full=True)
+    with telling(output) as say:
+        say(EXAMINING)
+        needed = propose(settings)
+        before = diagnose(settings, full=True)
     if not before.mendable:
         return _say(output, Repaired(before.database, ()), before)
     for finding in before.mendable:
         output.note(finding_line(finding, mend=False))
     if not yes:
         _agree(output, before.database)
-    with plain_log(output):
-        done = mend(settings, None if yes else needed)
-    return _say(output, done, diagnose(settings))
+    with plain_log(output), shown(output) as listener:
+        done = mend(settings, None if yes else needed, listener=listener)
+    with telling(output) as say:
+        say(EXAMINING)
+        after = diagnose(settings)
+    return _say(output, done, after)
 
 
 def _agree(output: Output, database: Path) -> None:

@@ -38,9 +38,12 @@ def backups(output: Output, named: Named, *, verify: bool) -> int:
     its manifest and its size, or with --verify page by page, row by row and by its SHA-256.
     """
     from nextcloud_mcp_server.archive import backups_of  # noqa: PLC0415 - for this alone
+    from nextcloud_mcp_server.cli.progress import telling  # noqa: PLC0415 - for this alone
 
     database = named.find(output).database
-    found = backups_of(database, verify=verify)
+    with telling(output) as say:
+        say("reading the backups")
+        found = backups_of(database, verify=verify)
     output.result(
         {"database": str(database), "backups": [listed_facts(backup) for backup in found]},
         *listed_lines(database, found),
@@ -62,22 +65,25 @@ def restore(output: Output, named: Named, backup: str, *, yes: bool, while_runni
     from nextcloud_mcp_server import restore as restoring  # noqa: PLC0415 - loads keys
     from nextcloud_mcp_server.backends.sqlite.inuse import require_idle  # noqa: PLC0415
     from nextcloud_mcp_server.cli.log import plain_log  # noqa: PLC0415
+    from nextcloud_mcp_server.cli.progress import shown, telling  # noqa: PLC0415
     from nextcloud_mcp_server.keyfile import at_hand  # noqa: PLC0415
 
     settings = named.find(output)
     keyring = at_hand(settings)
-    offer = restoring.weigh(settings.database, Path(backup), keyring)
+    with telling(output) as say:
+        offer = restoring.weigh(settings.database, Path(backup), keyring, say)
     require_idle(offer.database, while_running=while_running)
     for line in offer_lines(offer):
         output.note(line)
     if not yes:
         _agree(output, offer)
-    with plain_log(output):
+    with plain_log(output), shown(output) as listener:
         done = restoring.restore(
             offer,
             while_running=while_running,
             keys=None if keyring is None else keyring.fingerprints,
             lock_timeout=settings.lock_timeout,
+            listener=listener,
         )
     output.result(restored_facts(done), *restored_lines(done))
     return 0

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from nextcloud_mcp_server.archive import beside
 from nextcloud_mcp_server.backends.sqlite.catalog import quoted
 from nextcloud_mcp_server.backends.sqlite.guard import holder, lock_path
 from nextcloud_mcp_server.backends.sqlite.inuse import holders, in_use
@@ -47,12 +48,10 @@ _DAY: Final = 86400
 
 def backups_of(database: Path) -> list[Path]:
     """Every backup beside ``database``, by the program or by hand, oldest first."""
-    name = re.compile(re.escape(database.name) + r"\.backup-\d{8}T\d{6}\.\d{6}Z-[\w-]+", re.ASCII)
     try:
-        found = [path for path in database.parent.iterdir() if name.fullmatch(path.name)]
+        return [path for _, path, _ in beside(database)]
     except OSError:
         return []
-    return sorted(path for path in found if path.is_file())
 
 
 def partials_of(database: Path) -> list[Path]:

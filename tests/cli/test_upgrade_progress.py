@@ -7,6 +7,7 @@ import pty
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,30 @@ def test_a_terminal_gets_a_bar(words: list[str], shelf: Shelf, tmp_path: Path) -
     assert shown.endswith("\r\x1b[K")
     assert "\n" not in shown
     assert "\x1b" not in out
+
+
+def _to_restore(shelf: Shelf, folder: Path) -> list[str]:
+    shelf.put("at-head", folder / "t.db")
+    shelf.put("behind", folder / "saved.db")
+    return ["restore", "saved.db", "--yes"]
+
+
+def _to_mend(shelf: Shelf, folder: Path) -> list[str]:
+    shelf.put("null-version-row", folder / "t.db")
+    return ["repair", "--yes"]
+
+
+@pytest.mark.parametrize("prepared", [_to_restore, _to_mend])
+def test_what_is_replaced_or_mended_is_told_too(
+    prepared: Callable[[Shelf, Path], list[str]], shelf: Shelf, tmp_path: Path
+) -> None:
+    """A restore and a repair draw their bar while they keep what was there."""
+    words = prepared(shelf, tmp_path)
+    _, shown = on_a_terminal("db", *words, "-d", "t.db", cwd=tmp_path)
+    assert re.search(r"\r\x1b\[Kverifying the copy, \d s", shown)
+    # It is cleared away before the lines that stay, and at the end.
+    assert shown.endswith("\r\x1b[K")
+    assert not re.search(r"\x1b\[K[^\r\n]+\n", shown)
 
 
 def test_json_has_no_bar(shelf: Shelf, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -23,9 +24,13 @@ from nextcloud_mcp_server.backends.sqlite.look import (
     connect_at_rest,
     connect_read_only,
 )
+from nextcloud_mcp_server.progress import Say, silent
 
 #: What SQLite keeps beside a database.
 COMPANIONS: Final = ("-wal", "-shm", "-journal")
+
+#: Pages copied between two words of how far it is. Whatever the number, it is one transaction.
+_PAGES: Final = 1024
 
 #: Seconds after which a database that stays locked is given up.
 _DEADLINE: Final = 2 * BUSY_TIMEOUT
@@ -36,8 +41,10 @@ class BusyError(OSError):
 
 
 @contextmanager
-def staged(backup: Path, database: Path) -> Iterator[Path]:
+def staged(backup: Path, database: Path, say: Say = silent) -> Iterator[Path]:
     """A private copy of ``backup`` beside ``database``, to make ready before it counts.
+
+    ``say`` is told how far the copy is.
 
     Raises:
         sqlite3.Error: the copy cannot be made.
@@ -49,7 +56,7 @@ def staged(backup: Path, database: Path) -> Iterator[Path]:
     os.close(os.open(stage, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     try:
         with closing(connect_at_rest(backup)) as reader, closing(_connect(stage)) as writer:
-            reader.backup(writer)
+            reader.backup(writer, pages=_PAGES, progress=partial(_tell, say, "copying the backup"))
             # One file, whatever mode the copied one was in.
             writer.execute("PRAGMA journal_mode=DELETE")
         yield stage
@@ -57,6 +64,10 @@ def staged(backup: Path, database: Path) -> Iterator[Path]:
         for suffix in ("", *COMPANIONS):
             with suppress(OSError):
                 _beside(stage, suffix).unlink(missing_ok=True)
+
+
+def _tell(say: Say, phase: str, _status: int, remaining: int, total: int) -> None:
+    say(phase, total - remaining, total, "pages")
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -87,22 +98,28 @@ def fit_pages(stage: Path, database: Path) -> None:
             connection.execute("VACUUM")
 
 
-def copy_into(stage: Path, database: Path) -> None:
+def copy_into(stage: Path, database: Path, say: Say = silent) -> None:
     """Replace what is in ``database`` by what is in ``stage``, in one transaction.
+
+    ``say`` is told how far it is.
 
     Raises:
         BusyError: another connection stays in the way.
         sqlite3.Error: ``database`` is none, or the disk does not allow it.
     """
-    deadline = time.monotonic() + _DEADLINE
+    moved, left = time.monotonic(), -1
 
-    def in_time(_status: int, _remaining: int, _total: int) -> None:
-        # backup() tries for ever where the target stays locked.
-        if time.monotonic() > deadline:
+    def in_time(status: int, remaining: int, total: int) -> None:
+        nonlocal moved, left
+        if remaining != left:
+            moved, left = time.monotonic(), remaining
+        elif time.monotonic() > moved + _DEADLINE:
+            # backup() tries for ever where the target stays locked.
             raise BusyError
+        _tell(say, "putting it in place", status, remaining, total)
 
     with closing(connect_read_only(stage)) as reader, closing(_connect(database)) as writer:
-        reader.backup(writer, pages=-1, progress=in_time, sleep=0.05)
+        reader.backup(writer, pages=_PAGES, progress=in_time, sleep=0.05)
         # What was replaced is not to lie in the WAL; where a reader is in the way, it stays
         # until the last connection closes.
         with suppress(sqlite3.Error):
