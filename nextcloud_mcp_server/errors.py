@@ -8,7 +8,10 @@ compares the two), in the ``--json`` output of the commands and in
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 #: Every code, with the sentence that ``docs/errors.md`` opens its entry with.
 CODES: Final = MappingProxyType(
@@ -75,6 +78,14 @@ class TokenStorageError(Exception):
     def as_dict(self) -> dict[str, str]:
         """The facts that ``--json`` prints."""
         return {"code": self.code, "message": self.message, "remedy": self.remedy}
+
+
+def for_shell(path: Path) -> str:
+    """``path`` as it is typed in a command, whatever is in its name."""
+    # Here, because most of what looks has nothing to say about a path.
+    import shlex  # noqa: PLC0415
+
+    return shlex.quote(str(path))
 
 
 def _rebuild(message: str, code: str, remedy: str, exit_status: int) -> TokenStorageError:

@@ -6,7 +6,6 @@ import fcntl
 import os
 import re
 import secrets
-import shlex
 import shutil
 import tempfile
 import time
@@ -20,7 +19,7 @@ from nextcloud_mcp_server.backends.sqlite import backup, files
 from nextcloud_mcp_server.backends.sqlite.faults import naming
 from nextcloud_mcp_server.backends.sqlite.look import HotJournalError, look, recovered_copy
 from nextcloud_mcp_server.backends.sqlite.space import free_bytes, require_space, size_of
-from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.progress import Listener
 from nextcloud_mcp_server.report import Report, examine, known_history
 from nextcloud_mcp_server.startup import prepare
@@ -117,7 +116,7 @@ def script(database: Path, *, target: str | None = None) -> Script:
     """
     report, todo = _planned(database, target)
     if (reason := _no_statements_for(report, todo)) and todo.migrates:
-        command = f"nextcloud-mcp-server db upgrade -d {shlex.quote(str(report.database))}"
+        command = f"nextcloud-mcp-server db upgrade -d {for_shell(report.database)}"
         raise TokenStorageError(
             f"There are no statements for {report.database}: {reason}.",
             code="bad-input",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,7 +10,7 @@ from typing import Final
 from nextcloud_mcp_server.backends.sqlite import files
 from nextcloud_mcp_server.backends.sqlite.look import look_without_recovery
 from nextcloud_mcp_server.classify import classify
-from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.history import BASE, History, load_history
 from nextcloud_mcp_server.state import Action, Finding, Plan, plan, refusal, unknown_target
 
@@ -153,4 +152,4 @@ def _below(report: Report, ladder: tuple[str, ...], steps: int) -> str:
 
 
 def _named(database: Path) -> str:
-    return f"-d {shlex.quote(str(database))}"
+    return f"-d {for_shell(database)}"

@@ -5,7 +5,6 @@ Killed at any point, the database is the one before or the one restored.
 
 from __future__ import annotations
 
-import shlex
 import sqlite3
 import time
 from contextlib import closing
@@ -25,7 +24,7 @@ from nextcloud_mcp_server.backends.sqlite.inuse import in_use, require_idle
 from nextcloud_mcp_server.backends.sqlite.look import check_pages, connect_read_only
 from nextcloud_mcp_server.backends.sqlite.session import require_lock, use_wal
 from nextcloud_mcp_server.backends.sqlite.space import require_space, size_of
-from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.offer import DAMAGED, Offer, weigh
 from nextcloud_mcp_server.progress import Listener, Say, heard, to_log, to_waiters
 from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT
@@ -248,7 +247,7 @@ def _moved(backup: Path) -> TokenStorageError:
     return TokenStorageError(
         f"{backup} has been changed since it was verified; nothing was restored.",
         code="bad-backup",
-        remedy=f"Run the command again: nextcloud-mcp-server db restore {shlex.quote(str(backup))}",
+        remedy=f"Run the command again: nextcloud-mcp-server db restore {for_shell(backup)}",
     )
 
 

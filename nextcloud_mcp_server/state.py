@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.history import History
 from nextcloud_mcp_server.structure import Gaps, Structure
 
@@ -200,8 +200,9 @@ def refusal(finding: Finding, history: History, path: Path) -> TokenStorageError
     """The error for a database that no start may touch."""
     what, remedy = _WORDS[finding.state]
     words = {"path": path, "reason": finding.reason, "head": history.head}
+    typed = {**words, "path": for_shell(path)}
     return TokenStorageError(
-        what.format(**words), code=finding.state.value, remedy=remedy.format(**words)
+        what.format(**words), code=finding.state.value, remedy=remedy.format(**typed)
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import string
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from tests.support.errors import attempt
 from tests.support.structures import HISTORY
 
 PATH = Path("/data/tokens.db")
+ODD = Path("/data/it's; rm -rf x.db")
 
 gap_lists = st.sampled_from(
     [
@@ -151,3 +153,13 @@ def test_the_states_are_the_codes_of_the_design() -> None:
     assert len(State) == 10
     assert {state.value for state in REFUSED} <= CODES.keys()
     assert Observation().damage == ""
+
+
+@pytest.mark.parametrize("state", sorted(REFUSED))
+def test_a_command_in_a_remedy_can_be_typed(state: State) -> None:
+    """Whatever is in the name of the file, a shell hands it on; the message has it plain."""
+    error = refusal(Finding(state, reason="it is so"), HISTORY, ODD)
+    assert str(ODD) in error.message
+    quoted = shlex.quote(str(ODD))
+    assert "rm -rf" not in error.remedy.replace(quoted, "")
+    assert error.remedy.count("-d ") - error.remedy.count("or -d ") <= error.remedy.count(quoted)

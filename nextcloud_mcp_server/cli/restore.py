@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +17,7 @@ from nextcloud_mcp_server.cli.options import (
     while_running_option,
 )
 from nextcloud_mcp_server.cli.output import Output
-from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.words import printable
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def _agree(output: Output, offer: Offer) -> None:
     if answer is not None and answer.lower() in {"y", "yes"}:
         return
     why = "There was nobody to ask" if answer is None else "The answer was not yes"
-    backup, database = shlex.quote(str(offer.backup.path)), shlex.quote(str(offer.database))
+    backup, database = for_shell(offer.backup.path), for_shell(offer.database)
     raise TokenStorageError(
         f"{why}, so nothing was changed.",
         code="declined",

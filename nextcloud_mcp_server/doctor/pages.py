@@ -16,6 +16,7 @@ from nextcloud_mcp_server.backends.sqlite.space import readable
 from nextcloud_mcp_server.doctor.around import backups_of, damage_of
 from nextcloud_mcp_server.doctor.finding import Finding, Level, counted
 from nextcloud_mcp_server.doctor.subject import Opened, Subject
+from nextcloud_mcp_server.errors import for_shell
 
 #: A write-ahead log above this was not written back for a long time.
 _LONG_WAL: Final = 256 * 1024 * 1024
@@ -68,11 +69,9 @@ def integrity(subject: Subject) -> Iterator[Finding]:
 
 def restore_command(subject: Subject) -> str | None:
     """The command that puts the newest good backup in the place of the database."""
-    import shlex  # noqa: PLC0415 - only where something is lost
-
     for backup in reversed(backups_of(subject.path)):
         if not damage_of(backup):
-            return subject.command(f"restore {shlex.quote(str(backup))}")
+            return subject.command(f"restore {for_shell(backup)}")
     return None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from nextcloud_mcp_server.backends.sqlite.space import MARGIN, free_bytes, reada
 from nextcloud_mcp_server.doctor.around import backups_of
 from nextcloud_mcp_server.doctor.finding import Finding, Level
 from nextcloud_mcp_server.doctor.subject import Subject
+from nextcloud_mcp_server.errors import for_shell
 from nextcloud_mcp_server.keyfile import key_path
 from nextcloud_mcp_server.state import Action, plan
 
@@ -33,7 +33,7 @@ def configuration(subject: Subject) -> Iterator[Finding]:
             name,
             Level.WARNING,
             f"{settings.fallback_from} cannot be used here, so {settings.database} is used instead",
-            f"export TOKEN_STORAGE_DB={shlex.quote(str(settings.database))}",
+            f"export TOKEN_STORAGE_DB={for_shell(settings.database)}",
         )
     if settings.overruled:
         yield Finding(
@@ -105,7 +105,7 @@ def permissions(subject: Subject) -> Iterator[Finding]:
         yield Finding(name, Level.NOTE, what, _chmod(group))
     if _is_open(folder):
         what = f"every user of this machine may replace the files in {folder}"
-        yield Finding(name, Level.WARNING, what, f"chmod o-w {shlex.quote(str(folder))}")
+        yield Finding(name, Level.WARNING, what, f"chmod o-w {for_shell(folder)}")
     if subject.path.exists() and not _is_own(subject.path):
         owner = subject.path.stat().st_uid
         what = f"the file belongs to user {owner}, and this is user {os.geteuid()}"
@@ -121,7 +121,7 @@ def _names(paths: list[Path]) -> str:
 
 
 def _chmod(paths: list[Path]) -> str:
-    return "chmod 600 " + " ".join(shlex.quote(str(path)) for path in paths)
+    return "chmod 600 " + " ".join(for_shell(path) for path in paths)
 
 
 def _is_own(path: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -20,7 +19,7 @@ from nextcloud_mcp_server.backends.sqlite.look import (
     recovered_copy,
 )
 from nextcloud_mcp_server.classify import classify
-from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.history import History
 from nextcloud_mcp_server.report import known_history
 from nextcloud_mcp_server.settings import Settings
@@ -88,7 +87,7 @@ class Subject:
 
     def command(self, words: str) -> str:
         """``nextcloud-mcp-server db WORDS`` for this database."""
-        return f"nextcloud-mcp-server db {words} -d {shlex.quote(str(self.path))}"
+        return f"nextcloud-mcp-server db {words} -d {for_shell(self.path)}"
 
 
 @contextmanager

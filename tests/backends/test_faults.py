@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+import shlex
 import sqlite3
 from pathlib import Path
 
@@ -134,3 +135,12 @@ def test_no_statement_and_no_value_is_in_a_message() -> None:
         found = always_named(wrapped, PATH)
         assert found is not None
         assert secret not in f"{found.as_dict()}"
+
+
+def test_a_command_in_a_remedy_can_be_typed() -> None:
+    """The path of a damaged file is quoted where it is to be typed, and plain where it is read."""
+    path = Path("/data/it's; rm -rf x.db")
+    error = named(sqlite_error("SQLITE_CORRUPT"), path)
+    assert error is not None
+    assert str(path) in error.message
+    assert error.remedy.endswith(f" -d {shlex.quote(str(path))}")

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 
 _SYSTEM: Final = {
     errno.ENOSPC: "disk-full",
@@ -153,6 +153,5 @@ def _one_line(error: BaseException) -> str:
 
 def _error(code: str, path: Path, detail: str) -> TokenStorageError:
     message, remedy = _WORDS[code]
-    return TokenStorageError(
-        message.format(path=path, detail=detail), code=code, remedy=remedy.format(path=path)
-    )
+    typed = remedy.format(path=for_shell(path))
+    return TokenStorageError(message.format(path=path, detail=detail), code=code, remedy=typed)
