@@ -137,6 +137,7 @@ def prepare(
     files.check_path(database)
     database = files.follow(database)
     files.make_folder(database)
+    _warn_of_names(database)
     history = known_history()
     with guard(database, lock_timeout, cancelled) as held:
         seen = look_under_lock(database, held)
@@ -165,6 +166,16 @@ def prepare(
             mode = use_wal(database)
         then(database)
     return _finished(Outcome(database, finding.state, todo, made, mode), begun, held)
+
+
+def _warn_of_names(database: Path) -> None:
+    if (names := files.names_of(database)) > 1:
+        logger.warning(
+            "%s has %d names (hard links), each with a lock and a journal of its own: "
+            "use one of them, and remove the others",
+            database,
+            names,
+        )
 
 
 def known_history() -> History:

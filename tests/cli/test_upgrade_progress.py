@@ -33,7 +33,7 @@ sys.exit(main())
 """
 
 
-def on_a_terminal(*arguments: str, cwd: Path) -> tuple[str, str]:
+def on_a_terminal(*arguments: str, cwd: Path, status: int = 0) -> tuple[str, str]:
     """What a command prints on stdout, and on a terminal that is its stderr."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
@@ -57,7 +57,7 @@ def on_a_terminal(*arguments: str, cwd: Path) -> tuple[str, str]:
             shown += piece
         out, _ = running.communicate(timeout=60)
     os.close(ours)
-    assert running.returncode == 0
+    assert running.returncode == status
     return out, shown.decode()
 
 
@@ -72,24 +72,25 @@ def test_a_terminal_gets_a_bar(words: list[str], shelf: Shelf, tmp_path: Path) -
     assert "\x1b" not in out
 
 
-def _to_restore(shelf: Shelf, folder: Path) -> list[str]:
+def _to_restore(shelf: Shelf, folder: Path) -> tuple[list[str], int]:
     shelf.put("at-head", folder / "t.db")
     shelf.put("behind", folder / "saved.db")
-    return ["restore", "saved.db", "--yes"]
+    return ["restore", "saved.db", "--yes"], 0
 
 
-def _to_mend(shelf: Shelf, folder: Path) -> list[str]:
-    shelf.put("null-version-row", folder / "t.db")
-    return ["repair", "--yes"]
+def _to_mend(shelf: Shelf, folder: Path) -> tuple[list[str], int]:
+    shelf.put("two-rows", folder / "t.db")
+    # The one secret in it has no key, which a repair cannot mend, and says.
+    return ["repair", "--yes"], 1
 
 
 @pytest.mark.parametrize("prepared", [_to_restore, _to_mend])
 def test_what_is_replaced_or_mended_is_told_too(
-    prepared: Callable[[Shelf, Path], list[str]], shelf: Shelf, tmp_path: Path
+    prepared: Callable[[Shelf, Path], tuple[list[str], int]], shelf: Shelf, tmp_path: Path
 ) -> None:
     """A restore and a repair draw their bar while they keep what was there."""
-    words = prepared(shelf, tmp_path)
-    _, shown = on_a_terminal("db", *words, "-d", "t.db", cwd=tmp_path)
+    words, status = prepared(shelf, tmp_path)
+    _, shown = on_a_terminal("db", *words, "-d", "t.db", cwd=tmp_path, status=status)
     assert re.search(r"\r\x1b\[Kverifying the copy, \d s", shown)
     # It is cleared away before the lines that stay, and at the end.
     assert shown.endswith("\r\x1b[K")

@@ -115,7 +115,7 @@ def fingerprint(path: Path) -> str:
     for file in path.parent.iterdir():
         if file.name.endswith((".lock", ".inuse", "-shm")):
             continue
-        name = re.sub(r"[0-9a-f]{8}\b|\d{8}T[\d.]*Z", "#", file.name)
+        name = re.sub(r"\.[0-9a-f]{6,8}(?=\.partial)|\d{8}T[\d.]*Z", "#", file.name)
         # What was never published counts by its name: nothing reads it any more. Of a
         # manifest, which says when it was made, it counts whether it speaks of its backup.
         content = b"" if ".partial" in name else file.read_bytes()

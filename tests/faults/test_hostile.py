@@ -14,7 +14,8 @@ from nextcloud_mcp_server.cli.db import db_commands
 from tests.cli import test_hostile as in_process
 from tests.cli.places import REFUSED, SERVED, Shelf
 from tests.faults.crowd import LIMIT, Ended, Nursery, Order
-from tests.faults.hostile import ALONE, AROUND, Maker, Models, Place, flipped
+from tests.faults.hostile import ALONE, AROUND, flipped
+from tests.faults.place import Maker, Models, Place
 from tests.faults.share import SEED, share
 from tests.faults.tally import Tally
 from tests.support.contents import KEY

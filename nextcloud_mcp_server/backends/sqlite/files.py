@@ -77,6 +77,14 @@ def follow(path: Path) -> Path:
     return path.resolve() if path.is_symlink() else path
 
 
+def names_of(path: Path) -> int:
+    """Under how many names (hard links) the file lies; each has a lock and a journal of its own."""
+    try:
+        return path.stat().st_nlink
+    except OSError:
+        return 1
+
+
 def _check_folder(folder: Path) -> None:
     for place in (folder, *folder.parents):
         if place.is_dir():

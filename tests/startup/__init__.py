@@ -1,0 +1,1 @@
+"""The path that a start travels."""
