@@ -3,7 +3,8 @@
 - The program hands over a synchronous connection, inside a transaction that is its own,
   in ``config.attributes["connection"]``. Nothing is begun or committed here: the stamp,
   all revisions and whatever follows them are one transaction. What it put into
-  ``config.attributes["applied"]`` is called after each revision.
+  ``config.attributes["applied"]`` is called after each revision, and
+  ``config.attributes["say"]`` is told what a long one is doing.
 - Typed as ``alembic ...`` in a checkout, the database is the one of
   ``-x database_url=...``, else the one of the settings. It is opened with the lock, the
   pragmas and the transaction of the program. Commands that only look open it read-only.
@@ -14,10 +15,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import sys
 from contextlib import asynccontextmanager
 from logging.config import fileConfig
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 from urllib.parse import quote
 
 import sqlalchemy as sa
@@ -36,13 +38,16 @@ POSTGRESQL_LOCK = 0x6E63_6D63_7073_746F
 #: The commands of Alembic that change the database; every other one only looks.
 WRITING_COMMANDS = frozenset({"upgrade", "downgrade", "stamp", "ensure_version"})
 
+#: What each revision's tables are.
+STRUCTURES = Path(__file__).with_name("structure.json")
+
 config = context.config
 
 
-def load_guards() -> ModuleType:
-    """Load ``guards.py`` beside this file, which is on no import path by design."""
-    path = Path(__file__).with_name("guards.py")
-    spec = importlib.util.spec_from_file_location("_token_store_guards", path)
+def load(name: str) -> ModuleType:
+    """Load a file beside this one, which is on no import path by design."""
+    path = Path(__file__).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"_token_store_{name}", path)
     if spec is None or spec.loader is None:
         raise CommandError(f"{path} cannot be loaded.")
     module = importlib.util.module_from_spec(spec)
@@ -57,7 +62,8 @@ def migrate(connection: sa.Connection) -> None:
     if connection.dialect.name == "sqlite":
         refuse_foreign_keys(connection)
     applied = config.attributes.get("applied", lambda: None)
-    guards = load_guards().Guards(connection)
+    say = config.attributes.get("say", lambda *_: None)
+    guards = load("guards").Guards(connection, load, say=say)
     try:
         context.configure(
             connection=connection,
@@ -83,16 +89,32 @@ def refuse_foreign_keys(connection: sa.Connection) -> None:
 
 def write_sql() -> None:
     """Write the statements of ``--sql``, as one transaction."""
+    imagined = load("offline").Imagined(output(), starting(), STRUCTURES)
     context.configure(
         dialect_name=dialect_of(given()),
         literal_binds=True,
         dialect_opts={"paramstyle": "named"},
+        output_buffer=imagined,
         transactional_ddl=True,
         transaction_per_migration=False,
-        guards=load_guards().Guards(None),
+        guards=load("guards").Guards(None, load, imagine=imagined.ask),
     )
-    with context.begin_transaction():
-        context.run_migrations()
+    try:
+        with context.begin_transaction():
+            context.run_migrations()
+    finally:
+        imagined.close()
+
+
+def output() -> TextIO:
+    """Where the statements are written."""
+    return config.output_buffer or sys.stdout
+
+
+def starting() -> str | None:
+    """The revision that the statements begin at; None for base."""
+    found = context.script.get_revision(context.get_starting_revision_argument())
+    return found.revision if found else None
 
 
 def given() -> str | None:

@@ -14,6 +14,8 @@ The structure is asked for once, in one statement, and again only after somebody
 DDL: through an asynchronous driver every statement is several thread hops. Offline
 (``--sql``) there is nobody to ask, and the plain statements are written, for a database
 that is exactly at the starting revision.
+
+What few revisions need is in files of its own beside this one, and loaded when it is needed.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from alembic import op
 from alembic.util import CommandError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from types import ModuleType
 
 # A virtual table whose module is not loaded here raises when it is asked for its columns.
 _SQLITE_COLUMNS = """
@@ -51,10 +54,23 @@ class Guards:
 
     Args:
         connection: the connection that the migration runs on; None when offline.
+        load: loads a file beside this one by its name.
+        say: is told the phase of long work, and how many of how many rows are done.
+        imagine: offline, answers a question about what SQLite's database will be.
     """
 
-    def __init__(self, connection: sa.Connection | None) -> None:
+    def __init__(
+        self,
+        connection: sa.Connection | None,
+        load: Callable[[str], ModuleType],
+        *,
+        say: Callable[..., None] = lambda *_: None,
+        imagine: Callable[..., list[Any]] | None = None,
+    ) -> None:
         self._connection = connection
+        self._load = load
+        self._say = say
+        self._imagine = imagine
         self._seen: dict[str, set[str]] | None = None
         self._ours = False
         if connection is not None:
@@ -90,9 +106,23 @@ class Guards:
             self.add_column(name, column)
 
     def add_column(self, table: str, column: sa.Column[Any]) -> None:
-        """Add a column, unless the table has it. SQLite knows no IF NOT EXISTS here."""
+        """Add a column, unless the table has it. SQLite knows no IF NOT EXISTS here.
+
+        Raises:
+            CommandError: SQLite could not add such a column, with rows or without.
+        """
         if self._fold(column.name) in (self._columns(table) or ()):
             return
+        if column.primary_key or column.unique or column.foreign_keys:
+            raise CommandError(
+                f"SQLite adds no constraint to {table} with a column: use recreate_table for "
+                f"{column.name}."
+            )
+        if not (column.nullable or column.server_default):
+            raise CommandError(
+                f"{column.name} is required, and has no default for the rows that {table} has: "
+                "give it a server_default, or use recreate_table with values."
+            )
         with self._noting(table, column.name):
             op.add_column(table, column)
 
@@ -126,6 +156,99 @@ class Guards:
             op.drop_table(name, if_exists=True)
         if self._seen is not None:
             self._seen.pop(self._fold(name), None)
+
+    def recreate_table(
+        self,
+        name: str,
+        *elements: sa.Column[Any] | sa.Constraint,
+        values: Mapping[str, str] | None = None,
+        drop: Sequence[str] = (),
+    ) -> None:
+        """Give a table the columns and constraints of ``elements``, unless it has them.
+
+        For what SQLite cannot alter: the type of a column, a constraint, a column that one
+        uses. On SQLite the table is made anew, on PostgreSQL it is altered. Its rows, rowids
+        and counted keys are kept, and its indexes, triggers and views, whoever made them.
+        A column that is neither in ``elements`` nor in ``drop`` is somebody's, and stays with
+        the constraints that name it.
+
+        Args:
+            name: the table.
+            elements: all that it is to have, as for :meth:`create_table`.
+            values: SQL expressions over the old row that fill columns, by name; a column
+                that is not named here keeps its value, a new one takes its default.
+            drop: columns that go, with the indexes that use them.
+
+        Raises:
+            CommandError: there is no such table, or rows would lack a required value, or
+                something needs a dropped column.
+        """
+        names = [e.name for e in elements if isinstance(e, sa.Column)]
+        if odd := [*(set(drop) & set(names)), *(set(values or ()) - set(names))]:
+            raise CommandError(f"recreate_table: {name} cannot have {', '.join(sorted(odd))} so.")
+        filled = {self._fold(column): text for column, text in (values or {}).items()}
+        going = frozenset(self._fold(column) for column in drop)
+
+        self._say(f"recreating {name}")
+        if self._is_sqlite:
+            recreation = self._load("recreation").Recreation(
+                self._load("declaration"), self._imagine or self._ask, self._run
+            )
+            recreation.recreate(name, elements, filled, going)
+        else:
+            alteration = self._load("alteration").Alteration(self._ask, self._run)
+            alteration.alter(name, elements, filled, going)
+
+    def rewrite(
+        self,
+        table: str,
+        function: Callable[[dict[str, Any]], Mapping[str, Any] | None],
+        *,
+        columns: Sequence[str],
+        where: str,
+        size: int = 1000,
+    ) -> int:
+        """Change values in Python, ``size`` rows at a time; how many rows were changed.
+
+        Args:
+            table: the table.
+            function: is called with the ``columns`` of each row, as a dictionary of what the
+                driver reads, and answers the values that change, or None for no change.
+            columns: the columns that ``function`` needs, or changes.
+            where: SQL that is true of the rows that are still to be changed, and of no
+                changed row: a second run finds nothing to do.
+            size: the rows that are in memory at once.
+
+        Raises:
+            CommandError: a changed row still is one to be changed; or the table has no key to
+                go by; or there is no database (``--sql``).
+        """
+        if self._connection is None:
+            raise CommandError(
+                f"The rows of {table} are rewritten in Python, which no SQL says: "
+                "run this revision on the database."
+            )
+        rewriting = self._load("rewriting")
+        if self._is_sqlite:
+            key = rewriting.rowid(self._columns(table) or ())
+        else:
+            key = rewriting.primary_key(self._ask, table)
+        rows = rewriting.Rows(self._connection, table, key, tuple(columns), where, size)
+        return int(rows.rewrite(function, self._say))
+
+    def _ask(self, question: str, parameters: Any = ()) -> Sequence[Any]:
+        """Every row that ``question`` returns, from the database that is migrated."""
+        if self._connection is None:
+            raise CommandError(
+                "What PostgreSQL has to alter depends on what is there, which no SQL says: "
+                "run this revision on the database."
+            )
+        result = self._connection.exec_driver_sql(question, parameters)
+        return result.all() if result.returns_rows else ()
+
+    def _run(self, statement: str) -> None:
+        """Execute a statement, or write it; a colon in it is a colon."""
+        op.execute(sa.text(statement.replace(":", r"\:")))
 
     def _columns(self, table: str) -> set[str] | None:
         """The names of a table's columns; None for no such table, or nobody to ask."""

@@ -33,6 +33,7 @@ from nextcloud_mcp_server.history import (
     is_checkout,
     load_history,
 )
+from nextcloud_mcp_server.progress import Say, silent
 from nextcloud_mcp_server.structure import VERSION_TABLE, Structure
 
 if TYPE_CHECKING:
@@ -86,7 +87,10 @@ def _no_one_asks() -> None:
 
 
 def configuration(
-    history: History, connection: Connection | None = None, applied: Applied = _no_one_asks
+    history: History,
+    connection: Connection | None = None,
+    applied: Applied = _no_one_asks,
+    say: Say = silent,
 ) -> Config:
     """Alembic's configuration for ``history``, without any file and without a URL."""
     config = Config()
@@ -97,6 +101,7 @@ def configuration(
     if connection is not None:
         config.attributes["connection"] = connection
         config.attributes["applied"] = applied
+        config.attributes["say"] = say
     return config
 
 
@@ -120,19 +125,30 @@ def stamp(connection: Connection, history: History, revision: str) -> None:
 
 
 def upgrade(
-    connection: Connection, history: History, target: str, applied: Applied = _no_one_asks
+    connection: Connection,
+    history: History,
+    target: str,
+    applied: Applied = _no_one_asks,
+    say: Say = silent,
 ) -> None:
-    """Run every revision from the recorded one up to ``target``; ``applied`` after each."""
+    """Run every revision from the recorded one up to ``target``; ``applied`` after each.
+
+    What takes long says so through ``say``.
+    """
     with _running("upgrade"):
-        command.upgrade(configuration(history, connection, applied), target)
+        command.upgrade(configuration(history, connection, applied, say), target)
 
 
 def downgrade(
-    connection: Connection, history: History, target: str, applied: Applied = _no_one_asks
+    connection: Connection,
+    history: History,
+    target: str,
+    applied: Applied = _no_one_asks,
+    say: Say = silent,
 ) -> None:
     """Run every revision from the recorded one down to ``target`` (an id or ``base``)."""
     with _running("downgrade"):
-        command.downgrade(configuration(history, connection, applied), target)
+        command.downgrade(configuration(history, connection, applied, say), target)
 
 
 def statements(history: History, start: str | None, target: str) -> str:

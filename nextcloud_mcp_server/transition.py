@@ -89,7 +89,7 @@ def migrate(
         if todo.stamp:
             revisions.stamp(connection, history, todo.stamp)
         if todo.steps:
-            revisions.upgrade(connection, history, todo.target, applied)
+            revisions.upgrade(connection, history, todo.target, applied, say)
         final = history.structure(todo.target)
         # What a crashed upgrade had made half of, its revision has found and passed by.
         mend.fill(execute, gaps(read_structure(execute), final), final)
@@ -138,7 +138,7 @@ def downgrade(
         _mend(_executor(connection), history, finding)
         if not finding.tidy:
             revisions.stamp(connection, history, recorded)
-        revisions.downgrade(connection, history, target, applied)
+        revisions.downgrade(connection, history, target, applied, say)
         if target == BASE:
             _drop_leftovers(_executor(connection), history)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from argparse import Namespace
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -103,7 +104,7 @@ class Database:
         """Everything that the engine's own catalogue says, for a comparison to the letter."""
         question = shapes.SQLITE_CATALOGUE if self.is_sqlite else shapes.POSTGRESQL_CATALOGUE
         return [
-            tuple(" ".join(cell.split()) if isinstance(cell, str) else cell for cell in row)
+            tuple(_unspaced(cell) if isinstance(cell, str) else cell for cell in row)
             for row in await self.query(question)
         ]
 
@@ -143,6 +144,11 @@ class Database:
             else:
                 await raw.set_autocommit(True)
                 await raw.execute(sql)
+
+
+def _unspaced(text: str) -> str:
+    """``text`` without line breaks, and as if SQLite quoted no name when it renames a table."""
+    return re.sub(r'^(CREATE TABLE )"(\w+)"', r"\1\2", " ".join(text.split()))
 
 
 def sqlite_engine(path: Path, *pragmas: str) -> AsyncEngine:

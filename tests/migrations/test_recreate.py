@@ -1,0 +1,338 @@
+"""``recreate_table``: another shape for a table, and nothing of it lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import pytest
+import sqlalchemy as sa
+from alembic.util import CommandError
+
+from nextcloud_mcp_server.history import load_history
+from nextcloud_mcp_server.revisions import write_structures
+from tests.migrations import facts
+from tests.migrations.database import Database, columns_of
+from tests.migrations.rows import seed
+from tests.migrations.test_guards import add_revision
+
+#: browser_sessions as a revision may want it: other types, constraints and defaults.
+SESSIONS: Final = """
+def upgrade():
+    op.get_context().opts["guards"].recreate_table(
+        "browser_sessions",
+        sa.Column("session_id", sa.Text(), primary_key=True),
+        sa.Column("user_id", sa.String(64), nullable=False),
+        sa.Column("created_at", sa.Text()),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False, server_default="0"),
+        sa.Column("device", sa.Text(), nullable=False, server_default="none"),
+        sa.Column("seen", sa.Text(), nullable=False),
+        sa.UniqueConstraint("session_id", "user_id"),
+        sa.CheckConstraint("expires_at > -100 AND user_id <> ':x %s'", name="ck_sessions_time"),
+        sa.ForeignKeyConstraint(
+            ["device"], ["app_passwords.user_id"], name="fk_sessions_device", initially="DEFERRED",
+            deferrable=True,
+        ),
+        values={
+            "device": "SELECT min(user_id) FROM app_passwords",
+            "seen": "'at: ' || created_at || ' 100%'",
+        },
+    )
+
+
+def downgrade():
+    op.get_context().opts["guards"].recreate_table(
+        "browser_sessions",
+        sa.Column("session_id", sa.Text(), primary_key=True),
+        sa.Column("user_id", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        drop=["device", "seen"],
+    )
+"""
+
+#: Row numbers, which a table with AUTOINCREMENT never gives twice.
+AUDIT: Final = """
+def upgrade():
+    op.get_context().opts["guards"].recreate_table(
+        "audit_logs",
+        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("timestamp", sa.BigInteger(), nullable=False),
+        sa.Column("event", sa.Text(), nullable=False, server_default="unknown"),
+        sa.Column("user_id", sa.Text()),
+        sa.Column("resource_type", sa.Text()),
+        sa.Column("resource_id", sa.Text()),
+        sa.Column("auth_method", sa.Text()),
+        sa.Column("hostname", sa.Text()),
+    )
+
+
+def downgrade():
+    pass
+"""
+
+OTHERS: Final = (
+    "CREATE TABLE history (said TEXT)",
+    "CREATE UNIQUE INDEX op_unique ON browser_sessions (lower(user_id), expires_at)",
+    "CREATE INDEX op_partial ON browser_sessions (user_id) WHERE created_at IS NOT NULL",
+    "CREATE VIEW op_view AS SELECT user_id, expires_at FROM browser_sessions",
+    """CREATE TRIGGER op_trigger AFTER DELETE ON browser_sessions
+    BEGIN INSERT INTO history VALUES (old.user_id); END""",
+)
+
+
+def revised(database: Database, scripts: Path, body: str, number: str = "102") -> None:
+    """Let ``database`` have a revision of this body above 101."""
+    add_revision(scripts, number, f"{int(number) - 1}", body)
+    database.scripts = scripts
+
+
+@pytest.fixture
+async def recreating(database: Database, scripts: Path) -> Database:
+    """A database at 101 with rows, whose 102 gives browser_sessions another shape."""
+    await database.upgrade("101")
+    await database.insert(seed("101", database.lineage))
+    revised(database, scripts, SESSIONS)
+    return database
+
+
+async def test_a_recreated_table_has_the_wanted_shape_and_every_row(recreating: Database) -> None:
+    """Types, NOT NULL, defaults and constraints are the new ones, and the way back restores."""
+    columns = columns_of(facts.tables("101", recreating.lineage))
+    rows, before = await recreating.rows(columns), await recreating.catalogue()
+    await recreating.upgrade("102")
+    table = (await recreating.shape())["browser_sessions"]
+    types = {c.name: (c.type.lower(), c.required) for c in table.columns}
+    assert types["created_at"] == ("text", False)
+    assert types["device"] == types["seen"] == ("text", True)
+    assert types["user_id"][0] in {"varchar(64)", "character varying(64)"}
+    assert table.uniques == (("session_id", "user_id"),)
+    assert [name for name, _ in table.indexes] == [
+        "idx_browser_sessions_expires",
+        "idx_browser_sessions_user",
+    ]
+    assert min(await recreating.query("SELECT seen FROM browser_sessions")) == ("at: -1 100%",)
+    with pytest.raises(Exception, match="ck_sessions_time"):
+        await recreating.execute("UPDATE browser_sessions SET expires_at = -1000")
+    await recreating.downgrade("101")
+    assert await recreating.shape() == facts.tables("101", recreating.lineage)
+    assert await recreating.rows(columns) == rows
+    assert await recreating.catalogue() == before
+
+
+async def test_a_second_recreation_changes_nothing(recreating: Database, scripts: Path) -> None:
+    """A table that has its shape is not touched, nor what a later revision added to it."""
+    revised(
+        recreating,
+        scripts,
+        """
+def upgrade():
+    op.get_context().opts["guards"].add_column("browser_sessions", sa.Column("x", sa.Text()))
+""",
+        "103",
+    )
+    await recreating.upgrade("103")
+    await recreating.execute("UPDATE browser_sessions SET seen = 'today'")
+    catalogue = await recreating.catalogue()
+    await recreating.run(("stamp", "101"), ("upgrade", "103"))
+    assert await recreating.catalogue() == catalogue
+    assert set(await recreating.query("SELECT seen FROM browser_sessions")) == {("today",)}
+
+
+async def test_what_an_operator_added_stays_and_works(recreating: Database) -> None:
+    """Columns with their constraints, indexes, and on SQLite triggers and views, both ways."""
+    unusual = "\"Odd, name\" TEXT DEFAULT 'a, (b' CHECK (\"Odd, name\" <> ') -- x')"
+    await recreating.execute(
+        *(OTHERS if recreating.is_sqlite else OTHERS[:3]),
+        f"ALTER TABLE browser_sessions ADD COLUMN {unusual}",
+        "ALTER TABLE browser_sessions ADD COLUMN fixed BIGINT NOT NULL DEFAULT 7",
+        'CREATE INDEX op_odd ON browser_sessions ("Odd, name")',
+        "UPDATE browser_sessions SET \"Odd, name\" = 'kept'",
+    )
+    before = {row[:2] for row in await recreating.catalogue() if "op_" in str(row)}
+    assert len(before) == (5 if recreating.is_sqlite else 3)
+    for go in (recreating.upgrade, recreating.downgrade):
+        await go("102" if go == recreating.upgrade else "101")
+        assert before <= {row[:2] for row in await recreating.catalogue()}
+        assert await recreating.query('SELECT DISTINCT "Odd, name", fixed FROM browser_sessions')
+        assert set(await recreating.query('SELECT "Odd, name", fixed FROM browser_sessions')) == {
+            ("kept", 7)
+        }
+    with pytest.raises(Exception, match=r"(?i)check|constraint"):
+        await recreating.execute("UPDATE browser_sessions SET \"Odd, name\" = ') -- x'")
+    if recreating.is_sqlite:
+        assert len(await recreating.query("SELECT * FROM op_view")) == 3
+        await recreating.execute("DELETE FROM browser_sessions")
+        assert len(await recreating.query("SELECT * FROM history")) == 3
+
+
+async def test_a_table_that_counts_goes_on_counting(sqlite: Database, scripts: Path) -> None:
+    """AUTOINCREMENT of the raw lineage stays, and no number of a deleted row comes again."""
+    await sqlite.execute(*facts.raw_statements("006"))
+    await sqlite.upgrade("101")
+    insert = "INSERT INTO audit_logs (id, timestamp, event, user_id) VALUES (?, 1, 'e', 'u')"
+    await sqlite.execute(insert.replace("?", "7"), insert.replace("?", "900"))
+    await sqlite.execute("DELETE FROM audit_logs WHERE id = 900")
+    revised(sqlite, scripts, AUDIT)
+    await sqlite.upgrade()
+    catalogue = await sqlite.catalogue()
+    await sqlite.execute(insert.replace("?", "NULL"))
+    assert await sqlite.query("SELECT id FROM audit_logs") == [(7,), (901,)]
+    assert await sqlite.query("SELECT name, seq FROM sqlite_sequence") == [("audit_logs", 901)]
+    await sqlite.run(("stamp", "101"), ("upgrade", "102"))
+    assert await sqlite.catalogue() == catalogue
+
+
+async def test_a_sequence_stays_on_postgresql(postgresql: Database, scripts: Path) -> None:
+    """The numbers go on, and so do a privilege and another table's foreign key."""
+    await postgresql.upgrade("101")
+    insert = "INSERT INTO audit_logs (timestamp, event, user_id) VALUES (1, 'e', 'u')"
+    await postgresql.execute(
+        insert,
+        insert,
+        "CREATE TABLE notes (log INTEGER REFERENCES audit_logs)",
+        "INSERT INTO notes VALUES (2)",
+        "GRANT SELECT ON audit_logs TO PUBLIC",
+    )
+    granted = "SELECT relacl::text FROM pg_class WHERE oid = 'audit_logs'::regclass"
+    before = await postgresql.query(granted)
+    revised(postgresql, scripts, AUDIT)
+    await postgresql.upgrade()
+    await postgresql.execute("INSERT INTO audit_logs (timestamp) VALUES (1)")
+    assert await postgresql.query("SELECT id, event FROM audit_logs WHERE id > 2") == [
+        (3, "unknown")
+    ]
+    assert await postgresql.query(granted) == before
+    with pytest.raises(Exception, match="notes"):
+        await postgresql.execute("DELETE FROM audit_logs")
+
+
+async def test_rows_keep_their_number_and_their_place(sqlite: Database, scripts: Path) -> None:
+    """A table whose key is a text keeps its rowids, with the gaps in them."""
+    await sqlite.upgrade("101")
+    await sqlite.insert(seed("101", "portable"))
+    await sqlite.execute("UPDATE browser_sessions SET rowid = rowid * 10")
+    before = await sqlite.query("SELECT rowid, session_id FROM browser_sessions")
+    revised(sqlite, scripts, SESSIONS)
+    await sqlite.upgrade()
+    assert await sqlite.query("SELECT rowid, session_id FROM browser_sessions") == before
+    assert before[-1][0] == 30
+
+
+async def test_the_copy_of_a_crash_is_nobodys_loss(sqlite: Database, scripts: Path) -> None:
+    """Beside the table it stays with its rows; instead of the table it is the table."""
+    await sqlite.upgrade("101")
+    await sqlite.insert(seed("101", "portable"))
+    copy = "CREATE TABLE _alembic_tmp_browser_sessions AS SELECT * FROM browser_sessions"
+    await sqlite.execute(copy)
+    revised(sqlite, scripts, SESSIONS)
+    await sqlite.upgrade()
+    counting = "SELECT count(*) FROM {}browser_sessions"
+    assert await sqlite.query(counting.format("_alembic_tmp_")) == [(3,)]
+    assert await sqlite.query(counting.format("")) == [(3,)]
+    await sqlite.execute(
+        "DROP TABLE browser_sessions", "UPDATE alembic_version SET version_num=101"
+    )
+    await sqlite.upgrade()
+    assert await sqlite.query(counting.format("")) == [(3,)]
+    assert "_alembic_tmp_browser_sessions" not in await sqlite.shape()
+    assert len((await sqlite.shape())["browser_sessions"].columns) == 6
+
+
+@pytest.mark.parametrize("legacy", ["ON", "OFF"])
+async def test_the_connection_keeps_its_pragma(
+    sqlite: Database, scripts: Path, legacy: str
+) -> None:
+    """Whatever legacy_alter_table is, a view stops no recreation, and it is that afterwards."""
+    found = []
+
+    def after(connection: sa.Connection) -> None:
+        found.append(connection.exec_driver_sql("PRAGMA legacy_alter_table").scalar())
+
+    sa.event.listen(
+        sqlite.engine.sync_engine,
+        "begin",
+        lambda c: c.exec_driver_sql(f"PRAGMA legacy_alter_table={legacy}"),
+    )
+    sa.event.listen(sqlite.engine.sync_engine, "commit", after)
+    await sqlite.upgrade("101")
+    await sqlite.execute(*OTHERS)
+    revised(sqlite, scripts, SESSIONS)
+    await sqlite.upgrade()
+    await sqlite.downgrade("101")
+    assert set(found) == {legacy == "ON"}
+
+
+@pytest.mark.parametrize(
+    ("before", "body", "told"),
+    [
+        ("DROP TABLE notes", 'sa.Column("a", sa.Text())', r"notes.*not there"),
+        ("", 'sa.Column("b", sa.Text(), nullable=False)', r"notes lacks.*\bb\b.*values"),
+        ("", 'sa.Column("b", sa.Text()), drop=["b"]', r"notes cannot have b so"),
+        ("", 'sa.Column("b", sa.Text()), values={"c": "1"}', r"notes cannot have c so"),
+        (
+            "CREATE VIEW needs AS SELECT a, k FROM notes",
+            'sa.Column("k", sa.Text()), drop=["a"]',
+            r"needs",
+        ),
+    ],
+)
+async def test_what_cannot_be_is_refused(
+    database: Database, scripts: Path, before: str, body: str, told: str
+) -> None:
+    """A missing table, a row without a value, a contradiction, a view: nothing was changed."""
+    await database.upgrade("101")
+    await database.execute("CREATE TABLE notes (a TEXT, k TEXT)", *filter(None, [before]))
+    catalogue = await database.catalogue()
+    call = f'op.get_context().opts["guards"].recreate_table("notes", {body})'
+    revised(database, scripts, f"\ndef upgrade():\n    {call}\n")
+    with pytest.raises(Exception, match=told):
+        await database.upgrade()
+    assert await database.catalogue() == catalogue
+
+
+async def test_a_view_that_is_broken_already_stops_nothing(sqlite: Database, scripts: Path) -> None:
+    """What an operator left broken was so before; an index on a dropped column goes with it."""
+    await sqlite.upgrade("101")
+    await sqlite.execute(
+        "CREATE TABLE notes (a TEXT, k TEXT, UNIQUE (a, k))",
+        "CREATE INDEX on_a ON notes (a)",
+        "CREATE INDEX on_k ON notes (k)",
+        "CREATE VIEW broken AS SELECT * FROM nowhere",
+    )
+    body = 'recreate_table("notes", sa.Column("k", sa.Text()), drop=["A"])'
+    revised(sqlite, scripts, f'\ndef upgrade():\n    op.get_context().opts["guards"].{body}\n')
+    await sqlite.upgrade()
+    table = (await sqlite.shape())["notes"]
+    assert [column.name for column in table.columns] == ["k"]
+    assert table.uniques == ()
+    assert table.indexes == (("on_k", ("k",)),)
+
+
+async def test_its_sql_does_what_it_does(sqlite: Database, scripts: Path) -> None:
+    """--sql writes the statements for a database exactly at the start, indexes and all."""
+    await sqlite.upgrade("101")
+    await sqlite.insert(seed("101", "portable"))
+    revised(sqlite, scripts, SESSIONS)
+    write_structures(load_history(scripts))
+    await sqlite.script(await sqlite.offline("upgrade", "101:102"))
+    catalogue = await sqlite.catalogue()
+    columns = {"browser_sessions": columns_of(await sqlite.shape())["browser_sessions"]}
+    rows = await sqlite.rows(columns)
+    await sqlite.script(await sqlite.offline("downgrade", "102:101"))
+    assert await sqlite.shape() == facts.tables("101")
+    await sqlite.upgrade()
+    assert await sqlite.catalogue() == catalogue
+    assert await sqlite.rows(columns) == rows
+    assert "CREATE TABLE" in await sqlite.offline("upgrade", "base:102")
+
+
+async def test_sql_that_nobody_can_know_is_refused(recreating: Database, scripts: Path) -> None:
+    """A revision without a known structure on SQLite, and any recreation on PostgreSQL."""
+    if recreating.is_sqlite:
+        revised(recreating, scripts, SESSIONS, "103")
+        with pytest.raises(CommandError, match=r"structure\.json does not know revision 102"):
+            await recreating.offline("upgrade", "102:103")
+    else:
+        with pytest.raises(CommandError, match="run this revision on the database"):
+            await recreating.offline("upgrade", "101:102")

@@ -1,0 +1,295 @@
+"""``rewrite``: values that only Python can compute, a page at a time."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+from alembic import command
+from alembic.util import CommandError
+
+from nextcloud_mcp_server import migrations, progress
+from tests.migrations import facts
+from tests.migrations.database import ROOT, Database, configuration
+from tests.migrations.rows import seed
+from tests.migrations.test_guards import add_revision
+from tests.support.scripts import used
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+#: Profiles that were stored as text get a version; user_profile is read, scopes only written.
+PROFILES: Final = """
+import json
+
+
+def versioned(row):
+    if row["user_profile"] is None or row["user_profile"] == "leave":
+        return None
+    return {"user_profile": "v2 " + row["user_profile"], "scopes": row["encrypted_token"].hex()}
+
+
+def upgrade():
+    op.get_context().opts["guards"].rewrite(
+        "refresh_tokens",
+        versioned,
+        columns=["user_profile", "encrypted_token", "scopes"],
+        where="user_profile NOT LIKE 'v2 %' AND user_profile <> ':a %s'",
+        size=7,
+    )
+
+
+def downgrade():
+    pass
+"""
+
+INSERT: Final = """
+INSERT INTO {} (user_id, encrypted_token, created_at, updated_at, user_profile)
+VALUES ({}, '', 1, 1, '{}')
+"""
+
+
+def revised(database: Database, scripts: Path, body: str) -> None:
+    """Let ``database`` have a revision 102 of this body."""
+    add_revision(scripts, "102", "101", body)
+    database.scripts = scripts
+
+
+@pytest.mark.parametrize("count", [0, 1, 6, 7, 8, 30])
+async def test_every_row_is_rewritten_once(database: Database, scripts: Path, count: int) -> None:
+    """On the edges of a page as within one; what is to be left is left."""
+    await database.upgrade("101")
+    names = [*(f"plain {n}" for n in range(count)), "leave", ":a %s", "v2 done"]
+    rows = seed("101", database.lineage, only=frozenset({"refresh_tokens"}))["refresh_tokens"]
+    await database.insert(
+        {
+            "refresh_tokens": [
+                rows[0] | {"user_id": f"u{n:03}", "user_profile": text}
+                for n, text in enumerate(names)
+            ]
+        }
+    )
+    revised(database, scripts, PROFILES)
+    await database.upgrade()
+    found = await database.query("SELECT user_profile, scopes FROM refresh_tokens ORDER BY user_id")
+    assert [profile for profile, _ in found] == [
+        *(f"v2 {name}" for name in names[:count]),
+        *names[count:],
+    ]
+    assert {scopes for _, scopes in found[:count]} <= {rows[0]["encrypted_token"].hex()}
+    assert {scopes for _, scopes in found[count:]} == {rows[0]["scopes"]}
+
+
+async def test_a_second_run_rewrites_nothing(database: Database, scripts: Path) -> None:
+    """What a revision has rewritten it does not find again."""
+    await database.upgrade("101")
+    await database.insert(seed("101", database.lineage))
+    revised(database, scripts, PROFILES)
+    await database.upgrade()
+    columns = {"refresh_tokens": ["user_id", "user_profile", "scopes"]}
+    rows = await database.rows(columns)
+    await database.run(("stamp", "101"), ("upgrade", "102"))
+    assert await database.rows(columns) == rows
+    assert repr(rows).count("v2 ") == 2
+
+
+async def test_a_key_of_several_columns_is_followed(database: Database, scripts: Path) -> None:
+    """A page ends within a group of rows that share the first column of the key."""
+    await database.upgrade("101")
+    jobs = [
+        {"user_id": f"u{n // 9}", "doc_id": f"d{n // 3 % 3}", "doc_type": f"t{n % 3}", "etag": "e"}
+        for n in range(40)
+    ]
+    await database.insert(
+        {"batch_ocr_jobs": [j | {"job_id": "j", "submitted_at": 1} for j in jobs]}
+    )
+    revised(
+        database,
+        scripts,
+        """
+def upgrade():
+    op.get_context().opts["guards"].rewrite(
+        "batch_ocr_jobs", lambda row: {"job_id": "k"}, columns=["job_id"],
+        where="job_id = 'j'", size=4,
+    )
+""",
+    )
+    await database.upgrade()
+    assert await database.query("SELECT count(*) FROM batch_ocr_jobs WHERE job_id = 'k'") == [(40,)]
+
+
+async def test_keys_that_are_null_are_told_apart(sqlite: Database, scripts: Path) -> None:
+    """A file with the raw types may hold rows without a key: each is rewritten."""
+    await sqlite.execute(*facts.raw_statements("006"))
+    await sqlite.upgrade("101")
+    await sqlite.execute(*(INSERT.format("refresh_tokens", "NULL", n) for n in range(20)))
+    revised(sqlite, scripts, PROFILES.replace(".hex()", ""))
+    await sqlite.upgrade()
+    found = await sqlite.query("SELECT user_profile FROM refresh_tokens ORDER BY rowid")
+    assert found == [(f"v2 {n}",) for n in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (
+            'lambda row: {"note": row["note"] + "!"}, columns=["note"], where="note IS NOT NULL"',
+            "2 of 2 rewritten rows of notes still are where note IS NOT NULL",
+        ),
+        (
+            'lambda row: {"other": 1}, columns=["note"], where="note IS NOT NULL"',
+            "other of notes: name it in columns as well",
+        ),
+    ],
+)
+async def test_what_would_not_end_is_refused(
+    database: Database, scripts: Path, call: str, told: str
+) -> None:
+    """A second run would rewrite again, or a value would be lost: nothing was changed."""
+    await database.upgrade("101")
+    await database.execute(
+        "CREATE TABLE notes (id INTEGER PRIMARY KEY, note TEXT)",
+        "INSERT INTO notes VALUES (1, 'a'), (2, 'b'), (3, NULL)",
+    )
+    body = f'op.get_context().opts["guards"].rewrite("notes", {call})'
+    revised(database, scripts, f"\ndef upgrade():\n    {body}\n")
+    with pytest.raises(CommandError, match=told):
+        await database.upgrade()
+    assert await database.query("SELECT note FROM notes ORDER BY id") == [("a",), ("b",), (None,)]
+
+
+async def test_a_table_of_postgresql_needs_a_key(postgresql: Database, scripts: Path) -> None:
+    """Without one no page can follow another."""
+    await postgresql.upgrade("101")
+    await postgresql.execute("CREATE TABLE notes (note TEXT)")
+    body = 'rewrite("notes", lambda row: None, columns=["note"], where="true")'
+    revised(postgresql, scripts, f'\ndef upgrade():\n    op.get_context().opts["guards"].{body}\n')
+    with pytest.raises(CommandError, match="notes has no primary key"):
+        await postgresql.upgrade()
+
+
+async def test_no_sql_says_it(database: Database, scripts: Path) -> None:
+    """--sql refuses in one line: the statements would have to hold the rows."""
+    revised(database, scripts, PROFILES)
+    with pytest.raises(CommandError, match=r"rows of refresh_tokens .* run this revision"):
+        await database.offline("upgrade", "101:102")
+
+
+async def test_the_steps_are_told(sqlite: Database, scripts: Path) -> None:
+    """How many rows are done is said after each page, to whoever runs the migration."""
+    await sqlite.upgrade("101")
+    await sqlite.execute(*(INSERT.format("refresh_tokens", n, n) for n in range(10)))
+    revised(sqlite, scripts, PROFILES.replace(".hex()", ""))
+    heard: list[tuple[Any, ...]] = []
+
+    def go(connection: sa.Connection) -> None:
+        config = configuration(scripts)
+        config.attributes["connection"] = connection
+        config.attributes["say"] = lambda *words: heard.append(words)
+        command.upgrade(config, "head")
+
+    async with sqlite.engine.begin() as connection:
+        await connection.run_sync(go)
+    assert heard == [
+        ("rewriting refresh_tokens", 7, 10, "rows"),
+        ("rewriting refresh_tokens", 10, 10, "rows"),
+    ]
+
+
+SLOW: Final = (
+    PROFILES.replace(".hex()", "")
+    .replace("import json", "import time")
+    .replace("def versioned(row):", "def versioned(row):\n    time.sleep(0.05)")
+)
+
+
+def test_an_upgrade_shows_them(
+    scripts: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The program's own progress hears of a revision's rows while it runs."""
+    path = tmp_path / "tokens.db"
+    migrations.upgrade_database(path, "101")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for n in range(30):
+            connection.execute(INSERT.format("refresh_tokens", n, n))
+    add_revision(scripts, "102", "101", SLOW)
+    monkeypatch.setattr(progress, "INTERVAL", 0.1)
+    monkeypatch.setattr(progress, "LOG_INTERVAL", 0.0)
+    with used(scripts), caplog.at_level("INFO"):
+        migrations.upgrade_database(path)
+    assert f"{path}: rewriting refresh_tokens (" in caplog.text
+
+
+#: Upgrades a file with this many rows from 101, and prints the peak of its memory in KiB.
+MEASURED: Final = """
+import sqlite3, sys
+from pathlib import Path
+from nextcloud_mcp_server import migrations
+from tests.support.scripts import used
+scripts, path, count = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+migrations.upgrade_database(path, "101")
+connection = sqlite3.connect(path)
+connection.execute(
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) "
+    "INSERT INTO refresh_tokens (user_id, encrypted_token, created_at, updated_at, user_profile) "
+    "SELECT 'user' || i, zeroblob(50), 1, 1, 'name ' || i FROM n", (count,))
+connection.commit()
+connection.close()
+with used(scripts):
+    migrations.upgrade_database(path)
+# Not ru_maxrss, which a process inherits from the one that starts it.
+print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+"""
+
+BOTH: Final = (
+    PROFILES.replace("size=7", "size=1000")
+    + """
+
+def recreated():
+    op.get_context().opts["guards"].recreate_table(
+        "refresh_tokens",
+        sa.Column("user_id", sa.Text(), primary_key=True),
+        sa.Column("encrypted_token", sa.LargeBinary(), nullable=False),
+        sa.Column("user_profile", sa.String(200)),
+        sa.Column("scopes", sa.Text(), server_default="none"),
+    )
+
+
+first = upgrade
+
+
+def upgrade():
+    first()
+    recreated()
+"""
+)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells the peak")
+def test_memory_does_not_grow_with_the_rows(scripts: Path, tmp_path: Path) -> None:
+    """200,000 rows are rewritten and their table recreated in the memory that 1,000 take."""
+    add_revision(scripts, "102", "101", BOTH)
+    peaks = {}
+    for count in (1_000, 200_000):
+        done = subprocess.run(
+            [sys.executable, "-c", MEASURED, scripts, tmp_path / f"{count}.db", str(count)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        peaks[count] = int(done.stdout)
+        with closing(sqlite3.connect(tmp_path / f"{count}.db")) as connection:
+            (rows,) = connection.execute(
+                "SELECT count(*) FROM refresh_tokens WHERE user_profile LIKE 'v2 name %'"
+            ).fetchone()
+        assert rows == count
+    assert peaks[200_000] - peaks[1_000] < 12 * 1024, peaks
