@@ -8,10 +8,18 @@ from pathlib import Path
 import pytest
 
 # Hooks of a folder that is collected by other processes only would not be called.
-from tests.faults.tally import pytest_report_header, pytest_terminal_summary
+from tests.faults import tally
+from tests.faults.tally import pytest_report_header
+from tests.migrations.tally import summarize
 from tests.support.scripts import copied_scripts, used
 
 __all__ = ["own_scripts", "pytest_report_header", "pytest_terminal_summary"]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what was produced of faults, and what was walked of the history."""
+    tally.pytest_terminal_summary(terminalreporter)
+    summarize(terminalreporter)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import shutil
 import tarfile
 import tempfile
 import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from sqlalchemy.pool import NullPool
 
 from tests.migrations import newer
 from tests.migrations.database import ROOT, SCRIPTS, Database, sqlite_engine
+from tests.migrations.tally import Walk
 from tests.support.revisions import NEWER
 
 _schemas = count(1)
@@ -79,6 +80,12 @@ def database(request: pytest.FixtureRequest) -> Database:
     found: Any = request.getfixturevalue(request.param)
     assert isinstance(found, Database)
     return found
+
+
+@pytest.fixture
+def walk(database: Database, record_property: Callable[[str, object], None]) -> Walk:
+    """Tells of this test in the table that is printed at the end."""
+    return Walk(record_property, database.engine.dialect.name)
 
 
 @pytest.fixture

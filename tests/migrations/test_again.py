@@ -10,6 +10,7 @@ from tests.migrations import facts
 from tests.migrations.database import Database, columns_of, sqlite_engine
 from tests.migrations.facts import REVISIONS, Table
 from tests.migrations.rows import seed
+from tests.migrations.tally import Walk
 from tests.support.revisions import NEWER
 
 
@@ -24,8 +25,11 @@ def sorted_columns(tables: dict[str, Table]) -> dict[str, Table]:
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
-async def test_a_second_upgrade_changes_nothing(database: Database, revision: str) -> None:
+async def test_a_second_upgrade_changes_nothing(
+    database: Database, revision: str, walk: Walk
+) -> None:
     """A version row set back by hand, or lost in a crash, costs neither table nor row."""
+    walk.begins(facts.previous(revision), revision, "up again")
     await database.upgrade(revision)
     await database.insert(seed(revision, database.lineage))
     kept = columns_of(facts.tables(revision, database.lineage))
@@ -36,12 +40,16 @@ async def test_a_second_upgrade_changes_nothing(database: Database, revision: st
 
     assert await database.catalogue() == catalogue
     assert await database.rows(kept) == rows
+    walk.kept(rows)
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
-async def test_a_second_downgrade_changes_nothing(database: Database, revision: str) -> None:
+async def test_a_second_downgrade_changes_nothing(
+    database: Database, revision: str, walk: Walk
+) -> None:
     """A downgrade whose version row was lost can be run again."""
     before = facts.previous(revision)
+    walk.begins(revision, before, "down again")
     await database.upgrade(revision)
     await database.downgrade(before)
     await database.insert(seed(before, database.lineage))
@@ -53,6 +61,7 @@ async def test_a_second_downgrade_changes_nothing(database: Database, revision: 
 
     assert await database.catalogue() == catalogue
     assert await database.rows(kept) == rows
+    walk.kept(rows)
 
 
 def halves() -> list[tuple[str, str, tuple[str, ...]]]:

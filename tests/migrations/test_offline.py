@@ -8,16 +8,18 @@ from tests.migrations import facts
 from tests.migrations.database import Database, columns_of
 from tests.migrations.facts import REVISIONS
 from tests.migrations.rows import seed
+from tests.migrations.tally import Walk
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
 @pytest.mark.parametrize("direction", ["upgrade", "downgrade"])
 async def test_the_sql_of_a_step_does_what_the_step_does(
-    database: Database, direction: str, revision: str
+    database: Database, direction: str, revision: str, walk: Walk
 ) -> None:
     """A database at the starting revision ends as if it had been migrated, rows and all."""
     before = facts.previous(revision)
     start, end = (before, revision) if direction == "upgrade" else (revision, before)
+    walk.begins(start, end, "SQL up" if direction == "upgrade" else "SQL down")
     await database.upgrade(start)
     rows = seed(start, database.lineage)
     await database.insert(rows)
@@ -35,6 +37,7 @@ async def test_the_sql_of_a_step_does_what_the_step_does(
     await database.run((direction, end))
     assert await database.catalogue() == catalogue
     assert await database.rows(kept) == contents
+    walk.kept(contents)
 
 
 async def test_the_sql_of_the_whole_history_makes_a_database(database: Database) -> None:
