@@ -51,7 +51,28 @@ def upgrade() -> None:
     # guards.create_index("idx_user_preferences_user_id", "user_preferences", ["user_id"])
     # guards.add_column("refresh_tokens", sa.Column("new_field", sa.Text()))
     #
-    # What SQLite cannot alter (a type, a constraint) needs the table made again:
+    # Values that no SQL computes, in constant memory; WHERE finds none of the changed rows:
+    #
+    # guards.rewrite(
+    #     "refresh_tokens",
+    #     lambda row: {"new_field": row["user_id"].casefold()},
+    #     columns=["user_id", "new_field"],
+    #     where="new_field IS NULL",
+    # )
+    #
+    # What SQLite cannot alter (a type, a constraint) needs the table made again. Say all that
+    # it is to have; its rows and indexes stay, and so does what somebody else added to it:
+    #
+    # guards.recreate_table(
+    #     "browser_sessions",
+    #     sa.Column("session_id", sa.Text(), primary_key=True),
+    #     sa.Column("user_id", sa.Text(), nullable=False),
+    #     sa.Column("created_at", sa.BigInteger(), nullable=False),
+    #     sa.Column("expires_at", sa.BigInteger(), nullable=False),
+    #     sa.UniqueConstraint("session_id", "user_id"),
+    # )
+    #
+    # The same in raw SQL:
     #
     # # Create new table with desired schema
     # op.execute("""
@@ -86,5 +107,12 @@ def downgrade() -> None:
     # op.execute("DROP TABLE IF EXISTS user_preferences")
     #
     # guards = op.get_context().opts["guards"]
+    # guards.recreate_table(
+    #     "browser_sessions",
+    #     sa.Column("session_id", sa.Text(), primary_key=True),
+    #     sa.Column("user_id", sa.Text(), nullable=False),
+    #     sa.Column("created_at", sa.BigInteger(), nullable=False),
+    #     sa.Column("expires_at", sa.BigInteger(), nullable=False),
+    # )
     # guards.drop_table("user_preferences")
     # guards.drop_column("refresh_tokens", "new_field")

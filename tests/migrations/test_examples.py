@@ -8,9 +8,11 @@ from pathlib import Path
 
 from alembic import command
 
+from nextcloud_mcp_server import migrations
 from tests.migrations import facts
 from tests.migrations.database import Database, columns_of, configuration
 from tests.migrations.rows import seed
+from tests.support.scripts import used
 
 HEADER = '''
 """{number}."""
@@ -115,6 +117,23 @@ async def test_the_example_that_recreates_a_table_keeps_the_rows(
     assert table.indexes == (("idx_user_id", ("user_id",)),)
 
 
+async def test_the_same_example_runs_in_the_program(
+    sqlite: Database, scripts: Path, tmp_path: Path
+) -> None:
+    """A start takes it as it stands, with an operator's view and trigger on the table."""
+    await sqlite.upgrade("101")
+    await sqlite.insert(seed("101", "portable"))
+    await sqlite.execute(
+        "CREATE VIEW op_view AS SELECT user_id FROM refresh_tokens",
+        "CREATE TRIGGER op_trigger AFTER DELETE ON refresh_tokens BEGIN SELECT 1; END",
+    )
+    add_revision(scripts, "102", "101", RECREATE_A_TABLE)
+    with used(scripts):
+        assert migrations.upgrade_database(tmp_path / "tokens.db").after == "102"
+    assert await sqlite.query("SELECT count(*) FROM op_view") == [(3,)]
+    assert {"op_trigger", "idx_user_id"} <= {name for _, name, *_ in await sqlite.catalogue()}
+
+
 async def test_a_new_revision_from_the_template_runs_at_once(
     database: Database, scripts: Path
 ) -> None:
@@ -147,15 +166,18 @@ async def test_the_examples_in_the_template_are_those_that_run(
     """Uncommented, the portable ones of the template go up, up again and down."""
     template = (scripts / "script.py.mako").read_text(encoding="utf-8")
     above, below = template.split("def downgrade()")
-    up = re.findall(r"^ {4}# (guards.*(?:\n {4}#  .*|\n {4}# \))*)", above, re.MULTILINE)
-    down = re.findall(r"^ {4}# (guards.*)", below, re.MULTILINE)
+    call = re.compile(r"^ {4}# (guards.*(?:\n {4}#  .*|\n {4}# \))*)", re.MULTILINE)
+    up, down = call.findall(above), call.findall(below)
     body = "\nimport sqlalchemy as sa\n"
     for name, parts in (("upgrade", up), ("downgrade", down)):
         lines = "\n".join(parts).replace("\n    # ", "\n").splitlines()
         body += f"\ndef {name}():\n" + "".join(f"    {line}\n" for line in lines)
     add_revision(scripts, "102", "101", body)
+    await database.upgrade("101")
+    await database.insert(seed("101", database.lineage))
     database.scripts = scripts
     await database.upgrade()
+    assert await database.query("SELECT count(new_field) FROM refresh_tokens") == [(3,)]
     assert "user_preferences" in await database.shape()
     assert columns_of(await database.shape())["refresh_tokens"][-1] == "new_field"
     catalogue = await database.catalogue()

@@ -9,6 +9,7 @@ from alembic.util import CommandError
 
 from tests.migrations import facts
 from tests.migrations.database import Database, columns_of
+from tests.migrations.rows import seed
 
 HEADER = '''
 """{number}.
@@ -119,6 +120,43 @@ async def test_a_view_on_a_dropped_column_stops_the_downgrade(database: Database
         await database.downgrade("002")
     assert await database.revision() == "003"
     assert await database.shape() == facts.tables("003", database.lineage)
+
+
+@pytest.mark.parametrize(
+    ("column", "told"),
+    [
+        ('sa.Column("n", sa.Text(), nullable=False)', "n is required, and has no default"),
+        ('sa.Column("n", sa.Text(), unique=True)', "use recreate_table for n"),
+        ('sa.Column("n", sa.Text(), primary_key=True)', "use recreate_table for n"),
+        ('sa.Column("n", sa.Text(), sa.ForeignKey("audit_logs.id"))', "use recreate_table for n"),
+    ],
+)
+async def test_a_column_that_cannot_be_added_is_refused(
+    database: Database, scripts: Path, column: str, told: str
+) -> None:
+    """It is told in words what to do, the same on both engines, before anything is changed."""
+    body = f'op.get_context().opts["guards"].add_column("app_passwords", {column})'
+    add_revision(scripts, "102", "101", f"\ndef upgrade():\n    {body}\n")
+    database.scripts = scripts
+    with pytest.raises(CommandError, match=told):
+        await database.upgrade()
+    assert await database.shape() == {}
+
+
+async def test_a_required_column_with_a_default_is_added(database: Database, scripts: Path) -> None:
+    """The rows that are there have the default at once, and a second run leaves them be."""
+    await database.upgrade("101")
+    await database.insert(seed("101", database.lineage))
+    column = 'sa.Column("n", sa.BigInteger(), nullable=False, server_default="7")'
+    body = f'op.get_context().opts["guards"].add_column("app_passwords", {column})'
+    add_revision(scripts, "102", "101", f"\ndef upgrade():\n    {body}\n")
+    database.scripts = scripts
+    await database.upgrade()
+    await database.execute("UPDATE app_passwords SET n = 8")
+    await database.run(("stamp", "101"), ("upgrade", "102"))
+    assert set(await database.query("SELECT n FROM app_passwords")) == {(8,)}
+    added = (await database.shape())["app_passwords"].columns[-1]
+    assert (added.name, added.required) == ("n", True)
 
 
 async def test_a_strangers_table_is_refused(database: Database) -> None:

@@ -1,0 +1,99 @@
+"""The page on the vocabulary of a migration: every example runs, every word is there."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.migrations.database import ROOT, SCRIPTS, Database, columns_of
+from tests.migrations.rows import seed
+from tests.migrations.test_guards import add_revision
+
+PAGE: Final = (ROOT / "docs" / "reference" / "migration-vocabulary.md").read_text("utf-8")
+_SECTION: Final = re.compile(r"^## (.+?)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+SECTIONS: Final[dict[str, str]] = dict(_SECTION.findall(PAGE))
+EXAMPLES: Final = {
+    heading: found[1]
+    for heading, body in SECTIONS.items()
+    if (found := re.search(r"```python\n(.*?)```", body, re.DOTALL))
+}
+
+#: What an example has done, where structure alone does not tell.
+DONE: Final = {
+    "`recreate_table`": (
+        "SELECT count(*) FROM browser_sessions WHERE device = 'session ' || session_id",
+        3,
+    ),
+    "`rewrite`": ("SELECT count(*) FROM refresh_tokens WHERE length(user_profile) = 40", 2),
+}
+
+
+def words() -> dict[str, list[str]]:
+    """The public methods of the guards with the names of their parameters."""
+    tree = ast.parse((SCRIPTS / "guards.py").read_text("utf-8"))
+    (guards,) = (node for node in tree.body if isinstance(node, ast.ClassDef))
+    return {
+        node.name: _parameters(node.args)
+        for node in guards.body
+        if isinstance(node, ast.FunctionDef)
+        and not node.name.startswith("_")
+        and node.name != "close"
+    }
+
+
+def _parameters(arguments: ast.arguments) -> list[str]:
+    first = [argument.arg for argument in arguments.args[1:]]
+    if arguments.vararg:
+        first.append(f"*{arguments.vararg.arg}")
+    keywords = [argument.arg for argument in arguments.kwonlyargs]
+    return [*first, *(["*"] if keywords and not arguments.vararg else []), *keywords]
+
+
+def test_every_word_is_on_the_page() -> None:
+    """Each method has a section with an example that uses it, and a line in the table."""
+    for word in words():
+        (section,) = (body for heading, body in SECTIONS.items() if f"`{word}`" in heading)
+        assert f"guards.{word}(" in section, word
+        assert f"| [`{word}`](#" in PAGE, word
+    assert len(EXAMPLES) == 6
+
+
+def test_the_parameters_on_the_page_are_those_of_the_code() -> None:
+    """The signature that a section shows names every parameter, in order."""
+    for word, parameters in words().items():
+        shown = re.search(rf"`{word}\((.*?)\)`", PAGE)
+        assert shown, word
+        assert [part.split("=")[0] for part in shown[1].split(", ")] == parameters, word
+
+
+@pytest.mark.parametrize("word", EXAMPLES)
+async def test_every_example_runs(database: Database, scripts: Path, word: str) -> None:
+    """Up, up again, and down, with rows in every table; what is not dropped is kept."""
+    await database.upgrade("101")
+    await database.insert(seed("101", database.lineage))
+    gone = {"profile_cached_at", "user_profile"}
+    kept = {
+        table: [name for name in names if name not in gone]
+        for table, names in columns_of(await database.shape()).items()
+        if "drop_table" not in word or table != "document_paths"
+    }
+    rows, shape = await database.rows(kept), await database.shape()
+    add_revision(scripts, "102", "101", f"\n{EXAMPLES[word]}")
+    database.scripts = scripts
+    await database.upgrade()
+    catalogue = await database.catalogue()
+    assert await database.rows(kept) == rows
+    if word in DONE:
+        question, answer = DONE[word]
+        assert await database.query(question) == [(answer,)]
+    await database.run(("stamp", "101"), ("upgrade", "102"))
+    assert await database.catalogue() == catalogue
+    await database.downgrade("101")
+    assert await database.rows(kept) == rows
+    assert {n: set(t.columns) for n, t in (await database.shape()).items()} == {
+        n: set(t.columns) for n, t in shape.items()
+    }
