@@ -86,7 +86,7 @@ class Alteration:
         self._run = run
         self._dialect = op.get_context().dialect
 
-    def alter(
+    def reshape(
         self, name: str, elements: Sequence[Any], values: Mapping[str, str], drop: frozenset[str]
     ) -> bool:
         """Give the table ``name`` its wanted shape; whether there was anything to do.

@@ -188,16 +188,13 @@ class Guards:
             raise CommandError(f"recreate_table: {name} cannot have {', '.join(sorted(odd))} so.")
         filled = {self._fold(column): text for column, text in (values or {}).items()}
         going = frozenset(self._fold(column) for column in drop)
-
         self._say(f"recreating {name}")
         if self._is_sqlite:
-            recreation = self._load("recreation").Recreation(
-                self._load("declaration"), self._imagine or self._ask, self._run
-            )
-            recreation.recreate(name, elements, filled, going)
+            ask = self._imagine or self._ask
+            made = self._load("recreation").Recreation(self._load("declaration"), ask, self._run)
         else:
-            alteration = self._load("alteration").Alteration(self._ask, self._run)
-            alteration.alter(name, elements, filled, going)
+            made = self._load("alteration").Alteration(self._ask, self._run)
+        made.reshape(name, elements, filled, going)
 
     def rewrite(
         self,
@@ -230,7 +227,7 @@ class Guards:
             )
         rewriting = self._load("rewriting")
         if self._is_sqlite:
-            key = rewriting.rowid(self._columns(table) or ())
+            key = rewriting.rowid(table, self._columns(table) or ())
         else:
             key = rewriting.primary_key(self._ask, table)
         rows = rewriting.Rows(self._connection, table, key, tuple(columns), where, size)

@@ -49,7 +49,7 @@ class Recreation:
         self._ask = ask
         self._run = run
 
-    def recreate(
+    def reshape(
         self,
         name: str,
         elements: Sequence[Any],

@@ -25,9 +25,16 @@ _PRIMARY_KEY = """
 _ROWIDS = ("rowid", "_rowid_", "oid")
 
 
-def rowid(columns: Collection[str]) -> list[sa.ColumnElement[Any]]:
-    """What tells a row of SQLite from another: its key may hold NULL in files of old releases."""
-    return [sa.literal_column(next(n for n in _ROWIDS if n not in columns), sa.Integer())]
+def rowid(table: str, columns: Collection[str]) -> list[sa.ColumnElement[Any]]:
+    """What tells a row of SQLite from another: its key may hold NULL in files of old releases.
+
+    Raises:
+        CommandError: columns hide the rowid under all of its names.
+    """
+    free = [name for name in _ROWIDS if name not in columns]
+    if not free:
+        raise CommandError(f"{table} has no rowid to go by.")
+    return [sa.literal_column(free[0], sa.Integer())]
 
 
 def primary_key(

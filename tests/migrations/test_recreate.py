@@ -7,10 +7,7 @@ from typing import Final
 
 import pytest
 import sqlalchemy as sa
-from alembic.util import CommandError
 
-from nextcloud_mcp_server.history import load_history
-from nextcloud_mcp_server.revisions import write_structures
 from tests.migrations import facts
 from tests.migrations.database import Database, columns_of
 from tests.migrations.rows import seed
@@ -263,76 +260,18 @@ async def test_the_connection_keeps_its_pragma(
     assert set(found) == {legacy == "ON"}
 
 
-@pytest.mark.parametrize(
-    ("before", "body", "told"),
-    [
-        ("DROP TABLE notes", 'sa.Column("a", sa.Text())', r"notes.*not there"),
-        ("", 'sa.Column("b", sa.Text(), nullable=False)', r"notes lacks.*\bb\b.*values"),
-        ("", 'sa.Column("b", sa.Text()), drop=["b"]', r"notes cannot have b so"),
-        ("", 'sa.Column("b", sa.Text()), values={"c": "1"}', r"notes cannot have c so"),
-        (
-            "CREATE VIEW needs AS SELECT a, k FROM notes",
-            'sa.Column("k", sa.Text()), drop=["a"]',
-            r"needs",
-        ),
-    ],
-)
-async def test_what_cannot_be_is_refused(
-    database: Database, scripts: Path, before: str, body: str, told: str
-) -> None:
-    """A missing table, a row without a value, a contradiction, a view: nothing was changed."""
-    await database.upgrade("101")
-    await database.execute("CREATE TABLE notes (a TEXT, k TEXT)", *filter(None, [before]))
-    catalogue = await database.catalogue()
-    call = f'op.get_context().opts["guards"].recreate_table("notes", {body})'
-    revised(database, scripts, f"\ndef upgrade():\n    {call}\n")
-    with pytest.raises(Exception, match=told):
-        await database.upgrade()
-    assert await database.catalogue() == catalogue
-
-
-async def test_a_view_that_is_broken_already_stops_nothing(sqlite: Database, scripts: Path) -> None:
-    """What an operator left broken was so before; an index on a dropped column goes with it."""
+async def test_an_unusual_table_keeps_what_it_is(sqlite: Database, scripts: Path) -> None:
+    """Without rowids, with a column that SQLite computes and one that is called rowid."""
     await sqlite.upgrade("101")
     await sqlite.execute(
-        "CREATE TABLE notes (a TEXT, k TEXT, UNIQUE (a, k))",
-        "CREATE INDEX on_a ON notes (a)",
-        "CREATE INDEX on_k ON notes (k)",
-        "CREATE VIEW broken AS SELECT * FROM nowhere",
+        "CREATE TABLE notes (k TEXT PRIMARY KEY, rowid TEXT, loud TEXT AS (rowid || '!'))"
+        " WITHOUT ROWID",
+        "INSERT INTO notes VALUES ('k', 'r')",
     )
-    body = 'recreate_table("notes", sa.Column("k", sa.Text()), drop=["A"])'
+    body = 'recreate_table("notes", sa.Column("K", sa.String(9), primary_key=True))'
     revised(sqlite, scripts, f'\ndef upgrade():\n    op.get_context().opts["guards"].{body}\n')
     await sqlite.upgrade()
-    table = (await sqlite.shape())["notes"]
-    assert [column.name for column in table.columns] == ["k"]
-    assert table.uniques == ()
-    assert table.indexes == (("on_k", ("k",)),)
-
-
-async def test_its_sql_does_what_it_does(sqlite: Database, scripts: Path) -> None:
-    """--sql writes the statements for a database exactly at the start, indexes and all."""
-    await sqlite.upgrade("101")
-    await sqlite.insert(seed("101", "portable"))
-    revised(sqlite, scripts, SESSIONS)
-    write_structures(load_history(scripts))
-    await sqlite.script(await sqlite.offline("upgrade", "101:102"))
-    catalogue = await sqlite.catalogue()
-    columns = {"browser_sessions": columns_of(await sqlite.shape())["browser_sessions"]}
-    rows = await sqlite.rows(columns)
-    await sqlite.script(await sqlite.offline("downgrade", "102:101"))
-    assert await sqlite.shape() == facts.tables("101")
-    await sqlite.upgrade()
-    assert await sqlite.catalogue() == catalogue
-    assert await sqlite.rows(columns) == rows
-    assert "CREATE TABLE" in await sqlite.offline("upgrade", "base:102")
-
-
-async def test_sql_that_nobody_can_know_is_refused(recreating: Database, scripts: Path) -> None:
-    """A revision without a known structure on SQLite, and any recreation on PostgreSQL."""
-    if recreating.is_sqlite:
-        revised(recreating, scripts, SESSIONS, "103")
-        with pytest.raises(CommandError, match=r"structure\.json does not know revision 102"):
-            await recreating.offline("upgrade", "102:103")
-    else:
-        with pytest.raises(CommandError, match="run this revision on the database"):
-            await recreating.offline("upgrade", "101:102")
+    assert await sqlite.query("SELECT * FROM notes") == [("k", "r", "r!")]
+    (sql,) = (row[3] for row in await sqlite.catalogue() if row[1] == "notes")
+    assert "VARCHAR(9)" in sql
+    assert sql.endswith("WITHOUT ROWID")

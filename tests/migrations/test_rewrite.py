@@ -163,14 +163,20 @@ async def test_what_would_not_end_is_refused(
     assert await database.query("SELECT note FROM notes ORDER BY id") == [("a",), ("b",), (None,)]
 
 
-async def test_a_table_of_postgresql_needs_a_key(postgresql: Database, scripts: Path) -> None:
-    """Without one no page can follow another."""
-    await postgresql.upgrade("101")
-    await postgresql.execute("CREATE TABLE notes (note TEXT)")
-    body = 'rewrite("notes", lambda row: None, columns=["note"], where="true")'
-    revised(postgresql, scripts, f'\ndef upgrade():\n    op.get_context().opts["guards"].{body}\n')
-    with pytest.raises(CommandError, match="notes has no primary key"):
-        await postgresql.upgrade()
+@pytest.mark.parametrize("columns", ["note TEXT", "rowid TEXT, _rowid_ TEXT, oid TEXT, note TEXT"])
+async def test_a_table_needs_something_to_go_by(
+    database: Database, scripts: Path, columns: str
+) -> None:
+    """Without a key on PostgreSQL, or a rowid on SQLite, no page can follow another."""
+    await database.upgrade("101")
+    await database.execute(f"CREATE TABLE notes ({columns})")
+    body = 'rewrite("notes", lambda row: None, columns=["note"], where="note IS NULL")'
+    revised(database, scripts, f'\ndef upgrade():\n    op.get_context().opts["guards"].{body}\n')
+    if database.is_sqlite and "oid" not in columns:
+        await database.upgrade()
+    else:
+        with pytest.raises(CommandError, match=r"notes has no (primary key|rowid) to go by"):
+            await database.upgrade()
 
 
 async def test_no_sql_says_it(database: Database, scripts: Path) -> None:
