@@ -61,6 +61,7 @@ def upgrade():
         sa.Column("resource_id", sa.Text()),
         sa.Column("auth_method", sa.Text()),
         sa.Column("hostname", sa.Text()),
+        values={"event": "'seen ' || event"},
     )
 
 
@@ -163,6 +164,20 @@ async def test_what_an_operator_added_stays_and_works(recreating: Database) -> N
         assert len(await recreating.query("SELECT * FROM history")) == 3
 
 
+async def test_a_constraint_of_somebodys_column_stays(database: Database, scripts: Path) -> None:
+    """One that names a column that nobody asked for is kept with it; another goes."""
+    await database.upgrade("101")
+    await database.execute(
+        "CREATE TABLE notes (k TEXT, theirs TEXT, UNIQUE (k), UNIQUE (k, theirs))",
+        "INSERT INTO notes VALUES ('k', 'x')",
+    )
+    body = 'recreate_table("notes", sa.Column("k", sa.String(9)))'
+    revised(database, scripts, f'\ndef upgrade():\n    op.get_context().opts["guards"].{body}\n')
+    await database.upgrade()
+    assert (await database.shape())["notes"].uniques == (("k", "theirs"),)
+    assert await database.query("SELECT * FROM notes") == [("k", "x")]
+
+
 async def test_a_table_that_counts_goes_on_counting(sqlite: Database, scripts: Path) -> None:
     """AUTOINCREMENT of the raw lineage stays, and no number of a deleted row comes again."""
     await sqlite.execute(*facts.raw_statements("006"))
@@ -198,6 +213,10 @@ async def test_a_sequence_stays_on_postgresql(postgresql: Database, scripts: Pat
     await postgresql.execute("INSERT INTO audit_logs (timestamp) VALUES (1)")
     assert await postgresql.query("SELECT id, event FROM audit_logs WHERE id > 2") == [
         (3, "unknown")
+    ]
+    await postgresql.run(("stamp", "101"), ("upgrade", "102"))
+    assert await postgresql.query("SELECT DISTINCT event FROM audit_logs WHERE id < 3") == [
+        ("seen e",)
     ]
     assert await postgresql.query(granted) == before
     with pytest.raises(Exception, match="notes"):
