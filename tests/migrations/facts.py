@@ -1,15 +1,15 @@
-"""What each revision's tables are, as found in files that released versions wrote.
+"""What each revision's tables are, as an engine tells them.
 
-The notation is that of the field notes: ``raw/portable`` types, ``!`` NOT NULL, ``*``
-primary key, ``=x`` default. Nothing here is read from the migrations.
+Made of the facts of the field, in :mod:`tests.support.facts`; nothing here is read from the
+migrations.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+from tests.support import facts as field
 from tests.support import revisions
 
 Lineage = Literal["raw", "portable", "postgresql"]
@@ -35,100 +35,9 @@ class Table:
     indexes: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
-_REFRESH_TOKENS: Final = """
-    user_id TEXT*, encrypted_token BLOB!, expires_at INTEGER/BIGINT,
-    created_at INTEGER/BIGINT!, updated_at INTEGER/BIGINT!, flow_type TEXT='hybrid',
-    token_audience TEXT='nextcloud', provisioned_at INTEGER/BIGINT,
-    provisioning_client_id TEXT, scopes TEXT, user_profile TEXT,
-    profile_cached_at INTEGER/BIGINT
-"""
-_AUDIT_LOGS: Final = """
-    id INTEGER*, timestamp INTEGER/BIGINT!, event TEXT!, user_id TEXT!, resource_type TEXT,
-    resource_id TEXT, auth_method TEXT, hostname TEXT
-    | idx_audit_user_timestamp(user_id, timestamp)
-"""
-_OAUTH_CLIENTS: Final = """
-    id INTEGER*, client_id TEXT!, encrypted_client_secret BLOB!,
-    client_id_issued_at INTEGER/BIGINT!, client_secret_expires_at INTEGER/BIGINT!,
-    redirect_uris TEXT!, encrypted_registration_access_token BLOB,
-    registration_client_uri TEXT, created_at INTEGER/BIGINT!, updated_at INTEGER/BIGINT!
-    | UNIQUE(client_id)
-"""
-_OAUTH_SESSIONS: Final = """
-    session_id TEXT*, client_id TEXT, client_redirect_uri TEXT!, state TEXT,
-    code_challenge TEXT, code_challenge_method TEXT, mcp_authorization_code TEXT,
-    idp_access_token TEXT, idp_refresh_token TEXT, user_id TEXT, created_at INTEGER/BIGINT!,
-    expires_at INTEGER/BIGINT!, flow_type TEXT='hybrid', requested_scopes TEXT,
-    granted_scopes TEXT, is_provisioning BOOLEAN=FALSE/0{nonce}
-    | UNIQUE(mcp_authorization_code); idx_oauth_sessions_mcp_code(mcp_authorization_code)
-"""
-_SCHEMA_VERSION: Final = "version INTEGER*, applied_at REAL/FLOAT!"
-_REGISTERED_WEBHOOKS: Final = """
-    id INTEGER*, webhook_id INTEGER!, preset_id TEXT!, created_at REAL/BIGINT!
-    | UNIQUE(webhook_id); idx_webhooks_created(created_at); idx_webhooks_preset(preset_id)
-"""
-_APP_PASSWORDS: Final = """
-    user_id TEXT*, encrypted_password BLOB!, created_at INTEGER/BIGINT!,
-    updated_at INTEGER/BIGINT!{more} | idx_app_passwords_updated(updated_at)
-"""
-_LOGIN_FLOW_SESSIONS: Final = """
-    user_id TEXT*, encrypted_poll_token BLOB!, poll_endpoint TEXT!, requested_scopes TEXT,
-    created_at INTEGER/BIGINT!, expires_at INTEGER/BIGINT!
-    | idx_login_flow_sessions_expires(expires_at)
-"""
-_BROWSER_SESSIONS: Final = """
-    session_id TEXT*, user_id TEXT!, created_at INTEGER/BIGINT!, expires_at INTEGER/BIGINT!
-    | idx_browser_sessions_expires(expires_at); idx_browser_sessions_user(user_id)
-"""
-_USAGE_EVENTS: Final = """
-    event_id TEXT*, occurred_at TIMESTAMP!, metric TEXT!, value BIGINT!, metadata TEXT
-    | idx_usage_events_occurred_metric(occurred_at, metric)
-"""
-_BATCH_OCR_JOBS: Final = """
-    user_id TEXT*, doc_id TEXT*, doc_type TEXT*, etag TEXT*, job_id TEXT!, submitted_at BIGINT!
-"""
-_MIGRATION_JOURNAL: Final = """
-    id INTEGER*, happened_at BIGINT!, action TEXT!, from_revision TEXT, to_revision TEXT,
-    seconds FLOAT!, program_version TEXT!, host TEXT!, backup TEXT, note TEXT
-"""
-_DOCUMENT_PATHS: Final = """
-    doc_type TEXT*, doc_id TEXT*, user_id TEXT*, file_path TEXT!, updated_at BIGINT!
-    | ix_document_paths_user_doc(user_id, doc_type, doc_id)
-"""
-
 REVISIONS: Final = revisions.ALL
 
 HEAD: Final = revisions.HEAD
-
-#: The first line of history, and what each revision changes of it.
-_CHANGES: Final[dict[str, dict[str, str | None]]] = {
-    "001": {
-        "refresh_tokens": _REFRESH_TOKENS,
-        "audit_logs": _AUDIT_LOGS,
-        "oauth_clients": _OAUTH_CLIENTS,
-        "oauth_sessions": _OAUTH_SESSIONS.format(nonce=""),
-        "schema_version": _SCHEMA_VERSION,
-        "registered_webhooks": _REGISTERED_WEBHOOKS,
-    },
-    "002": {"app_passwords": _APP_PASSWORDS.format(more="")},
-    "003": {
-        "app_passwords": _APP_PASSWORDS.format(more=", scopes TEXT, username TEXT"),
-        "login_flow_sessions": _LOGIN_FLOW_SESSIONS,
-    },
-    "004": {},
-    "005": {"browser_sessions": _BROWSER_SESSIONS},
-    "006": {"oauth_sessions": _OAUTH_SESSIONS.format(nonce=", nonce TEXT")},
-    "007": {"usage_events": _USAGE_EVENTS},
-    "008": {"batch_ocr_jobs": _BATCH_OCR_JOBS},
-    "009": {"document_paths": _DOCUMENT_PATHS},
-    "010": {"registered_webhooks": None},
-    "101": {"migration_journal": _MIGRATION_JOURNAL},
-}
-
-_VERSION_TABLE: Final = """
-    CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL,
-    CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))
-"""
 
 _POSTGRESQL_TYPES: Final = {
     "BLOB": "bytea",
@@ -148,67 +57,71 @@ def tables(revision: str, lineage: Lineage = "portable") -> dict[str, Table]:
         return (
             newer.ON_POSTGRESQL[revision] if lineage == "postgresql" else newer.on_sqlite(revision)
         )
-    known: dict[str, str] = {}
+    known: dict[str, Table] = {}
     for step in revisions.KNOWN:
         if revision == "base" or step > revision:
             break
-        for name, notation in _CHANGES[step].items():
-            known.pop(name, None)
-            if notation is not None:
-                known[name] = notation
+        for action, *names in field.STEPS[step]:
+            _take(known, action, names, lineage)
     if lineage == "postgresql":
         # No release made it there, and none reads it.
         known.pop("schema_version", None)
-    return {name: parse(notation, lineage) for name, notation in known.items()}
+    return known
+
+
+def _take(known: dict[str, Table], action: str, names: list[str], lineage: Lineage) -> None:
+    """Do to ``known`` what one step of a revision does to the tables."""
+    name = names[0]
+    match action:
+        case "table":
+            columns = (
+                column
+                for column in field.TABLES[name].columns
+                if (name, column.name) not in field.ADDED_LATER
+            )
+            unique = field.TABLES[name].unique
+            known[name] = Table((), (unique,) if unique else ())
+            for column in columns:
+                known[name] = _widened(known[name], column, lineage)
+        case "column":
+            column = field.TABLES[name].column(names[1])
+            known[name] = _widened(known[name], column, lineage)
+        case "index":
+            index = field.INDEXES[name]
+            there = known[index.table]
+            members = tuple(index.columns.split(", "))
+            indexes = tuple(sorted((*there.indexes, (name, members))))
+            known[index.table] = replace(there, indexes=indexes)
+        case "drop-table":
+            del known[name]
+
+
+def _widened(table: Table, column: field.Column, lineage: Lineage) -> Table:
+    key = 1 + sum(1 for other in table.columns if other.key) if column.key else 0
+    return replace(table, columns=(*table.columns, _column(column, key, lineage)))
 
 
 previous = revisions.previous
 
 
-def parse(notation: str, lineage: Lineage) -> Table:
-    """Read one table's notation."""
-    columns_text, _, rest = " ".join(notation.split()).partition(" | ")
-    columns: list[Column] = []
-    for part in columns_text.split(", "):
-        match = re.fullmatch(r"(\w+) ([A-Z/]+)([!*]?)(?:=(\S+))?", part)
-        assert match, part
-        key = 1 + sum(1 for column in columns if column.key) if match[3] == "*" else 0
-        columns.append(_column(match.groups(), key, lineage))
-    uniques, indexes = [], []
-    for part in filter(None, rest.split("; ")):
-        owner, _, members = part.rstrip(")").partition("(")
-        names = tuple(members.split(", "))
-        if owner == "UNIQUE":
-            uniques.append(names)
-        else:
-            indexes.append((owner, names))
-    return Table(tuple(columns), tuple(sorted(uniques)), tuple(sorted(indexes)))
-
-
-def _column(parts: tuple[str, ...], key: int, lineage: Lineage) -> Column:
-    name, types, mark, default = parts
-    type_ = _either(types, lineage)
-    required = mark == "!" or (bool(key) and lineage != "raw")
-    found = _either(default, lineage) if default else None
+def _column(column: field.Column, key: int, lineage: Lineage) -> Column:
+    type_ = column.raw if lineage == "raw" else column.portable
+    default = (column.default if lineage == "raw" else column.portable_default) or None
     if lineage == "postgresql":
         if key and type_ == "INTEGER":
-            found = "serial"
+            default = "serial"
         elif type_ == "BOOLEAN":
-            found = "false"
+            default = "false"
         type_ = _POSTGRESQL_TYPES.get(type_, type_.lower())
-    return Column(name, type_, required, found, key)
-
-
-def _either(text: str, lineage: Lineage) -> str:
-    raw, _, portable = text.partition("/")
-    return raw if lineage == "raw" or not portable else portable
+    required = column.required or (bool(key) and lineage != "raw")
+    return Column(column.name, type_, required, default, key)
 
 
 def raw_statements(revision: str) -> list[str]:
     """What a release before v0.87.0 would have executed for a file at ``revision``."""
     statements = []
     for name, table in tables(revision, "raw").items():
-        parts = [_raw_column(table, column) for column in table.columns]
+        parts = [_raw_column(name, table, column) for column in table.columns]
         keys = [column.name for column in table.columns if column.key]
         if len(keys) > 1:
             parts.append(f"PRIMARY KEY ({', '.join(keys)})")
@@ -218,14 +131,14 @@ def raw_statements(revision: str) -> list[str]:
             f"CREATE INDEX {index} ON {name}({', '.join(columns)})"
             for index, columns in table.indexes
         ]
-    return [*statements, _VERSION_TABLE, f"INSERT INTO alembic_version VALUES ('{revision}')"]
+    return [*statements, field.VERSION_TABLE, f"INSERT INTO alembic_version VALUES ('{revision}')"]
 
 
-def _raw_column(table: Table, column: Column) -> str:
+def _raw_column(name: str, table: Table, column: Column) -> str:
     text = f"{column.name} {column.type}"
     if column.key and sum(1 for other in table.columns if other.key) == 1:
         text += " PRIMARY KEY"
-        if column.name == "id" and not any(c.name == "client_id" for c in table.columns):
+        if field.TABLES[name].counted:
             text += " AUTOINCREMENT"
     if column.required:
         text += " NOT NULL"
