@@ -83,6 +83,13 @@ def faults(session: nox.Session) -> None:
     session.run("pytest", *where, env={"FAULT_SHARE": session.env.get("FAULT_SHARE") or "1"})
 
 
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Measure every figure of docs/performance.md, on an otherwise idle machine."""
+    sync(session, "test")
+    session.run("python", "-m", "tests.bench", *session.posargs)
+
+
 @nox.session
 def wheel(session: nox.Session) -> None:
     """Build the wheel and the sdist, install the wheel in an empty place, and use it there."""

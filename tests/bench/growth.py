@@ -1,0 +1,31 @@
+"""How the cost grows: the same figures with more rows in the table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tests.bench.commands import current
+from tests.bench.harness import Row, compare
+from tests.bench.place import Place
+from tests.bench.pool import both
+from tests.bench.starts import at_head, start_clock
+
+
+def rows(place: Place) -> Iterator[Row]:
+    """The figures that must not depend on the rows, and those that hardly may."""
+    few = place.scale.rows[0]
+    for number in place.scale.rows:
+        with both(place, number) as pair:
+            named = f"with {number:,} rows"
+            yield current(place, number).judged(f"`db current` {named}", "sqlite3 alone", 3)
+            yield at_head(place, number).judged(
+                f"`initialize()` {named}", "sqlite3 alone", 5, seconds=0.002
+            )
+            yield pair.get().judged(f"get, one task, {named}", "one thread", 1.5)
+            yield pair.put().judged(f"store, one task, {named}", "one thread", 1.5)
+    for number in place.scale.rows[1:]:
+        with start_clock(place, few) as small, start_clock(place, number) as large:
+            pairs = compare(small, large, place.scale.rounds, warm=place.scale.warm)
+        yield pairs.judged(
+            f"`initialize()` with {number:,} rows, not with {few:,}", f"with {few:,} rows", 1.2
+        )

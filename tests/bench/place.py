@@ -1,0 +1,116 @@
+"""The databases that are measured: made once a run, copied as often as they are needed."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.crypto import Keyring
+from tests.bench.harness import Pairs, compare, environment, process
+
+#: The key of every measured database; it seals nothing but made-up tokens.
+KEY: Final = "bWVhc3VyZWQtd2l0aC10aGlzLWtleS1ub3RoaW5nLSE="
+
+TOKEN: Final = "a-refresh-token-of-the-usual-length-" * 4
+
+#: The moment at which every row was made.
+THEN: Final = 1_750_000_000
+
+_FILL: Final = """
+WITH RECURSIVE numbers(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < ?)
+INSERT INTO refresh_tokens (user_id, encrypted_token, expires_at, created_at, updated_at,
+                            flow_type, token_audience, scopes)
+SELECT printf('user-%07d', n), ?, ?, ?, ?, 'hybrid', 'nextcloud', '["openid", "offline_access"]'
+FROM numbers
+"""
+
+
+def user(number: int) -> str:
+    """The id of a person in a measured database."""
+    return f"user-{number:07d}"
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much is measured.
+
+    Attributes:
+        processes: pairs of child processes.
+        rounds: pairs of calls within this process.
+        calls: calls in a row that are measured as one.
+        rows: rows of the small, the middle and the large database.
+        large: pairs of work on the large one.
+        tasks: tasks at once.
+        starts: starts at once.
+        warm: pairs that are run before, and not counted.
+    """
+
+    processes: int = 21
+    rounds: int = 31
+    calls: int = 50
+    rows: tuple[int, ...] = (10, 1_000, 1_000_000)
+    large: int = 5
+    tasks: int = 64
+    starts: int = 16
+    warm: int = 1
+
+
+FULL: Final = Scale()
+
+#: For a test that the benchmarks run.
+TINY: Final = Scale(processes=1, rounds=1, calls=1, rows=(5, 6), large=1, tasks=4, starts=2, warm=0)
+
+
+@dataclass
+class Place:
+    """The folder that the measured databases lie in, and the scale."""
+
+    folder: Path
+    scale: Scale = FULL
+    _made: dict[int, Path] = field(default_factory=dict)
+
+    def template(self, rows: int) -> Path:
+        """A database at head with so many refresh tokens, closed; not to be written to."""
+        if rows not in self._made:
+            path = self.folder / f"template-{rows}.db"
+            asyncio.run(_create(path))
+            with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+                connection.execute("PRAGMA synchronous=OFF")
+                connection.execute("BEGIN")
+                sealed = Keyring([KEY]).seal(TOKEN)
+                connection.execute(_FILL, (rows, sealed, THEN + 10**9, THEN, THEN))
+                connection.execute("COMMIT")
+            self._made[rows] = path
+        return self._made[rows]
+
+    def database(self, name: str, rows: int | None = None) -> Path:
+        """A copy of a template (default: the middle one) under ``name``.db, closed."""
+        rows = self.scale.rows[1] if rows is None else rows
+        path = self.folder / f"{name}.db"
+        remove(path)
+        shutil.copyfile(self.template(rows), path)
+        return path
+
+
+def processes(base: Sequence[str], ours: Sequence[str], scale: Scale) -> Pairs:
+    """Two commands as child processes, in turns."""
+    clocks = process(base, environment()), process(ours, environment())
+    return compare(*clocks, scale.processes, warm=scale.warm)
+
+
+def remove(path: Path) -> None:
+    """Delete a database and whatever lies beside it."""
+    for found in path.parent.glob(f"{path.name}*"):
+        found.unlink()
+
+
+async def _create(path: Path) -> None:
+    async with RefreshTokenStorage(path, encryption_key=KEY):
+        pass

@@ -1,0 +1,188 @@
+"""Starts: with nothing to do, from nothing, and many at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from subprocess import PIPE, Popen
+from typing import Final
+
+from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from tests.bench.harness import Clock, Pairs, Row, compare, environment, timed, undisturbed
+from tests.bench.place import KEY, Place, remove
+from tests.bench.table import cores
+
+#: A process that has imported everything, and starts when it is told to.
+STARTER: Final = f"""
+import asyncio, sys, time
+from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+
+async def start():
+    storage = RefreshTokenStorage(sys.argv[1], encryption_key={KEY!r})
+    await storage.initialize()
+    done = time.monotonic()
+    await storage.close()
+    return done
+
+for line in sys.stdin:
+    print(asyncio.run(start()), flush=True)
+"""
+
+
+def rows(place: Place) -> Iterator[Row]:
+    """The figures of a start."""
+    yield at_head(place, place.scale.rows[1]).judged(
+        "`initialize()` at head, imports aside",
+        "opening it with sqlite3, reading the version row",
+        5,
+        seconds=0.002,
+    )
+    yield created(place).judged(
+        "a start that creates all revisions, imports aside",
+        "the same DDL in one sqlite3 transaction",
+        20,
+    )
+    processors, starts = cores(), place.scale.starts
+    yield crowd(place).judged(
+        f"{starts} starts at once at head, by processes that wait for them",
+        f"one start; {processors} cores, so 1.5 x {starts} / {processors} of it",
+        1.5 * starts / min(processors, starts),
+    )
+
+
+def at_head(place: Place, rows: int) -> Pairs:
+    """``initialize()`` where nothing is to be done, and what it has to be held against."""
+    with start_clock(place, rows) as ours:
+        path = place.database("opened", rows)
+        return compare(
+            _averaged(lambda: _open(path), place.scale.calls),
+            ours,
+            place.scale.rounds,
+            warm=place.scale.warm,
+        )
+
+
+@contextmanager
+def start_clock(place: Place, rows: int) -> Iterator[Clock]:
+    """A clock around ``initialize()`` of a database at head with so many rows."""
+    path = place.database(f"head-{rows}", rows)
+    with asyncio.Runner() as runner:
+        yield _averaged(lambda: runner.run(_start(path)), place.scale.calls)
+
+
+def _averaged(clock: Clock, calls: int) -> Clock:
+    def many() -> float:
+        return sum(clock() for _ in range(calls)) / calls
+
+    return many
+
+
+def _open(path: Path) -> float:
+    begun = time.perf_counter()
+    connection = sqlite3.connect(path)
+    connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    seconds = time.perf_counter() - begun
+    connection.close()
+    return seconds
+
+
+async def _start(path: Path) -> float:
+    begun = time.perf_counter()
+    storage = RefreshTokenStorage(path, encryption_key=KEY)
+    await storage.initialize()
+    seconds = time.perf_counter() - begun
+    await storage.close()
+    return seconds
+
+
+def created(place: Place) -> Pairs:
+    """A start from no file at all, and the statements that it comes to."""
+    path = place.folder / "created.db"
+    statements = _statements(place.template(place.scale.rows[0]))
+
+    def ddl() -> None:
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            for pragma in ("synchronous=EXTRA", "secure_delete=ON"):
+                connection.execute(f"PRAGMA {pragma}")
+            connection.execute("BEGIN IMMEDIATE")
+            for statement in statements:
+                connection.execute(statement)
+            connection.execute("COMMIT")
+
+    async def start() -> float:
+        begun = time.perf_counter()
+        storage = RefreshTokenStorage(path, encryption_key=KEY)
+        await storage.initialize()
+        seconds = time.perf_counter() - begun
+        await storage.close()
+        return seconds
+
+    def base() -> float:
+        remove(path)
+        return timed(ddl)()
+
+    def ours() -> float:
+        remove(path)
+        with undisturbed():
+            return asyncio.run(start())
+
+    return compare(base, ours, place.scale.rounds, warm=place.scale.warm)
+
+
+def _statements(path: Path) -> list[str]:
+    """The statements that make what is in a database, without its rows."""
+    with closing(sqlite3.connect(path)) as connection:
+        found = connection.execute(
+            "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%'"
+        )
+        made = [row[0] for row in found]
+        (version,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    return [*made, f"INSERT INTO alembic_version VALUES ('{version}')"]
+
+
+def crowd(place: Place) -> Pairs:
+    """One start, and many at the same moment: from the word to the last that is open."""
+    path = place.database("crowd")
+    command = [sys.executable, "-c", STARTER, str(path)]
+    starters = [
+        Popen(command, env=environment(), stdin=PIPE, stdout=PIPE)
+        for _ in range(place.scale.starts)
+    ]
+
+    def starting(some: list[Popen[bytes]]) -> float:
+        begun = time.monotonic()
+        for starter in some:
+            os.write(_descriptor(starter.stdin), b"\n")
+        return max(float(_line(starter)) for starter in some) - begun
+
+    try:
+        return compare(
+            lambda: starting(starters[:1]),
+            lambda: starting(starters),
+            place.scale.rounds,
+            warm=place.scale.warm,
+        )
+    finally:
+        for starter in starters:
+            with suppress(OSError), starter:
+                starter.communicate()
+
+
+def _descriptor(stream: object) -> int:
+    fileno = getattr(stream, "fileno", None)
+    if fileno is None:
+        raise RuntimeError("a starter has no pipe")
+    return int(fileno())
+
+
+def _line(starter: Popen[bytes]) -> bytes:
+    line = starter.stdout.readline() if starter.stdout else b""
+    if not line:
+        raise RuntimeError("a start failed")
+    return line
