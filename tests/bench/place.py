@@ -52,9 +52,9 @@ class Scale:
         warm: pairs that are run before, and not counted.
     """
 
-    processes: int = 21
-    rounds: int = 31
-    calls: int = 50
+    processes: int = 11
+    rounds: int = 15
+    calls: int = 20
     rows: tuple[int, ...] = (10, 1_000, 1_000_000)
     large: int = 5
     tasks: int = 64
