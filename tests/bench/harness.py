@@ -22,8 +22,14 @@ if TYPE_CHECKING:
 #: Does what is measured, and answers the seconds that it took.
 Clock = Callable[[], float]
 
-#: Settings that would send a measured process to another database or another key.
-_OTHERS: Final = ("DATABASE_URL", "TOKEN_STORAGE_DB", "TOKEN_ENCRYPTION_KEY_FILE")
+#: What a measured process must not know: another database, another key, and that it may not
+#: keep its bytecode, with which it would compile every module that it imports.
+_OTHERS: Final = (
+    "DATABASE_URL",
+    "PYTHONDONTWRITEBYTECODE",
+    "TOKEN_ENCRYPTION_KEY_FILE",
+    "TOKEN_STORAGE_DB",
+)
 
 
 @dataclass(frozen=True, slots=True)
