@@ -7,7 +7,6 @@ tables and columns, by what is required and by primary keys, never by the text o
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -87,7 +86,7 @@ def _adopt(seen: Observation, history: History) -> tuple[Observation, tuple[str,
     """Count a filled copy as the table, where a recreation died between drop and rename."""
     tables = dict(seen.structure.tables)
     adopted = []
-    for name, definitions in _definitions(history).items():
+    for name, definitions in history.shapes.items():
         copy = tables.get(TEMPORARY + name)
         if name not in tables and copy and _has_required(copy, definitions):
             tables[name] = tables.pop(TEMPORARY + name)
@@ -95,15 +94,6 @@ def _adopt(seen: Observation, history: History) -> tuple[Observation, tuple[str,
     if not adopted:
         return seen, ()
     return replace(seen, structure=replace(seen.structure, tables=tables)), tuple(adopted)
-
-
-def _definitions(history: History) -> Mapping[str, list[Table]]:
-    """Every shape that each table of ours has had, oldest first."""
-    shapes: dict[str, list[Table]] = {}
-    for revision in history.revisions:
-        for name, table in history.structure(revision).tables.items():
-            shapes.setdefault(name, []).append(table)
-    return shapes
 
 
 def _has_required(there: Table, shapes: list[Table]) -> bool:
@@ -114,7 +104,7 @@ def ours(structure: Structure, history: History) -> frozenset[str]:
     """The tables that have the columns that a table of ours must have."""
     return frozenset(
         name
-        for name, shapes in _definitions(history).items()
+        for name, shapes in history.shapes.items()
         if name not in COMMON
         and name in structure.tables
         and _has_required(structure.tables[name], shapes)
@@ -125,12 +115,14 @@ def _contradiction(structure: Structure, history: History, recorded: str | None)
     """Why the tables cannot be what the version row says; empty where they can."""
     if GRANTS not in structure.tables:
         return f"the table {GRANTS}, which every release made, is not there"
-    for name, shapes in _definitions(history).items():
+    for name, shapes in history.shapes.items():
         if name in structure.others:
             return f"{name} is a view, where every release made a table"
         if name not in structure.tables or name in DISPOSABLE:
             continue
         wanted = _shape_at(name, history, recorded) or shapes[0]
+        if structure.tables[name] is wanted:
+            continue
         known = {column for shape in shapes for column in shape.columns}
         if reason := _denies(name, structure.tables[name], wanted, known):
             return reason

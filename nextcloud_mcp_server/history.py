@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -57,6 +57,20 @@ class History:
     def structure(self, revision: str) -> Structure:
         """The structure at ``revision``."""
         return self.structures[revision]
+
+    @cached_property
+    def shapes(self) -> Mapping[str, list[Table]]:
+        """Every shape that each table has had, oldest first."""
+        found: dict[str, list[Table]] = {}
+        for revision in self.revisions:
+            for name, table in self.structures[revision].tables.items():
+                found.setdefault(name, []).append(table)
+        return found
+
+    @cached_property
+    def known(self) -> Mapping[tuple[str, str], Table]:
+        """Every shape of every table, by its name and the statement that makes it."""
+        return {(name, table.sql): table for name, all_ in self.shapes.items() for table in all_}
 
     @property
     def indexes(self) -> frozenset[str]:

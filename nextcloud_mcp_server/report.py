@@ -70,7 +70,7 @@ def examine(database: Path) -> Report:
     files.check_path(database)
     database = files.follow(database)
     history = known_history()
-    seen = look_without_recovery(database)
+    seen = look_without_recovery(database, history.known)
     finding = classify(seen, history)
     return Report(
         database=database,

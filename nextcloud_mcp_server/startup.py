@@ -191,13 +191,13 @@ def known_history() -> History:
 def look_under_lock(database: Path, held: Held) -> Observation:
     """What lies at ``database``, after a crashed writer's journal was rolled back."""
     try:
-        return look(database)
+        return look(database, load_history().known)
     except HotJournalError:
         require_lock(held, database)
         logger.warning("%s was left in the middle of a write: rolling it back", database)
         recover(database)
     try:
-        return look(database)
+        return look(database, load_history().known)
     except HotJournalError as error:
         raise named(error.__cause__ or error, database) or error from error
 

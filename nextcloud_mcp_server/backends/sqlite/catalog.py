@@ -6,7 +6,8 @@ sqlite3 connections and those inside a migration's transaction alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 from nextcloud_mcp_server.state import Observation
@@ -15,22 +16,31 @@ from nextcloud_mcp_server.structure import VERSION_TABLE, Column, Structure, Tab
 #: Executes one SQL text and answers its rows.
 Execute = Callable[[str], Iterable[Sequence[Any]]]
 
+#: Tables by their names and by the statements that make them.
+Known = Mapping[tuple[str, str], Table]
+
+_NONE: Final[Known] = MappingProxyType({})
+
+_NAMES: Final = """
+SELECT type, lower(name), lower(tbl_name), sql FROM sqlite_master ORDER BY type, rowid
+"""
+
 # The CASE keeps the pragma away from views, and from virtual tables: one that has lost its
 # table, or its module, is an error.
-STRUCTURE_QUERY: Final = """
-SELECT m.type, lower(m.name), lower(m.tbl_name), m.sql,
-       lower(c.name), c.type, c."notnull", c.dflt_value, c.pk, c.hidden
+_COLUMNS: Final = """
+SELECT lower(m.name), lower(c.name), c.type, c."notnull", c.dflt_value, c.pk, c.hidden
 FROM sqlite_master AS m
-LEFT JOIN pragma_table_xinfo(
+JOIN pragma_table_xinfo(
     CASE WHEN m.type = 'table' AND m.sql NOT LIKE 'CREATE VIRTUAL %' THEN m.name END
 ) AS c
-ORDER BY m.type, m.rowid, c.cid
+WHERE m.type = 'table' AND lower(m.name) IN ({names})
+ORDER BY m.rowid, c.cid
 """
 
 
-def observe(execute: Execute) -> Observation:
+def observe(execute: Execute, known: Known = _NONE) -> Observation:
     """Read what a look sees through ``execute``, inside one read transaction or another's."""
-    structure = read_structure(execute)
+    structure = read_structure(execute, known)
     versions: tuple[str | None, ...] | None = None
     version_column = True
     if VERSION_TABLE in structure.tables:
@@ -42,23 +52,39 @@ def observe(execute: Execute) -> Observation:
     return Observation(structure, versions, version_column, str(journal_mode).lower())
 
 
-def read_structure(execute: Execute) -> Structure:
-    """The names of all tables, columns and indexes, in one query."""
-    columns: dict[str, dict[str, Column]] = {}
-    sql: dict[str, str] = {}
+def read_structure(execute: Execute, known: Known = _NONE) -> Structure:
+    """The names of all tables, columns and indexes, inside a transaction.
+
+    Args:
+        execute: on the database.
+        known: tables whose columns need not be asked for: the same statement makes the same.
+    """
+    tables: dict[str, Table] = {}
+    strange: dict[str, str] = {}
     indexes: dict[str, str] = {}
     owners: dict[str, str] = {}
     others = set()
-    for kind, name, table, text, *column in execute(STRUCTURE_QUERY):
+    for kind, name, table, text in execute(_NAMES):
         if kind == "table":
-            sql[name] = text or ""
-            _add_column(columns.setdefault(name, {}), *column)
+            tables[name] = known.get((name, text)) or Table(sql=text or "")
+            if not tables[name].columns:
+                strange[name] = text or ""
         elif kind == "index" and text:
             indexes[name], owners[name] = text, table
         elif kind == "view":
             others.add(name)
-    tables = {name: Table(members, sql[name]) for name, members in columns.items()}
+    columns = _columns(execute, strange) if strange else {}
+    tables |= {name: Table(columns[name], text) for name, text in strange.items()}
     return Structure(tables, indexes, owners, frozenset(others))
+
+
+def _columns(execute: Execute, tables: Iterable[str]) -> dict[str, dict[str, Column]]:
+    """The columns of ``tables``, in one query."""
+    found: dict[str, dict[str, Column]] = {name: {} for name in tables}
+    names = ", ".join("'" + name.replace("'", "''") + "'" for name in found)
+    for name, *column in execute(_COLUMNS.format(names=names)):
+        _add_column(found[name], *column)
+    return found
 
 
 def _add_column(  # noqa: PLR0917 - the columns of pragma_table_xinfo
