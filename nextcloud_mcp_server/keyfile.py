@@ -17,6 +17,7 @@ from cryptography.fernet import Fernet
 
 from nextcloud_mcp_server.backends.sqlite.faults import naming
 from nextcloud_mcp_server.backends.sqlite.files import check_path, follow, sync_folder
+from nextcloud_mcp_server.backends.sqlite.look import SAMPLED
 from nextcloud_mcp_server.crypto import Keyring
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.settings import Settings, split_keys
@@ -25,9 +26,6 @@ logger = logging.getLogger(__name__)
 
 #: Reads up to so many encrypted values of each column (None: all of them).
 Samples = Callable[[int | None], Iterable[bytes]]
-
-#: Values looked at first. Only where none of them opens are all the others.
-_FIRST = 16
 
 
 def key_path(database: Path) -> Path:
@@ -150,7 +148,7 @@ def settle(keyring: Keyring | None, samples: Samples, database: Path) -> Keyring
             beside the database holds. Nothing has been written then.
     """
     keyring = keyring or _beside(database)
-    values = list(samples(_FIRST))
+    values = list(samples(SAMPLED))
     if keyring is None:
         if values:
             raise _missing(database)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +18,11 @@ from nextcloud_mcp_server.backends.sqlite import files
 from nextcloud_mcp_server.backends.sqlite.faults import named
 from nextcloud_mcp_server.backends.sqlite.guard import Held, guard
 from nextcloud_mcp_server.backends.sqlite.look import (
+    SAMPLED,
     HotJournalError,
     check_pages,
     ciphertexts,
+    columns_there,
     look,
     recover,
 )
@@ -191,13 +193,13 @@ def known_history() -> History:
 def look_under_lock(database: Path, held: Held) -> Observation:
     """What lies at ``database``, after a crashed writer's journal was rolled back."""
     try:
-        return look(database, load_history().known)
+        return look(database, load_history().known, sampling=True)
     except HotJournalError:
         require_lock(held, database)
         logger.warning("%s was left in the middle of a write: rolling it back", database)
         recover(database)
     try:
-        return look(database, load_history().known)
+        return look(database, load_history().known, sampling=True)
     except HotJournalError as error:
         raise named(error.__cause__ or error, database) or error from error
 
@@ -223,11 +225,16 @@ def _prove(
 ) -> Sequence[str] | None:
     if unlock is None:
         return None
-    tables = seen.structure.tables
     # A table that is about to be renamed back holds its values under another name yet.
     named = [(TEMPORARY + t if t in todo.adopted else t, c) for t, c in ENCRYPTED]
-    columns = [(t, c) for t, c in named if t in tables and c in tables[t].columns]
-    return unlock(lambda limit: ciphertexts(database, columns, limit) if columns else ())
+    columns = columns_there(seen.structure, named)
+
+    def samples(limit: int | None) -> Iterable[bytes]:
+        if limit == SAMPLED and seen.samples is not None and not todo.adopted:
+            return seen.samples
+        return ciphertexts(database, columns, limit) if columns else ()
+
+    return unlock(samples)
 
 
 def _migrate(

@@ -46,6 +46,7 @@ class Observation:
         journal_mode: SQLite's journal mode, lower case; empty where there is no file.
         damage: ``corrupt`` or ``not-a-database``; empty for a readable file.
         detail: what SQLite said of the damage.
+        samples: the first encrypted values, where they were asked for and can be read.
     """
 
     structure: Structure = Structure()
@@ -54,6 +55,7 @@ class Observation:
     journal_mode: str = ""
     damage: str = ""
     detail: str = ""
+    samples: tuple[bytes, ...] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

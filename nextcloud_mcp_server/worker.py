@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 
@@ -32,9 +32,30 @@ async def run_to_the_end(work: Callable[[Callable[[], bool]], T], *, name: str) 
         BaseException: what ``work`` raised, when it was not.
     """
     stop = threading.Event()
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix=name) as executor:
-        future = asyncio.get_running_loop().run_in_executor(executor, work, stop.is_set)
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def body() -> None:
+        try:
+            result = work(stop.is_set)
+        except BaseException as error:  # noqa: BLE001 - raised where it is awaited
+            _deliver(loop, future.set_exception, error)
+        else:
+            _deliver(loop, future.set_result, result)
+
+    # An executor of its own would cost as much again as the thread.
+    thread = threading.Thread(target=body, name=name)
+    thread.start()
+    try:
         return await wait_to_the_end(future, stop.set)
+    finally:
+        thread.join()
+
+
+def _deliver(loop: asyncio.AbstractEventLoop, into: Callable[[Any], None], what: object) -> None:
+    # A loop that was closed meanwhile has nobody who waits.
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(into, what)
 
 
 async def wait_to_the_end(

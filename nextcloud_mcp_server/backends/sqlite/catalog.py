@@ -16,10 +16,26 @@ from nextcloud_mcp_server.structure import VERSION_TABLE, Column, Structure, Tab
 #: Executes one SQL text and answers its rows.
 Execute = Callable[[str], Iterable[Sequence[Any]]]
 
+#: How Alembic makes its table.
+_VERSIONS: Final = (
+    f"CREATE TABLE {VERSION_TABLE} (\n\tversion_num VARCHAR(32) NOT NULL, \n\t"
+    f"CONSTRAINT {VERSION_TABLE}_pkc PRIMARY KEY (version_num)\n)"
+)
+
 #: Tables by their names and by the statements that make them.
 Known = Mapping[tuple[str, str], Table]
 
 _NONE: Final[Known] = MappingProxyType({})
+
+#: What SQLite and Alembic keep for themselves in every database of ours.
+_OWN: Final[Known] = MappingProxyType(
+    {
+        ("sqlite_sequence", "CREATE TABLE sqlite_sequence(name,seq)"): Table(
+            {"name": Column(), "seq": Column()}, "CREATE TABLE sqlite_sequence(name,seq)"
+        ),
+        (VERSION_TABLE, _VERSIONS): Table({"version_num": Column(required=True, key=1)}, _VERSIONS),
+    }
+)
 
 _NAMES: Final = """
 SELECT type, lower(name), lower(tbl_name), sql FROM sqlite_master ORDER BY type, rowid
@@ -66,7 +82,8 @@ def read_structure(execute: Execute, known: Known = _NONE) -> Structure:
     others = set()
     for kind, name, table, text in execute(_NAMES):
         if kind == "table":
-            tables[name] = known.get((name, text)) or Table(sql=text or "")
+            named = name, text
+            tables[name] = known.get(named) or _OWN.get(named) or Table(sql=text or "")
             if not tables[name].columns:
                 strange[name] = text or ""
         elif kind == "index" and text:

@@ -39,6 +39,9 @@ _NETWORK: Final = (
     "sshfs",
 )
 
+#: Whether there is one at all, in mountinfo: most machines have none.
+_ANY_NETWORK: Final = re.compile(rf" - (?:fuse\.)?(?:{'|'.join(_NETWORK)})")
+
 _OCTAL: Final = re.compile(r"\\([0-7]{3})")
 
 
@@ -188,11 +191,13 @@ def on_network(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> bool:
     if not sys.platform.startswith("linux"):
         return False
     try:
-        # Not splitlines(): a name may hold what it counts as the end of a line.
-        lines = mounts.read_text("utf-8", "surrogateescape").split("\n")
+        text = mounts.read_text("utf-8", "surrogateescape")
     except OSError:
         return False
-    kind = file_system(str(path.resolve().parent), lines)
+    if not _ANY_NETWORK.search(text):
+        return False
+    # Not splitlines(): a name may hold what it counts as the end of a line.
+    kind = file_system(str(path.resolve().parent), text.split("\n"))
     return kind.removeprefix("fuse.").startswith(_NETWORK)
 
 

@@ -11,6 +11,7 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -19,14 +20,16 @@ from typing import Final
 from nextcloud_mcp_server.backends.sqlite.catalog import Known, observe, quoted
 from nextcloud_mcp_server.backends.sqlite.faults import named, naming
 from nextcloud_mcp_server.state import Observation
+from nextcloud_mcp_server.structure import ENCRYPTED, Structure
 
 #: Seconds to wait for another connection's lock.
 BUSY_TIMEOUT: Final = 30.0
 
+#: Encrypted values of each column that prove the keys; only where none of them opens are all.
+SAMPLED: Final = 16
+
 #: What stands for itself in a URI (RFC 3986: unreserved characters, and the slash).
-_PLAIN: Final = frozenset(
-    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/"
-)
+_PLAIN: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/")
 
 
 def connect_read_only(path: Path) -> sqlite3.Connection:
@@ -95,10 +98,15 @@ _text: Final = partial(str, encoding="utf-8", errors="surrogateescape")
 _NONE: Final[Known] = MappingProxyType({})
 
 
-def look(path: Path, known: Known = _NONE) -> Observation:
+def look(path: Path, known: Known = _NONE, *, sampling: bool = False) -> Observation:
     """What lies at ``path``; nothing changes, whatever it is.
 
-    Damage is an answer, not an error. The columns of ``known`` tables are not asked for.
+    Damage is an answer, not an error.
+
+    Args:
+        path: the database file.
+        known: tables whose columns are not asked for.
+        sampling: whether to read the first encrypted values along.
 
     Raises:
         HotJournalError: where a journal must be rolled back before anybody can read.
@@ -111,7 +119,7 @@ def look(path: Path, known: Known = _NONE) -> Observation:
     if size == 0 and not _has_wal(path):
         return Observation()
     try:
-        return _read(path, known)
+        return _read(path, known, sampling=sampling)
     except (sqlite3.Error, UnicodeDecodeError) as error:
         return _diagnose(error, path)
 
@@ -124,11 +132,26 @@ def _has_wal(path: Path) -> bool:
         return False
 
 
-def _read(path: Path, known: Known) -> Observation:
+def _read(path: Path, known: Known, *, sampling: bool) -> Observation:
     with closing(connect_read_only(path)) as connection:
         # One moment: a version row of after a migration denies the tables of before it.
         connection.execute("BEGIN")
-        return _unless_cut_off(path, connection, observe(connection.execute, known))
+        seen = _unless_cut_off(path, connection, observe(connection.execute, known))
+        return replace(seen, samples=_samples(connection, seen)) if sampling else seen
+
+
+def _samples(connection: sqlite3.Connection, seen: Observation) -> tuple[bytes, ...] | None:
+    """The first encrypted values; None where they cannot be read, which is told by who asks."""
+    try:
+        return tuple(_ciphertexts(connection, columns_there(seen.structure, ENCRYPTED), SAMPLED))
+    except (sqlite3.Error, UnicodeDecodeError):
+        return None
+
+
+def columns_there(structure: Structure, wanted: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Those of the ``wanted`` (table, column) that a database has."""
+    tables = structure.tables
+    return [(t, c) for t, c in wanted if t in tables and c in tables[t].columns]
 
 
 def _unless_cut_off(path: Path, connection: sqlite3.Connection, seen: Observation) -> Observation:
@@ -226,12 +249,17 @@ def ciphertexts(
     path: Path, columns: Iterable[tuple[str, str]], limit: int | None
 ) -> Iterator[bytes]:
     """Up to ``limit`` (None: all) encrypted values of each (table, column), one by one."""
-    most = -1 if limit is None else limit
     with naming(path), closing(connect_read_only(path)) as connection:
-        for table, column in columns:
-            rows = connection.execute(
-                f"SELECT {quoted(column)} FROM {quoted(table)} "  # noqa: S608 - our own names
-                f"WHERE {quoted(column)} IS NOT NULL LIMIT {most}"
-            )
-            for (value,) in rows:
-                yield value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
+        yield from _ciphertexts(connection, columns, -1 if limit is None else limit)
+
+
+def _ciphertexts(
+    connection: sqlite3.Connection, columns: Iterable[tuple[str, str]], most: int
+) -> Iterator[bytes]:
+    for table, column in columns:
+        rows = connection.execute(
+            f"SELECT {quoted(column)} FROM {quoted(table)} "  # noqa: S608 - our own names
+            f"WHERE {quoted(column)} IS NOT NULL LIMIT {most}"
+        )
+        for (value,) in rows:
+            yield value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
