@@ -60,9 +60,9 @@ class History:
 
     @cached_property
     def shapes(self) -> Mapping[str, list[Table]]:
-        """Every shape that each table has had, oldest first."""
+        """Every shape that each table is known to have had, oldest first."""
         found: dict[str, list[Table]] = {}
-        for revision in self.revisions:
+        for revision in filter(self.structures.__contains__, self.revisions):
             for name, table in self.structures[revision].tables.items():
                 found.setdefault(name, []).append(table)
         return found
