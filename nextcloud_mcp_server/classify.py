@@ -6,7 +6,6 @@ tables and columns, by what is required and by primary keys, never by the text o
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import replace
 from typing import Final
 
@@ -141,6 +140,11 @@ def _denies(name: str, there: Table, wanted: Table, known: set[str]) -> str:
     if surplus := _unfilled(there, wanted):
         return f"{name}.{surplus[0]} is required, and no release fills it"
     unknown = there.columns.keys() - known
+    if not unknown:
+        return ""
+    # Rarely needed, and a start at head should import nothing that it does not need.
+    import difflib  # noqa: PLC0415
+
     for column in wanted.columns.keys() - there.columns.keys():
         if alike := difflib.get_close_matches(column, unknown, n=1, cutoff=MISSPELT):
             return f"{name} has {alike[0]} where {column} should be"

@@ -14,8 +14,9 @@ from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.history import BASE, History, load_history
 from nextcloud_mcp_server.state import Action, Finding, Plan, plan, refusal, unknown_target
 
-# Limited, and plain digits only: int() refuses thousands of digits, and takes others than 0-9.
-_STEPS: Final = re.compile(r"-(\d{1,4})", re.ASCII)
+# Limited: int() refuses thousands of digits. Not compiled before it is needed, as all patterns
+# that a look does without.
+_STEPS: Final = r"-([0-9]{1,4})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,7 @@ def downgrade_target(report: Report, revision: str | None) -> str:
         )
     ladder = (BASE, *history.revisions[: history.revisions.index(recorded) + 1])
     wanted = "-1" if revision is None else revision
-    if steps := _STEPS.fullmatch(wanted):
+    if steps := re.fullmatch(_STEPS, wanted):
         wanted = _below(report, ladder, int(steps[1]))
     if wanted != BASE and wanted not in history:
         raise unknown_target(wanted, history)

@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote
 
 from nextcloud_mcp_server.errors import TokenStorageError
 
@@ -140,6 +139,9 @@ def database_path(database: str | os.PathLike[str]) -> Path:
             raise _bad_path(
                 "An SQLite URL takes no parameters here; write %3F for a '?' in a name."
             )
+        # Imported only for a URL: it takes as long as a look at a database.
+        from urllib.parse import unquote  # noqa: PLC0415
+
         text = unquote(rest.removeprefix("/"))
         if not rest.startswith("/") and rest:
             raise _bad_path(

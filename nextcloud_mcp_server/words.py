@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _LONGEST: Final = 200
 
 #: Passwords in URLs, Fernet tokens and Fernet keys, wherever a foreign message repeats them.
-_SECRETS: Final = re.compile(r"(?<=://)[^/\s]+@|gAAAA[\w=-]{20,}|(?<![\w-])[\w-]{43}=")
+_SECRETS: Final = r"(?<=://)[^/\s]+@|gAAAA[\w=-]{20,}|(?<![\w-])[\w-]{43}="
 
 
 def printable(text: str) -> str:
@@ -89,7 +89,7 @@ def describe_error(error: BaseException) -> tuple[str, str]:
 def unexpected(error: BaseException) -> str:
     """The type and the first line of the message of an error that nobody has named."""
     first = str(error).strip().partition("\n")[0].strip()
-    text = _SECRETS.sub("***", first)
+    text = re.sub(_SECRETS, "***", first)
     if len(text) > _LONGEST:
         text = f"{text[:_LONGEST]}..."
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -13,7 +13,7 @@ from typing import Final
 
 import click
 
-from nextcloud_mcp_server.cli import words
+from nextcloud_mcp_server.cli import looks, words
 from nextcloud_mcp_server.cli.doctor import doctor
 from nextcloud_mcp_server.cli.journal import log
 from nextcloud_mcp_server.cli.options import (
@@ -31,50 +31,11 @@ from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.report import downgrade_target, examine, known_history, undone
 from nextcloud_mcp_server.words import backup_line, printable
 
-#: What ``db check`` exits with where a start would upgrade or mend.
-PENDING: Final = 3
+#: The commands by name; what ``db --help`` says of them is in :mod:`.summaries`.
+db_commands: Final = click.Group("db")
 
-_EPILOG: Final = """
-\b
-Examples:
-  nextcloud-mcp-server db current
-  nextcloud-mcp-server db upgrade -d /path/to/tokens.db
-  nextcloud-mcp-server db downgrade --revision 009
-  nextcloud-mcp-server db migrate "add user preferences table"
-
-Exit status: 0 done, 1 refused or failed, 2 wrong usage, 3 an upgrade is pending (check only).
-Every refusal has a code, which docs/errors.md explains.
-"""
-
-
-@click.group("db", epilog=_EPILOG)
-def db_commands() -> None:
-    """Look at the token database, upgrade it, go back, back it up."""
-
-
-@db_commands.command()
-@database_options
-def current(output: Output, named: Named) -> int:
-    """Say at which revision the database is; change nothing."""
-    report = examine(named.find(output).database)
-    if report.refusal:
-        raise report.refusal
-    output.result(words.report_facts(report), *words.current_lines(report))
-    return 0
-
-
-@db_commands.command()
-@database_options
-def check(output: Output, named: Named) -> int:
-    """Exit 0 where it is ready, 3 where an upgrade is pending.
-
-    Changes nothing. Exits 1 where a start would refuse the database.
-    """
-    report = examine(named.find(output).database)
-    if report.refusal:
-        raise report.refusal
-    output.result(words.report_facts(report), words.check_line(report))
-    return 0 if report.ready else PENDING
+db_commands.command()(database_options(looks.current))
+db_commands.command()(database_options(looks.check))
 
 
 @db_commands.command()

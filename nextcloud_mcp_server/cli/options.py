@@ -1,40 +1,17 @@
-"""The options that every db command takes, and the database that they name."""
+"""The options that every db command takes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import click
 
+from nextcloud_mcp_server.cli.named import Named
 from nextcloud_mcp_server.cli.output import Output
-from nextcloud_mcp_server.cli.words import database_line, fallback_line
-from nextcloud_mcp_server.settings import Settings, load_settings
+from nextcloud_mcp_server.cli.values import not_empty
 
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """The database that was named on the command line, if any.
-
-    Attributes:
-        text: a path or an SQLite URL; None where the settings are to say.
-    """
-
-    text: str | None
-
-    def find(self, output: Output) -> Settings:
-        """The settings of a command, after saying which database they name.
-
-        Raises:
-            TokenStorageError: as :func:`~nextcloud_mcp_server.settings.load_settings`.
-        """
-        settings = load_settings(database=self.text)
-        if settings.fallback_from is not None:
-            output.note(fallback_line(settings))
-        if self.text is None:
-            output.head(database_line(settings))
-        return settings
+__all__ = ["Named", "database_options", "not_empty", "revision_option", "while_running_option"]
 
 
 def database_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,13 +64,6 @@ def database_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _use_json(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
     context.find_object(Output).as_json = value  # type: ignore[union-attr]
-
-
-def not_empty(_context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """Refuse an empty value, which is most often a shell variable that is not set."""
-    if value is not None and not value.strip():
-        raise click.BadParameter("it is empty.", param=parameter)
-    return value
 
 
 while_running_option = click.option(

@@ -6,44 +6,47 @@ Nothing that goes wrong while printing stops the work: a reader that has left
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final, TextIO
-
-import click
+from typing import TYPE_CHECKING, Any, Final, TextIO, TypeGuard
 
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.settings import wants_colour
-from nextcloud_mcp_server.words import describe_error, printable, unexpected
+
+if TYPE_CHECKING:
+    import click
+
+#: What people type.
+PROGRAM: Final = "nextcloud-mcp-server"
 
 #: The longest answer to a question that is read.
 _LONGEST_ANSWER: Final = 100
 
-_COLOURS: Final = {"error": "red", "unexpected error": "red", "warning": "yellow", "remedy": "cyan"}
+#: The codes of ECMA-48 for red, yellow and cyan.
+_COLOURS: Final = {"error": 31, "unexpected error": 31, "warning": 33, "remedy": 36}
 
 
-@dataclass
 class Output:
     """Where the words of one command go.
 
-    Attributes:
+    Args:
         as_json: whether stdout is to carry exactly one JSON document and nothing else.
         debug: whether an error shows its traceback.
-        lost: why the result could not be written; None when it was, or nobody reads it.
     """
 
-    as_json: bool = False
-    debug: bool = False
-    lost: OSError | None = None
-    _replaced: bool = False
+    def __init__(self, *, as_json: bool = False, debug: bool = False) -> None:
+        self.as_json = as_json
+        self.debug = debug
+        #: Why the result could not be written; None when it was, or nobody reads it.
+        self.lost: OSError | None = None
+        self._replaced = False
 
     def result(self, document: Mapping[str, Any], *lines: str) -> None:
         """Print what the command was asked for: the lines, or the document with ``--json``."""
         if self.as_json:
+            # Imported by whoever asks for it: it takes longer than a look.
+            import json  # noqa: PLC0415
+
             self._write(json.dumps(document, indent=2))
             return
         for line in lines:
@@ -60,7 +63,7 @@ class Output:
             return
         self._replaced = bool(line)
         try:
-            click.echo(f"\r\x1b[K{line}", nl=False, err=True)
+            _print(f"\r\x1b[K{line}", sys.stderr)
         except OSError:
             _discard(sys.stderr)
 
@@ -68,7 +71,7 @@ class Output:
         """Print a line that is not the result, on stderr."""
         self.status("")
         try:
-            click.echo(_coloured(line), nl=end, err=True)
+            _print(_coloured(line) + ("\n" if end else ""), sys.stderr)
         except OSError:
             _discard(sys.stderr)
 
@@ -80,11 +83,15 @@ class Output:
             document: what else the one JSON document is to hold.
         """
         if self.debug:
+            import traceback  # noqa: PLC0415 - as above
+
             for line in "".join(traceback.format_exception(error)).splitlines():
                 self.note(line)
         if self.as_json:
             self.result({**(document or {}), "error": error_facts(error)})
             return
+        from nextcloud_mcp_server.words import describe_error  # noqa: PLC0415 - as above
+
         for line in describe_error(error):
             self.note(line)
 
@@ -117,7 +124,7 @@ class Output:
 
     def _write(self, line: str) -> None:
         try:
-            click.echo(line)
+            _print(f"{line}\n", sys.stdout)
         except OSError as error:
             self._give_up(error, sys.stdout)
 
@@ -131,28 +138,57 @@ def error_facts(error: BaseException) -> dict[str, str]:
     """The facts of an error, for ``--json``."""
     if isinstance(error, TokenStorageError):
         return error.as_dict()
-    if isinstance(error, click.ClickException):
+    if is_usage(error):
         return {
             "code": "bad-input",
             "message": _plain(error),
             "remedy": "See what the command takes with --help.",
         }
+    from nextcloud_mcp_server.words import describe_error, unexpected  # noqa: PLC0415 - see above
+
     remedy = describe_error(error)[1].removeprefix("remedy: ")
     return {"code": "unexpected", "message": unexpected(error), "remedy": remedy}
 
 
+def is_usage(error: BaseException) -> TypeGuard[click.ClickException]:
+    """Whether click could not understand what was typed."""
+    click = sys.modules.get("click")
+    return click is not None and isinstance(error, click.ClickException)
+
+
+def is_abort(error: BaseException) -> bool:
+    """Whether somebody has stopped the program, as click says it or as Python does."""
+    click = sys.modules.get("click")
+    aborts = (KeyboardInterrupt,) if click is None else (KeyboardInterrupt, click.Abort)
+    return isinstance(error, aborts)
+
+
 def _plain(error: click.ClickException) -> str:
     # The message of this one is the whole help text.
-    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+    if type(error).__name__ == "NoArgsIsHelpError":
         return "A command is missing."
+    from nextcloud_mcp_server.words import printable  # noqa: PLC0415 - see above
+
     return printable(error.format_message())
+
+
+def _print(text: str, stream: TextIO | None) -> None:
+    # None where the program was started with the stream closed.
+    if stream is not None:
+        stream.write(text)
+        stream.flush()
 
 
 def _coloured(line: str) -> str:
     label, colon, rest = line.partition(":")
     colour = _COLOURS.get(label)
-    # click takes the colour out again where stderr is no terminal.
-    return click.style(label + colon, fg=colour) + rest if colour and wants_colour() else line
+    if colour is None or sys.stderr is None or not sys.stderr.isatty():
+        return line
+    from nextcloud_mcp_server.settings import wants_colour  # noqa: PLC0415 - see above
+
+    if not wants_colour():
+        return line
+    return f"\x1b[{colour}m{label}{colon}\x1b[0m{rest}"
 
 
 def _discard(stream: TextIO) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -69,7 +68,7 @@ def _print(output: Output, named: Named, target: str | None) -> int:
     from nextcloud_mcp_server.rehearsal import script  # noqa: PLC0415 - see above
 
     # Nothing but SQL may stand on stdout; the first comment names the database.
-    settings = named.find(replace(output, as_json=True))
+    settings = named.find(Output(as_json=True, debug=output.debug))
     made = script(settings.database, target=target)
     output.result(script_facts(made), *script_lines(made))
     return 0

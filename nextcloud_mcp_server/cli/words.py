@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -165,7 +164,9 @@ def stamped_lines(change: Change) -> tuple[str, ...]:
 
 def downgrade_command(database: Path, target: str) -> str:
     """The command that downgrades without asking."""
-    path = shlex.quote(printable(str(database)))
+    from shlex import quote  # noqa: PLC0415 - for the words of a refusal only
+
+    path = quote(printable(str(database)))
     return f"nextcloud-mcp-server db downgrade --revision {target} -d {path} --yes"
 
 

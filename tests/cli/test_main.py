@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import nextcloud_mcp_server.serve
-from nextcloud_mcp_server.cli import db
+from nextcloud_mcp_server.cli import db, looks
 from tests.cli.conftest import Command
 from tests.cli.places import Shelf
 from tests.support.revisions import HEAD
@@ -115,7 +115,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> None:
             "cannot use postgresql://me:s3cret@host/x with gAAAAABm0123456789012345678901\n[SQL: x]"
         )
 
-    monkeypatch.setattr(db, "examine", examine)
+    monkeypatch.setattr(looks, "examine", examine)
 
 
 @pytest.mark.usefixtures("broken")

@@ -40,9 +40,9 @@ _NETWORK: Final = (
 )
 
 #: Whether there is one at all, in mountinfo: most machines have none.
-_ANY_NETWORK: Final = re.compile(rf" - (?:fuse\.)?(?:{'|'.join(_NETWORK)})")
+_ANY_NETWORK: Final = rf" - (?:fuse\.)?(?:{'|'.join(_NETWORK)})"
 
-_OCTAL: Final = re.compile(r"\\([0-7]{3})")
+_OCTAL: Final = r"\\([0-7]{3})"
 
 
 def check_path(path: Path, longest: int = _LONGEST_NAME) -> None:
@@ -194,7 +194,7 @@ def on_network(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> bool:
         text = mounts.read_text("utf-8", "surrogateescape")
     except OSError:
         return False
-    if not _ANY_NETWORK.search(text):
+    if not re.search(_ANY_NETWORK, text):
         return False
     # Not splitlines(): a name may hold what it counts as the end of a line.
     kind = file_system(str(path.resolve().parent), text.split("\n"))
@@ -210,7 +210,7 @@ def file_system(folder: str, mountinfo: list[str]) -> str:
         if len(fields) < 5 or not types[0]:  # noqa: PLR2004 - the mount point is field 5
             continue
         # A space, a tab, a line break and a backslash are escaped, and nothing else is.
-        mount = _OCTAL.sub(lambda found: chr(int(found[1], 8)), fields[4])
+        mount = re.sub(_OCTAL, lambda found: chr(int(found[1], 8)), fields[4])
         inside = folder == mount or folder.startswith(mount.rstrip("/") + "/")
         if inside and len(mount) >= len(best):
             best, kind = mount, types[0]
