@@ -72,11 +72,11 @@ def _amended(seen: Observation, renames: tuple[Rename, ...], *, forgets: bool) -
             rename.wanted if name == rename.column else name: column
             for name, column in tables[rename.table].columns.items()
         }
-        tables[rename.table] = replace(tables[rename.table], columns=columns)
+        tables[rename.table] = tables[rename.table]._replace(columns=columns)
     if forgets:
         tables.pop(VERSION_TABLE, None)
         seen = replace(seen, versions=None, version_column=True)
-    return replace(seen, structure=replace(seen.structure, tables=tables))
+    return replace(seen, structure=seen.structure._replace(tables=tables))
 
 
 def misspelt(structure: Structure, history: History) -> Iterator[Rename]:

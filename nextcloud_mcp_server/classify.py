@@ -92,7 +92,7 @@ def _adopt(seen: Observation, history: History) -> tuple[Observation, tuple[str,
             adopted.append(name)
     if not adopted:
         return seen, ()
-    return replace(seen, structure=replace(seen.structure, tables=tables)), tuple(adopted)
+    return replace(seen, structure=seen.structure._replace(tables=tables)), tuple(adopted)
 
 
 def _has_required(there: Table, shapes: list[Table]) -> bool:

@@ -7,8 +7,10 @@ in the field at the same revision. Names are lower-cased, as SQLite compares the
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass, field
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 #: Alembic's own table, which no comparison counts.
 VERSION_TABLE: Final = "alembic_version"
@@ -23,8 +25,7 @@ ENCRYPTED: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(NamedTuple):
     """One column.
 
     Attributes:
@@ -39,11 +40,10 @@ class Column:
     declaration: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(NamedTuple):
     """One table: its columns by name, and the statement that makes it (when known)."""
 
-    columns: Mapping[str, Column] = field(default_factory=dict)
+    columns: Mapping[str, Column] = _NOTHING
     sql: str = ""
 
     @property
@@ -58,8 +58,7 @@ class Table:
         return frozenset(n for n, c in self.columns.items() if c.required or c.key)
 
 
-@dataclass(frozen=True, slots=True)
-class Structure:
+class Structure(NamedTuple):
     """All tables, the indexes that somebody named, and other names that are taken.
 
     Attributes:
@@ -69,9 +68,9 @@ class Structure:
         others: names of views, which stand in the way of a table of the same name.
     """
 
-    tables: Mapping[str, Table] = field(default_factory=dict)
-    indexes: Mapping[str, str] = field(default_factory=dict)
-    owners: Mapping[str, str] = field(default_factory=dict)
+    tables: Mapping[str, Table] = _NOTHING
+    indexes: Mapping[str, str] = _NOTHING
+    owners: Mapping[str, str] = _NOTHING
     others: frozenset[str] = frozenset()
 
     @property
@@ -94,8 +93,7 @@ class Structure:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Gaps:
+class Gaps(NamedTuple):
     """What a revision has and a file lacks.
 
     Attributes:

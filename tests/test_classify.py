@@ -23,7 +23,7 @@ def at(revision: str) -> Structure:
     """The structure of a real revision with a version table."""
     whole = HISTORY.structure(revision)
     version = Table({"version_num": Column(True, 1)})
-    return replace(whole, tables={**whole.tables, VERSION_TABLE: version})
+    return whole._replace(tables={**whole.tables, VERSION_TABLE: version})
 
 
 @given(observations())
@@ -69,7 +69,7 @@ def test_filling_the_gaps_leaves_none(seen: Observation) -> None:
         columns = {**tables[name].columns, column: wanted.tables[name].columns[column]}
         tables[name] = Table(columns, tables[name].sql)
     indexes = {**there.indexes, **{i: wanted.indexes[i] for i in finding.gaps.indexes}}
-    filled = replace(there, tables=tables, indexes=indexes)
+    filled = there._replace(tables=tables, indexes=indexes)
     assert not gaps(filled, wanted)
     again = classify(replace(seen, structure=filled, versions=(finding.base,)), HISTORY)
     if VERSION_TABLE in tables and not finding.unusable:
@@ -81,7 +81,7 @@ def _adopted(structure: Structure, finding: Finding) -> Structure:
     tables = dict(structure.tables)
     for name in finding.adopted:
         tables[name] = tables.pop(TEMPORARY + name)
-    return replace(structure, tables=tables)
+    return structure._replace(tables=tables)
 
 
 @given(
@@ -168,5 +168,5 @@ def test_a_version_table_of_another_shape_is_not_new() -> None:
 def test_a_virtual_table_of_our_name_is_not_ours() -> None:
     """A table whose columns nobody can tell is not taken for that of the grants."""
     whole = HISTORY.structure("006")
-    there = replace(whole, tables={**whole.tables, "refresh_tokens": Table({}, "CREATE VIRTUAL")})
+    there = whole._replace(tables={**whole.tables, "refresh_tokens": Table({}, "CREATE VIRTUAL")})
     assert classify(Observation(there), HISTORY).state is State.INCONSISTENT
