@@ -46,8 +46,9 @@ async def open_store(
     """
     from nextcloud_mcp_server.keyfile import given_keyring, settle  # noqa: PLC0415
 
-    settings = settings or load_settings()
-    if database is not None:
+    if settings is None:
+        settings = load_settings(database=database)
+    elif database is not None:
         settings = settings.with_database(database)
     keyring = given_keyring(keys, settings)
 

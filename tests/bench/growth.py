@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tests.bench.commands import current
-from tests.bench.harness import Row, compare
+from tests.bench.harness import Row
 from tests.bench.place import Place
 from tests.bench.pool import both
-from tests.bench.starts import at_head, start_clock
+from tests.bench.starts import at_head, each, start_clock
 
 
 def rows(place: Place) -> Iterator[Row]:
@@ -25,7 +25,7 @@ def rows(place: Place) -> Iterator[Row]:
             yield pair.put().judged(f"store, one task, {named}", "one thread", 1.5)
     for number in place.scale.rows[1:]:
         with start_clock(place, few) as small, start_clock(place, number) as large:
-            pairs = compare(small, large, place.scale.rounds, warm=place.scale.warm)
+            pairs = each(place, small, large)
         yield pairs.judged(
             f"`initialize()` with {number:,} rows, not with {few:,}", f"with {few:,} rows", 1.2
         )

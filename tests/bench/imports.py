@@ -16,7 +16,6 @@ MODULE: Final = "nextcloud_mcp_server.auth.storage"
 #: What serving tokens must not need.
 UNWANTED: Final = (
     "alembic",
-    "asyncio.base_events",
     "click",
     "h11",
     "http.client",

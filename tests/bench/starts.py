@@ -60,12 +60,14 @@ def at_head(place: Place, rows: int) -> Pairs:
     """``initialize()`` where nothing is to be done, and what it has to be held against."""
     with start_clock(place, rows) as ours:
         path = place.database("opened", rows)
-        return compare(
-            _averaged(lambda: _open(path), place.scale.calls),
-            ours,
-            place.scale.rounds,
-            warm=place.scale.warm,
-        )
+        return each(place, lambda: _open(path), ours)
+
+
+def each(place: Place, base: Clock, ours: Clock) -> Pairs:
+    """Compare in single calls: what warms the caches for one would be no start."""
+    scale = place.scale
+    with undisturbed():
+        return compare(base, ours, scale.rounds * scale.calls, warm=scale.warm)
 
 
 @contextmanager
@@ -73,14 +75,7 @@ def start_clock(place: Place, rows: int) -> Iterator[Clock]:
     """A clock around ``initialize()`` of a database at head with so many rows."""
     path = place.database(f"head-{rows}", rows)
     with asyncio.Runner() as runner:
-        yield _averaged(lambda: runner.run(_start(path)), place.scale.calls)
-
-
-def _averaged(clock: Clock, calls: int) -> Clock:
-    def many() -> float:
-        return sum(clock() for _ in range(calls)) / calls
-
-    return many
+        yield lambda: runner.run(_start(path))
 
 
 def _open(path: Path) -> float:

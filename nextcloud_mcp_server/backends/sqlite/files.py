@@ -161,13 +161,13 @@ def unwritable(path: Path) -> str:
     if not _may(folder, os.W_OK | os.X_OK):
         return f"its folder {folder} cannot be written by this user"
     for suffix in ("", "-wal", "-journal", "-shm"):
-        file = path.with_name(path.name + suffix)
+        file = f"{path}{suffix}"
         if (mode := _closed_mode(file)) is not None:
             return f"the file {file} cannot be written by this user (mode {mode:04o})"
     return ""
 
 
-def _closed_mode(file: Path) -> int | None:
+def _closed_mode(file: str) -> int | None:
     """The mode of a file that is there and may not be written; None for every other."""
     mode = None
     # SQLite makes and removes a -wal and a -shm at any moment: what is gone between two
@@ -176,13 +176,13 @@ def _closed_mode(file: Path) -> int | None:
         if _may(file, os.W_OK):
             return None
         try:
-            mode = stat.S_IMODE(file.stat().st_mode)
+            mode = stat.S_IMODE(Path(file).stat().st_mode)
         except OSError:
             return None
     return mode
 
 
-def _may(path: Path, how: int) -> bool:
+def _may(path: Path | str, how: int) -> bool:
     return os.access(path, how, effective_ids=os.access in os.supports_effective_ids)
 
 

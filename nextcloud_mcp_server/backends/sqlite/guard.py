@@ -2,13 +2,14 @@
 
 It lies beside the database (``tokens.db.lock``, 0600) and is never unlinked: two waiters
 of an unlinked file would each get a lock of their own. ``flock`` dies with its process,
-so there is no expiry time and nothing to clean up. See filelock's documentation for
-``preserve_lock_file`` and ``fallback_to_soft``.
+so there is no expiry time and nothing to clean up. It is taken by hand, as ``inuse.py`` takes
+its own: the usual library costs a start at head as much again as its look at the database.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import logging
 import os
@@ -21,16 +22,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from filelock import FileLock, Timeout
-
 from nextcloud_mcp_server.backends.sqlite.faults import named
+from nextcloud_mcp_server.backends.sqlite.inuse import Hold, open_lock
 from nextcloud_mcp_server.errors import TokenStorageError
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two attempts: with the usual 0.05 the slowest of 16 starts waits for
-#: more than half a second, with this for a fifth of that.
+#: Seconds between two attempts, at most: with the usual 0.05 the slowest of 16 starts waits
+#: for more than half a second, with this for a fifth of that.
 POLL_INTERVAL: Final = 0.005
+
+#: Seconds before the second attempt; doubled each time. A start at head is done by then.
+_FIRST_PAUSE: Final = 0.0005
 
 #: Seconds between two words to whoever waits.
 TELL_INTERVAL: Final = 5.0
@@ -96,29 +99,18 @@ def guard(
         TokenStorageError: ``lock-timeout`` at the deadline, ``interrupted`` on
             cancellation, ``disk-full`` or ``io-error`` where no lock file can be made.
     """
-    held = Held()
-
-    def acquired(descriptor: int) -> None:
-        held._descriptor = descriptor
-        # A killed holder could not take back what it had said of itself.
-        if os.fstat(descriptor).st_size:
-            held._said = True
-            held._retract()
-
     path = lock_path(database)
-    lock = FileLock(
-        path,
-        mode=0o600,
-        fallback_to_soft=False,
-        preserve_lock_file=True,
-        on_acquired=acquired,
-    )
     try:
-        _acquire(lock, path, database, timeout, cancelled)
-    except (OSError, NotImplementedError) as error:
-        held.problem, held.detail = _problem(error, path, database)
-        yield held
+        lock = _acquire(path, database, timeout, cancelled)
+    except OSError as error:
+        problem, detail = _problem(error, path, database)
+        yield Held(problem, detail)
         return
+    held = Held(_descriptor=lock.descriptor)
+    # A killed holder could not take back what it had said of itself.
+    if os.fstat(lock.descriptor).st_size:
+        held._said = True
+        held._retract()
     try:
         yield held
     finally:
@@ -126,25 +118,39 @@ def guard(
         lock.release()
 
 
-def _acquire(
-    lock: FileLock, path: Path, database: Path, timeout: float, cancelled: Callable[[], bool]
-) -> None:
-    deadline = time.monotonic() + timeout
-    while True:
-        left = max(0.0, deadline - time.monotonic())
-        try:
-            lock.acquire(min(left, TELL_INTERVAL), POLL_INTERVAL, cancel_check=cancelled)
-        except Timeout:
-            if cancelled():
-                raise _interrupted(database) from None
-            if not path.exists():
-                # Nobody holds it: the folder, one of the kernel's perhaps, takes no new file.
-                raise FileNotFoundError(errno.ENOENT, "no lock file can be made") from None
-            if time.monotonic() >= deadline:
-                raise _too_long(path, database, timeout) from None
+def _acquire(path: Path, database: Path, timeout: float, cancelled: Callable[[], bool]) -> Hold:
+    begun = told = time.monotonic()
+    pause = _FIRST_PAUSE
+    while (lock := _try(path)) is None:
+        now = time.monotonic()
+        if cancelled():
+            raise _interrupted(database)
+        if now >= begun + timeout:
+            raise _too_long(path, database, timeout)
+        if now >= told + TELL_INTERVAL:
+            told = now
             logger.warning("Waiting for %s: %s", database, holder(path))
-        else:
-            return
+        time.sleep(min(pause, begun + timeout - now))
+        pause = min(2 * pause, POLL_INTERVAL)
+    return lock
+
+
+def _try(path: Path) -> Hold | None:
+    """The lock; None where somebody else holds it."""
+    descriptor = open_lock(path, os.O_CREAT)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(descriptor), path.stat()):
+            return Hold(descriptor)
+    except (BlockingIOError, PermissionError, FileNotFoundError):
+        # Held by another (some file systems say "not permitted"), or unlinked since it was
+        # opened: that would be a lock that nobody else can see.
+        pass
+    except BaseException:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return None
 
 
 def holder(path: Path) -> str:
@@ -162,7 +168,7 @@ def _problem(error: Exception, path: Path, database: Path) -> tuple[str, str]:
     detail = f"{path.name}: {detail}"
     if number in _READ_ONLY:
         return "read-only", detail
-    if number in _NO_LOCKS or isinstance(error, NotImplementedError):
+    if number in _NO_LOCKS:
         return "lock-unavailable", detail
     raise named(error, database) or error from error
 

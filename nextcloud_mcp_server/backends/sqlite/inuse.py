@@ -40,16 +40,16 @@ _KNOWN_LOCKS: Final = Path("/proc/locks")
 
 
 class Hold:
-    """One store's share of the lock, until it is released."""
+    """A lock, or a share of one, until it is released; a forked child does not keep it."""
 
     def __init__(self, descriptor: int) -> None:
         """Take over an open file that is locked already."""
-        self._descriptor = descriptor
+        self.descriptor = descriptor
         _holds.add(self)
 
     def release(self) -> None:
         """Give it back. Safe to call twice."""
-        descriptor, self._descriptor = self._descriptor, -1
+        descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
             # Closing is unlocking: no other descriptor is of this open file.
             os.close(descriptor)
@@ -81,7 +81,7 @@ def hold(database: Path) -> Hold | None:
     """
     path = inuse_path(database)
     try:
-        descriptor = _open(path, os.O_CREAT)
+        descriptor = open_lock(path, os.O_CREAT)
     except OSError as error:
         _tell(path, error)
         return None
@@ -94,7 +94,8 @@ def hold(database: Path) -> Hold | None:
     return Hold(descriptor)
 
 
-def _open(path: Path, flags: int = 0) -> int:
+def open_lock(path: Path, flags: int = 0) -> int:
+    """Open a file that is nothing but a lock; OSError where something else lies there."""
     descriptor = os.open(path, _FLAGS | flags, 0o600)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -125,7 +126,7 @@ def _tell(path: Path, error: OSError) -> None:
 def in_use(database: Path) -> bool:
     """Whether a store is open on ``database``; False where nobody can tell. Changes nothing."""
     try:
-        descriptor = _open(inuse_path(database))
+        descriptor = open_lock(inuse_path(database))
     except OSError:
         return False
     try:

@@ -28,8 +28,12 @@ BUSY_TIMEOUT: Final = 30.0
 #: Encrypted values of each column that prove the keys; only where none of them opens are all.
 SAMPLED: Final = 16
 
-#: What stands for itself in a URI (RFC 3986: unreserved characters, and the slash).
-_PLAIN: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/")
+#: Bytes as a URI has them (RFC 3986: unreserved characters, and the slash, stand for themselves).
+_ESCAPES: Final = {
+    byte: f"%{byte:02X}"
+    for byte in range(256)
+    if not (chr(byte).isascii() and (chr(byte).isalnum() or chr(byte) in "-._~/"))
+}
 
 
 def connect_read_only(path: Path) -> sqlite3.Connection:
@@ -74,9 +78,9 @@ def _connect(path: Path, how: str) -> sqlite3.Connection:
 def file_uri(path: Path) -> str:
     """The URI of ``path``, whatever characters its name has."""
     # The two slashes are an empty authority: '//a/b' is a path too, and 'a' no host.
+    # urllib.parse.quote would take as long to import as a look takes.
     raw = os.fsencode(path.absolute())
-    # As urllib.parse.quote, which takes as long to import as a look does.
-    return "file://" + "".join(chr(b) if chr(b) in _PLAIN else f"%{b:02X}" for b in raw)
+    return "file://" + raw.decode("latin-1").translate(_ESCAPES)
 
 
 def _lacks_shared_memory(connection: sqlite3.Connection, path: Path) -> bool:
