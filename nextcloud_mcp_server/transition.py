@@ -92,7 +92,7 @@ def migrate(
             revisions.upgrade(connection, history, todo.target, applied, say)
         final = history.structure(todo.target)
         # What a crashed upgrade had made half of, its revision has found and passed by.
-        mend.fill(execute, gaps(read_structure(execute), final), final)
+        mend.fill(execute, gaps(read_structure(execute, history.known), final), final)
         mend.attach(execute, attached, history.indexes)
 
     return _run(database, change, work, keys, say)
@@ -225,7 +225,7 @@ def _run(
 
 def _rows(execute: Execute, database: Path, change: Change) -> dict[str, int]:
     """The rows of every table before the change, under the names that they keep."""
-    if read_structure(execute) != change.there:
+    if read_structure(execute, change.history.known) != change.there:
         raise TokenStorageError(
             f"Another program, which takes no lock, has changed the tables of {database} just now.",
             code="lock-timeout",
@@ -279,7 +279,7 @@ def _write_down(
 ) -> None:
     """Tell the journal, where there is one now."""
     execute = _executor(connection)
-    if journal.is_kept(read_structure(execute)):
+    if journal.is_kept(read_structure(execute, change.history.known)):
         after = None if change.target == BASE else change.target
         entry = journal.entry(
             change.action, change.before, after, begun=begun, backup=made, note=change.note

@@ -66,7 +66,7 @@ def problem(
     broken: set[tuple[Any, ...]],
 ) -> str:
     """Why the result may not be committed; empty where it may."""
-    after = read_structure(execute)
+    after = read_structure(execute, change.history.known)
     if change.target != BASE:
         missing = gaps(after, change.history.structure(change.target))
         if missing and change.restructures:
