@@ -96,6 +96,8 @@ def _adopt(seen: Observation, history: History) -> tuple[Observation, tuple[str,
 
 
 def _has_required(there: Table, shapes: list[Table]) -> bool:
+    if any(shape is there for shape in shapes):
+        return True
     return any(shape.required <= there.columns.keys() for shape in shapes)
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nextcloud_mcp_server.backends.sqlite import files
 from nextcloud_mcp_server.backends.sqlite.faults import named
@@ -31,6 +31,7 @@ from nextcloud_mcp_server.classify import TEMPORARY, classify
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.history import History, load_history
 from nextcloud_mcp_server.progress import Listener, Say, heard, to_log, to_waiters
+from nextcloud_mcp_server.report import known_history
 from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT
 from nextcloud_mcp_server.state import Action, Finding, Observation, Plan, State, plan, refusal
 from nextcloud_mcp_server.structure import ENCRYPTED
@@ -141,33 +142,31 @@ def prepare(
     files.make_folder(database)
     _warn_of_names(database)
     history = known_history()
+    # Many may look at once, and most find nothing to do; whoever finds more looks again, alone.
+    with guard(database, lock_timeout, cancelled, shared=True) as held:
+        found = _among_others(database, history, target, held)
+        if found is not None and found.is_ready(held):
+            return _finished(_ready(found, held, unlock, then), begun, held)
     with guard(database, lock_timeout, cancelled) as held:
-        seen = look_under_lock(database, held)
-        finding = classify(seen, history)
-        todo = plan(finding, history, database, target)
-        closed = files.unwritable(database)
-        if _is_ready(todo, seen, held, database, closed):
-            _prove(unlock, database, seen, todo)
-            if not held.problem:
-                then(database)
-            mode = seen.journal_mode
-            done = Outcome(database, finding.state, todo, journal_mode=mode, read_only=closed)
-            return _finished(done, begun, held)
-        if closed:
-            raise _must_be_written(database, closed, held)
+        found = _Found.of(look_under_lock(database, held), database, history, target)
+        if found.is_ready(held):
+            return _finished(_ready(found, held, unlock, then), begun, held)
+        if found.closed:
+            raise _must_be_written(database, found.closed, held)
         require_lock(held, database)
+        todo = found.todo
         held.announce(_doing(todo))
         waiters = to_waiters(held.announce, _doing(todo))
         with heard(listener or to_log(database), waiters) as say:
             say("checking its pages")
-            _check(database, seen, history)
-            keys = _prove(unlock, database, seen, todo)
+            _check(database, found.seen, history)
+            keys = _prove(unlock, found)
             made = None
             if todo.migrates:
-                made = _migrate(database, history, todo, seen, keys=keys, say=say)
+                made = _migrate(database, history, todo, found.seen, keys=keys, say=say)
             mode = use_wal(database)
         then(database)
-    return _finished(Outcome(database, finding.state, todo, made, mode), begun, held)
+    return _finished(Outcome(database, found.finding.state, todo, made, mode), begun, held)
 
 
 def _warn_of_names(database: Path) -> None:
@@ -180,14 +179,65 @@ def _warn_of_names(database: Path) -> None:
         )
 
 
-def known_history() -> History:
-    """The history with every structure, which needs Alembic only in a developer's checkout."""
-    history = load_history()
-    if history.unknown_structures:
-        from nextcloud_mcp_server import revisions  # noqa: PLC0415 - imports Alembic
+class _Found(NamedTuple):
+    """What a look under the lock has seen of a database, and what is owed to it."""
 
-        return revisions.complete(history)
-    return history
+    database: Path
+    seen: Observation
+    finding: Finding
+    todo: Plan
+    closed: str
+
+    @classmethod
+    def of(cls, seen: Observation, database: Path, history: History, target: str | None) -> _Found:
+        """Judge what was seen; the refusal is raised."""
+        finding = classify(seen, history)
+        todo = plan(finding, history, database, target)
+        return cls(database, seen, finding, todo, files.unwritable(database))
+
+    def is_ready(self, held: Held) -> bool:
+        """Whether there is nothing to do, or nothing that this place allows to be done."""
+        if self.todo.migrates:
+            return False
+        if held.problem or self.closed:
+            return True
+        # On a network file system WAL is what has to go, everywhere else what has to come.
+        return (self.seen.journal_mode == WAL) is not files.on_network(self.database)
+
+
+def _among_others(
+    database: Path, history: History, target: str | None, held: Held
+) -> _Found | None:
+    """What a look finds that shares the lock; None where it takes one alone to say so."""
+    if held.problem:
+        return None
+    try:
+        seen = look(database, history.known, sampling=True)
+    except HotJournalError:
+        return None
+    # Where nothing is sealed yet a key may have to be made, by one start only.
+    if not seen.samples:
+        return None
+    try:
+        return _Found.of(seen, database, history, target)
+    except TokenStorageError:
+        return None
+
+
+def _ready(
+    found: _Found, held: Held, unlock: Unlock | None, then: Callable[[Path], object]
+) -> Outcome:
+    """Prove the keys of a database that nothing is owed to, and hand it over."""
+    _prove(unlock, found)
+    if not held.problem:
+        then(found.database)
+    return Outcome(
+        found.database,
+        found.finding.state,
+        found.todo,
+        journal_mode=found.seen.journal_mode,
+        read_only=found.closed,
+    )
 
 
 def look_under_lock(database: Path, held: Held) -> Observation:
@@ -204,35 +254,24 @@ def look_under_lock(database: Path, held: Held) -> Observation:
         raise named(error.__cause__ or error, database) or error from error
 
 
-def _is_ready(todo: Plan, seen: Observation, held: Held, database: Path, closed: str) -> bool:
-    """Whether there is nothing to do, or nothing that this place allows to be done."""
-    if todo.migrates:
-        return False
-    if held.problem or closed:
-        return True
-    # On a network file system WAL is what has to go, everywhere else what has to come.
-    return (seen.journal_mode == WAL) is not files.on_network(database)
-
-
 def _check(database: Path, seen: Observation, history: History) -> None:
     """Refuse to touch a database with damaged pages."""
     if seen.journal_mode and (damage := check_pages(database)):
         raise refusal(Finding(State.CORRUPT, reason=damage), history, database)
 
 
-def _prove(
-    unlock: Unlock | None, database: Path, seen: Observation, todo: Plan
-) -> Sequence[str] | None:
+def _prove(unlock: Unlock | None, found: _Found) -> Sequence[str] | None:
     if unlock is None:
         return None
+    seen, adopted = found.seen, found.todo.adopted
     # A table that is about to be renamed back holds its values under another name yet.
-    named = [(TEMPORARY + t if t in todo.adopted else t, c) for t, c in ENCRYPTED]
+    named = [(TEMPORARY + t if t in adopted else t, c) for t, c in ENCRYPTED]
     columns = columns_there(seen.structure, named)
 
     def samples(limit: int | None) -> Iterable[bytes]:
-        if limit == SAMPLED and seen.samples is not None and not todo.adopted:
+        if limit == SAMPLED and seen.samples is not None and not adopted:
             return seen.samples
-        return ciphertexts(database, columns, limit) if columns else ()
+        return ciphertexts(found.database, columns, limit) if columns else ()
 
     return unlock(samples)
 

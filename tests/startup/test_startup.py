@@ -82,9 +82,26 @@ def test_the_lock_is_held_while_the_work_is_done(
     for name in ("look", "check_pages", "use_wal", "_migrate"):
         spied(name)
     prepare(path, unlock=lambda _: seen.append(f"unlock:{refused(lambda: _take(path)).code}"))
-    assert seen == [
-        f"{name}:lock-timeout" for name in ("look", "check_pages", "unlock", "_migrate", "use_wal")
-    ]
+    # The first look shares the lock with others who only look; what follows is alone with it.
+    calls = ("look", "look", "check_pages", "unlock", "_migrate", "use_wal")
+    assert seen == [f"{name}:lock-timeout" for name in calls]
+    _take(path)
+
+
+def test_starts_at_head_do_not_wait_for_each_other(path: Path) -> None:
+    """Whoever finds nothing to do shares the lock; whoever has to change the file is alone."""
+    at("010").write(path)
+    prepare(path)
+
+    def meanwhile(_: Path) -> None:
+        done = []
+        thread = threading.Thread(target=lambda: done.append(prepare(path, lock_timeout=0).action))
+        thread.start()
+        thread.join()
+        assert done == [Action.NOTHING]
+        assert refused(lambda: _take(path)).code == "lock-timeout"
+
+    assert prepare(path, then=meanwhile).action is Action.NOTHING
     _take(path)
 
 

@@ -83,7 +83,11 @@ def lock_path(database: Path) -> Path:
 
 @contextmanager
 def guard(
-    database: Path, timeout: float, cancelled: Callable[[], bool] = lambda: False
+    database: Path,
+    timeout: float,
+    cancelled: Callable[[], bool] = lambda: False,
+    *,
+    shared: bool = False,
 ) -> Iterator[Held]:
     """Hold the lock of ``database``.
 
@@ -91,6 +95,7 @@ def guard(
         database: the database file; its folder must be there.
         timeout: seconds to wait at most.
         cancelled: asked while waiting; when it says True, the wait ends.
+        shared: hold it with others who only look; nobody who changes something is among them.
 
     Yields:
         The held lock, or one with a ``problem`` where this place cannot lock.
@@ -101,7 +106,7 @@ def guard(
     """
     path = lock_path(database)
     try:
-        lock = _acquire(path, database, timeout, cancelled)
+        lock = _acquire(path, database, timeout, cancelled, shared=shared)
     except OSError as error:
         problem, detail = _problem(error, path, database)
         yield Held(problem, detail)
@@ -115,13 +120,18 @@ def guard(
         yield held
     finally:
         held._retract()
+        if lock.descriptor >= 0:
+            # Closing alone would leave it to a child that was forked meanwhile.
+            fcntl.flock(lock.descriptor, fcntl.LOCK_UN)
         lock.release()
 
 
-def _acquire(path: Path, database: Path, timeout: float, cancelled: Callable[[], bool]) -> Hold:
+def _acquire(
+    path: Path, database: Path, timeout: float, cancelled: Callable[[], bool], *, shared: bool
+) -> Hold:
     begun = told = time.monotonic()
     pause = _FIRST_PAUSE
-    while (lock := _try(path)) is None:
+    while (lock := _try(path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)) is None:
         now = time.monotonic()
         if cancelled():
             raise _interrupted(database)
@@ -135,11 +145,11 @@ def _acquire(path: Path, database: Path, timeout: float, cancelled: Callable[[],
     return lock
 
 
-def _try(path: Path) -> Hold | None:
+def _try(path: Path, how: int) -> Hold | None:
     """The lock; None where somebody else holds it."""
     descriptor = open_lock(path, os.O_CREAT)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
         if os.path.samestat(os.fstat(descriptor), path.stat()):
             return Hold(descriptor)
     except (BlockingIOError, PermissionError, FileNotFoundError):

@@ -147,7 +147,11 @@ def _read(path: Path, known: Known, *, sampling: bool) -> Observation:
 def _samples(connection: sqlite3.Connection, seen: Observation) -> tuple[bytes, ...] | None:
     """The first encrypted values; None where they cannot be read, which is told by who asks."""
     try:
-        return tuple(_ciphertexts(connection, columns_there(seen.structure, ENCRYPTED), SAMPLED))
+        columns = columns_there(seen.structure, ENCRYPTED)
+        # One statement: preparing five takes longer than reading what they answer.
+        each = (f"SELECT * FROM ({_sealed(t, c)} LIMIT {SAMPLED})" for t, c in columns)  # noqa: S608
+        rows = connection.execute(" UNION ALL ".join(each)) if columns else ()
+        return tuple(_bytes(value) for (value,) in rows)
     except (sqlite3.Error, UnicodeDecodeError):
         return None
 
@@ -253,17 +257,17 @@ def ciphertexts(
     path: Path, columns: Iterable[tuple[str, str]], limit: int | None
 ) -> Iterator[bytes]:
     """Up to ``limit`` (None: all) encrypted values of each (table, column), one by one."""
+    most = -1 if limit is None else limit
     with naming(path), closing(connect_read_only(path)) as connection:
-        yield from _ciphertexts(connection, columns, -1 if limit is None else limit)
+        for table, column in columns:
+            for (value,) in connection.execute(f"{_sealed(table, column)} LIMIT {most}"):
+                yield _bytes(value)
 
 
-def _ciphertexts(
-    connection: sqlite3.Connection, columns: Iterable[tuple[str, str]], most: int
-) -> Iterator[bytes]:
-    for table, column in columns:
-        rows = connection.execute(
-            f"SELECT {quoted(column)} FROM {quoted(table)} "  # noqa: S608 - our own names
-            f"WHERE {quoted(column)} IS NOT NULL LIMIT {most}"
-        )
-        for (value,) in rows:
-            yield value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
+def _sealed(table: str, column: str) -> str:
+    name = quoted(column)
+    return f"SELECT {name} FROM {quoted(table)} WHERE {name} IS NOT NULL"  # noqa: S608 - our own
+
+
+def _bytes(value: object) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
