@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from nextcloud_mcp_server.backends.sqlite import files
 from nextcloud_mcp_server.backends.sqlite.faults import named
@@ -26,18 +27,19 @@ from nextcloud_mcp_server.backends.sqlite.look import (
     look,
     recover,
 )
-from nextcloud_mcp_server.backends.sqlite.session import WAL, require_lock, use_wal
-from nextcloud_mcp_server.classify import TEMPORARY, classify
+from nextcloud_mcp_server.backends.sqlite.session import require_lock, use_wal
+from nextcloud_mcp_server.classify import TEMPORARY
 from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.found import Found
 from nextcloud_mcp_server.history import History, load_history
-from nextcloud_mcp_server.progress import Listener, Say, heard, to_log, to_waiters
 from nextcloud_mcp_server.report import known_history
 from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT
-from nextcloud_mcp_server.state import Action, Finding, Observation, Plan, State, plan, refusal
+from nextcloud_mcp_server.state import Action, Finding, Observation, Plan, State, refusal
 from nextcloud_mcp_server.structure import ENCRYPTED
 
 if TYPE_CHECKING:
     from nextcloud_mcp_server.keyfile import Samples
+    from nextcloud_mcp_server.progress import Listener, Say
 
 logger = logging.getLogger(__name__)
 
@@ -148,16 +150,14 @@ def prepare(
         if found is not None and found.is_ready(held):
             return _finished(_ready(found, held, unlock, then), begun, held)
     with guard(database, lock_timeout, cancelled) as held:
-        found = _Found.of(look_under_lock(database, held), database, history, target)
+        found = Found.of(look_under_lock(database, held), database, history, target)
         if found.is_ready(held):
             return _finished(_ready(found, held, unlock, then), begun, held)
         if found.closed:
             raise _must_be_written(database, found.closed, held)
         require_lock(held, database)
         todo = found.todo
-        held.announce(_doing(todo))
-        waiters = to_waiters(held.announce, _doing(todo))
-        with heard(listener or to_log(database), waiters) as say:
+        with _telling(database, listener, held, todo) as say:
             say("checking its pages")
             _check(database, found.seen, history)
             keys = _prove(unlock, found)
@@ -179,35 +179,18 @@ def _warn_of_names(database: Path) -> None:
         )
 
 
-class _Found(NamedTuple):
-    """What a look under the lock has seen of a database, and what is owed to it."""
+@contextmanager
+def _telling(database: Path, listener: Listener | None, held: Held, todo: Plan) -> Iterator[Say]:
+    """Tell the listener, the log or those who wait for the lock how far it is."""
+    # What most starts need not say need not be imported either.
+    from nextcloud_mcp_server.progress import heard, to_log, to_waiters  # noqa: PLC0415
 
-    database: Path
-    seen: Observation
-    finding: Finding
-    todo: Plan
-    closed: str
-
-    @classmethod
-    def of(cls, seen: Observation, database: Path, history: History, target: str | None) -> _Found:
-        """Judge what was seen; the refusal is raised."""
-        finding = classify(seen, history)
-        todo = plan(finding, history, database, target)
-        return cls(database, seen, finding, todo, files.unwritable(database))
-
-    def is_ready(self, held: Held) -> bool:
-        """Whether there is nothing to do, or nothing that this place allows to be done."""
-        if self.todo.migrates:
-            return False
-        if held.problem or self.closed:
-            return True
-        # On a network file system WAL is what has to go, everywhere else what has to come.
-        return (self.seen.journal_mode == WAL) is not files.on_network(self.database)
+    held.announce(_doing(todo))
+    with heard(listener or to_log(database), to_waiters(held.announce, _doing(todo))) as say:
+        yield say
 
 
-def _among_others(
-    database: Path, history: History, target: str | None, held: Held
-) -> _Found | None:
+def _among_others(database: Path, history: History, target: str | None, held: Held) -> Found | None:
     """What a look finds that shares the lock; None where it takes one alone to say so."""
     if held.problem:
         return None
@@ -219,13 +202,13 @@ def _among_others(
     if not seen.samples:
         return None
     try:
-        return _Found.of(seen, database, history, target)
+        return Found.of(seen, database, history, target)
     except TokenStorageError:
         return None
 
 
 def _ready(
-    found: _Found, held: Held, unlock: Unlock | None, then: Callable[[Path], object]
+    found: Found, held: Held, unlock: Unlock | None, then: Callable[[Path], object]
 ) -> Outcome:
     """Prove the keys of a database that nothing is owed to, and hand it over."""
     _prove(unlock, found)
@@ -260,7 +243,7 @@ def _check(database: Path, seen: Observation, history: History) -> None:
         raise refusal(Finding(State.CORRUPT, reason=damage), history, database)
 
 
-def _prove(unlock: Unlock | None, found: _Found) -> Sequence[str] | None:
+def _prove(unlock: Unlock | None, found: Found) -> Sequence[str] | None:
     if unlock is None:
         return None
     seen, adopted = found.seen, found.todo.adopted
