@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 
 import pytest
 
-from tests.bench import large, table
+from tests.bench import fixtures, large, table
 from tests.bench.__main__ import AREAS, main, told
 from tests.bench.harness import Pairs, Row, compare, fact
-from tests.bench.place import TINY
+from tests.bench.place import TINY, Place
 
 #: The areas that need more than this project; the sqlite3 command line is not everywhere.
 _OPTIONAL = {"large"} if shutil.which("sqlite3") is None else set()
@@ -35,6 +36,29 @@ def test_every_area_runs_on_a_tiny_scale(
     alone = next(f for f in figures if f["what"].startswith("a failing unit of work"))
     assert alone["holds"] is True
     assert list(tmp_path.iterdir()) == []
+
+
+SLOW_PLUGIN = """
+import time
+import pytest
+
+@pytest.fixture
+def token_db(tmp_path):
+    time.sleep(0.05)
+    path = tmp_path / "tokens.db"
+    path.write_bytes(b"x")
+    return path
+"""
+
+
+def test_the_setup_of_a_fixture_is_measured(tmp_path: Path) -> None:
+    """What token_db does is in its figure, setup by setup, and copying is what it is held to."""
+    (tmp_path / "fixtures").mkdir()
+    (tmp_path / "fixtures" / "slow_plugin.py").write_text(SLOW_PLUGIN, "utf-8")
+    pairs = fixtures.copied(Place(tmp_path, replace(TINY, calls=3)), "slow_plugin")
+    assert len(pairs.ours) == 3
+    assert min(pairs.ours) >= 0.05
+    assert min(pairs.base) > 0
 
 
 def test_a_missed_figure_is_told_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
