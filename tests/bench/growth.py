@@ -18,9 +18,7 @@ def rows(place: Place) -> Iterator[Row]:
         with both(place, number) as pair:
             named = f"with {number:,} rows"
             yield current(place, number).judged(f"`db current` {named}", "sqlite3 alone", 3)
-            yield at_head(place, number).judged(
-                f"`initialize()` {named}", "sqlite3 alone", 5, seconds=0.002
-            )
+            yield at_head(place, number).judged(f"`initialize()` {named}", "sqlite3 alone", 5)
             yield pair.get().judged(f"get, one task, {named}", "one thread", 1.5)
             yield pair.put().judged(f"store, one task, {named}", "one thread", 1.5)
     for number in place.scale.rows[1:]:

@@ -56,7 +56,7 @@ class Scale:
     rounds: int = 15
     calls: int = 20
     rows: tuple[int, ...] = (10, 1_000, 1_000_000)
-    large: int = 5
+    large: int = 3
     tasks: int = 64
     starts: int = 16
     warm: int = 1
