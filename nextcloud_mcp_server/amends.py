@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from nextcloud_mcp_server.classify import DISPOSABLE, MISSPELT, classify
@@ -75,8 +75,8 @@ def _amended(seen: Observation, renames: tuple[Rename, ...], *, forgets: bool) -
         tables[rename.table] = tables[rename.table]._replace(columns=columns)
     if forgets:
         tables.pop(VERSION_TABLE, None)
-        seen = replace(seen, versions=None, version_column=True)
-    return replace(seen, structure=seen.structure._replace(tables=tables))
+        seen = seen._replace(versions=None, version_column=True)
+    return seen._replace(structure=seen.structure._replace(tables=tables))
 
 
 def misspelt(structure: Structure, history: History) -> Iterator[Rename]:

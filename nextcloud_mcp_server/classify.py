@@ -6,7 +6,6 @@ tables and columns, by what is required and by primary keys, never by the text o
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
 from nextcloud_mcp_server.history import History
@@ -92,7 +91,7 @@ def _adopt(seen: Observation, history: History) -> tuple[Observation, tuple[str,
             adopted.append(name)
     if not adopted:
         return seen, ()
-    return replace(seen, structure=seen.structure._replace(tables=tables)), tuple(adopted)
+    return seen._replace(structure=seen.structure._replace(tables=tables)), tuple(adopted)
 
 
 def _has_required(there: Table, shapes: list[Table]) -> bool:

@@ -6,10 +6,9 @@ and every refusal carries a remedy.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.history import History
@@ -35,8 +34,7 @@ class State(StrEnum):
 REFUSED: Final = frozenset(State) - {State.NEW, State.PRE_ALEMBIC, State.BEHIND, State.AT_HEAD}
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(NamedTuple):
     """What a look has seen.
 
     Attributes:
@@ -55,11 +53,10 @@ class Observation:
     journal_mode: str = ""
     damage: str = ""
     detail: str = ""
-    samples: tuple[bytes, ...] | None = field(default=None, repr=False, compare=False)
+    samples: tuple[bytes, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """The state of a database and what follows from it.
 
     Attributes:
@@ -99,8 +96,7 @@ class Action(StrEnum):
     NOTHING = "nothing"
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """What a start does about one database.
 
     Attributes:
@@ -119,7 +115,7 @@ class Plan:
     start: str | None = None
     stamp: str | None = None
     steps: tuple[str, ...] = ()
-    gaps: Gaps = field(default_factory=Gaps)
+    gaps: Gaps = Gaps()
     adopted: tuple[str, ...] = ()
     unusable: tuple[str, ...] = ()
 

@@ -125,7 +125,7 @@ def gaps(there: Structure, wanted: Structure) -> Gaps:
     columns = [
         (name, column)
         for name, table in wanted.tables.items()
-        if name in there.tables
+        if name in there.tables and there.tables[name] is not table
         for column in table.columns
         if column not in there.tables[name].columns
     ]

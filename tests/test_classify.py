@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -71,7 +70,7 @@ def test_filling_the_gaps_leaves_none(seen: Observation) -> None:
     indexes = {**there.indexes, **{i: wanted.indexes[i] for i in finding.gaps.indexes}}
     filled = there._replace(tables=tables, indexes=indexes)
     assert not gaps(filled, wanted)
-    again = classify(replace(seen, structure=filled, versions=(finding.base,)), HISTORY)
+    again = classify(seen._replace(structure=filled, versions=(finding.base,)), HISTORY)
     if VERSION_TABLE in tables and not finding.unusable:
         assert again.state in {State.BEHIND, State.AT_HEAD}
         assert not again.gaps

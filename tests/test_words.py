@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,7 +30,7 @@ OUTCOMES = [
     (State.BEHIND, UP, "upgraded /d/t.db from 004 to 010 in 0.03 s"),
     (
         State.BEHIND,
-        replace(UP, gaps=Gaps(tables=("a", "b"))),
+        UP._replace(gaps=Gaps(tables=("a", "b"))),
         "upgraded /d/t.db from 004 to 010 (added table a, table b) in 0.03 s",
     ),
     (

@@ -40,7 +40,7 @@ _NETWORK: Final = (
 )
 
 #: Whether there is one at all, in mountinfo: most machines have none.
-_ANY_NETWORK: Final = rf" - (?:fuse\.)?(?:{'|'.join(_NETWORK)})"
+_ANY_NETWORK: Final = rf" - (?:fuse\.)?(?:{'|'.join(_NETWORK)})".encode("ascii")
 
 _OCTAL: Final = r"\\([0-7]{3})"
 
@@ -191,13 +191,14 @@ def on_network(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> bool:
     if not sys.platform.startswith("linux"):
         return False
     try:
-        text = mounts.read_text("utf-8", "surrogateescape")
+        raw = mounts.read_bytes()
     except OSError:
         return False
-    if not re.search(_ANY_NETWORK, text):
+    if not re.search(_ANY_NETWORK, raw):
         return False
     # Not splitlines(): a name may hold what it counts as the end of a line.
-    kind = file_system(str(path.resolve().parent), text.split("\n"))
+    lines = raw.decode("utf-8", "surrogateescape").split("\n")
+    kind = file_system(str(path.resolve().parent), lines)
     return kind.removeprefix("fuse.").startswith(_NETWORK)
 
 

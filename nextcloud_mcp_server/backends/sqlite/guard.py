@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from nextcloud_mcp_server.backends.sqlite.faults import named
+from nextcloud_mcp_server.backends.sqlite.files import follow
 from nextcloud_mcp_server.backends.sqlite.inuse import Hold, open_lock
 from nextcloud_mcp_server.errors import TokenStorageError
 
@@ -77,7 +78,7 @@ class Held:
 
 def lock_path(database: Path) -> Path:
     """Where the lock of ``database`` lies: beside the file itself, whatever link named it."""
-    real = database.resolve()
+    real = follow(database)
     return real.with_name(real.name + ".lock")
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Final
 from weakref import WeakSet
 
+from nextcloud_mcp_server.backends.sqlite.files import follow
 from nextcloud_mcp_server.errors import TokenStorageError
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ os.register_at_fork(after_in_child=_leave_to_the_parent)
 
 def inuse_path(database: Path) -> Path:
     """Where the lock of ``database`` lies: beside the file itself, whatever link named it."""
-    real = database.resolve()
+    real = follow(database)
     return real.with_name(real.name + ".inuse")
 
 

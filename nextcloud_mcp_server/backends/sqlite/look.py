@@ -11,7 +11,6 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -141,7 +140,7 @@ def _read(path: Path, known: Known, *, sampling: bool) -> Observation:
         # One moment: a version row of after a migration denies the tables of before it.
         connection.execute("BEGIN")
         seen = _unless_cut_off(path, connection, observe(connection.execute, known))
-        return replace(seen, samples=_samples(connection, seen)) if sampling else seen
+        return seen._replace(samples=_samples(connection, seen)) if sampling else seen
 
 
 def _samples(connection: sqlite3.Connection, seen: Observation) -> tuple[bytes, ...] | None:
