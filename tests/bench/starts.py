@@ -14,7 +14,16 @@ from subprocess import PIPE, Popen
 from typing import Final
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
-from tests.bench.harness import Clock, Pairs, Row, compare, environment, timed, undisturbed
+from tests.bench.harness import (
+    Clock,
+    Pairs,
+    Row,
+    compare,
+    environment,
+    on_one_core,
+    timed,
+    undisturbed,
+)
 from tests.bench.place import KEY, Place, remove
 from tests.bench.table import cores
 
@@ -66,7 +75,7 @@ def at_head(place: Place, rows: int) -> Pairs:
 def each(place: Place, base: Clock, ours: Clock) -> Pairs:
     """Compare in single calls: what warms the caches for one would be no start."""
     scale = place.scale
-    with undisturbed():
+    with undisturbed(), on_one_core():
         return compare(base, ours, scale.rounds * scale.calls, warm=scale.warm)
 
 
