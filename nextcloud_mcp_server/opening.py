@@ -1,4 +1,8 @@
-"""Open a token database: prepare it in a worker thread, prove its keys, make its pool."""
+"""Open a token database: prepare it in a worker thread, prove its keys, make its pool.
+
+What a start needs is imported by the first one, most of it in the thread that does the work:
+whoever imports the store does not wait for it.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nextcloud_mcp_server.backends.sqlite import files, inuse
-from nextcloud_mcp_server.backends.sqlite.inuse import Hold
 from nextcloud_mcp_server.settings import Settings, load_settings
-from nextcloud_mcp_server.startup import Outcome, prepare
 from nextcloud_mcp_server.worker import run_to_the_end
 
 if TYPE_CHECKING:
     from nextcloud_mcp_server.backends.base import Pool
+    from nextcloud_mcp_server.backends.sqlite.inuse import Hold
     from nextcloud_mcp_server.crypto import Keyring
     from nextcloud_mcp_server.keyfile import Samples
+    from nextcloud_mcp_server.startup import Outcome
 
 
 @dataclass(frozen=True)
@@ -53,18 +56,24 @@ async def open_store(
     keyring = given_keyring(keys, settings)
 
     def unlock(samples: Samples) -> Sequence[str]:
+        from nextcloud_mcp_server.backends.sqlite.files import follow  # noqa: PLC0415
+
         nonlocal keyring
-        keyring = settle(keyring, samples, files.follow(settings.database))
+        keyring = settle(keyring, samples, follow(settings.database))
         return keyring.fingerprints
 
     hold: Hold | None = None
 
     def stay(database: Path) -> None:
+        from nextcloud_mcp_server.backends.sqlite import inuse  # noqa: PLC0415
+
         # Before the lock is given back: whoever gets it next sees that somebody is here.
         nonlocal hold
         hold = inuse.hold(database)
 
     def work(cancelled: Callable[[], bool]) -> Outcome:
+        from nextcloud_mcp_server.startup import prepare  # noqa: PLC0415
+
         return prepare(
             settings.database,
             unlock=unlock,
