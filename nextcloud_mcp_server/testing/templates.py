@@ -18,7 +18,8 @@ from typing import Final
 from filelock import FileLock
 
 from nextcloud_mcp_server.history import BASE
-from nextcloud_mcp_server.startup import known_history, prepare
+from nextcloud_mcp_server.report import known_history
+from nextcloud_mcp_server.startup import prepare
 from nextcloud_mcp_server.upkeep import downgrade
 
 #: What the fixture ``token_db_at`` gives: the path of a new database at a revision.

@@ -23,7 +23,8 @@ from nextcloud_mcp_server.backends.sqlite.engine import MIGRATION_PRAGMAS
 from nextcloud_mcp_server.backends.sqlite.look import connect_read_only
 from nextcloud_mcp_server.classify import classify
 from nextcloud_mcp_server.history import BASE
-from nextcloud_mcp_server.startup import known_history, prepare
+from nextcloud_mcp_server.report import known_history
+from nextcloud_mcp_server.startup import prepare
 from nextcloud_mcp_server.state import State, unknown_target
 from nextcloud_mcp_server.structure import gaps
 from nextcloud_mcp_server.testing.contents import (

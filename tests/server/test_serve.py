@@ -19,8 +19,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from nextcloud_mcp_server import found, startup
 from nextcloud_mcp_server import serve as module
-from nextcloud_mcp_server import startup
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.backends.sqlite.guard import guard
 from nextcloud_mcp_server.serve import serve
@@ -131,7 +131,7 @@ def test_an_unexpected_error_is_one_line_too(
     def fault(*_: object) -> None:
         raise ZeroDivisionError("first line\nsecond line")
 
-    monkeypatch.setattr(startup, "classify", fault)
+    monkeypatch.setattr(found, "classify", fault)
     error, _ = _fails(capfd, Settings(database, keys=(KEY,)))
     assert error.startswith("unexpected error: ZeroDivisionError: first line")
 
