@@ -7,6 +7,7 @@
 | ``TOKEN_ENCRYPTION_KEY`` | Fernet keys separated by ``;``, newest first | unset |
 | ``TOKEN_ENCRYPTION_KEY_FILE`` | a file that holds the same | unset |
 | ``TOKEN_STORAGE_LOCK_TIMEOUT`` | seconds to wait for the migration lock | 600 |
+| ``NO_COLOR`` | anything: a terminal is sent no colours (https://no-color.org) | unset |
 """
 
 from __future__ import annotations

@@ -1,0 +1,173 @@
+"""The parts of the reference that are made from the code when the site is built.
+
+A page of Markdown holds a comment, ``<!-- generated: commands -->``, which nobody sees who
+reads it on GitHub. Before Sphinx parses the page, the comment is replaced by what the
+function of that name returns: Markdown again, so that its headings and links are checked like
+any others. Nothing generated is kept in the repository, so nothing can be out of date.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from nextcloud_mcp_server import settings as settings_module
+from nextcloud_mcp_server.cli import PROGRAM, cli
+from nextcloud_mcp_server.history import History, load_history
+from nextcloud_mcp_server.revisions import Revision, listing
+from nextcloud_mcp_server.structure import Structure
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+_MARK: Final = re.compile(r"^<!-- generated: (?P<name>\w+) -->$", re.MULTILINE)
+
+#: Options of every db command, which its page says once.
+_COMMON: Final = frozenset({"database_path", "database_url", "json"})
+
+
+def commands() -> str:
+    """Every command: how it is typed, what it does, its arguments and options."""
+    context = click.Context(cli, info_name=PROGRAM)
+    run = cli.commands["run"]
+    parts = [_command(run, click.Context(run, context, "run"), "The server")]
+    group = cli.commands["db"]
+    if not isinstance(group, click.Group):
+        raise TypeError("db has commands of its own")
+    below = click.Context(group, context, "db")
+    options = [p for c in group.commands.values() for p in c.params if p.name in _COMMON]
+    common = {str(option.name): option for option in options}
+    parts.append("## Options of every db command\n\n" + _options(common.values(), below))
+    for name, command in sorted(group.commands.items()):
+        parts.append(_command(command, click.Context(command, below, name), f"db {name}"))
+    return "\n\n".join(parts)
+
+
+def _command(command: click.Command, context: click.Context, title: str) -> str:
+    usage = context.get_usage().removeprefix("Usage: ")
+    own = [p for p in command.params if p.name not in _COMMON]
+    text = inspect.cleandoc(command.help or "")
+    return f"## {title}\n\n```text\n{' '.join(usage.split())}\n```\n\n{text}\n\n" + _options(
+        own, context
+    )
+
+
+def _options(parameters: Iterable[click.Parameter], context: click.Context) -> str:
+    rows = []
+    for parameter in parameters:
+        if record := parameter.get_help_record(context):
+            typed, told = record
+            rows.append(f"| `{typed}` | {_cell(told)} |")
+    return "\n".join(["| option | |", "|---|---|", *rows]) if rows else ""
+
+
+def _cell(text: str) -> str:
+    # Two spaces stand before a default; a bar would end the cell.
+    return " ".join(text.replace("|", "\\|").split())
+
+
+def settings() -> str:
+    """Every variable of the environment, from the docstring of the module that reads them.
+
+    Raises:
+        ValueError: the docstring and the code name different variables.
+    """
+    table = "\n".join(re.findall(r"^\|.*\|$", settings_module.__doc__ or "", re.MULTILINE))
+    told = set(re.findall(r"^\| ``(\w+)``", table, re.MULTILINE))
+    if told != (read := variables()):
+        raise ValueError(f"settings.py reads {sorted(read)}, and its docstring names {sorted(told)}")
+    return table
+
+
+def variables() -> set[str]:
+    """The variables that ``settings.py`` asks an environment for."""
+    asked = (
+        node.args[0].value
+        for node in ast.walk(ast.parse(inspect.getsource(settings_module)))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "get"
+        and isinstance(node.args[0], ast.Constant)
+    )
+    return {name for name in asked if isinstance(name, str)}
+
+
+def revisions() -> str:
+    """Every revision, newest first: what it is for, what it changes, what going back loses."""
+    history = load_history()
+    told = listing(history)
+    summary = [
+        f"| [{r.id}](#revision-{r.id}) | {r.date} | {_cell(r.title)} |" for r in reversed(told)
+    ]
+    parts = ["\n".join(["| id | date | title |", "|---|---|---|", *summary])]
+    parts += [_revision(revision, history) for revision in reversed(told)]
+    return "\n\n".join(parts)
+
+
+def _revision(revision: Revision, history: History) -> str:
+    below = Structure() if revision.parent is None else history.structure(revision.parent)
+    changes = list(_changes(below, history.structure(revision.id)))
+    # The title and the facts of Alembic's template stand in the heading and the file.
+    body = re.split(r"^Downgrade loses:|^Revision ID:", revision.doc, flags=re.MULTILINE)[0]
+    _, _, text = body.partition("\n")
+    return "\n\n".join(
+        part
+        for part in (
+            f"(revision-{revision.id})=\n## {revision.id}: {revision.title}",
+            f"{revision.date}, `alembic/versions/{revision.path.name}`",
+            text.strip(),
+            f"**Changes:** {'; '.join(changes) or 'rows only'}.",
+            f"**A downgrade loses:** {revision.loses or 'nothing'}",
+        )
+        if part
+    )
+
+
+def _changes(before: Structure, after: Structure) -> Iterator[str]:
+    for table in sorted(after.tables.keys() - before.tables.keys()):
+        yield f"adds table `{table}`"
+    for table in sorted(before.tables.keys() - after.tables.keys()):
+        yield f"drops table `{table}`"
+    for table in sorted(before.tables.keys() & after.tables.keys()):
+        old, new = before.tables[table].columns, after.tables[table].columns
+        yield from (f"adds column `{table}.{column}`" for column in new if column not in old)
+        yield from (f"drops column `{table}.{column}`" for column in old if column not in new)
+    kept = before.tables.keys() & after.tables.keys()
+    for index in sorted(after.indexes.keys() - before.indexes.keys()):
+        if after.owners[index] in kept:
+            yield f"adds index `{index}`"
+    for index in sorted(before.indexes.keys() - after.indexes.keys()):
+        if before.owners[index] in kept:
+            yield f"drops index `{index}`"
+
+
+#: What a page may ask for.
+GENERATED: Final[Mapping[str, Callable[[], str]]] = {
+    "commands": commands,
+    "settings": settings,
+    "revisions": revisions,
+}
+
+
+def generate(text: str) -> str:
+    """The text of a page with every such comment replaced.
+
+    Raises:
+        KeyError: a page asks for what nobody generates.
+    """
+    return _MARK.sub(lambda match: GENERATED[match["name"]](), text)
+
+
+def _before_parsing(_app: Sphinx, _page: str, source: list[str]) -> None:
+    source[0] = generate(source[0])
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Let Sphinx know."""
+    app.connect("source-read", _before_parsing)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,47 @@
+"""How Sphinx builds this folder into a site: ``uvx nox -s docs``, strict and without a network."""
+
+from __future__ import annotations
+
+import sys
+from importlib import metadata
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+
+project = "nextcloud-mcp-server"
+author = "nextcloud-mcp-server maintainers"
+copyright = author
+release = metadata.version(project)
+
+extensions = ["generated_pages", "myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_ext"]
+
+# Pages are written for GitHub first: headings are linked by the names that GitHub gives them.
+myst_heading_anchors = 4
+myst_enable_extensions = ["attrs_block", "colon_fence"]
+
+# What is documented is the public surface, in the order in which one meets it.
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
+maximum_signature_line_length = 88
+python_use_unqualified_type_names = True
+# A class says in its own docstring what its arguments are, and what it is.
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+
+# Every reference to something of ours must be found. Other projects' are plain text: looking
+# them up would need the network.
+nitpick_ignore_regex = [("py:.*", r"(?!nextcloud_mcp_server\b).*")]
+
+html_theme = "furo"
+html_title = f"{project} {release}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sourcelink = False
+html_theme_options = {
+    "navigation_with_keys": True,
+    "light_css_variables": {"color-brand-primary": "#0b5cad", "color-brand-content": "#0b5cad"},
+    "dark_css_variables": {"color-brand-primary": "#7db8f5", "color-brand-content": "#7db8f5"},
+}
