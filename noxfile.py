@@ -15,7 +15,7 @@ import nox
 PYTHONS = ("3.11", "3.12", "3.13")
 
 #: Folders with a session of their own.
-OWN_SESSION = ("tests/migrations", "tests/wheel")
+OWN_SESSION = ("tests/docs", "tests/migrations", "tests/wheel")
 #: Harnesses that kill, race and measure whole processes. What they try is SQLite, the file
 #: system and the order of our calls, which no interpreter changes: the oldest one runs them.
 HARNESSES = ("tests/faults", "tests/races", "tests/bench")
@@ -73,6 +73,16 @@ def migrations(session: nox.Session) -> None:
     """Walk every revision up and down, with rows in the tables."""
     sync(session, "test")
     session.run("pytest", *(session.posargs or (*PARALLEL, "tests/migrations")))
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documents into a site, every warning an error, and run their examples."""
+    sync(session, "test", "docs")
+    strict = ("-W", "--keep-going", "-n", "--fresh-env", "--quiet")
+    session.run("python", "-m", "sphinx", *strict, "-d", "build/doctrees", "docs", "build/docs")
+    session.log("the site begins at build/docs/index.html")
+    session.run("pytest", *(session.posargs or ("tests/docs",)), env={"DOCS_SITE": "build/docs"})
 
 
 @nox.session(default=False)

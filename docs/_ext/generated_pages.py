@@ -63,7 +63,7 @@ def _options(parameters: Iterable[click.Parameter], context: click.Context) -> s
         if record := parameter.get_help_record(context):
             typed, told = record
             rows.append(f"| `{typed}` | {_cell(told)} |")
-    return "\n".join(["| option | |", "|---|---|", *rows]) if rows else ""
+    return "\n".join(["| option | what it does |", "|---|---|", *rows]) if rows else ""
 
 
 def _cell(text: str) -> str:
@@ -80,7 +80,9 @@ def settings() -> str:
     table = "\n".join(re.findall(r"^\|.*\|$", settings_module.__doc__ or "", re.MULTILINE))
     told = set(re.findall(r"^\| ``(\w+)``", table, re.MULTILINE))
     if told != (read := variables()):
-        raise ValueError(f"settings.py reads {sorted(read)}, and its docstring names {sorted(told)}")
+        raise ValueError(
+            f"settings.py reads {sorted(read)}, and its docstring names {sorted(told)}"
+        )
     return table
 
 

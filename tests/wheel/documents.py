@@ -1,4 +1,4 @@
-"""Read the shell blocks of a document and make a script of each, fit for a sandbox.
+"""Read the shell blocks of a document and run each as a script, in a sandbox.
 
 What is typed stays as it is, but for five things: the example paths become the sandbox's,
 the server is stopped as soon as it listens, an interactive ``sqlite3`` reads its lines from
@@ -7,12 +7,22 @@ the block, ``uv`` is not installed again, and nox does not start nox.
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import dedent
 from typing import Final
 
-_FENCE: Final = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+ROOT: Final = Path(__file__).parents[2]
+
+_FENCE: Final = re.compile(
+    r"^(?P<indent> *)```(?P<language>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```$",
+    re.MULTILINE | re.DOTALL,
+)
 _SERVER: Final = re.compile(r"^(?P<command>(uv run )?nextcloud-mcp-server)$", re.MULTILINE)
 _DIALOGUE: Final = re.compile(r"^(?P<command>sqlite3 \S+)\n(?P<lines>(?:> .*\n)+)", re.MULTILINE)
 _NOX: Final = re.compile(r"^.*\buvx nox\b.*$", re.MULTILINE)
@@ -55,7 +65,7 @@ def blocks(document: Path) -> list[Block]:
     """Every fenced block, in order."""
     text = document.read_text("utf-8")
     return [
-        Block(text.count("\n", 0, match.start()) + 1, match["language"], match["text"])
+        Block(text.count("\n", 0, match.start()) + 1, match["language"], dedent(match["text"]))
         for match in _FENCE.finditer(text)
     ]
 
@@ -84,3 +94,50 @@ def script(block: Block, place: Path, *, with_uv: bool) -> str:
 def _heredoc(match: re.Match[str]) -> str:
     lines = "".join(line.removeprefix("> ") for line in match["lines"].splitlines(keepends=True))
     return f"{match['command']} <<'SQL'\n{lines}SQL\n"
+
+
+def checkout(target: Path) -> Path:
+    """Make ``target`` a copy of the working tree that is a repository of its own."""
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listing, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for name in filter(None, names.split("\0")):
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    who = ("-c", "user.name=test", "-c", "user.email=test@example.org")
+    for command in ("init --quiet", "add --all", "commit --quiet --message start"):
+        subprocess.run(["git", *who, *command.split()], cwd=target, check=True)
+    return target
+
+
+def environment(place: Path, *folders: Path) -> dict[str, str]:
+    """This process's environment, without what would point at this process's project."""
+    ours = ("TOKEN_", "DATABASE_URL", "UV_PROJECT", "VIRTUAL_ENV", "PYTHONPATH", "NOX_", "PYTEST_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    who = {
+        f"GIT_{role}_{what}": f"test{ending}"
+        for role in ("AUTHOR", "COMMITTER")
+        for what, ending in (("NAME", ""), ("EMAIL", "@example.org"))
+    }
+    path = os.pathsep.join([*map(str, folders), os.environ["PATH"]])
+    database = {"TOKEN_STORAGE_DB": str(place / "tokens.db"), "UV_PYTHON": sys.executable}
+    return {**kept, **who, **database, "PATH": path}
+
+
+def run(block: Block, document: Path, cwd: Path, place: Path, env: dict[str, str]) -> str:
+    """Type a block, which must end well; what it printed."""
+    with_uv = cwd != place
+    result = subprocess.run(
+        ["bash", "-c", script(block, place, with_uv=with_uv)],
+        cwd=cwd,
+        env=env,
+        input="y\n" * 20,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    told = f"{document.name}:{block.line}\n{block.text}\n{result.stdout}\n{result.stderr}"
+    assert result.returncode == 0, told
+    assert "Traceback" not in result.stderr, told
+    return result.stdout

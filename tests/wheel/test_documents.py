@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from tests.wheel.documents import Block, blocks, script
+from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.keyfile import key_path
+from nextcloud_mcp_server.upkeep import back_up
+from tests.wheel import documents
+from tests.wheel.documents import ROOT, Block, blocks, environment, run
 
 if TYPE_CHECKING:
     from tests.wheel.conftest import Installed
 
-ROOT: Final = Path(__file__).parents[2]
+DOCS: Final = ROOT / "docs"
 MISSION: Final = ROOT.parent / "shared" / "mission.md"
-GUIDE: Final = ROOT / "docs" / "database-migrations.md"
+GUIDE: Final = DOCS / "database-migrations.md"
 DOCUMENTS: Final = [ROOT / "README.md", GUIDE, *([MISSION] if MISSION.is_file() else [])]
+
+#: Pages for operators, who type the installed command on a database that is there.
+PAGES: Final = [
+    page
+    for page in (DOCS / "index.md", *sorted((DOCS / "how-to").glob("*.md")))
+    if any(
+        block.language == "bash" and "nextcloud-mcp-server db" in block.text
+        for block in blocks(page)
+    )
+]
 
 #: What only a checkout can do: write a migration, generate from it, commit it.
 _SOURCE: Final = ("db migrate", "write_structures", "git commit")
@@ -28,52 +39,7 @@ _SOURCE: Final = ("db migrate", "write_structures", "git commit")
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the working tree that is a repository of its own."""
-    target = tmp_path_factory.mktemp("checkout") / "nextcloud-mcp-server"
-    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(listing, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    for name in filter(None, names.split("\0")):
-        if (ROOT / name).is_file():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, target / name)
-    for command in ("init --quiet", "add --all", "commit --quiet --message start"):
-        _git(target, *command.split())
-    return target
-
-
-def _git(folder: Path, *arguments: str) -> None:
-    who = ("-c", "user.name=test", "-c", "user.email=test@example.org")
-    subprocess.run(["git", *who, *arguments], cwd=folder, check=True)
-
-
-def _environment(place: Path, *folders: Path) -> dict[str, str]:
-    """This process's environment, without what would point at this process's project."""
-    ours = ("TOKEN_", "DATABASE_URL", "UV_PROJECT", "VIRTUAL_ENV", "PYTHONPATH", "NOX_", "PYTEST_")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    who = {
-        f"GIT_{role}_{what}": f"test{ending}"
-        for role in ("AUTHOR", "COMMITTER")
-        for what, ending in (("NAME", ""), ("EMAIL", "@example.org"))
-    }
-    path = os.pathsep.join([*map(str, folders), os.environ["PATH"]])
-    database = {"TOKEN_STORAGE_DB": str(place / "tokens.db"), "UV_PYTHON": sys.executable}
-    return {**kept, **who, **database, "PATH": path}
-
-
-def _run(block: Block, document: Path, cwd: Path, place: Path, env: dict[str, str]) -> None:
-    with_uv = cwd != place
-    result = subprocess.run(
-        ["bash", "-c", script(block, place, with_uv=with_uv)],
-        cwd=cwd,
-        env=env,
-        input="y\n" * 20,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    told = f"{document.name}:{block.line}\n{block.text}\n{result.stdout}\n{result.stderr}"
-    assert result.returncode == 0, told
-    assert "Traceback" not in result.stderr, told
+    return documents.checkout(tmp_path_factory.mktemp("checkout") / "nextcloud-mcp-server")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -85,7 +51,7 @@ def test_every_block_works_in_a_checkout(document: Path, checkout: Path, tmp_pat
     place.mkdir()
     for block in blocks(document):
         if block.language == "bash":
-            _run(block, document, cwd, place, _environment(place))
+            run(block, document, cwd, place, environment(place))
         elif document == GUIDE and "user_preferences" in block.text:
             _write_migration(cwd, block)
 
@@ -101,7 +67,23 @@ def test_every_block_works_from_the_wheel(
     document: Path, installed: Installed, tmp_path: Path
 ) -> None:
     """From the installed wheel, in an empty folder and without uv, every block ends well."""
-    env = _environment(tmp_path, installed.prefix / "bin")
+    env = environment(tmp_path, installed.prefix / "bin")
     for block in blocks(document):
         if block.language == "bash" and not any(word in block.text for word in _SOURCE):
-            _run(block, document, tmp_path, tmp_path, env)
+            run(block, document, tmp_path, tmp_path, env)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+async def test_every_block_of_a_page_works_for_an_operator(
+    page: Path, installed: Installed, tmp_path: Path
+) -> None:
+    """On a database with a token, a key and a backup, what a page says to type ends well."""
+    database = tmp_path / "tokens.db"
+    async with RefreshTokenStorage(database) as storage:
+        await storage.store_refresh_token("alice", "the-refresh-token")
+    back_up(database)
+    key = key_path(database).read_text("ascii").strip()
+    env = {**environment(tmp_path, installed.prefix / "bin"), "TOKEN_ENCRYPTION_KEY": key}
+    for block in blocks(page):
+        if block.language == "bash":
+            run(block, page, tmp_path, tmp_path, env)

@@ -1,0 +1,1 @@
+"""The site: built strict, complete, and with examples that run."""

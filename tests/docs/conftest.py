@@ -1,0 +1,43 @@
+"""The built site."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+ROOT: Final = Path(__file__).parents[2]
+DOCS: Final = ROOT / "docs"
+
+#: As the session ``docs`` of nox calls it: warnings are errors, every reference must be found.
+STRICT: Final = ("-W", "--keep-going", "-n", "-q", "-b", "html")
+
+
+def build(source: Path, target: Path, options: Sequence[str] = ()) -> tuple[int, str]:
+    """Build ``source`` with the project's own configuration; the status and what was said."""
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", *STRICT, "-c", DOCS, *options, source, target],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site: the one that ``DOCS_SITE`` names, else built from scratch."""
+    if built := os.environ.get("DOCS_SITE"):
+        return ROOT / built
+    pytest.importorskip("sphinx", reason="the group `docs` is not installed")
+    target = tmp_path_factory.mktemp("site")
+    status, said = build(DOCS, target)
+    assert status == 0, said
+    assert not said, said
+    return target
