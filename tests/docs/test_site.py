@@ -11,7 +11,7 @@ import pytest
 from nextcloud_mcp_server.cli import cli
 from nextcloud_mcp_server.errors import CODES
 from nextcloud_mcp_server.history import load_history
-from tests.docs.conftest import DOCS, build
+from tests.docs.conftest import DOCS, ROOT, build
 
 
 def _text(page: Path) -> str:
@@ -75,3 +75,13 @@ def test_a_page_with_a_fault_is_refused(tmp_path: Path) -> None:
     for missing in ("nowhere.md", "no-heading", "nextcloud_mcp_server.Nothing"):
         assert missing in told
     assert told.count("WARNING") == 3
+
+
+def test_the_links_of_the_readme_lead_somewhere() -> None:
+    """It is no page of the site, so the strict build does not look at it."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    links = re.findall(r"\]\((?!https?:)([^)#\s]+)", text)
+    assert "docs/how-to/troubleshoot.md" in links
+    assert [link for link in links if not (ROOT / link).is_file()] == []
+    pages = {str(page.relative_to(ROOT)) for page in (DOCS / "how-to").glob("*.md")}
+    assert pages - set(links) == set()
