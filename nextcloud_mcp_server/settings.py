@@ -24,7 +24,7 @@ from nextcloud_mcp_server.errors import TokenStorageError
 DEFAULT_DATABASE: Final = Path("/app/data/tokens.db")
 DEFAULT_LOCK_TIMEOUT: Final = 600.0
 
-#: The variables of the table above, which :func:`load_settings` reads.
+#: Those of the table above that :func:`load_settings` reads.
 VARIABLES: Final = (
     "DATABASE_URL",
     "TOKEN_STORAGE_DB",
