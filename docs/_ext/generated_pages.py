@@ -12,12 +12,14 @@ import ast
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
 from nextcloud_mcp_server import settings as settings_module
-from nextcloud_mcp_server.cli import PROGRAM, cli
+from nextcloud_mcp_server.cli.db import db_commands
+from nextcloud_mcp_server.cli.output import PROGRAM
+from nextcloud_mcp_server.cli.program import cli
 from nextcloud_mcp_server.history import History, load_history
 from nextcloud_mcp_server.revisions import Revision, listing
 from nextcloud_mcp_server.structure import Structure
@@ -36,14 +38,12 @@ def commands() -> str:
     context = click.Context(cli, info_name=PROGRAM)
     run = cli.commands["run"]
     parts = [_command(run, click.Context(run, context, "run"), "The server")]
-    group = cli.commands["db"]
-    if not isinstance(group, click.Group):
-        raise TypeError("db has commands of its own")
-    below = click.Context(group, context, "db")
-    options = [p for c in group.commands.values() for p in c.params if p.name in _COMMON]
+    below = click.Context(cli.commands["db"], context, "db")
+    known = db_commands.commands
+    options = [p for c in known.values() for p in c.params if p.name in _COMMON]
     common = {str(option.name): option for option in options}
     parts.append("## Options of every db command\n\n" + _options(common.values(), below))
-    for name, command in sorted(group.commands.items()):
+    for name, command in sorted(known.items()):
         parts.append(_command(command, click.Context(command, below, name), f"db {name}"))
     return "\n\n".join(parts)
 
@@ -169,7 +169,20 @@ def _before_parsing(_app: Sphinx, _page: str, source: list[str]) -> None:
     source[0] = generate(source[0])
 
 
+def _is_told_already(
+    _app: Sphinx, _what: str, _name: str, member: object, skip: bool, _options: object
+) -> bool | None:
+    """Leave out the fields of a named tuple: its docstring says what they are."""
+    return True if type(member) is type(_Named.field) else skip or None
+
+
+class _Named(NamedTuple):
+    field: object
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Let Sphinx know."""
+    app.setup_extension("sphinx.ext.autodoc")
     app.connect("source-read", _before_parsing)
+    app.connect("autodoc-skip-member", _is_told_already)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 
-import click
 import generated_pages
 import pytest
 
 from nextcloud_mcp_server import settings as settings_module
-from nextcloud_mcp_server.cli import cli
+from nextcloud_mcp_server.cli.db import db_commands
 from nextcloud_mcp_server.history import load_history
 from nextcloud_mcp_server.revisions import listing
 from tests.docs.conftest import DOCS
-
-
-def _db() -> Mapping[str, click.Command]:
-    group = cli.commands["db"]
-    assert isinstance(group, click.Group)
-    return group.commands
 
 
 def test_every_db_command_has_a_heading_and_all_of_its_options() -> None:
     """Whatever ``db --help`` lists can be looked up, with each option and argument."""
     parts = generated_pages.commands().split("## ")
     sections = {title: text for title, _, text in (part.partition("\n") for part in parts)}
-    for name, command in _db().items():
+    for name, command in db_commands.commands.items():
         for parameter in command.params:
             shared = parameter.name in ("database_path", "database_url", "json")
             where = sections["Options of every db command" if shared else f"db {name}"]
@@ -42,7 +34,7 @@ def test_the_table_of_commands_names_none_that_is_not_there() -> None:
     table = [line for line in text.splitlines() if line.startswith("|")]
     named = re.findall(r"`(\w+)`", "".join(table))
     assert len(named) == len(set(named)) > 10
-    assert set(named) <= set(_db())
+    assert set(named) <= set(db_commands.commands)
 
 
 def test_every_variable_is_told() -> None:
