@@ -43,11 +43,12 @@ def sync(session: nox.Session, *groups: str) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style, likely mistakes, and the contract that imports only go down."""
+    """Style, likely mistakes, the contract that imports only go down, and the migrations."""
     sync(session, "lint")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("lint-imports", "--no-cache")
+    session.run("nextcloud-mcp-server", "db", "lint", "--strict")
 
 
 @nox.session

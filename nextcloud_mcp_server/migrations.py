@@ -92,10 +92,12 @@ def get_head_revision() -> str:
 def create_migration(message: str) -> Path:
     """Write an empty migration for ``message`` into the checkout, and return its path.
 
+    Where the tests are, a file of rows for its tables is written beside them.
+
     Raises:
         TokenStorageError: ``not-a-checkout`` in an installed package, ``bad-input``.
     """
     # Alembic is imported only by those who write or run migrations.
-    from nextcloud_mcp_server import revisions  # noqa: PLC0415
+    from nextcloud_mcp_server.authoring import write  # noqa: PLC0415
 
-    return revisions.create(message)
+    return write(message).script

@@ -11,12 +11,13 @@ from __future__ import annotations
 import re
 import sqlite3
 import threading
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from alembic import command
 from alembic.config import Config
@@ -52,6 +53,10 @@ _FILE_TEMPLATE: Final = (
 _LOSES: Final = re.compile(
     r"^Downgrade loses:\s*(?P<what>.+?)(?:\n\s*\n|\Z)", re.MULTILINE | re.DOTALL
 )
+_CHANGES: Final = re.compile(
+    r"^Upgrade changes:\s*(?P<what>.+?)(?:\n\s*\n|\nDowngrade loses:|\Z)",
+    re.MULTILINE | re.DOTALL,
+)
 _SLUG: Final = re.compile(r"[^a-z0-9]+")
 
 
@@ -70,6 +75,7 @@ class Revision:
         date: the day in its file's name, as YYYY-MM-DD.
         doc: the whole docstring.
         loses: what a downgrade of it loses, in its own words; empty where it says nothing.
+        changes: what its upgrade does to rows, in its own words; empty where it says nothing.
         path: its file.
     """
 
@@ -79,6 +85,7 @@ class Revision:
     date: str
     doc: str
     loses: str
+    changes: str
     path: Path
 
 
@@ -105,8 +112,15 @@ def configuration(
     return config
 
 
+#: What to do about revisions that Alembic cannot put in a line.
+_LINT: Final = "See what is wrong with them: nextcloud-mcp-server db lint"
+
+
 @contextmanager
-def _running(what: str) -> Iterator[None]:
+def _running(
+    what: str,
+    remedy: str = "See which revisions there are with: nextcloud-mcp-server db history",
+) -> Iterator[None]:
     with ALEMBIC:
         try:
             yield
@@ -114,7 +128,7 @@ def _running(what: str) -> Iterator[None]:
             raise TokenStorageError(
                 f"The {what} was refused: {error}.",
                 code="migration-failed",
-                remedy="See which revisions there are with: nextcloud-mcp-server db history",
+                remedy=remedy,
             ) from error
 
 
@@ -152,27 +166,48 @@ def downgrade(
 
 
 def statements(history: History, start: str | None, target: str) -> str:
-    """What every revision from ``start`` (None: base) to ``target`` says to SQLite, as text.
-
-    For a database that is exactly at ``start``: nobody looks what is there already.
-    """
-    config = configuration(history)
-    config.output_buffer = written = StringIO()
-    with _running("upgrade"):
-        command.upgrade(config, f"{start or BASE}:{target}", sql=True)
+    """What every revision from ``start`` (None: base) to ``target`` says to SQLite, as text."""
+    written = StringIO()
+    write_sql(history, start, target, written)
     return written.getvalue()
 
 
+def write_sql(
+    history: History,
+    start: str | None,
+    target: str | None,
+    written: TextIO,
+    *,
+    dialect: str = "sqlite",
+    down: bool = False,
+) -> None:
+    """Write the SQL of every revision from ``start`` to ``target`` (None: base), up or ``down``.
+
+    For a database that is exactly at ``start``: nobody looks what is there already. Each
+    statement is one call of ``written.write``, made while the revision says it.
+    """
+    config = configuration(history)
+    config.cmd_opts = Namespace(x=[f"database_url={dialect}://"])
+    config.output_buffer = written
+    what = "downgrade" if down else "upgrade"
+    with _running(what):
+        getattr(command, what)(config, f"{start or BASE}:{target or BASE}", sql=True)
+
+
 def listing(history: History) -> list[Revision]:
-    """Every revision, oldest first."""
-    with ALEMBIC:
+    """Every revision, oldest first.
+
+    Raises:
+        TokenStorageError: ``migration-failed`` where they are not one line.
+    """
+    with _running("list of the revisions", _LINT):
         scripts = ScriptDirectory.from_config(configuration(history))
         return [_revision(script) for script in reversed(list(scripts.walk_revisions()))]
 
 
 def _revision(script: Any) -> Revision:
     doc = (script.module.__doc__ or "").strip()
-    loses = _LOSES.search(doc)
+    loses, changes = _LOSES.search(doc), _CHANGES.search(doc)
     day = Path(script.path).name[:8]
     return Revision(
         id=script.revision,
@@ -181,6 +216,7 @@ def _revision(script: Any) -> Revision:
         date=f"{day[:4]}-{day[4:6]}-{day[6:8]}",
         doc=doc,
         loses=" ".join(loses["what"].split()) if loses else "",
+        changes=" ".join(changes["what"].split()) if changes else "",
         path=Path(script.path),
     )
 
@@ -215,7 +251,7 @@ def create(message: str, history: History | None = None) -> Path:
             remedy='Say what it does, for example: db migrate "add user preferences table"',
         )
     # Alembic says on stdout what it does; whoever called is told by the answer.
-    with ALEMBIC, redirect_stdout(StringIO()):
+    with _running("new revision", _LINT), redirect_stdout(StringIO()):
         config = configuration(history)
         config.set_main_option("truncate_slug_length", "60")
         made = command.revision(config, message=" ".join(message.split()), rev_id=next_id(history))
@@ -249,27 +285,30 @@ def structures(history: History) -> dict[str, Structure]:
     found: dict[str, Structure] = {}
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as raw:
         engine = create_engine("sqlite://", creator=lambda: raw, poolclass=StaticPool)
+
+        def applied() -> None:
+            structure = _without_version_table(read_structure(raw.execute))
+            found[history.revisions[len(found)]] = structure
+
         with engine.connect() as connection, connection.begin():
             raw.execute("BEGIN")
-            for revision in history.revisions:
-                _try_out(connection, history, revision)
-                found[revision] = _without_version_table(read_structure(raw.execute))
+            try:
+                upgrade(connection, history, history.head, applied)
+            except TokenStorageError:
+                raise
+            except Exception as error:
+                raise _fails(error, history, history.revisions[len(found)]) from error
     return found
 
 
-def _try_out(connection: Connection, history: History, revision: str) -> None:
-    try:
-        upgrade(connection, history, revision)
-    except TokenStorageError:
-        raise
-    except Exception as error:
-        # Whatever a developer's new file does, it is told by its revision.
-        text = str(getattr(error, "orig", None) or error) or type(error).__name__
-        raise TokenStorageError(
-            f"Revision {revision} fails in an empty database: {' '.join(text.split())}.",
-            code="migration-failed",
-            remedy=f"Mend it in {history.directory / 'versions'}; no database was touched.",
-        ) from error
+def _fails(error: Exception, history: History, revision: str) -> TokenStorageError:
+    # Whatever a developer's new file does, it is told by its revision.
+    text = str(getattr(error, "orig", None) or error) or type(error).__name__
+    return TokenStorageError(
+        f"Revision {revision} fails in an empty database: {' '.join(text.split())}.",
+        code="migration-failed",
+        remedy=f"Mend it in {history.directory / 'versions'}; no database was touched.",
+    )
 
 
 def _without_version_table(structure: Structure) -> Structure:

@@ -136,5 +136,23 @@ def gaps(there: Structure, wanted: Structure) -> Gaps:
     )
 
 
+def altered(before: Structure, after: Structure) -> tuple[str, ...]:
+    """Columns (``table.column``) and indexes that both have, and that are not the same."""
+    columns = [
+        f"{name}.{column}"
+        for name, table in after.tables.items()
+        if name in before.tables
+        for column, facts in table.columns.items()
+        if before.tables[name].columns.get(column, facts) != facts
+    ]
+    # The statement of an index is kept as it was written, white space and all.
+    indexes = [
+        name
+        for name, sql in after.indexes.items()
+        if before.indexes.get(name, sql).split() != sql.split()
+    ]
+    return (*columns, *indexes)
+
+
 def _missing(wanted: Iterable[str], there: Mapping[str, object]) -> tuple[str, ...]:
     return tuple(name for name in wanted if name not in there)

@@ -1,4 +1,4 @@
-"""The progressive-consent schema.
+"""Create the progressive-consent schema.
 
 What a server needs that holds users' grants and lets a user consent step by step
 (docs/ADR-004-progressive-consent.md). Databases from before revisions existed may have

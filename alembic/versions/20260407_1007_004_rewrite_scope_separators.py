@@ -8,6 +8,7 @@ The way back is the same replacement reversed, which is what the earlier release
 what their own downgrade wrote. It restores every value that those releases wrote, byte
 for byte, because their scopes held no dot.
 
+Upgrade changes: the scopes of app passwords and login flows: every ":" in them becomes ".".
 Downgrade loses: which scopes held a "." before the upgrade; every "." in them becomes ":".
 
 Revision ID: 004

@@ -4,6 +4,7 @@ Releases no longer register webhooks. The upgrade drops the table and its rows: 
 earlier release is to be run again, the backup taken before the upgrade has them. A
 downgrade makes the table again, empty, so that release registers its webhooks anew.
 
+Upgrade changes: every registered webhook goes, with its table.
 Downgrade loses: nothing.
 
 Revision ID: 010

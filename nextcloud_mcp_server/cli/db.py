@@ -6,8 +6,6 @@ needs it, because SQLAlchemy and Alembic take longer to import than a look takes
 
 from __future__ import annotations
 
-import io
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +13,10 @@ import click
 
 from nextcloud_mcp_server.cli import looks, words
 from nextcloud_mcp_server.cli.doctor import doctor
+from nextcloud_mcp_server.cli.history import history, show
 from nextcloud_mcp_server.cli.journal import log
+from nextcloud_mcp_server.cli.lint import lint
+from nextcloud_mcp_server.cli.migrate import migrate
 from nextcloud_mcp_server.cli.options import (
     Named,
     database_options,
@@ -29,49 +30,13 @@ from nextcloud_mcp_server.cli.restore import backups, restore
 from nextcloud_mcp_server.cli.upgrade import upgrade
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.report import downgrade_target, examine, known_history, undone
-from nextcloud_mcp_server.words import backup_line, printable
+from nextcloud_mcp_server.words import backup_line
 
 #: The commands by name; what ``db --help`` says of them is in :mod:`.summaries`.
 db_commands: Final = click.Group("db")
 
 db_commands.command()(database_options(looks.current))
 db_commands.command()(database_options(looks.check))
-
-
-@db_commands.command()
-@database_options
-@click.option("-v", "--verbose", is_flag=True, help="Print the whole text of each revision.")
-def history(output: Output, named: Named, *, verbose: bool) -> int:
-    """List the revisions and mark the current one.
-
-    Newest first. It needs no database.
-    """
-    from nextcloud_mcp_server.revisions import listing  # noqa: PLC0415 - imports Alembic
-
-    known = known_history()
-    revisions = listing(known)[::-1]
-    recorded, trouble, database = None, None, None
-    try:
-        database = named.find(output).database
-        report = examine(database)
-        recorded, trouble = report.finding.recorded, report.refusal
-    except TokenStorageError as error:
-        trouble = error
-    document = {
-        "database": None if database is None else str(database),
-        "current": recorded,
-        "head": known.head,
-        "revisions": [words.revision_facts(r, recorded, known.head) for r in revisions],
-    }
-    lines = words.history_lines(revisions, recorded, known.head, verbose=verbose)
-    if trouble is None:
-        output.result(document, *lines)
-        return 0
-    # The history is what one needs to see most when the database is in trouble.
-    for line in lines:
-        output.head(line)
-    output.error(trouble, document)
-    return trouble.exit_status
 
 
 @db_commands.command()
@@ -125,29 +90,6 @@ def _agree(output: Output, database: Path, target: str) -> None:
         code="declined",
         remedy=f"To go back without being asked: {words.downgrade_command(database, target)}",
     )
-
-
-@db_commands.command()
-@database_options
-@click.argument("message", callback=not_empty)
-def migrate(output: Output, named: Named, message: str) -> int:
-    """Write an empty migration (in a checkout only).
-
-    It gets the next revision id. No database is used, so -d and -u make no difference.
-    """
-    from nextcloud_mcp_server.migrations import create_migration  # noqa: PLC0415 - see above
-
-    # Alembic tells of its file on stdout, which belongs to the one JSON document.
-    with redirect_stdout(io.StringIO()):
-        path = create_migration(message)
-    output.result(
-        {"file": str(path)},
-        f"made {printable(str(path))}",
-        "Write its upgrade() and downgrade(), then try both on a database that may be lost:",
-        "  nextcloud-mcp-server db upgrade -d /tmp/test.db",
-        "  nextcloud-mcp-server db downgrade -d /tmp/test.db",
-    )
-    return 0
 
 
 @db_commands.command()
@@ -207,7 +149,11 @@ def backup(output: Output, named: Named, path: str | None) -> int:
 
 db_commands.add_command(backups)
 db_commands.add_command(doctor)
+db_commands.add_command(history)
+db_commands.add_command(lint)
 db_commands.add_command(log)
+db_commands.add_command(migrate)
 db_commands.add_command(repair)
 db_commands.add_command(restore)
+db_commands.add_command(show)
 db_commands.add_command(upgrade)

@@ -168,36 +168,3 @@ def downgrade_command(database: Path, target: str) -> str:
 
     path = quote(printable(str(database)))
     return f"nextcloud-mcp-server db downgrade --revision {target} -d {path} --yes"
-
-
-def history_lines(
-    revisions: Sequence[Revision], current: str | None, head: str, *, verbose: bool
-) -> list[str]:
-    """The revisions, newest first, as they are given."""
-    lines: list[str] = []
-    for revision in revisions:
-        marks = [
-            *(["head"] if revision.id == head else []),
-            *(["current"] if revision.id == current else []),
-        ]
-        mark = f" ({', '.join(marks)})" if marks else ""
-        lines.append(f"{revision.id}  {revision.date}  {revision.title}{mark}")
-        if verbose:
-            text = revision.doc.partition("\n")[2].strip()
-            lines += [f"    {line}".rstrip() for line in text.splitlines()]
-            lines += [f"    File: {printable(str(revision.path))}", ""]
-    return lines
-
-
-def revision_facts(revision: Revision, current: str | None, head: str) -> dict[str, Any]:
-    """One revision of ``db history``, for ``--json``."""
-    return {
-        "id": revision.id,
-        "parent": revision.parent,
-        "date": revision.date,
-        "title": revision.title,
-        "loses": revision.loses,
-        "file": str(revision.path),
-        "head": revision.id == head,
-        "current": revision.id == current,
-    }

@@ -9,25 +9,44 @@ from pathlib import Path
 
 import pytest
 
+from nextcloud_mcp_server.cli.history import history_lines
+from nextcloud_mcp_server.report import known_history
 from tests.cli.conftest import Command
 from tests.cli.places import ROOT, Shelf, process
 from tests.support.revisions import ALL, HEAD, NEWER, NEXT_ID, described
 
 LISTED = """\
 101  2026-11-23  Add migration journal
+                 adds table migration_journal
 010  2026-08-16  Drop registered webhooks
+                 drops table registered_webhooks; indexes idx_webhooks_created, idx_webhooks_preset
+                 rows: every registered webhook goes, with its table.
 009  2026-07-21  Add document paths
+                 adds table document_paths; index ix_document_paths_user_doc
 008  2026-06-15  Add batch OCR jobs
+                 adds table batch_ocr_jobs
 007  2026-06-07  Add usage events (current)
+                 adds table usage_events; index idx_usage_events_occurred_metric
 006  2026-05-02  Add the nonce of an OAuth session
+                 adds column oauth_sessions.nonce
 005  2026-05-02  Add browser sessions
+                 adds table browser_sessions; indexes idx_browser_sessions_user,
+                   idx_browser_sessions_expires
 004  2026-04-07  Write scopes with a dot
+                 rows: the scopes of app passwords and login flows: every ":" in them becomes ".".
 003  2026-02-27  Add login flows, and what an app password may do
+                 adds table login_flow_sessions; columns app_passwords.scopes,
+                   app_passwords.username; index idx_login_flow_sessions_expires
 002  2026-01-13  Add app passwords
-001  2025-12-17  The progressive-consent schema
+                 adds table app_passwords; index idx_app_passwords_updated
+001  2025-12-17  Create the progressive-consent schema
+                 adds tables refresh_tokens, audit_logs, oauth_clients, oauth_sessions,
+                   schema_version, registered_webhooks; indexes idx_audit_user_timestamp,
+                   idx_oauth_sessions_mcp_code, idx_webhooks_created, idx_webhooks_preset
 """
 for _id in NEWER:
-    LISTED = "{0.id}  {0.date}  {0.title}\n".format(described(_id)) + LISTED
+    _lines = history_lines([described(_id)], None, known_history(), verbose=False)
+    LISTED = "".join(f"{line}\n" for line in _lines).replace(" (head)", "") + LISTED
 LISTED = LISTED.replace("\n", " (head)\n", 1)
 
 
@@ -78,6 +97,14 @@ def test_history_as_json(shelf: Shelf, database: Path, command: Command) -> None
         "parent": "006",
         "date": "2026-06-07",
         "title": "Add usage events",
+        "adds": {
+            "tables": ["usage_events"],
+            "columns": [],
+            "indexes": ["idx_usage_events_occurred_metric"],
+        },
+        "drops": {"tables": [], "columns": [], "indexes": []},
+        "alters": [],
+        "rows": "",
         "loses": "the table usage_events: every event that was counted.",
         "head": False,
         "current": True,
@@ -110,6 +137,8 @@ def test_migrate_writes_the_next_revision(checkout: Path, tmp_path: Path) -> Non
         "Write its upgrade() and downgrade(), then try both on a database that may be lost:",
         "  nextcloud-mcp-server db upgrade -d /tmp/test.db",
         "  nextcloud-mcp-server db downgrade -d /tmp/test.db",
+        "Then see whether it may be merged:",
+        "  nextcloud-mcp-server db lint --fix",
     ]
     up = process("db", "upgrade", "-d", "test.db", cwd=tmp_path, root=checkout)
     assert (up.status, up.out.split(" in ")[0]) == (0, f"created test.db at revision {NEXT_ID}"), (

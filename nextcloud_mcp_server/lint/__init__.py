@@ -1,0 +1,1 @@
+"""What ``db lint`` refuses and notes in the migrations; the rules are one table."""

@@ -1,0 +1,92 @@
+"""SQL as the words it is made of. Pure: nothing is executed, and no grammar is needed.
+
+White space and comments outside literals are the only things that a normal form leaves out:
+two statements with the same tokens mean the same, and an edit of anything else is seen. The
+lexical rules are those of SQLite (https://www.sqlite.org/lang.html) and of PostgreSQL
+(https://www.postgresql.org/docs/current/sql-syntax-lexical.html).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final, Literal
+
+Dialect = Literal["sqlite", "postgresql"]
+
+DIALECTS: Final[tuple[Dialect, ...]] = ("sqlite", "postgresql")
+
+# Not \s and \w: a no-break space is a character of a name to both engines.
+_COMMON: Final = r"""
+    (?P<space> [ \t\n\r\f\v]+ | --[^\n]*)
+  | (?P<opens> /\*)
+  | (?P<token>
+        {more}
+        (?: {prefix} )? ' (?: [^'] | '' )* (?: ' | \Z )
+      | " (?: [^"] | "" )* (?: " | \Z )
+      | (?: [0-9] | \.(?=[0-9]) ) [0-9._]* (?: [eE][+-]?[0-9]+ )? [A-Za-z_0-9]*
+      | [A-Za-z_\x80-\U0010ffff] [A-Za-z_0-9$\x80-\U0010ffff]*
+      | .
+    )
+"""
+#: What may stand before a literal, and what else is one token.
+_OWN: Final = {
+    "sqlite": ("[xX]", r"` (?: [^`] | `` )* (?: ` | \Z ) | \[ [^\]]* (?: \] | \Z ) |"),
+    "postgresql": (
+        "[bBnNxX] | [uU]&",
+        r"""
+        [eE] ' (?: [^'\\] | \\. | '' )* (?: ' | \Z )
+      | (?P<tag> \$ (?: [A-Za-z_\x80-\U0010ffff][A-Za-z_0-9\x80-\U0010ffff]* )? \$ )
+        .*? (?: (?P=tag) | \Z ) |
+        """,
+    ),
+}
+_LEXER: Final = {
+    dialect: re.compile(_COMMON.format(prefix=prefix, more=more), re.VERBOSE | re.DOTALL)
+    for dialect, (prefix, more) in _OWN.items()
+}
+_EDGE: Final = re.compile(r"/\*|\*/")
+
+
+def tokens(sql: str, dialect: Dialect = "sqlite") -> tuple[str, ...]:
+    """What ``sql`` is made of, without the white space and the comments between."""
+    return tuple(_tokens(sql, dialect))
+
+
+def _tokens(sql: str, dialect: Dialect) -> Iterator[str]:
+    position = 0
+    while found := _LEXER[dialect].match(sql, position):
+        position = found.end()
+        if found["opens"]:
+            position = _end_of_comment(sql, position, nests=dialect == "postgresql")
+        elif found["token"]:
+            yield found["token"]
+
+
+def _end_of_comment(sql: str, position: int, *, nests: bool) -> int:
+    depth = 1
+    for edge in _EDGE.finditer(sql, position):
+        if edge[0] == "*/":
+            depth -= 1
+        elif nests:
+            depth += 1
+        if not depth:
+            return edge.end()
+    return len(sql)
+
+
+def words(sql: str, dialect: Dialect) -> tuple[str, ...]:
+    """The tokens in capitals, names without their quotes, without the last semicolon.
+
+    For rules that ask what a statement does; a literal stays as it is.
+    """
+    found = [_word(token) for token in tokens(sql, dialect)]
+    while found and found[-1] == ";":
+        found.pop()
+    return tuple(found)
+
+
+def _word(token: str) -> str:
+    if len(token) > 1 and token[0] in '"`[':
+        token = token[1:-1]
+    return token if "'" in token else token.upper()
