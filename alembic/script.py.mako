@@ -2,6 +2,7 @@
 
 What is it for? Say what a reader of the schema cannot see.
 
+Upgrade changes: FILL IN which rows, and how; leave the line out where it changes none.
 Downgrade loses: FILL IN what cannot be brought back, in one line, or: nothing.
 
 Revision ID: ${up_revision}

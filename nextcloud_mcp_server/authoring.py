@@ -9,9 +9,9 @@ from pathlib import Path
 from string import Template
 from typing import Final
 
-from nextcloud_mcp_server import revisions
+from nextcloud_mcp_server import history, revisions
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.history import is_checkout, load_history, locate_scripts
+from nextcloud_mcp_server.history import is_checkout, load_history
 from nextcloud_mcp_server.lint import released
 from nextcloud_mcp_server.lint.line import LAST_SHARED_ID, line_problems, next_number
 from nextcloud_mcp_server.lint.scripts import Script, read_script, read_scripts
@@ -73,7 +73,7 @@ def write(message: str) -> Written:
             message without a letter or digit, or where the revisions are not one line.
     """
     if is_checkout():
-        _require_one_line(locate_scripts())
+        _require_one_line(history.locate_scripts())
     script = revisions.create(message)
     made = read_script(script)
     rows = _rows_file(made)
@@ -81,7 +81,8 @@ def write(message: str) -> Written:
         return Written(script, None)
     template = Template((load_history().directory / ROWS_TEMPLATE).read_text("utf-8"))
     rows.parent.mkdir(exist_ok=True)
-    rows.write_text(template.substitute(id=made.id, title=" ".join(message.split())), "utf-8")
+    title = revisions.one_line(message)
+    rows.write_text(template.substitute(id=made.id, title=title), "utf-8")
     return Written(script, rows)
 
 
@@ -113,7 +114,7 @@ def renumber(given: str) -> tuple[Place, ...]:
         TokenStorageError: ``not-a-checkout`` in an installed package; ``unknown-revision`` or
             ``bad-input`` for what names no file, or one that may not move.
     """
-    folder = locate_scripts()
+    folder = history.locate_scripts()
     if not is_checkout():
         raise TokenStorageError(
             "Migrations are renumbered in a checkout, and this is an installed package.",

@@ -254,12 +254,17 @@ def create(message: str, history: History | None = None) -> Path:
     with _running("new revision", _LINT), redirect_stdout(StringIO()):
         config = configuration(history)
         config.set_main_option("truncate_slug_length", "60")
-        made = command.revision(config, message=" ".join(message.split()), rev_id=next_id(history))
+        made = command.revision(config, message=one_line(message), rev_id=next_id(history))
     load_history.cache_clear()
     script = made[0] if isinstance(made, list) else made
     if script is None:
         raise AssertionError("Alembic wrote no file")
     return Path(script.path)
+
+
+def one_line(message: str) -> str:
+    """``message`` as it may stand in a docstring."""
+    return " ".join(message.split()).replace("\\", "\\\\").replace('"""', "'''")
 
 
 def next_id(history: History) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nextcloud_mcp_server import revisions
+from nextcloud_mcp_server import history, revisions
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.history import (
     STRUCTURE_FILE,
@@ -14,7 +14,6 @@ from nextcloud_mcp_server.history import (
     dump_structures,
     is_checkout,
     load_history,
-    locate_scripts,
 )
 from nextcloud_mcp_server.lint import released
 from nextcloud_mcp_server.lint.emitted import DIRECTIONS, Emitted, emitted, tried
@@ -61,7 +60,7 @@ def review(folder: Path | None = None) -> Review:
     Raises:
         TokenStorageError: ``no-migrations`` where there are none.
     """
-    folder = folder or locate_scripts()
+    folder = folder or history.locate_scripts()
     load_history.cache_clear()
     scripts, problems = read_scripts(folder / "versions")
     if not scripts and not problems:
@@ -72,13 +71,13 @@ def review(folder: Path | None = None) -> Review:
     if broken or missing:
         return _review(folder, scripts, [*broken, *texts], whole=False)
     # Without the structures: their file may be one that a merge has left in conflict.
-    history = History(folder, tuple(script.id for script in scripts), {})
-    said = emitted(history, {script.id: script.path for script in scripts})
+    line = History(folder, tuple(script.id for script in scripts), {})
+    said = emitted(line, {script.id: script.path for script in scripts})
     found = [*texts, *said.problems]
     found += [p for script in scripts for p in statement_problems(script, said)]
     meanings = {s.id: released.meaning(s, said) for s in scripts if _told(s, said)}
     found += _released(folder, scripts, meanings, said)
-    structures, failed = (None, None) if said.problems else tried(history)
+    structures, failed = (None, None) if said.problems else tried(line)
     found += [failed] if failed else _stale(folder, structures)
     return _review(folder, scripts, found, whole=True, meanings=meanings, structures=structures)
 
@@ -138,8 +137,8 @@ def fix(found: Review) -> Path | None:
     _require_checkout(found.folder)
     if not any(p.rule == "stale-structure" for p in found.problems):
         return None
-    history = History(found.folder, tuple(script.id for script in found.scripts), {})
-    return revisions.write_structures(history)
+    line = History(found.folder, tuple(script.id for script in found.scripts), {})
+    return revisions.write_structures(line)
 
 
 def release(found: Review, overwrite: tuple[str, ...] = ()) -> tuple[str, ...]:
@@ -183,7 +182,7 @@ def _agreed(found: Problem, review: Review, overwrite: tuple[str, ...]) -> bool:
 
 
 def _require_checkout(folder: Path) -> None:
-    if folder == locate_scripts() and not is_checkout():
+    if folder == history.locate_scripts() and not is_checkout():
         raise TokenStorageError(
             "These migrations are those of an installed package, and are only looked at.",
             code="not-a-checkout",

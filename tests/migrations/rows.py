@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import cache
+from importlib import import_module
+from pathlib import Path
 from typing import Any, Final
 
 from tests.migrations import facts
 from tests.migrations.database import Rows
-from tests.support.revisions import KNOWN, NEWER
+from tests.support.revisions import ALL, KNOWN, NEWER
+
+#: Where each revision's own rows are declared.
+DECLARED: Final = Path(__file__).with_name("revisions")
 
 #: The columns whose separators revision 004 rewrites.
 SCOPES: Final = (("app_passwords", "scopes"), ("login_flow_sessions", "requested_scopes"))
@@ -18,19 +24,55 @@ _TIMES: Final = ("2026-06-07 18:20:00.123456", "1970-01-01 00:00:00", "2099-12-3
 
 
 def seed(revision: str, lineage: facts.Lineage, *, only: frozenset[str] | None = None) -> Rows:
-    """Three rows for each table at ``revision``, or for ``only`` some of them.
+    """Rows for each table at ``revision``, or for ``only`` some of them.
 
-    The second row has NULL wherever it may. At a revision newer than the facts, the tables
-    that they know get rows: what others take is not known.
+    Those that a revision declares (see :mod:`.revisions`), from it on. Else three, of which
+    the second has NULL wherever it may; at a revision newer than the facts for the tables
+    that they know only, since what others take is not known.
     """
     tables = facts.tables(revision, lineage)
+    made = tables
     if revision in NEWER:
-        tables = _known(tables, facts.tables(KNOWN[-1], lineage))
-    return {
+        made = _known(tables, facts.tables(KNOWN[-1], lineage))
+    rows = {
         name: [_row(name, table, number, revision, lineage) for number in range(3)]
-        for name, table in tables.items()
-        if only is None or name in only
-    }
+        for name, table in made.items()
+    } | _declared(revision, tables, lineage)
+    return {name: members for name, members in rows.items() if only is None or name in only}
+
+
+@cache
+def declared() -> dict[str, Rows]:
+    """The rows that are declared, by revision."""
+    found: dict[str, Rows] = {}
+    for path in sorted(DECLARED.glob("rows_*.py")):
+        revision = path.stem.split("_")[1]
+        assert revision not in found, f"two files declare the rows of {revision}"
+        found[revision] = import_module(f"{__package__}.{DECLARED.name}.{path.stem}").ROWS
+    return found
+
+
+def _declared(revision: str, tables: dict[str, facts.Table], lineage: facts.Lineage) -> Rows:
+    """The newest rows of each table of ``tables``, without columns that are gone by now."""
+    found: Rows = {}
+    for passed in ALL[: ALL.index(revision) + 1] if revision in ALL else ():
+        for name, members in declared().get(passed, {}).items():
+            if name in tables:
+                kept = {column.name for column in tables[name].columns}
+                found[name] = [
+                    {
+                        column: _given(value, lineage)
+                        for column, value in row.items()
+                        if column in kept
+                    }
+                    for row in members
+                ]
+    return found
+
+
+def _given(value: Any, lineage: facts.Lineage) -> Any:
+    """A value as the driver takes it: SQLite keeps a point in time as text."""
+    return value if lineage == "postgresql" or not isinstance(value, datetime) else str(value)
 
 
 def _known(tables: dict[str, facts.Table], known: dict[str, facts.Table]) -> dict[str, facts.Table]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.migrations.database import ROOT
-from tests.support.revisions import NEXT_ID
+from tests.support.revisions import ALL, NEXT_ID
 
 GUIDE: Final = ROOT / "docs" / "database-migrations.md"
 COPIED: Final = ("alembic", "docs", "nextcloud_mcp_server", "tests", "pyproject.toml")
@@ -21,12 +21,14 @@ SAMPLE: Final = (
     "tests/migrations/test_walk.py",
     "tests/migrations/test_again.py",
     "tests/migrations/test_offline.py",
+    "tests/migrations/test_rows.py",
     "tests/migrations/test_scripts.py",
     "tests/cli/test_states.py",
     "tests/test_journal.py",
 )
 CHOSEN: Final = (
-    f"(sqlite and {NEXT_ID}) or test_scripts or (sqlite and whole_history) or current_says or "
+    f"(sqlite and {NEXT_ID}) or test_scripts or test_rows or (sqlite and whole_history) or "
+    "current_says or "
     "newest_come_first"
 )
 
@@ -66,15 +68,32 @@ def run(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
+def fill_in_rows(folder: Path) -> None:
+    """Take the example of the new file of rows for its rows: it is made for this table."""
+    (path,) = (folder / "tests" / "migrations" / "revisions").glob(f"rows_{NEXT_ID}_*.py")
+    text = path.read_text("utf-8")
+    assert text.count("\n    # ") == 4, text
+    path.write_text(text.replace("\n    # ", "\n    "), "utf-8")
+
+
 def test_a_new_revision_joins_the_tests(tmp_path: Path) -> None:
     """The guide, step by step in a copy of the checkout, ends in tests that walk its example."""
     folder = checkout(tmp_path / "checkout")
     run(folder, "-m", "nextcloud_mcp_server", "db", "migrate", "add user preferences table")
     (path,) = (folder / "alembic" / "versions").glob(f"*_{NEXT_ID}_*.py")
     head = path.read_text("utf-8").partition("def upgrade")[0]
+    head = re.sub("FILL IN .*", "the preferences.", head)
     path.write_text(head + example(), "utf-8")
-    write = "from nextcloud_mcp_server.revisions import write_structures; write_structures()"
-    run(folder, "-c", write)
+    fill_in_rows(folder)
+    lint = run(folder, "-m", "nextcloud_mcp_server", "db", "lint", "--fix", "--strict")
+    assert lint.splitlines()[-2:] == [
+        "wrote alembic/structure.json",
+        f"clean: {len(ALL) + 1} revisions in alembic/versions",
+    ]
+    ask = (
+        "from tests.migrations.rows import seed; print(seed({!r}, 'portable')['user_preferences'])"
+    )
+    assert run(folder, "-c", ask.format(NEXT_ID)).count("theme") == 2
 
     options = ("-q", "-rA", "-p", "no:cacheprovider", "-k", CHOSEN)
     said = run(folder, "-m", "pytest", *options, *SAMPLE)
@@ -83,6 +102,7 @@ def test_a_new_revision_joins_the_tests(tmp_path: Path) -> None:
         f"test_one_step_up_makes_the_structure_and_keeps_every_row[sqlite-{NEXT_ID}]",
         f"test_one_step_down_leaves_no_trace_and_keeps_every_row[sqlite-{NEXT_ID}]",
         f"test_a_second_upgrade_changes_nothing[sqlite-{NEXT_ID}]",
+        f"test_every_table_has_rows[{NEXT_ID}]",
         f"test_half_of_the_result_is_completed[sqlite-{NEXT_ID}: table user_preferences]",
         "test_the_newest_come_first",
         "test_current_says_what_the_database_is[at-head]",
