@@ -62,7 +62,9 @@ class Place:
     @property
     def changes(self) -> bool:
         """Whether anything of the file is to be written."""
-        return self.path != self.script.path or self.parent != self.script.parent
+        said = self.script.values.get("revision", (None, 1))[0]
+        is_written = (said, self.script.parent) == (self.id, self.parent)
+        return self.path != self.script.path or not is_written
 
 
 def write(message: str) -> Written:

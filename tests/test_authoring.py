@@ -171,6 +171,18 @@ def test_what_is_at_the_end_stays(folder: Folder) -> None:
     assert path.stat() == before
 
 
+@pytest.mark.parametrize("name", ["revision", "down_revision"])
+def test_what_the_file_says_of_itself_is_put_right(folder: Folder, name: str) -> None:
+    """A wrong id, or a wrong parent, in a file of the right name is written anew."""
+    path = add(folder, "20261201_0900", "101", "010", "a")
+    right = path.read_text("utf-8")
+    said = {"revision": "101", "down_revision": "010"}[name]
+    folder.write(path.name, right.replace(f'\n{name} = "{said}"', f'\n{name} = "555"'))
+    assert rules(folder) == [{"revision": "revision-id", "down_revision": "broken-chain"}[name]]
+    renumber(path.name)
+    assert path.read_text("utf-8") == right
+
+
 def test_a_released_revision_keeps_its_id(folder: Folder) -> None:
     """Databases record it; of two files with a released id the newer one moves."""
     shutil.copy(SCRIPTS / released.RELEASED_FILE, folder.path / released.RELEASED_FILE)

@@ -1,10 +1,12 @@
-"""`db history` and `db migrate`."""
+"""`db history`, `db show` and `db migrate`."""
 
 from __future__ import annotations
 
 import json
 import re
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -176,9 +178,94 @@ def test_migrate_is_for_a_checkout(checkout: Path, tmp_path: Path) -> None:
     assert json.loads(document.out)["error"]["code"] == "not-a-checkout"
 
 
+def test_show_prints_the_sql_of_one_revision(command: Command) -> None:
+    """Up for SQLite unless told otherwise, as one transaction that can be run by hand."""
+    done = command("db", "show", "005")
+    assert (done.status, done.err) == (0, "")
+    lines = done.out.splitlines()
+    assert (lines[0], lines[-1]) == ("BEGIN;", "COMMIT;")
+    assert "CREATE TABLE IF NOT EXISTS browser_sessions (" in lines
+    assert "UPDATE alembic_version SET version_num='005' WHERE" in done.out
+    with closing(sqlite3.connect(":memory:")) as connection:
+        for number in ALL[: ALL.index("005") + 1]:
+            connection.executescript(command("db", "show", number).out)
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [
+            ("005",)
+        ]
+        connection.execute("SELECT session_id FROM browser_sessions")
+
+
+def test_show_down_and_for_postgresql(command: Command) -> None:
+    """--down prints the way back, --dialect the SQL of the other engine."""
+    assert "DROP TABLE IF EXISTS browser_sessions;" in command("db", "show", "005", "--down").out
+    assert "BYTEA" in command("db", "show", "002", "--dialect", "postgresql").out
+    assert "BLOB" in command("db", "show", "002", "--dialect", "sqlite").out
+    assert "UPDATE app_passwords SET scopes" in command("db", "show", "004").out
+    assert "DELETE FROM alembic_version" in command("db", "show", "001", "--down").out
+
+
+def test_show_as_json(command: Command) -> None:
+    """The statements, from where to where they lead, and for which engine."""
+    arguments = ("db", "show", "head", "--down", "--dialect", "postgresql", "--json")
+    document = json.loads(command(*arguments).out)
+    assert document.pop("sql").startswith("BEGIN;\n")
+    assert document == {
+        "revision": HEAD,
+        "dialect": "postgresql",
+        "before": HEAD,
+        "after": ALL[-2],
+    }
+
+
+@pytest.mark.parametrize("revision", ["999", "base", "011", "5", "../001", "\x1b[31m"])
+def test_show_of_no_revision(revision: str, command: Command) -> None:
+    """What is no id is refused with the code of an unknown revision."""
+    done = command("db", "show", revision)
+    assert (done.status, done.out) == (1, "")
+    assert done.err.startswith("error: There is no revision ")
+    assert "\x1b" not in done.err
+    document = json.loads(command("db", "show", revision, "--json").out)
+    assert document["error"]["code"] == "unknown-revision"
+
+
+def test_show_knows_two_engines(command: Command) -> None:
+    """Another one is wrong usage."""
+    assert command("db", "show", "001", "--dialect", "mysql").status == 2
+
+
+def test_migrate_takes_a_message_or_a_file(command: Command) -> None:
+    """One of the two, and never both."""
+    assert command("db", "migrate").status == 2
+    assert command("db", "migrate", "add a table", "--renumber", "102").status == 2
+
+
+def test_migrate_renumbers(checkout: Path, tmp_path: Path) -> None:
+    """Two who made the same id are told by lint; the command that it names puts them in order."""
+    (checkout / "tests" / "migrations").mkdir(parents=True)
+    for title in ("add a table", "add another"):
+        process("db", "migrate", title, cwd=tmp_path, root=checkout)
+    versions = checkout / "alembic" / "versions"
+    (second,) = versions.glob(f"*_{int(NEXT_ID) + 1}_add_another.py")
+    text = second.read_text("utf-8").replace(f"{int(NEXT_ID) + 1}", "@").replace(NEXT_ID, HEAD)
+    twin = second.with_name(second.name.replace(f"_{int(NEXT_ID) + 1}_", f"_{NEXT_ID}_"))
+    twin.write_text(text.replace("@", NEXT_ID), "utf-8")
+    second.unlink()
+    said = process("db", "lint", cwd=tmp_path, root=checkout).out
+    assert f"nextcloud-mcp-server db migrate --renumber {twin.name}\n" in said
+    done = process("db", "migrate", "--renumber", twin.name, cwd=tmp_path, root=checkout)
+    assert (done.status, done.err) == (0, "")
+    assert done.out == (
+        f"{twin.name} is {second.name} now\nThen: nextcloud-mcp-server db lint --fix\n"
+    )
+    assert "[duplicated-id]" not in process("db", "lint", cwd=tmp_path, root=checkout).out
+    again = process("db", "migrate", "--renumber", second.name, cwd=tmp_path, root=checkout)
+    assert again.out == "It is at the end of the line already: nothing to do\n"
+
+
 def test_missing_migrations_are_told(checkout: Path, tmp_path: Path) -> None:
     """A broken installation is one line and a remedy for every command that needs the scripts."""
     shutil.rmtree(checkout / "alembic")
-    for name in ("current", "check", "upgrade", "history", "downgrade", "backup"):
-        done = process("db", name, "-d", "t.db", "--json", cwd=tmp_path, root=checkout)
+    commands = ("current", "check", "upgrade", "history", "downgrade", "backup", "lint", "show 001")
+    for name in commands:
+        done = process("db", *name.split(), "-d", "t.db", "--json", cwd=tmp_path, root=checkout)
         assert (done.status, json.loads(done.out)["error"]["code"]) == (1, "no-migrations")

@@ -29,8 +29,8 @@ ARGUMENTS = {
     "repair": ("--yes",),
 }
 
-#: Every command that uses a database; ``migrate`` writes source files.
-COMMANDS = ["run", *sorted(db_commands.commands.keys() - {"migrate"})]
+#: Every command that uses a database; the others are about the source files of the migrations.
+COMMANDS = ["run", *sorted(db_commands.commands.keys() - {"lint", "migrate", "show"})]
 
 #: Those that a place may refuse whose database cannot be used.
 STRICT = {"run", "current", "check", "upgrade", "downgrade", "backup", "history", "stamp"}

@@ -33,7 +33,13 @@ PAGES: Final = [
 ]
 
 #: What only a checkout can do: write a migration, generate from it, commit it.
-_SOURCE: Final = ("db migrate", "write_structures", "git commit")
+_SOURCE: Final = (
+    "db migrate",
+    "db lint --fix",
+    "db lint --release",
+    "write_structures",
+    "git commit",
+)
 
 
 @pytest.fixture(scope="module")

@@ -206,6 +206,20 @@ def test_migrate_says_that_it_needs_a_checkout(installed: Installed, folder: Pat
     assert list(folder.iterdir()) == []
 
 
+def test_the_migrations_are_shown_and_linted(installed: Installed, folder: Path) -> None:
+    """``db show`` and ``db lint`` work on the installed scripts, and lint writes nothing."""
+    shown = installed.run("db", "show", HEAD, "--dialect", "postgresql", cwd=folder)
+    assert (shown.returncode, shown.stdout[:7]) == (0, "BEGIN;\n"), shown.stderr
+    unknown = installed.run("db", "show", "999", "--json", cwd=folder)
+    assert json.loads(unknown.stdout)["error"]["code"] == "unknown-revision"
+
+    linted = installed.run("db", "lint", "--strict", cwd=folder)
+    assert (linted.returncode, linted.stdout[:7]) == (0, "clean: "), linted.stdout
+    for option in ("--fix", "--release"):
+        refused = installed.run("db", "lint", option, "--json", cwd=folder)
+        assert json.loads(refused.stdout)["error"]["code"] == "not-a-checkout"
+
+
 def test_every_command_is_tried_here(installed: Installed, folder: Path) -> None:
     """This file runs every ``db`` command that the installed program offers."""
     said = installed.run("db", "--help", cwd=folder).stdout
