@@ -14,7 +14,6 @@ import threading
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, redirect_stdout
-from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
@@ -25,6 +24,7 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
 from nextcloud_mcp_server.backends.sqlite.catalog import read_structure
+from nextcloud_mcp_server.descriptions import Revision, describe
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.history import (
     BASE,
@@ -50,43 +50,11 @@ _FILE_TEMPLATE: Final = (
     "%%(year)d%%(month).2d%%(day).2d_%%(hour).2d%%(minute).2d_%%(rev)s_%%(slug)s"
 )
 
-_LOSES: Final = re.compile(
-    r"^Downgrade loses:\s*(?P<what>.+?)(?:\n\s*\n|\Z)", re.MULTILINE | re.DOTALL
-)
-_CHANGES: Final = re.compile(
-    r"^Upgrade changes:\s*(?P<what>.+?)(?:\n\s*\n|\nDowngrade loses:|\Z)",
-    re.MULTILINE | re.DOTALL,
-)
 _SLUG: Final = re.compile(r"[^a-z0-9]+")
 
 
 #: Called after each revision that has run.
 Applied = Callable[[], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Revision:
-    """One revision, for people.
-
-    Attributes:
-        id: its id.
-        parent: the id before it; None for the first.
-        title: the first line of its docstring.
-        date: the day in its file's name, as YYYY-MM-DD.
-        doc: the whole docstring.
-        loses: what a downgrade of it loses, in its own words; empty where it says nothing.
-        changes: what its upgrade does to rows, in its own words; empty where it says nothing.
-        path: its file.
-    """
-
-    id: str
-    parent: str | None
-    title: str
-    date: str
-    doc: str
-    loses: str
-    changes: str
-    path: Path
 
 
 def _no_one_asks() -> None:
@@ -202,23 +170,11 @@ def listing(history: History) -> list[Revision]:
     """
     with _running("list of the revisions", _LINT):
         scripts = ScriptDirectory.from_config(configuration(history))
-        return [_revision(script) for script in reversed(list(scripts.walk_revisions()))]
-
-
-def _revision(script: Any) -> Revision:
-    doc = (script.module.__doc__ or "").strip()
-    loses, changes = _LOSES.search(doc), _CHANGES.search(doc)
-    day = Path(script.path).name[:8]
-    return Revision(
-        id=script.revision,
-        parent=script.down_revision,
-        title=doc.partition("\n")[0].rstrip("."),
-        date=f"{day[:4]}-{day[4:6]}-{day[6:8]}",
-        doc=doc,
-        loses=" ".join(loses["what"].split()) if loses else "",
-        changes=" ".join(changes["what"].split()) if changes else "",
-        path=Path(script.path),
-    )
+        found: list[Any] = list(scripts.walk_revisions())[::-1]
+        return [
+            describe(s.module.__doc__ or "", s.revision, s.down_revision, Path(s.path))
+            for s in found
+        ]
 
 
 def deleting(history: History, steps: Sequence[str]) -> frozenset[str]:
@@ -302,13 +258,25 @@ def structures(history: History) -> dict[str, Structure]:
             except TokenStorageError:
                 raise
             except Exception as error:
-                raise _fails(error, history, history.revisions[len(found)]) from error
+                # Whatever a developer's new file does, it is told by its revision.
+                text = str(getattr(error, "orig", None) or error) or type(error).__name__
+                if not found:
+                    raise _no_line(text) from error
+                raise _fails(text, history, history.revisions[len(found)]) from error
+    if unreached := history.revisions[len(found) :]:
+        raise _no_line(f"{unreached[0]} is not reached")
     return found
 
 
-def _fails(error: Exception, history: History, revision: str) -> TokenStorageError:
-    # Whatever a developer's new file does, it is told by its revision.
-    text = str(getattr(error, "orig", None) or error) or type(error).__name__
+def _no_line(why: str) -> TokenStorageError:
+    return TokenStorageError(
+        f"The revisions are not one line: {' '.join(why.split())}.",
+        code="migration-failed",
+        remedy=_LINT,
+    )
+
+
+def _fails(text: str, history: History, revision: str) -> TokenStorageError:
     return TokenStorageError(
         f"Revision {revision} fails in an empty database: {' '.join(text.split())}.",
         code="migration-failed",

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from hypothesis import given
 
-from nextcloud_mcp_server.structure import VERSION_TABLE, Column, Gaps, Structure, Table, gaps
+from nextcloud_mcp_server.structure import (
+    VERSION_TABLE,
+    Column,
+    Gaps,
+    Structure,
+    Table,
+    altered,
+    gaps,
+)
 from tests.support.structures import structures
 
 
@@ -70,3 +78,24 @@ def test_gaps_are_named_for_people() -> None:
     some = Gaps(("t",), (("u", "c"),), ("i",))
     assert str(some) == "table t, column u.c, index i"
     assert str(Gaps()) == "nothing"
+
+
+def test_what_is_altered_is_what_both_have() -> None:
+    """A column that became required, and an index on something else; white space is none."""
+    before = Structure(
+        {"a": Table({"x": Column(), "y": Column(), "gone": Column()})},
+        {"i": "CREATE INDEX i ON a (x)", "j": "CREATE INDEX j ON a (x)"},
+        {"i": "a", "j": "a"},
+    )
+    after = Structure(
+        {"a": Table({"x": Column(required=True), "y": Column()}), "b": Table({"z": Column()})},
+        {"i": "CREATE INDEX i\n  ON a (x)", "j": "CREATE INDEX j ON a (y)", "k": "CREATE"},
+        {"i": "a", "j": "a", "k": "b"},
+    )
+    assert altered(before, after) == ("a.x", "j")
+
+
+@given(structures())
+def test_nothing_is_altered_by_staying(made: Structure) -> None:
+    """A structure compared with itself is not altered."""
+    assert altered(made, made) == ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from io import StringIO
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -11,14 +12,14 @@ import click
 from nextcloud_mcp_server.cli.options import Named, database_options, not_empty
 from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.history import History, load_history
 from nextcloud_mcp_server.report import examine, known_history
 from nextcloud_mcp_server.state import unknown_target
 from nextcloud_mcp_server.structure import Gaps, Structure, altered, gaps
 from nextcloud_mcp_server.words import printable
 
 if TYPE_CHECKING:
-    from nextcloud_mcp_server.history import History
-    from nextcloud_mcp_server.revisions import Revision
+    from nextcloud_mcp_server.descriptions import Revision
 
 #: Where what a revision changes stands, below its title.
 _INDENT: Final = " " * 17
@@ -35,8 +36,10 @@ def history(output: Output, named: Named, *, verbose: bool) -> int:
 
     Newest first, with the current one marked. It needs no database.
     """
+    from nextcloud_mcp_server.authoring import ORDER, require_one_line  # noqa: PLC0415 - see below
     from nextcloud_mcp_server.revisions import listing  # noqa: PLC0415 - imports Alembic
 
+    require_one_line(load_history().directory, rules=ORDER)
     known = known_history()
     revisions = listing(known)[::-1]
     recorded, trouble, database = None, None, None
@@ -167,11 +170,6 @@ def show(output: Output, named: Named, revision: str, dialect: str, *, down: boo
     REV is an id or 'head'. No database is used, so -d and -u make no difference.
     """
     del named
-    from io import StringIO  # noqa: PLC0415 - with what it is for
-
-    from nextcloud_mcp_server.history import load_history  # noqa: PLC0415 - no structure needed
-    from nextcloud_mcp_server.revisions import write_sql  # noqa: PLC0415 - imports Alembic
-
     known = load_history()
     wanted = known.head if revision == "head" else revision
     if wanted not in known:
@@ -179,14 +177,34 @@ def show(output: Output, named: Named, revision: str, dialect: str, *, down: boo
     index = known.revisions.index(wanted)
     below = known.revisions[index - 1] if index else None
     start, target = (wanted, below) if down else (below, wanted)
-    written = StringIO()
-    write_sql(known, start, target, written, dialect=dialect, down=down)
+    sql = _sql(known, start, target, dialect=dialect, down=down)
     document = {
         "revision": wanted,
         "dialect": dialect,
         "before": start,
         "after": target,
-        "sql": written.getvalue(),
+        "sql": sql,
     }
-    output.result(document, written.getvalue().rstrip("\n"))
+    output.result(document, sql.rstrip("\n"))
     return 0
+
+
+def _sql(known: History, start: str | None, target: str | None, *, dialect: str, down: bool) -> str:
+    from nextcloud_mcp_server.authoring import ORDER, require_one_line  # noqa: PLC0415 - see below
+    from nextcloud_mcp_server.revisions import write_sql  # noqa: PLC0415 - imports Alembic
+
+    require_one_line(known.directory, rules=ORDER)
+    written = StringIO()
+    try:
+        write_sql(known, start, target, written, dialect=dialect, down=down)
+    except TokenStorageError:
+        raise
+    except Exception as error:
+        # Whatever a developer's new file does, the command says it in one line.
+        raise TokenStorageError(
+            f"Revision {start if down else target} fails where its SQL is written: "
+            f"{' '.join(str(error).split()) or type(error).__name__}.",
+            code="migration-failed",
+            remedy="See where with: nextcloud-mcp-server db lint",
+        ) from error
+    return written.getvalue()

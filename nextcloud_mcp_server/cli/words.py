@@ -13,7 +13,7 @@ from nextcloud_mcp_server.state import Action, Plan, State
 from nextcloud_mcp_server.words import backup_line, printable
 
 if TYPE_CHECKING:
-    from nextcloud_mcp_server.revisions import Revision
+    from nextcloud_mcp_server.descriptions import Revision
     from nextcloud_mcp_server.startup import Outcome
     from nextcloud_mcp_server.upkeep import Change
 

@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -81,6 +82,21 @@ def _speaker(frame: FrameType | None, folder: str, versions: str) -> tuple[str, 
         guarded = guarded or (place == folder and name != "env.py")
         frame = frame.f_back
     return None
+
+
+@contextmanager
+def read_anew() -> Iterator[None]:
+    """Compile every script that is run meanwhile from its source, and keep nothing.
+
+    Python takes a compiled file for the source's where second and size are the same: a quick
+    edit would not be seen. And the folder of an installation stays as it is.
+    """
+    before = (sys.pycache_prefix, sys.dont_write_bytecode)
+    sys.pycache_prefix, sys.dont_write_bytecode = os.devnull, True
+    try:
+        yield
+    finally:
+        sys.pycache_prefix, sys.dont_write_bytecode = before
 
 
 def emitted(history: History, files: Mapping[str, Path]) -> Emitted:

@@ -16,7 +16,7 @@ from nextcloud_mcp_server.history import (
     load_history,
 )
 from nextcloud_mcp_server.lint import released
-from nextcloud_mcp_server.lint.emitted import DIRECTIONS, Emitted, emitted, tried
+from nextcloud_mcp_server.lint.emitted import DIRECTIONS, Emitted, emitted, read_anew, tried
 from nextcloud_mcp_server.lint.line import line_problems
 from nextcloud_mcp_server.lint.rules import Problem, problem, refused
 from nextcloud_mcp_server.lint.scripts import Script, read_scripts
@@ -72,12 +72,13 @@ def review(folder: Path | None = None) -> Review:
         return _review(folder, scripts, [*broken, *texts], whole=False)
     # Without the structures: their file may be one that a merge has left in conflict.
     line = History(folder, tuple(script.id for script in scripts), {})
-    said = emitted(line, {script.id: script.path for script in scripts})
+    with read_anew():
+        said = emitted(line, {script.id: script.path for script in scripts})
+        structures, failed = (None, None) if said.problems else tried(line)
     found = [*texts, *said.problems]
     found += [p for script in scripts for p in statement_problems(script, said)]
     meanings = {s.id: released.meaning(s, said) for s in scripts if _told(s, said)}
     found += _released(folder, scripts, meanings, said)
-    structures, failed = (None, None) if said.problems else tried(line)
     found += [failed] if failed else _stale(folder, structures)
     return _review(folder, scripts, found, whole=True, meanings=meanings, structures=structures)
 

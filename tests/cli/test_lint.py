@@ -130,16 +130,63 @@ def test_a_line_that_is_none_is_not_asked(folder: Folder, command: Command) -> N
     assert done.out.splitlines()[-1].endswith("; what they say was not looked at")
 
 
-def test_an_installed_package_is_only_looked_at(
-    folder: Folder, command: Command, monkeypatch: pytest.MonkeyPatch
+BROKEN = {
+    "two ids": lambda folder: folder.write(NAME.replace("0101", "0102"), source(NUMBER, HEAD)),
+    "two heads": lambda folder: folder.write(
+        NAME.replace("0101", "0102").replace(f"_{NUMBER}_", f"_{int(NUMBER) + 1}_"),
+        source(f"{int(NUMBER) + 1}", HEAD),
+    ),
+    "unknown parent": lambda folder: folder.edit(NUMBER, f'"{HEAD}"', '"555"'),
+    "its own parent": lambda folder: folder.edit(NUMBER, f'"{HEAD}"', f'"{NUMBER}"'),
+    "no Python": lambda folder: folder.write(NAME, "<<<<<<< mine\n"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+@pytest.mark.parametrize("name", ["history", "show head", "migrate a"])
+def test_every_command_tells_a_line_that_is_none(
+    folder: Folder, command: Command, kind: str, name: str
 ) -> None:
+    """What needs the revisions in order says where they are not, and which command knows more."""
+    add(folder, NOTED)
+    BROKEN[kind](folder)
+    done = command("db", *name.split(), "-d", "none.db")
+    assert (done.status, done.out) == (1, "")
+    error, remedy = done.err.splitlines()
+    assert error.startswith("error: The revisions are not one line: 2099")
+    assert remedy == "remedy: See what to do with: nextcloud-mcp-server db lint"
+    assert command("db", "lint").status == 1
+
+
+@pytest.mark.parametrize("kind", ["two heads", "no Python"])
+def test_a_look_tells_a_line_that_is_none(folder: Folder, command: Command, kind: str) -> None:
+    """Where a new revision's structure cannot be found out, `db current` points to lint, too."""
+    add(folder, NOTED)
+    BROKEN[kind](folder)
+    done = command("db", "current", "-d", "none.db")
+    assert (done.status, done.out) == (1, "")
+    assert done.err.startswith("error: The revisions are not one line: ")
+    assert done.err.endswith("nextcloud-mcp-server db lint\n")
+
+
+def test_show_of_a_revision_that_fails(folder: Folder, command: Command) -> None:
+    """What a new file raises is one line, and lint knows the place."""
+    folder.write(NAME, source(NUMBER, HEAD, "def upgrade():\n    1 / 0\n"))
+    done = command("db", "show", "head")
+    assert (done.status, done.out) == (1, "")
+    assert done.err == (
+        f"error: Revision {NUMBER} fails where its SQL is written: division by zero.\n"
+        "remedy: See where with: nextcloud-mcp-server db lint\n"
+    )
+
+
+def test_an_installed_package_is_only_looked_at(folder: Folder, command: Command) -> None:
     """Outside a checkout lint works, and writes nothing."""
-    installed = folder.path.rename(folder.path.with_name("_alembic"))
-    monkeypatch.setattr("nextcloud_mcp_server.history.locate_scripts", lambda: installed)
-    assert command("db", "lint", "--strict").status == 0
-    for option in ("--fix", "--release"):
-        done = command("db", "lint", option, "--json")
-        assert (done.status, json.loads(done.out)["error"]["code"]) == (1, "not-a-checkout")
+    with used(folder.path.rename(folder.path.with_name("_alembic"))):
+        assert command("db", "lint", "--strict").status == 0
+        for option in ("--fix", "--release"):
+            done = command("db", "lint", option, "--json")
+            assert (done.status, json.loads(done.out)["error"]["code"]) == (1, "not-a-checkout")
 
 
 def test_lint_without_scripts(command: Command, tmp_path: Path) -> None:

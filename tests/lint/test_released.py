@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from nextcloud_mcp_server import revisions
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.history import load_history
 from nextcloud_mcp_server.lint import released
@@ -121,6 +123,27 @@ def test_a_statement_that_is_gone_is_told(folder: Folder) -> None:
         "Released, its downgrade() no longer says a statement that it said to sqlite."
     ]
     assert "def downgrade" in found[0].path.read_text().splitlines()[found[0].line - 1]
+
+
+def test_a_quick_edit_is_seen(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An edit of the same size in the same second is no file that was compiled before."""
+    path = folder.file("001")
+    moment = path.stat()
+    monkeypatch.setattr("sys.dont_write_bytecode", False)
+    revisions.structures(load_history(folder.path))
+    assert (folder.versions / "__pycache__").is_dir()
+    folder.edit("001", "body TEXT", "BODY TEXT")
+    os.utime(path, ns=(moment.st_atime_ns, moment.st_mtime_ns))
+    assert path.stat().st_size == moment.st_size
+    assert "edited-release" in [problem.rule for problem in folder.problems()]
+
+
+def test_lint_leaves_nothing_behind(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even a compiled file: the folder may be an installation's."""
+    monkeypatch.setattr("sys.dont_write_bytecode", False)
+    before = sorted(folder.path.rglob("*"))
+    folder.review()
+    assert sorted(folder.path.rglob("*")) == before
 
 
 def test_an_edit_for_one_engine_is_seen(folder: Folder) -> None:
