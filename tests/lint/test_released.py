@@ -66,6 +66,7 @@ def released_with_data(folder: Folder) -> None:
         ("001", "(id INTEGER PRIMARY KEY, body", "(\\n  id INTEGER PRIMARY KEY, -- a\\n  body"),
         ("001", "def upgrade", "HELPER = 1\n\n\ndef upgrade"),
         ("003", "SCOPES", "COLUMNS"),
+        ("004", "def upgrade():\n", 'def upgrade() -> None:\n    """Do it."""  # in a loop\n'),
         ("003", "    for column in SCOPES:", "    for column in [*SCOPES]:"),
     ],
 )
@@ -183,6 +184,13 @@ def test_an_edit_is_released_only_when_it_is_named(folder: Folder) -> None:
         assert (folder.path / released.RELEASED_FILE).read_bytes() == before
     assert release(folder.review(), ("001", "002")) == ("001", "002")
     assert folder.review().problems == ()
+
+
+def test_an_edit_that_is_named_excuses_nothing_else(folder: Folder) -> None:
+    """What is wrong beside it, in the same file, is mended first."""
+    folder.edit("001", "IF NOT EXISTS ", "")
+    assert "not-idempotent" in [problem.rule for problem in folder.problems()]
+    assert refused(lambda: release(folder.review(), ("001",))).code == "bad-input"
 
 
 @pytest.mark.parametrize(
