@@ -8,7 +8,8 @@
 - Typed as ``alembic ...`` in a checkout, the database is the one of
   ``-x database_url=...``, else the one of the settings. It is opened with the lock, the
   pragmas and the transaction of the program. Commands that only look open it read-only.
-- With ``--sql`` the statements are written and no database is opened.
+- With ``--sql`` the statements are written and no database is opened. Whoever reviews them
+  puts the file of the structures to go by into ``config.attributes["structures"]``.
 """
 
 from __future__ import annotations
@@ -89,7 +90,8 @@ def refuse_foreign_keys(connection: sa.Connection) -> None:
 
 def write_sql() -> None:
     """Write the statements of ``--sql``, as one transaction."""
-    imagined = load("offline").Imagined(output(), starting(), STRUCTURES)
+    reviewed: Path | None = config.attributes.get("structures")
+    imagined = load("offline").Imagined(output(), starting(), reviewed or STRUCTURES)
     context.configure(
         dialect_name=dialect_of(given()),
         literal_binds=True,
@@ -97,7 +99,9 @@ def write_sql() -> None:
         output_buffer=imagined,
         transactional_ddl=True,
         transaction_per_migration=False,
-        guards=load("guards").Guards(None, load, imagine=imagined.ask),
+        guards=load("guards").Guards(
+            None, load, imagine=imagined.ask, reviewed=reviewed is not None
+        ),
     )
     try:
         with context.begin_transaction():

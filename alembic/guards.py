@@ -57,6 +57,7 @@ class Guards:
         load: loads a file beside this one by its name.
         say: is told the phase of long work, and how many of how many rows are done.
         imagine: offline, answers a question about what SQLite's database will be.
+        reviewed: offline, whether what no SQL says is written as a comment, not refused.
     """
 
     def __init__(
@@ -66,11 +67,13 @@ class Guards:
         *,
         say: Callable[..., None] = lambda *_: None,
         imagine: Callable[..., list[Any]] | None = None,
+        reviewed: bool = False,
     ) -> None:
         self._connection = connection
         self._load = load
         self._say = say
         self._imagine = imagine
+        self._reviewed = reviewed
         self._seen: dict[str, set[str]] | None = None
         self._ours = False
         if connection is not None:
@@ -189,6 +192,9 @@ class Guards:
         filled = {self._fold(column): text for column, text in (values or {}).items()}
         going = frozenset(self._fold(column) for column in drop)
         self._say(f"recreating {name}")
+        if self._connection is None and self._reviewed and not self._is_sqlite:
+            op.get_context().impl.static_output(f"-- {name} is altered to what its code says.")
+            return
         if self._is_sqlite:
             ask = self._imagine or self._ask
             made = self._load("recreation").Recreation(self._load("declaration"), ask, self._run)
@@ -220,6 +226,9 @@ class Guards:
             CommandError: a changed row still is one to be changed; or the table has no key to
                 go by; or there is no database (``--sql``).
         """
+        if self._connection is None and self._reviewed:
+            op.get_context().impl.static_output(f"-- The rows of {table} are rewritten in Python.")
+            return 0
         if self._connection is None:
             raise CommandError(
                 f"The rows of {table} are rewritten in Python, which no SQL says: "

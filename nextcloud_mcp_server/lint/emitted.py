@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 from nextcloud_mcp_server import revisions
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.history import History
+from nextcloud_mcp_server.history import STRUCTURE_FILE, History
 from nextcloud_mcp_server.lint.rules import Problem, problem
 from nextcloud_mcp_server.lint.sql import DIALECTS, Dialect
 from nextcloud_mcp_server.revisions import write_sql
@@ -33,12 +33,13 @@ class Statement:
     Attributes:
         sql: its text.
         line: the line of the revision that says it.
-        guarded: whether a helper beside ``env.py`` wrote it, which looks first what is there.
+        helper: the function beside ``env.py`` that the revision called for it, which looks
+            first what is there; empty where the revision says it itself.
     """
 
     sql: str
     line: int
-    guarded: bool
+    helper: str
 
 
 @dataclass(frozen=True)
@@ -66,20 +67,21 @@ class _Listener(StringIO):
         found = _speaker(sys._getframe(1), *self._folders)
         # The rest is Alembic's own: the transaction, the version row, its comments.
         if found is not None:
-            name, line, guarded = found
+            name, line, helper = found
             sql = text.strip().removesuffix(";")
-            self.heard.append((name, Statement(sql, line, guarded)))
+            self.heard.append((name, Statement(sql, line, helper)))
         return len(text)
 
 
-def _speaker(frame: FrameType | None, folder: str, versions: str) -> tuple[str, int, bool] | None:
-    """The revision that ``frame`` runs in, its line, and whether a helper is between."""
-    guarded = False
+def _speaker(frame: FrameType | None, folder: str, versions: str) -> tuple[str, int, str] | None:
+    """The revision that ``frame`` runs in, its line, and the helper that it has called."""
+    helper = ""
     while frame is not None:
         place, name = os.path.split(frame.f_code.co_filename)
         if place == versions:
-            return name, frame.f_lineno, guarded
-        guarded = guarded or (place == folder and name != "env.py")
+            return name, frame.f_lineno, helper
+        if place == folder and name not in ("env.py", "offline.py"):
+            helper = frame.f_code.co_name
         frame = frame.f_back
     return None
 
@@ -99,12 +101,13 @@ def read_anew() -> Iterator[None]:
         sys.pycache_prefix, sys.dont_write_bytecode = before
 
 
-def emitted(history: History, files: Mapping[str, Path]) -> Emitted:
+def emitted(history: History, files: Mapping[str, Path], structures: Path | None = None) -> Emitted:
     """Ask every revision what it says, to each dialect, up and down.
 
     Args:
         history: the revisions, which are one line.
         files: the file of each, by id.
+        structures: the file with the structure at each; None for the one beside them.
     """
     found: dict[tuple[str, Dialect, Direction], tuple[Statement, ...]] = {}
     problems: set[Problem] = set()
@@ -115,7 +118,15 @@ def emitted(history: History, files: Mapping[str, Path]) -> Emitted:
             start, target = (history.head, None) if down else (None, history.head)
             broken = ""
             try:
-                write_sql(history, start, target, listener, dialect=dialect, down=down)
+                write_sql(
+                    history,
+                    start,
+                    target,
+                    listener,
+                    dialect=dialect,
+                    down=down,
+                    structures=structures or history.directory / STRUCTURE_FILE,
+                )
             except Exception as error:  # noqa: BLE001 - whatever a developer's file does is told
                 failed = failure(error, history.directory)
                 problems.add(failed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from nextcloud_mcp_server import history, revisions
 from nextcloud_mcp_server.errors import TokenStorageError
@@ -72,9 +73,13 @@ def review(folder: Path | None = None) -> Review:
         return _review(folder, scripts, [*broken, *texts], whole=False)
     # Without the structures: their file may be one that a merge has left in conflict.
     line = History(folder, tuple(script.id for script in scripts), {})
-    with read_anew():
-        said = emitted(line, {script.id: script.path for script in scripts})
-        structures, failed = (None, None) if said.problems else tried(line)
+    with read_anew(), TemporaryDirectory() as place:
+        structures, failed = tried(line)
+        known = None
+        if structures is not None:
+            known = Path(place, STRUCTURE_FILE)
+            known.write_text(dump_structures(structures), "utf-8")
+        said = emitted(line, {script.id: script.path for script in scripts}, known)
     found = [*texts, *said.problems]
     found += [p for script in scripts for p in statement_problems(script, said)]
     meanings = {s.id: released.meaning(s, said) for s in scripts if _told(s, said)}

@@ -132,8 +132,8 @@ RULES: Final = MappingProxyType(
             False,
             "An upgrade drops a table or changes a column, and neither makes the table again with "
             "its rows nor says so.",
-            "Copy the rows into a new table and rename it; what is to be lost, say in a line "
-            '"Upgrade changes:" of the docstring.',
+            "Use guards.recreate_table, or copy the rows into a new table and rename it; what is "
+            'to be lost, say in a line "Upgrade changes:" of the docstring.',
         ),
         "not-idempotent": Rule(
             False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Final
 
 from nextcloud_mcp_server.lint.emitted import DIRECTIONS, Direction, Emitted, Statement
@@ -34,6 +35,12 @@ _ONLY: Final[Mapping[Dialect, frozenset[str]]] = {
     ),
 }
 _NAMES: Final = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
+
+#: The helper that gives a table another shape with its rows: it drops nothing unasked.
+_RECREATES: Final = "recreate_table"
+
+#: The helper that changes values in Python, which no SQL says: it writes a comment.
+_REWRITES: Final = "rewrite"
 
 _MODIFIERS: Final = frozenset({"TEMP", "TEMPORARY", "UNIQUE", "VIRTUAL", "UNLOGGED"})
 
@@ -93,19 +100,21 @@ def _speech(script: Script, way: Direction, dialect: Dialect, said: Sequence[Sta
 
 def _problems(speech: _Speech) -> Iterator[Problem]:
     for one, said in speech.said:
-        if said and said[0] in _TRANSACTION:
+        if said and said[0] in _TRANSACTION and not one.helper:
             yield speech.problem("transaction-control", one, "is not a revision's to say")
             continue
         if unknown := _unknown(said, speech.dialect):
             why = f"is sent to {_NAMES[speech.dialect]}, which does not know {unknown}"
             yield speech.problem("dialect-only", one, why)
-        if not one.guarded and (why := not_idempotent(said, speech.made)):
+        if not one.helper and (why := not_idempotent(said, speech.made)):
             yield speech.problem("not-idempotent", one, why)
         if speech.way == "upgrade" and not speech.declared:
-            if why := dropping(said, speech.made):
+            if one.helper != _RECREATES and (why := dropping(said, speech.made)):
                 yield speech.problem("drop-without-recreation", one, why)
             elif (table := changed(said)) and table not in speech.made:
                 yield speech.problem("undeclared-change", one, f"changes rows of {table.lower()}")
+            elif one.helper == _REWRITES:
+                yield speech.problem("undeclared-change", one, "and no docstring says so")
         yield from _deletes(speech, one, said)
 
 
@@ -139,7 +148,7 @@ def _empty(script: Script, emitted: Emitted) -> Iterator[Problem]:
 def _unknown(said: Words, dialect: Dialect) -> str:
     """The first word that only the other engine knows; empty where there is none."""
     other = next(name for name in DIALECTS if name != dialect)
-    for word, after in zip(said, (*said[1:], ""), strict=True):
+    for word, after in zip_longest(said, said[1:], fillvalue=""):
         if word in _ONLY[other] or (after == "(" and f"{word}(" in _ONLY[other]):
             return word
     if other == "sqlite" and said[:1] in (("INSERT",), ("UPDATE",)) and said[1:2] == ("OR",):

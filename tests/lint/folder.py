@@ -15,7 +15,6 @@ from tests.support.scripts import SCRIPTS
 #: What a test writes on the line that it expects a problem at.
 HERE: Final = "HERE"
 
-_SHARED: Final = ("env.py", "guards.py", "script.py.mako", "rows.py.template")
 
 _FILE: Final = '''"""{title}.
 
@@ -115,8 +114,9 @@ class Folder:
 def make(path: Path) -> Folder:
     """A folder with revisions 001 and 002, released."""
     (path / "versions").mkdir(parents=True)
-    for name in _SHARED:
-        shutil.copy(SCRIPTS / name, path / name)
+    for shared in SCRIPTS.iterdir():
+        if shared.is_file() and shared.suffix != ".json":
+            shutil.copy(shared, path / shared.name)
     folder = Folder(path)
     folder.add("001", None)
     folder.add("002", "001")

@@ -67,6 +67,19 @@ CAREFUL = {
     guards.add_column("t001", sa.Column("more", sa.LargeBinary()))
     guards.create_index("i", "t001", ["more"])
 """,
+    "a new shape": """
+    guards = op.get_context().opts["guards"]
+    guards.recreate_table(
+        "t001", sa.Column("id", sa.BigInteger(), primary_key=True), sa.Column("body", sa.Text())
+    )
+""",
+    "values": """
+    guards = op.get_context().opts["guards"]
+    guards.rewrite(
+        "t001", lambda row: {"body": row["body"].lower()}, columns=["id", "body"],
+        where="body <> lower(body)",
+    )
+""",
     "operations": """
     op.create_table("x", sa.Column("id", sa.LargeBinary()), if_not_exists=True)
     op.create_index("i", "x", ["id"], if_not_exists=True)
@@ -110,10 +123,33 @@ def test_a_careful_migration_has_no_note(folder: Folder, name: str) -> None:
         f'{CAREFUL[name]}\n\ndef downgrade():\n    op.execute("DROP TABLE IF EXISTS x")\n'
     )
     labels = "Upgrade changes: some rows.\nDowngrade loses: the table."
-    if name in ("guards", "operations", "one engine each", "recreation"):
+    if name in ("guards", "a new shape", "operations", "one engine each", "recreation"):
         labels = labels.partition("\n")[2]
     folder.write("20260301_1200_003_x.py", source("003", "002", body, labels=labels))
     assert folder.problems() == []
+
+
+def test_a_downgrade_that_makes_a_table_again_needs_no_generated_file(folder: Folder) -> None:
+    """What a new revision makes is found out first, so that its way back can be asked."""
+    shape = CAREFUL["a new shape"]
+    body = f"import sqlalchemy as sa\n\n\ndef upgrade():{shape}\n\ndef downgrade():{shape}"
+    folder.write("20260301_1200_003_x.py", source("003", "002", body))
+    assert folder.problems() == []
+    folder.release()
+    assert folder.review().problems == ()
+
+
+def test_values_that_change_are_said(folder: Folder) -> None:
+    """Rewriting in Python changes rows like an UPDATE does, and its code is held."""
+    values = CAREFUL["values"]
+    body = f"def upgrade():{values}\n\ndef downgrade():{values}"
+    path = folder.write("20260301_1200_003_x.py", source("003", "002", body))
+    assert {problem.rule for problem in folder.problems()} == {"undeclared-change"}
+    text = path.read_text("utf-8").replace("Downgrade", "Upgrade changes: case.\nDowngrade")
+    folder.write(path.name, text)
+    folder.release()
+    folder.edit("003", ".lower()}", ".upper()}")
+    assert [problem.rule for problem in folder.problems()] == ["edited-release"]
 
 
 def test_a_migration_of_words_alone_is_no_matter(folder: Folder) -> None:
