@@ -20,8 +20,9 @@ from nextcloud_mcp_server import settings as settings_module
 from nextcloud_mcp_server.cli.db import db_commands
 from nextcloud_mcp_server.cli.output import PROGRAM
 from nextcloud_mcp_server.cli.program import cli
+from nextcloud_mcp_server.descriptions import Revision
 from nextcloud_mcp_server.history import History, load_history
-from nextcloud_mcp_server.revisions import Revision, listing
+from nextcloud_mcp_server.revisions import listing
 from nextcloud_mcp_server.structure import Structure
 
 if TYPE_CHECKING:
