@@ -25,9 +25,7 @@ from tests.support.revisions import KNOWN
 from tests.support.scripts import SCRIPTS, add_revision, sql_revision
 from tests.support.structures import structures
 
-GENERATE = (
-    'python -c "from nextcloud_mcp_server.revisions import write_structures; write_structures()"'
-)
+GENERATE = "nextcloud-mcp-server db lint --fix"
 
 _numbers = count()
 

@@ -37,7 +37,6 @@ _SOURCE: Final = (
     "db migrate",
     "db lint --fix",
     "db lint --release",
-    "write_structures",
     "git commit",
 )
 

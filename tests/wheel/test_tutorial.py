@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from nextcloud_mcp_server.migrations import get_current_revision
-from tests.support.revisions import HEAD, NEXT_ID
+from tests.support.revisions import ALL, HEAD, NEXT_ID
 from tests.wheel.documents import ROOT, Block, blocks, checkout, environment, run
 
 TUTORIAL: Final = ROOT / "docs" / "tutorial" / "write-a-migration.md"
@@ -31,6 +31,10 @@ def _write(block: Block, folder: Path) -> None:
         assert line
         facts = rest.partition("\ndef upgrade()")[0].strip("\n")
         path.write_text(f"{above}{imports}\n{facts}\n{mark}{functions}", "utf-8")
+    elif block.text.startswith("ROWS"):
+        (path,) = (folder / "tests" / "migrations" / "revisions").glob(f"rows_{NEXT_ID}_*.py")
+        above = path.read_text("utf-8").partition("ROWS:")[0]
+        path.write_text(above + block.text, "utf-8")
     elif "Table(" in block.text:
         with (folder / "nextcloud_mcp_server" / "schema.py").open("a", encoding="utf-8") as file:
             file.write("\n" + block.text)
@@ -56,6 +60,7 @@ def test_the_tutorial_leads_to_where_it_says(tmp_path: Path) -> None:
     assert f"downgrade  {NEXT_ID}   {HEAD} " in said
     assert len(re.findall(r"^\d+ passed", said, re.MULTILINE)) == 2
     assert "All checks passed!" in said
+    assert f"clean: {len(ALL) + 1} revisions" in said
     assert "1 file changed" in said
     assert f"upgraded {place}/tokens.db from 010 to {NEXT_ID}" in said
     assert get_current_revision(place / "tokens.db") == "010"
