@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
@@ -223,3 +225,31 @@ async def test_a_database_that_has_vanished_is_not_made_anew(pool: SqlitePool, p
         await pool.write(adding("a"))
     assert caught.value.code == "bad-path"
     assert names(path.parent) == {"elsewhere.db", "tokens.db.lock"}
+
+
+async def test_what_was_asked_in_the_turn_of_the_close_is_written(
+    pool: SqlitePool, path: Path
+) -> None:
+    """A write whose thread is not even called yet is in the file when the close has ended."""
+    asked = asyncio.ensure_future(pool.write(adding("last")))
+    await pool.close()
+    assert seen_by_others(path) == {"last"}
+    assert await asked == 1
+
+
+def test_what_waits_when_nobody_closes_is_written_at_the_end(path: Path) -> None:
+    """A program that ends without closing the pool still writes what it had asked for."""
+    program = f"""
+import asyncio
+from pathlib import Path
+from sqlalchemy import text
+from nextcloud_mcp_server.backends.sqlite.pool import SqlitePool
+
+async def main():
+    add = text("INSERT INTO browser_sessions VALUES ('left', 'u', 1, 2)")
+    SqlitePool(Path({str(path)!r}), "wal").write(lambda connection: connection.run(add))
+
+asyncio.run(main())
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    assert seen_by_others(path) == {"left"}

@@ -79,6 +79,9 @@ class Lane:
         self._waiting: deque[Job] = deque()
         self._working = 0
         self._called = False
+        self._due = False
+        # Where nobody closes the lane, what waits is still carried out at the end.
+        atexit.register(self.close)
 
     def run(self, unit: Callable[[Connection], T]) -> asyncio.Future[T]:
         """Have ``unit`` carried out, with whatever waits beside it.
@@ -86,14 +89,16 @@ class Lane:
         Whoever awaits the answer may be cancelled; the unit is then carried out all the same,
         or left out where it has nobody to answer and :data:`CarryOut` says so.
         """
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
         with self._lock:
             self._waiting.append(Job(unit, future))
             # A thread that was called and has not looked yet will take this one too.
             if not self._called and self._working < self._most:
-                self._called = True
+                self._called = self._due = True
                 self._working += 1
-                self._call()
+                # After this turn of the loop: whatever else it asks for goes along.
+                loop.call_soon(self._call)
         return future
 
     def close(self) -> bool:
@@ -102,6 +107,7 @@ class Lane:
         Blocks.
         """
         atexit.unregister(self.close)
+        self._call()
         for _ in self._threads:
             self._calls.put(False)
         while self._threads:
@@ -112,11 +118,13 @@ class Lane:
         return was_open
 
     def _call(self) -> None:
+        """Have a thread look at what waits, unless it was called meanwhile."""
+        with self._lock:
+            due, self._due = self._due, False
+        if not due:
+            return
         self._calls.put(True)
         if len(self._threads) < self._working:
-            if not self._threads:
-                # Where nobody closes the lane, what waits is still carried out at the end.
-                atexit.register(self.close)
             name = f"{self._name}-{len(self._threads) + 1}"
             thread = threading.Thread(target=self._serve, name=name, daemon=True)
             self._threads.append(thread)
