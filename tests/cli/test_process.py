@@ -161,9 +161,13 @@ def test_control_c_while_waiting_is_one_word(shelf: Shelf, tmp_path: Path) -> No
     ):
         assert running.stderr is not None
         waiting = "warning: Waiting for t.db: another process is starting on it\n"
-        assert running.stderr.readline() == waiting
-        running.send_signal(signal.SIGINT)
-        out, err = running.communicate(timeout=30)
+        try:
+            assert running.stderr.readline() == waiting
+            running.send_signal(signal.SIGINT)
+            out, err = running.communicate(timeout=30)
+        finally:
+            # It waits for the lock that this test holds until it is gone.
+            running.kill()
     assert (running.returncode, out) == (130, "")
     assert err.replace(waiting, "").strip() == (
         "error: Interrupted; what was not finished was rolled back.\nremedy: Run the command again."
