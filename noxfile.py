@@ -19,6 +19,9 @@ OWN_SESSION = ("tests/docs", "tests/migrations", "tests/wheel")
 #: Harnesses that kill, race and measure whole processes. What they try is SQLite, the file
 #: system and the order of our calls, which no interpreter changes: the oldest one runs them.
 HARNESSES = ("tests/faults", "tests/races", "tests/bench")
+#: Folders that mostly start whole processes. Where the oldest and the newest interpreter agree
+#: about them, those between do not deny it.
+WHOLE_PROCESSES = ("tests/cli", "tests/lint", "tests/plugin")
 #: Two processes are what the smallest CI machine has cores for.
 PARALLEL = ("--numprocesses=2", "--dist=worksteal")
 
@@ -65,7 +68,11 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
-    skipped = OWN_SESSION if session.python == PYTHONS[0] else OWN_SESSION + HARNESSES
+    skipped: tuple[str, ...] = OWN_SESSION
+    if session.python != PYTHONS[0]:
+        skipped += HARNESSES
+    if session.python in PYTHONS[1:-1]:
+        skipped += WHOLE_PROCESSES
     session.run("pytest", *PARALLEL, *(f"--ignore={folder}" for folder in skipped))
 
 
