@@ -82,13 +82,14 @@ def backups_of(database: Path, *, verify: bool = False) -> list[Listed]:
         for made_at, path, name in reversed(beside(database)):
             # One that is pruned in this moment is no backup any more.
             with suppress(FileNotFoundError):
-                listed.append(_listed(path, name, made_at, verify=verify))
+                listed.append(_listed(path, name, made_at, database if verify else None))
     except OSError as error:
         raise _bad_folder(database.parent, error) from error
     return listed
 
 
-def _listed(path: Path, name: re.Match[str], made_at: datetime, *, verify: bool) -> Listed:
+def _listed(path: Path, name: re.Match[str], made_at: datetime, database: Path | None) -> Listed:
+    """One of them; read as a whole where the database that it belongs to is given."""
     manifest, status, reason = None, "no manifest", ""
     size = path.stat().st_size
     try:
@@ -100,9 +101,9 @@ def _listed(path: Path, name: re.Match[str], made_at: datetime, *, verify: bool)
         status, reason = "changed", str(error)
     revision = _recorded(manifest.revisions) if manifest else name["revision"]
     grants = manifest.rows.get(GRANTS) if manifest else None
-    if verify and status != "changed":
+    if database and status != "changed":
         try:
-            whole = vet(path)
+            whole = vet(path, database)
         except TokenStorageError as error:
             cause = isinstance(error.__cause__, ChangedError)
             status, reason = "changed" if cause else "damaged", error.message

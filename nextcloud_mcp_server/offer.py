@@ -79,7 +79,7 @@ def weigh(database: Path, backup: Path, keyring: Keyring | None = None, say: Say
     database = files.follow(database)
     _refuse_itself(database, backup)
     say("verifying the backup")
-    whole = vet(backup, keyring)
+    whole = vet(backup, database, keyring)
     say("counting its rows")
     seen, rows = _look(database)
     history = known_history()

@@ -97,7 +97,7 @@ def restore(
         waiters = to_waiters(held.announce, doing)
         with naming(database), heard(listener or to_log(database), waiters) as say:
             seen = _look(database, held)
-            _check_unchanged(offer.backup)
+            _check_unchanged(offer.backup, offer.database)
             _check_space(offer, seen)
             with exchange.staged(offer.backup.path, database, say) as stage:
                 kept = _keep(database, seen, keys, say)
@@ -121,9 +121,9 @@ def _look(database: Path, held: Held) -> Observation:
         return Observation(damage=error.code, detail=error.message)
 
 
-def _check_unchanged(backup: Backup) -> None:
-    if signature_of(backup.path) != backup.signature:
-        raise _moved(backup.path)
+def _check_unchanged(backup: Backup, database: Path) -> None:
+    if signature_of(backup.path, database) != backup.signature:
+        raise _moved(backup.path, database)
 
 
 def _check_space(offer: Offer, seen: Observation) -> None:
@@ -167,7 +167,7 @@ def _make_ready(
 ) -> backups.Summary:
     """Finish the copy before it counts: its pages, its journal; what is in it now."""
     # Of the file as it was when it was copied: somebody may be writing to it.
-    _check_unchanged(offer.backup)
+    _check_unchanged(offer.backup, offer.database)
     if damage := check_pages(stage):
         raise _unlike(offer.backup.path, damage)
     if seen.journal_mode and not kept.damaged:
@@ -243,11 +243,12 @@ def _unlike(backup: Path, detail: str) -> TokenStorageError:
     )
 
 
-def _moved(backup: Path) -> TokenStorageError:
+def _moved(backup: Path, database: Path) -> TokenStorageError:
     return TokenStorageError(
         f"{backup} has been changed since it was verified; nothing was restored.",
         code="bad-backup",
-        remedy=f"Run the command again: nextcloud-mcp-server db restore {for_shell(backup)}",
+        remedy="Run the command again: nextcloud-mcp-server db restore "
+        f"{for_shell(backup)} -d {for_shell(database)}",
     )
 
 

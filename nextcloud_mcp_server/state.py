@@ -160,7 +160,8 @@ def plan(finding: Finding, history: History, path: Path, target: str | None = No
         raise TokenStorageError(
             f"{path} is at revision {finding.base}, which is newer than {target}.",
             code="bad-input",
-            remedy=f"To go back, use: nextcloud-mcp-server db downgrade --revision {target}",
+            remedy="To go back, use: nextcloud-mcp-server db downgrade "
+            f"--revision {target} -d {for_shell(path)}",
         )
     return Plan(
         action=_action(finding, goes_up=begin < end),
@@ -214,8 +215,8 @@ _WORDS: Final[dict[State, tuple[str, str]]] = {
     State.UNKNOWN_REVISION: (
         "{path} is newer than this program: {reason}, and the newest revision here is {head}.",
         (
-            "Start the release that wrote it, or go back with that release's own "
-            "'db downgrade --revision {head}'."
+            "Start the release that wrote it, or go back with that release's own: "
+            "nextcloud-mcp-server db downgrade --revision {head} -d {path}"
         ),
     ),
     State.AMBIGUOUS_VERSION: (

@@ -13,7 +13,7 @@ from nextcloud_mcp_server.backends.sqlite.guard import guard
 from nextcloud_mcp_server.backends.sqlite.inuse import require_idle
 from nextcloud_mcp_server.backends.sqlite.look import HotJournalError, check_pages, look
 from nextcloud_mcp_server.backends.sqlite.session import require_lock, use_wal
-from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.history import BASE, History
 from nextcloud_mcp_server.progress import Listener, Say, heard, to_log, to_waiters
 from nextcloud_mcp_server.report import (
@@ -144,7 +144,7 @@ def stamp(
             raise TokenStorageError(
                 f"There is no table in {database} to record a revision of.",
                 code="bad-input",
-                remedy="Create it: nextcloud-mcp-server db upgrade",
+                remedy=f"Create it: nextcloud-mcp-server db upgrade -d {for_shell(database)}",
             )
         _check_stamp(it, revision)
         from nextcloud_mcp_server import transition  # noqa: PLC0415 - imports Alembic
@@ -176,7 +176,7 @@ def _check_stamp(it: _Locked, revision: str) -> None:
         f"{it.report.database} {detail}, so it is not at revision {revision}.",
         code="inconsistent",
         remedy="Stamp the revision that it has, or let the program find it: "
-        "nextcloud-mcp-server db current",
+        f"nextcloud-mcp-server db current -d {for_shell(it.report.database)}",
     )
 
 

@@ -19,7 +19,7 @@ from nextcloud_mcp_server.backends.sqlite.catalog import counts, observe, quoted
 from nextcloud_mcp_server.backends.sqlite.look import connect_at_rest
 from nextcloud_mcp_server.backends.sqlite.manifest import Manifest, read_manifest, sha256_of
 from nextcloud_mcp_server.classify import GRANTS, classify
-from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.report import known_history
 from nextcloud_mcp_server.state import Finding, State
 from nextcloud_mcp_server.structure import ENCRYPTED, Structure
@@ -80,11 +80,12 @@ class ChangedError(Exception):
     """A backup is not what its manifest says."""
 
 
-def vet(path: Path, keyring: Keyring | None = None) -> Backup:
+def vet(path: Path, database: Path, keyring: Keyring | None = None) -> Backup:
     """Read a backup as a whole, and answer what is in it.
 
     Args:
         path: the file; made by this program, or a copy that somebody made.
+        database: whose backup it is to be; for the words of a refusal only.
         keyring: the keys at hand, to try on every secret in it.
 
     Raises:
@@ -92,42 +93,46 @@ def vet(path: Path, keyring: Keyring | None = None) -> Backup:
             this program, or not what its manifest says; ``wrong-key`` where no key opens
             any of its secrets.
     """
-    signature = signature_of(path)
+    signature = signature_of(path, database)
     try:
         manifest = read_manifest(path)
         with closing(connect_at_rest(path)) as connection:
             connection.execute("BEGIN")
-            found = _read(connection, path, manifest, keyring)
+            found = _read(connection, path, database, manifest, keyring)
         if manifest and sha256_of(path) != manifest.sha256:
             # Last: what SQLite finds says more.
             raise ChangedError("its SHA-256 is not the one in its manifest")
     except ChangedError as error:
         raise _changed(path, str(error)) from error
     except (sqlite3.Error, UnicodeDecodeError, OSError, ValueError) as error:
-        raise _bad(path, f"it cannot be read ({' '.join(str(error).split())})") from error
+        raise _bad(path, f"it cannot be read ({' '.join(str(error).split())})", database) from error
     if found.secrets and found.opened == 0:
         raise _wrong_key(path, found.secrets)
-    if signature != signature_of(path):
-        raise _bad(path, "it was changed while it was read")
+    if signature != signature_of(path, database):
+        raise _bad(path, "it was changed while it was read", database)
     return found
 
 
 def _read(
-    connection: sqlite3.Connection, path: Path, manifest: Manifest | None, keyring: Keyring | None
+    connection: sqlite3.Connection,
+    path: Path,
+    database: Path,
+    manifest: Manifest | None,
+    keyring: Keyring | None,
 ) -> Backup:
     seen = observe(connection.execute)
     finding = classify(seen, known_history())
     if finding.refused:
-        raise _bad(path, finding.reason)
+        raise _bad(path, finding.reason, database)
     if finding.state is State.NEW:
-        raise _bad(path, "there is no table in it")
+        raise _bad(path, "there is no table in it", database)
     status = path.stat()
     (page_size,) = connection.execute("PRAGMA page_size").fetchone()
     if status.st_size % page_size:
-        raise _bad(path, "its last page is cut off")
+        raise _bad(path, "its last page is cut off", database)
     said = [row[0] for row in connection.execute("PRAGMA integrity_check(3)")]
     if said != ["ok"]:
-        raise _bad(path, f"it is damaged: {' '.join('; '.join(map(str, said)).split())}")
+        raise _bad(path, f"it is damaged: {' '.join('; '.join(map(str, said)).split())}", database)
     rows = counts(connection.execute, seen.structure)
     if manifest is not None:
         _check_contents(manifest, status.st_size, seen.versions, rows)
@@ -142,7 +147,7 @@ def _read(
         manifest=manifest,
         secrets=sealed,
         opened=opened,
-        signature=signature_of(path),
+        signature=signature_of(path, database),
     )
 
 
@@ -196,7 +201,7 @@ def time_of(name: re.Match[str]) -> datetime | None:
         return None
 
 
-def signature_of(path: Path) -> Signature:
+def signature_of(path: Path, database: Path) -> Signature:
     """What tells whether a file is still the one that was looked at.
 
     Raises:
@@ -205,17 +210,18 @@ def signature_of(path: Path) -> Signature:
     try:
         status = path.stat()
     except OSError as error:
-        raise _bad(path, error.strerror or "it cannot be looked at") from error
+        raise _bad(path, error.strerror or "it cannot be looked at", database) from error
     if not stat.S_ISREG(status.st_mode):
-        raise _bad(path, "it is no regular file")
+        raise _bad(path, "it is no regular file", database)
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _bad(path: Path, reason: str) -> TokenStorageError:
+def _bad(path: Path, reason: str, database: Path) -> TokenStorageError:
     return TokenStorageError(
         f"{path} cannot be restored: {reason}.",
         code="bad-backup",
-        remedy="Choose another; see which there are with: nextcloud-mcp-server db backups --verify",
+        remedy="Choose another; see which there are with: "
+        f"nextcloud-mcp-server db backups --verify -d {for_shell(database)}",
     )
 
 

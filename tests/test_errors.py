@@ -34,6 +34,26 @@ def test_every_text_is_a_line() -> None:
             assert line == line.rstrip()
 
 
+#: Commands that are about one database: without -d it is the one of the settings. Not `history`,
+#: `lint`, `show` and `migrate`: they are about the revisions of the program.
+OF_A_DATABASE = re.compile(
+    r"\bdb\s+(?:upgrade|downgrade|stamp|restore|backups?|repair|current|check|doctor|log)\b"
+)
+
+
+def test_a_remedy_names_the_database_that_it_is_about() -> None:
+    """Each command of a remedy that is about a database says which: -d stands behind it."""
+    remedies = re.findall(r"^    > (.*)$", error_texts.render(), re.MULTILINE)
+    commands = 0
+    for remedy in remedies:
+        _, *typed = OF_A_DATABASE.split(remedy)
+        commands += len(typed)
+        for rest in typed:
+            named = re.search(r" -d [{/]| \{_named\(| \{words\.downgrade_command\(", rest)
+            assert named, remedy
+    assert commands > 10, "none was found, so none was judged"
+
+
 def test_an_error_arrives_whole_from_another_process() -> None:
     """Code, remedy and exit status survive pickling."""
     error = TokenStorageError("what", code="bad-input", remedy="do", exit_status=3)

@@ -52,7 +52,7 @@ BACK = (
 )
 NEWER = (
     "error: {db} is at revision 007, which is newer than 004.\n"
-    "remedy: To go back, use: nextcloud-mcp-server db downgrade --revision 004\n"
+    "remedy: To go back, use: nextcloud-mcp-server db downgrade --revision 004 -d {db}\n"
 )
 NO_SUCH = (
     f"error: There is no revision 011; the newest is {HEAD}.\n"

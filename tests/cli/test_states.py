@@ -43,8 +43,8 @@ POINT = (
 NEWER = (
     "error: {db} is newer than this program: it records %s, and the newest revision here is "
     f"{HEAD}.\n"
-    "remedy: Start the release that wrote it, or go back with that release's own "
-    f"'db downgrade --revision {HEAD}'.\n"
+    "remedy: Start the release that wrote it, or go back with that release's own: "
+    f"nextcloud-mcp-server db downgrade --revision {HEAD} -d {{db}}\n"
 )
 
 #: By state: what every command that looks prints on stderr.

@@ -38,5 +38,5 @@ def test_a_list_needs_no_database(path: Path, saved: Path) -> None:
     path.unlink()
     [found] = backups_of(path)
     assert (found.path, found.grants, found.revision) == (made, len(REFRESH_TOKENS), HEAD)
-    assert found.made_at == vet(made).made_at.replace(microsecond=found.made_at.microsecond)
+    assert found.made_at == vet(made, path).made_at.replace(microsecond=found.made_at.microsecond)
     assert refused(lambda: backups_of(path.parent / "nowhere" / "tokens.db")).code == "bad-path"
