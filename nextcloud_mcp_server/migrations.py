@@ -20,11 +20,6 @@ from nextcloud_mcp_server.upkeep import Change
 Database = str | os.PathLike[str] | None
 
 
-def _resolve(database: Database) -> tuple[Path, float]:
-    settings = load_settings(database=database)
-    return settings.database, settings.lock_timeout
-
-
 def upgrade_database(database: Database = None, revision: str = "head") -> Outcome:
     """Create, stamp and upgrade ``database`` up to ``revision``, as a start does.
 
@@ -53,8 +48,16 @@ def downgrade_database(
         TokenStorageError: with the code of what is wrong; the file is as it was. ``in-use``
             where a server is running on it, unless ``while_running`` is true.
     """
-    path, lock_timeout = _resolve(database)
-    return upkeep.downgrade(path, revision, while_running=while_running, lock_timeout=lock_timeout)
+    from nextcloud_mcp_server.keyfile import fingerprints  # noqa: PLC0415 - cryptography is heavy
+
+    settings = load_settings(database=database)
+    return upkeep.downgrade(
+        settings.database,
+        revision,
+        while_running=while_running,
+        keys=fingerprints(settings),
+        lock_timeout=settings.lock_timeout,
+    )
 
 
 def stamp_database(
@@ -66,9 +69,16 @@ def stamp_database(
         TokenStorageError: ``inconsistent`` where the tables deny it, ``in-use`` where a server
             is running on it, unless ``while_running`` is true, and others.
     """
-    path, lock_timeout = _resolve(database)
-    target = get_head_revision() if revision == "head" else revision
-    return upkeep.stamp(path, target, while_running=while_running, lock_timeout=lock_timeout)
+    from nextcloud_mcp_server.keyfile import fingerprints  # noqa: PLC0415 - cryptography is heavy
+
+    settings = load_settings(database=database)
+    return upkeep.stamp(
+        settings.database,
+        get_head_revision() if revision == "head" else revision,
+        while_running=while_running,
+        keys=fingerprints(settings),
+        lock_timeout=settings.lock_timeout,
+    )
 
 
 def get_current_revision(database: Database = None) -> str | None:
@@ -77,8 +87,7 @@ def get_current_revision(database: Database = None) -> str | None:
     Raises:
         TokenStorageError: for a file that is damaged, foreign or no database.
     """
-    path, _ = _resolve(database)
-    report = examine(path)
+    report = examine(load_settings(database=database).database)
     if report.refusal and report.finding.recorded is None:
         raise report.refusal
     return report.finding.recorded

@@ -112,6 +112,7 @@ def downgrade(
     target: str,
     there: Structure,
     *,
+    keys: Sequence[str] | None = None,
     say: Say = silent,
 ) -> Path | None:
     """Run the revisions from the recorded one down to ``target`` (an id or ``base``).
@@ -142,7 +143,7 @@ def downgrade(
         if target == BASE:
             _drop_leftovers(_executor(connection), history)
 
-    return _run(database, change, work, say=say)
+    return _run(database, change, work, keys, say)
 
 
 def _drop_leftovers(execute: Execute, history: History) -> None:
@@ -172,6 +173,7 @@ def stamp(
     revision: str,
     there: Structure,
     *,
+    keys: Sequence[str] | None = None,
     say: Say = silent,
 ) -> Path | None:
     """Make ``revision`` (or ``base``: none) the one row of the version table."""
@@ -180,15 +182,15 @@ def stamp(
     def work(connection: Connection, _applied: Applied) -> None:
         revisions.stamp(connection, history, revision)
 
-    return _run(database, change, work, say=say)
+    return _run(database, change, work, keys, say)
 
 
 def _run(
     database: Path,
     change: Change,
     work: Work,
-    keys: Sequence[str] | None = None,
-    say: Say = silent,
+    keys: Sequence[str] | None,
+    say: Say,
 ) -> Path | None:
     begun = time.monotonic()
     made: Path | None = None

@@ -57,6 +57,7 @@ def downgrade(
     *,
     agreed_from: str | None = None,
     while_running: bool = False,
+    keys: Sequence[str] | None = None,
     lock_timeout: float = DEFAULT_LOCK_TIMEOUT,
     listener: Listener | None = None,
 ) -> Change:
@@ -68,6 +69,7 @@ def downgrade(
         agreed_from: the revision that the database had when a person agreed to the loss;
             None where nobody was asked.
         while_running: whether to go back under a running server.
+        keys: fingerprints of the keys at hand, for the backup's manifest.
         lock_timeout: seconds to wait for the lock.
         listener: hears how far it is (default: the log).
 
@@ -91,7 +93,13 @@ def downgrade(
         from nextcloud_mcp_server import transition  # noqa: PLC0415 - imports Alembic
 
         made = transition.downgrade(
-            database, it.history, it.report.finding, target, it.seen.structure, say=it.say
+            database,
+            it.history,
+            it.report.finding,
+            target,
+            it.seen.structure,
+            keys=keys,
+            say=it.say,
         )
         use_wal(database)
     after = None if target == BASE else target
@@ -125,12 +133,14 @@ def stamp(
     revision: str,
     *,
     while_running: bool = False,
+    keys: Sequence[str] | None = None,
     lock_timeout: float = DEFAULT_LOCK_TIMEOUT,
     listener: Listener | None = None,
 ) -> Change:
     """Record ``revision`` (or ``base``: none) without running anything, after a backup.
 
-    Also the way out of several disagreeing version rows.
+    Also the way out of several disagreeing version rows. ``keys`` are the fingerprints of the
+    keys at hand, for the backup's manifest.
 
     Raises:
         TokenStorageError: ``inconsistent`` where the tables deny ``revision``,
@@ -150,7 +160,13 @@ def stamp(
         from nextcloud_mcp_server import transition  # noqa: PLC0415 - imports Alembic
 
         made = transition.stamp(
-            database, it.history, it.report.finding, revision, it.seen.structure, say=it.say
+            database,
+            it.history,
+            it.report.finding,
+            revision,
+            it.seen.structure,
+            keys=keys,
+            say=it.say,
         )
         use_wal(database)
     after = None if revision == BASE else revision

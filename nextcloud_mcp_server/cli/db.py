@@ -54,6 +54,7 @@ def downgrade(
     from nextcloud_mcp_server import upkeep  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.cli.log import plain_log  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.cli.progress import shown  # noqa: PLC0415 - see above
+    from nextcloud_mcp_server.keyfile import fingerprints  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.revisions import listing  # noqa: PLC0415 - imports Alembic
 
     settings = named.find(output)
@@ -73,6 +74,7 @@ def downgrade(
             target,
             agreed_from=report.finding.recorded,
             while_running=while_running,
+            keys=fingerprints(settings),
             lock_timeout=settings.lock_timeout,
             listener=listener,
         )
@@ -105,6 +107,7 @@ def stamp(output: Output, named: Named, revision: str, *, while_running: bool) -
     from nextcloud_mcp_server import upkeep  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.cli.log import plain_log  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.cli.progress import shown  # noqa: PLC0415 - see above
+    from nextcloud_mcp_server.keyfile import fingerprints  # noqa: PLC0415 - see above
 
     settings = named.find(output)
     target = known_history().head if revision == "head" else revision
@@ -113,6 +116,7 @@ def stamp(output: Output, named: Named, revision: str, *, while_running: bool) -
             settings.database,
             target,
             while_running=while_running,
+            keys=fingerprints(settings),
             lock_timeout=settings.lock_timeout,
             listener=listener,
         )

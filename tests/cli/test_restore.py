@@ -236,6 +236,26 @@ def test_a_backup_by_name_has_the_keys_in_its_manifest(
         assert manifest.keys == wanted
 
 
+@pytest.mark.parametrize(
+    "words", [("downgrade", "--yes"), ("stamp", "head")], ids=["downgrade", "stamp"]
+)
+def test_a_backup_before_a_change_has_the_keys_in_its_manifest(
+    words: tuple[str, ...],
+    shelf: Shelf,
+    database: Path,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The fingerprint of the key that the settings name; a key that is none stops no change."""
+    shelf.put("at-head", database)
+    for key, wanted in ((KEY, Keyring([KEY]).fingerprints), ("no key", None)):
+        monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", key)
+        done = command("db", *words, "-d", str(database), "--json")
+        manifest = read_manifest(Path(json.loads(done.out)["backup"]))
+        assert manifest is not None
+        assert manifest.keys == wanted
+
+
 def test_the_newest_backup_is_restored_by_a_process(saved: Path, tmp_path: Path) -> None:
     """As typed in a shell, with a relative path and a piped yes."""
     done = process("db", "restore", saved.name, "-d", "tokens.db", cwd=tmp_path, stdin=b"y\n")
