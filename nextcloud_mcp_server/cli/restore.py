@@ -35,6 +35,7 @@ def backups(output: Output, named: Named, *, verify: bool) -> int:
 
     With its time, age, revision, number of refresh tokens, size and whether it verifies: by
     its manifest and its size, or with --verify page by page, row by row and by its SHA-256.
+    With --verify the exit status is 1 where one of them is not whole.
     """
     from nextcloud_mcp_server.archive import backups_of  # noqa: PLC0415 - for this alone
     from nextcloud_mcp_server.cli.progress import telling  # noqa: PLC0415 - for this alone
@@ -47,7 +48,7 @@ def backups(output: Output, named: Named, *, verify: bool) -> int:
         {"database": str(database), "backups": [listed_facts(backup) for backup in found]},
         *listed_lines(database, found),
     )
-    return 0
+    return 1 if verify and any(backup.reason for backup in found) else 0
 
 
 @click.command()

@@ -213,7 +213,20 @@ def test_backups_that_are_no_good_say_why(saved: Path, database: Path, command: 
     two = command("db", "backups", "-d", str(database), "--json", "--verify")
     assert json.loads(one.out)["backups"][0]["status"] == "ok"
     assert json.loads(two.out)["backups"][0]["status"] == "changed"
-    assert two.status == 0
+    assert (one.status, two.status) == (0, 1)
+
+
+def test_verified_backups_are_judged_by_the_exit_status(
+    saved: Path, database: Path, command: Command
+) -> None:
+    """One bad backup among good ones is a 1, after the whole list; one without manifest is not."""
+    newer = back_up(database)
+    manifest_path(saved).unlink()
+    assert command("db", "backups", "--verify", "-d", str(database)).status == 0
+    newer.write_bytes(newer.read_bytes()[:-4096])
+    done = command("db", "backups", "--verify", "-d", str(database))
+    assert (done.status, done.err) == (1, "")
+    assert [saved.name in line for line in done.out.splitlines()] == [False, True]
 
 
 def test_no_backup_is_an_answer(database: Path, command: Command) -> None:
