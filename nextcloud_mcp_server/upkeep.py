@@ -240,7 +240,14 @@ def back_up(
     revision = report.finding.recorded
     target = target or backups.backup_path(database, revision, "manual")
     with heard(listener or to_log(database)) as say:
-        return backups.make_backup(database, target, kind="manual", keys=keys, say=say)
+        try:
+            return backups.make_backup(database, target, kind="manual", keys=keys, say=say)
+        except TokenStorageError as error:
+            # A look reads the schema only: damage further in is met by the copy.
+            if error.code != "backup-failed" or not (damage := check_pages(database)):
+                raise
+            finding = Finding(State.CORRUPT, reason=damage)
+            raise refusal(finding, known_history(), database) from error
 
 
 def _real(database: Path) -> Path:

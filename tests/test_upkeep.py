@@ -273,6 +273,25 @@ def test_a_backup_follows_a_link(path: Path) -> None:
     assert back_up(link).parent == path.parent
 
 
+@pytest.mark.parametrize("offset", [0, 8], ids=["kind of the page", "cells of the page"])
+@pytest.mark.parametrize("name", ["refresh_tokens", "sqlite_autoindex_refresh_tokens_1"])
+def test_damage_that_only_the_copy_meets_is_named_damage(
+    name: str, offset: int, path: Path
+) -> None:
+    """A broken page of a table or of an index is `corrupt`, with the remedy for it."""
+    at_head(path, "journal_mode=DELETE")
+    with closing(sqlite3.connect(path)) as connection:
+        ((size,),) = connection.execute("PRAGMA page_size")
+        question = "SELECT rootpage FROM sqlite_schema WHERE name = ?"
+        ((page,),) = connection.execute(question, [name])
+    with path.open("r+b") as file:
+        file.seek((page - 1) * size + offset)
+        file.write(b"\xff" * 20)
+    error = refused(lambda: back_up(path))
+    assert (error.code, f"db restore NEWEST_GOOD -d {path}" in error.remedy) == ("corrupt", True)
+    assert not {name for name in names(path.parent) if "backup" in name}
+
+
 @pytest.mark.parametrize("code", ["foreign", "not-a-database", "corrupt"])
 def test_what_is_no_good_is_not_backed_up(code: str, path: Path) -> None:
     """A backup of a damaged or another application's file would be taken for a good one."""
@@ -351,5 +370,7 @@ def test_a_copy_that_is_not_the_same_is_no_backup(
     with monkeypatch.context() as patch:
         patch.setattr(backups, "summary", lambda _: next(answers))
         assert refused(lambda: prepare(path)).code == "backup-failed"
+        answers = iter([backups.Summary(None, {"a": 1}), backups.Summary(None, {"a": 2})])
+        assert refused(lambda: back_up(path)).code == "backup-failed"
     promises.same_content(before, snapshot(path))
     assert names(path.parent) == {"tokens.db", "tokens.db.lock"}

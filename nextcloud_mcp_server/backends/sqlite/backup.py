@@ -254,7 +254,7 @@ def _failed(path: Path, detail: str) -> TokenStorageError:
     return TokenStorageError(
         f"The backup of {path} could not be made: {detail}.",
         code="backup-failed",
-        remedy="Nothing was migrated. Check the disk and its free space, then start again.",
+        remedy="Check the disk and its free space, then try again; nothing was changed.",
     )
 
 
