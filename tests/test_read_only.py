@@ -105,6 +105,32 @@ def test_behind_a_read_only_file_is_refused_with_its_name() -> None:
         promises.untouched(before, promises.disk(path))
 
 
+_ASK = """
+for ask in (lambda path: upkeep.downgrade(path, "009"), lambda path: upkeep.stamp(path, "010")):
+    try:
+        ask(Path(sys.argv[1]))
+    except TokenStorageError as error:
+        print(error.code, error.message, error.remedy)
+"""
+
+
+def test_what_is_asked_for_by_name_is_refused_in_words_that_fit() -> None:
+    """A downgrade or a stamp in a read-only folder is no migration, and no start to try again."""
+    with open_folder() as folder:
+        path = database(folder / "tokens.db")
+        for lock in folder.glob("*.lock"):
+            lock.unlink()
+        before = promises.disk(path)
+        said = as_nobody(_ASK, path).splitlines()
+        assert len(said) == 2
+        for line in said:
+            assert line.startswith(
+                f"read-only {path} has to be changed, and its folder cannot be written ("
+            )
+            assert line.endswith(f"Give this user write access to {folder}, then try again.")
+        promises.untouched(before, promises.disk(path))
+
+
 @contextmanager
 def mounted(folder: Path) -> Iterator[Path]:
     """A file system of its own on ``folder``, which can be mounted again read-only."""

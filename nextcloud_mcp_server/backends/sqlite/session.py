@@ -69,13 +69,13 @@ def require_lock(held: Held, path: Path) -> None:
     """
     if held.problem == "read-only":
         raise TokenStorageError(
-            f"{path} has to be migrated, and its folder cannot be written ({held.detail}).",
+            f"{path} has to be changed, and its folder cannot be written ({held.detail}).",
             code="read-only",
-            remedy=f"Give this user write access to {path.parent}, then start again.",
+            remedy=f"Give this user write access to {path.parent}, then try again.",
         )
     if held.problem:
         raise TokenStorageError(
-            f"{path} has to be migrated, and its file system cannot lock ({held.detail}).",
+            f"{path} has to be changed, and its file system cannot lock ({held.detail}).",
             code="lock-unavailable",
             remedy="Move the database to a file system that supports flock.",
         )
