@@ -11,12 +11,13 @@ import logging
 import os
 import secrets
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from cryptography.fernet import Fernet
 
 from nextcloud_mcp_server.backends.sqlite.faults import naming
-from nextcloud_mcp_server.backends.sqlite.files import check_path, follow, sync_folder
+from nextcloud_mcp_server.backends.sqlite.files import check_path, follow, hand_over, sync_folder
 from nextcloud_mcp_server.backends.sqlite.look import SAMPLED
 from nextcloud_mcp_server.crypto import Keyring
 from nextcloud_mcp_server.errors import TokenStorageError
@@ -182,6 +183,8 @@ def _make(database: Path) -> Keyring:
         try:
             # Complete or not there at all: half a key would be worse than none.
             with open(partial, "xb", opener=_private) as file:
+                with suppress(OSError):
+                    hand_over(file.fileno(), database)
                 file.write(key + b"\n")
                 file.flush()
                 os.fsync(file.fileno())

@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 
 from nextcloud_mcp_server.backends.sqlite import files, guard
+from nextcloud_mcp_server.backends.sqlite.inuse import hold
+from nextcloud_mcp_server.keyfile import settle
 from nextcloud_mcp_server.startup import prepare
 from nextcloud_mcp_server.state import Action
 from tests.startup.databases import sql
 from tests.support import promises
 from tests.support.errors import refused
-from tests.support.nobody import as_nobody, open_folder
+from tests.support.nobody import NOBODY, as_nobody, open_folder
 from tests.support.revisions import HEAD
 from tests.support.shapes import at
 from tests.support.snapshot import snapshot
@@ -63,6 +65,59 @@ def test_behind_in_a_read_only_folder_it_refuses() -> None:
         said = as_nobody(_REPORT, path)
         assert said.startswith("read-only ")
         assert "Permission denied" in said
+        assert promises.disk(path) == before
+
+
+@contextmanager
+def nobodys_folder() -> Iterator[Path]:
+    """A database behind head that belongs to the user of ``as_nobody``, as its folder does."""
+    with open_folder() as folder:
+        path = folder / "tokens.db"
+        at("010", "portable").write(path)
+        path.chmod(0o600)
+        for place in (folder, path):
+            os.chown(place, NOBODY, NOBODY)
+        yield path
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_what_root_makes_belongs_to_the_databases_user() -> None:
+    """One upgrade by root leaves locks, backup and manifest that the server's user may use."""
+    with nobodys_folder() as path:
+        prepare(path)
+        settle(None, lambda _: (), path)
+        share = hold(path)
+        assert share is not None
+        share.release()
+        made = {file.name: file.stat().st_uid for file in path.parent.iterdir()}
+        assert {f"tokens.db{name}" for name in ("", ".lock", ".inuse", ".key")} < made.keys()
+        assert len([name for name in made if ".backup-" in name]) == 2
+        assert set(made.values()) == {NOBODY}, made
+        again = "upkeep.downgrade(Path(sys.argv[1]), '010')\n"
+        assert as_nobody(again + _REPORT, path) == "upgrade"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_root_gives_away_nothing_that_was_there() -> None:
+    """A lock that lies there already may be a second name of anything, and stays whose it is."""
+    with nobodys_folder() as path:
+        secret = path.with_name("secret")
+        secret.touch(0o600)
+        os.link(secret, guard.lock_path(path))
+        prepare(path)
+        assert secret.stat().st_uid == 0
+
+
+def test_a_lock_of_another_user_is_named() -> None:
+    """Where the lock file is in the way, the folder is not blamed, and nothing is changed."""
+    with nobodys_folder() as path:
+        lock = guard.lock_path(path)
+        lock.touch(0o600)
+        before = promises.disk(path)
+        said = as_nobody(_REPORT.replace("error.message", "error.message, error.remedy"), path)
+        assert f"its lock {lock} cannot be opened: it belongs to user root" in said
+        assert "folder cannot be written" not in said
+        assert f"chown {NOBODY} {lock}" in said
         assert promises.disk(path) == before
 
 

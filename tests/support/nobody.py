@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -39,6 +40,9 @@ os.setgroups([])
 os.setgid(65534)
 os.setuid(65534)
 """
+
+#: The user and the group that the code runs as.
+NOBODY: Final = 65534
 
 
 def as_nobody(code: str, *arguments: object) -> str:

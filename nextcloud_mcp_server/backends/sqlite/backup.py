@@ -112,7 +112,7 @@ def make_backup(
     """
     _check_free(target)
     require_space(target.parent, size_of(source), f"to back up {source}")
-    with _private(target) as partial:
+    with _private(target, source) as partial:
         try:
             there = copy_pages(source, partial, say)
             say("verifying the copy")
@@ -170,10 +170,12 @@ def _taken(path: Path) -> TokenStorageError:
 
 
 @contextmanager
-def _private(target: Path) -> Iterator[Path]:
+def _private(target: Path, source: Path) -> Iterator[Path]:
     partial = target.with_name(f".{target.name}.{secrets.token_hex(3)}.partial")
     try:
-        os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        descriptor = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        with closing(os.fdopen(descriptor, "wb")), suppress(OSError):
+            files.hand_over(descriptor, source)
     except OSError as error:
         raise named(error, target) or _failed(target, str(error)) from error
     try:

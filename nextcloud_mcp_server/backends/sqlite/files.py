@@ -10,6 +10,7 @@ import os
 import re
 import stat
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -137,6 +138,24 @@ def create_private(path: Path) -> None:
             return
 
 
+def hand_over(descriptor: int, beside: Path) -> None:
+    """Let a file that root has just made belong to whoever ``beside`` belongs to.
+
+    A command that root typed must not lock the server's user out of its own database. Only
+    for a file that this process has made: an old one may be a second name of another.
+
+    Raises:
+        OSError: the file system keeps no owners.
+    """
+    if os.geteuid() == 0:
+        try:
+            owner = beside.stat()
+        except FileNotFoundError:
+            return
+        if (owner.st_uid, owner.st_gid) != (0, 0):
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename or a new name in ``folder`` survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -165,6 +184,22 @@ def unwritable(path: Path) -> str:
         if (mode := _closed_mode(file)) is not None:
             return f"the file {file} cannot be written by this user (mode {mode:04o})"
     return ""
+
+
+def closed_to_us(file: Path) -> str:
+    """Whose a file is that may not be written, in a folder that may be; empty for every other."""
+    mode = _closed_mode(str(file))
+    if mode is None or not _may(file.parent, os.W_OK | os.X_OK):
+        return ""
+    return f"it belongs to {_user(file.stat().st_uid)}, its mode is {mode:04o}"
+
+
+def _user(number: int) -> str:
+    import pwd  # noqa: PLC0415 - a start at head does without it
+
+    with suppress(KeyError):
+        return f"user {pwd.getpwuid(number).pw_name}"
+    return f"user {number}"
 
 
 def _closed_mode(file: str) -> int | None:

@@ -24,7 +24,7 @@ from typing import Final
 
 from nextcloud_mcp_server.backends.sqlite.faults import named
 from nextcloud_mcp_server.backends.sqlite.files import follow
-from nextcloud_mcp_server.backends.sqlite.inuse import Hold, open_lock
+from nextcloud_mcp_server.backends.sqlite.inuse import Hold, make_lock
 from nextcloud_mcp_server.errors import TokenStorageError
 
 logger = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ def _acquire(
 ) -> Hold:
     begun = told = time.monotonic()
     pause = _FIRST_PAUSE
-    while (lock := _try(path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)) is None:
+    while (lock := _try(path, database, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)) is None:
         now = time.monotonic()
         if cancelled():
             raise _interrupted(database)
@@ -146,9 +146,9 @@ def _acquire(
     return lock
 
 
-def _try(path: Path, how: int) -> Hold | None:
+def _try(path: Path, database: Path, how: int) -> Hold | None:
     """The lock; None where somebody else holds it."""
-    descriptor = open_lock(path, os.O_CREAT)
+    descriptor = make_lock(path, database)
     try:
         fcntl.flock(descriptor, how | fcntl.LOCK_NB)
         if os.path.samestat(os.fstat(descriptor), path.stat()):

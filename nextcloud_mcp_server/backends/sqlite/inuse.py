@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Final
 from weakref import WeakSet
 
-from nextcloud_mcp_server.backends.sqlite.files import follow
+from nextcloud_mcp_server.backends.sqlite.files import follow, hand_over
 from nextcloud_mcp_server.errors import TokenStorageError
 
 logger = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ def hold(database: Path) -> Hold | None:
     """
     path = inuse_path(database)
     try:
-        descriptor = open_lock(path, os.O_CREAT)
+        descriptor = make_lock(path, database)
     except OSError as error:
         _tell(path, error)
         return None
@@ -102,6 +102,18 @@ def open_lock(path: Path, flags: int = 0) -> int:
         os.close(descriptor)
         raise OSError(0, "it is no regular file")
     return descriptor
+
+
+def make_lock(path: Path, database: Path) -> int:
+    """The same, made where it is not there, for whoever ``database`` belongs to."""
+    if os.geteuid() == 0:
+        with suppress(FileExistsError):
+            descriptor = open_lock(path, os.O_CREAT | os.O_EXCL)
+            # A lock that only root may use is better than none.
+            with suppress(OSError):
+                hand_over(descriptor, database)
+            return descriptor
+    return open_lock(path, os.O_CREAT)
 
 
 def _retry(lock: Callable[[], None]) -> None:

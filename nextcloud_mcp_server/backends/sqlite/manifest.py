@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-from nextcloud_mcp_server.backends.sqlite.files import sync_folder
+from nextcloud_mcp_server.backends.sqlite.files import hand_over, sync_folder
 
 #: A manifest lists every table, and is no longer than this.
 _LONGEST: Final = 1_000_000
@@ -91,6 +91,8 @@ def write_manifest(backup: Path, manifest: Manifest) -> None:
     partial = backup.with_name(f".{path.name}.{secrets.token_hex(3)}.partial")
     try:
         with open(partial, "xb", opener=_private) as file:
+            with suppress(OSError):
+                hand_over(file.fileno(), backup)
             file.write(json.dumps(asdict(manifest), indent=2).encode("ascii") + b"\n")
             file.flush()
             os.fsync(file.fileno())

@@ -7,6 +7,7 @@ as a start of the server.
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
@@ -15,8 +16,8 @@ from typing import TYPE_CHECKING, Final
 
 from nextcloud_mcp_server.backends.sqlite import files
 from nextcloud_mcp_server.backends.sqlite.faults import naming
-from nextcloud_mcp_server.backends.sqlite.guard import Held, guard
-from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.backends.sqlite.guard import Held, guard, lock_path
+from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT
 
 if TYPE_CHECKING:
@@ -67,6 +68,13 @@ def require_lock(held: Held, path: Path) -> None:
     Raises:
         TokenStorageError: ``read-only`` or ``lock-unavailable`` where there is none.
     """
+    if held.problem == "read-only" and (lock := files.closed_to_us(lock_path(path))):
+        raise TokenStorageError(
+            f"{path} has to be migrated, and its lock {lock_path(path)} cannot be opened: {lock}.",
+            code="read-only",
+            remedy=f"As root: chown {os.geteuid()} {for_shell(lock_path(path))} - or delete it "
+            "while no server is running; then start again.",
+        )
     if held.problem == "read-only":
         raise TokenStorageError(
             f"{path} has to be changed, and its folder cannot be written ({held.detail}).",
