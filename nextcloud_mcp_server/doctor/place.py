@@ -150,7 +150,9 @@ def file_system(subject: Subject) -> Iterator[Finding]:
 def writable(subject: Subject) -> Iterator[Finding]:
     """Whether the server may write; where it may not, it serves for reading, at head only."""
     name, reason = "writable", files.unwritable(subject.path)
-    if not reason:
+    if missing := files.unmakeable(subject.path.parent):
+        yield Finding(name, Level.ERROR, missing)
+    elif not reason:
         yield Finding(name, Level.OK, "file and folder can be written")
     elif pending(subject):
         yield Finding(name, Level.ERROR, f"{reason}, and there is something to do to it")

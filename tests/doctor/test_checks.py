@@ -19,6 +19,7 @@ from nextcloud_mcp_server.keyfile import key_path
 from tests.cli.places import execute
 from tests.doctor.conftest import Ask, worst
 from tests.support.contents import KEY, OTHER_KEY
+from tests.support.nobody import as_nobody, open_folder
 from tests.support.promises import HEAD
 
 RENAME = "ALTER TABLE refresh_tokens RENAME COLUMN provisioning_client_id TO qrovisioning_client_id"
@@ -340,6 +341,24 @@ def test_what_cannot_be_written_is_told(
     execute(path, "UPDATE alembic_version SET version_num = '009'", "DROP TABLE app_passwords")
     assert worst(ask("writable")).level is Level.ERROR
     assert not worst(ask("structure")).mendable
+
+
+def test_a_folder_that_cannot_be_made_is_told() -> None:
+    """Where the folder is not there, it is said whether this user can make it, and where not."""
+    code = """
+for name in sys.argv[1:]:
+    found = diagnose(settings.Settings(Path(name)))
+    print(*[f"{f.level.value} {f.message}" for f in found.findings if f.check == "writable"])
+"""
+    with open_folder() as folder:
+        closed, opened = folder / "nope" / "more" / "x.db", folder / "open" / "nope" / "x.db"
+        opened.parent.parent.mkdir()
+        opened.parent.parent.chmod(0o777)
+        said = as_nobody(code, closed, opened).splitlines()
+    assert said == [
+        f"error its folder {closed.parent} is not there, and this user cannot make it in {folder}",
+        "ok file and folder can be written",
+    ]
 
 
 def test_a_network_file_system_is_told(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:

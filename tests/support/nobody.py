@@ -23,6 +23,7 @@ from pathlib import Path
 from platformdirs import user_data_path
 from nextcloud_mcp_server import settings, upkeep
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.doctor.diagnosis import diagnose
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.startup import prepare
 
@@ -35,6 +36,7 @@ async def warm_up(path):
 with tempfile.TemporaryDirectory() as folder:
     asyncio.run(warm_up(Path(folder, "t.db")))
     upkeep.downgrade(Path(folder, "t.db"), "009")
+    diagnose(settings.Settings(Path(folder, "t.db")))
     user_data_path("warm-up")
 os.setgroups([])
 os.setgid(65534)

@@ -186,6 +186,16 @@ def unwritable(path: Path) -> str:
     return ""
 
 
+def unmakeable(folder: Path) -> str:
+    """Why ``folder`` cannot be made where it is not there; empty where it is, or can be."""
+    there = folder
+    while not os.path.isdir(there) and there != there.parent:  # noqa: PTH112 - raises nothing
+        there = there.parent
+    if there == folder or _may(there, os.W_OK | os.X_OK):
+        return ""
+    return f"its folder {folder} is not there, and this user cannot make it in {there}"
+
+
 def closed_to_us(file: Path) -> str:
     """Whose a file is that may not be written, in a folder that may be; empty for every other."""
     mode = _closed_mode(str(file))
