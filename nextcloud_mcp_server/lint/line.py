@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import groupby, pairwise
 from typing import Final
 
@@ -19,13 +19,19 @@ def next_number(after: int) -> int:
     return after + 1 if after < LAST_SHARED_ID else max(after + 1, FIRST_OWN_ID)
 
 
-def line_problems(scripts: Sequence[Script]) -> Iterator[Problem]:
-    """What is wrong with the ids and the order of ``scripts``, which are sorted by id."""
+def line_problems(
+    scripts: Sequence[Script], gone: Collection[str] = frozenset()
+) -> Iterator[Problem]:
+    """What is wrong with the ids and the order of ``scripts``, which are sorted by id.
+
+    The ids in ``gone`` count as if their files were there: that they are not is told once, and
+    not as a fault of the files around them.
+    """
     for script in scripts:
         yield from _own_id(script)
     yield from _duplicates(scripts)
-    yield from _numbers(scripts)
-    yield from _parents(scripts)
+    yield from _numbers(scripts, gone)
+    yield from _parents(scripts, gone)
 
 
 def _own_id(script: Script) -> Iterator[Problem]:
@@ -51,19 +57,20 @@ def _duplicates(scripts: Sequence[Script]) -> Iterator[Problem]:
             yield problem("duplicated-id", other.path, other.line_of("revision"), text)
 
 
-def _numbers(scripts: Sequence[Script]) -> Iterator[Problem]:
+def _numbers(scripts: Sequence[Script], gone: Collection[str]) -> Iterator[Problem]:
     for before, script in pairwise(scripts):
-        wanted = next_number(int(before.id))
+        below = max((before.id, *(one for one in gone if int(one) < int(script.id))), key=int)
+        wanted = next_number(int(below))
         if int(script.id) not in (wanted, int(before.id)):
-            text = f"{script.id} follows {before.id}, after which comes {wanted:03d}."
+            text = f"{script.id} follows {below}, after which comes {wanted:03d}."
             yield problem("revision-id", script.path, script.line_of("revision"), text)
         if script.moment < before.moment and script.id != before.id:
             text = f"Its date, {script.moment}, is before that of {before.path.name}."
             yield problem("file-name", script.path, 1, text)
 
 
-def _parents(scripts: Sequence[Script]) -> Iterator[Problem]:
-    ids = list(dict.fromkeys(script.id for script in scripts))
+def _parents(scripts: Sequence[Script], gone: Collection[str]) -> Iterator[Problem]:
+    ids = sorted({*gone, *(script.id for script in scripts)}, key=int)
     below = dict(zip(ids, [None, *ids], strict=False))
     for script in scripts:
         parent, wanted = script.parent, below[script.id]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -66,7 +67,11 @@ def review(folder: Path | None = None) -> Review:
     scripts, problems = read_scripts(folder / "versions")
     if not scripts and not problems:
         load_history(folder)
-    broken = [*problems, *line_problems(scripts)]
+    # A file that cannot be read is not gone.
+    gone = frozenset() if problems else _gone(folder, scripts)
+    broken = [*problems, *line_problems(scripts, gone)]
+    if any(int(number) < int(scripts[-1].id) for number in gone):
+        broken += released.deletions(folder, gone)
     texts = [found for script in scripts for found in text_problems(script)]
     missing = [found for found in texts if found.rule == "missing-function"]
     if broken or missing:
@@ -86,6 +91,14 @@ def review(folder: Path | None = None) -> Review:
     found += _released(folder, scripts, meanings, said)
     found += [failed] if failed else _stale(folder, structures)
     return _review(folder, scripts, found, whole=True, meanings=meanings, structures=structures)
+
+
+def _gone(folder: Path, scripts: list[Script]) -> frozenset[str]:
+    """The released revisions that have no file."""
+    with suppress(ValueError):
+        known = released.load(folder).keys() - {script.id for script in scripts}
+        return frozenset(number for number in known if number.isdecimal())
+    return frozenset()
 
 
 def _review(

@@ -111,7 +111,8 @@ RULES: Final = MappingProxyType(
         "deleted-release": Rule(
             True,
             "A released revision is gone, and databases that record it could not be opened.",
-            "Put the file back, from the repository's history.",
+            "Put the file back: git checkout HEAD -- FILE; where its deletion is committed, "
+            "git log --diff-filter=D --summary names FILE and the commit to go behind.",
         ),
         "released-file": Rule(
             True,

@@ -126,6 +126,27 @@ def test_a_statement_that_is_gone_is_told(folder: Folder) -> None:
     assert "def downgrade" in found[0].path.read_text().splitlines()[found[0].line - 1]
 
 
+@pytest.mark.parametrize("number", ["001", "002", "003"])
+def test_a_deletion_is_no_fault_of_its_neighbours(folder: Folder, number: str) -> None:
+    """Wherever a released file is gone, that is all that is said, and to put it back."""
+    released_with_data(folder)
+    folder.file(number).unlink()
+    (found,) = folder.problems()
+    assert found.rule == "deleted-release"
+    assert found.message == f"Revision {number} is released, and its file is gone."
+    assert "git checkout HEAD -- FILE" in found.remedy
+
+
+def test_beside_a_deletion_a_broken_line_is_told(folder: Folder) -> None:
+    """What is wrong without it is wrong with it; a file that cannot be read is not gone."""
+    released_with_data(folder)
+    folder.file("002").unlink()
+    folder.edit("004", 'down_revision = "003"', 'down_revision = "001"')
+    assert [p.rule for p in folder.problems()] == ["deleted-release", "broken-chain"]
+    folder.edit("004", "def upgrade", "def def upgrade")
+    assert "deleted-release" not in [p.rule for p in folder.problems()]
+
+
 def test_a_quick_edit_is_seen(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     """An edit of the same size in the same second is no file that was compiled before."""
     path = folder.file("001")
