@@ -118,6 +118,15 @@ def test_lint_as_json(folder: Folder, command: Command) -> None:
     assert strict["problems"][0]["refused"] is True
 
 
+def test_what_a_migration_prints_is_not_the_result(folder: Folder, command: Command) -> None:
+    """A print() that somebody left in a migration goes to stderr, and the document stays one."""
+    add(folder, NOTED)
+    folder.edit(NUMBER, "def upgrade():\n", "print('loaded')\n\ndef upgrade():\n    print('run')\n")
+    done = command("db", "lint", "--fix", "--json")
+    assert json.loads(done.out)["wrote"]
+    assert {"loaded", "run"} <= set(done.err.splitlines())
+
+
 def test_a_line_that_is_none_is_not_asked(folder: Folder, command: Command) -> None:
     """Where ids collide, the words are still looked at, and it is said that the SQL is not."""
     add(folder, NOTED, labels="")
