@@ -73,6 +73,14 @@ def propose(settings: Settings) -> Treatment | None:
         return treatment_of(opened.source, opened.seen, opened.history, subject.path)
 
 
+def upgrade_line(treatment: Treatment | None) -> str:
+    """That the repair brings the tables to head, too, in words; empty where it does not."""
+    head = known_history().head
+    if treatment is None or not treatment.restructures or treatment.finding.base == head:
+        return ""
+    return f"upgrade  with it the database is brought from {treatment.finding.base} to head, {head}"
+
+
 def repair(
     settings: Settings, agreed: Treatment | None = None, *, listener: Listener | None = None
 ) -> Repaired:

@@ -32,7 +32,7 @@ def repair(output: Output, named: Named, *, yes: bool) -> int:
     from nextcloud_mcp_server.cli.log import plain_log  # noqa: PLC0415 - takes longer than a look
     from nextcloud_mcp_server.cli.progress import shown, telling  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.doctor.diagnosis import diagnose  # noqa: PLC0415 - loads keys
-    from nextcloud_mcp_server.repair import Repaired, propose  # noqa: PLC0415 - see above
+    from nextcloud_mcp_server.repair import Repaired, propose, upgrade_line  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.repair import repair as mend  # noqa: PLC0415 - see above
 
     settings = named.find(output)
@@ -44,6 +44,8 @@ def repair(output: Output, named: Named, *, yes: bool) -> int:
         return _say(output, Repaired(before.database, ()), before)
     for finding in before.mendable:
         output.note(finding_line(finding, mend=False))
+    if line := upgrade_line(needed):
+        output.note(line)
     if not yes:
         _agree(output, before.database)
     with plain_log(output), shown(output) as listener:

@@ -9,7 +9,7 @@ import pytest
 
 from nextcloud_mcp_server.doctor.diagnosis import CHECKS
 from tests.cli.conftest import Command
-from tests.cli.places import REFUSED, SERVED, Shelf, fingerprint, listing, rows
+from tests.cli.places import REFUSED, SERVED, Shelf, execute, fingerprint, listing, rows
 from tests.support.contents import KEY
 from tests.support.promises import HEAD
 
@@ -120,6 +120,20 @@ def test_with_a_yes_it_says_what_it_did(
     assert backup.startswith(f"backup: {database}.backup-")
     assert rows(database, "SELECT version_num FROM alembic_version") == [(HEAD,)]
     assert command("db", "check", "-d", str(database)).status == 0
+
+
+def test_what_is_asked_for_names_the_upgrade(
+    shelf: Shelf, database: Path, command: Command
+) -> None:
+    """Where a repair brings the database to head, too, that stands before the question."""
+    shelf.put("behind", database)
+    execute(database, "DELETE FROM alembic_version")
+    done = command("db", "repair", "-d", str(database), stdin=b"n\n")
+    listed, _, _ = done.err.partition("Mend this?")
+    assert listed.splitlines()[-1].startswith("upgrade  with it the database is brought from 0")
+    assert listed.endswith(f" to head, {HEAD}\n")
+    shelf.put("two-rows", database)
+    assert "upgrade  " not in command("db", "repair", "-d", str(database), stdin=b"n\n").err
 
 
 def test_a_repair_as_json(shelf: Shelf, database: Path, command: Command) -> None:
