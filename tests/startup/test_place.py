@@ -115,7 +115,8 @@ def test_a_lock_of_another_user_is_named() -> None:
         lock.touch(0o600)
         before = promises.disk(path)
         said = as_nobody(_REPORT.replace("error.message", "error.message, error.remedy"), path)
-        assert f"its lock {lock} cannot be opened: it belongs to user root" in said
+        assert f"{path} has to be changed, and its lock {lock} cannot be opened: it " in said
+        assert "belongs to user root" in said
         assert "folder cannot be written" not in said
         assert f"chown {NOBODY} {lock}" in said
         assert promises.disk(path) == before

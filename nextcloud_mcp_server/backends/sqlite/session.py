@@ -70,10 +70,10 @@ def require_lock(held: Held, path: Path) -> None:
     """
     if held.problem == "read-only" and (lock := files.closed_to_us(lock_path(path))):
         raise TokenStorageError(
-            f"{path} has to be migrated, and its lock {lock_path(path)} cannot be opened: {lock}.",
+            f"{path} has to be changed, and its lock {lock_path(path)} cannot be opened: {lock}.",
             code="read-only",
             remedy=f"As root: chown {os.geteuid()} {for_shell(lock_path(path))} - or delete it "
-            "while no server is running; then start again.",
+            "while no server is running; then try again.",
         )
     if held.problem == "read-only":
         raise TokenStorageError(
