@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
@@ -253,3 +255,18 @@ asyncio.run(main())
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
     assert seen_by_others(path) == {"left"}
+
+
+async def test_a_forked_child_leaves_the_parents_connections_alone(pool: SqlitePool) -> None:
+    """What a child does at its exit closes nothing that the parent still writes through."""
+    await pool.write(adding("before"))
+    with warnings.catch_warnings():
+        # Newer interpreters warn of a fork beside threads, which is what this is about.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        pool._writer._at_exit()
+        os._exit(0 if pool._writer._idle else 1)
+    _, status = await asyncio.to_thread(os.waitpid, child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert await pool.write(adding("after")) == 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import os
 import sqlite3
 import threading
 from collections import deque
@@ -80,8 +81,9 @@ class Lane:
         self._working = 0
         self._called = False
         self._due = False
+        self._process = os.getpid()
         # Where nobody closes the lane, what waits is still carried out at the end.
-        atexit.register(self.close)
+        atexit.register(self._at_exit)
 
     def run(self, unit: Callable[[Connection], T]) -> asyncio.Future[T]:
         """Have ``unit`` carried out, with whatever waits beside it.
@@ -106,7 +108,7 @@ class Lane:
 
         Blocks.
         """
-        atexit.unregister(self.close)
+        atexit.unregister(self._at_exit)
         self._call()
         for _ in self._threads:
             self._calls.put(False)
@@ -116,6 +118,12 @@ class Lane:
         while self._idle:
             self._idle.pop().close()
         return was_open
+
+    def _at_exit(self) -> None:
+        # A forked child has neither the threads nor a right to the parent's connections:
+        # SQLite's locks are not inherited.
+        if os.getpid() == self._process:
+            self.close()
 
     def _call(self) -> None:
         """Have a thread look at what waits, unless it was called meanwhile."""
