@@ -7,6 +7,7 @@ read raises ``unreadable`` and is never taken for absence.
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from nextcloud_mcp_server.errors import TokenStorageError
@@ -19,12 +20,18 @@ _BROKEN = object()
 
 def json_list(items: Sequence[str] | None) -> str | None:
     """A JSON array, or None for None."""
-    return None if items is None else json.dumps(list(items))
+    return None if items is None else _json_list(tuple(items))
 
 
 def json_list_or_null(items: Sequence[str] | None) -> str | None:
     """A JSON array, or None where there is nothing to list."""
-    return json.dumps(list(items)) if items else None
+    return _json_list(tuple(items)) if items else None
+
+
+@lru_cache(maxsize=64)
+def _json_list(items: tuple[str, ...]) -> str:
+    # Almost everybody grants the same scopes, and to write them costs more than to check them.
+    return json.dumps(items)
 
 
 def spaced(items: Sequence[str] | None) -> str | None:

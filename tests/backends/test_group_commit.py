@@ -10,7 +10,7 @@ import sys
 import threading
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +127,28 @@ async def test_a_unit_that_ends_the_transaction_fails_alone(pool: SqlitePool, pa
     assert isinstance(answers.pop(31), TokenStorageError)
     assert answers == [1] * 63
     assert seen_by_others(path) == {str(n) for n in range(64)} - {"31"}
+
+
+async def test_a_unit_that_lives_on_without_its_transaction_harms_nobody(
+    pool: SqlitePool, path: Path
+) -> None:
+    """Where a unit hides that its error ended the transaction, the next ones are written once."""
+    change(
+        path,
+        "CREATE TRIGGER no BEFORE INSERT ON browser_sessions WHEN NEW.session_id = 'ends' "
+        "BEGIN SELECT RAISE(ROLLBACK, 'not this one'); END",
+    )
+
+    def hide(connection: Connection) -> None:
+        with suppress(sqlite3.Error):
+            connection.run(ADD, {"session_id": "ends"})
+
+    first, hidden, last = await together(
+        pool.write(adding("before")), pool.write(hide), pool.write(adding("after"))
+    )
+    assert (first, last) == (1, 1)
+    assert isinstance(hidden, Exception)
+    assert seen_by_others(path) == {"before", "after"}
 
 
 async def test_a_commit_that_is_refused_keeps_nothing_of_the_guilty(
