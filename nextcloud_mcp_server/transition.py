@@ -205,8 +205,11 @@ def _run(
                 backup.prune(database)
                 target = backup.backup_path(database, change.before)
                 made = backup.make_backup(database, target, keys=keys, say=say)
-            await connection.run_sync(lambda c: _checked(c, database, change, rows, work, say=say))
-            await connection.run_sync(lambda c: _write_down(c, database, change, begun, made))
+            after = await connection.run_sync(
+                lambda c: _checked(c, database, change, rows, work, say=say)
+            )
+            if journal.is_kept(after):
+                await connection.run_sync(lambda c: _write_down(c, database, change, begun, made))
 
     try:
         run_in_own_loop(lambda: asyncio.run(main()))
@@ -253,14 +256,17 @@ def _checked(
     work: Work,
     *,
     say: Say,
-) -> None:
+) -> Structure:
+    """Do the work, and find nothing wrong with it; the structure that it has left."""
     execute = _executor(connection)
     broken = verdict.broken_references(execute)
     with verdict.blaming(database, change, execute):
         work(connection, _step_by_step(change, sum(rows.values()), say))
     say("checking the result")
-    if problem := verdict.problem(execute, change, rows, broken):
+    after = read_structure(execute, change.history.known)
+    if problem := verdict.problem(execute, change, after, rows, broken):
         raise verdict.failed(database, change, verdict.failing_step(change, execute), problem)
+    return after
 
 
 def _step_by_step(change: Change, rows: int, say: Say) -> Applied:
@@ -279,12 +285,10 @@ def _step_by_step(change: Change, rows: int, say: Say) -> Applied:
 def _write_down(
     connection: Connection, database: Path, change: Change, begun: float, made: Path | None
 ) -> None:
-    """Tell the journal, where there is one now."""
-    execute = _executor(connection)
-    if journal.is_kept(read_structure(execute, change.history.known)):
-        after = None if change.target == BASE else change.target
-        entry = journal.entry(
-            change.action, change.before, after, begun=begun, backup=made, note=change.note
-        )
-        with verdict.blaming(database, change, execute):
-            journal.record(connection.exec_driver_sql, entry)
+    """Tell the journal."""
+    after = None if change.target == BASE else change.target
+    entry = journal.entry(
+        change.action, change.before, after, begun=begun, backup=made, note=change.note
+    )
+    with verdict.blaming(database, change, _executor(connection)):
+        journal.record(connection.exec_driver_sql, entry)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nextcloud_mcp_server import revisions
-from nextcloud_mcp_server.backends.sqlite.catalog import Execute, counts, read_structure
+from nextcloud_mcp_server.backends.sqlite.catalog import Execute, counts
 from nextcloud_mcp_server.backends.sqlite.faults import named
 from nextcloud_mcp_server.classify import DISPOSABLE
 from nextcloud_mcp_server.errors import TokenStorageError
@@ -62,11 +62,11 @@ class Change:
 def problem(
     execute: Execute,
     change: Change,
+    after: Structure,
     rows: dict[str, int],
     broken: set[tuple[Any, ...]],
 ) -> str:
-    """Why the result may not be committed; empty where it may."""
-    after = read_structure(execute, change.history.known)
+    """Why the result, of the structure ``after``, may not be committed; empty where it may."""
     if change.target != BASE:
         missing = gaps(after, change.history.structure(change.target))
         if missing and change.restructures:
@@ -76,12 +76,15 @@ def problem(
             return f"the version table says {versions}"
     if new := broken_references(execute) - broken:
         return f"{len(new)} rows point at rows that are gone ({min(map(str, new))})"
-    kept = _kept(change, rows)
     now = counts(execute, after)
-    for table in sorted(kept):
-        if now.get(table, 0) < rows[table]:
-            return f"{table} had {rows[table]} rows and has {now.get(table, 0)}"
-    return ""
+    fewer = {table for table in _kept(change, rows) if now.get(table, 0) < rows[table]}
+    # Asked only now: the revisions are loaded once more for it.
+    if fewer and change.steps:
+        fewer -= revisions.deleting(change.history, change.steps)
+    if not fewer:
+        return ""
+    table = min(fewer)
+    return f"{table} had {rows[table]} rows and has {now.get(table, 0)}"
 
 
 def broken_references(execute: Execute) -> set[tuple[Any, ...]]:
@@ -100,13 +103,12 @@ def broken_references(execute: Execute) -> set[tuple[Any, ...]]:
 
 
 def _kept(change: Change, rows: dict[str, int]) -> set[str]:
-    """The tables that may lose no row: all but those that the history or a step says."""
+    """The tables that may lose no row, unless a step says so: all that the history keeps."""
     history = change.history
     wanted = Structure() if change.target == BASE else history.structure(change.target)
     ours = {name for r in history.revisions for name in history.structure(r).tables}
     dropped = ours - set(wanted.tables)
-    declared = revisions.deleting(history, change.steps) if change.steps else frozenset()
-    return set(rows) - dropped - declared - DISPOSABLE
+    return set(rows) - dropped - DISPOSABLE
 
 
 def failing_step(change: Change, execute: Execute) -> str:
