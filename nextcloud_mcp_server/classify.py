@@ -6,6 +6,7 @@ tables and columns, by what is required and by primary keys, never by the text o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from nextcloud_mcp_server.history import History
@@ -37,7 +38,7 @@ def classify(seen: Observation, history: History) -> Finding:
     strangers = structure.own_tables | structure.others
     if not strangers and not _recorded(seen) and seen.version_column:
         return Finding(State.NEW, reason="there is no table in it")
-    if strangers and not ours(structure, history):
+    if strangers and next(_ours(structure, history), None) is None:
         names = ", ".join(sorted(strangers)[:4])
         return Finding(State.FOREIGN, reason=f"it holds {names}, and no table of this program")
     return _classify_ours(seen, history, adopted)
@@ -102,13 +103,14 @@ def _has_required(there: Table, shapes: list[Table]) -> bool:
 
 def ours(structure: Structure, history: History) -> frozenset[str]:
     """The tables that have the columns that a table of ours must have."""
-    return frozenset(
-        name
-        for name, shapes in history.shapes.items()
-        if name not in COMMON
-        and name in structure.tables
-        and _has_required(structure.tables[name], shapes)
-    )
+    return frozenset(_ours(structure, history))
+
+
+def _ours(structure: Structure, history: History) -> Iterator[str]:
+    for name, shapes in history.shapes.items():
+        there = structure.tables.get(name)
+        if there and name not in COMMON and _has_required(there, shapes):
+            yield name
 
 
 def _contradiction(structure: Structure, history: History, recorded: str | None) -> str:

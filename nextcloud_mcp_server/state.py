@@ -44,7 +44,7 @@ class Observation(NamedTuple):
         journal_mode: SQLite's journal mode, lower case; empty where there is no file.
         damage: ``corrupt`` or ``not-a-database``; empty for a readable file.
         detail: what SQLite said of the damage.
-        samples: the first encrypted values, where they were asked for and can be read.
+        samples: some encrypted values, where they were asked for and can be read.
     """
 
     structure: Structure = Structure()
