@@ -19,9 +19,9 @@ OWN_SESSION = ("tests/docs", "tests/migrations", "tests/wheel")
 #: Harnesses that kill, race and measure whole processes. What they try is SQLite, the file
 #: system and the order of our calls, which no interpreter changes: the oldest one runs them.
 HARNESSES = ("tests/faults", "tests/races", "tests/bench")
-#: Folders that mostly start whole processes. Where the oldest and the newest interpreter agree
-#: about them, those between do not deny it.
-WHOLE_PROCESSES = ("tests/cli", "tests/lint", "tests/plugin")
+#: The slow folders, which start whole processes or every database of the corpus. Where the
+#: oldest and the newest interpreter agree about them, those between do not deny it.
+SLOW = ("tests/cli", "tests/history", "tests/lint", "tests/plugin", "tests/restore")
 #: Two processes are what the smallest CI machine has cores for.
 PARALLEL = ("--numprocesses=2", "--dist=worksteal")
 
@@ -72,7 +72,7 @@ def tests(session: nox.Session) -> None:
     if session.python != PYTHONS[0]:
         skipped += HARNESSES
     if session.python in PYTHONS[1:-1]:
-        skipped += WHOLE_PROCESSES
+        skipped += SLOW
     session.run("pytest", *PARALLEL, *(f"--ignore={folder}" for folder in skipped))
 
 

@@ -93,8 +93,12 @@ def store_together(path: Path, argument: str) -> None:
 
 def store_on_network(path: Path, argument: str) -> None:
     """As ``store``, on what passes for a network file system: no WAL there."""
-    setattr(files, "on_network", lambda *_: True)  # noqa: B010 - in this child alone
-    store(path, argument)
+    elsewhere = files.on_network
+    try:
+        vars(files)["on_network"] = lambda *_: True
+        store(path, argument)
+    finally:
+        vars(files)["on_network"] = elsewhere
 
 
 def delete(path: Path, argument: str) -> None:

@@ -1,6 +1,6 @@
 """The same work, done as it is often done: what a harness must tell from the careful way.
 
-Each order runs in a forked child of its own, so what it patches is patched there only.
+Each order that patches something runs in a forked child of its own.
 """
 
 from __future__ import annotations
@@ -111,6 +111,17 @@ def start_unsynced(path: Path, argument: str) -> None:
     careful.start(path, argument)
 
 
+def leave_open(path: Path, _argument: str) -> None:
+    """A write that forgets its connection when it fails."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    _forgotten.append(connection)
+    connection.execute("UPDATE alembic_version SET version_num='010'")
+    _forgotten.remove(connection)
+    connection.close()
+
+
+_forgotten: list[sqlite3.Connection] = []
+
 ORDERS: Final[dict[str, Order]] = {
     order.__name__: order
     for order in (
@@ -123,5 +134,6 @@ ORDERS: Final[dict[str, Order]] = {
         store_in_delete_mode,
         store_with_normal,
         start_unsynced,
+        leave_open,
     )
 }

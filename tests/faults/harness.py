@@ -38,6 +38,7 @@ class Result:
         code: the error's code, when refused.
         message: the error's text.
         acknowledged: what the child said was done before it ended.
+        left: files that are still open, and threads that still run, in a process that lives on.
     """
 
     end: str
@@ -45,6 +46,7 @@ class Result:
     code: str = ""
     message: str = ""
     acknowledged: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
 
 
 class Process:
@@ -80,6 +82,7 @@ class Process:
                 result.operations = answer["operations"]
                 result.code = answer.get("code", "")
                 result.message = answer.get("message", "")
+                result.left = answer.get("left", [])
         raise AssertionError("the victim process has ended")
 
     def close(self) -> None:
@@ -108,7 +111,7 @@ class Victim:
         argument: str = "",
         record: Path | None = None,
     ) -> Result:
-        """Have ``do`` done on ``path``, by a forked child.
+        """Have ``do`` done on ``path``, by a forked child where it may be killed or recorded.
 
         Args:
             do: the order.
@@ -125,6 +128,7 @@ class Victim:
             "kind": kind,
             "argument": argument,
             "record": str(record or ""),
+            "survives": kind not in {COUNT, KILL},
         }
         return self._hurt.carry_out(order)
 

@@ -16,6 +16,7 @@ from tests.faults.harness import EIO_ONCE, ENOSPC, KILL, Victim, copy_database
 from tests.faults.judge import Case
 from tests.faults.scenes import Make, Scene, of
 from tests.faults.share import chance
+from tests.faults.test_errors import named
 from tests.faults.test_powercut import broken, lay_out, record
 from tests.support import shapes
 
@@ -57,6 +58,13 @@ def test_a_transition_without_its_begin_is_found(victim: Victim, arena: Path) ->
 def test_an_upgrade_that_swallows_errors_is_found(kind: int, victim: Victim, arena: Path) -> None:
     """An upgrade that logs its errors and goes on says that it is done when it is not."""
     assert any(faults(careless(victim, arena, "log_and_go_on"), arena, kind))
+
+
+def test_a_file_that_is_left_open_is_found(victim: Victim, arena: Path) -> None:
+    """Whoever forgets its connection on a failing disk is told from who closes it."""
+    path = scenes.prepare(Scene("", "", make=scenes.head_without_wal), arena / "source")
+    result = victim.order("leave_open", path, at=1, kind=EIO_ONCE)
+    assert "tokens.db, open as" in named(result)
 
 
 def test_a_promise_before_the_commit_is_found(victim: Victim, arena: Path) -> None:

@@ -22,17 +22,17 @@ PARTS: Final = 4
 
 #: Scenes that promise, and how many states of each are tried in a full run.
 PROMISING: Final = {
-    Scene("storing", "store", "20", scenes.head): 2300,
+    Scene("storing", "store", "20", scenes.head): 3000,
     Scene("storing at once", "store_together", "20", scenes.head): 1100,
     Scene("storing without WAL", "store_on_network", "12", scenes.head_without_wal): 1700,
-    Scene("storing after a first start", "first_store", "3"): 1200,
-    Scene("deleting", "delete", "5", scenes.stored): 800,
+    Scene("storing after a first start", "first_store", "3"): 800,
+    Scene("deleting", "delete", "5", scenes.stored): 1000,
 }
 
 _WANTED: Final = {
-    "a first start": 700,
-    "raw 005": 500,
-    "portable 010 in WAL": 400,
+    "a first start": 400,
+    "raw 005": 300,
+    "portable 010 in WAL": 300,
     "a writer killed at 006": 160,
     "a downgrade to -1": 240,
     "a downgrade to base": 160,

@@ -1,7 +1,9 @@
 """The process that is hurt: forks a child for each order, arms the shim in it, lets it run.
 
 Everything is imported once; a forked child starts in a few milliseconds, so that
-thousands of crash points fit into a minute. Orders and answers are lines of JSON.
+thousands of crash points fit into a minute. Whoever survives what happens to it needs no
+child, and shows what it leaves behind in a process that goes on, as a server does. Orders
+and answers are lines of JSON.
 """
 
 from __future__ import annotations
@@ -13,6 +15,9 @@ import logging
 import os
 import sys
 import tempfile
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +26,13 @@ from nextcloud_mcp_server.errors import TokenStorageError
 from tests.faults import careful, careless
 from tests.faults.telling import listen, tell
 
+#: Seconds within which a thread that has nothing left to do ends.
+PATIENCE = 2.0
+
 ORDERS = careful.ORDERS | careless.ORDERS
+
+#: Orders that patch nothing, so that they need no child of their own for it.
+UNPATCHED = {*careful.ORDERS, careless.leave_open.__name__}
 
 
 def run_child(order: dict[str, Any], shim: ctypes.CDLL) -> None:
@@ -38,6 +49,37 @@ def run_child(order: dict[str, Any], shim: ctypes.CDLL) -> None:
     shim.fault_arm(b"", 0, 0)
     tell(answer)
     os._exit(0)
+
+
+def run_here(order: dict[str, Any], shim: ctypes.CDLL) -> None:
+    """Carry out one order in this process, which has to go on afterwards as it was."""
+    folder = str(Path(order["path"]).parent).encode() + b"/"
+    before = held(folder)
+    shim.fault_arm(folder, order["at"], order["kind"])
+    answer = carry_out(order)
+    answer["operations"] = shim.fault_count()
+    shim.fault_arm(b"", 0, 0)
+    tell({**answer, "left": still_held(folder, before)})
+
+
+def still_held(folder: bytes, before: set[str]) -> list[str]:
+    """What is held now, was not before, and is not let go of by itself."""
+    until = time.monotonic() + PATIENCE
+    while (left := held(folder) - before) and time.monotonic() < until:
+        # What only a cycle of garbage keeps is no leak, nor is a thread that is just ending.
+        gc.collect()
+        time.sleep(0.001)
+    return sorted(left)
+
+
+def held(folder: bytes) -> set[str]:
+    """The open files below ``folder``, and the threads of this process."""
+    found = {f"the thread {thread.name}" for thread in threading.enumerate()}
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):
+            if os.fsencode(target := descriptor.readlink()).startswith(folder):
+                found.add(f"{target}, open as {descriptor.name}")
+    return found
 
 
 def carry_out(order: dict[str, Any]) -> dict[str, Any]:
@@ -92,6 +134,8 @@ def main() -> None:
         status = 0
         if shim is None:
             tell({"operations": 0, **carry_out(order)})
+        elif order["survives"] and order["do"] in UNPATCHED:
+            run_here(order, shim)
         else:
             child = os.fork()
             if child == 0:
