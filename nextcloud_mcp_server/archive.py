@@ -10,12 +10,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from nextcloud_mcp_server.backends.sqlite import files
 from nextcloud_mcp_server.backends.sqlite.manifest import read_manifest
 from nextcloud_mcp_server.classify import GRANTS
-from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.vetting import NAME, ChangedError, check_size, time_of, vet
+from nextcloud_mcp_server.errors import TokenStorageError, for_shell
+from nextcloud_mcp_server.progress import Say, silent
+from nextcloud_mcp_server.vetting import NAME, Backup, ChangedError, check_size, time_of, vet
+
+if TYPE_CHECKING:
+    from nextcloud_mcp_server.crypto import Keyring
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,20 @@ class Listed:
     size: int
     status: str
     reason: str = ""
+
+
+class Passed(NamedTuple):
+    """A backup that was passed over, and in one line why."""
+
+    path: Path
+    reason: str
+
+
+class Newest(NamedTuple):
+    """The newest backup that is whole, and the newer ones that are not, newest first."""
+
+    backup: Backup
+    passed: tuple[Passed, ...]
 
 
 def is_backup_name(name: str) -> bool:
@@ -88,6 +107,42 @@ def backups_of(database: Path, *, verify: bool = False) -> list[Listed]:
     return listed
 
 
+def newest_good(database: Path, keyring: Keyring | None = None, say: Say = silent) -> Newest:
+    """The newest backup beside ``database`` that may be restored, read as a whole.
+
+    Those that a migration made and those that somebody made; not what a restore replaced. They
+    are read from the newest on, and the first good one is the last that is read.
+
+    Args:
+        database: the database file; it need not be there any more.
+        keyring: the keys at hand, to try on every secret in a backup.
+        say: is told what is being read.
+
+    Raises:
+        TokenStorageError: ``bad-backup`` where none is good; ``wrong-key`` where no key opens
+            the newest that is whole: an older one would lose what the missing key opens;
+            ``bad-path`` as :func:`backups_of`.
+    """
+    files.check_path(database)
+    database = files.follow(database)
+    try:
+        found = beside(database)
+    except OSError as error:
+        raise _bad_folder(database.parent, error) from error
+    passed: list[Passed] = []
+    for _, path, name in reversed(found):
+        if name["kind"] == "replaced":
+            continue
+        say(f"verifying {path.name}")
+        try:
+            return Newest(vet(path, database, keyring), tuple(passed))
+        except TokenStorageError as error:
+            if error.code != "bad-backup":
+                raise
+            passed.append(Passed(path, error.message))
+    raise _none_good(database, passed)
+
+
 def _listed(path: Path, name: re.Match[str], made_at: datetime, database: Path | None) -> Listed:
     """One of them; read as a whole where the database that it belongs to is given."""
     manifest, status, reason = None, "no manifest", ""
@@ -130,4 +185,17 @@ def _bad_folder(folder: Path, error: OSError) -> TokenStorageError:
         f"{folder} cannot be read ({error.strerror}).",
         code="bad-path",
         remedy="Give the path of the database with -d; its backups are looked for beside it.",
+    )
+
+
+def _none_good(database: Path, passed: list[Passed]) -> TokenStorageError:
+    return TokenStorageError(
+        f"No backup beside {database} can be restored ({len(passed)} read). The newest: "
+        f"{passed[0].reason}"
+        if passed
+        else f"There is no backup beside {database} to restore.",
+        code="bad-backup",
+        remedy="See what lies there: nextcloud-mcp-server db backups --verify -d "
+        f"{for_shell(database)} (a copy that lies elsewhere is restored by its path); nothing "
+        "was changed.",
     )

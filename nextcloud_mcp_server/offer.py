@@ -61,12 +61,14 @@ class Offer:
         return self.backup.finding.state is not State.AT_HEAD
 
 
-def weigh(database: Path, backup: Path, keyring: Keyring | None = None, say: Say = silent) -> Offer:
+def weigh(
+    database: Path, backup: Path | Backup, keyring: Keyring | None = None, say: Say = silent
+) -> Offer:
     """Verify a backup and say what restoring it would replace by what. Changes nothing.
 
     Args:
         database: the database file; it need not be there, or be readable.
-        backup: the file to restore.
+        backup: the file to restore, or what reading it as a whole has found.
         keyring: the keys at hand, to try on every secret in the backup.
         say: is told what is being read.
 
@@ -77,16 +79,17 @@ def weigh(database: Path, backup: Path, keyring: Keyring | None = None, say: Say
     """
     files.check_path(database)
     database = files.follow(database)
-    _refuse_itself(database, backup)
-    say("verifying the backup")
-    whole = vet(backup, database, keyring)
+    _refuse_itself(database, backup if isinstance(backup, Path) else backup.path)
+    if isinstance(backup, Path):
+        say("verifying the backup")
+        backup = vet(backup, database, keyring)
     say("counting its rows")
     seen, rows = _look(database)
     history = known_history()
     present = classify(seen, history)
     if present.state is State.FOREIGN:
         raise refusal(present, history, database)
-    return Offer(database, whole, database.exists(), present, rows, history.head)
+    return Offer(database, backup, database.exists(), present, rows, history.head)
 
 
 def _refuse_itself(database: Path, backup: Path) -> None:

@@ -206,7 +206,7 @@ def refusal(finding: Finding, history: History, path: Path) -> TokenStorageError
 
 
 _RESTORE: Final = (
-    "Stop every server, then: nextcloud-mcp-server db restore NEWEST_GOOD -d {path} (it keeps the "
+    "Stop every server, then: nextcloud-mcp-server db restore --newest -d {path} (it keeps the "
     "damaged file; nextcloud-mcp-server db backups --verify -d {path} lists which are good); "
     'without a backup try: sqlite3 {path} ".recover" | sqlite3 NEW.db'
 )
@@ -230,7 +230,7 @@ _WORDS: Final[dict[State, tuple[str, str]]] = {
         "{path} is not what it says it is: {reason}.",
         (
             "Compare it with a backup, and restore one that is whole: nextcloud-mcp-server db "
-            "restore NEWEST_GOOD -d {path} (nextcloud-mcp-server db backups --verify -d {path} "
+            "restore --newest -d {path} (nextcloud-mcp-server db backups --verify -d {path} "
             "lists them); nothing was changed."
         ),
     ),

@@ -288,7 +288,7 @@ def test_damage_that_only_the_copy_meets_is_named_damage(
         file.seek((page - 1) * size + offset)
         file.write(b"\xff" * 20)
     error = refused(lambda: back_up(path))
-    assert (error.code, f"db restore NEWEST_GOOD -d {path}" in error.remedy) == ("corrupt", True)
+    assert (error.code, f"db restore --newest -d {path}" in error.remedy) == ("corrupt", True)
     assert not {name for name in names(path.parent) if "backup" in name}
 
 

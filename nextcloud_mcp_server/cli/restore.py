@@ -21,7 +21,8 @@ from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.words import printable
 
 if TYPE_CHECKING:
-    from nextcloud_mcp_server.archive import Listed
+    from nextcloud_mcp_server.archive import Listed, Passed
+    from nextcloud_mcp_server.crypto import Keyring
     from nextcloud_mcp_server.restore import Offer, Restored
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
@@ -54,29 +55,42 @@ def backups(output: Output, named: Named, *, verify: bool) -> int:
 @click.command()
 @database_options
 @while_running_option
+@click.option("--newest", is_flag=True, help="Take the newest backup beside it that is whole.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-@click.argument("backup", callback=not_empty)
-def restore(output: Output, named: Named, backup: str, *, yes: bool, while_running: bool) -> int:
+@click.argument("backup", required=False, callback=not_empty)
+def restore(
+    output: Output,
+    named: Named,
+    backup: str | None,
+    *,
+    newest: bool,
+    yes: bool,
+    while_running: bool,
+) -> int:
     """Put a backup in the place of the database.
 
-    Verifies BACKUP first, says what it replaces, asks, and keeps what it replaces. A server
+    BACKUP is the path of one. With --newest it is the newest beside the database that verifies
+    as a whole, made by a migration or by 'db backup'; what an earlier restore replaced is none.
+
+    Verifies the backup first, says what it replaces, asks, and keeps what it replaces. A server
     that runs sees what was restored; restart it afterwards.
     """
     from nextcloud_mcp_server import restore as restoring  # noqa: PLC0415 - loads keys
     from nextcloud_mcp_server.backends.sqlite.inuse import require_idle  # noqa: PLC0415
     from nextcloud_mcp_server.cli.log import plain_log  # noqa: PLC0415
-    from nextcloud_mcp_server.cli.progress import shown, telling  # noqa: PLC0415
+    from nextcloud_mcp_server.cli.progress import shown  # noqa: PLC0415
     from nextcloud_mcp_server.keyfile import at_hand  # noqa: PLC0415
 
+    if newest is (backup is not None):
+        raise click.UsageError("Give BACKUP or --newest, one of the two.")
     settings = named.find(output)
     keyring = at_hand(settings)
-    with telling(output) as say:
-        offer = restoring.weigh(settings.database, Path(backup), keyring, say)
+    offer, passed = _weighed(output, settings.database, backup, keyring)
     require_idle(offer.database, while_running=while_running)
-    for line in offer_lines(offer):
+    for line in [*passed_lines(passed), *offer_lines(offer)]:
         output.note(line)
     if not yes:
-        _agree(output, offer)
+        _agree(output, offer, newest=newest)
     with plain_log(output), shown(output) as listener:
         done = restoring.restore(
             offer,
@@ -85,21 +99,36 @@ def restore(output: Output, named: Named, backup: str, *, yes: bool, while_runni
             lock_timeout=settings.lock_timeout,
             listener=listener,
         )
-    output.result(restored_facts(done), *restored_lines(done))
+    output.result(restored_facts(done, passed), *restored_lines(done))
     return 0
 
 
-def _agree(output: Output, offer: Offer) -> None:
+def _weighed(
+    output: Output, database: Path, backup: str | None, keyring: Keyring | None
+) -> tuple[Offer, Sequence[Passed]]:
+    """What a restore of that backup, or else of the newest good one, would do."""
+    from nextcloud_mcp_server.archive import newest_good  # noqa: PLC0415 - see above
+    from nextcloud_mcp_server.cli.progress import telling  # noqa: PLC0415 - see above
+    from nextcloud_mcp_server.offer import weigh  # noqa: PLC0415 - see above
+
+    with telling(output) as say:
+        if backup is not None:
+            return weigh(database, Path(backup), keyring, say), ()
+        found = newest_good(database, keyring, say)
+        return weigh(database, found.backup, keyring, say), found.passed
+
+
+def _agree(output: Output, offer: Offer, *, newest: bool) -> None:
     answer = output.answer("Restore? [y/N] ")
     if answer is not None and answer.lower() in {"y", "yes"}:
         return
     why = "There was nobody to ask" if answer is None else "The answer was not yes"
-    backup, database = for_shell(offer.backup.path), for_shell(offer.database)
+    backup = "--newest" if newest else for_shell(offer.backup.path)
     raise TokenStorageError(
         f"{why}, so nothing was changed.",
         code="declined",
         remedy="To restore without being asked: "
-        f"nextcloud-mcp-server db restore {backup} -d {database} --yes",
+        f"nextcloud-mcp-server db restore {backup} -d {for_shell(offer.database)} --yes",
     )
 
 
@@ -161,6 +190,11 @@ def listed_facts(backup: Listed) -> dict[str, Any]:
         "status": backup.status,
         "reason": backup.reason or None,
     }
+
+
+def passed_lines(passed: Sequence[Passed]) -> list[str]:
+    """The newer backups that are no good, newest first, and why."""
+    return [f"warning: passed over: {printable(reason)}" for _, reason in passed]
 
 
 def offer_lines(offer: Offer) -> list[str]:
@@ -234,12 +268,13 @@ def restored_lines(done: Restored) -> list[str]:
     return [line] if done.kept is None else [line, f"replaced: {printable(str(done.kept))}"]
 
 
-def restored_facts(done: Restored) -> dict[str, Any]:
+def restored_facts(done: Restored, passed: Sequence[Passed]) -> dict[str, Any]:
     """What a restore did, for ``--json``."""
     offer, backup = done.offer, done.offer.backup
     return {
         "database": str(offer.database),
         "backup": str(backup.path),
+        "passed_over": [{"backup": str(path), "reason": reason} for path, reason in passed],
         "made_at": backup.made_at.isoformat(),
         "before": offer.present.recorded,
         "after": backup.revision,

@@ -32,7 +32,7 @@ CURRENT = {
 }
 
 RESTORE = (
-    "remedy: Stop every server, then: nextcloud-mcp-server db restore NEWEST_GOOD -d {db} (it "
+    "remedy: Stop every server, then: nextcloud-mcp-server db restore --newest -d {db} (it "
     "keeps the damaged file; nextcloud-mcp-server db backups --verify -d {db} lists which are "
     'good); without a backup try: sqlite3 {db} ".recover" | sqlite3 NEW.db\n'
 )
@@ -61,7 +61,7 @@ REFUSALS = {
         "error: {db} is not what it says it is: the table refresh_tokens, which every release "
         "made, is not there.\n"
         "remedy: Compare it with a backup, and restore one that is whole: nextcloud-mcp-server db "
-        "restore NEWEST_GOOD -d {db} (nextcloud-mcp-server db backups --verify -d {db} lists "
+        "restore --newest -d {db} (nextcloud-mcp-server db backups --verify -d {db} lists "
         "them); nothing was changed.\n"
     ),
     "foreign": (

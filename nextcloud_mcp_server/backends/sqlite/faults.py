@@ -63,7 +63,7 @@ _WORDS: Final = {
     ),
     "corrupt": (
         "{path} is damaged: {detail}.",
-        "Stop every server, then: nextcloud-mcp-server db restore NEWEST_GOOD -d {path}",
+        "Stop every server, then: nextcloud-mcp-server db restore --newest -d {path}",
     ),
     "not-a-database": (
         "{path} is not an SQLite database.",
