@@ -23,6 +23,7 @@ from nextcloud_mcp_server.lifespan import TokenStoreState, token_store_lifespan
 from nextcloud_mcp_server.report import examine
 from nextcloud_mcp_server.settings import Settings
 from nextcloud_mcp_server.state import State
+from nextcloud_mcp_server.words import with_code
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -169,11 +170,11 @@ def look_at(database: Path, opened: tuple[int, int] | None) -> Verdict:
     try:
         report = examine(database)
     except TokenStorageError as error:
-        return Verdict(reason=CODES[error.code], detail=error.message)
+        return Verdict(reason=CODES[error.code], detail=with_code(error))
     finding = report.finding
     facts = (finding.recorded, report.head, finding.state.value)
     if report.refusal is not None:
-        return Verdict(*facts, CODES[report.refusal.code], report.refusal.message)
+        return Verdict(*facts, CODES[report.refusal.code], with_code(report.refusal))
     if finding.state is not State.AT_HEAD:
         reason = "The database is not at head any more."
         return Verdict(*facts, reason, f"{database} is {finding.state.value}. Restart the server.")

@@ -54,6 +54,8 @@ CODES: Final = MappingProxyType(
 class TokenStorageError(Exception):
     """The one exception that this package raises on purpose.
 
+    A traceback of it ends in its code and its remedy.
+
     Args:
         message: one line for people: what is wrong, with the path or name it is about.
         code: a key of :data:`CODES`.
@@ -69,6 +71,7 @@ class TokenStorageError(Exception):
         self.code = code
         self.remedy = remedy
         self.exit_status = exit_status
+        self.add_note(f"[{code}]\nremedy: {remedy}")
 
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword-only arguments are lost by the default pickling, and an error of a

@@ -79,11 +79,16 @@ def describe_error(error: BaseException) -> tuple[str, str]:
     the first line of its message, shortened and without secrets.
     """
     if isinstance(error, TokenStorageError):
-        return f"error: {printable(error.message)}", f"remedy: {printable(error.remedy)}"
+        return f"error: {with_code(error)}", f"remedy: {printable(error.remedy)}"
     return (
         f"unexpected error: {printable(unexpected(error))}",
         "remedy: run it again as 'nextcloud-mcp-server --debug ...', and report what it prints",
     )
+
+
+def with_code(error: TokenStorageError) -> str:
+    """What is wrong on one line, and the code by which ``docs/errors.md`` explains it."""
+    return f"{printable(error.message)} [{error.code}]"
 
 
 def unexpected(error: BaseException) -> str:

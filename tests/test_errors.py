@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import traceback
 
 import pytest
 
@@ -62,6 +63,14 @@ def test_an_error_arrives_whole_from_another_process() -> None:
     assert vars(again) == vars(error)
     assert str(again) == "what"
     assert error.as_dict() == {"code": "bad-input", "message": "what", "remedy": "do"}
+
+
+def test_a_traceback_ends_in_the_code_and_the_remedy() -> None:
+    """Who embeds the store reads in a log what to do; once, wherever the error comes from."""
+    error = TokenStorageError("what", code="bad-input", remedy="do")
+    for one in (error, pickle.loads(pickle.dumps(error))):  # noqa: S301 - our own bytes
+        told = "".join(traceback.format_exception_only(one))
+        assert told.endswith(".TokenStorageError: what\n[bad-input]\nremedy: do\n")
 
 
 def test_a_code_that_nobody_knows_is_a_mistake() -> None:

@@ -67,9 +67,9 @@ def test_an_outcome_names_its_backup() -> None:
 
 
 def test_a_named_error_is_told_in_its_own_words() -> None:
-    """The message and the remedy are a line each, whatever a path in them holds."""
+    """The message with its code and the remedy are a line each, whatever a path in them holds."""
     error = TokenStorageError("No\nway.", code="foreign", remedy="Go\x1b[2J on.")
-    assert describe_error(error) == ("error: No\\nway.", "remedy: Go\\x1b[2J on.")
+    assert describe_error(error) == ("error: No\\nway. [foreign]", "remedy: Go\\x1b[2J on.")
 
 
 @pytest.mark.parametrize(

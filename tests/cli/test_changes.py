@@ -51,15 +51,15 @@ BACK = (
     f"Rows are backed up first. The next start of this version upgrades it to {HEAD} again.\n"
 )
 NEWER = (
-    "error: {db} is at revision 007, which is newer than 004.\n"
+    "error: {db} is at revision 007, which is newer than 004. [bad-input]\n"
     "remedy: To go back, use: nextcloud-mcp-server db downgrade --revision 004 -d {db}\n"
 )
 NO_SUCH = (
-    f"error: There is no revision 011; the newest is {HEAD}.\n"
+    f"error: There is no revision 011; the newest is {HEAD}. [unknown-revision]\n"
     "remedy: See which there are with: nextcloud-mcp-server db history\n"
 )
 DECLINED = (
-    "error: %s, so nothing was changed.\n"
+    "error: %s, so nothing was changed. [declined]\n"
     "remedy: To go back without being asked: nextcloud-mcp-server db downgrade --revision "
     f"{BEFORE} "
     "-d {db} --yes\n"
@@ -371,7 +371,7 @@ def test_backup_takes_a_path_and_overwrites_nothing(
     again = command("db", "backup", str(target), "-d", str(database))
     assert (again.status, again.out) == (1, "")
     assert again.err == (
-        f"error: {target} is there already, and a backup overwrites nothing.\n"
+        f"error: {target} is there already, and a backup overwrites nothing. [bad-path]\n"
         "remedy: Give another name, or move the file away.\n"
     )
     assert fingerprint(target) == before

@@ -97,7 +97,7 @@ def test_without_a_yes_nothing_is_mended(
     done = command("db", "repair", "-d", str(database), stdin=answer)
     assert (done.status, done.out) == (1, "")
     who = "The answer was not yes" if answer else "There was nobody to ask"
-    assert f"error: {who}, so nothing was changed.\n" in done.err
+    assert f"error: {who}, so nothing was changed. [declined]\n" in done.err
     assert (
         f"remedy: To mend it without being asked: nextcloud-mcp-server db repair -d {database} "
         "--yes\n" in done.err

@@ -171,7 +171,8 @@ def test_migrate_is_for_a_checkout(checkout: Path, tmp_path: Path) -> None:
     done = process("db", "migrate", "add a table", cwd=tmp_path, root=checkout)
     assert (done.status, done.out) == (1, "")
     assert done.err == (
-        "error: Migrations are written in a checkout, and this is an installed package.\n"
+        "error: Migrations are written in a checkout, and this is an installed package. "
+        "[not-a-checkout]\n"
         "remedy: Clone the project, then there: uv run nextcloud-mcp-server db migrate MESSAGE\n"
     )
     document = process("db", "migrate", "--json", "add a table", cwd=tmp_path, root=checkout)

@@ -142,7 +142,8 @@ def test_a_url_of_another_engine_is_refused_without_its_password(command: Comman
     done = command("db", "upgrade", "-u", "postgresql://me:s3cret@host/tokens")
     assert (done.status, done.out) == (1, "")
     assert done.err == (
-        "error: This version keeps tokens in SQLite and cannot use a postgresql database.\n"
+        "error: This version keeps tokens in SQLite and cannot use a postgresql database. "
+        "[unsupported-database]\n"
         "remedy: Use a path (TOKEN_STORAGE_DB, -d) or a URL that begins with sqlite:///.\n"
     )
 

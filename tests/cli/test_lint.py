@@ -94,7 +94,9 @@ def test_a_release_is_kept(folder: Folder, command: Command) -> None:
     assert command("db", "lint", "--fix").out.count("[edited-release]") == 1
     done = command("db", "lint", "--release")
     assert (done.status, done.out) == (1, "")
-    assert done.err.startswith("error: 1 places are refused or noted, so nothing was released.\n")
+    assert done.err.startswith(
+        "error: 1 places are refused or noted, so nothing was released. [bad-input]\n"
+    )
     done = command("db", "lint", "--release", "--overwrite", NUMBER)
     assert (done.status, done.out.splitlines()[0]) == (0, f"released {NUMBER}")
 
@@ -184,7 +186,8 @@ def test_show_of_a_revision_that_fails(folder: Folder, command: Command) -> None
     done = command("db", "show", "head")
     assert (done.status, done.out) == (1, "")
     assert done.err == (
-        f"error: Revision {NUMBER} fails where its SQL is written: division by zero.\n"
+        f"error: Revision {NUMBER} fails where its SQL is written: division by zero. "
+        "[migration-failed]\n"
         "remedy: See where with: nextcloud-mcp-server db lint\n"
     )
 

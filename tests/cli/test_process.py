@@ -170,7 +170,8 @@ def test_control_c_while_waiting_is_one_word(shelf: Shelf, tmp_path: Path) -> No
             running.kill()
     assert (running.returncode, out) == (130, "")
     assert err.replace(waiting, "").strip() == (
-        "error: Interrupted; what was not finished was rolled back.\nremedy: Run the command again."
+        "error: Interrupted; what was not finished was rolled back. [interrupted]\n"
+        "remedy: Run the command again."
     )
     assert fingerprint(path) == before
 

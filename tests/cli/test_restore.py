@@ -85,7 +85,7 @@ def test_restore_takes_only_yes_for_yes(
     done = command("db", "restore", str(saved), "-d", str(database), stdin=answer)
     assert (done.status, done.out) == (1, "")
     assert done.err.endswith(
-        f"error: {why}, so nothing was changed.\n"
+        f"error: {why}, so nothing was changed. [declined]\n"
         "remedy: To restore without being asked: "
         f"nextcloud-mcp-server db restore {saved} -d {database} --yes\n"
     )
@@ -142,7 +142,7 @@ def test_restore_says_that_a_server_is_running(
     assert (refused.status, refused.out) == (1, "")
     assert re.fullmatch(
         rf"error: A server is running on {re.escape(str(database))}( \(process \d+\))?; nothing "
-        r"was changed\.\nremedy: Stop it, .*--while-running.*\n",
+        r"was changed\. \[in-use\]\nremedy: Stop it, .*--while-running.*\n",
         refused.err,
     )
     assert fingerprint(database) == before

@@ -42,7 +42,7 @@ POINT = (
 )
 NEWER = (
     "error: {db} is newer than this program: it records %s, and the newest revision here is "
-    f"{HEAD}.\n"
+    f"{HEAD}. [unknown-revision]\n"
     "remedy: Start the release that wrote it, or go back with that release's own: "
     f"nextcloud-mcp-server db downgrade --revision {HEAD} -d {{db}}\n"
 )
@@ -53,27 +53,29 @@ REFUSALS = {
     "escape": NEWER % r"\x1b[2J\n",
     "nul": NEWER % r"101\x00",
     "two-rows": (
-        f"error: {{db}} has no single revision: alembic_version holds 003 and {HEAD}.\n"
+        f"error: {{db}} has no single revision: alembic_version holds 003 and {HEAD}. "
+        "[ambiguous-version]\n"
         "remedy: Let the tables decide: nextcloud-mcp-server db repair -d {db} "
         "(or say which is true: nextcloud-mcp-server db stamp REVISION -d {db})\n"
     ),
     "no-grants": (
         "error: {db} is not what it says it is: the table refresh_tokens, which every release "
-        "made, is not there.\n"
+        "made, is not there. [inconsistent]\n"
         "remedy: Compare it with a backup, and restore one that is whole: nextcloud-mcp-server db "
         "restore --newest -d {db} (nextcloud-mcp-server db backups --verify -d {db} lists "
         "them); nothing was changed.\n"
     ),
     "foreign": (
         "error: {db} is another application's database: it holds songs, and no table of this "
-        "program.\n" + POINT
+        "program. [foreign]\n" + POINT
     ),
-    "corrupt": "error: {db} is damaged: database disk image is malformed.\n" + RESTORE,
-    "truncated": "error: {db} is damaged: database disk image is malformed.\n" + RESTORE,
-    "text": "error: {db} is not an SQLite database: it has no SQLite header.\n" + POINT,
+    "corrupt": "error: {db} is damaged: database disk image is malformed. [corrupt]\n" + RESTORE,
+    "truncated": "error: {db} is damaged: database disk image is malformed. [corrupt]\n" + RESTORE,
+    "text": "error: {db} is not an SQLite database: it has no SQLite header. [not-a-database]\n"
+    + POINT,
     "dump": (
         "error: {db} is not an SQLite database: it looks like an SQL dump; load it with: "
-        "sqlite3 NEW.db < DUMP.\n" + POINT
+        "sqlite3 NEW.db < DUMP. [not-a-database]\n" + POINT
     ),
 }
 

@@ -111,6 +111,13 @@ def _record_another(database: Path) -> None:
         connection.execute("UPDATE alembic_version SET version_num = 'elsewhere'")
 
 
+#: How the log's line ends for what has a code.
+TOLD_WITH: dict[Callable[[Path], None], str] = {
+    _damage: " [not-a-database]",
+    _record_another: " [unknown-revision]",
+}
+
+
 @pytest.mark.parametrize("harm", [_remove, _damage, _replace, _step_back, _record_another])
 def test_not_ready_when_the_database_is_no_longer_what_it_was(
     client: TestClient,
@@ -130,6 +137,7 @@ def test_not_ready_when_the_database_is_no_longer_what_it_was(
     told = [record.getMessage() for record in caplog.records if record.name == module.__name__]
     assert len(told) == 1
     assert str(database) in told[0]
+    assert told[0].endswith(TOLD_WITH.get(harm, "."))
 
 
 def test_ready_again_when_the_database_is_back(client: TestClient, database: Path) -> None:

@@ -121,6 +121,7 @@ def test_a_refused_database_is_one_line_and_a_remedy(
     error, _ = _fails(capfd, Settings(bad, keys=(KEY,)))
 
     assert error.startswith(f"error: {bad} is not an SQLite database")
+    assert error.endswith(" [not-a-database]")
 
 
 def test_an_unexpected_error_is_one_line_too(
