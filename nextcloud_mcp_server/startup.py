@@ -291,7 +291,7 @@ def _must_be_written(database: Path, closed: str, held: Held) -> TokenStorageErr
     return TokenStorageError(
         f"{database} has to be migrated, and {closed}{said}.",
         code="read-only",
-        remedy="Give this user write access to the file and to its folder, then start again.",
+        remedy="Give this user write access to the file and to its folder, then try again.",
     )
 
 

@@ -55,6 +55,12 @@ def test_a_remedy_names_the_database_that_it_is_about() -> None:
     assert commands > 10, "none was found, so none was judged"
 
 
+def test_only_a_start_that_was_stopped_is_told_to_start_again() -> None:
+    """Every other remedy is read by whoever typed a command, too: they try again."""
+    entries = re.findall(r"\[([a-z-]+)\]\n.*\n    > (.*)$", error_texts.render(), re.MULTILINE)
+    assert {code for code, remedy in entries if "start again" in remedy.lower()} == {"interrupted"}
+
+
 def test_an_error_arrives_whole_from_another_process() -> None:
     """Code, remedy and exit status survive pickling."""
     error = TokenStorageError("what", code="bad-input", remedy="do", exit_status=3)

@@ -415,7 +415,7 @@ def test_a_locked_database_is_waited_for_in_plain_words(
     waiting, *_, error, remedy = done.err.splitlines()
     assert waiting.startswith(f"warning: Waiting for {database}: process ")
     assert error.startswith(f"error: {database} was not free within 0.3 seconds: process ")
-    assert remedy.startswith("remedy: Let that process finish or stop it, then start again; ")
+    assert remedy.startswith("remedy: Let that process finish or stop it, then try again; ")
     assert fingerprint(database) == before
 
 

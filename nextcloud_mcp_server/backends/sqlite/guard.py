@@ -188,7 +188,7 @@ def _too_long(path: Path, database: Path, timeout: float) -> TokenStorageError:
     return TokenStorageError(
         f"{database} was not free within {timeout:g} seconds: {holder(path)}.",
         code="lock-timeout",
-        remedy="Let that process finish or stop it, then start again; "
+        remedy="Let that process finish or stop it, then try again; "
         "TOKEN_STORAGE_LOCK_TIMEOUT sets the seconds to wait.",
     )
 
