@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,15 +54,13 @@ def lint(
     from nextcloud_mcp_server.lint import review  # noqa: PLC0415 - imports Alembic
     from nextcloud_mcp_server.lint.rules import refused  # noqa: PLC0415 - see above
 
-    # What a migration prints while it is run is not the result.
-    with redirect_stdout(sys.stderr):
-        found, written = review.review(), None
-        if fix:
-            written = review.fix(found)
-            found = found if written is None else review.review()
-        if release:
-            added = review.release(found, overwrite)
-            found = review.review()
+    found, written = review.review(), None
+    if fix:
+        written = review.fix(found)
+        found = found if written is None else review.review()
+    if release:
+        added = review.release(found, overwrite)
+        found = review.review()
     lines = [*problem_lines(found.problems, strict=strict)]
     document = {**review_facts(found, strict=strict), "wrote": None}
     if written is not None:

@@ -27,10 +27,9 @@ def database_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 "-u takes a URL, for example sqlite:////app/data/tokens.db; "
                 "a plain path goes in -d."
             )
-        output = click.get_current_context().find_object(Output)
+        output = click.get_current_context().ensure_object(Output)
         text = database_path if database_url is None else database_url
-        status: int | None = command(output, Named(text), **arguments)
-        return status
+        return output.alone(lambda: command(output, Named(text), **arguments))
 
     decorated = click.option(
         "--json",

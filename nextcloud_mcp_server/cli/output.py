@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TextIO, TypeGuard
 
 from nextcloud_mcp_server.errors import TokenStorageError
@@ -40,6 +40,18 @@ class Output:
         #: Why the result could not be written; None when it was, or nobody reads it.
         self.lost: OSError | None = None
         self._replaced = False
+        self._stdout = sys.stdout
+
+    def alone(self, work: Callable[[], int | None]) -> int | None:
+        """Do the work of a command, and keep stdout for its result alone.
+
+        What a migration prints while it is loaded or run goes to stderr.
+        """
+        sys.stdout = sys.stderr
+        try:
+            return work()
+        finally:
+            sys.stdout = self._stdout
 
     def result(self, document: Mapping[str, Any], *lines: str) -> None:
         """Print what the command was asked for: the lines, or the document with ``--json``."""
@@ -111,7 +123,7 @@ class Output:
 
     def finish(self, status: int) -> int:
         """Write what is still unwritten, and return the status to exit with."""
-        for stream in (sys.stdout, sys.stderr):
+        for stream in (self._stdout, sys.stderr):
             try:
                 if stream is not None:
                     stream.flush()
@@ -124,12 +136,12 @@ class Output:
 
     def _write(self, line: str) -> None:
         try:
-            _print(f"{line}\n", sys.stdout)
+            _print(f"{line}\n", self._stdout)
         except OSError as error:
-            self._give_up(error, sys.stdout)
+            self._give_up(error, self._stdout)
 
     def _give_up(self, error: OSError, stream: TextIO) -> None:
-        if stream is sys.stdout and not isinstance(error, BrokenPipeError):
+        if stream is self._stdout and not isinstance(error, BrokenPipeError):
             self.lost = error
         _discard(stream)
 

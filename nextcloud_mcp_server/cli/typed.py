@@ -43,5 +43,4 @@ def _look(command: str, path: str | None, output: Output) -> int:
     from nextcloud_mcp_server.cli import looks  # noqa: PLC0415 - what is not asked is not imported
     from nextcloud_mcp_server.cli.named import Named  # noqa: PLC0415 - see above
 
-    status: int = getattr(looks, command)(output, Named(path))
-    return status
+    return output.alone(lambda: getattr(looks, command)(output, Named(path))) or 0

@@ -1,0 +1,57 @@
+"""What a migration prints is not what a command answers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Command
+from tests.lint.folder import Folder, source, speaking
+from tests.support.revisions import HEAD
+from tests.support.scripts import SCRIPTS, used
+
+NUMBER = f"{int(HEAD) + 1}"
+
+#: Every command that loads the migrations, in an order in which each has something to do.
+COMMANDS = (
+    ("show", NUMBER),
+    ("show", NUMBER, "--down"),
+    ("history",),
+    ("current",),
+    ("check",),
+    ("upgrade", "--sql"),
+    ("upgrade", "--dry-run"),
+    ("upgrade",),
+    ("doctor",),
+    ("downgrade", "--yes"),
+    ("stamp", HEAD),
+    ("lint",),
+)
+
+
+@pytest.fixture
+def printing(tmp_path: Path) -> Iterator[Folder]:
+    """Migrations of which the newest prints, when it is loaded and when it is run."""
+    path = tmp_path / "alembic"
+    shutil.copytree(SCRIPTS, path, ignore=shutil.ignore_patterns("__pycache__"))
+    body = speaking("CREATE TABLE IF NOT EXISTS x (id INTEGER)").replace(
+        "grade():\n", "grade():\n    print('run')\n"
+    )
+    text = source(NUMBER, HEAD, f"print('loaded')\n\n{body}")
+    with used(path):
+        folder = Folder(path)
+        folder.write(f"20990101_1200_{NUMBER}_add_it.py", text)
+        yield folder
+
+
+@pytest.mark.usefixtures("printing")
+def test_what_a_migration_prints_is_not_the_result(database: Path, command: Command) -> None:
+    """It goes to stderr, so that with --json stdout is one document, whichever command it is."""
+    for words in COMMANDS:
+        done = command("db", *words, "-d", str(database), "--json")
+        assert json.loads(done.out), words
+        assert {"loaded", "run"} <= set(done.err.splitlines()), words
