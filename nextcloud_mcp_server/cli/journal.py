@@ -38,7 +38,8 @@ def log(output: Output, named: Named, lines: int | None) -> int:
 
     When, what, from and to which revision, in how many seconds, by which version of this
     program, on which host, and the backup made before. It is kept since revision 101, and
-    is shown even of a database that a start would refuse.
+    is shown even of a database that a start would refuse. Of one that is not there it says
+    so, and exits with 0 as 'db current' does: a start makes it.
     """
     from nextcloud_mcp_server.journal import read  # noqa: PLC0415 - with what it needs
 
@@ -52,13 +53,15 @@ def log(output: Output, named: Named, lines: int | None) -> int:
         raise report.refusal
     document = {
         "database": str(database),
+        "exists": report.exists,
         "journal": entries is not None,
         "entries": [entry_facts(entry) for entry in entries or ()],
     }
     path = printable(str(database))
     if not entries:
         since = "" if entries is not None else "; it is kept since revision 101"
-        output.result(document, f"{path} has no journal of migrations yet{since}")
+        none = f"has no journal of migrations yet{since}" if report.exists else "is not there yet"
+        output.result(document, f"{path} {none}")
         return 0
     output.result(document, *log_lines(entries))
     return 0

@@ -42,7 +42,7 @@ def test_the_journal_as_json(shelf: Shelf, database: Path, command: Command) -> 
     done = command("db", "log", "-d", str(database), "--json")
     document = json.loads(done.out)
     (entry,) = document.pop("entries")
-    assert document == {"database": str(database), "journal": True}
+    assert document == {"database": str(database), "exists": True, "journal": True}
     assert entry.pop("happened_at") > 1_700_000_000
     assert entry.pop("seconds") > 0
     assert entry.keys() == {
@@ -78,7 +78,8 @@ def test_it_works_in_every_state(
         assert (done.status, done.err) == (0, "")
         assert done.out.splitlines()[1].split()[2:5] == ["create", "-", HEAD]
     else:
-        assert (done.status, done.out, done.err) == (0, f"{database}{_NONE}", "")
+        said = " is not there yet\n" if state == "missing" else _NONE
+        assert (done.status, done.out, done.err) == (0, f"{database}{said}", "")
 
 
 def test_an_empty_journal_is_none_yet(shelf: Shelf, database: Path, command: Command) -> None:
@@ -88,6 +89,13 @@ def test_an_empty_journal_is_none_yet(shelf: Shelf, database: Path, command: Com
     assert (done.status, done.out) == (0, f"{database} has no journal of migrations yet\n")
     document = json.loads(command("db", "log", "-d", str(database), "--json").out)
     assert (document["journal"], document["entries"]) == (True, [])
+
+
+def test_a_missing_file_is_answered_as_by_the_other_looks(database: Path, command: Command) -> None:
+    """No file is no error for what looks: it says so and exits 0, or 3 from `db check`."""
+    for words, status in ((("log",), 0), (("current",), 0), (("check",), 3)):
+        done = command("db", *words, "-d", str(database), "--json")
+        assert (done.status, json.loads(done.out)["exists"]) == (status, False)
 
 
 def test_what_a_crash_left_is_read_and_stays(
