@@ -55,7 +55,7 @@ def backups(output: Output, named: Named, *, verify: bool) -> int:
 @click.command()
 @database_options
 @while_running_option
-@click.option("--newest", is_flag=True, help="Take the newest backup beside it that is whole.")
+@click.option("--newest", is_flag=True, help="Take the newest backup that is whole.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.argument("backup", required=False, callback=not_empty)
 def restore(
@@ -69,8 +69,8 @@ def restore(
 ) -> int:
     """Put a backup in the place of the database.
 
-    BACKUP is the path of one. With --newest it is the newest beside the database that verifies
-    as a whole, made by a migration or by 'db backup'; what an earlier restore replaced is none.
+    BACKUP is the path of one. With --newest it is the newest beside the database that is whole,
+    of those that a migration or 'db backup' made: not what an earlier restore replaced.
 
     Verifies the backup first, says what it replaces, asks, and keeps what it replaces. A server
     that runs sees what was restored; restart it afterwards.
