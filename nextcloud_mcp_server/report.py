@@ -63,7 +63,10 @@ def known_history() -> History:
 
 
 def examine(database: Path) -> Report:
-    """Say what ``database`` is. Nothing changes: no lock, no journal rolled back, no file made.
+    """Say what ``database`` is. Nothing of it changes: no lock, no journal rolled back.
+
+    Beside one in WAL mode that nobody has open, SQLite leaves a ``-shm`` and an empty ``-wal``, as
+    it does for every reader.
 
     Raises:
         TokenStorageError: where the path cannot hold a database or cannot be read.

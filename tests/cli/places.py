@@ -180,6 +180,14 @@ def crash(live: Path, left: Path) -> None:
         connection.execute("ROLLBACK")
 
 
+def damage(path: Path, table: str) -> Path:
+    """Damage the root page of a table, which a look does not read."""
+    [(page,)] = rows(path, f"SELECT rootpage FROM sqlite_schema WHERE name = '{table}'")
+    [(size,)] = rows(path, "PRAGMA page_size")
+    _overwrite(path, (page - 1) * size, b"\xff" * 40)
+    return path
+
+
 def fingerprint(path: Path) -> tuple[object, ...]:
     """What a refusal may not change of a file: its bytes, its mode, its time."""
     if not path.exists():

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Command
-from tests.cli.places import REFUSED, SERVED, Shelf, crash, fingerprint, listing
+from tests.cli.places import REFUSED, SERVED, Shelf, crash, damage, fingerprint, listing
+from tests.support.folders import names
 from tests.support.revisions import HEAD, pending_after
 
 RUNS = ", ".join(pending_after("001"))
@@ -194,3 +195,34 @@ def test_a_look_rolls_no_journal_back(shelf: Shelf, database: Path, command: Com
     assert command("db", "current", "-d", str(database)).out == f"{HEAD} (head)\n"
     assert command("db", "check", "-d", str(database)).status == 0
     assert (fingerprint(database), fingerprint(journal), listing(database.parent)) == before
+
+
+@pytest.mark.parametrize("look", ["current", "check", "doctor", "log"])
+def test_a_look_leaves_what_every_reader_of_sqlite_leaves(
+    look: str, shelf: Shelf, database: Path, command: Command
+) -> None:
+    """Beside a stopped database in WAL mode: a `-shm` and an empty `-wal`, and no more."""
+    before = fingerprint(shelf.put("at-head", database))
+    command("db", look, "-d", str(database))
+    wal, shm = f"{database.name}-wal", f"{database.name}-shm"
+    assert (fingerprint(database), names(database.parent)) == (before, {database.name, wal, shm})
+    assert database.with_name(wal).stat().st_size == 0
+
+
+def test_pages_are_checked_before_a_migration_and_by_the_doctor(
+    shelf: Shelf, database: Path, command: Command
+) -> None:
+    """A damaged page that a start at head does not read is no refusal; before a migration it is."""
+    damage(shelf.put("at-head", database), "audit_logs")
+    before = fingerprint(database)
+    assert "nothing to do" in command("db", "upgrade", "-d", str(database)).out
+    for words in (("doctor", "--full"), ("doctor",), ("backup",)):
+        told = command("db", *words, "-d", str(database))
+        assert (told.status, "malformed" in told.out + told.err) == (1, True)
+    assert fingerprint(database) == before
+
+    old = damage(shelf.put("behind", database.with_name("old.db")), "audit_logs")
+    before = fingerprint(old)
+    refused = command("db", "upgrade", "-d", str(old), "--json")
+    assert (refused.status, json.loads(refused.out)["error"]["code"]) == (1, "corrupt")
+    assert fingerprint(old) == before
