@@ -8,15 +8,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+from nextcloud_mcp_server.archive import newest_good
 from nextcloud_mcp_server.backends.sqlite import files
 from nextcloud_mcp_server.backends.sqlite.indexes import damage, only_indexes
 from nextcloud_mcp_server.backends.sqlite.look import connect_read_only
 from nextcloud_mcp_server.backends.sqlite.session import WAL
 from nextcloud_mcp_server.backends.sqlite.space import readable
-from nextcloud_mcp_server.doctor.around import backups_of, damage_of
 from nextcloud_mcp_server.doctor.finding import Finding, Level, counted
 from nextcloud_mcp_server.doctor.subject import Opened, Subject
-from nextcloud_mcp_server.errors import for_shell
+from nextcloud_mcp_server.errors import TokenStorageError
 
 #: A write-ahead log above this was not written back for a long time.
 _LONG_WAL: Final = 256 * 1024 * 1024
@@ -68,11 +68,12 @@ def integrity(subject: Subject) -> Iterator[Finding]:
 
 
 def restore_command(subject: Subject) -> str | None:
-    """The command that puts the newest good backup in the place of the database."""
-    for backup in reversed(backups_of(subject.path)):
-        if not damage_of(backup):
-            return subject.command(f"restore {for_shell(backup)}")
-    return None
+    """The command that puts the newest good backup in place; None where there is none."""
+    try:
+        newest_good(subject.path)
+    except TokenStorageError:
+        return None
+    return subject.command("restore --newest")
 
 
 def references(subject: Subject) -> Iterator[Finding]:
