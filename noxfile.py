@@ -34,6 +34,8 @@ nox.options.error_on_missing_interpreters = False
 
 def sync(session: nox.Session, *groups: str) -> None:
     """Make the session's environment hold exactly the pinned ``groups`` and the project."""
+    # The tests start hundreds of processes: without bytecode each compiles all that it imports.
+    session.env["PYTHONDONTWRITEBYTECODE"] = ""
     session.run_install(
         "uv",
         "sync",

@@ -52,13 +52,12 @@ class Result:
 class Process:
     """A process that carries out orders, one after the other, as lines of JSON."""
 
-    def __init__(self, folder: Path, **environment: str) -> None:
-        # Every child imports the migration scripts: from bytecode, which nobody else reads.
-        cache = {"PYTHONPYCACHEPREFIX": str(folder / "bytecode"), "PYTHONDONTWRITEBYTECODE": ""}
+    def __init__(self, **environment: str) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.victim"],
             cwd=ROOT,
-            env={**os.environ, **cache, **environment},
+            # Every child imports the migration scripts: from bytecode.
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "", **environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -98,8 +97,8 @@ class Victim:
     """Two processes: one forks children with the shim loaded, to be hurt; the other is well."""
 
     def __init__(self, shim: Path) -> None:
-        self._hurt = Process(shim.parent, LD_PRELOAD=str(shim))
-        self._well = Process(shim.parent)
+        self._hurt = Process(LD_PRELOAD=str(shim))
+        self._well = Process()
 
     def order(
         self,
