@@ -10,6 +10,7 @@ from sqlalchemy import bindparam, delete, select
 from nextcloud_mcp_server.auth import stored
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth.audit import record
+from nextcloud_mcp_server.auth.deletion import delete_one
 from nextcloud_mcp_server.auth.statements import in_row, upsert
 from nextcloud_mcp_server.schema import app_passwords
 
@@ -123,16 +124,14 @@ class AppPasswords:
 
     async def delete(self, user_id: str) -> bool:
         """Delete the user's app password; False where there was none."""
-        access, now = self._access, self._access.now()
-        key = {"user_id": valid.user_id(user_id)}
-
-        def unit(connection: Connection) -> bool:
-            if not connection.run(_DELETE, key):
-                return False
-            record(connection, access, "delete_app_password", user_id, at=now, auth_method=_METHOD)
-            return True
-
-        return await access.write(unit)
+        return await delete_one(
+            self._access,
+            _DELETE,
+            {"user_id": valid.user_id(user_id)},
+            event="delete_app_password",
+            user_id=user_id,
+            auth_method=_METHOD,
+        )
 
     async def list_user_ids(self) -> list[str]:
         """The users who have an app password, in order of code points."""

@@ -12,6 +12,7 @@ from sqlalchemy import bindparam, delete, select
 from nextcloud_mcp_server.auth import stored
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth.audit import record
+from nextcloud_mcp_server.auth.deletion import delete_expired, delete_one
 from nextcloud_mcp_server.auth.statements import in_row, upsert
 from nextcloud_mcp_server.schema import login_flow_sessions
 
@@ -129,38 +130,24 @@ class LoginFlows:
 
     async def delete(self, user_id: str) -> bool:
         """End the user's flow; False where there was none."""
-        access, now = self._access, self._access.now()
-        key = {"user_id": valid.user_id(user_id)}
-
-        def unit(connection: Connection) -> bool:
-            if not connection.run(_DELETE, key):
-                return False
-            record(connection, access, "delete_login_flow", user_id, at=now, auth_method=_METHOD)
-            return True
-
-        return await access.write(unit)
+        return await delete_one(
+            self._access,
+            _DELETE,
+            {"user_id": valid.user_id(user_id)},
+            event="delete_login_flow",
+            user_id=user_id,
+            auth_method=_METHOD,
+        )
 
     async def delete_expired(self) -> int:
         """Delete every flow whose time is over; how many there were."""
-        access, now = self._access, self._access.now()
-
-        def unit(connection: Connection) -> int:
-            deleted = 0
-            for row in connection.all(_EXPIRED, {"now": now}):
-                # Asked again in the deletion: between the two a new flow may have begun.
-                if connection.run(_DELETE_EXPIRED, {"user_id": row.user_id, "now": now}):
-                    deleted += 1
-                    record(
-                        connection,
-                        access,
-                        "delete_expired_login_flow",
-                        row.user_id,
-                        at=now,
-                        auth_method=_METHOD,
-                    )
-            return deleted
-
-        return await access.write(unit)
+        return await delete_expired(
+            self._access,
+            _EXPIRED,
+            _DELETE_EXPIRED,
+            event="delete_expired_login_flow",
+            auth_method=_METHOD,
+        )
 
 
 def _flow(row: Row, access: Access) -> LoginFlow:

@@ -12,6 +12,7 @@ from sqlalchemy import bindparam, delete, select
 from nextcloud_mcp_server.auth import stored
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth.audit import SYSTEM, record
+from nextcloud_mcp_server.auth.deletion import delete_one
 from nextcloud_mcp_server.auth.statements import upsert
 from nextcloud_mcp_server.schema import oauth_clients
 
@@ -152,15 +153,14 @@ class OAuthClients:
 
     async def delete(self) -> bool:
         """Forget the registration; False where there was none."""
-        access, now = self._access, self._access.now()
-
-        def unit(connection: Connection) -> bool:
-            if not connection.run(_DELETE, _KEY):
-                return False
-            record(connection, access, "delete_oauth_client", SYSTEM, at=now, auth_method=_METHOD)
-            return True
-
-        return await access.write(unit)
+        return await delete_one(
+            self._access,
+            _DELETE,
+            _KEY,
+            event="delete_oauth_client",
+            user_id=SYSTEM,
+            auth_method=_METHOD,
+        )
 
 
 def _client(row: Row, access: Access) -> OAuthClient:

@@ -12,6 +12,7 @@ from sqlalchemy import bindparam, delete, select
 from nextcloud_mcp_server.auth import stored
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth.audit import record
+from nextcloud_mcp_server.auth.deletion import delete_expired, delete_one
 from nextcloud_mcp_server.auth.statements import in_row, upsert
 from nextcloud_mcp_server.schema import refresh_tokens
 
@@ -138,16 +139,14 @@ class RefreshTokens:
 
     async def delete(self, user_id: str) -> bool:
         """See :meth:`RefreshTokenStorage.delete_refresh_token`."""
-        access, now = self._access, self._access.now()
-        key = {"user_id": valid.user_id(user_id)}
-
-        def unit(connection: Connection) -> bool:
-            if not connection.run(_DELETE, key):
-                return False
-            record(connection, access, "delete_refresh_token", user_id, at=now, auth_method=_METHOD)
-            return True
-
-        return await access.write(unit)
+        return await delete_one(
+            self._access,
+            _DELETE,
+            {"user_id": valid.user_id(user_id)},
+            event="delete_refresh_token",
+            user_id=user_id,
+            auth_method=_METHOD,
+        )
 
     async def users(self) -> list[str]:
         """See :meth:`RefreshTokenStorage.list_user_ids`."""
@@ -157,25 +156,13 @@ class RefreshTokens:
 
     async def delete_expired(self) -> int:
         """See :meth:`RefreshTokenStorage.delete_expired_refresh_tokens`."""
-        access, now = self._access, self._access.now()
-
-        def unit(connection: Connection) -> int:
-            deleted = 0
-            for row in connection.all(_EXPIRED, {"now": now}):
-                # Asked again in the deletion: between the two a token may have been renewed.
-                if connection.run(_DELETE_EXPIRED, {"user_id": row.user_id, "now": now}):
-                    deleted += 1
-                    record(
-                        connection,
-                        access,
-                        "delete_expired_refresh_token",
-                        row.user_id,
-                        at=now,
-                        auth_method=_METHOD,
-                    )
-            return deleted
-
-        return await access.write(unit)
+        return await delete_expired(
+            self._access,
+            _EXPIRED,
+            _DELETE_EXPIRED,
+            event="delete_expired_refresh_token",
+            auth_method=_METHOD,
+        )
 
 
 def _token(row: Row, access: Access) -> RefreshToken:
