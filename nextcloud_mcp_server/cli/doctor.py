@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 #: What takes long where a database is large.
 EXAMINING: Final = "examining it"
 
+#: The exit status where no error was found, and not everything could be looked at.
+_NOT_ALL_SEEN: Final = 3
+
+#: Levels that are no things to be counted: "2 ok".
+_ADJECTIVES: Final = frozenset({Level.OK, Level.UNKNOWN})
+
 
 @click.command()
 @database_options
@@ -26,7 +32,8 @@ def doctor(output: Output, named: Named, *, full: bool) -> int:
     """Say what ails the database, worst first.
 
     One line a check, with the command that mends it. Changes nothing. Exits with 1 where
-    there is an error, and with 0 where there are only notes and warnings.
+    there is an error, with 3 where there is none but something could not be looked at, and
+    with 0 where there are only notes and warnings.
     """
     from nextcloud_mcp_server.cli.progress import telling  # noqa: PLC0415 - for this alone
     from nextcloud_mcp_server.doctor.diagnosis import diagnose  # noqa: PLC0415 - loads keys
@@ -36,12 +43,15 @@ def doctor(output: Output, named: Named, *, full: bool) -> int:
         say(EXAMINING)
         found = diagnose(settings, full=full)
     output.result(diagnosis_facts(found), *diagnosis_lines(found))
-    return 1 if found.worst is Level.ERROR else 0
+    if found.worst is Level.ERROR:
+        return 1
+    return _NOT_ALL_SEEN if found.unknown else 0
 
 
 def finding_line(finding: Finding, *, mend: bool = True) -> str:
     """One finding, on one line, with the command that mends it."""
-    command = f"; mend it: {finding.mend}" if mend and finding.mend else ""
+    to_do = "look as its owner" if finding.looks else "mend it"
+    command = f"; {to_do}: {finding.mend}" if mend and finding.mend else ""
     return printable(f"{finding.level:<7}  {finding.check}: {finding.message}{command}")
 
 
@@ -49,7 +59,7 @@ def diagnosis_lines(found: Diagnosis) -> list[str]:
     """Every finding, and how many there are of each level."""
     numbers = Counter(finding.level for finding in found.findings)
     parts = ", ".join(
-        f"{numbers[level]} ok" if level is Level.OK else counted(numbers[level], level)
+        f"{numbers[level]} {level}" if level in _ADJECTIVES else counted(numbers[level], level)
         for level in WORST_FIRST
         if numbers[level]
     )

@@ -70,7 +70,8 @@ def _agree(output: Output, database: Path) -> None:
 
 
 def _say(output: Output, done: Repaired, after: Diagnosis) -> int:
-    left = [finding for finding in after.findings if finding.level is Level.ERROR]
+    # What could not be looked at may need mending, too.
+    left = [f for f in after.findings if f.level in {Level.ERROR, Level.UNKNOWN}]
     kept = () if done.kept is None else (f"kept: {printable(str(done.kept))}, the file as it was",)
     output.result(
         _facts(done, after),
@@ -79,7 +80,7 @@ def _say(output: Output, done: Repaired, after: Diagnosis) -> int:
         *kept,
         *map(finding_line, left),
     )
-    return 1 if left else 0
+    return 1 if after.worst is Level.ERROR else 0
 
 
 def _facts(done: Repaired, after: Diagnosis) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from typing import Final
 
 from nextcloud_mcp_server.archive import beside
 from nextcloud_mcp_server.backends.sqlite.catalog import quoted
-from nextcloud_mcp_server.backends.sqlite.guard import holder, lock_path
-from nextcloud_mcp_server.backends.sqlite.inuse import holders, in_use
+from nextcloud_mcp_server.backends.sqlite.guard import holder
+from nextcloud_mcp_server.backends.sqlite.inuse import holders, is_held
 from nextcloud_mcp_server.backends.sqlite.look import check_pages
 from nextcloud_mcp_server.backends.sqlite.manifest import manifest_path, read_manifest, sha256_of
 from nextcloud_mcp_server.doctor.finding import Finding, Level, counted
@@ -45,6 +45,9 @@ _WRITTEN_AT: Final = (
 
 _DAY: Final = 86400
 
+#: Errors that say nothing of what is in a file.
+_CLOSED: Final = frozenset({"read-only", "bad-path", "lock-timeout"})
+
 
 def backups_of(database: Path) -> list[Path]:
     """Every backup beside ``database``, by the program or by hand, oldest first."""
@@ -71,19 +74,39 @@ def partials_of(database: Path) -> list[Path]:
     return sorted(found)
 
 
+def unlisted(folder: Path) -> str:
+    """Why what lies in ``folder`` cannot be seen; empty where it can, or where it is not there."""
+    try:
+        next(folder.iterdir(), None)
+        # Names can be read without leave to ask what they are names of.
+        os.lstat(f"{folder}/.")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return f"its folder {folder} cannot be read ({error.strerror})"
+    return ""
+
+
 def backups(subject: Subject) -> Iterator[Finding]:
     """Whether there is a backup that verifies, and how old it is."""
     name, found = "backups", backups_of(subject.path)
+    if reason := unlisted(subject.path.parent):
+        yield _unseen(subject, name, f"whether there are any is unknown: {reason}")
+        return
     if not found:
         holds = subject.opened is not None and subject.opened.readable
-        level = Level.NOTE if holds else Level.OK
+        level = Level.NOTE if holds or subject.unread else Level.OK
         what = "there is none yet; a migration makes one by itself"
         yield Finding(name, level, what, subject.command("backup") if holds else None)
         return
     checked = found if subject.full else found[-1:]
     for path in checked:
-        if damage := damage_of(path):
-            yield Finding(name, Level.WARNING, f"{path.name} is no good: {damage}")
+        level, what = verdict_on(path)
+        if level is Level.UNKNOWN:
+            what = f"whether {path.name} is good is unknown: {what}"
+            yield Finding(name, level, what, subject.as_owner_of(path))
+        elif level is not Level.OK:
+            yield Finding(name, level, f"{path.name} is no good: {what}")
     if bare := [path for path in found if not manifest_path(path).exists()]:
         what = f"{len(bare)} of {len(found)} have no manifest, so only their pages can be checked"
         yield Finding(name, Level.NOTE, what)
@@ -93,22 +116,32 @@ def backups(subject: Subject) -> Iterator[Finding]:
     yield Finding(name, level, what, subject.command("backup") if days > _OLD else None)
 
 
-def damage_of(backup: Path) -> str:
-    """Why a backup is no good; empty where it is."""
+def verdict_on(backup: Path) -> tuple[Level, str]:
+    """Whether a backup is good (``ok``), or why it is not, or why nobody can tell (``unknown``)."""
     try:
         manifest = read_manifest(backup)
         if manifest is not None and manifest.sha256 != sha256_of(backup):
-            return "it is not the file that its manifest describes"
-        return check_pages(backup)
+            return Level.WARNING, "it is not the file that its manifest describes"
+        damage = check_pages(backup)
     except TokenStorageError as error:
-        return error.message
+        return (Level.UNKNOWN if error.code in _CLOSED else Level.WARNING), error.message
+    except PermissionError as error:
+        return Level.UNKNOWN, f"{error.filename} cannot be read ({error.strerror})"
     except (OSError, ValueError) as error:
-        return str(error)
+        return Level.WARNING, str(error)
+    return (Level.WARNING if damage else Level.OK), damage
+
+
+def _unseen(subject: Subject, name: str, what: str) -> Finding:
+    """A finding of what the folder hides."""
+    return Finding(name, Level.UNKNOWN, what, subject.as_owner_of(subject.path.parent))
 
 
 def half_made(subject: Subject) -> Iterator[Finding]:
     """Whether somebody who was killed left half-made files behind."""
-    if found := partials_of(subject.path):
+    if reason := unlisted(subject.path.parent):
+        yield _unseen(subject, "half-made files", f"whether there are any is unknown: {reason}")
+    elif found := partials_of(subject.path):
         names = ", ".join(path.name for path in found[:3])
         what = f"{counted(len(found), 'half-made file')} left behind: {names}"
         yield Finding("half-made files", Level.NOTE, what, subject.command("repair"), mendable=True)
@@ -118,15 +151,18 @@ def half_made(subject: Subject) -> Iterator[Finding]:
 
 def lock(subject: Subject) -> Iterator[Finding]:
     """Who holds the lock of starts and migrations now."""
-    name, path = "lock", lock_path(subject.path)
+    name, path = "lock", subject.beside(".lock")
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         yield Finding(name, Level.OK, "nobody has started or migrated it here yet")
         return
     except OSError as error:
-        what = f"{path.name} cannot be opened ({error.strerror}), so this user cannot migrate"
-        yield Finding(name, Level.WARNING, what)
+        what = (
+            f"{path.name} cannot be opened ({error.strerror}), so this user cannot migrate, "
+            "nor see whether somebody does"
+        )
+        yield Finding(name, Level.WARNING, what, subject.as_owner_of(path))
         return
     try:
         # Shared and given back at once: whoever migrates polls, and is not kept out.
@@ -145,7 +181,14 @@ def lock(subject: Subject) -> Iterator[Finding]:
 def server(subject: Subject) -> Iterator[Finding]:
     """Whether a server is running on it, which goes on with what is replaced under it."""
     name = "server"
-    if not in_use(subject.path):
+    try:
+        running = is_held(subject.path)
+    except OSError as error:
+        lock = subject.beside(".inuse")
+        what = f"whether one is running is unknown: {lock.name} cannot be asked ({error.strerror})"
+        yield Finding(name, Level.UNKNOWN, what, subject.as_owner_of(lock))
+        return
+    if not running:
         yield Finding(name, Level.OK, "none is running on it")
         return
     pids = ", ".join(map(str, holders(subject.path)))
@@ -160,6 +203,10 @@ def clock(subject: Subject) -> Iterator[Finding]:
     if now < _TOO_EARLY:
         what = f"the clock says {moment}, which is long over: tokens do not expire"
         yield Finding(name, Level.ERROR, what, "timedatectl set-ntp true")
+        return
+    if subject.unread:
+        what = f"it says {moment}; rows from its future were not looked for: {subject.unread}"
+        yield Finding(name, Level.UNKNOWN, what)
         return
     newest, table = _newest(subject)
     if newest > now + _SKEW:

@@ -45,6 +45,10 @@ CHECKS: Final[Mapping[str, Check]] = MappingProxyType(
 )
 
 
+#: The checks that go by the rows of tables.
+_OF_ROWS: Final = frozenset({"leftover tables", "foreign keys", "keys", "format", "clock"})
+
+
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
     """What every check has found, worst first."""
@@ -56,6 +60,11 @@ class Diagnosis:
     def worst(self) -> Level:
         """The level of the worst finding."""
         return self.findings[0].level
+
+    @property
+    def unknown(self) -> tuple[Finding, ...]:
+        """What could not be looked at."""
+        return tuple(finding for finding in self.findings if finding.level is Level.UNKNOWN)
 
     @property
     def mendable(self) -> tuple[Finding, ...]:
@@ -77,8 +86,10 @@ def diagnose(
         found = [
             finding for name, check in checks.items() for finding in _run(name, check, subject)
         ]
+    if _is_damaged(found):
+        found = [_doubted(finding) for finding in found]
     if _is_no_store(subject):
-        found = [replace(finding, mend=None, mendable=False) for finding in found]
+        found = [_without_command(finding) for finding in found]
     elif _is_hopeless(subject, found):
         found = [_without_repair(finding) for finding in found]
     order = {level: place for place, level in enumerate(WORST_FIRST)}
@@ -101,6 +112,23 @@ def _is_hopeless(subject: Subject, found: list[Finding]) -> bool:
     return any(f.check == "integrity" and f.level is Level.ERROR and not f.mendable for f in found)
 
 
+def _is_damaged(found: list[Finding]) -> bool:
+    return any(f.check == "integrity" and f.level is Level.ERROR for f in found)
+
+
+def _doubted(finding: Finding) -> Finding:
+    """What is well in rows of which a damaged page may hide some is not known to be well."""
+    if finding.level is not Level.OK or finding.check not in _OF_ROWS:
+        return finding
+    what = f"{finding.message}, as far as damaged pages can be read (see integrity)"
+    return replace(finding, level=Level.UNKNOWN, message=what)
+
+
+def _without_command(finding: Finding) -> Finding:
+    """The finding without what would change a file; another user may still look at it."""
+    return replace(finding, mend=finding.mend if finding.looks else None, mendable=False)
+
+
 def _without_repair(finding: Finding) -> Finding:
     repair = finding.mend is not None and finding.mend.startswith("nextcloud-mcp-server db repair")
     return replace(finding, mend=None if repair else finding.mend, mendable=False)
@@ -116,4 +144,6 @@ def _run(name: str, check: Check, subject: Subject) -> list[Finding]:
     except Exception as error:  # noqa: BLE001 - one check that fails must not hide the others
         what = f"the check itself failed: {type(error).__name__}"
         found.append(Finding(name, Level.ERROR, what))
+    if not found and subject.unread:
+        found.append(Finding(name, Level.UNKNOWN, f"it was not looked at: {subject.unread}"))
     return found

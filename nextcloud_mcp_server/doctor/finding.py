@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 
 class Level(StrEnum):
@@ -11,6 +12,7 @@ class Level(StrEnum):
 
     OK = "ok"
     NOTE = "note"
+    UNKNOWN = "unknown"
     WARNING = "warning"
     ERROR = "error"
 
@@ -20,8 +22,11 @@ def counted(number: int, thing: str) -> str:
     return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
+#: How the command begins that looks again as another user.
+AS_OWNER: Final = "sudo"
+
 #: Worst first, as people are told.
-WORST_FIRST = (Level.ERROR, Level.WARNING, Level.NOTE, Level.OK)
+WORST_FIRST = (Level.ERROR, Level.WARNING, Level.UNKNOWN, Level.NOTE, Level.OK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +35,10 @@ class Finding:
 
     Attributes:
         check: the name of the check.
-        level: how bad it is. An ``error`` keeps a start or a person's tokens from working.
+        level: how bad it is. An ``error`` keeps a start or a person's tokens from working;
+            ``unknown`` is what could not be looked at, and may be anything.
         message: what was found, on one line, without a secret.
-        mend: the command that mends it; None where none does.
+        mend: the command that mends it, or that sees what is unknown; None where none does.
         mendable: whether ``db repair`` does it.
     """
 
@@ -41,3 +47,8 @@ class Finding:
     message: str
     mend: str | None = None
     mendable: bool = False
+
+    @property
+    def looks(self) -> bool:
+        """Whether its command mends nothing, and looks again as another user."""
+        return self.mend is not None and self.mend.startswith(f"{AS_OWNER} ")

@@ -11,7 +11,7 @@ from typing import Final
 from nextcloud_mcp_server.archive import newest_good
 from nextcloud_mcp_server.backends.sqlite import files
 from nextcloud_mcp_server.backends.sqlite.indexes import damage, only_indexes
-from nextcloud_mcp_server.backends.sqlite.look import connect_read_only
+from nextcloud_mcp_server.backends.sqlite.look import connect_read_only, is_still
 from nextcloud_mcp_server.backends.sqlite.session import WAL
 from nextcloud_mcp_server.backends.sqlite.space import readable
 from nextcloud_mcp_server.doctor.finding import Finding, Level, counted
@@ -40,8 +40,10 @@ def journal(subject: Subject) -> Iterator[Finding]:
         yield Finding(name, Level.NOTE, what)
     mode = opened.seen.journal_mode
     wanted = "delete" if files.on_network(subject.path) else WAL
+    if is_still(opened.source):
+        # Only one in WAL mode asks for what is not there; without it SQLite does not say so.
+        mode = WAL
     if mode == wanted or files.unwritable(subject.path):
-        # A file that is read as one that nobody changes has no mode of its own.
         yield Finding(name, Level.OK, f"its mode is {mode}")
     else:
         what = f"its mode is {mode}; a start makes it {wanted}"

@@ -10,7 +10,7 @@ from typing import Final
 
 from nextcloud_mcp_server.backends.sqlite import files
 from nextcloud_mcp_server.backends.sqlite.space import MARGIN, free_bytes, readable
-from nextcloud_mcp_server.doctor.around import backups_of
+from nextcloud_mcp_server.doctor.around import backups_of, unlisted
 from nextcloud_mcp_server.doctor.finding import Finding, Level
 from nextcloud_mcp_server.doctor.subject import Subject
 from nextcloud_mcp_server.errors import for_shell
@@ -92,9 +92,23 @@ def loose(database: Path, bits: int = OTHERS) -> list[Path]:
     return found
 
 
+def _hidden(database: Path) -> str:
+    """Why the mode of what is secret cannot be seen; empty where all of it can."""
+    try:
+        key_path(database).lstat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        return f"{database.parent} cannot be looked into ({error.strerror})"
+    return unlisted(database.parent)
+
+
 def permissions(subject: Subject) -> Iterator[Finding]:
     """Whether anybody but the server's user can read or replace what is secret."""
     name, folder = "permissions", subject.path.parent
+    if hidden := _hidden(subject.path):
+        what = f"who may use what is secret is unknown: {hidden}"
+        yield Finding(name, Level.UNKNOWN, what, subject.as_owner_of(folder))
     others = loose(subject.path)
     if others:
         what = f"every user of this machine may use {_names(others)}"
@@ -106,11 +120,11 @@ def permissions(subject: Subject) -> Iterator[Finding]:
     if _is_open(folder):
         what = f"every user of this machine may replace the files in {folder}"
         yield Finding(name, Level.WARNING, what, f"chmod o-w {for_shell(folder)}")
-    if subject.path.exists() and not _is_own(subject.path):
+    if subject.trouble is None and subject.path.exists() and not _is_own(subject.path):
         owner = subject.path.stat().st_uid
         what = f"the file belongs to user {owner}, and this is user {os.geteuid()}"
         yield Finding(name, Level.NOTE, what)
-    if not others and not group:
+    if not others and not group and not hidden:
         yield Finding(name, Level.OK, "what is secret is open to its owner alone")
 
 
@@ -143,6 +157,12 @@ def file_system(subject: Subject) -> Iterator[Finding]:
     if files.on_network(subject.path):
         what = f"{subject.path.parent} is a network file system, so WAL is not used"
         yield Finding(name, Level.WARNING, what)
+    elif not files.tells_network():
+        what = "nobody can tell whether it is a network one; if it is, move the database elsewhere"
+        yield Finding(name, Level.NOTE, what)
+    elif subject.trouble:
+        # A folder that nobody may enter can be a link to another one.
+        yield Finding(name, Level.UNKNOWN, f"it was not looked at: {subject.unread}")
     else:
         yield Finding(name, Level.OK, f"{subject.path.parent} is no network file system")
 
@@ -150,7 +170,10 @@ def file_system(subject: Subject) -> Iterator[Finding]:
 def writable(subject: Subject) -> Iterator[Finding]:
     """Whether the server may write; where it may not, it serves for reading, at head only."""
     name, reason = "writable", files.unwritable(subject.path)
-    if missing := files.unmakeable(subject.path.parent):
+    if subject.unread:
+        level = Level.WARNING if reason else Level.UNKNOWN
+        yield Finding(name, level, reason or f"it was not looked at: {subject.unread}")
+    elif missing := files.unmakeable(subject.path.parent):
         yield Finding(name, Level.ERROR, missing)
     elif not reason:
         yield Finding(name, Level.OK, "file and folder can be written")
@@ -171,6 +194,9 @@ def pending(subject: Subject) -> bool:
 def space(subject: Subject) -> Iterator[Finding]:
     """Whether a migration and its backup fit on the disk."""
     name, free = "space", free_bytes(subject.path.parent)
+    if subject.trouble:
+        yield Finding(name, Level.UNKNOWN, f"it was not looked at: {subject.unread}")
+        return
     if free is None:
         yield Finding(name, Level.NOTE, "nobody can tell how much space is free")
         return

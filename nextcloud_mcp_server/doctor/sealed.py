@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from nextcloud_mcp_server.backends.sqlite.catalog import Execute, quoted
+from nextcloud_mcp_server.crypto import Keyring
 from nextcloud_mcp_server.doctor.finding import Finding, Level, counted
 from nextcloud_mcp_server.doctor.subject import Opened, Subject
 from nextcloud_mcp_server.errors import TokenStorageError
@@ -36,6 +37,11 @@ def keys(subject: Subject) -> Iterator[Finding]:
     if not subject.settings.keys and file.exists() and file.parent == subject.path.parent:
         what = f"{file.name} lies beside the tokens, and whoever copies both can read them"
         yield Finding(name, Level.WARNING, what, "move it, and name it: TOKEN_ENCRYPTION_KEY_FILE")
+    if subject.unread:
+        yield Finding(name, Level.UNKNOWN, f"{_at_hand(ring)}: {subject.unread}")
+        return
+    if subject.opened is not None and subject.opened.finding.state is State.FOREIGN:
+        return
     secrets = _secrets(subject.opened)
     if ring is None:
         yield _no_key(name, len(secrets))
@@ -57,6 +63,13 @@ def keys(subject: Subject) -> Iterator[Finding]:
         yield Finding(name, level, what, "add the key that sealed them to TOKEN_ENCRYPTION_KEY")
 
 
+def _at_hand(ring: Keyring | None) -> str:
+    if ring is None:
+        return "no key was given, and whether there are secrets is unknown"
+    fingerprints = " and ".join(ring.fingerprints)
+    return f"what key {fingerprints} opens is unknown"
+
+
 def _no_key(name: str, secrets: int) -> Finding:
     if not secrets:
         return Finding(name, Level.NOTE, "there is no key and no secret yet; a start makes a key")
@@ -65,7 +78,7 @@ def _no_key(name: str, secrets: int) -> Finding:
 
 
 def _secrets(opened: Opened | None) -> Sequence[tuple[str, bytes | str]]:
-    if opened is None or not opened.readable or opened.finding.state is State.FOREIGN:
+    if opened is None or not opened.readable:
         return ()
     with opened.reader() as connection:
         return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -19,6 +20,7 @@ from nextcloud_mcp_server.backends.sqlite.look import (
     recovered_copy,
 )
 from nextcloud_mcp_server.classify import classify
+from nextcloud_mcp_server.doctor.finding import AS_OWNER
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.history import History
 from nextcloud_mcp_server.report import known_history
@@ -85,9 +87,41 @@ class Subject:
     opened: Opened | None = None
     trouble: TokenStorageError | None = None
 
+    @property
+    def unread(self) -> str:
+        """Why what is in the database was not looked at; empty where it was, or is not there."""
+        if self.trouble:
+            return "the database cannot be looked at (see file)"
+        if self.opened is not None and self.opened.seen.damage:
+            return "the database cannot be read (see state)"
+        return ""
+
+    def beside(self, ending: str) -> Path:
+        """The file beside the database that is named after it."""
+        return self.path.with_name(self.path.name + ending)
+
     def command(self, words: str) -> str:
         """``nextcloud-mcp-server db WORDS`` for this database."""
         return f"nextcloud-mcp-server db {words} -d {for_shell(self.path)}"
+
+    def as_owner_of(self, file: Path) -> str | None:
+        """The command that examines it as the user whose ``file`` is closed to this one."""
+        owner = _owner(file)
+        if os.geteuid() in {0, owner}:
+            return None
+        name = files.user_name(owner)
+        user = f"'#{name}'" if name.isdecimal() else for_shell(Path(name))
+        return f"{AS_OWNER} -u {user} {self.command('doctor')}"
+
+
+def _owner(file: Path) -> int:
+    """The user of ``file``, or of the folder that hides it; root where nobody can tell."""
+    for place in (file, *file.parents):
+        try:
+            return place.lstat().st_uid
+        except OSError:
+            continue
+    return 0
 
 
 @contextmanager

@@ -78,6 +78,29 @@ def test_notes_and_warnings_are_exit_status_zero(database: Path, command: Comman
     assert "there is no file" in done.out
 
 
+@pytest.mark.parametrize("json_too", [False, True])
+def test_the_exit_status_says_that_not_all_was_seen(
+    json_too: bool, shelf: Shelf, database: Path, command: Command
+) -> None:
+    """No error, and something that could not be looked at: 3, and "unknown" in both forms."""
+    shelf.put("at-head", database)
+    database.chmod(0o600)
+    execute(database, "DELETE FROM refresh_tokens")
+    # What is no regular file cannot be asked, by root either.
+    database.with_name(f"{database.name}.inuse").mkdir()
+    done = command("db", "doctor", "-d", str(database), *(["--json"] if json_too else []))
+    assert (done.status, done.err) == (3, "")
+    if json_too:
+        document = json.loads(done.out)
+        assert document["worst"] == "unknown"
+        [server] = [f for f in document["findings"] if f["check"] == "server"]
+        assert server["level"] == "unknown"
+    else:
+        first, *_, total = done.out.splitlines()
+        assert first.startswith("unknown  server: whether one is running is unknown: ")
+        assert total.startswith("1 unknown, ")
+
+
 def test_a_name_that_a_terminal_would_obey(database: Path, command: Command) -> None:
     """A finding is one line, whatever the database is called."""
     path = database.with_name("to\nkens\x1b[2J.db")

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 # Everything is imported, and has run once, before the user is changed: the interpreter may
 # lie where nobody else can read.
 _PREAMBLE = """
-import asyncio, os, sys, tempfile
+import asyncio, os, pwd, shlex, sys, tempfile
 from pathlib import Path
 from platformdirs import user_data_path
 from nextcloud_mcp_server import settings, upkeep
@@ -36,6 +36,7 @@ async def warm_up(path):
 with tempfile.TemporaryDirectory() as folder:
     asyncio.run(warm_up(Path(folder, "t.db")))
     upkeep.downgrade(Path(folder, "t.db"), "009")
+    upkeep.back_up(Path(folder, "t.db"))
     diagnose(settings.Settings(Path(folder, "t.db")))
     user_data_path("warm-up")
 os.setgroups([])

@@ -43,6 +43,8 @@ _NETWORK: Final = (
 #: Whether there is one at all, in mountinfo: most machines have none.
 _ANY_NETWORK: Final = rf" - (?:fuse\.)?(?:{'|'.join(_NETWORK)})".encode("ascii")
 
+_MOUNTS: Final = Path("/proc/self/mountinfo")
+
 _OCTAL: Final = r"\\([0-7]{3})"
 
 
@@ -201,15 +203,16 @@ def closed_to_us(file: Path) -> str:
     mode = _closed_mode(str(file))
     if mode is None or not _may(file.parent, os.W_OK | os.X_OK):
         return ""
-    return f"it belongs to {_user(file.stat().st_uid)}, its mode is {mode:04o}"
+    return f"it belongs to user {user_name(file.stat().st_uid)}, its mode is {mode:04o}"
 
 
-def _user(number: int) -> str:
+def user_name(number: int) -> str:
+    """The name of a user; the number of one without."""
     import pwd  # noqa: PLC0415 - a start at head does without it
 
     with suppress(KeyError):
-        return f"user {pwd.getpwuid(number).pw_name}"
-    return f"user {number}"
+        return pwd.getpwuid(number).pw_name
+    return str(number)
 
 
 def _closed_mode(file: str) -> int | None:
@@ -231,7 +234,12 @@ def _may(path: Path | str, how: int) -> bool:
     return os.access(path, how, effective_ids=os.access in os.supports_effective_ids)
 
 
-def on_network(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> bool:
+def tells_network(mounts: Path = _MOUNTS) -> bool:
+    """Whether this machine says which of its file systems are network ones."""
+    return sys.platform.startswith("linux") and os.access(mounts, os.R_OK)
+
+
+def on_network(path: Path, mounts: Path = _MOUNTS) -> bool:
     """Whether ``path`` lies on a network file system; False where nobody can tell."""
     if not sys.platform.startswith("linux"):
         return False

@@ -137,17 +137,27 @@ def _tell(path: Path, error: OSError) -> None:
 
 
 def in_use(database: Path) -> bool:
-    """Whether a store is open on ``database``; False where nobody can tell. Changes nothing."""
+    """As :func:`is_held`; False where nobody can tell."""
+    try:
+        return is_held(database)
+    except OSError:
+        return False
+
+
+def is_held(database: Path) -> bool:
+    """Whether a store is open on ``database``. Changes nothing.
+
+    Raises:
+        OSError: nobody can tell, because the lock is closed to this user or cannot be asked.
+    """
     try:
         descriptor = open_lock(inuse_path(database))
-    except OSError:
+    except FileNotFoundError:
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:
-        return False
     finally:
         os.close(descriptor)
     return False
