@@ -65,8 +65,12 @@ def file(subject: Subject) -> Iterator[Finding]:
         what = f"{subject.settings.database} is a link to {path}, beside which everything lies"
         yield Finding(name, Level.NOTE, what)
     if not path.exists():
-        what = f"there is no file {path}; a start makes it"
-        yield Finding(name, Level.NOTE, what, subject.command("upgrade"))
+        if subject.closed:
+            what = f"there is no file {path}, and a start cannot make it (see writable)"
+            yield Finding(name, Level.NOTE, what)
+        else:
+            what = f"there is no file {path}; a start makes it"
+            yield Finding(name, Level.NOTE, what, subject.command("upgrade"))
         return
     found = path.stat()
     if found.st_nlink > 1:

@@ -44,7 +44,7 @@ def keys(subject: Subject) -> Iterator[Finding]:
         return
     secrets = _secrets(subject.opened)
     if ring is None:
-        yield _no_key(name, len(secrets))
+        yield _no_key(name, len(secrets), subject.closed)
         return
     opened = Counter(ring.opened_by(value) for _, value in secrets)
     for place, fingerprint in enumerate(ring.fingerprints):
@@ -70,9 +70,10 @@ def _at_hand(ring: Keyring | None) -> str:
     return f"what key {fingerprints} opens is unknown"
 
 
-def _no_key(name: str, secrets: int) -> Finding:
+def _no_key(name: str, secrets: int, closed: str) -> Finding:
     if not secrets:
-        return Finding(name, Level.NOTE, "there is no key and no secret yet; a start makes a key")
+        what = "there is no key and no secret yet"
+        return Finding(name, Level.NOTE, what if closed else f"{what}; a start makes a key")
     what = f"it holds {counted(secrets, 'secret')}, and no key was given"
     return Finding(name, Level.ERROR, what, "set TOKEN_ENCRYPTION_KEY to the key that sealed them")
 

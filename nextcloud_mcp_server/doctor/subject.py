@@ -96,6 +96,11 @@ class Subject:
             return "the database cannot be read (see state)"
         return ""
 
+    @property
+    def closed(self) -> str:
+        """Why a start can neither make the database nor change it; empty where it can."""
+        return files.unmakeable(self.path.parent) or files.unwritable(self.path)
+
     def beside(self, ending: str) -> Path:
         """The file beside the database that is named after it."""
         return self.path.with_name(self.path.name + ending)

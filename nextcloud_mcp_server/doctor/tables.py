@@ -28,13 +28,14 @@ def state(subject: Subject) -> Iterator[Finding]:
         yield _refused(subject, opened)
     elif finding.state is State.AT_HEAD:
         yield Finding(name, Level.OK, f"at head, {opened.history.head}")
-    elif finding.state is State.NEW:
-        what = f"{State.NEW}: {finding.reason}; a start creates it"
-        yield Finding(name, Level.NOTE, what, subject.command("upgrade"))
     else:
         steps = ", ".join(plan(finding, opened.history, subject.path).steps)
-        what = f"{finding.state}: {finding.reason}; a start runs {steps or 'nothing'}"
-        yield Finding(name, Level.NOTE, what, subject.command("upgrade"))
+        owed = "creates it" if finding.state is State.NEW else f"runs {steps or 'nothing'}"
+        what = f"{finding.state}: {finding.reason}; a start {owed}"
+        if subject.closed:
+            yield Finding(name, Level.NOTE, f"{what}, where it may write (see writable)")
+        else:
+            yield Finding(name, Level.NOTE, what, subject.command("upgrade"))
 
 
 def _refused(subject: Subject, opened: Opened) -> Finding:

@@ -362,6 +362,45 @@ for name in sys.argv[1:]:
     ]
 
 
+def test_no_start_is_promised_that_cannot_write() -> None:
+    """Where a start can make neither folder nor file, no check says that it will."""
+    code = """
+for name in sys.argv[1:]:
+    found = diagnose(settings.Settings(Path(name))).findings
+    print(*[f.message for f in found if f.check == "file"])
+    print(*[f.check for f in found if f.level == "error"])
+    print(*[f.check for f in found if "a start makes" in f.message or f.mend])
+"""
+    with open_folder() as folder:
+        inside, far, opened = folder / "x.db", folder / "nope" / "x.db", folder / "open" / "x.db"
+        opened.parent.mkdir()
+        opened.parent.chmod(0o777)
+        said = as_nobody(code, inside, far, opened).splitlines()
+    assert said == [
+        f"there is no file {inside}, and a start cannot make it (see writable)",
+        "writable",
+        "",
+        f"there is no file {far}, and a start cannot make it (see writable)",
+        "writable",
+        "",
+        f"there is no file {opened}; a start makes it",
+        "",
+        "permissions file state keys",
+    ]
+
+
+def test_no_upgrade_is_offered_that_cannot_write(
+    path: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database that is behind and closed gets no command that its user cannot run."""
+    execute(path, "UPDATE alembic_version SET version_num = '010'")
+    assert worst(ask("state")).mend == f"nextcloud-mcp-server db upgrade -d {path}"
+    monkeypatch.setattr(files, "unwritable", lambda _: "the disk is a compact disc")
+    finding = worst(ask("state"))
+    assert finding.mend is None
+    assert finding.message.endswith(", where it may write (see writable)")
+
+
 def test_a_network_file_system_is_told(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shared memory does not reach over a network."""
     monkeypatch.setattr(files, "on_network", lambda _: True)
