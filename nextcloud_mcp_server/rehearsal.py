@@ -18,7 +18,15 @@ from typing import Final
 from nextcloud_mcp_server.backends.sqlite import backup, files
 from nextcloud_mcp_server.backends.sqlite.faults import naming
 from nextcloud_mcp_server.backends.sqlite.look import HotJournalError, look, recovered_copy
-from nextcloud_mcp_server.backends.sqlite.space import free_bytes, require_space, size_of
+from nextcloud_mcp_server.backends.sqlite.space import (
+    Need,
+    Pages,
+    free_bytes,
+    pages_of,
+    require_space,
+    size_of,
+    upgrade_needs,
+)
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.progress import Listener
 from nextcloud_mcp_server.report import Report, examine, known_history
@@ -32,6 +40,9 @@ _SETTLED: Final = 60.0
 _SURELY_DEAD: Final = 86_400.0
 
 
+_NONE: Final = Need(0, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
     """What an upgrade would do and take, as its rehearsal has shown.
@@ -42,7 +53,7 @@ class Rehearsal:
         todo: what an upgrade does.
         rows: the rows of the copy.
         seconds: how long it took on the copy, its backup included.
-        needed: bytes that it takes beside the database while it runs.
+        need: bytes that it takes beside the database while it runs, by what the copy grew by.
         free: bytes that are free there; None where nobody can tell.
     """
 
@@ -51,7 +62,7 @@ class Rehearsal:
     todo: Plan
     rows: int = 0
     seconds: float = 0.0
-    needed: int = 0
+    need: Need = _NONE
     free: int | None = None
 
 
@@ -95,16 +106,13 @@ def rehearse(
     with _private_folder(_place(database), database.name) as folder:
         copy = folder / database.name
         try:
-            rows, size = _copied(report, copy)
+            rows, before = _copied(report, copy)
             outcome = prepare(copy, target=target, listener=listener)
         except TokenStorageError as error:
             raise _as_of(database, copy, error) from error
-        growth = max(0, copy.stat().st_size - size)
-        kept = outcome.backup.stat().st_size if outcome.backup else 0
-        # The backup, what the file grows by, and its rollback journal, which is never more
-        # than all pages.
-        needed = kept + growth + size
-    return Rehearsal(database, report, todo, rows, outcome.seconds, needed, free)
+        growth = max(0, pages_of(copy).bytes - before.bytes)
+        need = upgrade_needs(before, growth, backed_up=outcome.backup is not None)
+    return Rehearsal(database, report, todo, rows, outcome.seconds, need, free)
 
 
 def script(database: Path, *, target: str | None = None) -> Script:
@@ -164,11 +172,11 @@ def _columns(database: Path) -> dict[str, frozenset[str]]:
     return {name: frozenset(table.columns) for name, table in seen.structure.tables.items()}
 
 
-def _copied(report: Report, copy: Path) -> tuple[int, int]:
-    """Copy the database; its rows and the size of the copy in bytes."""
+def _copied(report: Report, copy: Path) -> tuple[int, Pages]:
+    """Copy the database; its rows and its pages."""
     files.create_private(copy)
     if not report.journal_mode:
-        return 0, 0
+        return 0, Pages()
     try:
         look(report.database)
     except HotJournalError:
@@ -177,12 +185,12 @@ def _copied(report: Report, copy: Path) -> tuple[int, int]:
     return _copy(report.database, copy)
 
 
-def _copy(source: Path, copy: Path) -> tuple[int, int]:
+def _copy(source: Path, copy: Path) -> tuple[int, Pages]:
     # The copy, its own backup, and the journal of its migration.
     require_space(copy.parent, 3 * size_of(source), "to rehearse on a copy")
     with naming(copy):
         made = backup.copy_pages(source, copy)
-    return sum(made.rows.values()), copy.stat().st_size
+    return sum(made.rows.values()), pages_of(copy)
 
 
 def _as_of(database: Path, copy: Path, error: TokenStorageError) -> TokenStorageError:

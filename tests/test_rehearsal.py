@@ -14,10 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server import rehearsal
+from nextcloud_mcp_server import rehearsal, startup
 from nextcloud_mcp_server.backends.sqlite import space
+from nextcloud_mcp_server.backends.sqlite.session import use_wal
+from nextcloud_mcp_server.doctor.diagnosis import diagnose
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.rehearsal import rehearse, script
+from nextcloud_mcp_server.settings import Settings
 from nextcloud_mcp_server.startup import Outcome, prepare
 from nextcloud_mcp_server.state import Action, State
 from tests.history import oddities, releases
@@ -72,7 +75,7 @@ def test_a_rehearsal_foresees_the_upgrade_and_changes_nothing(case: Case, path: 
     assert done.report.finding.state is outcome.state
     if outcome.action is not Action.NOTHING:
         assert done.seconds > 0
-        assert outcome.backup is None or done.needed >= outcome.backup.stat().st_size
+        assert outcome.backup is None or done.need.backup >= outcome.backup.stat().st_size
 
 
 def test_a_rehearsal_counts_rows_time_and_space(path: Path) -> None:
@@ -82,8 +85,65 @@ def test_a_rehearsal_counts_rows_time_and_space(path: Path) -> None:
     done = rehearse(path)
     held = snapshot(path).rows
     assert done.rows == sum(len(rows) for table, rows in held.items() if table != "alembic_version")
-    assert 2 * size <= done.needed <= 3 * size + 100_000
+    assert 2 * size <= done.need.most <= 3 * size + 100_000 + 2 * space.MARGIN
+    assert done.need.backup == size + space.MARGIN
     assert done.free == pytest.approx(space.free_bytes(path.parent), rel=0.1)
+
+
+#: Fills many pages, then changes each of them.
+_EVERY_PAGE = sql_revision(
+    "CREATE TABLE much (n INTEGER PRIMARY KEY, it TEXT)",
+    "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 800) "
+    "INSERT INTO much SELECT n, printf('%.*c', 900, 'x') FROM n",
+    "UPDATE refresh_tokens SET encrypted_token = encrypted_token || x'00'",
+)
+
+
+def test_an_upgrade_needs_no_more_space_than_told(
+    own_scripts: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies in the folder after the commit is never more than the rehearsal has said."""
+    at("010").write(path, ["journal_mode=WAL"])
+    add_revision(own_scripts, _EVERY_PAGE)
+    seen: list[int] = []
+
+    def watched(database: Path) -> str:
+        # The most there ever is: all in the -wal, and written into the file from there.
+        other.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        seen.append(_bytes_in(database.parent))
+        return use_wal(database)
+
+    monkeypatch.setattr(startup, "use_wal", watched)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("UPDATE refresh_tokens SET encrypted_token = zeroblob(200000)")
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        told, before = rehearse(path).need, _bytes_in(path.parent)
+        seen.clear()
+        # While another connection is open, the -wal is not put away.
+        prepare(path)
+    grown = max(seen) - before
+    assert 0.9 * told.most < grown <= told.most
+
+
+def _bytes_in(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.iterdir() if not file.name.endswith("-shm"))
+
+
+def test_the_doctor_the_rehearsal_and_the_upgrade_say_the_same(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One figure for the backup, in all three; one for the whole, but for the growth."""
+    at("009").write(path)
+    need, pages = rehearse(path).need, space.pages_of(path)
+    growth = need.most - space.upgrade_needs(pages).most
+    [said] = [f for f in diagnose(Settings(path)).findings if f.check == "space"]
+    backup = space.readable(need.backup)
+    assert f"an upgrade takes {backup} for its backup" in said.message
+    assert f"{space.readable(need.most - growth)} in all, and twice what" in said.message
+    monkeypatch.setattr(space, "free_bytes", lambda _: need.backup - 1)
+    with pytest.raises(TokenStorageError, match=f": {backup} are needed and") as caught:
+        prepare(path)
+    assert caught.value.code == "disk-full"
 
 
 def test_at_head_no_copy_is_made(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +151,7 @@ def test_at_head_no_copy_is_made(path: Path, monkeypatch: pytest.MonkeyPatch) ->
     prepare(path)
     monkeypatch.setattr(rehearsal, "prepare", None)
     done = rehearse(path)
-    assert (done.todo.action, done.seconds, done.needed) == (Action.NOTHING, 0.0, 0)
+    assert (done.todo.action, done.seconds, done.need.most) == (Action.NOTHING, 0.0, 0)
 
 
 def test_a_database_that_is_not_there_is_rehearsed_and_not_made(tmp_path: Path) -> None:

@@ -88,7 +88,8 @@ def rehearsal_facts(done: Rehearsal) -> dict[str, Any]:
         "mended": list(done.todo.mends),
         "rows": done.rows,
         "seconds": round(done.seconds, 6),
-        "bytes_needed": done.needed,
+        "bytes_backup": done.need.backup,
+        "bytes_needed": done.need.most,
         "bytes_free": done.free,
     }
 
@@ -100,10 +101,11 @@ def rehearsal_lines(done: Rehearsal) -> tuple[str, ...]:
         return (f"{path} is at revision {done.todo.target} already: nothing to do",)
     end = f"revision {done.todo.target}"
     free = "an unknown number of bytes" if done.free is None else readable(done.free)
+    backup, most = readable(done.need.backup), readable(done.need.most)
     return (
         f"{path}: an upgrade {words.plan_words(done.todo)}",
         f"rehearsed on a copy with {done.rows} rows in {done.seconds:.2f} s: it ends at {end}",
-        f"space needed beside it meanwhile: {readable(done.needed)} ({free} free)",
+        f"space needed beside it meanwhile: {backup} for its backup, {most} in all ({free} free)",
         "nothing was changed",
     )
 

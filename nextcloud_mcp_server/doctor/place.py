@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Final
 
 from nextcloud_mcp_server.backends.sqlite import files
-from nextcloud_mcp_server.backends.sqlite.space import MARGIN, free_bytes, readable
+from nextcloud_mcp_server.backends.sqlite.space import (
+    Pages,
+    free_bytes,
+    pages_of,
+    readable,
+    upgrade_needs,
+)
 from nextcloud_mcp_server.doctor.around import backups_of, unlisted
 from nextcloud_mcp_server.doctor.finding import Finding, Level
 from nextcloud_mcp_server.doctor.subject import Subject
@@ -197,20 +203,22 @@ def pending(subject: Subject) -> bool:
 
 def space(subject: Subject) -> Iterator[Finding]:
     """Whether a migration and its backup fit on the disk."""
-    name, free = "space", free_bytes(subject.path.parent)
-    if subject.trouble:
-        yield Finding(name, Level.UNKNOWN, f"it was not looked at: {subject.unread}")
+    name, opened = "space", subject.opened
+    if opened is None or subject.unread:
+        yield Finding(name, Level.UNKNOWN, f"what an upgrade needs is unknown: {subject.unread}")
         return
+    free = free_bytes(files.there(subject.path.parent))
     if free is None:
         yield Finding(name, Level.NOTE, "nobody can tell how much space is free")
         return
-    beside = [Path(f"{subject.path}{suffix}") for suffix in ("", "-wal")]
-    # A migration may write every page again, and its backup is a copy of each.
-    needed = 2 * sum(path.stat().st_size for path in beside if path.exists()) + MARGIN
-    said = f"{readable(free)} are free"
-    if free >= needed:
-        yield Finding(name, Level.OK, f"{said}, and a migration needs at most {readable(needed)}")
-        return
-    level = Level.ERROR if pending(subject) else Level.WARNING
-    what = f"{said}, and a migration with its backup may need {readable(needed)}"
-    yield Finding(name, level, what)
+    need = upgrade_needs(pages_of(opened.source) if opened.readable else Pages())
+    backup, most = readable(need.backup), readable(need.most)
+    what = (
+        f"{readable(free)} are free; an upgrade takes {backup} for its backup, {most} in all, and "
+        "twice what the file grows by (db upgrade --dry-run tells that)"
+    )
+    if free >= need.most:
+        yield Finding(name, Level.OK, what)
+    else:
+        refused = pending(subject) and free < need.backup
+        yield Finding(name, Level.ERROR if refused else Level.WARNING, what)

@@ -51,7 +51,11 @@ def test_a_rehearsal_says_what_an_upgrade_does(
         rf"rehearsed on a copy with \d+ rows in \d+\.\d\d s: it ends at revision {HEAD}", took
     )
     size = r"[\d.]+ (bytes|[kMGT]B)"
-    assert re.fullmatch(rf"space needed beside it meanwhile: {size} \({size} free\)", space)
+    assert re.fullmatch(
+        rf"space needed beside it meanwhile: {size} for its backup, {size} in all "
+        rf"\({size} free\)",
+        space,
+    )
     assert last == "nothing was changed"
 
 
@@ -60,7 +64,8 @@ def test_a_rehearsal_as_json(shelf: Shelf, database: Path, command: Command) -> 
     shelf.put("pre-alembic", database)
     done = command("db", "upgrade", "--dry-run", "--json", "-r", "003", "-d", str(database))
     document = json.loads(done.out)
-    assert min(document.pop(name) for name in ("seconds", "bytes_needed", "bytes_free")) > 0
+    assert min(document.pop(name) for name in ("seconds", "bytes_backup", "bytes_free")) > 0
+    assert document.pop("bytes_needed") > 0
     assert document == {
         "database": str(database),
         "dry_run": True,

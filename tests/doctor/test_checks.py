@@ -14,8 +14,10 @@ from nextcloud_mcp_server.backends.sqlite import files
 from nextcloud_mcp_server.backends.sqlite.guard import guard
 from nextcloud_mcp_server.backends.sqlite.inuse import hold
 from nextcloud_mcp_server.doctor import around, place
+from nextcloud_mcp_server.doctor.diagnosis import diagnose
 from nextcloud_mcp_server.doctor.finding import Level
 from nextcloud_mcp_server.keyfile import key_path
+from nextcloud_mcp_server.settings import Settings
 from tests.cli.places import execute
 from tests.doctor.conftest import Ask, worst
 from tests.support.contents import KEY, OTHER_KEY
@@ -331,6 +333,15 @@ def test_too_little_space_is_told(path: Path, ask: Ask, monkeypatch: pytest.Monk
     assert worst(ask("space")).level is Level.ERROR
     monkeypatch.setattr(place, "free_bytes", lambda _: None)
     assert worst(ask("space")).level is Level.NOTE
+
+
+def test_space_is_that_of_the_folder_that_will_hold_it(tmp_path: Path) -> None:
+    """Where the folder is not there yet, the space above it is told, and nothing is made."""
+    found = diagnose(Settings(tmp_path / "not" / "yet" / "tokens.db")).findings
+    [said] = [f for f in found if f.check == "space"]
+    assert said.level is Level.OK
+    assert " are free; an upgrade takes " in said.message
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_cannot_be_written_is_told(

@@ -190,12 +190,17 @@ def unwritable(path: Path) -> str:
 
 def unmakeable(folder: Path) -> str:
     """Why ``folder`` cannot be made where it is not there; empty where it is, or can be."""
-    there = folder
-    while not os.path.isdir(there) and there != there.parent:  # noqa: PTH112 - raises nothing
-        there = there.parent
-    if there == folder or _may(there, os.W_OK | os.X_OK):
+    above = there(folder)
+    if above == folder or _may(above, os.W_OK | os.X_OK):
         return ""
-    return f"its folder {folder} is not there, and this user cannot make it in {there}"
+    return f"its folder {folder} is not there, and this user cannot make it in {above}"
+
+
+def there(folder: Path) -> Path:
+    """The folder itself, or the one above it that is there."""
+    while not os.path.isdir(folder) and folder != folder.parent:  # noqa: PTH112 - raises nothing
+        folder = folder.parent
+    return folder
 
 
 def closed_to_us(file: Path) -> str:

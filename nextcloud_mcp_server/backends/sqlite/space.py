@@ -1,11 +1,15 @@
-"""Whether there is room for a copy of a database, before one begins."""
+"""How many bytes a copy or an upgrade of a database takes, and whether there is room for them.
+
+Whoever states such a figure takes it from here, so that all of them state the same.
+"""
 
 from __future__ import annotations
 
 import os
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from nextcloud_mcp_server.backends.sqlite.faults import naming
 from nextcloud_mcp_server.backends.sqlite.look import connect_read_only
@@ -15,16 +19,69 @@ from nextcloud_mcp_server.errors import TokenStorageError
 MARGIN: Final = 64 * 1024
 
 
-def size_of(database: Path) -> int:
-    """The bytes that a copy of ``database`` may need: its pages, and what is in its WAL."""
+#: What SQLite writes beside each page into a -wal; into a rollback journal it is less.
+_FRAME: Final = 24
+
+
+class Pages(NamedTuple):
+    """The pages of a database, those in its WAL included."""
+
+    number: int = 0
+    size: int = 0
+
+    @property
+    def bytes(self) -> int:
+        """What a copy of them takes."""
+        return self.number * self.size
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """The bytes that an upgrade takes beside a database.
+
+    Attributes:
+        backup: for its backup, without which it does not begin; 0 where there are no rows.
+        most: in all while it runs, if every page changes.
+    """
+
+    backup: int
+    most: int
+
+
+def pages_of(database: Path) -> Pages:
+    """The pages of ``database``.
+
+    Raises:
+        TokenStorageError: what is wrong with the file.
+    """
     with naming(database), closing(connect_read_only(database)) as connection:
-        (pages,) = connection.execute("PRAGMA page_count").fetchone()
-        (page_size,) = connection.execute("PRAGMA page_size").fetchone()
-    try:
-        waiting = database.with_name(database.name + "-wal").stat().st_size
-    except OSError:
-        waiting = 0
-    return int(pages) * int(page_size) + waiting
+        (number,) = connection.execute("PRAGMA page_count").fetchone()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+    return Pages(int(number), int(size))
+
+
+def size_of(database: Path) -> int:
+    """The bytes of a copy of ``database``."""
+    return pages_of(database).bytes
+
+
+def copy_needs(size: int) -> int:
+    """The bytes that a copy of ``size`` bytes takes, with all that is made beside it."""
+    return size + MARGIN
+
+
+def upgrade_needs(pages: Pages, growth: int = 0, *, backed_up: bool = True) -> Need:
+    """The bytes that an upgrade of a database of ``pages`` takes while it runs.
+
+    Args:
+        pages: of the database.
+        growth: the bytes that it grows by, where somebody has tried it.
+        backed_up: whether a backup is made.
+    """
+    backup = copy_needs(pages.bytes) if backed_up else 0
+    # What is new is written twice: to the -wal, and from there to the file.
+    journal = pages.bytes + pages.number * _FRAME + growth
+    return Need(backup, backup + copy_needs(journal) + growth)
 
 
 def free_bytes(folder: Path) -> int | None:
@@ -53,11 +110,11 @@ def require_space(folder: Path, needed: int, doing: str) -> None:
             was written.
     """
     free = free_bytes(folder)
-    if free is None or free >= needed + MARGIN:
+    if free is None or free >= copy_needs(needed):
         return
     raise TokenStorageError(
         f"There is too little space in {folder} {doing}: "
-        f"{readable(needed + MARGIN)} are needed and {readable(free)} are free.",
+        f"{readable(copy_needs(needed))} are needed and {readable(free)} are free.",
         code="disk-full",
         remedy="Free space there, then try again; nothing was written.",
     )
