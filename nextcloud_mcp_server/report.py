@@ -56,9 +56,9 @@ def known_history() -> History:
     """The history with every structure, which needs Alembic only in a developer's checkout."""
     history = load_history()
     if history.unknown_structures:
-        from nextcloud_mcp_server import revisions  # noqa: PLC0415 - imports Alembic
+        from nextcloud_mcp_server import trial  # noqa: PLC0415 - imports Alembic
 
-        return revisions.complete(history)
+        return trial.complete(history)
     return history
 
 

@@ -9,11 +9,10 @@ transaction that the caller commits: Alembic itself then commits nothing.
 from __future__ import annotations
 
 import re
-import sqlite3
 import threading
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
@@ -23,19 +22,10 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
-from nextcloud_mcp_server.backends.sqlite.catalog import read_structure
 from nextcloud_mcp_server.descriptions import Revision, describe
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.history import (
-    BASE,
-    STRUCTURE_FILE,
-    History,
-    dump_structures,
-    is_checkout,
-    load_history,
-)
+from nextcloud_mcp_server.history import BASE, History, is_checkout, load_history
 from nextcloud_mcp_server.progress import Say, silent
-from nextcloud_mcp_server.structure import VERSION_TABLE, Structure
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -81,7 +71,7 @@ def configuration(
 
 
 #: What to do about revisions that Alembic cannot put in a line.
-_LINT: Final = "See what is wrong with them: nextcloud-mcp-server db lint"
+LINT: Final = "See what is wrong with them: nextcloud-mcp-server db lint"
 
 
 @contextmanager
@@ -171,7 +161,7 @@ def listing(history: History) -> list[Revision]:
     Raises:
         TokenStorageError: ``migration-failed`` where they are not one line.
     """
-    with _running("list of the revisions", _LINT):
+    with _running("list of the revisions", LINT):
         scripts = ScriptDirectory.from_config(configuration(history))
         found: list[Any] = list(scripts.walk_revisions())[::-1]
         return [
@@ -210,7 +200,7 @@ def create(message: str, history: History | None = None) -> Path:
             remedy='Say what it does, for example: db migrate "add user preferences table"',
         )
     # Alembic says on stdout what it does; whoever called is told by the answer.
-    with _running("new revision", _LINT), redirect_stdout(StringIO()):
+    with _running("new revision", LINT), redirect_stdout(StringIO()):
         config = configuration(history)
         config.set_main_option("truncate_slug_length", "60")
         made = command.revision(config, message=one_line(message), rev_id=next_id(history))
@@ -229,77 +219,3 @@ def one_line(message: str) -> str:
 def next_id(history: History) -> str:
     """The id after head: this project's own line begins at 101."""
     return f"{max(int(history.head) + 1, FIRST_OWN_ID):03d}"
-
-
-def complete(history: History) -> History:
-    """Find the structure of revisions that ``structure.json`` does not know yet.
-
-    A developer who has just written a migration can run it at once; the file is
-    generated before it is committed.
-    """
-    if not history.unknown_structures:
-        return history
-    return history.with_structures(structures(history))
-
-
-def structures(history: History) -> dict[str, Structure]:
-    """The structure at each revision, by running the migrations in an empty database."""
-    from sqlalchemy import StaticPool, create_engine  # noqa: PLC0415 - rarely needed
-
-    found: dict[str, Structure] = {}
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as raw:
-        engine = create_engine("sqlite://", creator=lambda: raw, poolclass=StaticPool)
-
-        def applied() -> None:
-            structure = _without_version_table(read_structure(raw.execute))
-            found[history.revisions[len(found)]] = structure
-
-        with engine.connect() as connection, connection.begin():
-            raw.execute("BEGIN")
-            try:
-                upgrade(connection, history, history.head, applied)
-            except TokenStorageError:
-                raise
-            except Exception as error:
-                # Whatever a developer's new file does, it is told by its revision.
-                text = str(getattr(error, "orig", None) or error) or type(error).__name__
-                if not found:
-                    raise _no_line(text) from error
-                raise _fails(text, history, history.revisions[len(found)]) from error
-    if unreached := history.revisions[len(found) :]:
-        raise _no_line(f"{unreached[0]} is not reached")
-    return found
-
-
-def _no_line(why: str) -> TokenStorageError:
-    return TokenStorageError(
-        f"The revisions are not one line: {' '.join(why.split())}.",
-        code="migration-failed",
-        remedy=_LINT,
-    )
-
-
-def _fails(text: str, history: History, revision: str) -> TokenStorageError:
-    return TokenStorageError(
-        f"Revision {revision} fails in an empty database: {' '.join(text.split())}.",
-        code="migration-failed",
-        remedy=f"Mend it in {history.directory / 'versions'}; no database was touched.",
-    )
-
-
-def _without_version_table(structure: Structure) -> Structure:
-    tables = {
-        name: table
-        for name, table in structure.tables.items()
-        if name != VERSION_TABLE and not name.startswith("sqlite_")
-    }
-    return Structure(tables, structure.indexes, structure.owners)
-
-
-def write_structures(history: History | None = None) -> Path:
-    """Generate ``structure.json`` anew from the migrations, and return its path."""
-    history = history or load_history()
-    path = history.directory / STRUCTURE_FILE
-    path.write_text(dump_structures(structures(history)), "utf-8")
-    load_history.cache_clear()
-    return path

@@ -18,7 +18,7 @@ from nextcloud_mcp_server.lint.line import line_problems, next_number
 from nextcloud_mcp_server.lint.review import review
 from nextcloud_mcp_server.lint.scripts import Script, read_scripts
 from nextcloud_mcp_server.migrations import create_migration, upgrade_database
-from nextcloud_mcp_server.revisions import write_structures
+from nextcloud_mcp_server.trial import write_structures
 from tests.lint.folder import CREATE, Folder, source
 from tests.support.errors import refused
 from tests.support.scripts import SCRIPTS

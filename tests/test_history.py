@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nextcloud_mcp_server import revisions
+from nextcloud_mcp_server import trial
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.history import (
     STRUCTURE_FILE,
@@ -42,7 +42,7 @@ def folder_of(parent: Path, *names: str) -> Path:
 def test_the_file_is_what_the_migrations_make() -> None:
     """structure.json says what running the migrations says, byte for byte."""
     history = load_history()
-    made = dump_structures(revisions.structures(history))
+    made = dump_structures(trial.structures(history))
     there = (history.directory / STRUCTURE_FILE).read_text("utf-8")
     assert made == there, f"structure.json is out of date; generate it: {GENERATE}"
 
@@ -50,11 +50,11 @@ def test_the_file_is_what_the_migrations_make() -> None:
 def test_the_file_is_generated_by_one_command(own_scripts: Path) -> None:
     """Writing it anew gives the same text; with a new revision, it describes that one too."""
     before = (own_scripts / STRUCTURE_FILE).read_text("utf-8")
-    assert revisions.write_structures() == own_scripts / STRUCTURE_FILE
+    assert trial.write_structures() == own_scripts / STRUCTURE_FILE
     assert (own_scripts / STRUCTURE_FILE).read_text("utf-8") == before
     add_revision(own_scripts, sql_revision("CREATE TABLE notes (id INTEGER PRIMARY KEY, b TEXT)"))
     assert load_history().unknown_structures == ("101",)
-    revisions.write_structures()
+    trial.write_structures()
     assert load_history().unknown_structures == ()
     assert load_history().structure("101").tables["notes"].key == ("id",)
 
@@ -142,6 +142,6 @@ def test_only_010_drops_a_table() -> None:
 def test_a_revision_without_a_structure_is_tried_out(own_scripts: Path) -> None:
     """A developer's new revision can be run before its structure is generated."""
     add_revision(own_scripts, sql_revision("ALTER TABLE app_passwords ADD COLUMN note TEXT"))
-    history = revisions.complete(load_history())
+    history = trial.complete(load_history())
     assert history.unknown_structures == ()
     assert "note" in history.structure("101").tables["app_passwords"].columns

@@ -14,9 +14,9 @@ from nextcloud_mcp_server import revisions
 from nextcloud_mcp_server.backends.sqlite import backup, mend
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.history import load_history
-from nextcloud_mcp_server.revisions import write_structures
 from nextcloud_mcp_server.startup import prepare
 from nextcloud_mcp_server.state import Action
+from nextcloud_mcp_server.trial import write_structures
 from nextcloud_mcp_server.upkeep import downgrade
 from tests.migrations.test_examples import ADD_A_TABLE, RECREATE_A_TABLE
 from tests.support import promises

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, Literal
 
-from nextcloud_mcp_server import revisions
+from nextcloud_mcp_server import trial
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.history import STRUCTURE_FILE, History
 from nextcloud_mcp_server.lint.rules import Problem, problem
@@ -166,6 +166,6 @@ def _sentence(text: str) -> str:
 def tried(history: History) -> tuple[Mapping[str, Structure] | None, Problem | None]:
     """The structure at each revision, by running them; or where the first one fails."""
     try:
-        return revisions.structures(history), None
+        return trial.structures(history), None
     except TokenStorageError as error:
         return None, failure(error, history.directory)

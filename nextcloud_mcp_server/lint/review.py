@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from nextcloud_mcp_server import history, revisions
+from nextcloud_mcp_server import history, trial
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.history import (
     STRUCTURE_FILE,
@@ -157,7 +157,7 @@ def fix(found: Review) -> Path | None:
     if not any(p.rule == "stale-structure" for p in found.problems):
         return None
     line = History(found.folder, tuple(script.id for script in found.scripts), {})
-    return revisions.write_structures(line)
+    return trial.write_structures(line)
 
 
 def release(found: Review, overwrite: tuple[str, ...] = ()) -> tuple[str, ...]:

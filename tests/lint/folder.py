@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from nextcloud_mcp_server import revisions
+from nextcloud_mcp_server import trial
 from nextcloud_mcp_server.history import load_history
 from nextcloud_mcp_server.lint.review import Review, release, review
 from nextcloud_mcp_server.lint.rules import Problem
@@ -107,7 +107,7 @@ class Folder:
 
     def release(self) -> None:
         """Generate what is generated, and release every revision."""
-        revisions.write_structures(load_history(self.path))
+        trial.write_structures(load_history(self.path))
         release(self.review())
 
 

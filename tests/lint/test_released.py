@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server import revisions
+from nextcloud_mcp_server import trial
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.history import load_history
 from nextcloud_mcp_server.lint import released
@@ -152,7 +152,7 @@ def test_a_quick_edit_is_seen(folder: Folder, monkeypatch: pytest.MonkeyPatch) -
     path = folder.file("001")
     moment = path.stat()
     monkeypatch.setattr("sys.dont_write_bytecode", False)
-    revisions.structures(load_history(folder.path))
+    trial.structures(load_history(folder.path))
     assert (folder.versions / "__pycache__").is_dir()
     folder.edit("001", "body TEXT", "BODY TEXT")
     os.utime(path, ns=(moment.st_atime_ns, moment.st_mtime_ns))

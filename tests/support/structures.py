@@ -6,12 +6,12 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from nextcloud_mcp_server import revisions
+from nextcloud_mcp_server import trial
 from nextcloud_mcp_server.history import load_history
 from nextcloud_mcp_server.state import Observation
 from nextcloud_mcp_server.structure import VERSION_TABLE, Column, Structure, Table
 
-HISTORY = revisions.complete(load_history())
+HISTORY = trial.complete(load_history())
 
 names = st.text("abcdefg_", min_size=1, max_size=4)
 
