@@ -13,13 +13,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, Literal
 
-from nextcloud_mcp_server import trial
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.history import STRUCTURE_FILE, History
 from nextcloud_mcp_server.lint.rules import Problem, problem
 from nextcloud_mcp_server.lint.sql import DIALECTS, Dialect
 from nextcloud_mcp_server.revisions import write_sql
-from nextcloud_mcp_server.structure import Structure
+from nextcloud_mcp_server.trial import Trial, there_and_back
 
 Direction = Literal["upgrade", "downgrade"]
 
@@ -163,9 +162,10 @@ def _sentence(text: str) -> str:
     return " ".join(text.split()).rstrip(".") + "."
 
 
-def tried(history: History) -> tuple[Mapping[str, Structure] | None, Problem | None]:
-    """The structure at each revision, by running them; or where the first one fails."""
+def tried(history: History) -> tuple[Trial | None, Problem | None]:
+    """What running and undoing each revision has shown; or where the first one fails."""
     try:
-        return trial.structures(history), None
+        shown = there_and_back(history)
     except TokenStorageError as error:
         return None, failure(error, history.directory)
+    return shown, failure(shown.failure, history.directory) if shown.failure else None

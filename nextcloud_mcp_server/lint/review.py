@@ -18,6 +18,7 @@ from nextcloud_mcp_server.history import (
     load_history,
 )
 from nextcloud_mcp_server.lint import released
+from nextcloud_mcp_server.lint.back import back_problems
 from nextcloud_mcp_server.lint.emitted import DIRECTIONS, Emitted, emitted, read_anew, tried
 from nextcloud_mcp_server.lint.line import line_problems
 from nextcloud_mcp_server.lint.rules import Problem, problem, refused
@@ -26,6 +27,7 @@ from nextcloud_mcp_server.lint.sql import DIALECTS
 from nextcloud_mcp_server.lint.statements import statement_problems
 from nextcloud_mcp_server.lint.text import text_problems
 from nextcloud_mcp_server.structure import Structure
+from nextcloud_mcp_server.trial import Trial
 
 
 @dataclass(frozen=True)
@@ -79,18 +81,30 @@ def review(folder: Path | None = None) -> Review:
     # Without the structures: their file may be one that a merge has left in conflict.
     line = History(folder, tuple(script.id for script in scripts), {})
     with read_anew(), TemporaryDirectory() as place:
-        structures, failed = tried(line)
-        known = None
+        shown, failed = tried(line)
+        structures, known = None if shown is None else shown.up, None
         if structures is not None:
             known = Path(place, STRUCTURE_FILE)
             known.write_text(dump_structures(structures), "utf-8")
         said = emitted(line, {script.id: script.path for script in scripts}, known)
     found = [*texts, *said.problems]
     found += [p for script in scripts for p in statement_problems(script, said)]
+    found += _back(scripts, shown, said, found)
     meanings = {s.id: released.meaning(s, said) for s in scripts if _told(s, said)}
     found += _released(folder, scripts, meanings, said)
-    found += [failed] if failed else _stale(folder, structures)
+    found += [failed] if failed else ()
+    found += _stale(folder, structures)
     return _review(folder, scripts, found, whole=True, meanings=meanings, structures=structures)
+
+
+def _back(
+    scripts: list[Script], shown: Trial | None, said: Emitted, found: list[Problem]
+) -> list[Problem]:
+    """What is wrong with the way back, but for a downgrade that is told to do nothing at all."""
+    if shown is None:
+        return []
+    idle = {p.path for p in found if p.rule in {"empty-downgrade", "irreversible"}}
+    return [p for p in back_problems(scripts, shown, said) if p.path not in idle]
 
 
 def _gone(folder: Path, scripts: list[Script]) -> frozenset[str]:

@@ -80,6 +80,13 @@ RULES: Final = MappingProxyType(
             'Say there what cannot be brought back, or "Downgrade loses: nothing."; the command '
             "repeats it before it asks.",
         ),
+        "loses-denied": Rule(
+            True,
+            'The docstring says "Downgrade loses: nothing.", and the downgrade drops a table or a '
+            "column.",
+            'Name there what goes: "Downgrade loses: the table x."; the command repeats it before '
+            "it asks.",
+        ),
         "application-import": Rule(
             True,
             "The file imports code of the application, which will have changed when it runs.",
@@ -98,7 +105,7 @@ RULES: Final = MappingProxyType(
         ),
         "fails": Rule(
             True,
-            "The revision fails where its SQL is written, or in an empty database.",
+            "The revision fails where its SQL is written, or in an empty database, up or down.",
             "Mend it; where it needs a connection, ask op.get_context().as_sql first.",
         ),
         "edited-release": Rule(
@@ -151,6 +158,12 @@ RULES: Final = MappingProxyType(
             False,
             "The downgrade does nothing, though the upgrade does something.",
             "Undo it, so that the way back leaves no trace.",
+        ),
+        "uneven-downgrade": Rule(
+            False,
+            "After the upgrade and the downgrade an empty database has other tables, columns or "
+            "indexes than before.",
+            "Undo in downgrade() each thing that upgrade() does, in the opposite order.",
         ),
         "description": Rule(
             False,

@@ -188,6 +188,12 @@ def created(said: Words) -> str:
     return _name(rest) if said[:1] == ("CREATE",) and kind == "TABLE" else ""
 
 
+def dropped(said: Words) -> str:
+    """The table that a statement drops; empty where it drops none."""
+    kind, rest = _kind(said)
+    return _name(rest) if said[:1] == ("DROP",) and kind == "TABLE" else ""
+
+
 def renamed(said: Words) -> Words:
     """The old and the new name of a table; two empty ones where it renames none."""
     if said[:2] == ("ALTER", "TABLE") and said[-3:-1] == ("RENAME", "TO"):

@@ -115,12 +115,34 @@ CAREFUL = {
 }
 
 
+#: How the way back is written; where nothing stands here the table is dropped.
+BACK = {
+    "guards": """
+    guards = op.get_context().opts["guards"]
+    guards.drop_index("i", "t001")
+    guards.drop_column("t001", "more")
+    guards.drop_table("x")
+""",
+    "declared": """
+    op.execute("CREATE TABLE IF NOT EXISTS t001 (id INTEGER PRIMARY KEY, body TEXT)")
+""",
+    "recreation": """
+    guards = op.get_context().opts["guards"]
+    guards.drop_index("idx_t001_body", "t001")
+    guards.recreate_table(
+        "t001", sa.Column("id", sa.Integer(), primary_key=True), sa.Column("body", sa.Text())
+    )
+""",
+}
+
+
 @pytest.mark.parametrize("name", CAREFUL)
 def test_a_careful_migration_has_no_note(folder: Folder, name: str) -> None:
     """What is portable, idempotent and declared is clean, strictly, though it is raw SQL."""
     body = (
         'import sqlalchemy as sa\n\nDELETES_ROWS_FROM = ("t002",)\n\n\ndef upgrade():'
-        f'{CAREFUL[name]}\n\ndef downgrade():\n    op.execute("DROP TABLE IF EXISTS x")\n'
+        f"{CAREFUL[name]}\n\ndef downgrade():"
+        + BACK.get(name, '\n    op.execute("DROP TABLE IF EXISTS x")\n')
     )
     labels = "Upgrade changes: some rows.\nDowngrade loses: the table."
     if name in ("guards", "a new shape", "operations", "one engine each", "recreation"):

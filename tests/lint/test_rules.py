@@ -134,6 +134,7 @@ CASES = [
     Case(
         "loses-missing", "two", add(ADDS, labels=f"Downgrade loses: a.\nDowngrade loses: {HERE}.")
     ),
+    Case("loses-denied", "a-table", add(ADDS, labels="\nDowngrade loses: nothing."), 4),
     Case("application-import", "import", add(f"import nextcloud_mcp_server  # {HERE}\n\n{ADDS}")),
     Case(
         "application-import",
@@ -189,7 +190,12 @@ CASES = [
         edited("002", "body TEXT)", f'body BLOB)")  # {HERE}("'),
         also=("dialect-only",),
     ),
-    Case("edited-release", "downgrade", edited("002", 'S t002")', f'S t001")  # {HERE}')),
+    Case(
+        "edited-release",
+        "downgrade",
+        edited("002", 'S t002")', f'S t001")  # {HERE}'),
+        also=("uneven-downgrade",),
+    ),
     Case("deleted-release", "the-newest", lambda f: f.file("002").unlink(), 7),
     Case("released-file", "conflict", unreadable),
     Case("stale-structure", "edited", stale),
@@ -207,25 +213,50 @@ CASES = [
         "UPDATE t001 SET body = ifnull(body, '') WHERE body IS NULL",
         also=("undeclared-change",),
     ),
-    says("drop-without-recreation", "table", "DROP TABLE IF EXISTS t001"),
+    says(
+        "drop-without-recreation",
+        "table",
+        "DROP TABLE IF EXISTS t001",
+        also=("uneven-downgrade",),
+    ),
     says(
         "drop-without-recreation",
         "column",
         "ALTER TABLE t001 DROP COLUMN body",
-        also=("not-idempotent",),
+        also=("not-idempotent", "uneven-downgrade"),
     ),
     says(
         "drop-without-recreation",
         "rename-column",
         "ALTER TABLE t001 RENAME COLUMN body TO b",
-        also=("not-idempotent",),
+        also=("not-idempotent", "uneven-downgrade"),
     ),
-    says("drop-without-recreation", "rename", "ALTER TABLE t001 RENAME TO x"),
+    says(
+        "drop-without-recreation",
+        "rename",
+        "ALTER TABLE t001 RENAME TO x",
+        also=("uneven-downgrade",),
+    ),
     says("not-idempotent", "create", "CREATE TABLE x (id INTEGER)"),
-    says("not-idempotent", "index", "CREATE INDEX i ON t001(body)"),
-    says("not-idempotent", "unique", "CREATE UNIQUE INDEX i ON t001(body)"),
-    says("not-idempotent", "drop", "DROP TABLE t001", also=("drop-without-recreation",)),
-    says("not-idempotent", "add-column", "ALTER TABLE t001 ADD COLUMN a TEXT"),
+    says("not-idempotent", "index", "CREATE INDEX i ON t001(body)", also=("uneven-downgrade",)),
+    says(
+        "not-idempotent",
+        "unique",
+        "CREATE UNIQUE INDEX i ON t001(body)",
+        also=("uneven-downgrade",),
+    ),
+    says(
+        "not-idempotent",
+        "drop",
+        "DROP TABLE t001",
+        also=("drop-without-recreation", "uneven-downgrade"),
+    ),
+    says(
+        "not-idempotent",
+        "add-column",
+        "ALTER TABLE t001 ADD COLUMN a TEXT",
+        also=("uneven-downgrade",),
+    ),
     says(
         "not-idempotent", "insert", "INSERT INTO t001 VALUES (1, 'a')", also=("undeclared-change",)
     ),
@@ -242,6 +273,15 @@ CASES = [
         add(
             ADDS.partition("def downgrade")[0]
             + f'def downgrade():  # {HERE}\n    """Leave the table: nobody minds."""\n'
+        ),
+    ),
+    Case(
+        "uneven-downgrade",
+        "leaves-a-table",
+        add(
+            ADDS.replace("def downgrade() -> None:", f"def downgrade() -> None:  # {HERE}").replace(
+                "DROP TABLE IF EXISTS x", "DROP INDEX IF EXISTS x_body"
+            )
         ),
     ),
     Case("description", "third-person", add(ADDS, title=f"Adds a table {HERE}")),
