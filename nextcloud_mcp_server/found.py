@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from nextcloud_mcp_server.backends.sqlite import files
 from nextcloud_mcp_server.backends.sqlite.guard import Held
+from nextcloud_mcp_server.backends.sqlite.look import SAMPLED, ciphertexts, columns_there
 from nextcloud_mcp_server.backends.sqlite.session import WAL
-from nextcloud_mcp_server.classify import classify
+from nextcloud_mcp_server.classify import TEMPORARY, classify
 from nextcloud_mcp_server.history import History
 from nextcloud_mcp_server.state import Finding, Observation, Plan, plan
+from nextcloud_mcp_server.structure import ENCRYPTED
+
+if TYPE_CHECKING:
+    from nextcloud_mcp_server.keyfile import Samples
+
+#: Proves the keys on samples of what is in a database; answers their fingerprints.
+Unlock = Callable[["Samples"], Sequence[str] | None]
 
 
 class Found(NamedTuple):
@@ -49,3 +58,31 @@ class Found(NamedTuple):
             return True
         # On a network file system WAL is what has to go, everywhere else what has to come.
         return (self.seen.journal_mode == WAL) is not files.on_network(self.database)
+
+
+def prove(
+    unlock: Unlock | None, database: Path, seen: Observation, adopted: Collection[str]
+) -> Sequence[str] | None:
+    """The fingerprints of the keys at hand, proven on what was seen; None without ``unlock``.
+
+    Args:
+        unlock: proves them.
+        database: the file.
+        seen: what the look has seen.
+        adopted: tables that are about to be renamed back, which hold their values under
+            another name yet.
+
+    Raises:
+        TokenStorageError: what ``unlock`` raises.
+    """
+    if unlock is None:
+        return None
+    named = [(TEMPORARY + t if t in adopted else t, c) for t, c in ENCRYPTED]
+    columns = columns_there(seen.structure, named)
+
+    def samples(limit: int | None) -> Iterable[bytes]:
+        if limit == SAMPLED and seen.samples is not None and not adopted:
+            return seen.samples
+        return ciphertexts(database, columns, limit) if columns else ()
+
+    return unlock(samples)

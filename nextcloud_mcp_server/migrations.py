@@ -44,18 +44,20 @@ def downgrade_database(
 ) -> Change:
     """Go back to ``revision``: an id, ``base``, or ``-N`` for N steps; after a backup.
 
+    The keys are proven, where there are any; none is needed.
+
     Raises:
         TokenStorageError: with the code of what is wrong; the file is as it was. ``in-use``
             where a server is running on it, unless ``while_running`` is true.
     """
-    from nextcloud_mcp_server.keyfile import fingerprints  # noqa: PLC0415 - cryptography is heavy
+    from nextcloud_mcp_server.keyfile import prover  # noqa: PLC0415 - cryptography is heavy
 
     settings = load_settings(database=database)
     return upkeep.downgrade(
         settings.database,
         revision,
         while_running=while_running,
-        keys=fingerprints(settings),
+        unlock=prover(settings),
         lock_timeout=settings.lock_timeout,
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,33 +18,19 @@ from typing import TYPE_CHECKING
 from nextcloud_mcp_server.backends.sqlite import files
 from nextcloud_mcp_server.backends.sqlite.faults import named
 from nextcloud_mcp_server.backends.sqlite.guard import Held, guard
-from nextcloud_mcp_server.backends.sqlite.look import (
-    SAMPLED,
-    HotJournalError,
-    check_pages,
-    ciphertexts,
-    columns_there,
-    look,
-    recover,
-)
+from nextcloud_mcp_server.backends.sqlite.look import HotJournalError, check_pages, look, recover
 from nextcloud_mcp_server.backends.sqlite.session import require_lock, use_wal
-from nextcloud_mcp_server.classify import TEMPORARY
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.found import Found
+from nextcloud_mcp_server.found import Found, Unlock, prove
 from nextcloud_mcp_server.history import History, load_history
 from nextcloud_mcp_server.report import known_history
 from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT
 from nextcloud_mcp_server.state import Action, Finding, Observation, Plan, State, refusal
-from nextcloud_mcp_server.structure import ENCRYPTED
 
 if TYPE_CHECKING:
-    from nextcloud_mcp_server.keyfile import Samples
     from nextcloud_mcp_server.progress import Listener, Say
 
 logger = logging.getLogger(__name__)
-
-#: Proves the keys on samples of what is in a database; answers their fingerprints.
-Unlock = Callable[["Samples"], Sequence[str] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +146,7 @@ def prepare(
         with _telling(database, listener, held, todo) as say:
             say("checking its pages")
             _check(database, found.seen, history)
-            keys = _prove(unlock, found)
+            keys = prove(unlock, found.database, found.seen, found.todo.adopted)
             made = None
             if todo.migrates:
                 made = _migrate(database, history, todo, found.seen, keys=keys, say=say)
@@ -211,7 +197,7 @@ def _ready(
     found: Found, held: Held, unlock: Unlock | None, then: Callable[[Path], object]
 ) -> Outcome:
     """Prove the keys of a database that nothing is owed to, and hand it over."""
-    _prove(unlock, found)
+    prove(unlock, found.database, found.seen, found.todo.adopted)
     if not held.problem:
         then(found.database)
     return Outcome(
@@ -241,22 +227,6 @@ def _check(database: Path, seen: Observation, history: History) -> None:
     """Refuse to touch a database with damaged pages."""
     if seen.journal_mode and (damage := check_pages(database)):
         raise refusal(Finding(State.CORRUPT, reason=damage), history, database)
-
-
-def _prove(unlock: Unlock | None, found: Found) -> Sequence[str] | None:
-    if unlock is None:
-        return None
-    seen, adopted = found.seen, found.todo.adopted
-    # A table that is about to be renamed back holds its values under another name yet.
-    named = [(TEMPORARY + t if t in adopted else t, c) for t, c in ENCRYPTED]
-    columns = columns_there(seen.structure, named)
-
-    def samples(limit: int | None) -> Iterable[bytes]:
-        if limit == SAMPLED and seen.samples is not None and not adopted:
-            return seen.samples
-        return ciphertexts(found.database, columns, limit) if columns else ()
-
-    return unlock(samples)
 
 
 def _migrate(

@@ -14,6 +14,7 @@ from nextcloud_mcp_server.backends.sqlite.inuse import require_idle
 from nextcloud_mcp_server.backends.sqlite.look import HotJournalError, check_pages, look
 from nextcloud_mcp_server.backends.sqlite.session import require_lock, use_wal
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
+from nextcloud_mcp_server.found import Unlock, prove
 from nextcloud_mcp_server.history import BASE, History
 from nextcloud_mcp_server.progress import Listener, Say, heard, to_log, to_waiters
 from nextcloud_mcp_server.report import (
@@ -57,7 +58,7 @@ def downgrade(
     *,
     agreed_from: str | None = None,
     while_running: bool = False,
-    keys: Sequence[str] | None = None,
+    unlock: Unlock | None = None,
     lock_timeout: float = DEFAULT_LOCK_TIMEOUT,
     listener: Listener | None = None,
 ) -> Change:
@@ -69,14 +70,15 @@ def downgrade(
         agreed_from: the revision that the database had when a person agreed to the loss;
             None where nobody was asked.
         while_running: whether to go back under a running server.
-        keys: fingerprints of the keys at hand, for the backup's manifest.
+        unlock: proves the keys at hand on what is in the database, before anything is written,
+            and answers their fingerprints, for the backup's manifest.
         lock_timeout: seconds to wait for the lock.
         listener: hears how far it is (default: the log).
 
     Raises:
         TokenStorageError: as :func:`~nextcloud_mcp_server.report.downgrade_target`, and as
             a start does; ``declined`` where the revision is not ``agreed_from`` any more;
-            ``in-use`` where a server is running.
+            ``in-use`` where a server is running; what ``unlock`` raises.
     """
     database = _real(database)
     doing = f"downgrading it to {revision or 'the one before'}"
@@ -90,6 +92,7 @@ def downgrade(
             raise _moved(database, agreed_from, recorded)
         if target == BASE:
             _check_base(database, it)
+        keys = prove(unlock, database, it.seen, it.report.finding.adopted)
         from nextcloud_mcp_server import transition  # noqa: PLC0415 - imports Alembic
 
         made = transition.downgrade(

@@ -23,6 +23,7 @@ from nextcloud_mcp_server.migrations import (
 )
 from nextcloud_mcp_server.state import Action
 from tests.support import promises
+from tests.support.contents import KEY
 from tests.support.errors import refused
 from tests.support.folders import names
 from tests.support.shapes import at
@@ -84,6 +85,23 @@ def test_an_upgrade_proves_the_keys_that_are_there(
     promises.untouched(before, promises.disk(path))
     monkeypatch.delenv("TOKEN_ENCRYPTION_KEY")
     assert upgrade_database(path).after == HEAD
+
+
+def test_a_downgrade_proves_the_keys_that_are_there(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a key that opens nothing it is the wrong key or database; with none it goes back."""
+    at("006").write(path)
+    before = promises.disk(path)
+    monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", Fernet.generate_key().decode())
+    assert refused(lambda: downgrade_database(path)).code == "wrong-key"
+    monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", "short")
+    assert refused(lambda: downgrade_database(path)).code == "malformed-key"
+    promises.untouched(before, promises.disk(path))
+    monkeypatch.delenv("TOKEN_ENCRYPTION_KEY")
+    assert downgrade_database(path).after == "005"
+    monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", f"{Fernet.generate_key().decode()};{KEY}")
+    assert downgrade_database(path).after == "004"
 
 
 def test_an_upgrade_goes_to_head_or_where_it_is_told(path: Path) -> None:

@@ -49,15 +49,17 @@ def downgrade(
 ) -> int:
     """Go back one revision or more (emergency use only).
 
-    Says what will be lost, asks, and makes a backup before it begins.
+    Says what will be lost, asks, and makes a backup before it begins. The keys are proven,
+    where there are any; none is needed.
     """
     from nextcloud_mcp_server import upkeep  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.cli.log import plain_log  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.cli.progress import shown  # noqa: PLC0415 - see above
-    from nextcloud_mcp_server.keyfile import fingerprints  # noqa: PLC0415 - see above
+    from nextcloud_mcp_server.keyfile import prover  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.revisions import listing  # noqa: PLC0415 - imports Alembic
 
     settings = named.find(output)
+    unlock = prover(settings)
     report = examine(settings.database)
     target = downgrade_target(report, revision)
     upkeep.require_idle(report.database, while_running=while_running)
@@ -74,7 +76,7 @@ def downgrade(
             target,
             agreed_from=report.finding.recorded,
             while_running=while_running,
-            keys=fingerprints(settings),
+            unlock=unlock,
             lock_timeout=settings.lock_timeout,
             listener=listener,
         )

@@ -16,6 +16,7 @@ from nextcloud_mcp_server.migrations import get_current_revision
 from tests.cli.conftest import Command
 from tests.cli.places import ONE_GRANT, REFUSED, SERVED, Shelf, crash, execute, fingerprint, rows
 from tests.support import revisions
+from tests.support.contents import KEY
 from tests.support.revisions import ALL, BEFORE, HEAD
 
 BACKUP = r"backup: {db}\.backup-\d{{8}}T\d{{6}}\.\d{{6}}Z-{revision}\n"
@@ -309,6 +310,19 @@ def test_what_is_refused_is_not_touched(
     more = {"downgrade": ["-y"], "stamp": [HEAD]}.get(name, [])
     done = command("db", name, "-d", str(database), *more, "--json")
     assert (done.status, json.loads(done.out)["error"]["code"]) == (1, REFUSED[state][0])
+    assert fingerprint(database) == before
+
+
+def test_a_wrong_key_stops_a_downgrade(
+    shelf: Shelf, database: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever holds a key that opens nothing may be at the wrong database; nothing changes."""
+    shelf.put("at-head", database)
+    before = fingerprint(database)
+    monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", KEY)
+    done = command("db", "downgrade", "-d", str(database), "--yes")
+    assert (done.status, done.out) == (1, "")
+    assert f"error: No given key opens the encrypted values in {database}." in done.err
     assert fingerprint(database) == before
 
 
