@@ -19,6 +19,8 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "nextcloud_mcp_server"
 FILE = ROOT / "tests" / "errors.txt"
 
+_OWN = "nextcloud_mcp_server."
+
 #: What stands in place of a path, in the texts that are filled in.
 DATABASE = Path("/data/tokens.db")
 
@@ -74,6 +76,12 @@ def sources() -> Iterator[Source]:
 def _constants(tree: ast.Module) -> Iterator[tuple[str, str]]:
     for node in tree.body:
         match node:
+            case ast.ImportFrom(module=str(module), names=names) if module.startswith(_OWN):
+                place = PACKAGE.joinpath(*module.removeprefix(_OWN).split("."))
+                if (file := place.with_suffix(".py")).is_file():
+                    wanted = {alias.name for alias in names if alias.name.isupper()}
+                    there = dict(_constants(ast.parse(file.read_text("utf-8")))) if wanted else {}
+                    yield from ((name, there[name]) for name in wanted & there.keys())
             case ast.AnnAssign(target=ast.Name(id=name), value=ast.Constant(value=str(text))):
                 yield name, text
             case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=str(text))):
