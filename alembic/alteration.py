@@ -89,13 +89,9 @@ class Alteration:
     def reshape(
         self, name: str, elements: Sequence[Any], values: Mapping[str, str], drop: frozenset[str]
     ) -> bool:
-        """Give the table ``name`` its wanted shape; whether there was anything to do.
+        """Give a table its wanted shape, as ``Guards.recreate_table`` says it, names folded.
 
-        Args:
-            name: the table.
-            elements: the columns and constraints that it is to have.
-            values: the expression that each of these columns is filled with.
-            drop: columns that go.
+        Whether there was anything to do.
         """
         quoted = self._dialect.identifier_preparer.quote
         there = self._shape(quoted(name))

@@ -56,13 +56,9 @@ class Recreation:
         values: Mapping[str, str],
         drop: frozenset[str],
     ) -> bool:
-        """Give the table ``name`` its wanted shape; whether there was anything to do.
+        """Give a table its wanted shape, as ``Guards.recreate_table`` says it, names folded.
 
-        Args:
-            name: the table.
-            elements: the columns and constraints that it is to have.
-            values: the expression that each of these columns is filled with.
-            drop: columns that go.
+        Whether there was anything to do.
         """
         self._adopt(name)
         attached = self._ask(_ATTACHED, (name,))
