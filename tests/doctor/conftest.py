@@ -22,7 +22,11 @@ Ask = Callable[..., list[Finding]]
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """Where the database lies: at head, with rows and a backup, readable by its owner alone."""
-    path = tmp_path / "data" / "tokens.db"
+    return healthy(tmp_path / "data" / "tokens.db")
+
+
+def healthy(path: Path) -> Path:
+    """Make the healthy database at ``path``, in a folder of its own."""
     path.parent.mkdir(mode=0o700)
     plain = (
         "UPDATE oauth_sessions SET idp_access_token = NULL, idp_refresh_token = NULL",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -18,16 +19,17 @@ from nextcloud_mcp_server.doctor.diagnosis import CHECKS, diagnose
 from nextcloud_mcp_server.doctor.finding import Finding, Level
 from nextcloud_mcp_server.settings import Settings
 from tests.cli.places import execute
-from tests.doctor.conftest import Ask, worst
+from tests.doctor.conftest import Ask, healthy, worst
 from tests.support.contents import KEY
 from tests.support.nobody import NOBODY, as_nobody, open_folder
 
-#: What a user who owns nothing is told: each finding as JSON.
+#: What a user who owns nothing is told of each database: each finding as JSON.
 _TOLD = """
 import json
 from nextcloud_mcp_server.cli.doctor import finding_facts
-found = diagnose(settings.Settings(Path(sys.argv[1]), (KEY,)))
-print(json.dumps([finding_facts(finding) for finding in found.findings]))
+for name in sys.argv[1:]:
+    found = diagnose(settings.Settings(Path(name), (KEY,)))
+    print(json.dumps([finding_facts(finding) for finding in found.findings]))
 """
 
 #: What is said of the inside of a database, and so of none that nobody could open.
@@ -45,43 +47,76 @@ _INSIDE = {
 }
 
 
-@pytest.fixture
-def shared(path: Path) -> Iterator[Path]:
-    """The healthy database with its backup, in a folder that everybody may enter and use."""
+def _lock_the_server(database: Path) -> None:
+    lock = database.with_name(f"{database.name}.inuse")
+    lock.touch()
+    lock.chmod(0o600)
+
+
+def _close_the_backup(database: Path) -> None:
+    [backup] = around.backups_of(database)
+    backup.chmod(0o600)
+    execute(database, "DROP TABLE refresh_tokens")
+
+
+def _put_at_rest(database: Path) -> None:
+    for suffix in ("-wal", "-shm"):
+        database.with_name(database.name + suffix).unlink(missing_ok=True)
+    database.parent.chmod(0o755)
+
+
+#: What is closed to the user who is told, by what happens to a database that is open to all.
+_CLOSED: Mapping[str, Callable[[Path], None]] = {
+    "server": _lock_the_server,
+    "folder": lambda database: database.parent.chmod(0o700),
+    "not read": lambda database: database.parent.chmod(0o711),
+    "not entered": lambda database: database.parent.chmod(0o744),
+    "backup": _close_the_backup,
+    "at rest": _put_at_rest,
+}
+
+#: Of each check by its name, each finding.
+Told = Mapping[str, list[dict[str, str]]]
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Told]]:
+    """What each check says to a user who owns nothing, of each of the closed ones."""
+    source = healthy(tmp_path_factory.mktemp("source") / "data" / "tokens.db").parent
     with open_folder() as folder:
-        place = folder / "data"
-        shutil.copytree(path.parent, place)
-        place.chmod(0o777)
-        for file in place.iterdir():
-            file.chmod(0o666)
-        yield place / path.name
+        places = [folder / name / "tokens.db" for name in _CLOSED]
+        for close, database in zip(_CLOSED.values(), places, strict=True):
+            shutil.copytree(source, database.parent)
+            database.parent.chmod(0o777)
+            for file in database.parent.iterdir():
+                file.chmod(0o666)
+            close(database)
+        said = as_nobody(_TOLD, *places).splitlines()
+        yield {name: _by_check(line) for name, line in zip(_CLOSED, said, strict=True)}
 
 
-def told(database: Path) -> dict[str, list[dict[str, str]]]:
-    """What each check says to a user who owns nothing."""
+def _by_check(line: str) -> Told:
     found: dict[str, list[dict[str, str]]] = {}
-    for finding in json.loads(as_nobody(_TOLD, database)):
+    for finding in json.loads(line):
         found.setdefault(finding["check"], []).append(finding)
     return found
 
 
-def test_a_running_server_that_cannot_be_seen_is_unknown(shared: Path) -> None:
+def test_a_running_server_that_cannot_be_seen_is_unknown(told: Mapping[str, Told]) -> None:
     """Another user's lock of running servers is closed to this one, who is told to look as it."""
-    lock = shared.with_name(f"{shared.name}.inuse")
-    lock.touch(mode=0o600)
-    lock.chmod(0o600)
-    [server] = told(shared)["server"]
+    [server] = told["server"]["server"]
     assert server["level"] == "unknown"
     assert server["message"] == (
         "whether one is running is unknown: tokens.db.inuse cannot be asked (Permission denied)"
     )
-    assert server["mend"] == f"sudo -u root nextcloud-mcp-server db doctor -d {shared}"
+    assert re.fullmatch(
+        r"sudo -u root nextcloud-mcp-server db doctor -d /\S+/server/tokens.db", server["mend"]
+    )
 
 
-def test_a_folder_that_nobody_may_enter_is_unknown(shared: Path) -> None:
+def test_a_folder_that_nobody_may_enter_is_unknown(told: Mapping[str, Told]) -> None:
     """Nothing in somebody else's private folder is called well, by any check."""
-    shared.parent.chmod(0o700)
-    found = told(shared)
+    found = told["folder"]
     assert found.keys() == set(CHECKS)
     assert [f["check"] for each in found.values() for f in each if f["level"] == "ok"] == [
         "configuration"
@@ -97,29 +132,31 @@ def test_a_folder_that_nobody_may_enter_is_unknown(shared: Path) -> None:
     assert not [f for each in found.values() for f in each if "check itself" in f["message"]]
     [said] = found["backups"]
     assert "whether there are any is unknown: its folder" in said["message"]
-    assert said["mend"] == f"sudo -u root nextcloud-mcp-server db doctor -d {shared}"
+    assert said["mend"].startswith("sudo -u root nextcloud-mcp-server db doctor -d ")
 
 
-@pytest.mark.parametrize("mode", [0o711, 0o744], ids=["not-read", "not-entered"])
-def test_a_folder_whose_files_cannot_be_seen(mode: int, shared: Path) -> None:
+@pytest.mark.parametrize("how", ["not read", "not entered"])
+def test_a_folder_whose_files_cannot_be_seen(how: str, told: Mapping[str, Told]) -> None:
     """Who may enter it and not list it, or list it and not enter, sees no backup in it."""
-    shared.parent.chmod(mode)
-    found = told(shared)
+    found = told[how]
     for check in ("backups", "half-made files", "permissions"):
         assert [f for f in found[check] if f["level"] == "unknown"], found[check]
     assert not [f for f in found["permissions"] if f["level"] == "ok"]
 
 
-def test_a_backup_that_cannot_be_read_is_unknown(shared: Path) -> None:
+def test_a_backup_that_cannot_be_read_is_unknown(told: Mapping[str, Told]) -> None:
     """One that is closed to this user is not called bad, nor named as the one to restore."""
-    [backup] = around.backups_of(shared)
-    backup.chmod(0o600)
-    execute(shared, "DROP TABLE refresh_tokens")
-    found = told(shared)
-    unknown, _ = found["backups"]
+    unknown, _ = told["backup"]["backups"]
     assert unknown["level"] == "unknown"
-    assert unknown["message"].startswith(f"whether {backup.name} is good is unknown: ")
-    assert found["state"][0]["mend"] is None
+    assert unknown["message"].startswith("whether tokens.db.backup-")
+    assert " is good is unknown: " in unknown["message"]
+    assert told["backup"]["state"][0]["mend"] is None
+
+
+def test_a_mode_that_is_read_as_none_is_still_wal(told: Mapping[str, Told]) -> None:
+    """A WAL database at rest, in a folder that is read-only, is not said to have no WAL."""
+    [journal] = told["at rest"]["journal"]
+    assert (journal["level"], journal["message"]) == ("ok", "its mode is wal")
 
 
 def _broken_header(path: Path) -> None:
@@ -157,15 +194,6 @@ def test_rows_behind_a_damaged_page_are_unknown(path: Path, ask: Ask) -> None:
     assert Level.OK not in levels
     [keys] = [f for f in ask("keys") if f.level is Level.UNKNOWN]
     assert keys.message.endswith(", as far as damaged pages can be read (see integrity)")
-
-
-def test_a_mode_that_is_read_as_none_is_still_wal(shared: Path) -> None:
-    """A WAL database at rest, in a folder that is read-only, is not said to have no WAL."""
-    for suffix in ("-wal", "-shm"):
-        shared.with_name(shared.name + suffix).unlink(missing_ok=True)
-    shared.parent.chmod(0o755)
-    [journal] = told(shared)["journal"]
-    assert (journal["level"], journal["message"]) == ("ok", "its mode is wal")
 
 
 def test_a_machine_that_names_no_file_system(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
