@@ -271,6 +271,19 @@ async def test_where_it_cannot_be_made_the_store_works_without(
     assert not in_use(path)
 
 
+@pytest.mark.parametrize("what", ["folder", "pipe"])
+def test_where_nobody_can_tell_a_change_asks_for_a_word(what: str, path: Path) -> None:
+    """What cannot be asked is not taken for a no: the database stays as it is, until told."""
+    upgrade_database(path)
+    place = inuse_path(path)
+    place.mkdir() if what == "folder" else os.mkfifo(place)
+    before = path.read_bytes()
+    error = refused(lambda: downgrade_database(path, "-1"))
+    assert (error.code, path.read_bytes()) == ("in-use", before)
+    assert error.message.startswith(f"Nobody can tell whether a server is running on {path}")
+    assert downgrade_database(path, "-1", while_running=True).after == "010"
+
+
 def test_a_folder_that_cannot_be_written_is_told_of_once() -> None:
     """A store at head in such a folder serves; the lock of migrations has said it already."""
     with open_folder() as folder:

@@ -187,8 +187,13 @@ def require_idle(database: Path, *, while_running: bool = False) -> None:
     Raises:
         TokenStorageError: ``in-use``.
     """
-    if while_running or not in_use(database):
+    if while_running:
         return
+    try:
+        if not is_held(database):
+            return
+    except OSError as error:
+        raise _nobody_can_tell(database, error) from error
     pids = holders(database)
     processes = "process" if len(pids) == 1 else "processes"
     who = f" ({processes} {', '.join(map(str, pids))})" if pids else ""
@@ -197,4 +202,15 @@ def require_idle(database: Path, *, while_running: bool = False) -> None:
         code="in-use",
         remedy="Stop it, then run the command again; or give --while-running, and restart it "
         "afterwards.",
+    )
+
+
+def _nobody_can_tell(database: Path, error: OSError) -> TokenStorageError:
+    path = inuse_path(database)
+    return TokenStorageError(
+        f"Nobody can tell whether a server is running on {database}: {path} cannot be opened "
+        f"({error.strerror}); nothing was changed.",
+        code="in-use",
+        remedy="Run the command as the user that the server runs as; or stop every server and give "
+        "--while-running.",
     )
