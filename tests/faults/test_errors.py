@@ -61,7 +61,7 @@ def test_a_failing_disk_is_one_clear_error(
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
-@pytest.mark.parametrize("scene", scenes.TYPICAL_WRITES, ids=by_name)
+@pytest.mark.parametrize("scene", scenes.WRITES, ids=by_name)
 def test_a_failing_disk_breaks_no_promise(
     scene: Scene, kind: int, victim: Victim, arena: Path, tally: Tally
 ) -> None:

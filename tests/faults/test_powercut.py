@@ -25,7 +25,8 @@ PROMISING: Final = {
     Scene("storing", "store", "20", scenes.head): 3000,
     Scene("storing at once", "store_together", "20", scenes.head): 1100,
     Scene("storing without WAL", "store_on_network", "12", scenes.head_without_wal): 1700,
-    Scene("storing after a first start", "first_store", "3"): 800,
+    Scene("storing after a first start", "first_store", "3"): 200,
+    Scene("storing with a new key", "first_store", "3", scenes.created): 800,
     Scene("deleting", "delete", "5", scenes.stored): 1000,
 }
 
