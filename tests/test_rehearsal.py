@@ -36,8 +36,10 @@ CASES = [*releases.pre_alembic(), *releases.drafts(), *oddities.all_cases()]
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where a test's database lies."""
-    return tmp_path / "tokens.db"
+    """Where a test's database lies, in a folder of its own."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    return folder / "tokens.db"
 
 
 def refused(path: Path) -> TokenStorageError:
