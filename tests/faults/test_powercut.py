@@ -22,7 +22,7 @@ PARTS: Final = 4
 
 #: Scenes that promise, and how many states of each are tried in a full run.
 PROMISING: Final = {
-    Scene("storing", "store", "20", scenes.head): 3000,
+    Scene("storing", "store", "20", scenes.head): 2500,
     Scene("storing at once", "store_together", "20", scenes.head): 1100,
     Scene("storing without WAL", "store_on_network", "12", scenes.head_without_wal): 1700,
     Scene("storing after a first start", "first_store", "3"): 200,
