@@ -7,7 +7,8 @@
   ``config.attributes["say"]`` is told what a long one is doing.
 - Typed as ``alembic ...`` in a checkout, the database is the one of
   ``-x database_url=...``, else the one of the settings. It is opened with the lock, the
-  pragmas and the transaction of the program. Commands that only look open it read-only.
+  pragmas and the transaction of the program, and its journal tells of what was changed.
+  Commands that only look open it read-only.
 - With ``--sql`` the statements are written and no database is opened. Whoever reviews them
   puts the file of the structures to go by into ``config.attributes["structures"]``.
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import sys
+import time
 from contextlib import asynccontextmanager
 from logging.config import fileConfig
 from pathlib import Path
@@ -25,6 +27,7 @@ from urllib.parse import quote
 
 import sqlalchemy as sa
 from alembic import context
+from alembic.runtime.migration import MigrationContext
 from alembic.util import CommandError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
@@ -77,6 +80,27 @@ def migrate(connection: sa.Connection) -> None:
             context.run_migrations()
     finally:
         guards.close()
+
+
+def migrate_and_tell(connection: sa.Connection) -> None:
+    """The same, and one line in the database's journal of what has changed, where it has one."""
+    from nextcloud_mcp_server import journal  # noqa: PLC0415
+
+    begun, before = time.monotonic(), recorded(connection)
+    migrate(connection)
+    after = recorded(connection)
+    tables = sa.inspect(connection)
+    if before == after or not tables.has_table(journal.TABLE):
+        return
+    if journal.has_columns({column["name"] for column in tables.get_columns(journal.TABLE)}):
+        action = config.cmd_opts.cmd[0].__name__ if config.cmd_opts else "upgrade"
+        entry = journal.entry(action, before, after, begun=begun, note="by alembic itself")
+        journal.record(lambda sql, values: connection.execute(sa.text(sql), values), entry)
+
+
+def recorded(connection: sa.Connection) -> str | None:
+    """The revision in the version table; None for none."""
+    return ", ".join(MigrationContext.configure(connection).get_current_heads()) or None
 
 
 def refuse_foreign_keys(connection: sa.Connection) -> None:
@@ -209,7 +233,7 @@ async def run_on_own_connection() -> None:
         else:
             session = reading(reading_url(sqlite_path(database)))
         async with session as connection:
-            await connection.run_sync(migrate)
+            await connection.run_sync(migrate_and_tell if is_writing() else migrate)
     except TokenStorageError as error:
         raise CommandError(f"{error} {error.remedy}") from error
 

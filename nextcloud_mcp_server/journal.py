@@ -11,7 +11,7 @@ import math
 import socket
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,8 +49,8 @@ _INSERT: Final = (
 
 _SELECT: Final = f"SELECT {', '.join(_COLUMNS)} FROM {TABLE} ORDER BY id DESC LIMIT ?"  # noqa: S608
 
-#: Executes one statement with named parameters: ``sqlite3.Connection.execute`` and
-#: SQLAlchemy's ``Connection.exec_driver_sql`` both do.
+#: Executes one statement with named parameters: ``sqlite3.Connection.execute`` does, and on
+#: SQLite SQLAlchemy's ``Connection.exec_driver_sql``.
 Run = Callable[[str, dict[str, Any]], object]
 
 
@@ -121,7 +121,12 @@ def _storable(name: str) -> str:
 def is_kept(structure: Structure) -> bool:
     """Whether a database of this structure keeps a journal."""
     table = structure.tables.get(TABLE)
-    return table is not None and {"id", *_COLUMNS} <= table.columns.keys()
+    return table is not None and has_columns(table.columns.keys())
+
+
+def has_columns(there: Set[str]) -> bool:
+    """Whether a table of these columns is the journal."""
+    return {"id", *_COLUMNS} <= there
 
 
 def record(run: Run, made: Entry) -> None:

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import pytest
 
+from nextcloud_mcp_server.journal import read
 from tests.migrations.database import ROOT, Database
 from tests.migrations.facts import HEAD, previous
 
@@ -83,6 +84,22 @@ async def test_up_and_down_with_the_database_of_the_settings(tmp_path: Path) -> 
     assert revision_of(path) == previous(HEAD)
 
 
+async def test_the_journal_tells_of_what_was_typed(tmp_path: Path) -> None:
+    """A change has its one entry, committed with it; what changes nothing has none."""
+    path = tmp_path / "tokens.db"
+    home = {"TOKEN_STORAGE_DB": str(path)}
+    for _ in range(2):
+        await succeed("upgrade", "head", **home)
+    await succeed("stamp", previous(HEAD), **home)
+    entries = read(path)
+    assert entries is not None
+    assert [(e.action, e.before, e.after, e.note) for e in reversed(entries)] == [
+        ("upgrade", None, HEAD, "by alembic itself"),
+        ("stamp", HEAD, previous(HEAD), "by alembic itself"),
+    ]
+    assert all(e.seconds is not None and e.program_version and e.host for e in entries)
+
+
 @pytest.mark.parametrize("name", ["a %20 b.db", "x#y?z.db"])
 async def test_the_database_can_be_named_in_a_url(tmp_path: Path, name: str) -> None:
     """Behind the three slashes stands the path, with what is special in a URL escaped."""
@@ -138,6 +155,8 @@ async def test_postgresql_is_migrated_under_its_url(
     plain = postgresql_url.replace("postgresql+psycopg://", "postgresql://")
     await succeed("-x", f"database_url={plain}", "upgrade", "head")
     assert await postgresql.revision() == HEAD
+    [row] = await postgresql.query("SELECT action, to_revision, note FROM migration_journal")
+    assert row == ("upgrade", HEAD, "by alembic itself")
     assert HEAD in await succeed("-x", f"database_url={plain}", "current")
 
 
