@@ -43,9 +43,18 @@ def read_json_list(value: str | None, of: str) -> tuple[str, ...] | None:
     """The texts of a JSON array, or None for NULL."""
     if value is None:
         return None
+    items = _texts(value)
+    if items is None:
+        _unreadable(of, "a JSON array of texts")
+    return items
+
+
+@lru_cache(maxsize=64)
+def _texts(value: str) -> tuple[str, ...] | None:
+    # Remembered for the reason that is given above.
     items = _parsed(value)
     if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
-        _unreadable(of, "a JSON array of texts")
+        return None
     return tuple(items)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from sqlalchemy.dialects.sqlite import pysqlite
@@ -39,15 +40,16 @@ class Statement:
         statement: built with SQLAlchemy Core; without parameters that expand to several.
     """
 
-    __slots__ = ("_fixed", "_into", "_make", "_names", "_out_of", "sql")
+    __slots__ = ("_fixed", "_into", "_make", "_out_of", "_pick", "sql")
 
     def __init__(self, statement: Executable) -> None:
         compiled: SQLCompiler = cast("Any", statement).compile(dialect=_DIALECT)
         self.sql: Final = str(compiled)
-        self._names: Final = tuple(compiled.positiontup or ())
+        names = tuple(compiled.positiontup or ())
+        self._pick: Final = _picker(names)
         binds = compiled.binds
         self._fixed: Final = {n: b.effective_value for n, b in binds.items() if not b.required}
-        into = [(at, _into(binds[name].type)) for at, name in enumerate(self._names)]
+        into = [(at, _into(binds[name].type)) for at, name in enumerate(names)]
         self._into: Final = [(at, convert) for at, convert in into if convert]
         out = [_out_of(c.type) for c in getattr(statement, "selected_columns", ())]
         self._out_of: Final = [(at, convert) for at, convert in enumerate(out) if convert]
@@ -60,7 +62,9 @@ class Statement:
             KeyError: a parameter is missing.
         """
         known = {**self._fixed, **(given or {})} if self._fixed else given or {}
-        values = [known[name] for name in self._names]
+        if not self._into:
+            return self._pick(known)
+        values = list(self._pick(known))
         for at, convert in self._into:
             values[at] = convert(values[at])
         return values
@@ -78,6 +82,14 @@ class Statement:
             # Two threads may both do this; they make the same.
             make = self._make = cast("Any", namedtuple("Row", names, rename=True))._make
         return make(values)
+
+
+def _picker(names: tuple[str, ...]) -> Callable[[Mapping[str, Any]], Sequence[Any]]:
+    """Takes the values of ``names``, in their order."""
+    # Of one name it gives no sequence.
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda known: [known[name] for name in names]
 
 
 @lru_cache(maxsize=_REMEMBERED)
