@@ -254,19 +254,34 @@ def test_a_backup_by_name_has_the_keys_in_its_manifest(
 )
 def test_a_backup_before_a_change_has_the_keys_in_its_manifest(
     words: tuple[str, ...],
-    shelf: Shelf,
     database: Path,
     command: Command,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The fingerprint of the key that the settings name; a key that is none stops no change."""
+    """The fingerprint of the key that the settings name, which had to be a key."""
+    shapes.at(HEAD).write(database)
+    monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", KEY)
+    done = command("db", *words, "-d", str(database), "--json")
+    manifest = read_manifest(Path(json.loads(done.out)["backup"]))
+    assert manifest is not None
+    assert manifest.keys == Keyring([KEY]).fingerprints
+
+
+def test_a_key_that_is_none_stops_a_downgrade_and_no_stamp(
+    shelf: Shelf, database: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What changes rows wants good keys or none; what writes one revision looks at no secret."""
     shelf.put("at-head", database)
-    for key, wanted in ((KEY, Keyring([KEY]).fingerprints), ("no key", None)):
-        monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", key)
-        done = command("db", *words, "-d", str(database), "--json")
-        manifest = read_manifest(Path(json.loads(done.out)["backup"]))
-        assert manifest is not None
-        assert manifest.keys == wanted
+    before = database.read_bytes()
+    monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", "no key")
+    refused = command("db", "downgrade", "--yes", "-d", str(database), "--json")
+    assert refused.status == 1
+    assert json.loads(refused.out)["error"]["code"] == "malformed-key"
+    assert database.read_bytes() == before
+    done = command("db", "stamp", "head", "-d", str(database), "--json")
+    manifest = read_manifest(Path(json.loads(done.out)["backup"]))
+    assert manifest is not None
+    assert manifest.keys is None
 
 
 def test_the_newest_backup_is_restored_by_a_process(saved: Path, tmp_path: Path) -> None:
