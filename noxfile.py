@@ -16,12 +16,13 @@ PYTHONS = ("3.11", "3.12", "3.13")
 
 #: Folders with a session of their own.
 OWN_SESSION = ("tests/docs", "tests/migrations", "tests/wheel")
-#: Harnesses that kill, race and measure whole processes. What they try is SQLite, the file
-#: system and the order of our calls, which no interpreter changes: the oldest one runs them.
-HARNESSES = ("tests/faults", "tests/races", "tests/bench")
-#: The slow folders, which start whole processes or every database of the corpus. Where the
+#: What tries SQLite, the file system and the order of our calls, which no interpreter changes:
+#: the harnesses that kill, race and measure whole processes, and two slow folders. The oldest
+#: interpreter runs them.
+ONCE = ("tests/faults", "tests/races", "tests/bench", "tests/lint", "tests/restore")
+#: The other slow folders, which start whole processes or every database of the corpus. Where the
 #: oldest and the newest interpreter agree about them, those between do not deny it.
-SLOW = ("tests/cli", "tests/history", "tests/lint", "tests/plugin", "tests/restore")
+SLOW = ("tests/cli", "tests/history", "tests/plugin")
 #: Two processes are what the smallest CI machine has cores for.
 PARALLEL = ("--numprocesses=2", "--dist=worksteal")
 
@@ -72,7 +73,7 @@ def tests(session: nox.Session) -> None:
         return
     skipped: tuple[str, ...] = OWN_SESSION
     if session.python != PYTHONS[0]:
-        skipped += HARNESSES
+        skipped += ONCE
     if session.python in PYTHONS[1:-1]:
         skipped += SLOW
     session.run("pytest", *PARALLEL, *(f"--ignore={folder}" for folder in skipped))
