@@ -93,7 +93,8 @@ def migrate_and_tell(connection: sa.Connection) -> None:
     if before == after or not tables.has_table(journal.TABLE):
         return
     if journal.has_columns({column["name"] for column in tables.get_columns(journal.TABLE)}):
-        action = config.cmd_opts.cmd[0].__name__ if config.cmd_opts else "upgrade"
+        # Called from Python, it does not say as what.
+        action = config.cmd_opts.cmd[0].__name__ if config.cmd_opts else "alembic"
         entry = journal.entry(action, before, after, begun=begun, note="by alembic itself")
         journal.record(lambda sql, values: connection.execute(sa.text(sql), values), entry)
 

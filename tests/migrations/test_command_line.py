@@ -12,6 +12,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from alembic import command
+from alembic.config import Config
 
 from nextcloud_mcp_server.journal import read
 from tests.migrations.database import ROOT, Database
@@ -98,6 +100,23 @@ async def test_the_journal_tells_of_what_was_typed(tmp_path: Path) -> None:
         ("stamp", HEAD, previous(HEAD), "by alembic itself"),
     ]
     assert all(e.seconds is not None and e.program_version and e.host for e in entries)
+
+
+def test_the_journal_tells_of_what_python_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alembic does not say as which command it was called, and the journal claims none."""
+    path = tmp_path / "tokens.db"
+    monkeypatch.setenv("TOKEN_STORAGE_DB", str(path))
+    config = Config(ROOT / "alembic.ini")
+    command.upgrade(config, "head")
+    command.stamp(config, previous(HEAD))
+    entries = read(path)
+    assert entries is not None
+    assert [(e.action, e.after) for e in entries] == [
+        ("alembic", previous(HEAD)),
+        ("alembic", HEAD),
+    ]
 
 
 @pytest.mark.parametrize("name", ["a %20 b.db", "x#y?z.db"])
