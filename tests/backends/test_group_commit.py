@@ -73,7 +73,7 @@ async def together(*calls: Awaitable[Any]) -> list[Any]:
 async def test_64_writers_share_a_few_commits(
     batch: int, fewest: int, most: int, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sixty-four at once cost a few commits; sixty-four where no two may share one."""
+    """Sixty-four at once cost a few commits, and no savepoint; sixty-four where none may share."""
     monkeypatch.setattr(lanes, "BATCH", batch)
     said: list[str] = []
     connect = sqlite3.connect
@@ -87,6 +87,7 @@ async def test_64_writers_share_a_few_commits(
     pool = SqlitePool(path, "wal")
     await together(*(pool.write(adding(str(n))) for n in range(64)))
     assert fewest <= said.count("COMMIT") <= most
+    assert "SAVEPOINT unit" not in said
     await pool.close()
     assert len(seen_by_others(path)) == 64
 

@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 
 from nextcloud_mcp_server import app as module
 from nextcloud_mcp_server.app import Readiness, Verdict, create_app, identity, look_at
+from nextcloud_mcp_server.errors import CODES
 from nextcloud_mcp_server.upkeep import downgrade
 from tests.server.helpers import KEY
 
@@ -138,6 +139,13 @@ def test_not_ready_when_the_database_is_no_longer_what_it_was(
     assert len(told) == 1
     assert str(database) in told[0]
     assert told[0].endswith(TOLD_WITH.get(harm, "."))
+
+
+def test_what_cannot_be_looked_at_is_told_with_its_code(tmp_path: Path) -> None:
+    """Where the look itself is refused, its error is the answer, and the log has its code."""
+    verdict = look_at(tmp_path, identity(tmp_path))
+    assert verdict.reason == CODES["bad-path"]
+    assert verdict.detail.endswith("[bad-path]")
 
 
 def test_ready_again_when_the_database_is_back(client: TestClient, database: Path) -> None:
