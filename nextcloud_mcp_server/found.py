@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from nextcloud_mcp_server.backends.sqlite import files
+from nextcloud_mcp_server.backends.sqlite import files, mounts
 from nextcloud_mcp_server.backends.sqlite.guard import Held
 from nextcloud_mcp_server.backends.sqlite.look import SAMPLED, ciphertexts, columns_there
 from nextcloud_mcp_server.backends.sqlite.session import WAL
@@ -57,7 +57,7 @@ class Found(NamedTuple):
         if held.problem or self.closed:
             return True
         # On a network file system WAL is what has to go, everywhere else what has to come.
-        return (self.seen.journal_mode == WAL) is not files.on_network(self.database)
+        return (self.seen.journal_mode == WAL) is not mounts.on_network(self.database)
 
 
 def prove(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from nextcloud_mcp_server.archive import newest_good
-from nextcloud_mcp_server.backends.sqlite import files
+from nextcloud_mcp_server.backends.sqlite import files, mounts
 from nextcloud_mcp_server.backends.sqlite.indexes import damage, only_indexes
 from nextcloud_mcp_server.backends.sqlite.look import connect_read_only, is_still
 from nextcloud_mcp_server.backends.sqlite.session import WAL
@@ -39,7 +39,7 @@ def journal(subject: Subject) -> Iterator[Finding]:
         what = f"its -wal has grown to {readable(wal.stat().st_size)}; a clean stop writes it back"
         yield Finding(name, Level.NOTE, what)
     mode = opened.seen.journal_mode
-    wanted = "delete" if files.on_network(subject.path) else WAL
+    wanted = "delete" if mounts.on_network(subject.path) else WAL
     if is_still(opened.source):
         # Only one in WAL mode asks for what is not there; without it SQLite does not say so.
         mode = WAL

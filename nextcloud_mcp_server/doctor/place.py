@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from nextcloud_mcp_server.backends.sqlite import files
+from nextcloud_mcp_server.backends.sqlite import files, mounts
 from nextcloud_mcp_server.backends.sqlite.space import (
     Pages,
     free_bytes,
@@ -164,10 +164,10 @@ def _is_open(folder: Path) -> bool:
 def file_system(subject: Subject) -> Iterator[Finding]:
     """Whether SQLite's shared memory, and so WAL, can be trusted there."""
     name = "file system"
-    if files.on_network(subject.path):
+    if mounts.on_network(subject.path):
         what = f"{subject.path.parent} is a network file system, so WAL is not used"
         yield Finding(name, Level.WARNING, what)
-    elif not files.tells_network():
+    elif not mounts.tells_network():
         what = "nobody can tell whether it is a network one; if it is, move the database elsewhere"
         yield Finding(name, Level.NOTE, what)
     elif subject.trouble:

@@ -11,8 +11,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from nextcloud_mcp_server.backends.sqlite import files
 from tests.support.errors import refused
@@ -114,95 +112,6 @@ def test_a_link_is_followed_and_a_path_is_kept(
     assert files.follow(tmp_path / "folder" / "real.db") == tmp_path / "folder" / "real.db"
     monkeypatch.chdir(tmp_path)
     assert files.follow(Path("real.db")) == Path("real.db")
-
-
-def _escaped(text: str) -> str:
-    for character in "\\ \t\n":
-        text = text.replace(character, f"\\{ord(character):03o}")
-    return text
-
-
-def _line(mount: str, kind: str) -> str:
-    return f"36 35 98:0 /root {_escaped(mount)} rw,noatime master:1 - {kind} /dev/x rw"
-
-
-folder_names = st.text(st.characters(exclude_characters="/\0"), min_size=1).filter(
-    lambda name: name not in {".", ".."}
-)
-
-
-@given(folder_names, st.sampled_from(["nfs4", "ext4", "fuse.sshfs"]))
-def test_every_mount_point_is_recognised(name: str, kind: str) -> None:
-    """White space, backslashes, other alphabets and bytes that are no text are names."""
-    lines = [_line("/", "overlay"), _line(f"/mnt/{name}", kind), _line("/mnt/other", "xfs")]
-    expected = "xfs" if name == "other" else kind
-    assert files.file_system(f"/mnt/{name}", lines) == expected
-    assert files.file_system(f"/mnt/{name}/deeper", lines) == expected
-    assert files.file_system(f"/mnt/{name}x", lines) in {"overlay", "xfs"}
-
-
-@given(st.lists(st.text(max_size=40)), st.text())
-def test_no_line_is_too_odd_to_be_read(lines: list[str], folder: str) -> None:
-    """Whatever stands in the list of mounts, the answer is a text."""
-    assert isinstance(files.file_system(folder, lines), str)
-
-
-def test_the_innermost_and_newest_mount_counts() -> None:
-    """A mount on a mount hides it."""
-    lines = [
-        _line("/", "ext4"),
-        _line("/data", "nfs"),
-        _line("/data", "tmpfs"),
-        _line("/data/in", "9p"),
-    ]
-    assert files.file_system("/data", lines) == "tmpfs"
-    assert files.file_system("/data/in/side", lines) == "9p"
-    assert files.file_system("/database", lines) == "ext4"
-
-
-@pytest.mark.parametrize(
-    ("kind", "network"),
-    [
-        ("nfs", True),
-        ("nfs4", True),
-        ("cifs", True),
-        ("smb3", True),
-        ("9p", True),
-        ("fuse.sshfs", True),
-        ("fuse.glusterfs", True),
-        ("fuse.rclone", True),
-        ("ceph", True),
-        ("ext4", False),
-        ("overlay", False),
-        ("fuseblk", False),
-        ("fuse.portal", False),
-        ("virtiofs", False),
-        ("tmpfs", False),
-        ("", False),
-    ],
-)
-def test_network_file_systems_are_known(kind: str, network: bool, tmp_path: Path) -> None:
-    """Where shared memory cannot be trusted, WAL is not used."""
-    mounts = tmp_path / "mountinfo"
-    mounts.write_text(_line(str(tmp_path), kind) + "\n" if kind else "")
-    assert files.on_network(tmp_path / "tokens.db", mounts) == network
-    assert not files.on_network(tmp_path / "tokens.db", tmp_path / "gone")
-
-
-def test_a_name_that_looks_like_several_lines_is_one(tmp_path: Path) -> None:
-    """Only the line break that the kernel escapes ends a line."""
-    folder = tmp_path / "a\x0cb\u2028c d"
-    folder.mkdir()
-    mounts = tmp_path / "mountinfo"
-    mounts.write_text(f"{_line('/', 'ext4')}\n{_line(str(folder), 'nfs')}\n")
-    assert files.on_network(folder / "tokens.db", mounts)
-
-
-def test_a_mount_that_is_no_text_stops_nobody(tmp_path: Path) -> None:
-    """One odd mount somewhere on the machine is no reason not to start."""
-    mounts = tmp_path / "mountinfo"
-    mounts.write_bytes(b"1 0 0:1 / /mnt/\xff\xfe rw - nfs x rw\n")
-    assert not files.on_network(tmp_path / "tokens.db", mounts)
 
 
 def test_a_companion_that_comes_and_goes_closes_nothing(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server.backends.sqlite import files
+from nextcloud_mcp_server.backends.sqlite import files, mounts
 from nextcloud_mcp_server.backends.sqlite.guard import guard
 from nextcloud_mcp_server.backends.sqlite.inuse import hold
 from nextcloud_mcp_server.doctor import around, place
@@ -414,7 +414,7 @@ def test_no_upgrade_is_offered_that_cannot_write(
 
 def test_a_network_file_system_is_told(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shared memory does not reach over a network."""
-    monkeypatch.setattr(files, "on_network", lambda _: True)
+    monkeypatch.setattr(mounts, "on_network", lambda _: True)
     assert worst(ask("file system")).level is Level.WARNING
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server.backends.sqlite import files
+from nextcloud_mcp_server.backends.sqlite import mounts
 from nextcloud_mcp_server.doctor import around
 from nextcloud_mcp_server.doctor.diagnosis import CHECKS, diagnose
 from nextcloud_mcp_server.doctor.finding import Finding, Level
@@ -198,7 +198,7 @@ def test_rows_behind_a_damaged_page_are_unknown(path: Path, ask: Ask) -> None:
 
 def test_a_machine_that_names_no_file_system(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nobody can tell a network file system from another, none is ruled out."""
-    monkeypatch.setattr(files, "tells_network", lambda: False)
+    monkeypatch.setattr(mounts, "tells_network", lambda: False)
     finding = worst(ask("file system"))
     assert finding.level is Level.NOTE
     assert "nobody can tell" in finding.message

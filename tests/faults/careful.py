@@ -11,7 +11,7 @@ from nextcloud_mcp_server import repair as repair_module
 from nextcloud_mcp_server import restore as restore_module
 from nextcloud_mcp_server import upkeep
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
-from nextcloud_mcp_server.backends.sqlite import files
+from nextcloud_mcp_server.backends.sqlite import mounts
 from nextcloud_mcp_server.migrations import downgrade_database, stamp_database, upgrade_database
 from nextcloud_mcp_server.settings import load_settings
 from tests.faults.telling import promise
@@ -93,12 +93,12 @@ def store_together(path: Path, argument: str) -> None:
 
 def store_on_network(path: Path, argument: str) -> None:
     """As ``store``, on what passes for a network file system: no WAL there."""
-    elsewhere = files.on_network
+    elsewhere = mounts.on_network
     try:
-        vars(files)["on_network"] = lambda *_: True
+        vars(mounts)["on_network"] = lambda *_: True
         store(path, argument)
     finally:
-        vars(files)["on_network"] = elsewhere
+        vars(mounts)["on_network"] = elsewhere
 
 
 def delete(path: Path, argument: str) -> None:

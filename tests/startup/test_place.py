@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server.backends.sqlite import files, guard
+from nextcloud_mcp_server.backends.sqlite import guard, mounts
 from nextcloud_mcp_server.backends.sqlite.inuse import hold
 from nextcloud_mcp_server.keyfile import settle
 from nextcloud_mcp_server.startup import prepare
@@ -201,7 +201,7 @@ def test_a_database_on_a_network_share_is_kept_out_of_wal(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """On a network file system the journal mode is DELETE, and the next start asks for no more."""
-    monkeypatch.setattr(files, "on_network", lambda _: True)
+    monkeypatch.setattr(mounts, "on_network", lambda _: True)
     assert prepare(path).journal_mode == "delete"
     assert "network file system" in caplog.text
     again = prepare(path)
@@ -213,7 +213,7 @@ def test_a_database_that_came_to_a_network_share_leaves_wal(
 ) -> None:
     """At head and in WAL on a network file system, it is taken out of WAL once, and stays so."""
     prepare(path)
-    monkeypatch.setattr(files, "on_network", lambda *_: True)
+    monkeypatch.setattr(mounts, "on_network", lambda *_: True)
     assert [prepare(path).journal_mode for _ in range(2)] == ["delete", "delete"]
 
 

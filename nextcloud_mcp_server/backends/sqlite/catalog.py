@@ -37,11 +37,15 @@ _OWN: Final[Known] = MappingProxyType(
     }
 )
 
+_LOWER: Final = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
+
 #: Tables that one statement counts; SQLite takes up to 500.
 _AT_ONCE: Final = 100
 
+# The indexes that SQLite makes for itself have no statement. The order is that of the rows,
+# and names are folded here: to have SQLite sort and fold them takes as long as to read them.
 _NAMES: Final = """
-SELECT type, lower(name), lower(tbl_name), sql FROM sqlite_master ORDER BY type, rowid
+SELECT type, name, tbl_name, sql FROM sqlite_master WHERE type <> 'index' OR sql IS NOT NULL
 """
 
 # The CASE keeps the pragma away from views, and from virtual tables: one that has lost its
@@ -83,14 +87,15 @@ def read_structure(execute: Execute, known: Known = _NONE) -> Structure:
     indexes: dict[str, str] = {}
     owners: dict[str, str] = {}
     others = set()
-    for kind, name, table, text in execute(_NAMES):
+    for kind, written, table, text in execute(_NAMES):
+        name = folded(written)
         if kind == "table":
             named = name, text
             tables[name] = known.get(named) or _OWN.get(named) or Table(sql=text or "")
             if not tables[name].columns:
                 strange[name] = text or ""
         elif kind == "index" and text:
-            indexes[name], owners[name] = text, table
+            indexes[name], owners[name] = text, folded(table)
         elif kind == "view":
             others.add(name)
     columns = _columns(execute, strange) if strange else {}
@@ -152,6 +157,12 @@ def count(execute: Execute, table: str) -> int:
 
 def _counting(table: str) -> str:
     return f"SELECT count(*) FROM {quoted(table)}"  # noqa: S608 - quoted
+
+
+def folded(name: object) -> str:
+    """A name as SQLite compares it: only the letters of ASCII have no case."""
+    text = str(name)
+    return text.lower() if text.isascii() else text.translate(_LOWER)
 
 
 def quoted(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The file of a database: whether its path can be one, making it private, its file system.
+"""The file of a database: whether its path can be one, making it private.
 
 The database file is never opened here once SQLite may have it open: closing any
 descriptor of a file drops all POSIX locks that this process holds on it.
@@ -7,9 +7,7 @@ descriptor of a file drops all POSIX locks that this process holds on it.
 from __future__ import annotations
 
 import os
-import re
 import stat
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -20,32 +18,6 @@ from nextcloud_mcp_server.errors import TokenStorageError
 #: What is made beside a database has up to 80 bytes more in its name than the database: a
 #: backup, while it is made, with SQLite's journal of it. File systems end at 255.
 _LONGEST_NAME: Final = 175
-
-#: File systems on which SQLite's shared memory, and so WAL, cannot be trusted, by how the
-#: name of their type begins (behind ``fuse.``, where that is before it).
-_NETWORK: Final = (
-    "9p",
-    "afs",
-    "beegfs",
-    "ceph",
-    "cifs",
-    "gfs2",
-    "gluster",
-    "lustre",
-    "nfs",
-    "ocfs2",
-    "rclone",
-    "s3fs",
-    "smb",
-    "sshfs",
-)
-
-#: Whether there is one at all, in mountinfo: most machines have none.
-_ANY_NETWORK: Final = rf" - (?:fuse\.)?(?:{'|'.join(_NETWORK)})".encode("ascii")
-
-_MOUNTS: Final = Path("/proc/self/mountinfo")
-
-_OCTAL: Final = r"\\([0-7]{3})"
 
 
 def check_path(path: Path, longest: int = _LONGEST_NAME) -> None:
@@ -121,9 +93,10 @@ def _bad(message: str) -> TokenStorageError:
 
 def make_folder(path: Path) -> None:
     """Make the folder of ``path``, private to this user, where it is not there."""
+    if path.parent.is_dir():
+        return
     with naming(path):
-        if not path.parent.is_dir():
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def create_private(path: Path) -> None:
@@ -237,40 +210,3 @@ def _closed_mode(file: str) -> int | None:
 
 def _may(path: Path | str, how: int) -> bool:
     return os.access(path, how, effective_ids=os.access in os.supports_effective_ids)
-
-
-def tells_network(mounts: Path = _MOUNTS) -> bool:
-    """Whether this machine says which of its file systems are network ones."""
-    return sys.platform.startswith("linux") and os.access(mounts, os.R_OK)
-
-
-def on_network(path: Path, mounts: Path = _MOUNTS) -> bool:
-    """Whether ``path`` lies on a network file system; False where nobody can tell."""
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        raw = mounts.read_bytes()
-    except OSError:
-        return False
-    if not re.search(_ANY_NETWORK, raw):
-        return False
-    # Not splitlines(): a name may hold what it counts as the end of a line.
-    lines = raw.decode("utf-8", "surrogateescape").split("\n")
-    kind = file_system(str(path.resolve().parent), lines)
-    return kind.removeprefix("fuse.").startswith(_NETWORK)
-
-
-def file_system(folder: str, mountinfo: list[str]) -> str:
-    """The type of the file system that holds ``folder``, from lines as in proc(5)."""
-    best, kind = "", ""
-    for line in mountinfo:
-        before, _, after = line.partition(" - ")
-        fields, types = before.split(" "), after.split(" ")
-        if len(fields) < 5 or not types[0]:  # noqa: PLR2004 - the mount point is field 5
-            continue
-        # A space, a tab, a line break and a backslash are escaped, and nothing else is.
-        mount = re.sub(_OCTAL, lambda found: chr(int(found[1], 8)), fields[4])
-        inside = folder == mount or folder.startswith(mount.rstrip("/") + "/")
-        if inside and len(mount) >= len(best):
-            best, kind = mount, types[0]
-    return kind

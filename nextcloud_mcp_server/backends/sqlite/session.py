@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from nextcloud_mcp_server.backends.sqlite import files
+from nextcloud_mcp_server.backends.sqlite import files, mounts
 from nextcloud_mcp_server.backends.sqlite.faults import naming
 from nextcloud_mcp_server.backends.sqlite.guard import Held, guard, lock_path
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
@@ -97,7 +97,7 @@ def use_wal(path: Path) -> str:
     committed, and every mode is safe to serve from. On a network file system, where shared
     memory cannot be trusted, the mode becomes DELETE.
     """
-    wanted = "delete" if files.on_network(path) else WAL
+    wanted = "delete" if mounts.on_network(path) else WAL
     if wanted != WAL:
         logger.warning("%s is on a network file system, so it is not used in WAL mode", path)
     with naming(path), closing(sqlite3.connect(path, isolation_level=None)) as connection:
