@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
@@ -109,8 +109,8 @@ class Both:
 
         return self._clock(main, times)
 
-    def in_a_loop(self, work: Callable[[str], object]) -> Clock:
-        """Do ``work`` for a whole crowd in this thread, one after the other."""
+    def in_a_loop(self, work: Callable[[str], object], times: int) -> Clock:
+        """Do ``work`` for ``times`` whole crowds in this thread, one after the other."""
         people: list[str] = []
 
         def all_of_them() -> None:
@@ -118,7 +118,7 @@ class Both:
                 work(who)
 
         def clock() -> float:
-            people[:] = self.crowd()
+            people[:] = [who for _ in range(times) for who in self.crowd()]
             return timed(all_of_them)() / len(people)
 
         return clock
@@ -132,13 +132,18 @@ class Both:
 
         return self._clock(main, times)
 
-    def at_once(self, work: Callable[[str], Coroutine[Any, Any, object]]) -> Clock:
-        """Await ``work`` of the store for a whole crowd at the same time."""
+    def at_once(self, work: Callable[[str], Coroutine[Any, Any, object]], times: int) -> Clock:
+        """Await ``work`` of the store in a whole crowd of tasks, ``times`` times in each."""
+
+        async def one(people: Iterable[str]) -> None:
+            for who in people:
+                await work(who)
 
         async def main() -> None:
-            await asyncio.gather(*(work(who) for who in self.crowd()))
+            each = zip(*(self.crowd() for _ in range(times)), strict=True)
+            await asyncio.gather(*map(one, each))
 
-        return self._clock(main, self.place.scale.tasks)
+        return self._clock(main, times * self.place.scale.tasks)
 
     def _clock(self, main: Callable[[], Coroutine[Any, Any, None]], times: int) -> Clock:
         async def clocked() -> float:
@@ -163,9 +168,8 @@ class Both:
 
     def get_at_once(self) -> Pairs:
         """A crowd of tasks that read."""
-        return self._compared(
-            self.in_a_loop(self.raw.get), self.at_once(self.storage.get_refresh_token)
-        )
+        times, get = self.place.scale.calls, self.storage.get_refresh_token
+        return self._compared(self.in_a_loop(self.raw.get, times), self.at_once(get, times))
 
     def put(self) -> Pairs:
         """One task that writes."""
@@ -176,7 +180,8 @@ class Both:
 
     def put_at_once(self) -> Pairs:
         """A crowd of tasks that write."""
-        return self._compared(self.in_a_loop(self.raw.put), self.at_once(self.store))
+        times = min(_PER_COMMIT, self.place.scale.calls)
+        return self._compared(self.in_a_loop(self.raw.put, times), self.at_once(self.store, times))
 
     def _compared(self, base: Clock, ours: Clock) -> Pairs:
         return compare(base, ours, self.place.scale.rounds, warm=self.place.scale.warm)
