@@ -166,9 +166,9 @@ def dialect_of(text: str | None) -> str:
 
 def sqlite_path(text: str | None) -> Path:
     """The database file that was given, else that of the settings."""
-    from nextcloud_mcp_server.settings import database_path, load_settings  # noqa: PLC0415
+    from nextcloud_mcp_server.location import locate  # noqa: PLC0415
 
-    return load_settings().database if text is None else database_path(text)
+    return locate(database=text).database
 
 
 def reading_url(path: Path) -> sa.URL:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +25,6 @@ STRUCTURE_FILE: Final = "structure.json"
 _VERSION_FILE: Final = re.compile(r"\d{8}_\d{4}_(?P<id>\d{3,})_\w+\.py")
 
 
-@dataclass(frozen=True)
 class History:
     """The revisions of one folder of scripts, oldest first.
 
@@ -36,9 +34,13 @@ class History:
         structures: the structure at each revision that ``structure.json`` knows.
     """
 
-    directory: Path
-    revisions: tuple[str, ...]
-    structures: Mapping[str, Structure] = field(repr=False)
+    # No dataclass, nor anything else that a look imports: the module takes a fifth of a look.
+    def __init__(
+        self, directory: Path, revisions: tuple[str, ...], structures: Mapping[str, Structure]
+    ) -> None:
+        self.directory: Final = directory
+        self.revisions: Final = revisions
+        self.structures: Final = structures
 
     @property
     def head(self) -> str:
@@ -85,7 +87,7 @@ class History:
 
     def with_structures(self, structures: Mapping[str, Structure]) -> History:
         """The same history, with more structures known."""
-        return replace(self, structures={**self.structures, **structures})
+        return History(self.directory, self.revisions, {**self.structures, **structures})
 
 
 def locate_scripts() -> Path:

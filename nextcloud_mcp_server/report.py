@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from nextcloud_mcp_server.backends.sqlite import files
 from nextcloud_mcp_server.backends.sqlite.look import look_without_recovery
@@ -19,8 +18,7 @@ from nextcloud_mcp_server.state import Action, Finding, Plan, plan, refusal, unk
 _STEPS: Final = r"-([0-9]{1,4})"
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """What a database is, as a look finds it.
 
     Attributes:

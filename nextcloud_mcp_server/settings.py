@@ -1,4 +1,4 @@
-"""Frozen settings, and the only place that reads the environment.
+"""Frozen settings, read from the environment as nothing else is but the place of the database.
 
 | variable | meaning | default |
 |---|---|---|
@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Final
 
 from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.location import database_path, locate
 
-DEFAULT_DATABASE: Final = Path("/app/data/tokens.db")
 DEFAULT_LOCK_TIMEOUT: Final = 600.0
 
 #: Those of the table above that :func:`load_settings` reads.
@@ -32,8 +32,6 @@ VARIABLES: Final = (
     "TOKEN_ENCRYPTION_KEY_FILE",
     "TOKEN_STORAGE_LOCK_TIMEOUT",
 )
-
-_SQLITE_SCHEMES: Final = ("sqlite", "sqlite+aiosqlite", "sqlite+pysqlite")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +91,16 @@ def load_settings(
             ``bad-path`` or ``unsupported-database`` for a database that cannot be used.
     """
     environ = os.environ if environ is None else environ
-    path, fallback_from, source = (
-        _database(environ) if database is None else (database_path(database), None, "")
-    )
+    place = locate(environ, database=database)
     key_file = environ.get("TOKEN_ENCRYPTION_KEY_FILE")
     return Settings(
-        database=path,
+        database=place.database,
         keys=split_keys(environ.get("TOKEN_ENCRYPTION_KEY", "")),
         key_file=Path(key_file) if key_file else None,
         lock_timeout=_lock_timeout(environ.get("TOKEN_STORAGE_LOCK_TIMEOUT")),
-        fallback_from=fallback_from,
-        source=source,
-        overruled=environ.get("TOKEN_STORAGE_DB", "") if source == "DATABASE_URL" else "",
+        fallback_from=place.fallback_from,
+        source=place.source,
+        overruled=place.overruled,
     )
 
 
@@ -117,84 +113,6 @@ def wants_colour(environ: Mapping[str, str] | None = None) -> bool:
 def split_keys(text: str) -> tuple[str, ...]:
     """The keys of a ``;``-separated list, without white space and empty parts."""
     return tuple(part for part in (piece.strip() for piece in text.split(";")) if part)
-
-
-def database_path(database: str | os.PathLike[str]) -> Path:
-    """The file that a path or an SQLite URL names.
-
-    In a URL ``%20`` and the like are escapes, as in SQLAlchemy's. A plain path is taken to
-    the letter.
-
-    Raises:
-        TokenStorageError: ``unsupported-database`` for the URL of another engine,
-            ``bad-path`` for an empty path, a null character, an in-memory database or a
-            URL with parameters.
-    """
-    text = os.fspath(database)
-    scheme, separator, rest = text.partition("://")
-    if separator and _is_scheme(scheme):
-        if scheme.lower() not in _SQLITE_SCHEMES:
-            raise _unsupported(scheme)
-        if "?" in rest:
-            # Dropping what follows, as is usual, would open 'x' for 'x?y.db'.
-            raise _bad_path(
-                "An SQLite URL takes no parameters here; write %3F for a '?' in a name."
-            )
-        # Imported only for a URL: it takes as long as a look at a database.
-        from urllib.parse import unquote  # noqa: PLC0415
-
-        text = unquote(rest.removeprefix("/"))
-        if not rest.startswith("/") and rest:
-            raise _bad_path(
-                "An SQLite URL has three slashes before a relative path and four before "
-                f"an absolute one: {scheme}:////path/to/tokens.db; this one has a host."
-            )
-    if not text.strip():
-        raise _bad_path("The path of the database is empty.")
-    if "\0" in text:
-        raise _bad_path("The path of the database holds a null character.")
-    if text == ":memory:" or text.startswith("file:"):
-        raise _bad_path(
-            f"{text!r} is not a file that outlives the process, and tokens must."
-            if text == ":memory:"
-            else f"{text!r} is an SQLite URI, and the store takes a plain path."
-        )
-    return Path(text)
-
-
-def _is_scheme(text: str) -> bool:
-    return text.translate(dict.fromkeys(map(ord, "+-._"))).isalnum()
-
-
-def _database(environ: Mapping[str, str]) -> tuple[Path, Path | None, str]:
-    if url := environ.get("DATABASE_URL"):
-        scheme, separator, _ = url.partition("://")
-        if not separator or not _is_scheme(scheme):
-            raise _bad_path("DATABASE_URL is not a URL; a plain path goes in TOKEN_STORAGE_DB.")
-        return database_path(url), None, "DATABASE_URL"
-    if path := environ.get("TOKEN_STORAGE_DB"):
-        return database_path(path), None, "TOKEN_STORAGE_DB"
-    if _can_hold_data(DEFAULT_DATABASE.parent):
-        return DEFAULT_DATABASE, None, ""
-    # platformdirs is imported only where the default cannot be used.
-    from platformdirs import user_data_path  # noqa: PLC0415
-
-    folder = user_data_path("nextcloud-mcp-server")
-    return folder / DEFAULT_DATABASE.name, DEFAULT_DATABASE, ""
-
-
-def _can_hold_data(folder: Path) -> bool:
-    """Whether ``folder`` is there, or the user may make it. Makes nothing."""
-    try:
-        for place in (folder, *folder.parents):
-            if place.is_dir():
-                return place == folder or os.access(place, os.W_OK | os.X_OK)
-            if place.exists():
-                return False
-    except OSError:
-        # Somebody else's folder, which this user may not even look into.
-        return False
-    return False
 
 
 def _lock_timeout(text: str | None) -> float:
@@ -211,20 +129,3 @@ def _lock_timeout(text: str | None) -> float:
             remedy="Set it to a number from 0 up, for example 600, or unset it.",
         )
     return seconds
-
-
-def _bad_path(message: str) -> TokenStorageError:
-    return TokenStorageError(
-        message,
-        code="bad-path",
-        remedy="Give the path of a file, for example -d /app/data/tokens.db "
-        "or -u sqlite:////app/data/tokens.db.",
-    )
-
-
-def _unsupported(scheme: str) -> TokenStorageError:
-    return TokenStorageError(
-        f"This version keeps tokens in SQLite and cannot use a {scheme} database.",
-        code="unsupported-database",
-        remedy="Use a path (TOKEN_STORAGE_DB, -d) or a URL that begins with sqlite:///.",
-    )

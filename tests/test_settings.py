@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nextcloud_mcp_server import settings as module
+from nextcloud_mcp_server import location as module
 from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.location import database_path
 from nextcloud_mcp_server.settings import (
     DEFAULT_LOCK_TIMEOUT,
     Settings,
-    database_path,
     load_settings,
     split_keys,
     wants_colour,
@@ -200,7 +200,7 @@ def test_where_the_containers_folder_cannot_be_the_users_own_is_used(
 def test_a_folder_of_somebody_else_is_no_place_for_tokens(mode: int) -> None:
     """A folder that this user may not write to, or not even look into, is passed by."""
     code = """
-settings.DEFAULT_DATABASE = Path(sys.argv[1])
+location.DEFAULT_DATABASE = Path(sys.argv[1])
 print(settings.load_settings({"HOME": "/"}).fallback_from)
 """
     with open_folder() as folder:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
+from nextcloud_mcp_server import location as location_module
 from nextcloud_mcp_server import settings as settings_module
 from nextcloud_mcp_server.cli.db import db_commands
 from nextcloud_mcp_server.cli.output import PROGRAM
@@ -88,10 +89,11 @@ def settings() -> str:
 
 
 def variables() -> set[str]:
-    """The variables that ``settings.py`` asks an environment for."""
+    """The variables that ``settings.py`` and ``location.py`` ask an environment for."""
     asked = (
         node.args[0].value
-        for node in ast.walk(ast.parse(inspect.getsource(settings_module)))
+        for module in (settings_module, location_module)
+        for node in ast.walk(ast.parse(inspect.getsource(module)))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
         and node.func.attr == "get"

@@ -58,7 +58,7 @@ def downgrade(
     from nextcloud_mcp_server.keyfile import prover  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.revisions import listing  # noqa: PLC0415 - imports Alembic
 
-    settings = named.find(output)
+    settings = named.settings(output)
     unlock = prover(settings)
     report = examine(settings.database)
     target = downgrade_target(report, revision)
@@ -111,7 +111,7 @@ def stamp(output: Output, named: Named, revision: str, *, while_running: bool) -
     from nextcloud_mcp_server.cli.progress import shown  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.keyfile import fingerprints  # noqa: PLC0415 - see above
 
-    settings = named.find(output)
+    settings = named.settings(output)
     target = known_history().head if revision == "head" else revision
     with plain_log(output), shown(output) as listener:
         change = upkeep.stamp(
@@ -139,7 +139,7 @@ def backup(output: Output, named: Named, path: str | None) -> int:
     from nextcloud_mcp_server.cli.progress import shown  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.keyfile import fingerprints  # noqa: PLC0415 - see above
 
-    settings = named.find(output)
+    settings = named.settings(output)
     target = None if path is None else Path(path)
     with plain_log(output), shown(output) as listener:
         made = upkeep.back_up(

@@ -38,7 +38,7 @@ def doctor(output: Output, named: Named, *, full: bool) -> int:
     from nextcloud_mcp_server.cli.progress import telling  # noqa: PLC0415 - for this alone
     from nextcloud_mcp_server.doctor.diagnosis import diagnose  # noqa: PLC0415 - loads keys
 
-    settings = named.find(output)
+    settings = named.settings(output)
     with telling(output) as say:
         say(EXAMINING)
         found = diagnose(settings, full=full)

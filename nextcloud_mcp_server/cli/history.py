@@ -44,7 +44,7 @@ def history(output: Output, named: Named, *, verbose: bool) -> int:
     revisions = listing(known)[::-1]
     recorded, trouble, database = None, None, None
     try:
-        database = named.find(output).database
+        database = named.locate(output).database
         report = examine(database)
         recorded, trouble = report.finding.recorded, report.refusal
     except TokenStorageError as error:

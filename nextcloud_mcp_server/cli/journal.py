@@ -43,7 +43,7 @@ def log(output: Output, named: Named, lines: int | None) -> int:
     """
     from nextcloud_mcp_server.journal import read  # noqa: PLC0415 - with what it needs
 
-    database = named.find(output).database
+    database = named.locate(output).database
     report = examine(database)
     try:
         entries = read(report.database, lines)

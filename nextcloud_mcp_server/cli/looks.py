@@ -17,7 +17,7 @@ PENDING: Final = 3
 
 def current(output: Output, named: Named) -> int:
     """Say at which revision the database is; change nothing."""
-    report = examine(named.find(output).database)
+    report = examine(named.locate(output).database)
     if report.refusal:
         raise report.refusal
     output.result(words.report_facts(report), *words.current_lines(report))
@@ -29,7 +29,7 @@ def check(output: Output, named: Named) -> int:
 
     Changes nothing. Exits 1 where a start would refuse the database.
     """
-    report = examine(named.find(output).database)
+    report = examine(named.locate(output).database)
     if report.refusal:
         raise report.refusal
     output.result(words.report_facts(report), words.check_line(report))

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.cli.words import database_line, fallback_line
-from nextcloud_mcp_server.settings import Settings, load_settings
+from nextcloud_mcp_server.location import Location, locate
+
+if TYPE_CHECKING:
+    from nextcloud_mcp_server.settings import Settings
 
 
 class Named:
@@ -14,15 +19,27 @@ class Named:
         """Take a path or an SQLite URL; None where the settings are to say."""
         self.text = text
 
-    def find(self, output: Output) -> Settings:
-        """The settings of a command, after saying which database they name.
+    def locate(self, output: Output) -> Location:
+        """Which database it is, after saying so where the command line does not.
+
+        Raises:
+            TokenStorageError: as :func:`~nextcloud_mcp_server.location.locate`.
+        """
+        place = locate(database=self.text)
+        if place.fallback_from is not None:
+            output.note(fallback_line(place))
+        if self.text is None:
+            output.head(database_line(place))
+        return place
+
+    def settings(self, output: Output) -> Settings:
+        """The same, and all other settings of a command.
 
         Raises:
             TokenStorageError: as :func:`~nextcloud_mcp_server.settings.load_settings`.
         """
-        settings = load_settings(database=self.text)
-        if settings.fallback_from is not None:
-            output.note(fallback_line(settings))
-        if self.text is None:
-            output.head(database_line(settings))
-        return settings
+        # What only looks does without, and without what it imports.
+        from nextcloud_mcp_server.settings import load_settings  # noqa: PLC0415
+
+        self.locate(output)
+        return load_settings(database=self.text)

@@ -35,7 +35,7 @@ def repair(output: Output, named: Named, *, yes: bool) -> int:
     from nextcloud_mcp_server.repair import Repaired, propose, upgrade_line  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.repair import repair as mend  # noqa: PLC0415 - see above
 
-    settings = named.find(output)
+    settings = named.settings(output)
     with telling(output) as say:
         say(EXAMINING)
         needed = propose(settings)

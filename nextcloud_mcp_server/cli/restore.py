@@ -41,7 +41,7 @@ def backups(output: Output, named: Named, *, verify: bool) -> int:
     from nextcloud_mcp_server.archive import backups_of  # noqa: PLC0415 - for this alone
     from nextcloud_mcp_server.cli.progress import telling  # noqa: PLC0415 - for this alone
 
-    database = named.find(output).database
+    database = named.locate(output).database
     with telling(output) as say:
         say("reading the backups")
         found = backups_of(database, verify=verify)
@@ -83,7 +83,7 @@ def restore(
 
     if newest is (backup is not None):
         raise click.UsageError("Give BACKUP or --newest, one of the two.")
-    settings = named.find(output)
+    settings = named.settings(output)
     keyring = at_hand(settings)
     offer, passed = _weighed(output, settings.database, backup, keyring)
     require_idle(offer.database, while_running=while_running)

@@ -41,7 +41,7 @@ def upgrade(
     from nextcloud_mcp_server.cli.log import plain_log  # noqa: PLC0415 - takes longer than a look
     from nextcloud_mcp_server.cli.progress import shown  # noqa: PLC0415 - see above
 
-    settings = named.find(output)
+    settings = named.settings(output)
     if dry_run:
         from nextcloud_mcp_server.rehearsal import rehearse  # noqa: PLC0415 - see above
 
@@ -68,7 +68,7 @@ def _print(output: Output, named: Named, target: str | None) -> int:
     from nextcloud_mcp_server.rehearsal import script  # noqa: PLC0415 - see above
 
     # Nothing but SQL may stand on stdout; the first comment names the database.
-    settings = named.find(Output(as_json=True, debug=output.debug))
+    settings = named.settings(Output(as_json=True, debug=output.debug))
     made = script(settings.database, target=target)
     output.result(script_facts(made), *script_lines(made))
     return 0

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nextcloud_mcp_server.history import BASE
+from nextcloud_mcp_server.location import Location
 from nextcloud_mcp_server.report import Report
-from nextcloud_mcp_server.settings import Settings
 from nextcloud_mcp_server.state import Action, Plan, State
 from nextcloud_mcp_server.words import backup_line, printable
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from nextcloud_mcp_server.upkeep import Change
 
 
-def database_line(settings: Settings) -> str:
+def database_line(place: Location) -> str:
     """Which database a command uses, and which setting named it."""
-    source = f"from {settings.source}" if settings.source else "the default"
-    return f"database: {printable(str(settings.database))} ({source})"
+    source = f"from {place.source}" if place.source else "the default"
+    return f"database: {printable(str(place.database))} ({source})"
 
 
-def fallback_line(settings: Settings) -> str:
+def fallback_line(place: Location) -> str:
     """The warning that the usual place could not be used."""
     return (
-        f"warning: {settings.fallback_from} cannot be used here, so "
-        f"{printable(str(settings.database))} is used instead. "
+        f"warning: {place.fallback_from} cannot be used here, so "
+        f"{printable(str(place.database))} is used instead. "
         "Set TOKEN_STORAGE_DB or give -d to choose another."
     )
 

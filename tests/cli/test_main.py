@@ -148,7 +148,7 @@ def test_the_fallback_is_told(
     taken.touch()
     usual = taken / "data" / "tokens.db"
     monkeypatch.setenv("XDG_DATA_HOME", str(data))
-    monkeypatch.setattr("nextcloud_mcp_server.settings.DEFAULT_DATABASE", usual)
+    monkeypatch.setattr("nextcloud_mcp_server.location.DEFAULT_DATABASE", usual)
     used = data / "nextcloud-mcp-server" / "tokens.db"
     used.parent.mkdir(parents=True)
     shelf.put("at-head", used)

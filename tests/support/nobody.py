@@ -21,7 +21,7 @@ _PREAMBLE = """
 import asyncio, os, pwd, shlex, sys, tempfile
 from pathlib import Path
 from platformdirs import user_data_path
-from nextcloud_mcp_server import settings, upkeep
+from nextcloud_mcp_server import location, settings, upkeep
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.doctor.diagnosis import diagnose
 from nextcloud_mcp_server.errors import TokenStorageError
