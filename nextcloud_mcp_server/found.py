@@ -16,6 +16,7 @@ from nextcloud_mcp_server.state import Finding, Observation, Plan, plan
 from nextcloud_mcp_server.structure import ENCRYPTED
 
 if TYPE_CHECKING:
+    from nextcloud_mcp_server.amends import Rename
     from nextcloud_mcp_server.keyfile import Samples
 
 #: Proves the keys on samples of what is in a database; answers their fingerprints.
@@ -61,7 +62,11 @@ class Found(NamedTuple):
 
 
 def prove(
-    unlock: Unlock | None, database: Path, seen: Observation, adopted: Collection[str]
+    unlock: Unlock | None,
+    database: Path,
+    seen: Observation,
+    adopted: Collection[str],
+    renames: Collection[Rename] = (),
 ) -> Sequence[str] | None:
     """The fingerprints of the keys at hand, proven on what was seen; None without ``unlock``.
 
@@ -71,17 +76,19 @@ def prove(
         seen: what the look has seen.
         adopted: tables that are about to be renamed back, which hold their values under
             another name yet.
+        renames: columns that are about to be renamed back.
 
     Raises:
         TokenStorageError: what ``unlock`` raises.
     """
     if unlock is None:
         return None
-    named = [(TEMPORARY + t if t in adopted else t, c) for t, c in ENCRYPTED]
+    misnamed = {(rename.table, rename.wanted): rename.column for rename in renames}
+    named = [(TEMPORARY + t if t in adopted else t, misnamed.get((t, c), c)) for t, c in ENCRYPTED]
     columns = columns_there(seen.structure, named)
 
     def samples(limit: int | None) -> Iterable[bytes]:
-        if limit == SAMPLED and seen.samples is not None and not adopted:
+        if limit == SAMPLED and seen.samples is not None and not (adopted or renames):
             return seen.samples
         return ciphertexts(database, columns, limit) if columns else ()
 

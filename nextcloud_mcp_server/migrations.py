@@ -67,18 +67,20 @@ def stamp_database(
 ) -> Change:
     """Record ``revision`` without running anything; after a backup.
 
+    The keys are proven, where there are any; none is needed.
+
     Raises:
         TokenStorageError: ``inconsistent`` where the tables deny it, ``in-use`` where a server
             is running on it, unless ``while_running`` is true, and others.
     """
-    from nextcloud_mcp_server.keyfile import fingerprints  # noqa: PLC0415 - cryptography is heavy
+    from nextcloud_mcp_server.keyfile import prover  # noqa: PLC0415 - cryptography is heavy
 
     settings = load_settings(database=database)
     return upkeep.stamp(
         settings.database,
         get_head_revision() if revision == "head" else revision,
         while_running=while_running,
-        keys=fingerprints(settings),
+        unlock=prover(settings),
         lock_timeout=settings.lock_timeout,
     )
 

@@ -8,6 +8,7 @@ of their own, because nothing can be migrated, nor verified, while they are dama
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +26,9 @@ from nextcloud_mcp_server.doctor.around import partials_of
 from nextcloud_mcp_server.doctor.place import loose
 from nextcloud_mcp_server.doctor.subject import examined
 from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.found import Unlock, prove
 from nextcloud_mcp_server.history import History
-from nextcloud_mcp_server.keyfile import find_keyring
+from nextcloud_mcp_server.keyfile import prover
 from nextcloud_mcp_server.progress import Listener, Say, heard, to_log, to_waiters
 from nextcloud_mcp_server.report import known_history, no_database
 from nextcloud_mcp_server.settings import Settings
@@ -87,7 +89,8 @@ def repair(
     """Mend what can be mended of the database that ``settings`` name.
 
     Killed at any point, the file is as it was or mended; what is left is mended by the next
-    repair.
+    repair. Secrets are moved with their rows and never opened, so no key is needed; where the
+    settings have one, it is proven before anything is mended.
 
     Args:
         settings: which database.
@@ -97,24 +100,24 @@ def repair(
     Raises:
         TokenStorageError: the state's own code for a file that is not ours, newer than this
             program, really damaged, or without its grants; ``declined`` where something else
-            is needed by now; what a migration raises. The file is then as it was.
+            is needed by now; what :func:`~nextcloud_mcp_server.keyfile.prover` and a migration
+            raise. The file is then as it was.
     """
     path = settings.database
     files.check_path(path)
     path = files.follow(path)
     if not path.exists():
         raise no_database(path)
+    unlock = prover(settings)
     with guard(path, settings.lock_timeout) as held:
         require_lock(held, path)
         _require_writable(path)
         held.announce(_DOING)
         with heard(listener or to_log(path), to_waiters(held.announce, _DOING)) as say:
-            return _mend(path, held, settings, agreed, say)
+            return _mend(path, held, unlock, agreed, say)
 
 
-def _mend(
-    path: Path, held: Held, settings: Settings, agreed: Treatment | None, say: Say
-) -> Repaired:
+def _mend(path: Path, held: Held, unlock: Unlock, agreed: Treatment | None, say: Say) -> Repaired:
     history = known_history()
     kept, done = _roll_back(path, held)
     seen = look(path)
@@ -122,6 +125,7 @@ def _mend(
     treatment = treatment_of(path, seen, history)
     if agreed not in {None, treatment} and (treatment.restructures or treatment.indexes):
         raise _moved(path)
+    keys = prove(unlock, path, seen, treatment.finding.adopted, treatment.renames)
     done += _make_private(path)
     if treatment.indexes:
         say("keeping it as it is")
@@ -132,7 +136,7 @@ def _mend(
         done += ("made its damaged indexes anew",)
     backup = None
     if treatment.restructures:
-        backup = _restructure(path, history, treatment, seen, settings, say=say)
+        backup = _restructure(path, history, treatment, seen, keys, say=say)
         done += _words(treatment, history)
     done += _use_journal(path, seen)
     done += _clear(path)
@@ -182,7 +186,7 @@ def _restructure(
     history: History,
     treatment: Treatment,
     seen: Observation,
-    settings: Settings,
+    keys: Sequence[str] | None,
     *,
     say: Say,
 ) -> Path | None:
@@ -200,11 +204,6 @@ def _restructure(
             if not count(execute, table):
                 execute(f"DROP TABLE {quoted(table)}")
 
-    keys = None
-    # A repair needs no key: secrets are moved with their rows, and never opened.
-    with suppress(TokenStorageError):
-        ring = find_keyring(settings, path)
-        keys = None if ring is None else ring.fingerprints
     todo = plan(treatment.finding, history, path)
     return migrate(path, history, todo, seen.structure, keys=keys, first=first, say=say)
 

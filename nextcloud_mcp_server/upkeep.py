@@ -136,19 +136,19 @@ def stamp(
     revision: str,
     *,
     while_running: bool = False,
-    keys: Sequence[str] | None = None,
+    unlock: Unlock | None = None,
     lock_timeout: float = DEFAULT_LOCK_TIMEOUT,
     listener: Listener | None = None,
 ) -> Change:
     """Record ``revision`` (or ``base``: none) without running anything, after a backup.
 
-    Also the way out of several disagreeing version rows. ``keys`` are the fingerprints of the
-    keys at hand, for the backup's manifest.
+    Also the way out of several disagreeing version rows. ``unlock`` is that of
+    :func:`downgrade`.
 
     Raises:
         TokenStorageError: ``inconsistent`` where the tables deny ``revision``,
             ``unknown-revision``, and what a look may find; ``in-use`` where a server is
-            running and ``while_running`` is false.
+            running and ``while_running`` is false; what ``unlock`` raises.
     """
     database = _real(database)
     with _locked(database, lock_timeout, f"stamping it with {revision}", listener) as it:
@@ -160,6 +160,7 @@ def stamp(
                 remedy=f"Create it: nextcloud-mcp-server db upgrade -d {for_shell(database)}",
             )
         _check_stamp(it, revision)
+        keys = prove(unlock, database, it.seen, it.report.finding.adopted)
         from nextcloud_mcp_server import transition  # noqa: PLC0415 - imports Alembic
 
         made = transition.stamp(

@@ -104,6 +104,23 @@ def test_a_downgrade_proves_the_keys_that_are_there(
     assert downgrade_database(path).after == "004"
 
 
+def test_a_stamp_proves_the_keys_that_are_there(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a downgrade: keys that open nothing, or are none, stop it; without any it goes on."""
+    at("006").write(path)
+    before = promises.disk(path)
+    monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", Fernet.generate_key().decode())
+    assert refused(lambda: stamp_database(path, "005")).code == "wrong-key"
+    monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", "short")
+    assert refused(lambda: stamp_database(path, "005")).code == "malformed-key"
+    promises.untouched(before, promises.disk(path))
+    monkeypatch.delenv("TOKEN_ENCRYPTION_KEY")
+    assert stamp_database(path, "005").after == "005"
+    monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", f"{Fernet.generate_key().decode()};{KEY}")
+    assert stamp_database(path, "006").after == "006"
+
+
 def test_an_upgrade_goes_to_head_or_where_it_is_told(path: Path) -> None:
     """Head is the default; a revision is taken; what is none is refused."""
     assert upgrade_database(path, "004").after == "004"

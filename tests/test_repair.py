@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
 import stat
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,13 +28,18 @@ from nextcloud_mcp_server.settings import Settings
 from nextcloud_mcp_server.startup import prepare
 from tests.cli.places import crash, fingerprint
 from tests.support import promises
-from tests.support.contents import KEY
+from tests.support.contents import KEY, OTHER_KEY
 from tests.support.errors import refused
+from tests.support.folders import names
 from tests.support.revisions import NEXT_ID
 from tests.support.shapes import Shape, at
 from tests.support.snapshot import snapshot
 
 RENAME = "ALTER TABLE refresh_tokens RENAME COLUMN provisioning_client_id TO qrovisioning_client_id"
+MISNAMED = "ALTER TABLE refresh_tokens RENAME COLUMN encrypted_token TO encrypted_tokeo"
+ADOPTED = "ALTER TABLE refresh_tokens RENAME TO _alembic_tmp_refresh_tokens"
+#: The other tables with secrets.
+OTHERS = ("app_passwords", "oauth_clients", "login_flow_sessions")
 
 
 @pytest.fixture
@@ -239,6 +246,33 @@ def test_what_is_not_mendable_is_refused_unchanged(path: Path, shape: Shape, cod
     assert refused(lambda: mend(path)).code == code
     assert refused(lambda: repairs.propose(Settings(path))).code == code
     assert fingerprint(path) == before
+
+
+@pytest.mark.parametrize(
+    ("shape", "mode"),
+    [
+        (at("006").recording("005", "006"), 0o600),
+        (at("009").also(MISNAMED, *(f"DELETE FROM {table}" for table in OTHERS)), 0o600),
+        (at("006").without(*OTHERS).also(ADOPTED), 0o600),
+        (at("010"), 0o644),
+    ],
+    ids=["two rows", "a misspelt column of secrets", "a copy of the grants", "not private"],
+)
+def test_the_given_keys_are_proven_first(path: Path, shape: Shape, mode: int) -> None:
+    """Keys that open nothing, or are none, stop whatever there is to mend; without any it goes."""
+    shape.write(path)
+    path.chmod(mode)
+    before = fingerprint(path)
+    for keys, code in ((("short",), "malformed-key"), ((OTHER_KEY,), "wrong-key")):
+        assert refused(partial(repair, Settings(path, keys))).code == code
+    missing = Settings(path, key_file=path.with_name("no.key"))
+    assert refused(lambda: repair(missing)).code == "key-missing"
+    assert fingerprint(path) == before
+    assert names(path.parent) == {path.name, f"{path.name}.lock"}
+    other = path.with_name("other.db")
+    shutil.copy(path, other)
+    assert repair(Settings(other)).done
+    assert repair(Settings(path, (OTHER_KEY, KEY))).done
 
 
 def test_a_damaged_table_is_refused_unchanged(path: Path) -> None:

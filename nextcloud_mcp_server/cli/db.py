@@ -104,12 +104,13 @@ def stamp(output: Output, named: Named, revision: str, *, while_running: bool) -
     """Record a revision without running anything.
 
     REV is an id, 'head' or 'base'. Makes a backup first, and refuses where the tables deny
-    REV. It is the way out of a version table with several rows.
+    REV. It is the way out of a version table with several rows. The keys are proven, where
+    there are any; none is needed.
     """
     from nextcloud_mcp_server import upkeep  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.cli.log import plain_log  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.cli.progress import shown  # noqa: PLC0415 - see above
-    from nextcloud_mcp_server.keyfile import fingerprints  # noqa: PLC0415 - see above
+    from nextcloud_mcp_server.keyfile import prover  # noqa: PLC0415 - see above
 
     settings = named.settings(output)
     target = known_history().head if revision == "head" else revision
@@ -118,7 +119,7 @@ def stamp(output: Output, named: Named, revision: str, *, while_running: bool) -
             settings.database,
             target,
             while_running=while_running,
-            keys=fingerprints(settings),
+            unlock=prover(settings),
             lock_timeout=settings.lock_timeout,
             listener=listener,
         )

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 def repair(output: Output, named: Named, *, yes: bool) -> int:
     """Mend what 'db doctor' calls mendable.
 
-    Says what that is, asks, and makes a backup before it begins. Exits with 1 where an error
-    remains.
+    Says what that is, asks, and makes a backup before it begins. The keys are proven, where
+    there are any; none is needed. Exits with 1 where an error remains.
     """
     from nextcloud_mcp_server.cli.log import plain_log  # noqa: PLC0415 - takes longer than a look
     from nextcloud_mcp_server.cli.progress import shown, telling  # noqa: PLC0415 - see above

@@ -313,14 +313,21 @@ def test_what_is_refused_is_not_touched(
     assert fingerprint(database) == before
 
 
-def test_a_wrong_key_stops_a_downgrade(
-    shelf: Shelf, database: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "words", [("downgrade", "--yes"), ("stamp", HEAD)], ids=["downgrade", "stamp"]
+)
+def test_a_wrong_key_stops_a_change(
+    words: tuple[str, ...],
+    shelf: Shelf,
+    database: Path,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Whoever holds a key that opens nothing may be at the wrong database; nothing changes."""
     shelf.put("at-head", database)
     before = fingerprint(database)
     monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", KEY)
-    done = command("db", "downgrade", "-d", str(database), "--yes")
+    done = command("db", *words, "-d", str(database))
     assert (done.status, done.out) == (1, "")
     assert f"error: No given key opens the encrypted values in {database}." in done.err
     assert fingerprint(database) == before

@@ -24,6 +24,12 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", KEY)
 
 
+@pytest.fixture
+def _no_key(monkeypatch: pytest.MonkeyPatch, _key: None) -> None:
+    # The secrets on the shelf were sealed with nobody's key, and a migration needs none.
+    monkeypatch.delenv("TOKEN_ENCRYPTION_KEY")
+
+
 def test_every_line_is_a_check_and_the_worst_is_first(
     shelf: Shelf, database: Path, command: Command
 ) -> None:
@@ -128,6 +134,17 @@ def test_without_a_yes_nothing_is_mended(
     assert (fingerprint(database), listing(database.parent)) == before
 
 
+def test_a_wrong_key_stops_a_repair(shelf: Shelf, database: Path, command: Command) -> None:
+    """Whoever holds a key that opens nothing may be at the wrong database; nothing changes."""
+    shelf.put("two-rows", database)
+    before = fingerprint(database)
+    done = command("db", "repair", "-d", str(database), "--yes")
+    assert (done.status, done.out) == (1, "")
+    assert f"error: No given key opens the encrypted values in {database}. [wrong-key]" in done.err
+    assert fingerprint(database) == before
+
+
+@pytest.mark.usefixtures("_no_key")
 @pytest.mark.parametrize(("options", "stdin"), [(["--yes"], b""), ([], b"y\n"), ([], b"YES\n")])
 def test_with_a_yes_it_says_what_it_did(
     options: list[str], stdin: bytes, shelf: Shelf, database: Path, command: Command
@@ -159,6 +176,7 @@ def test_what_is_asked_for_names_the_upgrade(
     assert "upgrade  " not in command("db", "repair", "-d", str(database), stdin=b"n\n").err
 
 
+@pytest.mark.usefixtures("_no_key")
 def test_a_repair_as_json(shelf: Shelf, database: Path, command: Command) -> None:
     """With --json one document says what was mended and what is left."""
     shelf.put("narrow", database)
@@ -192,13 +210,12 @@ def test_what_cannot_be_mended_is_refused(
     assert (fingerprint(database), listing(database.parent)) == before
 
 
+@pytest.mark.usefixtures("_no_key")
 @pytest.mark.parametrize("state", sorted(SERVED.keys() - {"missing"}))
 def test_a_served_state_stays_served(
-    state: str, shelf: Shelf, database: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+    state: str, shelf: Shelf, database: Path, command: Command
 ) -> None:
     """After a repair a start goes on, and no grant is lost."""
-    # The secrets on the shelf were sealed with nobody's key, and a migration needs none.
-    monkeypatch.delenv("TOKEN_ENCRYPTION_KEY")
     shelf.put(state, database)
     command("db", "repair", "-d", str(database), "--yes")
     assert command("db", "upgrade", "-d", str(database)).status == 0

@@ -267,18 +267,26 @@ def test_a_backup_before_a_change_has_the_keys_in_its_manifest(
     assert manifest.keys == Keyring([KEY]).fingerprints
 
 
-def test_a_key_that_is_none_stops_a_downgrade_and_no_stamp(
-    shelf: Shelf, database: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "words", [("downgrade", "--yes"), ("stamp", "head")], ids=["downgrade", "stamp"]
+)
+def test_a_key_that_is_none_stops_a_change_and_no_key_does_not(
+    words: tuple[str, ...],
+    shelf: Shelf,
+    database: Path,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What changes rows wants good keys or none; what writes one revision looks at no secret."""
+    """What changes a database wants good keys or none; with none the manifest names none."""
     shelf.put("at-head", database)
     before = database.read_bytes()
     monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", "no key")
-    refused = command("db", "downgrade", "--yes", "-d", str(database), "--json")
+    refused = command("db", *words, "-d", str(database), "--json")
     assert refused.status == 1
     assert json.loads(refused.out)["error"]["code"] == "malformed-key"
     assert database.read_bytes() == before
-    done = command("db", "stamp", "head", "-d", str(database), "--json")
+    monkeypatch.delenv("TOKEN_ENCRYPTION_KEY")
+    done = command("db", *words, "-d", str(database), "--json")
     manifest = read_manifest(Path(json.loads(done.out)["backup"]))
     assert manifest is not None
     assert manifest.keys is None
