@@ -71,7 +71,8 @@ class TokenStorageError(Exception):
         self.code = code
         self.remedy = remedy
         self.exit_status = exit_status
-        self.add_note(f"[{code}]\nremedy: {remedy}")
+        self.add_note(f"[{code}]")
+        self.add_note(f"remedy: {remedy}")
 
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword-only arguments are lost by the default pickling, and an error of a

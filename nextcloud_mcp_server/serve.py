@@ -21,12 +21,10 @@ from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.listening import bind, cannot_listen, shown
 from nextcloud_mcp_server.report import examine
 from nextcloud_mcp_server.settings import Settings, load_settings
-from nextcloud_mcp_server.words import describe_error, outcome_lines, printable
+from nextcloud_mcp_server.words import describe_error, outcome_lines, printable, traceback_lines
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
-
-logger = logging.getLogger(__name__)
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -68,10 +66,9 @@ def serve(
     with _Stop().handling() as stop, _log_to_stderr(debug=debug, access_log=access_log):
         try:
             _serve(host, port, settings or load_settings(), stop, access_log=access_log)
-        except Exception as error:
-            for line in describe_error(error):
+        except Exception as error:  # noqa: BLE001 - told here, whatever it is
+            for line in (*(traceback_lines(error) if debug else ()), *describe_error(error)):
                 _say(line, sys.stderr)
-            logger.debug("The traceback of this error:", exc_info=error)
             return 1
         return 0
 

@@ -1,6 +1,6 @@
 """What people read about a start and about an error, the same from a command and the server.
 
-Pure: nothing is opened or printed here.
+Pure: no database is opened, and nothing printed, here.
 """
 
 from __future__ import annotations
@@ -84,6 +84,17 @@ def describe_error(error: BaseException) -> tuple[str, str]:
         f"unexpected error: {printable(unexpected(error))}",
         "remedy: run it again as 'nextcloud-mcp-server --debug ...', and report what it prints",
     )
+
+
+def traceback_lines(error: BaseException) -> list[str]:
+    """Where an error comes from, to be followed by :func:`describe_error`, which has the remedy."""
+    import traceback  # noqa: PLC0415 - takes longer to import than a look takes
+
+    told = traceback.TracebackException.from_exception(error)
+    if isinstance(error, TokenStorageError):
+        remedy = f"remedy: {error.remedy}"
+        told.__notes__ = [note for note in told.__notes__ or () if note != remedy]
+    return [printable(line) for line in "".join(told.format()).splitlines()]
 
 
 def with_code(error: TokenStorageError) -> str:

@@ -10,7 +10,13 @@ from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.startup import Outcome
 from nextcloud_mcp_server.state import Action, Plan, State
 from nextcloud_mcp_server.structure import Gaps
-from nextcloud_mcp_server.words import describe_error, describe_outcome, outcome_lines, printable
+from nextcloud_mcp_server.words import (
+    describe_error,
+    describe_outcome,
+    outcome_lines,
+    printable,
+    traceback_lines,
+)
 
 DATABASE, BACKUP = Path("/d/t.db"), Path("/d/t.db.backup-1")
 UP = Plan(Action.UPGRADE, "010", start="004", steps=("005", "010"))
@@ -70,6 +76,24 @@ def test_a_named_error_is_told_in_its_own_words() -> None:
     """The message with its code and the remedy are a line each, whatever a path in them holds."""
     error = TokenStorageError("No\nway.", code="foreign", remedy="Go\x1b[2J on.")
     assert describe_error(error) == ("error: No\\nway. [foreign]", "remedy: Go\\x1b[2J on.")
+
+
+def test_a_traceback_leaves_the_remedy_to_the_line_that_follows() -> None:
+    """It shows the code and whatever else was noted, and nothing in it moves the cursor."""
+    error = TokenStorageError("No\x1b[2J way.", code="foreign", remedy="Go on.")
+    error.add_note("seed 4")
+    first, *_, told, code, note = traceback_lines(_raised(error))
+    assert first == "Traceback (most recent call last):"
+    assert told.endswith(".TokenStorageError: No\\x1b[2J way.")
+    assert (code, note) == ("[foreign]", "seed 4")
+    assert traceback_lines(_raised(ValueError("odd")))[-1] == "ValueError: odd"
+
+
+def _raised(error: Exception) -> Exception:
+    try:
+        raise error
+    except type(error) as caught:
+        return caught
 
 
 @pytest.mark.parametrize(

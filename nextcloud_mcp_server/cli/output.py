@@ -95,9 +95,9 @@ class Output:
             document: what else the one JSON document is to hold.
         """
         if self.debug:
-            import traceback  # noqa: PLC0415 - as above
+            from nextcloud_mcp_server.words import traceback_lines  # noqa: PLC0415 - as above
 
-            for line in "".join(traceback.format_exception(error)).splitlines():
+            for line in traceback_lines(error):
                 self.note(line)
         if self.as_json:
             self.result({**(document or {}), "error": error_facts(error)})

@@ -139,6 +139,21 @@ def test_debug_shows_the_traceback(command: Command) -> None:
     assert done.err.startswith("Traceback (most recent call last):")
 
 
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=["lines", "json"])
+@pytest.mark.parametrize("name", ["current", "backup"])
+def test_with_debug_a_remedy_stands_once(
+    name: str, options: tuple[str, ...], database: Path, command: Command
+) -> None:
+    """The traceback ends in the code; the remedy stands where it does without it."""
+    database.write_text("no database\n" * 100)
+    plain = command("db", name, "-d", str(database), *options)
+    done = command("--debug", "db", name, "-d", str(database), *options)
+    assert (done.status, done.out) == (1, plain.out)
+    assert done.err.startswith("Traceback (most recent call last):\n")
+    assert done.err.endswith(f"\n[not-a-database]\n{plain.err}")
+    assert (done.out + done.err).count("Point TOKEN_STORAGE_DB or -d at") == 1
+
+
 def test_the_fallback_is_told(
     tmp_path: Path, shelf: Shelf, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -124,6 +124,21 @@ def test_a_refused_database_is_one_line_and_a_remedy(
     assert error.endswith(" [not-a-database]")
 
 
+def test_with_debug_the_traceback_comes_first(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It ends in the code, and the remedy stands once, in the last line."""
+    bad = tmp_path / "tokens.db"
+    bad.write_text("no database\n" * 100)
+    assert serve(port=0, settings=Settings(bad, keys=(KEY,)), debug=True) == 1
+
+    errors = capfd.readouterr().err
+    told, _, said = errors.partition("\n[not-a-database]\n")
+    assert "Traceback (most recent call last):\n" in told
+    assert [line.partition(":")[0] for line in said.splitlines()] == ["error", "remedy"]
+    assert errors.count("remedy: ") == 1
+
+
 def test_an_unexpected_error_is_one_line_too(
     database: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
