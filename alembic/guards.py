@@ -10,18 +10,14 @@ revision reaches it without importing anything of the application::
     guards = op.get_context().opts["guards"]
     guards.create_table("app_passwords", sa.Column("user_id", sa.Text(), primary_key=True))
 
-The structure is asked for once, in one statement, and again only after somebody else's
-DDL: through an asynchronous driver every statement is several thread hops. Offline
-(``--sql``) there is nobody to ask, and the plain statements are written, for a database
-that is exactly at the starting revision.
+What is there, ``names.py`` remembers. Offline (``--sql``) there is nobody to ask, and the
+plain statements are written, for a database that is exactly at the starting revision.
 
 What few revisions need is in files of its own beside this one, and loaded when it is needed.
 """
 
 from __future__ import annotations
 
-import re
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -29,24 +25,8 @@ from alembic import op
 from alembic.util import CommandError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import ModuleType
-
-# A virtual table whose module is not loaded here raises when it is asked for its columns.
-_SQLITE_COLUMNS = """
-    SELECT m.name, x.name FROM sqlite_master AS m
-    JOIN pragma_table_xinfo(CASE WHEN m.sql NOT LIKE 'CREATE VIRTUAL %' THEN m.name END) AS x
-    WHERE m.type = 'table'
-"""
-_POSTGRESQL_COLUMNS = """
-    SELECT table_name, column_name FROM information_schema.columns
-    WHERE table_schema = current_schema()
-"""
-_SQLITE_INDEXES = """
-    SELECT tbl_name, name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL
-"""
-# Anywhere, since a comment may come first: looking once too often costs nothing.
-_DDL = re.compile(r"\b(CREATE|ALTER|DROP)\b", re.IGNORECASE)
 
 
 class Guards:
@@ -74,15 +54,11 @@ class Guards:
         self._say = say
         self._imagine = imagine
         self._reviewed = reviewed
-        self._seen: dict[str, set[str]] | None = None
-        self._ours = False
-        if connection is not None:
-            sa.event.listen(connection, "after_cursor_execute", self._notice)
+        self._names = load("names").Names(connection)
 
     def close(self) -> None:
         """Stop watching the connection."""
-        if self._connection is not None:
-            sa.event.remove(self._connection, "after_cursor_execute", self._notice)
+        self._names.close()
 
     def create_table(self, name: str, *elements: sa.Column[Any] | sa.Constraint) -> None:
         """Create a table, or add the columns that the one in place lacks.
@@ -93,13 +69,13 @@ class Guards:
                 any release made.
         """
         columns = [element for element in elements if isinstance(element, sa.Column)]
-        there = self._columns(name)
+        there = self._names.columns(name)
         if there is None:
-            with self._noting(name, *(column.name for column in columns)):
+            with self._names.adding(name, *(column.name for column in columns)):
                 op.create_table(name, *elements, if_not_exists=True)
             return
         for column in columns:
-            if self._fold(column.name) in there:
+            if self._names.fold(column.name) in there:
                 continue
             if column.primary_key or not (column.nullable or column.server_default):
                 raise CommandError(
@@ -114,7 +90,7 @@ class Guards:
         Raises:
             CommandError: SQLite could not add such a column, with rows or without.
         """
-        if self._fold(column.name) in (self._columns(table) or ()):
+        if self._names.fold(column.name) in (self._names.columns(table) or ()):
             return
         if column.primary_key or column.unique or column.foreign_keys:
             raise CommandError(
@@ -126,7 +102,7 @@ class Guards:
                 f"{column.name} is required, and has no default for the rows that {table} has: "
                 "give it a server_default, or use recreate_table with values."
             )
-        with self._noting(table, column.name):
+        with self._names.adding(table, column.name):
             op.add_column(table, column)
 
     def drop_column(self, table: str, column: str) -> None:
@@ -137,28 +113,26 @@ class Guards:
         constraint) stops the downgrade on both.
         """
         offline = self._connection is None
-        if not offline and self._fold(column) not in (self._columns(table) or ()):
+        if not offline and self._names.fold(column) not in (self._names.columns(table) or ()):
             return
-        for index in self._indexes_using(table, column):
+        for index in self._names.indexes_using(table, column):
             op.drop_index(index, table, if_exists=True)
         op.drop_column(table, column)
 
     def create_index(self, name: str, table: str, columns: Sequence[str]) -> None:
         """Create an index, unless it is there."""
-        with self._noting(table):
+        with self._names.keeping():
             op.create_index(name, table, list(columns), if_not_exists=True)
 
     def drop_index(self, name: str, table: str) -> None:
         """Drop an index, if it is there."""
-        with self._quietly():
+        with self._names.keeping():
             op.drop_index(name, table, if_exists=True)
 
     def drop_table(self, name: str) -> None:
         """Drop a table with its indexes, if it is there."""
-        with self._quietly():
+        with self._names.dropping(name):
             op.drop_table(name, if_exists=True)
-        if self._seen is not None:
-            self._seen.pop(self._fold(name), None)
 
     def recreate_table(
         self,
@@ -189,13 +163,13 @@ class Guards:
         names = [e.name for e in elements if isinstance(e, sa.Column)]
         if odd := [*(set(drop) & set(names)), *(set(values or ()) - set(names))]:
             raise CommandError(f"recreate_table: {name} cannot have {', '.join(sorted(odd))} so.")
-        filled = {self._fold(column): text for column, text in (values or {}).items()}
-        going = frozenset(self._fold(column) for column in drop)
+        filled = {self._names.fold(column): text for column, text in (values or {}).items()}
+        going = frozenset(self._names.fold(column) for column in drop)
         self._say(f"recreating {name}")
-        if self._connection is None and self._reviewed and not self._is_sqlite:
+        if self._connection is None and self._reviewed and not self._names.is_sqlite:
             op.get_context().impl.static_output(f"-- {name} is altered to what its code says.")
             return
-        if self._is_sqlite:
+        if self._names.is_sqlite:
             ask = self._imagine or self._ask
             made = self._load("recreation").Recreation(self._load("declaration"), ask, self._run)
         else:
@@ -235,8 +209,8 @@ class Guards:
                 "run this revision on the database."
             )
         rewriting = self._load("rewriting")
-        if self._is_sqlite:
-            key = rewriting.rowid(table, self._columns(table) or ())
+        if self._names.is_sqlite:
+            key = rewriting.rowid(table, self._names.columns(table) or ())
         else:
             key = rewriting.primary_key(self._ask, table)
         rows = rewriting.Rows(self._connection, table, key, tuple(columns), where, size)
@@ -255,56 +229,3 @@ class Guards:
     def _run(self, statement: str) -> None:
         """Execute a statement, or write it; a colon in it is a colon."""
         op.execute(sa.text(statement.replace(":", r"\:")))
-
-    def _columns(self, table: str) -> set[str] | None:
-        """The names of a table's columns; None for no such table, or nobody to ask."""
-        if self._connection is None:
-            return None
-        if self._seen is None:
-            question = _SQLITE_COLUMNS if self._is_sqlite else _POSTGRESQL_COLUMNS
-            seen: dict[str, set[str]] = {}
-            for owner, column in self._connection.exec_driver_sql(question):
-                seen.setdefault(self._fold(owner), set()).add(self._fold(column))
-            self._seen = seen
-        return self._seen.get(self._fold(table))
-
-    def _indexes_using(self, table: str, column: str) -> list[str]:
-        if self._connection is None or not self._is_sqlite:
-            return []
-        word = re.compile(rf"\b{re.escape(column)}\b", re.IGNORECASE)
-        return [
-            name
-            for owner, name, sql in self._connection.exec_driver_sql(_SQLITE_INDEXES)
-            if self._fold(owner) == self._fold(table) and word.search(sql.partition("(")[2])
-        ]
-
-    @property
-    def _is_sqlite(self) -> bool:
-        return op.get_context().dialect.name == "sqlite"
-
-    def _fold(self, name: str) -> str:
-        # "Refresh_Tokens" is refresh_tokens for SQLite, another table for PostgreSQL.
-        return name.lower() if self._is_sqlite else name
-
-    @contextmanager
-    def _noting(self, table: str, *columns: str) -> Iterator[None]:
-        """Keep what was seen true by hand while a statement adds a table or columns."""
-        with self._quietly():
-            yield
-        if self._seen is not None:
-            known = self._seen.setdefault(self._fold(table), set())
-            known.update(self._fold(column) for column in columns)
-
-    @contextmanager
-    def _quietly(self) -> Iterator[None]:
-        """Do not look again because of one of our own statements."""
-        self._ours = True
-        try:
-            yield
-        finally:
-            self._ours = False
-
-    def _notice(self, *event: Any) -> None:
-        statement: str = event[2]
-        if not self._ours and _DDL.search(statement):
-            self._seen = None
