@@ -23,6 +23,9 @@ ONE_GRANT = (
     "VALUES ('alice', 'gAAAA', 1, 1)"
 )
 
+#: What a command says of its backup, as a regular expression with the database and its revision.
+BACKUP = r"backup: {db}\.backup-\d{{8}}T\d{{6}}\.\d{{6}}Z-{revision}\n"
+
 
 @dataclass(frozen=True)
 class Done:
