@@ -1,0 +1,17 @@
+"""What a disk may do to a database."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+
+def flip(path: Path, name: str) -> None:
+    """Hurt the root page of a table or an index."""
+    with closing(sqlite3.connect(path)) as connection:
+        (page_size,) = connection.execute("PRAGMA page_size").fetchone()
+        [(page,)] = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (name,))
+    raw = bytearray(path.read_bytes())
+    raw[(page - 1) * page_size + 8] ^= 0xFF
+    path.write_bytes(raw)
