@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,3 +35,18 @@ def old_database(token_db_at: TokenDbAt, tmp_path: Path) -> Path:
 def new_database(tmp_path: Path) -> Path:
     """The path of a database that is not there yet."""
     return tmp_path / "new" / "tokens.db"
+
+
+@pytest.fixture
+def as_before() -> Iterator[None]:
+    """Give every logger back its level, and every signal its handler."""
+    signals = (signal.SIGTERM, signal.SIGINT)
+    handlers = [signal.getsignal(number) for number in signals]
+    names = ("nextcloud_mcp_server", "uvicorn.access", "uvicorn.error", "uvicorn.asgi")
+    loggers = [logging.getLogger(name) for name in names]
+    before = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, before, strict=True):
+        logger.setLevel(level)
+    for number, handler in zip(signals, handlers, strict=True):
+        signal.signal(number, handler)

@@ -18,8 +18,11 @@ from typing import Self
 import pytest
 
 from nextcloud_mcp_server import transition
+from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.backends.sqlite.guard import guard
 from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.serve import serve
+from nextcloud_mcp_server.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -165,6 +168,11 @@ def is_locked(database: Path) -> bool:
         return error.code == "lock-timeout"
 
 
+def is_closed(storage: RefreshTokenStorage) -> bool:
+    """Whether a store was opened and closed."""
+    return "closed" in repr(storage)
+
+
 def revision(database: Path) -> str:
     """The revision that another program finds in the file."""
     with closing(sqlite3.connect(database)) as connection:
@@ -189,3 +197,29 @@ def slow_migrations(sign: Path) -> Iterator[None]:
     finally:
         sign.unlink(missing_ok=True)
         transition.migrate = migrate
+
+
+def leftovers(database: Path) -> set[str]:
+    """What SQLite, or a half-made backup, has left beside ``database``."""
+    beside = {path.name for path in database.parent.iterdir() if path.name.startswith("tokens.db")}
+    return {name for name in beside if name.endswith(("-wal", "-shm", "-journal", ".partial"))}
+
+
+def fails(
+    capfd: pytest.CaptureFixture[str], settings: Settings, *, port: int = 0, debug: bool = False
+) -> tuple[str, str]:
+    """Serve, see it fail, and give the line of the error and that of the remedy."""
+    assert serve(port=port, settings=settings, debug=debug) == 1
+    errors = capfd.readouterr().err
+    if not debug:
+        assert "Traceback" not in errors
+    lines = [line for line in errors.splitlines() if not line.startswith("warning: ")]
+    [error] = [line for line in lines if "error: " in line]
+    [remedy] = [line for line in lines if line.startswith("remedy: ")]
+    if not debug:
+        assert lines == [error, remedy]
+    return error, remedy
+
+
+async def stop_at_once(_server: object) -> None:
+    """Stand in for uvicorn's main loop, and serve nobody."""

@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import anyio
 import pytest
 from fastapi import FastAPI
 from fastapi import Request as FastRequest
@@ -21,10 +20,9 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
-from nextcloud_mcp_server.backends.sqlite.guard import guard
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.lifespan import TokenStoreLifespan, token_store_lifespan
-from tests.server.helpers import KEY, ROOT, is_locked, revision, slow_migrations, wait_for
+from tests.server.helpers import KEY, ROOT, is_closed, revision
 from tests.support.revisions import pending_after
 
 if TYPE_CHECKING:
@@ -39,10 +37,6 @@ async def _users(request: Request) -> JSONResponse:
 
 def _starlette(lifespan: TokenStoreLifespan) -> Starlette:
     return Starlette(lifespan=lifespan, routes=[Route("/users", _users)])
-
-
-def _is_closed(storage: RefreshTokenStorage) -> bool:
-    return "closed" in repr(storage)
 
 
 def test_bare_in_starlette(new_database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +110,7 @@ def test_another_lifespan_is_entered_after_and_left_before(database: Path) -> No
     async def theirs(app: Starlette) -> AsyncIterator[Mapping[str, Any]]:
         seen.append(isinstance(app, Starlette))
         yield {"greeting": "hello"}
-        seen.append(not _is_closed(opened[0]))
+        seen.append(not is_closed(opened[0]))
 
     async def both(request: Request) -> JSONResponse:
         opened.append(request.state.storage)
@@ -127,7 +121,7 @@ def test_another_lifespan_is_entered_after_and_left_before(database: Path) -> No
         assert client.get("/").json() == "hello"
 
     assert seen == [True, True]
-    assert _is_closed(opened[0])
+    assert is_closed(opened[0])
 
 
 async def test_an_inner_lifespan_need_not_yield_a_state(database: Path) -> None:
@@ -157,7 +151,7 @@ async def test_a_key_that_both_yield_is_an_error(
             pass
 
     assert raised.value.code == "bad-input"
-    assert [_is_closed(storage) for storage in opened] == [True]
+    assert [is_closed(storage) for storage in opened] == [True]
 
 
 async def test_a_failing_inner_lifespan_closes_the_store(
@@ -175,7 +169,7 @@ async def test_a_failing_inner_lifespan_closes_the_store(
         async with lifespan(None):
             pass
 
-    assert [_is_closed(storage) for storage in opened] == [True]
+    assert [is_closed(storage) for storage in opened] == [True]
 
 
 @pytest.fixture
@@ -198,7 +192,7 @@ async def test_by_hand(database: Path) -> None:
         assert await state["storage"].list_user_ids() == []
         storage = state["storage"]
 
-    assert _is_closed(storage)
+    assert is_closed(storage)
 
 
 async def test_two_errors_are_both_kept(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,140 +210,6 @@ async def test_two_errors_are_both_kept(database: Path, monkeypatch: pytest.Monk
             raise body
 
     assert raised.value.__context__ is body
-
-
-async def test_a_cancelled_close_goes_on_to_its_end(
-    database: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """``task.cancel()`` while it closes: the store is closed first, then the task is cancelled."""
-    close = RefreshTokenStorage.close
-    closing, closed = asyncio.Event(), asyncio.Event()
-
-    async def slow(storage: RefreshTokenStorage) -> None:
-        closing.set()
-        await asyncio.sleep(0.05)
-        await close(storage)
-        closed.set()
-
-    async def application() -> None:
-        async with token_store_lifespan(database, encryption_key=KEY)(None):
-            pass
-
-    monkeypatch.setattr(RefreshTokenStorage, "close", slow)
-    task = asyncio.create_task(application())
-    await closing.wait()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-
-    assert closed.is_set()
-
-
-async def test_a_cancelled_body_closes_to_the_end(database: Path) -> None:
-    """``task.cancel()``, again and again while it closes, leaves no open store and no WAL."""
-    entered = asyncio.Event()
-    stores: list[RefreshTokenStorage] = []
-
-    async def application() -> None:
-        async with token_store_lifespan(database, encryption_key=KEY)(None) as state:
-            stores.append(state["storage"])
-            await state["storage"].store_refresh_token("alice", "rt")
-            entered.set()
-            await asyncio.sleep(60)
-
-    task = asyncio.create_task(application())
-    await entered.wait()
-    while not task.done():
-        task.cancel()
-        await asyncio.sleep(0)
-
-    assert task.cancelled()
-    assert _is_closed(stores[0])
-    assert not database.with_name("tokens.db-wal").exists()
-
-
-async def test_a_cancelled_scope_closes_to_the_end(database: Path) -> None:
-    """An anyio scope that is cancelled around it leaves no open store and no WAL."""
-    with anyio.CancelScope() as scope:
-        async with token_store_lifespan(database, encryption_key=KEY)(None) as state:
-            storage = state["storage"]
-            await storage.store_refresh_token("alice", "rt")
-            scope.cancel()
-            await anyio.sleep(60)
-
-    assert scope.cancelled_caught
-    assert _is_closed(storage)
-    assert not database.with_name("tokens.db-wal").exists()
-
-
-async def test_cancelling_a_start_waits_for_its_migration(old_database: Path, head: str) -> None:
-    """``task.cancel()`` during a migration: the lock is held until it is done, then it ends."""
-    sign = old_database.with_name("sign")
-    lifespan = token_store_lifespan(old_database, encryption_key=KEY)
-
-    async def application() -> None:
-        async with lifespan(None):
-            raise AssertionError("a cancelled start must not serve")
-
-    with slow_migrations(sign):
-        task = asyncio.create_task(application())
-        await asyncio.to_thread(wait_for, sign)
-        for _ in range(3):
-            task.cancel()
-            await asyncio.sleep(0.02)
-        assert not task.done()
-        assert await asyncio.to_thread(is_locked, old_database)
-        sign.unlink()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    assert not is_locked(old_database)
-    assert revision(old_database) == head
-
-
-async def test_a_cancelled_scope_waits_for_the_migration(old_database: Path, head: str) -> None:
-    """The same with an anyio scope: left only when the worker has ended."""
-    sign = old_database.with_name("sign")
-    held: list[bool] = []
-
-    async def release() -> None:
-        await asyncio.to_thread(wait_for, sign)
-        scope.cancel()
-        await asyncio.sleep(0.05)
-        held.append(await asyncio.to_thread(is_locked, old_database))
-        sign.unlink()
-
-    with slow_migrations(sign):
-        releasing = asyncio.create_task(release())
-        with anyio.CancelScope() as scope:
-            async with token_store_lifespan(old_database, encryption_key=KEY)(None):
-                raise AssertionError("a cancelled start must not serve")
-        await releasing
-
-    assert scope.cancelled_caught
-    assert held == [True]
-    assert not is_locked(old_database)
-    assert revision(old_database) == head
-
-
-@pytest.mark.parametrize("way", ["task", "scope"])
-async def test_cancelling_a_start_ends_its_wait_for_the_lock(old_database: Path, way: str) -> None:
-    """``task.cancel()`` or an anyio scope ends the wait at once, and nothing is changed."""
-    lifespan = token_store_lifespan(old_database, encryption_key=KEY)
-
-    async def application() -> None:
-        async with lifespan(None):
-            raise AssertionError("a cancelled start must not serve")
-
-    with guard(old_database, 0):
-        if way == "task":
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(application(), 0.1)
-        else:
-            with pytest.raises(TimeoutError), anyio.fail_after(0.1):
-                await application()
-
-    assert revision(old_database) == "006"
 
 
 async def test_two_lifespans_start_on_one_database_at_once(old_database: Path, head: str) -> None:

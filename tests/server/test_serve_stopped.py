@@ -1,0 +1,169 @@
+"""How the server stops: a signal ends it at any moment, and nothing is cut short."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from nextcloud_mcp_server import serve as module
+from nextcloud_mcp_server import startup
+from nextcloud_mcp_server.backends.sqlite.guard import guard
+from nextcloud_mcp_server.serve import serve
+from nextcloud_mcp_server.settings import Settings
+from tests.server.helpers import (
+    KEY,
+    SLOW_ROUTE,
+    SLOWLY,
+    Server,
+    fails,
+    is_locked,
+    leftovers,
+    revision,
+    stop_at_once,
+    wait_for,
+    wait_until_at_work,
+)
+
+pytestmark = pytest.mark.usefixtures("as_before")
+
+
+def test_a_handler_is_left_as_it_was(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that no signal stopped gives the signals back to whoever had them."""
+    monkeypatch.setattr("uvicorn.Server.main_loop", stop_at_once)
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    serve(port=0, settings=Settings(database, keys=(KEY,)))
+
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_a_signal_ends_the_wait_for_the_lock(old_database: Path) -> None:
+    """While another process holds the lock, SIGTERM stops the start at once, unchanged."""
+    with guard(old_database, 0), Server(old_database) as server:
+        wait_until_at_work(server)
+        status, errors = server.stop()
+
+    assert status == 1
+    assert errors.splitlines()[-2].startswith("error: The start was asked to stop")
+    assert errors.splitlines()[-1].startswith("remedy: ")
+    assert "Traceback" not in errors
+    assert revision(old_database) == "006"
+
+
+def test_a_signal_lets_a_migration_finish(old_database: Path, head: str) -> None:
+    """SIGTERM, even twice, during a migration: it is finished under the lock, nothing served."""
+    with Server(old_database, SLOWLY) as server:
+        wait_for(server.sign)
+        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.process.wait(0.5)
+        assert is_locked(old_database)
+        server.process.send_signal(signal.SIGTERM)
+        server.sign.unlink()
+        status, errors = server.end()
+
+    assert status == 1
+    assert not any(line.startswith("listening") for line in server.said)
+    assert f"is at revision {head}" in errors
+    assert "Traceback" not in errors
+    assert revision(old_database) == head
+
+
+def test_a_hail_of_signals_is_one_stop(database: Path) -> None:
+    """Signals without end, until the process has ended: status 0, no word, no WAL."""
+    with Server(database) as server:
+        server.url()
+        while server.process.poll() is None:
+            server.process.send_signal(signal.SIGTERM)
+            time.sleep(0.0005)
+        status, errors = server.end()
+
+    assert (status, errors) == (0, "")
+    assert server.said[-1] == "stopped"
+    assert leftovers(database) == set()
+
+
+def test_a_stop_lets_a_request_finish(database: Path) -> None:
+    """A request that is under way at SIGTERM is answered, and by an open store."""
+    with Server(database, SLOW_ROUTE) as server, ThreadPoolExecutor() as executor:
+        asked = executor.submit(httpx.get, f"{server.url()}/slow")
+        wait_for(server.sign)
+        status, errors = server.stop()
+
+    assert asked.result().json() == []
+    assert (status, errors) == (0, "")
+
+
+@pytest.mark.parametrize("moment", ["bind", "create_app"])
+def test_a_signal_before_the_start_begins_nothing(
+    moment: str,
+    old_database: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Asked to stop before the store was touched, it is not touched."""
+    before = getattr(module, moment)
+
+    def interrupted(*arguments: object, **others: object) -> object:
+        signal.raise_signal(signal.SIGTERM)
+        return before(*arguments, **others)
+
+    monkeypatch.setattr(module, moment, interrupted)
+    error, _ = fails(capfd, Settings(old_database, keys=(KEY,)))
+
+    assert "asked to stop" in error
+    assert revision(old_database) == "006"
+
+
+def test_a_signal_between_opening_and_listening_serves_nobody(
+    old_database: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    head: str,
+) -> None:
+    """What was upgraded is told, and that nothing was served."""
+    create_server = asyncio.SelectorEventLoop.create_server
+
+    async def late(loop: asyncio.SelectorEventLoop, *args: object, **others: object) -> object:
+        signal.raise_signal(signal.SIGINT)
+        return await create_server(loop, *args, **others)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "create_server", late)
+    assert serve(port=0, settings=Settings(old_database, keys=(KEY,))) == 1
+
+    out, err = capfd.readouterr()
+    assert f"upgraded {old_database} from 006 to {head}" in out
+    assert "listening" not in out
+    assert "asked to stop" in err
+
+
+def test_a_signal_at_any_moment_leaves_a_database_that_starts(
+    old_database: Path, tmp_path: Path, head: str
+) -> None:
+    """SIGTERM at ten moments of a start: an old database or one at head, never between."""
+
+    def start(name: str) -> Server:
+        (tmp_path / name).mkdir()
+        return Server(Path(shutil.copy(old_database, tmp_path / name / "tokens.db")))
+
+    begun = time.monotonic()
+    with start("undisturbed") as server:
+        server.url()
+        usual = time.monotonic() - begun
+    for tenth in range(1, 11):
+        with start(str(tenth)) as server:
+            time.sleep(usual * tenth / 10)
+            status, errors = server.stop()
+        # Before the first line of ours runs, the system's own answer to SIGTERM holds.
+        assert status in {0, 1, -signal.SIGTERM}
+        assert "Traceback" not in errors
+        assert revision(server.database) in {"006", head}
+        assert startup.prepare(server.database).after == head
