@@ -1,0 +1,1 @@
+"""Mending what the doctor calls mendable."""
