@@ -27,7 +27,7 @@ from tests.bench.harness import (
 from tests.bench.place import KEY, Place, remove
 from tests.bench.table import cores
 
-#: A process that has imported everything, and starts when it is told to.
+#: A process that has imported everything, and starts when it is told to, and closes likewise.
 STARTER: Final = f"""
 import asyncio, sys, time
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
@@ -35,12 +35,14 @@ from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 async def start():
     storage = RefreshTokenStorage(sys.argv[1], encryption_key={KEY!r})
     await storage.initialize()
-    done = time.monotonic()
+    print(time.monotonic(), flush=True)
+    # A server that has started stays.
+    sys.stdin.readline()
     await storage.close()
-    return done
 
-for line in sys.stdin:
-    print(asyncio.run(start()), flush=True)
+while sys.stdin.readline():
+    asyncio.run(start())
+    print("closed", flush=True)
 """
 
 
@@ -159,11 +161,16 @@ def crowd(place: Place) -> Pairs:
         for _ in range(place.scale.starts)
     ]
 
-    def starting(some: list[Popen[bytes]]) -> float:
-        begun = time.monotonic()
+    def told(some: list[Popen[bytes]]) -> list[bytes]:
         for starter in some:
             os.write(_descriptor(starter.stdin), b"\n")
-        return max(float(_line(starter)) for starter in some) - begun
+        return [_line(starter) for starter in some]
+
+    def starting(some: list[Popen[bytes]]) -> float:
+        begun = time.monotonic()
+        opened = max(map(float, told(some)))
+        told(some)
+        return opened - begun
 
     try:
         return compare(

@@ -99,16 +99,17 @@ class SqlitePool:
         try:
             closed = [lane.close() for lane in (self._readers, self._writer)]
             # The look at the start leaves a -shm behind, which the last connection removes:
-            # there must have been one, although nobody may have asked for anything.
+            # there must have been one, although nobody may have asked for anything. It asks
+            # for what SQLite reads the file for, and not all that is in it.
             if not any(closed):
-                with suppress(sqlite3.Error, UnicodeDecodeError), closing(self._connect()) as last:
-                    last.execute("SELECT count(*) FROM sqlite_master").fetchall()
+                with suppress(sqlite3.Error), closing(self._open()) as last:
+                    last.execute("PRAGMA user_version").fetchall()
         finally:
             if self._hold is not None:
                 self._hold.release()
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
+    def _open(self) -> sqlite3.Connection:
+        return sqlite3.connect(
             f"{file_uri(self.path)}?{self._how}",
             uri=True,
             timeout=BUSY_TIMEOUT,
@@ -116,6 +117,9 @@ class SqlitePool:
             # A lane's threads hand their connections on, one user at a time.
             check_same_thread=False,
         )
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = self._open()
         try:
             for name, value in self._pragmas.items():
                 connection.execute(f"PRAGMA {name}={value}")
