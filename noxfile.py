@@ -16,13 +16,19 @@ PYTHONS = ("3.11", "3.12", "3.13")
 
 #: Folders with a session of their own.
 OWN_SESSION = ("tests/docs", "tests/migrations", "tests/wheel")
-#: What tries SQLite, the file system and the order of our calls, which no interpreter changes:
-#: the harnesses that kill, race and measure whole processes, and two slow folders. The oldest
-#: interpreter runs them.
-ONCE = ("tests/faults", "tests/races", "tests/bench", "tests/lint", "tests/restore")
-#: The other slow folders, which start whole processes or every database of the corpus. Where the
-#: oldest and the newest interpreter agree about them, those between do not deny it.
-SLOW = ("tests/cli", "tests/history", "tests/plugin")
+#: What tries SQLite, the file system, the order of our calls and every database of the corpus,
+#: which no interpreter changes. The oldest interpreter runs them.
+ONCE = (
+    "tests/bench",
+    "tests/faults",
+    "tests/history",
+    "tests/lint",
+    "tests/races",
+    "tests/restore",
+)
+#: The other slow folders, which start whole processes. Where the oldest and the newest
+#: interpreter agree about them, those between do not deny it.
+SLOW = ("tests/cli", "tests/plugin")
 #: Two processes are what the smallest CI machine has cores for.
 PARALLEL = ("--numprocesses=2", "--dist=worksteal")
 
