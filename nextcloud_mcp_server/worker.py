@@ -43,10 +43,17 @@ async def run_to_the_end(work: Callable[[Callable[[], bool]], T], *, name: str) 
         else:
             _deliver(loop, future.set_result, result)
 
-    # An executor of its own would cost as much again as the thread. Nor is it joined, which
-    # costs a quarter of it: once it has delivered, it has nothing more to do.
-    threading.Thread(target=body, name=name).start()
-    return await wait_to_the_end(future, stop.set)
+    # An executor of its own would cost as much again as the thread, and to join one that has
+    # delivered, and has nothing more to do, a quarter of it.
+    thread = threading.Thread(target=body, name=name)
+    thread.start()
+    try:
+        return await wait_to_the_end(future, stop.set)
+    except BaseException:
+        # Not only cancelled: a loop that is torn down closes the coroutine where it stands.
+        stop.set()
+        thread.join()
+        raise
 
 
 def _deliver(loop: asyncio.AbstractEventLoop, into: Callable[[Any], None], what: object) -> None:

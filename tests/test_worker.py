@@ -119,6 +119,24 @@ async def test_a_failure_after_a_cancellation_is_not_reported_as_lost() -> None:
     assert lost == []
 
 
+async def test_a_coroutine_that_is_closed_ends_after_its_work() -> None:
+    """A loop that is torn down closes what has not ended: the work is told, and waited for."""
+    ended = False
+
+    def slow(cancelled: Callable[[], bool]) -> None:
+        nonlocal ended
+        while not cancelled():
+            time.sleep(0.001)
+        time.sleep(0.05)
+        ended = True
+
+    waiting = run_to_the_end(slow, name="work")
+    waiting.send(None)
+    assert not ended
+    waiting.close()
+    assert ended
+
+
 async def test_a_timeout_around_the_work_is_a_timeout() -> None:
     """asyncio.timeout() ends in TimeoutError, after the work has ended."""
     ended = False
