@@ -19,6 +19,7 @@ from nextcloud_mcp_server.backends.sqlite.look import (
     look,
     recovered_copy,
 )
+from nextcloud_mcp_server.backends.sqlite.owners import user_name
 from nextcloud_mcp_server.classify import classify
 from nextcloud_mcp_server.doctor.finding import AS_OWNER
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
@@ -114,7 +115,7 @@ class Subject:
         owner = _owner(file)
         if os.geteuid() in {0, owner}:
             return None
-        name = files.user_name(owner)
+        name = user_name(owner)
         user = f"'#{name}'" if name.isdecimal() else for_shell(Path(name))
         return f"{AS_OWNER} -u {user} {self.command('doctor')}"
 

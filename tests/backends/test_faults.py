@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import shlex
 import sqlite3
@@ -14,6 +15,7 @@ from sqlalchemy.exc import IntegrityError, StatementError
 from nextcloud_mcp_server.backends.sqlite.faults import always_named, named, naming
 from nextcloud_mcp_server.errors import CODES, TokenStorageError
 from tests.support.errors import refused
+from tests.support.nobody import as_nobody, open_folder
 
 PATH = Path("/data/tokens.db")
 
@@ -144,3 +146,39 @@ def test_a_command_in_a_remedy_can_be_typed() -> None:
     assert error is not None
     assert str(path) in error.message
     assert error.remedy.endswith(f" -d {shlex.quote(str(path))}")
+
+
+def test_an_io_error_on_a_full_disk_is_the_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite calls it an I/O error that there is no room for the shared memory of a WAL."""
+    error, path = sqlite_error("SQLITE_IOERR_SHMSIZE"), tmp_path / "tokens.db"
+
+    def code() -> str | None:
+        found = named(error, path)
+        return found.code if found else None
+
+    assert code() == "io-error"
+    disk = list(os.statvfs(tmp_path))
+    free = os.statvfs_result([*disk[:3], 7, 7, *disk[5:]])
+    monkeypatch.setattr(os, "statvfs", lambda _: free)
+    assert code() == "disk-full"
+
+
+def test_a_file_that_this_user_may_not_read_is_told_as_one() -> None:
+    """Whose it is, and its mode: nothing is wrong with the folder."""
+    code = """
+from nextcloud_mcp_server.report import examine
+try:
+    examine(Path(sys.argv[1]))
+except TokenStorageError as error:
+    print(error.code, error.message, error.remedy)
+"""
+    with open_folder() as folder:
+        path = folder / "tokens.db"
+        path.write_bytes(b"x" * 512)
+        path.chmod(0o600)
+        said = as_nobody(code, path)
+    assert said.startswith(f"bad-path {path} cannot be read by this user (it belongs to user ")
+    assert ", its mode is 0600)" in said
+    assert "folder is there" not in said

@@ -48,7 +48,7 @@ def unreadable(folder: Path) -> Iterator[Place]:
     """The file belongs to somebody else, who lets nobody read it."""
     path = for_nobody(folder, 0o755)
     os.chown(path, 0, 0)
-    yield Place(path, refused=True, user=NOBODY)
+    yield Place(path, refused=True, user=NOBODY, codes=("bad-path",))
 
 
 def closed_folder(folder: Path) -> Iterator[Place]:
@@ -99,7 +99,8 @@ def full_disk(folder: Path) -> Iterator[Place]:
                     ballast.write(bytes(4096))
             except OSError:
                 pass
-        yield Place(path)
+        # A stamp that the tables deny is refused before.
+        yield Place(path, codes=("disk-full", "inconsistent"))
 
 
 def foreign_lock(folder: Path) -> Iterator[Place]:

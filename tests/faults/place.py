@@ -21,6 +21,7 @@ class Place:
         user: who looks.
         clock: seconds that the clock is ahead.
         environ: further variables.
+        codes: of the errors that may be told there; empty where it may be any.
     """
 
     path: Path
@@ -28,6 +29,7 @@ class Place:
     user: int = 0
     clock: int = 0
     environ: Mapping[str, str] = field(default_factory=dict)
+    codes: tuple[str, ...] = ()
 
 
 #: Makes a place in an empty folder, and clears away what a folder's removal would not.

@@ -86,11 +86,16 @@ def _judge(name: str, place: Place, ended: Ended, *, changed: bool) -> list[str]
         "traceback": "Traceback" in ended.said or "unexpected" in ended.said,
         "status": ended.status not in allowed,
         "served": place.refused and name in STRICT and ended.status == 0,
+        "misnamed": ended.status == 1 and name not in REPORTING and not _named(place, ended.said),
         "unclear": ended.status == 1 and name not in REPORTING and not clear,
         "error and 0": ended.status == 0 and "error" in labels,
         "changed": ended.status != 0 and changed and name != "repair",
     }
     return [what for what, wrong in checks.items() if wrong]
+
+
+def _named(place: Place, said: str) -> bool:
+    return not place.codes or any(f"[{code}]" in said for code in place.codes)
 
 
 def _try(name: str, maker: Maker, nursery: Nursery, models: Models, folder: Path) -> str:
@@ -198,6 +203,8 @@ def test_the_harness_tells_a_start_that_changes_what_it_refuses() -> None:
     assert _judge("run", place, good, changed=True) == ["changed"]
     assert _judge("run", place, replace(good, status=None), changed=False) == ["hangs", "status"]
     assert _judge("run", place, replace(good, said=""), changed=False) == ["unclear"]
+    full = replace(place, codes=("disk-full",))
+    assert _judge("run", full, good, changed=False) == ["misnamed"]
     assert "traceback" in _judge(
         "run", place, replace(good, said="Traceback (most recent call last):"), changed=False
     )

@@ -7,12 +7,14 @@ DatabaseError, and a full disk arrives as an OperationalError like a syntax erro
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from nextcloud_mcp_server.backends.sqlite.owners import may, owner
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 
 _SYSTEM: Final = {
@@ -41,6 +43,9 @@ _SQLITE: Final = {
     sqlite3.SQLITE_CONSTRAINT: "conflict",
     sqlite3.SQLITE_TOOBIG: "bad-input",
 }
+
+#: Bytes that SQLite needs beside a database in WAL mode before it reads anything.
+_SHARED_MEMORY: Final = 32 * 1024
 
 _TAKEN: Final = frozenset({sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY})
 
@@ -99,6 +104,11 @@ def named(error: BaseException, path: Path) -> TokenStorageError | None:
     driver = _driver_error(error)
     if isinstance(driver, sqlite3.Error):
         code = _code(getattr(driver, "sqlite_errorcode", 0))
+        # That there is no room for the shared memory of a WAL is an I/O error to SQLite.
+        if code == "io-error" and _is_full(path):
+            code = "disk-full"
+        if code == "bad-path" and (unreadable := _unreadable(path)):
+            return unreadable
         return _error(code, path, _one_line(driver)) if code else None
     if isinstance(driver, UnicodeDecodeError):
         # A flipped byte in a schema page: SQLite's own message is no UTF-8 any more.
@@ -113,6 +123,29 @@ def _code(number: int) -> str | None:
     if number & 0xFF == sqlite3.SQLITE_CONSTRAINT and number not in _TAKEN:
         return "bad-input"
     return _SQLITE.get(number & 0xFF)
+
+
+def _unreadable(path: Path) -> TokenStorageError | None:
+    """The error for a file that this user may not read; None for every other."""
+    try:
+        whose = owner(path)
+    except OSError:
+        return None
+    if may(path, os.R_OK):
+        return None
+    return TokenStorageError(
+        f"{path} cannot be read by this user ({whose}).",
+        code="bad-path",
+        remedy="Run this as its owner, or give this user access to the file and to its folder.",
+    )
+
+
+def _is_full(path: Path) -> bool:
+    try:
+        disk = os.statvfs(path.parent)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize < _SHARED_MEMORY
 
 
 def always_named(error: Exception, path: Path) -> TokenStorageError | None:

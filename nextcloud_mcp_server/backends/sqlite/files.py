@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from nextcloud_mcp_server.backends.sqlite.faults import naming
+from nextcloud_mcp_server.backends.sqlite.owners import may, owner
 from nextcloud_mcp_server.errors import TokenStorageError
 
 #: What is made beside a database has up to 80 bytes more in its name than the database: a
@@ -152,7 +152,7 @@ def unwritable(path: Path) -> str:
     except OSError:
         # A folder that is not there yet: whoever makes it meets what is wrong.
         return ""
-    if not _may(folder, os.W_OK | os.X_OK):
+    if not may(folder, os.W_OK | os.X_OK):
         return f"its folder {folder} cannot be written by this user"
     for suffix in ("", "-wal", "-journal", "-shm"):
         file = f"{path}{suffix}"
@@ -164,7 +164,7 @@ def unwritable(path: Path) -> str:
 def unmakeable(folder: Path) -> str:
     """Why ``folder`` cannot be made where it is not there; empty where it is, or can be."""
     above = there(folder)
-    if above == folder or _may(above, os.W_OK | os.X_OK):
+    if above == folder or may(above, os.W_OK | os.X_OK):
         return ""
     return f"its folder {folder} is not there, and this user cannot make it in {above}"
 
@@ -178,19 +178,9 @@ def there(folder: Path) -> Path:
 
 def closed_to_us(file: Path) -> str:
     """Whose a file is that may not be written, in a folder that may be; empty for every other."""
-    mode = _closed_mode(str(file))
-    if mode is None or not _may(file.parent, os.W_OK | os.X_OK):
+    if _closed_mode(str(file)) is None or not may(file.parent, os.W_OK | os.X_OK):
         return ""
-    return f"it belongs to user {user_name(file.stat().st_uid)}, its mode is {mode:04o}"
-
-
-def user_name(number: int) -> str:
-    """The name of a user; the number of one without."""
-    import pwd  # noqa: PLC0415 - a start at head does without it
-
-    with suppress(KeyError):
-        return pwd.getpwuid(number).pw_name
-    return str(number)
+    return owner(file)
 
 
 def _closed_mode(file: str) -> int | None:
@@ -199,14 +189,10 @@ def _closed_mode(file: str) -> int | None:
     # SQLite makes and removes a -wal and a -shm at any moment: what is gone between two
     # questions answers like what is forbidden, so only the same answer thrice counts.
     for _ in range(3):
-        if _may(file, os.W_OK):
+        if may(file, os.W_OK):
             return None
         try:
             mode = stat.S_IMODE(Path(file).stat().st_mode)
         except OSError:
             return None
     return mode
-
-
-def _may(path: Path | str, how: int) -> bool:
-    return os.access(path, how, effective_ids=os.access in os.supports_effective_ids)
