@@ -251,6 +251,9 @@ def _doing(todo: Plan) -> str:
         return f"creating it at revision {todo.target}"
     if todo.action is Action.NOTHING:
         return "switching its journal mode"
+    if todo.action is Action.STAMP:
+        upgrading = f" and upgrading it to {todo.target}" if todo.steps else ""
+        return f"stamping it with {todo.stamp}{upgrading}"
     if todo.start == todo.target:
         return f"mending it at revision {todo.target}"
     return f"upgrading it from revision {todo.start} to {todo.target}"

@@ -27,7 +27,8 @@ def current(output: Output, named: Named) -> int:
 def check(output: Output, named: Named) -> int:
     """Exit 0 where it is ready, 3 where an upgrade is pending.
 
-    Changes nothing. Exits 1 where a start would refuse the database.
+    Changes nothing. Exits 1 where a start would refuse what its version and its tables are. Keys
+    and pages are left to db doctor.
     """
     report = examine(named.locate(output).database)
     if report.refusal:
