@@ -76,7 +76,7 @@ REFUSALS = {
     + POINT,
     "dump": (
         "error: {db} is not an SQLite database: it looks like an SQL dump; load it with: "
-        "sqlite3 NEW.db < DUMP. [not-a-database]\n" + POINT
+        "sqlite3 NEW.db < {db}. [not-a-database]\n" + POINT
     ),
 }
 

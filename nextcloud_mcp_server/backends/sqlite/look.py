@@ -18,6 +18,7 @@ from typing import Final
 
 from nextcloud_mcp_server.backends.sqlite.catalog import Known, observe, quoted
 from nextcloud_mcp_server.backends.sqlite.faults import named, naming
+from nextcloud_mcp_server.errors import for_shell
 from nextcloud_mcp_server.state import Observation
 from nextcloud_mcp_server.structure import ENCRYPTED, Structure
 
@@ -214,7 +215,7 @@ def _what_it_is(path: Path) -> str:
     with path.open("rb") as file:
         start = file.read(100).lstrip()
     if start.upper().startswith((b"PRAGMA", b"BEGIN", b"CREATE", b"--")):
-        return "it looks like an SQL dump; load it with: sqlite3 NEW.db < DUMP"
+        return f"it looks like an SQL dump; load it with: sqlite3 NEW.db < {for_shell(path)}"
     if start.startswith(b"SQLite format 3"):
         return "its header is damaged"
     return "it has no SQLite header"
