@@ -56,6 +56,9 @@ def _run(typed: list[str], look: Look | None, output: Output) -> int:
         if is_abort(error):
             output.error(_interrupted())
             return INTERRUPTED
+        if isinstance(error, OSError) and not output.at_work:
+            output.lost = error
+            return 1
         # The last resort: no traceback for people.
         if output.as_json or not is_usage(error):
             output.error(error)

@@ -39,6 +39,8 @@ class Output:
         self.debug = debug
         #: Why the result could not be written; None when it was, or nobody reads it.
         self.lost: OSError | None = None
+        #: Whether the work of a command has begun; before, only click writes.
+        self.at_work = False
         self._replaced = False
         self._stdout = sys.stdout
 
@@ -47,7 +49,7 @@ class Output:
 
         What a migration prints while it is loaded or run goes to stderr.
         """
-        sys.stdout = sys.stderr
+        sys.stdout, self.at_work = sys.stderr, True
         try:
             return work()
         finally:
@@ -132,6 +134,7 @@ class Output:
         if self.lost is None:
             return status
         self.note(f"error: The output could not be written ({self.lost.strerror}).")
+        self.note("remedy: Send it to another place; what the command did is done.")
         return status or 1
 
     def _write(self, line: str) -> None:
