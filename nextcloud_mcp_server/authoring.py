@@ -10,6 +10,7 @@ from string import Template
 from typing import Final
 
 from nextcloud_mcp_server import history, revisions
+from nextcloud_mcp_server.backends.sqlite.faults import naming
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.history import is_checkout, load_history
 from nextcloud_mcp_server.lint import released
@@ -81,15 +82,30 @@ def write(message: str) -> Written:
     if is_checkout():
         require_one_line(history.locate_scripts())
     script = revisions.create(message)
+    try:
+        return Written(script, _write_rows(script, message))
+    except BaseException:
+        # Alone it would count as a revision, which nobody was told of.
+        script.unlink(missing_ok=True)
+        load_history.cache_clear()
+        raise
+
+
+def _write_rows(script: Path, message: str) -> Path | None:
     made = read_script(script)
     rows = _rows_file(made)
     if not rows.parent.parent.is_dir():
-        return Written(script, None)
+        return None
     template = Template((load_history().directory / ROWS_TEMPLATE).read_text("utf-8"))
-    rows.parent.mkdir(exist_ok=True)
-    title = revisions.one_line(message)
-    rows.write_text(template.substitute(id=made.id, title=title), "utf-8")
-    return Written(script, rows)
+    text = template.substitute(id=made.id, title=revisions.one_line(message))
+    with naming(rows):
+        rows.parent.mkdir(exist_ok=True)
+        try:
+            rows.write_text(text, "utf-8")
+        except BaseException:
+            rows.unlink(missing_ok=True)
+            raise
+    return rows
 
 
 def require_one_line(folder: Path, *, rules: Collection[str] = RULES) -> None:

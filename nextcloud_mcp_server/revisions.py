@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import re
 import threading
+import unicodedata
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
@@ -22,6 +24,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
+from nextcloud_mcp_server.backends.sqlite.faults import naming
 from nextcloud_mcp_server.descriptions import Revision, describe
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.history import BASE, History, is_checkout, load_history
@@ -36,11 +39,8 @@ ALEMBIC: Final = threading.RLock()
 #: Where ids of this project begin; those below are history shared with other programs.
 FIRST_OWN_ID: Final = 101
 
-_FILE_TEMPLATE: Final = (
-    "%%(year)d%%(month).2d%%(day).2d_%%(hour).2d%%(minute).2d_%%(rev)s_%%(slug)s"
-)
-
-_SLUG: Final = re.compile(r"[^a-z0-9]+")
+#: The longest description in the name of a file, in characters.
+_LONGEST_SLUG: Final = 60
 
 
 #: Called after each revision that has run.
@@ -61,7 +61,6 @@ def configuration(
     config = Config()
     # ConfigParser would read '%' in a path as an interpolation.
     config.set_main_option("script_location", str(history.directory).replace("%", "%%"))
-    config.set_main_option("file_template", _FILE_TEMPLATE)
     config.set_main_option("timezone", "UTC")
     if connection is not None:
         config.attributes["connection"] = connection
@@ -192,28 +191,48 @@ def create(message: str, history: History | None = None) -> Path:
             remedy="Clone the project, then there: uv run nextcloud-mcp-server db migrate MESSAGE",
         )
     history = history or load_history()
-    slug = _SLUG.sub("_", message.lower()).strip("_")
+    slug = slug_of(message)
     if not slug:
         raise TokenStorageError(
             f"{message!r} does not describe a migration.",
             code="bad-input",
             remedy='Say what it does, for example: db migrate "add user preferences table"',
         )
-    # Alembic says on stdout what it does; whoever called is told by the answer.
-    with _running("new revision", LINT), redirect_stdout(StringIO()):
-        config = configuration(history)
-        config.set_main_option("truncate_slug_length", "60")
-        made = command.revision(config, message=one_line(message), rev_id=next_id(history))
-    load_history.cache_clear()
-    script = made[0] if isinstance(made, list) else made
-    if script is None:
-        raise AssertionError("Alembic wrote no file")
-    return Path(script.path)
+    number = next_id(history)
+    name = f"{datetime.now(UTC):%Y%m%d_%H%M}_{number}_{slug}"
+    path = history.directory / "versions" / f"{name}.py"
+    config = configuration(history)
+    # The name is made here, so that it is known where the file is not made whole.
+    config.set_main_option("file_template", name)
+    try:
+        # Alembic says on stdout what it does; whoever called is told by the answer.
+        with naming(path), _running("new revision", LINT), redirect_stdout(StringIO()):
+            command.revision(config, message=one_line(message), rev_id=number)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    finally:
+        load_history.cache_clear()
+    return path
+
+
+def slug_of(message: str) -> str:
+    """``message`` as it stands in the name of a file, in plain ASCII; empty where nothing is left.
+
+    An accented letter loses its accent, and every other sign is a gap between two words.
+    """
+    letters = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", message).casefold())
+    plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    slug = re.sub("[^a-z0-9]+", "_", plain).strip("_")
+    if len(slug) <= _LONGEST_SLUG:
+        return slug
+    return slug[: _LONGEST_SLUG + 1].rpartition("_")[0] or slug[:_LONGEST_SLUG]
 
 
 def one_line(message: str) -> str:
     """``message`` as it may stand in a docstring."""
-    return " ".join(message.split()).replace("\\", "\\\\").replace('"""', "'''")
+    words = "".join(c if c.isprintable() else " " for c in message).split()
+    return " ".join(words).replace("\\", "\\\\").replace('"""', "'''")
 
 
 def next_id(history: History) -> str:

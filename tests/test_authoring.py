@@ -91,6 +91,19 @@ def test_without_the_tests_there_are_no_rows(own_scripts: Path) -> None:
     assert made.script.parent == own_scripts / "versions"
 
 
+def test_a_migration_without_its_rows_is_taken_away(folder: Folder) -> None:
+    """Where the rows cannot be written nothing is left that counts as a revision."""
+    versions = sorted(folder.versions.glob("*.py"))
+    rows = folder.path.parent.joinpath(*ROWS_FOLDER)
+    rows.write_text("in the way")
+    error = refused(lambda: write("add a table"))
+    assert error.code == "io-error"
+    assert str(rows) in error.message
+    assert sorted(folder.versions.glob("*.py")) == versions
+    rows.unlink()
+    assert write("add a table").script.name.endswith("_101_add_a_table.py")
+
+
 def test_a_new_migration_is_refused_until_it_is_written(folder: Folder) -> None:
     """What the template leaves open is what lint asks for, and no more."""
     write("add user preferences")

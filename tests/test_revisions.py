@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import resource
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -9,10 +11,13 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy import Connection, StaticPool, create_engine
 
 from nextcloud_mcp_server import revisions
 from nextcloud_mcp_server.history import load_history
+from nextcloud_mcp_server.lint.scripts import read_script
 from tests.support.errors import refused
 from tests.support.facts import REVISIONS
 from tests.support.scripts import SCRIPTS, add_revision, sql_revision
@@ -141,6 +146,57 @@ def test_a_migration_has_a_name(message: str, own_scripts: Path) -> None:
     """A message without a letter or a digit names no file."""
     assert refused(lambda: revisions.create(message)).code == "bad-input"
     assert own_scripts.is_dir()
+
+
+@given(st.text(st.characters(exclude_categories=())))
+def test_any_message_names_a_file_or_none(message: str) -> None:
+    """The description in a file's name is short, plain ASCII, and made of words."""
+    slug = revisions.slug_of(message)
+    assert len(slug) <= 60
+    assert re.fullmatch("([a-z0-9]+(_[a-z0-9]+)*)?", slug)
+    assert revisions.slug_of(slug) == slug
+    if re.search("[a-zA-Z0-9]", message):
+        assert slug
+
+
+@pytest.mark.parametrize(
+    ("message", "slug"),
+    [
+        ("Add café column", "add_cafe_column"),
+        ("Größe", "grosse"),
+        ("a—b 日本 c", "a_b_c"),
+        ("②", "2"),
+        ("日本", ""),
+        ("ab " * 30, "_".join(["ab"] * 20)),
+        ("a" * 70, "a" * 60),
+    ],
+)
+def test_letters_lose_their_accents(message: str, slug: str) -> None:
+    """What ASCII has no letter for is a gap, and a long description ends with a word."""
+    assert revisions.slug_of(message) == slug
+
+
+def test_a_migration_keeps_the_letters_of_its_title(own_scripts: Path) -> None:
+    """Only the name of the file is plain; signs that no editor shows are left out."""
+    made = revisions.create("Add café\0\udcff column")
+    assert made.name.endswith("_101_add_cafe_column.py")
+    assert made.read_text("utf-8").startswith('"""Add café column.\n')
+    assert read_script(made).slug == "add_cafe_column"
+    assert made.parent == own_scripts / "versions"
+
+
+def test_a_migration_that_cannot_be_written_whole_is_taken_away(own_scripts: Path) -> None:
+    """Half a file would count as a revision."""
+    before = sorted((own_scripts / "versions").iterdir())
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        error = refused(lambda: revisions.create("add a table"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert error.code == "io-error"
+    assert sorted((own_scripts / "versions").glob("*.py")) == [p for p in before if p.is_file()]
+    assert load_history().head == "010"
 
 
 def test_an_installed_package_has_no_sources_to_add_to(
