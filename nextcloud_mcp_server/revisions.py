@@ -9,6 +9,7 @@ transaction that the caller commits: Alembic itself then commits nothing.
 from __future__ import annotations
 
 import re
+import runpy
 import threading
 import unicodedata
 from argparse import Namespace
@@ -175,6 +176,19 @@ def deleting(history: History, steps: Sequence[str]) -> frozenset[str]:
         scripts = ScriptDirectory.from_config(configuration(history))
         modules = [scripts.get_revision(step).module for step in steps]
     return frozenset(t for m in modules for t in getattr(m, "DELETES_ROWS_FROM", ()))
+
+
+def unloadable(history: History) -> str:
+    """The first version file that cannot be loaded, and why; empty where every one can be.
+
+    Alembic loads them all before one runs, and does not name the one that it fails at.
+    """
+    for path in sorted((history.directory / "versions").glob("*.py")):
+        try:
+            runpy.run_path(str(path))
+        except Exception as error:  # noqa: BLE001 - whatever a developer's file does is told
+            return f"{path.name} cannot be loaded: {error or type(error).__name__}"
+    return ""
 
 
 def create(message: str, history: History | None = None) -> Path:

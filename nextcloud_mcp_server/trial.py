@@ -19,7 +19,7 @@ from nextcloud_mcp_server.history import (
     dump_structures,
     load_history,
 )
-from nextcloud_mcp_server.revisions import LINT, downgrade, upgrade
+from nextcloud_mcp_server.revisions import LINT, downgrade, unloadable, upgrade
 from nextcloud_mcp_server.structure import VERSION_TABLE, Structure
 
 
@@ -102,7 +102,7 @@ def _up(connection: Connection, execute: Execute, history: History) -> dict[str,
     except Exception as error:
         # Whatever a developer's new file does, it is told by its revision.
         if not found:
-            raise _no_line(_text(error)) from error
+            raise _no_line(unloadable(history) or _text(error)) from error
         raise _fails(_text(error), history, history.revisions[len(found)]) from error
     if unreached := history.revisions[len(found) :]:
         raise _no_line(f"{unreached[0]} is not reached")

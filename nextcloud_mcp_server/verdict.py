@@ -140,6 +140,8 @@ def blaming(database: Path, change: Change, execute: Execute) -> Iterator[None]:
         known = named(error, database)
         if known is not None and known.code in _MACHINE:
             raise known from error
+        if file := revisions.unloadable(change.history):
+            raise failed(database, change, "", file) from error
         step = failing_step(change, execute)
         raise failed(database, change, step, one_line(error)) from error
 
@@ -153,9 +155,12 @@ def one_line(error: Exception) -> str:
 def failed(database: Path, change: Change, step: str, detail: str) -> TokenStorageError:
     """The error of a migration that was rolled back; ``step`` is empty where nobody can tell."""
     where = f" in revision {step}" if step else ""
+    # A new file stays, though empty: a program that takes no lock may have it open already,
+    # and would lose what it writes into a file that is unlinked.
+    kept = "as it was" if change.there.tables else "an empty file"
     return TokenStorageError(
         f"Migrating {database} to {change.target} failed{where}: {detail}.",
         code="migration-failed",
-        remedy="The database is as it was. Start the release that ran before, and report this "
+        remedy=f"The database is {kept}. Start the release that ran before, and report this "
         "message; in a checkout, mend the revision and run it again.",
     )

@@ -271,3 +271,33 @@ def test_whatever_stops_a_migration_rolls_it_back(
             prepare(path)
     promises.same_content(before, snapshot(path))
     assert prepare(path, lock_timeout=0).action is Action.UPGRADE
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [("x = (", "'(' was never closed"), ("import nobody_has_this", "No module named"), ("1/0", "")],
+)
+def test_a_file_that_cannot_be_loaded_is_named(
+    path: Path, own_scripts: Path, body: str, said: str
+) -> None:
+    """Not the revision that would have run first: Alembic loads every file before one runs."""
+    file = add_revision(own_scripts, sql_revision("SELECT 1"))
+    write_structures()
+    add_revision(own_scripts, body)
+    error = refused(lambda: prepare(path))
+    assert f"to 101 failed: {file.name} cannot be loaded: {said}" in error.message
+    assert error.remedy.startswith("The database is an empty file. ")
+    assert path.stat().st_size == 0
+    add_revision(own_scripts, sql_revision("SELECT 1"))
+    assert prepare(path).action is Action.CREATE
+    add_revision(own_scripts, body)
+    assert file.name in refused(lambda: downgrade(path, "001")).message
+    assert refused(lambda: downgrade(path, "001")).remedy.startswith("The database is as it was. ")
+
+
+def test_a_new_file_that_cannot_be_loaded_is_named(path: Path, own_scripts: Path) -> None:
+    """Before its structure is known nothing is made at all."""
+    file = add_revision(own_scripts, "import nobody_has_this")
+    error = refused(lambda: prepare(path))
+    assert f"{file.name} cannot be loaded: No module named 'nobody_has_this'" in error.message
+    assert names(path.parent) == set()
