@@ -9,6 +9,7 @@ asks for the right one by name. Neither plugin is imported before it is found at
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -46,6 +47,9 @@ def fixture_name(request: pytest.FixtureRequest) -> str:
     plugins = request.config.pluginmanager
     on_anyio = plugins.has_plugin("anyio") and "anyio_backend" in request.fixturenames
     marked = request.node.get_closest_marker("asyncio")
+    # A strict pytest-asyncio would open a store for a test that it then does not run.
+    if not (marked or on_anyio) and inspect.iscoroutinefunction(request.function):
+        pytest.fail(_NOBODY, pytrace=False)
     # In its automatic mode pytest-asyncio marks, and runs, what anyio was to run.
     if plugins.has_plugin("asyncio") and (marked or not on_anyio):
         if not plugins.has_plugin(_PLUGIN):

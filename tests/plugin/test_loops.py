@@ -118,6 +118,11 @@ def test_that_no_plugin_runs(token_storage):
     pass
 """
 
+_UNMARKED = """
+async def test_that_nobody_marked(token_storage):
+    pass
+"""
+
 
 def test_a_strict_pytest_asyncio_and_anyio_side_by_side(tmp_path: Path) -> None:
     """Each test's store is opened, used and closed on the loop that its plugin gives it."""
@@ -163,6 +168,15 @@ def test_anyio_alone(tmp_path: Path) -> None:
         'anyio_backend return "asyncio".\n'
     ) in ran.text
     assert "\ntoken_storage needs an event loop that runs the test: mark it" in ran.text
+
+
+def test_an_unmarked_test_beside_a_strict_pytest_asyncio(tmp_path: Path) -> None:
+    """Nobody runs it, so it fails with that line, and not with pytest's list of plugins."""
+    folder = project(tmp_path, test_unmarked=_UNMARKED)
+    ran = run_pytest(folder, "-o", "asyncio_mode=strict", *FUNCTION_LOOPS)
+    assert ran.counts == {"error": 1}, ran.text
+    assert "\ntoken_storage needs an event loop that runs the test: mark it" in ran.text
+    assert "async def functions are not natively supported" not in ran.text
 
 
 def test_without_any_plugin_one_line_says_what_to_install(tmp_path: Path) -> None:
