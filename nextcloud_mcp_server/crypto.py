@@ -9,14 +9,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from typing import TYPE_CHECKING, Final, NoReturn
+from collections.abc import Sequence
+from typing import Final, NoReturn
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from nextcloud_mcp_server.errors import TokenStorageError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _KEY: Final = re.compile(r"[A-Za-z0-9_-]{43}=")
 # A good key in quotes, or without its end, may be the only one that opens what is stored, so
@@ -37,8 +35,8 @@ class Keyring:
     Neither ``repr()`` nor ``vars()`` nor pickling gives a key away.
 
     Args:
-        keys: newest first, each exactly the 44 characters that ``Fernet.generate_key()``
-            makes, as text or as ASCII bytes.
+        keys: one, or several, newest first; each exactly the 44 characters that
+            ``Fernet.generate_key()`` makes, as text or as ASCII bytes.
 
     Raises:
         TokenStorageError: ``malformed-key`` when there is no key, or when one is not
@@ -48,8 +46,8 @@ class Keyring:
 
     __slots__ = ("_each", "_fernets", "fingerprints")
 
-    def __init__(self, keys: Sequence[str | bytes]) -> None:
-        if isinstance(keys, str | bytes):
+    def __init__(self, keys: str | bytes | Sequence[str | bytes]) -> None:
+        if isinstance(keys, str | bytes) or not isinstance(keys, Sequence):
             # A text is a sequence of texts: without this, each character would be a key.
             keys = (keys,)
         if not keys:
@@ -133,7 +131,7 @@ class Keyring:
         raise TypeError("a Keyring is not pickled or copied: that would write its keys out")
 
 
-def _raw(key: str | bytes, name: str) -> bytes:
+def _raw(key: object, name: str) -> bytes:
     text = key.decode("latin-1") if isinstance(key, bytes) else key
     if not isinstance(text, str):
         _refuse(f"{name} is not text.", _CHECK_IT)

@@ -47,7 +47,7 @@ def given_keyring(
             named and cannot be read.
     """
     if keys is not None:
-        return Keyring([keys] if isinstance(keys, str | bytes) else list(keys))
+        return Keyring(keys)
     if settings.keys:
         return Keyring(settings.keys)
     return None if settings.key_file is None else _read(settings.key_file)

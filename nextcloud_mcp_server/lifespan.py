@@ -115,9 +115,9 @@ def token_store_lifespan(
         inner: another lifespan, entered after the store is open and left before it closes;
             its state is merged with ours.
     """
-    if database is None or isinstance(database, str | os.PathLike):
-        return TokenStoreLifespan(database, encryption_key, settings, inner)
-    return TokenStoreLifespan()(database)
+    if callable(database):
+        return TokenStoreLifespan()(database)
+    return TokenStoreLifespan(database, encryption_key, settings, inner)
 
 
 def _merged(state: TokenStoreState, more: Mapping[str, Any] | None) -> TokenStoreState:

@@ -51,10 +51,12 @@ def database_path(database: str | os.PathLike[str]) -> Path:
 
     Raises:
         TokenStorageError: ``unsupported-database`` for the URL of another engine,
-            ``bad-path`` for an empty path, a null character, an in-memory database or a
-            URL with parameters.
+            ``bad-path`` for what is neither text nor a path of text, an empty path, a null
+            character, an in-memory database or a URL with parameters.
     """
-    text = os.fspath(database)
+    text = os.fspath(database) if isinstance(database, os.PathLike) else database
+    if not isinstance(text, str):
+        raise _bad_path(f"The path of the database is {type(text).__name__}, not text.")
     scheme, separator, rest = text.partition("://")
     if separator and _is_scheme(scheme):
         if scheme.lower() not in _SQLITE_SCHEMES:

@@ -121,7 +121,7 @@ def downgrade_target(report: Report, revision: str | None) -> str:
             f"nextcloud-mcp-server db upgrade {_named(report.database)}",
         )
     ladder = (BASE, *history.revisions[: history.revisions.index(recorded) + 1])
-    wanted = "-1" if revision is None else revision
+    wanted = "-1" if revision is None else str(revision)
     if steps := re.fullmatch(_STEPS, wanted):
         wanted = _below(report, ladder, int(steps[1]))
     if wanted != BASE and wanted not in history:

@@ -187,7 +187,7 @@ def unloadable(history: History) -> str:
         try:
             runpy.run_path(str(path))
         except Exception as error:  # noqa: BLE001 - whatever a developer's file does is told
-            return f"{path.name} cannot be loaded: {error or type(error).__name__}"
+            return f"{path.name} cannot be loaded: {str(error) or type(error).__name__}"
     return ""
 
 
@@ -205,8 +205,7 @@ def create(message: str, history: History | None = None) -> Path:
             remedy="Clone the project, then there: uv run nextcloud-mcp-server db migrate MESSAGE",
         )
     history = history or load_history()
-    slug = slug_of(message)
-    if not slug:
+    if not isinstance(message, str) or not (slug := slug_of(message)):  # type: ignore[redundant-expr]
         raise TokenStorageError(
             f"{message!r} does not describe a migration.",
             code="bad-input",

@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import traceback
+from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
@@ -149,6 +150,14 @@ def test_no_key_is_refused() -> None:
     """A ring without a key could open nothing: it is refused."""
     with pytest.raises(TokenStorageError) as caught:
         Keyring([])
+    assert caught.value.code == "malformed-key"
+
+
+@pytest.mark.parametrize("given", [5, 0, None, {KEY}, [5], [KEY, None]], ids=str)
+def test_what_is_no_text_is_no_key(given: Any) -> None:
+    """Neither a number, nor a set, which has no newest one, is a key ring."""
+    with pytest.raises(TokenStorageError, match="is not text") as caught:
+        Keyring(given)
     assert caught.value.code == "malformed-key"
 
 

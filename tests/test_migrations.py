@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
@@ -241,6 +242,15 @@ def test_up_and_down_in_threads_never_lose_a_grant(path: Path) -> None:
     assert len(snapshot(path).rows["refresh_tokens"]) == 12
 
 
+@pytest.mark.parametrize("given", [5, b"-1", ["001"]])
+def test_what_is_no_text_names_no_revision(given: Any, path: Path) -> None:
+    """Whatever is no revision is unknown, of whatever type it is."""
+    upgrade_database(path)
+    for change in (upgrade_database, downgrade_database, stamp_database):
+        error = refused(lambda change=change: change(path, given))  # type: ignore[misc]
+        assert error.code == "unknown-revision"
+
+
 def test_a_migration_is_created_in_the_checkout(own_scripts: Path, path: Path) -> None:
     """The new file has the next id, runs at once, and an empty message is refused."""
     made = create_migration("  Add   user preferences: table! ")
@@ -249,4 +259,6 @@ def test_a_migration_is_created_in_the_checkout(own_scripts: Path, path: Path) -
     assert upgrade_database(path).after == "101"
     assert create_migration("second").name.endswith("_102_second.py")
     assert get_head_revision() == "102"
-    assert refused(lambda: create_migration(" ?! ")).code == "bad-input"
+    nothing: list[Any] = [" ?! ", 5, None, b"add"]
+    for message in nothing:
+        assert refused(lambda message=message: create_migration(message)).code == "bad-input"  # type: ignore[misc]

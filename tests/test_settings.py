@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -96,6 +97,21 @@ def test_what_is_no_file_is_refused(text: str) -> None:
     with pytest.raises(TokenStorageError) as caught:
         database_path(text)
     assert caught.value.code == "bad-path"
+
+
+class _Bytes:
+    """A path of bytes."""
+
+    def __fspath__(self) -> bytes:
+        return b"tokens.db"
+
+
+@pytest.mark.parametrize("given", [5, b"tokens.db", _Bytes(), ["tokens.db"]], ids=repr)
+def test_what_is_no_text_names_no_database(given: Any) -> None:
+    """A path is text, or gives text: anything else is refused by its type."""
+    error = refused(lambda: database_path(given))
+    assert error.code == "bad-path"
+    assert "not text" in error.message
 
 
 @given(st.floats(0, 1e9))

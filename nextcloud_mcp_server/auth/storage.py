@@ -69,9 +69,7 @@ class RefreshTokenStorage:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
-        if isinstance(encryption_key, str | bytes):
-            encryption_key = (encryption_key,)
-        self._keys = None if encryption_key is None else tuple(encryption_key)
+        self._keys = encryption_key
         self._settings = settings
         self._outcome: Outcome | None = None
         # Opening and closing take turns; initialize() called twice at once opens once.

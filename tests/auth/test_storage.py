@@ -51,6 +51,18 @@ async def test_a_database_is_named_by_path_url_or_settings(path: Path) -> None:
     assert rows(path, "SELECT count(*) FROM audit_logs") == [(4,)]
 
 
+@pytest.mark.parametrize(
+    ("database", "key", "code"),
+    [(5, KEY, "bad-path"), (b"x.db", KEY, "bad-path"), ("x.db", 5, "malformed-key")],
+)
+async def test_a_wrong_type_is_told_at_the_start(database: Any, key: Any, code: str) -> None:
+    """As every other value that cannot be used, and with its code."""
+    storage = RefreshTokenStorage(database, encryption_key=key)
+    with pytest.raises(TokenStorageError) as caught:
+        await storage.initialize()
+    assert caught.value.code == code
+
+
 async def test_nothing_configured_reads_the_environment(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
