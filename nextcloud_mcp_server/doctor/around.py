@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import stat
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from nextcloud_mcp_server.backends.sqlite.look import check_pages
 from nextcloud_mcp_server.backends.sqlite.manifest import manifest_path, read_manifest, sha256_of
 from nextcloud_mcp_server.doctor.finding import Finding, Level, counted
 from nextcloud_mcp_server.doctor.subject import Subject
-from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 
 #: What is younger may be being made in this moment.
 ABANDONED_AFTER: Final = 3600.0
@@ -153,6 +154,11 @@ def lock(subject: Subject) -> Iterator[Finding]:
     """Who holds the lock of starts and migrations now."""
     name, path = "lock", subject.beside(".lock")
     try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            what = f"{path.name} is no regular file, so nothing can be started or migrated here"
+            mend = f"mv {for_shell(path)} {for_shell(path)}.moved"
+            yield Finding(name, Level.ERROR, what, mend)
+            return
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         yield Finding(name, Level.OK, "nobody has started or migrated it here yet")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from nextcloud_mcp_server.doctor import around, place
 from nextcloud_mcp_server.doctor.diagnosis import diagnose
 from nextcloud_mcp_server.doctor.finding import Level
 from nextcloud_mcp_server.settings import Settings
+from nextcloud_mcp_server.startup import prepare
 from tests.cli.places import execute
 from tests.doctor.conftest import Ask, worst
+from tests.support.errors import refused
 from tests.support.nobody import as_nobody, open_folder
 
 
@@ -67,6 +70,32 @@ def test_who_holds_the_lock_is_told(path: Path, ask: Ask) -> None:
     assert f"process {os.getpid()}" in finding.message
     assert "having a test" in finding.message
     assert [f.level for f in ask("lock")] == [Level.OK]
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "pipe"])
+def test_what_lies_where_the_lock_should_is_told(kind: str, path: Path, ask: Ask) -> None:
+    """The start names the lock and not the database, and the doctor knows; both know a way out."""
+    lock = path.with_name("tokens.db.lock")
+    lock.unlink(missing_ok=True)
+    match kind:
+        case "folder":
+            lock.mkdir()
+        case "link":
+            lock.symlink_to(path)
+        case _:
+            os.mkfifo(lock)
+    error = refused(lambda: prepare(path))
+    assert (error.code, error.message) == (
+        "bad-path",
+        f"{lock} should be the lock of {path}, and is no regular file.",
+    )
+    [finding] = ask("lock")
+    assert finding.level is Level.ERROR
+    assert finding.message.startswith("tokens.db.lock is no regular file")
+    assert finding.mend is not None
+    assert error.remedy.endswith(f": {finding.mend}")
+    subprocess.run(finding.mend, shell=True, check=True)  # noqa: S602 - as a person types it
+    prepare(path)
 
 
 def test_a_running_server_is_told(path: Path, ask: Ask) -> None:

@@ -25,7 +25,7 @@ from typing import Final
 from nextcloud_mcp_server.backends.sqlite.faults import named
 from nextcloud_mcp_server.backends.sqlite.files import follow
 from nextcloud_mcp_server.backends.sqlite.inuse import Hold, make_lock
-from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,8 @@ _FIRST_PAUSE: Final = 0.0005
 TELL_INTERVAL: Final = 5.0
 
 _READ_ONLY: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+#: What opening a lock ends with where something else lies there; 0 is that of inuse.py.
+_NO_FILE: Final = frozenset({0, errno.EISDIR, errno.ELOOP, errno.ENXIO})
 _NO_LOCKS: Final = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL})
 
 
@@ -181,7 +183,17 @@ def _problem(error: Exception, path: Path, database: Path) -> tuple[str, str]:
         return "read-only", detail
     if number in _NO_LOCKS:
         return "lock-unavailable", detail
-    raise named(error, database) or error from error
+    if number in _NO_FILE:
+        raise _in_the_way(path, database) from error
+    raise named(error, path) or error from error
+
+
+def _in_the_way(path: Path, database: Path) -> TokenStorageError:
+    return TokenStorageError(
+        f"{path} should be the lock of {database}, and is no regular file.",
+        code="bad-path",
+        remedy=f"Move it away, then try again: mv {for_shell(path)} {for_shell(path)}.moved",
+    )
 
 
 def _too_long(path: Path, database: Path, timeout: float) -> TokenStorageError:
