@@ -37,7 +37,8 @@ _COMMON: Final = frozenset({"database_path", "database_url", "json"})
 
 def commands() -> str:
     """Every command: how it is typed, what it does, its arguments and options."""
-    context = click.Context(cli, info_name=PROGRAM)
+    # click keeps the first help option of a command, for whoever calls it in this process.
+    context = click.Context(cli, info_name=PROGRAM, **cli.context_settings)
     run = cli.commands["run"]
     parts = [_command(run, click.Context(run, context, "run"), "The server")]
     below = click.Context(cli.commands["db"], context, "db")
