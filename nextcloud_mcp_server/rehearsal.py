@@ -17,7 +17,7 @@ from typing import Final
 
 from nextcloud_mcp_server.backends.sqlite import backup, files
 from nextcloud_mcp_server.backends.sqlite.faults import naming
-from nextcloud_mcp_server.backends.sqlite.look import HotJournalError, look, recovered_copy
+from nextcloud_mcp_server.backends.sqlite.look import look_without_recovery, readable
 from nextcloud_mcp_server.backends.sqlite.space import (
     Need,
     Pages,
@@ -28,6 +28,7 @@ from nextcloud_mcp_server.backends.sqlite.space import (
     upgrade_needs,
 )
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
+from nextcloud_mcp_server.found import Unlock, prove_meanwhile
 from nextcloud_mcp_server.progress import Listener
 from nextcloud_mcp_server.report import Report, examine, known_history
 from nextcloud_mcp_server.startup import prepare
@@ -82,7 +83,11 @@ class Script:
 
 
 def rehearse(
-    database: Path, *, target: str | None = None, listener: Listener | None = None
+    database: Path,
+    *,
+    target: str | None = None,
+    unlock: Unlock | None = None,
+    listener: Listener | None = None,
 ) -> Rehearsal:
     """Do what an upgrade does, all of it, on a copy that is gone afterwards.
 
@@ -92,6 +97,7 @@ def rehearse(
     Args:
         database: the file; it need not be there yet.
         target: the revision to end at (default: head).
+        unlock: proves the keys on what is in the database, and makes none.
         listener: hears how far it is (default: the log).
 
     Raises:
@@ -102,12 +108,13 @@ def rehearse(
     database = report.database
     free = free_bytes(_place(database))
     if not todo.migrates:
+        prove_meanwhile(unlock, database, todo.adopted)
         return Rehearsal(database, report, todo, free=free)
     with _private_folder(_place(database), database.name) as folder:
         copy = folder / database.name
         try:
             rows, before = _copied(report, copy)
-            outcome = prepare(copy, target=target, listener=listener)
+            outcome = prepare(copy, target=target, unlock=unlock, listener=listener)
         except TokenStorageError as error:
             raise _as_of(database, copy, error) from error
         growth = max(0, pages_of(copy).bytes - before.bytes)
@@ -164,12 +171,8 @@ def _no_statements_for(report: Report, todo: Plan) -> str:
 
 def _columns(database: Path) -> dict[str, frozenset[str]]:
     """The columns of each table."""
-    try:
-        seen = look(database)
-    except HotJournalError:
-        with recovered_copy(database) as copy:
-            seen = look(copy)
-    return {name: frozenset(table.columns) for name, table in seen.structure.tables.items()}
+    tables = look_without_recovery(database).structure.tables
+    return {name: frozenset(table.columns) for name, table in tables.items()}
 
 
 def _copied(report: Report, copy: Path) -> tuple[int, Pages]:
@@ -177,12 +180,8 @@ def _copied(report: Report, copy: Path) -> tuple[int, Pages]:
     files.create_private(copy)
     if not report.journal_mode:
         return 0, Pages()
-    try:
-        look(report.database)
-    except HotJournalError:
-        with recovered_copy(report.database) as source:
-            return _copy(source, copy)
-    return _copy(report.database, copy)
+    with readable(report.database) as (source, _):
+        return _copy(source, copy)
 
 
 def _copy(source: Path, copy: Path) -> tuple[int, Pages]:

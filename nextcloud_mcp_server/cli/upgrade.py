@@ -40,23 +40,24 @@ def upgrade(
         return _print(output, named, target)
     from nextcloud_mcp_server.cli.log import plain_log  # noqa: PLC0415 - takes longer than a look
     from nextcloud_mcp_server.cli.progress import shown  # noqa: PLC0415 - see above
+    from nextcloud_mcp_server.keyfile import prover  # noqa: PLC0415 - see above
 
     settings = named.settings(output)
+    unlock = prover(settings)
     if dry_run:
         from nextcloud_mcp_server.rehearsal import rehearse  # noqa: PLC0415 - see above
 
         with plain_log(output), shown(output) as listener:
-            done = rehearse(settings.database, target=target, listener=listener)
+            done = rehearse(settings.database, target=target, unlock=unlock, listener=listener)
         output.result(rehearsal_facts(done), *rehearsal_lines(done))
         return 0
-    from nextcloud_mcp_server.keyfile import prover  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.startup import prepare  # noqa: PLC0415 - see above
 
     with plain_log(output), shown(output) as listener:
         outcome = prepare(
             settings.database,
             target=target,
-            unlock=prover(settings),
+            unlock=unlock,
             lock_timeout=settings.lock_timeout,
             listener=listener,
         )

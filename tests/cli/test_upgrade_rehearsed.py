@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from cryptography.fernet import Fernet
 
+from nextcloud_mcp_server.crypto import Keyring
 from tests.cli.conftest import Command
-from tests.cli.places import REFUSED, SERVED, Shelf, fingerprint, listing, process, rows
+from tests.cli.places import REFUSED, SERVED, Shelf, crash, fingerprint, listing, process, rows
 from tests.support.revisions import HEAD, pending_after
 
 #: By state: how the first line of a rehearsal goes on after the path.
@@ -91,6 +95,67 @@ def test_what_is_refused_is_refused_here_too(
     done = command("db", "upgrade", option, "--json", "-d", str(database))
     assert (done.status, json.loads(done.out)["error"]["code"]) == (1, REFUSED[state][0])
     assert (fingerprint(database), listing(database.parent)) == before
+
+
+KEY = Fernet.generate_key().decode()
+
+#: What somebody may set, and the code with which an upgrade refuses it.
+WRONG = {
+    "another key": (Fernet.generate_key().decode(), "wrong-key"),
+    "no key": ("abc", "malformed-key"),
+    "in quotes": (f"'{KEY}'", "malformed-key"),
+    "a comma": (f"{KEY},", "malformed-key"),
+}
+
+
+@pytest.mark.parametrize("state", ["behind", "pre-alembic", "at-head"])
+def test_keys_that_an_upgrade_refuses_are_refused_here_too(
+    state: str, shelf: Shelf, database: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the same words, whatever there is to do; nothing changes, and no key is made."""
+    before = (fingerprint(seal(shelf.put(state, database))), [database.name])
+    monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", KEY)
+    assert command("db", "upgrade", "--dry-run", "-d", str(database)).status == 0
+    told = {}
+    for given, (key, code) in WRONG.items():
+        monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", key)
+        told[key] = command("db", "upgrade", "--dry-run", "-d", str(database))
+        assert (told[key].status, told[key].out) == (1, ""), given
+        assert f" [{code}]\n" in told[key].err, given
+        assert (fingerprint(database), listing(database.parent)) == before
+    for key, done in told.items():
+        monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", key)
+        assert command("db", "upgrade", "-d", str(database)) == done
+
+
+def test_the_keys_are_proven_on_what_a_crashed_writer_left(
+    shelf: Shelf, tmp_path: Path, database: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At head, too, where nothing else has to be read: in a copy, the journal stays."""
+    crash(seal(shelf.put("at-head", tmp_path / "live.db")), database)
+    journal = database.with_name(f"{database.name}-journal")
+    before = (fingerprint(database), fingerprint(journal))
+    monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", WRONG["another key"][0])
+    done = command("db", "upgrade", "--dry-run", "--json", "-d", str(database))
+    error = json.loads(done.out)["error"]
+    assert error["code"] == "wrong-key"
+    assert error["message"] == f"No given key opens the encrypted values in {database}."
+    assert (fingerprint(database), fingerprint(journal)) == before
+
+
+def test_a_rehearsal_needs_no_key(shelf: Shelf, database: Path, command: Command) -> None:
+    """As an upgrade needs none, which then makes none either."""
+    seal(shelf.put("behind", database))
+    assert command("db", "upgrade", "--dry-run", "-d", str(database)).status == 0
+    assert listing(database.parent) == [database.name]
+
+
+def seal(path: Path) -> Path:
+    """Seal the one grant of a database, as a release would have."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        sealed = Keyring([KEY]).seal("grant")
+        connection.execute("UPDATE refresh_tokens SET encrypted_token = ?", [sealed])
+    return path
 
 
 @pytest.mark.parametrize("state", SERVED)

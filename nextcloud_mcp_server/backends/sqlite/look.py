@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -246,11 +246,20 @@ def recovered_copy(path: Path) -> Iterator[Path]:
 
 def look_without_recovery(path: Path, known: Known = _NONE) -> Observation:
     """As :func:`look`; a crashed database is looked at in a recovered copy."""
-    try:
-        return look(path, known)
-    except HotJournalError:
-        with recovered_copy(path) as copy:
-            return look(copy, known)
+    with readable(path, known) as (_, seen):
+        return seen
+
+
+@contextmanager
+def readable(path: Path, known: Known = _NONE) -> Iterator[tuple[Path, Observation]]:
+    """What lies at ``path``, and the file to read more from: itself, or a recovered copy of it."""
+    with ExitStack() as stack:
+        try:
+            seen = look(path, known)
+        except HotJournalError:
+            path = stack.enter_context(recovered_copy(path))
+            seen = look(path, known)
+        yield path, seen
 
 
 def check_pages(path: Path) -> str:
