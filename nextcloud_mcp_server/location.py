@@ -94,11 +94,8 @@ def _is_scheme(text: str) -> bool:
 
 def _named(environ: Mapping[str, str]) -> Location:
     if url := environ.get("DATABASE_URL"):
-        scheme, separator, _ = url.partition("://")
-        if not separator or not _is_scheme(scheme):
-            raise _bad_path("DATABASE_URL is not a URL; a plain path goes in TOKEN_STORAGE_DB.")
         overruled = environ.get("TOKEN_STORAGE_DB", "")
-        return Location(database_path(url), source="DATABASE_URL", overruled=overruled)
+        return Location(_url_path(url), source="DATABASE_URL", overruled=overruled)
     if path := environ.get("TOKEN_STORAGE_DB"):
         return Location(database_path(path), source="TOKEN_STORAGE_DB")
     if _can_hold_data(DEFAULT_DATABASE.parent):
@@ -108,6 +105,22 @@ def _named(environ: Mapping[str, str]) -> Location:
 
     folder = user_data_path("nextcloud-mcp-server")
     return Location(folder / DEFAULT_DATABASE.name, DEFAULT_DATABASE)
+
+
+def _url_path(url: str) -> Path:
+    """The file that ``DATABASE_URL`` names; a refusal says that it is in the way."""
+    try:
+        scheme, separator, _ = url.partition("://")
+        if not separator or not _is_scheme(scheme):
+            raise _bad_path("DATABASE_URL is not a URL; a plain path goes in TOKEN_STORAGE_DB.")
+        return database_path(url)
+    except TokenStorageError as error:
+        raise TokenStorageError(
+            error.message,
+            code=error.code,
+            remedy="Unset DATABASE_URL, which wins over TOKEN_STORAGE_DB, or set it to a URL of "
+            "a file: sqlite:////app/data/tokens.db.",
+        ) from None
 
 
 def _can_hold_data(folder: Path) -> bool:

@@ -80,6 +80,31 @@ def test_the_url_of_another_engine_is_refused_without_its_password(url: str) -> 
     assert "hunter2" not in f"{caught.value.as_dict()}"
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://db/x",
+        "sqlite:///",
+        "sqlite:////data/x?mode=ro",
+        "sqlite://host/x",
+        "sqlite:///:memory:",
+        "tokens.db",
+    ],
+)
+@pytest.mark.parametrize("path", ["", "/data/tokens.db"])
+def test_the_remedy_for_a_url_of_the_environment_names_its_variable(url: str, path: str) -> None:
+    """It wins over the path, so to set the path is none: it is to be unset, which is enough."""
+    environ = {"DATABASE_URL": url, "TOKEN_STORAGE_DB": path}
+    error = refused(lambda: load_settings(environ))
+    assert error.remedy == (
+        "Unset DATABASE_URL, which wins over TOKEN_STORAGE_DB, or set it to a URL of a file: "
+        "sqlite:////app/data/tokens.db."
+    )
+    assert error.__cause__ is None, "a traceback tells it once"
+    del environ["DATABASE_URL"]
+    assert load_settings(environ).source == ("TOKEN_STORAGE_DB" if path else "")
+
+
 @pytest.mark.parametrize("scheme", ["oracle+cx_oracle", "postgresql", "my.engine", "MySQL"])
 def test_a_url_is_no_path(scheme: str) -> None:
     """A URL that is typed where a path goes is another engine's, and no folder of that name."""
