@@ -8,12 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from nextcloud_mcp_server.backends.sqlite import files, mounts
 from nextcloud_mcp_server.backends.sqlite.guard import Held
-from nextcloud_mcp_server.backends.sqlite.look import (
-    SAMPLED,
-    ciphertexts,
-    columns_there,
-    readable,
-)
+from nextcloud_mcp_server.backends.sqlite.look import SAMPLED, ciphertexts, columns_there
 from nextcloud_mcp_server.backends.sqlite.session import WAL
 from nextcloud_mcp_server.classify import TEMPORARY, classify
 from nextcloud_mcp_server.history import History
@@ -64,21 +59,6 @@ class Found(NamedTuple):
             return True
         # On a network file system WAL is what has to go, everywhere else what has to come.
         return (self.seen.journal_mode == WAL) is not mounts.on_network(self.database)
-
-
-def prove_meanwhile(
-    unlock: Unlock | None,
-    database: Path,
-    adopted: Collection[str] = (),
-    renames: Collection[Rename] = (),
-) -> None:
-    """As :func:`prove`, on what lies there now, without the lock and without a change.
-
-    For what is to be refused before a person is asked; under the lock it is proven again.
-    """
-    if unlock is not None:
-        with readable(database) as (source, seen):
-            prove(unlock, source, seen, adopted, renames)
 
 
 def prove(

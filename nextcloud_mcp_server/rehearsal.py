@@ -28,7 +28,7 @@ from nextcloud_mcp_server.backends.sqlite.space import (
     upgrade_needs,
 )
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
-from nextcloud_mcp_server.found import Unlock, prove_meanwhile
+from nextcloud_mcp_server.found import Unlock, prove
 from nextcloud_mcp_server.progress import Listener
 from nextcloud_mcp_server.report import Report, examine, known_history
 from nextcloud_mcp_server.startup import prepare
@@ -108,7 +108,8 @@ def rehearse(
     database = report.database
     free = free_bytes(_place(database))
     if not todo.migrates:
-        prove_meanwhile(unlock, database, todo.adopted)
+        with readable(database) as (source, seen):
+            prove(unlock, source, seen, todo.adopted)
         return Rehearsal(database, report, todo, free=free)
     with _private_folder(_place(database), database.name) as folder:
         copy = folder / database.name

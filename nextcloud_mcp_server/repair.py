@@ -21,7 +21,7 @@ from nextcloud_mcp_server.backends.sqlite.faults import naming
 from nextcloud_mcp_server.backends.sqlite.guard import Held, guard
 from nextcloud_mcp_server.backends.sqlite.indexes import make_indexes
 from nextcloud_mcp_server.backends.sqlite.look import HotJournalError, look
-from nextcloud_mcp_server.backends.sqlite.session import require_lock, use_wal
+from nextcloud_mcp_server.backends.sqlite.session import require_lock, require_writable, use_wal
 from nextcloud_mcp_server.doctor.around import partials_of
 from nextcloud_mcp_server.doctor.place import loose
 from nextcloud_mcp_server.doctor.subject import examined
@@ -69,10 +69,15 @@ def propose(settings: Settings) -> Treatment | None:
             raise subject.trouble
         if not subject.path.exists():
             raise no_database(subject.path)
-        opened = subject.opened
+        unlock, opened = prover(settings), subject.opened
         if opened is None:
             return None
-        return treatment_of(opened.source, opened.seen, opened.history, subject.path)
+        treatment = treatment_of(opened.source, opened.seen, opened.history, subject.path)
+        if treatment.restructures or treatment.indexes:
+            require_writable(subject.path)
+        adopted = treatment.finding.adopted
+        prove(unlock, opened.source, opened.seen, adopted, treatment.renames)
+        return treatment
 
 
 def upgrade_line(treatment: Treatment | None) -> str:
@@ -111,7 +116,7 @@ def repair(
     unlock = prover(settings)
     with guard(path, settings.lock_timeout) as held:
         require_lock(held, path)
-        _require_writable(path)
+        require_writable(path)
         held.announce(_DOING)
         with heard(listener or to_log(path), to_waiters(held.announce, _DOING)) as say:
             return _mend(path, held, unlock, agreed, say)
@@ -150,15 +155,6 @@ def _moved(path: Path) -> TokenStorageError:
         code="declined",
         remedy="Stop every server, then run the command again.",
     )
-
-
-def _require_writable(path: Path) -> None:
-    if reason := files.unwritable(path):
-        raise TokenStorageError(
-            f"{path} cannot be repaired: {reason}.",
-            code="read-only",
-            remedy="Give this user write access to the file and to its folder, then try again.",
-        )
 
 
 def _roll_back(path: Path, held: Held) -> tuple[Path | None, tuple[str, ...]]:

@@ -17,6 +17,7 @@ from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.found import Unlock, prove
 from nextcloud_mcp_server.history import BASE, History
 from nextcloud_mcp_server.progress import Listener, Say, heard, to_log, to_waiters
+from nextcloud_mcp_server.proposal import require_a_way_up
 from nextcloud_mcp_server.report import (
     Report,
     downgrade_target,
@@ -29,8 +30,6 @@ from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT
 from nextcloud_mcp_server.startup import look_under_lock
 from nextcloud_mcp_server.state import Finding, Observation, State, refusal, unknown_target
 from nextcloud_mcp_server.structure import gaps
-
-__all__ = ["Change", "back_up", "downgrade", "require_idle", "stamp"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +90,7 @@ def downgrade(
         if agreed_from not in {None, recorded}:
             raise _moved(database, agreed_from, recorded)
         if target == BASE:
-            _check_base(database, it)
+            require_a_way_up(database, it.seen.structure, it.history)
         keys = prove(unlock, database, it.seen, it.report.finding.adopted)
         from nextcloud_mcp_server import transition  # noqa: PLC0415 - imports Alembic
 
@@ -107,19 +106,6 @@ def downgrade(
         use_wal(database)
     after = None if target == BASE else target
     return Change(database, recorded, after, undone(it.history, recorded, target), made)
-
-
-def _check_base(database: Path, it: _Locked) -> None:
-    """Refuse a way down that has no way up again."""
-    structure = it.seen.structure
-    known = {name for r in it.history.revisions for name in it.history.structure(r).tables}
-    if strangers := sorted((structure.own_tables | structure.others) - known):
-        raise TokenStorageError(
-            f"{database} also holds {', '.join(strangers)}: at base nothing would tell it from "
-            "another application's database, and no start would touch it.",
-            code="bad-input",
-            remedy="Move them out first, or begin with a new file instead of going to base.",
-        )
 
 
 def _moved(database: Path, agreed: str | None, recorded: str) -> TokenStorageError:

@@ -29,7 +29,7 @@ from nextcloud_mcp_server.cli.repair import repair
 from nextcloud_mcp_server.cli.restore import backups, restore
 from nextcloud_mcp_server.cli.upgrade import upgrade
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.report import downgrade_target, examine, known_history, undone
+from nextcloud_mcp_server.report import known_history, undone
 from nextcloud_mcp_server.words import backup_line
 
 #: The commands by name; what ``db --help`` says of them is in :mod:`.summaries`.
@@ -54,15 +54,18 @@ def downgrade(
     """
     from nextcloud_mcp_server import upkeep  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.cli.log import plain_log  # noqa: PLC0415 - see above
-    from nextcloud_mcp_server.cli.progress import shown  # noqa: PLC0415 - see above
+    from nextcloud_mcp_server.cli.progress import shown, telling  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.keyfile import prover  # noqa: PLC0415 - see above
+    from nextcloud_mcp_server.proposal import propose_downgrade  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.revisions import listing  # noqa: PLC0415 - imports Alembic
 
     settings = named.settings(output)
     unlock = prover(settings)
-    report = examine(settings.database)
-    target = downgrade_target(report, revision)
-    upkeep.require_idle(report.database, while_running=while_running)
+    with telling(output) as say:
+        say("checking its pages")
+        report, target = propose_downgrade(
+            settings.database, revision, while_running=while_running, unlock=unlock
+        )
     known = known_history()
     steps = undone(known, str(report.finding.recorded), target)
     lost = [revision for revision in listing(known)[::-1] if revision.id in steps]

@@ -116,6 +116,7 @@ def test_a_name_that_a_terminal_would_obey(database: Path, command: Command) -> 
     assert all(line[:7].strip() for line in done.out.splitlines())
 
 
+@pytest.mark.usefixtures("_no_key")
 @pytest.mark.parametrize("answer", [b"", b"n\n", b"\n", b"yess\n", b"\xff\n"])
 def test_without_a_yes_nothing_is_mended(
     answer: bytes, shelf: Shelf, database: Path, command: Command
@@ -162,6 +163,7 @@ def test_with_a_yes_it_says_what_it_did(
     assert command("db", "check", "-d", str(database)).status == 0
 
 
+@pytest.mark.usefixtures("_no_key")
 def test_what_is_asked_for_names_the_upgrade(
     shelf: Shelf, database: Path, command: Command
 ) -> None:
@@ -187,6 +189,7 @@ def test_a_repair_as_json(shelf: Shelf, database: Path, command: Command) -> Non
     assert Path(document["backup"]).is_file()
 
 
+@pytest.mark.usefixtures("_no_key")
 def test_nothing_to_mend(shelf: Shelf, database: Path, command: Command) -> None:
     """A healthy database is left alone, and nobody is asked."""
     shelf.put("at-head", database)

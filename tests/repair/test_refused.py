@@ -131,7 +131,7 @@ def test_what_cannot_be_written_is_refused(path: Path, monkeypatch: pytest.Monke
     error = refused(lambda: mend(path))
     assert (error.code, error.message) == (
         "read-only",
-        f"{path} cannot be repaired: the disk is a compact disc.",
+        f"{path} has to be changed, and the disk is a compact disc.",
     )
 
 

@@ -89,6 +89,20 @@ def require_lock(held: Held, path: Path) -> None:
         )
 
 
+def require_writable(path: Path) -> None:
+    """Insist that the database at ``path``, which is there, can be written. Changes nothing.
+
+    Raises:
+        TokenStorageError: ``read-only``.
+    """
+    if reason := files.unwritable(path):
+        raise TokenStorageError(
+            f"{path} has to be changed, and {reason}.",
+            code="read-only",
+            remedy="Give this user write access to the file and to its folder, then try again.",
+        )
+
+
 def use_wal(path: Path) -> str:
     """Switch ``path`` to WAL where that is safe; the journal mode it has afterwards.
 
