@@ -10,14 +10,10 @@ import gc
 import io
 import sys
 from collections.abc import Sequence
-from typing import Final
 
 from nextcloud_mcp_server.cli.output import PROGRAM, Output, is_abort, is_usage
 from nextcloud_mcp_server.cli.typed import Look, asked
 from nextcloud_mcp_server.errors import TokenStorageError
-
-#: What a shell reports of a program that Ctrl-C has stopped.
-INTERRUPTED: Final = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,8 +50,11 @@ def _run(typed: list[str], look: Look | None, output: Output) -> int:
         return error.exit_status
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - told below, whatever it is
         if is_abort(error):
-            output.error(_interrupted())
-            return INTERRUPTED
+            from nextcloud_mcp_server.cli.interruption import cut_short  # noqa: PLC0415 - rare
+
+            stopped = cut_short()
+            output.error(stopped)
+            return stopped.exit_status
         if isinstance(error, OSError) and not output.at_work:
             output.lost = error
             return 1
@@ -72,12 +71,3 @@ def _by_click(typed: list[str], output: Output) -> int:
 
     status = cli.main(typed, prog_name=PROGRAM, standalone_mode=False, obj=output)
     return status if isinstance(status, int) else 0
-
-
-def _interrupted() -> TokenStorageError:
-    return TokenStorageError(
-        "Interrupted; what was not finished was rolled back.",
-        code="interrupted",
-        remedy="Run the command again.",
-        exit_status=INTERRUPTED,
-    )

@@ -53,6 +53,7 @@ def downgrade(
     where there are any; none is needed.
     """
     from nextcloud_mcp_server import upkeep  # noqa: PLC0415 - see above
+    from nextcloud_mcp_server.cli.interruption import interruptible  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.cli.log import plain_log  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.cli.progress import shown, telling  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.keyfile import prover  # noqa: PLC0415 - see above
@@ -73,7 +74,7 @@ def downgrade(
         output.note(line)
     if not yes:
         _agree(output, settings.database, target)
-    with plain_log(output), shown(output) as listener:
+    with interruptible(output, settings.database), plain_log(output), shown(output) as listener:
         change = upkeep.downgrade(
             settings.database,
             target,
@@ -111,13 +112,14 @@ def stamp(output: Output, named: Named, revision: str, *, while_running: bool) -
     there are any; none is needed.
     """
     from nextcloud_mcp_server import upkeep  # noqa: PLC0415 - see above
+    from nextcloud_mcp_server.cli.interruption import interruptible  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.cli.log import plain_log  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.cli.progress import shown  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.keyfile import prover  # noqa: PLC0415 - see above
 
     settings = named.settings(output)
     target = known_history().head if revision == "head" else revision
-    with plain_log(output), shown(output) as listener:
+    with interruptible(output, settings.database), plain_log(output), shown(output) as listener:
         change = upkeep.stamp(
             settings.database,
             target,

@@ -110,7 +110,13 @@ class Output:
             self.note(line)
 
     def answer(self, question: str) -> str | None:
-        """Ask on stderr and read one line; None where nobody answers."""
+        """Ask on stderr and read one line; None where nobody answers.
+
+        To be asked before anything has begun.
+
+        Raises:
+            TokenStorageError: ``interrupted`` where the answer is Ctrl-C.
+        """
         self.note(question, end=False)
         # Bytes: a piped answer may be no text at all.
         stream = getattr(sys.stdin, "buffer", None)
@@ -119,6 +125,11 @@ class Output:
             typed = stream is not None and stream.isatty() and line.endswith(b"\n")
         except (OSError, ValueError):
             line, typed = b"", False
+        except KeyboardInterrupt:
+            from nextcloud_mcp_server.cli.interruption import not_begun  # noqa: PLC0415 - rare
+
+            self.note("")
+            raise not_begun() from None
         if not typed:
             self.note("")
         return line.decode("utf-8", "replace").strip() if line else None

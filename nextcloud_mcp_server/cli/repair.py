@@ -29,6 +29,7 @@ def repair(output: Output, named: Named, *, yes: bool) -> int:
     Says what that is, asks, and makes a backup before it begins. The keys are proven, where
     there are any; none is needed. Exits with 1 where an error remains.
     """
+    from nextcloud_mcp_server.cli.interruption import interruptible  # noqa: PLC0415 - see below
     from nextcloud_mcp_server.cli.log import plain_log  # noqa: PLC0415 - takes longer than a look
     from nextcloud_mcp_server.cli.progress import shown, telling  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.doctor.diagnosis import diagnose  # noqa: PLC0415 - loads keys
@@ -48,7 +49,7 @@ def repair(output: Output, named: Named, *, yes: bool) -> int:
         output.note(line)
     if not yes:
         _agree(output, before.database)
-    with plain_log(output), shown(output) as listener:
+    with interruptible(output, before.database), plain_log(output), shown(output) as listener:
         done = mend(settings, None if yes else needed, listener=listener)
     with telling(output) as say:
         say(EXAMINING)

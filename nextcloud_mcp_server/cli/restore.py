@@ -77,6 +77,7 @@ def restore(
     """
     from nextcloud_mcp_server import restore as restoring  # noqa: PLC0415 - loads keys
     from nextcloud_mcp_server.backends.sqlite.inuse import require_idle  # noqa: PLC0415
+    from nextcloud_mcp_server.cli.interruption import interruptible  # noqa: PLC0415
     from nextcloud_mcp_server.cli.log import plain_log  # noqa: PLC0415
     from nextcloud_mcp_server.cli.progress import shown  # noqa: PLC0415
     from nextcloud_mcp_server.keyfile import at_hand  # noqa: PLC0415
@@ -91,7 +92,7 @@ def restore(
         output.note(line)
     if not yes:
         _agree(output, offer, newest=newest)
-    with plain_log(output), shown(output) as listener:
+    with interruptible(output, offer.database), plain_log(output), shown(output) as listener:
         done = restoring.restore(
             offer,
             while_running=while_running,

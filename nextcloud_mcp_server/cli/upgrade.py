@@ -51,9 +51,10 @@ def upgrade(
             done = rehearse(settings.database, target=target, unlock=unlock, listener=listener)
         output.result(rehearsal_facts(done), *rehearsal_lines(done))
         return 0
+    from nextcloud_mcp_server.cli.interruption import interruptible  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.startup import prepare  # noqa: PLC0415 - see above
 
-    with plain_log(output), shown(output) as listener:
+    with interruptible(output, settings.database), plain_log(output), shown(output) as listener:
         outcome = prepare(
             settings.database,
             target=target,
