@@ -87,11 +87,12 @@ def diagnose(
             finding for name, check in checks.items() for finding in _run(name, check, subject)
         ]
     if _is_damaged(found):
-        found = [_doubted(finding) for finding in found]
+        # A backup of it would be refused.
+        found = [_without(finding, "backup") for finding in map(_doubted, found)]
     if _is_no_store(subject):
         found = [_without_command(finding) for finding in found]
     elif _is_hopeless(subject, found):
-        found = [_without_repair(finding) for finding in found]
+        found = [replace(_without(finding, "repair"), mendable=False) for finding in found]
     order = {level: place for place, level in enumerate(WORST_FIRST)}
     return Diagnosis(subject.path, tuple(sorted(found, key=lambda f: order[f.level])))
 
@@ -129,9 +130,11 @@ def _without_command(finding: Finding) -> Finding:
     return replace(finding, mend=finding.mend if finding.looks else None, mendable=False)
 
 
-def _without_repair(finding: Finding) -> Finding:
-    repair = finding.mend is not None and finding.mend.startswith("nextcloud-mcp-server db repair")
-    return replace(finding, mend=None if repair else finding.mend, mendable=False)
+def _without(finding: Finding, command: str) -> Finding:
+    """The finding without an offer of that ``db`` command."""
+    offered = finding.mend or ""
+    refused = offered.startswith(f"nextcloud-mcp-server db {command} ")
+    return replace(finding, mend=None if refused else finding.mend)
 
 
 def _run(name: str, check: Check, subject: Subject) -> list[Finding]:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from nextcloud_mcp_server.doctor import around
 from nextcloud_mcp_server.doctor.diagnosis import CHECKS, diagnose
 from nextcloud_mcp_server.doctor.finding import WORST_FIRST, Finding, Level, counted
 from nextcloud_mcp_server.doctor.subject import Subject
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.settings import Settings
+from nextcloud_mcp_server.upkeep import back_up
 from tests.cli.places import REFUSED, SERVED, Shelf, crash, fingerprint, listing
 from tests.support import contents
 from tests.support.contents import KEY
+from tests.support.damage import flip
 from tests.support.shapes import at
 
 
@@ -126,6 +131,29 @@ def test_what_is_not_ours_gets_no_command(shelf: Shelf, tmp_path: Path) -> None:
     database.chmod(0o666)
     found = diagnose(Settings(database)).findings
     assert not [f for f in found if f.mend or f.mendable]
+
+
+@pytest.mark.parametrize("hurt", ["refresh_tokens", "idx_audit_user_timestamp"])
+@pytest.mark.parametrize("days", [None, 99])
+def test_of_what_is_damaged_no_backup_is_offered(path: Path, hurt: str, days: int | None) -> None:
+    """It would be refused, and an older one, where there is one, is worth more."""
+    [saved] = around.backups_of(path)
+    if days is None:
+        saved.unlink()
+    else:
+        os.utime(saved, (old := time.time() - days * 86400, old))
+    assert offers(path) == [f"nextcloud-mcp-server db backup -d {path}"]
+    flip(path, hurt)
+    with pytest.raises(TokenStorageError) as caught:
+        back_up(path)
+    assert caught.value.code == "corrupt"
+    assert offers(path) == []
+
+
+def offers(path: Path) -> list[str]:
+    """What the doctor says that mends a database."""
+    found = diagnose(Settings(path, (KEY,))).findings
+    return [f.mend for f in found if f.check == "backups" and f.mend]
 
 
 def test_numbers_have_their_plural() -> None:
