@@ -148,7 +148,8 @@ def _below(report: Report, ladder: tuple[str, ...], steps: int) -> str:
             f"{report.database} is at revision {ladder[-1]}, and only {len(ladder) - 1} revisions "
             "can be undone.",
             code="bad-input",
-            remedy="To undo every revision, and lose every row, say so: --revision base",
+            remedy="To undo every revision, and lose every row: "
+            f"nextcloud-mcp-server db downgrade --revision {BASE} {_named(report.database)}",
         )
     return ladder[-1 - steps]
 

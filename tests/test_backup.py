@@ -56,6 +56,17 @@ def test_a_backup_lies_where_it_is_wanted(path: Path, tmp_path: Path) -> None:
     assert refused(lambda: back_up(path, tmp_path)).code == "bad-path"
 
 
+@pytest.mark.parametrize("name", ["", "/dev/null", "x" * 240, "link"])
+def test_the_remedy_for_a_place_of_a_backup_is_about_the_backup(tmp_path: Path, name: str) -> None:
+    """A folder, a device, a long name: the place was given to the command, not to the database."""
+    path = tmp_path / "tokens.db"
+    at("009").write(path)
+    (tmp_path / "link").symlink_to("nowhere")
+    error = refused(lambda: back_up(path, tmp_path / name))
+    assert error.code == "bad-path"
+    assert error.remedy == "Give the backup another path, of a file that is not there yet."
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[list[int]]:
     """Another connection adds an entry again and again; how many it has committed."""

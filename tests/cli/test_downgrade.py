@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,19 @@ def test_downgrade_refuses_what_is_not_below(
     assert (done.status, done.out) == (1, "")
     assert [line.split(":")[0] for line in done.err.splitlines()] == ["error", "remedy"]
     assert fingerprint(database) == before
+
+
+def test_downgrade_by_too_many_steps_names_the_command(
+    shelf: Shelf, database: Path, command: Command
+) -> None:
+    """The remedy can be typed as it stands, and asks before everything is lost."""
+    shelf.put("at-head", database)
+    done = command("db", "downgrade", "-d", str(database), "-y", "-r", "-99")
+    _, _, typed = done.err.rstrip().rpartition(": nextcloud-mcp-server ")
+    assert done.err.splitlines()[1].startswith("remedy: To undo every revision, and lose every row")
+    done = command(*shlex.split(typed), stdin=b"n\n")
+    assert "goes back to the beginning, without any table" in done.err
+    assert done.err.splitlines()[-2].endswith(" [declined]")
 
 
 def test_downgrade_undoes_no_more_than_was_agreed_to(shelf: Shelf, database: Path) -> None:

@@ -147,7 +147,15 @@ def _manifest(
 
 def _check_free(target: Path) -> None:
     """Refuse to overwrite anything; a manifest whose backup is gone is in nobody's way."""
-    files.check_path(target, longest=_LONGEST_NAME)
+    try:
+        files.check_path(target, longest=_LONGEST_NAME)
+    except TokenStorageError as error:
+        # It is somebody's own choice, and no setting of the database's.
+        raise TokenStorageError(
+            error.message,
+            code=error.code,
+            remedy="Give the backup another path, of a file that is not there yet.",
+        ) from None
     if target.exists():
         raise _taken(target)
     manifest = manifest_path(target)
