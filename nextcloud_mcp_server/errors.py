@@ -92,5 +92,10 @@ def for_shell(path: Path) -> str:
     return shlex.quote(str(path))
 
 
+def counted(number: int, thing: str) -> str:
+    """``1 row``, ``2 rows``."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
 def _rebuild(message: str, code: str, remedy: str, exit_status: int) -> TokenStorageError:
     return TokenStorageError(message, code=code, remedy=remedy, exit_status=exit_status)

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from nextcloud_mcp_server.backends.sqlite import files
 from nextcloud_mcp_server.backends.sqlite.look import look_without_recovery
 from nextcloud_mcp_server.classify import classify
-from nextcloud_mcp_server.errors import TokenStorageError, for_shell
+from nextcloud_mcp_server.errors import TokenStorageError, counted, for_shell
 from nextcloud_mcp_server.history import BASE, History, load_history
 from nextcloud_mcp_server.state import Action, Finding, Plan, plan, refusal, unknown_target
 
@@ -145,8 +145,8 @@ def undone(history: History, recorded: str, target: str) -> tuple[str, ...]:
 def _below(report: Report, ladder: tuple[str, ...], steps: int) -> str:
     if steps >= len(ladder):
         raise TokenStorageError(
-            f"{report.database} is at revision {ladder[-1]}, and only {len(ladder) - 1} revisions "
-            "can be undone.",
+            f"{report.database} is at revision {ladder[-1]}, and only "
+            f"{counted(len(ladder) - 1, 'revision')} can be undone.",
             code="bad-input",
             remedy="To undo every revision, and lose every row: "
             f"nextcloud-mcp-server db downgrade --revision {BASE} {_named(report.database)}",

@@ -24,7 +24,7 @@ from nextcloud_mcp_server.backends.sqlite.catalog import (
 from nextcloud_mcp_server.backends.sqlite.engine import migration_transaction
 from nextcloud_mcp_server.backends.sqlite.faults import named
 from nextcloud_mcp_server.classify import TEMPORARY, ours
-from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.errors import TokenStorageError, counted
 from nextcloud_mcp_server.history import BASE, History
 from nextcloud_mcp_server.progress import Say, silent
 from nextcloud_mcp_server.revisions import Applied
@@ -271,11 +271,12 @@ def _checked(
 
 def _step_by_step(change: Change, rows: int, say: Say) -> Applied:
     """Say which revision runs; the answer is to be called after each."""
+    held = counted(rows, "row")
     steps = iter(enumerate(change.steps))
 
     def applied() -> None:
         for number, step in steps:
-            say(f"running revision {step} on {rows} rows", number, len(change.steps), "revisions")
+            say(f"running revision {step} on {held}", number, len(change.steps), "revisions")
             return
 
     applied()

@@ -12,7 +12,7 @@ from nextcloud_mcp_server import revisions
 from nextcloud_mcp_server.backends.sqlite.catalog import Execute, counts
 from nextcloud_mcp_server.backends.sqlite.faults import named
 from nextcloud_mcp_server.classify import DISPOSABLE
-from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.errors import TokenStorageError, counted
 from nextcloud_mcp_server.history import BASE, History
 from nextcloud_mcp_server.structure import VERSION_TABLE, Structure, gaps
 
@@ -75,7 +75,7 @@ def problem(
         if versions != [change.target]:
             return f"the version table says {versions}"
     if new := broken_references(execute) - broken:
-        return f"{len(new)} rows point at rows that are gone ({min(map(str, new))})"
+        return f"{counted(len(new), 'reference')} to rows that are gone ({min(map(str, new))})"
     now = counts(execute, after)
     fewer = {table for table in _kept(change, rows) if now.get(table, 0) < rows[table]}
     # Asked only now: the revisions are loaded once more for it.
@@ -84,7 +84,7 @@ def problem(
     if not fewer:
         return ""
     table = min(fewer)
-    return f"{table} had {rows[table]} rows and has {now.get(table, 0)}"
+    return f"{table} had {counted(rows[table], 'row')} and has {now.get(table, 0)}"
 
 
 def broken_references(execute: Execute) -> set[tuple[Any, ...]]:

@@ -19,7 +19,7 @@ from nextcloud_mcp_server.backends.sqlite.catalog import counts, observe, quoted
 from nextcloud_mcp_server.backends.sqlite.look import connect_at_rest
 from nextcloud_mcp_server.backends.sqlite.manifest import Manifest, read_manifest, sha256_of
 from nextcloud_mcp_server.classify import GRANTS, classify
-from nextcloud_mcp_server.errors import TokenStorageError, for_shell
+from nextcloud_mcp_server.errors import TokenStorageError, counted, for_shell
 from nextcloud_mcp_server.report import known_history
 from nextcloud_mcp_server.state import Finding, State
 from nextcloud_mcp_server.structure import ENCRYPTED, Structure
@@ -165,8 +165,9 @@ def _check_contents(
         raise ChangedError("its revision is not the one in its manifest")
     for table in sorted(rows.keys() | manifest.rows.keys()):
         if rows.get(table) != manifest.rows.get(table):
-            there, said = rows.get(table, "no"), manifest.rows.get(table, "no")
-            raise ChangedError(f"{table} has {there} rows, and its manifest says {said}")
+            there, said = rows.get(table), manifest.rows.get(table, "no")
+            found = "no rows" if there is None else counted(there, "row")
+            raise ChangedError(f"{table} has {found}, and its manifest says {said}")
 
 
 def _try_keys(

@@ -61,11 +61,11 @@ BROKEN: dict[str, tuple[str, str]] = {
     ),
     "loses an operator's rows": (
         sql_revision("UPDATE app_passwords SET username = 'x'"),
-        "op_log had 1 rows and has 0",
+        "op_log had 1 row and has 0",
     ),
     "breaks a reference": (
         sql_revision("UPDATE refresh_tokens SET user_id = user_id || 'x'"),
-        "12 rows point at rows that are gone",
+        "12 references to rows that are gone",
     ),
     "writes the version itself": (
         sql_revision("INSERT INTO alembic_version VALUES ('777')"),

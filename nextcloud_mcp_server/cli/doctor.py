@@ -9,7 +9,8 @@ import click
 
 from nextcloud_mcp_server.cli.options import Named, database_options
 from nextcloud_mcp_server.cli.output import Output
-from nextcloud_mcp_server.doctor.finding import WORST_FIRST, Finding, Level, counted
+from nextcloud_mcp_server.doctor.finding import WORST_FIRST, Finding, Level
+from nextcloud_mcp_server.errors import counted
 from nextcloud_mcp_server.words import printable
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ import click
 
 from nextcloud_mcp_server.cli.options import Named, database_options
 from nextcloud_mcp_server.cli.output import Output
+from nextcloud_mcp_server.errors import counted
 from nextcloud_mcp_server.words import printable
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def problem_lines(problems: Sequence[Problem], *, strict: bool) -> list[str]:
 def summary_line(found: Review, *, strict: bool) -> str:
     """How many were refused and noted, of how many revisions."""
     refused = sum(strict or problem.refuses for problem in found.problems)
-    count = f"{len(found.scripts)} revisions in {shown(found.folder / 'versions')}"
+    count = f"{counted(len(found.scripts), 'revision')} in {shown(found.folder / 'versions')}"
     if not found.problems:
         return f"clean: {count}"
     rest = "" if found.whole else "; what they say was not looked at"

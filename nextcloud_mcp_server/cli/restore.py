@@ -17,7 +17,7 @@ from nextcloud_mcp_server.cli.options import (
     while_running_option,
 )
 from nextcloud_mcp_server.cli.output import Output
-from nextcloud_mcp_server.errors import TokenStorageError, for_shell
+from nextcloud_mcp_server.errors import TokenStorageError, counted, for_shell
 from nextcloud_mcp_server.words import printable
 
 if TYPE_CHECKING:
@@ -205,8 +205,7 @@ def offer_lines(offer: Offer) -> list[str]:
     when = f"made {_moment(backup.made_at)} ({age(backup.made_at)})"
     lines = [
         f"{printable(str(offer.database))} {_now(offer)}.",
-        f"It is {verb} {printable(str(backup.path))}, {when}, at revision "
-        + (f"{backup.revision}:" if backup.revision else "none:"),
+        f"It is {verb} {printable(str(backup.path))}, {when}, {_at(backup.revision)}:",
         *_tables(offer),
     ]
     if offer.exists:
@@ -222,7 +221,11 @@ def _now(offer: Offer) -> str:
         return "is not there"
     if offer.rows is None:
         return printable(f"cannot be read ({offer.present.reason})")
-    return f"is at revision {offer.present.recorded or 'none'}"
+    return f"is {_at(offer.present.recorded)}"
+
+
+def _at(revision: str | None) -> str:
+    return f"at revision {revision}" if revision else "unversioned"
 
 
 def _tables(offer: Offer) -> list[str]:
@@ -252,11 +255,13 @@ def doubts(offer: Offer) -> list[str]:
     if backup.manifest is None:
         found.append("it has no manifest, so only what is in it could be checked")
     if backup.secrets and backup.opened is None:
-        found.append(f"no key is at hand, so none of its {backup.secrets} secrets was tried")
+        found.append(
+            f"no key is at hand, so {counted(backup.secrets, 'secret')} in it could not be tried"
+        )
     if backup.opened is not None and backup.opened < backup.secrets:
         found.append(
-            f"{backup.secrets - backup.opened} of its {backup.secrets} secrets are opened by no "
-            "key at hand"
+            f"no key at hand opens {backup.secrets - backup.opened} of its "
+            f"{counted(backup.secrets, 'secret')}"
         )
     return found
 

@@ -10,6 +10,7 @@ from nextcloud_mcp_server.backends.sqlite.space import readable
 from nextcloud_mcp_server.cli import words
 from nextcloud_mcp_server.cli.options import Named, database_options, revision_option
 from nextcloud_mcp_server.cli.output import Output
+from nextcloud_mcp_server.errors import counted
 from nextcloud_mcp_server.words import outcome_lines, printable
 
 if TYPE_CHECKING:
@@ -103,10 +104,11 @@ def rehearsal_lines(done: Rehearsal) -> tuple[str, ...]:
         return (f"{path} is at revision {done.todo.target} already: nothing to do",)
     end = f"revision {done.todo.target}"
     free = "an unknown number of bytes" if done.free is None else readable(done.free)
+    rows = counted(done.rows, "row")
     backup, most = readable(done.need.backup), readable(done.need.most)
     return (
         f"{path}: an upgrade {words.plan_words(done.todo)}",
-        f"rehearsed on a copy with {done.rows} rows in {done.seconds:.2f} s: it ends at {end}",
+        f"rehearsed on a copy with {rows} in {done.seconds:.2f} s: it ends at {end}",
         f"space needed beside it meanwhile: {backup} for its backup, {most} in all ({free} free)",
         "nothing was changed",
     )

@@ -18,9 +18,9 @@ from nextcloud_mcp_server.backends.sqlite.guard import holder
 from nextcloud_mcp_server.backends.sqlite.inuse import holders, is_held
 from nextcloud_mcp_server.backends.sqlite.look import check_pages
 from nextcloud_mcp_server.backends.sqlite.manifest import manifest_path, read_manifest, sha256_of
-from nextcloud_mcp_server.doctor.finding import Finding, Level, counted
+from nextcloud_mcp_server.doctor.finding import Finding, Level
 from nextcloud_mcp_server.doctor.subject import Subject
-from nextcloud_mcp_server.errors import TokenStorageError, for_shell
+from nextcloud_mcp_server.errors import TokenStorageError, counted, for_shell
 
 #: What is younger may be being made in this moment.
 ABANDONED_AFTER: Final = 3600.0

@@ -17,11 +17,6 @@ class Level(StrEnum):
     ERROR = "error"
 
 
-def counted(number: int, thing: str) -> str:
-    """``1 row``, ``2 rows``."""
-    return f"{number} {thing}{'' if number == 1 else 's'}"
-
-
 #: How the command begins that looks again as another user.
 AS_OWNER: Final = "sudo"
 

@@ -14,9 +14,9 @@ from nextcloud_mcp_server.backends.sqlite.indexes import damage, only_indexes
 from nextcloud_mcp_server.backends.sqlite.look import connect_read_only, is_still
 from nextcloud_mcp_server.backends.sqlite.session import WAL
 from nextcloud_mcp_server.backends.sqlite.space import readable
-from nextcloud_mcp_server.doctor.finding import Finding, Level, counted
+from nextcloud_mcp_server.doctor.finding import Finding, Level
 from nextcloud_mcp_server.doctor.subject import Opened, Subject
-from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.errors import TokenStorageError, counted
 
 #: A write-ahead log above this was not written back for a long time.
 _LONG_WAL: Final = 256 * 1024 * 1024

@@ -8,9 +8,9 @@ from typing import Final
 
 from nextcloud_mcp_server.backends.sqlite.catalog import Execute, quoted
 from nextcloud_mcp_server.crypto import Keyring
-from nextcloud_mcp_server.doctor.finding import Finding, Level, counted
+from nextcloud_mcp_server.doctor.finding import Finding, Level
 from nextcloud_mcp_server.doctor.subject import Opened, Subject
-from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.errors import TokenStorageError, counted
 from nextcloud_mcp_server.keyfile import find_keyring, key_path
 from nextcloud_mcp_server.state import State
 from nextcloud_mcp_server.structure import ENCRYPTED

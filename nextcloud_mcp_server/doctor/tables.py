@@ -7,9 +7,10 @@ from typing import Final
 
 from nextcloud_mcp_server.backends.sqlite.catalog import count
 from nextcloud_mcp_server.classify import TEMPORARY
-from nextcloud_mcp_server.doctor.finding import Finding, Level, counted
+from nextcloud_mcp_server.doctor.finding import Finding, Level
 from nextcloud_mcp_server.doctor.pages import restore_command
 from nextcloud_mcp_server.doctor.subject import Opened, Subject
+from nextcloud_mcp_server.errors import counted
 from nextcloud_mcp_server.history import History
 from nextcloud_mcp_server.state import State, plan, refusal
 from nextcloud_mcp_server.structure import Structure

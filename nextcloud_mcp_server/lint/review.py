@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from nextcloud_mcp_server import history, trial
-from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.errors import TokenStorageError, counted
 from nextcloud_mcp_server.history import (
     STRUCTURE_FILE,
     History,
@@ -189,7 +189,7 @@ def release(found: Review, overwrite: tuple[str, ...] = ()) -> tuple[str, ...]:
     wrong = [p for p in found.problems if not _agreed(p, found, overwrite)]
     if refused(wrong, strict=True):
         raise TokenStorageError(
-            f"{len(wrong)} places are refused or noted, so nothing was released.",
+            f"Refused or noted: {counted(len(wrong), 'place')}, so nothing was released.",
             code="bad-input",
             remedy="Mend them first: nextcloud-mcp-server db lint --strict",
         )

@@ -22,6 +22,7 @@ from nextcloud_mcp_server.backends.sqlite.catalog import observe
 from nextcloud_mcp_server.backends.sqlite.engine import MIGRATION_PRAGMAS
 from nextcloud_mcp_server.backends.sqlite.look import connect_read_only
 from nextcloud_mcp_server.classify import classify
+from nextcloud_mcp_server.errors import counted
 from nextcloud_mcp_server.history import BASE
 from nextcloud_mcp_server.report import known_history
 from nextcloud_mcp_server.startup import prepare
@@ -217,7 +218,9 @@ class MigrationWalk:
             run = revisions.upgrade if step.up else revisions.downgrade
             run(connection, self._history, step.after)
             if new := verdict.broken_references(self._raw.execute) - broken:
-                raise AssertionError(f"leaves {len(new)} rows that point at nothing: {min(new)}")
+                raise AssertionError(
+                    f"leaves {counted(len(new), 'dangling reference')}: {min(new)}"
+                )
 
     def _judge(self, step: Step) -> None:
         """Refuse a result that the program would not take for the revision."""

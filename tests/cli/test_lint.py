@@ -95,7 +95,7 @@ def test_a_release_is_kept(folder: Folder, command: Command) -> None:
     done = command("db", "lint", "--release")
     assert (done.status, done.out) == (1, "")
     assert done.err.startswith(
-        "error: 1 places are refused or noted, so nothing was released. [bad-input]\n"
+        "error: Refused or noted: 1 place, so nothing was released. [bad-input]\n"
     )
     done = command("db", "lint", "--release", "--overwrite", NUMBER)
     assert (done.status, done.out.splitlines()[0]) == (0, f"released {NUMBER}")

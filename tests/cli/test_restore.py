@@ -29,7 +29,7 @@ It is replaced by {{backup}}, made {{made}} (just now), at revision {HEAD}:
   migration_journal  1 now, 1 then
   refresh_tokens     0 now, 1 then
 What is replaced is kept beside it.
-warning: no key is at hand, so none of its 1 secrets was tried
+warning: no key is at hand, so 1 secret in it could not be tried
 """
 
 
@@ -127,7 +127,7 @@ def test_restore_tries_the_keys_and_warns(
     assert said[1].startswith(f"It is made from {old}, made ")
     assert f"The next start of this version upgrades it to {HEAD}." in said
     assert "warning: it has no manifest, so only what is in it could be checked" in said
-    assert re.search(r"warning: 1 of its \d+ secrets are opened by no key at hand", done.err)
+    assert re.search(r"warning: no key at hand opens 1 of its \d+ secrets", done.err)
     assert done.out.startswith(f"restored {database} from {old} in ")
     assert rows(database, "SELECT count(*) FROM refresh_tokens") == [(len(REFRESH_TOKENS),)]
 
@@ -178,6 +178,18 @@ def test_restore_refuses_what_is_no_backup(
     changed = command("db", "restore", str(saved), "-d", str(database), "--yes")
     assert changed.status == 1
     assert f"error: {saved} has been changed since it was made: " in changed.err
+
+
+def test_what_records_no_revision_is_called_unversioned(
+    shelf: Shelf, database: Path, command: Command
+) -> None:
+    """On both sides, as everywhere else."""
+    saved = shelf.put("pre-alembic", database.with_name("saved.db"))
+    shelf.put("pre-alembic", database)
+    done = command("db", "restore", str(saved), "-d", str(database), stdin=b"n\n")
+    first, second, *_ = done.err.splitlines()
+    assert first == f"{database} is unversioned."
+    assert second.endswith("), unversioned:")
 
 
 def test_restore_wants_a_backup(database: Path, command: Command) -> None:

@@ -51,8 +51,9 @@ def test_a_rehearsal_says_what_an_upgrade_does(
         assert more == []
         return
     took, space, last = more
+    held = r"(1 row|(?!1 )\d+ rows)"
     assert re.fullmatch(
-        rf"rehearsed on a copy with \d+ rows in \d+\.\d\d s: it ends at revision {HEAD}", took
+        rf"rehearsed on a copy with {held} in \d+\.\d\d s: it ends at revision {HEAD}", took
     )
     size = r"[\d.]+ (bytes|[kMGT]B)"
     assert re.fullmatch(

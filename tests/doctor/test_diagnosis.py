@@ -11,9 +11,9 @@ import pytest
 
 from nextcloud_mcp_server.doctor import around
 from nextcloud_mcp_server.doctor.diagnosis import CHECKS, diagnose
-from nextcloud_mcp_server.doctor.finding import WORST_FIRST, Finding, Level, counted
+from nextcloud_mcp_server.doctor.finding import WORST_FIRST, Finding, Level
 from nextcloud_mcp_server.doctor.subject import Subject
-from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.errors import TokenStorageError, counted
 from nextcloud_mcp_server.settings import Settings
 from nextcloud_mcp_server.upkeep import back_up
 from tests.cli.places import REFUSED, SERVED, Shelf, crash, fingerprint, listing

@@ -182,7 +182,7 @@ BAD = {
             "INSERT INTO child VALUES ('nobody')",
         ),
         _does("DROP TABLE child"),
-        f"{_UP} leaves 1 rows that point at nothing",
+        f"{_UP} leaves 1 dangling reference: ",
     ),
 }
 
