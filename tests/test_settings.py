@@ -130,6 +130,10 @@ class _Bytes:
     def __fspath__(self) -> bytes:
         return b"tokens.db"
 
+    # The name of a test must be the same in every process.
+    def __repr__(self) -> str:
+        return "a path of bytes"
+
 
 @pytest.mark.parametrize("given", [5, b"tokens.db", _Bytes(), ["tokens.db"]], ids=repr)
 def test_what_is_no_text_names_no_database(given: Any) -> None:
