@@ -37,7 +37,7 @@ def user_id(value: str) -> str:
 
 def text(value: str, field: str, *, limit: int = MAX_TEXT) -> str:
     """Non-empty, without control characters, at most ``limit`` bytes of UTF-8."""
-    # What is plain ASCII, as nearly all of it is, is known to be good in a third of the time.
+    # What is plain ASCII, as nearly all of it is, is known to be good in half of the time.
     if type(value) is str and value.isascii() and value.isprintable() and 0 < len(value) <= limit:
         return value
     _sized(value, field, limit)
