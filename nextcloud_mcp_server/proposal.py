@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nextcloud_mcp_server.backends.sqlite.inuse import require_idle
-from nextcloud_mcp_server.backends.sqlite.look import check_pages, readable
+from nextcloud_mcp_server.backends.sqlite.look import check_pages, observed
 from nextcloud_mcp_server.backends.sqlite.session import require_writable
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.found import Unlock, prove
@@ -37,7 +37,7 @@ def propose_downgrade(
     target = downgrade_target(report, revision)
     require_idle(report.database, while_running=while_running)
     require_writable(report.database)
-    with readable(report.database) as (source, seen):
+    with observed(report.database) as (source, seen):
         if damage := check_pages(source):
             raise refusal(Finding(State.CORRUPT, reason=damage), history, report.database)
         if target == BASE:

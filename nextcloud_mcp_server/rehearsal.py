@@ -17,7 +17,7 @@ from typing import Final
 
 from nextcloud_mcp_server.backends.sqlite import backup, files
 from nextcloud_mcp_server.backends.sqlite.faults import naming
-from nextcloud_mcp_server.backends.sqlite.look import look_without_recovery, readable
+from nextcloud_mcp_server.backends.sqlite.look import look_without_recovery, observed
 from nextcloud_mcp_server.backends.sqlite.space import (
     Need,
     Pages,
@@ -108,7 +108,7 @@ def rehearse(
     database = report.database
     free = free_bytes(_place(database))
     if not todo.migrates:
-        with readable(database) as (source, seen):
+        with observed(database) as (source, seen):
             prove(unlock, source, seen, todo.adopted)
         return Rehearsal(database, report, todo, free=free)
     with _private_folder(_place(database), database.name) as folder:
@@ -181,7 +181,7 @@ def _copied(report: Report, copy: Path) -> tuple[int, Pages]:
     files.create_private(copy)
     if not report.journal_mode:
         return 0, Pages()
-    with readable(report.database) as (source, _):
+    with observed(report.database) as (source, _):
         return _copy(source, copy)
 
 

@@ -86,6 +86,7 @@ def run(context: click.Context, host: str | None, port: int | None) -> int:
 def _serve(host: str | None, port: int | None, *, debug: bool) -> int:
     from nextcloud_mcp_server.serve import serve  # noqa: PLC0415 - imports the whole server
 
+    click.get_current_context().ensure_object(Output).at_work = True
     return serve(
         host=DEFAULT_HOST if host is None else host,
         port=DEFAULT_PORT if port is None else port,

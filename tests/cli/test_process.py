@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from nextcloud_mcp_server.backends.sqlite.guard import guard
+from nextcloud_mcp_server.cli import main
 from tests.cli.places import Shelf, environment, fingerprint, process
 from tests.support.revisions import HEAD, pending_after
 
@@ -128,6 +130,19 @@ def test_a_result_that_cannot_be_written_is_told(name: str, shelf: Shelf, tmp_pa
     ]
     assert "unexpected" not in done.stderr
     assert "Exception ignored" not in done.stderr
+
+
+def test_an_error_of_the_server_is_not_taken_for_one_of_its_output(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the system refuses to a server is told as unexpected, with what to do."""
+
+    def fail(**_: object) -> int:
+        raise OSError(errno.ENETDOWN, "Network is down")
+
+    monkeypatch.setattr("nextcloud_mcp_server.serve.serve", fail)
+    assert main(["run"]) == 1
+    assert capsys.readouterr().err.startswith("unexpected error: OSError: ")
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-", "2>/dev/full"])

@@ -26,7 +26,7 @@ from tests.support.folders import names
 from tests.support.nobody import ROOT
 from tests.support.revisions import HEAD
 from tests.support.scripts import add_revision, sql_revision
-from tests.support.shapes import at
+from tests.support.shapes import Shape, at
 
 _AT_HEAD = """
 import json, os, sys
@@ -163,6 +163,24 @@ def test_an_outcome_says_what_was_done(path: Path) -> None:
     assert outcome.backup.is_file()
     assert outcome.journal_mode == "wal"
     assert outcome.seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        (at("003"), f"upgrading it from revision 003 to {HEAD}"),
+        (at("003").unversioned(), f"stamping it with 003 and upgrading it to {HEAD}"),
+    ],
+    ids=["recorded", "unversioned"],
+)
+def test_what_is_about_to_be_done_is_logged(
+    shape: Shape, words: str, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was never recorded is stamped, and comes from no revision."""
+    shape.write(path)
+    with caplog.at_level("INFO", logger=startup.logger.name):
+        prepare(path)
+    assert f"{path}: {words}" in caplog.messages
 
 
 def test_a_virtual_table_whose_module_is_missing_stays(path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -68,7 +67,7 @@ def _published(path: Path, suffixes: list[str]) -> Iterator[Path]:
             yield partial
             # The file itself last: without it, what is beside it is of nobody.
             for suffix in reversed(suffixes):
-                _sync(Path(f"{partial}{suffix}"))
+                files.sync(Path(f"{partial}{suffix}"))
                 Path(f"{partial}{suffix}").rename(f"{target}{suffix}")
             files.sync_folder(path.parent)
         finally:
@@ -79,11 +78,3 @@ def _published(path: Path, suffixes: list[str]) -> Iterator[Path]:
 
 def _target(partial: Path) -> Path:
     return partial.with_name(partial.name.removeprefix(".").removesuffix(".partial"))
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

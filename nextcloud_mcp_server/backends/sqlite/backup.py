@@ -118,7 +118,7 @@ def make_backup(
             say("verifying the copy")
             _verify(source, partial, there)
             say("syncing the copy")
-            _sync(partial)
+            files.sync(partial)
             manifest = _manifest(source, partial, there, kind, keys)
             _publish(partial, target, manifest)
         except (sqlite3.Error, OSError) as error:
@@ -250,14 +250,6 @@ def summary(connection: sqlite3.Connection) -> Summary:
     """What a backup must have in common with its source: revision and rows."""
     seen = observe(connection.execute)
     return Summary(seen.versions, counts(connection.execute, seen.structure))
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _failed(path: Path, detail: str) -> TokenStorageError:

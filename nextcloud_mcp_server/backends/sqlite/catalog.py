@@ -45,7 +45,7 @@ _AT_ONCE: Final = 100
 # The indexes that SQLite makes for itself have no statement. The order is that of the rows,
 # and names are folded here: to have SQLite sort and fold them takes as long as to read them.
 _NAMES: Final = """
-SELECT type, name, tbl_name, sql FROM sqlite_master WHERE type <> 'index' OR sql IS NOT NULL
+SELECT type, name, tbl_name, sql FROM sqlite_master WHERE type <> 'index' OR sql <> ''
 """
 
 # The CASE keeps the pragma away from views, and from virtual tables: one that has lost its
@@ -94,7 +94,7 @@ def read_structure(execute: Execute, known: Known = _NONE) -> Structure:
             tables[name] = known.get(named) or _OWN.get(named) or Table(sql=text or "")
             if not tables[name].columns:
                 strange[name] = text or ""
-        elif kind == "index" and text:
+        elif kind == "index":
             indexes[name], owners[name] = text, folded(table)
         elif kind == "view":
             others.add(name)

@@ -132,7 +132,7 @@ def create(stage: Path, database: Path) -> None:
     Raises:
         OSError: it cannot, or a file has appeared there meanwhile.
     """
-    _sync(stage)
+    files.sync(stage)
     try:
         os.link(stage, database)
     except FileExistsError:
@@ -171,7 +171,7 @@ def swap(stage: Path, database: Path, aside: Path) -> None:
     stage.chmod(stat.S_IMODE(old.st_mode))
     with suppress(OSError):
         os.chown(stage, old.st_uid, old.st_gid)
-    _sync(stage)
+    files.sync(stage)
     move_companions(database, aside)
     stage.replace(database)
     files.sync_folder(database.parent)
@@ -186,11 +186,3 @@ def move_companions(database: Path, aside: Path) -> None:
         with suppress(FileNotFoundError):
             _beside(database, suffix).replace(_beside(aside, suffix))
     files.sync_folder(database.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -131,13 +131,18 @@ def hand_over(descriptor: int, beside: Path) -> None:
             os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make a rename or a new name in ``folder`` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Have what a file holds, or the names in a folder, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename or a new name in ``folder`` survive a power cut."""
+    sync(folder)
 
 
 def unwritable(path: Path) -> str:

@@ -246,12 +246,12 @@ def recovered_copy(path: Path) -> Iterator[Path]:
 
 def look_without_recovery(path: Path, known: Known = _NONE) -> Observation:
     """As :func:`look`; a crashed database is looked at in a recovered copy."""
-    with readable(path, known) as (_, seen):
+    with observed(path, known) as (_, seen):
         return seen
 
 
 @contextmanager
-def readable(path: Path, known: Known = _NONE) -> Iterator[tuple[Path, Observation]]:
+def observed(path: Path, known: Known = _NONE) -> Iterator[tuple[Path, Observation]]:
     """What lies at ``path``, and the file to read more from: itself, or a recovered copy of it."""
     with ExitStack() as stack:
         try:
