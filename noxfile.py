@@ -5,7 +5,7 @@
 
 Every session but ``wheel`` runs in an environment that ``uv sync`` made from the dependency
 groups and the pinned versions of ``pyproject.toml``. Positional arguments go to the tool:
-``uvx nox -s tests-3.12 -- tests/test_state.py -k foreign``.
+``uvx nox -s tests-3.12 -- tests/migrate/test_plan.py -k foreign``.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ ONCE = (
     "tests/bench",
     "tests/faults",
     "tests/history",
-    "tests/lint",
+    "tests/authoring/lint",
     "tests/races",
-    "tests/restore",
+    "tests/maintenance/restore",
 )
 #: The other slow folders, which start whole processes. Where the oldest and the newest
 #: interpreter agree about them, those between do not deny it.

@@ -84,7 +84,7 @@ def migrate(connection: sa.Connection) -> None:
 
 def migrate_and_tell(connection: sa.Connection) -> None:
     """The same, and one line in the database's journal of what has changed, where it has one."""
-    from nextcloud_mcp_server import journal  # noqa: PLC0415
+    from nextcloud_mcp_server.migrate import journal  # noqa: PLC0415
 
     begun, before = time.monotonic(), recorded(connection)
     migrate(connection)
@@ -166,7 +166,7 @@ def dialect_of(text: str | None) -> str:
 
 def sqlite_path(text: str | None) -> Path:
     """The database file that was given, else that of the settings."""
-    from nextcloud_mcp_server.location import locate  # noqa: PLC0415
+    from nextcloud_mcp_server.settings import locate  # noqa: PLC0415
 
     return locate(database=text).database
 
@@ -222,7 +222,7 @@ def is_writing() -> bool:
 
 async def run_on_own_connection() -> None:
     """Open the database, run what was asked for, and commit."""
-    from nextcloud_mcp_server.backends.sqlite.session import migration_session  # noqa: PLC0415
+    from nextcloud_mcp_server.backends.sqlite.transaction import migration_session  # noqa: PLC0415
     from nextcloud_mcp_server.errors import TokenStorageError  # noqa: PLC0415
 
     database = given()

@@ -7,11 +7,13 @@ compares the two), in the ``--json`` output of the commands and in
 
 from __future__ import annotations
 
+import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from pathlib import Path
+
 
 #: Every code, with the sentence that ``docs/errors.md`` opens its entry with.
 CODES: Final = MappingProxyType(
@@ -99,3 +101,63 @@ def counted(number: int, thing: str) -> str:
 
 def _rebuild(message: str, code: str, remedy: str, exit_status: int) -> TokenStorageError:
     return TokenStorageError(message, code=code, remedy=remedy, exit_status=exit_status)
+
+
+#: The most characters of a foreign message that are repeated.
+_LONGEST: Final = 200
+
+#: Passwords in URLs, Fernet tokens and Fernet keys, wherever a foreign message repeats them.
+_SECRETS: Final = r"(?<=://)[^/\s]+@|gAAAA[\w=-]{20,}|(?<![\w-])[\w-]{43}="
+
+
+def printable(text: str) -> str:
+    r"""``text`` on one line, without anything that a terminal would obey.
+
+    A file may have any name: line breaks, escape sequences and bytes that are no text
+    become ``\n``, ``\x1b`` and ``\udc..``.
+    """
+    return "".join(
+        character
+        if character.isprintable()
+        else character.encode("unicode_escape", "backslashreplace").decode("ascii")
+        for character in text
+    )
+
+
+def describe_error(error: BaseException) -> tuple[str, str]:
+    """What is wrong and what to do, in a line each, as they are printed.
+
+    An error that is not one of :mod:`nextcloud_mcp_server.errors` is told by its type and
+    the first line of its message, shortened and without secrets.
+    """
+    if isinstance(error, TokenStorageError):
+        return f"error: {with_code(error)}", f"remedy: {printable(error.remedy)}"
+    return (
+        f"unexpected error: {printable(unexpected(error))}",
+        "remedy: run it again as 'nextcloud-mcp-server --debug ...', and report what it prints",
+    )
+
+
+def traceback_lines(error: BaseException) -> list[str]:
+    """Where an error comes from, to be followed by :func:`describe_error`, which has the remedy."""
+    import traceback  # noqa: PLC0415 - takes longer to import than a look takes
+
+    told = traceback.TracebackException.from_exception(error)
+    if isinstance(error, TokenStorageError):
+        remedy = f"remedy: {error.remedy}"
+        told.__notes__ = [note for note in told.__notes__ or () if note != remedy]
+    return [printable(line) for line in "".join(told.format()).splitlines()]
+
+
+def with_code(error: TokenStorageError) -> str:
+    """What is wrong on one line, and the code by which ``docs/errors.md`` explains it."""
+    return f"{printable(error.message)} [{error.code}]"
+
+
+def unexpected(error: BaseException) -> str:
+    """The type and the first line of the message of an error that nobody has named."""
+    first = str(error).strip().partition("\n")[0].strip()
+    text = re.sub(_SECRETS, "***", first)
+    if len(text) > _LONGEST:
+        text = f"{text[:_LONGEST]}..."
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict, cast, overload
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.concurrency import wait_to_the_end
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.settings import Settings
-from nextcloud_mcp_server.worker import wait_to_the_end
 
 #: What ASGI frameworks call an application, as far as a lifespan is concerned.
 App = Callable[[Any, Any, Any], Awaitable[None]]

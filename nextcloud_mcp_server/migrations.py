@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from nextcloud_mcp_server import upkeep
-from nextcloud_mcp_server.history import load_history
-from nextcloud_mcp_server.report import examine
+from nextcloud_mcp_server.migrate import change
+from nextcloud_mcp_server.migrate.change import Change
+from nextcloud_mcp_server.migrate.inspect import examine
+from nextcloud_mcp_server.migrate.startup import Outcome, prepare
+from nextcloud_mcp_server.schema.history import load_history
 from nextcloud_mcp_server.settings import load_settings
-from nextcloud_mcp_server.startup import Outcome, prepare
-from nextcloud_mcp_server.upkeep import Change
 
 Database = str | os.PathLike[str] | None
 
@@ -28,7 +28,7 @@ def upgrade_database(database: Database = None, revision: str = "head") -> Outco
     Raises:
         TokenStorageError: with the code of what is wrong; the file is as it was.
     """
-    from nextcloud_mcp_server.keyfile import prover  # noqa: PLC0415 - cryptography is heavy
+    from nextcloud_mcp_server.crypto.keyfile import prover  # noqa: PLC0415 - cryptography is heavy
 
     settings = load_settings(database=database)
     return prepare(
@@ -50,10 +50,10 @@ def downgrade_database(
         TokenStorageError: with the code of what is wrong; the file is as it was. ``in-use``
             where a server is running on it, unless ``while_running`` is true.
     """
-    from nextcloud_mcp_server.keyfile import prover  # noqa: PLC0415 - cryptography is heavy
+    from nextcloud_mcp_server.crypto.keyfile import prover  # noqa: PLC0415 - cryptography is heavy
 
     settings = load_settings(database=database)
-    return upkeep.downgrade(
+    return change.downgrade(
         settings.database,
         revision,
         while_running=while_running,
@@ -73,10 +73,10 @@ def stamp_database(
         TokenStorageError: ``inconsistent`` where the tables deny it, ``in-use`` where a server
             is running on it, unless ``while_running`` is true, and others.
     """
-    from nextcloud_mcp_server.keyfile import prover  # noqa: PLC0415 - cryptography is heavy
+    from nextcloud_mcp_server.crypto.keyfile import prover  # noqa: PLC0415 - cryptography is heavy
 
     settings = load_settings(database=database)
-    return upkeep.stamp(
+    return change.stamp(
         settings.database,
         get_head_revision() if revision == "head" else revision,
         while_running=while_running,
@@ -111,6 +111,6 @@ def create_migration(message: str) -> Path:
         TokenStorageError: ``not-a-checkout`` in an installed package, ``bad-input``.
     """
     # Alembic is imported only by those who write or run migrations.
-    from nextcloud_mcp_server.authoring import write  # noqa: PLC0415
+    from nextcloud_mcp_server.authoring.create import write  # noqa: PLC0415
 
     return write(message).script

@@ -15,12 +15,10 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.location import database_path, locate
 
 DEFAULT_LOCK_TIMEOUT: Final = 600.0
 
@@ -34,8 +32,7 @@ VARIABLES: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """What a start needs to know.
 
     Attributes:
@@ -69,8 +66,8 @@ class Settings:
 
     def with_database(self, database: str | os.PathLike[str]) -> Settings:
         """The same settings for another database (a path or an SQLite URL)."""
-        return replace(
-            self, database=database_path(database), fallback_from=None, source="", overruled=""
+        return self._replace(
+            database=database_path(database), fallback_from=None, source="", overruled=""
         )
 
 
@@ -129,3 +126,145 @@ def _lock_timeout(text: str | None) -> float:
             remedy="Set it to a number from 0 up, for example 600, or unset it.",
         )
     return seconds
+
+
+DEFAULT_DATABASE: Final = Path("/app/data/tokens.db")
+
+_SQLITE_SCHEMES: Final = ("sqlite", "sqlite+aiosqlite", "sqlite+pysqlite")
+
+
+class Location(NamedTuple):
+    """A database and what named it; :class:`~.settings.Settings` tells of each attribute."""
+
+    database: Path
+    fallback_from: Path | None = None
+    source: str = ""
+    overruled: str = ""
+
+
+def locate(
+    environ: Mapping[str, str] | None = None, *, database: str | os.PathLike[str] | None = None
+) -> Location:
+    """Which database is meant. Nothing is created or opened.
+
+    Args:
+        environ: the environment (default: the process's).
+        database: a path or an SQLite URL, for which the environment is not looked at.
+
+    Raises:
+        TokenStorageError: ``bad-path`` or ``unsupported-database``.
+    """
+    if database is not None:
+        return Location(database_path(database))
+    return _named(os.environ if environ is None else environ)
+
+
+def database_path(database: str | os.PathLike[str]) -> Path:
+    """The file that a path or an SQLite URL names.
+
+    In a URL ``%20`` and the like are escapes, as in SQLAlchemy's. A plain path is taken to
+    the letter.
+
+    Raises:
+        TokenStorageError: ``unsupported-database`` for the URL of another engine,
+            ``bad-path`` for what is neither text nor a path of text, an empty path, a null
+            character, an in-memory database or a URL with parameters.
+    """
+    text = os.fspath(database) if isinstance(database, os.PathLike) else database
+    if not isinstance(text, str):
+        raise _bad_path(f"The path of the database is {type(text).__name__}, not text.")
+    scheme, separator, rest = text.partition("://")
+    if separator and _is_scheme(scheme):
+        if scheme.lower() not in _SQLITE_SCHEMES:
+            raise _unsupported(scheme)
+        if "?" in rest:
+            # Dropping what follows, as is usual, would open 'x' for 'x?y.db'.
+            raise _bad_path(
+                "An SQLite URL takes no parameters here; write %3F for a '?' in a name."
+            )
+        # Imported only for a URL: it takes as long as a look at a database.
+        from urllib.parse import unquote  # noqa: PLC0415
+
+        text = unquote(rest.removeprefix("/"))
+        if not rest.startswith("/") and rest:
+            raise _bad_path(
+                "An SQLite URL has three slashes before a relative path and four before "
+                f"an absolute one: {scheme}:////path/to/tokens.db; this one has a host."
+            )
+    if not text.strip():
+        raise _bad_path("The path of the database is empty.")
+    if "\0" in text:
+        raise _bad_path("The path of the database holds a null character.")
+    if text == ":memory:" or text.startswith("file:"):
+        raise _bad_path(
+            f"{text!r} is not a file that outlives the process, and tokens must."
+            if text == ":memory:"
+            else f"{text!r} is an SQLite URI, and the store takes a plain path."
+        )
+    return Path(text)
+
+
+def _is_scheme(text: str) -> bool:
+    return text.translate(dict.fromkeys(map(ord, "+-._"))).isalnum()
+
+
+def _named(environ: Mapping[str, str]) -> Location:
+    if url := environ.get("DATABASE_URL"):
+        overruled = environ.get("TOKEN_STORAGE_DB", "")
+        return Location(_url_path(url), source="DATABASE_URL", overruled=overruled)
+    if path := environ.get("TOKEN_STORAGE_DB"):
+        return Location(database_path(path), source="TOKEN_STORAGE_DB")
+    if _can_hold_data(DEFAULT_DATABASE.parent):
+        return Location(DEFAULT_DATABASE)
+    # platformdirs is imported only where the default cannot be used.
+    from platformdirs import user_data_path  # noqa: PLC0415
+
+    folder = user_data_path("nextcloud-mcp-server")
+    return Location(folder / DEFAULT_DATABASE.name, DEFAULT_DATABASE)
+
+
+def _url_path(url: str) -> Path:
+    """The file that ``DATABASE_URL`` names; a refusal says that it is in the way."""
+    try:
+        scheme, separator, _ = url.partition("://")
+        if not separator or not _is_scheme(scheme):
+            raise _bad_path("DATABASE_URL is not a URL; a plain path goes in TOKEN_STORAGE_DB.")
+        return database_path(url)
+    except TokenStorageError as error:
+        raise TokenStorageError(
+            error.message,
+            code=error.code,
+            remedy="Unset DATABASE_URL, which wins over TOKEN_STORAGE_DB, or set it to a URL of "
+            "a file: sqlite:////app/data/tokens.db.",
+        ) from None
+
+
+def _can_hold_data(folder: Path) -> bool:
+    """Whether ``folder`` is there, or the user may make it. Makes nothing."""
+    try:
+        for place in (folder, *folder.parents):
+            if place.is_dir():
+                return place == folder or os.access(place, os.W_OK | os.X_OK)
+            if place.exists():
+                return False
+    except OSError:
+        # Somebody else's folder, which this user may not even look into.
+        return False
+    return False
+
+
+def _bad_path(message: str) -> TokenStorageError:
+    return TokenStorageError(
+        message,
+        code="bad-path",
+        remedy="Give the path of a file, for example -d /app/data/tokens.db "
+        "or -u sqlite:////app/data/tokens.db.",
+    )
+
+
+def _unsupported(scheme: str) -> TokenStorageError:
+    return TokenStorageError(
+        f"This version keeps tokens in SQLite and cannot use a {scheme} database.",
+        code="unsupported-database",
+        remedy="Use a path (TOKEN_STORAGE_DB, -d) or a URL that begins with sqlite:///.",
+    )

@@ -13,7 +13,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.history import load_history
+from nextcloud_mcp_server.migrate.plan import Action
 from nextcloud_mcp_server.migrations import (
     create_migration,
     downgrade_database,
@@ -22,7 +22,7 @@ from nextcloud_mcp_server.migrations import (
     stamp_database,
     upgrade_database,
 )
-from nextcloud_mcp_server.state import Action
+from nextcloud_mcp_server.schema.history import load_history
 from tests.support import promises
 from tests.support.contents import KEY
 from tests.support.errors import refused

@@ -13,10 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server import progress, upkeep
-from nextcloud_mcp_server import repair as repairs
-from nextcloud_mcp_server import restore as restores
-from nextcloud_mcp_server.backends.sqlite import backup, exchange
+from nextcloud_mcp_server import progress
+from nextcloud_mcp_server.backends.sqlite import backup
+from nextcloud_mcp_server.maintenance import repair as repairs
+from nextcloud_mcp_server.maintenance import replace
+from nextcloud_mcp_server.maintenance import restore as restores
+from nextcloud_mcp_server.migrate import change
+from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.progress import (
     Listener,
     Progress,
@@ -28,7 +31,6 @@ from nextcloud_mcp_server.progress import (
     to_waiters,
 )
 from nextcloud_mcp_server.settings import load_settings
-from nextcloud_mcp_server.startup import prepare
 from tests.faults.scenes import index_damaged
 from tests.support.scripts import add_revision
 from tests.support.shapes import at
@@ -209,7 +211,7 @@ def test_a_downgrade_says_which_revision_is_undone(own_scripts: Path, path: Path
     add_revision(own_scripts, SLOW)
     prepare(path)
     said: list[str] = []
-    upkeep.downgrade(path, "009", listener=lambda now: said.append(str(now)))
+    change.downgrade(path, "009", listener=lambda now: said.append(str(now)))
     assert any("revision 101" in words and "(0 of 2 revisions)" in words for words in said)
 
 
@@ -232,7 +234,7 @@ def _tells_all(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for module in (repairs, restores):
         monkeypatch.setattr(module, "heard", at_once)
-    for module in (backup, exchange):
+    for module in (backup, replace):
         monkeypatch.setattr(module, "_PAGES", 10)
 
 

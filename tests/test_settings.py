@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -11,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nextcloud_mcp_server import location as module
+from nextcloud_mcp_server import settings as module
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.location import database_path
 from nextcloud_mcp_server.settings import (
     DEFAULT_LOCK_TIMEOUT,
     Settings,
+    database_path,
     load_settings,
     split_keys,
     wants_colour,
@@ -212,7 +211,7 @@ def test_settings_hide_their_keys_and_do_not_change() -> None:
     found = Settings(Path("tokens.db"), ("first-secret", "second-secret"))
     assert "secret" not in repr(found)
     assert "<2>" in repr(found)
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         found.lock_timeout = 1.0  # type: ignore[misc]
 
 
@@ -245,7 +244,7 @@ def test_where_the_containers_folder_cannot_be_the_users_own_is_used(
 def test_a_folder_of_somebody_else_is_no_place_for_tokens(mode: int) -> None:
     """A folder that this user may not write to, or not even look into, is passed by."""
     code = """
-location.DEFAULT_DATABASE = Path(sys.argv[1])
+settings.DEFAULT_DATABASE = Path(sys.argv[1])
 print(settings.load_settings({"HOME": "/"}).fallback_from)
 """
     with open_folder() as folder:

@@ -16,15 +16,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
-from nextcloud_mcp_server import location as location_module
 from nextcloud_mcp_server import settings as settings_module
-from nextcloud_mcp_server.cli.db import db_commands
+from nextcloud_mcp_server.cli.db.group import db_commands
 from nextcloud_mcp_server.cli.output import PROGRAM
-from nextcloud_mcp_server.cli.program import cli
-from nextcloud_mcp_server.descriptions import Revision
-from nextcloud_mcp_server.history import History, load_history
-from nextcloud_mcp_server.revisions import listing
-from nextcloud_mcp_server.structure import Structure
+from nextcloud_mcp_server.cli.root import cli
+from nextcloud_mcp_server.migrate.alembic_commands import listing
+from nextcloud_mcp_server.schema.history import History, load_history
+from nextcloud_mcp_server.schema.revision import Revision
+from nextcloud_mcp_server.schema.structure import Structure
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -90,11 +89,10 @@ def settings() -> str:
 
 
 def variables() -> set[str]:
-    """The variables that ``settings.py`` and ``location.py`` ask an environment for."""
+    """The variables that ``settings.py`` asks an environment for."""
     asked = (
         node.args[0].value
-        for module in (settings_module, location_module)
-        for node in ast.walk(ast.parse(inspect.getsource(module)))
+        for node in ast.walk(ast.parse(inspect.getsource(settings_module)))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
         and node.func.attr == "get"

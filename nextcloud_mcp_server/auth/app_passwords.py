@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import bindparam, delete, select
 
-from nextcloud_mcp_server.auth import stored
 from nextcloud_mcp_server.auth import validation as valid
+from nextcloud_mcp_server.auth import values
 from nextcloud_mcp_server.auth.audit import record
 from nextcloud_mcp_server.auth.deletion import delete_one
 from nextcloud_mcp_server.auth.statements import in_row, upsert
-from nextcloud_mcp_server.schema import app_passwords
+from nextcloud_mcp_server.schema.tables import app_passwords
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nextcloud_mcp_server.auth.access import Access
+    from nextcloud_mcp_server.auth.context import Access
     from nextcloud_mcp_server.backends.base import Connection, Row
 
 _METHOD: Final = "app_password"
@@ -92,7 +92,7 @@ class AppPasswords:
             "user_id": valid.user_id(user_id),
             "created_at": now,
             "updated_at": now,
-            "scopes": stored.json_list(valid.scopes(scopes)),
+            "scopes": values.json_list(valid.scopes(scopes)),
             "username": valid.optional_text(username, "username"),
             "encrypted_password": access.seal(valid.secret(password, "password")),
         }
@@ -141,11 +141,11 @@ class AppPasswords:
 
 def _app_password(row: Row, access: Access) -> AppPassword:
     of = f"of user {row.user_id!r}"
-    stored.check_row(row.user_id, row.own, "app_passwords")
+    values.check_row(row.user_id, row.own, "app_passwords")
     return AppPassword(
         user_id=row.user_id,
         password=access.unseal(row.encrypted_password, f"app_passwords.encrypted_password {of}"),
-        scopes=stored.read_json_list(row.scopes, f"app_passwords.scopes {of}"),
+        scopes=values.read_json_list(row.scopes, f"app_passwords.scopes {of}"),
         username=row.username,
         created_at=row.created_at,
         updated_at=row.updated_at,

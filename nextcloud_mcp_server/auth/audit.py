@@ -9,10 +9,10 @@ from sqlalchemy import Integer, bindparam, select
 
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth.statements import insertion
-from nextcloud_mcp_server.schema import audit_logs
+from nextcloud_mcp_server.schema.tables import audit_logs
 
 if TYPE_CHECKING:
-    from nextcloud_mcp_server.auth.access import Access
+    from nextcloud_mcp_server.auth.context import Access
     from nextcloud_mcp_server.backends.base import Connection, Row
 
 #: Who is named where no user is: the server's own OAuth client, a session nobody logged into.

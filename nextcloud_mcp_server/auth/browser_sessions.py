@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import bindparam, delete, select
 
-from nextcloud_mcp_server.auth import stored
 from nextcloud_mcp_server.auth import validation as valid
+from nextcloud_mcp_server.auth import values
 from nextcloud_mcp_server.auth.audit import record
 from nextcloud_mcp_server.auth.statements import in_row, insertion
-from nextcloud_mcp_server.schema import browser_sessions
+from nextcloud_mcp_server.schema.tables import browser_sessions
 
 if TYPE_CHECKING:
     from sqlalchemy import Select
 
-    from nextcloud_mcp_server.auth.access import Access
+    from nextcloud_mcp_server.auth.context import Access
     from nextcloud_mcp_server.backends.base import Connection, Row
 
 _RESOURCE: Final = "browser_session"
@@ -97,7 +97,7 @@ class BrowserSessions:
         row = await self._access.read(lambda connection: connection.first(_GET, key))
         if row is None:
             return None
-        stored.check_row(session_id, row.own, "browser_sessions", secret=True)
+        values.check_row(session_id, row.own, "browser_sessions", secret=True)
         return _session(row, self._access)
 
     async def get_user_id(self, session_id: str) -> str | None:
@@ -151,7 +151,7 @@ def _record(
         user_id,
         at=at,
         resource_type=_RESOURCE,
-        resource_id=stored.shown(session_id),
+        resource_id=values.shown(session_id),
     )
 
 
@@ -159,10 +159,10 @@ def _session(row: Row, access: Access) -> BrowserSession:
     return BrowserSession(
         session_id=row.session_id,
         user_id=row.user_id,
-        created_at=stored.read_seconds(
+        created_at=values.read_seconds(
             row.created_at, f"browser_sessions.created_at of user {row.user_id!r}"
         ),
-        expires_at=stored.read_seconds(
+        expires_at=values.read_seconds(
             row.expires_at, f"browser_sessions.expires_at of user {row.user_id!r}"
         ),
         _clock=access.clock,

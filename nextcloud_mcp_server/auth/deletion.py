@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Delete, Select
 
-    from nextcloud_mcp_server.auth.access import Access
+    from nextcloud_mcp_server.auth.context import Access
     from nextcloud_mcp_server.backends.base import Connection
 
 

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import bindparam, delete, select
 
-from nextcloud_mcp_server.auth import stored
 from nextcloud_mcp_server.auth import validation as valid
+from nextcloud_mcp_server.auth import values
 from nextcloud_mcp_server.auth.audit import record
 from nextcloud_mcp_server.auth.deletion import delete_expired, delete_one
 from nextcloud_mcp_server.auth.statements import in_row, upsert
-from nextcloud_mcp_server.schema import login_flow_sessions
+from nextcloud_mcp_server.schema.tables import login_flow_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nextcloud_mcp_server.auth.access import Access
+    from nextcloud_mcp_server.auth.context import Access
     from nextcloud_mcp_server.backends.base import Connection, Row
 
 _METHOD: Final = "login_flow"
@@ -100,7 +100,7 @@ class LoginFlows:
         row = {
             "user_id": valid.user_id(user_id),
             "poll_endpoint": valid.text(poll_endpoint, "poll_endpoint"),
-            "requested_scopes": stored.json_list_or_null(scopes),
+            "requested_scopes": values.json_list_or_null(scopes),
             "created_at": now,
             "expires_at": valid.seconds(expires_at, "expires_at"),
             "encrypted_poll_token": access.seal(valid.secret(poll_token, "poll_token")),
@@ -152,7 +152,7 @@ class LoginFlows:
 
 def _flow(row: Row, access: Access) -> LoginFlow:
     of = f"of user {row.user_id!r}"
-    stored.check_row(row.user_id, row.own, "login_flow_sessions")
+    values.check_row(row.user_id, row.own, "login_flow_sessions")
     scopes = row.requested_scopes
     return LoginFlow(
         user_id=row.user_id,
@@ -160,10 +160,10 @@ def _flow(row: Row, access: Access) -> LoginFlow:
             row.encrypted_poll_token, f"login_flow_sessions.encrypted_poll_token {of}"
         ),
         poll_endpoint=row.poll_endpoint,
-        requested_scopes=stored.read_json_list(
+        requested_scopes=values.read_json_list(
             scopes, f"login_flow_sessions.requested_scopes {of}"
         ),
         created_at=row.created_at,
-        expires_at=stored.read_seconds(row.expires_at, f"login_flow_sessions.expires_at {of}"),
+        expires_at=values.read_seconds(row.expires_at, f"login_flow_sessions.expires_at {of}"),
         _clock=access.clock,
     )

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import bindparam, delete, select
 
-from nextcloud_mcp_server.auth import stored
 from nextcloud_mcp_server.auth import validation as valid
+from nextcloud_mcp_server.auth import values
 from nextcloud_mcp_server.auth.audit import SYSTEM, record
 from nextcloud_mcp_server.auth.deletion import delete_one
 from nextcloud_mcp_server.auth.statements import upsert
-from nextcloud_mcp_server.schema import oauth_clients
+from nextcloud_mcp_server.schema.tables import oauth_clients
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nextcloud_mcp_server.auth.access import Access
+    from nextcloud_mcp_server.auth.context import Access
     from nextcloud_mcp_server.backends.base import Connection, Row
 
 _METHOD: Final = "oauth"
@@ -118,7 +118,7 @@ class OAuthClients:
             "client_secret_expires_at": valid.seconds(
                 client_secret_expires_at, "client_secret_expires_at"
             ),
-            "redirect_uris": stored.json_list(valid.texts(redirect_uris, "redirect_uris")),
+            "redirect_uris": values.json_list(valid.texts(redirect_uris, "redirect_uris")),
             "registration_client_uri": valid.optional_text(
                 registration_client_uri, "registration_client_uri"
             ),
@@ -173,10 +173,10 @@ def _client(row: Row, access: Access) -> OAuthClient:
             row.encrypted_client_secret, f"oauth_clients.encrypted_client_secret {of}"
         ),
         client_id_issued_at=row.client_id_issued_at,
-        client_secret_expires_at=stored.read_seconds(
+        client_secret_expires_at=values.read_seconds(
             expires_at, f"oauth_clients.client_secret_expires_at {of}"
         ),
-        redirect_uris=stored.read_json_list(row.redirect_uris, f"oauth_clients.redirect_uris {of}")
+        redirect_uris=values.read_json_list(row.redirect_uris, f"oauth_clients.redirect_uris {of}")
         or (),
         registration_access_token=None
         if token is None

@@ -6,24 +6,27 @@ them. Such a row is meant to live for minutes: delete it when the flow is done.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import bindparam, delete, func, select, update
 
-from nextcloud_mcp_server.auth import stored
 from nextcloud_mcp_server.auth import validation as valid
+from nextcloud_mcp_server.auth import values
 from nextcloud_mcp_server.auth.audit import SYSTEM, record
-from nextcloud_mcp_server.auth.oauth_session import OAuthSession, read
 from nextcloud_mcp_server.auth.statements import in_row, insertion
-from nextcloud_mcp_server.schema import oauth_sessions
+from nextcloud_mcp_server.schema.tables import oauth_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy import Select
 
-    from nextcloud_mcp_server.auth.access import Access
-    from nextcloud_mcp_server.backends.base import Connection
+    from nextcloud_mcp_server.auth.context import Access
+    from nextcloud_mcp_server.backends.base import Connection, Row
+
 
 __all__ = ["OAuthSession", "OAuthSessions"]
 
@@ -111,7 +114,7 @@ class OAuthSessions:
             "created_at": now,
             "expires_at": valid.seconds(expires_at, "expires_at"),
             "flow_type": valid.flow_type(flow_type),
-            "requested_scopes": stored.spaced(valid.scopes(requested_scopes, "requested_scopes")),
+            "requested_scopes": values.spaced(valid.scopes(requested_scopes, "requested_scopes")),
             "is_provisioning": valid.flag(is_provisioning, "is_provisioning"),
             "nonce": valid.optional_text(nonce, "nonce"),
             **_changeable(
@@ -215,7 +218,7 @@ class OAuthSessions:
             return None
         if "own" in row._fields:
             [(_, asked)] = key.items()
-            stored.check_row(asked, row.own, "oauth_sessions", secret=True)
+            values.check_row(asked, row.own, "oauth_sessions", secret=True)
         return read(row, self._access.clock)
 
 
@@ -230,7 +233,7 @@ def _changeable(
         "user_id": None if user_id is None else valid.user_id(user_id),
         "idp_access_token": valid.optional_plain_secret(idp_access_token, "idp_access_token"),
         "idp_refresh_token": valid.optional_plain_secret(idp_refresh_token, "idp_refresh_token"),
-        "granted_scopes": stored.spaced(valid.scopes(granted_scopes, "granted_scopes")),
+        "granted_scopes": values.spaced(valid.scopes(granted_scopes, "granted_scopes")),
         "mcp_authorization_code": valid.optional_text(
             mcp_authorization_code, "mcp_authorization_code"
         ),
@@ -254,5 +257,67 @@ def _record(
         at=at,
         auth_method=_METHOD,
         resource_type=_RESOURCE,
-        resource_id=stored.shown(session_id),
+        resource_id=values.shown(session_id),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class OAuthSession:
+    """An authorization under way; the repr hides what would let somebody else finish it.
+
+    Times are whole seconds since 1970. ``is_provisioning`` tells a flow that grants the
+    server offline access from one that logs a client in.
+    """
+
+    session_id: str = field(repr=False)
+    client_id: str | None
+    client_redirect_uri: str
+    state: str | None = field(repr=False)
+    code_challenge: str | None
+    code_challenge_method: str | None
+    mcp_authorization_code: str | None = field(repr=False)
+    idp_access_token: str | None = field(repr=False)
+    idp_refresh_token: str | None = field(repr=False)
+    user_id: str | None
+    created_at: int
+    expires_at: int
+    flow_type: str
+    requested_scopes: tuple[str, ...] | None
+    granted_scopes: tuple[str, ...] | None
+    is_provisioning: bool
+    nonce: str | None = field(repr=False)
+    _clock: Callable[[], float] = field(default=time.time, repr=False, compare=False)
+
+    @property
+    def is_expired(self) -> bool:
+        """Whether its last second has come, now."""
+        return self.expires_at <= self._clock()
+
+
+def read(row: Row, clock: Callable[[], float]) -> OAuthSession:
+    """The session of a row; ``clock`` tells it whether it is expired.
+
+    Raises:
+        TokenStorageError: ``unreadable`` where a time in it is none.
+    """
+    of = f"of session {values.shown(row.session_id)!r}"
+    return OAuthSession(
+        session_id=row.session_id,
+        client_id=row.client_id,
+        client_redirect_uri=row.client_redirect_uri,
+        state=row.state,
+        code_challenge=row.code_challenge,
+        code_challenge_method=row.code_challenge_method,
+        mcp_authorization_code=row.mcp_authorization_code,
+        idp_access_token=row.idp_access_token,
+        idp_refresh_token=row.idp_refresh_token,
+        user_id=row.user_id,
+        created_at=values.read_seconds(row.created_at, f"oauth_sessions.created_at {of}"),
+        expires_at=values.read_seconds(row.expires_at, f"oauth_sessions.expires_at {of}"),
+        flow_type=row.flow_type or "hybrid",
+        requested_scopes=values.read_spaced(row.requested_scopes),
+        granted_scopes=values.read_spaced(row.granted_scopes),
+        is_provisioning=bool(row.is_provisioning),
+        nonce=row.nonce,
+        _clock=clock,
     )

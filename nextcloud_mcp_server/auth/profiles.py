@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import bindparam, select, update
 
-from nextcloud_mcp_server.auth import stored
 from nextcloud_mcp_server.auth import validation as valid
+from nextcloud_mcp_server.auth import values
 from nextcloud_mcp_server.auth.audit import record
 from nextcloud_mcp_server.auth.statements import in_row
-from nextcloud_mcp_server.schema import refresh_tokens
+from nextcloud_mcp_server.schema.tables import refresh_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from nextcloud_mcp_server.auth.access import Access
+    from nextcloud_mcp_server.auth.context import Access
     from nextcloud_mcp_server.backends.base import Connection
 
 _c: Final = refresh_tokens.c
@@ -83,10 +83,10 @@ class Profiles:
         row = await self._access.read(lambda connection: connection.first(_GET, key))
         if row is None:
             return None
-        stored.check_row(user_id, row.own, "refresh_tokens")
+        values.check_row(user_id, row.own, "refresh_tokens")
         of = f"refresh_tokens.user_profile of user {user_id!r}"
         return UserProfile(
             user_id=user_id,
-            profile=stored.read_json_dict(row.user_profile, of),
+            profile=values.read_json_dict(row.user_profile, of),
             cached_at=row.profile_cached_at,
         )

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import bindparam, delete, select
 
-from nextcloud_mcp_server.auth import stored
 from nextcloud_mcp_server.auth import validation as valid
+from nextcloud_mcp_server.auth import values
 from nextcloud_mcp_server.auth.audit import record
 from nextcloud_mcp_server.auth.deletion import delete_expired, delete_one
 from nextcloud_mcp_server.auth.statements import in_row, upsert
-from nextcloud_mcp_server.schema import refresh_tokens
+from nextcloud_mcp_server.schema.tables import refresh_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nextcloud_mcp_server.auth.access import Access
+    from nextcloud_mcp_server.auth.context import Access
     from nextcloud_mcp_server.backends.base import Connection, Row
 
 _METHOD: Final = "offline_access"
@@ -115,7 +115,7 @@ class RefreshTokens:
             "provisioning_client_id": valid.optional_text(
                 provisioning_client_id, "provisioning_client_id"
             ),
-            "scopes": stored.json_list_or_null(valid.scopes(scopes)),
+            "scopes": values.json_list_or_null(valid.scopes(scopes)),
             "encrypted_token": access.seal(valid.secret(refresh_token, "refresh_token")),
         }
 
@@ -167,12 +167,12 @@ class RefreshTokens:
 
 def _token(row: Row, access: Access) -> RefreshToken:
     of = f"of user {row.user_id!r}"
-    stored.check_row(row.user_id, row.own, "refresh_tokens")
+    values.check_row(row.user_id, row.own, "refresh_tokens")
     return RefreshToken(
         user_id=row.user_id,
         token=access.unseal(row.encrypted_token, f"refresh_tokens.encrypted_token {of}"),
-        expires_at=stored.read_optional_seconds(row.expires_at, f"refresh_tokens.expires_at {of}"),
-        scopes=stored.read_json_list(row.scopes, f"refresh_tokens.scopes {of}"),
+        expires_at=values.read_optional_seconds(row.expires_at, f"refresh_tokens.expires_at {of}"),
+        scopes=values.read_json_list(row.scopes, f"refresh_tokens.scopes {of}"),
         # The columns may be NULL; then their defaults say what was meant.
         flow_type=row.flow_type or "hybrid",
         token_audience=row.token_audience or "nextcloud",

@@ -6,24 +6,24 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any, Self
 
-from nextcloud_mcp_server.auth.access import Access
 from nextcloud_mcp_server.auth.app_passwords import AppPasswords
 from nextcloud_mcp_server.auth.audit import AuditLog
 from nextcloud_mcp_server.auth.browser_sessions import BrowserSessions
+from nextcloud_mcp_server.auth.context import Access
 from nextcloud_mcp_server.auth.login_flows import LoginFlows
 from nextcloud_mcp_server.auth.oauth_clients import OAuthClients
 from nextcloud_mcp_server.auth.oauth_sessions import OAuthSessions
+from nextcloud_mcp_server.auth.opening import open_store
 from nextcloud_mcp_server.auth.profiles import Profiles
 from nextcloud_mcp_server.auth.refresh_tokens import RefreshToken, RefreshTokens
-from nextcloud_mcp_server.opening import open_store
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
+    from nextcloud_mcp_server.migrate.startup import Outcome
     from nextcloud_mcp_server.settings import Settings
-    from nextcloud_mcp_server.startup import Outcome
 
 __all__ = ["RefreshToken", "RefreshTokenStorage"]
 

@@ -8,10 +8,13 @@ the backend is free to decide how, where and with which others it runs.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+
+from nextcloud_mcp_server.schema.structure import Structure
 
 if TYPE_CHECKING:
     from sqlalchemy import Executable
+
 
 T = TypeVar("T")
 
@@ -76,3 +79,25 @@ class Pool(Protocol):
     async def close(self) -> None:
         """Close every connection. Safe to call twice."""
         ...
+
+
+class Snapshot(NamedTuple):
+    """What a look has seen.
+
+    Attributes:
+        structure: tables, columns, indexes.
+        versions: the rows of the version table; None without the table.
+        version_column: whether the version table is Alembic's (has ``version_num``).
+        journal_mode: SQLite's journal mode, lower case; empty where there is no file.
+        damage: ``corrupt`` or ``not-a-database``; empty for a readable file.
+        detail: what SQLite said of the damage.
+        samples: some encrypted values, where they were asked for and can be read.
+    """
+
+    structure: Structure = Structure()
+    versions: tuple[str | None, ...] | None = None
+    version_column: bool = True
+    journal_mode: str = ""
+    damage: str = ""
+    detail: str = ""
+    samples: tuple[bytes, ...] | None = None

@@ -11,8 +11,8 @@ import io
 import sys
 from collections.abc import Sequence
 
+from nextcloud_mcp_server.cli.fast_path import Look, asked
 from nextcloud_mcp_server.cli.output import PROGRAM, Output, is_abort, is_usage
-from nextcloud_mcp_server.cli.typed import Look, asked
 from nextcloud_mcp_server.errors import TokenStorageError
 
 
@@ -50,7 +50,7 @@ def _run(typed: list[str], look: Look | None, output: Output) -> int:
         return error.exit_status
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - told below, whatever it is
         if is_abort(error):
-            from nextcloud_mcp_server.cli.interruption import cut_short  # noqa: PLC0415 - rare
+            from nextcloud_mcp_server.cli.interrupts import cut_short  # noqa: PLC0415 - rare
 
             stopped = cut_short()
             output.error(stopped)
@@ -67,7 +67,7 @@ def _run(typed: list[str], look: Look | None, output: Output) -> int:
 
 
 def _by_click(typed: list[str], output: Output) -> int:
-    from nextcloud_mcp_server.cli.program import cli  # noqa: PLC0415 - imports click
+    from nextcloud_mcp_server.cli.root import cli  # noqa: PLC0415 - imports click
 
     status = cli.main(typed, prog_name=PROGRAM, standalone_mode=False, obj=output)
     return status if isinstance(status, int) else 0

@@ -7,9 +7,8 @@ from typing import Any
 
 import click
 
-from nextcloud_mcp_server.cli.named import Named
+from nextcloud_mcp_server.cli.database import Named
 from nextcloud_mcp_server.cli.output import Output
-from nextcloud_mcp_server.cli.values import not_empty
 
 __all__ = ["Named", "database_options", "not_empty", "revision_option", "while_running_option"]
 
@@ -73,3 +72,10 @@ while_running_option = click.option(
 def revision_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """``-r`` and ``--revision``, with ``text`` as its help."""
     return click.option("-r", "--revision", metavar="REV", callback=not_empty, help=text)
+
+
+def not_empty(_context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuse an empty value, which is most often a shell variable that is not set."""
+    if value is not None and not value.strip():
+        raise click.BadParameter("it is empty.", param=parameter)
+    return value

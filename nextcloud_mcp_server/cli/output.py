@@ -22,6 +22,9 @@ PROGRAM: Final = "nextcloud-mcp-server"
 #: The longest answer to a question that is read.
 _LONGEST_ANSWER: Final = 100
 
+#: What a shell reports of a program that Ctrl-C has stopped.
+_INTERRUPTED: Final = 130
+
 #: The codes of ECMA-48 for red, yellow and cyan.
 _COLOURS: Final = {"error": 31, "unexpected error": 31, "warning": 33, "remedy": 36}
 
@@ -97,14 +100,14 @@ class Output:
             document: what else the one JSON document is to hold.
         """
         if self.debug:
-            from nextcloud_mcp_server.words import traceback_lines  # noqa: PLC0415 - as above
+            from nextcloud_mcp_server.errors import traceback_lines  # noqa: PLC0415 - as above
 
             for line in traceback_lines(error):
                 self.note(line)
         if self.as_json:
             self.result({**(document or {}), "error": error_facts(error)})
             return
-        from nextcloud_mcp_server.words import describe_error  # noqa: PLC0415 - as above
+        from nextcloud_mcp_server.errors import describe_error  # noqa: PLC0415 - as above
 
         for line in describe_error(error):
             self.note(line)
@@ -126,10 +129,8 @@ class Output:
         except (OSError, ValueError):
             line, typed = b"", False
         except KeyboardInterrupt:
-            from nextcloud_mcp_server.cli.interruption import not_begun  # noqa: PLC0415 - rare
-
             self.note("")
-            raise not_begun() from None
+            raise interrupted("Interrupted, so nothing was changed.") from None
         if not typed:
             self.note("")
         return line.decode("utf-8", "replace").strip() if line else None
@@ -160,6 +161,13 @@ class Output:
         _discard(stream)
 
 
+def interrupted(message: str) -> TokenStorageError:
+    """The error for what Ctrl-C has ended."""
+    return TokenStorageError(
+        message, code="interrupted", remedy="Run the command again.", exit_status=_INTERRUPTED
+    )
+
+
 def error_facts(error: BaseException) -> dict[str, str]:
     """The facts of an error, for ``--json``."""
     if isinstance(error, TokenStorageError):
@@ -170,7 +178,7 @@ def error_facts(error: BaseException) -> dict[str, str]:
             "message": _plain(error),
             "remedy": "See what the command takes with --help.",
         }
-    from nextcloud_mcp_server.words import describe_error, unexpected  # noqa: PLC0415 - see above
+    from nextcloud_mcp_server.errors import describe_error, unexpected  # noqa: PLC0415 - see above
 
     remedy = describe_error(error)[1].removeprefix("remedy: ")
     return {"code": "unexpected", "message": unexpected(error), "remedy": remedy}
@@ -193,7 +201,7 @@ def _plain(error: click.ClickException) -> str:
     # The message of this one is the whole help text.
     if type(error).__name__ == "NoArgsIsHelpError":
         return "A command is missing."
-    from nextcloud_mcp_server.words import printable  # noqa: PLC0415 - see above
+    from nextcloud_mcp_server.errors import printable  # noqa: PLC0415 - see above
 
     return printable(error.format_message())
 

@@ -17,10 +17,10 @@ from typing import Final
 
 from filelock import FileLock
 
-from nextcloud_mcp_server.history import BASE
-from nextcloud_mcp_server.report import known_history
-from nextcloud_mcp_server.startup import prepare
-from nextcloud_mcp_server.upkeep import downgrade
+from nextcloud_mcp_server.migrate.change import downgrade
+from nextcloud_mcp_server.migrate.inspect import known_history
+from nextcloud_mcp_server.migrate.startup import prepare
+from nextcloud_mcp_server.schema.history import BASE
 
 #: What the fixture ``token_db_at`` gives: the path of a new database at a revision.
 TokenDbAt = Callable[[str], Path]

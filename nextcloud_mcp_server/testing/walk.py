@@ -17,17 +17,17 @@ from typing import Any, Final, Protocol
 
 from sqlalchemy import StaticPool, create_engine
 
-from nextcloud_mcp_server import journal, revisions, verdict
 from nextcloud_mcp_server.backends.sqlite.catalog import observe
-from nextcloud_mcp_server.backends.sqlite.engine import MIGRATION_PRAGMAS
-from nextcloud_mcp_server.backends.sqlite.look import connect_read_only
-from nextcloud_mcp_server.classify import classify
+from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
+from nextcloud_mcp_server.backends.sqlite.transaction import MIGRATION_PRAGMAS
 from nextcloud_mcp_server.errors import counted
-from nextcloud_mcp_server.history import BASE
-from nextcloud_mcp_server.report import known_history
-from nextcloud_mcp_server.startup import prepare
-from nextcloud_mcp_server.state import State, unknown_target
-from nextcloud_mcp_server.structure import gaps
+from nextcloud_mcp_server.migrate import alembic_commands, journal, verify
+from nextcloud_mcp_server.migrate.classify import classify
+from nextcloud_mcp_server.migrate.inspect import known_history
+from nextcloud_mcp_server.migrate.plan import State, unknown_target
+from nextcloud_mcp_server.migrate.startup import prepare
+from nextcloud_mcp_server.schema.history import BASE
+from nextcloud_mcp_server.schema.structure import gaps
 from nextcloud_mcp_server.testing.contents import (
     Contents,
     difference,
@@ -212,12 +212,12 @@ class MigrationWalk:
         return step
 
     def _run(self, step: Step) -> None:
-        broken = verdict.broken_references(self._raw.execute)
+        broken = verify.broken_references(self._raw.execute)
         with self._engine.connect() as connection, connection.begin():
             self._raw.execute("BEGIN IMMEDIATE")
-            run = revisions.upgrade if step.up else revisions.downgrade
+            run = alembic_commands.upgrade if step.up else alembic_commands.downgrade
             run(connection, self._history, step.after)
-            if new := verdict.broken_references(self._raw.execute) - broken:
+            if new := verify.broken_references(self._raw.execute) - broken:
                 raise AssertionError(
                     f"leaves {counted(len(new), 'dangling reference')}: {min(new)}"
                 )
@@ -244,7 +244,7 @@ class MigrationWalk:
     def _compare(
         self, step: Step, before: Mapping[str, Contents], after: Mapping[str, Contents]
     ) -> dict[str, int]:
-        may_lose = revisions.deleting(self._history, [step.revision])
+        may_lose = alembic_commands.deleting(self._history, [step.revision])
         compared = {}
         for table in before.keys() & after.keys() - may_lose:
             rewrites = self._rewrites.get(table, ())
@@ -265,7 +265,7 @@ def _blaming(step: Step) -> Iterator[None]:
         raise AssertionError(f"{where} {error}") from error.__cause__
     except Exception as error:
         # Whatever a migration raises: it is its author's.
-        raise AssertionError(f"{where} fails: {verdict.one_line(error)}") from error
+        raise AssertionError(f"{where} fails: {verify.one_line(error)}") from error
 
 
 def _text(raw: bytes) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
-from nextcloud_mcp_server.crypto import Keyring
+from nextcloud_mcp_server.crypto.keyring import Keyring
 
 #: A key that protects nothing: it is printed in public.
 KEY = "bm1jcC1jb3JwdXMtZml4ZWQta2V5LTAxMjM0NTY3ODk="

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nextcloud_mcp_server.backends.sqlite.catalog import folded, read_structure
-from nextcloud_mcp_server.backends.sqlite.look import look
+from nextcloud_mcp_server.backends.sqlite.inspect import look
 
 
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))

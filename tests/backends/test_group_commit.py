@@ -17,15 +17,15 @@ from typing import Any
 import pytest
 from sqlalchemy import bindparam, insert, text
 
-from nextcloud_mcp_server import schema
 from nextcloud_mcp_server.backends.base import Connection
-from nextcloud_mcp_server.backends.sqlite import lanes
+from nextcloud_mcp_server.backends.sqlite import batches
 from nextcloud_mcp_server.backends.sqlite.pool import SqlitePool
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.startup import prepare
+from nextcloud_mcp_server.migrate.startup import prepare
+from nextcloud_mcp_server.schema import tables
 from tests.support.folders import names
 
-ADD = insert(schema.metadata.tables["browser_sessions"]).values(
+ADD = insert(tables.metadata.tables["browser_sessions"]).values(
     session_id=bindparam("session_id"), user_id="u", created_at=1, expires_at=2
 )
 
@@ -69,12 +69,12 @@ async def together(*calls: Awaitable[Any]) -> list[Any]:
     return await asyncio.gather(*calls, return_exceptions=True)
 
 
-@pytest.mark.parametrize(("batch", "fewest", "most"), [(lanes.BATCH, 1, 3), (1, 64, 64)])
+@pytest.mark.parametrize(("batch", "fewest", "most"), [(batches.BATCH, 1, 3), (1, 64, 64)])
 async def test_64_writers_share_a_few_commits(
     batch: int, fewest: int, most: int, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sixty-four at once cost a few commits, and no savepoint; sixty-four where none may share."""
-    monkeypatch.setattr(lanes, "BATCH", batch)
+    monkeypatch.setattr(batches, "BATCH", batch)
     said: list[str] = []
     connect = sqlite3.connect
 
@@ -232,7 +232,7 @@ async def test_a_read_sees_what_was_acknowledged(pool: SqlitePool) -> None:
 
 async def test_more_than_one_batch_is_served(pool: SqlitePool, path: Path) -> None:
     """However many wait, each is done, in as many batches as it takes."""
-    many = 2 * lanes.BATCH + 10
+    many = 2 * batches.BATCH + 10
     assert await asyncio.gather(*(pool.write(adding(str(n))) for n in range(many))) == [1] * many
     assert len(seen_by_others(path)) == many
 

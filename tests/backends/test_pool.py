@@ -12,18 +12,18 @@ from pathlib import Path
 import pytest
 from sqlalchemy import bindparam, delete, func, insert, select, text, update
 
-from nextcloud_mcp_server import schema
 from nextcloud_mcp_server.backends.base import Connection
 from nextcloud_mcp_server.backends.sqlite.pool import SqlitePool
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.startup import prepare
+from nextcloud_mcp_server.migrate.startup import prepare
+from nextcloud_mcp_server.schema import tables
 from tests.support import promises
 from tests.support.folders import names
 
-ADD = insert(schema.metadata.tables["browser_sessions"]).values(
+ADD = insert(tables.metadata.tables["browser_sessions"]).values(
     session_id=bindparam("session_id"), user_id="u", created_at=1, expires_at=2
 )
-COUNT = select(func.count()).select_from(schema.metadata.tables["browser_sessions"])
+COUNT = select(func.count()).select_from(tables.metadata.tables["browser_sessions"])
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ async def test_the_connections_are_as_durable_as_the_journal_needs(path: Path) -
 
 async def test_a_unit_never_runs_into_another(pool: SqlitePool) -> None:
     """Units that read and then write do so on one moment, however many there are."""
-    sessions = schema.metadata.tables["browser_sessions"]
+    sessions = tables.metadata.tables["browser_sessions"]
     await write(pool, "counter")
     bump = update(sessions).values(expires_at=bindparam("value"))
     ask = select(sessions.c.expires_at)

@@ -29,7 +29,7 @@ from sqlalchemy import (
 )
 
 from nextcloud_mcp_server.backends.sqlite.statements import DriverConnection, prepared
-from nextcloud_mcp_server.schema import Ciphertext
+from nextcloud_mcp_server.schema.tables import Ciphertext
 
 things = Table(
     "things",

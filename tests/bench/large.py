@@ -15,7 +15,7 @@ from pathlib import Path
 from subprocess import PIPE, run
 from typing import Any, Final
 
-from nextcloud_mcp_server.history import load_history, locate_scripts
+from nextcloud_mcp_server.schema.history import load_history, locate_scripts
 from tests.bench.harness import Pairs, Row, compare, environment, fact, peak
 from tests.bench.place import KEY, Place, remove
 
@@ -55,9 +55,10 @@ PRAGMAS: Final = ("foreign_keys=OFF", "legacy_alter_table=ON", "synchronous=EXTR
 UPGRADE: Final = """
 import json, sys, time
 from pathlib import Path
-from nextcloud_mcp_server import history, startup, transition
-from nextcloud_mcp_server.crypto import Keyring
-from nextcloud_mcp_server.keyfile import settle
+from nextcloud_mcp_server.migrate import run, startup
+from nextcloud_mcp_server.schema import history
+from nextcloud_mcp_server.crypto.keyring import Keyring
+from nextcloud_mcp_server.crypto.keyfile import settle
 
 seconds = {}
 
@@ -75,8 +76,8 @@ path, scripts, key = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 history.locate_scripts = lambda: scripts
 watch(startup, "prepare")
 watch(startup, "_check")
-watch(transition, "migrate")
-watch(transition.backup, "make_backup")
+watch(run, "migrate")
+watch(run.backup, "make_backup")
 unlock = lambda samples: settle(Keyring([key]), samples, path).fingerprints
 startup.known_history()
 outcome = startup.prepare(path, unlock=unlock, listener=lambda progress: None)
@@ -118,7 +119,7 @@ class Upgrades:
         self.peaks: list[int] = []
 
     def ours(self) -> float:
-        """Seconds of the transaction: all of ``transition.migrate`` but the backup."""
+        """Seconds of the transaction: all of ``run.migrate`` but the backup."""
         path = self.place.database("upgraded", self.rows)
         command = [sys.executable, "-c", UPGRADE, str(path), str(self.scripts), KEY]
         said, memory = peak(command, environment())

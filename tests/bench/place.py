@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
-from nextcloud_mcp_server.crypto import Keyring
+from nextcloud_mcp_server.crypto.keyring import Keyring
 from tests.bench.harness import Pairs, compare, environment, process
 
 #: The key of every measured database; it seals nothing but made-up tokens.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server.backends.sqlite import files
+from nextcloud_mcp_server.filesystem import permissions
 from tests.cli.conftest import Command
 from tests.cli.places import Shelf, damage, execute, fingerprint, listing
 from tests.support.contents import KEY, OTHER_KEY
@@ -23,7 +23,7 @@ def _keys(keys: str) -> Obstacle:
 
 
 def _unwritable(_path: Path, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(files, "unwritable", lambda _: "the disk is a compact disc")
+    patch.setattr(permissions, "unwritable", lambda _: "the disk is a compact disc")
 
 
 def _damaged(path: Path, _patch: pytest.MonkeyPatch) -> None:

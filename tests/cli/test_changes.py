@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server.backends.sqlite.guard import guard
+from nextcloud_mcp_server.backends.sqlite.lock import guard
 from nextcloud_mcp_server.migrations import get_current_revision
 from tests.cli.conftest import Command
 from tests.cli.places import BACKUP, REFUSED, SERVED, Shelf, crash, fingerprint, rows
@@ -285,7 +285,7 @@ def test_a_locked_database_is_waited_for_in_plain_words(
     """Whoever waits reads who holds the lock; after the deadline the command fails."""
     before = fingerprint(shelf.put("behind", database))
     monkeypatch.setenv("TOKEN_STORAGE_LOCK_TIMEOUT", "0.3")
-    monkeypatch.setattr("nextcloud_mcp_server.backends.sqlite.guard.TELL_INTERVAL", 0.1)
+    monkeypatch.setattr("nextcloud_mcp_server.backends.sqlite.lock.TELL_INTERVAL", 0.1)
     with guard(database, 1) as held:
         held.announce("upgrading it")
         done = command("db", "upgrade", "-d", str(database))

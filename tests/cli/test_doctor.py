@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server.doctor.diagnosis import CHECKS
+from nextcloud_mcp_server.maintenance.doctor.run import CHECKS
 from tests.cli.conftest import Command
 from tests.cli.places import REFUSED, SERVED, Shelf, execute, fingerprint, listing, rows
 from tests.support.contents import KEY

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server.history import load_history
 from nextcloud_mcp_server.migrations import get_current_revision
+from nextcloud_mcp_server.schema.history import load_history
 from tests.cli.places import Shelf, environment, rows
 from tests.support.revisions import BEFORE, HEAD, NEWER
 

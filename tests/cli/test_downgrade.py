@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server import upkeep
 from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.migrate import change
 from nextcloud_mcp_server.migrations import get_current_revision
 from tests.cli.conftest import Command
 from tests.cli.places import BACKUP, ONE_GRANT, Shelf, execute, fingerprint, rows
@@ -165,7 +165,7 @@ def test_downgrade_undoes_no_more_than_was_agreed_to(shelf: Shelf, database: Pat
     """A database that went up while the person was thinking is left as it is."""
     before = fingerprint(shelf.put("at-head", database))
     with pytest.raises(TokenStorageError, match="at revision 009 when") as error:
-        upkeep.downgrade(database, "008", agreed_from="009")
+        change.downgrade(database, "008", agreed_from="009")
     assert error.value.code == "declined"
     assert fingerprint(database) == before
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server.cli.history import history_lines
-from nextcloud_mcp_server.report import known_history
+from nextcloud_mcp_server.cli.db.history import history_lines
+from nextcloud_mcp_server.migrate.inspect import known_history
 from tests.cli.conftest import Command
 from tests.cli.places import ROOT, Shelf, process
 from tests.support.revisions import ALL, HEAD, NEWER, NEXT_ID, described

@@ -14,14 +14,14 @@ from tests.support.revisions import BEFORE, HEAD
 
 #: What is typed, on a database in which state, what it is doing meanwhile, and where that ends.
 CASES = [
-    ("upgrade", "behind", "verdict.broken_references", "at revision 007"),
-    ("upgrade", "behind", "startup.use_wal", f"at revision {HEAD}"),
-    ("upgrade", "missing", "verdict.broken_references", "without a recorded revision"),
-    ("downgrade --yes", "at-head", "verdict.broken_references", f"at revision {HEAD}"),
-    ("downgrade --yes", "at-head", "upkeep.use_wal", f"at revision {BEFORE}"),
-    ("downgrade --yes -r base", "at-head", "upkeep.use_wal", "without a recorded revision"),
-    (f"stamp {BEFORE}", "at-head", "upkeep.use_wal", f"at revision {BEFORE}"),
-    ("repair --yes", "two-rows", "repair.use_wal", f"at revision {HEAD}"),
+    ("upgrade", "behind", "migrate.verify.broken_references", "at revision 007"),
+    ("upgrade", "behind", "migrate.startup.use_wal", f"at revision {HEAD}"),
+    ("upgrade", "missing", "migrate.verify.broken_references", "without a recorded revision"),
+    ("downgrade --yes", "at-head", "migrate.verify.broken_references", f"at revision {HEAD}"),
+    ("downgrade --yes", "at-head", "migrate.change.use_wal", f"at revision {BEFORE}"),
+    ("downgrade --yes -r base", "at-head", "migrate.change.use_wal", "without a recorded revision"),
+    (f"stamp {BEFORE}", "at-head", "migrate.change.use_wal", f"at revision {BEFORE}"),
+    ("repair --yes", "two-rows", "maintenance.repair.use_wal", f"at revision {HEAD}"),
 ]
 
 
@@ -60,7 +60,7 @@ def test_a_restore_says_so_too(
     """What was restored may be at any revision."""
     saved = shelf.put("behind", database.with_name("saved.db"))
     shelf.put("at-head", database)
-    monkeypatch.setattr("nextcloud_mcp_server.restore.use_wal", interrupt)
+    monkeypatch.setattr("nextcloud_mcp_server.maintenance.restore.use_wal", interrupt)
     done = command("db", "restore", str(saved), "-d", str(database), "--yes")
     assert done.status == 130
     assert f", and {database} is at revision 007. [interrupted]\n" in done.err
@@ -72,7 +72,7 @@ def test_of_what_has_no_one_revision_none_is_said(
 ) -> None:
     """Nor of a file that cannot be read."""
     shelf.put(state, database)
-    monkeypatch.setattr("nextcloud_mcp_server.startup.look_under_lock", interrupt)
+    monkeypatch.setattr("nextcloud_mcp_server.migrate.startup.look_under_lock", interrupt)
     done = command("db", "upgrade", "-d", str(database))
     assert done.status == 130
     assert "error: Interrupted; what was not finished was rolled back. [interrupted]\n" in done.err

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server.history import STRUCTURE_FILE
-from nextcloud_mcp_server.lint.released import RELEASED_FILE
-from nextcloud_mcp_server.lint.rules import RULES
+from nextcloud_mcp_server.authoring.lint.released import RELEASED_FILE
+from nextcloud_mcp_server.authoring.lint.rules import RULES
+from nextcloud_mcp_server.schema.history import STRUCTURE_FILE
+from tests.authoring.lint.folder import Folder, source, speaking
 from tests.cli.conftest import Command
-from tests.lint.folder import Folder, source, speaking
 from tests.support.revisions import ALL, HEAD
 from tests.support.scripts import SCRIPTS, used
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-import nextcloud_mcp_server.serve
-from nextcloud_mcp_server.cli import db, looks
+from nextcloud_mcp_server.cli.db import current, group
+from nextcloud_mcp_server.server import run
 from tests.cli.conftest import Command
 from tests.cli.places import Shelf
 from tests.support.revisions import HEAD
@@ -42,7 +42,7 @@ def test_without_a_command_the_server_runs(
         called.append((host, port, debug))
         return 7
 
-    monkeypatch.setattr(nextcloud_mcp_server.serve, "serve", serve)
+    monkeypatch.setattr(run, "serve", serve)
     assert command(*arguments.split()).status == 7
     assert called == [expected]
 
@@ -84,7 +84,7 @@ def test_wrong_usage_exits_two(arguments: list[str], command: Command) -> None:
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_help_of_every_command_fits_a_terminal(flag: str, command: Command) -> None:
     """Every command has a summary that is not cut off, and no line is longer than 80."""
-    for arguments in ([], ["run"], ["db"], *(["db", name] for name in db.db_commands.commands)):
+    for arguments in ([], ["run"], ["db"], *(["db", name] for name in group.db_commands.commands)):
         done = command(*arguments, flag)
         assert (done.status, done.err) == (0, "")
         assert "..." not in done.out.partition("Commands:")[2]
@@ -93,7 +93,7 @@ def test_help_of_every_command_fits_a_terminal(flag: str, command: Command) -> N
 
 def test_every_db_command_takes_the_same_options(command: Command) -> None:
     """-d, -u and --json are everywhere."""
-    for name in db.db_commands.commands:
+    for name in group.db_commands.commands:
         done = command("db", name, "--help")
         for option in ("-d, --database-path", "-u, --database-url", "--json"):
             assert option in done.out
@@ -115,7 +115,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> None:
             "cannot use postgresql://me:s3cret@host/x with gAAAAABm0123456789012345678901\n[SQL: x]"
         )
 
-    monkeypatch.setattr(looks, "examine", examine)
+    monkeypatch.setattr(current, "examine", examine)
 
 
 @pytest.mark.usefixtures("broken")
@@ -163,7 +163,7 @@ def test_the_fallback_is_told(
     taken.touch()
     usual = taken / "data" / "tokens.db"
     monkeypatch.setenv("XDG_DATA_HOME", str(data))
-    monkeypatch.setattr("nextcloud_mcp_server.location.DEFAULT_DATABASE", usual)
+    monkeypatch.setattr("nextcloud_mcp_server.settings.DEFAULT_DATABASE", usual)
     used = data / "nextcloud-mcp-server" / "tokens.db"
     used.parent.mkdir(parents=True)
     shelf.put("at-head", used)

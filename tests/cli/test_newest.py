@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server.upkeep import back_up
+from nextcloud_mcp_server.maintenance.backup import back_up
 from tests.cli.conftest import Command
 from tests.cli.places import Shelf, execute, fingerprint, process, rows
-from tests.restore.harm import flip
+from tests.maintenance.restore.harm import flip
 from tests.support.revisions import HEAD
 
 USERS = "SELECT user_id FROM refresh_tokens"

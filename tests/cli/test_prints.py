@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.authoring.lint.folder import Folder, source, speaking
 from tests.cli.conftest import Command
-from tests.lint.folder import Folder, source, speaking
 from tests.support.revisions import HEAD
 from tests.support.scripts import SCRIPTS, used
 

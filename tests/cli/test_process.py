@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server.backends.sqlite.guard import guard
+from nextcloud_mcp_server.backends.sqlite.lock import guard
 from nextcloud_mcp_server.cli import main
 from tests.cli.places import Shelf, environment, fingerprint, process
 from tests.support.revisions import HEAD, pending_after
@@ -41,9 +41,9 @@ print(status, *(name for name in {HEAVY!r} if name in sys.modules), file=sys.std
 #: The command, which tells after a tenth of a second that it waits.
 IMPATIENT = """
 import sys
-from nextcloud_mcp_server.backends.sqlite import guard
+from nextcloud_mcp_server.backends.sqlite import lock
 from nextcloud_mcp_server.cli import main
-guard.TELL_INTERVAL = 0.1
+lock.TELL_INTERVAL = 0.1
 sys.exit(main())
 """
 
@@ -140,7 +140,7 @@ def test_an_error_of_the_server_is_not_taken_for_one_of_its_output(
     def fail(**_: object) -> int:
         raise OSError(errno.ENETDOWN, "Network is down")
 
-    monkeypatch.setattr("nextcloud_mcp_server.serve.serve", fail)
+    monkeypatch.setattr("nextcloud_mcp_server.server.run.serve", fail)
     assert main(["run"]) == 1
     assert capsys.readouterr().err.startswith("unexpected error: OSError: ")
 

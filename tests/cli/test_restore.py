@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server.backends.sqlite.inuse import Hold, hold
+from nextcloud_mcp_server.backends.sqlite.in_use import hold
 from nextcloud_mcp_server.backends.sqlite.manifest import manifest_path, read_manifest
-from nextcloud_mcp_server.cli.restore import age
-from nextcloud_mcp_server.crypto import Keyring
+from nextcloud_mcp_server.cli.db.restore import age
+from nextcloud_mcp_server.crypto.keyring import Keyring
+from nextcloud_mcp_server.filesystem.flock import Hold
+from nextcloud_mcp_server.maintenance.backup import back_up
 from nextcloud_mcp_server.migrations import upgrade_database
-from nextcloud_mcp_server.upkeep import back_up
 from tests.cli.conftest import Command
 from tests.cli.places import ONE_GRANT, Shelf, execute, fingerprint, process, rows
 from tests.support import shapes

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from cryptography.fernet import Fernet
 
-from nextcloud_mcp_server.crypto import Keyring
+from nextcloud_mcp_server.crypto.keyring import Keyring
 from tests.cli.conftest import Command
 from tests.cli.places import REFUSED, SERVED, Shelf, crash, fingerprint, listing, process, rows
 from tests.support.revisions import HEAD, pending_after

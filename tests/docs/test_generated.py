@@ -8,9 +8,9 @@ import generated_pages
 import pytest
 
 from nextcloud_mcp_server import settings as settings_module
-from nextcloud_mcp_server.cli.db import db_commands
-from nextcloud_mcp_server.history import load_history
-from nextcloud_mcp_server.revisions import listing
+from nextcloud_mcp_server.cli.db.group import db_commands
+from nextcloud_mcp_server.migrate.alembic_commands import listing
+from nextcloud_mcp_server.schema.history import load_history
 from tests.docs.conftest import DOCS
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server.cli.db import db_commands
+from nextcloud_mcp_server.cli.db.group import db_commands
 from nextcloud_mcp_server.errors import CODES
-from nextcloud_mcp_server.history import load_history
+from nextcloud_mcp_server.schema.history import load_history
 from tests.docs.conftest import DOCS, ROOT, build
 
 

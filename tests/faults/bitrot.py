@@ -14,8 +14,8 @@ from typing import Final
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.migrate.plan import Action
 from nextcloud_mcp_server.migrations import upgrade_database
-from nextcloud_mcp_server.state import Action
 from tests.support import shapes
 from tests.support.contents import KEY, NOW
 from tests.support.promises import Secrets, read_through_the_store, sealed_in

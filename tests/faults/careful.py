@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from nextcloud_mcp_server import repair as repair_module
-from nextcloud_mcp_server import restore as restore_module
-from nextcloud_mcp_server import upkeep
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
-from nextcloud_mcp_server.backends.sqlite import mounts
+from nextcloud_mcp_server.filesystem import mounts
+from nextcloud_mcp_server.maintenance import repair as repair_module
+from nextcloud_mcp_server.maintenance import restore as restore_module
+from nextcloud_mcp_server.maintenance.backup import back_up
 from nextcloud_mcp_server.migrations import downgrade_database, stamp_database, upgrade_database
 from nextcloud_mcp_server.settings import load_settings
 from tests.faults.telling import promise
@@ -37,7 +37,7 @@ def stamp(path: Path, argument: str) -> None:
 
 def backup(path: Path, _argument: str) -> None:
     """Back the database up."""
-    promise(f"backup {upkeep.back_up(path).name}")
+    promise(f"backup {back_up(path).name}")
 
 
 def restore(path: Path, argument: str) -> None:

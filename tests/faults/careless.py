@@ -16,7 +16,7 @@ from typing import Any, Final
 from sqlalchemy import URL, NullPool
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from nextcloud_mcp_server.backends.sqlite import engine, pool
+from nextcloud_mcp_server.backends.sqlite import pool, transaction
 from tests.faults import careful
 from tests.faults.careful import Order
 from tests.faults.telling import promise
@@ -51,7 +51,7 @@ def without_begin(path: Path, _argument: str) -> None:
         url = URL.create("sqlite+aiosqlite", database=str(path))
         return create_async_engine(url, poolclass=NullPool, **options)
 
-    setattr(engine, "create_engine", create_engine)  # noqa: B010 - another signature
+    setattr(transaction, "create_engine", create_engine)  # noqa: B010 - another signature
     careful.start(path, "")
 
 
@@ -106,8 +106,8 @@ def store_with_normal(path: Path, argument: str) -> None:
 
 def start_unsynced(path: Path, argument: str) -> None:
     """Our own start, with SQLite's syncs switched off."""
-    weaker = MappingProxyType({**engine.MIGRATION_PRAGMAS, "synchronous": "OFF"})
-    setattr(engine, "MIGRATION_PRAGMAS", weaker)  # noqa: B010 - it is Final
+    weaker = MappingProxyType({**transaction.MIGRATION_PRAGMAS, "synchronous": "OFF"})
+    setattr(transaction, "MIGRATION_PRAGMAS", weaker)  # noqa: B010 - it is Final
     careful.start(path, argument)
 
 

@@ -28,11 +28,12 @@ import uvicorn.protocols.http.auto  # noqa: F401 - as all of these, before there
 from alembic.config import main as alembic
 from platformdirs import user_data_path
 
-from nextcloud_mcp_server import serve, startup  # noqa: F401 - the same
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
-from nextcloud_mcp_server.backends.sqlite import engine, look
-from nextcloud_mcp_server.backends.sqlite.guard import Held
+from nextcloud_mcp_server.backends.sqlite import inspect, transaction
+from nextcloud_mcp_server.backends.sqlite.lock import Held
 from nextcloud_mcp_server.cli import main as program
+from nextcloud_mcp_server.migrate import startup
+from nextcloud_mcp_server.server import run as _run  # noqa: F401 - the same
 from tests.support.contents import KEY
 
 #: Seconds between two looks at the children.
@@ -55,7 +56,7 @@ def run(order: dict[str, Any], gate: int) -> int:
     if clock := os.environ.get("LD_PRELOAD"):
         ctypes.c_long.in_dll(ctypes.CDLL(clock), "clock_offset").value = order["clock"]
     if timeout := os.environ.get("BUSY_TIMEOUT"):
-        for module in (engine, look):
+        for module in (transaction, inspect):
             vars(module)["BUSY_TIMEOUT"] = float(timeout)
     if order["user"]:
         os.setgroups([])

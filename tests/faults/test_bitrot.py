@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server import keyfile
-from nextcloud_mcp_server.crypto import Keyring
+from nextcloud_mcp_server.crypto import keyfile
+from nextcloud_mcp_server.crypto.keyring import Keyring
 from tests.faults import bitrot
 from tests.faults.bitrot import Damage, Found, Seal, Specimen
 from tests.faults.share import SEED, amount, chance, share

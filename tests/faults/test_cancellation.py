@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
-from nextcloud_mcp_server.backends.sqlite.guard import guard
-from nextcloud_mcp_server.backends.sqlite.look import check_pages, look
+from nextcloud_mcp_server.backends.sqlite.inspect import check_pages, look
+from nextcloud_mcp_server.backends.sqlite.lock import guard
 from nextcloud_mcp_server.lifespan import token_store_lifespan
 from nextcloud_mcp_server.migrations import upgrade_database
 from tests.faults import scenes

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server.cli.db import db_commands
+from nextcloud_mcp_server.cli.db.group import db_commands
 from tests.cli import test_hostile as in_process
 from tests.cli.places import REFUSED, SERVED, Shelf
 from tests.faults.crowd import LIMIT, Ended, Nursery, Order

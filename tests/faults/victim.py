@@ -21,8 +21,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from nextcloud_mcp_server import progress, upkeep
+from nextcloud_mcp_server import progress
 from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.maintenance import backup
 from tests.faults import careful, careless
 from tests.faults.telling import listen, tell
 
@@ -105,7 +106,7 @@ def warm_up() -> None:
         careful.start(path, "")
         careful.stamp(path, "009")
         # Not by its order, which would promise it to whoever asks for something first.
-        upkeep.back_up(path)
+        backup.back_up(path)
         careful.restore(path, next(path.parent.glob("*-manual")).name)
         careful.store(path, "0")
     gc.collect()

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from nextcloud_mcp_server import trial
-from nextcloud_mcp_server.history import load_history
+from nextcloud_mcp_server.migrate import structures
+from nextcloud_mcp_server.schema.history import load_history
 from tests.history.case import Case, of
 from tests.history.releases import LINEAGES
 from tests.support.facts import FIELD, HEAD, REVISIONS, STEPS, Lineage
@@ -21,7 +21,7 @@ TEMPORARY = "_alembic_tmp_oauth_sessions"
 
 #: An unversioned file with a revision's structure counts as the lowest with that structure.
 LOWEST_ALIKE = {revision: "003" if revision == "004" else revision for revision in KNOWN}
-_HISTORY = trial.complete(load_history())
+_HISTORY = structures.complete(load_history())
 for _newer in NEWER:
     _below = previous(_newer)
     _alike = _HISTORY.structure(_newer) == _HISTORY.structure(_below)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server.startup import prepare
+from nextcloud_mcp_server.migrate.startup import prepare
 from tests.history import corpus
 from tests.support import promises
 from tests.support.contents import KEY, OTHER_KEY

@@ -9,8 +9,8 @@ import pytest
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.startup import Outcome, prepare
-from nextcloud_mcp_server.state import Action
+from nextcloud_mcp_server.migrate.plan import Action
+from nextcloud_mcp_server.migrate.startup import Outcome, prepare
 from tests.history import corpus, crashes, oddities, refused, releases
 from tests.history.case import Case
 from tests.support import promises

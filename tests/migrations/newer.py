@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
-from nextcloud_mcp_server.revisions import ALEMBIC
+from nextcloud_mcp_server.migrate.alembic_commands import ALEMBIC
 from tests.migrations import facts, shapes
 from tests.support import revisions
 

@@ -15,7 +15,7 @@ import pytest
 from alembic import command
 from alembic.config import Config
 
-from nextcloud_mcp_server.journal import read
+from nextcloud_mcp_server.migrate.journal import read
 from tests.migrations.database import ROOT, Database
 from tests.migrations.facts import HEAD, previous
 

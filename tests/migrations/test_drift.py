@@ -7,7 +7,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from nextcloud_mcp_server.schema import metadata
+from nextcloud_mcp_server.schema.tables import metadata
 from tests.migrations.database import Database
 from tests.support.drift import Facts, drift, facts
 

@@ -24,7 +24,7 @@ SAMPLE: Final = (
     "tests/migrations/test_rows.py",
     "tests/migrations/test_scripts.py",
     "tests/cli/test_states.py",
-    "tests/test_journal.py",
+    "tests/migrate/test_journal.py",
 )
 CHOSEN: Final = (
     f"(sqlite and {NEXT_ID}) or test_scripts or test_rows or (sqlite and whole_history) or "

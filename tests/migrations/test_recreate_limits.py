@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from alembic.util import CommandError
 
-from nextcloud_mcp_server.history import load_history
-from nextcloud_mcp_server.trial import write_structures
+from nextcloud_mcp_server.migrate.structures import write_structures
+from nextcloud_mcp_server.schema.history import load_history
 from tests.migrations import facts
 from tests.migrations.database import Database, columns_of
 from tests.migrations.rows import seed

@@ -15,15 +15,15 @@ from pathlib import Path
 import pytest
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
-from nextcloud_mcp_server.backends.sqlite.look import look
-from nextcloud_mcp_server.crypto import Keyring
+from nextcloud_mcp_server.backends.sqlite.inspect import look
+from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.history import load_history
+from nextcloud_mcp_server.migrate.plan import Action
+from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.migrations import get_current_revision
+from nextcloud_mcp_server.schema.history import load_history
+from nextcloud_mcp_server.schema.structure import gaps
 from nextcloud_mcp_server.settings import VARIABLES, Settings, load_settings
-from nextcloud_mcp_server.startup import prepare
-from nextcloud_mcp_server.state import Action
-from nextcloud_mcp_server.structure import gaps
 from nextcloud_mcp_server.testing.templates import Templates, TokenDbAt
 from tests.support.folders import names
 from tests.support.revisions import ALL, HEAD

@@ -6,9 +6,9 @@ import asyncio
 import json
 import sys
 
-from nextcloud_mcp_server import transition  # noqa: F401 - imported before the gun goes off
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.migrate import run  # noqa: F401 - imported before the gun goes off
 
 
 async def start(path: str, key: str) -> dict[str, object]:

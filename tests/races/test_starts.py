@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.migrate.plan import Action
 from nextcloud_mcp_server.migrations import upgrade_database
-from nextcloud_mcp_server.state import Action
 from tests.support import shapes
 from tests.support.contents import KEY
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server.history import load_history
+from nextcloud_mcp_server.schema.history import load_history
 from nextcloud_mcp_server.testing.templates import TokenDbAt
 
 

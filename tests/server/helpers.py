@@ -17,11 +17,11 @@ from typing import Self
 
 import pytest
 
-from nextcloud_mcp_server import transition
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
-from nextcloud_mcp_server.backends.sqlite.guard import guard
+from nextcloud_mcp_server.backends.sqlite.lock import guard
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.serve import serve
+from nextcloud_mcp_server.migrate import run
+from nextcloud_mcp_server.server.run import serve
 from nextcloud_mcp_server.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,28 +29,28 @@ ROOT = Path(__file__).resolve().parents[2]
 #: A key that protects nothing: it is printed in public.
 KEY = "bm1jcC1jb3JwdXMtZml4ZWQta2V5LTAxMjM0NTY3ODk="
 
-_SERVE = "import sys; from nextcloud_mcp_server.serve import serve; sys.exit(serve(port=0))"
+_SERVE = "import sys; from nextcloud_mcp_server.server.run import serve; sys.exit(serve(port=0))"
 
 #: Makes a migration long: it says so in a file, and goes on when that file is removed.
 SLOWLY = """
 import pathlib, sys, time
 import pytest
 
-from nextcloud_mcp_server import transition
-migrate = transition.migrate
+from nextcloud_mcp_server.migrate import run as running
+migrate = running.migrate
 def slowly(database, *others, **options):
     sign = pathlib.Path(f"{database}.sign")
     sign.touch()
     while sign.exists():
         time.sleep(0.01)
     return migrate(database, *others, **options)
-transition.migrate = slowly
+running.migrate = slowly
 """
 
 #: Adds a route that asks the store half a second after it says, in a file, that it was asked.
 SLOW_ROUTE = """
 import asyncio, os, pathlib
-from nextcloud_mcp_server import serve as program
+from nextcloud_mcp_server.server import run as program
 from starlette.responses import JSONResponse
 create_app = program.create_app
 async def slow(request):
@@ -183,7 +183,7 @@ def revision(database: Path) -> str:
 @contextmanager
 def slow_migrations(sign: Path) -> Iterator[None]:
     """Let migrations in this process make the file ``sign``, and begin when it is removed."""
-    migrate = transition.migrate
+    migrate = run.migrate
 
     def slowly(*arguments: object, **options: object) -> Path | None:
         sign.touch()
@@ -191,12 +191,12 @@ def slow_migrations(sign: Path) -> Iterator[None]:
             time.sleep(0.01)
         return migrate(*arguments, **options)  # type: ignore[arg-type]
 
-    transition.migrate = slowly
+    run.migrate = slowly
     try:
         yield
     finally:
         sign.unlink(missing_ok=True)
-        transition.migrate = migrate
+        run.migrate = migrate
 
 
 def leftovers(database: Path) -> set[str]:

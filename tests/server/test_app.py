@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from nextcloud_mcp_server import app as module
-from nextcloud_mcp_server.app import Readiness, Verdict, create_app, identity, look_at
 from nextcloud_mcp_server.errors import CODES
-from nextcloud_mcp_server.upkeep import downgrade
+from nextcloud_mcp_server.migrate.change import downgrade
+from nextcloud_mcp_server.server import health as module
+from nextcloud_mcp_server.server.app import create_app
+from nextcloud_mcp_server.server.health import Readiness, Verdict, identity, look_at
 from tests.server.helpers import KEY
 
 

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
-from nextcloud_mcp_server.backends.sqlite.guard import guard
+from nextcloud_mcp_server.backends.sqlite.lock import guard
 from nextcloud_mcp_server.lifespan import token_store_lifespan
 from tests.server.helpers import KEY, is_closed, is_locked, revision, slow_migrations, wait_for
 

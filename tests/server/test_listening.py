@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.listening import bind, shown
+from nextcloud_mcp_server.server.sockets import bind, shown
 from tests.server.helpers import needs_ipv6
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from nextcloud_mcp_server import found
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
-from nextcloud_mcp_server.serve import serve
+from nextcloud_mcp_server.migrate import inspect
+from nextcloud_mcp_server.server.run import serve
 from nextcloud_mcp_server.settings import Settings
 from tests.server.helpers import KEY, Server, fails, leftovers, needs_ipv6, revision, stop_at_once
 
@@ -95,7 +95,7 @@ def test_an_unexpected_error_is_one_line_too(
     def fault(*_: object) -> None:
         raise ZeroDivisionError("first line\nsecond line")
 
-    monkeypatch.setattr(found, "classify", fault)
+    monkeypatch.setattr(inspect, "classify", fault)
     error, _ = fails(capfd, Settings(database, keys=(KEY,)))
     assert error.startswith("unexpected error: ZeroDivisionError: first line")
 

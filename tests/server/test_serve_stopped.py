@@ -13,10 +13,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from nextcloud_mcp_server import serve as module
-from nextcloud_mcp_server import startup
-from nextcloud_mcp_server.backends.sqlite.guard import guard
-from nextcloud_mcp_server.serve import serve
+from nextcloud_mcp_server.backends.sqlite.lock import guard
+from nextcloud_mcp_server.migrate import startup
+from nextcloud_mcp_server.server import run as module
+from nextcloud_mcp_server.server.run import serve
 from nextcloud_mcp_server.settings import Settings
 from tests.server.helpers import (
     KEY,

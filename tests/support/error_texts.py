@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from nextcloud_mcp_server.backends.sqlite import faults
-from nextcloud_mcp_server.history import load_history
-from nextcloud_mcp_server.state import REFUSED, Finding, refusal
+from nextcloud_mcp_server.backends.sqlite import errors
+from nextcloud_mcp_server.filesystem.errors import from_texts
+from nextcloud_mcp_server.migrate.plan import REFUSED, Finding, refusal
+from nextcloud_mcp_server.schema.history import load_history
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "nextcloud_mcp_server"
@@ -36,6 +37,14 @@ class Source:
     name: str
     functions: dict[str, Function]
     constants: dict[str, str]
+    imported: frozenset[str]
+
+    @property
+    def makers(self) -> frozenset[str]:
+        """Its functions that make an error."""
+        return frozenset(
+            name for name, made in self.functions.items() if any(_calls(made, "TokenStorageError"))
+        )
 
     def text(self, node: ast.expr | None) -> str:
         """A text as a person reads it, what is filled in later in braces."""
@@ -70,6 +79,12 @@ def sources() -> Iterator[Source]:
             ".".join(path.relative_to(PACKAGE).with_suffix("").parts),
             functions,
             dict(_constants(tree)),
+            frozenset(
+                alias.name
+                for node in ast.walk(tree)
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(_OWN)
+                for alias in node.names
+            ),
         )
 
 
@@ -97,12 +112,10 @@ def _calls(function: Function, *names: str) -> Iterator[ast.Call]:
 
 def written() -> Iterator[str]:
     """The texts that stand in the code, with what is filled in."""
-    for source in sources():
-        makers = [
-            name
-            for name, function in source.functions.items()
-            if any(_calls(function, "TokenStorageError"))
-        ]
+    found = list(sources())
+    everywhere = frozenset[str]().union(*(source.makers for source in found))
+    for source in found:
+        makers = source.makers | (source.imported & everywhere)
         for name, function in source.functions.items():
             for call in _calls(function, "TokenStorageError"):
                 given = {keyword.arg: keyword.value for keyword in call.keywords}
@@ -127,8 +140,8 @@ def filled_in() -> Iterator[str]:
         message = error.message.replace(history.head, "HEAD")
         remedy = error.remedy.replace(history.head, "HEAD")
         yield _entry(f"state {state}", error.code, message, remedy)
-    for code in faults._WORDS:
-        error = faults._error(code, DATABASE, "DETAIL")
+    for code in errors._TEXTS:
+        error = from_texts(errors._TEXTS, code, DATABASE, "DETAIL")
         yield _entry(f"fault {code}", error.code, error.message, error.remedy)
 
 

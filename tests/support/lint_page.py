@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from nextcloud_mcp_server.lint.rules import RULES
+from nextcloud_mcp_server.authoring.lint.rules import RULES
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "reference" / "lint.md"
 

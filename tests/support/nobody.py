@@ -21,11 +21,13 @@ _PREAMBLE = """
 import asyncio, os, pwd, shlex, sys, tempfile
 from pathlib import Path
 from platformdirs import user_data_path
-from nextcloud_mcp_server import location, settings, upkeep
+from nextcloud_mcp_server import settings
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
-from nextcloud_mcp_server.doctor.diagnosis import diagnose
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.startup import prepare
+from nextcloud_mcp_server.maintenance.backup import back_up
+from nextcloud_mcp_server.maintenance.doctor.run import diagnose
+from nextcloud_mcp_server.migrate import change
+from nextcloud_mcp_server.migrate.startup import prepare
 
 KEY = "dGVzdHMtc3VwcG9ydC1maXhlZC1rZXktMDEyMzQ1Njc="
 
@@ -35,8 +37,8 @@ async def warm_up(path):
 
 with tempfile.TemporaryDirectory() as folder:
     asyncio.run(warm_up(Path(folder, "t.db")))
-    upkeep.downgrade(Path(folder, "t.db"), "009")
-    upkeep.back_up(Path(folder, "t.db"))
+    change.downgrade(Path(folder, "t.db"), "009")
+    back_up(Path(folder, "t.db"))
     diagnose(settings.Settings(Path(folder, "t.db")))
     user_data_path("warm-up")
 os.setgroups([])

@@ -16,9 +16,9 @@ from typing import Final
 from alembic import command
 from alembic.config import Config
 
-from nextcloud_mcp_server.descriptions import Revision
-from nextcloud_mcp_server.history import load_history
-from nextcloud_mcp_server.revisions import ALEMBIC, listing
+from nextcloud_mcp_server.migrate.alembic_commands import ALEMBIC, listing
+from nextcloud_mcp_server.schema.history import load_history
+from nextcloud_mcp_server.schema.revision import Revision
 
 SCRIPTS: Final = Path(__file__).parents[2] / "alembic"
 

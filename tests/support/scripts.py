@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server import history
+from nextcloud_mcp_server.schema import history
 
 SCRIPTS = Path(__file__).parents[2] / "alembic"
 

@@ -6,12 +6,12 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from nextcloud_mcp_server import trial
-from nextcloud_mcp_server.history import load_history
-from nextcloud_mcp_server.state import Observation
-from nextcloud_mcp_server.structure import VERSION_TABLE, Column, Structure, Table
+from nextcloud_mcp_server.backends.base import Snapshot
+from nextcloud_mcp_server.migrate.structures import complete
+from nextcloud_mcp_server.schema.history import load_history
+from nextcloud_mcp_server.schema.structure import VERSION_TABLE, Column, Structure, Table
 
-HISTORY = trial.complete(load_history())
+HISTORY = complete(load_history())
 
 names = st.text("abcdefg_", min_size=1, max_size=4)
 
@@ -80,7 +80,7 @@ version_rows = st.one_of(
 
 
 @st.composite
-def observations(draw: st.DrawFn) -> Observation:
+def observations(draw: st.DrawFn) -> Snapshot:
     """Whatever a look may see."""
     structure = draw(st.one_of(structures(), damaged()))
     versions: Any = draw(version_rows)
@@ -95,6 +95,4 @@ def observations(draw: st.DrawFn) -> Observation:
             structure.others,
         )
     damage = draw(st.sampled_from(["", "", "", "", "", "corrupt", "not-a-database"]))
-    return Observation(
-        structure, versions if column else None, column, "wal", damage, "said SQLite"
-    )
+    return Snapshot(structure, versions if column else None, column, "wal", damage, "said SQLite")

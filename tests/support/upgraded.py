@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from nextcloud_mcp_server.backends.sqlite import backup as backups
-from nextcloud_mcp_server.startup import prepare
+from nextcloud_mcp_server.migrate.startup import prepare
 from tests.support.shapes import at
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
-from nextcloud_mcp_server.keyfile import key_path
-from nextcloud_mcp_server.upkeep import back_up
+from nextcloud_mcp_server.crypto.keyfile import key_path
+from nextcloud_mcp_server.maintenance.backup import back_up
 from tests.wheel import documents
 from tests.wheel.documents import ROOT, Block, blocks, environment, run
 

@@ -18,10 +18,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
 
-from nextcloud_mcp_server.backends.sqlite import files
 from nextcloud_mcp_server.backends.sqlite.catalog import counts, observe
-from nextcloud_mcp_server.backends.sqlite.faults import named, naming
-from nextcloud_mcp_server.backends.sqlite.look import check_pages, connect_read_only
+from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
+from nextcloud_mcp_server.backends.sqlite.errors import named, naming
+from nextcloud_mcp_server.backends.sqlite.inspect import check_pages
 from nextcloud_mcp_server.backends.sqlite.manifest import (
     Manifest,
     manifest_path,
@@ -30,8 +30,10 @@ from nextcloud_mcp_server.backends.sqlite.manifest import (
     sha256_of,
     write_manifest,
 )
-from nextcloud_mcp_server.backends.sqlite.space import require_space, size_of
+from nextcloud_mcp_server.backends.sqlite.size import size_of
 from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.filesystem import files
+from nextcloud_mcp_server.filesystem.space import require_space
 from nextcloud_mcp_server.progress import Say, silent
 
 #: How many automatic backups of a database are kept.

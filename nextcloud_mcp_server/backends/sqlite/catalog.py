@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
-from nextcloud_mcp_server.state import Observation
-from nextcloud_mcp_server.structure import VERSION_TABLE, Column, Structure, Table
+from nextcloud_mcp_server.backends.base import Snapshot
+from nextcloud_mcp_server.schema.structure import VERSION_TABLE, Column, Structure, Table
 
 #: Executes one SQL text and answers its rows.
 Execute = Callable[[str], Iterable[Sequence[Any]]]
@@ -61,7 +61,7 @@ ORDER BY m.rowid, c.cid
 """
 
 
-def observe(execute: Execute, known: Known = _NONE) -> Observation:
+def observe(execute: Execute, known: Known = _NONE) -> Snapshot:
     """Read what a look sees through ``execute``, inside one read transaction or another's."""
     structure = read_structure(execute, known)
     versions: tuple[str | None, ...] | None = None
@@ -72,7 +72,7 @@ def observe(execute: Execute, known: Known = _NONE) -> Observation:
             rows = execute(f"SELECT version_num FROM {VERSION_TABLE}")  # noqa: S608 - a constant
             versions = tuple(row[0] for row in rows)
     (journal_mode,) = next(iter(execute("PRAGMA journal_mode")))
-    return Observation(structure, versions, version_column, str(journal_mode).lower())
+    return Snapshot(structure, versions, version_column, str(journal_mode).lower())
 
 
 def read_structure(execute: Execute, known: Known = _NONE) -> Structure:

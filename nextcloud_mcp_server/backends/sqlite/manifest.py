@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-from nextcloud_mcp_server.backends.sqlite.files import hand_over, sync_folder
+from nextcloud_mcp_server.filesystem.files import hand_over, sync_folder
 
 #: A manifest lists every table, and is no longer than this.
 _LONGEST: Final = 1_000_000

@@ -1,0 +1,1 @@
+"""Write a migration: create, renumber, lint."""

@@ -1,0 +1,123 @@
+"""What a revision says in words, what it imports, and whether its functions are there. Pure."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from typing import Final
+
+from nextcloud_mcp_server.authoring.lint.rules import Problem, listed, problem
+from nextcloud_mcp_server.authoring.lint.version_files import PLACEHOLDER, Script
+
+LOSES: Final = "Downgrade loses"
+CHANGES: Final = "Upgrade changes"
+
+#: Folders of a checkout whose code is the application's, or is not installed at all.
+_APPLICATION: Final = frozenset({"nextcloud_mcp_server", "tests", "guards", "env"})
+_ALLOWED: Final = sys.stdlib_module_names | {"alembic", "sqlalchemy"}
+
+#: Words that end as no imperative does, and are one.
+_IMPERATIVES: Final = listed(
+    "embed feed need seed shed speed exceed proceed bring string ring address bypass compress "
+    "cross discuss dismiss express focus guess index miss pass process reassess stress suppress "
+    "alias canvas bias"
+)
+#: First words that are no verb.
+_NO_VERBS: Final = listed(
+    "a an and any column columns constraint for from in initial it migration my new of on our "
+    "preference revision schema some table tables that the their this to user view we"
+)
+
+
+def text_problems(script: Script) -> Iterator[Problem]:
+    """What is wrong with the words, the imports and the functions of ``script``."""
+    yield from _loses(script)
+    yield from _description(script)
+    yield from _placeholders(script)
+    yield from _imports(script)
+    for name in ("upgrade", "downgrade"):
+        if name not in script.functions:
+            yield problem("missing-function", script.path, 1, f"There is no {name}().")
+
+
+def _loses(script: Script) -> Iterator[Problem]:
+    said = script.label(LOSES)
+    if not said:
+        text = f'No line of the docstring begins with "{LOSES}:".'
+        yield problem("loses-missing", script.path, 1, text)
+    for line, _ in said[1:]:
+        text = f'A second line begins with "{LOSES}:".'
+        yield problem("loses-missing", script.path, line, text)
+    for line, what in said[:1]:
+        if not what or PLACEHOLDER in what:
+            text = "What a downgrade loses is not filled in."
+            yield problem("loses-missing", script.path, line, text)
+
+
+def _description(script: Script) -> Iterator[Problem]:
+    line, title = next(
+        ((number, text) for number, text in script.doc_lines() if text.strip()), (1, "")
+    )
+    if not is_imperative(title):
+        text = f"{title.strip()!r} does not say what to do." if title else "There is no docstring."
+        yield problem("description", script.path, line, text)
+
+
+def is_imperative(title: str) -> bool:
+    """Whether ``title`` may begin with a verb in the imperative, as far as its form tells.
+
+    A gerund, a past and a third person are none; nor are articles and words like "table".
+    """
+    first = re.match(r"[a-z]+(?![a-z-])", title.strip().lower())
+    if first is None:
+        return False
+    word = first[0]
+    if word in _IMPERATIVES:
+        return True
+    return word not in _NO_VERBS and not re.search(r"(?:ing|ed|[^s]s)$", word)
+
+
+def _placeholders(script: Script) -> Iterator[Problem]:
+    for line, text in script.doc_lines():
+        if PLACEHOLDER in text and not text.startswith(f"{LOSES}:"):
+            yield problem("unfinished", script.path, line, f"It still says {PLACEHOLDER}.")
+    for function in script.functions.values():
+        if PLACEHOLDER in (ast.get_docstring(function) or ""):
+            text = f"The docstring of {function.name}() still says {PLACEHOLDER}."
+            yield problem("unfinished", script.path, function.body[0].lineno, text)
+
+
+def says_why(script: Script, function: str) -> bool:
+    """Whether ``function`` has a docstring that somebody wrote."""
+    node = script.functions.get(function)
+    doc = ast.get_docstring(node) if node else None
+    return bool(doc) and PLACEHOLDER not in str(doc)
+
+
+def _imports(script: Script) -> Iterator[Problem]:
+    for name, line in _imported(script.tree):
+        top = name.partition(".")[0]
+        if not top or top in _APPLICATION:
+            text = f"It imports {name or 'from its own folder'}."
+            yield problem("application-import", script.path, line, text)
+        elif top not in _ALLOWED:
+            yield problem("foreign-import", script.path, line, f"It imports {name}.")
+
+
+def _imported(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Every module that is imported anywhere, and where; a relative one has no name."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=aliases):
+                yield from ((alias.name, node.lineno) for alias in aliases)
+            case ast.ImportFrom(module=module, level=level):
+                yield ("" if level else module or "", node.lineno)
+            case ast.Call(
+                func=ast.Name(id="__import__")
+                | ast.Name(id="import_module")
+                | ast.Attribute(attr="import_module"),
+                args=[ast.Constant(value=str(name)), *_],
+            ):
+                yield (name, node.lineno)

@@ -1,0 +1,159 @@
+"""Put a migration that came second at the end of the revision history: in a checkout only."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nextcloud_mcp_server.authoring.create import cannot_move, rows_file
+from nextcloud_mcp_server.authoring.lint import released
+from nextcloud_mcp_server.authoring.lint.chain import LAST_SHARED_ID, next_number
+from nextcloud_mcp_server.authoring.lint.version_files import Script, read_scripts
+from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.migrate.plan import unknown_target
+from nextcloud_mcp_server.schema import history
+from nextcloud_mcp_server.schema.history import is_checkout, load_history
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a revision is to be called.
+
+    Attributes:
+        script: the version file as it is.
+        id: its new id.
+        parent: the new id of the one below; None for the first.
+        moment: the date and time in its new name.
+    """
+
+    script: Script
+    id: str
+    parent: str | None
+    moment: str
+
+    @property
+    def path(self) -> Path:
+        """The new file."""
+        return self.script.path.with_name(f"{self.moment}_{self.id}_{self.script.slug}.py")
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything of the file is to be written."""
+        said = self.script.values.get("revision", (None, 1))[0]
+        is_written = (said, self.script.parent) == (self.id, self.parent)
+        return self.path != self.script.path or not is_written
+
+
+def renumber(given: str) -> tuple[Place, ...]:
+    """Put a revision at the end of the line, and number what is not released anew.
+
+    Args:
+        given: its file, or its id where only one file has it.
+
+    Returns:
+        What was changed, in the new order.
+
+    Raises:
+        TokenStorageError: ``not-a-checkout`` in an installed package; ``unknown-revision`` or
+            ``bad-input`` for what names no file, or one that may not move.
+    """
+    folder = history.locate_scripts()
+    if not is_checkout():
+        raise TokenStorageError(
+            "Migrations are renumbered in a checkout, and this is an installed package.",
+            code="not-a-checkout",
+            remedy="Clone the project, then there: uv run nextcloud-mcp-server db migrate "
+            "--renumber FILE",
+        )
+    scripts, problems = read_scripts(folder / "versions")
+    if problems:
+        raise cannot_move(f"{problems[0].path.name}: {problems[0].message}")
+    fixed = _fixed(scripts, folder)
+    moved = _named(scripts, given)
+    if moved in fixed:
+        raise cannot_move(f"{moved.path.name} is released: databases record its id.")
+    line = [script for script in scripts if script is not moved]
+    changed = tuple(place for place in arrange([*line, moved], fixed) if place.changes)
+    _move(changed)
+    load_history.cache_clear()
+    return changed
+
+
+def _fixed(scripts: Sequence[Script], folder: Path) -> list[Script]:
+    """The released revisions and the shared ones: of two with one id, the older file."""
+    try:
+        known = released.load(folder)
+    except ValueError as error:
+        raise cannot_move(f"{released.RELEASED_FILE} cannot be read ({error}).") from error
+    first: dict[str, Script] = {}
+    for script in scripts:
+        if script.id in known or int(script.id) <= LAST_SHARED_ID:
+            first.setdefault(script.id, script)
+    return list(first.values())
+
+
+def _named(scripts: Sequence[Script], given: str) -> Script:
+    by_name = [s for s in scripts if Path(given).name in (s.path.name, s.path.stem)]
+    found = by_name or [s for s in scripts if s.id == given]
+    if not found:
+        raise unknown_target(given, load_history())
+    if len(found) > 1:
+        names = " and ".join(script.path.name for script in found)
+        raise TokenStorageError(
+            f"{given} is the id of {names}.",
+            code="bad-input",
+            remedy="Name the file that nobody else has run yet.",
+        )
+    return found[0]
+
+
+def arrange(line: Sequence[Script], fixed: Sequence[Script]) -> list[Place]:
+    """Give each of ``line`` an id, its parent and a date that is not before its parent's.
+
+    Those of ``fixed`` keep their id. Pure.
+    """
+    ordered = [s for s in line if s in fixed] + [s for s in line if s not in fixed]
+    places: list[Place] = []
+    for script in ordered:
+        below = places[-1] if places else None
+        number = int(script.id)
+        if script not in fixed:
+            number = next_number(int(below.id) if below else 0)
+        moment = max(script.moment, below.moment) if below else script.moment
+        places.append(Place(script, f"{number:03d}", below.id if below else None, moment))
+    return places
+
+
+def _move(places: Sequence[Place]) -> None:
+    """Write each under its new name, and its rows; every text is on the disk before one goes."""
+    texts: dict[Path, tuple[Path, str]] = {}
+    for place in places:
+        texts[place.path] = (place.script.path, _rewritten(place))
+        rows = rows_file(place.script)
+        if rows.is_file():
+            text = rows.read_text("utf-8").replace(
+                f"revision {place.script.id},", f"revision {place.id},", 1
+            )
+            texts[rows_file(place.script, place.id)] = (rows, text)
+    for new, (_, text) in texts.items():
+        new.with_name(f"{new.name}.new").write_text(text, "utf-8")
+    for old, _ in texts.values():
+        old.unlink()
+    for new in texts:
+        new.with_name(f"{new.name}.new").rename(new)
+
+
+def _rewritten(place: Place) -> str:
+    parent = "None" if place.parent is None else f'"{place.parent}"'
+    text = place.script.path.read_text("utf-8")
+    for begins, value in (
+        (r"revision\b[^=\n]*= *", f'"{place.id}"'),
+        (r"down_revision\b[^=\n]*= *", parent),
+        ("Revision ID: *", place.id),
+        ("Revises: ?", place.parent or ""),
+    ):
+        pattern = re.compile(rf"^({begins}).*$", re.MULTILINE)
+        text = pattern.sub(rf"\g<1>{value}", text, count=1)
+    return text

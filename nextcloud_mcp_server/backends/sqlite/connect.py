@@ -1,0 +1,92 @@
+"""Open a database with plain sqlite3, read-only: nothing of the file changes."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+#: Seconds to wait for another connection's lock.
+BUSY_TIMEOUT: Final = 30.0
+
+#: Bytes as a URI has them (RFC 3986: unreserved characters, and the slash, stand for themselves).
+_ESCAPES: Final = {
+    byte: f"%{byte:02X}"
+    for byte in range(256)
+    if not (chr(byte).isascii() and (chr(byte).isalnum() or chr(byte) in "-._~/"))
+}
+
+
+def connect_read_only(path: Path) -> sqlite3.Connection:
+    """Open ``path`` for reading. Nothing of the file changes, not even when it is closed.
+
+    Raises:
+        sqlite3.OperationalError: it cannot be opened. What is wrong inside is met by the
+            first statement.
+    """
+    connection = _connect(path, "mode=ro")
+    if _lacks_shared_memory(connection, path):
+        connection.close()
+        connection = _connect(path, "mode=ro&immutable=1")
+    return connection
+
+
+def connect_at_rest(path: Path) -> sqlite3.Connection:
+    """As :func:`connect_read_only`, for a copy that is put away: nothing appears beside it.
+
+    Looking at a database in WAL mode leaves a ``-shm`` and an empty ``-wal``. A file that has
+    neither, nor a journal, is read as what it is; whether somebody began to write to it
+    meanwhile, its time tells afterwards.
+    """
+    if any(path.with_name(path.name + suffix).exists() for suffix in ("-wal", "-journal")):
+        return connect_read_only(path)
+    return _connect(path, "mode=ro&immutable=1")
+
+
+def is_still(path: Path) -> bool:
+    """Whether ``path`` can be read only as a file that nobody changes meanwhile."""
+    with closing(_connect(path, "mode=ro")) as connection:
+        return _lacks_shared_memory(connection, path)
+
+
+def _connect(path: Path, how: str) -> sqlite3.Connection:
+    uri = f"{file_uri(path)}?{how}"
+    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT, isolation_level=None)
+    connection.text_factory = _text
+    return connection
+
+
+def file_uri(path: Path) -> str:
+    """The URI of ``path``, whatever characters its name has."""
+    # The two slashes are an empty authority: '//a/b' is a path too, and 'a' no host.
+    # urllib.parse.quote would take as long to import as a look takes.
+    raw = os.fsencode(path.absolute())
+    return "file://" + raw.decode("latin-1").translate(_ESCAPES)
+
+
+def _lacks_shared_memory(connection: sqlite3.Connection, path: Path) -> bool:
+    """Whether all that is wrong is what a WAL database at rest does not need.
+
+    In a folder that cannot be written, one that was closed cleanly gets no shared memory.
+    """
+    try:
+        connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        lacking = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY_DIRECTORY}
+        return getattr(error, "sqlite_errorcode", 0) in lacking and not _has_wal(path)
+    return False
+
+
+#: Reads a text, whatever its bytes are. A function of Python's own would cost more than the look.
+_text: Final = partial(str, encoding="utf-8", errors="surrogateescape")
+
+
+def _has_wal(path: Path) -> bool:
+    """Whether something of the database is in its ``-wal``, and not in the file yet."""
+    try:
+        return path.with_name(path.name + "-wal").stat().st_size > 0
+    except OSError:
+        return False

@@ -1,0 +1,155 @@
+"""What SQLite and the operating system report, in this program's words.
+
+The decision is made by ``sqlite_errorcode``, never by class: an IntegrityError *is* a
+DatabaseError, and a full disk arrives as an OperationalError like a syntax error does.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.filesystem import errors as system
+from nextcloud_mcp_server.filesystem.errors import from_texts
+from nextcloud_mcp_server.filesystem.permissions import may, owner
+
+_SQLITE: Final = {
+    sqlite3.SQLITE_FULL: "disk-full",
+    sqlite3.SQLITE_READONLY: "read-only",
+    sqlite3.SQLITE_PERM: "read-only",
+    sqlite3.SQLITE_CANTOPEN: "bad-path",
+    sqlite3.SQLITE_IOERR: "io-error",
+    sqlite3.SQLITE_CORRUPT: "corrupt",
+    sqlite3.SQLITE_NOTADB: "not-a-database",
+    sqlite3.SQLITE_BUSY: "lock-timeout",
+    sqlite3.SQLITE_LOCKED: "lock-timeout",
+    sqlite3.SQLITE_CONSTRAINT: "conflict",
+    sqlite3.SQLITE_TOOBIG: "bad-input",
+}
+
+#: Bytes that SQLite needs beside a database in WAL mode before it reads anything.
+_SHARED_MEMORY: Final = 32 * 1024
+
+_TAKEN: Final = frozenset({sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY})
+
+_TEXTS: Final = {
+    **system.TEXTS,
+    "corrupt": (
+        "{path} is damaged: {detail}.",
+        "Stop every server, then: nextcloud-mcp-server db restore --newest -d {path}",
+    ),
+    "not-a-database": (
+        "{path} is not an SQLite database.",
+        "Point TOKEN_STORAGE_DB or -d at the token database.",
+    ),
+    "lock-timeout": (
+        "{path} is in use by another process, which did not let go in time.",
+        "Stop the other process (or let it finish), then try again.",
+    ),
+    "conflict": (
+        "A row with the same unique value is in {path} already.",
+        "Use a value that is not taken, or delete the other row first.",
+    ),
+    "bad-input": (
+        "{path} does not take a value ({detail}).",
+        "Store another value, or remove the constraint or trigger that an operator added.",
+    ),
+    "inconsistent": (
+        "{path} changed while it was in use ({detail}).",
+        "Restart the server: a start brings the database to head, or says what is wrong.",
+    ),
+    "unreadable": (
+        "{path} holds text that is not UTF-8.",
+        "Compare the row with a backup ({path}.backup-*), and mend it there.",
+    ),
+}
+
+
+def named(error: BaseException, path: Path) -> TokenStorageError | None:
+    """The named error for what was raised, or None where it is not the database's doing."""
+    if isinstance(error, TokenStorageError):
+        return error
+    driver = _driver_error(error)
+    if isinstance(driver, sqlite3.Error):
+        code = _code(getattr(driver, "sqlite_errorcode", 0))
+        # That there is no room for the shared memory of a WAL is an I/O error to SQLite.
+        if code == "io-error" and _is_full(path):
+            code = "disk-full"
+        if code == "bad-path" and (unreadable := _unreadable(path)):
+            return unreadable
+        return from_texts(_TEXTS, code, path, _one_line(driver)) if code else None
+    if isinstance(driver, UnicodeDecodeError):
+        # A flipped byte in a schema page: SQLite's own message is no UTF-8 any more.
+        return from_texts(_TEXTS, "corrupt", path, "its schema is not readable text")
+    return system.named(driver, path)
+
+
+def _code(number: int) -> str | None:
+    if number & 0xFF == sqlite3.SQLITE_CONSTRAINT and number not in _TAKEN:
+        return "bad-input"
+    return _SQLITE.get(number & 0xFF)
+
+
+def _unreadable(path: Path) -> TokenStorageError | None:
+    """The error for a file that this user may not read; None for every other."""
+    try:
+        whose = owner(path)
+    except OSError:
+        return None
+    if may(path, os.R_OK):
+        return None
+    return TokenStorageError(
+        f"{path} cannot be read by this user ({whose}).",
+        code="bad-path",
+        remedy="Run this as its owner, or give this user access to the file and to its folder.",
+    )
+
+
+def _is_full(path: Path) -> bool:
+    try:
+        disk = os.statvfs(path.parent)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize < _SHARED_MEMORY
+
+
+def always_named(error: Exception, path: Path) -> TokenStorageError | None:
+    """As :func:`named`, and every other error of SQLite gets a name too.
+
+    For the running store, where the statements are known to fit the schema at head.
+    """
+    if (known := named(error, path)) is not None:
+        return known
+    driver = _driver_error(error)
+    if isinstance(driver, sqlite3.Error):
+        # No value is quoted: SQLite names tables and columns only.
+        undecoded = "decode to UTF-8" in str(driver)
+        code = "unreadable" if undecoded else "inconsistent"
+        return from_texts(_TEXTS, code, path, _one_line(driver))
+    return None
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Turn what SQLite or the operating system raises inside into a named error."""
+    try:
+        yield
+    except Exception as error:
+        if (known := named(error, path)) is None or known is error:
+            raise
+        raise known from error
+
+
+def _driver_error(error: BaseException) -> BaseException:
+    # SQLAlchemy keeps the driver's exception in `orig`; its own text has the statement.
+    original = getattr(error, "orig", None)
+    return original if isinstance(original, BaseException) else error
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,216 @@
+"""Look at a database without changing it: plain sqlite3, ``mode=ro``, one query.
+
+Opening a file to read and write, and closing it, checkpoints and deletes its ``-wal``; a
+read-only connection leaves everything as it is. It cannot roll back a hot journal,
+though: that is :func:`recover`, which only a start may do, under the lock.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from nextcloud_mcp_server.backends.base import Snapshot
+from nextcloud_mcp_server.backends.sqlite.catalog import Known, observe, quoted
+from nextcloud_mcp_server.backends.sqlite.connect import BUSY_TIMEOUT, _has_wal, connect_read_only
+from nextcloud_mcp_server.backends.sqlite.errors import named, naming
+from nextcloud_mcp_server.errors import for_shell
+from nextcloud_mcp_server.schema.structure import ENCRYPTED, Structure
+
+#: The journal mode that a start leaves a local file in.
+WAL: Final = "wal"
+
+#: Encrypted values of a column that prove the keys; only where none of them opens are all read.
+SAMPLED: Final = 16
+
+_NONE: Final[Known] = MappingProxyType({})
+
+
+def look(path: Path, known: Known = _NONE, *, sampling: bool = False) -> Snapshot:
+    """What lies at ``path``; nothing changes, whatever it is.
+
+    Damage is an answer, not an error.
+
+    Args:
+        path: the database file.
+        known: tables whose columns are not asked for.
+        sampling: whether to read the first encrypted values along.
+
+    Raises:
+        HotJournalError: where a journal must be rolled back before anybody can read.
+        TokenStorageError: where the operating system keeps the file from being read.
+    """
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        return Snapshot()
+    if size == 0 and not _has_wal(path):
+        return Snapshot()
+    try:
+        return _read(path, known, sampling=sampling)
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        return _diagnose(error, path)
+
+
+def _read(path: Path, known: Known, *, sampling: bool) -> Snapshot:
+    with closing(connect_read_only(path)) as connection:
+        # One moment: a version row of after a migration denies the tables of before it.
+        connection.execute("BEGIN")
+        seen = _unless_cut_off(path, connection, _observe(connection, known))
+        return seen._replace(samples=_samples(connection, seen)) if sampling else seen
+
+
+def _observe(connection: sqlite3.Connection, known: Known) -> Snapshot:
+    # Nearly always all text is UTF-8, which the driver reads in a third of the time.
+    tolerant, connection.text_factory = connection.text_factory, str
+    try:
+        return observe(connection.execute, known)
+    except sqlite3.OperationalError as error:
+        # What SQLite says has a code; that a text is not UTF-8, the driver says.
+        if hasattr(error, "sqlite_errorcode"):
+            raise
+    finally:
+        connection.text_factory = tolerant
+    return observe(connection.execute, known)
+
+
+def _samples(connection: sqlite3.Connection, seen: Snapshot) -> tuple[bytes, ...] | None:
+    """Some encrypted values; None where they cannot be read, which is told by who asks."""
+    try:
+        # One column is proof enough, and the first is that of the grants.
+        for table, column in columns_there(seen.structure, ENCRYPTED):
+            if rows := connection.execute(f"{_sealed(table, column)} LIMIT {SAMPLED}").fetchall():
+                return tuple(_bytes(value) for (value,) in rows)
+        return ()
+    except (sqlite3.Error, UnicodeDecodeError):
+        return None
+
+
+def columns_there(structure: Structure, wanted: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Those of the ``wanted`` (table, column) that a database has."""
+    tables = structure.tables
+    return [(t, c) for t, c in wanted if t in tables and c in tables[t].columns]
+
+
+def _unless_cut_off(path: Path, connection: sqlite3.Connection, seen: Snapshot) -> Snapshot:
+    # SQLite rounds the number of pages up and reads zeros for what is not there of the
+    # last one, so that even quick_check is content. With a WAL, the page may be in it.
+    (page_size,) = connection.execute("PRAGMA page_size").fetchone()
+    if path.stat().st_size % page_size and not _has_wal(path):
+        return Snapshot(damage="corrupt", detail="its last page is cut off")
+    return seen
+
+
+class HotJournalError(Exception):
+    """A crashed writer left a journal, and a reader cannot roll it back."""
+
+
+def _diagnose(error: Exception, path: Path) -> Snapshot:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_READONLY or (code == sqlite3.SQLITE_CANTOPEN and _has_wal(path)):
+        raise HotJournalError from error
+    known = named(error, path)
+    if known is not None and known.code in {"corrupt", "not-a-database"}:
+        return Snapshot(damage=known.code, detail=_detail(error, path))
+    if known is not None:
+        raise known from error
+    return Snapshot(damage="corrupt", detail=str(error))
+
+
+def _detail(error: Exception, path: Path) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return "its schema is not readable text"
+    text = str(error).encode("ascii", "replace").decode()
+    if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOTADB:
+        return _what_it_is(path) or text
+    return text
+
+
+def _what_it_is(path: Path) -> str:
+    # SQLite has refused the file and closed it, so reading its first bytes is safe.
+    with path.open("rb") as file:
+        start = file.read(100).lstrip()
+    if start.upper().startswith((b"PRAGMA", b"BEGIN", b"CREATE", b"--")):
+        return f"it looks like an SQL dump; load it with: sqlite3 NEW.db < {for_shell(path)}"
+    if start.startswith(b"SQLite format 3"):
+        return "its header is damaged"
+    return "it has no SQLite header"
+
+
+def recover(path: Path) -> None:
+    """Let SQLite roll back what a crashed writer left. Only under the lock."""
+    with naming(path), closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT)) as connection:
+        connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
+
+
+@contextmanager
+def recovered_copy(path: Path) -> Iterator[Path]:
+    """A copy of a crashed database, with its journal, to look at without changing it."""
+    # Needed only after a crash, and the commands that look should start at once.
+    import shutil  # noqa: PLC0415
+    import tempfile  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory(prefix="tokens-") as folder:
+        copy = Path(folder) / path.name
+        with naming(path):
+            for suffix in ("", "-journal", "-wal"):
+                with suppress(FileNotFoundError):
+                    shutil.copyfile(path.with_name(path.name + suffix), f"{copy}{suffix}")
+        recover(copy)
+        yield copy
+
+
+def look_without_recovery(path: Path, known: Known = _NONE) -> Snapshot:
+    """As :func:`look`; a crashed database is looked at in a recovered copy."""
+    with observed(path, known) as (_, seen):
+        return seen
+
+
+@contextmanager
+def observed(path: Path, known: Known = _NONE) -> Iterator[tuple[Path, Snapshot]]:
+    """What lies at ``path``, and the file to read more from: itself, or a recovered copy of it."""
+    with ExitStack() as stack:
+        try:
+            seen = look(path, known)
+        except HotJournalError:
+            path = stack.enter_context(recovered_copy(path))
+            seen = look(path, known)
+        yield path, seen
+
+
+def check_pages(path: Path) -> str:
+    """What ``quick_check`` finds wrong with the pages of ``path``; empty when all is well."""
+    try:
+        with closing(connect_read_only(path)) as connection:
+            rows = connection.execute("PRAGMA quick_check(3)").fetchall()
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        known = named(error, path)
+        if known is not None and known.code not in {"corrupt", "not-a-database"}:
+            raise known from error
+        return _detail(error, path)
+    found = [" ".join(str(row[0]).split()) for row in rows if row[0] != "ok"]
+    return "; ".join(found)
+
+
+def ciphertexts(
+    path: Path, columns: Iterable[tuple[str, str]], limit: int | None
+) -> Iterator[bytes]:
+    """Up to ``limit`` (None: all) encrypted values of each (table, column), one by one."""
+    most = -1 if limit is None else limit
+    with naming(path), closing(connect_read_only(path)) as connection:
+        for table, column in columns:
+            for (value,) in connection.execute(f"{_sealed(table, column)} LIMIT {most}"):
+                yield _bytes(value)
+
+
+def _sealed(table: str, column: str) -> str:
+    name = quoted(column)
+    return f"SELECT {name} FROM {quoted(table)} WHERE {name} IS NOT NULL"  # noqa: S608 - our own
+
+
+def _bytes(value: object) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")

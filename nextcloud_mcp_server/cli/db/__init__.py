@@ -1,0 +1,1 @@
+"""The db commands, one file each."""

@@ -1,0 +1,48 @@
+"""``nextcloud-mcp-server db``: look at the token database and change its revision.
+
+What looks is imported here and is light; what changes is imported by the command that
+needs it, because SQLAlchemy and Alembic take longer to import than a look takes.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import click
+
+from nextcloud_mcp_server.cli.db import current
+from nextcloud_mcp_server.cli.db.backup import backup
+from nextcloud_mcp_server.cli.db.doctor import doctor
+from nextcloud_mcp_server.cli.db.downgrade import downgrade
+from nextcloud_mcp_server.cli.db.history import history, show
+from nextcloud_mcp_server.cli.db.lint import lint
+from nextcloud_mcp_server.cli.db.log import log
+from nextcloud_mcp_server.cli.db.migrate import migrate
+from nextcloud_mcp_server.cli.db.repair import repair
+from nextcloud_mcp_server.cli.db.restore import backups, restore
+from nextcloud_mcp_server.cli.db.stamp import stamp
+from nextcloud_mcp_server.cli.db.upgrade import upgrade
+from nextcloud_mcp_server.cli.options import database_options
+
+#: The commands by name; what ``db --help`` says of them is in :mod:`nextcloud_mcp_server.cli.root`.
+db_commands: Final = click.Group("db")
+
+db_commands.command()(database_options(current.current))
+db_commands.command()(database_options(current.check))
+
+for _command in (
+    backup,
+    backups,
+    doctor,
+    downgrade,
+    history,
+    lint,
+    log,
+    migrate,
+    repair,
+    restore,
+    show,
+    stamp,
+    upgrade,
+):
+    db_commands.add_command(_command)

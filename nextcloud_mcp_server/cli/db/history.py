@@ -1,0 +1,210 @@
+"""``db history`` and ``db show``: what the revisions change, and what each says."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from io import StringIO
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from nextcloud_mcp_server.cli.options import Named, database_options, not_empty
+from nextcloud_mcp_server.cli.output import Output
+from nextcloud_mcp_server.errors import TokenStorageError, printable
+from nextcloud_mcp_server.migrate.inspect import examine, known_history
+from nextcloud_mcp_server.migrate.plan import unknown_target
+from nextcloud_mcp_server.schema.history import History, load_history
+from nextcloud_mcp_server.schema.structure import Gaps, Structure, altered, gaps
+
+if TYPE_CHECKING:
+    from nextcloud_mcp_server.schema.revision import Revision
+
+
+#: Where what a revision changes stands, below its title.
+_INDENT: Final = " " * 17
+
+#: The longest line of what a revision changes, where its names are not longer.
+_WIDTH: Final = 100
+
+
+@click.command()
+@database_options
+@click.option("-v", "--verbose", is_flag=True, help="Print the whole text of each revision.")
+def history(output: Output, named: Named, *, verbose: bool) -> int:
+    """List the revisions and what each changes.
+
+    Newest first, with the current one marked. It needs no database.
+    """
+    from nextcloud_mcp_server.authoring.create import ORDER, require_one_line  # noqa: PLC0415 - see below
+    from nextcloud_mcp_server.migrate.alembic_commands import listing  # noqa: PLC0415 - imports Alembic
+
+    require_one_line(load_history().directory, rules=ORDER)
+    known = known_history()
+    revisions = listing(known)[::-1]
+    recorded, trouble, database = None, None, None
+    try:
+        database = named.locate(output).database
+        report = examine(database)
+        recorded, trouble = report.finding.recorded, report.refusal
+    except TokenStorageError as error:
+        trouble = error
+    document = {
+        "database": None if database is None else str(database),
+        "current": recorded,
+        "head": known.head,
+        "revisions": [revision_facts(r, recorded, known) for r in revisions],
+    }
+    lines = history_lines(revisions, recorded, known, verbose=verbose)
+    if trouble is None:
+        output.result(document, *lines)
+        return 0
+    # The history is what one needs to see most when the database is in trouble.
+    for line in lines:
+        output.head(line)
+    output.error(trouble, document)
+    return trouble.exit_status
+
+
+def history_lines(
+    revisions: Sequence[Revision], current: str | None, known: History, *, verbose: bool
+) -> list[str]:
+    """The revisions as a changelog, in the order in which they are given."""
+    lines: list[str] = []
+    for revision in revisions:
+        marks = [
+            *(["head"] if revision.id == known.head else []),
+            *(["current"] if revision.id == current else []),
+        ]
+        mark = f" ({', '.join(marks)})" if marks else ""
+        lines.append(f"{revision.id}  {revision.date}  {revision.title}{mark}")
+        for line in change_lines(revision, known):
+            lines += textwrap.wrap(
+                line,
+                _WIDTH,
+                initial_indent=_INDENT,
+                subsequent_indent=_INDENT + "  ",
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+        if verbose:
+            text = revision.doc.partition("\n")[2].strip()
+            lines += [f"    {line}".rstrip() for line in text.splitlines()]
+            lines += [f"    File: {printable(str(revision.path))}", ""]
+    return lines
+
+
+def change_lines(revision: Revision, known: History) -> list[str]:
+    """What a revision changes, one kind a line."""
+    added, dropped, changed = _differences(revision, known)
+    return [
+        *([f"adds {_named(added)}"] if added else []),
+        *([f"drops {_named(dropped)}"] if dropped else []),
+        *([f"alters {', '.join(changed)}"] if changed else []),
+        *([f"rows: {revision.changes}"] if revision.changes else []),
+    ]
+
+
+def _named(found: Gaps) -> str:
+    """The names, those of one kind behind one word."""
+    kinds = (
+        ("table", "tables", list(found.tables)),
+        ("column", "columns", [f"{table}.{column}" for table, column in found.columns]),
+        ("index", "indexes", list(found.indexes)),
+    )
+    parts = [
+        f"{one if len(names) == 1 else many} {', '.join(names)}"
+        for one, many, names in kinds
+        if names
+    ]
+    return "; ".join(parts)
+
+
+def _differences(revision: Revision, known: History) -> tuple[Gaps, Gaps, tuple[str, ...]]:
+    after = known.structure(revision.id)
+    before = Structure() if revision.parent is None else known.structure(revision.parent)
+    return gaps(before, after), gaps(after, before), altered(before, after)
+
+
+def revision_facts(revision: Revision, current: str | None, known: History) -> dict[str, Any]:
+    """One revision of ``db history``, for ``--json``."""
+    added, dropped, changed = _differences(revision, known)
+    return {
+        "id": revision.id,
+        "parent": revision.parent,
+        "date": revision.date,
+        "title": revision.title,
+        "adds": _facts(added),
+        "drops": _facts(dropped),
+        "alters": list(changed),
+        "rows": revision.changes,
+        "loses": revision.loses,
+        "file": str(revision.path),
+        "head": revision.id == known.head,
+        "current": revision.id == current,
+    }
+
+
+def _facts(found: Gaps) -> Mapping[str, list[str]]:
+    return {
+        "tables": list(found.tables),
+        "columns": [f"{table}.{column}" for table, column in found.columns],
+        "indexes": list(found.indexes),
+    }
+
+
+@click.command()
+@database_options
+@click.argument("revision", metavar="REV", callback=not_empty)
+@click.option(
+    "--dialect",
+    type=click.Choice(["sqlite", "postgresql"]),
+    default="sqlite",
+    show_default=True,
+    help="The engine that the statements are for.",
+)
+@click.option("--down", is_flag=True, help="Print the downgrade.")
+def show(output: Output, named: Named, revision: str, dialect: str, *, down: bool) -> int:
+    """Print the SQL of one revision.
+
+    REV is an id or 'head'. No database is used, so -d and -u make no difference.
+    """
+    del named
+    known = load_history()
+    wanted = known.head if revision == "head" else revision
+    if wanted not in known:
+        raise unknown_target(wanted, known)
+    index = known.revisions.index(wanted)
+    below = known.revisions[index - 1] if index else None
+    start, target = (wanted, below) if down else (below, wanted)
+    sql = _sql(known, start, target, dialect=dialect, down=down)
+    document = {
+        "revision": wanted,
+        "dialect": dialect,
+        "before": start,
+        "after": target,
+        "sql": sql,
+    }
+    output.result(document, sql.rstrip("\n"))
+    return 0
+
+
+def _sql(known: History, start: str | None, target: str | None, *, dialect: str, down: bool) -> str:
+    from nextcloud_mcp_server.authoring.create import ORDER, require_one_line  # noqa: PLC0415 - see below
+    from nextcloud_mcp_server.migrate.alembic_commands import write_sql  # noqa: PLC0415 - imports Alembic
+
+    require_one_line(known.directory, rules=ORDER)
+    written = StringIO()
+    try:
+        write_sql(known, start, target, written, dialect=dialect, down=down)
+    except TokenStorageError:
+        raise
+    except Exception as error:
+        # Whatever a developer's new file does, the command says it in one line.
+        raise TokenStorageError(
+            f"Revision {start if down else target} fails where its SQL is written: "
+            f"{' '.join(str(error).split()) or type(error).__name__}.",
+            code="migration-failed",
+            remedy="See where with: nextcloud-mcp-server db lint",
+        ) from error
+    return written.getvalue()

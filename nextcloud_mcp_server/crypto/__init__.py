@@ -1,0 +1,1 @@
+"""Encryption keys: the key ring and the key file."""

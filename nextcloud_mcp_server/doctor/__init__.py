@@ -1,1 +1,0 @@
-"""What ails a token database: small checks that look and change nothing."""

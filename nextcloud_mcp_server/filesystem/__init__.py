@@ -1,0 +1,1 @@
+"""What the operating system allows: files, locks, permissions, mounts, space."""

@@ -1,1 +1,0 @@
-"""What ``db lint`` refuses and notes in the migrations; the rules are one table."""

@@ -1,0 +1,1 @@
+"""Work on a database file: back up, restore, rehearse, repair, diagnose."""

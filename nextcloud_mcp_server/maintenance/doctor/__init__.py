@@ -1,0 +1,1 @@
+"""Check a database and everything beside it."""

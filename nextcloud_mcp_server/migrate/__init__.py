@@ -1,0 +1,1 @@
+"""The start: inspect a database, plan, back up, migrate, verify."""

@@ -1,0 +1,254 @@
+"""All contact with Alembic: run, stamp, list and write revisions.
+
+``alembic.context`` keeps its proxies in module globals, so two commands at once in one
+process would run on each other's configuration. Everything here that runs a command
+holds :data:`ALEMBIC` while it does. The connection is always handed over, inside a
+transaction that the caller commits: Alembic itself then commits nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import runpy
+import threading
+import unicodedata
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from datetime import UTC, datetime
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+
+from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.filesystem.errors import naming
+from nextcloud_mcp_server.progress import Say, silent
+from nextcloud_mcp_server.schema.history import BASE, History, is_checkout, load_history
+from nextcloud_mcp_server.schema.revision import Revision, describe
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+
+#: Held while a command of Alembic runs, inside the file lock, never on the event loop.
+ALEMBIC: Final = threading.RLock()
+
+#: Where ids of this project begin; those below are history shared with other programs.
+FIRST_OWN_ID: Final = 101
+
+#: The longest description in the name of a file, in characters.
+_LONGEST_SLUG: Final = 60
+
+
+#: Called after each revision that has run.
+Applied = Callable[[], None]
+
+
+def _no_one_asks() -> None:
+    """Tell nobody that a revision was applied."""
+
+
+def configuration(
+    history: History,
+    connection: Connection | None = None,
+    applied: Applied = _no_one_asks,
+    say: Say = silent,
+) -> Config:
+    """Alembic's configuration for ``history``, without any file and without a URL."""
+    config = Config()
+    # ConfigParser would read '%' in a path as an interpolation.
+    config.set_main_option("script_location", str(history.directory).replace("%", "%%"))
+    config.set_main_option("timezone", "UTC")
+    if connection is not None:
+        config.attributes["connection"] = connection
+        config.attributes["applied"] = applied
+        config.attributes["say"] = say
+    return config
+
+
+#: What to do about revisions that Alembic cannot put in a line.
+LINT: Final = "See what is wrong with them: nextcloud-mcp-server db lint"
+
+
+@contextmanager
+def _running(
+    what: str,
+    remedy: str = "See which revisions there are with: nextcloud-mcp-server db history",
+) -> Iterator[None]:
+    with ALEMBIC:
+        try:
+            yield
+        except CommandError as error:
+            raise TokenStorageError(
+                f"The {what} was refused: {error}.",
+                code="migration-failed",
+                remedy=remedy,
+            ) from error
+
+
+def stamp(connection: Connection, history: History, revision: str) -> None:
+    """Make ``revision`` the one row of the version table, without running anything."""
+    with _running("stamp"):
+        command.stamp(configuration(history, connection), revision, purge=True)
+
+
+def upgrade(
+    connection: Connection,
+    history: History,
+    target: str,
+    applied: Applied = _no_one_asks,
+    say: Say = silent,
+) -> None:
+    """Run every revision from the recorded one up to ``target``; ``applied`` after each.
+
+    What takes long says so through ``say``.
+    """
+    with _running("upgrade"):
+        command.upgrade(configuration(history, connection, applied, say), target)
+
+
+def downgrade(
+    connection: Connection,
+    history: History,
+    target: str,
+    applied: Applied = _no_one_asks,
+    say: Say = silent,
+) -> None:
+    """Run every revision from the recorded one down to ``target`` (an id or ``base``)."""
+    with _running("downgrade"):
+        command.downgrade(configuration(history, connection, applied, say), target)
+
+
+def statements(history: History, start: str | None, target: str) -> str:
+    """What every revision from ``start`` (None: base) to ``target`` says to SQLite, as text."""
+    written = StringIO()
+    write_sql(history, start, target, written)
+    return written.getvalue()
+
+
+def write_sql(
+    history: History,
+    start: str | None,
+    target: str | None,
+    written: TextIO,
+    *,
+    dialect: str = "sqlite",
+    down: bool = False,
+    structures: Path | None = None,
+) -> None:
+    """Write the SQL of every revision from ``start`` to ``target`` (None: base), up or ``down``.
+
+    For a database that is exactly at ``start``: nobody looks what is there already. Each
+    statement is one call of ``written.write``, made while the revision says it. For a review
+    the file with the structures to go by is given: what no SQL says is a comment then.
+    """
+    config = configuration(history)
+    config.cmd_opts = Namespace(x=[f"database_url={dialect}://"])
+    config.output_buffer = written
+    config.attributes["structures"] = structures
+    what = "downgrade" if down else "upgrade"
+    with _running(what):
+        getattr(command, what)(config, f"{start or BASE}:{target or BASE}", sql=True)
+
+
+def listing(history: History) -> list[Revision]:
+    """Every revision, oldest first.
+
+    Raises:
+        TokenStorageError: ``migration-failed`` where they are not one line.
+    """
+    with _running("list of the revisions", LINT):
+        scripts = ScriptDirectory.from_config(configuration(history))
+        found: list[Any] = list(scripts.walk_revisions())[::-1]
+        return [
+            describe(s.module.__doc__ or "", s.revision, s.down_revision, Path(s.path))
+            for s in found
+        ]
+
+
+def deleting(history: History, steps: Sequence[str]) -> frozenset[str]:
+    """Tables that one of ``steps`` says it deletes rows from (``DELETES_ROWS_FROM``)."""
+    with ALEMBIC:
+        scripts = ScriptDirectory.from_config(configuration(history))
+        modules = [scripts.get_revision(step).module for step in steps]
+    return frozenset(t for m in modules for t in getattr(m, "DELETES_ROWS_FROM", ()))
+
+
+def unloadable(history: History) -> str:
+    """The first version file that cannot be loaded, and why; empty where every one can be.
+
+    Alembic loads them all before one runs, and does not name the one that it fails at.
+    """
+    for path in sorted((history.directory / "versions").glob("*.py")):
+        try:
+            runpy.run_path(str(path))
+        except Exception as error:  # noqa: BLE001 - whatever a developer's file does is told
+            return f"{path.name} cannot be loaded: {str(error) or type(error).__name__}"
+    return ""
+
+
+def create(message: str, history: History | None = None) -> Path:
+    """Write an empty migration with the next id, and return its path.
+
+    Raises:
+        TokenStorageError: ``not-a-checkout`` in an installed package, ``bad-input`` for a
+            message without a letter or digit.
+    """
+    if history is None and not is_checkout():
+        raise TokenStorageError(
+            "Migrations are written in a checkout, and this is an installed package.",
+            code="not-a-checkout",
+            remedy="Clone the project, then there: uv run nextcloud-mcp-server db migrate MESSAGE",
+        )
+    history = history or load_history()
+    if not isinstance(message, str) or not (slug := slug_of(message)):  # type: ignore[redundant-expr]
+        raise TokenStorageError(
+            f"{message!r} does not describe a migration.",
+            code="bad-input",
+            remedy='Say what it does, for example: db migrate "add user preferences table"',
+        )
+    number = next_id(history)
+    name = f"{datetime.now(UTC):%Y%m%d_%H%M}_{number}_{slug}"
+    path = history.directory / "versions" / f"{name}.py"
+    config = configuration(history)
+    # The name is made here, so that it is known where the file is not made whole.
+    config.set_main_option("file_template", name)
+    try:
+        # Alembic says on stdout what it does; whoever called is told by the answer.
+        with naming(path), _running("new revision", LINT), redirect_stdout(StringIO()):
+            command.revision(config, message=one_line(message), rev_id=number)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    finally:
+        load_history.cache_clear()
+    return path
+
+
+def slug_of(message: str) -> str:
+    """``message`` as it stands in the name of a file, in plain ASCII; empty where nothing is left.
+
+    An accented letter loses its accent, and every other sign is a gap between two words.
+    """
+    letters = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", message).casefold())
+    plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    slug = re.sub("[^a-z0-9]+", "_", plain).strip("_")
+    if len(slug) <= _LONGEST_SLUG:
+        return slug
+    return slug[: _LONGEST_SLUG + 1].rpartition("_")[0] or slug[:_LONGEST_SLUG]
+
+
+def one_line(message: str) -> str:
+    """``message`` as it may stand in a docstring."""
+    words = "".join(c if c.isprintable() else " " for c in message).split()
+    return " ".join(words).replace("\\", "\\\\").replace('"""', "'''")
+
+
+def next_id(history: History) -> str:
+    """The id after head: this project's own line begins at 101."""
+    return f"{max(int(history.head) + 1, FIRST_OWN_ID):03d}"

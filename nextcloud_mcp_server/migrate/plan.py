@@ -1,0 +1,224 @@
+"""What a database can be, and what each state is owed. Pure: nothing is opened here.
+
+:func:`plan` is total: every finding has a plan, no plan that runs ends below its target,
+and every refusal carries a remedy.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from nextcloud_mcp_server.errors import TokenStorageError, for_shell
+from nextcloud_mcp_server.schema.history import History
+from nextcloud_mcp_server.schema.structure import Gaps
+
+
+class State(StrEnum):
+    """The states of a database. The values are the codes people see."""
+
+    NEW = "new"
+    PRE_ALEMBIC = "pre-alembic"
+    BEHIND = "behind"
+    AT_HEAD = "at-head"
+    UNKNOWN_REVISION = "unknown-revision"
+    AMBIGUOUS_VERSION = "ambiguous-version"
+    INCONSISTENT = "inconsistent"
+    FOREIGN = "foreign"
+    CORRUPT = "corrupt"
+    NOT_A_DATABASE = "not-a-database"
+
+
+#: States that no start may touch.
+REFUSED: Final = frozenset(State) - {State.NEW, State.PRE_ALEMBIC, State.BEHIND, State.AT_HEAD}
+
+
+class Finding(NamedTuple):
+    """The state of a database and what follows from it.
+
+    Attributes:
+        state: the state.
+        recorded: the revision in the version row, where there is exactly one.
+        base: the revision that the database counts as: the recorded one, or the one that
+            an unversioned database is stamped with; None for a new or refused database.
+        gaps: what ``base`` has and the file lacks.
+        adopted: tables to rename back from a table recreation that was cut short.
+        unusable: disposable tables with columns that no writer fills.
+        tidy: whether the version table holds one row and no more.
+        reason: one line on why the state is this one.
+    """
+
+    state: State
+    recorded: str | None = None
+    base: str | None = None
+    gaps: Gaps = Gaps()
+    adopted: tuple[str, ...] = ()
+    unusable: tuple[str, ...] = ()
+    tidy: bool = True
+    reason: str = ""
+
+    @property
+    def refused(self) -> bool:
+        """Whether no start may touch the database."""
+        return self.state in REFUSED
+
+
+class Action(StrEnum):
+    """What a start does. The values are the words people see."""
+
+    CREATE = "create"
+    STAMP = "stamp"
+    UPGRADE = "upgrade"
+    MEND = "mend"
+    NOTHING = "nothing"
+
+
+class Plan(NamedTuple):
+    """What a start does about one database.
+
+    Attributes:
+        action: the name of it all.
+        start: the revision that the database counts as before; None for a new one.
+        target: the revision that it has afterwards.
+        stamp: the revision to write into the version table first, where that is needed.
+        steps: the revisions to run, oldest first.
+        gaps: what is added first, so that the structure is that of ``start``.
+        adopted: tables to rename back first, from a recreation that was cut short.
+        unusable: disposable tables to make anew first.
+    """
+
+    action: Action
+    target: str
+    start: str | None = None
+    stamp: str | None = None
+    steps: tuple[str, ...] = ()
+    gaps: Gaps = Gaps()
+    adopted: tuple[str, ...] = ()
+    unusable: tuple[str, ...] = ()
+
+    @property
+    def migrates(self) -> bool:
+        """Whether anything in the file will change."""
+        return self.action is not Action.NOTHING
+
+    @property
+    def mends(self) -> tuple[str, ...]:
+        """What is mended, in words."""
+        return (
+            *(f"renamed the filled copy of {name} back" for name in self.adopted),
+            *(f"made {name} anew in its released shape" for name in self.unusable),
+            *((f"added {self.gaps}",) if self.gaps else ()),
+        )
+
+
+def plan(finding: Finding, history: History, path: Path, target: str | None = None) -> Plan:
+    """Decide what to do about a database.
+
+    Args:
+        finding: what it is.
+        history: the revisions of this program.
+        path: where it lies; for the words of a refusal only.
+        target: the revision to end at (default: head).
+
+    Raises:
+        TokenStorageError: the state's own code where no start may touch the database;
+            ``unknown-revision`` or ``bad-input`` for a target that cannot be reached by
+            going up.
+    """
+    target = history.head if target is None else target
+    if target not in history:
+        raise unknown_target(target, history)
+    if finding.refused:
+        raise refusal(finding, history, path)
+    revisions = history.revisions
+    end = revisions.index(target) + 1
+    begin = revisions.index(finding.base) + 1 if finding.base else 0
+    if begin > end:
+        raise TokenStorageError(
+            f"{path} is at revision {finding.base}, which is newer than {target}.",
+            code="bad-input",
+            remedy="To go back, use: nextcloud-mcp-server db downgrade "
+            f"--revision {target} -d {for_shell(path)}",
+        )
+    return Plan(
+        action=_action(finding, goes_up=begin < end),
+        start=finding.base,
+        target=target,
+        stamp=finding.base if finding.recorded is None or not finding.tidy else None,
+        steps=revisions[begin:end],
+        gaps=finding.gaps,
+        adopted=finding.adopted,
+        unusable=finding.unusable,
+    )
+
+
+def _action(finding: Finding, *, goes_up: bool) -> Action:
+    if finding.state is State.NEW:
+        return Action.CREATE
+    if finding.state is State.PRE_ALEMBIC:
+        return Action.STAMP
+    if goes_up:
+        return Action.UPGRADE
+    mends = finding.gaps or finding.adopted or finding.unusable or not finding.tidy
+    return Action.MEND if mends else Action.NOTHING
+
+
+def unknown_target(target: str, history: History) -> TokenStorageError:
+    """The error for a revision that somebody typed and this program does not have."""
+    return TokenStorageError(
+        f"There is no revision {target}; the newest is {history.head}.",
+        code="unknown-revision",
+        remedy="See which there are with: nextcloud-mcp-server db history",
+    )
+
+
+def refusal(finding: Finding, history: History, path: Path) -> TokenStorageError:
+    """The error for a database that no start may touch."""
+    what, remedy = _WORDS[finding.state]
+    words = {"path": path, "reason": finding.reason, "head": history.head}
+    typed = {**words, "path": for_shell(path)}
+    return TokenStorageError(
+        what.format(**words), code=finding.state.value, remedy=remedy.format(**typed)
+    )
+
+
+_RESTORE: Final = (
+    "Stop every server, then: nextcloud-mcp-server db restore --newest -d {path} (it keeps the "
+    "damaged file; nextcloud-mcp-server db backups --verify -d {path} lists which are good); "
+    'without a backup try: sqlite3 {path} ".recover" | sqlite3 NEW.db'
+)
+
+_WORDS: Final[dict[State, tuple[str, str]]] = {
+    State.UNKNOWN_REVISION: (
+        "{path} is newer than this program: {reason}, and the newest revision here is {head}.",
+        (
+            "Start the release that wrote it, or go back with that release's own: "
+            "nextcloud-mcp-server db downgrade --revision {head} -d {path}"
+        ),
+    ),
+    State.AMBIGUOUS_VERSION: (
+        "{path} has no single revision: {reason}.",
+        (
+            "Let the tables decide: nextcloud-mcp-server db repair -d {path} "
+            "(or say which is true: nextcloud-mcp-server db stamp REVISION -d {path})"
+        ),
+    ),
+    State.INCONSISTENT: (
+        "{path} is not what it says it is: {reason}.",
+        (
+            "Compare it with a backup, and restore one that is whole: nextcloud-mcp-server db "
+            "restore --newest -d {path} (nextcloud-mcp-server db backups --verify -d {path} "
+            "lists them); nothing was changed."
+        ),
+    ),
+    State.FOREIGN: (
+        "{path} is another application's database: {reason}.",
+        "Point TOKEN_STORAGE_DB or -d at the token database, or at a file that is not there yet.",
+    ),
+    State.CORRUPT: ("{path} is damaged: {reason}.", _RESTORE),
+    State.NOT_A_DATABASE: (
+        "{path} is not an SQLite database: {reason}.",
+        "Point TOKEN_STORAGE_DB or -d at the token database, or at a file that is not there yet.",
+    ),
+}

@@ -1,0 +1,1 @@
+"""Tables, structures and the revision history, as data."""

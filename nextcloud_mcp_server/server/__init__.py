@@ -1,0 +1,1 @@
+"""The Starlette application and the process that serves it."""

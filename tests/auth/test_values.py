@@ -1,0 +1,60 @@
+"""The written forms of values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nextcloud_mcp_server.auth import values
+from nextcloud_mcp_server.errors import TokenStorageError
+
+
+@given(st.lists(st.text()))
+def test_a_list_comes_back(items: list[str]) -> None:
+    """A JSON array gives back its texts in order, an empty one included."""
+    assert values.read_json_list(values.json_list(items), "x") == tuple(items)
+
+
+def test_forms_are_those_of_the_releases() -> None:
+    """Letter for letter what the released versions write and read."""
+    assert values.json_list(["notes.read", "ü"]) == '["notes.read", "\\u00fc"]'
+    assert values.json_list([]) == "[]"
+    assert values.json_list(None) is None
+    assert values.json_list_or_null([]) is None
+    assert values.json_list_or_null(["a"]) == '["a"]'
+    assert values.spaced(["openid", "notes:read"]) == "openid notes:read"
+    assert values.spaced([]) == ""
+    assert values.spaced(None) is None
+    assert values.read_spaced("openid  notes:read ") == ("openid", "notes:read")
+    assert values.read_spaced("") == ()
+    assert values.read_spaced(None) is None
+
+
+@pytest.mark.parametrize(
+    ("read", "value"),
+    [
+        (values.read_json_list, "s3cr3t"),
+        (values.read_json_list, ""),
+        (values.read_json_list, "{}"),
+        (values.read_json_list, "[1]"),
+        (values.read_json_list, b"\xff"),
+        (values.read_json_list, 7),
+        (values.read_json_dict, "[]"),
+        (values.read_json_dict, '{"a": s3cr3t'),
+        (values.read_json_dict, "[" * 200_000),
+        (values.read_seconds, "s3cr3t"),
+        (values.read_seconds, 1.5),
+        (values.read_seconds, None),
+    ],
+)
+def test_what_cannot_be_read_raises(read: Callable[[Any, str], Any], value: Any) -> None:
+    """It is unreadable, names where it stands, and carries nothing of it along."""
+    with pytest.raises(TokenStorageError, match=r"^table\.column of user 'u' is not ") as caught:
+        read(value, "table.column of user 'u'")
+    assert caught.value.code == "unreadable"
+    assert "s3cr3t" not in str(caught.value)
+    assert caught.value.__context__ is None

@@ -1,0 +1,319 @@
+"""Every rule: what breaks it is told with the rule, the line and what to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from nextcloud_mcp_server.authoring.lint.rules import RULES, refused
+from tests.authoring.lint.folder import CREATE, HERE, Folder, here, source, speaking
+
+ADDS = CREATE.format("x")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to break one rule.
+
+    Attributes:
+        make: breaks it in a folder.
+        at: the line that it is told at; None for the one that is marked.
+        also: other rules that the same thing breaks.
+    """
+
+    rule: str
+    name: str
+    make: Callable[[Folder], object]
+    at: int | None = None
+    also: tuple[str, ...] = ()
+
+
+def add(body: str, **words: str) -> Callable[[Folder], object]:
+    """The next revision with this body."""
+    return lambda folder: folder.add("003", "002", body, **words)
+
+
+def write(name: str, text: str) -> Callable[[Folder], object]:
+    """A file of its own."""
+    return lambda folder: folder.write(name, text)
+
+
+def says(rule: str, name: str, *up: str, also: tuple[str, ...] = ()) -> Case:
+    """A revision whose last statement on the way up breaks a rule."""
+    return Case(rule, name, add(speaking(*up)), also=also)
+
+
+def edited(number: str, old: str, new: str) -> Callable[[Folder], object]:
+    """A change of a released revision."""
+    return lambda folder: folder.edit(number, old, new)
+
+
+def stale(folder: Folder) -> None:
+    """A file of the structures that somebody wrote in."""
+    path = folder.path / "structure.json"
+    path.write_text(path.read_text("utf-8").replace('"t002@002"', f'"{HERE}"', 1), "utf-8")
+
+
+def unreadable(folder: Folder) -> None:
+    """A file of the released revisions that is no JSON."""
+    (folder.path / "released.json").write_text(f"{HERE} is a conflict\n", "utf-8")
+
+
+def _twice(folder: Folder) -> None:
+    first = folder.add("003", "002", ADDS)
+    text = _with_mark(source("003", "002", CREATE.format("y")), "revision")
+    folder.write(first.name.replace("_add_it", "_add_y"), text)
+
+
+def _leap(folder: Folder) -> None:
+    text = _with_mark(source("004", "002", ADDS), "revision")
+    folder.write("20260301_1200_004_add_it.py", text)
+
+
+def _assign(folder: Folder, name: str, value: str) -> None:
+    text = re.sub(
+        rf"^{name} = .*$", f"{name} = {value}", source("003", "002", ADDS), flags=re.MULTILINE
+    )
+    folder.write("20260301_1200_003_add_it.py", _with_mark(text, name))
+
+
+def _with_mark(text: str, name: str) -> str:
+    lines = [f"{x}  # {HERE}" if x.startswith(f"{name} =") else x for x in text.splitlines()]
+    return "\n".join(lines) + "\n"
+
+
+OLDER = source("003", "002", ADDS)
+CASES = [
+    Case("file-name", "no-name", write("draft.py", f'"""{HERE}"""\n')),
+    Case("file-name", "package", write("__init__.py", f'"""{HERE}"""\n')),
+    Case("file-name", "no-date", write("20261301_1200_003_x.py", f"# {HERE}\n" + OLDER)),
+    Case("file-name", "capitals", write("20260301_1200_003_Add.py", f"# {HERE}\n" + OLDER)),
+    Case("file-name", "dash", write("20260301_1200_003_a-b.py", f"# {HERE}\n" + OLDER)),
+    Case(
+        "file-name",
+        "older-than-its-parent",
+        write("20251201_1200_003_add_it.py", OLDER.replace('"""Add', f'"""Add {HERE}')),
+    ),
+    Case("not-python", "syntax", add(f"def upgrade(:  # {HERE}\n")),
+    Case("not-python", "null", write("20260301_1200_003_x.py", f"# {HERE}\0\n")),
+    Case("revision-id", "another", lambda f: _assign(f, "revision", '"004"')),
+    Case("revision-id", "a-number", lambda f: _assign(f, "revision", "3")),
+    Case("revision-id", "none", lambda f: _assign(f, "revision", "None"), None),
+    Case("revision-id", "leap", _leap),
+    Case("duplicated-id", "two", _twice),
+    Case("broken-chain", "unknown-parent", lambda f: _assign(f, "down_revision", '"009"')),
+    Case("broken-chain", "two-parents", lambda f: _assign(f, "down_revision", '("001", "002")')),
+    Case("broken-chain", "no-parent", lambda f: _assign(f, "down_revision", "None")),
+    Case("broken-chain", "itself", lambda f: _assign(f, "down_revision", '"003"')),
+    Case("broken-chain", "computed", lambda f: _assign(f, "down_revision", '"00" + str(2)')),
+    Case("broken-chain", "a-branch", lambda f: _assign(f, "branch_labels", '"main"')),
+    Case("broken-chain", "a-dependency", lambda f: _assign(f, "depends_on", '"001"')),
+    Case("second-head", "same-parent", lambda f: _assign(f, "down_revision", '"001"')),
+    Case("missing-function", "downgrade", add("def upgrade():\n    pass\n"), 1),
+    Case("missing-function", "upgrade", add("def downgrade():\n    pass\n"), 1),
+    Case(
+        "empty-downgrade",
+        "pass",
+        add(ADDS.partition("def downgrade")[0] + f"def downgrade():  # {HERE}\n    pass\n"),
+    ),
+    Case(
+        "empty-downgrade",
+        "template",
+        add(
+            ADDS.partition("def downgrade")[0]
+            + f'def downgrade():  # {HERE}\n    """FILL IN: what."""\n'
+        ),
+        also=("unfinished",),
+    ),
+    Case("loses-missing", "none", add(ADDS, labels="It loses the table."), 1),
+    Case("loses-missing", "empty", add(ADDS, labels="\nDowngrade loses:"), 4),
+    Case("loses-missing", "template", add(ADDS, labels=f"Downgrade loses: FILL IN {HERE}")),
+    Case(
+        "loses-missing", "two", add(ADDS, labels=f"Downgrade loses: a.\nDowngrade loses: {HERE}.")
+    ),
+    Case("loses-denied", "a-table", add(ADDS, labels="\nDowngrade loses: nothing."), 4),
+    Case("application-import", "import", add(f"import nextcloud_mcp_server  # {HERE}\n\n{ADDS}")),
+    Case(
+        "application-import",
+        "from",
+        add(f"from nextcloud_mcp_server.errors import CODES  # {HERE}\n\n{ADDS}"),
+    ),
+    Case(
+        "application-import",
+        "relative",
+        add(f"from . import x  # {HERE}\n\n{ADDS}"),
+        also=("fails",),
+    ),
+    Case(
+        "application-import",
+        "in-a-function",
+        add(ADDS.replace("None:\n", f"None:\n    import nextcloud_mcp_server  # {HERE}\n", 1)),
+    ),
+    Case(
+        "application-import",
+        "by-name",
+        add(
+            "from importlib import import_module\n\n"
+            f'import_module("nextcloud_mcp_server.schema.tables")  # {HERE}\n\n{ADDS}'
+        ),
+    ),
+    Case("foreign-import", "click", add(f"import click  # {HERE}\n\n{ADDS}")),
+    says("transaction-control", "commit", "COMMIT"),
+    says("transaction-control", "pragma", "PRAGMA user_version = 3"),
+    says(
+        "undeclared-delete", "delete", "DELETE FROM t001 WHERE id < 0", also=("undeclared-change",)
+    ),
+    Case(
+        "undeclared-delete",
+        "another",
+        add(f'DELETES_ROWS_FROM = ("t002",)\n\n\n{speaking("DELETE FROM t001")}'),
+        also=("undeclared-change",),
+    ),
+    Case(
+        "fails", "offline", add(ADDS.replace("op.execute", f"1 / 0  # {HERE}\n    op.execute", 1))
+    ),
+    Case("fails", "down", add(ADDS.replace('op.execute("DROP', f'op.nonsense("{HERE}'))),
+    says("fails", "no-sql", "SELECTED 1"),
+    says(
+        "fails",
+        "twice",
+        ADDS.split('"')[1],
+        "CREATE TABLE x (id INTEGER)",
+        also=("not-idempotent",),
+    ),
+    Case(
+        "edited-release",
+        "upgrade",
+        edited("002", "body TEXT)", f'body BLOB)")  # {HERE}("'),
+        also=("dialect-only",),
+    ),
+    Case(
+        "edited-release",
+        "downgrade",
+        edited("002", 'S t002")', f'S t001")  # {HERE}'),
+        also=("uneven-downgrade",),
+    ),
+    Case("deleted-release", "the-newest", lambda f: f.file("002").unlink(), 7),
+    Case("released-file", "conflict", unreadable),
+    Case("stale-structure", "edited", stale),
+    says("dialect-only", "sqlite-type", "CREATE TABLE IF NOT EXISTS x (id INTEGER, a BLOB)"),
+    says(
+        "dialect-only",
+        "sqlite-clause",
+        "INSERT OR IGNORE INTO t001 VALUES (1, 'a')",
+        also=("undeclared-change",),
+    ),
+    says("dialect-only", "postgresql-type", "CREATE TABLE IF NOT EXISTS x (id SERIAL)"),
+    says(
+        "dialect-only",
+        "function",
+        "UPDATE t001 SET body = ifnull(body, '') WHERE body IS NULL",
+        also=("undeclared-change",),
+    ),
+    says(
+        "drop-without-recreation",
+        "table",
+        "DROP TABLE IF EXISTS t001",
+        also=("uneven-downgrade",),
+    ),
+    says(
+        "drop-without-recreation",
+        "column",
+        "ALTER TABLE t001 DROP COLUMN body",
+        also=("not-idempotent", "uneven-downgrade"),
+    ),
+    says(
+        "drop-without-recreation",
+        "rename-column",
+        "ALTER TABLE t001 RENAME COLUMN body TO b",
+        also=("not-idempotent", "uneven-downgrade"),
+    ),
+    says(
+        "drop-without-recreation",
+        "rename",
+        "ALTER TABLE t001 RENAME TO x",
+        also=("uneven-downgrade",),
+    ),
+    says("not-idempotent", "create", "CREATE TABLE x (id INTEGER)"),
+    says("not-idempotent", "index", "CREATE INDEX i ON t001(body)", also=("uneven-downgrade",)),
+    says(
+        "not-idempotent",
+        "unique",
+        "CREATE UNIQUE INDEX i ON t001(body)",
+        also=("uneven-downgrade",),
+    ),
+    says(
+        "not-idempotent",
+        "drop",
+        "DROP TABLE t001",
+        also=("drop-without-recreation", "uneven-downgrade"),
+    ),
+    says(
+        "not-idempotent",
+        "add-column",
+        "ALTER TABLE t001 ADD COLUMN a TEXT",
+        also=("uneven-downgrade",),
+    ),
+    says(
+        "not-idempotent", "insert", "INSERT INTO t001 VALUES (1, 'a')", also=("undeclared-change",)
+    ),
+    says("not-idempotent", "update", "UPDATE t001 SET id = id + 1", also=("undeclared-change",)),
+    says("undeclared-change", "update", "UPDATE t001 SET body = '' WHERE body IS NULL"),
+    says(
+        "undeclared-change",
+        "insert",
+        "INSERT INTO t001 SELECT 1, 'a' WHERE NOT EXISTS (SELECT 1 FROM t001)",
+    ),
+    Case(
+        "irreversible",
+        "said-why",
+        add(
+            ADDS.partition("def downgrade")[0]
+            + f'def downgrade():  # {HERE}\n    """Leave the table: nobody minds."""\n'
+        ),
+    ),
+    Case(
+        "uneven-downgrade",
+        "leaves-a-table",
+        add(
+            ADDS.replace("def downgrade() -> None:", f"def downgrade() -> None:  # {HERE}").replace(
+                "DROP TABLE IF EXISTS x", "DROP INDEX IF EXISTS x_body"
+            )
+        ),
+    ),
+    Case("description", "third-person", add(ADDS, title=f"Adds a table {HERE}")),
+    Case("description", "past", add(ADDS, title=f"Added a table {HERE}")),
+    Case("description", "gerund", add(ADDS, title=f"Adding a table {HERE}")),
+    Case("description", "noun", add(ADDS, title=f"A table {HERE}")),
+    Case("description", "number", add(ADDS, title=f"003 {HERE}")),
+    Case("unfinished", "docstring", add(ADDS, labels=f"FILL IN {HERE}\n\nDowngrade loses: it.")),
+    Case(
+        "unfinished",
+        "function",
+        add(ADDS.replace("None:\n", f'None:\n    """FILL IN: {HERE}"""\n', 1)),
+    ),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.rule}: {case.name}")
+def test_what_breaks_a_rule_is_told(case: Case, folder: Folder) -> None:
+    """The rule, the file, the line and what to do are told, and nothing else is wrong."""
+    case.make(folder)
+    problems = folder.review().problems
+    found = [problem for problem in problems if problem.rule == case.rule]
+    assert found, problems
+    assert found[0].line == (case.at or here(found[0].path)), found
+    assert found[0].message.endswith(".")
+    assert found[0].remedy
+    assert "{" not in found[0].remedy
+    assert {p.rule for p in problems} - {case.rule, "stale-structure"} == set(case.also), problems
+    assert refused(found, strict=False) is RULES[case.rule].refuses
+    assert refused(found, strict=True)
+
+
+def test_every_rule_is_broken_above() -> None:
+    """No rule is in the table that nobody has seen refuse or note something."""
+    assert {case.rule for case in CASES} == set(RULES)

@@ -1,0 +1,281 @@
+"""Writing a migration in a checkout, and renumbering one that came second."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nextcloud_mcp_server.authoring.create import ROWS_FOLDER, write
+from nextcloud_mcp_server.authoring.lint import released
+from nextcloud_mcp_server.authoring.lint.chain import line_problems, next_number
+from nextcloud_mcp_server.authoring.lint.review import review
+from nextcloud_mcp_server.authoring.lint.version_files import Script, read_scripts
+from nextcloud_mcp_server.authoring.renumber import arrange, renumber
+from nextcloud_mcp_server.migrate.structures import write_structures
+from nextcloud_mcp_server.migrations import create_migration, upgrade_database
+from tests.authoring.lint.folder import CREATE, Folder, source
+from tests.support.errors import refused
+from tests.support.scripts import SCRIPTS
+
+
+@pytest.fixture
+def folder(own_scripts: Path) -> Folder:
+    """The scripts up to 010, which the program uses in this test, in a checkout with tests."""
+    known = {number: one for number, one in released.load(SCRIPTS).items() if int(number) <= 10}
+    (own_scripts / released.RELEASED_FILE).write_text(released.dump(known), "utf-8")
+    own_scripts.parent.joinpath(*ROWS_FOLDER[:-1]).mkdir(parents=True)
+    return Folder(own_scripts)
+
+
+def add(folder: Folder, moment: str, number: str, below: str, what: str) -> Path:
+    """Write a revision that makes a table, as one person would, with its rows."""
+    rows = folder.path.parent.joinpath(*ROWS_FOLDER, f"rows_{number}_add_{what}.py")
+    rows.parent.mkdir(exist_ok=True)
+    rows.write_text(f'"""Rows for revision {number}, add {what}."""\n')
+    return folder.write(
+        f"{moment}_{number}_add_{what}.py",
+        source(number, below, CREATE.format(what)).replace(
+            '"""\n\nfrom', f'\nRevision ID: {number}\nRevises: {below}\n"""\n\nfrom'
+        ),
+    )
+
+
+def line(folder: Folder) -> list[tuple[str, str, str]]:
+    """The id, the parent and the name of every revision of our own, in order."""
+    scripts, problems = read_scripts(folder.versions)
+    assert problems == []
+    return [(s.id, s.parent, s.path.name) for s in scripts if int(s.id) > 100]
+
+
+def rules(folder: Folder) -> list[str]:
+    """What lint says, but for the structures, which are generated at the end."""
+    return [p.rule for p in review(folder.path).problems if p.rule != "stale-structure"]
+
+
+def test_a_migration_comes_with_its_rows(folder: Folder) -> None:
+    """The rows are named after the migration, can be read as they are, and hold none yet."""
+    made = write("add user preferences")
+    assert made.script.name.endswith("_101_add_user_preferences.py")
+    assert made.rows is not None
+    assert made.rows == folder.path.parent.joinpath(
+        *ROWS_FOLDER, "rows_101_add_user_preferences.py"
+    )
+    text = made.rows.read_text("utf-8")
+    assert text.startswith('"""Rows for revision 101, add user preferences: ')
+    spec = importlib.util.spec_from_file_location("rows", made.rows)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.ROWS == {}
+
+
+def test_a_message_may_hold_anything(folder: Folder) -> None:
+    """Quotes, dollars and backslashes of a message end up in no code."""
+    made = write('add "$x" \\ and """ more')
+    assert made.rows is not None
+    compile(made.rows.read_text("utf-8"), "rows", "exec")
+    compile(made.script.read_text("utf-8"), "script", "exec")
+
+
+def test_without_the_tests_there_are_no_rows(own_scripts: Path) -> None:
+    """A checkout without the folder of the walks gets the migration alone."""
+    made = write("add user preferences")
+    assert made.rows is None
+    assert made.script.parent == own_scripts / "versions"
+
+
+def test_a_migration_without_its_rows_is_taken_away(folder: Folder) -> None:
+    """Where the rows cannot be written nothing is left that counts as a revision."""
+    versions = sorted(folder.versions.glob("*.py"))
+    rows = folder.path.parent.joinpath(*ROWS_FOLDER)
+    rows.write_text("in the way")
+    error = refused(lambda: write("add a table"))
+    assert error.code == "io-error"
+    assert str(rows) in error.message
+    assert sorted(folder.versions.glob("*.py")) == versions
+    rows.unlink()
+    assert write("add a table").script.name.endswith("_101_add_a_table.py")
+
+
+def test_a_new_migration_is_refused_until_it_is_written(folder: Folder) -> None:
+    """What the template leaves open is what lint asks for, and no more."""
+    write("add user preferences")
+    assert set(rules(folder)) == {"loses-missing", "empty-downgrade", "unfinished"}
+
+
+def test_nothing_is_added_to_a_line_that_is_none(folder: Folder) -> None:
+    """Where two have the same id, the next one waits until they are put in order."""
+    add(folder, "20261201_0900", "101", "010", "a")
+    add(folder, "20261202_0900", "101", "010", "b")
+    before = sorted(folder.versions.iterdir())
+    error = refused(lambda: create_migration("add c"))
+    assert error.code == "bad-input"
+    assert "20261202_0900_101_add_b.py:" in error.message
+    assert sorted(folder.versions.iterdir()) == before
+
+
+@pytest.mark.parametrize("given_as", ["name", "path", "stem"])
+def test_two_people_made_the_same_id(folder: Folder, given_as: str, tmp_path: Path) -> None:
+    """Lint says so and how to renumber; the named one gets the next id, its parent and rows."""
+    add(folder, "20261201_0900", "101", "010", "a")
+    second = add(folder, "20261202_0900", "101", "010", "b")
+    (found,) = [p for p in review(folder.path).problems if p.rule == "duplicated-id"]
+    assert found.path == second
+    assert found.remedy.endswith(f"db migrate --renumber {second.name}")
+
+    renumber({"name": second.name, "path": str(second), "stem": second.stem}[given_as])
+
+    assert line(folder) == [
+        ("101", "010", "20261201_0900_101_add_a.py"),
+        ("102", "101", "20261202_0900_102_add_b.py"),
+    ]
+    text = folder.file("102").read_text("utf-8")
+    assert "\nRevision ID: 102\nRevises: 101\n" in text
+    rows = folder.path.parent.joinpath(*ROWS_FOLDER)
+    assert [p.name for p in sorted(rows.iterdir())] == ["rows_101_add_a.py", "rows_102_add_b.py"]
+    assert "Rows for revision 102, add b" in (rows / "rows_102_add_b.py").read_text()
+    assert rules(folder) == []
+    write_structures()
+    assert upgrade_database(tmp_path / "tokens.db").after == "102"
+
+
+def test_what_one_person_built_on_it_follows(folder: Folder) -> None:
+    """Two of mine and one of yours: renumbered in their order, mine follow yours."""
+    add(folder, "20261201_0900", "101", "010", "yours")
+    first = add(folder, "20261202_0900", "101", "010", "mine")
+    add(folder, "20261203_0900", "102", "101", "mine_too")
+    renumber(first.name)
+    assert [(number, name[14:]) for number, _, name in line(folder)] == [
+        ("101", "101_add_yours.py"),
+        ("102", "102_add_mine_too.py"),
+        ("103", "103_add_mine.py"),
+    ]
+    renumber("102")
+    assert line(folder) == [
+        ("101", "010", "20261201_0900_101_add_yours.py"),
+        ("102", "101", "20261203_0900_102_add_mine.py"),
+        ("103", "102", "20261203_0900_103_add_mine_too.py"),
+    ]
+    assert rules(folder) == []
+
+
+def test_a_second_head_is_put_at_the_end(folder: Folder) -> None:
+    """What lint proposes for it ends in one line."""
+    add(folder, "20261201_0900", "101", "010", "a")
+    add(folder, "20261202_0900", "102", "010", "b")
+    assert rules(folder) == ["second-head"]
+    renumber("102")
+    assert [parent for _, parent, _ in line(folder)] == ["010", "101"]
+    assert rules(folder) == []
+
+
+def test_what_is_at_the_end_stays(folder: Folder) -> None:
+    """Nothing is written where nothing is to be changed."""
+    path = add(folder, "20261201_0900", "101", "010", "a")
+    before = path.stat()
+    assert renumber(path.name) == ()
+    assert path.stat() == before
+
+
+@pytest.mark.parametrize("name", ["revision", "down_revision"])
+def test_what_the_file_says_of_itself_is_put_right(folder: Folder, name: str) -> None:
+    """A wrong id, or a wrong parent, in a file of the right name is written anew."""
+    path = add(folder, "20261201_0900", "101", "010", "a")
+    right = path.read_text("utf-8")
+    said = {"revision": "101", "down_revision": "010"}[name]
+    folder.write(path.name, right.replace(f'\n{name} = "{said}"', f'\n{name} = "555"'))
+    assert rules(folder) == [{"revision": "revision-id", "down_revision": "broken-chain"}[name]]
+    renumber(path.name)
+    assert path.read_text("utf-8") == right
+
+
+def test_a_released_revision_keeps_its_id(folder: Folder) -> None:
+    """Databases record it; of two files with a released id the newer one moves."""
+    shutil.copy(SCRIPTS / released.RELEASED_FILE, folder.path / released.RELEASED_FILE)
+    first = add(folder, "20261123_1609", "101", "010", "a")
+    second = add(folder, "20261202_0900", "101", "010", "b")
+    for name in (first.name, "010", "001"):
+        assert "is released" in refused(lambda name=name: renumber(name)).message  # type: ignore[misc]
+    renumber(second.name)
+    assert [number for number, _, _ in line(folder)] == ["101", "102"]
+    assert first.exists()
+
+
+@pytest.mark.parametrize(
+    ("named", "code"), [("999", "unknown-revision"), ("nothing.py", "unknown-revision")]
+)
+def test_a_file_that_is_not_there_is_told(folder: Folder, named: str, code: str) -> None:
+    """What names no revision is refused."""
+    assert refused(lambda: renumber(named)).code == code
+    assert folder.file("010").exists()
+
+
+def test_an_id_of_two_files_names_neither(folder: Folder) -> None:
+    """Then the file has to be named."""
+    add(folder, "20261201_0900", "101", "010", "a")
+    add(folder, "20261202_0900", "101", "010", "b")
+    error = refused(lambda: renumber("101"))
+    assert error.code == "bad-input"
+    assert "20261201_0900_101_add_a.py and 20261202_0900_101_add_b.py" in error.message
+
+
+def test_a_file_that_cannot_be_read_stops_it(folder: Folder) -> None:
+    """A conflict that is still in a file, or in the list of releases, is solved first."""
+    add(folder, "20261201_0900", "101", "010", "a")
+    (folder.path / "released.json").write_text("<<<<<<<")
+    assert "released.json cannot be read" in refused(lambda: renumber("101")).message
+    folder.write("20261202_0900_102_b.py", "<<<<<<<\n")
+    assert "20261202_0900_102_b.py" in refused(lambda: renumber("101")).message
+
+
+def test_an_installed_package_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of an installation is renamed."""
+    monkeypatch.setattr("nextcloud_mcp_server.authoring.renumber.is_checkout", lambda: False)
+    assert refused(lambda: renumber("101")).code == "not-a-checkout"
+
+
+@pytest.fixture(scope="module")
+def model() -> Script:
+    """A version file that others are made of."""
+    scripts, _ = read_scripts(SCRIPTS / "versions")
+    return scripts[0]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 10_000), st.integers(101, 112)), max_size=8, unique=True),
+    st.integers(0, 3),
+)
+def test_any_heap_becomes_a_line(
+    model: Script, heap: Sequence[tuple[int, int]], count: int
+) -> None:
+    """Whatever ids and dates collide, they end in one line; what is fixed keeps its id."""
+    field = [_script(model, number, f"20251217_{number:04}") for number in range(1, 11)]
+    made = sorted((number, f"2026{moment:05}"[:8] + "_0000") for moment, number in heap)
+    fixed = field + [_script(model, 101 + n, f"20260101_{n:04}") for n in range(count)]
+    loose = [_script(model, number, moment) for number, moment in made]
+    places = arrange([*fixed, *loose], fixed)
+    assert [place.script for place in places] == [*fixed, *loose]
+    numbers = [int(place.id) for place in places]
+    assert numbers[: len(fixed)] == [int(script.id) for script in fixed]
+    for below, above in pairwise(places):
+        assert int(above.id) == next_number(int(below.id))
+        assert above.parent == below.id
+        assert above.moment >= below.moment
+    arranged = [_script(model, int(p.id), p.moment, p.parent) for p in places]
+    assert list(line_problems(arranged)) == []
+
+
+def _script(model: Script, number: int, moment: str, parent: str | None = None) -> Script:
+    values = {"revision": (f"{number:03}", 1), "down_revision": (parent, 1)}
+    path = model.path.with_name(f"{moment}_{number:03}_x.py")
+    return Script(path, moment, f"{number:03}", "x", model.tree, values, {})

@@ -1,0 +1,249 @@
+"""A backup, by hand or before a change, is whole, private, and kept as long as it should be."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from nextcloud_mcp_server.backends.sqlite import backup as backups
+from nextcloud_mcp_server.maintenance.backup import back_up
+from nextcloud_mcp_server.migrate.change import downgrade
+from nextcloud_mcp_server.migrate.startup import prepare
+from tests.support import promises
+from tests.support.errors import refused
+from tests.support.folders import names
+from tests.support.revisions import HEAD
+from tests.support.shapes import at
+from tests.support.snapshot import snapshot
+from tests.support.upgraded import at_head
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where this test's database lies; nothing else is in its folder."""
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data" / "tokens.db"
+
+
+def test_a_backup_is_private_verified_and_one_file(path: Path) -> None:
+    """A backup by hand says when, of which revision and by whom; it has no companions."""
+    at("006").write(path, ["journal_mode=WAL"])
+    made = back_up(path)
+    assert made.name.startswith("tokens.db.backup-")
+    assert made.name.endswith("-006-manual")
+    assert made.stat().st_mode & 0o777 == 0o600
+    assert made.read_bytes()[18:20] == b"\x01\x01", "a file in WAL mode is never alone for long"
+    promises.same_content(snapshot(path), snapshot(made))
+    beside = {name for name in names(path.parent) if "backup" in name}
+    assert beside == {made.name, f"{made.name}.json"}
+
+
+def test_a_backup_lies_where_it_is_wanted(path: Path, tmp_path: Path) -> None:
+    """Another folder and another name are taken; what is there already is not overwritten."""
+    at("006").write(path)
+    target = tmp_path / "elsewhere.db"
+    assert back_up(path, target) == target
+    content = target.read_bytes()
+    assert refused(lambda: back_up(path, target)).code == "bad-path"
+    assert target.read_bytes() == content
+    assert refused(lambda: back_up(path, tmp_path / "no" / "folder.db")).code == "bad-path"
+    assert refused(lambda: back_up(path, tmp_path)).code == "bad-path"
+
+
+@pytest.mark.parametrize("name", ["", "/dev/null", "x" * 240, "link"])
+def test_the_remedy_for_a_place_of_a_backup_is_about_the_backup(tmp_path: Path, name: str) -> None:
+    """A folder, a device, a long name: the place was given to the command, not to the database."""
+    path = tmp_path / "tokens.db"
+    at("009").write(path)
+    (tmp_path / "link").symlink_to("nowhere")
+    error = refused(lambda: back_up(path, tmp_path / name))
+    assert error.code == "bad-path"
+    assert error.remedy == "Give the backup another path, of a file that is not there yet."
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[list[int]]:
+    """Another connection adds an entry again and again; how many it has committed."""
+    done = [0]
+    stop = threading.Event()
+
+    def write() -> None:
+        with closing(sqlite3.connect(path, isolation_level=None, timeout=30)) as connection:
+            while not stop.is_set():
+                connection.execute(
+                    "INSERT INTO audit_logs (timestamp, event, user_id) VALUES (1, 'live', 'x')"
+                )
+                done[0] += 1
+                time.sleep(0.002)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        yield done
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_a_live_database_is_backed_up(mode: str, path: Path) -> None:
+    """While others write, a backup holds all that was committed when it began, and verifies."""
+    at_head(path, f"journal_mode={mode}")
+    with writing(path) as done:
+        while done[0] < 5:
+            time.sleep(0.01)
+        for _ in range(3):
+            before = done[0]
+            made = back_up(path)
+            with closing(sqlite3.connect(made)) as connection:
+                sql = "SELECT count(*) FROM audit_logs WHERE event = 'live'"
+                [(found,)] = connection.execute(sql)
+                assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            assert before <= found <= done[0] + 1
+
+
+def test_a_backup_is_of_one_moment(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is committed after the backup has begun is not in it, and is no mismatch."""
+    at_head(path)
+    before = snapshot(path)
+    summary = backups.summary
+
+    def summary_and_write(connection: sqlite3.Connection) -> object:
+        found = summary(connection)
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("INSERT INTO browser_sessions VALUES (hex(randomblob(8)), 'u', 1, 2)")
+        return found
+
+    monkeypatch.setattr(backups, "summary", summary_and_write)
+    promises.same_content(before, snapshot(back_up(path)))
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_a_backup_is_made_while_a_transaction_is_open(mode: str, path: Path) -> None:
+    """What a writer has not committed is not in the backup, and does not stop it."""
+    at("010").write(path, [f"journal_mode={mode}"])
+    before = snapshot(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("DELETE FROM audit_logs")
+        made = back_up(path)
+        connection.execute("ROLLBACK")
+    promises.same_content(before, snapshot(made))
+
+
+def test_a_backup_follows_a_link(path: Path) -> None:
+    """The backup of a linked database lies beside the file, where a start looks for it."""
+    at("006").write(path)
+    link = path.parent.parent / "link.db"
+    link.symlink_to(path)
+    assert back_up(link).parent == path.parent
+
+
+@pytest.mark.parametrize("offset", [0, 8], ids=["kind of the page", "cells of the page"])
+@pytest.mark.parametrize("name", ["refresh_tokens", "sqlite_autoindex_refresh_tokens_1"])
+def test_damage_that_only_the_copy_meets_is_named_damage(
+    name: str, offset: int, path: Path
+) -> None:
+    """A broken page of a table or of an index is `corrupt`, with the remedy for it."""
+    at_head(path, "journal_mode=DELETE")
+    with closing(sqlite3.connect(path)) as connection:
+        ((size,),) = connection.execute("PRAGMA page_size")
+        question = "SELECT rootpage FROM sqlite_schema WHERE name = ?"
+        ((page,),) = connection.execute(question, [name])
+    with path.open("r+b") as file:
+        file.seek((page - 1) * size + offset)
+        file.write(b"\xff" * 20)
+    error = refused(lambda: back_up(path))
+    assert (error.code, f"db restore --newest -d {path}" in error.remedy) == ("corrupt", True)
+    assert not {name for name in names(path.parent) if "backup" in name}
+
+
+@pytest.mark.parametrize("code", ["foreign", "not-a-database", "corrupt"])
+def test_what_is_no_good_is_not_backed_up(code: str, path: Path) -> None:
+    """A backup of a damaged or another application's file would be taken for a good one."""
+    if code == "foreign":
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("CREATE TABLE notes (id INTEGER)")
+    elif code == "corrupt":
+        at("006").write(path)
+        os.truncate(path, path.stat().st_size - 4096 * 3)
+    else:
+        path.write_bytes(b"text" * 1024)
+    assert refused(lambda: back_up(path)).code == code
+    assert not {name for name in names(path.parent) if "backup" in name}
+
+
+def test_only_the_newest_five_automatic_backups_are_kept(path: Path) -> None:
+    """Seven upgrades leave five; by hand, of others and of other databases stay."""
+    at("006").write(path)
+    manual = back_up(path)
+    strangers = [
+        "tokens.db.backup",
+        "tokens.db.backup-old",
+        "tokens.db.backup-20200101T000000Z-006",
+        "tokens.db.backup-20200101T000000.000000Z-006.gz",
+        "tokens.db.backup-20200101T000000.000000Z-before-upgrade",
+        "xtokens.db.backup-20200101T000000.000000Z-006",
+        "other.db.backup-20200101T000000.000000Z-006",
+    ]
+    for name in strangers:
+        path.with_name(name).write_text("mine")
+    made = []
+    for _ in range(7):
+        made.append(prepare(path).backup)
+        downgraded = downgrade(path, "006")
+        made.append(downgraded.backup)
+    assert backups.automatic_backups(path) == made[-5:]
+    assert {manual.name, *strangers} <= names(path.parent)
+
+
+def test_what_a_killed_backup_left_is_cleared_after_an_hour(path: Path) -> None:
+    """A partial copy is a secret in a file that nobody looks for: the next start removes it."""
+    at("006").write(path)
+    old = [".tokens.db.backup-x.1.partial", ".tokens.db.backup-x.1.partial-journal"]
+    others = [".tokens.db.backup-y.2.partial", ".other.db.backup-x.1.partial", ".tokens.db.partial"]
+    for name in (*old, *others):
+        path.with_name(name).touch()
+    for name in (*old, *others[1:]):
+        os.utime(path.with_name(name), (1, 1))
+    prepare(path)
+    left = names(path.parent)
+    assert left.isdisjoint(old)
+    assert set(others) <= left
+
+
+def test_backups_that_cannot_be_pruned_stop_no_start(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that cannot be listed, or a file that is gone meanwhile, costs nothing."""
+    at("006").write(path)
+
+    def fail(_: Path) -> list[Path]:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backups, "automatic_backups", fail)
+        assert prepare(path).after == HEAD
+
+
+def test_a_copy_that_is_not_the_same_is_no_backup(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the copy does not read back as its source, nothing is migrated and nothing is left."""
+    at("006").write(path)
+    before = snapshot(path)
+    answers = iter([backups.Summary(None, {"a": 1}), backups.Summary(None, {"a": 2})])
+    with monkeypatch.context() as patch:
+        patch.setattr(backups, "summary", lambda _: next(answers))
+        assert refused(lambda: prepare(path)).code == "backup-failed"
+        answers = iter([backups.Summary(None, {"a": 1}), backups.Summary(None, {"a": 2})])
+        assert refused(lambda: back_up(path)).code == "backup-failed"
+    promises.same_content(before, snapshot(path))
+    assert names(path.parent) == {"tokens.db", "tokens.db.lock"}

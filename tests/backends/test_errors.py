@@ -1,0 +1,184 @@
+"""What SQLite and the operating system report has one name each, and no value in it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shlex
+import sqlite3
+from pathlib import Path
+
+import pytest
+from sqlalchemy.exc import IntegrityError, StatementError
+
+from nextcloud_mcp_server.backends.sqlite.errors import always_named, named, naming
+from nextcloud_mcp_server.errors import CODES, TokenStorageError
+from tests.support.errors import refused
+from tests.support.nobody import as_nobody, open_folder
+
+PATH = Path("/data/tokens.db")
+
+#: The primary result codes that have a name, and what it is.
+NAMED = {
+    "SQLITE_PERM": "read-only",
+    "SQLITE_BUSY": "lock-timeout",
+    "SQLITE_LOCKED": "lock-timeout",
+    "SQLITE_READONLY": "read-only",
+    "SQLITE_IOERR": "io-error",
+    "SQLITE_CORRUPT": "corrupt",
+    "SQLITE_FULL": "disk-full",
+    "SQLITE_CANTOPEN": "bad-path",
+    "SQLITE_TOOBIG": "bad-input",
+    "SQLITE_CONSTRAINT": "bad-input",
+    "SQLITE_NOTADB": "not-a-database",
+}
+
+
+def sqlite_error(name: str, text: str = "said SQLite") -> sqlite3.Error:
+    """The error that the driver raises for a result code."""
+    error = sqlite3.OperationalError(text)
+    error.sqlite_errorcode = getattr(sqlite3, name)
+    error.sqlite_errorname = name
+    return error
+
+
+#: The families of result codes; other constants of the driver's begin like them.
+FAMILIES = re.compile(
+    "SQLITE_(ERROR|INTERNAL|PERM|ABORT|BUSY|LOCKED|NOMEM|READONLY|INTERRUPT|IOERR|CORRUPT|NOTFOUND"
+    "|FULL|CANTOPEN|PROTOCOL|EMPTY|SCHEMA|TOOBIG|CONSTRAINT|MISMATCH|MISUSE|NOLFS|FORMAT|RANGE"
+    "|NOTADB)(_.*)?"
+)
+
+ALL_CODES = sorted(name for name in dir(sqlite3) if FAMILIES.fullmatch(name))
+
+
+@pytest.mark.parametrize("name", ALL_CODES)
+def test_every_result_code_has_the_name_of_its_family(name: str) -> None:
+    """The extended codes of a family have the family's name; the others have none."""
+    family = f"SQLITE_{name.split('_')[1]}"
+    expected = NAMED.get(family)
+    if name in {"SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"}:
+        expected = "conflict"
+    found = named(sqlite_error(name), PATH)
+    assert (found.code if found else None) == expected
+    if found:
+        assert str(PATH) in found.message
+        assert found.remedy
+
+
+@pytest.mark.parametrize("number", sorted(errno.errorcode))
+def test_every_error_of_the_system_has_a_name(number: int) -> None:
+    """Full, read-only, a bad path, or else an I/O error with what the system said."""
+    found = named(OSError(number, "said the system"), PATH)
+    assert found is not None
+    assert found.code in {"disk-full", "read-only", "bad-path", "io-error"}
+    assert found.code in CODES
+
+
+def test_the_drivers_error_is_found_inside_sqlalchemys() -> None:
+    """The decision is made by what SQLite said, whoever wrapped it."""
+    wrapped = IntegrityError("INSERT ...", {}, sqlite_error("SQLITE_CONSTRAINT_UNIQUE"))
+    found = named(wrapped, PATH)
+    assert found is not None
+    assert found.code == "conflict"
+
+
+def test_what_is_not_the_databases_doing_keeps_its_name() -> None:
+    """Errors of others pass through, and a named one is itself."""
+    own = TokenStorageError("mine", code="bad-input", remedy="none")
+    assert named(own, PATH) is own
+    for other in (ValueError("x"), KeyError("y"), RuntimeError()):
+        assert named(other, PATH) is None
+        assert always_named(other, PATH) is None
+    with pytest.raises(ValueError, match="x"), naming(PATH):
+        raise ValueError("x")
+
+
+def test_naming_raises_the_name_from_the_cause() -> None:
+    """The first error stays reachable for whoever debugs."""
+    cause = sqlite_error("SQLITE_FULL")
+
+    def fail() -> None:
+        with naming(PATH):
+            raise cause
+
+    error = refused(fail)
+    assert error.code == "disk-full"
+    assert error.__cause__ is cause
+
+
+def test_schema_text_that_is_no_text_is_damage() -> None:
+    """A flipped byte in a schema page reaches Python as a decoding error."""
+    found = named(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), PATH)
+    assert found is not None
+    assert found.code == "corrupt"
+
+
+def test_the_running_store_names_everything() -> None:
+    """Where the statements fit the schema, an odd answer means that the schema has changed."""
+    for error, code in (
+        (sqlite_error("SQLITE_ERROR", "no such table: refresh_tokens"), "inconsistent"),
+        (sqlite_error("SQLITE_ERROR", "Could not decode to UTF-8 column 'x'"), "unreadable"),
+    ):
+        found = always_named(error, PATH)
+        assert found is not None
+        assert found.code == code
+
+
+def test_no_statement_and_no_value_is_in_a_message() -> None:
+    """What SQLAlchemy knows of a statement and its values is not repeated."""
+    secret = "gAAAA-secret"
+    inner = sqlite_error("SQLITE_CONSTRAINT_NOTNULL", "NOT NULL constraint failed: t.c")
+    for wrapped in (
+        IntegrityError(f"INSERT {secret}", {"v": secret}, inner),
+        StatementError(secret, f"INSERT {secret}", {"v": secret}, inner),
+    ):
+        found = always_named(wrapped, PATH)
+        assert found is not None
+        assert secret not in f"{found.as_dict()}"
+
+
+def test_a_command_in_a_remedy_can_be_typed() -> None:
+    """The path of a damaged file is quoted where it is to be typed, and plain where it is read."""
+    path = Path("/data/it's; rm -rf x.db")
+    error = named(sqlite_error("SQLITE_CORRUPT"), path)
+    assert error is not None
+    assert str(path) in error.message
+    assert error.remedy.endswith(f" -d {shlex.quote(str(path))}")
+
+
+def test_an_io_error_on_a_full_disk_is_the_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite calls it an I/O error that there is no room for the shared memory of a WAL."""
+    error, path = sqlite_error("SQLITE_IOERR_SHMSIZE"), tmp_path / "tokens.db"
+
+    def code() -> str | None:
+        found = named(error, path)
+        return found.code if found else None
+
+    assert code() == "io-error"
+    disk = list(os.statvfs(tmp_path))
+    free = os.statvfs_result([*disk[:3], 7, 7, *disk[5:]])
+    monkeypatch.setattr(os, "statvfs", lambda _: free)
+    assert code() == "disk-full"
+
+
+def test_a_file_that_this_user_may_not_read_is_told_as_one() -> None:
+    """Whose it is, and its mode: nothing is wrong with the folder."""
+    code = """
+from nextcloud_mcp_server.migrate.inspect import examine
+try:
+    examine(Path(sys.argv[1]))
+except TokenStorageError as error:
+    print(error.code, error.message, error.remedy)
+"""
+    with open_folder() as folder:
+        path = folder / "tokens.db"
+        path.write_bytes(b"x" * 512)
+        path.chmod(0o600)
+        said = as_nobody(code, path)
+    assert said.startswith(f"bad-path {path} cannot be read by this user (it belongs to user ")
+    assert ", its mode is 0600)" in said
+    assert "folder is there" not in said

@@ -1,0 +1,324 @@
+"""A running store is seen by whoever would replace its database, and by nobody afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.backends.sqlite import in_use as module
+from nextcloud_mcp_server.backends.sqlite.in_use import (
+    hold,
+    holders,
+    in_use,
+    inuse_path,
+    require_idle,
+)
+from nextcloud_mcp_server.backends.sqlite.lock import guard
+from nextcloud_mcp_server.filesystem.flock import Hold
+from nextcloud_mcp_server.migrations import (
+    downgrade_database,
+    get_current_revision,
+    stamp_database,
+    upgrade_database,
+)
+from tests.support.contents import KEY
+from tests.support.errors import refused
+from tests.support.folders import names
+from tests.support.nobody import as_nobody, open_folder
+
+ROOT = Path(__file__).parents[2]
+
+OPEN = """
+import asyncio, sys
+from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+
+async def main():
+    async with RefreshTokenStorage(sys.argv[1], encryption_key=sys.argv[2]):
+        print("open", flush=True)
+        sys.stdin.read()
+
+asyncio.run(main())
+"""
+
+FORK = """
+import os, sys
+from pathlib import Path
+from nextcloud_mcp_server.backends.sqlite.in_use import hold, in_use
+
+path = Path(sys.argv[1])
+share = hold(path)
+told, tell = os.pipe()
+wait, end = os.pipe()
+child = os.fork()
+if child == 0:
+    os.close(end)
+    os.write(tell, b"x")
+    os.read(wait, 1)
+    os._exit(0)
+os.read(told, 1)
+share.release()
+kept = in_use(path)
+second = hold(path)
+os.close(end)
+os.waitpid(child, 0)
+print(kept, in_use(path))
+"""
+
+WITHOUT_HOOK = """
+import os
+os.register_at_fork = lambda **hooks: None
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where this test's database lies; nothing else is in its folder."""
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data" / "tokens.db"
+
+
+def held(path: Path) -> Hold:
+    """A hold that must be there."""
+    found = hold(path)
+    assert found is not None
+    return found
+
+
+@contextmanager
+def server(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that has the store open."""
+    with subprocess.Popen(
+        [sys.executable, "-c", OPEN, str(path), KEY],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "open\n"
+        yield process
+        process.kill()
+
+
+async def test_an_open_store_is_in_use_until_it_is_closed(path: Path) -> None:
+    """From initialize() to close(), and the file stays, private, for the next one."""
+    assert not in_use(path)
+    storage = RefreshTokenStorage(path, encryption_key=KEY)
+    await storage.initialize()
+    assert in_use(path)
+    assert holders(path) in {(), (os.getpid(),)}
+    await storage.close()
+    assert not in_use(path)
+    assert inuse_path(path).stat().st_mode & 0o777 == 0o600
+    assert inuse_path(path).stat().st_size == 0
+
+
+def test_asking_makes_no_file(path: Path) -> None:
+    """A command that looks leaves a folder as it was."""
+    upgrade_database(path)
+    before = names(path.parent)
+    assert not in_use(path)
+    assert holders(path) == ()
+    assert names(path.parent) == before
+
+
+def test_several_stores_hold_it_together(path: Path) -> None:
+    """It is in use until the last of them has let go; letting go twice is nothing."""
+    first, second = held(path), held(path)
+    first.release()
+    first.release()
+    assert in_use(path)
+    second.release()
+    assert not in_use(path)
+
+
+def test_a_link_is_the_file_itself(path: Path, tmp_path: Path) -> None:
+    """Two names of one database are one."""
+    path.touch()
+    link = tmp_path / "link.db"
+    link.symlink_to(path)
+    share = held(link)
+    assert in_use(path)
+    share.release()
+
+
+def test_another_process_is_named_and_a_killed_one_is_gone(path: Path) -> None:
+    """The kernel tells which process it is, and frees the lock when it is killed."""
+    with server(path) as process:
+        assert in_use(path)
+        assert holders(path) in {(), (process.pid,)}
+        error = refused(lambda: require_idle(path))
+        assert (error.code, str(path) in error.message) == ("in-use", True)
+        require_idle(path, while_running=True)
+        process.send_signal(signal.SIGKILL)
+        process.wait(timeout=10)
+    assert not in_use(path)
+
+
+@pytest.mark.parametrize(("hook", "seen"), [("", "False True"), (WITHOUT_HOOK, "True True")])
+def test_a_forked_child_holds_nothing(hook: str, seen: str, path: Path) -> None:
+    """A child keeps no lock for a store that is closed, and its end frees no other's.
+
+    Negative control: without what runs after a fork, the lock lives as long as the child.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", hook + FORK, str(path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.stdout.strip(), done.stderr) == (seen, "")
+
+
+def test_it_is_taken_before_the_lock_of_migrations_is_given_back(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no moment in which a command has the lock and does not see the store."""
+    free: list[str] = []
+    real = module.hold
+
+    def watched(database: Path) -> Hold | None:
+        def take() -> None:
+            with guard(database, 0.0):
+                free.append("free")
+
+        free.append(refused(take).code)
+        return real(database)
+
+    async def start() -> None:
+        for _ in range(2):
+            async with RefreshTokenStorage(path, encryption_key=KEY):
+                pass
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "hold", watched)
+        asyncio.run(start())
+    assert free == ["lock-timeout", "lock-timeout"]
+
+
+async def test_a_start_that_is_cancelled_or_refused_holds_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cancelled after the start was done, and with a wrong key, nobody is left to hold it."""
+    entered, go = threading.Event(), threading.Event()
+    real = module.hold
+
+    def slow(database: Path) -> Hold | None:
+        share = real(database)
+        entered.set()
+        go.wait(10)
+        return share
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "hold", slow)
+        storage = RefreshTokenStorage(path, encryption_key=KEY)
+        task = asyncio.create_task(storage.initialize())
+        assert await asyncio.to_thread(entered.wait, 10)
+        task.cancel()
+        await asyncio.sleep(0)
+        assert in_use(path)
+        go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert not in_use(path)
+
+
+async def test_downgrade_and_stamp_refuse_under_a_running_server(path: Path) -> None:
+    """Both want to be told that it is meant; nothing has changed before."""
+    async with RefreshTokenStorage(path, encryption_key=KEY):
+        before = get_current_revision(path)
+        for call in (lambda: downgrade_database(path), lambda: stamp_database(path, "010")):
+            assert refused(call).code == "in-use"
+        assert get_current_revision(path) == before
+        assert downgrade_database(path, "010", while_running=True).after == "010"
+        assert stamp_database(path, "009", while_running=True).after == "009"
+    upgrade_database(path)
+    assert downgrade_database(path, "010").after == "010"
+
+
+@pytest.mark.parametrize("what", ["folder", "pipe", "link"])
+async def test_where_it_cannot_be_made_the_store_works_without(
+    what: str, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Something else in its place is neither followed nor waited for; one warning says so."""
+    place = inuse_path(path)
+    if what == "folder":
+        place.mkdir()
+    elif what == "pipe":
+        os.mkfifo(place)
+    else:
+        place.symlink_to("elsewhere")
+    async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
+        await storage.store_refresh_token("alice", "token")
+    said = [r.getMessage() for r in caplog.records if "cannot be locked" in r.getMessage()]
+    assert len(said) == 1
+    assert str(place) in said[0]
+    assert not path.with_name("elsewhere").exists()
+    assert not in_use(path)
+
+
+@pytest.mark.parametrize("what", ["folder", "pipe"])
+def test_where_nobody_can_tell_a_change_asks_for_a_word(what: str, path: Path) -> None:
+    """What cannot be asked is not taken for a no: the database stays as it is, until told."""
+    upgrade_database(path)
+    place = inuse_path(path)
+    place.mkdir() if what == "folder" else os.mkfifo(place)
+    before = path.read_bytes()
+    error = refused(lambda: downgrade_database(path, "-1"))
+    assert (error.code, path.read_bytes()) == ("in-use", before)
+    assert error.message.startswith(f"Nobody can tell whether a server is running on {path}")
+    assert downgrade_database(path, "-1", while_running=True).after == "010"
+
+
+def test_a_folder_that_cannot_be_written_is_told_of_once() -> None:
+    """A store at head in such a folder serves; the lock of migrations has said it already."""
+    with open_folder() as folder:
+        path = folder / "tokens.db"
+        upgrade_database(path)
+        path.chmod(0o644)
+        path.with_name("tokens.db.lock").unlink()
+        said = as_nobody(
+            """
+import logging
+logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format="%(message)s")
+
+async def main(path):
+    async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
+        await storage.list_user_ids()
+
+asyncio.run(main(sys.argv[1]))
+""",
+            path,
+        )
+        assert not inuse_path(path).exists()
+    assert said.count("locked") == 1
+
+
+def test_a_command_that_asks_keeps_no_start_waiting(path: Path) -> None:
+    """The moment in which a command tests the lock is waited for, and not a second longer."""
+    place = inuse_path(path)
+    descriptor = os.open(place, os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    threading.Timer(0.1, os.close, [descriptor]).start()
+    share = held(path)
+    share.release()
+    other = os.open(place, os.O_RDWR)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    begun = time.monotonic()
+    assert hold(path) is None
+    assert time.monotonic() - begun < 5
+    os.close(other)

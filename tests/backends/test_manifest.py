@@ -1,0 +1,304 @@
+"""A backup has a manifest that says what it was; one that lies is never left behind."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.backends.sqlite import backup as backups
+from nextcloud_mcp_server.backends.sqlite import manifest as manifests
+from nextcloud_mcp_server.backends.sqlite import size
+from nextcloud_mcp_server.backends.sqlite.manifest import Manifest, manifest_path, read_manifest
+from nextcloud_mcp_server.crypto.keyring import Keyring
+from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.filesystem import files, space
+from nextcloud_mcp_server.maintenance.backup import back_up
+from nextcloud_mcp_server.migrate.startup import prepare
+from tests.support.contents import KEY, REFRESH_TOKENS
+from tests.support.errors import refused
+from tests.support.folders import names
+from tests.support.shapes import at
+from tests.support.snapshot import snapshot
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where this test's database lies; nothing else is in its folder."""
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data" / "tokens.db"
+
+
+def manifest_of(backup: Path | None) -> Manifest:
+    """The manifest that a backup must have."""
+    assert backup is not None
+    manifest = read_manifest(backup)
+    assert manifest is not None
+    return manifest
+
+
+def test_a_manifest_says_what_the_backup_is(path: Path) -> None:
+    """Hash, size, revision, rows, kind, version and time are those of the file beside it."""
+    at("006").write(path)
+    made = back_up(path)
+    manifest = manifest_of(made)
+    raw = made.read_bytes()
+    assert (manifest.sha256, manifest.bytes) == (hashlib.sha256(raw).hexdigest(), len(raw))
+    assert (manifest.database, manifest.revisions) == ("tokens.db", ("006",))
+    rows = {table: len(found) for table, found in snapshot(path).rows.items()}
+    assert manifest.rows == {t: n for t, n in rows.items() if t != "alembic_version"}
+    assert manifest.rows["refresh_tokens"] == len(REFRESH_TOKENS)
+    assert (manifest.kind, manifest.keys) == ("manual", None)
+    assert manifest.program_version == manifests.program_version() != ""
+    age = datetime.now(UTC) - datetime.fromisoformat(manifest.made_at)
+    assert timedelta(seconds=-1) <= age < timedelta(minutes=1)
+    assert manifest_path(made).stat().st_mode & 0o777 == 0o600
+
+
+async def test_the_backup_of_a_start_names_its_keys(path: Path) -> None:
+    """A server that migrates knows its keys: their fingerprints are in the manifest."""
+    at("006").write(path)
+    async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
+        assert storage.outcome is not None
+        manifest = manifest_of(storage.outcome.backup)
+    assert (manifest.kind, manifest.keys) == ("automatic", Keyring([KEY]).fingerprints)
+    assert KEY not in manifest_path(storage.outcome.backup or path).read_text()
+
+
+def test_a_manifest_goes_with_its_backup(path: Path) -> None:
+    """Pruning deletes both, so that no manifest is left to speak of nothing."""
+    at("006").write(path)
+    for _ in range(3):
+        backups.make_backup(path, backups.backup_path(path, "006"))
+    gone = backups.prune(path, keep=1)
+    [left] = backups.automatic_backups(path)
+    assert len(gone) == 2
+    beside = {name for name in names(path.parent) if "backup" in name}
+    assert beside == {left.name, f"{left.name}.json"}
+
+
+@pytest.mark.parametrize("what", ["published", "write_manifest"])
+def test_a_backup_that_dies_on_the_way_leaves_no_manifest_that_lies(
+    what: str, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between its name and its manifest, a backup is whole and has no manifest."""
+    at("006").write(path)
+    target = backups.backup_path(path, "006")
+
+    class Killed(BaseException):
+        """Nothing of the program's own is in the way of a kill."""
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        if what == "published":
+            patch.setattr(files, "sync_folder", die)
+        else:
+            patch.setattr(backups, "write_manifest", die)
+        with suppress(Killed):
+            backups.make_backup(path, target)
+    assert target.is_file()
+    assert read_manifest(target) is None
+
+
+def test_a_manifest_that_cannot_be_written_fails_the_backup(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is told that there is no backup finds none."""
+    at("006").write(path)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    before = names(path.parent)
+    with monkeypatch.context() as patch:
+        patch.setattr(backups, "write_manifest", full)
+        assert refused(lambda: back_up(path)).code == "disk-full"
+    assert names(path.parent) == before
+
+
+def test_a_backup_replaces_the_manifest_of_one_that_is_gone(path: Path, tmp_path: Path) -> None:
+    """A job that deletes yesterday's copy and makes it anew works every day."""
+    at("006").write(path)
+    target = tmp_path / "copy.db"
+    back_up(path, target)
+    target.unlink()
+    at("007").write(tmp_path / "other.db")
+    back_up(tmp_path / "other.db", target)
+    assert manifest_of(target).revisions == ("007",)
+
+
+def test_a_backup_overwrites_no_file_of_another(path: Path, tmp_path: Path) -> None:
+    """A file under the manifest's name that is no manifest is somebody's."""
+    at("006").write(path)
+    target = tmp_path / "copy.db"
+    taken = manifest_path(target)
+    taken.write_text("[1, 2]")
+    error = refused(lambda: back_up(path, target))
+    assert (error.code, str(taken) in error.message) == ("bad-path", True)
+    assert (taken.read_text(), target.exists()) == ("[1, 2]", False)
+
+
+def _without(key: str) -> Callable[[dict[str, Any]], object]:
+    return lambda facts: facts.pop(key)
+
+
+def _with(key: str, value: object) -> Callable[[dict[str, Any]], object]:
+    return lambda facts: facts.update({key: value})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *map(_without, Manifest.__dataclass_fields__),
+        _with("bytes", "12"),
+        _with("bytes", True),
+        _with("rows", []),
+        _with("rows", {"t": 1.5}),
+        _with("revisions", [7]),
+        _with("keys", [1]),
+        _with("keys", "abcd1234"),
+        _with("made_at", "yesterday"),
+        _with("made_at", "2026-01-01T00:00:00"),
+        _with("kind", "unheard-of"),
+    ],
+)
+def test_what_is_no_manifest_is_not_taken_for_one(
+    change: Callable[[dict[str, Any]], object], path: Path
+) -> None:
+    """A field that is missing or of another type makes it unreadable, not half true."""
+    at("006").write(path)
+    made = back_up(path)
+    facts = json.loads(manifest_path(made).read_text())
+    assert read_manifest(made) is not None
+    change(facts)
+    manifest_path(made).write_text(json.dumps(facts))
+    with pytest.raises(ValueError, match="is no manifest"):
+        read_manifest(made)
+
+
+@pytest.mark.parametrize("raw", [b"", b"\xff", b"[" * 100_000, b"null", b"{}", b"[]", b"7"])
+def test_a_damaged_manifest_is_no_manifest(raw: bytes, path: Path) -> None:
+    """Whatever lies there, the answer is one error and no traceback of a parser."""
+    at("006").write(path)
+    made = back_up(path)
+    manifest_path(made).write_bytes(raw)
+    with pytest.raises(ValueError, match="is no manifest"):
+        read_manifest(made)
+
+
+def test_a_pipe_in_the_place_of_a_manifest_keeps_nobody_waiting(path: Path) -> None:
+    """A named pipe, a folder and a dangling link are no manifests, and are not opened."""
+    place = manifest_path(path)
+    os.mkfifo(place)
+    with pytest.raises(ValueError, match="is no manifest"):
+        read_manifest(path)
+    place.unlink()
+    place.symlink_to("nowhere")
+    with pytest.raises(ValueError, match="is no manifest"):
+        read_manifest(path)
+
+
+class Disk(NamedTuple):
+    """What a disk says of itself."""
+
+    f_blocks: int = 1000
+    f_frsize: int = 1000
+    f_bavail: int = 10
+    f_bfree: int = 20
+    f_flag: int = 0
+
+
+def disk(patch: pytest.MonkeyPatch, says: Disk, user: int = 1000) -> None:
+    """Make every disk say the same, to a user."""
+    patch.setattr("os.statvfs", lambda _: says)
+    patch.setattr("os.geteuid", lambda: user)
+
+
+def test_space_is_checked_before_a_backup_begins(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the copy would not fit, the error says what is needed and what is there."""
+    at("006").write(path)
+    before = names(path.parent)
+    need = path.stat().st_size + space.MARGIN
+    with monkeypatch.context() as patch:
+        disk(patch, Disk())
+        error = refused(lambda: back_up(path))
+    assert error.code == "disk-full"
+    assert f"{space.readable(need)} are needed and 10.0 kB are free" in error.message
+    assert names(path.parent) == before
+
+
+def test_space_is_checked_before_a_migration_begins(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start that has no room for the backup changes nothing."""
+    at("006").write(path)
+    before = snapshot(path)
+    with monkeypatch.context() as patch:
+        disk(patch, Disk())
+        assert refused(lambda: prepare(path)).code == "disk-full"
+    assert snapshot(path) == before
+    assert names(path.parent) == {"tokens.db", "tokens.db.lock"}
+
+
+def test_what_waits_in_the_wal_counts(path: Path) -> None:
+    """Pages that are only in the WAL are pages of the copy."""
+    at("006").write(path)
+    small = size.size_of(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("CREATE TABLE much (it BLOB)")
+        connection.execute("INSERT INTO much VALUES (zeroblob(1000000))")
+        assert size.size_of(path) >= small + 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("says", "user", "free"),
+    [
+        (Disk(), 1000, 10_000),
+        (Disk(), 0, 20_000),
+        (Disk(f_blocks=0, f_bavail=0, f_bfree=0), 1000, None),
+    ],
+)
+def test_free_space_is_that_of_this_user(
+    says: Disk, user: int, free: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is reserved for root is root's; a disk that reports nothing is not taken for full."""
+    with monkeypatch.context() as patch:
+        disk(patch, says, user)
+        assert space.free_bytes(tmp_path) == free
+
+
+def test_a_folder_that_is_not_there_is_not_full(tmp_path: Path) -> None:
+    """What is wrong with it is for others to say."""
+    assert space.free_bytes(tmp_path / "nowhere") is None
+    space.require_space(tmp_path / "nowhere", 10**18, "to try")
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1.0 kB"), (12_345_678, "12.3 MB"),
+     (5 * 10**9, "5.0 GB"), (7 * 10**15, "7000.0 TB")],
+)  # fmt: skip
+def test_sizes_are_readable(size: int, text: str) -> None:
+    """A size is one number and its unit."""
+    assert space.readable(size) == text
+
+
+def test_an_error_of_space_is_the_package_s_own(tmp_path: Path) -> None:
+    """It is raised before anything is written, and says so."""
+    with pytest.raises(TokenStorageError, match="too little space") as caught:
+        space.require_space(tmp_path, 10**18, "to try it")
+    assert "nothing was written" in caught.value.remedy

@@ -1,0 +1,349 @@
+"""Where keys come from, and that a start without the right one changes nothing."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+from cryptography.fernet import Fernet
+
+from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.backends.sqlite.lock import guard
+from nextcloud_mcp_server.crypto.keyfile import find_keyring, given_keyring, key_path, settle
+from nextcloud_mcp_server.crypto.keyring import Keyring
+from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.settings import Settings
+from tests.support import promises
+from tests.support.contents import KEY, OTHER_KEY
+from tests.support.errors import refused
+from tests.support.folders import names
+from tests.support.nobody import ROOT, as_nobody, open_folder
+from tests.support.shapes import at
+
+THIRD = "Z8hHcNYb4m1bbLk6tM9vE2n0sR3yqWJxAoKdUeTfGiQ="
+
+
+def holding(*values: bytes) -> Callable[[int | None], Iterable[bytes]]:
+    """The samples of a database that holds these encrypted values."""
+    return lambda limit: iter(values[:limit])
+
+
+def sealed(key: str, times: int = 1) -> tuple[bytes, ...]:
+    """Values that ``key`` opens."""
+    return tuple(Fernet(key).encrypt(b"secret") for _ in range(times))
+
+
+async def start(path: Path, **options: object) -> None:
+    """Open a store on ``path`` and close it."""
+    async with RefreshTokenStorage(path, settings=Settings(path, **options)):  # type: ignore[arg-type]
+        pass
+
+
+def test_given_keys_win(tmp_path: Path) -> None:
+    """A key of the caller wins over the variable, and that over the file it names."""
+    file = tmp_path / "key"
+    file.write_text(THIRD)
+    database = tmp_path / "tokens.db"
+    every = Settings(database, (OTHER_KEY,), file)
+    for keys, settings, winner in (
+        (KEY, every, KEY),
+        ([KEY, THIRD], every, KEY),
+        (KEY.encode(), every, KEY),
+        (None, every, OTHER_KEY),
+        (None, Settings(database, key_file=file), THIRD),
+    ):
+        found = given_keyring(keys, settings)
+        assert found is not None
+        assert found.fingerprints[0] == Keyring([winner]).fingerprints[0]
+    assert given_keyring(None, Settings(database)) is None
+
+
+def test_a_file_may_hold_several_keys(tmp_path: Path) -> None:
+    """In a file, keys stand in lines of their own or with semicolons, newest first."""
+    file = tmp_path / "key"
+    file.write_text(f"{KEY};\n\n {OTHER_KEY}\r\n")
+    found = given_keyring(None, Settings(tmp_path / "tokens.db", key_file=file))
+    assert found is not None
+    assert found.fingerprints == Keyring([KEY, OTHER_KEY]).fingerprints
+
+
+@pytest.mark.parametrize("content", [None, b"", b" ;\n", b"\xff\xfe", "folder"])
+def test_a_named_file_without_a_key_is_a_missing_key(
+    content: bytes | str | None, tmp_path: Path
+) -> None:
+    """A key file that is not there, empty, no text or no file is told by its path."""
+    file = tmp_path / "key"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    elif content:
+        file.mkdir()
+    error = refused(lambda: given_keyring(None, Settings(tmp_path / "t.db", key_file=file)))
+    assert error.code == "key-missing"
+    assert str(file) in error.message
+
+
+@pytest.mark.parametrize("text", [KEY[:-1], f"{KEY}x", f"{KEY},{KEY}", "A" * 43 + "="])
+def test_a_malformed_key_in_a_file_is_not_repeated(text: str, tmp_path: Path) -> None:
+    """What may be most of a key stands in no message."""
+    file = tmp_path / "key"
+    file.write_text(text)
+    error = refused(lambda: given_keyring(None, Settings(tmp_path / "t.db", key_file=file)))
+    assert error.code == "malformed-key"
+    assert text[:20] not in f"{error.as_dict()}"
+
+
+def test_no_key_is_made_where_something_is_encrypted(tmp_path: Path) -> None:
+    """Encrypted values without a key are key-missing, and no key file appears."""
+    database = tmp_path / "tokens.db"
+    error = refused(lambda: settle(None, holding(*sealed(KEY)), database))
+    assert error.code == "key-missing"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_key_that_opens_one_value_is_enough(tmp_path: Path) -> None:
+    """Values of several keys go on: whoever rotated half of them is not locked out."""
+    ring = Keyring([KEY])
+    mixed = (*sealed(OTHER_KEY, 40), *sealed(KEY))
+    assert settle(ring, holding(*mixed), tmp_path / "t.db") is ring
+    assert settle(ring, holding(), tmp_path / "t.db") is ring
+
+
+def test_keys_that_open_nothing_are_wrong(tmp_path: Path) -> None:
+    """Where no key opens any of many values, the start is refused."""
+    error = refused(lambda: settle(Keyring([KEY]), holding(*sealed(THIRD, 40)), tmp_path / "t.db"))
+    assert error.code == "wrong-key"
+
+
+def test_a_key_is_made_once_and_privately(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The made key is 0600 and whole, told without being shown, and used again."""
+    database = tmp_path / "tokens.db"
+    with caplog.at_level(logging.WARNING):
+        made = settle(None, holding(), database)
+    file = key_path(database)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.iterdir()) == [file]
+    assert str(file) in caplog.text
+    assert file.read_text().strip() not in caplog.text
+    caplog.clear()
+    assert settle(None, holding(), database).fingerprints == made.fingerprints
+    assert caplog.records == []
+
+
+def test_a_link_to_a_secret_that_is_not_mounted_is_a_missing_key(tmp_path: Path) -> None:
+    """A key file that is a dead link is not replaced by a new key."""
+    database = tmp_path / "tokens.db"
+    key_path(database).symlink_to(tmp_path / "secrets" / "key")
+    error = refused(lambda: settle(None, holding(), database))
+    assert error.code == "key-missing"
+    assert key_path(database).is_symlink()
+
+
+def test_a_key_that_another_start_made_is_never_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no lock keeps two starts apart, the second takes the key of the first."""
+    database = tmp_path / "tokens.db"
+    generate = Fernet.generate_key
+
+    def late() -> bytes:
+        key_path(database).write_text(OTHER_KEY)
+        return generate()
+
+    monkeypatch.setattr(Fernet, "generate_key", late)
+    found = settle(None, holding(), database)
+    assert found.fingerprints == Keyring([OTHER_KEY]).fingerprints
+    assert key_path(database).read_text() == OTHER_KEY
+
+
+def test_a_disk_without_hard_links_gets_a_whole_key_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where files cannot have two names, the key is renamed into place."""
+    monkeypatch.setattr("os.link", _cannot_link)
+    made = settle(None, holding(), tmp_path / "tokens.db")
+    [file] = tmp_path.iterdir()
+    assert Keyring([file.read_text().strip()]).fingerprints == made.fingerprints
+
+
+def _cannot_link(*_: object) -> None:
+    raise PermissionError(1, "Operation not permitted")
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({}, "key-missing"),
+        ({"keys": (THIRD,)}, "wrong-key"),
+        ({"keys": (OTHER_KEY, THIRD)}, "wrong-key"),
+        ({"keys": ("short",)}, "malformed-key"),
+    ],
+)
+@pytest.mark.parametrize("revision", ["001", "006", "010"])
+async def test_a_start_without_the_key_changes_nothing(
+    options: dict[str, tuple[str, ...]], code: str, revision: str, tmp_path: Path
+) -> None:
+    """Without the right key nothing is migrated, backed up or made, whatever the revision."""
+    path = tmp_path / "tokens.db"
+    at(revision).write(path)
+    before = promises.disk(path)
+    with pytest.raises(TokenStorageError) as caught:
+        await start(path, **options)
+    assert caught.value.code == code
+    promises.untouched(before, promises.disk(path))
+    assert names(tmp_path) <= {"tokens.db", "tokens.db.lock"}
+
+
+async def test_a_recreation_that_was_cut_short_still_needs_its_key(tmp_path: Path) -> None:
+    """Grants in the copy of a lost table count: no new key is made beside them."""
+    path = tmp_path / "tokens.db"
+    shape = at("006").without("app_passwords", "oauth_clients", "login_flow_sessions")
+    shape.also("ALTER TABLE refresh_tokens RENAME TO _alembic_tmp_refresh_tokens").write(path)
+    before = promises.disk(path)
+    with pytest.raises(TokenStorageError) as caught:
+        await start(path)
+    assert caught.value.code == "key-missing"
+    promises.untouched(before, promises.disk(path))
+
+
+async def test_a_malformed_key_beside_the_database_changes_nothing(tmp_path: Path) -> None:
+    """A key file that somebody cut off is told before the old database is migrated."""
+    path = tmp_path / "tokens.db"
+    at("006").write(path)
+    key_path(path).write_text(KEY[:40])
+    before = promises.disk(path)
+    with pytest.raises(TokenStorageError) as caught:
+        await start(path)
+    assert caught.value.code == "malformed-key"
+    promises.untouched(before, promises.disk(path))
+
+
+async def test_text_and_keyless_tables_are_read_for_keys(tmp_path: Path) -> None:
+    """Encrypted values kept as text, or in a table without row ids, prove a key as well."""
+    path = tmp_path / "tokens.db"
+    columns = "encrypted_password, created_at, updated_at, scopes, username"
+    at("010").also(
+        "UPDATE refresh_tokens SET encrypted_token = CAST(encrypted_token AS TEXT)",
+        "ALTER TABLE app_passwords RENAME TO old",
+        "CREATE TABLE app_passwords (user_id TEXT PRIMARY KEY, encrypted_password BLOB NOT NULL, "
+        "created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL, scopes TEXT, username TEXT) "
+        "WITHOUT ROWID",
+        f"INSERT INTO app_passwords SELECT user_id, {columns} FROM old",
+        "DROP TABLE old",
+    ).write(path)
+    await start(path, keys=(KEY,))
+    with pytest.raises(TokenStorageError, match="No given key"):
+        await start(path, keys=(THIRD,))
+
+
+async def test_two_names_of_one_file_have_one_key(tmp_path: Path) -> None:
+    """The key lies beside the file, not beside the link that a start was given."""
+    real, link = tmp_path / "volume" / "tokens.db", tmp_path / "tokens.db"
+    real.parent.mkdir()
+    await start(real)
+    link.symlink_to(real)
+    async with RefreshTokenStorage(link, settings=Settings(link)) as store:
+        await store.store_refresh_token("alice", "token")
+    async with RefreshTokenStorage(real, settings=Settings(real)) as store:
+        assert await store.get_refresh_token("alice") is not None
+    assert names(tmp_path) == {"tokens.db", "volume"}
+
+
+_STARTER = """
+import asyncio, json, sys
+from pathlib import Path
+from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.settings import Settings
+
+async def main(path, user):
+    async with RefreshTokenStorage(path, settings=Settings(path)) as storage:
+        await storage.store_refresh_token(user, "token of " + user)
+        print("stored", flush=True)
+        sys.stdin.readline()
+        tokens = [await storage.get_refresh_token(u) for u in await storage.list_user_ids()]
+        print(json.dumps([t.token for t in tokens]))
+
+print("ready", flush=True)
+asyncio.run(main(Path(sys.argv[1]), sys.argv[2]))
+"""
+
+
+def test_two_processes_that_start_at_once_make_one_key(tmp_path: Path) -> None:
+    """Both found no key before either had the lock; each reads what the other has sealed."""
+    path = tmp_path / "tokens.db"
+    with guard(path, 0):
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", _STARTER, str(path), user],
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for user in ("anna", "bert")
+        ]
+        assert [process.stdout.readline() for process in processes if process.stdout] == [
+            "ready\n"
+        ] * 2
+        # Both are past whatever they do before the lock.
+        _until_waiting(processes)
+    assert [p.stdout.readline() for p in processes if p.stdout] == ["stored\n"] * 2
+    answers = [process.communicate("\n", timeout=30)[0] for process in processes]
+    assert [json.loads(answer) for answer in answers] == [["token of anna", "token of bert"]] * 2
+
+
+def _until_waiting(processes: list[subprocess.Popen[str]]) -> None:
+    for process in processes:
+        descriptors = Path(f"/proc/{process.pid}/task")
+        deadline = time.monotonic() + 20
+        while len(list(descriptors.iterdir())) < 2:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+    time.sleep(0.05)
+
+
+def test_a_database_in_a_folder_that_may_not_be_entered_is_a_bad_path() -> None:
+    """Looking for the key beside it does not end in an error without a name."""
+    code = """
+async def main(path):
+    try:
+        await warm_up(path)
+    except TokenStorageError as error:
+        print(error.code)
+
+del KEY
+async def warm_up(path):
+    async with RefreshTokenStorage(path, settings=settings.Settings(path)):
+        pass
+asyncio.run(main(Path(sys.argv[1])))
+"""
+    with open_folder() as folder:
+        (folder / "closed").mkdir(mode=0o700)
+        assert as_nobody(code, folder / "closed" / "tokens.db") == "bad-path"
+
+
+async def test_a_name_that_is_too_long_is_a_bad_path(tmp_path: Path) -> None:
+    """A name that no file system takes is refused by its name, before a key is looked for."""
+    with pytest.raises(TokenStorageError) as caught:
+        await start(tmp_path / ("x" * 300))
+    assert caught.value.code == "bad-path"
+
+
+def test_looking_for_a_key_makes_none(tmp_path: Path) -> None:
+    """Given keys win, then the file beside the database; where there is none, none is made."""
+    database = tmp_path / "tokens.db"
+    assert find_keyring(Settings(database), database) is None
+    assert names(tmp_path) == set()
+    key_path(database).write_text(OTHER_KEY)
+    beside = find_keyring(Settings(database), database)
+    given = find_keyring(Settings(database, (KEY,)), database)
+    assert beside is not None
+    assert given is not None
+    assert beside.opens(sealed(OTHER_KEY)[0])
+    assert given.opens(sealed(KEY)[0])

@@ -1,0 +1,59 @@
+"""A healthy database to make ill."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nextcloud_mcp_server.maintenance.backup import back_up
+from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
+from nextcloud_mcp_server.maintenance.doctor.run import diagnose
+from nextcloud_mcp_server.migrate.startup import prepare
+from nextcloud_mcp_server.settings import Settings
+from tests.support.contents import KEY
+from tests.support.shapes import at
+
+#: Examines a database and answers what one check found.
+Ask = Callable[..., list[Finding]]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the database lies: at head, with rows and a backup, readable by its owner alone."""
+    return healthy(tmp_path / "data" / "tokens.db")
+
+
+def healthy(path: Path) -> Path:
+    """Make the healthy database at ``path``, in a folder of its own."""
+    path.parent.mkdir(mode=0o700)
+    plain = (
+        "UPDATE oauth_sessions SET idp_access_token = NULL, idp_refresh_token = NULL",
+        "UPDATE refresh_tokens SET encrypted_token = CAST(encrypted_token AS BLOB)",
+    )
+    at("010", "portable").also(*plain).write(path)
+    path.chmod(0o600)
+    prepare(path)
+    for backup in path.parent.glob("*.backup-*"):
+        backup.unlink()
+    back_up(path)
+    return path
+
+
+@pytest.fixture
+def ask(path: Path) -> Ask:
+    """What one check finds on ``path``, with the key of the tests; settings may differ."""
+
+    def findings(check: str, *, full: bool = False, **settings: object) -> list[Finding]:
+        given: dict[str, object] = {"keys": (KEY,), **settings}
+        found = diagnose(Settings(path, **given), full=full)  # type: ignore[arg-type]
+        return [finding for finding in found.findings if finding.check == check]
+
+    return findings
+
+
+def worst(found: list[Finding]) -> Finding:
+    """The one finding of a check that is not ``ok``."""
+    [finding] = [finding for finding in found if finding.level is not Level.OK]
+    return finding

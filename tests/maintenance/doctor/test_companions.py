@@ -1,0 +1,233 @@
+"""Each check of what is around a database finds what it is for, and says what mends it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from nextcloud_mcp_server.backends.sqlite.in_use import hold
+from nextcloud_mcp_server.backends.sqlite.lock import guard
+from nextcloud_mcp_server.filesystem import mounts, permissions
+from nextcloud_mcp_server.maintenance.doctor import companions
+from nextcloud_mcp_server.maintenance.doctor import files as doctor_files
+from nextcloud_mcp_server.maintenance.doctor.finding import Level
+from nextcloud_mcp_server.maintenance.doctor.run import diagnose
+from nextcloud_mcp_server.migrate.startup import prepare
+from nextcloud_mcp_server.settings import Settings
+from tests.cli.places import execute
+from tests.maintenance.doctor.conftest import Ask, worst
+from tests.support.errors import refused
+from tests.support.nobody import as_nobody, open_folder
+
+
+@pytest.mark.parametrize("name", ["tokens.db", "tokens.db.key", "backup"])
+def test_what_others_may_read_is_told(name: str, path: Path, ask: Ask) -> None:
+    """The database, the key and the backups are nobody else's business."""
+    file = companions.backups_of(path)[0] if name == "backup" else path.with_name(name)
+    file.touch()
+    file.chmod(0o604)
+    finding = worst(ask("permissions"))
+    assert (finding.level, finding.mendable) == (Level.WARNING, True)
+    assert finding.mend == f"chmod 600 {file}"
+    file.chmod(0o640)
+    assert worst(ask("permissions")).level is Level.NOTE
+
+
+def test_a_folder_where_anybody_may_write_is_told(path: Path, ask: Ask) -> None:
+    """Who may rename in the folder may replace the database, but not in a sticky one."""
+    path.parent.chmod(0o777)
+    assert "may replace" in worst(ask("permissions")).message
+    path.parent.chmod(0o1777)
+    assert [f.level for f in ask("permissions")] == [Level.OK]
+
+
+def test_a_second_name_is_told(path: Path, ask: Ask) -> None:
+    """A hard link has another journal, and so is another database to SQLite."""
+    os.link(path, path.with_name("second.db"))
+    assert "2 names" in ask("file")[0].message
+
+
+def test_the_settings_that_are_not_looked_at_are_told(path: Path, ask: Ask) -> None:
+    """A variable that another one overrules misleads its reader."""
+    found = ask("configuration", overruled="/other.db", key_file=path, source="DATABASE_URL")
+    assert [f.mend for f in found] == ["unset TOKEN_STORAGE_DB", "unset TOKEN_ENCRYPTION_KEY_FILE"]
+    [fallback] = ask("configuration", fallback_from=Path("/app/data/tokens.db"))
+    assert (fallback.level, fallback.mend) == (
+        Level.WARNING,
+        f"export TOKEN_STORAGE_DB={path}",
+    )
+
+
+def test_who_holds_the_lock_is_told(path: Path, ask: Ask) -> None:
+    """While somebody migrates, the doctor says who, and does not wait."""
+    with guard(path, 1) as held:
+        held.announce("having a test")
+        finding = worst(ask("lock"))
+    assert finding.level is Level.NOTE
+    assert f"process {os.getpid()}" in finding.message
+    assert "having a test" in finding.message
+    assert [f.level for f in ask("lock")] == [Level.OK]
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "pipe"])
+def test_what_lies_where_the_lock_should_is_told(kind: str, path: Path, ask: Ask) -> None:
+    """The start names the lock and not the database, and the doctor knows; both know a way out."""
+    lock = path.with_name("tokens.db.lock")
+    lock.unlink(missing_ok=True)
+    match kind:
+        case "folder":
+            lock.mkdir()
+        case "link":
+            lock.symlink_to(path)
+        case _:
+            os.mkfifo(lock)
+    error = refused(lambda: prepare(path))
+    assert (error.code, error.message) == (
+        "bad-path",
+        f"{lock} should be the lock of {path}, and is no regular file.",
+    )
+    [finding] = ask("lock")
+    assert finding.level is Level.ERROR
+    assert finding.message.startswith("tokens.db.lock is no regular file")
+    assert finding.mend is not None
+    assert error.remedy.endswith(f": {finding.mend}")
+    subprocess.run(finding.mend, shell=True, check=True)  # noqa: S602 - as a person types it
+    prepare(path)
+
+
+def test_a_running_server_is_told(path: Path, ask: Ask) -> None:
+    """A server that has the database open is no fault, and good to know."""
+    open_store = hold(path)
+    assert open_store is not None
+    assert ask("server")[0].message == f"one is running on it (process {os.getpid()})"
+    open_store.release()
+    assert ask("server")[0].message == "none is running on it"
+
+
+def test_backups_are_checked(path: Path, ask: Ask) -> None:
+    """No backup, an old one, one that is not what its manifest says."""
+    [backup] = companions.backups_of(path)
+    month = time.time() - 40 * 86400
+    os.utime(backup, (month, month))
+    assert "40 days old" in worst(ask("backups")).message
+    raw = bytearray(backup.read_bytes())
+    raw[-1] ^= 0xFF
+    backup.write_bytes(raw)
+    finding = worst(ask("backups"))
+    assert finding.level is Level.WARNING
+    assert "not the file that its manifest describes" in finding.message
+    backup.unlink()
+    assert worst(ask("backups")).mend == f"nextcloud-mcp-server db backup -d {path}"
+
+
+def test_half_made_files_are_found_when_they_are_old(path: Path, ask: Ask) -> None:
+    """What is younger than an hour may be being made."""
+    partial = path.with_name(f".{path.name}.backup-x.1234.partial")
+    partial.touch()
+    assert [f.level for f in ask("half-made files")] == [Level.OK]
+    hours = time.time() - 2 * companions.ABANDONED_AFTER
+    os.utime(partial, (hours, hours))
+    assert worst(ask("half-made files")).mendable
+
+
+def test_a_clock_before_this_program_is_wrong(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that lost its time would take every token for fresh."""
+    monkeypatch.setattr(time, "time", lambda: 1000.0)
+    assert worst(ask("clock")).level is Level.ERROR
+
+
+def test_too_little_space_is_told(path: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before a migration needs the space it is an error, otherwise a warning."""
+    monkeypatch.setattr(doctor_files, "free_bytes", lambda _: 1000)
+    assert worst(ask("space")).level is Level.WARNING
+    execute(path, "UPDATE alembic_version SET version_num = '009'")
+    assert worst(ask("space")).level is Level.ERROR
+    monkeypatch.setattr(doctor_files, "free_bytes", lambda _: None)
+    assert worst(ask("space")).level is Level.NOTE
+
+
+def test_space_is_that_of_the_folder_that_will_hold_it(tmp_path: Path) -> None:
+    """Where the folder is not there yet, the space above it is told, and nothing is made."""
+    found = diagnose(Settings(tmp_path / "not" / "yet" / "tokens.db")).findings
+    [said] = [f for f in found if f.check == "space"]
+    assert said.level is Level.OK
+    assert " are free; an upgrade takes " in said.message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_written_is_told(
+    path: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At head it is a warning; where something has to be done, an error; a repair is no cure."""
+    monkeypatch.setattr(permissions, "unwritable", lambda _: "the disk is a compact disc")
+    assert worst(ask("writable")).level is Level.WARNING
+    execute(path, "UPDATE alembic_version SET version_num = '009'", "DROP TABLE app_passwords")
+    assert worst(ask("writable")).level is Level.ERROR
+    assert not worst(ask("structure")).mendable
+
+
+def test_a_folder_that_cannot_be_made_is_told() -> None:
+    """Where the folder is not there, it is said whether this user can make it, and where not."""
+    code = """
+for name in sys.argv[1:]:
+    found = diagnose(settings.Settings(Path(name)))
+    print(*[f"{f.level.value} {f.message}" for f in found.findings if f.check == "writable"])
+"""
+    with open_folder() as folder:
+        closed, opened = folder / "nope" / "more" / "x.db", folder / "open" / "nope" / "x.db"
+        opened.parent.parent.mkdir()
+        opened.parent.parent.chmod(0o777)
+        said = as_nobody(code, closed, opened).splitlines()
+    assert said == [
+        f"error its folder {closed.parent} is not there, and this user cannot make it in {folder}",
+        "ok file and folder can be written",
+    ]
+
+
+def test_no_start_is_promised_that_cannot_write() -> None:
+    """Where a start can make neither folder nor file, no check says that it will."""
+    code = """
+for name in sys.argv[1:]:
+    found = diagnose(settings.Settings(Path(name))).findings
+    print(*[f.message for f in found if f.check == "file"])
+    print(*[f.check for f in found if f.level == "error"])
+    print(*[f.check for f in found if "a start makes" in f.message or f.mend])
+"""
+    with open_folder() as folder:
+        inside, far, opened = folder / "x.db", folder / "nope" / "x.db", folder / "open" / "x.db"
+        opened.parent.mkdir()
+        opened.parent.chmod(0o777)
+        said = as_nobody(code, inside, far, opened).splitlines()
+    assert said == [
+        f"there is no file {inside}, and a start cannot make it (see writable)",
+        "writable",
+        "",
+        f"there is no file {far}, and a start cannot make it (see writable)",
+        "writable",
+        "",
+        f"there is no file {opened}; a start makes it",
+        "",
+        "permissions file state keys",
+    ]
+
+
+def test_no_upgrade_is_offered_that_cannot_write(
+    path: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database that is behind and closed gets no command that its user cannot run."""
+    execute(path, "UPDATE alembic_version SET version_num = '010'")
+    assert worst(ask("state")).mend == f"nextcloud-mcp-server db upgrade -d {path}"
+    monkeypatch.setattr(permissions, "unwritable", lambda _: "the disk is a compact disc")
+    finding = worst(ask("state"))
+    assert finding.mend is None
+    assert finding.message.endswith(", where it may write (see writable)")
+
+
+def test_a_network_file_system_is_told(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shared memory does not reach over a network."""
+    monkeypatch.setattr(mounts, "on_network", lambda _: True)
+    assert worst(ask("file system")).level is Level.WARNING

@@ -1,0 +1,225 @@
+"""Each check of what is in a database finds what it is for, and says what mends it."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from nextcloud_mcp_server.crypto.keyfile import key_path
+from nextcloud_mcp_server.maintenance.doctor import companions
+from nextcloud_mcp_server.maintenance.doctor.finding import Level
+from tests.cli.places import execute
+from tests.maintenance.doctor.conftest import Ask, worst
+from tests.support.contents import KEY, OTHER_KEY
+from tests.support.damage import flip
+from tests.support.promises import HEAD
+
+RENAME = "ALTER TABLE refresh_tokens RENAME COLUMN provisioning_client_id TO qrovisioning_client_id"
+
+AS_TEXT = (
+    "UPDATE refresh_tokens SET encrypted_token = CAST(encrypted_token AS TEXT) "
+    "WHERE user_id = 'alice'"
+)
+CHILD = (
+    "CREATE TABLE child (u TEXT REFERENCES refresh_tokens (user_id)); "
+    "INSERT INTO child VALUES ('nobody')"
+)
+
+#: What is done to a healthy database; the check that finds it, how bad it is, what it says,
+#: and whether a repair mends it.
+ILLS = [
+    ("DROP INDEX idx_browser_sessions_user", "structure", "warning", "it lacks index idx_b", True),
+    ("ALTER TABLE app_passwords DROP COLUMN scopes", "structure", "warning", "lacks column", True),
+    ("DROP TABLE document_paths", "structure", "warning", "it lacks table document_paths", True),
+    (RENAME, "structure", "error", "qrovisioning_client_id is provisioning_client_id", True),
+    (RENAME, "state", "error", "inconsistent", True),
+    ("DROP TABLE refresh_tokens", "state", "error", "inconsistent", False),
+    ("INSERT INTO alembic_version VALUES ('003')", "version", "error", "holds 003 and", True),
+    ("INSERT INTO alembic_version VALUES ('')", "version", "warning", "it holds 2 rows", True),
+    ("DELETE FROM alembic_version", "version", "warning", "no revision is recorded", True),
+    ("DROP TABLE alembic_version", "version", "note", "there is no version table", True),
+    ("UPDATE alembic_version SET version_num = '999'", "version", "error", "records 999", False),
+    ("UPDATE alembic_version SET version_num = '9'", "version", "error", "records 9", True),
+    (
+        "ALTER TABLE alembic_version RENAME COLUMN version_num TO version",
+        "version",
+        "error",
+        "no column version_num",
+        True,
+    ),
+    ("UPDATE alembic_version SET version_num = '010'", "state", "note", "behind", False),
+    ("CREATE TABLE _alembic_tmp_oauth_sessions (a)", "leftover tables", "note", "is empty", True),
+    (
+        "CREATE TABLE _replaced_batch_ocr_jobs AS SELECT 1",
+        "leftover tables",
+        "warning",
+        "holds 1 row",
+        False,
+    ),
+    ("PRAGMA journal_mode=DELETE", "journal", "note", "its mode is delete", True),
+    (
+        AS_TEXT,
+        "format",
+        "note",
+        "holds 1 secret as TEXT",
+        False,
+    ),
+    (
+        "UPDATE oauth_sessions SET idp_access_token = 'plain'",
+        "format",
+        "note",
+        "in plain text",
+        False,
+    ),
+    (
+        "UPDATE refresh_tokens SET encrypted_token = x'00' WHERE user_id = 'alice'",
+        "format",
+        "warning",
+        "holds 1 value that no key has sealed",
+        False,
+    ),
+    (
+        "UPDATE refresh_tokens SET encrypted_token = x'00' WHERE user_id = 'alice'",
+        "keys",
+        "warning",
+        "cannot be opened (1 in refresh_tokens)",
+        False,
+    ),
+    (
+        "UPDATE refresh_tokens SET created_at = 4000000000 WHERE user_id = 'alice'",
+        "clock",
+        "warning",
+        "refresh_tokens has a row from the future",
+        False,
+    ),
+    (
+        "CREATE TABLE child (user_id TEXT REFERENCES refresh_tokens (user_id))",
+        "foreign keys",
+        "ok",
+        "every reference",
+        False,
+    ),
+    (
+        CHILD,
+        "foreign keys",
+        "warning",
+        "1 reference of child to rows that are gone",
+        False,
+    ),
+    (
+        "CREATE TABLE child (s TEXT REFERENCES refresh_tokens (scopes))",
+        "foreign keys",
+        "note",
+        "foreign key mismatch",
+        False,
+    ),
+]
+
+
+@pytest.mark.parametrize(("statements", "check", "level", "said", "mendable"), ILLS)
+def test_an_ill_is_found(  # noqa: PLR0917 - the columns of the table
+    statements: str, check: str, level: str, said: str, mendable: bool, path: Path, ask: Ask
+) -> None:
+    """What is done to the database is found by its check, with its level and its cure."""
+    execute(path, *statements.split("; "))
+    found = ask(check)
+    [finding] = [f for f in found if said in f.message]
+    assert (finding.level, finding.mendable) == (Level(level), mendable)
+    if mendable:
+        assert finding.mend == f"nextcloud-mcp-server db repair -d {path}"
+    if check != "keys":
+        assert not [f for f in found if f.level is Level.OK and level != "ok"]
+
+
+def test_lost_grants_are_mended_by_a_backup_alone(path: Path, ask: Ask) -> None:
+    """Where refresh_tokens is gone, the command is to restore the newest good backup."""
+    [backup] = companions.backups_of(path)
+    execute(path, "DROP TABLE refresh_tokens")
+    finding = worst(ask("state"))
+    assert finding.mend == f"nextcloud-mcp-server db restore --newest -d {path}"
+    replaced = backup.rename(backup.with_name(backup.name.replace("-manual", "-replaced")))
+    assert worst(ask("state")).mend is None
+    replaced.rename(backup).write_bytes(b"no database at all")
+    assert worst(ask("state")).mend is None
+
+
+def test_a_damaged_index_can_be_mended(path: Path, ask: Ask) -> None:
+    """A hurt page of an index is told apart from a hurt page of a table."""
+    flip(path, "idx_audit_user_timestamp")
+    finding = worst(ask("integrity"))
+    assert (finding.level, finding.mendable) == (Level.ERROR, True)
+    assert "an index is damaged and its table is whole" in finding.message
+
+
+def test_an_index_that_lacks_a_row_is_found_by_a_full_check(path: Path, ask: Ask) -> None:
+    """quick_check passes over it; with --full it is found, and can be mended."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA writable_schema=ON")
+        [(sql,)] = connection.execute(
+            "SELECT sql FROM sqlite_master WHERE name = 'idx_audit_user_timestamp'"
+        )
+        query = "UPDATE sqlite_master SET sql = ? WHERE name = 'idx_audit_user_timestamp'"
+        connection.execute(query, (f"{sql} WHERE id < 0",))
+        connection.execute("PRAGMA schema_version=9999")
+        connection.execute("PRAGMA writable_schema=RESET")
+        connection.execute(
+            "INSERT INTO audit_logs (timestamp, event, user_id) VALUES (1, 'e', 'unindexed')"
+        )
+        connection.execute("PRAGMA writable_schema=ON")
+        connection.execute(query, (sql,))
+        connection.execute("PRAGMA schema_version=10000")
+    assert [f.level for f in ask("integrity")] == [Level.OK]
+    finding = worst(ask("integrity", full=True))
+    assert (finding.level, finding.mendable) == (Level.ERROR, True)
+
+
+def test_a_damaged_table_is_restored_and_not_mended(path: Path, ask: Ask) -> None:
+    """Where rows are hurt, only a backup helps, and nothing else is promised either."""
+    path.chmod(0o644)
+    flip(path, "refresh_tokens")
+    finding = worst(ask("integrity"))
+    assert (finding.level, finding.mendable) == (Level.ERROR, False)
+    assert finding.mend == f"nextcloud-mcp-server db restore --newest -d {path}"
+    assert not worst(ask("permissions")).mendable
+
+
+@pytest.mark.parametrize(
+    ("settings", "level", "said"),
+    [
+        ({"keys": ()}, "error", "holds"),
+        ({"keys": (OTHER_KEY,)}, "error", "cannot be opened"),
+        ({"keys": ("short",)}, "error", "not 44 characters"),
+        ({"keys": (), "key_file": Path("/nowhere/key")}, "error", "cannot be read"),
+        ({"keys": (KEY, OTHER_KEY)}, "note", "it is not needed here any more"),
+    ],
+)
+def test_keys_that_do_not_fit(settings: dict[str, object], level: str, said: str, ask: Ask) -> None:
+    """No key, a wrong, malformed, missing or useless one is told."""
+    finding = worst(ask("keys", **settings))
+    assert finding.level is Level(level)
+    assert said in finding.message
+
+
+def test_each_key_is_told_with_what_it_opens(ask: Ask) -> None:
+    """A key is known by its fingerprint, and the first one seals."""
+    lines = [f.message for f in ask("keys", keys=(OTHER_KEY, KEY))]
+    assert any("opens 0 of" in line and "seals new ones" in line for line in lines)
+    assert any(line.split(" opens ")[1].startswith("19 of 19") for line in lines), lines
+
+
+def test_a_key_beside_the_tokens_is_a_warning(path: Path, ask: Ask) -> None:
+    """Whoever copies the folder has both."""
+    key_path(path).write_text(KEY)
+    key_path(path).chmod(0o600)
+    finding = worst(ask("keys", keys=()))
+    assert finding.level is Level.WARNING
+    assert "lies beside the tokens" in finding.message
+
+
+def test_the_revision_is_heads(ask: Ask) -> None:
+    """The facts of a healthy database are said too."""
+    assert ask("state")[0].message == f"at head, {HEAD}"
+    assert ask("version")[0].message == f"it records {HEAD}"

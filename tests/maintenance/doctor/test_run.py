@@ -1,0 +1,168 @@
+"""The diagnosis as a whole: complete, worst first, changing nothing, telling no secret."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nextcloud_mcp_server.errors import TokenStorageError, counted
+from nextcloud_mcp_server.maintenance.backup import back_up
+from nextcloud_mcp_server.maintenance.doctor import companions
+from nextcloud_mcp_server.maintenance.doctor.finding import WORST_FIRST, Finding, Level
+from nextcloud_mcp_server.maintenance.doctor.run import CHECKS, diagnose
+from nextcloud_mcp_server.maintenance.doctor.subject import Subject
+from nextcloud_mcp_server.settings import Settings
+from tests.cli.places import REFUSED, SERVED, Shelf, crash, fingerprint, listing
+from tests.support import contents
+from tests.support.contents import KEY
+from tests.support.damage import flip
+from tests.support.shapes import at
+
+
+def test_a_healthy_database_is_all_ok(path: Path) -> None:
+    """Nothing is found where nothing ails it, and every check says so."""
+    found = diagnose(Settings(path, (KEY,)), full=True)
+    assert [f for f in found.findings if f.level is not Level.OK] == []
+    assert {f.check for f in found.findings} == set(CHECKS)
+    assert found.worst is Level.OK
+    assert found.mendable == ()
+
+
+def test_the_worst_comes_first(path: Path) -> None:
+    """Findings are in the order of their levels, then in that of the checks."""
+    path.chmod(0o644)
+    found = diagnose(Settings(path)).findings
+    levels = [WORST_FIRST.index(finding.level) for finding in found]
+    assert levels == sorted(levels)
+    assert found[0].check == "keys"
+    assert found[0].level is Level.ERROR
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError("s3cr3t"), "the check itself failed: RuntimeError"),
+        (TokenStorageError("It is so.", code="io-error", remedy="Do that."), "It is so. Do that."),
+    ],
+)
+def test_a_check_that_fails_is_a_line(path: Path, error: Exception, said: str) -> None:
+    """A crash inside one check is an error of that check, after what it had found."""
+
+    def broken(_: Subject) -> Iterator[Finding]:
+        yield Finding("broken", Level.NOTE, "so far, so good")
+        raise error
+
+    checks = {"broken": broken, "file": CHECKS["file"]}
+    found = diagnose(Settings(path), checks=checks).findings
+    assert [(f.check, f.level, f.message) for f in found[:2]] == [
+        ("broken", Level.ERROR, said),
+        ("broken", Level.NOTE, "so far, so good"),
+    ]
+    assert found[2].check == "file"
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
+    """Databases in every state."""
+    return Shelf(tmp_path_factory.mktemp("states"))
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("state", [*SERVED, *REFUSED])
+def test_nothing_changes(state: str, full: bool, shelf: Shelf, tmp_path: Path) -> None:
+    """Bytes, mode, time and neighbours of a database in any state stay as they are."""
+    database = shelf.put(state, tmp_path / "tokens.db")
+    before = (fingerprint(database), listing(tmp_path))
+    found = diagnose(Settings(database), full=full)
+    assert (fingerprint(database), listing(tmp_path)) == before
+    assert not [f for f in found.findings if "check itself" in f.message]
+
+
+@pytest.mark.parametrize("state", REFUSED)
+def test_what_a_start_refuses_is_an_error(state: str, shelf: Shelf, tmp_path: Path) -> None:
+    """The state that a start would refuse is named by its code."""
+    found = diagnose(Settings(shelf.put(state, tmp_path / "tokens.db")))
+    [said] = [f for f in found.findings if f.check == "state"]
+    assert said.level is Level.ERROR
+    assert said.message.startswith(f"{REFUSED[state][0]}: ")
+
+
+def test_a_crashed_database_is_examined_in_a_copy(tmp_path: Path) -> None:
+    """A hot journal is told of, stays, and hides nothing else."""
+    live, database = tmp_path / "live.db", tmp_path / "tokens.db"
+    at("006").write(live)
+    crash(live, database)
+    live.unlink()
+    before = (fingerprint(database), listing(tmp_path))
+    found = {f.check: f for f in diagnose(Settings(database, (KEY,))).findings}
+    assert (fingerprint(database), listing(tmp_path)) == before
+    assert found["journal"].mendable
+    assert "crashed writer" in found["journal"].message
+    assert found["state"].message.startswith("behind: it records 006")
+    assert found["integrity"].level is Level.OK
+
+
+@pytest.mark.parametrize("name", ["missing/far/away.db", "folder"])
+def test_what_is_not_there_is_told(name: str, tmp_path: Path) -> None:
+    """A path without a file is a note, one that cannot be a file an error."""
+    (tmp_path / "folder").mkdir()
+    found = diagnose(Settings(tmp_path / name))
+    [said] = [f for f in found.findings if f.check == "file"]
+    assert said.level is (Level.ERROR if name == "folder" else Level.NOTE)
+    assert not [f for f in found.findings if "check itself" in f.message]
+    assert not (tmp_path / "missing").exists()
+
+
+def test_no_secret_is_told(path: Path) -> None:
+    """Neither a key nor a secret, sealed or open, is in any line."""
+    found = diagnose(Settings(path, (contents.OTHER_KEY, KEY)), full=True)
+    text = " ".join(f"{f.message} {f.mend}" for f in found.findings)
+    for secret in (KEY, contents.OTHER_KEY, "gAAAA", *contents.REFRESH_TOKENS.values()):
+        assert secret not in text
+
+
+def test_what_is_not_ours_gets_no_command(shelf: Shelf, tmp_path: Path) -> None:
+    """Another application's database is not to be mended, nor made private, by us."""
+    database = shelf.put("foreign", tmp_path / "tokens.db")
+    database.chmod(0o666)
+    found = diagnose(Settings(database)).findings
+    assert not [f for f in found if f.mend or f.mendable]
+
+
+@pytest.mark.parametrize("hurt", ["refresh_tokens", "idx_audit_user_timestamp"])
+@pytest.mark.parametrize("days", [None, 99])
+def test_of_what_is_damaged_no_backup_is_offered(path: Path, hurt: str, days: int | None) -> None:
+    """It would be refused, and an older one, where there is one, is worth more."""
+    [saved] = companions.backups_of(path)
+    if days is None:
+        saved.unlink()
+    else:
+        os.utime(saved, (old := time.time() - days * 86400, old))
+    assert offers(path) == [f"nextcloud-mcp-server db backup -d {path}"]
+    flip(path, hurt)
+    with pytest.raises(TokenStorageError) as caught:
+        back_up(path)
+    assert caught.value.code == "corrupt"
+    assert offers(path) == []
+
+
+def offers(path: Path) -> list[str]:
+    """What the doctor says that mends a database."""
+    found = diagnose(Settings(path, (KEY,))).findings
+    return [f.mend for f in found if f.check == "backups" and f.mend]
+
+
+def test_numbers_have_their_plural() -> None:
+    """One row, two rows."""
+    assert [counted(n, "row") for n in (0, 1, 2)] == ["0 rows", "1 row", "2 rows"]
+
+
+def test_the_reference_tells_of_every_check() -> None:
+    """Whoever meets a line finds its check in the reference."""
+    page = Path(__file__).parents[3] / "docs" / "reference" / "doctor.md"
+    told = page.read_text("utf-8").partition("\n## ")[0]
+    assert [name for name in CHECKS if f"`{name}`" not in told] == []

@@ -1,0 +1,222 @@
+"""A check that could not look says so: what nobody has seen is not well."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from nextcloud_mcp_server.filesystem import mounts
+from nextcloud_mcp_server.maintenance.doctor import companions
+from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
+from nextcloud_mcp_server.maintenance.doctor.run import CHECKS, diagnose
+from nextcloud_mcp_server.settings import Settings
+from tests.cli.places import execute
+from tests.maintenance.doctor.conftest import Ask, healthy, worst
+from tests.support.contents import KEY
+from tests.support.nobody import NOBODY, as_nobody, open_folder
+
+#: What a user who owns nothing is told of each database: each finding as JSON.
+_TOLD = """
+import json
+from nextcloud_mcp_server.cli.db.doctor import finding_facts
+for name in sys.argv[1:]:
+    found = diagnose(settings.Settings(Path(name), (KEY,)))
+    print(json.dumps([finding_facts(finding) for finding in found.findings]))
+"""
+
+#: What is said of the inside of a database, and so of none that nobody could open.
+_INSIDE = {
+    "state",
+    "version",
+    "structure",
+    "leftover tables",
+    "integrity",
+    "foreign keys",
+    "journal",
+    "keys",
+    "format",
+    "clock",
+}
+
+
+def _lock_the_server(database: Path) -> None:
+    lock = database.with_name(f"{database.name}.inuse")
+    lock.touch()
+    lock.chmod(0o600)
+
+
+def _close_the_backup(database: Path) -> None:
+    [backup] = companions.backups_of(database)
+    backup.chmod(0o600)
+    execute(database, "DROP TABLE refresh_tokens")
+
+
+def _put_at_rest(database: Path) -> None:
+    for suffix in ("-wal", "-shm"):
+        database.with_name(database.name + suffix).unlink(missing_ok=True)
+    database.parent.chmod(0o755)
+
+
+#: What is closed to the user who is told, by what happens to a database that is open to all.
+_CLOSED: Mapping[str, Callable[[Path], None]] = {
+    "server": _lock_the_server,
+    "folder": lambda database: database.parent.chmod(0o700),
+    "not read": lambda database: database.parent.chmod(0o711),
+    "not entered": lambda database: database.parent.chmod(0o744),
+    "backup": _close_the_backup,
+    "at rest": _put_at_rest,
+}
+
+#: Of each check by its name, each finding.
+Told = Mapping[str, list[dict[str, str]]]
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Told]]:
+    """What each check says to a user who owns nothing, of each of the closed ones."""
+    source = healthy(tmp_path_factory.mktemp("source") / "data" / "tokens.db").parent
+    with open_folder() as folder:
+        places = [folder / name / "tokens.db" for name in _CLOSED]
+        for close, database in zip(_CLOSED.values(), places, strict=True):
+            shutil.copytree(source, database.parent)
+            database.parent.chmod(0o777)
+            for file in database.parent.iterdir():
+                file.chmod(0o666)
+            close(database)
+        said = as_nobody(_TOLD, *places).splitlines()
+        yield {name: _by_check(line) for name, line in zip(_CLOSED, said, strict=True)}
+
+
+def _by_check(line: str) -> Told:
+    found: dict[str, list[dict[str, str]]] = {}
+    for finding in json.loads(line):
+        found.setdefault(finding["check"], []).append(finding)
+    return found
+
+
+def test_a_running_server_that_cannot_be_seen_is_unknown(told: Mapping[str, Told]) -> None:
+    """Another user's lock of running servers is closed to this one, who is told to look as it."""
+    [server] = told["server"]["server"]
+    assert server["level"] == "unknown"
+    assert server["message"] == (
+        "whether one is running is unknown: tokens.db.inuse cannot be asked (Permission denied)"
+    )
+    assert re.fullmatch(
+        r"sudo -u root nextcloud-mcp-server db doctor -d /\S+/server/tokens.db", server["mend"]
+    )
+
+
+def test_a_folder_that_nobody_may_enter_is_unknown(told: Mapping[str, Told]) -> None:
+    """Nothing in somebody else's private folder is called well, by any check."""
+    found = told["folder"]
+    assert found.keys() == set(CHECKS)
+    assert [f["check"] for each in found.values() for f in each if f["level"] == "ok"] == [
+        "configuration"
+    ]
+    assert {name for name, each in found.items() if each[0]["level"] == "unknown"} == _INSIDE | {
+        "permissions",
+        "file system",
+        "space",
+        "backups",
+        "half-made files",
+        "server",
+    }
+    assert not [f for each in found.values() for f in each if "check itself" in f["message"]]
+    [said] = found["backups"]
+    assert "whether there are any is unknown: its folder" in said["message"]
+    assert said["mend"].startswith("sudo -u root nextcloud-mcp-server db doctor -d ")
+
+
+@pytest.mark.parametrize("how", ["not read", "not entered"])
+def test_a_folder_whose_files_cannot_be_seen(how: str, told: Mapping[str, Told]) -> None:
+    """Who may enter it and not list it, or list it and not enter, sees no backup in it."""
+    found = told[how]
+    for check in ("backups", "half-made files", "permissions"):
+        assert [f for f in found[check] if f["level"] == "unknown"], found[check]
+    assert not [f for f in found["permissions"] if f["level"] == "ok"]
+
+
+def test_a_backup_that_cannot_be_read_is_unknown(told: Mapping[str, Told]) -> None:
+    """One that is closed to this user is not called bad, nor named as the one to restore."""
+    unknown, _ = told["backup"]["backups"]
+    assert unknown["level"] == "unknown"
+    assert unknown["message"].startswith("whether tokens.db.backup-")
+    assert " is good is unknown: " in unknown["message"]
+    assert told["backup"]["state"][0]["mend"] is None
+
+
+def test_a_mode_that_is_read_as_none_is_still_wal(told: Mapping[str, Told]) -> None:
+    """A WAL database at rest, in a folder that is read-only, is not said to have no WAL."""
+    [journal] = told["at rest"]["journal"]
+    assert (journal["level"], journal["message"]) == ("ok", "its mode is wal")
+
+
+def _broken_header(path: Path) -> None:
+    raw = bytearray(path.read_bytes())
+    raw[100:108] = b"\xff" * 8
+    path.write_bytes(raw)
+
+
+def test_what_a_damaged_file_holds_is_unknown(path: Path, ask: Ask) -> None:
+    """Where no table can be found, no key opens "0 of 0 secrets", and nothing inside is well."""
+    _broken_header(path)
+    found = diagnose(Settings(path, (KEY,))).findings
+    well = {f.check for f in found if f.level is Level.OK}
+    assert well.isdisjoint(_INSIDE | {"writable"})
+    [keys] = ask("keys")
+    assert keys.level is Level.UNKNOWN
+    assert keys.message.endswith("opens is unknown: the database cannot be read (see state)")
+    [keys] = ask("keys", keys=())
+    assert (keys.level, keys.mend) == (Level.UNKNOWN, None)
+    assert "whether there are secrets is unknown" in keys.message
+
+
+def test_rows_behind_a_damaged_page_are_unknown(path: Path, ask: Ask) -> None:
+    """What is counted in a table with a damaged page may be too little, and says so."""
+    with closing(sqlite3.connect(path)) as connection:
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+        query = "SELECT rootpage FROM sqlite_master WHERE name = 'refresh_tokens'"
+        [(page,)] = connection.execute(query)
+    raw = bytearray(path.read_bytes())
+    # The number of cells: rows that are there are not seen any more.
+    raw[(page - 1) * size + 4] = 1
+    path.write_bytes(raw)
+    assert worst(ask("integrity")).level is Level.ERROR
+    levels = {f.level for f in ask("keys")}
+    assert Level.OK not in levels
+    [keys] = [f for f in ask("keys") if f.level is Level.UNKNOWN]
+    assert keys.message.endswith(", as far as damaged pages can be read (see integrity)")
+
+
+def test_a_machine_that_names_no_file_system(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody can tell a network file system from another, none is ruled out."""
+    monkeypatch.setattr(mounts, "tells_network", lambda: False)
+    finding = worst(ask("file system"))
+    assert finding.level is Level.NOTE
+    assert "nobody can tell" in finding.message
+
+
+def test_a_foreign_database_has_no_secrets_to_count(path: Path, ask: Ask) -> None:
+    """Another application's tables are not looked at for ours, so no key opens 0 of 0."""
+    path.unlink()
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    execute(path, "CREATE TABLE recipes (name)")
+    assert ask("keys") == []
+
+
+def test_the_command_to_look_again_is_for_another_user(path: Path) -> None:
+    """Root, who sees what there is, is not sent to look as somebody else."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a file away")
+    os.chown(path, NOBODY, NOBODY)
+    found: tuple[Finding, ...] = diagnose(Settings(path, (KEY,))).findings
+    assert not [f for f in found if f.looks]

@@ -1,0 +1,190 @@
+"""A repair mends what the doctor calls mendable, and keeps every row."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from nextcloud_mcp_server.maintenance.doctor import companions
+from nextcloud_mcp_server.maintenance.doctor.finding import Level
+from nextcloud_mcp_server.maintenance.doctor.run import diagnose
+from nextcloud_mcp_server.maintenance.indexes import damage
+from nextcloud_mcp_server.maintenance.repair import Repaired
+from nextcloud_mcp_server.migrate.startup import prepare
+from nextcloud_mcp_server.settings import Settings
+from tests.cli.places import crash
+from tests.maintenance.repair.mending import RENAME, mend
+from tests.support import promises
+from tests.support.contents import KEY
+from tests.support.damage import flip
+from tests.support.shapes import Shape, at
+from tests.support.snapshot import snapshot
+
+#: By name: a database that a repair brings to head, and words of what is done.
+MENDED: dict[str, tuple[Shape, str]] = {
+    "gaps": (
+        at("009").narrowed("oauth_sessions", "nonce").without("browser_sessions"),
+        "added table browser_sessions, column oauth_sessions.nonce",
+    ),
+    "two rows": (at("006").recording("005", "006"), "recorded revision 006"),
+    "empty": (at("006").recording(), "recorded revision 006"),
+    "null": (
+        at("006")
+        .unversioned()
+        .also(
+            "CREATE TABLE alembic_version (version_num TEXT)",
+            "INSERT INTO alembic_version VALUES (NULL)",
+        ),
+        "recorded revision 006",
+    ),
+    "doubled": (
+        at("006")
+        .unversioned()
+        .also(
+            "CREATE TABLE alembic_version (version_num TEXT)",
+            "INSERT INTO alembic_version VALUES ('006'), ('006')",
+        ),
+        "put the version table in order",
+    ),
+    "another column": (
+        at("006").unversioned().also("CREATE TABLE alembic_version (version TEXT)"),
+        "recorded revision 006",
+    ),
+    "mistyped": (at("006").recording("6"), "recorded revision 006"),
+    "misspelt": (at("009").also(RENAME), "renamed refresh_tokens.qrovisioning_client_id back"),
+    "leftover": (
+        at("006").also("CREATE TABLE _alembic_tmp_oauth_sessions (session_id TEXT)"),
+        "dropped the empty _alembic_tmp_oauth_sessions",
+    ),
+    "unversioned": (at("001").unversioned(), "recorded revision 001"),
+}
+
+
+@pytest.mark.parametrize("name", MENDED)
+def test_it_ends_at_head_with_every_row(name: str, path: Path) -> None:
+    """Afterwards the database is whole, at head, and every secret that opened still opens."""
+    shape, said = MENDED[name]
+    shape.write(path)
+    before = snapshot(path)
+    done = mend(path)
+    assert any(line.startswith(said) for line in done.done), done.done
+    after = snapshot(path)
+    promises.complete_at_head(after)
+    renamed = {"qrovisioning_client_id": "provisioning_client_id"}
+    for table in ("refresh_tokens", "audit_logs", "oauth_clients"):
+        rows = [{renamed.get(c, c): v for c, v in row.items()} for row in before.rows[table]]
+        there = [{c: row[c] for c in rows[0]} for row in after.rows[table]]
+        assert sorted(map(repr, there)) == sorted(map(repr, rows)), table
+    assert done.backup is not None
+    assert done.backup.is_file()
+    found = diagnose(Settings(path, (KEY,)), full=True)
+    assert found.mendable == ()
+    assert found.worst is not Level.ERROR
+
+
+@pytest.mark.parametrize("name", MENDED)
+def test_a_second_repair_finds_nothing(name: str, path: Path) -> None:
+    """What is mended stays mended, and nothing is backed up for nothing."""
+    MENDED[name][0].write(path)
+    mend(path)
+    assert mend(path) == Repaired(path, ())
+
+
+@pytest.mark.parametrize("name", MENDED)
+def test_the_backup_is_the_database_as_it_was(name: str, path: Path) -> None:
+    """Whoever regrets a repair has everything back."""
+    MENDED[name][0].write(path)
+    before = snapshot(path)
+    backup = mend(path).backup
+    assert backup is not None
+    promises.same_content(before, snapshot(backup))
+
+
+def test_a_leftover_with_rows_stays(path: Path) -> None:
+    """Rows are never dropped, wherever they lie."""
+    left = "CREATE TABLE _alembic_tmp_oauth_sessions AS SELECT * FROM oauth_sessions"
+    at("010").also(left).write(path)
+    rows = len(snapshot(path).rows["oauth_sessions"])
+    mend(path)
+    prepare(path)
+    assert len(snapshot(path).rows["_alembic_tmp_oauth_sessions"]) == rows
+
+
+def test_a_damaged_index_is_made_anew(path: Path) -> None:
+    """The index comes from its table again, and the damaged file is kept as it was."""
+    at("009").write(path, ["page_size=4096"])
+    whole = snapshot(path)
+    flip(path, "idx_audit_user_timestamp")
+    hurt = path.read_bytes()
+    done = mend(path)
+    assert "made its damaged indexes anew" in done.done
+    assert done.kept is not None
+    # SQLite counts the copying as a change, in the header.
+    assert done.kept.read_bytes()[100:] == hurt[100:]
+    assert stat.S_IMODE(done.kept.stat().st_mode) == 0o600
+    assert damage(path, "integrity_check") == []
+    promises.same_content(whole, snapshot(path))
+
+
+def test_a_crashed_writer_is_rolled_back_and_kept(path: Path) -> None:
+    """The journal and the file are kept as they were found, then the journal is rolled back."""
+    live = path.with_name("live.db")
+    at("009").write(live)
+    crash(live, path)
+    hurt = path.read_bytes()
+    done = mend(path)
+    assert done.done[0] == "rolled back what a crashed writer had left"
+    assert done.kept is not None
+    assert done.kept.read_bytes() == hurt
+    assert Path(f"{done.kept}-journal").stat().st_size > 0
+    assert len(snapshot(path).rows["refresh_tokens"]) == len(snapshot(live).rows["refresh_tokens"])
+
+
+def test_files_become_private_and_half_made_ones_go(path: Path) -> None:
+    """What others could read they cannot any more, and old half-made files are deleted."""
+    at("010").write(path)
+    prepare(path)
+    path.chmod(0o644)
+    old, young = (path.with_name(f".tokens.db.backup-{n}.partial") for n in ("old", "young"))
+    other = path.with_name(".other.db.backup-x.partial")
+    hours = time.time() - 2 * companions.ABANDONED_AFTER
+    for file in (old, young, other):
+        file.touch()
+    for file in (old, other):
+        os.utime(file, (hours, hours))
+    done = mend(path)
+    assert done.done == ("made tokens.db private (0600)", f"deleted the half-made {old.name}")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert (old.exists(), young.exists(), other.exists()) == (False, True, True)
+
+
+def test_the_journal_becomes_wal(path: Path) -> None:
+    """At head in another journal mode, that is all there is to do."""
+    at("010").write(path)
+    prepare(path)
+    path.chmod(0o600)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=DELETE")
+    assert mend(path) == Repaired(path, ("switched its journal to wal",))
+
+
+#: The shape of a draft that was never released: columns that no writer of ours fills.
+DRAFT = """
+CREATE TABLE batch_ocr_jobs (user_id TEXT NOT NULL, doc_id TEXT NOT NULL, doc_type TEXT NOT NULL,
+etag TEXT NOT NULL, job_id TEXT NOT NULL, status TEXT NOT NULL, submitted_at BIGINT NOT NULL,
+updated_at BIGINT NOT NULL, UNIQUE (user_id, doc_id, doc_type, etag))
+"""
+
+
+def test_a_draft_is_made_anew(path: Path) -> None:
+    """A cache in the shape of a draft gets its released shape."""
+    at("008").without("batch_ocr_jobs").also(DRAFT).write(path)
+    done = mend(path)
+    assert "made batch_ocr_jobs anew in its released shape" in done.done
+    promises.complete_at_head(snapshot(path))

@@ -1,0 +1,199 @@
+"""A repair that is refused, or fails, or is killed leaves the database as it was."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.filesystem import permissions
+from nextcloud_mcp_server.maintenance import repair as repairs
+from nextcloud_mcp_server.maintenance.indexes import make_indexes
+from nextcloud_mcp_server.maintenance.repair import repair
+from nextcloud_mcp_server.settings import Settings
+from tests.cli.places import fingerprint
+from tests.maintenance.repair.mending import RENAME, mend
+from tests.support import promises
+from tests.support.contents import KEY, OTHER_KEY
+from tests.support.damage import flip
+from tests.support.errors import refused
+from tests.support.folders import names
+from tests.support.revisions import NEXT_ID
+from tests.support.shapes import Shape, at
+from tests.support.snapshot import snapshot
+
+MISNAMED = "ALTER TABLE refresh_tokens RENAME COLUMN encrypted_token TO encrypted_tokeo"
+ADOPTED = "ALTER TABLE refresh_tokens RENAME TO _alembic_tmp_refresh_tokens"
+#: The other tables with secrets.
+OTHERS = ("app_passwords", "oauth_clients", "login_flow_sessions")
+
+
+def test_an_index_that_cannot_be_made_is_left(path: Path) -> None:
+    """Where rows deny the index, everything is rolled back, and the reason is given."""
+    at("009").write(path)
+    before = snapshot(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA writable_schema=ON")
+        connection.execute(
+            "UPDATE sqlite_master SET sql = "
+            "replace(sql, 'expires_at INTEGER', 'expires_at INTEGER NOT NULL') "
+            "WHERE name = 'refresh_tokens'"
+        )
+    hurt = path.read_bytes()
+    assert "NULL value in refresh_tokens.expires_at" in make_indexes(path)
+    assert path.read_bytes() == hurt
+    assert len(snapshot(path).rows["refresh_tokens"]) == len(before.rows["refresh_tokens"])
+
+
+@pytest.mark.parametrize(
+    ("shape", "code"),
+    [
+        (at("010").recording(NEXT_ID), "unknown-revision"),
+        (at("009").without("refresh_tokens"), "inconsistent"),
+        (Shape().also("CREATE TABLE songs (title TEXT)"), "foreign"),
+    ],
+)
+def test_what_is_not_mendable_is_refused_unchanged(path: Path, shape: Shape, code: str) -> None:
+    """Newer, lost or foreign: the file keeps its bytes, its mode and its times."""
+    shape.write(path)
+    path.chmod(0o644)
+    before = fingerprint(path)
+    assert refused(lambda: mend(path)).code == code
+    assert refused(lambda: repairs.propose(Settings(path))).code == code
+    assert fingerprint(path) == before
+
+
+@pytest.mark.parametrize(
+    ("shape", "mode"),
+    [
+        (at("006").recording("005", "006"), 0o600),
+        (at("009").also(MISNAMED, *(f"DELETE FROM {table}" for table in OTHERS)), 0o600),
+        (at("006").without(*OTHERS).also(ADOPTED), 0o600),
+        (at("010"), 0o644),
+    ],
+    ids=["two rows", "a misspelt column of secrets", "a copy of the grants", "not private"],
+)
+def test_the_given_keys_are_proven_first(path: Path, shape: Shape, mode: int) -> None:
+    """Keys that open nothing, or are none, stop whatever there is to mend; without any it goes."""
+    shape.write(path)
+    path.chmod(mode)
+    before = fingerprint(path)
+    for keys, code in ((("short",), "malformed-key"), ((OTHER_KEY,), "wrong-key")):
+        assert refused(partial(repair, Settings(path, keys))).code == code
+    missing = Settings(path, key_file=path.with_name("no.key"))
+    assert refused(lambda: repair(missing)).code == "key-missing"
+    assert fingerprint(path) == before
+    assert names(path.parent) == {path.name, f"{path.name}.lock"}
+    other = path.with_name("other.db")
+    shutil.copy(path, other)
+    assert repair(Settings(other)).done
+    assert repair(Settings(path, (OTHER_KEY, KEY))).done
+
+
+def test_a_damaged_table_is_refused_unchanged(path: Path) -> None:
+    """Where rows are hurt, a repair would only make it worse."""
+    at("009").write(path, ["page_size=4096"])
+    flip(path, "refresh_tokens")
+    before = fingerprint(path)
+    error = refused(lambda: mend(path))
+    assert error.code == "corrupt"
+    assert fingerprint(path) == before
+
+
+def test_text_is_no_database(path: Path) -> None:
+    """A file of another kind is refused, unchanged."""
+    path.write_bytes(b"not a database, but longer than its header is\n" * 9)
+    before = fingerprint(path)
+    assert refused(lambda: mend(path)).code == "not-a-database"
+    assert fingerprint(path) == before
+
+
+def test_what_is_not_there_is_refused(path: Path) -> None:
+    """A repair makes no database."""
+    assert refused(lambda: mend(path)).code == "bad-path"
+    assert refused(lambda: repairs.propose(Settings(path))).code == "bad-path"
+    assert not path.exists()
+
+
+def test_what_cannot_be_written_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason names what is in the way."""
+    at("006").recording("005", "006").write(path)
+    monkeypatch.setattr(permissions, "unwritable", lambda _: "the disk is a compact disc")
+    error = refused(lambda: mend(path))
+    assert (error.code, error.message) == (
+        "read-only",
+        f"{path} has to be changed, and the disk is a compact disc.",
+    )
+
+
+#: Dies where the transaction has done everything and is not committed.
+_DYING = """
+import os, signal, sys
+from pathlib import Path
+from nextcloud_mcp_server.migrate import verify
+from nextcloud_mcp_server.maintenance.repair import repair
+from nextcloud_mcp_server.settings import Settings
+verify.problem = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
+repair(Settings(Path(sys.argv[1])))
+"""
+
+
+def test_killed_before_the_commit_it_is_as_it_was(path: Path) -> None:
+    """A repair that dies leaves the old database, and the next one mends it."""
+    at("009").also(RENAME).write(path)
+    before = snapshot(path)
+    done = subprocess.run([sys.executable, "-c", _DYING, str(path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    promises.same_content(before, snapshot(path))
+    mend(path)
+    promises.complete_at_head(snapshot(path))
+
+
+def test_a_repair_that_fails_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error inside the transaction rolls all of it back."""
+    at("009").also(RENAME).write(path)
+    before = snapshot(path)
+
+    def fail(*_: object) -> int:
+        raise TokenStorageError("It broke.", code="io-error", remedy="Try again.")
+
+    monkeypatch.setattr("nextcloud_mcp_server.migrate.alembic_commands.upgrade", fail)
+    assert refused(lambda: mend(path)).code == "migration-failed"
+    promises.same_content(before, snapshot(path))
+
+
+def test_what_was_not_agreed_to_is_not_done(path: Path) -> None:
+    """Where the database needs something else by now, the person is asked again."""
+    at("006").recording("005", "006").write(path)
+    agreed = repairs.propose(Settings(path))
+    path.unlink()
+    at("009").also(RENAME).write(path)
+    before = fingerprint(path)
+    assert refused(lambda: repair(Settings(path), agreed)).code == "declined"
+    assert fingerprint(path) == before
+    assert repair(Settings(path), repairs.propose(Settings(path))).done
+
+
+def test_a_copy_that_fails_leaves_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A half-made copy of a damaged file is taken away, and the file stays as it was."""
+    at("009").write(path, ["page_size=4096"])
+    flip(path, "idx_audit_user_timestamp")
+    before = fingerprint(path)
+    path.chmod(0o600)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert refused(lambda: mend(path)).code == "disk-full"
+    assert {p.name for p in path.parent.iterdir()} == {path.name, f"{path.name}.lock"}
+    assert fingerprint(path)[0] == before[0]

@@ -1,0 +1,29 @@
+"""A database that is to be replaced, and a backup to replace it by."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nextcloud_mcp_server.backends.sqlite import backup as backups
+from nextcloud_mcp_server.maintenance.backup import back_up
+from nextcloud_mcp_server.migrations import upgrade_database
+from tests.support.shapes import at
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where this test's database lies; nothing else is in its folder."""
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data" / "tokens.db"
+
+
+@pytest.fixture
+def saved(path: Path, tmp_path: Path) -> Path:
+    """A backup of a database at head with rows, in another folder; the database is at `path`."""
+    at("010", "portable").write(path)
+    upgrade_database(path)
+    for made in backups.automatic_backups(path):
+        backups.discard(made)
+    return back_up(path, tmp_path / "saved.db")

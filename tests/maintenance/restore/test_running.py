@@ -1,0 +1,168 @@
+"""A restore under a running server: refused, or seen by it with every write kept."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from nextcloud_mcp_server.backends.sqlite.in_use import holders
+from nextcloud_mcp_server.maintenance.backup import back_up
+from nextcloud_mcp_server.maintenance.restore import restore, weigh
+from tests.maintenance.restore.harm import garbage, run
+from tests.maintenance.restore.restoring import restored
+from tests.support.contents import KEY
+from tests.support.errors import refused
+
+ROOT = Path(__file__).parents[3]
+
+SERVER = """
+import asyncio, sys
+from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+
+async def main():
+    async with RefreshTokenStorage(sys.argv[1], encryption_key=sys.argv[2]) as storage:
+        print("open", flush=True)
+        while line := (await asyncio.to_thread(sys.stdin.readline)).split():
+            if line[0] == "list":
+                print(" ".join(await storage.list_user_ids()), flush=True)
+            else:
+                await storage.store_refresh_token(line[1], "token")
+                print("stored", flush=True)
+
+asyncio.run(main())
+"""
+
+
+class Server(NamedTuple):
+    """A store that is open in another process."""
+
+    process: subprocess.Popen[str]
+
+    def ask(self, line: str) -> str:
+        """Send one order, and read its answer."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        return self.process.stdout.readline().strip()
+
+
+@contextmanager
+def server(path: Path) -> Iterator[Server]:
+    """Another process with the store open, closed cleanly at the end."""
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVER, str(path), KEY],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "open\n"
+        yield Server(process)
+
+
+@pytest.fixture
+def two(path: Path, tmp_path: Path) -> Path:
+    """A backup with the users `anna` and `bert`; the database has `anna` and `carl`."""
+    with server(path) as running:
+        running.ask("store anna")
+        running.ask("store bert")
+    saved = back_up(path, tmp_path / "saved.db")
+    run(path, "DELETE FROM refresh_tokens WHERE user_id = 'bert'")
+    with server(path) as running:
+        running.ask("store carl")
+    return saved
+
+
+def test_a_running_server_is_named_and_nothing_changes(path: Path, two: Path) -> None:
+    """Without --while-running, a restore under a server is refused."""
+    with server(path) as running:
+        offer = weigh(path, two)
+        error = refused(lambda: restore(offer, lock_timeout=10))
+        assert error.code == "in-use"
+        if holders(path):
+            assert str(running.process.pid) in error.message
+        assert running.ask("list") == "anna carl"
+
+
+def test_a_running_server_sees_what_was_restored_and_its_writes_are_kept(
+    path: Path, two: Path
+) -> None:
+    """It reads the restored rows at once; what it acknowledges afterwards is there when it ends."""
+    with server(path) as running:
+        assert running.ask("list") == "anna carl"
+        restored(path, two, while_running=True)
+        assert running.ask("list") == "anna bert"
+        assert running.ask("store dora") == "stored"
+        assert running.ask("list") == "anna bert dora"
+    with server(path) as again:
+        assert again.ask("list") == "anna bert dora"
+
+
+def test_acknowledged_writes_during_a_restore_are_old_or_kept(path: Path, two: Path) -> None:
+    """A server that writes all the time loses no write that it acknowledged after the restore."""
+    with server(path) as running:
+        offer = weigh(path, two)
+        after: list[str] = []
+        over = threading.Event()
+        failed: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                restore(offer, while_running=True, lock_timeout=10)
+            except BaseException as error:  # noqa: BLE001 - told below
+                failed.append(error)
+            over.set()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        number = 0
+        while len(after) < 20:
+            number += 1
+            begun_after = over.is_set()
+            assert running.ask(f"store user{number}") == "stored"
+            if begun_after:
+                after.append(f"user{number}")
+        thread.join()
+        assert failed == []
+    with server(path) as again:
+        there = again.ask("list").split()
+    assert {"anna", "bert", *after} <= set(there)
+    assert "carl" not in there
+
+
+def test_a_restore_by_renaming_loses_acknowledged_writes(path: Path, two: Path) -> None:
+    """Negative control: a rename under an open store is not seen, and its writes are lost."""
+    with server(path) as running:
+        assert running.ask("list") == "anna carl"
+        # A connection is opened when it is first needed.
+        assert running.ask("store carl") == "stored"
+        copy = path.with_name("copy")
+        shutil.copy(two, copy)
+        copy.replace(path)
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink()
+        assert running.ask("list") == "anna carl"
+        assert running.ask("store dora") == "stored"
+    with server(path) as again:
+        assert again.ask("list") == "anna bert"
+
+
+def test_a_damaged_database_is_not_replaced_under_a_server(path: Path, two: Path) -> None:
+    """It may have to be renamed, so --while-running does not help: nobody may have it open."""
+    with server(path):
+        garbage(path)
+        raw = path.read_bytes()
+        offer = weigh(path, two)
+        error = refused(lambda: restore(offer, while_running=True, lock_timeout=10))
+        assert error.code == "in-use"
+        assert path.read_bytes()[:100] == raw[:100]

@@ -1,0 +1,303 @@
+"""An upgrade that changes nothing: the rehearsal on a copy, and the statements."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from nextcloud_mcp_server.backends.sqlite import size
+from nextcloud_mcp_server.backends.sqlite.database import use_wal
+from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.filesystem import space
+from nextcloud_mcp_server.maintenance import rehearse as module
+from nextcloud_mcp_server.maintenance.doctor.run import diagnose
+from nextcloud_mcp_server.maintenance.rehearse import rehearse, script
+from nextcloud_mcp_server.migrate import startup
+from nextcloud_mcp_server.migrate.plan import Action, State
+from nextcloud_mcp_server.migrate.startup import Outcome, prepare
+from nextcloud_mcp_server.settings import Settings
+from tests.history import oddities, releases
+from tests.history.case import Case
+from tests.support import promises
+from tests.support.facts import HEAD, REVISIONS
+from tests.support.scripts import add_revision, sql_revision
+from tests.support.shapes import Shape, at
+from tests.support.snapshot import snapshot
+
+CASES = [*releases.pre_alembic(), *releases.drafts(), *oddities.all_cases()]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a test's database lies, in a folder of its own."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    return folder / "tokens.db"
+
+
+def refused(path: Path) -> TokenStorageError:
+    """The error of a rehearsal, which leaves everything as it was."""
+    before = everything(path.parent)
+    with pytest.raises(TokenStorageError) as caught:
+        rehearse(path)
+    assert everything(path.parent) == before
+    return caught.value
+
+
+def everything(folder: Path) -> dict[str, tuple[object, ...]]:
+    """Bytes, mode and time of all there is, but for what a look at a WAL database leaves."""
+    return {
+        str(file.relative_to(folder)): (
+            file.read_bytes() if file.is_file() else b"",
+            file.stat().st_mode,
+            file.stat().st_mtime_ns if file.is_file() else 0,
+        )
+        for file in folder.rglob("*")
+        if not file.name.endswith(("-shm", "-wal"))
+    }
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_a_rehearsal_foresees_the_upgrade_and_changes_nothing(case: Case, path: Path) -> None:
+    """Whatever the file is: byte for byte as before, and the upgrade then does what was told."""
+    case.write(path)
+    before, others = promises.disk(path), everything(path.parent)
+    done = rehearse(path)
+    promises.untouched(before, promises.disk(path))
+    assert everything(path.parent) == others
+    outcome = prepare(path)
+    assert done.todo == outcome.done
+    assert done.report.finding.state is outcome.state
+    if outcome.action is not Action.NOTHING:
+        assert done.seconds > 0
+        assert outcome.backup is None or done.need.backup >= outcome.backup.stat().st_size
+
+
+def test_a_rehearsal_counts_rows_time_and_space(path: Path) -> None:
+    """The rows of the copy; the backup, the growth and the journal; what is free there."""
+    at("007").write(path)
+    size = path.stat().st_size
+    done = rehearse(path)
+    held = snapshot(path).rows
+    assert done.rows == sum(len(rows) for table, rows in held.items() if table != "alembic_version")
+    assert 2 * size <= done.need.most <= 3 * size + 100_000 + 2 * space.MARGIN
+    assert done.need.backup == size + space.MARGIN
+    assert done.free == pytest.approx(space.free_bytes(path.parent), rel=0.1)
+
+
+#: Fills many pages, then changes each of them.
+_EVERY_PAGE = sql_revision(
+    "CREATE TABLE much (n INTEGER PRIMARY KEY, it TEXT)",
+    "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 800) "
+    "INSERT INTO much SELECT n, printf('%.*c', 900, 'x') FROM n",
+    "UPDATE refresh_tokens SET encrypted_token = encrypted_token || x'00'",
+)
+
+
+def test_an_upgrade_needs_no_more_space_than_told(
+    own_scripts: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies in the folder after the commit is never more than the rehearsal has said."""
+    at("010").write(path, ["journal_mode=WAL"])
+    add_revision(own_scripts, _EVERY_PAGE)
+    seen: list[int] = []
+
+    def watched(database: Path) -> str:
+        # The most there ever is: all in the -wal, and written into the file from there.
+        other.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        seen.append(_bytes_in(database.parent))
+        return use_wal(database)
+
+    monkeypatch.setattr(startup, "use_wal", watched)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("UPDATE refresh_tokens SET encrypted_token = zeroblob(200000)")
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        told, before = rehearse(path).need, _bytes_in(path.parent)
+        seen.clear()
+        # While another connection is open, the -wal is not put away.
+        prepare(path)
+    grown = max(seen) - before
+    assert 0.9 * told.most < grown <= told.most
+
+
+def _bytes_in(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.iterdir() if not file.name.endswith("-shm"))
+
+
+def test_the_doctor_the_rehearsal_and_the_upgrade_say_the_same(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One figure for the backup, in all three; one for the whole, but for the growth."""
+    at("009").write(path)
+    need, pages = rehearse(path).need, size.pages_of(path)
+    growth = need.most - size.upgrade_needs(pages).most
+    [said] = [f for f in diagnose(Settings(path)).findings if f.check == "space"]
+    backup = space.readable(need.backup)
+    assert f"an upgrade takes {backup} for its backup" in said.message
+    assert f"{space.readable(need.most - growth)} in all, and twice what" in said.message
+    monkeypatch.setattr(space, "free_bytes", lambda _: need.backup - 1)
+    with pytest.raises(TokenStorageError, match=f": {backup} are needed and") as caught:
+        prepare(path)
+    assert caught.value.code == "disk-full"
+
+
+def test_at_head_no_copy_is_made(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is nothing to do, nothing is done."""
+    prepare(path)
+    monkeypatch.setattr(module, "prepare", None)
+    done = rehearse(path)
+    assert (done.todo.action, done.seconds, done.need.most) == (Action.NOTHING, 0.0, 0)
+
+
+def test_a_database_that_is_not_there_is_rehearsed_and_not_made(tmp_path: Path) -> None:
+    """Neither the file nor its folder is there afterwards."""
+    done = rehearse(tmp_path / "not" / "yet" / "tokens.db")
+    assert (done.report.finding.state, done.todo.action) == (State.NEW, Action.CREATE)
+    assert done.todo.steps == REVISIONS
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_rehearsal_stops_at_its_target(path: Path) -> None:
+    """Up to a revision, and not to one below."""
+    at("003").write(path)
+    assert rehearse(path, target="006").todo.steps == ("004", "005", "006")
+    with pytest.raises(TokenStorageError, match="newer than 002"):
+        rehearse(path, target="002")
+
+
+def test_an_upgrade_that_would_fail_fails_in_the_rehearsal(own_scripts: Path, path: Path) -> None:
+    """With the same words, of the database itself; the copy is gone."""
+    at("009").write(path)
+    add_revision(own_scripts, sql_revision("CREATE UNIQUE INDEX u ON refresh_tokens (flow_type)"))
+    error = refused(path)
+    assert error.code == "migration-failed"
+    assert error.message.startswith(f"Migrating {path} to 101 failed in revision 101: ")
+    assert ".rehearsal-" not in error.message + error.remedy
+
+
+def test_what_is_refused_is_not_copied(path: Path) -> None:
+    """A file that no start may touch is refused with its code."""
+    path.write_bytes(b"no database" * 99)
+    assert refused(path).code == "not-a-database"
+
+
+def test_a_disk_without_room_is_told_before(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is needed and what is there are named, and no copy was begun."""
+    at("009").write(path)
+    monkeypatch.setattr(space, "free_bytes", lambda _: 100_000)
+    error = refused(path)
+    assert error.code == "disk-full"
+    assert "are needed and 100.0 kB are free" in error.message
+
+
+def test_the_copy_is_private(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder is 0700 and the copy 0600, whatever the database's own mode is."""
+    at("009").write(path)
+    path.chmod(0o644)
+    modes: list[int] = []
+
+    def looking(copy: Path, **options: object) -> Outcome:
+        modes.extend(p.stat().st_mode & 0o777 for p in (copy.parent, copy))
+        assert copy.parent.parent == path.parent
+        return prepare(copy, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "prepare", looking)
+    rehearse(path)
+    assert modes == [0o700, 0o600]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from nextcloud_mcp_server.maintenance import rehearse
+rehearse.prepare = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
+rehearse.rehearse(Path(sys.argv[1]))
+"""
+
+
+def test_what_a_killed_rehearsal_left_is_removed_by_the_next(path: Path) -> None:
+    """Not while it may be running, nor what only looks like it."""
+    at("009").write(path)
+    done = subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    (left,) = path.parent.glob(".tokens.db.rehearsal-*")
+    rehearse(path)
+    assert left.is_dir(), "it may be one that has just begun"
+    old = time.time() - 3600
+    other = path.with_name(".tokens.db.rehearsal-mine")
+    other.mkdir()
+    for folder in (left, other):
+        os.utime(folder, (old, old))
+    descriptor = os.open(left, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    rehearse(path)
+    assert left.is_dir(), "somebody holds it"
+    os.close(descriptor)
+    rehearse(path)
+    assert not left.exists()
+    assert other.is_dir()
+
+
+@pytest.mark.parametrize("revision", [None, *REVISIONS[:-1]])
+def test_the_statements_do_what_the_upgrade_does(revision: str | None, path: Path) -> None:
+    """From each revision: run by SQLite's shell, the same tables and rows as after an upgrade."""
+    if revision is not None:
+        at(revision, "portable").write(path)
+    other = path.with_name("other.db")
+    if path.exists():
+        other.write_bytes(path.read_bytes())
+        before = promises.disk(path)
+    made = script(path)
+    if revision is None:
+        assert not path.exists()
+    else:
+        promises.untouched(before, promises.disk(path))
+    with closing(sqlite3.connect(other)) as connection:
+        connection.executescript(made.sql)
+    prepare(path)
+    one, two = snapshot(path), snapshot(other)
+    assert one.columns == two.columns
+    assert one.indexes == two.indexes
+    for table in one.rows.keys() - {promises.JOURNAL}:
+        assert one.rows[table] == two.rows[table], table
+    assert made.todo.steps == REVISIONS[REVISIONS.index(revision) + 1 if revision else 0 :]
+
+
+def test_at_head_there_are_no_statements(path: Path) -> None:
+    """Nothing to do is an empty script."""
+    prepare(path)
+    assert script(path).sql == ""
+    at("009").write(path.with_name("old.db"))
+    assert "010" not in script(path.with_name("old.db"), target="009").sql
+
+
+@pytest.mark.parametrize(
+    ("shape", "reason"),
+    [
+        (at("001").unversioned(), "version table has to be put in order first (it counts as 001)"),
+        (at("006").narrowed("oauth_sessions", "nonce"), "added column oauth_sessions.nonce"),
+        (at("006").recording("002"), "app_passwords.scopes"),
+        (at(HEAD).unversioned(), "version table has to be put in order first"),
+    ],
+)
+def test_where_a_revision_is_not_all_there_are_no_statements(
+    shape: Shape, reason: str, path: Path
+) -> None:
+    """A stamp, a mending and half an upgrade depend on more: the refusal says on what."""
+    shape.write(path)
+    before = promises.disk(path)
+    with pytest.raises(TokenStorageError) as error:
+        script(path)
+    assert error.value.code == "bad-input"
+    assert reason in error.value.message
+    assert "--dry-run" in error.value.remedy
+    promises.untouched(before, promises.disk(path))

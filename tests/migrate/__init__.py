@@ -1,0 +1,1 @@
+"""The start, from a look at the database to the open store."""

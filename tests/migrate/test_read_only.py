@@ -1,0 +1,210 @@
+"""A database that cannot be written: at head it is read, behind it is refused."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.filesystem import permissions
+from nextcloud_mcp_server.migrate.startup import prepare
+from nextcloud_mcp_server.server.app import create_app
+from nextcloud_mcp_server.settings import Settings
+from tests.support import promises
+from tests.support.contents import KEY
+from tests.support.errors import refused
+from tests.support.nobody import as_nobody, open_folder
+from tests.support.promises import HEAD
+from tests.support.shapes import at
+
+_SERVE = """
+async def main(path):
+    async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
+        print(storage.outcome.read_only)
+        print(len(await storage.list_user_ids()))
+        token = await storage.get_refresh_token("alice")
+        print(token.token)
+        for work in (
+            storage.store_refresh_token("alice", "token"),
+            storage.delete_refresh_token("alice"),
+        ):
+            try:
+                await work
+            except TokenStorageError as error:
+                print(error.code, error.message)
+try:
+    asyncio.run(main(Path(sys.argv[1])))
+except TokenStorageError as error:
+    print(error.code, error.message)
+"""
+
+
+def database(path: Path, revision: str = HEAD) -> Path:
+    """A database with rows, closed cleanly, that everybody may read."""
+    at(revision if revision != HEAD else "010", "portable").write(path, ["journal_mode=WAL"])
+    if revision == HEAD:
+        prepare(path)
+        for backup in path.parent.glob("*.backup-*"):
+            backup.unlink()
+    path.chmod(0o444)
+    for lock in path.parent.glob("*.lock"):
+        lock.chmod(0o666)
+    return path
+
+
+@pytest.mark.parametrize("folder_mode", [0o555, 0o777])
+@pytest.mark.parametrize("journal", ["wal", "delete"])
+def test_at_head_a_read_only_file_is_read(folder_mode: int, journal: str) -> None:
+    """Another user reads every secret; each write is refused in one line; nothing changes."""
+    with open_folder() as folder:
+        path = database(folder / "tokens.db")
+        if journal == "delete":
+            path.chmod(0o644)
+            subprocess.run(
+                ["python3", "-c", _DELETE_MODE, str(path)], check=True, capture_output=True
+            )
+            path.chmod(0o444)
+        before = path.read_bytes()
+        folder.chmod(folder_mode)
+        reason, users, token, *writes = as_nobody(_SERVE, path).splitlines()
+        assert (users, token) == ("12", "rt-alice-0001")
+        file, place = f"the file {path} cannot", f"its folder {folder} cannot"
+        assert reason.startswith(place if folder_mode == 0o555 else file)
+        expected = (
+            f"read-only {path} is open for reading only, because {reason}; nothing was written."
+        )
+        assert writes == [expected, expected]
+        assert path.read_bytes() == before
+
+
+_DELETE_MODE = """
+import sqlite3, sys
+c = sqlite3.connect(sys.argv[1]); c.execute("PRAGMA journal_mode=DELETE"); c.close()
+"""
+
+
+def test_behind_a_read_only_file_is_refused_with_its_name() -> None:
+    """What is in the way is named: the file, its mode, and that it has to be migrated."""
+    with open_folder() as folder:
+        path = database(folder / "tokens.db", "009")
+        folder.chmod(0o777)
+        before = promises.disk(path)
+        said = as_nobody(_SERVE, path)
+        assert said == (
+            f"read-only {path} has to be migrated, and the file {path} cannot be written by this "
+            "user (mode 0444)."
+        )
+        promises.untouched(before, promises.disk(path))
+
+
+_ASK = """
+for ask in (lambda path: change.downgrade(path, "009"), lambda path: change.stamp(path, "010")):
+    try:
+        ask(Path(sys.argv[1]))
+    except TokenStorageError as error:
+        print(error.code, error.message, error.remedy)
+"""
+
+
+def test_what_is_asked_for_by_name_is_refused_in_words_that_fit() -> None:
+    """A downgrade or a stamp in a read-only folder is no migration, and no start to try again."""
+    with open_folder() as folder:
+        path = database(folder / "tokens.db")
+        for lock in folder.glob("*.lock"):
+            lock.unlink()
+        before = promises.disk(path)
+        said = as_nobody(_ASK, path).splitlines()
+        assert len(said) == 2
+        for line in said:
+            assert line.startswith(
+                f"read-only {path} has to be changed, and its folder cannot be written ("
+            )
+            assert line.endswith(f"Give this user write access to {folder}, then try again.")
+        promises.untouched(before, promises.disk(path))
+
+
+@contextmanager
+def mounted(folder: Path) -> Iterator[Path]:
+    """A file system of its own on ``folder``, which can be mounted again read-only."""
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("only root can mount a file system")
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)],
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        pytest.skip("no file system may be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def remount(folder: Path, how: str) -> None:
+    """Mount ``folder`` again, ``ro`` or ``rw``."""
+    subprocess.run(["mount", "-o", f"remount,{how}", str(folder)], check=True)
+
+
+async def test_at_head_a_read_only_mount_is_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A disk that is mounted read-only serves what is on it, with one warning line."""
+    with mounted(tmp_path) as folder:
+        path = database(folder / "tokens.db")
+        remount(folder, "ro")
+        async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
+            assert len(await storage.list_user_ids()) == 12
+            with pytest.raises(TokenStorageError) as caught:
+                await storage.store_refresh_token("alice", "token")
+        reason = f"the file system of {folder} is mounted read-only"
+        assert caught.value.code == "read-only"
+        assert reason in caught.value.message
+        [warning] = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+        assert warning.startswith(f"{path} is at head, so it is used: it is open for reading only")
+        assert reason in warning
+
+
+def test_behind_a_read_only_mount_is_refused(tmp_path: Path) -> None:
+    """The reason names the mount."""
+    with mounted(tmp_path) as folder:
+        path = database(folder / "tokens.db", "009")
+        remount(folder, "ro")
+        error = refused(lambda: prepare(path))
+        assert error.code == "read-only"
+        assert f"the file system of {folder} is mounted read-only" in error.message
+
+
+def test_readiness_says_that_it_is_read_only(tmp_path: Path) -> None:
+    """/health/ready answers 200 and says so; where it can be written it says nothing of it."""
+    with mounted(tmp_path) as folder:
+        path = database(folder / "tokens.db")
+        app = create_app(settings=Settings(path, (KEY,)), check_interval=0)
+        with TestClient(app) as client:
+            body = client.get("/health/ready").json()
+            assert "read_only" not in body
+        remount(folder, "ro")
+        with TestClient(app) as client:
+            answer = client.get("/health/ready")
+            assert (answer.status_code, answer.json()["status"]) == (200, "ready")
+            assert answer.json()["read_only"] is True
+            # It was opened for reading, so it stays read-only until the next start.
+            remount(folder, "rw")
+            assert client.get("/health/ready").json()["read_only"] is True
+
+
+def test_a_database_that_is_written_is_not_read_only(tmp_path: Path) -> None:
+    """A writable file in a writable folder is nobody's warning."""
+    path = tmp_path / "tokens.db"
+    outcome = prepare(path)
+    assert (outcome.read_only, outcome.warning) == ("", "")
+    assert permissions.unwritable(path) == ""
+    assert permissions.unwritable(tmp_path / "not" / "yet" / "tokens.db") == ""

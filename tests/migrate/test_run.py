@@ -1,0 +1,137 @@
+"""A migration that is committed keeps all that it should, and all that an operator has added."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from nextcloud_mcp_server.migrate.change import downgrade
+from nextcloud_mcp_server.migrate.plan import Action
+from nextcloud_mcp_server.migrate.startup import prepare
+from tests.migrations.test_examples import ADD_A_TABLE, RECREATE_A_TABLE
+from tests.support import promises
+from tests.support.errors import refused
+from tests.support.scripts import add_revision, sql_revision
+from tests.support.shapes import at
+from tests.support.snapshot import snapshot
+from tests.support.strangers import CHILD, INDEX, LOG, TRIGGER, VIEW
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where this test's database lies; nothing else is in its folder."""
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data" / "tokens.db"
+
+
+def query(path: Path, sql: str) -> list[tuple[object, ...]]:
+    """What another program finds in a file."""
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def test_a_migration_may_delete_what_it_says_it_deletes(own_scripts: Path, path: Path) -> None:
+    """DELETES_ROWS_FROM names the tables that lose rows on purpose, and no other may."""
+    body = sql_revision("DELETE FROM audit_logs", "DELETE FROM refresh_tokens")
+    add_revision(own_scripts, f'DELETES_ROWS_FROM = ("audit_logs",)\n\n\n{body}')
+    at("010", "portable").write(path)
+    assert "refresh_tokens had 12" in refused(lambda: prepare(path)).message
+    body = sql_revision("DELETE FROM audit_logs")
+    add_revision(own_scripts, f'DELETES_ROWS_FROM = ("audit_logs",)\n\n\n{body}')
+    outcome = prepare(path)
+    assert outcome.steps == ("101",)
+    assert query(path, "SELECT count(*) FROM audit_logs") == [(0,)]
+    assert outcome.backup is not None
+    assert query(outcome.backup, "SELECT count(*) FROM audit_logs") == [(13,)]
+
+
+def test_both_examples_of_the_documentation_run_as_they_stand(
+    own_scripts: Path, path: Path
+) -> None:
+    """A new table and a recreated one: the rows, children, views and triggers stay."""
+    add_revision(own_scripts, ADD_A_TABLE)
+    add_revision(own_scripts, RECREATE_A_TABLE, "102", "101")
+    at("006").also(*CHILD, *LOG, VIEW, INDEX, TRIGGER).write(path)
+    before = snapshot(path)
+    outcome = prepare(path)
+    after = snapshot(path)
+    assert outcome.after == "102"
+    assert "user_preferences" in after.rows
+    kept = ("user_id", "encrypted_token", "expires_at", "created_at")
+    for snap in (before, after):
+        assert len(snap.rows["refresh_tokens"]) == 12
+    assert sorted(str([row[c] for c in kept]) for row in before.rows["refresh_tokens"]) == sorted(
+        str([row[c] for c in kept]) for row in after.rows["refresh_tokens"]
+    )
+    assert len(after.rows["op_child"]) == 12
+    assert ("view", "op_view") in after.others
+    assert len(query(path, "SELECT * FROM op_view")) == 12
+    assert after.indexes["op_index"] == ("expires_at",)
+    assert ("trigger", "op_trigger") in after.others
+    assert len(after.rows["op_log"]) == 1, "the trigger fired on the rows that were copied"
+    assert prepare(path).action is Action.NOTHING
+
+
+def test_what_an_operator_had_on_a_lost_column_is_told(
+    own_scripts: Path, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An index on a column that a recreation leaves out stops nothing, and is named."""
+    add_revision(own_scripts, RECREATE_A_TABLE)
+    at("006").also("CREATE INDEX op_index ON refresh_tokens (updated_at)").write(path)
+    assert prepare(path).after == "101"
+    assert "op_index on refresh_tokens could not be made again" in caplog.text
+    assert "op_index" not in snapshot(path).indexes
+
+
+def test_an_index_of_ours_that_a_revision_drops_stays_away(own_scripts: Path, path: Path) -> None:
+    """Only what no revision made is made again."""
+    add_revision(own_scripts, sql_revision("DROP INDEX idx_audit_user_timestamp"))
+    at("006").write(path)
+    assert prepare(path).after == "101"
+    assert "idx_audit_user_timestamp" not in snapshot(path).indexes
+
+
+def test_the_first_example_goes_down_again(own_scripts: Path, path: Path) -> None:
+    """Its table is gone after a downgrade, and every other row is there."""
+    add_revision(own_scripts, ADD_A_TABLE)
+    at("010", "portable").write(path)
+    before = snapshot(path)
+    prepare(path)
+    change = downgrade(path, "010")
+    assert (change.before, change.after, change.steps) == ("101", "010", ("101",))
+    promises.same_content(before, snapshot(path))
+
+
+def test_a_recreation_fires_no_cascade(own_scripts: Path, path: Path) -> None:
+    """Dropping a table that others reference deletes none of their rows."""
+    add_revision(own_scripts, RECREATE_A_TABLE)
+    at("010", "portable").also(*CHILD).write(path)
+    prepare(path)
+    assert query(path, "SELECT count(*) FROM op_child") == [(12,)]
+    assert query(path, "PRAGMA foreign_key_check") == []
+
+
+def test_references_that_were_broken_before_stop_nothing(path: Path) -> None:
+    """Orphans of an operator, and a reference that SQLite cannot even compare, are no new fault."""
+    for name, extra in (
+        ("orphan.db", (*CHILD, "INSERT INTO op_child VALUES ('nobody')")),
+        ("mismatch.db", ("CREATE TABLE op_odd (s TEXT REFERENCES refresh_tokens (scopes))",)),
+    ):
+        database = path.with_name(name)
+        at("007").also(*extra).write(database)
+        assert prepare(database).action is Action.UPGRADE
+
+
+def test_grants_in_a_lost_recreation_are_backed_up_and_counted(path: Path) -> None:
+    """Rows that lie under a temporary name are rows: a backup is made of them."""
+    shape = at("006")
+    for name in shape.tables:
+        if name != "refresh_tokens":
+            shape = shape.also(f"DELETE FROM {name}")
+    shape.also("ALTER TABLE refresh_tokens RENAME TO _alembic_tmp_refresh_tokens").write(path)
+    outcome = prepare(path)
+    assert outcome.backup is not None
+    assert query(path, "SELECT count(*) FROM refresh_tokens") == [(12,)]

@@ -1,0 +1,147 @@
+"""The migrations as data: ids from file names, structures from a generated file."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from itertools import count
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.migrate import structures as module
+from nextcloud_mcp_server.schema.history import (
+    STRUCTURE_FILE,
+    dump_structures,
+    is_checkout,
+    load_history,
+    locate_scripts,
+)
+from nextcloud_mcp_server.schema.structure import Structure
+from tests.support.revisions import KNOWN
+from tests.support.scripts import SCRIPTS, add_revision, sql_revision
+from tests.support.structures import structures
+
+GENERATE = "nextcloud-mcp-server db lint --fix"
+
+_numbers = count()
+
+
+def folder_of(parent: Path, *names: str) -> Path:
+    """A folder of scripts with empty version files of these names."""
+    folder = parent / f"scripts{next(_numbers)}"
+    (folder / "versions").mkdir(parents=True)
+    for name in names:
+        (folder / "versions" / name).touch()
+    return folder
+
+
+def test_the_file_is_what_the_migrations_make() -> None:
+    """structure.json says what running the migrations says, byte for byte."""
+    history = load_history()
+    made = dump_structures(module.structures(history))
+    there = (history.directory / STRUCTURE_FILE).read_text("utf-8")
+    assert made == there, f"structure.json is out of date; generate it: {GENERATE}"
+
+
+def test_the_file_is_generated_by_one_command(own_scripts: Path) -> None:
+    """Writing it anew gives the same text; with a new revision, it describes that one too."""
+    before = (own_scripts / STRUCTURE_FILE).read_text("utf-8")
+    assert module.write_structures() == own_scripts / STRUCTURE_FILE
+    assert (own_scripts / STRUCTURE_FILE).read_text("utf-8") == before
+    add_revision(own_scripts, sql_revision("CREATE TABLE notes (id INTEGER PRIMARY KEY, b TEXT)"))
+    assert load_history().unknown_structures == ("101",)
+    module.write_structures()
+    assert load_history().unknown_structures == ()
+    assert load_history().structure("101").tables["notes"].key == ("id",)
+
+
+@given(st.dictionaries(st.sampled_from(["001", "002", "003"]), structures(), max_size=3))
+def test_structures_survive_the_file(
+    tmp_path_factory: pytest.TempPathFactory, made: dict[str, Structure]
+) -> None:
+    """Whatever is dumped is loaded again, as it was."""
+    folder = folder_of(
+        tmp_path_factory.getbasetemp(),
+        *(f"20260101_0000_{number}_x.py" for number in ("001", "002", "003")),
+    )
+    (folder / STRUCTURE_FILE).write_text(dump_structures(made), "utf-8")
+    loaded = load_history(folder)
+    assert loaded.structures == made
+    assert set(loaded.unknown_structures) == {"001", "002", "003"} - made.keys()
+
+
+def test_a_shape_of_a_table_stands_once() -> None:
+    """A table that did not change between two revisions is written once."""
+    whole = load_history().structures
+    text = dump_structures(whole)
+    assert text.count('"name": "refresh_tokens"') == 1
+    assert text.count('"name": "oauth_sessions"') == 2
+
+
+def test_the_ids_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    """Head is the highest number, whatever the dates of the files say."""
+    folder = folder_of(
+        tmp_path,
+        "20270101_0000_010_ten.py",
+        "20260101_0000_1000_thousand.py",
+        "20250101_0000_101_hundred_and_one.py",
+        "20300101_0000_009_nine.py",
+    )
+    history = load_history(folder)
+    assert history.revisions == ("009", "010", "101", "1000")
+    assert history.head == "1000"
+    assert "010" in history
+    assert "10" not in history
+
+
+def test_other_files_are_no_revisions(tmp_path: Path) -> None:
+    """A cache, an editor's backup and a draft without a number are passed by."""
+    folder = folder_of(
+        tmp_path, "20260101_0000_001_x.py", "20260101_0000_002_x.py~", "draft.py", "__init__.py"
+    )
+    assert load_history(folder).revisions == ("001",)
+
+
+def test_no_script_is_an_error_of_its_own(tmp_path: Path) -> None:
+    """An installation that lost its scripts says so, and how to mend it."""
+    with pytest.raises(TokenStorageError, match="no migration script") as caught:
+        load_history(folder_of(tmp_path))
+    assert caught.value.code == "no-migrations"
+
+
+def test_the_checkouts_scripts_are_found() -> None:
+    """In a checkout the scripts are those beside the package, and may be added to."""
+    assert locate_scripts() == SCRIPTS
+    assert is_checkout()
+
+
+def test_the_history_has_no_heavy_import() -> None:
+    """Reading the history imports neither Alembic nor SQLAlchemy."""
+    code = (
+        "import sys; from nextcloud_mcp_server.schema.history import load_history; load_history(); "
+        "print([n for n in ('alembic', 'sqlalchemy', 'mako') if n in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=SCRIPTS.parent
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_only_010_drops_a_table() -> None:
+    """Of the shared history, the one table that is gone at head is that of the webhooks."""
+    history = load_history()
+    for revision in KNOWN:
+        gone = {"registered_webhooks"} if revision >= "010" else set()
+        assert history.dropped_before(revision) == gone
+
+
+def test_a_revision_without_a_structure_is_tried_out(own_scripts: Path) -> None:
+    """A developer's new revision can be run before its structure is generated."""
+    add_revision(own_scripts, sql_revision("ALTER TABLE app_passwords ADD COLUMN note TEXT"))
+    history = module.complete(load_history())
+    assert history.unknown_structures == ()
+    assert "note" in history.structure("101").tables["app_passwords"].columns

@@ -1,1 +1,0 @@
-"""The path that a start travels."""
