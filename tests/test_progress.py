@@ -16,7 +16,6 @@ import pytest
 from nextcloud_mcp_server import progress
 from nextcloud_mcp_server.backends.sqlite import backup
 from nextcloud_mcp_server.maintenance import repair as repairs
-from nextcloud_mcp_server.maintenance import replace
 from nextcloud_mcp_server.maintenance import restore as restores
 from nextcloud_mcp_server.migrate import change
 from nextcloud_mcp_server.migrate.startup import prepare
@@ -234,8 +233,7 @@ def _tells_all(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for module in (repairs, restores):
         monkeypatch.setattr(module, "heard", at_once)
-    for module in (backup, replace):
-        monkeypatch.setattr(module, "_PAGES", 10)
+    monkeypatch.setattr(backup, "_PAGES", 10)
 
 
 @pytest.mark.usefixtures("_tells_all")

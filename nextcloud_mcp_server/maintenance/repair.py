@@ -23,7 +23,7 @@ from nextcloud_mcp_server.backends.sqlite.lock import Held, guard
 from nextcloud_mcp_server.crypto.keyfile import prover
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem import files
-from nextcloud_mcp_server.maintenance.damaged_copy import copy_files, keep_aside
+from nextcloud_mcp_server.maintenance.damaged_copy import copy_files, copy_pages
 from nextcloud_mcp_server.maintenance.doctor.companions import partials_of
 from nextcloud_mcp_server.maintenance.doctor.files import loose
 from nextcloud_mcp_server.maintenance.doctor.subject import examined
@@ -134,7 +134,7 @@ def _mend(path: Path, held: Held, unlock: Unlock, agreed: Treatment | None, say:
     done += _make_private(path)
     if treatment.indexes:
         say("keeping it as it is")
-        kept = kept or keep_aside(path)
+        kept = kept or copy_pages(path)
         say("making its indexes anew")
         if reason := make_indexes(path):
             raise refusal(Finding(State.CORRUPT, reason=reason), history, path)
