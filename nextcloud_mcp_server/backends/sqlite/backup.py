@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
 
+from nextcloud_mcp_server import __version__
 from nextcloud_mcp_server.backends.sqlite.catalog import counts, observe
 from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
 from nextcloud_mcp_server.backends.sqlite.errors import named, naming
@@ -25,7 +26,6 @@ from nextcloud_mcp_server.backends.sqlite.inspect import check_pages
 from nextcloud_mcp_server.backends.sqlite.manifest import (
     Manifest,
     manifest_path,
-    program_version,
     read_manifest,
     sha256_of,
     write_manifest,
@@ -143,7 +143,7 @@ def _manifest(
         kind=kind,
         keys=None if keys is None else tuple(keys),
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        program_version=program_version(),
+        program_version=__version__,
     )
 
 
