@@ -21,11 +21,11 @@ from nextcloud_mcp_server.backends.sqlite.connect import (
     connect_read_only,
 )
 from nextcloud_mcp_server.filesystem import files
-from nextcloud_mcp_server.progress import Say, silent
+from nextcloud_mcp_server.progress import Reporter, silent
 
 
 @contextmanager
-def staged_copy(backup: Path, database: Path, say: Say = silent) -> Iterator[Path]:
+def staged_copy(backup: Path, database: Path, report: Reporter = silent) -> Iterator[Path]:
     """Copy ``backup`` to a private temporary file beside ``database``; remove it at the end.
 
     Raises:
@@ -35,7 +35,7 @@ def staged_copy(backup: Path, database: Path, say: Say = silent) -> Iterator[Pat
     # A later start removes a file of this name if this process is killed.
     with files.private_file(database, database, ".backup-restoring") as stage:
         with closing(connect_at_rest(backup)) as reader:
-            copy_to_file(reader, stage, "copying the backup", say)
+            copy_to_file(reader, stage, "copying the backup", report)
         yield stage
 
 
@@ -63,7 +63,7 @@ def fit_pages(stage: Path, database: Path) -> None:
             connection.execute("VACUUM")
 
 
-def copy_into(stage: Path, database: Path, say: Say = silent) -> None:
+def copy_into(stage: Path, database: Path, report: Reporter = silent) -> None:
     """Replace the content of ``database`` with that of ``stage``, in one transaction.
 
     Raises:
@@ -71,7 +71,7 @@ def copy_into(stage: Path, database: Path, say: Say = silent) -> None:
         sqlite3.Error: ``database`` is not a database, or the disk does not allow it.
     """
     with closing(connect_read_only(stage)) as reader, closing(_connect(database)) as writer:
-        copy_database(reader, writer, "putting it in place", say)
+        copy_database(reader, writer, "putting it in place", report)
         # Old content must not stay in the WAL. If a reader blocks this, it stays there
         # until the last connection closes.
         with suppress(sqlite3.Error):

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
 
+from nextcloud_mcp_server import __version__
 from nextcloud_mcp_server.backends.sqlite.catalog import counts, observe
 from nextcloud_mcp_server.backends.sqlite.connect import BUSY_TIMEOUT, connect_read_only
 from nextcloud_mcp_server.backends.sqlite.errors import named, naming
@@ -24,7 +25,6 @@ from nextcloud_mcp_server.backends.sqlite.inspect import check_pages
 from nextcloud_mcp_server.backends.sqlite.manifest import (
     Manifest,
     manifest_path,
-    program_version,
     read_manifest,
     sha256_of,
     write_manifest,
@@ -33,7 +33,7 @@ from nextcloud_mcp_server.backends.sqlite.size import size_of
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem import files
 from nextcloud_mcp_server.filesystem.space import require_space
-from nextcloud_mcp_server.progress import Say, silent
+from nextcloud_mcp_server.progress import Reporter, silent
 
 #: The number of automatic backups of a database that are kept.
 KEEP: Final = 5
@@ -101,7 +101,7 @@ def make_backup(
     *,
     kind: Kind = "automatic",
     keys: Sequence[str] | None = None,
-    say: Say = silent,
+    report: Reporter = silent,
 ) -> Path:
     """Copy ``source`` to ``target``, verify the copy, and write its manifest.
 
@@ -113,7 +113,7 @@ def make_backup(
         target: the path of the backup; it must not exist.
         kind: for the manifest.
         keys: fingerprints of the available keys, for the manifest; None if there are none.
-        say: receives progress updates.
+        report: receives progress updates.
 
     Raises:
         TokenStorageError: ``bad-path`` if the target exists or cannot be created;
@@ -123,10 +123,10 @@ def make_backup(
     require_space(target.parent, size_of(source), f"to back up {source}")
     try:
         with files.private_file(target, source) as partial:
-            there = copy_with_summary(source, partial, say)
-            say("verifying the copy")
+            there = copy_with_summary(source, partial, report)
+            report("verifying the copy")
             _verify(source, partial, there)
-            say("syncing the copy")
+            report("syncing the copy")
             _publish(partial, target, _manifest(source, partial, there, kind, keys))
     except (sqlite3.Error, OSError) as error:
         known = named(error, target)
@@ -148,7 +148,7 @@ def _manifest(
         kind=kind,
         keys=None if keys is None else tuple(keys),
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        program_version=program_version(),
+        program_version=__version__,
     )
 
 
@@ -197,7 +197,7 @@ def _publish(partial: Path, target: Path, manifest: Manifest) -> None:
         raise
 
 
-def copy_with_summary(source: Path, target: Path, say: Say = silent) -> Summary:
+def copy_with_summary(source: Path, target: Path, report: Reporter = silent) -> Summary:
     """Copy ``source`` and return its summary, both of one moment: it can be written to.
 
     Raises:
@@ -207,20 +207,22 @@ def copy_with_summary(source: Path, target: Path, say: Say = silent) -> Summary:
     with closing(connect_read_only(source)) as reader:
         reader.execute("BEGIN")
         there = summary(reader)
-        copy_to_file(reader, target, "copying it", say)
+        copy_to_file(reader, target, "copying it", report)
     return there
 
 
-def copy_to_file(reader: sqlite3.Connection, target: Path, phase: str, say: Say = silent) -> None:
+def copy_to_file(
+    reader: sqlite3.Connection, target: Path, phase: str, report: Reporter = silent
+) -> None:
     """Copy a database into the empty file ``target``, as :func:`copy_database`."""
     with closing(sqlite3.connect(target, isolation_level=None)) as writer:
-        copy_database(reader, writer, phase, say)
+        copy_database(reader, writer, phase, report)
         # The copy of a WAL database is in WAL mode, and needs a second file.
         writer.execute("PRAGMA journal_mode=DELETE")
 
 
 def copy_database(
-    reader: sqlite3.Connection, writer: sqlite3.Connection, phase: str, say: Say = silent
+    reader: sqlite3.Connection, writer: sqlite3.Connection, phase: str, report: Reporter = silent
 ) -> None:
     """Copy all pages with SQLite's online backup API, in one transaction of ``writer``.
 
@@ -228,7 +230,7 @@ def copy_database(
         reader: the database to copy.
         writer: the database to replace.
         phase: the name of this work in progress updates.
-        say: receives progress updates.
+        report: receives progress updates.
 
     Raises:
         BusyError: no page was copied for a minute.
@@ -238,7 +240,7 @@ def copy_database(
 
     def step(_status: int, remaining: int, total: int) -> None:
         nonlocal copied_at, left
-        say(phase, total - remaining, total, "pages")
+        report(phase, total - remaining, total, "pages")
         if remaining != left:
             copied_at, left = time.monotonic(), remaining
         elif time.monotonic() > copied_at + _DEADLINE:
