@@ -19,7 +19,7 @@ from nextcloud_mcp_server.backends.sqlite.catalog import Execute, count, quoted
 from nextcloud_mcp_server.backends.sqlite.database import require_lock, require_writable, use_wal
 from nextcloud_mcp_server.backends.sqlite.errors import naming
 from nextcloud_mcp_server.backends.sqlite.inspect import HotJournalError, look
-from nextcloud_mcp_server.backends.sqlite.lock import Held, guard
+from nextcloud_mcp_server.backends.sqlite.lock import MigrationLock, guard
 from nextcloud_mcp_server.crypto.keyfile import prover
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem import files
@@ -123,7 +123,7 @@ def repair(
 
 
 def _mend(
-    path: Path, held: Held, unlock: Unlock, agreed: Treatment | None, say: Reporter
+    path: Path, held: MigrationLock, unlock: Unlock, agreed: Treatment | None, say: Reporter
 ) -> Repaired:
     history = known_history()
     kept, done = _roll_back(path, held)
@@ -159,7 +159,7 @@ def _moved(path: Path) -> TokenStorageError:
     )
 
 
-def _roll_back(path: Path, held: Held) -> tuple[Path | None, tuple[str, ...]]:
+def _roll_back(path: Path, held: MigrationLock) -> tuple[Path | None, tuple[str, ...]]:
     """Roll back what a crashed writer left, after the file and its journal were copied."""
     try:
         look(path)

@@ -20,7 +20,7 @@ from nextcloud_mcp_server.backends.sqlite.database import require_lock, use_wal
 from nextcloud_mcp_server.backends.sqlite.errors import named, naming
 from nextcloud_mcp_server.backends.sqlite.in_use import in_use, require_idle
 from nextcloud_mcp_server.backends.sqlite.inspect import check_pages
-from nextcloud_mcp_server.backends.sqlite.lock import Held, guard
+from nextcloud_mcp_server.backends.sqlite.lock import MigrationLock, guard
 from nextcloud_mcp_server.backends.sqlite.size import size_of
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem import files
@@ -113,7 +113,7 @@ def restore(
     return Restored(offer, kept.path, time.monotonic() - begun)
 
 
-def _look(database: Path, held: Held) -> Snapshot:
+def _look(database: Path, held: MigrationLock) -> Snapshot:
     try:
         return look_under_lock(database, held)
     except TokenStorageError as error:
