@@ -172,7 +172,7 @@ def test_what_is_asked_for_names_the_upgrade(
     execute(database, "DELETE FROM alembic_version")
     done = command("db", "repair", "-d", str(database), stdin=b"n\n")
     listed, _, _ = done.err.partition("Mend this?")
-    assert listed.splitlines()[-1].startswith("upgrade  with it the database is brought from 0")
+    assert listed.splitlines()[-1].startswith("upgrade  the repair also upgrades the database from 0")
     assert listed.endswith(f" to head, {HEAD}\n")
     shelf.put("two-rows", database)
     assert "upgrade  " not in command("db", "repair", "-d", str(database), stdin=b"n\n").err
