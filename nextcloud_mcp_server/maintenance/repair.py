@@ -32,7 +32,7 @@ from nextcloud_mcp_server.maintenance.repair_plan import Treatment, treatment_of
 from nextcloud_mcp_server.migrate.inspect import Unlock, known_history, no_database, prove
 from nextcloud_mcp_server.migrate.plan import Finding, State, plan, refusal
 from nextcloud_mcp_server.migrate.startup import look_under_lock
-from nextcloud_mcp_server.progress import Listener, Say, heard, to_log, to_waiters
+from nextcloud_mcp_server.progress import ProgressCallback, Reporter, reporting, to_log, to_waiters
 from nextcloud_mcp_server.schema.history import History
 from nextcloud_mcp_server.schema.structure import VERSION_TABLE
 from nextcloud_mcp_server.settings import Settings
@@ -89,7 +89,7 @@ def upgrade_line(treatment: Treatment | None) -> str:
 
 
 def repair(
-    settings: Settings, agreed: Treatment | None = None, *, listener: Listener | None = None
+    settings: Settings, agreed: Treatment | None = None, *, listener: ProgressCallback | None = None
 ) -> Repaired:
     """Mend what can be mended of the database that ``settings`` name.
 
@@ -118,11 +118,13 @@ def repair(
         require_lock(held, path)
         require_writable(path)
         held.announce(_DOING)
-        with heard(listener or to_log(path), to_waiters(held.announce, _DOING)) as say:
+        with reporting(listener or to_log(path), to_waiters(held.announce, _DOING)) as say:
             return _mend(path, held, unlock, agreed, say)
 
 
-def _mend(path: Path, held: Held, unlock: Unlock, agreed: Treatment | None, say: Say) -> Repaired:
+def _mend(
+    path: Path, held: Held, unlock: Unlock, agreed: Treatment | None, say: Reporter
+) -> Repaired:
     history = known_history()
     kept, done = _roll_back(path, held)
     seen = look(path)
@@ -184,7 +186,7 @@ def _restructure(
     seen: Snapshot,
     keys: Sequence[str] | None,
     *,
-    say: Say,
+    say: Reporter,
 ) -> Path | None:
     from nextcloud_mcp_server.migrate.run import migrate  # noqa: PLC0415 - imports Alembic
 

@@ -24,7 +24,7 @@ from nextcloud_mcp_server.backends.sqlite.connect import (
     connect_read_only,
 )
 from nextcloud_mcp_server.filesystem import files
-from nextcloud_mcp_server.progress import Say, silent
+from nextcloud_mcp_server.progress import Reporter, silent
 
 #: What SQLite keeps beside a database.
 COMPANIONS: Final = ("-wal", "-shm", "-journal")
@@ -41,7 +41,7 @@ class BusyError(OSError):
 
 
 @contextmanager
-def staged(backup: Path, database: Path, say: Say = silent) -> Iterator[Path]:
+def staged(backup: Path, database: Path, say: Reporter = silent) -> Iterator[Path]:
     """A private copy of ``backup`` beside ``database``, to make ready before it counts.
 
     ``say`` is told how far the copy is.
@@ -66,7 +66,7 @@ def staged(backup: Path, database: Path, say: Say = silent) -> Iterator[Path]:
                 _beside(stage, suffix).unlink(missing_ok=True)
 
 
-def _tell(say: Say, phase: str, _status: int, remaining: int, total: int) -> None:
+def _tell(say: Reporter, phase: str, _status: int, remaining: int, total: int) -> None:
     say(phase, total - remaining, total, "pages")
 
 
@@ -98,7 +98,7 @@ def fit_pages(stage: Path, database: Path) -> None:
             connection.execute("VACUUM")
 
 
-def copy_into(stage: Path, database: Path, say: Say = silent) -> None:
+def copy_into(stage: Path, database: Path, say: Reporter = silent) -> None:
     """Replace what is in ``database`` by what is in ``stage``, in one transaction.
 
     ``say`` is told how far it is.

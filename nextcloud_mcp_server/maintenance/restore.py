@@ -32,7 +32,7 @@ from nextcloud_mcp_server.maintenance.backup_check import Backup, signature_of
 from nextcloud_mcp_server.maintenance.restore_preview import DAMAGED, Offer, weigh
 from nextcloud_mcp_server.migrate import journal
 from nextcloud_mcp_server.migrate.startup import look_under_lock
-from nextcloud_mcp_server.progress import Listener, Say, heard, to_log, to_waiters
+from nextcloud_mcp_server.progress import ProgressCallback, Reporter, reporting, to_log, to_waiters
 from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT
 
 #: Damage for which no verified backup of the present database can be made.
@@ -73,7 +73,7 @@ def restore(
     while_running: bool = False,
     keys: tuple[str, ...] | None = None,
     lock_timeout: float = DEFAULT_LOCK_TIMEOUT,
-    listener: Listener | None = None,
+    listener: ProgressCallback | None = None,
 ) -> Restored:
     """Do what :func:`weigh` offered, all of it or nothing.
 
@@ -98,7 +98,7 @@ def restore(
         held.announce(doing)
         require_idle(database, while_running=while_running)
         waiters = to_waiters(held.announce, doing)
-        with naming(database), heard(listener or to_log(database), waiters) as say:
+        with naming(database), reporting(listener or to_log(database), waiters) as say:
             seen = _look(database, held)
             _check_unchanged(offer.backup, offer.database)
             _check_space(offer, seen)
@@ -140,7 +140,7 @@ def _check_space(offer: Offer, seen: Snapshot) -> None:
     require_space(offer.database.parent, needed, f"to restore {offer.backup.path.name}")
 
 
-def _keep(database: Path, seen: Snapshot, keys: tuple[str, ...] | None, say: Say) -> _Kept:
+def _keep(database: Path, seen: Snapshot, keys: tuple[str, ...] | None, say: Reporter) -> _Kept:
     """Keep what is about to be replaced: verified, or as it is where it is damaged."""
     if not database.exists():
         return _Kept()
@@ -192,7 +192,7 @@ def _make_ready(
         return backups.summary(connection)
 
 
-def _put(stage: Path, database: Path, kept: _Kept, say: Say) -> None:
+def _put(stage: Path, database: Path, kept: _Kept, say: Reporter) -> None:
     if not database.exists():
         # What belonged to a file that is gone would be taken for the new one's.
         replace.move_companions(database, _name_aside(database))

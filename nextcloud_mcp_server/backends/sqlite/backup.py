@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
 
+from nextcloud_mcp_server import __version__
 from nextcloud_mcp_server.backends.sqlite.catalog import counts, observe
 from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
 from nextcloud_mcp_server.backends.sqlite.errors import named, naming
@@ -25,7 +26,6 @@ from nextcloud_mcp_server.backends.sqlite.inspect import check_pages
 from nextcloud_mcp_server.backends.sqlite.manifest import (
     Manifest,
     manifest_path,
-    program_version,
     read_manifest,
     sha256_of,
     write_manifest,
@@ -34,7 +34,7 @@ from nextcloud_mcp_server.backends.sqlite.size import size_of
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem import files
 from nextcloud_mcp_server.filesystem.space import require_space
-from nextcloud_mcp_server.progress import Say, silent
+from nextcloud_mcp_server.progress import Reporter, silent
 
 #: How many automatic backups of a database are kept.
 KEEP: Final = 5
@@ -94,7 +94,7 @@ def make_backup(
     *,
     kind: Kind = "automatic",
     keys: Sequence[str] | None = None,
-    say: Say = silent,
+    say: Reporter = silent,
 ) -> Path:
     """Copy ``source`` to ``target``, verify the copy, and write its manifest.
 
@@ -143,7 +143,7 @@ def _manifest(
         kind=kind,
         keys=None if keys is None else tuple(keys),
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        program_version=program_version(),
+        program_version=__version__,
     )
 
 
@@ -216,7 +216,7 @@ def _publish(partial: Path, target: Path, manifest: Manifest) -> None:
         raise
 
 
-def copy_pages(source: Path, partial: Path, say: Say = silent) -> Summary:
+def copy_pages(source: Path, partial: Path, say: Reporter = silent) -> Summary:
     """Copy ``source`` and say what is in it, both as of one moment: it may be written to."""
     deadline = time.monotonic() + _DEADLINE
     say("copying it")

@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,14 +57,6 @@ class Manifest:
 def manifest_path(backup: Path) -> Path:
     """Where the manifest of ``backup`` lies."""
     return backup.with_name(backup.name + ".json")
-
-
-def program_version() -> str:
-    """The version of this program; ``unknown`` where it is not installed."""
-    try:
-        return metadata.version("nextcloud-mcp-server")
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def sha256_of(path: Path) -> str:
