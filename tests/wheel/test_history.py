@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.history import corpus, oddities, releases
+from tests.history import corpus, released_files, unusual_files
 from tests.history.case import Case
-from tests.support import promises
+from tests.support import invariants
 from tests.support.revisions import HEAD
 from tests.support.snapshot import snapshot
 from tests.wheel.conftest import Installed
@@ -21,7 +21,7 @@ from tests.wheel.serving import serving
 REAL = [c for c in corpus.all_cases() if c.name.startswith(("corpus_stage_", "corpus_lived_"))]
 BUILT = [
     case
-    for case in (*releases.all_cases(), *oddities.all_cases())
+    for case in (*released_files.all_cases(), *unusual_files.all_cases())
     if case.name
     in {
         "pre01_tokens_and_audit_only",
@@ -70,7 +70,7 @@ def test_the_server_serves_a_file_of_any_age(
     """Started on an old file it says ready at head; afterwards the store reads every secret."""
     path = tmp_path / "tokens.db"
     case.write(path)
-    secrets = {**promises.sealed_in(snapshot(path), case.key), **case.secrets}
+    secrets = {**invariants.secrets_in(snapshot(path), case.key), **case.secrets}
     settings = {"TOKEN_STORAGE_DB": str(path), "TOKEN_ENCRYPTION_KEY": case.key}
     with serving(installed, tmp_path, **settings) as (ready, server):
         assert (ready["revision"], ready["head"]) == (HEAD, HEAD)
