@@ -16,7 +16,6 @@ import pytest
 from nextcloud_mcp_server import progress
 from nextcloud_mcp_server.backends.sqlite import backup
 from nextcloud_mcp_server.maintenance import repair as repairs
-from nextcloud_mcp_server.maintenance import replace
 from nextcloud_mcp_server.maintenance import restore as restores
 from nextcloud_mcp_server.migrate import change
 from nextcloud_mcp_server.migrate.startup import prepare
@@ -166,7 +165,7 @@ def test_a_backup_says_how_many_pages_are_copied(
     def say(phase: str, done: int = 0, total: int = 0, unit: str = "") -> None:
         said.append((phase, done, total, unit))
 
-    backup.make_backup(path, backup.backup_path(path, "009"), say=say)
+    backup.make_backup(path, backup.backup_path(path, "009"), report=say)
     pages = [(done, total) for phase, done, total, unit in said if unit == "pages"]
     assert len(pages) > 3
     assert pages == sorted(pages)
@@ -234,8 +233,7 @@ def _tells_all(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for module in (repairs, restores):
         monkeypatch.setattr(module, "reporting", at_once)
-    for module in (backup, replace):
-        monkeypatch.setattr(module, "_PAGES", 10)
+    monkeypatch.setattr(backup, "_PAGES", 10)
 
 
 @pytest.mark.usefixtures("_tells_all")

@@ -65,7 +65,7 @@ def back_up(
     target = target or backups.backup_path(database, revision, "manual")
     with reporting(listener or to_log(database)) as say:
         try:
-            return backups.make_backup(database, target, kind="manual", keys=keys, say=say)
+            return backups.make_backup(database, target, kind="manual", keys=keys, report=say)
         except TokenStorageError as error:
             # A look reads the schema only: damage further in is met by the copy.
             if error.code != "backup-failed" or not (damage := check_pages(database)):

@@ -182,7 +182,7 @@ def _copy(source: Path, copy: Path) -> tuple[int, Pages]:
     # The copy, its own backup, and the journal of its migration.
     require_space(copy.parent, 3 * size_of(source), "to rehearse on a copy")
     with naming(copy):
-        made = backup.copy_pages(source, copy)
+        made = backup.copy_with_summary(source, copy)
     return sum(made.rows.values()), pages_of(copy)
 
 

@@ -19,11 +19,11 @@ from nextcloud_mcp_server.backends.sqlite.catalog import Execute, count, quoted
 from nextcloud_mcp_server.backends.sqlite.database import require_lock, require_writable, use_wal
 from nextcloud_mcp_server.backends.sqlite.errors import naming
 from nextcloud_mcp_server.backends.sqlite.inspect import HotJournalError, look
-from nextcloud_mcp_server.backends.sqlite.lock import Held, guard
+from nextcloud_mcp_server.backends.sqlite.lock import MigrationLock, guard
 from nextcloud_mcp_server.crypto.keyfile import prover
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem import files
-from nextcloud_mcp_server.maintenance.damaged_copy import copy_files, keep_aside
+from nextcloud_mcp_server.maintenance.damaged_copy import copy_files, copy_pages
 from nextcloud_mcp_server.maintenance.doctor.companions import partials_of
 from nextcloud_mcp_server.maintenance.doctor.files import loose
 from nextcloud_mcp_server.maintenance.doctor.subject import examined
@@ -123,7 +123,7 @@ def repair(
 
 
 def _mend(
-    path: Path, held: Held, unlock: Unlock, agreed: Treatment | None, say: Reporter
+    path: Path, held: MigrationLock, unlock: Unlock, agreed: Treatment | None, say: Reporter
 ) -> Repaired:
     history = known_history()
     kept, done = _roll_back(path, held)
@@ -136,7 +136,7 @@ def _mend(
     done += _make_private(path)
     if treatment.indexes:
         say("keeping it as it is")
-        kept = kept or keep_aside(path)
+        kept = kept or copy_pages(path)
         say("making its indexes anew")
         if reason := make_indexes(path):
             raise refusal(Finding(State.CORRUPT, reason=reason), history, path)
@@ -159,7 +159,7 @@ def _moved(path: Path) -> TokenStorageError:
     )
 
 
-def _roll_back(path: Path, held: Held) -> tuple[Path | None, tuple[str, ...]]:
+def _roll_back(path: Path, held: MigrationLock) -> tuple[Path | None, tuple[str, ...]]:
     """Roll back what a crashed writer left, after the file and its journal were copied."""
     try:
         look(path)
