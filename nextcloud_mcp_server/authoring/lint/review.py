@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from nextcloud_mcp_server.authoring.lint import released
 from nextcloud_mcp_server.authoring.lint.chain import line_problems
@@ -87,13 +86,10 @@ def review(folder: Path | None = None) -> Review:
         return _review(folder, scripts, [*broken, *texts], whole=False)
     # Without the structures: their file may be one that a merge has left in conflict.
     line = History(folder, tuple(script.id for script in scripts), {})
-    with read_anew(), TemporaryDirectory() as place:
+    with read_anew():
         shown, failed = tried(line)
-        structures, known = None if shown is None else shown.up, None
-        if structures is not None:
-            known = Path(place, STRUCTURE_FILE)
-            known.write_text(dump_structures(structures), "utf-8")
-        said = emitted(line, {script.id: script.path for script in scripts}, known)
+        said = emitted(line, {script.id: script.path for script in scripts})
+    structures = None if shown is None else shown.up
     found = [*texts, *said.problems]
     found += [p for script in scripts for p in statement_problems(script, said)]
     found += _back(scripts, shown, said, found)
