@@ -149,9 +149,9 @@ def verified_keyring(keyring: Keyring | None, samples: Samples, database: Path) 
         if values:
             raise _missing(database)
         return _make(database)
-    if not values or any(keyring.opens(value) for value in values):
+    if not values or any(keyring.can_decrypt(value) for value in values):
         return keyring
-    if any(keyring.opens(value) for value in samples(None)):
+    if any(keyring.can_decrypt(value) for value in samples(None)):
         return keyring
     raise TokenStorageError(
         f"No given key opens the encrypted values in {database}.",

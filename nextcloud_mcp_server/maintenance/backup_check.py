@@ -147,7 +147,7 @@ def _read(
         made_at=_made_at(path, manifest, status.st_mtime),
         manifest=manifest,
         secrets=len(secrets),
-        opened=None if keyring is None else sum(map(keyring.opens, secrets)),
+        opened=None if keyring is None else sum(map(keyring.can_decrypt, secrets)),
         signature=signature_of(path, database),
     )
 

@@ -35,8 +35,8 @@ from nextcloud_mcp_server.migrations import (
 )
 from tests.support.contents import KEY
 from tests.support.errors import refused
-from tests.support.folders import names
-from tests.support.nobody import as_nobody, open_folder
+from tests.support.files import names
+from tests.support.unprivileged import as_nobody, open_folder
 
 ROOT = Path(__file__).parents[2]
 

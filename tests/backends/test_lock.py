@@ -19,7 +19,7 @@ import pytest
 from nextcloud_mcp_server.backends.sqlite import lock as module
 from nextcloud_mcp_server.backends.sqlite.lock import MigrationLock, guard, holder, lock_path
 from tests.support.errors import refused
-from tests.support.nobody import ROOT
+from tests.support.unprivileged import ROOT
 
 _HOLDER = """
 import sys

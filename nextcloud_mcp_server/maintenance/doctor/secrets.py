@@ -51,7 +51,7 @@ def keys(context: Context) -> Iterator[Finding]:
     if ring is None:
         yield _no_key(name, len(secrets), context.closed)
         return
-    opened_by = [(table, ring.opened_by(value)) for table, value in secrets]
+    opened_by = [(table, ring.key_of(value)) for table, value in secrets]
     opened, total = Counter(key for _, key in opened_by), counted(len(secrets), "secret")
     for place, fingerprint in enumerate(ring.fingerprints):
         what = f"key {fingerprint} opens {opened[fingerprint]} of {total}"

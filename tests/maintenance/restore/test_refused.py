@@ -29,10 +29,10 @@ from tests.maintenance.restore.harm import (
     without_manifest,
 )
 from tests.maintenance.restore.restoring import same
-from tests.support import promises
+from tests.support import invariants
 from tests.support.contents import KEY, OTHER_KEY, REFRESH_TOKENS
 from tests.support.errors import refused
-from tests.support.folders import names
+from tests.support.files import names
 from tests.support.snapshot import snapshot
 
 
@@ -45,11 +45,11 @@ def test_what_is_no_good_backup_is_refused(
 ) -> None:
     """Damaged, changed, cut off or gone: one error, and nothing of the database changes."""
     harm(saved)
-    before = promises.disk(path)
+    before = invariants.disk(path)
     error = refused(lambda: preview_restore(path, saved))
     assert error.code == "bad-backup"
     assert str(saved) in error.message
-    promises.untouched(before, promises.disk(path))
+    invariants.untouched(before, invariants.disk(path))
 
 
 @pytest.mark.parametrize("state", REFUSED)
@@ -58,9 +58,9 @@ def test_what_a_start_would_refuse_is_not_restored(
 ) -> None:
     """A backup of another application, a newer program, or a damaged one is no backup."""
     bad = Shelf(tmp_path).put(state, saved.with_name("bad.db"))
-    before = promises.disk(bad)
+    before = invariants.disk(bad)
     assert refused(lambda: preview_restore(path, bad)).code == "bad-backup"
-    assert promises.disk(bad) == before
+    assert invariants.disk(bad) == before
 
 
 def test_another_application_is_not_replaced(path: Path, saved: Path) -> None:
