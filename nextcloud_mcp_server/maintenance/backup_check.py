@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 import stat
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from nextcloud_mcp_server.backends.sqlite.backup import TIMESTAMP
+from nextcloud_mcp_server.backends.sqlite.backup import NAME, time_of
 from nextcloud_mcp_server.backends.sqlite.catalog import counts, observe
 from nextcloud_mcp_server.backends.sqlite.connect import connect_at_rest
 from nextcloud_mcp_server.backends.sqlite.inspect import columns_there
@@ -26,12 +25,6 @@ from nextcloud_mcp_server.schema.structure import ENCRYPTED
 if TYPE_CHECKING:
     from nextcloud_mcp_server.crypto.keyring import Keyring
 
-
-#: The end of a backup's name, after the name of its database.
-NAME: Final = re.compile(
-    r"\.backup-(?P<made>\d{8}T\d{6}\.\d{6}Z)-(?P<revision>\w{1,32}?)(?:-(?P<kind>manual|replaced))?",
-    re.ASCII,
-)
 
 #: Identifies a version of a file: device, inode, size, time of the last change.
 Signature = tuple[int, int, int, int]
@@ -155,7 +148,7 @@ def _read(
 def check_size(manifest: Manifest, size: int) -> None:
     """Raise ChangedError if a file does not have the size in its manifest."""
     if manifest.bytes != size:
-        raise ChangedError(f"it has {size} bytes, and its manifest says {manifest.bytes}")
+        raise ChangedError(f"it has {size} bytes, and {manifest.bytes} in its manifest")
 
 
 def _check_contents(
@@ -168,7 +161,7 @@ def _check_contents(
         if rows.get(table) != manifest.rows.get(table):
             there, expected = rows.get(table), manifest.rows.get(table, "no")
             found = "no rows" if there is None else counted(there, "row")
-            raise ChangedError(f"{table} has {found}, and its manifest says {expected}")
+            raise ChangedError(f"{table} has {found}, and {expected} in its manifest")
 
 
 def _made_at(path: Path, manifest: Manifest | None, modified: float) -> datetime:
@@ -176,14 +169,6 @@ def _made_at(path: Path, manifest: Manifest | None, modified: float) -> datetime
         return datetime.fromisoformat(manifest.made_at).astimezone(UTC)
     match = NAME.search(path.name)
     return (match and time_of(match)) or datetime.fromtimestamp(modified, UTC)
-
-
-def time_of(name: re.Match[str]) -> datetime | None:
-    """Return the time in the name of a backup; None if it is not a valid time."""
-    try:
-        return datetime.strptime(name["made"], TIMESTAMP).replace(tzinfo=UTC)
-    except ValueError:
-        return None
 
 
 def signature_of(path: Path, database: Path) -> Signature:

@@ -12,16 +12,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from nextcloud_mcp_server.backends.sqlite.backup import find_backups
 from nextcloud_mcp_server.backends.sqlite.manifest import read_manifest
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem import files
 from nextcloud_mcp_server.maintenance.backup_check import (
-    NAME,
     Backup,
     ChangedError,
     check_backup,
     check_size,
-    time_of,
 )
 from nextcloud_mcp_server.migrate.classify import GRANTS
 from nextcloud_mcp_server.progress import Reporter, silent
@@ -67,22 +66,6 @@ class Newest(NamedTuple):
 
     backup: Backup
     skipped: tuple[Skipped, ...]
-
-
-def find_backups(database: Path) -> list[tuple[datetime, Path, re.Match[str]]]:
-    """Return time, path and matched name of the backups beside ``database``, oldest first.
-
-    Raises:
-        OSError: the folder cannot be read.
-    """
-    found = []
-    for path in database.parent.iterdir():
-        name = NAME.fullmatch(path.name.removeprefix(database.name))
-        if name is None or not path.name.startswith(database.name):
-            continue
-        if (made_at := time_of(name)) and path.is_file():
-            found.append((made_at, path, name))
-    return sorted(found, key=lambda one: one[:2])
 
 
 def list_backups(database: Path, *, verify: bool = False) -> list[BackupFile]:

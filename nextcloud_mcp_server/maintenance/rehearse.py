@@ -25,9 +25,6 @@ from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.progress import ProgressCallback
 from nextcloud_mcp_server.schema.structure import gaps
 
-#: Seconds after the last change until the folder of a killed rehearsal is removed.
-_ABANDONED_AFTER: Final = 3600.0
-
 _NOTHING: Final = Need(0, 0)
 
 
@@ -221,4 +218,4 @@ def _is_abandoned(folder: Path) -> bool:
         newest = max(path.lstat().st_mtime for path in (folder, *folder.iterdir()))
     except OSError:
         return False
-    return newest < time.time() - _ABANDONED_AFTER
+    return newest < time.time() - files.ABANDONED_AFTER

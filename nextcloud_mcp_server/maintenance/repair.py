@@ -24,7 +24,6 @@ from nextcloud_mcp_server.crypto.keyfile import key_verifier
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem import files
 from nextcloud_mcp_server.maintenance.damaged_copy import copy_files, copy_pages
-from nextcloud_mcp_server.maintenance.doctor.companions import abandoned_files
 from nextcloud_mcp_server.maintenance.doctor.context import open_context
 from nextcloud_mcp_server.maintenance.doctor.files import readable_by_others
 from nextcloud_mcp_server.maintenance.indexes import rebuild_indexes
@@ -229,9 +228,10 @@ def _use_journal(path: Path, seen: Snapshot) -> tuple[str, ...]:
 
 def _delete_abandoned(path: Path) -> tuple[str, ...]:
     done = []
-    for partial in abandoned_files(path):
-        # A file that cannot be deleted does no harm.
-        with suppress(OSError):
-            partial.unlink()
-            done.append(f"deleted the incomplete {partial.name}")
+    # A file that cannot be found or deleted does no harm.
+    with suppress(OSError):
+        for partial in files.abandoned_files(path, "."):
+            with suppress(OSError):
+                partial.unlink()
+                done.append(f"deleted the incomplete {partial.name}")
     return tuple(done)

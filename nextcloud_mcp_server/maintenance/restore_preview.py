@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from nextcloud_mcp_server.backends.base import Snapshot
+from nextcloud_mcp_server.backends.sqlite.backup import NAME
 from nextcloud_mcp_server.backends.sqlite.catalog import counts
 from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
 from nextcloud_mcp_server.backends.sqlite.inspect import observed
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem import files
-from nextcloud_mcp_server.maintenance.backup_check import NAME, Backup, check_backup
+from nextcloud_mcp_server.maintenance.backup_check import Backup, check_backup
 from nextcloud_mcp_server.migrate.classify import GRANTS, classify
 from nextcloud_mcp_server.migrate.inspect import known_history
 from nextcloud_mcp_server.migrate.plan import Finding, State, refusal

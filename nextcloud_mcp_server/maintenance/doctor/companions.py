@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 import time
 from collections.abc import Iterator
@@ -11,19 +10,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from nextcloud_mcp_server.backends.sqlite.backup import find_backups
 from nextcloud_mcp_server.backends.sqlite.catalog import quoted
 from nextcloud_mcp_server.backends.sqlite.in_use import holders, is_held
 from nextcloud_mcp_server.backends.sqlite.inspect import check_pages
 from nextcloud_mcp_server.backends.sqlite.lock import holder
 from nextcloud_mcp_server.backends.sqlite.manifest import manifest_path, read_manifest, sha256_of
 from nextcloud_mcp_server.errors import TokenStorageError, counted, for_shell
+from nextcloud_mcp_server.filesystem.files import abandoned_files
 from nextcloud_mcp_server.filesystem.flock import try_lock
-from nextcloud_mcp_server.maintenance.backups import find_backups
 from nextcloud_mcp_server.maintenance.doctor.context import Context
 from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
-
-#: Seconds since the last change; a younger file may still be written.
-ABANDONED_AFTER: Final = 3600.0
 
 #: Days after which the newest backup is old.
 _OLD: Final = 30
@@ -56,23 +53,6 @@ def backups_of(database: Path) -> list[Path]:
         return [path for _, path, _ in find_backups(database)]
     except OSError:
         return []
-
-
-def abandoned_files(database: Path) -> list[Path]:
-    """Return the incomplete files of processes that were killed more than an hour ago."""
-    name = re.compile(re.escape(f".{database.name}.") + r".+\.partial(-journal|-wal|-shm)?")
-    youngest, found = time.time() - ABANDONED_AFTER, []
-    try:
-        beside = list(database.parent.iterdir())
-    except OSError:
-        return []
-    for path in beside:
-        try:
-            if name.fullmatch(path.name) and path.lstat().st_mtime < youngest:
-                found.append(path)
-        except FileNotFoundError:
-            continue
-    return sorted(found)
 
 
 def unlisted(folder: Path) -> str:
@@ -138,7 +118,7 @@ def incomplete(context: Context) -> Iterator[Finding]:
     name = "half-made files"
     if reason := unlisted(context.path.parent):
         yield Finding(name, Level.UNKNOWN, f"whether there are any is unknown: {reason}")
-    elif found := abandoned_files(context.path):
+    elif found := abandoned_files(context.path, "."):
         names = ", ".join(path.name for path in found[:3])
         what = f"{counted(len(found), 'incomplete file')} left behind: {names}"
         yield context.repairable(name, Level.NOTE, what)

@@ -113,14 +113,14 @@ def permissions(context: Context) -> Iterator[Finding]:
         yield Finding(name, Level.UNKNOWN, f"who can use secret files is unknown: {hidden}")
     others = readable_by_others(context.path)
     if others:
-        what = f"every user of this machine may use {_names(others)}"
+        what = f"every user of this machine can use {_names(others)}"
         fixable = all(map(_is_own, others)) and context.command("repair") is not None
         yield Finding(name, Level.WARNING, what, _chmod(others), fixable)
     if group := [path for path in readable_by_others(context.path, _GROUP) if path not in others]:
-        what = f"a group may use {_names(group)}"
+        what = f"a group can use {_names(group)}"
         yield Finding(name, Level.NOTE, what, _chmod(group))
     if _is_open(folder):
-        what = f"every user of this machine may replace the files in {folder}"
+        what = f"every user of this machine can replace the files in {folder}"
         yield Finding(name, Level.WARNING, what, f"chmod o-w {for_shell(folder)}")
     if context.error is None and context.path.exists() and not _is_own(context.path):
         owner = context.path.stat().st_uid
@@ -149,7 +149,7 @@ def _is_open(folder: Path) -> bool:
         mode = folder.stat().st_mode
     except OSError:
         return False
-    # In a sticky folder only its owner may rename or delete a file.
+    # In a sticky folder only its owner can rename or delete a file.
     return bool(mode & stat.S_IWOTH) and not mode & stat.S_ISVTX
 
 
@@ -199,7 +199,7 @@ def space(context: Context) -> Iterator[Finding]:
     if contents is None or context.unread:
         yield Finding(name, Level.UNKNOWN, f"what an upgrade needs is unknown: {context.unread}")
         return
-    free = free_bytes(access.there(context.path.parent))
+    free = free_bytes(access.existing_folder(context.path.parent))
     if free is None:
         yield Finding(name, Level.NOTE, "cannot determine how much space is free")
         return

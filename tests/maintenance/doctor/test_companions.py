@@ -12,6 +12,7 @@ import pytest
 from nextcloud_mcp_server.backends.sqlite.in_use import hold
 from nextcloud_mcp_server.backends.sqlite.lock import guard
 from nextcloud_mcp_server.filesystem import mounts, permissions
+from nextcloud_mcp_server.filesystem.files import ABANDONED_AFTER
 from nextcloud_mcp_server.maintenance.doctor import companions
 from nextcloud_mcp_server.maintenance.doctor import files as doctor_files
 from nextcloud_mcp_server.maintenance.doctor.finding import Level
@@ -40,7 +41,7 @@ def test_what_others_may_read_is_told(name: str, path: Path, ask: Ask) -> None:
 def test_a_folder_where_anybody_may_write_is_told(path: Path, ask: Ask) -> None:
     """Who may rename in the folder may replace the database, but not in a sticky one."""
     path.parent.chmod(0o777)
-    assert "may replace" in worst(ask("permissions")).message
+    assert "can replace" in worst(ask("permissions")).message
     path.parent.chmod(0o1777)
     assert [f.level for f in ask("permissions")] == [Level.OK]
 
@@ -132,7 +133,7 @@ def test_half_made_files_are_found_when_they_are_old(path: Path, ask: Ask) -> No
     partial = path.with_name(f".{path.name}.backup-x.1234.partial")
     partial.touch()
     assert [f.level for f in ask("half-made files")] == [Level.OK]
-    hours = time.time() - 2 * companions.ABANDONED_AFTER
+    hours = time.time() - 2 * ABANDONED_AFTER
     os.utime(partial, (hours, hours))
     assert worst(ask("half-made files")).fixable
 

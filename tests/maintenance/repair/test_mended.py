@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server.maintenance.doctor import companions
+from nextcloud_mcp_server.filesystem.files import ABANDONED_AFTER
 from nextcloud_mcp_server.maintenance.doctor.finding import Level
 from nextcloud_mcp_server.maintenance.doctor.run import diagnose
 from nextcloud_mcp_server.maintenance.indexes import damage
@@ -151,7 +151,7 @@ def test_files_become_private_and_half_made_ones_go(path: Path) -> None:
     path.chmod(0o644)
     old, young = (path.with_name(f".tokens.db.backup-{n}.partial") for n in ("old", "young"))
     other = path.with_name(".other.db.backup-x.partial")
-    hours = time.time() - 2 * companions.ABANDONED_AFTER
+    hours = time.time() - 2 * ABANDONED_AFTER
     for file in (old, young, other):
         file.touch()
     for file in (old, other):
