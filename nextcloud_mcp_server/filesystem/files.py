@@ -166,6 +166,8 @@ def abandoned_files(target: Path, middle: str) -> list[Path]:
     """
     name = re.compile(re.escape(f".{target.name}{middle}") + r".+\.partial(-journal|-wal|-shm)?")
     youngest, found = time.time() - ABANDONED_AFTER, []
+    if not target.parent.exists():
+        return []
     for path in target.parent.iterdir():
         # A file that is in progress can be renamed at any moment.
         with suppress(FileNotFoundError):

@@ -29,8 +29,6 @@ from nextcloud_mcp_server.backends.sqlite.lock import guard
 from nextcloud_mcp_server.filesystem.flock import Hold
 from nextcloud_mcp_server.migrations import (
     downgrade_database,
-    get_current_revision,
-    stamp_database,
     upgrade_database,
 )
 from tests.support.contents import KEY
@@ -235,19 +233,6 @@ async def test_a_start_that_is_cancelled_or_refused_holds_nothing(
         with pytest.raises(asyncio.CancelledError):
             await task
     assert not in_use(path)
-
-
-async def test_downgrade_and_stamp_refuse_under_a_running_server(path: Path) -> None:
-    """Both want to be told that it is meant; nothing has changed before."""
-    async with RefreshTokenStorage(path, encryption_key=KEY):
-        before = get_current_revision(path)
-        for call in (lambda: downgrade_database(path), lambda: stamp_database(path, "010")):
-            assert refused(call).code == "in-use"
-        assert get_current_revision(path) == before
-        assert downgrade_database(path, "010", while_running=True).after == "010"
-        assert stamp_database(path, "009", while_running=True).after == "009"
-    upgrade_database(path)
-    assert downgrade_database(path, "010").after == "010"
 
 
 @pytest.mark.parametrize("what", ["folder", "pipe", "link"])

@@ -20,7 +20,6 @@ from nextcloud_mcp_server.backends.sqlite import backup as backups
 from nextcloud_mcp_server.backends.sqlite import size
 from nextcloud_mcp_server.backends.sqlite.manifest import Manifest, manifest_path, read_manifest
 from nextcloud_mcp_server.crypto.keyring import Keyring
-from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem import files, space
 from nextcloud_mcp_server.maintenance.backup import back_up
 from nextcloud_mcp_server.migrate.startup import prepare
@@ -295,10 +294,3 @@ def test_a_folder_that_is_not_there_is_not_full(tmp_path: Path) -> None:
 def test_sizes_are_readable(size: int, text: str) -> None:
     """A size is one number and its unit."""
     assert space.readable(size) == text
-
-
-def test_an_error_of_space_is_the_package_s_own(tmp_path: Path) -> None:
-    """It is raised before anything is written, and says so."""
-    with pytest.raises(TokenStorageError, match="too little space") as caught:
-        space.require_space(tmp_path, 10**18, "to try it")
-    assert "nothing was written" in caught.value.remedy

@@ -29,7 +29,7 @@ from tests.support.contents import KEY, OTHER_KEY
 from tests.support.errors import refused
 from tests.support.files import names
 from tests.support.shapes import at
-from tests.support.unprivileged import ROOT, as_nobody, open_folder
+from tests.support.unprivileged import ROOT
 
 THIRD = "Z8hHcNYb4m1bbLk6tM9vE2n0sR3yqWJxAoKdUeTfGiQ="
 
@@ -313,33 +313,6 @@ def _until_waiting(processes: list[subprocess.Popen[str]]) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.005)
     time.sleep(0.05)
-
-
-def test_a_database_in_a_folder_that_may_not_be_entered_is_a_bad_path() -> None:
-    """Looking for the key beside it does not end in an error without a name."""
-    code = """
-async def main(path):
-    try:
-        await warm_up(path)
-    except TokenStorageError as error:
-        print(error.code)
-
-del KEY
-async def warm_up(path):
-    async with RefreshTokenStorage(path, settings=settings.Settings(path)):
-        pass
-asyncio.run(main(Path(sys.argv[1])))
-"""
-    with open_folder() as folder:
-        (folder / "closed").mkdir(mode=0o700)
-        assert as_nobody(code, folder / "closed" / "tokens.db") == "bad-path"
-
-
-async def test_a_name_that_is_too_long_is_a_bad_path(tmp_path: Path) -> None:
-    """A name that no file system takes is refused by its name, before a key is looked for."""
-    with pytest.raises(TokenStorageError) as caught:
-        await start(tmp_path / ("x" * 300))
-    assert caught.value.code == "bad-path"
 
 
 def test_looking_for_a_key_makes_none(tmp_path: Path) -> None:

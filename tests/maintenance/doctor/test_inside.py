@@ -28,6 +28,14 @@ CHILD = (
     "INSERT INTO child VALUES ('nobody')"
 )
 
+EMPTY_CHILD = "CREATE TABLE child (user_id TEXT REFERENCES refresh_tokens (user_id))"
+ODD_CHILD = "CREATE TABLE child (s TEXT REFERENCES refresh_tokens (scopes))"
+LEFT = "CREATE TABLE _replaced_batch_ocr_jobs AS SELECT 1"
+NO_TOKEN = "UPDATE refresh_tokens SET encrypted_token = x'00' WHERE user_id = 'alice'"
+FUTURE = "UPDATE refresh_tokens SET created_at = 4000000000 WHERE user_id = 'alice'"
+PLAIN = "UPDATE oauth_sessions SET idp_access_token = 'plain'"
+OTHER_COLUMN = "ALTER TABLE alembic_version RENAME COLUMN version_num TO version"
+
 #: What is done to a healthy database; the check that finds it, how bad it is, what it says,
 #: and whether a repair mends it.
 ILLS = [
@@ -48,79 +56,19 @@ ILLS = [
     ("DROP TABLE alembic_version", "version", "note", "there is no version table", True),
     ("UPDATE alembic_version SET version_num = '999'", "version", "error", "records 999", False),
     ("UPDATE alembic_version SET version_num = '9'", "version", "error", "records 9", True),
-    (
-        "ALTER TABLE alembic_version RENAME COLUMN version_num TO version",
-        "version",
-        "error",
-        "no column version_num",
-        True,
-    ),
+    (OTHER_COLUMN, "version", "error", "no column version_num", True),
     ("UPDATE alembic_version SET version_num = '010'", "state", "note", "behind", False),
     ("CREATE TABLE _alembic_tmp_oauth_sessions (a)", "leftover tables", "note", "is empty", True),
-    (
-        "CREATE TABLE _replaced_batch_ocr_jobs AS SELECT 1",
-        "leftover tables",
-        "warning",
-        "holds 1 row",
-        False,
-    ),
+    (LEFT, "leftover tables", "warning", "holds 1 row", False),
     ("PRAGMA journal_mode=DELETE", "journal", "note", "its mode is delete", True),
-    (
-        AS_TEXT,
-        "format",
-        "note",
-        "holds 1 secret as TEXT",
-        False,
-    ),
-    (
-        "UPDATE oauth_sessions SET idp_access_token = 'plain'",
-        "format",
-        "note",
-        "in plain text",
-        False,
-    ),
-    (
-        "UPDATE refresh_tokens SET encrypted_token = x'00' WHERE user_id = 'alice'",
-        "format",
-        "warning",
-        "holds 1 value that no key has encrypted",
-        False,
-    ),
-    (
-        "UPDATE refresh_tokens SET encrypted_token = x'00' WHERE user_id = 'alice'",
-        "keys",
-        "warning",
-        "cannot be opened (1 in refresh_tokens)",
-        False,
-    ),
-    (
-        "UPDATE refresh_tokens SET created_at = 4000000000 WHERE user_id = 'alice'",
-        "clock",
-        "warning",
-        "refresh_tokens has a row from the future",
-        False,
-    ),
-    (
-        "CREATE TABLE child (user_id TEXT REFERENCES refresh_tokens (user_id))",
-        "foreign keys",
-        "ok",
-        "every reference",
-        False,
-    ),
-    (
-        CHILD,
-        "foreign keys",
-        "warning",
-        "1 reference of child to rows that do not exist",
-        False,
-    ),
-    (
-        "CREATE TABLE child (s TEXT REFERENCES refresh_tokens (scopes))",
-        "foreign keys",
-        "note",
-        "foreign key mismatch",
-        False,
-    ),
+    (AS_TEXT, "format", "note", "holds 1 secret as TEXT", False),
+    (PLAIN, "format", "note", "in plain text", False),
+    (NO_TOKEN, "format", "warning", "holds 1 value that no key has encrypted", False),
+    (NO_TOKEN, "keys", "warning", "cannot be opened (1 in refresh_tokens)", False),
+    (FUTURE, "clock", "warning", "refresh_tokens has a row from the future", False),
+    (EMPTY_CHILD, "foreign keys", "ok", "every reference", False),
+    (CHILD, "foreign keys", "warning", "1 reference of child to rows that do not exist", False),
+    (ODD_CHILD, "foreign keys", "note", "foreign key mismatch", False),
 ]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server.errors import TokenStorageError, counted
+from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.maintenance.backup import back_up
 from nextcloud_mcp_server.maintenance.doctor import companions
 from nextcloud_mcp_server.maintenance.doctor.context import Context
@@ -154,11 +154,6 @@ def offers(path: Path) -> list[str]:
     """What the doctor says that mends a database."""
     found = diagnose(Settings(path, (KEY,))).findings
     return [f.command for f in found if f.check == "backups" and f.command]
-
-
-def test_numbers_have_their_plural() -> None:
-    """One row, two rows."""
-    assert [counted(n, "row") for n in (0, 1, 2)] == ["0 rows", "1 row", "2 rows"]
 
 
 def test_the_reference_tells_of_every_check() -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from nextcloud_mcp_server.backends.sqlite import backup as backups
+from nextcloud_mcp_server.backends.sqlite.manifest import manifest_path
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.maintenance import replace
 from nextcloud_mcp_server.maintenance import restore as restoring
@@ -17,17 +17,7 @@ from nextcloud_mcp_server.maintenance.backup import back_up
 from nextcloud_mcp_server.maintenance.restore import restore
 from nextcloud_mcp_server.maintenance.restore_preview import preview_restore
 from tests.cli.places import REFUSED, Shelf
-from tests.maintenance.restore.harm import (
-    add_row,
-    bad_manifest,
-    bad_pages,
-    cut_backup,
-    flip,
-    named_pipe,
-    no_table,
-    run,
-    without_manifest,
-)
+from tests.maintenance.restore.harm import BAD_BACKUP, Harm, flip, run
 from tests.maintenance.restore.restoring import same
 from tests.support import invariants
 from tests.support.contents import KEY, OTHER_KEY, REFRESH_TOKENS
@@ -36,13 +26,8 @@ from tests.support.files import names
 from tests.support.snapshot import snapshot
 
 
-@pytest.mark.parametrize(
-    "harm",
-    [flip, add_row, no_table, named_pipe, bad_manifest, cut_backup, bad_pages, Path.unlink],
-)
-def test_what_is_no_good_backup_is_refused(
-    harm: Callable[[Path], None], path: Path, saved: Path
-) -> None:
+@pytest.mark.parametrize("harm", BAD_BACKUP.values(), ids=BAD_BACKUP)
+def test_what_is_no_good_backup_is_refused(harm: Harm, path: Path, saved: Path) -> None:
     """Damaged, changed, cut off or gone: one error, and nothing of the database changes."""
     harm(saved)
     before = invariants.disk(path)
@@ -87,7 +72,7 @@ def test_secrets_are_tried_with_the_keys_at_hand(path: Path, saved: Path) -> Non
     whole = preview_restore(path, saved, Keyring([KEY])).backup
     assert whole.opened == whole.secrets > len(REFRESH_TOKENS)
     assert refused(lambda: preview_restore(path, saved, Keyring([OTHER_KEY]))).code == "wrong-key"
-    without_manifest(saved)
+    manifest_path(saved).unlink()
     run(saved, "UPDATE refresh_tokens SET encrypted_token = 'gAAAA' WHERE user_id = 'alice'")
     some = preview_restore(path, saved, Keyring([KEY])).backup
     assert some.opened == some.secrets - 1

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import pytest
 
-from nextcloud_mcp_server.backends.sqlite.in_use import holders
 from nextcloud_mcp_server.maintenance.backup import back_up
 from nextcloud_mcp_server.maintenance.restore import restore
 from nextcloud_mcp_server.maintenance.restore_preview import preview_restore
@@ -82,17 +81,6 @@ def two(path: Path, tmp_path: Path) -> Path:
     with server(path) as running:
         running.ask("store carl")
     return saved
-
-
-def test_a_running_server_is_named_and_nothing_changes(path: Path, two: Path) -> None:
-    """Without --while-running, a restore under a server is refused."""
-    with server(path) as running:
-        offer = preview_restore(path, two)
-        error = refused(lambda: restore(offer, lock_timeout=10))
-        assert error.code == "in-use"
-        if holders(path):
-            assert str(running.process.pid) in error.message
-        assert running.ask("list") == "anna carl"
 
 
 def test_a_running_server_sees_what_was_restored_and_its_writes_are_kept(
