@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
-from importlib import metadata
 from pathlib import Path
+
+from nextcloud_mcp_server import __version__
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "nextcloud-mcp-server"
 author = "nextcloud-mcp-server maintainers"
 copyright = author
-release = metadata.version(project)
+release = __version__
 
 extensions = ["generated_pages", "myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_ext"]
