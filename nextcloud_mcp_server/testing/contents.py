@@ -1,16 +1,22 @@
-"""What is in a database, so that two moments of it can be compared."""
+"""The contents and the catalog of a database, and how they differ from those of another moment."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from nextcloud_mcp_server.backends.sqlite.catalog import Execute, quoted, read_structure
+from nextcloud_mcp_server.testing.changes import RowChange
 
-#: One value with the type that SQLite stores it as: 1, 1.0 and True are not the same bytes.
+#: A value and its type: 1, 1.0 and True are equal in Python, and not in a file.
 Cell = tuple[str, Any]
+
+
+def cell(value: object) -> Cell:
+    """Return a value with its type."""
+    return type(value).__name__, value
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,69 +25,95 @@ class Contents:
 
     Attributes:
         columns: the names of its columns, in order.
-        rows: its rows, each a cell for each column.
+        rows: its rows, a cell for each column.
     """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
 
+    @classmethod
+    def read(cls, columns: Iterable[str], rows: Iterable[Sequence[Any]]) -> Contents:
+        """Return the contents of rows with plain values."""
+        return cls(tuple(columns), tuple(tuple(map(cell, row)) for row in rows))
+
     def only(self, columns: Iterable[str]) -> Counter[tuple[Cell, ...]]:
-        """The rows with no other than ``columns``, counted."""
+        """Return the rows reduced to ``columns``, counted."""
         places = [self.columns.index(name) for name in columns]
         return Counter(tuple(row[place] for place in places) for row in self.rows)
 
     def dicts(self) -> list[dict[str, Any]]:
-        """The rows as people write them."""
-        return [
-            dict(zip(self.columns, (value for _, value in row), strict=True)) for row in self.rows
-        ]
+        """Return the rows with plain values."""
+        return [_values(self.columns, row) for row in self.rows]
+
+    def changed(self, changes: Sequence[RowChange], used: set[int]) -> Contents:
+        """Return the contents after ``changes``; the index of each that applies goes to ``used``.
+
+        Columns that only a change has are added; they are NULL in the other rows.
+        """
+        new = {name: None for _, after in changes for name in after or ()}
+        columns = tuple(dict.fromkeys((*self.columns, *new)))
+        rows = []
+        for row in (dict(zip(self.columns, cells, strict=True)) for cells in self.rows):
+            for number, (before, after) in enumerate(changes):
+                if before is not None and all(row.get(n) == cell(v) for n, v in before.items()):
+                    used.add(number)
+                    if after is not None:
+                        rows.append(row | {name: cell(value) for name, value in after.items()})
+                    break
+            else:
+                rows.append(row)
+        for number, (before, after) in enumerate(changes):
+            if before is None and after is not None:
+                used.add(number)
+                rows.append({name: cell(value) for name, value in after.items()})
+        nothing = cell(None)
+        return Contents(columns, tuple(tuple(r.get(n, nothing) for n in columns) for r in rows))
 
 
 def read_contents(execute: Execute) -> dict[str, Contents]:
-    """Every row of every table, without SQLite's, Alembic's and virtual tables."""
+    """Return the contents of every table, except those of SQLite and Alembic and virtual tables."""
     structure = read_structure(execute)
     found = {}
     for name in sorted(structure.own_tables):
-        if structure.tables[name].sql.startswith("CREATE VIRTUAL "):
-            continue
-        columns = tuple(structure.tables[name].columns)
-        names = ", ".join(map(quoted, columns))
-        rows = execute(f"SELECT {names} FROM {quoted(name)}")  # noqa: S608 - quoted
-        found[name] = Contents(
-            columns, tuple(tuple((type(c).__name__, c) for c in row) for row in rows)
-        )
+        if not structure.tables[name].sql.startswith("CREATE VIRTUAL "):
+            columns = structure.tables[name].columns
+            names = ", ".join(map(quoted, columns))
+            found[name] = Contents.read(columns, execute(f"SELECT {names} FROM {quoted(name)}"))  # noqa: S608
     return found
 
 
-def difference(
-    table: str, before: Contents, after: Contents, rewrites: Collection[str], *, more: bool
-) -> str:
-    """What a step did to rows that it should have kept; empty where it kept them all.
+def difference(table: str, wanted: Contents, after: Contents, *, more: bool = False) -> str:
+    """Return how a table differs from what it should hold; empty if it does not.
+
+    Only columns that both have are compared.
 
     Args:
         table: the name of the table.
-        before: the table before the step.
-        after: the table after it.
-        rewrites: columns whose values may change.
-        more: whether rows may have come.
+        wanted: what it should hold.
+        after: what it holds.
+        more: whether it may hold other rows as well.
     """
-    kept = [n for n in before.columns if n in after.columns and n not in rewrites]
-    was, now = before.only(kept), after.only(kept)
+    kept = [name for name in wanted.columns if name in after.columns]
+    was, now = wanted.only(kept), after.only(kept)
     lost, new = was - now, now - was
     if not lost and (more or not new):
         return ""
-    fewer = len(before.rows) - len(after.rows)
+    fewer = len(wanted.rows) - len(after.rows)
     if fewer > 0:
-        row = dict(zip(kept, (value for _, value in min(lost, key=repr)), strict=True))
-        return f"loses {fewer} of {len(before.rows)} rows of {table}, among them {row}"
+        row = _values(kept, min(lost, key=repr))
+        return f"loses {fewer} of {len(wanted.rows)} rows of {table}, among them {row}"
     if fewer < 0 and not lost:
         return f"adds rows to {table}: {-fewer}"
-    changed = [name for name in kept if before.only([name]) != after.only([name])] or kept
-    was, now = before.only(changed), after.only(changed)
+    changed = [name for name in kept if wanted.only([name]) != after.only([name])] or kept
+    was, now = wanted.only(changed), after.only(changed)
     return (
         f"changes {', '.join(changed)} of {table} from {_first(was - now)} to "
-        f"{_first(now - was)} (where it is meant to: rewrites={{{table!r}: {changed}}})"
+        f"{_first(now - was)} (if that is intended, declare it in changes)"
     )
+
+
+def _values(columns: Iterable[str], row: Iterable[Cell]) -> dict[str, Any]:
+    return dict(zip(columns, (value for _, value in row), strict=True))
 
 
 def _first(rows: Counter[tuple[Cell, ...]]) -> str:
@@ -89,19 +121,19 @@ def _first(rows: Counter[tuple[Cell, ...]]) -> str:
 
 
 def read_catalogue(execute: Execute) -> Mapping[str, object]:
-    """Everything that the catalogue promises, but for the order and the layout of its text.
+    """Return the definitions of all tables, views and triggers, by name.
 
-    By the name of each table, view and trigger: two databases with equal answers take the
-    same rows.
+    The order and the layout of their text do not count: two databases with equal definitions
+    take the same rows.
     """
     structure = read_structure(execute)
-    promised: dict[str, object] = {}
+    definitions: dict[str, object] = {}
     for kind, name, sql in execute("SELECT type, name, sql FROM sqlite_master"):
         if kind == "table" and name in structure.own_tables:
-            promised[name] = _table(execute, name)
+            definitions[name] = _table(execute, name)
         elif kind in {"trigger", "view"}:
-            promised[f"{kind} {name}"] = " ".join(sql.split())
-    return promised
+            definitions[f"{kind} {name}"] = " ".join(sql.split())
+    return definitions
 
 
 def _table(execute: Execute, name: str) -> dict[str, object]:
@@ -110,7 +142,7 @@ def _table(execute: Execute, name: str) -> dict[str, object]:
     indexes = {}
     for _, index, unique, origin, partial in execute(f"PRAGMA index_list({table})"):
         members = [tuple(row[2:]) for row in execute(f"PRAGMA index_xinfo({quoted(index)})")]
-        # SQLite numbers the indexes that it makes itself in the order of their constraints.
+        # SQLite numbers the indexes of constraints in the order of the constraints.
         key = index if origin == "c" else f"{origin} {members}"
         indexes[key] = (unique, partial, members)
     keys = sorted(tuple(row[2:]) for row in execute(f"PRAGMA foreign_key_list({table})"))

@@ -1,4 +1,4 @@
-"""The rows that an author brings to a walk, and when they join it."""
+"""Rows of the author of a test, and the step at which each is inserted."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 class _Row:
     table: str
     values: Mapping[str, Any]
-    there: bool = False
-    joined: bool = False
+    present: bool = False
+    inserted: bool = False
 
 
-class Joining:
-    """Rows that wait for a revision that has their table with all of their columns.
+class WaitingRows:
+    """Rows that are inserted as soon as their table has all of their columns.
 
     Args:
         connection: of the database, in no transaction.
@@ -33,21 +33,26 @@ class Joining:
         self._rows: list[_Row] = []
 
     def add(self, rows: Rows) -> None:
-        """Bring more rows."""
-        for table, members in rows.items():
-            self._rows.extend(_Row(table.lower(), values) for values in members)
-
-    def join(self) -> None:
-        """Insert every row that has its place now and is not there yet.
+        """Add rows, and insert those that the tables can take now.
 
         Raises:
-            AssertionError: the database does not take it.
+            AssertionError: the database refuses a row.
+        """
+        for table, members in rows.items():
+            self._rows.extend(_Row(table.lower(), values) for values in members)
+        self.insert()
+
+    def insert(self) -> None:
+        """Insert each row that is not present, if its table has all of its columns.
+
+        Raises:
+            AssertionError: the database refuses a row.
         """
         tables = read_structure(self._connection.execute).tables
         for row in self._rows:
-            row.there = row.there and row.table in tables
+            row.present = row.present and row.table in tables
             columns: Container[str] = tables[row.table].columns if row.table in tables else ()
-            if not row.there and all(name.lower() in columns for name in row.values):
+            if not row.present and all(name.lower() in columns for name in row.values):
                 self._insert(row)
 
     def _insert(self, row: _Row) -> None:
@@ -60,16 +65,12 @@ class Joining:
             raise AssertionError(
                 f"{row.table} does not take {dict(row.values)}: {error}"
             ) from error
-        row.there = row.joined = True
+        row.present = row.inserted = True
 
-    def require_all(self) -> None:
-        """Insist that every row has had its place.
-
-        Raises:
-            AssertionError: for the first that had none.
-        """
+    def require_inserted(self) -> None:
+        """Raise AssertionError for the first row that no revision had a table for."""
         for row in self._rows:
-            if not row.joined:
+            if not row.inserted:
                 raise AssertionError(
                     f"no revision has a table {row.table} with the columns {', '.join(row.values)}"
                 )
