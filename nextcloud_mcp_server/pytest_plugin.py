@@ -14,16 +14,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
     from nextcloud_mcp_server.settings import Settings
-    from nextcloud_mcp_server.testing.changes import Changes
-    from nextcloud_mcp_server.testing.rows import Rows
     from nextcloud_mcp_server.testing.templates import Templates, TokenDbAt
-    from nextcloud_mcp_server.testing.walk import MigrationWalk, StartWalk
+    from nextcloud_mcp_server.testing.walk import StartWalk
 
 #: How long a test waits for the lock of a database before it fails, in seconds.
 LOCK_TIMEOUT = 30.0
@@ -173,24 +170,9 @@ def migration_walk(token_environment: Mapping[str, str], tmp_path: Path) -> Iter
     revision, what it changes in rows on purpose. Each step asserts what
     :class:`~nextcloud_mcp_server.testing.walk.MigrationWalk` lists.
     """
-    from contextlib import ExitStack, closing  # noqa: PLC0415
-    from pathlib import Path  # noqa: PLC0415
+    from contextlib import ExitStack  # noqa: PLC0415
 
-    from nextcloud_mcp_server.testing.walk import MigrationWalk, copied  # noqa: PLC0415
+    from nextcloud_mcp_server.testing.walk import StartWalk  # noqa: PLC0415
 
-    made = 0
     with ExitStack() as opened:
-
-        def start(
-            database: str | os.PathLike[str] | None = None,
-            *,
-            rows: Rows | None = None,
-            changes: Mapping[str, Changes] | None = None,
-        ) -> MigrationWalk:
-            nonlocal made
-            made += 1
-            source = None if database is None else Path(database)
-            copy = copied(source, tmp_path / f"tokens-{made}-walking.db")
-            return opened.enter_context(closing(MigrationWalk(copy, rows=rows, changes=changes)))
-
-        yield start
+        yield StartWalk(tmp_path, opened)

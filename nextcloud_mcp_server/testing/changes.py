@@ -10,36 +10,30 @@ from typing import Any, Final
 
 from sqlalchemy import Engine, event
 
-#: A row before and after a step, each with the columns that matter. Without the first, the
-#: second is added; without the second, the first is deleted.
+#: A row before and after a step, with the columns that matter. None before: it is added. None
+#: after: it is deleted. ``{}`` before: every row that no earlier change is for.
 RowChange = tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]
 
-#: Changes by table. A row takes the first change whose columns it has; ``{}`` matches every row.
+#: Changes by table.
 RowChanges = Mapping[str, Sequence[RowChange]]
 
-#: SQLite's own tables may have no rows.
+#: A statement that changes rows, except in SQLite's own tables.
 _CHANGING: Final = re.compile(
-    r"(?:\s|--[^\n]*\n|/\*.*?\*/|with\b.*?\)\s*(?=update|delete))*"
-    r'(?:update|delete\s+from)\s+(?!["`]?sqlite_)',
+    r'(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:with\b.*?\)\s*)?(?:update|delete\s+from)\s+(?!"?sqlite_)',
     re.IGNORECASE | re.DOTALL,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a revision changes in rows on purpose.
-
-    Attributes:
-        upgrade: what its upgrade changes, by table.
-        downgrade: what its downgrade changes, by table.
-    """
+    """What the upgrade and the downgrade of a revision change in rows on purpose."""
 
     upgrade: RowChanges = field(default_factory=dict)
     downgrade: RowChanges = field(default_factory=dict)
 
 
 class Statements:
-    """The UPDATE and DELETE statements on an engine, with the rows that each has changed.
+    """The UPDATE and DELETE statements on an engine, each with the number of rows it changed.
 
     Attributes:
         step: names the step that is running.

@@ -1,10 +1,9 @@
-"""The contents and the catalog of a database, and how they differ from those of another moment."""
+"""The rows and the catalog of a database, to compare two moments of it."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from nextcloud_mcp_server.backends.sqlite.catalog import Execute, quoted, read_structure
@@ -13,107 +12,74 @@ from nextcloud_mcp_server.testing.changes import RowChange
 #: A value and its type: 1, 1.0 and True are equal in Python, and not in a file.
 Cell = tuple[str, Any]
 
-
-def cell(value: object) -> Cell:
-    """Return a value with its type."""
-    return type(value).__name__, value
+#: The rows of a table.
+Contents = list[dict[str, Cell]]
 
 
-@dataclass(frozen=True, slots=True)
-class Contents:
-    """The rows of one table.
-
-    Attributes:
-        columns: the names of its columns, in order.
-        rows: its rows, a cell for each column.
-    """
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-
-    @classmethod
-    def read(cls, columns: Iterable[str], rows: Iterable[Sequence[Any]]) -> Contents:
-        """Return the contents of rows with plain values."""
-        return cls(tuple(columns), tuple(tuple(map(cell, row)) for row in rows))
-
-    def only(self, columns: Iterable[str]) -> Counter[tuple[Cell, ...]]:
-        """Return the rows reduced to ``columns``, counted."""
-        places = [self.columns.index(name) for name in columns]
-        return Counter(tuple(row[place] for place in places) for row in self.rows)
-
-    def dicts(self) -> list[dict[str, Any]]:
-        """Return the rows with plain values."""
-        return [_values(self.columns, row) for row in self.rows]
-
-    def changed(self, changes: Sequence[RowChange], used: set[int]) -> Contents:
-        """Return the contents after ``changes``; the index of each that applies goes to ``used``.
-
-        Columns that only a change has are added; they are NULL in the other rows.
-        """
-        new = {name: None for _, after in changes for name in after or ()}
-        columns = tuple(dict.fromkeys((*self.columns, *new)))
-        rows = []
-        for row in (dict(zip(self.columns, cells, strict=True)) for cells in self.rows):
-            for number, (before, after) in enumerate(changes):
-                if before is not None and all(row.get(n) == cell(v) for n, v in before.items()):
-                    used.add(number)
-                    if after is not None:
-                        rows.append(row | {name: cell(value) for name, value in after.items()})
-                    break
-            else:
-                rows.append(row)
-        for number, (before, after) in enumerate(changes):
-            if before is None and after is not None:
-                used.add(number)
-                rows.append({name: cell(value) for name, value in after.items()})
-        nothing = cell(None)
-        return Contents(columns, tuple(tuple(r.get(n, nothing) for n in columns) for r in rows))
+def typed(row: Mapping[str, Any]) -> dict[str, Cell]:
+    """Return a row with the type of each value."""
+    return {name: (type(value).__name__, value) for name, value in row.items()}
 
 
 def read_contents(execute: Execute) -> dict[str, Contents]:
-    """Return the contents of every table, except those of SQLite and Alembic and virtual tables."""
+    """Return the rows of every table, except those of SQLite and Alembic and virtual tables."""
     structure = read_structure(execute)
     found = {}
     for name in sorted(structure.own_tables):
         if not structure.tables[name].sql.startswith("CREATE VIRTUAL "):
             columns = structure.tables[name].columns
             names = ", ".join(map(quoted, columns))
-            found[name] = Contents.read(columns, execute(f"SELECT {names} FROM {quoted(name)}"))  # noqa: S608
+            rows = execute(f"SELECT {names} FROM {quoted(name)}")  # noqa: S608 - quoted
+            found[name] = [typed(dict(zip(columns, row, strict=True))) for row in rows]
     return found
 
 
-def difference(table: str, wanted: Contents, after: Contents, *, more: bool = False) -> str:
-    """Return how a table differs from what it should hold; empty if it does not.
+def changed(rows: Contents, changes: Sequence[RowChange], used: set[int]) -> Contents:
+    """Return the rows after ``changes``; ``used`` receives the indexes of those that apply."""
+    wanted = []
+    for row in rows:
+        for number, (before, after) in enumerate(changes):
+            if before is not None and typed(before).items() <= row.items():
+                used.add(number)
+                wanted += [] if after is None else [row | typed(after)]
+                break
+        else:
+            wanted.append(row)
+    for number, (before, after) in enumerate(changes):
+        if before is None and after is not None:
+            used.add(number)
+            wanted.append(typed(after))
+    return wanted
 
-    Only columns that both have are compared.
 
-    Args:
-        table: the name of the table.
-        wanted: what it should hold.
-        after: what it holds.
-        more: whether it may hold other rows as well.
+def difference(table: str, wanted: Contents, rows: Contents, *, more: bool = False) -> str:
+    """Return how ``rows`` differ from what ``table`` should hold; empty if they do not.
+
+    Only columns that both have are compared. With ``more``, other rows may be added.
     """
-    kept = [name for name in wanted.columns if name in after.columns]
-    was, now = wanted.only(kept), after.only(kept)
+    there = {name for row in rows for name in row}
+    kept = dict.fromkeys(n for row in wanted for n in row if n in there or not rows)
+    was, now = _counted(wanted, kept), _counted(rows, kept or sorted(there))
     lost, new = was - now, now - was
     if not lost and (more or not new):
         return ""
-    fewer = len(wanted.rows) - len(after.rows)
+    fewer = len(wanted) - len(rows)
     if fewer > 0:
-        row = _values(kept, min(lost, key=repr))
-        return f"loses {fewer} of {len(wanted.rows)} rows of {table}, among them {row}"
+        row = dict(zip(kept, (value for _, value in min(lost, key=repr)), strict=True))
+        return f"loses {fewer} of {len(wanted)} rows of {table}, among them {row}"
     if fewer < 0 and not lost:
         return f"adds rows to {table}: {-fewer}"
-    changed = [name for name in kept if wanted.only([name]) != after.only([name])] or kept
-    was, now = wanted.only(changed), after.only(changed)
+    names = [n for n in kept if _counted(wanted, [n]) != _counted(rows, [n])] or list(kept)
+    was, now = _counted(wanted, names), _counted(rows, names)
     return (
-        f"changes {', '.join(changed)} of {table} from {_first(was - now)} to "
+        f"changes {', '.join(names)} of {table} from {_first(was - now)} to "
         f"{_first(now - was)} (if that is intended, declare it in changes)"
     )
 
 
-def _values(columns: Iterable[str], row: Iterable[Cell]) -> dict[str, Any]:
-    return dict(zip(columns, (value for _, value in row), strict=True))
+def _counted(rows: Contents, names: Iterable[str]) -> Counter[tuple[Cell, ...]]:
+    nothing = ("NoneType", None)
+    return Counter(tuple(row.get(name, nothing) for name in names) for row in rows)
 
 
 def _first(rows: Counter[tuple[Cell, ...]]) -> str:
@@ -121,11 +87,7 @@ def _first(rows: Counter[tuple[Cell, ...]]) -> str:
 
 
 def read_catalogue(execute: Execute) -> Mapping[str, object]:
-    """Return the definitions of all tables, views and triggers, by name.
-
-    The order and the layout of their text do not count: two databases with equal definitions
-    take the same rows.
-    """
+    """Return the definitions of all tables, views and triggers by name, without their layout."""
     structure = read_structure(execute)
     definitions: dict[str, object] = {}
     for kind, name, sql in execute("SELECT type, name, sql FROM sqlite_master"):

@@ -11,10 +11,10 @@ import os
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from sqlalchemy import StaticPool, create_engine
 
@@ -32,13 +32,12 @@ from nextcloud_mcp_server.schema.structure import gaps
 from nextcloud_mcp_server.testing.changes import Changes, RowChanges, Statements
 from nextcloud_mcp_server.testing.contents import (
     Contents,
+    changed,
     difference,
     read_catalogue,
     read_contents,
 )
 from nextcloud_mcp_server.testing.rows import Rows, WaitingRows
-
-__all__ = ["Changes", "MigrationWalk", "Rows", "StartWalk", "Step", "copied"]
 
 _HEAD: Final = "head"
 
@@ -71,20 +70,6 @@ class Step:
 
 #: Called after each step.
 Each = Callable[[Step], object]
-
-
-class StartWalk(Protocol):
-    """What the fixture ``migration_walk`` gives."""
-
-    def __call__(
-        self,
-        database: str | os.PathLike[str] | None = None,
-        *,
-        rows: Rows | None = None,
-        changes: Mapping[str, Changes] | None = None,
-    ) -> MigrationWalk:
-        """Begin a walk."""
-        ...
 
 
 class MigrationWalk:
@@ -137,20 +122,17 @@ class MigrationWalk:
         self._raw.close()
 
     def insert(self, rows: Rows) -> None:
-        """Insert ``rows`` now, or as soon as a step creates their tables.
+        """Insert each row now, or as soon as a step gives its table all of its columns.
 
-        A row waits for a revision that has its table and all of its columns. If a step drops
-        the table, the row is inserted again when the table is back.
-
-        Raises:
-            AssertionError: the database refuses a row.
+        If a step drops the table, the row is inserted again when the table is back. Raises
+        AssertionError if the database refuses a row.
         """
         self._waiting.add(rows)
 
     def rows(self, table: str) -> list[dict[str, Any]]:
         """Return the rows that ``table`` holds now; none if there is no such table."""
-        contents = read_contents(self._raw.execute).get(table.lower())
-        return contents.dicts() if contents else []
+        rows = read_contents(self._raw.execute).get(table.lower(), [])
+        return [{name: value for name, (_, value) in row.items()} for row in rows]
 
     @property
     def untested(self) -> list[str]:
@@ -166,31 +148,18 @@ class MigrationWalk:
 
         Raises:
             AssertionError: names the revision that fails, or that does not keep what it must.
-                Also if no row went through a declared change, or, at head, if no revision had
-                a place for a row.
+                Also if no row goes through a declared change, or, at head, if no revision has
+                a table for a row.
             TokenStorageError: ``unknown-revision``.
         """
         return self._walk(each, max(self._place(to), self._place(self.revision)))
 
     def down(self, to: str = BASE, *, each: Each | None = None) -> list[Step]:
-        """Undo every revision above ``to``, one by one, and return the steps.
-
-        Args:
-            to: an id, or ``base``.
-            each: called after each step that passed.
-
-        Raises:
-            AssertionError: as :meth:`up`.
-            TokenStorageError: ``unknown-revision``.
-        """
+        """Undo every revision above ``to`` (an id, or ``base``), as :meth:`up` runs them."""
         return self._walk(each, min(self._place(to), self._place(self.revision)))
 
     def round_trip(self, *, each: Each | None = None) -> list[Step]:
-        """Go up to head, down to where the walk began, and up again; return the steps.
-
-        Raises:
-            AssertionError: as :meth:`up`.
-        """
+        """Go up to head, down to where the walk began, and up again, as :meth:`up` does."""
         head = self._place(_HEAD)
         return self._walk(each, head, self._place(self._start), head)
 
@@ -280,10 +249,10 @@ class MigrationWalk:
         compared = {}
         for table in before.keys() & after.keys() - may_lose:
             used = self._used[step.revision, step.up, table] if table in declared else set()
-            wanted = before[table].changed(declared.get(table, ()), used)
+            wanted = changed(before[table], declared.get(table, ()), used)
             if problem := difference(table, wanted, after[table], more=table == journal.TABLE):
                 raise AssertionError(problem)
-            compared[table] = len(before[table].rows)
+            compared[table] = len(before[table])
         return dict(sorted(compared.items()))
 
 
@@ -318,10 +287,33 @@ def _start(database: Path) -> str:
     return prepare(database, target=found.base).after
 
 
-def copied(source: Path | None, target: Path) -> Path:
-    """Copy ``source`` with the contents of its ``-wal``; create an empty file if it is None."""
-    target.touch(mode=0o600)
-    if source is not None:
-        with closing(connect_read_only(source)) as old, closing(sqlite3.connect(target)) as new:
-            old.backup(new)
-    return target
+class StartWalk:
+    """Begins walks; made by the fixture ``migration_walk``.
+
+    Args:
+        folder: receives the databases.
+        opened: closes them.
+    """
+
+    def __init__(self, folder: Path, opened: ExitStack) -> None:
+        self._folder = folder
+        self._opened = opened
+        self._made = 0
+
+    def __call__(
+        self,
+        database: str | os.PathLike[str] | None = None,
+        *,
+        rows: Rows | None = None,
+        changes: Mapping[str, Changes] | None = None,
+    ) -> MigrationWalk:
+        """Begin a walk with a copy of ``database``, or with an empty file if it is None."""
+        self._made += 1
+        copy = self._folder / f"tokens-{self._made}-walking.db"
+        copy.touch(mode=0o600)
+        if database is not None:
+            # With what its -wal holds.
+            source = connect_read_only(Path(database))
+            with closing(source) as old, closing(sqlite3.connect(copy)) as new:
+                old.backup(new)
+        return self._opened.enter_context(closing(MigrationWalk(copy, rows=rows, changes=changes)))

@@ -104,34 +104,6 @@ async def test_a_part_of_010_is_completed(database: Database, index: str) -> Non
     assert await database.shape() == facts.tables("010", database.lineage)
 
 
-@pytest.mark.parametrize("revision", REVISIONS[:6])
-async def test_files_of_earlier_releases_keep_their_lineage_and_rows(
-    sqlite: Database, revision: str
-) -> None:
-    """A file with the raw types is upgraded to head, and keeps its types and every byte."""
-    await sqlite.execute(*facts.raw_statements(revision))
-    raw = facts.tables(revision, "raw")
-    assert await sqlite.shape() == raw
-    staying = frozenset(raw) - {"registered_webhooks"}
-    # Rows with dots only, so that 004 has nothing to rewrite.
-    await sqlite.insert(
-        {
-            name: [{c.name: row[c.name] for c in raw[name].columns} for row in rows]
-            for name, rows in seed("010", "raw", only=staying).items()
-        }
-    )
-    kept = columns_of({name: raw[name] for name in staying})
-    rows = await sqlite.rows(kept)
-
-    await sqlite.upgrade()
-
-    head = facts.tables(facts.HEAD)
-    assert {n: set(c) for n, c in columns_of(await sqlite.shape()).items()} == {
-        n: set(c) for n, c in columns_of(head).items()
-    }
-    assert await sqlite.rows(kept) == rows
-
-
 async def test_narrow_tables_from_before_revisions_are_widened(sqlite: Database) -> None:
     """The five columns of the first release become the twelve of 001, with defaults."""
     await sqlite.execute(
@@ -190,18 +162,6 @@ async def test_the_leftover_of_an_interrupted_recreation_stays(
     await sqlite.upgrade()
     await sqlite.downgrade("005")
     assert "_alembic_tmp_oauth_sessions" in await sqlite.shape()
-
-
-async def test_a_nonce_left_by_an_earlier_downgrade_is_kept(sqlite: Database) -> None:
-    """Releases v0.79.1 to v0.86.3 left the column behind: 006 takes it as it is."""
-    await sqlite.upgrade("006")
-    await sqlite.stamp("005")
-    await sqlite.execute(
-        "INSERT INTO oauth_sessions (session_id, client_redirect_uri, created_at, expires_at,"
-        " nonce) VALUES ('s', 'u', 1, 2, 'n')"
-    )
-    await sqlite.upgrade()
-    assert await sqlite.query("SELECT nonce FROM oauth_sessions") == [("n",)]
 
 
 async def test_a_migration_that_fails_leaves_no_trace(sqlite: Database) -> None:
