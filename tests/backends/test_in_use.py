@@ -5,13 +5,10 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -31,12 +28,11 @@ from nextcloud_mcp_server.migrations import (
     downgrade_database,
     upgrade_database,
 )
+from tests.support.child import ROOT, child
 from tests.support.contents import KEY
 from tests.support.errors import refused
 from tests.support.files import names
 from tests.support.unprivileged import as_nobody, open_folder
-
-ROOT = Path(__file__).parents[2]
 
 OPEN = """
 import asyncio, sys
@@ -44,7 +40,7 @@ from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 
 async def main():
     async with RefreshTokenStorage(sys.argv[1], encryption_key=sys.argv[2]):
-        print("open", flush=True)
+        print("ready", flush=True)
         sys.stdin.read()
 
 asyncio.run(main())
@@ -94,22 +90,6 @@ def held(path: Path) -> Hold:
     return found
 
 
-@contextmanager
-def server(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that has the store open."""
-    with subprocess.Popen(
-        [sys.executable, "-c", OPEN, str(path), KEY],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "open\n"
-        yield process
-        process.kill()
-
-
 async def test_an_open_store_is_in_use_until_it_is_closed(path: Path) -> None:
     """From initialize() to close(), and the file stays, private, for the next one."""
     assert not in_use(path)
@@ -154,14 +134,13 @@ def test_a_link_is_the_file_itself(path: Path, tmp_path: Path) -> None:
 
 def test_another_process_is_named_and_a_killed_one_is_gone(path: Path) -> None:
     """The kernel tells which process it is, and frees the lock when it is killed."""
-    with server(path) as process:
+    with child(OPEN, path, KEY) as running:
         assert in_use(path)
-        assert holders(path) in {(), (process.pid,)}
+        assert holders(path) in {(), (running.process.pid,)}
         error = refused(lambda: require_idle(path))
         assert (error.code, str(path) in error.message) == ("in-use", True)
         require_idle(path, while_running=True)
-        process.send_signal(signal.SIGKILL)
-        process.wait(timeout=10)
+        running.kill()
     assert not in_use(path)
 
 

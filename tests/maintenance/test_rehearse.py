@@ -35,14 +35,6 @@ from tests.support.snapshot import snapshot
 CASES = [*released_files.pre_alembic(), *released_files.drafts(), *unusual_files.all_cases()]
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Where a test's database lies, in a folder of its own."""
-    folder = tmp_path / "data"
-    folder.mkdir()
-    return folder / "tokens.db"
-
-
 def refused(path: Path) -> TokenStorageError:
     """The error of a rehearsal, which leaves everything as it was."""
     before = everything(path.parent)

@@ -19,7 +19,7 @@ from nextcloud_mcp_server.maintenance.repair import Repaired
 from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.settings import Settings
 from tests.cli.places import crash
-from tests.maintenance.repair.mending import mend
+from tests.maintenance.conftest import mend
 from tests.support import invariants
 from tests.support.contents import KEY
 from tests.support.files import flip

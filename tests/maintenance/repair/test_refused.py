@@ -21,7 +21,7 @@ from nextcloud_mcp_server.maintenance.indexes import rebuild_indexes
 from nextcloud_mcp_server.maintenance.repair import repair
 from nextcloud_mcp_server.settings import Settings
 from tests.cli.places import fingerprint
-from tests.maintenance.repair.mending import mend
+from tests.maintenance.conftest import mend
 from tests.support import invariants
 from tests.support.contents import KEY, OTHER_KEY
 from tests.support.errors import refused

@@ -13,13 +13,6 @@ from tests.support.shapes import at
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Where this test's database lies; nothing else is in its folder."""
-    (tmp_path / "data").mkdir()
-    return tmp_path / "data" / "tokens.db"
-
-
-@pytest.fixture
 def saved(path: Path, tmp_path: Path) -> Path:
     """A backup of a database at head with rows, in another folder; the database is at `path`."""
     at("010", "portable").write(path)

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -18,10 +14,9 @@ from nextcloud_mcp_server.maintenance.restore import restore
 from nextcloud_mcp_server.maintenance.restore_preview import preview_restore
 from tests.maintenance.restore.harm import garbage, run
 from tests.maintenance.restore.restoring import restored
+from tests.support.child import Child, child
 from tests.support.contents import KEY
 from tests.support.errors import refused
-
-ROOT = Path(__file__).parents[3]
 
 SERVER = """
 import asyncio, sys
@@ -29,7 +24,7 @@ from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 
 async def main():
     async with RefreshTokenStorage(sys.argv[1], encryption_key=sys.argv[2]) as storage:
-        print("open", flush=True)
+        print("ready", flush=True)
         while line := (await asyncio.to_thread(sys.stdin.readline)).split():
             if line[0] == "list":
                 print(" ".join(await storage.list_user_ids()), flush=True)
@@ -41,33 +36,9 @@ asyncio.run(main())
 """
 
 
-class Server(NamedTuple):
-    """A store that is open in another process."""
-
-    process: subprocess.Popen[str]
-
-    def ask(self, line: str) -> str:
-        """Send one order, and read its answer."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-        return self.process.stdout.readline().strip()
-
-
-@contextmanager
-def server(path: Path) -> Iterator[Server]:
-    """Another process with the store open, closed cleanly at the end."""
-    with subprocess.Popen(
-        [sys.executable, "-c", SERVER, str(path), KEY],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "open\n"
-        yield Server(process)
+def server(path: Path) -> AbstractContextManager[Child]:
+    """Open the store in another process, and close it cleanly at the end."""
+    return child(SERVER, path, KEY)
 
 
 @pytest.fixture
