@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -25,11 +25,11 @@ from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.settings import Settings
 from tests.support import invariants
+from tests.support.child import child
 from tests.support.contents import KEY, OTHER_KEY
 from tests.support.errors import refused
 from tests.support.files import names
 from tests.support.shapes import at
-from tests.support.unprivileged import ROOT
 
 THIRD = "Z8hHcNYb4m1bbLk6tM9vE2n0sR3yqWJxAoKdUeTfGiQ="
 
@@ -101,14 +101,6 @@ def test_a_malformed_key_in_a_file_is_not_repeated(text: str, tmp_path: Path) ->
     error = refused(lambda: given_keyring(None, Settings(tmp_path / "t.db", key_file=file)))
     assert error.code == "malformed-key"
     assert text[:20] not in f"{error.as_dict()}"
-
-
-def test_no_key_is_made_where_something_is_encrypted(tmp_path: Path) -> None:
-    """Encrypted values without a key are key-missing, and no key file appears."""
-    database = tmp_path / "tokens.db"
-    error = refused(lambda: verified_keyring(None, holding(*sealed(KEY)), database))
-    assert error.code == "key-missing"
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_one_key_that_opens_one_value_is_enough(tmp_path: Path) -> None:
@@ -281,27 +273,15 @@ asyncio.run(main(Path(sys.argv[1]), sys.argv[2]))
 
 
 def test_two_processes_that_start_at_once_make_one_key(tmp_path: Path) -> None:
-    """Both found no key before either had the lock; each reads what the other has sealed."""
+    """Both found no key before either had the lock; each decrypts what the other encrypted."""
     path = tmp_path / "tokens.db"
-    with guard(path, 0):
-        processes = [
-            subprocess.Popen(
-                [sys.executable, "-c", _STARTER, str(path), user],
-                cwd=ROOT,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for user in ("anna", "bert")
-        ]
-        assert [process.stdout.readline() for process in processes if process.stdout] == [
-            "ready\n"
-        ] * 2
-        # Both are past whatever they do before the lock.
-        _until_waiting(processes)
-    assert [p.stdout.readline() for p in processes if p.stdout] == ["stored\n"] * 2
-    answers = [process.communicate("\n", timeout=30)[0] for process in processes]
-    assert [json.loads(answer) for answer in answers] == [["token of anna", "token of bert"]] * 2
+    with ExitStack() as stack:
+        with guard(path, 0):
+            both = [stack.enter_context(child(_STARTER, path, user)) for user in ("anna", "bert")]
+            _until_waiting([one.process for one in both])
+        assert [one.answer() for one in both] == ["stored"] * 2
+        answers = [json.loads(one.ask("")) for one in both]
+    assert answers == [["token of anna", "token of bert"]] * 2
 
 
 def _until_waiting(processes: list[subprocess.Popen[str]]) -> None:
