@@ -94,11 +94,7 @@ def holders(database: Path) -> tuple[int, ...]:
 
 
 def require_idle(database: Path, *, while_running: bool = False) -> None:
-    """Fail if a server is using ``database``. Call it under the migration lock.
-
-    Args:
-        database: the database file.
-        while_running: whether a running server is allowed.
+    """Fail if a server is using ``database``, unless ``while_running``. Only under the lock.
 
     Raises:
         TokenStorageError: ``in-use``.

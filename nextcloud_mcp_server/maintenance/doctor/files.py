@@ -95,21 +95,10 @@ def readable_by_others(database: Path, bits: int = OTHERS) -> list[Path]:
     return found
 
 
-def _hidden(database: Path) -> str:
-    """Return why the mode of a secret file cannot be read; empty if all can be."""
-    try:
-        key_path(database).lstat()
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        return f"{database.parent} cannot be entered ({error.strerror})"
-    return unlisted(database.parent)
-
-
 def permissions(context: Context) -> Iterator[Finding]:
     """Check that only the server's user can read or replace secret files."""
     name, folder = "permissions", context.path.parent
-    if hidden := _hidden(context.path):
+    if hidden := unlisted(folder):
         yield Finding(name, Level.UNKNOWN, f"who can use secret files is unknown: {hidden}")
     others = readable_by_others(context.path)
     if others:
