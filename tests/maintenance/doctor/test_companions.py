@@ -174,48 +174,34 @@ def test_what_cannot_be_written_is_told(
     assert not worst(ask("structure")).fixable
 
 
-def test_a_folder_that_cannot_be_made_is_told() -> None:
-    """Where the folder is not there, it is said whether this user can make it, and where not."""
-    code = """
-for name in sys.argv[1:]:
-    found = diagnose(settings.Settings(Path(name)))
-    print(*[f"{f.level.value} {f.message}" for f in found.findings if f.check == "writable"])
-"""
-    with open_folder() as folder:
-        closed, opened = folder / "nope" / "more" / "x.db", folder / "open" / "nope" / "x.db"
-        opened.parent.parent.mkdir()
-        opened.parent.parent.chmod(0o777)
-        said = as_nobody(code, closed, opened).splitlines()
-    assert said == [
-        f"error its folder {closed.parent} is not there, and this user cannot make it in {folder}",
-        "ok file and folder can be written",
-    ]
-
-
 def test_no_start_is_promised_that_cannot_write() -> None:
-    """Where a start can make neither folder nor file, no check says that it will."""
+    """If a start cannot create the folder or the file, the reason is given, and no command."""
     code = """
 for name in sys.argv[1:]:
     found = diagnose(settings.Settings(Path(name))).findings
-    print(*[f.message for f in found if f.check == "file"])
+    print(*[f.message for f in found if f.check in {"file", "writable"}], sep="; ")
     print(*[f.check for f in found if f.level == "error"])
     print(*[f.check for f in found if "a start makes" in f.message or f.command])
 """
     with open_folder() as folder:
-        inside, far, opened = folder / "x.db", folder / "nope" / "x.db", folder / "open" / "x.db"
-        opened.parent.mkdir()
-        opened.parent.chmod(0o777)
-        said = as_nobody(code, inside, far, opened).splitlines()
-    assert said == [
-        f"there is no file {inside}, and a start cannot make it (see writable)",
+        inside, far = folder / "x.db", folder / "nope" / "more" / "x.db"
+        opened = folder / "open" / "nope" / "x.db"
+        opened.parent.parent.mkdir()
+        opened.parent.parent.chmod(0o777)
+        lines = as_nobody(code, inside, far, opened).splitlines()
+    cannot = "and a start cannot make it (see writable)"
+    closed = f"its folder {folder} cannot be written by this user"
+    missing = f"its folder {far.parent} is not there, and this user cannot make it in {folder}"
+    assert lines == [
+        f"{closed}, and it must be changed; there is no file {inside}, {cannot}",
         "writable",
         "",
-        f"there is no file {far}, and a start cannot make it (see writable)",
+        f"{missing}; there is no file {far}, {cannot}",
         "writable",
         "",
-        f"there is no file {opened}; a start makes it",
+        f"there is no file {opened}; a start makes it; file and folder can be written",
         "",
-        "permissions file state keys",
+        "file state keys",
     ]
 
 
