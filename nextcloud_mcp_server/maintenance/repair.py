@@ -133,7 +133,12 @@ def _repair(
     report("checking its pages")
     needed = plan_repair(path, seen, history)
     if confirmed not in {None, needed} and (needed.restructures or needed.indexes):
-        raise _changed(path)
+        raise TokenStorageError(
+            f"{path} needs another repair than you confirmed, because another process has changed "
+            "it meanwhile; nothing was changed.",
+            code="declined",
+            remedy="Stop every server, then run the command again.",
+        )
     keys = prove(verify, path, seen, needed.finding.adopted)
     done += _make_private(path)
     if needed.indexes:
@@ -150,15 +155,6 @@ def _repair(
     done += _use_journal(path, seen)
     done += _delete_abandoned(path)
     return Repaired(path, done, backup, kept)
-
-
-def _changed(path: Path) -> TokenStorageError:
-    return TokenStorageError(
-        f"{path} needs another repair than you confirmed, because another process has changed "
-        "it meanwhile; nothing was changed.",
-        code="declined",
-        remedy="Stop every server, then run the command again.",
-    )
 
 
 def _roll_back(path: Path, lock: MigrationLock) -> tuple[Path | None, tuple[str, ...]]:

@@ -79,7 +79,9 @@ def test_what_a_crashed_server_left_is_kept_with_the_rest(path: Path, saved: Pat
     crash(path, left)
     for suffix in ("", "-journal"):
         Path(f"{left}{suffix}").replace(f"{path}{suffix}")
-    assert preview_restore(path, saved).grants == len(REFRESH_TOKENS)
+    rows = preview_restore(path, saved).rows
+    assert rows is not None
+    assert rows["refresh_tokens"] == len(REFRESH_TOKENS)
     done = restored(path, saved)
     assert done.kept is not None
     same(snapshot(done.kept), before)
