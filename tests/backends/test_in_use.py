@@ -1,4 +1,4 @@
-"""A running store is seen by whoever would replace its database, and by nobody afterwards."""
+"""A command that would replace the database detects a running store, until it is closed."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ os.register_at_fork = lambda **hooks: None
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where this test's database lies; nothing else is in its folder."""
+    """Return the path of this test's database, in an empty folder."""
     (tmp_path / "data").mkdir()
     return tmp_path / "data" / "tokens.db"
 
@@ -104,7 +104,7 @@ async def test_an_open_store_is_in_use_until_it_is_closed(path: Path) -> None:
 
 
 def test_asking_makes_no_file(path: Path) -> None:
-    """A command that looks leaves a folder as it was."""
+    """A command that only reads creates no file."""
     upgrade_database(path)
     before = names(path.parent)
     assert not in_use(path)
@@ -190,7 +190,7 @@ def test_it_is_taken_before_the_lock_of_migrations_is_given_back(
 async def test_a_start_that_is_cancelled_or_refused_holds_nothing(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Cancelled after the start was done, and with a wrong key, nobody is left to hold it."""
+    """A start that is cancelled late or has a wrong key holds no lock afterwards."""
     entered, go = threading.Event(), threading.Event()
     real = module.hold
 
@@ -218,7 +218,7 @@ async def test_a_start_that_is_cancelled_or_refused_holds_nothing(
 async def test_where_it_cannot_be_made_the_store_works_without(
     what: str, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Something else in its place is neither followed nor waited for; one warning says so."""
+    """A link is not followed and a pipe is not waited for; there is one warning."""
     place = inuse_path(path)
     if what == "folder":
         place.mkdir()
@@ -237,7 +237,7 @@ async def test_where_it_cannot_be_made_the_store_works_without(
 
 @pytest.mark.parametrize("what", ["folder", "pipe"])
 def test_where_nobody_can_tell_a_change_asks_for_a_word(what: str, path: Path) -> None:
-    """What cannot be asked is not taken for a no: the database stays as it is, until told."""
+    """If the lock cannot be read, the change is refused unless --while-running is given."""
     upgrade_database(path)
     place = inuse_path(path)
     place.mkdir() if what == "folder" else os.mkfifo(place)
@@ -249,7 +249,7 @@ def test_where_nobody_can_tell_a_change_asks_for_a_word(what: str, path: Path) -
 
 
 def test_a_folder_that_cannot_be_written_is_told_of_once() -> None:
-    """A store at head in such a folder serves; the lock of migrations has said it already."""
+    """A store at head in a read-only folder serves, with one warning in total."""
     with open_folder() as folder:
         path = folder / "tokens.db"
         upgrade_database(path)

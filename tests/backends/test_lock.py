@@ -44,7 +44,7 @@ work()
 
 @contextmanager
 def other_thread(database: Path) -> Iterator[None]:
-    """Another thread holds the lock, which says what it is doing."""
+    """Hold the lock in another thread, with an announcement."""
     held, done = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -95,7 +95,7 @@ def _hold(database: Path, timeout: float) -> None:
 
 
 def test_the_file_stays_private_and_empty(tmp_path: Path) -> None:
-    """It is 0600 whatever the umask, never unlinked, and says nothing when nobody holds it."""
+    """It is 0600 whatever the umask, never deleted, and empty while the lock is free."""
     database = tmp_path / "tokens.db"
     umask = os.umask(0)
     try:
@@ -124,7 +124,7 @@ def test_a_timeout_names_the_holder(tmp_path: Path) -> None:
 def test_who_waits_is_told_and_then_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Every few seconds a waiter says what it waits for, until it has the lock."""
+    """A waiting process logs the holder every few seconds, until it has the lock."""
     monkeypatch.setattr(module, "TELL_INTERVAL", 0.02)
     database = tmp_path / "tokens.db"
     waiter = threading.Thread(target=_hold, args=(database, 30))
@@ -140,7 +140,7 @@ def test_who_waits_is_told_and_then_goes_on(
 
 
 def test_a_cancelled_wait_ends_at_once(tmp_path: Path) -> None:
-    """Whoever is asked to stop while waiting does not wait for the deadline."""
+    """A cancelled wait does not continue until the deadline."""
     database = tmp_path / "tokens.db"
     asked = iter([False, False, True, True, True])
 
@@ -159,7 +159,7 @@ def test_a_cancelled_wait_ends_at_once(tmp_path: Path) -> None:
      b'{"pid": 1, "host": "x", "since": "y", "doing'],
 )  # fmt: skip
 def test_a_lock_file_with_anything_in_it_is_a_lock_file(content: bytes, tmp_path: Path) -> None:
-    """Content decides nothing: it is told where it can be read, and locked in any case."""
+    """Any content can be locked, and readable content describes the holder."""
     database = tmp_path / "tokens.db"
     lock_path(database).write_bytes(content)
     assert holder(lock_path(database)) == "another process is starting on it"
@@ -179,7 +179,7 @@ def test_the_announcement_is_json(tmp_path: Path) -> None:
 
 
 def test_nothing_is_announced_without_a_lock() -> None:
-    """Where there is no lock file, saying who holds it does nothing."""
+    """Without a lock file, an announcement does nothing."""
     MigrationLock("read-only").announce("anything")
 
 

@@ -1,4 +1,4 @@
-"""Where keys come from, and that a start without the right one changes nothing."""
+"""The sources of keys, and that a start without the right key changes nothing."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_file_may_hold_several_keys(tmp_path: Path) -> None:
 def test_a_named_file_without_a_key_is_a_missing_key(
     content: bytes | str | None, tmp_path: Path
 ) -> None:
-    """A key file that is not there, empty, no text or no file is told by its path."""
+    """The error for a missing, empty or unreadable key file has its path."""
     file = tmp_path / "key"
     if isinstance(content, bytes):
         file.write_bytes(content)
@@ -104,7 +104,7 @@ def test_a_malformed_key_in_a_file_is_not_repeated(text: str, tmp_path: Path) ->
 
 
 def test_one_key_that_opens_one_value_is_enough(tmp_path: Path) -> None:
-    """Values of several keys go on: whoever rotated half of them is not locked out."""
+    """A database with values of several keys opens with one of them."""
     ring = Keyring([KEY])
     mixed = (*sealed(OTHER_KEY, 40), *sealed(KEY))
     assert verified_keyring(ring, holding(*mixed), tmp_path / "t.db") is ring
@@ -112,7 +112,7 @@ def test_one_key_that_opens_one_value_is_enough(tmp_path: Path) -> None:
 
 
 def test_keys_that_open_nothing_are_wrong(tmp_path: Path) -> None:
-    """Where no key opens any of many values, the start is refused."""
+    """If no key opens any of many values, the start is refused."""
     error = refused(
         lambda: verified_keyring(Keyring([KEY]), holding(*sealed(THIRD, 40)), tmp_path / "t.db")
     )
@@ -120,7 +120,7 @@ def test_keys_that_open_nothing_are_wrong(tmp_path: Path) -> None:
 
 
 def test_a_key_is_made_once_and_privately(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The made key is 0600 and whole, told without being shown, and used again."""
+    """The new key file is complete and 0600; the log has its path, not the key."""
     database = tmp_path / "tokens.db"
     with caplog.at_level(logging.WARNING):
         made = verified_keyring(None, holding(), database)
@@ -146,7 +146,7 @@ def test_a_link_to_a_secret_that_is_not_mounted_is_a_missing_key(tmp_path: Path)
 def test_a_key_that_another_start_made_is_never_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where no lock keeps two starts apart, the second takes the key of the first."""
+    """If two starts are not kept apart by a lock, the second uses the key of the first."""
     database = tmp_path / "tokens.db"
     generate = Fernet.generate_key
 
@@ -163,7 +163,7 @@ def test_a_key_that_another_start_made_is_never_replaced(
 def test_a_disk_without_hard_links_gets_a_whole_key_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where files cannot have two names, the key is renamed into place."""
+    """On a file system without hard links, the key file is renamed."""
     monkeypatch.setattr("os.link", _cannot_link)
     made = verified_keyring(None, holding(), tmp_path / "tokens.db")
     [file] = tmp_path.iterdir()
@@ -211,7 +211,7 @@ async def test_a_recreation_that_was_cut_short_still_needs_its_key(tmp_path: Pat
 
 
 async def test_a_malformed_key_beside_the_database_changes_nothing(tmp_path: Path) -> None:
-    """A key file that somebody cut off is told before the old database is migrated."""
+    """A truncated key file is refused before the old database is migrated."""
     path = tmp_path / "tokens.db"
     at("006").write(path)
     key_path(path).write_text(KEY[:40])
@@ -241,7 +241,7 @@ async def test_text_and_keyless_tables_are_read_for_keys(tmp_path: Path) -> None
 
 
 async def test_two_names_of_one_file_have_one_key(tmp_path: Path) -> None:
-    """The key lies beside the file, not beside the link that a start was given."""
+    """The key file is beside the database file, not beside a link to it."""
     real, link = tmp_path / "volume" / "tokens.db", tmp_path / "tokens.db"
     real.parent.mkdir()
     await start(real)
@@ -296,7 +296,7 @@ def _until_waiting(processes: list[subprocess.Popen[str]]) -> None:
 
 
 def test_looking_for_a_key_makes_none(tmp_path: Path) -> None:
-    """Given keys win, then the file beside the database; where there is none, none is made."""
+    """Given keys come first, then the file beside the database; no key is created."""
     database = tmp_path / "tokens.db"
     assert find_keyring(Settings(database), database) is None
     assert names(tmp_path) == set()

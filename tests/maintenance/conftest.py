@@ -19,6 +19,6 @@ def path(tmp_path: Path) -> Path:
     return folder / "tokens.db"
 
 
-def mend(path: Path) -> Repaired:
+def run_repair(path: Path) -> Repaired:
     """Repair with the key of the tests."""
     return repair(Settings(path, (KEY,)))

@@ -1,4 +1,4 @@
-"""Each check of what is in a database finds what it is for, and says what mends it."""
+"""Each check of the content finds its problem and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_an_ill_is_found(  # noqa: PLR0917 - the columns of the table
 
 
 def test_lost_grants_are_mended_by_a_backup_alone(path: Path, ask: Ask) -> None:
-    """Where refresh_tokens is gone, the command is to restore the newest good backup."""
+    """If refresh_tokens is missing, the command restores the newest intact backup."""
     [backup] = companions.backups_of(path)
     execute(path, "DROP TABLE refresh_tokens")
     finding = worst(ask("state"))
@@ -100,7 +100,7 @@ def test_lost_grants_are_mended_by_a_backup_alone(path: Path, ask: Ask) -> None:
 
 
 def test_a_damaged_index_can_be_mended(path: Path, ask: Ask) -> None:
-    """A hurt page of an index is told apart from a hurt page of a table."""
+    """A damaged page of an index is not confused with one of a table."""
     flip(path, "idx_audit_user_timestamp")
     finding = worst(ask("integrity"))
     assert (finding.level, finding.fixable) == (Level.ERROR, True)
@@ -108,7 +108,7 @@ def test_a_damaged_index_can_be_mended(path: Path, ask: Ask) -> None:
 
 
 def test_an_index_that_lacks_a_row_is_found_by_a_full_check(path: Path, ask: Ask) -> None:
-    """quick_check passes over it; with --full it is found, and can be mended."""
+    """quick_check does not find it; --full does, and a repair fixes it."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA writable_schema=ON")
         [(sql,)] = connection.execute(
@@ -130,7 +130,7 @@ def test_an_index_that_lacks_a_row_is_found_by_a_full_check(path: Path, ask: Ask
 
 
 def test_a_damaged_table_is_restored_and_not_mended(path: Path, ask: Ask) -> None:
-    """Where rows are hurt, only a backup helps, and nothing else is promised either."""
+    """If rows are damaged, only a restore is offered."""
     path.chmod(0o644)
     flip(path, "refresh_tokens")
     finding = worst(ask("integrity"))
@@ -150,21 +150,21 @@ def test_a_damaged_table_is_restored_and_not_mended(path: Path, ask: Ask) -> Non
     ],
 )
 def test_keys_that_do_not_fit(settings: dict[str, object], level: str, said: str, ask: Ask) -> None:
-    """No key, a wrong, malformed, missing or useless one is told."""
+    """A missing, wrong, malformed or unneeded key is found."""
     finding = worst(ask("keys", **settings))
     assert finding.level is Level(level)
     assert said in finding.message
 
 
 def test_each_key_is_told_with_what_it_opens(ask: Ask) -> None:
-    """A key is known by its fingerprint, and the first one seals."""
+    """Keys are listed by fingerprint, and the first one encrypts."""
     lines = [f.message for f in ask("keys", keys=(OTHER_KEY, KEY))]
     assert any("opens 0 of" in line and "encrypts new ones" in line for line in lines)
     assert any(line.split(" opens ")[1].startswith("19 of 19") for line in lines), lines
 
 
 def test_a_key_beside_the_tokens_is_a_warning(path: Path, ask: Ask) -> None:
-    """Whoever copies the folder has both."""
+    """A copy of the folder would have both."""
     key_path(path).write_text(KEY)
     key_path(path).chmod(0o600)
     finding = worst(ask("keys", keys=()))
@@ -173,6 +173,6 @@ def test_a_key_beside_the_tokens_is_a_warning(path: Path, ask: Ask) -> None:
 
 
 def test_the_revision_is_heads(ask: Ask) -> None:
-    """The facts of a healthy database are said too."""
+    """A healthy database has its revision in the findings."""
     assert ask("state")[0].message == f"at head, {HEAD}"
     assert ask("version")[0].message == f"it records {HEAD}"

@@ -1,4 +1,4 @@
-"""The newest backup beside a database that is whole: found from the newest on, by reading it."""
+"""The newest intact backup: the backups are read from the newest on."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def in_turn(three: list[Path]) -> Iterator[tuple[bool, ...]]:
 
 
 class Said(list[str]):
-    """The phases that were said."""
+    """The reported phases."""
 
     def __call__(self, phase: str, done: int = 0, total: int = 0, unit: str = "") -> None:
         """Keep one."""
@@ -90,7 +90,7 @@ def test_what_was_found_is_restored_without_reading_it_again(path: Path, saved: 
 
 
 def test_what_a_restore_replaced_is_no_candidate(path: Path, saved: Path) -> None:
-    """It is newer than what was restored, and it is what somebody wanted to be rid of."""
+    """The database that a restore replaced is not chosen, although it is newer."""
     made = back_up(path)
     run(path, "DELETE FROM refresh_tokens")
     done = restored(path, saved)

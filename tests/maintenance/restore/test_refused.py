@@ -1,4 +1,4 @@
-"""What is no whole backup, or would replace what it must not, is refused and changes nothing."""
+"""A restore of a bad backup, or over a wrong file, is refused and changes nothing."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_database_is_not_restored_onto_itself(path: Path, saved: Path, tmp_pat
 
 
 def test_secrets_are_tried_with_the_keys_at_hand(path: Path, saved: Path) -> None:
-    """Opened by none is refused; where some stay closed, the offer says how many."""
+    """If no key opens a secret, it is refused; else the preview counts the secrets that open."""
     assert preview_restore(path, saved).backup.opened is None
     whole = preview_restore(path, saved, Keyring([KEY])).backup
     assert whole.opened == whole.secrets > len(REFRESH_TOKENS)
@@ -88,7 +88,7 @@ def test_a_backup_that_changes_after_it_was_agreed_to_is_refused(path: Path, sav
 
 
 def test_space_is_checked_first(path: Path, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where copy, kept copy and WAL would not fit, nothing is written."""
+    """If copy, kept copy and WAL do not fit, nothing is written."""
     before = names(path.parent)
     offer = preview_restore(path, saved)
     with monkeypatch.context() as patch:

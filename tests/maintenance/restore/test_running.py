@@ -118,7 +118,7 @@ def test_a_restore_by_renaming_loses_acknowledged_writes(path: Path, two: Path) 
 
 
 def test_a_damaged_database_is_not_replaced_under_a_server(path: Path, two: Path) -> None:
-    """It may have to be renamed, so --while-running does not help: nobody may have it open."""
+    """It may be renamed, so no process may have it open, even with --while-running."""
     with server(path):
         garbage(path)
         raw = path.read_bytes()
