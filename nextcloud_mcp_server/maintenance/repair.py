@@ -152,7 +152,8 @@ def _repair(
     if needed.restructures:
         backup = _restructure(path, history, needed, seen, keys, report=report)
         done += _restructured(needed, history)
-    done += _use_journal(path, seen)
+    if seen.journal_mode and (mode := use_wal(path)) != seen.journal_mode:
+        done += (f"switched its journal to {mode}",)
     done += _delete_abandoned(path)
     return Repaired(path, done, backup, kept)
 
@@ -213,13 +214,6 @@ def _restructured(needed: RepairPlan, history: History) -> tuple[str, ...]:
         *([f"added {finding.gaps}"] if finding.gaps else []),
         *([upgraded] if finding.base != history.head else []),
     )
-
-
-def _use_journal(path: Path, seen: Snapshot) -> tuple[str, ...]:
-    if not seen.journal_mode:
-        return ()
-    mode = use_wal(path)
-    return () if mode == seen.journal_mode else (f"switched its journal to {mode}",)
 
 
 def _delete_abandoned(path: Path) -> tuple[str, ...]:
