@@ -27,8 +27,7 @@ def back_up(
 ) -> Path:
     """Make a verified backup of a database, in use or not, and return its path.
 
-    If a crashed writer left a journal, the lock is taken and the journal is rolled back
-    first, as a start would do: no reader can read before that.
+    If a crashed writer left a journal, the lock is taken and the journal is rolled back first.
 
     Args:
         database: the database file.

@@ -43,7 +43,7 @@ def healthy(path: Path) -> Path:
 
 @pytest.fixture
 def ask(path: Path) -> Ask:
-    """What one check finds on ``path``, with the key of the tests; settings may differ."""
+    """Return the findings of one check of ``path``, with the key of the tests by default."""
 
     def findings(check: str, *, full: bool = False, **settings: object) -> list[Finding]:
         given: dict[str, object] = {"keys": (KEY,), **settings}
@@ -54,6 +54,6 @@ def ask(path: Path) -> Ask:
 
 
 def worst(found: list[Finding]) -> Finding:
-    """The one finding of a check that is not ``ok``."""
+    """Return the one finding of a check that is not ``ok``."""
     [finding] = [finding for finding in found if finding.level is not Level.OK]
     return finding

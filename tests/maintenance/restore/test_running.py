@@ -43,7 +43,7 @@ def server(path: Path) -> AbstractContextManager[Child]:
 
 @pytest.fixture
 def two(path: Path, tmp_path: Path) -> Path:
-    """A backup with the users `anna` and `bert`; the database has `anna` and `carl`."""
+    """Return a backup with the users `anna` and `bert`; the database has `anna` and `carl`."""
     with server(path) as running:
         running.ask("store anna")
         running.ask("store bert")
