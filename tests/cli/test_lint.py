@@ -51,9 +51,9 @@ def test_a_refusal_names_file_line_and_remedy(folder: Folder, command: Command) 
     mine, loses, again = f"alembic/versions/{NAME}", RULES["loses-missing"], RULES["not-idempotent"]
     assert command("db", "lint", "--fix").out == (
         f"{mine}:1: refused: "
-        'No line of the docstring begins with "Downgrade loses:". [loses-missing]\n'
+        'The docstring has no line that begins with "Downgrade loses:". [loses-missing]\n'
         f"    {loses.remedy}\n"
-        f"{mine}:15: noted: '{NOTED}' fails where it is there already. [not-idempotent]\n"
+        f"{mine}:15: noted: '{NOTED}' fails if it exists already. [not-idempotent]\n"
         f"    {again.remedy}\n"
         "wrote alembic/structure.json\n"
         f"1 refused, 1 noted: {len(ALL) + 1} revisions in alembic/versions\n"
@@ -94,9 +94,7 @@ def test_a_release_is_kept(folder: Folder, command: Command) -> None:
     assert command("db", "lint", "--fix").out.count("[edited-release]") == 1
     done = command("db", "lint", "--release")
     assert (done.status, done.out) == (1, "")
-    assert done.err.startswith(
-        "error: Refused or noted: 1 place, so nothing was released. [bad-input]\n"
-    )
+    assert done.err.startswith("error: Nothing was released: lint reports 1 problem. [bad-input]\n")
     done = command("db", "lint", "--release", "--overwrite", NUMBER)
     assert (done.status, done.out.splitlines()[0]) == (0, f"released {NUMBER}")
 
@@ -164,8 +162,8 @@ def test_every_command_tells_a_line_that_is_none(
     done = command("db", *name.split(), "-d", "none.db")
     assert (done.status, done.out) == (1, "")
     error, remedy = done.err.splitlines()
-    assert error.startswith("error: The revisions are not one line: 2099")
-    assert remedy == "remedy: See what to do with: nextcloud-mcp-server db lint"
+    assert error.startswith("error: The revision history is not linear: 2099")
+    assert remedy == "remedy: Show the problems with: nextcloud-mcp-server db lint"
     assert command("db", "lint").status == 1
 
 

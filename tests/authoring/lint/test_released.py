@@ -111,7 +111,8 @@ def test_an_edit_is_told_by_its_statement(folder: Folder) -> None:
     (found,) = [p for p in folder.review().problems if p.rule == "edited-release"]
     assert found.line == here(found.path)
     assert found.message == (
-        "Released, its upgrade() now says 'CREATE INDEX IF NOT EXISTS i ON t001(body)' to sqlite."
+        "It is released, and its upgrade() now sends "
+        "'CREATE INDEX IF NOT EXISTS i ON t001(body)' for sqlite."
     )
     assert found.remedy.endswith("nextcloud-mcp-server db show 001")
 
@@ -121,7 +122,7 @@ def test_a_statement_that_is_gone_is_told(folder: Folder) -> None:
     folder.edit("001", '    op.execute("DROP', '    str("DROP')
     found = [p for p in folder.review().problems if p.rule == "edited-release"]
     assert [p.message for p in found] == [
-        "Released, its downgrade() no longer says a statement that it said to sqlite."
+        "It is released, and its downgrade() no longer sends a statement for sqlite."
     ]
     assert "def downgrade" in found[0].path.read_text().splitlines()[found[0].line - 1]
 
@@ -133,7 +134,7 @@ def test_a_deletion_is_no_fault_of_its_neighbours(folder: Folder, number: str) -
     folder.file(number).unlink()
     (found,) = folder.problems()
     assert found.rule == "deleted-release"
-    assert found.message == f"Revision {number} is released, and its file is gone."
+    assert found.message == f"Revision {number} is released, and its file is missing."
     assert "git checkout HEAD -- FILE" in found.remedy
 
 
@@ -178,7 +179,7 @@ def test_an_edit_for_one_engine_is_seen(folder: Folder) -> None:
     )
     messages = [p.message for p in folder.review().problems if p.rule == "edited-release"]
     assert len(messages) == 1
-    assert messages[0].endswith("to postgresql.")
+    assert messages[0].endswith("for postgresql.")
 
 
 def test_a_release_keeps_what_is_new_and_overwrites_nothing(folder: Folder) -> None:
@@ -227,7 +228,7 @@ def test_nothing_wrong_is_released(folder: Folder, spoil: Callable[[Folder], obj
     """What is refused, or only noted, is mended before it is released for ever."""
     spoil(folder)
     error = refused(lambda: release(folder.review()))
-    assert "nothing was released" in error.message
+    assert "Nothing was released" in error.message
     assert "003" not in released.load(folder.path)
 
 

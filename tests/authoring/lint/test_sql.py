@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from nextcloud_mcp_server.authoring.lint.emitted_sql import emitted
-from nextcloud_mcp_server.authoring.lint.lexer import DIALECTS, Dialect, tokens, words
+from nextcloud_mcp_server.authoring.lint.emitted_sql import emit_sql
+from nextcloud_mcp_server.authoring.lint.lexer import DIALECTS, Dialect, normalized, tokens
 from nextcloud_mcp_server.authoring.lint.version_files import read_scripts
 from nextcloud_mcp_server.schema.history import load_history
 from tests.support.scripts import SCRIPTS
@@ -106,7 +106,7 @@ def test_the_same_or_not(one: str, other: str, dialect: Dialect, same: bool) -> 
 def test_sqlite_reads_the_tokens_as_it_reads_the_statement() -> None:
     """Every real revision, written as its tokens alone, makes the very same database."""
     scripts, _ = read_scripts(SCRIPTS / "versions")
-    said = emitted(load_history(SCRIPTS), {script.id: script.path for script in scripts})
+    said = emit_sql(load_history(SCRIPTS), {script.id: script.path for script in scripts})
     found = []
     for spell in (str, lambda sql: " ".join(tokens(sql))):
         with closing(sqlite3.connect(":memory:")) as connection:
@@ -121,7 +121,7 @@ def test_sqlite_reads_the_tokens_as_it_reads_the_statement() -> None:
 
 def test_words_are_for_questions() -> None:
     """In capitals and without quotes, so that a rule asks once; literals as they stand."""
-    assert words('create table "My Table" (a);', "sqlite") == (
+    assert normalized('create table "My Table" (a);', "sqlite") == (
         "CREATE",
         "TABLE",
         "MY TABLE",
@@ -129,4 +129,4 @@ def test_words_are_for_questions() -> None:
         "A",
         ")",
     )
-    assert words("SELECT 'it''s'", "sqlite") == ("SELECT", "'it''s'")
+    assert normalized("SELECT 'it''s'", "sqlite") == ("SELECT", "'it''s'")
