@@ -69,7 +69,7 @@ def recreate(
     objects = execute(_OBJECTS, (table.name,))
     own, sql = next(((n, sql) for kind, n, sql in objects if kind == "table"), ("", ""))
     if not own:
-        raise CommandError(f"The table {table.name}, which is to be recreated, is not there.")
+        raise CommandError(f"recreate_table: the table {table.name} does not exist.")
     old = _parse(sql)
     counts = "autoincrement" in " ".join(old.columns.values()).lower()
     table.dialect_options["sqlite"]["autoincrement"] = counts
