@@ -1,6 +1,6 @@
 """${message}.
 
-FILL IN: why it is needed.
+FILL IN why it is needed.
 
 Upgrade changes: FILL IN which rows, and how; delete this line if none.
 Downgrade loses: FILL IN what cannot be restored, in one line, or: nothing.
