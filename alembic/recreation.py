@@ -89,8 +89,8 @@ def recreate(
         f"SELECT {', '.join(copied.values())} FROM {_quoted(own)}"
     )
     if counts:
-        execute(f"DELETE FROM sqlite_sequence WHERE name = {_literal(aside)}")  # noqa: S608
-        execute(f"UPDATE sqlite_sequence SET name = {_literal(aside)} WHERE name = {_literal(own)}")  # noqa: S608
+        execute("DELETE FROM sqlite_sequence WHERE name = ?", (aside,))
+        execute("UPDATE sqlite_sequence SET name = ? WHERE name = ?", (aside, own))
     execute(f"DROP TABLE {_quoted(own)}")
     _rename(execute, aside, own)
     for kind, _, statement in objects:
@@ -199,7 +199,3 @@ def _mentions(sql: str, column: str) -> bool:
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

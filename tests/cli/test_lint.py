@@ -12,7 +12,7 @@ import pytest
 from nextcloud_mcp_server.authoring.lint.released import RELEASED_FILE
 from nextcloud_mcp_server.authoring.lint.rules import RULES
 from nextcloud_mcp_server.schema.history import STRUCTURE_FILE
-from tests.authoring.lint.folder import Folder, source, speaking
+from tests.authoring.lint.folder import Folder, source, with_sql
 from tests.cli.conftest import Command
 from tests.support.revisions import ALL, HEAD
 from tests.support.scripts import SCRIPTS, used
@@ -35,7 +35,7 @@ NAME = f"20990101_1200_{NUMBER}_add_it.py"
 
 def add(folder: Folder, said: str, **words: str) -> Path:
     """Add a revision that says this."""
-    return folder.write(NAME, source(NUMBER, HEAD, speaking(said), **words))
+    return folder.write(NAME, source(NUMBER, HEAD, with_sql(said), **words))
 
 
 def test_the_projects_own_are_clean(command: Command) -> None:
