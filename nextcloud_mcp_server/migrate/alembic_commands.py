@@ -27,7 +27,7 @@ from alembic.util import CommandError
 
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem.errors import naming
-from nextcloud_mcp_server.progress import Say, silent
+from nextcloud_mcp_server.progress import Reporter, silent
 from nextcloud_mcp_server.schema.history import BASE, History, is_checkout, load_history
 from nextcloud_mcp_server.schema.revision import Revision, describe
 
@@ -57,7 +57,7 @@ def configuration(
     history: History,
     connection: Connection | None = None,
     applied: Applied = _no_one_asks,
-    say: Say = silent,
+    say: Reporter = silent,
 ) -> Config:
     """Alembic's configuration for ``history``, without any file and without a URL."""
     config = Config()
@@ -102,7 +102,7 @@ def upgrade(
     history: History,
     target: str,
     applied: Applied = _no_one_asks,
-    say: Say = silent,
+    say: Reporter = silent,
 ) -> None:
     """Run every revision from the recorded one up to ``target``; ``applied`` after each.
 
@@ -117,7 +117,7 @@ def downgrade(
     history: History,
     target: str,
     applied: Applied = _no_one_asks,
-    say: Say = silent,
+    say: Reporter = silent,
 ) -> None:
     """Run every revision from the recorded one down to ``target`` (an id or ``base``)."""
     with _running("downgrade"):
