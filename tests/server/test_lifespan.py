@@ -201,15 +201,6 @@ def test_no_framework_is_imported() -> None:
     assert done.stdout == "set()\n"
 
 
-@pytest.mark.parametrize("given", [5, b"tokens.db"])
-def test_what_is_neither_a_path_nor_an_application_is_refused(given: Any) -> None:
-    """It is told at the start, and not taken for an application with the usual database."""
-    app = Starlette(lifespan=token_store_lifespan(given))
-    with pytest.raises(TokenStorageError) as caught, TestClient(app):
-        pass
-    assert caught.value.code == "bad-path"
-
-
 def test_the_key_is_not_shown(database: Path) -> None:
     """Printing a configured lifespan shows no key."""
     assert KEY not in repr(token_store_lifespan(database, encryption_key=KEY))
