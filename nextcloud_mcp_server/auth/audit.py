@@ -21,16 +21,7 @@ SYSTEM: Final = "system"
 #: The maximum number of entries that one call lists.
 MOST: Final = 10_000
 
-_RECORD: Final = insertion(
-    audit_logs,
-    "timestamp",
-    "event",
-    "user_id",
-    "resource_type",
-    "resource_id",
-    "auth_method",
-    "hostname",
-)
+_RECORD: Final = insertion(audit_logs, without=("id",))
 _SINCE: Final = (
     select(audit_logs)
     .where(audit_logs.c.timestamp >= bindparam("since"))

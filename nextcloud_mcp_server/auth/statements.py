@@ -60,24 +60,26 @@ def in_row(column: Column[Any]) -> Label[str]:
     return _InRow(column).label("own")
 
 
-def insertion(table: Table, *columns: str) -> Insert:
-    """Insert a row, each column from the parameter of its name."""
+def insertion(table: Table, *, without: tuple[str, ...] = ()) -> Insert:
+    """Insert a row. Each column is the parameter of its name, except those in ``without``."""
     # inline: PostgreSQL need not return a generated key.
-    return Insert(table).values(_parameters(columns)).inline()
+    return Insert(table).values(_parameters(table, without)).inline()
 
 
-def upsert(table: Table, *columns: str) -> Insert:
-    """Insert a row, or replace these columns of the one with the same primary key.
+def upsert(table: Table, *, without: tuple[str, ...] = ()) -> Insert:
+    """Insert a row, or replace the columns of the row with the same primary key.
 
-    ``created_at`` is kept if there is also an ``updated_at``.
+    ``created_at`` is kept if there is also an ``updated_at``, and so are those in ``without``.
     """
+    parameters = _parameters(table, without)
     kept = set(table.primary_key.columns.keys())
-    if "updated_at" in columns:
+    if "updated_at" in parameters:
         kept.add("created_at")
-    statement = _Upsert(table).values(_parameters(columns)).inline()
-    statement.replaced = tuple(name for name in columns if name not in kept)
+    statement = _Upsert(table).values(parameters).inline()
+    statement.replaced = tuple(name for name in parameters if name not in kept)
     return statement
 
 
-def _parameters(columns: tuple[str, ...]) -> dict[str, Any]:
-    return {name: bindparam(name) for name in columns}
+def _parameters(table: Table, without: tuple[str, ...]) -> dict[str, Any]:
+    names = (column.name for column in table.columns)
+    return {name: bindparam(name) for name in names if name not in without}
