@@ -1,4 +1,4 @@
-"""A lifespan that is cancelled goes on to its end: nothing stays open, or half migrated."""
+"""A cancelled lifespan always ends its work: the store is closed, and a migration finished."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.server.helpers import KEY, is_closed, is_locked, revision, slow_migra
 
 
 async def test_a_cancelled_body_closes_to_the_end(database: Path) -> None:
-    """``task.cancel()``, again and again while it closes, leaves no open store and no WAL."""
+    """``task.cancel()``, repeated while it closes, leaves no open store and no WAL."""
     entered = asyncio.Event()
     stores: list[RefreshTokenStorage] = []
 
@@ -38,7 +38,7 @@ async def test_a_cancelled_body_closes_to_the_end(database: Path) -> None:
 
 
 async def test_cancelling_a_start_waits_for_its_migration(old_database: Path, head: str) -> None:
-    """``task.cancel()`` during a migration: the lock is held until it is done, then it ends."""
+    """After ``task.cancel()`` during a migration the lock is held until the migration has ended."""
     sign = old_database.with_name("sign")
     lifespan = token_store_lifespan(old_database, encryption_key=KEY)
 
@@ -64,7 +64,7 @@ async def test_cancelling_a_start_waits_for_its_migration(old_database: Path, he
 
 @pytest.mark.parametrize("way", ["task", "scope"])
 async def test_cancelling_a_start_ends_its_wait_for_the_lock(old_database: Path, way: str) -> None:
-    """``task.cancel()`` or an anyio scope ends the wait at once, and nothing is changed."""
+    """``task.cancel()`` or an anyio scope stops the wait at once, and nothing is changed."""
     lifespan = token_store_lifespan(old_database, encryption_key=KEY)
 
     async def application() -> None:
