@@ -16,8 +16,8 @@ import pytest
 from nextcloud_mcp_server import progress
 from nextcloud_mcp_server.backends.sqlite import backup
 from nextcloud_mcp_server.maintenance import repair as repairs
-from nextcloud_mcp_server.maintenance import replace
 from nextcloud_mcp_server.maintenance import restore as restores
+from nextcloud_mcp_server.maintenance.restore_preview import preview_restore
 from nextcloud_mcp_server.migrate import change
 from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.progress import (
@@ -212,8 +212,7 @@ def _every_report(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for module in (repairs, restores):
         monkeypatch.setattr(module, "reporting", at_once)
-    for module in (backup, replace):
-        monkeypatch.setattr(module, "_PAGES", 10)
+    monkeypatch.setattr(backup, "_PAGES", 10)
 
 
 @pytest.mark.usefixtures("_every_report")
@@ -229,7 +228,7 @@ def test_a_restore_reports_its_progress(path: Path) -> None:
         said.append(str(now))
         waiting.append(json.loads(path.with_name("tokens.db.lock").read_text())["doing"])
 
-    restores.restore(restores.weigh(path, saved), listener=listen)
+    restores.restore(preview_restore(path, saved), progress=listen)
     assert _phases(said) == [
         "copying the backup",
         "copying it",
@@ -257,7 +256,7 @@ def test_a_repair_reports_its_progress(path: Path) -> None:
     at("006").recording("006", "009").write(path)
     said: list[str] = []
     listen = said.append
-    repairs.repair(load_settings(database=path), listener=lambda now: listen(str(now)))
+    repairs.repair(load_settings(database=path), progress=lambda now: listen(str(now)))
     assert _phases(said)[0] == "checking its pages"
     transition_is_told = {"copying it", "verifying the copy", "checking the result"}
     assert transition_is_told <= {*_phases(said)}
@@ -269,11 +268,11 @@ def test_a_repair_of_an_index_reports_its_progress(path: Path) -> None:
     index_damaged(path)
     said: list[str] = []
     listen = said.append
-    repairs.repair(load_settings(database=path), listener=lambda now: listen(str(now)))
+    repairs.repair(load_settings(database=path), progress=lambda now: listen(str(now)))
     assert _phases(said)[:3] == [
         "checking its pages",
         "keeping it as it is",
-        "making its indexes anew",
+        "rebuilding its indexes",
     ]
 
 

@@ -25,7 +25,7 @@ from nextcloud_mcp_server.schema.history import load_history
 from nextcloud_mcp_server.schema.structure import gaps
 from nextcloud_mcp_server.settings import VARIABLES, Settings, load_settings
 from nextcloud_mcp_server.testing.templates import Templates, TokenDbAt
-from tests.support.folders import names
+from tests.support.files import names
 from tests.support.revisions import ALL, HEAD
 
 
