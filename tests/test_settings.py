@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nextcloud_mcp_server import settings as module
@@ -150,23 +150,21 @@ def test_a_number_of_seconds_is_a_timeout(seconds: float) -> None:
 
 
 @given(st.text())
+@example("nan")
+@example("inf")
+@example("-1")
+@example("1e999")
+@example("ten")
 def test_any_text_is_a_timeout_or_a_named_error(text: str) -> None:
     """Any text gives a finite number from 0 up, or an error."""
     environ = GIVEN | {"TOKEN_STORAGE_LOCK_TIMEOUT": text}
     result = attempt(lambda: load_settings(environ).lock_timeout)
     if isinstance(result, TokenStorageError):
         assert result.code == "bad-input"
+        assert "not a number of seconds" in result.message
         assert text
     else:
         assert 0 <= result < float("inf")
-
-
-@pytest.mark.parametrize("text", ["nan", "inf", "-1", "1e999", "ten", "1,5"])
-def test_an_invalid_timeout_is_refused(text: str) -> None:
-    """The error says that it is not a number of seconds."""
-    with pytest.raises(TokenStorageError, match="not a number of seconds") as caught:
-        load_settings(GIVEN | {"TOKEN_STORAGE_LOCK_TIMEOUT": text})
-    assert caught.value.code == "bad-input"
 
 
 def test_an_empty_variable_counts_as_unset() -> None:

@@ -153,11 +153,13 @@ async def test_a_secret_that_cannot_be_decrypted_is_named(
     storage: RefreshTokenStorage, path: Path
 ) -> None:
     """For every encrypted column the error names the table, the column and the row."""
+    await storage.store_refresh_token("alice", "x")
     await storage.app_passwords.store("alice", "x")
     await storage.login_flows.store("alice", "x", "https://x", expires_at=NOW)
     await storage.oauth_clients.store("client-1", "s3cr3t", **REGISTRATION)
     row = "of user 'alice'"
     for table, column, place, read in (
+        ("refresh_tokens", "encrypted_token", row, lambda: storage.get_refresh_token("alice")),
         ("app_passwords", "encrypted_password", row, lambda: storage.app_passwords.get("alice")),
         (
             "login_flow_sessions",
@@ -174,7 +176,9 @@ async def test_a_secret_that_cannot_be_decrypted_is_named(
         ("oauth_clients", "encrypted_client_secret", "of row 1", storage.oauth_clients.get),
     ):
         tamper(path, f"UPDATE {table} SET {column} = 'gAAAA'")
-        with pytest.raises(TokenStorageError, match=f"^{table}.{column} {place} ") as caught:
+        with pytest.raises(
+            TokenStorageError, match=f"^{table}.{column} {place} cannot be decrypted"
+        ) as caught:
             await read()
         assert caught.value.code == "undecryptable"
 

@@ -1,4 +1,7 @@
-"""Statements are built once, at import, because building one per call is five times slower."""
+"""Statements are built once, at import, because building one per call is five times slower.
+
+``tests/backends/test_statements.py`` checks that each is compiled once.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,6 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 
 from nextcloud_mcp_server import auth
-from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 
 ALL = [f"{auth.__name__}.{module.name}" for module in pkgutil.iter_modules(auth.__path__)]
 
@@ -73,32 +75,3 @@ def test_every_statement_compiles_on_both_engines(name: str) -> None:
         if isinstance(value, Executable) and isinstance(value, ClauseElement):
             for dialect in (SQLITE, POSTGRESQL):
                 assert str(value.compile(dialect=dialect))
-
-
-async def test_a_second_call_compiles_nothing(
-    storage: RefreshTokenStorage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """From the second call on, every statement comes from a cache."""
-    compiled: list[str] = []
-
-    async def work() -> None:
-        await storage.store_refresh_token("alice", "rt-1")
-        await storage.get_refresh_token("alice")
-        await storage.delete_refresh_token("alice")
-        await storage.oauth_sessions.create("s", "http://x", expires_at=1)
-        await storage.oauth_sessions.update("s", user_id="alice")
-        await storage.oauth_sessions.delete_expired()
-        await storage.audit.list("alice")
-
-    await work()
-    compile_ = SQLiteDialect.statement_compiler.__init__
-
-    def counting(
-        self: object, dialect: object, statement: object, *rest: object, **kw: object
-    ) -> None:
-        compiled.append(str(statement))
-        compile_(self, dialect, statement, *rest, **kw)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(SQLiteDialect.statement_compiler, "__init__", counting)
-    await work()
-    assert compiled == []

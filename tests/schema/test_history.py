@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from itertools import count
 from pathlib import Path
 
@@ -117,18 +115,6 @@ def test_the_checkouts_scripts_are_found() -> None:
     """In a checkout the scripts are in the folder beside the package."""
     assert locate_scripts() == SCRIPTS
     assert is_checkout()
-
-
-def test_the_history_has_no_heavy_import() -> None:
-    """Reading the history imports neither Alembic nor SQLAlchemy."""
-    code = (
-        "import sys; from nextcloud_mcp_server.schema.history import load_history; load_history(); "
-        "print([n for n in ('alembic', 'sqlalchemy', 'mako') if n in sys.modules])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=SCRIPTS.parent
-    )
-    assert done.stdout.strip() == "[]"
 
 
 def test_only_010_drops_a_table() -> None:

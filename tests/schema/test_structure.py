@@ -16,13 +16,6 @@ from nextcloud_mcp_server.schema.structure import (
 from tests.support.structures import structures
 
 
-@given(structures())
-def test_a_structure_has_no_gaps_to_itself(structure: Structure) -> None:
-    """A structure compared with itself has no gaps, which is false."""
-    assert gaps(structure, structure) == Gaps()
-    assert not gaps(structure, structure)
-
-
 @given(structures(), structures())
 def test_gaps_are_exactly_the_missing_parts(actual: Structure, wanted: Structure) -> None:
     """Every table, column and index of the wanted structure exists or is a gap."""

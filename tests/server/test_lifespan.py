@@ -37,17 +37,6 @@ def _starlette(lifespan: TokenStoreLifespan) -> Starlette:
     return Starlette(lifespan=lifespan, routes=[Route("/users", _users)])
 
 
-def test_bare_in_starlette(new_database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``Starlette(lifespan=token_store_lifespan)`` opens the database of the environment."""
-    monkeypatch.setenv("TOKEN_STORAGE_DB", str(new_database))
-    app = Starlette(lifespan=token_store_lifespan, routes=[Route("/users", _users)])
-
-    with TestClient(app) as client:
-        assert client.get("/users").json() == ["alice"]
-
-    assert new_database.exists()
-
-
 def test_bare_in_fastapi(new_database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """``FastAPI(lifespan=token_store_lifespan)`` opens the database of the environment."""
     monkeypatch.setenv("TOKEN_STORAGE_DB", str(new_database))
@@ -72,18 +61,6 @@ def test_one_lifespan_serves_two_applications_and_restarts(database: Path) -> No
         assert two.get("/users").json() == ["alice"]
     with TestClient(first) as one:
         assert one.get("/users").json() == ["alice"]
-
-
-def test_a_failed_start_raises_its_error_unchanged(tmp_path: Path) -> None:
-    """The error of the store is raised unchanged to the caller that starts the application."""
-    bad = tmp_path / "tokens.db"
-    bad.write_text("no database\n" * 100)
-    app = _starlette(token_store_lifespan(bad, encryption_key=KEY))
-
-    with pytest.raises(TokenStorageError) as raised, TestClient(app):
-        pass
-
-    assert raised.value.code == "not-a-database"
 
 
 def test_an_inner_lifespan_runs_while_the_store_is_open(database: Path) -> None:
