@@ -160,24 +160,24 @@ def test_an_upgrade_reports_the_revision_and_the_rows(own_scripts: Path, path: P
     """A slow revision is reported to the callback and in the lock file."""
     at("009").write(path)
     add_revision(own_scripts, SLOW)
-    said: list[str] = []
+    texts: list[str] = []
     waiting: list[str] = []
     lock = path.with_name("tokens.db.lock")
 
-    def listen(now: Progress) -> None:
-        said.append(str(now))
+    def callback(now: Progress) -> None:
+        texts.append(str(now))
         text = lock.read_text()
         if text:
             waiting.append(json.loads(text)["doing"])
 
-    prepare(path, listener=listen)
-    slow = [words for words in said if "revision 101" in words]
+    prepare(path, listener=callback)
+    slow = [text for text in texts if "revision 101" in text]
     assert slow
     assert slow[0].startswith("running revision 101 on ")
     assert slow[0].endswith(" rows (1 of 2 revisions)")
     assert any(
-        words.startswith("upgrading it from revision 009 to 101 (running revision 101 on ")
-        for words in waiting
+        text.startswith("upgrading it from revision 009 to 101 (running revision 101 on ")
+        for text in waiting
     )
     assert lock.read_text() == ""
 
@@ -188,14 +188,14 @@ def test_a_downgrade_reports_the_revision(own_scripts: Path, path: Path) -> None
     at("010").write(path)
     add_revision(own_scripts, SLOW)
     prepare(path)
-    said: list[str] = []
-    change.downgrade(path, "009", listener=lambda now: said.append(str(now)))
-    assert any("revision 101" in words and "(0 of 2 revisions)" in words for words in said)
+    texts: list[str] = []
+    change.downgrade(path, "009", listener=lambda now: texts.append(str(now)))
+    assert any("revision 101" in text and "(0 of 2 revisions)" in text for text in texts)
 
 
-def _phases(said: list[str]) -> list[str]:
+def _phases(texts: list[str]) -> list[str]:
     """Return each phase once, in order, without its numbers."""
-    return list(dict.fromkeys(words.partition(" (")[0] for words in said))
+    return list(dict.fromkeys(text.partition(" (")[0] for text in texts))
 
 
 @pytest.fixture
@@ -221,15 +221,15 @@ def test_a_restore_reports_its_progress(path: Path) -> None:
     at("010").write(path, ["journal_mode=WAL", "page_size=512"])
     saved = path.with_name("saved.db")
     at("009").write(saved, ["page_size=512"])
-    said: list[str] = []
+    texts: list[str] = []
     waiting: list[str] = []
 
-    def listen(now: Progress) -> None:
-        said.append(str(now))
+    def callback(now: Progress) -> None:
+        texts.append(str(now))
         waiting.append(json.loads(path.with_name("tokens.db.lock").read_text())["doing"])
 
-    restores.restore(preview_restore(path, saved), progress=listen)
-    assert _phases(said) == [
+    restores.restore(preview_restore(path, saved), progress=callback)
+    assert _phases(texts) == [
         "copying the backup",
         "copying it",
         "verifying the copy",
@@ -240,7 +240,7 @@ def test_a_restore_reports_its_progress(path: Path) -> None:
     ]
     for phase in ("copying the backup", "copying it", "putting it in place"):
         counts = [
-            tuple(map(int, re.findall(r"\d+", words))) for words in said if f"{phase} (" in words
+            tuple(map(int, re.findall(r"\d+", text))) for text in texts if f"{phase} (" in text
         ]
         assert len(counts) > 3
         assert counts == sorted(counts)
@@ -254,22 +254,19 @@ def test_a_restore_reports_its_progress(path: Path) -> None:
 def test_a_repair_reports_its_progress(path: Path) -> None:
     """Checking the pages, the backup and the migration are reported."""
     at("006").recording("006", "009").write(path)
-    said: list[str] = []
-    listen = said.append
-    repairs.repair(load_settings(database=path), progress=lambda now: listen(str(now)))
-    assert _phases(said)[0] == "checking its pages"
-    transition_is_told = {"copying it", "verifying the copy", "checking the result"}
-    assert transition_is_told <= {*_phases(said)}
+    texts: list[str] = []
+    repairs.repair(load_settings(database=path), progress=lambda now: texts.append(str(now)))
+    assert _phases(texts)[0] == "checking its pages"
+    assert {"copying it", "verifying the copy", "checking the result"} <= {*_phases(texts)}
 
 
 @pytest.mark.usefixtures("_every_report")
 def test_a_repair_of_an_index_reports_its_progress(path: Path) -> None:
     """Keeping the file and building the indexes are reported too."""
     index_damaged(path)
-    said: list[str] = []
-    listen = said.append
-    repairs.repair(load_settings(database=path), progress=lambda now: listen(str(now)))
-    assert _phases(said)[:3] == [
+    texts: list[str] = []
+    repairs.repair(load_settings(database=path), progress=lambda now: texts.append(str(now)))
+    assert _phases(texts)[:3] == [
         "checking its pages",
         "keeping it as it is",
         "rebuilding its indexes",

@@ -9,8 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,7 +19,6 @@ import pytest
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.backends.sqlite.lock import guard
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.migrate import run
 from nextcloud_mcp_server.server.run import serve
 from nextcloud_mcp_server.settings import Settings
 
@@ -178,25 +176,6 @@ def revision(database: Path) -> str:
     with closing(sqlite3.connect(database)) as connection:
         [(version,)] = connection.execute("SELECT version_num FROM alembic_version")
     return str(version)
-
-
-@contextmanager
-def slow_migrations(sign: Path) -> Iterator[None]:
-    """Make migrations in this process create the file ``sign``, and begin when it is removed."""
-    migrate = run.migrate
-
-    def slowly(*arguments: object, **options: object) -> Path | None:
-        sign.touch()
-        while sign.exists():
-            time.sleep(0.01)
-        return migrate(*arguments, **options)  # type: ignore[arg-type]
-
-    run.migrate = slowly
-    try:
-        yield
-    finally:
-        sign.unlink(missing_ok=True)
-        run.migrate = migrate
 
 
 def leftovers(database: Path) -> set[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -11,7 +13,8 @@ import pytest
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.backends.sqlite.lock import guard
 from nextcloud_mcp_server.lifespan import token_store_lifespan
-from tests.server.helpers import KEY, is_closed, is_locked, revision, slow_migrations, wait_for
+from nextcloud_mcp_server.migrate import run
+from tests.server.helpers import KEY, is_closed, is_locked, revision
 
 
 async def test_a_cancelled_body_closes_to_the_end(database: Path) -> None:
@@ -37,26 +40,33 @@ async def test_a_cancelled_body_closes_to_the_end(database: Path) -> None:
     assert not database.with_name("tokens.db-wal").exists()
 
 
-async def test_cancelling_a_start_waits_for_its_migration(old_database: Path, head: str) -> None:
+async def test_cancelling_a_start_waits_for_its_migration(
+    old_database: Path, head: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After ``task.cancel()`` during a migration the lock is held until the migration has ended."""
-    sign = old_database.with_name("sign")
-    lifespan = token_store_lifespan(old_database, encryption_key=KEY)
+    begun, may_end = threading.Event(), threading.Event()
+    migrate = run.migrate
+
+    def slowly(*arguments: Any, **options: Any) -> Path | None:
+        begun.set()
+        assert may_end.wait(30)
+        return migrate(*arguments, **options)
 
     async def application() -> None:
-        async with lifespan(None):
+        async with token_store_lifespan(old_database, encryption_key=KEY)(None):
             raise AssertionError("a cancelled start must not serve")
 
-    with slow_migrations(sign):
-        task = asyncio.create_task(application())
-        await asyncio.to_thread(wait_for, sign)
-        for _ in range(3):
-            task.cancel()
-            await asyncio.sleep(0.02)
-        assert not task.done()
-        assert await asyncio.to_thread(is_locked, old_database)
-        sign.unlink()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+    monkeypatch.setattr(run, "migrate", slowly)
+    task = asyncio.create_task(application())
+    await asyncio.to_thread(begun.wait)
+    for _ in range(3):
+        task.cancel()
+        await asyncio.sleep(0.02)
+    assert not task.done()
+    assert await asyncio.to_thread(is_locked, old_database)
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
     assert not is_locked(old_database)
     assert revision(old_database) == head
