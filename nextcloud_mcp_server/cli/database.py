@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.errors import printable
-from nextcloud_mcp_server.settings import Location, load_settings, locate
-
-if TYPE_CHECKING:
-    from nextcloud_mcp_server.settings import Settings
+from nextcloud_mcp_server.settings import Settings, load_settings, locate
 
 
 class Named:
@@ -19,7 +14,7 @@ class Named:
         """Take a path or an SQLite URL; None where the settings are to say."""
         self.text = text
 
-    def locate(self, output: Output) -> Location:
+    def locate(self, output: Output) -> Settings:
         """Which database it is, after saying so where the command line does not.
 
         Raises:
@@ -42,13 +37,13 @@ class Named:
         return load_settings(database=self.text)
 
 
-def database_line(place: Location) -> str:
+def database_line(place: Settings) -> str:
     """Which database a command uses, and which setting named it."""
     source = f"from {place.source}" if place.source else "the default"
     return f"database: {printable(str(place.database))} ({source})"
 
 
-def fallback_line(place: Location) -> str:
+def fallback_line(place: Settings) -> str:
     """The warning that the usual place could not be used."""
     return (
         f"warning: {place.fallback_from} cannot be used here, so "
