@@ -16,8 +16,8 @@ import pytest
 from nextcloud_mcp_server import progress
 from nextcloud_mcp_server.backends.sqlite import backup
 from nextcloud_mcp_server.maintenance import repair as repairs
-from nextcloud_mcp_server.maintenance import replace
 from nextcloud_mcp_server.maintenance import restore as restores
+from nextcloud_mcp_server.maintenance.restore_preview import preview_restore
 from nextcloud_mcp_server.migrate import change
 from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.progress import (
@@ -166,7 +166,7 @@ def test_a_backup_says_how_many_pages_are_copied(
     def say(phase: str, done: int = 0, total: int = 0, unit: str = "") -> None:
         said.append((phase, done, total, unit))
 
-    backup.make_backup(path, backup.backup_path(path, "009"), say=say)
+    backup.make_backup(path, backup.backup_path(path, "009"), report=say)
     pages = [(done, total) for phase, done, total, unit in said if unit == "pages"]
     assert len(pages) > 3
     assert pages == sorted(pages)
@@ -234,8 +234,7 @@ def _tells_all(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for module in (repairs, restores):
         monkeypatch.setattr(module, "reporting", at_once)
-    for module in (backup, replace):
-        monkeypatch.setattr(module, "_PAGES", 10)
+    monkeypatch.setattr(backup, "_PAGES", 10)
 
 
 @pytest.mark.usefixtures("_tells_all")
@@ -251,7 +250,7 @@ def test_a_restore_says_how_far_it_is(path: Path) -> None:
         said.append(str(now))
         waiting.append(json.loads(path.with_name("tokens.db.lock").read_text())["doing"])
 
-    restores.restore(restores.weigh(path, saved), listener=listen)
+    restores.restore(preview_restore(path, saved), progress=listen)
     assert _phases(said) == [
         "copying the backup",
         "copying it",
@@ -279,7 +278,7 @@ def test_a_repair_says_how_far_it_is(path: Path) -> None:
     at("006").recording("006", "009").write(path)
     said: list[str] = []
     listen = said.append
-    repairs.repair(load_settings(database=path), listener=lambda now: listen(str(now)))
+    repairs.repair(load_settings(database=path), progress=lambda now: listen(str(now)))
     assert _phases(said)[0] == "checking its pages"
     transition_is_told = {"copying it", "verifying the copy", "checking the result"}
     assert transition_is_told <= {*_phases(said)}
@@ -291,11 +290,11 @@ def test_a_repair_of_an_index_says_how_far_it_is(path: Path) -> None:
     index_damaged(path)
     said: list[str] = []
     listen = said.append
-    repairs.repair(load_settings(database=path), listener=lambda now: listen(str(now)))
+    repairs.repair(load_settings(database=path), progress=lambda now: listen(str(now)))
     assert _phases(said)[:3] == [
         "checking its pages",
         "keeping it as it is",
-        "making its indexes anew",
+        "rebuilding its indexes",
     ]
 
 

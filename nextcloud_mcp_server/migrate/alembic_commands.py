@@ -139,18 +139,18 @@ def write_sql(
     *,
     dialect: str = "sqlite",
     down: bool = False,
-    structures: Path | None = None,
+    reviewed: bool = False,
 ) -> None:
     """Write the SQL of every revision from ``start`` to ``target`` (None: base), up or ``down``.
 
-    For a database that is exactly at ``start``: nobody looks what is there already. Each
-    statement is one call of ``written.write``, made while the revision says it. For a review
-    the file with the structures to go by is given: what no SQL says is a comment then.
+    For a database that is exactly at ``start``. Each statement is one call of ``written.write``,
+    made while the revision runs. If ``reviewed``, a step that needs a database is a comment,
+    otherwise it is an error.
     """
     config = configuration(history)
     config.cmd_opts = Namespace(x=[f"database_url={dialect}://"])
     config.output_buffer = written
-    config.attributes["structures"] = structures
+    config.attributes["reviewed"] = reviewed
     what = "downgrade" if down else "upgrade"
     with _running(what):
         getattr(command, what)(config, f"{start or BASE}:{target or BASE}", sql=True)

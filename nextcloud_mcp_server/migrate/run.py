@@ -205,7 +205,7 @@ def _run(
             if any(number for table, number in rows.items() if table != journal.TABLE):
                 backup.prune(database)
                 target = backup.backup_path(database, change.before)
-                made = backup.make_backup(database, target, keys=keys, say=say)
+                made = backup.make_backup(database, target, keys=keys, report=say)
             after = await connection.run_sync(
                 lambda c: _checked(c, database, change, rows, work, say=say)
             )

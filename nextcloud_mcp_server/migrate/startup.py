@@ -19,7 +19,8 @@ from nextcloud_mcp_server.backends.base import Snapshot
 from nextcloud_mcp_server.backends.sqlite.database import require_lock, use_wal
 from nextcloud_mcp_server.backends.sqlite.errors import named
 from nextcloud_mcp_server.backends.sqlite.inspect import HotJournalError, check_pages, look, recover
-from nextcloud_mcp_server.backends.sqlite.lock import Held, guard
+from nextcloud_mcp_server.backends.sqlite.lock import MigrationLock as Held
+from nextcloud_mcp_server.backends.sqlite.lock import guard
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem import files
 from nextcloud_mcp_server.migrate.inspect import Found, Unlock, known_history, prove

@@ -26,7 +26,7 @@ from nextcloud_mcp_server.maintenance.backup import back_up
 from nextcloud_mcp_server.migrate.startup import prepare
 from tests.support.contents import KEY, REFRESH_TOKENS
 from tests.support.errors import refused
-from tests.support.folders import names
+from tests.support.files import names
 from tests.support.shapes import at
 from tests.support.snapshot import snapshot
 

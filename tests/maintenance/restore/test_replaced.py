@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server.maintenance.restore import weigh
+from nextcloud_mcp_server.maintenance.restore_preview import preview_restore
 from nextcloud_mcp_server.migrations import upgrade_database
 from tests.cli.places import Shelf, crash
 from tests.maintenance.restore.harm import DAMAGE, emptied, missing, missing_with_leftovers
 from tests.maintenance.restore.restoring import restored, same
-from tests.support import promises
+from tests.support import invariants
 from tests.support.contents import REFRESH_TOKENS
 from tests.support.revisions import HEAD
 from tests.support.snapshot import snapshot
@@ -34,7 +34,7 @@ def test_what_is_damaged_is_replaced_and_kept_as_it_is(
     assert done.kept.name.startswith("tokens.db.damaged-")
     assert done.kept.read_bytes() == raw
     assert done.kept.stat().st_mode & 0o777 == 0o600
-    assert promises.companions(path) == set()
+    assert invariants.companions(path) == set()
     assert upgrade_database(path).after == HEAD
 
 
@@ -47,7 +47,7 @@ def test_what_is_gone_is_made_again(harm: Callable[[Path], None], path: Path, sa
     same(snapshot(path), snapshot(saved))
     assert upgrade_database(path).journal_mode == "wal"
     if harm is not emptied:
-        assert promises.companions(path) <= {"-wal", "-shm"}
+        assert invariants.companions(path) <= {"-wal", "-shm"}
         assert path.stat().st_mode & 0o777 == 0o600
 
 
@@ -82,7 +82,7 @@ def test_what_a_crashed_server_left_is_kept_with_the_rest(path: Path, saved: Pat
     crash(path, left)
     for suffix in ("", "-journal"):
         Path(f"{left}{suffix}").replace(f"{path}{suffix}")
-    assert weigh(path, saved).grants == len(REFRESH_TOKENS)
+    assert preview_restore(path, saved).grants == len(REFRESH_TOKENS)
     done = restored(path, saved)
     assert done.kept is not None
     same(snapshot(done.kept), before)
