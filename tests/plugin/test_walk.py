@@ -238,12 +238,21 @@ def test_statements_that_change_no_row_are_listed(
 ) -> None:
     """An UPDATE or DELETE is untested until it has changed a row of the walk."""
     nobody = "UPDATE refresh_tokens\n SET user_id = 'x' WHERE user_id = 'nobody'"
-    add_revision(own_scripts, _revision([nobody, _UPPER], [_LOWER, f"{_DELETE} AND 0"]))
+    with_comment = "-- why\n/* how */ WITH one AS (SELECT 1) DELETE FROM audit_logs WHERE 0"
+    others = [
+        with_comment,
+        "CREATE TABLE counted (id INTEGER PRIMARY KEY AUTOINCREMENT)",
+        "DELETE FROM sqlite_sequence WHERE 0",
+        "DROP TABLE counted",
+    ]
+    body = _revision([nobody, _UPPER, *others], [_LOWER, f"{_DELETE} AND 0"])
+    add_revision(own_scripts, body)
     changes = Changes({"refresh_tokens": [_RENAMED]}, {"refresh_tokens": [_RESTORED]})
     walk = migration_walk(rows={"refresh_tokens": [GRANT]}, changes={"101": changes})
     walk.round_trip()
     assert [text for text in walk.untested if "101" in text] == [
         f"revision 101, upgrade: {' '.join(nobody.split())}",
+        f"revision 101, upgrade: {' '.join(with_comment.split())}",
         f"revision 101, downgrade: {_DELETE} AND 0",
     ]
 
