@@ -36,7 +36,9 @@ def _write(block: Block, folder: Path) -> None:
         above = path.read_text("utf-8").partition("ROWS:")[0]
         path.write_text(above + block.text, "utf-8")
     elif "Table(" in block.text:
-        with (folder / "nextcloud_mcp_server" / "schema" / "tables.py").open("a", encoding="utf-8") as file:
+        with (folder / "nextcloud_mcp_server" / "schema" / "tables.py").open(
+            "a", encoding="utf-8"
+        ) as file:
             file.write("\n" + block.text)
     else:
         raise AssertionError(f"nobody knows what to do with line {block.line} of the tutorial")
