@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import wraps
+from typing import Any, Final
 
 import click
 
@@ -20,12 +21,40 @@ __all__ = [
 ]
 
 
+def _use_json(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    context.find_object(Output).as_json = value  # type: ignore[union-attr]
+
+
+#: In reverse order, as click keeps the options of a function.
+_DATABASE_OPTIONS: Final = (
+    click.Option(
+        ["--json"],
+        is_flag=True,
+        expose_value=False,
+        callback=_use_json,
+        help="Print one JSON document on stdout, also for an error.",
+    ),
+    click.Option(
+        ["-u", "--database-url"],
+        metavar="URL",
+        help="SQLAlchemy URL of the database, for example sqlite:////app/data/tokens.db.",
+    ),
+    click.Option(
+        ["-d", "--database-path"],
+        metavar="PATH",
+        help="Path of the database file.  [default: $DATABASE_URL, else $TOKEN_STORAGE_DB, "
+        "else /app/data/tokens.db]",
+    ),
+)
+
+
 def database_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``-d``, ``-u`` and ``--json`` to a command.
 
     The command is called with an Output, a DatabaseOption and its own arguments.
     """
 
+    @wraps(command)
     def with_database(
         database_path: str | None, database_url: str | None, **arguments: Any
     ) -> int | None:
@@ -40,38 +69,9 @@ def database_options(command: Callable[..., Any]) -> Callable[..., Any]:
         option = DatabaseOption(database_path if database_url is None else database_url)
         return output.run(lambda: command(output, option, **arguments))
 
-    decorated = click.option(
-        "--json",
-        is_flag=True,
-        expose_value=False,
-        callback=_use_json,
-        help="Print one JSON document on stdout, also for an error.",
-    )(with_database)
-    decorated = click.option(
-        "-u",
-        "--database-url",
-        metavar="URL",
-        help="SQLAlchemy URL of the database, for example sqlite:////app/data/tokens.db.",
-    )(decorated)
-    decorated = click.option(
-        "-d",
-        "--database-path",
-        metavar="PATH",
-        help="Path of the database file.  [default: $DATABASE_URL, else $TOKEN_STORAGE_DB, "
-        "else /app/data/tokens.db]",
-    )(decorated)
-    # Keep the name, the help and the options that are declared below this decorator.
-    decorated.__name__ = command.__name__
-    decorated.__doc__ = command.__doc__
-    decorated.__dict__["__click_params__"] = [
-        *decorated.__dict__["__click_params__"],
-        *command.__dict__.get("__click_params__", []),
-    ]
-    return decorated
-
-
-def _use_json(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
-    context.find_object(Output).as_json = value  # type: ignore[union-attr]
+    own = command.__dict__.get("__click_params__", [])
+    with_database.__dict__["__click_params__"] = [*_DATABASE_OPTIONS, *own]
+    return with_database
 
 
 while_running_option = click.option(

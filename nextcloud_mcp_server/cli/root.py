@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Final
 
 import click
@@ -15,25 +13,23 @@ DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8000
 
 #: The first line of every ``db`` command's docstring; a test compares them.
-SUMMARIES: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "backup": "Make a verified copy of the database, even while it is in use.",
-        "backups": "List the backups beside the database, newest first.",
-        "check": "Exit 0 if the database is ready, 3 if an upgrade is pending.",
-        "current": "Show the revision of the database; change nothing.",
-        "doctor": "Check the database and list its problems, most severe first.",
-        "downgrade": "Go back one or more revisions (emergency use only).",
-        "history": "List the revisions and what each of them changes.",
-        "lint": "Check the migrations and list their problems.",
-        "log": "Show the journal of migrations, newest first.",
-        "migrate": "Create an empty migration (in a checkout only).",
-        "repair": "Fix the problems that `db doctor` marks as fixable.",
-        "restore": "Replace the database with a backup.",
-        "show": "Print the SQL of one revision.",
-        "stamp": "Record a revision without running a migration.",
-        "upgrade": "Create the database or upgrade it to head.",
-    }
-)
+SUMMARIES: Final = {
+    "backup": "Make a verified copy of the database, even while it is in use.",
+    "backups": "List the backups beside the database, newest first.",
+    "check": "Exit 0 if the database is ready, 3 if an upgrade is pending.",
+    "current": "Show the revision of the database; change nothing.",
+    "doctor": "Check the database and list its problems, most severe first.",
+    "downgrade": "Go back one or more revisions (emergency use only).",
+    "history": "List the revisions and what each of them changes.",
+    "lint": "Check the migrations and list their problems.",
+    "log": "Show the journal of migrations, newest first.",
+    "migrate": "Create an empty migration (in a checkout only).",
+    "repair": "Fix the problems that `db doctor` marks as fixable.",
+    "restore": "Replace the database with a backup.",
+    "show": "Print the SQL of one revision.",
+    "stamp": "Record a revision without running a migration.",
+    "upgrade": "Create the database or upgrade it to head.",
+}
 
 _DB_EPILOG: Final = """
 \b
@@ -71,14 +67,8 @@ class DatabaseCommands(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing them."""
-        names = self.list_commands(ctx)
-        room = formatter.width - 6 - max(map(len, names))
         with formatter.section("Commands"):
-            formatter.write_dl([(name, _shortened(SUMMARIES[name], room)) for name in names])
-
-
-def _shortened(text: str, room: int) -> str:
-    return click.Command(None, help=text).get_short_help_str(room)
+            formatter.write_dl(sorted(SUMMARIES.items()))
 
 
 _EPILOG: Final = """
@@ -89,9 +79,14 @@ Examples:
   nextcloud-mcp-server db current      show the revision of the database
 """
 
-_PORT: Final = click.IntRange(0, 65535)
-_HOST_HELP: Final = f"The address to listen on.  [default: {DEFAULT_HOST}]"
-_PORT_HELP: Final = f"The port to listen on; 0 for any free one.  [default: {DEFAULT_PORT}]"
+_host_option = click.option(
+    "--host", callback=not_empty, help=f"The address to listen on.  [default: {DEFAULT_HOST}]"
+)
+_port_option = click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help=f"The port to listen on; 0 for any free one.  [default: {DEFAULT_PORT}]",
+)
 
 
 def _version(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
@@ -112,8 +107,8 @@ def _version(context: click.Context, _parameter: click.Parameter, value: bool) -
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=_EPILOG,
 )
-@click.option("--host", callback=not_empty, help=_HOST_HELP)
-@click.option("--port", type=_PORT, help=_PORT_HELP)
+@_host_option
+@_port_option
 @click.option("--debug", is_flag=True, help="Show the traceback of an error, and all log lines.")
 @click.option(
     "--version",
@@ -138,8 +133,8 @@ def cli(context: click.Context, host: str | None, port: int | None, *, debug: bo
 
 
 @cli.command()
-@click.option("--host", callback=not_empty, help=_HOST_HELP)
-@click.option("--port", type=_PORT, help=_PORT_HELP)
+@_host_option
+@_port_option
 @click.pass_context
 def run(context: click.Context, host: str | None, port: int | None) -> int:
     """Upgrade the database to head, then serve."""

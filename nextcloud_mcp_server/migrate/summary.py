@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from nextcloud_mcp_server.migrate.change import Change
     from nextcloud_mcp_server.migrate.inspect import Report
     from nextcloud_mcp_server.migrate.startup import Outcome
+    from nextcloud_mcp_server.schema.revision import Revision
 
 
 def describe_outcome(outcome: Outcome) -> str:
@@ -69,6 +71,19 @@ def check_line(report: Report) -> str:
     if report.ready or report.todo is None:
         return f"ready: {path} is at head, {report.head}"
     return f"pending: {path}: {plan_line(report.todo)}"
+
+
+def downgrade_warning(
+    report: Report, target: str, undone: Sequence[Revision], head: str
+) -> tuple[str, ...]:
+    """Return what a downgrade undoes and loses."""
+    path = printable(str(report.database))
+    end = "base, where it has no tables" if target == BASE else f"revision {target}"
+    return (
+        f"{path} is at revision {report.finding.recorded} and goes back to {end}. This undoes:",
+        *(f"  {r.id}  {r.title}. Loses: {r.loses or '(not documented)'}" for r in undone),
+        f"A backup is made first. The next start of this version upgrades it to {head} again.",
+    )
 
 
 def downgraded_lines(change: Change) -> tuple[str, ...]:

@@ -46,7 +46,10 @@ OUTCOMES = [
     (
         State.AT_HEAD,
         Plan(Action.MEND, "010", start="010", unusable=("batch_ocr_jobs",)),
-        "repaired /d/t.db at revision 010 (made batch_ocr_jobs anew in its released shape) in 0.03 s",
+        (
+            "repaired /d/t.db at revision 010 "
+            "(made batch_ocr_jobs anew in its released shape) in 0.03 s"
+        ),
     ),
     (
         State.AT_HEAD,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,15 +14,13 @@ from nextcloud_mcp_server.cli.options import (
     yes_option,
 )
 from nextcloud_mcp_server.cli.output import Output
-from nextcloud_mcp_server.errors import for_shell, printable
+from nextcloud_mcp_server.errors import for_shell
 from nextcloud_mcp_server.migrate.change import undone
-from nextcloud_mcp_server.migrate.inspect import Report, known_history
-from nextcloud_mcp_server.migrate.summary import downgraded_lines
-from nextcloud_mcp_server.schema.history import BASE
+from nextcloud_mcp_server.migrate.inspect import known_history
+from nextcloud_mcp_server.migrate.summary import downgrade_warning, downgraded_lines
 
 if TYPE_CHECKING:
     from nextcloud_mcp_server.migrate.change import Change
-    from nextcloud_mcp_server.schema.revision import Revision
 
 
 @click.command()
@@ -53,7 +50,7 @@ def downgrade(
     known = known_history()
     steps = undone(known, str(report.finding.recorded), target)
     lost = [revision for revision in listing(known)[::-1] if revision.id in steps]
-    for line in warning_lines(report, target, lost, known.head):
+    for line in downgrade_warning(report, target, lost, known.head):
         output.note(line)
     if not yes:
         path = for_shell(settings.database)
@@ -81,16 +78,3 @@ def change_facts(change: Change) -> dict[str, Any]:
         "steps": list(change.steps),
         "backup": None if change.backup is None else str(change.backup),
     }
-
-
-def warning_lines(
-    report: Report, target: str, undone: Sequence[Revision], head: str
-) -> tuple[str, ...]:
-    """Return what a downgrade undoes and loses."""
-    path = printable(str(report.database))
-    end = "base, where it has no tables" if target == BASE else f"revision {target}"
-    return (
-        f"{path} is at revision {report.finding.recorded} and goes back to {end}. This undoes:",
-        *(f"  {r.id}  {r.title}. Loses: {r.loses or '(not documented)'}" for r in undone),
-        f"A backup is made first. The next start of this version upgrades it to {head} again.",
-    )

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 #: The indent of the changes below the title of a revision.
 _INDENT: Final = " " * 17
 
+_SINGULAR: Final = {"tables": "table", "columns": "column", "indexes": "index"}
+
 #: The longest line of the changes, unless a name is longer.
 _WIDTH: Final = 100
 
@@ -108,14 +110,9 @@ def change_lines(revision: Revision, known: History) -> list[str]:
 
 
 def _names(difference: Gaps) -> str:
-    kinds = (
-        ("table", "tables", list(difference.tables)),
-        ("column", "columns", [f"{table}.{column}" for table, column in difference.columns]),
-        ("index", "indexes", list(difference.indexes)),
-    )
     parts = [
-        f"{one if len(names) == 1 else many} {', '.join(names)}"
-        for one, many, names in kinds
+        f"{kind if len(names) > 1 else _SINGULAR[kind]} {', '.join(names)}"
+        for kind, names in _facts(difference).items()
         if names
     ]
     return "; ".join(parts)

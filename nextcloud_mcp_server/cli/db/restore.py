@@ -85,7 +85,9 @@ def restore(
     keyring = at_hand(settings)
     preview, skipped = _preview(output, settings.database, backup, keyring)
     require_idle(preview.database, while_running=while_running)
-    for line in [*skipped_lines(skipped), *preview_lines(preview)]:
+    for _, reason in skipped:
+        output.note(f"warning: skipped: {printable(reason)}")
+    for line in preview_lines(preview):
         output.note(line)
     if not yes:
         chosen = "--newest" if newest else for_shell(preview.backup.path)
@@ -158,11 +160,6 @@ def listed_facts(backup: Listed) -> dict[str, Any]:
         "status": backup.status,
         "reason": backup.reason or None,
     }
-
-
-def skipped_lines(skipped: Sequence[Passed]) -> list[str]:
-    """Return a warning for each newer backup that is not usable, newest first."""
-    return [f"warning: skipped: {printable(reason)}" for _, reason in skipped]
 
 
 def preview_lines(preview: Offer) -> list[str]:

@@ -14,6 +14,7 @@ from nextcloud_mcp_server.migrate.summary import outcome_lines, plan_line, up_to
 
 if TYPE_CHECKING:
     from nextcloud_mcp_server.maintenance.rehearse import Rehearsal, Script
+    from nextcloud_mcp_server.migrate.plan import Plan
     from nextcloud_mcp_server.migrate.startup import Outcome
 
 
@@ -82,17 +83,23 @@ def _print_sql(output: Output, option: DatabaseOption, target: str | None) -> in
     return 0
 
 
+def _plan_facts(todo: Plan) -> dict[str, Any]:
+    return {
+        "action": todo.action.value,
+        "before": todo.start,
+        "after": todo.target,
+        "stamped": todo.stamp is not None,
+        "steps": list(todo.steps),
+        "mended": list(todo.mends),
+    }
+
+
 def outcome_facts(outcome: Outcome) -> dict[str, Any]:
     """Return the outcome of an upgrade for ``--json``."""
     return {
         "database": str(outcome.database),
         "state": outcome.state.value,
-        "action": outcome.action.value,
-        "before": outcome.before,
-        "after": outcome.after,
-        "stamped": outcome.stamped,
-        "steps": list(outcome.steps),
-        "mended": list(outcome.mended),
+        **_plan_facts(outcome.done),
         "backup": None if outcome.backup is None else str(outcome.backup),
         "journal_mode": outcome.journal_mode or None,
         "seconds": round(outcome.seconds, 6),
@@ -106,12 +113,7 @@ def rehearsal_facts(done: Rehearsal) -> dict[str, Any]:
         "database": str(done.database),
         "dry_run": True,
         "state": done.report.finding.state.value,
-        "action": done.todo.action.value,
-        "before": done.todo.start,
-        "after": done.todo.target,
-        "stamped": done.todo.stamp is not None,
-        "steps": list(done.todo.steps),
-        "mended": list(done.todo.mends),
+        **_plan_facts(done.todo),
         "rows": done.rows,
         "seconds": round(done.seconds, 6),
         "bytes_backup": done.need.backup,
