@@ -1,47 +1,87 @@
 # /// script
 # dependencies = ["nox==2026.10.20"]
 # ///
-"""Checks, the same on a developer's machine and in CI: ``uvx nox``.
+"""Checks, the same on a developer's machine and in CI.
 
-Every session but ``wheel`` runs in an environment that ``uv sync`` made from the dependency
-groups and the pinned versions of ``pyproject.toml``. Positional arguments go to the tool:
+- ``uvx nox -s quick`` while you work: lint, types and the fast tests on one interpreter.
+- ``uvx nox`` before you push: the default sessions. The first one prints the plan.
+- ``uvx nox -t ci`` for the rest, which ``.ci/run`` runs after the default sessions.
+
+Each session runs in an environment that ``uv sync`` creates from the dependency groups and the
+pinned versions of ``pyproject.toml``. Positional arguments go to the tool:
 ``uvx nox -s tests-3.12 -- tests/migrate/test_plan.py -k foreign``.
 """
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
+
 import nox
+from python_discovery import get_interpreter
 
 PYTHONS = ("3.11", "3.12", "3.13")
 
-#: Folders with a session of their own.
-OWN_SESSION = ("tests/docs", "tests/migrations", "tests/wheel")
-#: What tries SQLite, the file system, the order of our calls and every database of the corpus,
-#: which no interpreter changes. The oldest interpreter runs them.
-ONCE = (
-    "tests/bench",
-    "tests/faults",
-    "tests/history",
-    "tests/authoring/lint",
-    "tests/races",
-    "tests/maintenance/restore",
+#: Tests that have a session of their own.
+OWN_SESSION = (
+    "tests/docs",
+    "tests/migrations",
+    "tests/wheel/test_documents.py",
+    "tests/wheel/test_installed.py",
+    "tests/wheel/test_plugin.py",
+    "tests/wheel/test_tutorial.py",
 )
-#: The other slow folders, which start whole processes. Where the oldest and the newest
-#: interpreter agree about them, those between do not deny it.
-SLOW = ("tests/cli", "tests/plugin")
-#: Two processes are what the smallest CI machine has cores for.
+#: Tests of what an interpreter can change: asyncio, threads, typing, pickling, the parsing of the
+#: command line, the start and the stop. The other tests depend on SQLite and the file system.
+INTERPRETER = (
+    "tests/auth",
+    "tests/backends",
+    "tests/cli/test_fast_path.py",
+    "tests/cli/test_main.py",
+    "tests/crypto",
+    "tests/migrate/test_startup*.py",
+    "tests/plugin",
+    "tests/schema",
+    "tests/server",
+    "tests/test_*.py",
+)
+#: Tests that no interpreter changes and that take long. Only the main interpreter runs them.
+MAIN_ONLY = ("tests/authoring/lint", "tests/bench", "tests/faults", "tests/history", "tests/races")
+#: What ``quick`` leaves out, beside the tests that have a session of their own.
+SLOW = ("tests/bench", "tests/faults", "tests/history", "tests/races", "tests/wheel")
+#: The smallest CI machine has two cores.
 PARALLEL = ("--numprocesses=2", "--dist=worksteal")
+
+#: Seconds of each default session on two idle cores, in their order, and its content.
+PLAN = {
+    "lint": (15, "style, import contracts, the migrations"),
+    "types": (30, "strict types of the package, the tests, the docs and the examples"),
+    "tests": (240, "all tests, the migrations on SQLite, a sample of the faults"),
+    "docs": (40, "the site and the examples in it"),
+}
+#: Seconds of ``tests`` on each further interpreter.
+FURTHER = (55, "the tests that an interpreter can change")
+#: What ``uvx nox -t ci`` adds, about 15 minutes.
+REST = "all tests on each interpreter, both database engines, the wheel, more faults"
 
 nox.needs_version = ">=2026.4"
 nox.options.default_venv_backend = "uv"
 nox.options.reuse_existing_virtualenvs = True
-# Where CI is set, nox makes an error of an interpreter that is not there; a word is enough.
+# Without a network a download is an error. `--download-python auto` downloads an interpreter.
+nox.options.download_python = "never"
+# If CI is set, nox treats a missing interpreter as an error. The plan names it instead.
 nox.options.error_on_missing_interpreters = False
 
 
+@cache
+def found() -> tuple[str, ...]:
+    """Return the supported versions of Python that this machine has, oldest first."""
+    return tuple(version for version in PYTHONS if get_interpreter(version)) or PYTHONS[:1]
+
+
 def sync(session: nox.Session, *groups: str) -> None:
-    """Make the session's environment hold exactly the pinned ``groups`` and the project."""
-    # The tests start hundreds of processes: without bytecode each compiles all that it imports.
+    """Make the session's environment contain exactly the pinned ``groups`` and the project."""
+    # The tests start hundreds of processes: without bytecode each compiles what it imports.
     session.env["PYTHONDONTWRITEBYTECODE"] = ""
     session.run_install(
         "uv",
@@ -53,10 +93,50 @@ def sync(session: nox.Session, *groups: str) -> None:
     )
 
 
+def pytest(session: nox.Session, *arguments: str, ignore: tuple[str, ...] = ()) -> None:
+    """Run pytest on two cores."""
+    session.run("pytest", *PARALLEL, *(f"--ignore={path}" for path in ignore), *arguments)
+
+
+def matching(patterns: tuple[str, ...]) -> list[str]:
+    """Return the paths that match ``patterns``, each of which must match one."""
+    paths: list[str] = []
+    for pattern in patterns:
+        if not (matched := sorted(Path().glob(pattern))):
+            raise FileNotFoundError(pattern)
+        paths += map(str, matched)
+    return paths
+
+
+@nox.session(python=False)
+def plan(session: nox.Session) -> None:
+    """Print what the default sessions do, how long they take and what they skip."""
+    main, *others = found()
+    session.log("Sessions, with their times on two idle cores:")
+    for name, (seconds, content) in PLAN.items():
+        label = f"tests-{main}" if name == "tests" else name
+        session.log(f"  {label:<12} {seconds:>4} s   {content}")
+        for version in PYTHONS if name == "tests" else ():
+            if version in others:
+                session.log(f"  tests-{version:<6} {FURTHER[0]:>4} s   {FURTHER[1]}")
+            elif version != main:
+                session.log(
+                    f"  tests-{version:<6}   skip   Python {version} was not found "
+                    f"(to download it: uvx nox --download-python auto)"
+                )
+    total = sum(seconds for seconds, _ in PLAN.values()) + FURTHER[0] * len(others)
+    session.log(f"About {-(-total // 60)} minutes in all; the first run also downloads packages.")
+    session.log(f"Not in this run, but in .ci/run and `uvx nox -t ci`: {REST}.")
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style, likely mistakes, the contract that imports only go down, and the migrations."""
+    """Check style, likely mistakes, the import contracts and the migrations."""
     sync(session, "lint")
+    _lint(session)
+
+
+def _lint(session: nox.Session) -> None:
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("lint-imports", "--no-cache")
@@ -65,31 +145,22 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Strict types, in the tests too."""
+    """Check strict types, in the tests too."""
     sync(session, "types")
     session.run("mypy", *session.posargs)
 
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the suite, on each interpreter found."""
+    """Run the suite on the oldest interpreter found, and on the others what they can change."""
     sync(session, "test")
     if session.posargs:
         session.run("pytest", *session.posargs)
-        return
-    skipped: tuple[str, ...] = OWN_SESSION
-    if session.python != PYTHONS[0]:
-        skipped += ONCE
-    if session.python in PYTHONS[1:-1]:
-        skipped += SLOW
-    session.run("pytest", *PARALLEL, *(f"--ignore={folder}" for folder in skipped))
-
-
-@nox.session
-def migrations(session: nox.Session) -> None:
-    """Walk every revision up and down, with rows in the tables."""
-    sync(session, "test")
-    session.run("pytest", *(session.posargs or (*PARALLEL, "tests/migrations")))
+    elif session.python == found()[0]:
+        pytest(session, ignore=OWN_SESSION)
+        pytest(session, "tests/migrations", "-k", "not postgresql")
+    else:
+        pytest(session, *matching(INTERPRETER))
 
 
 @nox.session
@@ -103,8 +174,40 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def quick(session: nox.Session) -> None:
+    """Run lint, types and the fast tests on one interpreter, in about three minutes."""
+    sync(session, "lint", "types")
+    _lint(session)
+    session.run("mypy")
+    pytest(session, *session.posargs, ignore=(*OWN_SESSION, *SLOW))
+
+
+@nox.session(default=False, tags=["ci"])
+def migrations(session: nox.Session) -> None:
+    """Run every revision up and down on both engines, with rows in the tables."""
+    sync(session, "test")
+    session.run("pytest", *(session.posargs or (*PARALLEL, "tests/migrations")))
+
+
+@nox.session(default=False, tags=["ci"], python=PYTHONS)
+def matrix(session: nox.Session) -> None:
+    """Run the tests that ``tests`` leaves out on the interpreters after the first."""
+    if session.python == found()[0]:
+        session.skip("`tests` runs everything on this interpreter")
+    sync(session, "test")
+    pytest(session, ignore=(*OWN_SESSION, *MAIN_ONLY, *matching(INTERPRETER)))
+
+
+@nox.session(default=False, tags=["ci"])
+def wheel(session: nox.Session) -> None:
+    """Build the wheel and the sdist, install the wheel into an empty environment, and use it."""
+    sync(session, "test")
+    session.run("pytest", *(session.posargs or (*PARALLEL, "tests/wheel")))
+
+
+@nox.session(default=False, tags=["ci"])
 def faults(session: nox.Session) -> None:
-    """Produce every fault at every point; the ``tests`` session takes a tenth of them."""
+    """Inject every fault at every point; ``FAULT_SHARE`` takes a sample of them."""
     sync(session, "test")
     where = session.posargs or (*PARALLEL, "tests/faults")
     session.run("pytest", *where, env={"FAULT_SHARE": session.env.get("FAULT_SHARE") or "1"})
@@ -115,13 +218,6 @@ def bench(session: nox.Session) -> None:
     """Measure every figure of docs/performance.md, on an otherwise idle machine."""
     sync(session, "test")
     session.run("python", "-m", "tests.bench", *session.posargs)
-
-
-@nox.session
-def wheel(session: nox.Session) -> None:
-    """Build the wheel and the sdist, install the wheel in an empty place, and use it there."""
-    sync(session, "test")
-    session.run("pytest", *(session.posargs or (*PARALLEL, "tests/wheel")))
 
 
 if __name__ == "__main__":

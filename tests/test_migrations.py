@@ -23,10 +23,10 @@ from nextcloud_mcp_server.migrations import (
     upgrade_database,
 )
 from nextcloud_mcp_server.schema.history import load_history
-from tests.support import promises
+from tests.support import invariants
 from tests.support.contents import KEY
 from tests.support.errors import refused
-from tests.support.folders import names
+from tests.support.files import names
 from tests.support.shapes import at
 from tests.support.snapshot import snapshot
 
@@ -70,9 +70,9 @@ def test_every_form_of_a_downgrade(revision: str, ends: str | None, path: Path) 
 def test_a_downgrade_that_is_none_changes_nothing(revision: str, code: str, path: Path) -> None:
     """A target that is not below, or is no revision, is refused before anything is touched."""
     at("006").write(path)
-    before = promises.disk(path)
+    before = invariants.disk(path)
     assert refused(lambda: downgrade_database(path, revision)).code == code
-    promises.untouched(before, promises.disk(path))
+    invariants.untouched(before, invariants.disk(path))
 
 
 def test_an_upgrade_proves_the_keys_that_are_there(
@@ -80,10 +80,10 @@ def test_an_upgrade_proves_the_keys_that_are_there(
 ) -> None:
     """A key that the server would refuse is refused before the migration; none is needed."""
     at("006").write(path)
-    before = promises.disk(path)
+    before = invariants.disk(path)
     monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", Fernet.generate_key().decode())
     assert refused(lambda: upgrade_database(path)).code == "wrong-key"
-    promises.untouched(before, promises.disk(path))
+    invariants.untouched(before, invariants.disk(path))
     monkeypatch.delenv("TOKEN_ENCRYPTION_KEY")
     assert upgrade_database(path).after == HEAD
 
@@ -93,12 +93,12 @@ def test_a_downgrade_proves_the_keys_that_are_there(
 ) -> None:
     """With a key that opens nothing it is the wrong key or database; with none it goes back."""
     at("006").write(path)
-    before = promises.disk(path)
+    before = invariants.disk(path)
     monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", Fernet.generate_key().decode())
     assert refused(lambda: downgrade_database(path)).code == "wrong-key"
     monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", "short")
     assert refused(lambda: downgrade_database(path)).code == "malformed-key"
-    promises.untouched(before, promises.disk(path))
+    invariants.untouched(before, invariants.disk(path))
     monkeypatch.delenv("TOKEN_ENCRYPTION_KEY")
     assert downgrade_database(path).after == "005"
     monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", f"{Fernet.generate_key().decode()};{KEY}")
@@ -110,12 +110,12 @@ def test_a_stamp_proves_the_keys_that_are_there(
 ) -> None:
     """As a downgrade: keys that open nothing, or are none, stop it; without any it goes on."""
     at("006").write(path)
-    before = promises.disk(path)
+    before = invariants.disk(path)
     monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", Fernet.generate_key().decode())
     assert refused(lambda: stamp_database(path, "005")).code == "wrong-key"
     monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", "short")
     assert refused(lambda: stamp_database(path, "005")).code == "malformed-key"
-    promises.untouched(before, promises.disk(path))
+    invariants.untouched(before, invariants.disk(path))
     monkeypatch.delenv("TOKEN_ENCRYPTION_KEY")
     assert stamp_database(path, "005").after == "005"
     monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", f"{Fernet.generate_key().decode()};{KEY}")
@@ -158,9 +158,9 @@ def test_asking_for_the_revision_changes_nothing(path: Path) -> None:
     assert get_current_revision(path) is None
     assert names(path.parent) == set()
     at("006").write(path)
-    before = promises.disk(path)
+    before = invariants.disk(path)
     assert get_current_revision(path) == "006"
-    assert promises.disk(path) == before
+    assert invariants.disk(path) == before
     for shape, answer in (
         (at("001").unversioned(), None),
         (at("006").recording("999"), "999"),

@@ -21,7 +21,7 @@ from nextcloud_mcp_server.settings import (
     wants_colour,
 )
 from tests.support.errors import attempt, refused
-from tests.support.nobody import as_nobody, open_folder
+from tests.support.unprivileged import as_nobody, open_folder
 
 GIVEN = {"TOKEN_STORAGE_DB": "/data/tokens.db"}
 

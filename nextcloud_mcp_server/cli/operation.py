@@ -13,14 +13,21 @@ from typing import Final
 from nextcloud_mcp_server.cli.output import Output, interrupted
 from nextcloud_mcp_server.errors import TokenStorageError, printable
 from nextcloud_mcp_server.migrate.inspect import examine
-from nextcloud_mcp_server.progress import LOG_INTERVAL, Listener, Progress, Say, heard, paced
+from nextcloud_mcp_server.progress import (
+    LOG_INTERVAL,
+    Progress,
+    ProgressCallback,
+    Reporter,
+    paced,
+    reporting,
+)
 
 #: Characters of the bar itself.
 _WIDTH: Final = 20
 
 
 @contextmanager
-def operation(output: Output, database: Path | None = None) -> Iterator[Listener]:
+def operation(output: Output, database: Path | None = None) -> Iterator[ProgressCallback]:
     """Print the package's warnings on stderr, and yield a callback that shows progress.
 
     With ``--debug`` all log lines are printed.
@@ -52,12 +59,12 @@ def operation(output: Output, database: Path | None = None) -> Iterator[Listener
 
 
 @contextmanager
-def phases(output: Output, first: str = "") -> Iterator[Say]:
-    """Show the progress of a body that only reads, and yield a function that starts a phase."""
-    with _progress(output) as progress, heard(progress) as start:
+def phases(output: Output, first: str = "") -> Iterator[Reporter]:
+    """Show the progress of a body that only reads, and yield a function that reports its phase."""
+    with _progress(output) as progress, reporting(progress) as report:
         if first:
-            start(first)
-        yield start
+            report(first)
+        yield report
 
 
 def progress_bar(now: Progress, columns: int) -> str:
@@ -70,7 +77,7 @@ def progress_bar(now: Progress, columns: int) -> str:
 
 
 @contextmanager
-def _progress(output: Output) -> Iterator[Listener]:
+def _progress(output: Output) -> Iterator[ProgressCallback]:
     """Yield a callback: a bar on a terminal, a line every few seconds elsewhere, no JSON."""
     if output.as_json:
         yield lambda _: None

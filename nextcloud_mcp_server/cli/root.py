@@ -6,6 +6,7 @@ from typing import Final
 
 import click
 
+from nextcloud_mcp_server import __version__
 from nextcloud_mcp_server.cli.options import not_empty
 from nextcloud_mcp_server.cli.output import PROGRAM, Output
 
@@ -89,19 +90,6 @@ _port_option = click.option(
 )
 
 
-def _version(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
-    if not value:
-        return
-    from importlib import metadata  # noqa: PLC0415 - slow to import
-
-    try:
-        version = metadata.version(PROGRAM)
-    except metadata.PackageNotFoundError:
-        version = "(not installed)"
-    click.echo(f"{PROGRAM} {version}")
-    context.exit()
-
-
 @click.group(
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -110,12 +98,10 @@ def _version(context: click.Context, _parameter: click.Parameter, value: bool) -
 @_host_option
 @_port_option
 @click.option("--debug", is_flag=True, help="Show the traceback of an error, and all log lines.")
-@click.option(
-    "--version",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_version,
+@click.version_option(
+    __version__,
+    prog_name=PROGRAM,
+    message="%(prog)s %(version)s",
     help="Print the version and exit.",
 )
 @click.pass_context

@@ -16,13 +16,12 @@ from nextcloud_mcp_server.backends.sqlite import backup as backups
 from nextcloud_mcp_server.maintenance.backup import back_up
 from nextcloud_mcp_server.migrate.change import downgrade
 from nextcloud_mcp_server.migrate.startup import prepare
-from tests.support import promises
+from tests.support import invariants
 from tests.support.errors import refused
-from tests.support.folders import names
+from tests.support.files import names
 from tests.support.revisions import HEAD
-from tests.support.shapes import at
+from tests.support.shapes import at, at_head
 from tests.support.snapshot import snapshot
-from tests.support.upgraded import at_head
 
 
 @pytest.fixture
@@ -40,7 +39,7 @@ def test_a_backup_is_private_verified_and_one_file(path: Path) -> None:
     assert made.name.endswith("-006-manual")
     assert made.stat().st_mode & 0o777 == 0o600
     assert made.read_bytes()[18:20] == b"\x01\x01", "a file in WAL mode is never alone for long"
-    promises.same_content(snapshot(path), snapshot(made))
+    invariants.same_content(snapshot(path), snapshot(made))
     beside = {name for name in names(path.parent) if "backup" in name}
     assert beside == {made.name, f"{made.name}.json"}
 
@@ -122,7 +121,7 @@ def test_a_backup_is_of_one_moment(path: Path, monkeypatch: pytest.MonkeyPatch) 
         return found
 
     monkeypatch.setattr(backups, "summary", summary_and_write)
-    promises.same_content(before, snapshot(back_up(path)))
+    invariants.same_content(before, snapshot(back_up(path)))
 
 
 @pytest.mark.parametrize("mode", ["wal", "delete"])
@@ -135,7 +134,7 @@ def test_a_backup_is_made_while_a_transaction_is_open(mode: str, path: Path) -> 
         connection.execute("DELETE FROM audit_logs")
         made = back_up(path)
         connection.execute("ROLLBACK")
-    promises.same_content(before, snapshot(made))
+    invariants.same_content(before, snapshot(made))
 
 
 def test_a_backup_follows_a_link(path: Path) -> None:
@@ -245,5 +244,5 @@ def test_a_copy_that_is_not_the_same_is_no_backup(
         assert refused(lambda: prepare(path)).code == "backup-failed"
         answers = iter([backups.Summary(None, {"a": 1}), backups.Summary(None, {"a": 2})])
         assert refused(lambda: back_up(path)).code == "backup-failed"
-    promises.same_content(before, snapshot(path))
+    invariants.same_content(before, snapshot(path))
     assert names(path.parent) == {"tokens.db", "tokens.db.lock"}

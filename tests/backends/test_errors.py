@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError, StatementError
 from nextcloud_mcp_server.backends.sqlite.errors import always_named, named, naming
 from nextcloud_mcp_server.errors import CODES, TokenStorageError
 from tests.support.errors import refused
-from tests.support.nobody import as_nobody, open_folder
+from tests.support.unprivileged import as_nobody, open_folder
 
 PATH = Path("/data/tokens.db")
 

@@ -23,7 +23,7 @@ from nextcloud_mcp_server.backends.sqlite.pool import SqlitePool
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.schema import tables
-from tests.support.folders import names
+from tests.support.files import names
 
 ADD = insert(tables.metadata.tables["browser_sessions"]).values(
     session_id=bindparam("session_id"), user_id="u", created_at=1, expires_at=2

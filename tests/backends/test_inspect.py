@@ -25,9 +25,9 @@ from nextcloud_mcp_server.migrate.classify import classify
 from nextcloud_mcp_server.migrate.plan import State
 from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.schema.history import load_history
-from tests.support import promises
+from tests.support import invariants
 from tests.support.contents import REFRESH_TOKENS
-from tests.support.folders import names
+from tests.support.files import names
 from tests.support.shapes import at
 
 
@@ -43,11 +43,11 @@ def path(tmp_path: Path) -> Path:
 def test_a_look_leaves_the_file_alone(mode: str, encoding: str, path: Path) -> None:
     """In every journal mode and encoding the structure is seen, and no byte or time changes."""
     at("006").write(path, [f"encoding='{encoding}'", f"journal_mode={mode}"])
-    before = promises.disk(path)
+    before = invariants.disk(path)
     seen = look(path)
     assert seen.versions == ("006",)
     assert seen.structure.own_tables == set(load_history().structure("006").tables)
-    promises.untouched(before, promises.disk(path))
+    invariants.untouched(before, invariants.disk(path))
 
 
 def test_what_is_only_in_the_wal_is_seen(path: Path) -> None:
@@ -58,9 +58,9 @@ def test_what_is_only_in_the_wal_is_seen(path: Path) -> None:
         crashed = path.with_name("crashed.db")
         for suffix in ("", "-wal"):
             shutil.copy(f"{path}{suffix}", f"{crashed}{suffix}")
-    before = promises.disk(crashed)
+    before = invariants.disk(crashed)
     assert look(crashed).versions == ("005",)
-    promises.untouched(before, promises.disk(crashed))
+    invariants.untouched(before, invariants.disk(crashed))
 
 
 def test_nothing_is_seen_where_nothing_is(path: Path) -> None:
@@ -111,10 +111,10 @@ def test_a_look_at_a_crashed_database_changes_nothing(path: Path) -> None:
     subprocess.run([sys.executable, "-c", code, str(path)], check=False)
     link = path.with_name("link.db")
     link.symlink_to(path)
-    before = promises.disk(path)
+    before = invariants.disk(path)
     temporary = names(Path(tempfile.gettempdir()))
     assert "browser_sessions" in look_without_recovery(path).structure.tables
-    assert promises.disk(path) == before
+    assert invariants.disk(path) == before
     left = names(Path(tempfile.gettempdir())) - temporary
     assert not {name for name in left if name.startswith("tokens-")}
 

@@ -17,8 +17,8 @@ from nextcloud_mcp_server.backends.sqlite.pool import SqlitePool
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.schema import tables
-from tests.support import promises
-from tests.support.folders import names
+from tests.support import invariants
+from tests.support.files import names
 
 ADD = insert(tables.metadata.tables["browser_sessions"]).values(
     session_id=bindparam("session_id"), user_id="u", created_at=1, expires_at=2
@@ -105,11 +105,11 @@ async def test_reading_changes_nothing(pool: SqlitePool, path: Path) -> None:
     """After reads alone, the file has its bytes and times."""
     await write(pool, "a")
     await pool.close()
-    before = promises.disk(path)
+    before = invariants.disk(path)
     reader = SqlitePool(path, "wal")
     assert await reader.read(count) == 1
     await reader.close()
-    assert promises.disk(path) == before
+    assert invariants.disk(path) == before
 
 
 async def test_a_cancelled_writer_still_writes(pool: SqlitePool, path: Path) -> None:

@@ -11,7 +11,7 @@ from nextcloud_mcp_server.maintenance.doctor.run import CHECKS
 from tests.cli.conftest import Command
 from tests.cli.places import REFUSED, SERVED, Shelf, execute, fingerprint, listing, rows
 from tests.support.contents import KEY
-from tests.support.promises import HEAD
+from tests.support.invariants import HEAD
 
 #: Refused states that a repair fixes.
 FIXED = {"two-rows"}

@@ -9,7 +9,7 @@ import pytest
 
 from tests.cli.conftest import Command
 from tests.cli.places import REFUSED, SERVED, Shelf, crash, damage, fingerprint, listing
-from tests.support.folders import names
+from tests.support.files import names
 from tests.support.revisions import HEAD, pending_after
 
 RUNS = ", ".join(pending_after("001"))

@@ -19,12 +19,12 @@ from nextcloud_mcp_server.crypto.keyfile import find_keyring, given_keyring, key
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.settings import Settings
-from tests.support import promises
+from tests.support import invariants
 from tests.support.contents import KEY, OTHER_KEY
 from tests.support.errors import refused
-from tests.support.folders import names
-from tests.support.nobody import ROOT, as_nobody, open_folder
+from tests.support.files import names
 from tests.support.shapes import at
+from tests.support.unprivileged import ROOT, as_nobody, open_folder
 
 THIRD = "Z8hHcNYb4m1bbLk6tM9vE2n0sR3yqWJxAoKdUeTfGiQ="
 
@@ -191,11 +191,11 @@ async def test_a_start_without_the_key_changes_nothing(
     """Without the right key nothing is migrated, backed up or made, whatever the revision."""
     path = tmp_path / "tokens.db"
     at(revision).write(path)
-    before = promises.disk(path)
+    before = invariants.disk(path)
     with pytest.raises(TokenStorageError) as caught:
         await start(path, **options)
     assert caught.value.code == code
-    promises.untouched(before, promises.disk(path))
+    invariants.untouched(before, invariants.disk(path))
     assert names(tmp_path) <= {"tokens.db", "tokens.db.lock"}
 
 
@@ -204,11 +204,11 @@ async def test_a_recreation_that_was_cut_short_still_needs_its_key(tmp_path: Pat
     path = tmp_path / "tokens.db"
     shape = at("006").without("app_passwords", "oauth_clients", "login_flow_sessions")
     shape.also("ALTER TABLE refresh_tokens RENAME TO _alembic_tmp_refresh_tokens").write(path)
-    before = promises.disk(path)
+    before = invariants.disk(path)
     with pytest.raises(TokenStorageError) as caught:
         await start(path)
     assert caught.value.code == "key-missing"
-    promises.untouched(before, promises.disk(path))
+    invariants.untouched(before, invariants.disk(path))
 
 
 async def test_a_malformed_key_beside_the_database_changes_nothing(tmp_path: Path) -> None:
@@ -216,11 +216,11 @@ async def test_a_malformed_key_beside_the_database_changes_nothing(tmp_path: Pat
     path = tmp_path / "tokens.db"
     at("006").write(path)
     key_path(path).write_text(KEY[:40])
-    before = promises.disk(path)
+    before = invariants.disk(path)
     with pytest.raises(TokenStorageError) as caught:
         await start(path)
     assert caught.value.code == "malformed-key"
-    promises.untouched(before, promises.disk(path))
+    invariants.untouched(before, invariants.disk(path))
 
 
 async def test_text_and_keyless_tables_are_read_for_keys(tmp_path: Path) -> None:
@@ -345,5 +345,5 @@ def test_looking_for_a_key_makes_none(tmp_path: Path) -> None:
     given = find_keyring(Settings(database, (KEY,)), database)
     assert beside is not None
     assert given is not None
-    assert beside.opens(sealed(OTHER_KEY)[0])
-    assert given.opens(sealed(KEY)[0])
+    assert beside.can_decrypt(sealed(OTHER_KEY)[0])
+    assert given.can_decrypt(sealed(KEY)[0])

@@ -18,7 +18,7 @@ from nextcloud_mcp_server.migrate.plan import Action
 from nextcloud_mcp_server.migrations import upgrade_database
 from tests.support import shapes
 from tests.support.contents import KEY, NOW
-from tests.support.promises import Secrets, read_through_the_store, sealed_in
+from tests.support.invariants import Secrets, read_through_the_store, secrets_in
 from tests.support.snapshot import snapshot
 
 Seal = Callable[[str], bytes]
@@ -86,7 +86,7 @@ def _specimen(path: Path, seal: Seal) -> Specimen:
         for suffix in ("", "-wal"):
             shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
     mine = {("refresh_tokens", user, "encrypted_token"): token for user, token in TOKENS.items()}
-    return Specimen(copy, {**sealed_in(snapshot(copy), KEY), **mine})
+    return Specimen(copy, {**secrets_in(snapshot(copy), KEY), **mine})
 
 
 def flip(dice: random.Random, path: Path) -> str:

@@ -15,7 +15,7 @@ from typing import Final
 from tests.faults.harness import Result, Victim, copy_database
 from tests.faults.scenes import Scene, prepare, whole
 from tests.support.contents import KEY
-from tests.support.promises import JOURNAL, opened
+from tests.support.invariants import JOURNAL, decrypted
 from tests.support.snapshot import COMPANIONS, Snapshot, counted, snapshot
 
 NOTHING: Final = "nothing"
@@ -206,7 +206,7 @@ def _token_of(user: str) -> str:
 def _tokens(path: Path, key: str) -> dict[str, str | None]:
     """The tokens of the users that an order stores; None for one that ``key`` cannot open."""
     return {
-        str(row["user_id"][1]): opened(key, row["encrypted_token"][1])
+        str(row["user_id"][1]): decrypted(key, row["encrypted_token"][1])
         for row in snapshot(path).rows["refresh_tokens"]
         if str(row["user_id"][1]).startswith("user-")
     }

@@ -30,7 +30,7 @@ from platformdirs import user_data_path
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.backends.sqlite import inspect, transaction
-from nextcloud_mcp_server.backends.sqlite.lock import Held
+from nextcloud_mcp_server.backends.sqlite.lock import MigrationLock as Held
 from nextcloud_mcp_server.cli.main import main as program
 from nextcloud_mcp_server.migrate import startup
 from nextcloud_mcp_server.server import run as _run  # noqa: F401 - the same

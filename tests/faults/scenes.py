@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from nextcloud_mcp_server.migrations import upgrade_database
-from tests.history import releases
+from tests.history import released_files
 from tests.support import shapes
 from tests.support.contents import KEY
 from tests.support.facts import REVISIONS
-from tests.support.promises import complete_at_head, rows_survive, sealed_in
+from tests.support.invariants import complete_at_head, rows_survive, secrets_in
 from tests.support.shapes import Shape
 from tests.support.snapshot import Snapshot, copy_database, snapshot
 
@@ -55,7 +55,9 @@ def of(shape: Shape, *pragmas: str) -> Make:
 
 
 #: The narrowest file in the field.
-NARROW: Final = shapes.at("001").unversioned().narrowed("refresh_tokens", *releases.TOKEN_WIDTHS[5])
+NARROW: Final = (
+    shapes.at("001").unversioned().narrowed("refresh_tokens", *released_files.TOKEN_WIDTHS[5])
+)
 
 HEAD: Final = REVISIONS[-1]
 head: Final = of(shapes.at(HEAD, "portable"), "journal_mode=WAL")
@@ -123,7 +125,7 @@ def upgrades() -> Iterator[Scene]:
     no file operation, and each way of working is met at every second revision.
     """
     yield Scene("a first start", "start")
-    for revision, lineage in zip(REVISIONS[:-1], cycle(releases.LINEAGES)):
+    for revision, lineage in zip(REVISIONS[:-1], cycle(released_files.LINEAGES)):
         wal = ["journal_mode=WAL"] if lineage == "portable" else []
         name = f"{lineage} {revision}" + (" in WAL" if wal else "")
         make = of(shapes.at(revision, lineage), *wal)
@@ -136,8 +138,8 @@ def upgrades() -> Iterator[Scene]:
         yield Scene(f"a writer killed at {revision}", "start", make=left, base=revision[:3])
     # Every draft owes the same, one table to be made anew: one is taken. Of the widths that two
     # tables of a file may have, each is met, not each with each.
-    drafts = (case for case in releases.drafts() if case.name == "rev010_portable_draft2")
-    for case in (*releases.pre_alembic(), *drafts):
+    drafts = (case for case in released_files.drafts() if case.name == "rev010_portable_draft2")
+    for case in (*released_files.pre_alembic(), *drafts):
         if case.name in _WIDTHS_AGAIN:
             continue
         yield Scene(case.name.replace("_", " "), "start", make=case.write, base=case.base)
@@ -234,4 +236,4 @@ def whole(path: Path, before: Snapshot | None, base: str | None) -> None:
     complete_at_head(after)
     if before is not None:
         rows_survive(before, after, base, {})
-        assert sealed_in(before, KEY).items() <= sealed_in(after, KEY).items()
+        assert secrets_in(before, KEY).items() <= secrets_in(after, KEY).items()

@@ -18,8 +18,8 @@ from tests.faults import bitrot
 from tests.faults.bitrot import Damage, Found, Seal, Specimen
 from tests.faults.share import SEED, amount, chance, share
 from tests.faults.tally import Tally
-from tests.support.contents import KEY, sealed
-from tests.support.promises import opened
+from tests.support.contents import KEY, encrypted
+from tests.support.invariants import decrypted
 
 FLIPS, CUTS = 2_000, 500
 
@@ -69,7 +69,7 @@ async def test_damage_is_named_and_no_secret_is_wrong(
     """A damaged database is refused by name, or each secret is right, refused or not there."""
     make, damage, full = KINDS[kind]
     trials = amount(full // sum(other == kind for other, _ in PARTS))
-    found = await _damaged(make(arena, sealed), damage, trials, arena, f"{kind} {part}")
+    found = await _damaged(make(arena, encrypted), damage, trials, arena, f"{kind} {part}")
     tally.count(f"databases {kind.rpartition(' ')[0].rpartition(' ')[0]}", times=trials)
     assert found.wrong == []
     assert found.created == []
@@ -84,13 +84,13 @@ def _plain(path: Path, user: str) -> str | None:
     query = "SELECT encrypted_token FROM refresh_tokens WHERE user_id = ?"
     with closing(sqlite3.connect(path)) as connection, suppress(sqlite3.DatabaseError):
         for (secret,) in connection.execute(query, (user,)):
-            return opened(KEY, secret)
+            return decrypted(KEY, secret)
     return None
 
 
 async def test_a_damaged_index_hands_nobody_the_secret_of_another(arena: Path) -> None:
     """An index that leads to another user's row is called damaged; plain SQL takes that row."""
-    specimen, found = bitrot.at_head(arena, sealed), Found()
+    specimen, found = bitrot.at_head(arena, encrypted), Found()
     misled = 0
     flips = [*bitrot.index_flips(specimen.put(arena / "hurt"))]
     for user, offset, mask in share(flips, "index"):

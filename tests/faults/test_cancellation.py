@@ -21,7 +21,7 @@ from tests.faults.share import SEED, chance, share
 from tests.faults.tally import Tally
 from tests.support import shapes
 from tests.support.contents import KEY
-from tests.support.promises import complete_at_head, sealed_in
+from tests.support.invariants import complete_at_head, secrets_in
 from tests.support.snapshot import Snapshot, snapshot
 
 #: Calls in the worker at which a start is cancelled, spread over all of them.
@@ -99,7 +99,7 @@ def _check(trial: Trial, life: Life, before: Snapshot | None) -> None:
     after = snapshot(life.path)
     complete_at_head(after)
     if before is not None:
-        assert sealed_in(before, KEY).items() <= sealed_in(after, KEY).items(), at
+        assert secrets_in(before, KEY).items() <= secrets_in(after, KEY).items(), at
 
 
 def _trial(

@@ -19,7 +19,7 @@ from tests.faults.place import Maker, Models, Place
 from tests.faults.share import SEED, share
 from tests.faults.tally import Tally
 from tests.support.contents import KEY
-from tests.support.nobody import open_folder
+from tests.support.unprivileged import open_folder
 
 #: What the commands take beside ``-d``.
 ARGUMENTS = {

@@ -14,8 +14,8 @@ import pytest
 
 from nextcloud_mcp_server.filesystem import files, permissions
 from tests.support.errors import refused
-from tests.support.folders import names
-from tests.support.nobody import as_nobody, open_folder
+from tests.support.files import names
+from tests.support.unprivileged import as_nobody, open_folder
 
 
 def _socket(path: Path) -> None:

@@ -1,1 +1,1 @@
-"""Every shape that a token database has in the field, and what a start does with each."""
+"""Databases as released versions left them, and a start on each."""

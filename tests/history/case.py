@@ -1,4 +1,4 @@
-"""One historical file: how it is made, and what a correct start does with it."""
+"""A test case: how a file is created, and the expected result of a start."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.support.contents import KEY
 from tests.support.facts import HEAD
-from tests.support.promises import Secrets
+from tests.support.invariants import Secrets
 from tests.support.shapes import Shape
 
 Write = Callable[[Path], None]
@@ -19,18 +19,18 @@ Write = Callable[[Path], None]
 
 @dataclass(frozen=True)
 class Case:
-    """A file from the field.
+    """A file and the expected result of a start.
 
     Attributes:
-        name: what the field would call it.
-        action: what a correct start does: ``create``, ``none``, ``repair@NNN``,
+        name: the id of the test.
+        action: the expected action: ``create``, ``none``, ``repair@NNN``,
             ``upgrade:NNN->head``, ``resume:NNN->head``, ``repair->NNN->head``,
             ``stamp:NNN->head``, ``repair->stamp:NNN->head`` or ``refuse:CODE``.
-        write: makes the file.
-        adopted: tables whose rows turn up under another name afterwards.
-        tidied: whether the version table is rewritten although it says enough.
+        write: creates the file.
+        adopted: tables whose rows are in another table afterwards, by their old name.
+        tidied: whether the version table is rewritten although its version is known.
         key: the Fernet key of its secrets.
-        secrets: what must be readable, where somebody else wrote that down.
+        secrets: secrets of the corpus that must be readable.
     """
 
     name: str
@@ -43,28 +43,28 @@ class Case:
 
     @property
     def refusal(self) -> str | None:
-        """The code of the error; None where the start goes well."""
+        """Return the expected error code; None if the start succeeds."""
         return self.action.removeprefix("refuse:") if self.action.startswith("refuse:") else None
 
     @property
     def base(self) -> str | None:
-        """The revision that the file counts as; None for a new one."""
+        """Return the revision that the file counts as; None for a new file."""
         found = re.search(r"\d{3}", self.action)
         return found.group() if found else {"none": HEAD}.get(self.action)
 
     @property
     def stamped(self) -> bool:
-        """Whether the version row has to be written first."""
+        """Return whether the version row must be written first."""
         return "stamp:" in self.action or self.tidied
 
 
 def of(name: str, action: str, shape: Shape, *pragmas: str) -> Case:
-    """The case of a shape written with rows in every table."""
+    """Return the case of a shape with rows in every table."""
     return Case(name, action, lambda path: shape.write(path, pragmas))
 
 
 def from_sql(*statements: str) -> Write:
-    """A file that some statements make."""
+    """Return a function that creates a file with some statements."""
 
     def write(path: Path) -> None:
         with closing(sqlite3.connect(path)) as connection:
@@ -76,7 +76,7 @@ def from_sql(*statements: str) -> Write:
 
 
 def from_bytes(content: bytes) -> Write:
-    """A file with exactly this in it."""
+    """Return a function that creates a file with this content."""
 
     def write(path: Path) -> None:
         path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""The corpus of real files as cases, where it lies beside the checkout; else there are none."""
+"""The corpus of real files as test cases; there are none if it is not beside the checkout."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ARCHIVE: Final = Path(__file__).parents[3] / "shared" / "corpus" / "databases.ta
 
 @cache
 def files() -> Mapping[str, bytes]:
-    """Every file of the corpus by name; nothing is ever opened where it lies."""
+    """Return the content of every file of the corpus by name."""
     if not ARCHIVE.exists():
         return {}
     with tarfile.open(ARCHIVE) as archive:
@@ -26,7 +26,7 @@ def files() -> Mapping[str, bytes]:
 
 
 def all_cases() -> list[Case]:
-    """Every file of the corpus, with what its sidecar expects."""
+    """Return a case for every file of the corpus, with the expectations of its sidecar."""
     sidecars = sorted(name for name in files() if name.endswith(".json"))
     return [_case(json.loads(files()[name])) for name in sidecars]
 
@@ -50,7 +50,7 @@ def _case(sidecar: Mapping[str, Any]) -> Case:
 
 
 def _action(expected: str) -> str:
-    """What is expected here of a file that was at head where the corpus was made: at 010."""
+    """Return the expected action at today's head; the corpus was created at 010."""
     return {"none": "upgrade:010->head", "repair@010": "repair->010->head"}.get(expected, expected)
 
 

@@ -1,4 +1,4 @@
-"""A start on each file of the field brings it to head with everything in it, or refuses it."""
+"""A start migrates each file to head with its content, or refuses it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrate.plan import Action
 from nextcloud_mcp_server.migrate.startup import Outcome, prepare
-from tests.history import corpus, crashes, oddities, refused, releases
+from tests.history import corpus, interrupted_upgrades, refused_files, released_files, unusual_files
 from tests.history.case import Case
-from tests.support import promises
+from tests.support import invariants
 from tests.support.revisions import HEAD
 from tests.support.snapshot import Snapshot, snapshot
 
 CASES = [
-    *releases.all_cases(),
-    *crashes.all_cases(),
-    *oddities.all_cases(),
-    *refused.all_cases(),
+    *released_files.all_cases(),
+    *interrupted_upgrades.all_cases(),
+    *unusual_files.all_cases(),
+    *refused_files.all_cases(),
     *corpus.all_cases(),
 ]
 ACCEPTED = [case for case in CASES if not case.refusal]
@@ -42,7 +42,7 @@ class Started:
 
 @pytest.fixture(scope="module", params=ACCEPTED, ids=lambda c: c.name)
 def started(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Started:
-    """The file of one case, brought to head."""
+    """Return the file of one case, migrated to head."""
     case: Case = request.param
     path = tmp_path_factory.mktemp("history") / "tokens.db"
     case.write(path)
@@ -52,25 +52,25 @@ def started(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return Started(case, path, before, outcome, snapshot(path), mode)
 
 
-def test_the_file_is_whole_at_head(started: Started) -> None:
-    """Whatever it was, its structure is that of the newest revision, and it says so."""
-    promises.complete_at_head(started.after)
+def test_the_file_is_complete_at_head(started: Started) -> None:
+    """The schema and the version row are those of the newest revision."""
+    invariants.complete_at_head(started.after)
 
 
 def test_every_row_survives(started: Started) -> None:
-    """Rows keep every value; only 004 rewrites, and only 010 drops."""
+    """Rows keep every value; only 004 rewrites and only 010 drops."""
     case = started.case
-    promises.rows_survive(started.before, started.after, case.base, case.adopted)
+    invariants.rows_survive(started.before, started.after, case.base, case.adopted)
 
 
-def test_what_is_not_ours_stays(started: Started) -> None:
-    """An operator's objects and marks are kept, and so is the file's mode."""
-    promises.strangers_stay(started.before, started.after)
+def test_operator_objects_stay(started: Started) -> None:
+    """An operator's objects and pragmas are kept, and so is the mode of the file."""
+    invariants.operator_objects_stay(started.before, started.after)
     assert started.path.stat().st_mode == started.mode
 
 
-def test_the_start_says_what_it_did(started: Started) -> None:
-    """The outcome names the revision that the file counted as, and what was done."""
+def test_the_outcome_is_correct(started: Started) -> None:
+    """The outcome has the revision that the file counted as, and the action."""
     case, outcome = started.case, started.outcome
     assert (outcome.before, outcome.after) == (case.base, HEAD)
     assert outcome.stamped is case.stamped
@@ -87,53 +87,53 @@ def _action(case: Case) -> Action:
     return Action.NOTHING if case.action == "none" else Action.MEND
 
 
-def test_the_backup_is_what_was_there(started: Started) -> None:
-    """A file with rows that is changed leaves a private copy of its former self, no other does."""
+def test_the_backup_has_the_old_content(started: Started) -> None:
+    """There is a private backup with the old content if a file with rows was changed."""
     backup = started.outcome.backup
     changed = started.outcome.action is not Action.NOTHING
-    if not (changed and promises.holds_rows(started.before)):
+    if not (changed and invariants.holds_rows(started.before)):
         assert backup is None
         return
     assert backup is not None
-    promises.same_content(snapshot(backup), started.before)
+    invariants.same_content(snapshot(backup), started.before)
     assert backup.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_second_start_does_nothing(started: Started) -> None:
-    """At head, a start finds nothing to do, and changes no byte and no time."""
-    before = promises.disk(started.path)
+    """A second start has nothing to do and changes no byte and no time."""
+    before = invariants.disk(started.path)
     assert prepare(started.path).action is Action.NOTHING
-    promises.untouched(before, promises.disk(started.path))
+    invariants.untouched(before, invariants.disk(started.path))
 
 
-async def test_every_secret_opens_through_the_store(started: Started) -> None:
-    """Each secret that was sealed in the file is read back by the store."""
+async def test_every_secret_is_readable(started: Started) -> None:
+    """The store returns each encrypted secret of the file."""
     case = started.case
-    secrets = {**promises.sealed_in(started.before, case.key, case.adopted), **case.secrets}
+    secrets = {**invariants.secrets_in(started.before, case.key, case.adopted), **case.secrets}
     async with RefreshTokenStorage(started.path, encryption_key=case.key) as storage:
-        assert await promises.read_through_the_store(storage, secrets) == secrets
+        assert await invariants.read_through_the_store(storage, secrets) == secrets
 
 
 async def test_a_clean_stop_leaves_one_file(started: Started) -> None:
-    """After a stop ``cp`` copies everything: no -wal is left, even where nobody asked anything."""
+    """After close() no -wal is left, so that ``cp`` copies everything."""
     async with RefreshTokenStorage(started.path, encryption_key=started.case.key):
         pass
-    assert promises.companions(started.path) == set()
+    assert invariants.companions(started.path) == set()
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda c: c.name)
-def test_a_refused_file_is_not_touched(case: Case, tmp_path: Path) -> None:
-    """A refusal has the code of what is wrong and a remedy, and leaves bytes, mode and times."""
+def test_a_refused_file_is_not_changed(case: Case, tmp_path: Path) -> None:
+    """The error has the code and a remedy; bytes, mode and times stay."""
     path = tmp_path / "tokens.db"
     case.write(path)
     path.chmod(0o640)
-    before = promises.disk(path)
+    before = invariants.disk(path)
     with pytest.raises(TokenStorageError) as error:
         prepare(path)
 
     assert error.value.code == case.refusal
     assert error.value.remedy
-    promises.untouched(before, promises.disk(path))
+    invariants.untouched(before, invariants.disk(path))
 
 
 async def test_a_refused_file_opens_no_store(tmp_path: Path) -> None:
@@ -147,13 +147,13 @@ async def test_a_refused_file_opens_no_store(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not corpus.ARCHIVE.exists(), reason="the corpus is not beside the checkout")
-def test_the_corpus_is_all_there() -> None:
-    """Where the corpus is present, every one of its files is a case."""
+def test_the_corpus_is_complete() -> None:
+    """If the corpus is available, each of its files is a case."""
     databases = {name for name in corpus.files() if name.endswith(".db")}
     assert len(databases) == len(corpus.all_cases()) == 145
 
 
-def test_every_name_is_given_once() -> None:
-    """No case hides behind another's name."""
+def test_the_names_are_unique() -> None:
+    """No two cases have the same name."""
     names = [case.name for case in CASES]
     assert len(names) == len(set(names))

@@ -25,15 +25,15 @@ from nextcloud_mcp_server.migrate import startup
 from nextcloud_mcp_server.migrate.plan import Action, State
 from nextcloud_mcp_server.migrate.startup import Outcome, prepare
 from nextcloud_mcp_server.settings import Settings
-from tests.history import oddities, releases
+from tests.history import released_files, unusual_files
 from tests.history.case import Case
-from tests.support import promises
+from tests.support import invariants
 from tests.support.facts import HEAD, REVISIONS
 from tests.support.scripts import add_revision, sql_revision
 from tests.support.shapes import Shape, at
 from tests.support.snapshot import snapshot
 
-CASES = [*releases.pre_alembic(), *releases.drafts(), *oddities.all_cases()]
+CASES = [*released_files.pre_alembic(), *released_files.drafts(), *unusual_files.all_cases()]
 
 
 @pytest.fixture
@@ -70,9 +70,9 @@ def everything(folder: Path) -> dict[str, tuple[object, ...]]:
 def test_a_rehearsal_foresees_the_upgrade_and_changes_nothing(case: Case, path: Path) -> None:
     """Whatever the file is: byte for byte as before, and the upgrade then does what was told."""
     case.write(path)
-    before, others = promises.disk(path), everything(path.parent)
+    before, others = invariants.disk(path), everything(path.parent)
     done = rehearse(path)
-    promises.untouched(before, promises.disk(path))
+    invariants.untouched(before, invariants.disk(path))
     assert everything(path.parent) == others
     outcome = prepare(path)
     assert done.todo == outcome.done
@@ -255,19 +255,19 @@ def test_the_statements_do_what_the_upgrade_does(revision: str | None, path: Pat
     other = path.with_name("other.db")
     if path.exists():
         other.write_bytes(path.read_bytes())
-        before = promises.disk(path)
+        before = invariants.disk(path)
     made = script(path)
     if revision is None:
         assert not path.exists()
     else:
-        promises.untouched(before, promises.disk(path))
+        invariants.untouched(before, invariants.disk(path))
     with closing(sqlite3.connect(other)) as connection:
         connection.executescript(made.sql)
     prepare(path)
     one, two = snapshot(path), snapshot(other)
     assert one.columns == two.columns
     assert one.indexes == two.indexes
-    for table in one.rows.keys() - {promises.JOURNAL}:
+    for table in one.rows.keys() - {invariants.JOURNAL}:
         assert one.rows[table] == two.rows[table], table
     assert made.todo.steps == REVISIONS[REVISIONS.index(revision) + 1 if revision else 0 :]
 
@@ -294,10 +294,10 @@ def test_where_a_revision_is_not_all_there_are_no_statements(
 ) -> None:
     """A stamp, a mending and half an upgrade depend on more: the refusal says on what."""
     shape.write(path)
-    before = promises.disk(path)
+    before = invariants.disk(path)
     with pytest.raises(TokenStorageError) as error:
         script(path)
     assert error.value.code == "bad-input"
     assert reason in error.value.message
     assert "--dry-run" in error.value.remedy
-    promises.untouched(before, promises.disk(path))
+    invariants.untouched(before, invariants.disk(path))

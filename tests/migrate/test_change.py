@@ -11,13 +11,12 @@ from nextcloud_mcp_server.backends.sqlite.lock import guard
 from nextcloud_mcp_server.maintenance.backup import back_up
 from nextcloud_mcp_server.migrate.change import downgrade, stamp
 from nextcloud_mcp_server.migrate.startup import prepare
-from tests.support import promises
+from tests.support import invariants
 from tests.support.errors import refused
-from tests.support.folders import names
+from tests.support.files import names
 from tests.support.revisions import HEAD
-from tests.support.shapes import Shape, at
+from tests.support.shapes import Shape, at, at_head
 from tests.support.snapshot import snapshot
-from tests.support.upgraded import at_head
 
 
 @pytest.fixture
@@ -41,7 +40,7 @@ def test_a_downgrade_backs_up_and_records_where_it_ends(target: str, path: Path)
     assert (change.before, change.after) == (HEAD, None if target == "base" else target)
     assert versions(path) == ([] if target == "base" else [target])
     assert change.backup is not None
-    promises.same_content(before, snapshot(change.backup))
+    invariants.same_content(before, snapshot(change.backup))
     assert snapshot(change.backup).versions == [HEAD]
 
 
@@ -64,9 +63,9 @@ def test_down_and_up_again_keeps_every_grant(path: Path) -> None:
 def test_a_downgrade_that_was_agreed_to_for_another_revision_is_declined(path: Path) -> None:
     """What a person agreed to lose is not what would be lost any more: nothing happens."""
     at("006").write(path)
-    before = promises.disk(path)
+    before = invariants.disk(path)
     assert refused(lambda: downgrade(path, "005", agreed_from="005")).code == "declined"
-    promises.untouched(before, promises.disk(path))
+    invariants.untouched(before, invariants.disk(path))
 
 
 def test_nothing_is_made_where_no_database_is(path: Path) -> None:
@@ -85,7 +84,7 @@ def test_nothing_is_made_where_no_database_is(path: Path) -> None:
 def test_it_waits_for_the_lock_like_a_start(busy: str, path: Path) -> None:
     """While a start holds the lock, a downgrade and a stamp time out and change nothing."""
     at("006").write(path)
-    before = promises.disk(path)
+    before = invariants.disk(path)
     codes: list[str] = []
 
     def ask() -> None:
@@ -100,7 +99,7 @@ def test_it_waits_for_the_lock_like_a_start(busy: str, path: Path) -> None:
         thread.start()
         thread.join()
     assert codes == ["lock-timeout"]
-    promises.untouched(before, promises.disk(path))
+    invariants.untouched(before, invariants.disk(path))
 
 
 def test_a_stamp_resolves_several_version_rows(path: Path) -> None:
@@ -123,9 +122,9 @@ def test_a_stamp_takes_a_file_back_from_an_unknown_revision(path: Path) -> None:
 def test_a_stamp_that_the_tables_deny_is_refused(revision: str, path: Path) -> None:
     """A revision whose tables are not there, or that has dropped some that are, is not written."""
     at("006").write(path)
-    before = promises.disk(path)
+    before = invariants.disk(path)
     assert refused(lambda: stamp(path, revision)).code == "inconsistent"
-    promises.untouched(before, promises.disk(path))
+    invariants.untouched(before, invariants.disk(path))
 
 
 def test_a_stamp_below_is_written_and_goes_up_again(path: Path) -> None:

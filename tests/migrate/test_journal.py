@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server.backends.sqlite.manifest import program_version
+from nextcloud_mcp_server import __version__
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrate import change, journal
 from nextcloud_mcp_server.migrate.journal import Entry
 from nextcloud_mcp_server.migrate.startup import prepare
-from tests.support import promises
+from tests.support import invariants
 from tests.support.facts import HEAD
 from tests.support.scripts import SCRIPTS, add_revision, sql_revision
 from tests.support.shapes import at
@@ -66,7 +66,7 @@ def test_an_entry_says_who_did_what_when_and_how_long(path: Path) -> None:
     assert begun <= entry.happened_at <= time.time()
     assert entry.seconds is not None
     assert 0 < entry.seconds <= outcome.seconds
-    assert (entry.program_version, entry.host) == (program_version(), socket.gethostname())
+    assert (entry.program_version, entry.host) == (__version__, socket.gethostname())
     assert outcome.backup is not None
     assert entry.backup == outcome.backup.name
     assert entry.note is None
@@ -191,9 +191,9 @@ def test_rows_written_by_hand_are_read(path: Path) -> None:
 def test_reading_changes_nothing(path: Path) -> None:
     """Not the file, its mode or times, and nothing is made beside it."""
     at(HEAD).write(path)
-    before = promises.disk(path)
+    before = invariants.disk(path)
     assert journal.read(path)
-    promises.untouched(before, promises.disk(path))
+    invariants.untouched(before, invariants.disk(path))
 
 
 @pytest.mark.parametrize("table", ["", "CREATE TABLE migration_journal (id INTEGER PRIMARY KEY)"])

@@ -18,12 +18,12 @@ from nextcloud_mcp_server.filesystem import permissions
 from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.server.app import create_app
 from nextcloud_mcp_server.settings import Settings
-from tests.support import promises
+from tests.support import invariants
 from tests.support.contents import KEY
 from tests.support.errors import refused
-from tests.support.nobody import as_nobody, open_folder
-from tests.support.promises import HEAD
+from tests.support.invariants import HEAD
 from tests.support.shapes import at
+from tests.support.unprivileged import as_nobody, open_folder
 
 _SERVE = """
 async def main(path):
@@ -96,13 +96,13 @@ def test_behind_a_read_only_file_is_refused_with_its_name() -> None:
     with open_folder() as folder:
         path = database(folder / "tokens.db", "009")
         folder.chmod(0o777)
-        before = promises.disk(path)
+        before = invariants.disk(path)
         said = as_nobody(_SERVE, path)
         assert said == (
             f"read-only {path} has to be migrated, and the file {path} cannot be written by this "
             "user (mode 0444)."
         )
-        promises.untouched(before, promises.disk(path))
+        invariants.untouched(before, invariants.disk(path))
 
 
 _ASK = """
@@ -120,7 +120,7 @@ def test_what_is_asked_for_by_name_is_refused_in_words_that_fit() -> None:
         path = database(folder / "tokens.db")
         for lock in folder.glob("*.lock"):
             lock.unlink()
-        before = promises.disk(path)
+        before = invariants.disk(path)
         said = as_nobody(_ASK, path).splitlines()
         assert len(said) == 2
         for line in said:
@@ -128,7 +128,7 @@ def test_what_is_asked_for_by_name_is_refused_in_words_that_fit() -> None:
                 f"read-only {path} has to be changed, and its folder cannot be written ("
             )
             assert line.endswith(f"Give this user write access to {folder}, then try again.")
-        promises.untouched(before, promises.disk(path))
+        invariants.untouched(before, invariants.disk(path))
 
 
 @contextmanager

@@ -12,12 +12,12 @@ from nextcloud_mcp_server.migrate.change import downgrade
 from nextcloud_mcp_server.migrate.plan import Action
 from nextcloud_mcp_server.migrate.startup import prepare
 from tests.migrations.test_examples import ADD_A_TABLE, RECREATE_A_TABLE
-from tests.support import promises
+from tests.support import invariants
 from tests.support.errors import refused
+from tests.support.operator_objects import CHILD, INDEX, LOG, TRIGGER, VIEW
 from tests.support.scripts import add_revision, sql_revision
 from tests.support.shapes import at
 from tests.support.snapshot import snapshot
-from tests.support.strangers import CHILD, INDEX, LOG, TRIGGER, VIEW
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_the_first_example_goes_down_again(own_scripts: Path, path: Path) -> Non
     prepare(path)
     change = downgrade(path, "010")
     assert (change.before, change.after, change.steps) == ("101", "010", ("101",))
-    promises.same_content(before, snapshot(path))
+    invariants.same_content(before, snapshot(path))
 
 
 def test_a_recreation_fires_no_cascade(own_scripts: Path, path: Path) -> None:

@@ -16,13 +16,13 @@ from nextcloud_mcp_server.migrate.plan import Action
 from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.migrate.structures import write_structures
 from nextcloud_mcp_server.schema.history import load_history
-from tests.support import promises
+from tests.support import invariants
 from tests.support.errors import refused
-from tests.support.folders import names
+from tests.support.files import names
+from tests.support.operator_objects import CHILD, LOG, SWEEPER, VIEW
 from tests.support.scripts import add_revision, sql_revision
 from tests.support.shapes import at
 from tests.support.snapshot import snapshot
-from tests.support.strangers import CHILD, LOG, SWEEPER, VIEW
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_a_broken_migration_leaves_nothing(
     error = refused(lambda: prepare(path))
     assert error.code == "migration-failed"
     assert word in error.message
-    promises.same_content(before, snapshot(path))
+    invariants.same_content(before, snapshot(path))
     assert snapshot(path).versions == ["007"]
     assert mode == "wal" or path.read_bytes() == raw
     assert names(path.parent) - {"tokens.db-wal", "tokens.db-shm"} == {
@@ -100,7 +100,7 @@ def test_a_migration_that_never_works_is_told_before_any_database_is_touched(
 ) -> None:
     """A syntax error in a new migration is told by its revision, and changes nothing."""
     at("007").write(path)
-    before = promises.disk(path)
+    before = invariants.disk(path)
     for body, word in (
         (sql_revision("CREATE TABEL x (a)"), 'near "TABEL"'),
         ("def upgrade( -> None:\n", "invalid syntax"),
@@ -111,7 +111,7 @@ def test_a_migration_that_never_works_is_told_before_any_database_is_touched(
         assert error.code == "migration-failed"
         assert "101" in error.message
         assert word in error.message
-        promises.untouched(before, promises.disk(path))
+        invariants.untouched(before, invariants.disk(path))
 
 
 def test_the_next_start_completes_what_a_broken_migration_stopped(
@@ -146,7 +146,7 @@ def test_a_migration_that_makes_references_incomparable_is_refused(
     error = refused(lambda: prepare(path))
     assert error.code == "migration-failed"
     assert "foreign key mismatch" in error.message
-    promises.same_content(before, snapshot(path))
+    invariants.same_content(before, snapshot(path))
 
 
 def test_a_failing_downgrade_leaves_nothing(own_scripts: Path, path: Path) -> None:
@@ -163,7 +163,7 @@ def test_a_failing_downgrade_leaves_nothing(own_scripts: Path, path: Path) -> No
     error = refused(lambda: downgrade(path, "009"))
     assert error.code == "migration-failed"
     assert "in revision 101" in error.message
-    promises.same_content(before, snapshot(path))
+    invariants.same_content(before, snapshot(path))
     assert snapshot(path).versions == ["102"]
 
 
@@ -211,7 +211,7 @@ def test_a_full_disk_is_no_fault_of_a_revision(own_scripts: Path, path: Path) ->
     at("007").write(path)
     before = snapshot(path)
     assert refused(lambda: prepare(path)).code == "disk-full"
-    promises.same_content(before, snapshot(path))
+    invariants.same_content(before, snapshot(path))
 
 
 def test_no_value_of_a_row_is_in_a_message_or_a_log(
@@ -269,7 +269,7 @@ def test_whatever_stops_a_migration_rolls_it_back(
         patch.setattr(alter, "fill", fail)
         with pytest.raises(kind):
             prepare(path)
-    promises.same_content(before, snapshot(path))
+    invariants.same_content(before, snapshot(path))
     assert prepare(path, lock_timeout=0).action is Action.UPGRADE
 
 

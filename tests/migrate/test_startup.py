@@ -20,13 +20,13 @@ from nextcloud_mcp_server.migrate.plan import Action, State
 from nextcloud_mcp_server.migrate.startup import Outcome, prepare
 from nextcloud_mcp_server.schema.history import load_history
 from tests.migrate.databases import sql, versions
-from tests.support import promises
+from tests.support import invariants
 from tests.support.errors import attempt, refused
-from tests.support.folders import names
-from tests.support.nobody import ROOT
+from tests.support.files import names
 from tests.support.revisions import HEAD
 from tests.support.scripts import add_revision, sql_revision
 from tests.support.shapes import Shape, at
+from tests.support.unprivileged import ROOT
 
 _AT_HEAD = """
 import json, os, sys
@@ -43,7 +43,7 @@ def test_a_start_at_head_reads_and_no_more(path: Path) -> None:
     prepare(path)
     (path.parent / "tokens.db.lock").unlink()
     path.chmod(0o640)
-    before = promises.disk(path)
+    before = invariants.disk(path)
     done = subprocess.run(
         [sys.executable, "-c", _AT_HEAD, str(path)],
         capture_output=True,
@@ -53,7 +53,7 @@ def test_a_start_at_head_reads_and_no_more(path: Path) -> None:
     )
     # The event loop's package is there for the worker, its loops are nothing heavy.
     assert set(json.loads(done.stdout)) <= {"asyncio.base_events"}
-    promises.untouched(before, promises.disk(path))
+    invariants.untouched(before, invariants.disk(path))
     assert names(path.parent) - {"tokens.db-shm", "tokens.db-wal"} == {
         "tokens.db",
         "tokens.db.lock",

@@ -14,7 +14,7 @@ from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrate.plan import Action
 from nextcloud_mcp_server.migrate.startup import prepare
 from tests.support.errors import refused
-from tests.support.folders import names
+from tests.support.files import names
 from tests.support.shapes import at
 
 

@@ -20,12 +20,12 @@ from nextcloud_mcp_server.filesystem import mounts
 from nextcloud_mcp_server.migrate.plan import Action
 from nextcloud_mcp_server.migrate.startup import prepare
 from tests.migrate.databases import sql
-from tests.support import promises
+from tests.support import invariants
 from tests.support.errors import refused
-from tests.support.nobody import NOBODY, as_nobody, open_folder
 from tests.support.revisions import HEAD
 from tests.support.shapes import at
 from tests.support.snapshot import snapshot
+from tests.support.unprivileged import NOBODY, as_nobody, open_folder
 
 
 @contextmanager
@@ -52,21 +52,21 @@ except TokenStorageError as error:
 def test_at_head_in_a_read_only_folder_it_starts_with_a_warning() -> None:
     """Where nothing can be locked and nothing has to be done, the start goes on and says so."""
     with read_only_folder(HEAD) as path:
-        before = promises.disk(path)
+        before = invariants.disk(path)
         said = as_nobody(_REPORT, path)
         assert said.startswith("nothing ")
         assert "could not be locked (tokens.db.lock: Permission denied)" in said
-        assert promises.disk(path) == before
+        assert invariants.disk(path) == before
 
 
 def test_behind_in_a_read_only_folder_it_refuses() -> None:
     """Where something has to be done and cannot be, the start names folder and reason."""
     with read_only_folder("009") as path:
-        before = promises.disk(path)
+        before = invariants.disk(path)
         said = as_nobody(_REPORT, path)
         assert said.startswith("read-only ")
         assert "Permission denied" in said
-        assert promises.disk(path) == before
+        assert invariants.disk(path) == before
 
 
 @contextmanager
@@ -114,13 +114,13 @@ def test_a_lock_of_another_user_is_named() -> None:
     with nobodys_folder() as path:
         file = lock.lock_path(path)
         file.touch(0o600)
-        before = promises.disk(path)
+        before = invariants.disk(path)
         said = as_nobody(_REPORT.replace("error.message", "error.message, error.remedy"), path)
         assert f"{path} has to be changed, and its lock {file} cannot be opened: it " in said
         assert "belongs to user root" in said
         assert "folder cannot be written" not in said
         assert f"chown {NOBODY} {file}" in said
-        assert promises.disk(path) == before
+        assert invariants.disk(path) == before
 
 
 def test_a_store_in_a_read_only_folder_reads_and_says_why_it_does_not_write() -> None:
@@ -136,9 +136,9 @@ async def main(path):
 asyncio.run(main(Path(sys.argv[1])))
 """
     with read_only_folder(HEAD) as path:
-        before = promises.disk(path)
+        before = invariants.disk(path)
         assert as_nobody(code, path).splitlines() == ["[]", "read-only"]
-        assert promises.disk(path) == before
+        assert invariants.disk(path) == before
 
 
 def test_a_crashed_wal_in_a_read_only_folder_is_not_read_past() -> None:
@@ -163,7 +163,7 @@ def test_without_space_for_the_lock_nothing_is_started(
 ) -> None:
     """A full disk on which no lock file can be made is told as what it is."""
     at("006").write(path)
-    before = promises.disk(path)
+    before = invariants.disk(path)
     real_open = os.open
 
     def full(name: str | bytes | os.PathLike[str], flags: int, *rest: int) -> int:
@@ -175,7 +175,7 @@ def test_without_space_for_the_lock_nothing_is_started(
         patch.setattr(os, "open", full)
         error = refused(lambda: prepare(path))
     assert error.code == "disk-full"
-    assert promises.disk(path) == before
+    assert invariants.disk(path) == before
 
 
 @pytest.mark.parametrize("number", [38, 37, 95, 22])
@@ -187,7 +187,7 @@ def test_a_file_system_that_cannot_lock_is_told(
     prepare(path)
     old = path.with_name("old.db")
     at("006").write(old)
-    before = promises.disk(old)
+    before = invariants.disk(old)
 
     def no_lock(*_: object) -> None:
         raise OSError(number, os.strerror(number))
@@ -195,7 +195,7 @@ def test_a_file_system_that_cannot_lock_is_told(
     monkeypatch.setattr("fcntl.flock", no_lock)
     assert os.strerror(number) in prepare(path).warning
     assert refused(lambda: prepare(old)).code == "lock-unavailable"
-    promises.untouched(before, promises.disk(old))
+    invariants.untouched(before, invariants.disk(old))
 
 
 def test_a_database_on_a_network_share_is_kept_out_of_wal(

@@ -14,9 +14,9 @@ import pytest
 
 from nextcloud_mcp_server.migrate.startup import prepare
 from tests.migrate.databases import sql, versions
-from tests.support import promises
+from tests.support import invariants
 from tests.support.errors import refused
-from tests.support.folders import names
+from tests.support.files import names
 from tests.support.revisions import HEAD
 from tests.support.shapes import at
 from tests.support.snapshot import snapshot
@@ -51,9 +51,9 @@ def test_a_refused_file_is_what_it_was(code: str, make: Callable[[Path], None], 
     make(path)
     path.chmod(0o444)
     os.utime(path, ns=(1_600_000_000_000_000_000, 1_600_000_000_000_000_000))
-    before = promises.disk(path)
+    before = invariants.disk(path)
     assert refused(lambda: prepare(path)).code == code
-    promises.untouched(before, promises.disk(path))
+    invariants.untouched(before, invariants.disk(path))
     extra = names(path.parent) - {"tokens.db", "tokens.db.lock", "tokens.db-wal", "tokens.db-shm"}
     assert extra == set()
 
@@ -65,7 +65,7 @@ def test_a_hot_journal_is_rolled_back_and_said(
     at("006").write(path)
     before = snapshot(path)
     _crash_in_a_write(path)
-    assert promises.companions(path) == {"-journal"}
+    assert invariants.companions(path) == {"-journal"}
     with caplog.at_level(logging.WARNING):
         outcome = prepare(path)
     assert "in the middle of a write" in caplog.text

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from nextcloud_mcp_server.schema.tables import metadata
 from tests.migrations.database import Database
-from tests.support.drift import Facts, drift, facts
+from tests.support.schema_diff import Facts, drift, facts
 
 
 def copied() -> sa.MetaData:

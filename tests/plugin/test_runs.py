@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from tests.plugin.runs import HOSTILE, project, run_pytest
-from tests.support.folders import names
+from tests.support.files import names
 from tests.support.revisions import HEAD
 
 _WORKERS = """

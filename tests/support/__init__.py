@@ -1,1 +1,1 @@
-"""What several tests share: facts about the field, and builders from those facts."""
+"""Shared helpers: facts about released schemas, builders of databases, checks."""

@@ -1,4 +1,4 @@
-"""The rows that every built database holds: one of everything that turns up in the field."""
+"""The rows of every built database: one of each kind that real databases contain."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from cryptography.fernet import Fernet
 
-#: The key of every built database, and one that opens none of them.
+#: The key of every built database, and another key.
 KEY: Final = "dGVzdHMtc3VwcG9ydC1maXhlZC1rZXktMDEyMzQ1Njc="
 OTHER_KEY: Final = "YS1rZXktdGhhdC1vcGVucy1ub25lLW9mLXRoZW0tMDE="
 
@@ -19,12 +19,12 @@ Row = dict[str, Any]
 
 
 @cache
-def sealed(secret: str) -> bytes:
-    """The Fernet token of ``secret``, as the releases stored it: bytes of its text."""
+def encrypted(secret: str) -> bytes:
+    """Return the Fernet token of ``secret`` as bytes, as the releases stored it."""
     return Fernet(KEY).encrypt(secret.encode())
 
 
-#: User id and refresh token. The ids are what identity providers really send.
+#: User id and refresh token. The ids are of kinds that identity providers send.
 REFRESH_TOKENS: Final = {
     "alice": "rt-alice-0001",
     "bob@example.org": "rt-bob-0002",
@@ -50,7 +50,7 @@ _EXPIRIES: Final = {"alice": None, "expired": 1_600_000_000, "epoch": 0}
 def _refresh_token(user: str, token: str) -> Row:
     row: Row = {
         "user_id": user,
-        "encrypted_token": sealed(token),
+        "encrypted_token": encrypted(token),
         "expires_at": _EXPIRIES.get(user, LATER),
         "created_at": NOW - 5,
         "updated_at": NOW,
@@ -93,7 +93,7 @@ def _jobs() -> list[Row]:
 
 
 def rows(separator: str = ":") -> dict[str, list[Row]]:
-    """The rows of every table; the scopes that revision 004 rewrites use ``separator``."""
+    """Return the rows of every table; scopes that revision 004 rewrites use ``separator``."""
     scopes = [f"notes{separator}read", f"calendar{separator}write"]
     at = {"created_at": NOW, "updated_at": NOW}
     until = {"created_at": NOW, "expires_at": LATER}
@@ -118,11 +118,11 @@ def rows(separator: str = ":") -> dict[str, list[Row]]:
             {
                 "id": 1,
                 "client_id": "client-0001",
-                "encrypted_client_secret": sealed(CLIENT_SECRET),
+                "encrypted_client_secret": encrypted(CLIENT_SECRET),
                 "client_id_issued_at": NOW,
                 "client_secret_expires_at": LATER,
                 "redirect_uris": json.dumps(["http://localhost:8000/oauth/callback"]),
-                "encrypted_registration_access_token": sealed(REGISTRATION_TOKEN),
+                "encrypted_registration_access_token": encrypted(REGISTRATION_TOKEN),
                 "registration_client_uri": "https://nc.example.org/register/client-0001",
                 **at,
             }
@@ -159,7 +159,7 @@ def rows(separator: str = ":") -> dict[str, list[Row]]:
         "app_passwords": [
             {
                 "user_id": user,
-                "encrypted_password": sealed(password),
+                "encrypted_password": encrypted(password),
                 "scopes": {"alice": json.dumps(scopes), "dora": "[]"}.get(user),
                 "username": {"alice": "Alice Login"}.get(user),
                 **at,
@@ -169,7 +169,7 @@ def rows(separator: str = ":") -> dict[str, list[Row]]:
         "login_flow_sessions": [
             {
                 "user_id": user,
-                "encrypted_poll_token": sealed(token),
+                "encrypted_poll_token": encrypted(token),
                 "poll_endpoint": "https://nc.example.org/index.php/login/v2/poll",
                 "requested_scopes": json.dumps(scopes) if user == "alice" else None,
                 **until,

@@ -1,6 +1,6 @@
-"""Every text of a named error, read from the sources: nothing is said that nobody has read.
+"""The text of every error, collected from the sources for review.
 
-``python -m tests.support.error_texts`` writes ``tests/errors.txt`` anew; a test compares.
+``python -m tests.support.error_texts`` writes ``tests/errors.txt``; a test compares them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FILE = ROOT / "tests" / "errors.txt"
 
 _OWN = "nextcloud_mcp_server."
 
-#: What stands in place of a path, in the texts that are filled in.
+#: The path in the texts that are filled in.
 DATABASE = Path("/data/tokens.db")
 
 _FILLED = re.compile(r"\{[^{}]*\}")
@@ -32,7 +32,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 @dataclass(frozen=True)
 class Source:
-    """One module: its functions by name, and its texts that have a name."""
+    """One module: its functions and its string constants by name."""
 
     name: str
     functions: dict[str, Function]
@@ -41,13 +41,13 @@ class Source:
 
     @property
     def makers(self) -> frozenset[str]:
-        """Its functions that make an error."""
+        """Return the names of its functions that create an error."""
         return frozenset(
             name for name, made in self.functions.items() if any(_calls(made, "TokenStorageError"))
         )
 
     def text(self, node: ast.expr | None) -> str:
-        """A text as a person reads it, what is filled in later in braces."""
+        """Return a text with its placeholders in braces."""
         match node:
             case ast.Constant(value=str(value)):
                 text = value
@@ -65,7 +65,7 @@ class Source:
 
 
 def sources() -> Iterator[Source]:
-    """Every module of the package, in order."""
+    """Yield every module of the package in order."""
     for path in sorted(PACKAGE.rglob("*.py")):
         if "_alembic" in path.parts:
             continue
@@ -111,7 +111,7 @@ def _calls(function: Function, *names: str) -> Iterator[ast.Call]:
 
 
 def written() -> Iterator[str]:
-    """The texts that stand in the code, with what is filled in."""
+    """Yield the texts in the code with their placeholders."""
     found = list(sources())
     everywhere = frozenset[str]().union(*(source.makers for source in found))
     for source in found:
@@ -133,7 +133,7 @@ def written() -> Iterator[str]:
 
 
 def filled_in() -> Iterator[str]:
-    """The texts of the tables, as they are read about one database."""
+    """Yield the texts of the tables of errors, filled in for one database."""
     history = load_history()
     for state in sorted(REFUSED):
         error = refusal(Finding(state, reason="REASON"), history, DATABASE)
@@ -150,7 +150,7 @@ def _entry(where: str, code: str, message: str, remedy: str) -> str:
 
 
 def render() -> str:
-    """The whole file."""
+    """Return the content of the file."""
     return "\n\n".join([*filled_in(), *sorted(written())]) + "\n"
 
 

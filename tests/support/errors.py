@@ -1,4 +1,4 @@
-"""An error as a value, for tests that hold for an answer and for a refusal."""
+"""Return an error as a value, for tests of both the result and the error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def attempt(call: Callable[[], T]) -> T | TokenStorageError:
-    """What ``call`` answers, or the named error that it raises."""
+    """Return the result of ``call``, or the error that it raises."""
     try:
         return call()
     except TokenStorageError as error:
@@ -21,7 +21,7 @@ def attempt(call: Callable[[], T]) -> T | TokenStorageError:
 
 
 def refused(call: Callable[[], object]) -> TokenStorageError:
-    """The named error that ``call`` must raise."""
+    """Return the error that ``call`` must raise."""
     with pytest.raises(TokenStorageError) as caught:
         call()
     return caught.value

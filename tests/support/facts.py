@@ -1,8 +1,8 @@
-"""The schemas in the field, as data: what released versions wrote, and nothing computed.
+"""The schemas that released versions created, written down as data.
 
-The notation is that of the field's own record: ``raw/portable`` types where the two
-lineages differ (raw: files begun before v0.87.0), ``!`` NOT NULL, ``*`` primary key,
-``=x`` default. Nothing here is taken from the migrations, so that the two can disagree.
+Notation: ``raw/portable`` types where the two lineages differ (raw: files created before
+v0.87.0), ``!`` NOT NULL, ``*`` primary key, ``=x`` default. Nothing here comes from the
+migrations, so that a test can compare the two.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """One table, as wide as it ever was."""
+    """One table with every column that it ever had."""
 
     name: str
     columns: tuple[Column, ...]
@@ -179,7 +179,7 @@ DRAFT_JOBS: Final = _table(
     "submitted_at BIGINT!, updated_at BIGINT!",
 )
 
-#: The encrypted column or columns of each table; everything else is in the clear.
+#: The encrypted columns of each table; everything else is plain text.
 SECRETS: Final = {
     "refresh_tokens": ("encrypted_token",),
     "oauth_clients": ("encrypted_client_secret", "encrypted_registration_access_token"),
@@ -187,7 +187,7 @@ SECRETS: Final = {
     "login_flow_sessions": ("encrypted_poll_token",),
 }
 
-#: What revision 004 rewrites, colon to dot. The scopes of other tables keep their colons.
+#: The columns that revision 004 rewrites, colon to dot. Other tables keep their colons.
 REWRITTEN: Final = {"app_passwords": "scopes", "login_flow_sessions": "requested_scopes"}
 
 VERSION_TABLE: Final = (
@@ -197,7 +197,7 @@ VERSION_TABLE: Final = (
 
 Step = tuple[str, ...]
 
-#: What each revision does, statement by statement, in the order in which the releases did it.
+#: The statements of each revision, in the order of the releases.
 STEPS: Final[dict[str, tuple[Step, ...]]] = {
     "001": (
         ("table", "refresh_tokens"),
@@ -234,11 +234,11 @@ STEPS: Final[dict[str, tuple[Step, ...]]] = {
         ("drop-table", "registered_webhooks"),
     ),
     "101": (("table", "migration_journal"),),
-    # What is newer is taken as a whole from the migration.
+    # Newer revisions run their migration.
     **{revision: (("run", revision),) for revision in revisions.NEWER},
 }
 
-#: Columns that a later step adds, and that the table's first statement therefore lacks.
+#: Columns that a later step adds, so that the CREATE TABLE statement lacks them.
 ADDED_LATER: Final = frozenset(
     step[1:] for steps in STEPS.values() for step in steps if step[0] == "column"
 )

@@ -1,6 +1,6 @@
-"""The tables of ``docs/reference/lint.md``, made of the rules in the code.
+"""The tables of ``docs/reference/lint.md``, generated from the rules in the code.
 
-``python -m tests.support.lint_page`` writes them anew; a test compares.
+``python -m tests.support.lint_page`` writes them; a test compares them.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from nextcloud_mcp_server.authoring.lint.rules import RULES
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "reference" / "lint.md"
 
-#: What is filled in, as a reader of the page reads it.
+#: The placeholders as they appear on the page.
 _FILLED: Final = {"FILE": "FILE", "REV": "REV", "PARENT": "the id just below"}
 
 _COMMAND: Final = re.compile(r"nextcloud-mcp-server db [^:]+$")
 
 
 def table(*, refuses: bool) -> str:
-    """The rules that refuse, or those that note."""
+    """Return the table of the rules that are errors, or of those that are notes."""
     rows = [
         f"| `{name}` | {rule.what} | {_remedy(rule.remedy)} |"
         for name, rule in RULES.items()
@@ -35,7 +35,7 @@ def _remedy(text: str) -> str:
 
 
 def render(page: str) -> str:
-    """``page`` with its tables made anew."""
+    """Return ``page`` with its tables generated."""
     for name, refuses in (("refused", True), ("noted", False)):
         between = re.compile(rf"(<!-- {name} -->\n\n).*?(\n\n<!-- end -->)", re.DOTALL)
         page = between.sub(lambda m, refuses=refuses: m[1] + table(refuses=refuses) + m[2], page)  # type: ignore[misc]

@@ -1,7 +1,7 @@
 """The revisions of this checkout, read from the names of their files.
 
-Whatever depends on the newest one asks here, so that a developer's next revision changes no
-expected text. What the tests know of it is only what running it says.
+Tests take the newest revision from here, so that a developer's next revision changes no
+expected text.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ SCRIPTS: Final = Path(__file__).parents[2] / "alembic"
 #: Every revision, oldest first.
 ALL: Final = tuple(sorted(p.name.split("_")[2] for p in (SCRIPTS / "versions").glob("2*.py")))
 
-#: Those that are shared with the databases in the field.
+#: Revisions of released versions.
 FIELD: Final = tuple(f"{number:03}" for number in range(1, 11))
 
-#: Those whose facts are written down in the tests: the field's, and the first of our own.
+#: Revisions whose facts are written in the tests: the released ones and 101.
 KNOWN: Final = (*FIELD, "101")
 
-#: Those that were added since.
+#: Revisions that were added later.
 NEWER: Final = ALL[len(KNOWN) :]
 
 HEAD: Final = ALL[-1]
 
-#: The one that a downgrade from head ends at.
+#: The revision before head.
 BEFORE: Final = ALL[-2]
 
 #: The id that ``db migrate`` gives.
@@ -50,14 +50,14 @@ def previous(revision: str) -> str:
 
 
 def pending_after(revision: str | None) -> tuple[str, ...]:
-    """What an upgrade from ``revision`` runs; from None, everything."""
+    """Return the revisions that an upgrade from ``revision`` runs; all of them for None."""
     return ALL[ALL.index(revision) + 1 :] if revision else ALL
 
 
 @cache
 def statements(revision: str) -> tuple[str, ...]:
-    """What one revision executes on SQLite, without the version row's and the transaction's."""
-    assert revision in NEWER, "facts are written down, not computed, where they are known"
+    """Return the statements of one revision on SQLite, without version row and transaction."""
+    assert revision in NEWER, "the facts of a known revision are in facts.py"
     buffer = io.StringIO()
     config = Config(
         output_buffer=buffer, stdout=io.StringIO(), cmd_opts=Namespace(x=["database_url=sqlite://"])
@@ -82,6 +82,6 @@ def _split(script: str) -> list[str]:
 
 
 def described(revision: str) -> Revision:
-    """What a revision newer than the facts says of itself."""
-    assert revision in NEWER, "what the others say is written down in the tests"
+    """Return the description of a revision that is newer than the facts."""
+    assert revision in NEWER, "the descriptions of known revisions are in the tests"
     return next(found for found in listing(load_history()) if found.id == revision)

@@ -1,4 +1,4 @@
-"""A copy of the migration scripts, to which a test adds revisions of its own."""
+"""A copy of the migration scripts, to which a test adds its own revisions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ down_revision = "{below}"
 
 
 def copied_scripts(folder: Path) -> Path:
-    """A copy of the checkout's scripts up to 010, in a folder of the same name."""
+    """Copy the scripts of the checkout up to 010 into ``folder/alembic``."""
     target = folder / "alembic"
     later = [path.name for path in (SCRIPTS / "versions").glob("*_1??_*.py")]
     shutil.copytree(SCRIPTS, target, ignore=shutil.ignore_patterns("__pycache__", *later))
@@ -41,7 +41,7 @@ def copied_scripts(folder: Path) -> Path:
 
 @contextmanager
 def used(scripts: Path) -> Iterator[Path]:
-    """Let the program find its scripts in ``scripts``."""
+    """Make the program use the scripts in ``scripts``."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(history, "locate_scripts", lambda: scripts)
         history.load_history.cache_clear()
@@ -50,7 +50,7 @@ def used(scripts: Path) -> Iterator[Path]:
 
 
 def add_revision(scripts: Path, body: str, number: str = "101", below: str = "010") -> Path:
-    """Write a revision among the scripts; ``op`` is imported already."""
+    """Add a revision to the scripts; ``op`` is already imported."""
     path = scripts / "versions" / f"20261101_1200_{number}_example.py"
     path.write_text(_HEADER.format(number=number, below=below) + body, "utf-8")
     history.load_history.cache_clear()
@@ -58,6 +58,6 @@ def add_revision(scripts: Path, body: str, number: str = "101", below: str = "01
 
 
 def sql_revision(*statements: str) -> str:
-    """The body of a revision that runs ``statements`` on the way up and nothing down."""
+    """Return the body of a revision that runs ``statements`` in upgrade() only."""
     calls = "\n".join(f"    op.execute({statement!r})" for statement in statements)
     return f"def upgrade() -> None:\n{calls}\n\n\ndef downgrade() -> None:\n    pass\n"

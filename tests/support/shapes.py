@@ -1,7 +1,7 @@
-"""Databases as values: a shape says which tables, columns and version rows a file has.
+"""Databases as immutable values: the tables, columns and version rows of a file.
 
-A shape is changed by making another (:meth:`Shape.narrowed`, :meth:`Shape.stepped`), and
-written by :meth:`Shape.write`, with rows in every table and every secret sealed.
+Methods return a changed copy (:meth:`Shape.narrowed`, :meth:`Shape.stepped`);
+:meth:`Shape.write` creates the file, with rows in every table and encrypted secrets.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from nextcloud_mcp_server.backends.sqlite import backup as backups
+from nextcloud_mcp_server.migrate.startup import prepare
 from tests.support import contents, revisions
 from tests.support.facts import (
     ADDED_LATER,
@@ -28,7 +30,7 @@ from tests.support.facts import (
 
 @dataclass(frozen=True)
 class Made:
-    """One table as one file has it: which columns, in which lineage.
+    """One table of one file: its columns and its lineage.
 
     Attributes:
         table: the facts about it.
@@ -44,7 +46,7 @@ class Made:
     types: Mapping[str, str] = field(default_factory=dict)
 
     def sql(self, name: str) -> str:
-        """The statement that creates it under ``name``."""
+        """Return the statement that creates the table as ``name``."""
         kept = [column for column in self.table.columns if column.name in self.columns]
         counted = self.table.counted and self.lineage == "raw"
         parts = []
@@ -61,7 +63,7 @@ class Made:
         return f"CREATE TABLE {name} ({', '.join(parts)})"
 
     def statements(self, name: str) -> Iterator[str]:
-        """Every statement that led to it."""
+        """Yield the statements that create the table and add its later columns."""
         yield self.sql(name)
         for added in self.added:
             column = self.table.column(added)
@@ -70,15 +72,15 @@ class Made:
 
 @dataclass(frozen=True)
 class Shape:
-    """A database that is not written yet.
+    """A database that is not written yet, as data.
 
     Attributes:
         tables: the tables by name.
         indexes: the names of the indexes.
         versions: the rows of the version table; None without the table.
         dotted: tables whose scopes were written, or rewritten, with dots.
-        extra: statements that run at last.
-        newer: revisions without facts of their own, which run when the rows are in.
+        extra: statements that run last.
+        newer: revisions without facts, which run after the rows are inserted.
     """
 
     tables: Mapping[str, Made] = field(default_factory=dict)
@@ -89,7 +91,7 @@ class Shape:
     newer: tuple[str, ...] = ()
 
     def stepped(self, step: Step, lineage: Lineage) -> Shape:
-        """The shape after one statement of an upgrade."""
+        """Return the shape after one statement of an upgrade."""
         match step:
             case ("table", name):
                 table = TABLES[name]
@@ -115,7 +117,7 @@ class Shape:
         return after
 
     def undone(self, step: Step) -> Shape:
-        """The shape after a downgrade's counterpart of one statement."""
+        """Return the shape after the downgrade of one statement."""
         match step:
             case ("table", name):
                 after = self.without(name)
@@ -134,11 +136,11 @@ class Shape:
         return after
 
     def having(self, name: str, made: Made) -> Shape:
-        """With one more table, or another in its place."""
+        """Return the shape with a table added or replaced."""
         return replace(self, tables={**self.tables, name: made})
 
     def without(self, *names: str) -> Shape:
-        """Without some tables and the indexes on them."""
+        """Return the shape without some tables and their indexes."""
         return replace(
             self,
             tables={name: made for name, made in self.tables.items() if name not in names},
@@ -146,11 +148,11 @@ class Shape:
         )
 
     def renamed(self, old: str, new: str) -> Shape:
-        """With a table under another name, and without its indexes."""
+        """Return the shape with a table renamed, without its indexes."""
         return self.without(old).having(new, self.tables[old])
 
     def narrowed(self, name: str, *lacking: str) -> Shape:
-        """With a table that was created before some of its columns were thought of."""
+        """Return the shape with a table that lacks some columns."""
         made = self.tables[name]
         return self.having(
             name,
@@ -162,19 +164,19 @@ class Shape:
         )
 
     def recording(self, *versions: str | None) -> Shape:
-        """With these rows in the version table; with none, an empty one."""
+        """Return the shape with these rows in the version table."""
         return replace(self, versions=versions)
 
     def unversioned(self) -> Shape:
-        """Without a version table."""
+        """Return the shape without a version table."""
         return replace(self, versions=None)
 
     def also(self, *statements: str) -> Shape:
-        """With statements that an operator, or a crash, added."""
+        """Return the shape with more statements, of an operator or a crash."""
         return replace(self, extra=(*self.extra, *statements))
 
     def script(self) -> Iterator[str]:
-        """The statements that make the tables and indexes."""
+        """Yield the statements that create the tables and indexes."""
         if self.versions is not None:
             yield VERSION_TABLE
         for name, made in self.tables.items():
@@ -184,7 +186,7 @@ class Shape:
             yield f"CREATE INDEX {index} ON {facts.table} ({facts.columns})"
 
     def write(self, path: Path, pragmas: Iterable[str] = (), *, rows: bool = True) -> None:
-        """Make the file, with rows in every table unless ``rows`` is false."""
+        """Create the file, with rows in every table unless ``rows`` is false."""
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
             for pragma in pragmas:
                 connection.execute(f"PRAGMA {pragma}")
@@ -212,7 +214,7 @@ class Shape:
 
 
 def insert(connection: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> None:
-    """Insert one row; columns that it leaves out take their default."""
+    """Insert one row; missing columns take their default."""
     connection.execute(
         f"INSERT INTO {table} ({', '.join(row)}) VALUES ({', '.join('?' for _ in row)})",
         tuple(row.values()),
@@ -220,7 +222,7 @@ def insert(connection: sqlite3.Connection, table: str, row: Mapping[str, Any]) -
 
 
 def walk(shape: Shape, lineage: Lineage, *steps: str) -> Iterator[Shape]:
-    """Every shape on the way: what a kill before the next statement leaves behind."""
+    """Yield the shape after each statement: what a kill before the next one leaves."""
     for revision in steps:
         for step in (*STEPS[revision], ("version", revision)):
             shape = shape.stepped(step, lineage)
@@ -228,11 +230,22 @@ def walk(shape: Shape, lineage: Lineage, *steps: str) -> Iterator[Shape]:
 
 
 def at(revision: str, lineage: Lineage = "raw") -> Shape:
-    """The whole structure of a revision, recorded, in one lineage.
+    """Return the complete schema of a revision, with its version row, in one lineage.
 
-    Raw releases ended at 006: what came later is portable in every file.
+    Raw releases ended at 006: later tables are portable in every file.
     """
     shape = Shape(versions=())
     for passed in revisions.ALL[: revisions.ALL.index(revision) + 1]:
         *_, shape = walk(shape, lineage if passed <= "006" else "portable", passed)
     return shape
+
+
+def at_head(path: Path, *pragmas: str) -> None:
+    """Write a database that the program itself has migrated to head, with rows in every table."""
+    at("010", "portable").write(path)
+    prepare(path)
+    for made in backups.automatic_backups(path):
+        backups.discard(made)
+    with closing(sqlite3.connect(path)) as connection:
+        for pragma in pragmas:
+            connection.execute(f"PRAGMA {pragma}")

@@ -1,6 +1,6 @@
-"""What is in a database file, read by plain sqlite3 from a copy of it.
+"""The content of a database file, read with sqlite3 from a copy.
 
-Reading changes a WAL or a hot journal, so nothing is ever opened where it lies.
+A copy, because reading changes a WAL or a hot journal.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-#: What SQLite keeps beside a database.
+#: The suffixes of SQLite's files beside a database.
 COMPANIONS = ("-wal", "-shm", "-journal")
 
 Value = tuple[str, Any]
@@ -24,7 +24,7 @@ Row = Mapping[str, Value]
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Every row of every table, with SQLite's own idea of each value's type.
+    """Every row of every table, with the SQLite type of each value.
 
     Attributes:
         rows: by lower-cased name of the table.
@@ -51,12 +51,12 @@ class Snapshot:
 
 
 def counted(rows: Iterable[Row]) -> Counter[str]:
-    """Rows to compare as a bag: order is nobody's promise."""
+    """Return rows as a multiset, to compare them without their order."""
     return Counter(repr(sorted(row.items())) for row in rows)
 
 
 def copy_database(source: Path, target: Path) -> None:
-    """Copy a closed database with what SQLite keeps beside it, times and mode included."""
+    """Copy a closed database with SQLite's files beside it, their times and modes."""
     for suffix in ("", *COMPANIONS):
         if (origin := source.with_name(source.name + suffix)).exists():
             shutil.copy2(origin, target.with_name(target.name + suffix))
@@ -76,7 +76,7 @@ def snapshot(path: Path) -> Snapshot:
     """Read a closed database.
 
     Raises:
-        sqlite3.DatabaseError: it is damaged, or none.
+        sqlite3.DatabaseError: if it is damaged or no database.
     """
     with opened_copy(path) as connection:
         return _read(connection)

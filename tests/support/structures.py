@@ -1,4 +1,4 @@
-"""Strategies for structures: invented ones, and damaged copies of the real ones."""
+"""Hypothesis strategies for structures: random ones and damaged copies of real ones."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ tables = st.builds(
 
 @st.composite
 def structures(draw: st.DrawFn) -> Structure:
-    """Invented tables with invented indexes."""
+    """Draw random tables with random indexes."""
     made = draw(st.dictionaries(names, tables, max_size=4))
     owners: dict[str, str] = {}
     if made:
@@ -42,7 +42,7 @@ def structures(draw: st.DrawFn) -> Structure:
 
 @st.composite
 def damaged(draw: st.DrawFn) -> Structure:
-    """A real revision without some of its tables, columns and indexes, and with strangers."""
+    """Draw a real revision that lacks tables, columns and indexes and has foreign tables."""
     whole = HISTORY.structure(draw(st.sampled_from(HISTORY.revisions)))
     kept: dict[str, Table] = {}
     lost = draw(st.sets(st.sampled_from(sorted(whole.tables)), max_size=3))
@@ -81,7 +81,7 @@ version_rows = st.one_of(
 
 @st.composite
 def observations(draw: st.DrawFn) -> Snapshot:
-    """Whatever a look may see."""
+    """Draw a snapshot of any kind."""
     structure = draw(st.one_of(structures(), damaged()))
     versions: Any = draw(version_rows)
     column = True

@@ -32,12 +32,13 @@ def test_nox_runs_in_its_pinned_version(project: dict[str, Any]) -> None:
 
 
 def test_ci_types_the_test_command_of_the_readme() -> None:
-    """``.ci/run`` runs the line that the README tells people to run."""
+    """``.ci/run`` runs the test command of the README first, and stops if that fails."""
     command = "pip install uv && uvx nox"
     script = (CHECKOUT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
 
     assert command in (CHECKOUT / "README.md").read_text(encoding="utf-8")
-    assert [line for line in script if line.startswith("pip")] == [f'{command} "$@"']
+    runs = [line.strip() for line in script if "uvx nox" in line and not line.startswith("#")]
+    assert runs == [f'{command} "$@" || exit', "FAULT_SHARE=${FAULT_SHARE:-0.3} uvx nox -t ci"]
 
 
 def test_the_image_builds_with_the_pinned_uv(project: dict[str, Any]) -> None:

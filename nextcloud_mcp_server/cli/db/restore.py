@@ -113,11 +113,11 @@ def _preview(
     from nextcloud_mcp_server.maintenance.backups import newest_good  # noqa: PLC0415
     from nextcloud_mcp_server.maintenance.restore_preview import weigh  # noqa: PLC0415
 
-    with phases(output) as start:
+    with phases(output) as report:
         if backup is not None:
-            return weigh(database, Path(backup), keyring, start), ()
-        newest = newest_good(database, keyring, start)
-        return weigh(database, newest.backup, keyring, start), newest.passed
+            return weigh(database, Path(backup), keyring, report), ()
+        newest = newest_good(database, keyring, report)
+        return weigh(database, newest.backup, keyring, report), newest.passed
 
 
 def age(moment: datetime, now: datetime | None = None) -> str:

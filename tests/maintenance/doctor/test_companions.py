@@ -21,7 +21,7 @@ from nextcloud_mcp_server.settings import Settings
 from tests.cli.places import execute
 from tests.maintenance.doctor.conftest import Ask, worst
 from tests.support.errors import refused
-from tests.support.nobody import as_nobody, open_folder
+from tests.support.unprivileged import as_nobody, open_folder
 
 
 @pytest.mark.parametrize("name", ["tokens.db", "tokens.db.key", "backup"])

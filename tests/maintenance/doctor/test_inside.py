@@ -14,8 +14,8 @@ from nextcloud_mcp_server.maintenance.doctor.finding import Level
 from tests.cli.places import execute
 from tests.maintenance.doctor.conftest import Ask, worst
 from tests.support.contents import KEY, OTHER_KEY
-from tests.support.damage import flip
-from tests.support.promises import HEAD
+from tests.support.files import flip
+from tests.support.invariants import HEAD
 
 RENAME = "ALTER TABLE refresh_tokens RENAME COLUMN provisioning_client_id TO qrovisioning_client_id"
 

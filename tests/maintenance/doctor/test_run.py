@@ -19,7 +19,7 @@ from nextcloud_mcp_server.settings import Settings
 from tests.cli.places import REFUSED, SERVED, Shelf, crash, fingerprint, listing
 from tests.support import contents
 from tests.support.contents import KEY
-from tests.support.damage import flip
+from tests.support.files import flip
 from tests.support.shapes import at
 
 

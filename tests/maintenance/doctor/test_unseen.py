@@ -21,7 +21,7 @@ from nextcloud_mcp_server.settings import Settings
 from tests.cli.places import execute
 from tests.maintenance.doctor.conftest import Ask, healthy, worst
 from tests.support.contents import KEY
-from tests.support.nobody import NOBODY, as_nobody, open_folder
+from tests.support.unprivileged import NOBODY, as_nobody, open_folder
 
 #: What a user who owns nothing is told of each database: each finding as JSON.
 _TOLD = """

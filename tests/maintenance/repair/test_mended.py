@@ -20,9 +20,9 @@ from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.settings import Settings
 from tests.cli.places import crash
 from tests.maintenance.repair.mending import RENAME, mend
-from tests.support import promises
+from tests.support import invariants
 from tests.support.contents import KEY
-from tests.support.damage import flip
+from tests.support.files import flip
 from tests.support.shapes import Shape, at
 from tests.support.snapshot import snapshot
 
@@ -75,7 +75,7 @@ def test_it_ends_at_head_with_every_row(name: str, path: Path) -> None:
     done = mend(path)
     assert any(line.startswith(said) for line in done.done), done.done
     after = snapshot(path)
-    promises.complete_at_head(after)
+    invariants.complete_at_head(after)
     renamed = {"qrovisioning_client_id": "provisioning_client_id"}
     for table in ("refresh_tokens", "audit_logs", "oauth_clients"):
         rows = [{renamed.get(c, c): v for c, v in row.items()} for row in before.rows[table]]
@@ -103,7 +103,7 @@ def test_the_backup_is_the_database_as_it_was(name: str, path: Path) -> None:
     before = snapshot(path)
     backup = mend(path).backup
     assert backup is not None
-    promises.same_content(before, snapshot(backup))
+    invariants.same_content(before, snapshot(backup))
 
 
 def test_a_leftover_with_rows_stays(path: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_damaged_index_is_made_anew(path: Path) -> None:
     assert done.kept.read_bytes()[100:] == hurt[100:]
     assert stat.S_IMODE(done.kept.stat().st_mode) == 0o600
     assert damage(path, "integrity_check") == []
-    promises.same_content(whole, snapshot(path))
+    invariants.same_content(whole, snapshot(path))
 
 
 def test_a_crashed_writer_is_rolled_back_and_kept(path: Path) -> None:
@@ -187,4 +187,4 @@ def test_a_draft_is_made_anew(path: Path) -> None:
     at("008").without("batch_ocr_jobs").also(DRAFT).write(path)
     done = mend(path)
     assert "made batch_ocr_jobs anew in its released shape" in done.done
-    promises.complete_at_head(snapshot(path))
+    invariants.complete_at_head(snapshot(path))

@@ -22,11 +22,10 @@ from nextcloud_mcp_server.maintenance.repair import repair
 from nextcloud_mcp_server.settings import Settings
 from tests.cli.places import fingerprint
 from tests.maintenance.repair.mending import RENAME, mend
-from tests.support import promises
+from tests.support import invariants
 from tests.support.contents import KEY, OTHER_KEY
-from tests.support.damage import flip
 from tests.support.errors import refused
-from tests.support.folders import names
+from tests.support.files import flip, names
 from tests.support.revisions import NEXT_ID
 from tests.support.shapes import Shape, at
 from tests.support.snapshot import snapshot
@@ -153,9 +152,9 @@ def test_killed_before_the_commit_it_is_as_it_was(path: Path) -> None:
     before = snapshot(path)
     done = subprocess.run([sys.executable, "-c", _DYING, str(path)], check=False)
     assert done.returncode == -signal.SIGKILL
-    promises.same_content(before, snapshot(path))
+    invariants.same_content(before, snapshot(path))
     mend(path)
-    promises.complete_at_head(snapshot(path))
+    invariants.complete_at_head(snapshot(path))
 
 
 def test_a_repair_that_fails_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +167,7 @@ def test_a_repair_that_fails_changes_nothing(path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr("nextcloud_mcp_server.migrate.alembic_commands.upgrade", fail)
     assert refused(lambda: mend(path)).code == "migration-failed"
-    promises.same_content(before, snapshot(path))
+    invariants.same_content(before, snapshot(path))
 
 
 def test_what_was_not_agreed_to_is_not_done(path: Path) -> None:

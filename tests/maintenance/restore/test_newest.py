@@ -17,10 +17,10 @@ from nextcloud_mcp_server.maintenance.backups import Newest, Passed, newest_good
 from nextcloud_mcp_server.maintenance.restore import restore, weigh
 from tests.maintenance.restore.harm import bad_pages, flip, garbage, run
 from tests.maintenance.restore.restoring import restored, same
-from tests.support import promises
+from tests.support import invariants
 from tests.support.contents import KEY, OTHER_KEY
 from tests.support.errors import attempt, refused
-from tests.support.folders import names
+from tests.support.files import names
 from tests.support.revisions import HEAD
 from tests.support.snapshot import snapshot
 
@@ -118,7 +118,7 @@ def test_none_that_is_good_is_one_error(path: Path, three: list[Path]) -> None:
     """It says how many were read and what ails the newest, and nothing is changed."""
     for backup in three:
         flip(backup)
-    before, beside = promises.disk(path), names(path.parent)
+    before, beside = invariants.disk(path), names(path.parent)
     error = refused(lambda: newest_good(path))
     assert error.code == "bad-backup"
     assert error.message == (
@@ -126,7 +126,7 @@ def test_none_that_is_good_is_one_error(path: Path, three: list[Path]) -> None:
         "changed since it was made: its SHA-256 is not the one in its manifest."
     )
     assert f"nextcloud-mcp-server db backups --verify -d {path} " in error.remedy
-    assert (promises.disk(path), names(path.parent)) == (before, beside)
+    assert (invariants.disk(path), names(path.parent)) == (before, beside)
 
 
 def test_a_missing_key_takes_no_older_one(path: Path, three: list[Path]) -> None:

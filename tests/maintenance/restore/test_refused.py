@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from nextcloud_mcp_server.backends.sqlite import backup as backups
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.maintenance import replace
 from nextcloud_mcp_server.maintenance import restore as restoring
@@ -27,10 +28,10 @@ from tests.maintenance.restore.harm import (
     without_manifest,
 )
 from tests.maintenance.restore.restoring import same
-from tests.support import promises
+from tests.support import invariants
 from tests.support.contents import KEY, OTHER_KEY, REFRESH_TOKENS
 from tests.support.errors import refused
-from tests.support.folders import names
+from tests.support.files import names
 from tests.support.snapshot import snapshot
 
 
@@ -43,11 +44,11 @@ def test_what_is_no_good_backup_is_refused(
 ) -> None:
     """Damaged, changed, cut off or gone: one error, and nothing of the database changes."""
     harm(saved)
-    before = promises.disk(path)
+    before = invariants.disk(path)
     error = refused(lambda: weigh(path, saved))
     assert error.code == "bad-backup"
     assert str(saved) in error.message
-    promises.untouched(before, promises.disk(path))
+    invariants.untouched(before, invariants.disk(path))
 
 
 @pytest.mark.parametrize("state", REFUSED)
@@ -56,9 +57,9 @@ def test_what_a_start_would_refuse_is_not_restored(
 ) -> None:
     """A backup of another application, a newer program, or a damaged one is no backup."""
     bad = Shelf(tmp_path).put(state, saved.with_name("bad.db"))
-    before = promises.disk(bad)
+    before = invariants.disk(bad)
     assert refused(lambda: weigh(path, bad)).code == "bad-backup"
-    assert promises.disk(bad) == before
+    assert invariants.disk(bad) == before
 
 
 def test_another_application_is_not_replaced(path: Path, saved: Path) -> None:
@@ -117,7 +118,7 @@ def test_a_program_that_does_not_let_go_is_an_error(
     before = snapshot(path)
     offer = weigh(path, saved)
     with monkeypatch.context() as patch:
-        patch.setattr(replace, "_DEADLINE", 0.2)
+        patch.setattr(backups, "_DEADLINE", 0.2)
         patch.setattr(replace, "BUSY_TIMEOUT", 0.1)
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")

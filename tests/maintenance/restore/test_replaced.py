@@ -15,7 +15,7 @@ from nextcloud_mcp_server.migrations import upgrade_database
 from tests.cli.places import Shelf, crash
 from tests.maintenance.restore.harm import DAMAGE, emptied, missing, missing_with_leftovers
 from tests.maintenance.restore.restoring import restored, same
-from tests.support import promises
+from tests.support import invariants
 from tests.support.contents import REFRESH_TOKENS
 from tests.support.revisions import HEAD
 from tests.support.snapshot import snapshot
@@ -34,7 +34,7 @@ def test_what_is_damaged_is_replaced_and_kept_as_it_is(
     assert done.kept.name.startswith("tokens.db.damaged-")
     assert done.kept.read_bytes() == raw
     assert done.kept.stat().st_mode & 0o777 == 0o600
-    assert promises.companions(path) == set()
+    assert invariants.companions(path) == set()
     assert upgrade_database(path).after == HEAD
 
 
@@ -47,7 +47,7 @@ def test_what_is_gone_is_made_again(harm: Callable[[Path], None], path: Path, sa
     same(snapshot(path), snapshot(saved))
     assert upgrade_database(path).journal_mode == "wal"
     if harm is not emptied:
-        assert promises.companions(path) <= {"-wal", "-shm"}
+        assert invariants.companions(path) <= {"-wal", "-shm"}
         assert path.stat().st_mode & 0o777 == 0o600
 
 

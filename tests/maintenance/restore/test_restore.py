@@ -17,9 +17,9 @@ from nextcloud_mcp_server.migrate import journal
 from nextcloud_mcp_server.migrations import upgrade_database
 from tests.maintenance.restore.harm import garbage, run
 from tests.maintenance.restore.restoring import restored, same
-from tests.support import promises
+from tests.support import invariants
 from tests.support.contents import KEY, REFRESH_TOKENS
-from tests.support.folders import names
+from tests.support.files import names
 from tests.support.revisions import HEAD
 from tests.support.shapes import at
 from tests.support.snapshot import snapshot
@@ -42,15 +42,15 @@ def test_a_restore_brings_back_what_was_saved_and_keeps_what_it_replaces(
     [kept] = backups_of(path, verify=True)
     assert (kept.path, kept.kind, kept.status, kept.grants) == (done.kept, "replaced", "ok", 0)
     assert backups.automatic_backups(path) == []
-    assert promises.companions(path) == set()
+    assert invariants.companions(path) == set()
     assert not {name for name in names(path.parent) if name.endswith(".partial")}
 
 
 def test_the_backup_stays_as_it_is(path: Path, saved: Path) -> None:
     """Verifying and restoring change nothing of it: bytes, mode, time, and what lies beside."""
-    before, beside = promises.disk(saved), names(saved.parent)
+    before, beside = invariants.disk(saved), names(saved.parent)
     restored(path, saved)
-    assert (promises.disk(saved), names(saved.parent)) == (before, beside)
+    assert (invariants.disk(saved), names(saved.parent)) == (before, beside)
 
 
 def test_a_copy_in_wal_mode_stays_as_it_is(path: Path, saved: Path, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_an_older_backup_is_restored_as_it_is(path: Path, saved: Path, tmp_path:
     restore(offer, lock_timeout=10)
     assert snapshot(path).versions == ["006"]
     assert upgrade_database(path).after == HEAD
-    promises.complete_at_head(snapshot(path))
+    invariants.complete_at_head(snapshot(path))
 
 
 def test_a_folder_that_is_not_there_is_made(saved: Path, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_pages_may_have_another_size(
 async def test_the_store_opens_what_was_restored(path: Path, saved: Path) -> None:
     """Every secret of the backup is read through the store."""
     garbage(path)
-    wanted = promises.sealed_in(snapshot(saved), KEY)
+    wanted = invariants.secrets_in(snapshot(saved), KEY)
     restored(path, saved)
     async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
-        assert await promises.read_through_the_store(storage, wanted) == wanted
+        assert await invariants.read_through_the_store(storage, wanted) == wanted

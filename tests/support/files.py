@@ -1,4 +1,4 @@
-"""What a disk may do to a database."""
+"""Files on disk: the names in a folder, and a damaged page of a database."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ from contextlib import closing
 from pathlib import Path
 
 
+def names(folder: Path) -> set[str]:
+    """Return the names of the files in a folder."""
+    return {path.name for path in folder.iterdir()}
+
+
 def flip(path: Path, name: str) -> None:
-    """Hurt the root page of a table or an index."""
+    """Flip the bits of one byte in the root page of a table or an index."""
     with closing(sqlite3.connect(path)) as connection:
         (page_size,) = connection.execute("PRAGMA page_size").fetchone()
         [(page,)] = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (name,))

@@ -1,7 +1,7 @@
-"""Files whose last upgrade, downgrade or operator stopped half-way.
+"""Files of interrupted upgrades and downgrades, and version rows set by operators.
 
-The releases committed every statement by itself, so each prefix of an upgrade's statements
-is a file in the field; its version row is that of the last revision that was complete.
+Released versions committed each statement, so each prefix of an upgrade's statements is a
+possible file. Its version row is that of the last complete revision.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from dataclasses import replace
 from nextcloud_mcp_server.migrate import structures
 from nextcloud_mcp_server.schema.history import load_history
 from tests.history.case import Case, of
-from tests.history.releases import LINEAGES
+from tests.history.released_files import LINEAGES
 from tests.support.facts import FIELD, HEAD, REVISIONS, STEPS, Lineage
 from tests.support.revisions import KNOWN, NEWER, previous
 from tests.support.shapes import Shape, at, walk
 
 TEMPORARY = "_alembic_tmp_oauth_sessions"
 
-#: An unversioned file with a revision's structure counts as the lowest with that structure.
+#: A file without a version counts as the lowest revision with its structure.
 LOWEST_ALIKE = {revision: "003" if revision == "004" else revision for revision in KNOWN}
 _HISTORY = structures.complete(load_history())
 for _newer in NEWER:
@@ -29,7 +29,7 @@ for _newer in NEWER:
 
 
 def half_upgraded() -> Iterator[Case]:
-    """An upgrade of an empty file killed before each statement, and of a file at 002."""
+    """Yield upgrades of an empty file and of files at 002 and 006, killed at each statement."""
     raw = [r for r in REVISIONS if r <= "006"]
     yield of("kill_fresh_version_table_only", "create", Shape(versions=()))
     yield from _killed("raw_fresh", Shape(versions=()), "raw", raw)
@@ -56,14 +56,14 @@ def _lineage(shape: Shape) -> Lineage:
 
 
 def half_downgraded() -> Iterator[Case]:
-    """A downgrade killed before each statement: the version row still claims what is gone."""
+    """Yield downgrades killed at each statement: the version row is too high."""
     for lineage in LINEAGES:
         top = "006" if lineage == "raw" else "010"
         shape = at(top, lineage)
         for revision in reversed([r for r in FIELD if "002" <= r <= top]):
             for number, step in enumerate(reversed(STEPS[revision])):
                 shape = shape.undone(step)
-                # Going down from 010 adds: nothing that 010 has is gone.
+                # A downgrade from 010 adds a table, so nothing of 010 is missing.
                 verb = "resume:" if revision == "010" else "repair->"
                 action = f"{verb}{revision}->head"
                 yield of(f"kill_down_{lineage}_{revision}_k{number}", action, shape)
@@ -71,7 +71,7 @@ def half_downgraded() -> Iterator[Case]:
 
 
 def downgraded_raw() -> Iterator[Case]:
-    """Raw releases went down from 006 and left ``oauth_sessions.nonce`` where it was."""
+    """Yield downgrades of raw releases from 006, which kept ``oauth_sessions.nonce``."""
     shape = at("006")
     for revision in ("005", "004", "003", "002", "001"):
         left = at(revision).having("oauth_sessions", shape.tables["oauth_sessions"])
@@ -79,7 +79,7 @@ def downgraded_raw() -> Iterator[Case]:
 
 
 def leftovers() -> Iterator[Case]:
-    """A table recreation that died left its copy: empty, filled, or as the only one there is."""
+    """Yield killed table recreations: the copy is empty, filled, or the only table."""
     whole = at("006", "portable")
     narrow = replace(whole.tables["oauth_sessions"], added=())
     wide = replace(narrow, columns=(*narrow.columns, "nonce"))
@@ -101,7 +101,7 @@ def leftovers() -> Iterator[Case]:
 
 
 def set_by_hand() -> Iterator[Case]:
-    """Version rows that an operator deleted, or set back, or set too far."""
+    """Yield version rows that an operator deleted or set too low or too high."""
     for revision in REVISIONS:
         for lineage in LINEAGES:
             shape, name = at(revision, lineage), f"{lineage}_{revision}"
@@ -112,7 +112,7 @@ def set_by_hand() -> Iterator[Case]:
             yield of(f"version_blank_{name}", stamp, _loose(shape, ""))
     for structure in REVISIONS:
         for row in ("001", "004", "006", "009", "010", HEAD):
-            # Whether a newer one adds anything to the first of our own is not known.
+            # Whether a newer revision adds anything to 101 is not known here.
             if row != structure and (structure, row) != (KNOWN[-1], HEAD):
                 yield _moved(structure, row)
     for name, other in (("twice", "006"), ("and_null", None), ("and_blank", "")):
@@ -122,7 +122,7 @@ def set_by_hand() -> Iterator[Case]:
 
 def _moved(structure: str, row: str) -> Case:
     shape = at(structure, "portable").recording(row)
-    # 004 changes no structure, and 010 only takes away: neither can be missed.
+    # 004 changes no structure and 010 only drops a table: neither can be missing.
     lacks = row > structure and (structure, row) not in (("003", "004"), ("009", "010"))
     if row == HEAD:
         action = f"repair@{HEAD}" if lacks else "none"
@@ -132,7 +132,7 @@ def _moved(structure: str, row: str) -> Case:
 
 
 def _loose(shape: Shape, *rows: str | None) -> Shape:
-    """A version table that somebody made by hand, without its constraints."""
+    """Return a shape with a version table created by hand, without constraints."""
     values = [f"INSERT INTO alembic_version VALUES ({_quoted(row)})" for row in rows]
     return shape.unversioned().also(
         "CREATE TABLE alembic_version (version_num VARCHAR(32))", *values
@@ -144,7 +144,7 @@ def _quoted(row: str | None) -> str:
 
 
 def all_cases() -> list[Case]:
-    """Every file of this module."""
+    """Return every case of this module."""
     return [
         *half_upgraded(),
         *half_downgraded(),

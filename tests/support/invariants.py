@@ -1,7 +1,7 @@
-"""What a start promises of any file, as checks that raise AssertionError.
+"""Invariants of a start on any file: checks that raise AssertionError.
 
-The checks know the field's facts and what was in the file before; they do not know how a
-start is made.
+They use the facts about released schemas and the content of the file before the start, and
+nothing of the implementation.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from tests.support.snapshot import COMPANIONS, Row, Snapshot, counted
 
 HEAD: Final = revisions.HEAD
 
-#: Revision 010 drops it, and nothing in it outlives that.
+#: Revision 010 drops this table with its rows.
 DROPPED: Final = "registered_webhooks"
 
-#: What grows with every change of the schema.
+#: The table that gets a row with every change of the schema.
 JOURNAL: Final = "migration_journal"
 
 #: A secret by its table, the id of its row and its column.
@@ -32,7 +32,7 @@ Secrets = Mapping[tuple[str, str, str], str]
 def rows_survive(
     before: Snapshot, after: Snapshot, base: str | None, adopted: Mapping[str, str]
 ) -> None:
-    """Every row is there, value for value and type for type; columns added hold defaults."""
+    """Check that each row has its values and types, and that added columns have their defaults."""
     for name, rows in before.rows.items():
         table = adopted.get(name, name)
         if table in ("alembic_version", DROPPED) or table.startswith("_alembic_tmp_"):
@@ -44,7 +44,7 @@ def rows_survive(
         there = after.rows[table]
         kept = [{c: row[c] for c in before.columns[name]} for row in there]
         if table == JOURNAL:
-            # A change of the schema is written down.
+            # The start itself adds a row.
             assert counted(wanted) <= counted(kept), "the journal lost a row"
             continue
         assert counted(kept) == counted(wanted), f"rows of {table} changed"
@@ -71,7 +71,7 @@ def _default(table: str, column: str) -> tuple[str, object]:
 
 
 def _jobs_survive(before: Snapshot, after: Snapshot) -> None:
-    """The cache of jobs keeps its rows, unless a draft's shape made it unusable."""
+    """Check that the cache of jobs keeps its rows, unless they come from a draft of 008."""
     final = {column.name for column in TABLES[DRAFT_JOBS.name].columns}
     there = counted(after.rows[DRAFT_JOBS.name])
     was = counted(
@@ -82,7 +82,7 @@ def _jobs_survive(before: Snapshot, after: Snapshot) -> None:
 
 
 def complete_at_head(after: Snapshot) -> None:
-    """Every table, column, key and index of the newest release is there, and recorded."""
+    """Check that the version row is head and each table, column, key and index exists."""
     assert after.versions == [HEAD]
     for name, table in TABLES.items():
         if name == DROPPED:
@@ -101,8 +101,8 @@ def complete_at_head(after: Snapshot) -> None:
             assert after.indexes[index] == tuple(facts.columns.split(", ")), index
 
 
-def strangers_stay(before: Snapshot, after: Snapshot) -> None:
-    """Tables, columns, indexes, views and triggers of an operator are where they were."""
+def operator_objects_stay(before: Snapshot, after: Snapshot) -> None:
+    """Check that an operator's tables, columns, indexes, views and triggers still exist."""
     dropped = {name for name, facts in INDEXES.items() if facts.table == DROPPED}
     gone = {n for n in before.rows if n.startswith("_alembic_tmp_")} | {DROPPED}
     assert before.rows.keys() - after.rows.keys() <= gone
@@ -114,22 +114,22 @@ def strangers_stay(before: Snapshot, after: Snapshot) -> None:
             assert columns.keys() <= after.columns[name].keys()
 
 
-def sealed_in(before: Snapshot, key: str, adopted: Mapping[str, str] | None = None) -> Secrets:
-    """Every secret that ``key`` opens in a file."""
+def secrets_in(before: Snapshot, key: str, adopted: Mapping[str, str] | None = None) -> Secrets:
+    """Return every secret in a file that ``key`` decrypts."""
     found = {}
     for name, rows in before.rows.items():
         table = (adopted or {}).get(name, name)
         for column in SECRETS.get(table, ()):
             for row in rows:
                 _, value = row.get(column, ("null", None))
-                if value is not None and (secret := opened(key, value)) is not None:
+                if value is not None and (secret := decrypted(key, value)) is not None:
                     identity = row[TABLES[table].key[0]][1]
                     found[table, str(identity), column] = secret
     return found
 
 
-def opened(key: str, value: str | bytes) -> str | None:
-    """The plain text of a Fernet token, or None where ``key`` does not open it."""
+def decrypted(key: str, value: str | bytes) -> str | None:
+    """Return the plain text of a Fernet token; None if ``key`` does not decrypt it."""
     try:
         return Fernet(key).decrypt(value).decode()
     except InvalidToken:
@@ -137,7 +137,7 @@ def opened(key: str, value: str | bytes) -> str | None:
 
 
 async def read_through_the_store(storage: RefreshTokenStorage, wanted: Secrets) -> Secrets:
-    """Ask an open store for each of ``wanted``."""
+    """Read each of ``wanted`` through an open store."""
     found = {}
     for table, identity, column in wanted:
         secret = await _ask(storage, table, identity, column)
@@ -167,7 +167,7 @@ Disk = Mapping[str, tuple[bytes, int, int]]
 
 
 def disk(path: Path) -> Disk:
-    """Bytes, mode and time of a closed database and of everything beside it."""
+    """Return the bytes, mode and time of a closed database and of the files beside it."""
     return {
         file.name.removeprefix(path.name): (
             file.read_bytes(),
@@ -180,20 +180,20 @@ def disk(path: Path) -> Disk:
 
 
 def untouched(before: Disk, after: Disk) -> None:
-    """Nothing changed but what looking at a WAL database leaves, and the lock."""
+    """Check that nothing changed but the lock file and what reading a WAL database creates."""
     for suffix in before.keys() | after.keys():
         if suffix in ("-shm", ".lock"):
             continue
         if suffix == "-wal" and suffix not in before:
-            assert after[suffix][0] == b"", "a look left a filled -wal"
+            assert after[suffix][0] == b"", "a read left a filled -wal"
             continue
-        assert suffix in before, f"a refusal made {suffix}"
-        assert suffix in after, f"a refusal removed {suffix}"
-        assert after[suffix] == before[suffix], f"a refusal changed the file{suffix}"
+        assert suffix in before, f"{suffix} was created"
+        assert suffix in after, f"{suffix} was removed"
+        assert after[suffix] == before[suffix], f"the file{suffix} was changed"
 
 
 def same_content(one: Snapshot, other: Snapshot) -> None:
-    """Two files hold the same tables with the same rows."""
+    """Check that two files have the same tables with the same rows."""
     assert one.columns == other.columns
     assert {n: counted(r) for n, r in one.rows.items()} == {
         n: counted(r) for n, r in other.rows.items()
@@ -202,10 +202,10 @@ def same_content(one: Snapshot, other: Snapshot) -> None:
 
 
 def holds_rows(before: Snapshot) -> bool:
-    """Whether there is anything to lose."""
+    """Return whether a table has rows."""
     return any(rows for name, rows in before.rows.items() if name != "alembic_version")
 
 
 def companions(path: Path) -> set[str]:
-    """What SQLite keeps beside ``path`` now."""
+    """Return the suffixes of SQLite's files that exist beside ``path``."""
     return {s for s in COMPANIONS if path.with_name(path.name + s).exists()}

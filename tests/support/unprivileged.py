@@ -1,4 +1,4 @@
-"""Python code run by a user who owns nothing: root, as in many a container, ignores modes."""
+"""Run Python code as the user ``nobody``, because root ignores file modes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-# Everything is imported, and has run once, before the user is changed: the interpreter may
-# lie where nobody else can read.
+# Everything is imported and runs once before the user changes: another user may not be able
+# to read the files of the interpreter.
 _PREAMBLE = """
 import asyncio, os, pwd, shlex, sys, tempfile
 from pathlib import Path
@@ -51,9 +51,9 @@ NOBODY: Final = 65534
 
 
 def as_nobody(code: str, *arguments: object) -> str:
-    """What ``code`` prints, run as a user who owns nothing; the imports are made already.
+    """Run ``code`` as ``nobody``, with the imports done, and return what it prints.
 
-    Skips the test where nobody can become that user.
+    Skips the test if this process is not root.
     """
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
@@ -72,7 +72,7 @@ def as_nobody(code: str, *arguments: object) -> str:
 
 @contextmanager
 def open_folder() -> Iterator[Path]:
-    """A folder that everybody may enter, which pytest's own are not."""
+    """A folder that every user may enter, unlike those of pytest."""
     with tempfile.TemporaryDirectory(prefix="tokens-") as name:
         folder = Path(name)
         folder.chmod(0o755)

@@ -1,4 +1,4 @@
-"""Files of ours in unusual states: empty, odd, extended by an operator, never closed."""
+"""Token databases in unusual states: empty, unusual settings, operator objects, not closed."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from contextlib import closing
 from pathlib import Path
 
 from tests.history.case import Case, Write, from_bytes, from_sql, of
-from tests.history.releases import WEBHOOKS
+from tests.history.released_files import WEBHOOKS
 from tests.support.facts import HEAD
 from tests.support.shapes import Shape, at
 
 
 def empty() -> Iterator[Case]:
-    """Files with nothing in them are new."""
+    """Yield files without tables, which count as new."""
     yield Case("zero_bytes", "create", from_bytes(b""))
     yield Case("no_tables", "create", from_sql("PRAGMA user_version = 7"))
     yield Case(
@@ -30,7 +30,7 @@ def empty() -> Iterator[Case]:
 
 
 def own() -> Iterator[Case]:
-    """Files of ours in another encoding, journal mode, page size or letter case."""
+    """Yield databases with another encoding, journal mode, page size or letter case."""
     for encoding in ("UTF-16le", "UTF-16be"):
         yield of(f"utf16_{encoding}", "upgrade:009->head", at("009"), f"encoding='{encoding}'")
         yield of(
@@ -68,7 +68,7 @@ def own() -> Iterator[Case]:
 
 
 def operators() -> Iterator[Case]:
-    """An operator's own table, column, view, trigger and index, beside ours."""
+    """Yield databases with an operator's table, column, view, trigger and index."""
     extra = (
         "CREATE TABLE refresh_tokens_bak AS SELECT * FROM refresh_tokens",
         "CREATE TABLE op_log (at TEXT, what TEXT)",
@@ -95,7 +95,7 @@ def operators() -> Iterator[Case]:
 
 
 def interrupted() -> Iterator[Case]:
-    """Files whose last writer never closed them: a filled -wal, a hot journal."""
+    """Yield files that were not closed: with a filled -wal or a hot journal."""
     for name, action, shape in (
         ("009", "upgrade:009->head", at("009")),
         ("pre06", "stamp:001->head", at("001").unversioned()),
@@ -130,7 +130,7 @@ def _unmerged(shape: Shape, *, everything: bool, shm: bool = True) -> Write:
     return write
 
 
-#: A writer that dies in the middle of a transaction with half its pages in the file.
+#: A writer that is killed within a transaction, with half of its pages written.
 _DYING_WRITER = """
 import os, signal, sqlite3, sys
 connection = sqlite3.connect(sys.argv[1], isolation_level=None)
@@ -153,5 +153,5 @@ def _hot_journal(shape: Shape) -> Write:
 
 
 def all_cases() -> list[Case]:
-    """Every file of this module."""
+    """Return every case of this module."""
     return [case for group in (empty, own, operators, interrupted) for case in group()]

@@ -1,4 +1,4 @@
-"""The checks of this folder fail where a start broke its word, and the facts are the field's."""
+"""The invariants detect violations, and the facts match the corpus."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from nextcloud_mcp_server.migrate.startup import prepare
 from tests.history import corpus
-from tests.support import promises
+from tests.support import invariants
 from tests.support.contents import KEY, OTHER_KEY
 from tests.support.facts import SECRETS, TABLES, Lineage
 from tests.support.shapes import at
@@ -20,7 +20,7 @@ from tests.support.snapshot import Snapshot, snapshot
 
 @pytest.fixture
 def upgraded(tmp_path: Path) -> tuple[Snapshot, Path]:
-    """What a file at 003 held, and the file after its start."""
+    """Return the snapshot of a file at 003, and the file after its start."""
     path = tmp_path / "tokens.db"
     extra = "CREATE TRIGGER op AFTER DELETE ON audit_logs BEGIN SELECT 1; END"
     at("003").also(extra, "CREATE INDEX op_index ON refresh_tokens (flow_type)").write(path)
@@ -35,13 +35,13 @@ def _after(path: Path, statement: str) -> Snapshot:
     return snapshot(path)
 
 
-def test_a_start_that_keeps_its_word_passes(upgraded: tuple[Snapshot, Path]) -> None:
-    """Without a fault, no check complains."""
+def test_a_correct_start_passes(upgraded: tuple[Snapshot, Path]) -> None:
+    """Without a violation no check fails."""
     before, path = upgraded
     after = snapshot(path)
-    promises.rows_survive(before, after, "003", {})
-    promises.complete_at_head(after)
-    promises.strangers_stay(before, after)
+    invariants.rows_survive(before, after, "003", {})
+    invariants.complete_at_head(after)
+    invariants.operator_objects_stay(before, after)
 
 
 @pytest.mark.parametrize(
@@ -58,12 +58,12 @@ def test_a_start_that_keeps_its_word_passes(upgraded: tuple[Snapshot, Path]) -> 
         "DROP TABLE login_flow_sessions",
     ],
 )
-def test_a_lost_or_changed_row_is_noticed(upgraded: tuple[Snapshot, Path], fault: str) -> None:
-    """One row less, one value else, one type else: each is an error."""
+def test_a_lost_or_changed_row_is_detected(upgraded: tuple[Snapshot, Path], fault: str) -> None:
+    """A missing row, a changed value and a changed type are errors."""
     before, path = upgraded
     after = _after(path, fault)
     with pytest.raises((AssertionError, KeyError)):
-        promises.rows_survive(before, after, "003", {})
+        invariants.rows_survive(before, after, "003", {})
 
 
 @pytest.mark.parametrize(
@@ -77,32 +77,32 @@ def test_a_lost_or_changed_row_is_noticed(upgraded: tuple[Snapshot, Path], fault
         "ALTER TABLE batch_ocr_jobs ADD COLUMN status TEXT",
     ],
 )
-def test_an_incomplete_structure_is_noticed(upgraded: tuple[Snapshot, Path], fault: str) -> None:
+def test_an_incomplete_structure_is_detected(upgraded: tuple[Snapshot, Path], fault: str) -> None:
     """A missing table, column, index or version row is an error."""
     _, path = upgraded
     after = _after(path, fault)
     with pytest.raises((AssertionError, KeyError)):
-        promises.complete_at_head(after)
+        invariants.complete_at_head(after)
 
 
 @pytest.mark.parametrize(
     "fault", ["DROP TRIGGER op", "DROP INDEX op_index", "PRAGMA user_version = 9"]
 )
-def test_a_lost_object_of_an_operator_is_noticed(
+def test_a_lost_object_of_an_operator_is_detected(
     upgraded: tuple[Snapshot, Path], fault: str
 ) -> None:
-    """An operator's trigger, index or mark that is gone is an error."""
+    """A missing trigger, index or pragma of an operator is an error."""
     before, path = upgraded
     after = _after(path, fault)
     with pytest.raises(AssertionError):
-        promises.strangers_stay(before, after)
+        invariants.operator_objects_stay(before, after)
 
 
-def test_a_touched_file_is_noticed(tmp_path: Path) -> None:
-    """Another byte, another mode, another time or another file is an error."""
+def test_a_touched_file_is_detected(tmp_path: Path) -> None:
+    """Another byte, mode, time or file is an error."""
     path = tmp_path / "tokens.db"
     at("003").write(path)
-    before = promises.disk(path)
+    before = invariants.disk(path)
     content, mode, time = before[""]
     for changed in (
         {"": (content + b"x", mode, time)},
@@ -113,18 +113,18 @@ def test_a_touched_file_is_noticed(tmp_path: Path) -> None:
         {},
     ):
         with pytest.raises(AssertionError):
-            promises.untouched(before, changed)
-    promises.untouched(before, {**before, "-wal": (b"", mode, time), "-shm": (b"x", mode, time)})
+            invariants.untouched(before, changed)
+    invariants.untouched(before, {**before, "-wal": (b"", mode, time), "-shm": (b"x", mode, time)})
 
 
 def test_secrets_are_found_by_their_key_only(tmp_path: Path) -> None:
-    """Every sealed column counts as a secret, and only for the key that sealed it."""
+    """Every encrypted column counts as a secret, and only for its key."""
     path = tmp_path / "tokens.db"
     at("010").write(path)
-    found = promises.sealed_in(snapshot(path), KEY)
+    found = invariants.secrets_in(snapshot(path), KEY)
 
     assert {table for table, _, _ in found} == set(SECRETS)
-    assert promises.sealed_in(snapshot(path), OTHER_KEY) == {}
+    assert invariants.secrets_in(snapshot(path), OTHER_KEY) == {}
 
 
 FIELD = [
@@ -143,7 +143,7 @@ FIELD = [
 def test_the_builder_makes_what_releases_made(
     name: str, revision: str, lineage: Lineage, tmp_path: Path
 ) -> None:
-    """A shape from the facts has, column for column, what the released version wrote."""
+    """A shape has the same columns as the file of the released version."""
     sidecar = json.loads(corpus.files()[f"{name}.json"])
     path = tmp_path / "tokens.db"
     at(revision, lineage).write(path)

@@ -1,4 +1,4 @@
-"""What a database holds, as facts that can be compared in both directions."""
+"""The schema of a database as facts, and the differences between two schemas."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Facts = dict[str, tuple[Any, ...]]
 
 
 def facts(connection: sa.Connection) -> Facts:
-    """Every table, column, key, constraint and index, by what a person would call it."""
+    """Return every table, column, key, constraint and index by a readable name."""
     inspector = sa.inspect(connection)
     found: Facts = {}
     for table in inspector.get_table_names():
@@ -37,7 +37,7 @@ def _columns(inspector: Inspector, table: str, dialect: sa.Dialect) -> Facts:
             default = "a sequence"
         columns[f"column {table}.{column['name']}"] = (
             column["type"].compile(dialect),
-            # SQLite lets a text key that raw SQL declares be NULL, and nobody writes one.
+            # SQLite allows NULL in a text key of raw SQL; the program never writes one.
             "NULL" if column["nullable"] and column["name"] not in key else "NOT NULL",
             default,
         )
@@ -68,7 +68,7 @@ def _constraints(inspector: Inspector, table: str) -> Facts:
 
 
 def drift(declared: Mapping[str, Any], made: Mapping[str, Any]) -> list[str]:
-    """What schema.py declares and the migrations do not make, and the reverse."""
+    """Return the differences between the declared schema and the one that migrations create."""
     return [
         *(f"only in schema.py: {name}" for name in sorted(declared.keys() - made.keys())),
         *(f"only in the database: {name}" for name in sorted(made.keys() - declared.keys())),

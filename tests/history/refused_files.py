@@ -1,4 +1,4 @@
-"""Files that no start may touch, and the code that each is refused with."""
+"""Files that a start must refuse without a change, and the error code of each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.shapes import Shape, at
 
 
 def contradictory() -> Iterator[Case]:
-    """Version rows that no start can believe."""
+    """Yield version rows that are unknown, ambiguous or do not match the tables."""
     for row in ("011", "099", NEXT_ID, "9a1b2c3d4e5f", "1", "head"):
         yield of(f"unknown_{row}", "refuse:unknown-revision", at(HEAD).recording(row))
     yield of("two_rows", "refuse:ambiguous-version", at("006").recording("005", "006"))
@@ -62,7 +62,7 @@ _VERSION = "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMA
 
 
 def foreign() -> Iterator[Case]:
-    """Other applications' databases, some with names that ours have too."""
+    """Yield databases of other applications, some with tables of the same name."""
     files = {
         "users_and_notes": _NOTES,
         "with_schema_version": (
@@ -97,16 +97,16 @@ def foreign() -> Iterator[Case]:
 
 
 def damaged() -> Iterator[Case]:
-    """Files that SQLite cannot read, or that were never SQLite's."""
+    """Yield damaged databases and files that are no databases."""
     dump = "PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\nCREATE TABLE refresh_tokens (user_id);\n"
-    strangers = {
+    contents = {
         "json": b'{"refresh_tokens": []}' * 40,
         "sql_dump": dump.encode() * 40,
         "random": bytes(range(256)) * 16,
         "short": b"SQLite",
         "zeros": b"\0" * 8192,
     }
-    for name, content in strangers.items():
+    for name, content in contents.items():
         yield Case(f"not_sqlite_{name}", "refuse:not-a-database", from_bytes(content))
     for name, shape in (("pre06", at("001").unversioned()), ("009", at("009")), ("head", at(HEAD))):
         yield Case(f"truncated_half_{name}", "refuse:corrupt", _harmed(shape, _halve))
@@ -145,7 +145,7 @@ def _flip_page_type(raw: bytearray) -> bytes:
 
 
 def _flip_schema_text(raw: bytearray) -> bytes:
-    # Not UTF-8 any more, so that Python cannot even tell what SQLite found.
+    # No longer UTF-8, so that Python cannot decode the message of SQLite.
     raw[raw.index(b"CREATE TABLE refresh_tokens") + 4] ^= 0xFF
     return bytes(raw)
 
@@ -164,5 +164,5 @@ def _flip_root(name: str) -> Callable[[bytearray], bytes]:
 
 
 def all_cases() -> list[Case]:
-    """Every file of this module."""
+    """Return every case of this module."""
     return [case for group in (contradictory, foreign, damaged) for case in group()]

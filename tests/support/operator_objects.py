@@ -1,4 +1,4 @@
-"""What an operator may have added to a database of ours: statements that make it."""
+"""Statements that create what an operator may have added to the database."""
 
 from __future__ import annotations
 

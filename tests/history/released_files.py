@@ -1,4 +1,4 @@
-"""Files that a release left behind in good order: its own schema, or older tables carried on."""
+"""Intact files of released versions: their schema, or older tables that were kept."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ WEBHOOKS = ("registered_webhooks", "schema_version")
 
 LINEAGES: tuple[Lineage, ...] = ("raw", "portable")
 
-#: What the tables of early releases lack, and go on lacking, by the number of their columns.
+#: The columns that tables of early releases lack, by their number of columns.
 TOKEN_WIDTHS = {5: CONSENT_TOKEN_COLUMNS + LATE_TOKEN_COLUMNS, 10: LATE_TOKEN_COLUMNS, 12: ()}
 SESSION_WIDTHS = {12: CONSENT_SESSION_COLUMNS, 16: ()}
 
 
 def pre_alembic() -> Iterator[Case]:
-    """Every schema that was written before there were revisions."""
+    """Yield every schema of the releases before Alembic."""
     whole = at("001").unversioned()
     early = whole.narrowed("refresh_tokens", *TOKEN_WIDTHS[5])
     middle = whole.narrowed("refresh_tokens", *TOKEN_WIDTHS[10])
@@ -50,7 +50,7 @@ def pre_alembic() -> Iterator[Case]:
 
 
 def recorded() -> Iterator[Case]:
-    """The whole structure of each revision, in both lineages."""
+    """Yield the complete schema of each revision, in both lineages."""
     for revision in REVISIONS:
         action = "none" if revision == HEAD else f"upgrade:{revision}->head"
         for lineage in LINEAGES:
@@ -65,7 +65,7 @@ def recorded() -> Iterator[Case]:
 
 
 def lived() -> Iterator[Case]:
-    """Narrow tables of early releases, carried through the revisions unchanged."""
+    """Yield narrow tables of early releases, kept through the revisions."""
     for revision in REVISIONS:
         action = f"repair@{HEAD}" if revision == HEAD else f"repair->{revision}->head"
         for name, shape in _lived(at(revision), revision):
@@ -86,7 +86,7 @@ def _lived(whole: Shape, revision: str) -> Iterator[tuple[str, Shape]]:
 
 
 def drafts() -> Iterator[Case]:
-    """The two drafts of 008, whose columns no released writer fills."""
+    """Yield the two drafts of 008, whose columns no release writes."""
     columns = tuple(column.name for column in DRAFT_JOBS.columns)
     keyed = Made(DRAFT_JOBS, "portable", columns)
     loose = Made(
@@ -109,5 +109,5 @@ def drafts() -> Iterator[Case]:
 
 
 def all_cases() -> list[Case]:
-    """Every file of this module."""
+    """Return every case of this module."""
     return [*pre_alembic(), *recorded(), *lived(), *drafts()]
