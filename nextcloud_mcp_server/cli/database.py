@@ -23,11 +23,7 @@ class DatabaseOption:
         self.value = value
 
     def locate(self, output: Output) -> Location:
-        """Return the location of the database, and print it if the settings name it.
-
-        Raises:
-            TokenStorageError: as :func:`~nextcloud_mcp_server.settings.locate`.
-        """
+        """Return the location of the database, and print it if the settings name it."""
         location = locate(database=self.value)
         path = printable(str(location.database))
         if location.fallback_from is not None:
@@ -41,10 +37,6 @@ class DatabaseOption:
         return location
 
     def settings(self, output: Output) -> Settings:
-        """Return all settings of a command, with :meth:`locate` done.
-
-        Raises:
-            TokenStorageError: as :func:`~nextcloud_mcp_server.settings.load_settings`.
-        """
+        """Return all settings of the command, after :meth:`locate`."""
         self.locate(output)
         return load_settings(database=self.value)

@@ -17,11 +17,7 @@ from nextcloud_mcp_server.errors import TokenStorageError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit status.
-
-    Args:
-        arguments: the arguments after the program's name (default: ``sys.argv``).
-    """
+    """Run the command line (default: that of ``sys.argv``) and return the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         # A path may hold bytes that are not text, and the terminal may support only ASCII.

@@ -62,8 +62,7 @@ def database_options(command: Callable[..., Any]) -> Callable[..., Any]:
             raise click.UsageError("-d and -u both name a database: give only one.")
         if database_url is not None and "://" not in database_url:
             raise click.UsageError(
-                "-u takes a URL, for example sqlite:////app/data/tokens.db; "
-                "a plain path goes in -d."
+                "-u takes a URL, as in sqlite:////app/data/tokens.db; -d takes a plain path."
             )
         output = click.get_current_context().ensure_object(Output)
         option = DatabaseOption(database_path if database_url is None else database_url)
@@ -75,9 +74,7 @@ def database_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 while_running_option = click.option(
-    "--while-running",
-    is_flag=True,
-    help="Proceed while a server is running; restart it afterwards.",
+    "--while-running", is_flag=True, help="Proceed under a running server; restart it afterwards."
 )
 
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")

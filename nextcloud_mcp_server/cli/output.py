@@ -82,26 +82,15 @@ class Output:
         if not line and not self._replaced:
             return
         self._replaced = bool(line)
-        try:
-            _print(f"\r\x1b[K{line}", sys.stderr)
-        except OSError:
-            _discard(sys.stderr)
+        _print_error(f"\r\x1b[K{line}")
 
     def note(self, line: str, *, end: bool = True) -> None:
         """Print a line that is not the result, on stderr."""
         self.status("")
-        try:
-            _print(_coloured(line) + ("\n" if end else ""), sys.stderr)
-        except OSError:
-            _discard(sys.stderr)
+        _print_error(_coloured(line) + ("\n" if end else ""))
 
     def error(self, error: BaseException, document: Mapping[str, Any] | None = None) -> None:
-        """Print an error and its remedy on stderr, or as the document with ``--json``.
-
-        Args:
-            error: the error.
-            document: other keys of the JSON document.
-        """
+        """Print an error and its remedy on stderr, or with ``--json`` as a part of the document."""
         if self.debug:
             for line in traceback_lines(error):
                 self.note(line)
@@ -236,6 +225,13 @@ def _print(text: str, stream: TextIO | None) -> None:
     if stream is not None:
         stream.write(text)
         stream.flush()
+
+
+def _print_error(text: str) -> None:
+    try:
+        _print(text, sys.stderr)
+    except OSError:
+        _discard(sys.stderr)
 
 
 def _coloured(line: str) -> str:

@@ -48,14 +48,6 @@ Every error has a code, which docs/errors.md explains.
 class DatabaseCommands(click.Group):
     """The group ``db``, which imports its commands only when one of them is run."""
 
-    def __init__(self) -> None:
-        """Create the group."""
-        super().__init__(
-            "db",
-            help="Inspect, upgrade, downgrade, back up and repair the token database.",
-            epilog=_DB_EPILOG,
-        )
-
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order of the help."""
         return sorted(SUMMARIES)
@@ -98,12 +90,7 @@ _port_option = click.option(
 @_host_option
 @_port_option
 @click.option("--debug", is_flag=True, help="Show the traceback of an error, and all log lines.")
-@click.version_option(
-    __version__,
-    prog_name=PROGRAM,
-    message="%(prog)s %(version)s",
-    help="Print the version and exit.",
-)
+@click.version_option(__version__, message=f"{PROGRAM} {__version__}", help="Print the version.")
 @click.pass_context
 def cli(context: click.Context, host: str | None, port: int | None, *, debug: bool) -> int | None:
     """Serve Nextcloud grants from a database that upgrades its own schema.
@@ -136,11 +123,14 @@ def _serve(host: str | None, port: int | None, *, debug: bool) -> int:
     from nextcloud_mcp_server.server.run import serve  # noqa: PLC0415 - imports the whole server
 
     click.get_current_context().ensure_object(Output).started = True
-    return serve(
-        host=DEFAULT_HOST if host is None else host,
-        port=DEFAULT_PORT if port is None else port,
-        debug=debug,
+    port = DEFAULT_PORT if port is None else port
+    return serve(host=host or DEFAULT_HOST, port=port, debug=debug)
+
+
+cli.add_command(
+    DatabaseCommands(
+        "db",
+        help="Inspect, upgrade, downgrade, back up and repair the token database.",
+        epilog=_DB_EPILOG,
     )
-
-
-cli.add_command(DatabaseCommands())
+)

@@ -15,7 +15,7 @@ from nextcloud_mcp_server.backends.sqlite.manifest import read_manifest
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.migrations import get_current_revision
 from tests.cli.conftest import Command
-from tests.cli.places import BACKUP, REFUSED, SERVED, Shelf, crash, fingerprint, rows
+from tests.cli.places import BACKUP, REFUSED, SERVED, Shelf, crash, fingerprint, listing, rows
 from tests.support import shapes
 from tests.support.contents import KEY
 from tests.support.revisions import ALL, HEAD
@@ -119,40 +119,39 @@ def test_an_empty_revision_is_wrong_usage(
     assert fingerprint(database) == before
 
 
-@pytest.mark.parametrize("state", ["missing", "zero-bytes", "pre-alembic"])
-@CHANGES
-def test_a_change_needs_tables_and_a_revision(
-    arguments: tuple[str, ...], state: str, shelf: Shelf, database: Path, command: Command
-) -> None:
-    """Without a database, a table or a revision the remedy names the command to type."""
-    before = fingerprint(shelf.put(state, database))
-    done = command("db", *arguments, "-d", str(database))
-    assert (done.status, done.out) == (1, "")
-    assert "nextcloud-mcp-server db " in done.err.splitlines()[1]
-    assert fingerprint(database) == before
-
-
 #: States that can be stamped and backed up although a start refuses them.
 STAMPABLE = {"newer", "escape", "nul", "two-rows"}
 CASES = [
-    *((name, state) for name in ("upgrade", "downgrade", "history") for state in REFUSED),
-    *(("stamp", state) for state in REFUSED if state not in STAMPABLE),
-    *(("backup", state) for state in REFUSED if state not in STAMPABLE | {"no-grants"}),
+    *(
+        (arguments, state)
+        for arguments in (
+            "upgrade",
+            "upgrade --dry-run",
+            "upgrade --sql",
+            "downgrade -y",
+            "history",
+        )
+        for state in REFUSED
+    ),
+    *((f"stamp {HEAD}", state) for state in REFUSED.keys() - STAMPABLE),
+    *(("backup", state) for state in REFUSED.keys() - STAMPABLE - {"no-grants"}),
+    *(("repair --yes", state) for state in REFUSED.keys() - {"two-rows"}),
 ]
 
 
-@pytest.mark.parametrize(("name", "state"), CASES)
+@pytest.mark.parametrize(("arguments", "state"), sorted(CASES))
 def test_a_refused_file_is_not_touched(
-    name: str, state: str, shelf: Shelf, database: Path, command: Command
+    arguments: str, state: str, shelf: Shelf, database: Path, command: Command
 ) -> None:
-    """The exit status is 1 with the code of the state; bytes, mode and times stay the same."""
+    """The exit status is 1 with the code of the state; only a lock file may be created."""
     shelf.put(state, database)
     database.chmod(0o640)
-    before = fingerprint(database)
-    more = {"downgrade": ["-y"], "stamp": [HEAD]}.get(name, [])
-    done = command("db", name, "-d", str(database), *more, "--json")
+    before = (fingerprint(database), listing(database.parent))
+    done = command("db", *arguments.split(), "-d", str(database), "--json")
     assert (done.status, json.loads(done.out)["error"]["code"]) == (1, REFUSED[state][0])
-    assert fingerprint(database) == before
+    if arguments in {"upgrade", f"stamp {HEAD}"}:
+        database.with_name(f"{database.name}.lock").unlink()
+    assert (fingerprint(database), listing(database.parent)) == before
 
 
 @CHANGES

@@ -9,12 +9,9 @@ import pytest
 
 from nextcloud_mcp_server.maintenance.doctor.run import CHECKS
 from tests.cli.conftest import Command
-from tests.cli.places import REFUSED, SERVED, Shelf, execute, fingerprint, listing, rows
+from tests.cli.places import REFUSED, Shelf, execute, fingerprint, listing, rows
 from tests.support.contents import KEY
 from tests.support.invariants import HEAD
-
-#: Refused states that a repair fixes.
-FIXED = {"two-rows"}
 
 
 @pytest.fixture(autouse=True)
@@ -161,29 +158,3 @@ def test_nothing_to_repair(shelf: Shelf, database: Path, command: Command) -> No
     assert done.out.splitlines()[0] == "nothing to repair"
     assert "[y/N]" not in done.err
     assert (fingerprint(database), listing(database.parent)) == before
-
-
-@pytest.mark.parametrize("state", sorted(REFUSED.keys() - FIXED))
-def test_a_state_that_cannot_be_repaired_is_refused(
-    state: str, shelf: Shelf, database: Path, command: Command
-) -> None:
-    """The code is that of the state, and the file does not change."""
-    shelf.put(state, database)
-    before = (fingerprint(database), listing(database.parent))
-    done = command("db", "repair", "-d", str(database), "--yes", "--json")
-    assert (done.status, done.err) == (1, "")
-    assert json.loads(done.out)["error"]["code"] == REFUSED[state][0]
-    assert (fingerprint(database), listing(database.parent)) == before
-
-
-@pytest.mark.usefixtures("_no_key")
-@pytest.mark.parametrize("state", sorted(SERVED.keys() - {"missing"}))
-def test_a_served_state_is_served_after_a_repair(
-    state: str, shelf: Shelf, database: Path, command: Command
-) -> None:
-    """A start succeeds after the repair, and no grant is lost."""
-    shelf.put(state, database)
-    command("db", "repair", "-d", str(database), "--yes")
-    assert command("db", "upgrade", "-d", str(database)).status == 0
-    grants = rows(database, "SELECT count(*) FROM refresh_tokens")
-    assert grants == [(0 if state == "zero-bytes" else 1,)]

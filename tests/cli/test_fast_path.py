@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import click
 import pytest
@@ -17,8 +14,7 @@ from nextcloud_mcp_server.cli.database import DatabaseOption
 from nextcloud_mcp_server.cli.db import current, group
 from nextcloud_mcp_server.cli.options import database_options
 from nextcloud_mcp_server.cli.output import Output
-from nextcloud_mcp_server.cli.root import SUMMARIES, DatabaseCommands, cli
-from tests.cli.places import Shelf, environment
+from nextcloud_mcp_server.cli.root import SUMMARIES, cli
 
 ARGUMENTS = [
     *("db", "current", "check", "upgrade", "run", "--json", "--js", "--help", "-h", "--debug"),
@@ -92,36 +88,5 @@ def test_the_summaries_are_those_of_the_commands() -> None:
     """`db --help` lists every command with the first line of its docstring."""
     summaries = {n: c.get_short_help_str(1000) for n, c in group.db_commands.commands.items()}
     assert summaries == SUMMARIES
-    context = click.Context(DatabaseCommands())
+    context = click.Context(cli.commands["db"])
     assert context.command.get_help(context).count("\n  ") > len(SUMMARIES)
-
-
-FORBIDDEN = (
-    "asyncio",
-    "click",
-    "dataclasses",
-    "filelock",
-    "inspect",
-    "json.tool",
-    "logging",
-    "sqlalchemy",
-    "urllib.request",
-)
-
-
-def test_current_imports_no_click(shelf: Shelf, tmp_path: Path) -> None:
-    """`db current` for a database at head imports nothing that is slow to import."""
-    shelf.put("at-head", tmp_path / "t.db")
-    program = (
-        "import sys; from nextcloud_mcp_server.cli.main import main; status = main(); "
-        f"print(status, *(n for n in {FORBIDDEN!r} if n in sys.modules), file=sys.stderr)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, "db", "current", "-d", "t.db"],
-        cwd=tmp_path,
-        env=environment(tmp_path),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stderr.split() == ["0"]

@@ -136,16 +136,6 @@ def test_a_url_of_another_engine_is_refused_without_its_password(command: Comman
     assert "s3cret" not in done.err
 
 
-def test_a_named_database_needs_no_setting(
-    shelf: Shelf, database: Path, command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With -d an unusable database in the environment is ignored."""
-    monkeypatch.setenv("DATABASE_URL", "postgresql://host/tokens")
-    shelf.put("behind", database)
-    done = command("db", "upgrade", "-d", str(database))
-    assert (done.status, done.err) == (0, "")
-
-
 def test_a_bad_timeout_is_refused_before_anything(
     shelf: Shelf, database: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

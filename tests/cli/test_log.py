@@ -91,13 +91,6 @@ def test_an_empty_journal_is_none_yet(shelf: Shelf, database: Path, command: Com
     assert (document["journal"], document["entries"]) == (True, [])
 
 
-def test_a_missing_file_is_no_error(database: Path, command: Command) -> None:
-    """A missing file is no error: `exists` is false, and only `db check` exits 3."""
-    for name, status in (("log", 0), ("current", 0), ("check", 3)):
-        done = command("db", name, "-d", str(database), "--json")
-        assert (done.status, json.loads(done.out)["exists"]) == (status, False)
-
-
 def test_control_characters_in_the_journal_are_escaped(
     shelf: Shelf, database: Path, command: Command
 ) -> None:

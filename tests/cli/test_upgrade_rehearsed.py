@@ -15,7 +15,7 @@ from cryptography.fernet import Fernet
 
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from tests.cli.conftest import Command
-from tests.cli.places import REFUSED, SERVED, Shelf, crash, fingerprint, listing, process, rows
+from tests.cli.places import SERVED, Shelf, crash, fingerprint, listing, process, rows
 from tests.cli.test_states import CURRENT
 from tests.support.revisions import HEAD
 
@@ -69,19 +69,6 @@ def test_dry_run_as_json(shelf: Shelf, database: Path, command: Command) -> None
         "mended": [],
         "rows": 1,
     }
-
-
-@pytest.mark.parametrize("option", ["--dry-run", "--sql"])
-@pytest.mark.parametrize("state", REFUSED)
-def test_a_refused_state_is_an_error(
-    option: str, state: str, shelf: Shelf, database: Path, command: Command
-) -> None:
-    """The code is that of the upgrade itself, and nothing changes."""
-    shelf.put(state, database)
-    before = (fingerprint(database), listing(database.parent))
-    done = command("db", "upgrade", option, "--json", "-d", str(database))
-    assert (done.status, json.loads(done.out)["error"]["code"]) == (1, REFUSED[state][0])
-    assert (fingerprint(database), listing(database.parent)) == before
 
 
 KEY = Fernet.generate_key().decode()

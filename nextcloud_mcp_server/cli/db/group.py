@@ -21,24 +21,11 @@ from nextcloud_mcp_server.cli.db.upgrade import upgrade
 from nextcloud_mcp_server.cli.options import database_options
 
 #: The commands by name; :mod:`nextcloud_mcp_server.cli.root` has their summaries.
-db_commands: Final = click.Group("db")
-
-db_commands.command()(database_options(current.current))
-db_commands.command()(database_options(current.check))
-
-for _command in (
-    backup,
-    backups,
-    doctor,
-    downgrade,
-    history,
-    lint,
-    log,
-    migrate,
-    repair,
-    restore,
-    show,
-    stamp,
-    upgrade,
-):
-    db_commands.add_command(_command)
+db_commands: Final = click.Group(
+    "db",
+    commands=[
+        *(click.command()(database_options(run)) for run in (current.current, current.check)),
+        *(backup, backups, doctor, downgrade, history, lint, log, migrate),
+        *(repair, restore, show, stamp, upgrade),
+    ],
+)

@@ -76,10 +76,8 @@ def history_lines(
     """Return the revisions as a changelog, in the given order."""
     lines: list[str] = []
     for revision in revisions:
-        marks = [
-            *(["head"] if revision.id == known.head else []),
-            *(["current"] if revision.id == current else []),
-        ]
+        marked = {"head": known.head, "current": current}
+        marks = [mark for mark, wanted in marked.items() if wanted == revision.id]
         mark = f" ({', '.join(marks)})" if marks else ""
         lines.append(f"{revision.id}  {revision.date}  {revision.title}{mark}")
         for line in change_lines(revision, known):
@@ -168,6 +166,9 @@ def show(output: Output, option: DatabaseOption, revision: str, dialect: str, *,
     REV is an id or 'head'. Uses no database, so -d and -u have no effect.
     """
     del option
+    from nextcloud_mcp_server.authoring.create import ORDER, require_one_line  # noqa: PLC0415 - imports Alembic
+    from nextcloud_mcp_server.migrate.alembic_commands import write_sql  # noqa: PLC0415 - imports Alembic
+
     known = load_history()
     wanted = known.head if revision == "head" else revision
     if wanted not in known:
@@ -175,34 +176,20 @@ def show(output: Output, option: DatabaseOption, revision: str, dialect: str, *,
     index = known.revisions.index(wanted)
     below = known.revisions[index - 1] if index else None
     start, target = (wanted, below) if down else (below, wanted)
-    sql = _sql(known, start, target, dialect=dialect, down=down)
-    document = {
-        "revision": wanted,
-        "dialect": dialect,
-        "before": start,
-        "after": target,
-        "sql": sql,
-    }
-    output.result(document, sql.rstrip("\n"))
-    return 0
-
-
-def _sql(known: History, start: str | None, target: str | None, *, dialect: str, down: bool) -> str:
-    from nextcloud_mcp_server.authoring.create import ORDER, require_one_line  # noqa: PLC0415 - imports Alembic
-    from nextcloud_mcp_server.migrate.alembic_commands import write_sql  # noqa: PLC0415 - imports Alembic
-
     require_one_line(known.directory, rules=ORDER)
-    written = StringIO()
+    sql = StringIO()
     try:
-        write_sql(known, start, target, written, dialect=dialect, down=down)
+        write_sql(known, start, target, sql, dialect=dialect, down=down)
     except TokenStorageError:
         raise
     except Exception as error:
         # A migration that is being written may raise anything.
         raise TokenStorageError(
-            f"Revision {start if down else target} fails while its SQL is generated: "
+            f"Revision {wanted} fails while its SQL is generated: "
             f"{' '.join(str(error).split()) or type(error).__name__}.",
             code="migration-failed",
             remedy="Find the line with: nextcloud-mcp-server db lint",
         ) from error
-    return written.getvalue()
+    document = {"revision": wanted, "dialect": dialect, "before": start, "after": target}
+    output.result({**document, "sql": sql.getvalue()}, sql.getvalue().rstrip("\n"))
+    return 0

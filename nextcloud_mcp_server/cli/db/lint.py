@@ -62,9 +62,9 @@ def lint(
         added = review.release(result, overwrite)
         result = review.review()
     lines = problem_lines(result.problems, strict=strict)
-    document = {**review_facts(result, strict=strict), "wrote": None}
+    wrote = None if written is None else str(written)
+    document = {**review_facts(result, strict=strict), "wrote": wrote}
     if written is not None:
-        document["wrote"] = str(written)
         lines.append(f"wrote {_relative(written)}")
     if release:
         document["released"] = list(added)

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 _HEADINGS: Final = ("when (UTC)", "what", "from", "to", "seconds", "program", "host", "backup")
 
-#: Printed for a value that is not known.
-_UNKNOWN: Final = "?"
-
 
 @click.command()
 @database_options
@@ -83,7 +80,7 @@ def _row(entry: Entry) -> tuple[str, ...]:
         entry.action,
         entry.before or "-",
         entry.after or "-",
-        _UNKNOWN if entry.seconds is None else f"{entry.seconds:.2f}",
+        "?" if entry.seconds is None else f"{entry.seconds:.2f}",
         entry.program_version,
         entry.host,
         entry.backup or "-",
@@ -92,7 +89,7 @@ def _row(entry: Entry) -> tuple[str, ...]:
 
 def _time(seconds: int | None) -> str:
     if seconds is None:
-        return _UNKNOWN
+        return "?"
     try:
         return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
     except (OverflowError, ValueError, OSError):

@@ -60,9 +60,8 @@ def _renumber(output: Output, given: str) -> int:
         f"renamed {printable(place.script.path.name)} to {printable(place.path.name)}"
         for place in places
     ]
-    output.result(
-        {"renumbered": document},
-        *(lines or ["It is at the end of the history already: nothing to do"]),
-        *(["Then: nextcloud-mcp-server db lint --fix"] if lines else []),
-    )
+    last = "Then: nextcloud-mcp-server db lint --fix"
+    if not lines:
+        last = "It is at the end of the history already: nothing to do"
+    output.result({"renumbered": document}, *lines, last)
     return 0

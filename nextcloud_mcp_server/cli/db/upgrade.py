@@ -13,7 +13,7 @@ from nextcloud_mcp_server.filesystem.space import readable
 from nextcloud_mcp_server.migrate.summary import outcome_lines, plan_line, up_to_date
 
 if TYPE_CHECKING:
-    from nextcloud_mcp_server.maintenance.rehearse import Rehearsal, Script
+    from nextcloud_mcp_server.maintenance.rehearse import Rehearsal
     from nextcloud_mcp_server.migrate.plan import Plan
     from nextcloud_mcp_server.migrate.startup import Outcome
 
@@ -79,7 +79,16 @@ def _print_sql(output: Output, option: DatabaseOption, target: str | None) -> in
         "steps": list(made.todo.steps),
         "sql": made.sql,
     }
-    output.result(document, *_script_lines(made))
+    if not made.sql:
+        output.result(document, f"-- {up_to_date(made.database, made.todo.target)}")
+        return 0
+    start, path = made.todo.start or "base", printable(str(made.database))
+    output.result(
+        document,
+        f"-- {path}: from revision {start} to {made.todo.target}.",
+        "-- Only for a database at that revision. Stop every server and make a backup first.",
+        made.sql.rstrip("\n"),
+    )
     return 0
 
 
@@ -134,16 +143,4 @@ def rehearsal_lines(done: Rehearsal) -> tuple[str, ...]:
         f"ran on a copy with {rows} in {done.seconds:.2f} s: it is at revision {done.todo.target}",
         f"disk space needed meanwhile: {backup} for its backup, {most} in all ({free} free)",
         "nothing was changed",
-    )
-
-
-def _script_lines(made: Script) -> tuple[str, ...]:
-    """Return the statements below comments that name their database and revisions."""
-    if not made.sql:
-        return (f"-- {up_to_date(made.database, made.todo.target)}",)
-    start, path = made.todo.start or "base", printable(str(made.database))
-    return (
-        f"-- {path}: from revision {start} to {made.todo.target}.",
-        "-- Only for a database at that revision. Stop every server and make a backup first.",
-        made.sql.rstrip("\n"),
     )
