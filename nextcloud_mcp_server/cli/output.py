@@ -46,7 +46,7 @@ class Output:
     def __init__(self, *, as_json: bool = False, debug: bool = False) -> None:
         self.as_json = as_json
         self.debug = debug
-        #: Why the result could not be written; None if it was, or if nobody reads it.
+        #: Why the result could not be written; None if it was, or if the reader closed the pipe.
         self.write_error: OSError | None = None
         #: Whether the work of a command has begun; before that, only click writes.
         self.started = False

@@ -10,18 +10,14 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Command
-from tests.cli.places import Shelf, fingerprint, listing, rows
+from tests.cli.places import Shelf, listing, rows
 from tests.support.revisions import HEAD
 
 #: The commands that use a database, with their other arguments.
-COMMANDS = {
-    "current": (),
-    "check": (),
-    "upgrade": (),
-    "history": (),
+COMMANDS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("current", "check", "upgrade", "history", "backup"), ()),
     "downgrade": ("--yes",),
     "stamp": (HEAD,),
-    "backup": (),
 }
 
 
@@ -134,17 +130,6 @@ def test_a_url_of_another_engine_is_refused_without_its_password(command: Comman
     assert (done.status, done.out) == (1, "")
     assert " [unsupported-database]\nremedy: " in done.err
     assert "s3cret" not in done.err
-
-
-def test_a_bad_timeout_is_refused_before_anything(
-    shelf: Shelf, database: Path, command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A lock timeout that is not a number stops a command before it opens the file."""
-    monkeypatch.setenv("TOKEN_STORAGE_LOCK_TIMEOUT", "soon")
-    before = fingerprint(shelf.put("behind", database))
-    done = command("db", "upgrade", "-d", str(database), "--json")
-    assert (done.status, json.loads(done.out)["error"]["code"]) == (1, "bad-input")
-    assert fingerprint(database) == before
 
 
 def test_only_upgrade_creates_a_missing_folder(tmp_path: Path, command: Command) -> None:

@@ -16,7 +16,7 @@ from nextcloud_mcp_server.cli.db.restore import age
 from nextcloud_mcp_server.maintenance.backup import back_up
 from nextcloud_mcp_server.migrations import upgrade_database
 from tests.cli.conftest import Command
-from tests.cli.places import Shelf, execute, fingerprint, process, rows
+from tests.cli.places import Shelf, execute, fingerprint, rows
 from tests.maintenance.restore.harm import flip
 from tests.support import shapes
 from tests.support.contents import KEY, OTHER_KEY, REFRESH_TOKENS
@@ -199,13 +199,6 @@ def test_one_backup_is_named_or_the_newest(
     done = command("db", "restore", *arguments, "-d", str(database))
     assert (done.status, done.out) == (2, "")
     assert done.err.startswith("Usage: nextcloud-mcp-server db restore")
-
-
-def test_restore_in_a_process(saved: Path, tmp_path: Path) -> None:
-    """A relative path and a piped yes work as in a shell."""
-    done = process("db", "restore", saved.name, "-d", "tokens.db", cwd=tmp_path, stdin=b"y\n")
-    assert done.status == 0, done.err
-    assert done.out.startswith(f"restored tokens.db from {saved.name} in ")
 
 
 def test_backups_are_listed_newest_first(saved: Path, database: Path, command: Command) -> None:
