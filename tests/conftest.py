@@ -10,7 +10,7 @@ import pytest
 # Hooks of a folder that is collected by other processes only would not be called.
 from tests.faults import tally
 from tests.faults.tally import pytest_report_header
-from tests.migrations.tally import summarize
+from tests.migrations.walk_report import summarize
 from tests.support.scripts import copied_scripts, used
 
 __all__ = ["own_scripts", "pytest_report_header", "pytest_terminal_summary"]

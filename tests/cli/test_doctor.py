@@ -131,8 +131,10 @@ def test_the_question_names_the_upgrade(shelf: Shelf, database: Path, command: C
     execute(database, "DELETE FROM alembic_version")
     done = command("db", "repair", "-d", str(database), stdin=b"n\n")
     listed, _, _ = done.err.partition("Fix these problems?")
-    assert listed.splitlines()[-1].startswith("upgrade  ")
-    assert listed.endswith(f" to head, {HEAD}\n")
+    assert listed.splitlines()[-1].startswith(
+        "upgrade  the repair also upgrades the database from 0"
+    )
+    assert listed.endswith(f" to {HEAD}\n")
     shelf.put("two-rows", database)
     assert "upgrade  " not in command("db", "repair", "-d", str(database), stdin=b"n\n").err
 

@@ -30,7 +30,7 @@ def backup(output: Output, option: DatabaseOption, path: str | None) -> int:
             None if path is None else Path(path),
             keys=fingerprints(settings),
             lock_timeout=settings.lock_timeout,
-            listener=progress,
+            progress=progress,
         )
     output.result({"database": str(settings.database), "backup": str(made)}, *backup_lines(made))
     return 0

@@ -56,8 +56,7 @@ def doctor(output: Output, option: DatabaseOption, *, full: bool) -> int:
 
 def finding_line(finding: Finding, *, fix: bool = True) -> str:
     """Return one finding as a line, with the command that fixes it."""
-    verb = "check as its owner" if finding.looks else "fix it"
-    command = f"; {verb}: {finding.mend}" if fix and finding.mend else ""
+    command = f"; fix it: {finding.command}" if fix and finding.command else ""
     return printable(f"{finding.level:<7}  {finding.check}: {finding.message}{command}")
 
 
@@ -67,8 +66,8 @@ def finding_facts(finding: Finding) -> dict[str, Any]:
         "check": finding.check,
         "level": finding.level.value,
         "message": finding.message,
-        "mend": finding.mend,
-        "mendable": finding.mendable,
+        "mend": finding.command,
+        "mendable": finding.fixable,
     }
 
 
@@ -80,5 +79,5 @@ def _summary_line(diagnosis: Diagnosis) -> str:
         for level in WORST_FIRST
         if numbers[level]
     )
-    fixable = len(diagnosis.mendable)
+    fixable = len(diagnosis.fixable)
     return f"{parts}; db repair fixes {fixable}" if fixable else parts

@@ -37,12 +37,12 @@ def downgrade(
     encryption key; if one is set, it is verified first.
     """
     from nextcloud_mcp_server.cli.operation import operation, phases  # noqa: PLC0415
-    from nextcloud_mcp_server.crypto.keyfile import prover  # noqa: PLC0415
+    from nextcloud_mcp_server.crypto.keyfile import key_verifier  # noqa: PLC0415
     from nextcloud_mcp_server.migrate import change as changes  # noqa: PLC0415
     from nextcloud_mcp_server.migrate.alembic_commands import listing  # noqa: PLC0415
 
     settings = option.settings(output)
-    unlock = prover(settings)
+    unlock = key_verifier(settings)
     with phases(output, "checking its pages"):
         report, target = changes.propose_downgrade(
             settings.database, revision, while_running=while_running, unlock=unlock

@@ -33,13 +33,13 @@ def repair(output: Output, option: DatabaseOption, *, yes: bool) -> int:
 
     settings = option.settings(output)
     with phases(output, CHECKING):
-        proposed = repairs.propose(settings)
+        preview = repairs.preview_repair(settings)
         before = diagnose(settings, full=True)
-    if not before.mendable:
+    if not before.fixable:
         return _report(output, repairs.Repaired(before.database, ()), before)
-    for finding in before.mendable:
+    for finding in before.fixable:
         output.note(finding_line(finding, fix=False))
-    if line := repairs.upgrade_line(proposed):
+    if line := repairs.upgrade_line(preview):
         output.note(line)
     if not yes:
         output.confirm(
@@ -47,7 +47,7 @@ def repair(output: Output, option: DatabaseOption, *, yes: bool) -> int:
             f"db repair -d {for_shell(before.database)} --yes",
         )
     with operation(output, before.database) as progress:
-        done = repairs.repair(settings, None if yes else proposed, listener=progress)
+        done = repairs.repair(settings, None if yes else preview, progress=progress)
     with phases(output, CHECKING):
         after = diagnose(settings)
     return _report(output, done, after)

@@ -22,8 +22,9 @@ from nextcloud_mcp_server.filesystem.space import readable
 
 if TYPE_CHECKING:
     from nextcloud_mcp_server.crypto.keyring import Keyring
-    from nextcloud_mcp_server.maintenance.backups import Listed, Passed
-    from nextcloud_mcp_server.maintenance.restore import Offer, Restored
+    from nextcloud_mcp_server.maintenance.backups import BackupFile, Skipped
+    from nextcloud_mcp_server.maintenance.restore import Restored
+    from nextcloud_mcp_server.maintenance.restore_preview import RestorePreview
 
 
 _UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"))
@@ -40,11 +41,11 @@ def backups(output: Output, option: DatabaseOption, *, verify: bool) -> int:
     counts and the SHA-256. With --verify exits 1 if a backup is damaged.
     """
     from nextcloud_mcp_server.cli.operation import phases  # noqa: PLC0415
-    from nextcloud_mcp_server.maintenance.backups import backups_of  # noqa: PLC0415
+    from nextcloud_mcp_server.maintenance.backups import list_backups  # noqa: PLC0415
 
     database = option.locate(output).database
     with phases(output, "reading the backups"):
-        listed = backups_of(database, verify=verify)
+        listed = list_backups(database, verify=verify)
     document = {"database": str(database), "backups": [listed_facts(backup) for backup in listed]}
     lines = table([_row(backup) for backup in listed])
     output.result(document, *(lines or [f"There is no backup beside {printable(str(database))}."]))
@@ -76,13 +77,13 @@ def restore(
     """
     from nextcloud_mcp_server.backends.sqlite.in_use import require_idle  # noqa: PLC0415
     from nextcloud_mcp_server.cli.operation import operation  # noqa: PLC0415
-    from nextcloud_mcp_server.crypto.keyfile import at_hand  # noqa: PLC0415
+    from nextcloud_mcp_server.crypto.keyfile import available_keyring  # noqa: PLC0415
     from nextcloud_mcp_server.maintenance import restore as restoring  # noqa: PLC0415
 
     if newest is (backup is not None):
         raise click.UsageError("Give BACKUP or --newest, and not both.")
     settings = option.settings(output)
-    keyring = at_hand(settings)
+    keyring = available_keyring(settings)
     preview, skipped = _preview(output, settings.database, backup, keyring)
     require_idle(preview.database, while_running=while_running)
     for _, reason in skipped:
@@ -99,7 +100,7 @@ def restore(
             while_running=while_running,
             keys=None if keyring is None else keyring.fingerprints,
             lock_timeout=settings.lock_timeout,
-            listener=progress,
+            progress=progress,
         )
     output.result(restored_facts(done, skipped), *restored_lines(done))
     return 0
@@ -107,17 +108,17 @@ def restore(
 
 def _preview(
     output: Output, database: Path, backup: str | None, keyring: Keyring | None
-) -> tuple[Offer, Sequence[Passed]]:
+) -> tuple[RestorePreview, Sequence[Skipped]]:
     """Return what a restore would do, and the newer backups that are not usable."""
     from nextcloud_mcp_server.cli.operation import phases  # noqa: PLC0415
-    from nextcloud_mcp_server.maintenance.backups import newest_good  # noqa: PLC0415
-    from nextcloud_mcp_server.maintenance.restore_preview import weigh  # noqa: PLC0415
+    from nextcloud_mcp_server.maintenance.backups import newest_backup  # noqa: PLC0415
+    from nextcloud_mcp_server.maintenance.restore_preview import preview_restore  # noqa: PLC0415
 
     with phases(output) as report:
         if backup is not None:
-            return weigh(database, Path(backup), keyring, report), ()
-        newest = newest_good(database, keyring, report)
-        return weigh(database, newest.backup, keyring, report), newest.passed
+            return preview_restore(database, Path(backup), keyring, report), ()
+        newest = newest_backup(database, keyring, report)
+        return preview_restore(database, newest.backup, keyring, report), newest.skipped
 
 
 def age(moment: datetime, now: datetime | None = None) -> str:
@@ -135,7 +136,7 @@ def _time(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%d %H:%M:%SZ")
 
 
-def _row(backup: Listed) -> tuple[str, ...]:
+def _row(backup: BackupFile) -> tuple[str, ...]:
     return (
         _time(backup.made_at),
         age(backup.made_at),
@@ -147,7 +148,7 @@ def _row(backup: Listed) -> tuple[str, ...]:
     )
 
 
-def listed_facts(backup: Listed) -> dict[str, Any]:
+def listed_facts(backup: BackupFile) -> dict[str, Any]:
     """Return one backup of ``db backups`` for ``--json``."""
     return {
         "backup": str(backup.path),
@@ -162,7 +163,7 @@ def listed_facts(backup: Listed) -> dict[str, Any]:
     }
 
 
-def preview_lines(preview: Offer) -> list[str]:
+def preview_lines(preview: RestorePreview) -> list[str]:
     """Return what a restore would replace, and with what."""
     backup = preview.backup
     verb = "replaced by" if preview.exists else "created from"
@@ -180,7 +181,7 @@ def preview_lines(preview: Offer) -> list[str]:
     return lines
 
 
-def _state(preview: Offer) -> str:
+def _state(preview: RestorePreview) -> str:
     if not preview.exists:
         return "does not exist"
     if preview.rows is None:
@@ -192,7 +193,7 @@ def _revision(revision: str | None) -> str:
     return f"at revision {revision}" if revision else "unversioned"
 
 
-def _row_counts(preview: Offer) -> list[str]:
+def _row_counts(preview: RestorePreview) -> list[str]:
     present, backup = preview.rows or {}, preview.backup.rows
     names = sorted(n for n in present.keys() | backup.keys() if present.get(n) or backup.get(n))
     return table([
@@ -205,7 +206,7 @@ def _rows(rows: dict[str, int] | None, name: str) -> str:
     return "?" if rows is None else str(rows.get(name, "no table"))
 
 
-def warnings(preview: Offer) -> list[str]:
+def warnings(preview: RestorePreview) -> list[str]:
     """Return what may be wrong with a backup that can be restored."""
     backup = preview.backup
     lines = []
@@ -221,15 +222,15 @@ def warnings(preview: Offer) -> list[str]:
 
 def restored_lines(done: Restored) -> list[str]:
     """Return what a restore did."""
-    preview = done.offer
+    preview = done.preview
     database, backup = printable(str(preview.database)), printable(str(preview.backup.path))
     line = f"restored {database} from {backup} in {done.seconds:.2f} s"
     return [line] if done.kept is None else [line, f"replaced: {printable(str(done.kept))}"]
 
 
-def restored_facts(done: Restored, skipped: Sequence[Passed]) -> dict[str, Any]:
+def restored_facts(done: Restored, skipped: Sequence[Skipped]) -> dict[str, Any]:
     """Return what a restore did, for ``--json``."""
-    preview, backup = done.offer, done.offer.backup
+    preview, backup = done.preview, done.preview.backup
     return {
         "database": str(preview.database),
         "backup": str(backup.path),

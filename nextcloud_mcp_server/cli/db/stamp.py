@@ -28,7 +28,7 @@ def stamp(output: Output, option: DatabaseOption, revision: str, *, while_runnin
     one is set, it is verified first.
     """
     from nextcloud_mcp_server.cli.operation import operation  # noqa: PLC0415
-    from nextcloud_mcp_server.crypto.keyfile import prover  # noqa: PLC0415
+    from nextcloud_mcp_server.crypto.keyfile import key_verifier  # noqa: PLC0415
     from nextcloud_mcp_server.migrate import change as changes  # noqa: PLC0415
 
     settings = option.settings(output)
@@ -37,7 +37,7 @@ def stamp(output: Output, option: DatabaseOption, revision: str, *, while_runnin
             settings.database,
             known_history().head if revision == "head" else revision,
             while_running=while_running,
-            unlock=prover(settings),
+            unlock=key_verifier(settings),
             lock_timeout=settings.lock_timeout,
             listener=progress,
         )

@@ -41,15 +41,15 @@ def upgrade(
     if as_sql:
         return _print_sql(output, option, target)
     from nextcloud_mcp_server.cli.operation import operation  # noqa: PLC0415
-    from nextcloud_mcp_server.crypto.keyfile import prover  # noqa: PLC0415
+    from nextcloud_mcp_server.crypto.keyfile import key_verifier  # noqa: PLC0415
 
     settings = option.settings(output)
-    unlock = prover(settings)
+    unlock = key_verifier(settings)
     if dry_run:
         from nextcloud_mcp_server.maintenance.rehearse import rehearse  # noqa: PLC0415
 
         with operation(output) as progress:
-            done = rehearse(settings.database, target=target, unlock=unlock, listener=progress)
+            done = rehearse(settings.database, target=target, unlock=unlock, progress=progress)
         output.result(rehearsal_facts(done), *rehearsal_lines(done))
         return 0
     from nextcloud_mcp_server.migrate.startup import prepare  # noqa: PLC0415
