@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @database_options
-@click.option("--strict", is_flag=True, help="Treat notes as errors.")
+@click.option("--strict", is_flag=True, help="Refuse problems that are otherwise only noted.")
 @click.option("--fix", is_flag=True, help="Regenerate structure.json if it is outdated.")
 @click.option(
     "--release", is_flag=True, help="Record each new revision, so that later edits are found."
@@ -41,9 +41,9 @@ def lint(
 ) -> int:
     """Check the migrations and list their problems.
 
-    Exits 1 if a problem is an error; --strict
-    makes every note an error. The migrations of an installed package are never changed. Uses
-    no database, so -d and -u have no effect.
+    Exits 1 if a problem is refused; --strict also refuses those that are only noted. The
+    migrations of an installed package are never changed. Uses no database, so -d and -u have
+    no effect.
 
     --release writes a digest of every statement of a released revision into released.json.
     After that, its comments may change and its statements may not.
