@@ -18,8 +18,10 @@ from nextcloud_mcp_server.maintenance.restore import restore
 from nextcloud_mcp_server.maintenance.restore_preview import preview_restore
 from tests.maintenance.restore.harm import bad_pages, flip, garbage, run
 from tests.maintenance.restore.restoring import restored, same
+from tests.support import invariants
 from tests.support.contents import KEY, OTHER_KEY
 from tests.support.errors import attempt, refused
+from tests.support.files import names
 from tests.support.revisions import HEAD
 from tests.support.snapshot import snapshot
 
@@ -102,6 +104,21 @@ def test_what_a_restore_replaced_is_no_candidate(path: Path, saved: Path) -> Non
     assert refused(lambda: newest_backup(path)).message == (
         f"There is no backup beside {path} to restore."
     )
+
+
+def test_none_that_is_intact_is_one_error(path: Path, three: list[Path]) -> None:
+    """It has the number of backups and the problem of the newest; nothing is changed."""
+    for backup in three:
+        flip(backup)
+    before, beside = invariants.disk(path), names(path.parent)
+    error = refused(lambda: newest_backup(path))
+    assert error.code == "bad-backup"
+    assert error.message == (
+        f"No backup beside {path} can be restored (3 read). The newest: {three[0]} has been "
+        "changed since it was made: its SHA-256 is not the one in its manifest."
+    )
+    assert f"nextcloud-mcp-server db backups --verify -d {path} " in error.remedy
+    assert (invariants.disk(path), names(path.parent)) == (before, beside)
 
 
 def test_a_missing_key_takes_no_older_one(path: Path, three: list[Path]) -> None:
