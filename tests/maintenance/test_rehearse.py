@@ -175,6 +175,12 @@ def test_an_upgrade_that_would_fail_fails_in_the_rehearsal(own_scripts: Path, pa
     assert ".rehearsal-" not in error.message + error.remedy
 
 
+def test_what_is_refused_is_not_copied(path: Path) -> None:
+    """A file that no start accepts is refused with its code."""
+    path.write_bytes(b"no database" * 99)
+    assert refused(path).code == "not-a-database"
+
+
 def test_a_disk_without_room_is_told_before(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error has the needed and the free bytes, and no copy was begun."""
     at("009").write(path)

@@ -111,6 +111,14 @@ def test_a_damaged_table_is_refused_unchanged(path: Path) -> None:
     assert fingerprint(path) == before
 
 
+def test_text_is_no_database(path: Path) -> None:
+    """A file of another kind is refused, unchanged."""
+    path.write_bytes(b"not a database, but longer than its header is\n" * 9)
+    before = fingerprint(path)
+    assert refused(lambda: run_repair(path)).code == "not-a-database"
+    assert fingerprint(path) == before
+
+
 def test_what_is_not_there_is_refused(path: Path) -> None:
     """A repair makes no database."""
     assert refused(lambda: run_repair(path)).code == "bad-path"
