@@ -24,6 +24,7 @@ from nextcloud_mcp_server.migrate import startup
 from nextcloud_mcp_server.migrate.plan import Action, State
 from nextcloud_mcp_server.migrate.startup import Outcome, prepare
 from nextcloud_mcp_server.settings import Settings
+from tests.cli.places import REFUSED, Shelf
 from tests.history import released_files, unusual_files
 from tests.history.case import Case
 from tests.support import invariants
@@ -175,10 +176,11 @@ def test_an_upgrade_that_would_fail_fails_in_the_rehearsal(own_scripts: Path, pa
     assert ".rehearsal-" not in error.message + error.remedy
 
 
-def test_what_is_refused_is_not_copied(path: Path) -> None:
-    """A file that no start accepts is refused with its code."""
-    path.write_bytes(b"no database" * 99)
-    assert refused(path).code == "not-a-database"
+@pytest.mark.parametrize("state", REFUSED)
+def test_what_is_refused_is_not_copied(state: str, path: Path, tmp_path: Path) -> None:
+    """A file that no start accepts is refused with its code, and unchanged."""
+    Shelf(tmp_path).put(state, path)
+    assert refused(path).code == REFUSED[state][0]
 
 
 def test_a_disk_without_room_is_told_before(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

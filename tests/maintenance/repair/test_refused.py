@@ -20,13 +20,12 @@ from nextcloud_mcp_server.maintenance import repair as repairs
 from nextcloud_mcp_server.maintenance.indexes import rebuild_indexes
 from nextcloud_mcp_server.maintenance.repair import repair
 from nextcloud_mcp_server.settings import Settings
-from tests.cli.places import fingerprint
+from tests.cli.places import REFUSED, Shelf, fingerprint
 from tests.maintenance.conftest import run_repair
 from tests.support import invariants
 from tests.support.contents import KEY, OTHER_KEY
 from tests.support.errors import refused
 from tests.support.files import flip, names
-from tests.support.revisions import NEXT_ID
 from tests.support.shapes import Shape, at
 from tests.support.snapshot import snapshot
 
@@ -56,22 +55,13 @@ def test_an_index_that_cannot_be_made_is_left(path: Path) -> None:
     assert len(snapshot(path).rows["refresh_tokens"]) == len(before.rows["refresh_tokens"])
 
 
-@pytest.mark.parametrize(
-    ("shape", "code"),
-    [
-        (at("010").recording(NEXT_ID), "unknown-revision"),
-        (at("009").without("refresh_tokens"), "inconsistent"),
-        (at("009").also(RENAMED), "inconsistent"),
-        (Shape().also("CREATE TABLE songs (title TEXT)"), "foreign"),
-    ],
-)
-def test_what_is_not_mendable_is_refused_unchanged(path: Path, shape: Shape, code: str) -> None:
-    """Newer, lost or foreign: the file keeps its bytes, its mode and its times."""
-    shape.write(path)
+def test_a_renamed_column_is_refused_unchanged(path: Path) -> None:
+    """A repair does not guess the name of a column; the file keeps bytes, mode and times."""
+    at("009").also(RENAMED).write(path)
     path.chmod(0o644)
     before = fingerprint(path)
-    assert refused(lambda: run_repair(path)).code == code
-    assert refused(lambda: repairs.preview_repair(Settings(path))).code == code
+    assert refused(lambda: run_repair(path)).code == "inconsistent"
+    assert refused(lambda: repairs.preview_repair(Settings(path))).code == "inconsistent"
     assert fingerprint(path) == before
 
 
@@ -111,11 +101,14 @@ def test_a_damaged_table_is_refused_unchanged(path: Path) -> None:
     assert fingerprint(path) == before
 
 
-def test_text_is_no_database(path: Path) -> None:
-    """A file of another kind is refused, unchanged."""
-    path.write_bytes(b"not a database, but longer than its header is\n" * 9)
+@pytest.mark.parametrize("state", sorted(REFUSED.keys() - {"two-rows"}))
+def test_what_a_start_refuses_is_refused(state: str, path: Path, tmp_path: Path) -> None:
+    """It has the state's own code, and the file is unchanged; only two rows can be repaired."""
+    Shelf(tmp_path).put(state, path)
     before = fingerprint(path)
-    assert refused(lambda: run_repair(path)).code == "not-a-database"
+    settings = Settings(path)
+    assert refused(lambda: repair(settings)).code == REFUSED[state][0]
+    assert refused(lambda: repairs.preview_repair(settings)).code == REFUSED[state][0]
     assert fingerprint(path) == before
 
 
