@@ -1,8 +1,8 @@
 """Drop registered webhooks.
 
-Releases no longer register webhooks. The upgrade drops the table and its rows: where an
-earlier release is to be run again, the backup taken before the upgrade has them. A
-downgrade makes the table again, empty, so that release registers its webhooks anew.
+Releases no longer register webhooks. The upgrade drops the table with its rows; the backup of
+the upgrade has them. A downgrade creates the table again, empty, and the earlier release then
+registers its webhooks again.
 
 Upgrade changes: every registered webhook goes, with its table.
 Downgrade loses: nothing.

@@ -48,7 +48,7 @@ def postgresql_server() -> Iterator[str]:
     url = server.get_uri(driver="psycopg")
     try:
         _stop_syncing(url)
-        newer.learn_from_postgresql(url)
+        newer.read_from_postgresql(url)
         yield url
     finally:
         # At once: there is nothing to keep, and a checkpoint takes seconds.

@@ -1,4 +1,4 @@
-"""A database under test: the same questions to SQLite and PostgreSQL."""
+"""A database under test, on SQLite or PostgreSQL."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Rows = dict[str, list[dict[str, Any]]]
 
 
 def configuration(scripts: Path = SCRIPTS, **x: str) -> Config:
-    """Alembic's configuration as the program makes it: no file, no URL."""
+    """Create the program's configuration of Alembic: no file, no URL."""
     config = Config(
         output_buffer=io.StringIO(),
         stdout=io.StringIO(),
@@ -36,7 +36,7 @@ def configuration(scripts: Path = SCRIPTS, **x: str) -> Config:
 
 
 class Database:
-    """An asynchronous engine whose migrations run as the program runs them.
+    """An asynchronous engine that runs migrations as the program does.
 
     Attributes:
         lineage: the notation of the facts that its new tables have.
@@ -49,7 +49,7 @@ class Database:
 
     @property
     def is_sqlite(self) -> bool:
-        """Whether this is SQLite, whose own questions differ."""
+        """Whether the engine is SQLite."""
         return self.engine.dialect.name == "sqlite"
 
     async def run(self, *steps: tuple[str, str]) -> None:
@@ -74,7 +74,7 @@ class Database:
         await self.run(("downgrade", revision))
 
     async def stamp(self, revision: str) -> None:
-        """Write ``revision`` into the version table, whatever the tables are."""
+        """Write ``revision`` into the version table."""
         await self.run(("stamp", revision))
 
     async def execute(self, *statements: str) -> None:
@@ -84,24 +84,24 @@ class Database:
                 await connection.exec_driver_sql(statement)
 
     async def query(self, statement: str) -> list[Row]:
-        """Every row that ``statement`` returns."""
+        """Return every row of ``statement``."""
         async with self.engine.begin() as connection:
             return [tuple(row) for row in await connection.exec_driver_sql(statement)]
 
     async def revision(self) -> str | None:
-        """What the version table holds."""
+        """Return the revision in the version table."""
         rows = await self.query("SELECT version_num FROM alembic_version")
         assert len(rows) <= 1, rows
         return rows[0][0] if rows else None
 
     async def shape(self) -> dict[str, facts.Table]:
-        """Every table but Alembic's, as the facts describe it."""
+        """Return every table except Alembic's, in the notation of the facts."""
         read = shapes.sqlite_tables if self.is_sqlite else shapes.postgresql_tables
         async with self.engine.begin() as connection:
             return await connection.run_sync(read)
 
     async def catalogue(self) -> list[Row]:
-        """Everything that the engine's own catalogue says, for a comparison to the letter."""
+        """Return the engine's catalogue, for an exact comparison."""
         question = shapes.SQLITE_CATALOGUE if self.is_sqlite else shapes.POSTGRESQL_CATALOGUE
         return [
             tuple(_unspaced(cell) if isinstance(cell, str) else cell for cell in row)
@@ -109,7 +109,7 @@ class Database:
         ]
 
     async def insert(self, rows: Rows) -> None:
-        """Insert rows into tables, as given."""
+        """Insert rows into tables."""
         async with self.engine.begin() as connection:
             for table, members in rows.items():
                 for row in members:
@@ -117,7 +117,7 @@ class Database:
                     await connection.execute(target.insert().values(row))
 
     async def rows(self, tables: Mapping[str, Iterable[str]]) -> dict[str, list[Row]]:
-        """The contents of columns of tables, with SQLite's storage classes."""
+        """Return the contents of columns, with the storage classes of SQLite."""
         contents = {}
         for table, columns in tables.items():
             cells = list(columns)
@@ -128,14 +128,14 @@ class Database:
         return contents
 
     async def offline(self, name: str, steps: str) -> str:
-        """The SQL that ``name`` (upgrade, downgrade) writes for ``from:to``."""
+        """Return the SQL of ``name`` (upgrade, downgrade) for ``from:to``."""
         config = configuration(self.scripts, database_url=f"{self.engine.dialect.name}://")
         getattr(command, name)(config, steps, sql=True)
         assert isinstance(config.output_buffer, io.StringIO)
         return config.output_buffer.getvalue()
 
     async def script(self, sql: str) -> None:
-        """Execute a file of SQL as the engine's own shell does: statement by statement."""
+        """Execute a file of SQL statement by statement, like the engine's shell."""
         async with self.engine.connect() as connection:
             raw = (await connection.get_raw_connection()).driver_connection
             assert raw is not None
@@ -147,12 +147,12 @@ class Database:
 
 
 def _unspaced(text: str) -> str:
-    """``text`` without line breaks, and as if SQLite quoted no name when it renames a table."""
+    """Return ``text`` without line breaks, and without the quotes that a rename adds."""
     return re.sub(r'^(CREATE TABLE )"(\w+)"', r"\1\2", " ".join(text.split()))
 
 
 def sqlite_engine(path: Path, *pragmas: str) -> AsyncEngine:
-    """An engine that begins each transaction for writing, and nothing by itself."""
+    """Create an engine that begins each transaction with BEGIN IMMEDIATE."""
     engine = create_async_engine(
         sa.URL.create("sqlite+aiosqlite", database=str(path)), poolclass=NullPool
     )
@@ -173,5 +173,5 @@ def sqlite_engine(path: Path, *pragmas: str) -> AsyncEngine:
 
 
 def columns_of(tables: Mapping[str, facts.Table]) -> dict[str, list[str]]:
-    """The names of the columns of each table."""
+    """Return the names of the columns of each table."""
     return {name: [column.name for column in table.columns] for name, table in tables.items()}

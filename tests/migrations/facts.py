@@ -1,7 +1,6 @@
-"""What each revision's tables are, as an engine tells them.
+"""The tables at each revision, as an engine describes them.
 
-Made of the facts of the field, in :mod:`tests.support.facts`; nothing here is read from the
-migrations.
+They come from :mod:`tests.support.facts`, not from the migrations.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ Lineage = Literal["raw", "portable", "postgresql"]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: its type, whether NOT NULL, its default as SQL, its place in the key."""
+    """A column; ``default`` is SQL, ``key`` the position in the primary key or 0."""
 
     name: str
     type: str
@@ -28,7 +27,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One table: its columns in order, its unique constraints and its named indexes."""
+    """A table: its columns in order, its unique constraints and its named indexes."""
 
     columns: tuple[Column, ...]
     uniques: tuple[tuple[str, ...], ...] = ()
@@ -47,9 +46,9 @@ _POSTGRESQL_TYPES: Final = {
 
 
 def tables(revision: str, lineage: Lineage = "portable") -> dict[str, Table]:
-    """Every table at ``revision`` (``base``: none), without Alembic's own.
+    """Return every table at ``revision`` (``base``: none) except Alembic's.
 
-    Nothing is written down about revisions newer than these facts: see :mod:`.newer`.
+    For revisions without facts see :mod:`.newer`.
     """
     if revision in revisions.NEWER:
         from tests.migrations import newer  # noqa: PLC0415 - it is made of these facts
@@ -64,13 +63,13 @@ def tables(revision: str, lineage: Lineage = "portable") -> dict[str, Table]:
         for action, *names in field.STEPS[step]:
             _take(known, action, names, lineage)
     if lineage == "postgresql":
-        # No release made it there, and none reads it.
+        # No release created or read it there.
         known.pop("schema_version", None)
     return known
 
 
 def _take(known: dict[str, Table], action: str, names: list[str], lineage: Lineage) -> None:
-    """Do to ``known`` what one step of a revision does to the tables."""
+    """Apply a step of a revision to ``known``."""
     name = names[0]
     match action:
         case "table":
@@ -118,7 +117,7 @@ def _column(column: field.Column, key: int, lineage: Lineage) -> Column:
 
 
 def raw_statements(revision: str) -> list[str]:
-    """What a release before v0.87.0 would have executed for a file at ``revision``."""
+    """Return the statements of a release before v0.87.0 for a file at ``revision``."""
     statements = []
     for name, table in tables(revision, "raw").items():
         parts = [_raw_column(name, table, column) for column in table.columns]

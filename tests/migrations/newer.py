@@ -1,8 +1,4 @@
-"""The tables at revisions that are newer than the facts: what running them makes.
-
-Each is reached in one leap from nothing, in a database that is thrown away; the walks hold
-every other way there to it.
-"""
+"""The tables at revisions without facts, read after running them in a temporary database."""
 
 from __future__ import annotations
 
@@ -19,12 +15,12 @@ from nextcloud_mcp_server.migrate.alembic_commands import ALEMBIC
 from tests.migrations import facts, shapes
 from tests.support import revisions
 
-_SCHEMA: Final = "learned"
+_SCHEMA: Final = "newer"
 
 
 @cache
 def on_sqlite(revision: str) -> dict[str, facts.Table]:
-    """Every table of SQLite at ``revision``."""
+    """Return every table of SQLite at ``revision``."""
     engine = sa.create_engine("sqlite://", poolclass=sa.StaticPool)
     try:
         with engine.begin() as connection:
@@ -34,12 +30,12 @@ def on_sqlite(revision: str) -> dict[str, facts.Table]:
         engine.dispose()
 
 
-#: The tables of PostgreSQL by revision; filled where there is a server.
+#: The tables of PostgreSQL by revision; filled if there is a server.
 ON_POSTGRESQL: Final[dict[str, dict[str, facts.Table]]] = {}
 
 
-def learn_from_postgresql(url: str) -> None:
-    """Fill :data:`ON_POSTGRESQL` on the server at ``url``, and leave nothing there."""
+def read_from_postgresql(url: str) -> None:
+    """Fill :data:`ON_POSTGRESQL` from the server at ``url``, and roll back."""
     for revision in revisions.NEWER:
         engine = sa.create_engine(url, poolclass=sa.NullPool)
         with engine.connect() as connection, connection.begin() as transaction:

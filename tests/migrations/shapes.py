@@ -1,4 +1,4 @@
-"""Reading a database's structure in the notation of the facts, engine by engine."""
+"""Read the structure of a database in the notation of the facts."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ _POSTGRESQL_INDEXES: Final = """
 
 
 def sqlite_tables(connection: sa.Connection) -> dict[str, Table]:
-    """Every table of SQLite, as its pragmas tell it."""
+    """Return every table of SQLite."""
     names = [name for (name,) in connection.exec_driver_sql(_SQLITE_TABLES).all()]
     return {name: _sqlite_table(connection, name) for name in names}
 
@@ -84,7 +84,7 @@ def _sqlite_table(connection: sa.Connection, table: str) -> Table:
 
 
 def postgresql_tables(connection: sa.Connection) -> dict[str, Table]:
-    """Every table of PostgreSQL's current schema, as its catalogue tells it."""
+    """Return every table of PostgreSQL's current schema."""
     columns: dict[str, list[Column]] = defaultdict(list)
     for table, name, type_, required, default, key in connection.exec_driver_sql(
         _POSTGRESQL_COLUMNS

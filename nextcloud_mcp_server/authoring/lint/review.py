@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +80,7 @@ def review(folder: Path | None = None) -> Review:
     texts = [found for script in scripts for found in text_problems(script)]
     missing = [found for found in texts if found.rule == "missing-function"]
     if broken or missing:
-        return _review(folder, scripts, [*broken, *texts], whole=False)
+        return Review(folder, tuple(scripts), _sorted([*broken, *texts]), False, {}, None)
     # Without structure.json, which may contain a merge conflict.
     line = History(folder, tuple(script.id for script in scripts), {})
     with without_bytecode():
@@ -93,7 +93,7 @@ def review(folder: Path | None = None) -> Review:
     found += _released(folder, scripts, digests, emitted)
     found += [failed] if failed else ()
     found += _stale(folder, structures)
-    return _review(folder, scripts, found, whole=True, digests=digests, structures=structures)
+    return Review(folder, tuple(scripts), _sorted(found), True, digests, structures)
 
 
 def _gone(folder: Path, scripts: list[Script]) -> frozenset[str]:
@@ -104,18 +104,8 @@ def _gone(folder: Path, scripts: list[Script]) -> frozenset[str]:
     return frozenset()
 
 
-def _review(
-    folder: Path,
-    scripts: list[Script],
-    problems: list[Problem],
-    *,
-    whole: bool,
-    digests: Mapping[str, released.Digests] | None = None,
-    structures: Mapping[str, Structure] | None = None,
-) -> Review:
-    return Review(
-        folder, tuple(scripts), tuple(sorted(set(problems))), whole, digests or {}, structures
-    )
+def _sorted(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    return tuple(sorted(set(problems)))
 
 
 def _completed(script: Script, emitted: Emitted) -> bool:
