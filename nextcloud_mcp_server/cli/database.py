@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.errors import printable
-from nextcloud_mcp_server.settings import Location, load_settings, locate
-
-if TYPE_CHECKING:
-    from nextcloud_mcp_server.settings import Settings
+from nextcloud_mcp_server.settings import Settings, load_settings, locate
 
 
 class DatabaseOption:
@@ -22,7 +17,7 @@ class DatabaseOption:
     def __init__(self, value: str | None) -> None:
         self.value = value
 
-    def locate(self, output: Output) -> Location:
+    def locate(self, output: Output) -> Settings:
         """Return the location of the database, and print it if the settings name it."""
         location = locate(database=self.value)
         path = printable(str(location.database))

@@ -12,7 +12,7 @@ import pytest
 from nextcloud_mcp_server.authoring.lint.released import RELEASED_FILE
 from nextcloud_mcp_server.authoring.lint.rules import RULES
 from nextcloud_mcp_server.schema.history import STRUCTURE_FILE
-from tests.authoring.lint.folder import Folder, source, speaking
+from tests.authoring.lint.folder import Folder, source, with_sql
 from tests.cli.conftest import Command
 from tests.support.revisions import ALL, HEAD
 from tests.support.scripts import SCRIPTS, used
@@ -33,9 +33,9 @@ NUMBER = f"{int(HEAD) + 1}"
 NAME = f"20990101_1200_{NUMBER}_add_it.py"
 
 
-def add(folder: Folder, statement: str, **labels: str) -> Path:
-    """Add a revision with this statement."""
-    return folder.write(NAME, source(NUMBER, HEAD, speaking(statement), **labels))
+def add(folder: Folder, said: str, **words: str) -> Path:
+    """Add a revision that says this."""
+    return folder.write(NAME, source(NUMBER, HEAD, with_sql(said), **words))
 
 
 def test_the_projects_own_are_clean(command: Command) -> None:
@@ -51,9 +51,9 @@ def test_a_refusal_names_file_line_and_remedy(folder: Folder, command: Command) 
     mine, loses, again = f"alembic/versions/{NAME}", RULES["loses-missing"], RULES["not-idempotent"]
     assert command("db", "lint", "--fix").out == (
         f"{mine}:1: refused: "
-        'No line of the docstring begins with "Downgrade loses:". [loses-missing]\n'
+        'The docstring has no line that begins with "Downgrade loses:". [loses-missing]\n'
         f"    {loses.remedy}\n"
-        f"{mine}:15: noted: '{NOTED}' fails where it is there already. [not-idempotent]\n"
+        f"{mine}:15: noted: '{NOTED}' fails if it exists already. [not-idempotent]\n"
         f"    {again.remedy}\n"
         "wrote alembic/structure.json\n"
         f"1 refused, 1 noted: {len(ALL) + 1} revisions in alembic/versions\n"
@@ -149,8 +149,8 @@ def test_a_broken_history_is_an_error(
     done = command("db", *name.split(), "-d", "none.db")
     assert (done.status, done.out) == (1, "")
     error, remedy = done.err.splitlines()
-    assert error.startswith("error: The revisions are not one line: 2099")
-    assert remedy == "remedy: See what to do with: nextcloud-mcp-server db lint"
+    assert error.startswith("error: The revision history is not linear: 2099")
+    assert remedy == "remedy: Show the problems with: nextcloud-mcp-server db lint"
     assert command("db", "lint").status == 1
 
 

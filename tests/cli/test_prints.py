@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.authoring.lint.folder import Folder, source, speaking
+from tests.authoring.lint.folder import Folder, source, with_sql
 from tests.cli.conftest import Command
 from tests.support.revisions import HEAD
 from tests.support.scripts import SCRIPTS, used
@@ -38,7 +38,7 @@ def printing(tmp_path: Path) -> Iterator[Folder]:
     """Migrations of which the newest prints when it is loaded and when it is run."""
     path = tmp_path / "alembic"
     shutil.copytree(SCRIPTS, path, ignore=shutil.ignore_patterns("__pycache__"))
-    body = speaking("CREATE TABLE IF NOT EXISTS x (id INTEGER)").replace(
+    body = with_sql("CREATE TABLE IF NOT EXISTS x (id INTEGER)").replace(
         "grade():\n", "grade():\n    print('run')\n"
     )
     text = source(NUMBER, HEAD, f"print('loaded')\n\n{body}")
