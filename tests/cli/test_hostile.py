@@ -105,8 +105,7 @@ def test_an_odd_name_is_a_name(
     """The file of exactly that name is used, and control characters are escaped."""
     monkeypatch.chdir(tmp_path)
     assert command("db", "current", "-d", name).status == 0
-    typed = f"upgrade,check,history,downgrade --yes,upgrade,stamp {HEAD},backup"
-    for arguments in typed.split(","):
+    for arguments in f"upgrade,check,history,downgrade -y,upgrade,stamp {HEAD},backup".split(","):
         done = command("db", *arguments.split(), "-d", name)
         assert (arguments, done.status) == (arguments, 0), done.err
         assert "\x1b" not in done.out + done.err

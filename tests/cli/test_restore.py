@@ -224,7 +224,7 @@ def test_a_changed_backup_has_a_reason(saved: Path, database: Path, command: Com
     saved.write_bytes(raw + bytes(4096))
     done = command(*arguments)
     _, changed = json.loads(done.out)["backups"]
-    assert (changed["status"], changed["backup"]) == ("changed", str(saved))
+    assert (done.status, changed["status"], changed["backup"]) == (0, "changed", str(saved))
     assert changed["reason"] == f"it has {len(raw) + 4096} bytes, and {len(raw)} in its manifest"
     saved.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
     for options, status, exit_status in (((), "ok", 0), (("--verify",), "changed", 1)):
