@@ -89,23 +89,23 @@ def _specimen(path: Path, seal: Seal) -> Specimen:
     return Specimen(copy, {**secrets_in(snapshot(copy), KEY), **mine})
 
 
-def flip(dice: random.Random, path: Path) -> str:
+def flip(rng: random.Random, path: Path) -> str:
     """Change one bit, or one whole byte, of the database or its ``-wal``."""
-    file = dice.choice((path, path.with_name(path.name + "-wal")))
+    file = rng.choice((path, path.with_name(path.name + "-wal")))
     content = bytearray(file.read_bytes())
-    offset = dice.randrange(len(content))
-    mask = dice.choice((1 << dice.randrange(8), dice.randrange(1, 256)))
+    offset = rng.randrange(len(content))
+    mask = rng.choice((1 << rng.randrange(8), rng.randrange(1, 256)))
     content[offset] ^= mask
     file.write_bytes(content)
     return f"{file.name}: byte {offset} ^ {mask:#04x}"
 
 
-def cut(dice: random.Random, path: Path) -> str:
+def cut(rng: random.Random, path: Path) -> str:
     """Cut the database or its ``-wal`` short, often at the end of a page."""
-    file = dice.choice((path, path, path.with_name(path.name + "-wal")))
+    file = rng.choice((path, path, path.with_name(path.name + "-wal")))
     size = file.stat().st_size
-    length = dice.randrange(1, size)
-    if dice.random() < 0.5:
+    length = rng.randrange(1, size)
+    if rng.random() < 0.5:
         length = max(1, length // 4096 * 4096)
     with file.open("r+b") as stream:
         stream.truncate(length)

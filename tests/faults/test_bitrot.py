@@ -16,8 +16,7 @@ from nextcloud_mcp_server.crypto import keyfile
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from tests.faults import bitrot
 from tests.faults.bitrot import Damage, Found, Seal, Specimen
-from tests.faults.share import SEED, amount, chance, share
-from tests.faults.tally import Tally
+from tests.faults.trials import SEED, Trials, sample, scaled, seeded
 from tests.support.contents import KEY, encrypted
 from tests.support.invariants import decrypted
 
@@ -52,31 +51,31 @@ def _quiet() -> Iterator[None]:
 
 
 async def _damaged(
-    specimen: Specimen, damage: Damage, trials: int, arena: Path, name: str
+    specimen: Specimen, damage: Damage, trials: int, workspace: Path, name: str
 ) -> Found:
-    dice, found = chance(name), Found()
+    rng, found = seeded(name), Found()
     for number in range(trials):
-        path = specimen.put(arena / "hurt")
-        done = f"seed {SEED}, {name} {number}: {damage(dice, path)}"
+        path = specimen.put(workspace / "faulty")
+        done = f"seed {SEED}, {name} {number}: {damage(rng, path)}"
         await found.add(path, specimen.secrets, done)
     return found
 
 
 @pytest.mark.parametrize(("kind", "part"), PARTS)
 async def test_damage_is_named_and_no_secret_is_wrong(
-    kind: str, part: int, arena: Path, tally: Tally
+    kind: str, part: int, workspace: Path, trials: Trials
 ) -> None:
     """A damaged database is refused by name, or each secret is right, refused or not there."""
     make, damage, full = KINDS[kind]
-    trials = amount(full // sum(other == kind for other, _ in PARTS))
-    found = await _damaged(make(arena, encrypted), damage, trials, arena, f"{kind} {part}")
-    tally.count(f"databases {kind.rpartition(' ')[0].rpartition(' ')[0]}", times=trials)
+    number = scaled(full // sum(other == kind for other, _ in PARTS))
+    found = await _damaged(make(workspace, encrypted), damage, number, workspace, f"{kind} {part}")
+    trials.count(f"databases {kind.rpartition(' ')[0].rpartition(' ')[0]}", times=number)
     assert found.wrong == []
     assert found.created == []
     assert found.starts.keys() <= REFUSALS | {"nothing", "stamp", "upgrade"}
     assert found.reads.keys() <= {"right", "not there", "corrupt", "undecryptable", "unreadable"}
     # Of a handful, each may have been refused.
-    assert found.reads["right"] > 0 or trials < 10
+    assert found.reads["right"] > 0 or number < 10
 
 
 def _plain(path: Path, user: str) -> str | None:
@@ -88,13 +87,13 @@ def _plain(path: Path, user: str) -> str | None:
     return None
 
 
-async def test_a_damaged_index_hands_nobody_the_secret_of_another(arena: Path) -> None:
+async def test_a_damaged_index_hands_nobody_the_secret_of_another(workspace: Path) -> None:
     """An index that leads to another user's row is called damaged; plain SQL takes that row."""
-    specimen, found = bitrot.at_head(arena, encrypted), Found()
+    specimen, found = bitrot.at_head(workspace, encrypted), Found()
     misled = 0
-    flips = [*bitrot.index_flips(specimen.put(arena / "hurt"))]
-    for user, offset, mask in share(flips, "index"):
-        path = specimen.put(arena / "hurt")
+    flips = [*bitrot.index_flips(specimen.put(workspace / "faulty"))]
+    for user, offset, mask in sample(flips, "index"):
+        path = specimen.put(workspace / "faulty")
         [*_] = bitrot.index_flips(path)
         content = bytearray(path.read_bytes())
         content[offset] ^= mask
@@ -118,15 +117,15 @@ class _NoCipher(Keyring):
             return of
 
 
-async def test_the_harness_tells_an_unauthenticated_cipher(
-    arena: Path, monkeypatch: pytest.MonkeyPatch
+async def test_the_harness_detects_an_unauthenticated_cipher(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Negative control: with base64 in the cipher's place, a flipped byte is a wrong secret."""
-    specimen = bitrot.at_head(arena, lambda secret: base64.b64encode(secret.encode() * 20))
+    specimen = bitrot.at_head(workspace, lambda secret: base64.b64encode(secret.encode() * 20))
     longer = {name: secret * 20 for name, secret in specimen.secrets.items() if "user-" in name[1]}
     monkeypatch.setattr(keyfile, "settle", lambda *_: _NoCipher([KEY]))
     specimen = Specimen(specimen.path, longer)
     for attempt in range(15):
-        if (await _damaged(specimen, bitrot.flip, 10, arena, f"control {attempt}")).wrong:
+        if (await _damaged(specimen, bitrot.flip, 10, workspace, f"control {attempt}")).wrong:
             return
     pytest.fail("no wrong secret was noticed")

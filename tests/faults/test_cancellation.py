@@ -14,11 +14,10 @@ from nextcloud_mcp_server.backends.sqlite.inspect import check_pages, look
 from nextcloud_mcp_server.backends.sqlite.lock import guard
 from nextcloud_mcp_server.lifespan import token_store_lifespan
 from nextcloud_mcp_server.migrations import upgrade_database
-from tests.faults import scenes
-from tests.faults.cancel import Trial, is_locked
-from tests.faults.harness import copy_database
-from tests.faults.share import SEED, chance, share
-from tests.faults.tally import Tally
+from tests.faults import scenarios
+from tests.faults.cancellation import Trial, is_locked
+from tests.faults.injection import copy_database
+from tests.faults.trials import SEED, Trials, sample, seeded
 from tests.support import shapes
 from tests.support.contents import KEY
 from tests.support.invariants import complete_at_head, secrets_in
@@ -29,10 +28,10 @@ POINTS = 60
 
 WAYS = ("task", "scope")
 
-SCENES = {
-    "a fresh file": scenes.Scene("", ""),
-    "an old file": scenes.Scene("", "", make=scenes.of(scenes.NARROW), base="001"),
-    "a current file": scenes.Scene("", "", make=scenes.of(shapes.at("010")), base="010"),
+SCENARIOS = {
+    "a fresh file": scenarios.Scenario("", ""),
+    "an old file": scenarios.Scenario("", "", make=scenarios.of(scenarios.NARROW), base="001"),
+    "a current file": scenarios.Scenario("", "", make=scenarios.of(shapes.at("010")), base="010"),
 }
 
 
@@ -72,9 +71,9 @@ class Life:
         self.kept[user] = f"token of {user}"
 
 
-def _source(scene: str, arena: Path) -> tuple[Path, Snapshot | None]:
-    path = scenes.prepare(SCENES[scene], arena / "source")
-    if scene == "a current file":
+def _source(scenario: str, workspace: Path) -> tuple[Path, Snapshot | None]:
+    path = scenarios.prepare(SCENARIOS[scenario], workspace / "source")
+    if scenario == "a current file":
         upgrade_database(path)
         for backup in path.parent.glob("*.backup-*"):
             backup.unlink()
@@ -103,65 +102,71 @@ def _check(trial: Trial, life: Life, before: Snapshot | None) -> None:
 
 
 def _trial(
-    source: Path, arena: Path, before: Snapshot | None, way: str, *, turn: int = 0, call: int = 0
+    source: Path,
+    workspace: Path,
+    before: Snapshot | None,
+    way: str,
+    *,
+    turn: int = 0,
+    call: int = 0,
 ) -> Trial:
-    """One life on a copy of ``source``, cancelled at ``turn`` or ``call``, and judged."""
-    life = Life(copy_database(source, arena / "hurt"))
+    """One life on a copy of ``source``, cancelled at ``turn`` or ``call``, and checked."""
+    life = Life(copy_database(source, workspace / "faulty"))
     trial = Trial(life.path, way, turn=turn, call=call).run(life)
     _check(trial, life, before)
     return trial
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("scene", SCENES)
+@pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_lifespan_may_be_cancelled_at_every_turn(
-    scene: str, way: str, arena: Path, tally: Tally
+    scenario: str, way: str, workspace: Path, trials: Trials
 ) -> None:
     """Cancelled at any await of its start, its writes and its end, it leaves nothing behind."""
-    source, before = _source(scene, arena)
-    rehearsal = _trial(source, arena, before, way)
+    source, before = _source(scenario, workspace)
+    rehearsal = _trial(source, workspace, before, way)
     assert rehearsal.turns > 20, rehearsal
-    # After its start a life is the same in every scene, and the current file is the quickest.
-    step = 1 if scene == "a current file" else 10
+    # After its start a life is the same in every scenario, and the current file is the quickest.
+    step = 1 if scenario == "a current file" else 10
     turns = [*range(1, 10), *range(10, rehearsal.turns + 1, step)]
-    chosen = share(turns, f"{scene} {way}")
-    struck = sum(_trial(source, arena, before, way, turn=turn).struck for turn in chosen)
-    tally.count("cancelled at a turn of the loop", times=len(chosen))
+    chosen = sample(turns, f"{scenario} {way}")
+    struck = sum(_trial(source, workspace, before, way, turn=turn).struck for turn in chosen)
+    trials.count("cancelled at a turn of the loop", times=len(chosen))
     assert struck > 0
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("scene", SCENES)
+@pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_cancelled_start_outlives_its_worker(
-    scene: str, way: str, arena: Path, tally: Tally
+    scenario: str, way: str, workspace: Path, trials: Trials
 ) -> None:
     """Cancelled at any step of its worker, it ends after that, and holds the lock till then."""
-    source, before = _source(scene, arena)
-    rehearsal = _trial(source, arena, before, way)
+    source, before = _source(scenario, workspace)
+    rehearsal = _trial(source, workspace, before, way)
     assert rehearsal.calls > POINTS, rehearsal
     first = [*range(1, POINTS // 2)]
-    others = chance(f"{scene} {way}").sample(range(POINTS // 2, rehearsal.calls), POINTS // 2)
-    for call in share([*first, *others], f"calls {scene} {way}"):
-        trial = _trial(source, arena, before, way, call=call)
+    others = seeded(f"{scenario} {way}").sample(range(POINTS // 2, rehearsal.calls), POINTS // 2)
+    for call in sample([*first, *others], f"calls {scenario} {way}"):
+        trial = _trial(source, workspace, before, way, call=call)
         assert trial.struck, trial
-        tally.count("cancelled at a step of the worker")
+        trials.count("cancelled at a step of the worker")
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_start_that_waits_may_be_cancelled(way: str, arena: Path, tally: Tally) -> None:
+def test_a_start_that_waits_may_be_cancelled(way: str, workspace: Path, trials: Trials) -> None:
     """Cancelled while another process holds the lock, it ends at once, and leaves that lock be."""
-    source, _ = _source("an old file", arena)
+    source, _ = _source("an old file", workspace)
     # The loop turns once before the wait; then only the worker moves, which asks and sleeps.
-    for turn, call in share([(2, 0), *((0, call) for call in range(1, 12))], f"waiting {way}"):
-        life = Life(copy_database(source, arena / "hurt"))
+    for turn, call in sample([(2, 0), *((0, call) for call in range(1, 12))], f"waiting {way}"):
+        life = Life(copy_database(source, workspace / "faulty"))
         before = life.path.read_bytes()
         with guard(life.path, 0):
             trial = Trial(life.path, way, turn=turn, call=call, locked=True).run(life)
             assert (trial.struck, trial.ended, trial.wrong) == (True, "cancelled", []), trial
             assert is_locked(life.path)
         assert life.path.read_bytes() == before
-        _check(_trial(source, arena, None, way), life, None)
-        tally.count("cancelled while it waits for the lock")
+        _check(_trial(source, workspace, None, way), life, None)
+        trials.count("cancelled while it waits for the lock")
 
 
 class Careless(Life):
@@ -178,10 +183,10 @@ class Careless(Life):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_the_harness_tells_a_worker_that_is_not_waited_for(way: str, arena: Path) -> None:
+def test_the_harness_detects_a_worker_that_is_not_waited_for(way: str, workspace: Path) -> None:
     """Negative control: with a bare ``to_thread``, the lock is free while the worker runs."""
-    source, _ = _source("a current file", arena)
-    life = Careless(copy_database(source, arena / "hurt"))
+    source, _ = _source("a current file", workspace)
+    life = Careless(copy_database(source, workspace / "faulty"))
     trial = Trial(life.path, way, call=3).run(life)
     assert "it ended before its worker" in trial.wrong
     assert "the lock was free while the worker ran" in trial.wrong

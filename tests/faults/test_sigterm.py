@@ -14,10 +14,9 @@ import pytest
 
 from nextcloud_mcp_server.migrations import upgrade_database
 from tests.cli.places import environment
-from tests.faults import scenes
-from tests.faults.harness import copy_database
-from tests.faults.share import SEED, amount, chance
-from tests.faults.tally import Tally
+from tests.faults import scenarios
+from tests.faults.injection import copy_database
+from tests.faults.trials import SEED, Trials, scaled, seeded
 from tests.support.contents import KEY
 from tests.support.snapshot import Snapshot, snapshot
 
@@ -26,13 +25,13 @@ STORMS = 100
 #: Seconds after the first word of a server within which its start is over.
 START = 0.6
 
-SCENES = {
-    "fresh": scenes.Scene("", ""),
-    "old": scenes.Scene("", "", make=scenes.of(scenes.NARROW), base="001"),
+SCENARIOS = {
+    "fresh": scenarios.Scenario("", ""),
+    "old": scenarios.Scenario("", "", make=scenarios.of(scenarios.NARROW), base="001"),
 }
 
 
-def _storm(path: Path, dice: random.Random) -> tuple[int, str]:
+def _storm(path: Path, rng: random.Random) -> tuple[int, str]:
     """Start a server on ``path`` and ask it to stop at a random moment: its status and words."""
     command = [sys.executable, "-m", "nextcloud_mcp_server", "run", "--port", "0"]
     environ = {"TOKEN_STORAGE_DB": str(path), "TOKEN_ENCRYPTION_KEY": KEY}
@@ -45,52 +44,54 @@ def _storm(path: Path, dice: random.Random) -> tuple[int, str]:
         text=True,
     ) as process:
         said = ""
-        if dice.random() < 0.8:
+        if rng.random() < 0.8:
             # Most of them where the start is, few while Python is importing.
             assert process.stdout is not None
             said = process.stdout.readline()
-            time.sleep(dice.random() * START)
+            time.sleep(rng.random() * START)
         else:
-            time.sleep(dice.random() * 2 * START)
+            time.sleep(rng.random() * 2 * START)
         process.send_signal(signal.SIGTERM)
         said += process.communicate(timeout=20)[0]
         return process.returncode, said
 
 
 def _whole_afterwards(number: int, path: Path, before: Snapshot | None, base: str | None) -> None:
-    status, said = _storm(path, chance(f"storm {number}"))
+    status, said = _storm(path, seeded(f"storm {number}"))
     at = f"seed {SEED}, storm {number}: {status}: {said}"
     # Before Python has come to the program, nobody handles the signal.
     assert status in {0, 1} or (status == -signal.SIGTERM and not said), at
     assert "Traceback" not in said, at
     assert status != 1 or "The start was asked to stop" in said, at
     upgrade_database(path)
-    scenes.whole(path, before, base)
+    scenarios.assert_complete(path, before, base)
 
 
-@pytest.mark.parametrize("scene", SCENES)
-def test_a_start_may_be_asked_to_stop_at_any_moment(scene: str, arena: Path, tally: Tally) -> None:
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_start_may_be_asked_to_stop_at_any_moment(
+    scenario: str, workspace: Path, trials: Trials
+) -> None:
     """Whenever SIGTERM comes, the server ends in time and in words, and the next start works."""
-    source = scenes.prepare(SCENES[scene], arena / "source")
+    source = scenarios.prepare(SCENARIOS[scenario], workspace / "source")
     before = snapshot(source) if source.exists() else None
-    storms = range(amount(STORMS // len(SCENES)))
-    paths = [copy_database(source, arena / str(number)) for number in storms]
+    storms = range(scaled(STORMS // len(SCENARIOS)))
+    paths = [copy_database(source, workspace / str(number)) for number in storms]
     with ThreadPoolExecutor(2) as pool:
         done = [
-            pool.submit(_whole_afterwards, number, path, before, SCENES[scene].base)
+            pool.submit(_whole_afterwards, number, path, before, SCENARIOS[scenario].base)
             for number, path in zip(storms, paths, strict=True)
         ]
         for one in done:
             one.result()
-            tally.count("SIGTERM during a server's start")
+            trials.count("SIGTERM during a server's start")
 
 
-def test_the_harness_tells_a_server_that_dies_in_the_middle(arena: Path) -> None:
+def test_the_harness_detects_a_server_that_dies_in_the_middle(workspace: Path) -> None:
     """Negative control: an upgrade with a commit per statement is left half-done by a signal."""
-    source = scenes.prepare(SCENES["old"], arena / "source")
+    source = scenarios.prepare(SCENARIOS["old"], workspace / "source")
     half = 0
     for number in range(20):
-        path = copy_database(source, arena / str(number))
+        path = copy_database(source, workspace / str(number))
         with subprocess.Popen(
             [sys.executable, "-c", _CARELESS, str(path)], stdout=subprocess.PIPE
         ) as process:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.faults import judge, powercut
-from tests.faults.harness import KILL, Victim, copy_database
+from tests.faults import checks, powercut
+from tests.faults.injection import KILL, Injector, copy_database
 from tests.faults.powercut import File, Machine, Recording, Write
-from tests.faults.scenes import WRITES, Scene, created
-from tests.faults.share import chance
-from tests.faults.tally import Tally, table
+from tests.faults.scenarios import WRITES, Scenario, created
 from tests.faults.test_powercut import record
+from tests.faults.trials import Trials, seeded, table
 
 
 def recorded(*entries: powercut.Entry) -> Machine:
@@ -31,7 +30,7 @@ def entry(
 
 def outcomes(machine: Machine) -> set[tuple[tuple[str, bytes], ...]]:
     """What may be on the disk, in four hundred cuts."""
-    source = chance("outcomes")
+    source = seeded("outcomes")
     cuts = (machine.cut(source.choice(powercut.WAYS), source) for _ in range(400))
     return {tuple(sorted(cut.items())) for cut in cuts}
 
@@ -88,14 +87,14 @@ def test_a_file_that_grew_is_filled_with_something() -> None:
     assert file.with_writes([Write(1, None)]) == b"a"
 
 
-def test_a_recording_replayed_is_what_the_process_left(victim: Victim, arena: Path) -> None:
+def test_a_recording_replayed_is_what_the_process_left(injector: Injector, workspace: Path) -> None:
     """With everything on the disk, a replayed machine holds the bytes that the process left."""
-    scene = Scene("", "store", "3", created)
-    recording = record(scene, victim, arena)
+    scenario = Scenario("", "store", "3", created)
+    recording = record(scenario, injector, workspace)
     machine = Machine(recording)
     for step in recording.entries:
         machine.step(step)
-    replayed = machine.cut("everything", chance("replay"))
+    replayed = machine.cut("everything", seeded("replay"))
     left = {p.name: p.read_bytes() for p in recording.folder.iterdir()}
     assert {n: c for n, c in replayed.items() if not n.endswith("-shm")} == {
         n: c for n, c in left.items() if not n.endswith("-shm")
@@ -103,20 +102,22 @@ def test_a_recording_replayed_is_what_the_process_left(victim: Victim, arena: Pa
     assert machine.promises == ["stored user-0", "stored user-1", "stored user-2", "done"]
 
 
-def test_states_are_different_and_repeat_with_their_seed(victim: Victim, arena: Path) -> None:
+def test_states_are_different_and_repeat_with_their_seed(
+    injector: Injector, workspace: Path
+) -> None:
     """A seed gives the same states again, as many as were asked for, each another."""
-    recording = record(Scene("", "store", "3", created), victim, arena)
-    first, again = (list(powercut.states(recording, 90, chance("states"))) for _ in range(2))
+    recording = record(Scenario("", "store", "3", created), injector, workspace)
+    first, again = (list(powercut.states(recording, 90, seeded("states"))) for _ in range(2))
     assert first == again
     assert len({repr(state[1:]) for state in first}) == 90
 
 
-def test_a_fault_comes_at_its_number_and_not_before(victim: Victim, arena: Path) -> None:
+def test_a_fault_comes_at_its_number_and_not_before(injector: Injector, workspace: Path) -> None:
     """Killed at the first operation nothing has changed; past the last one nothing happens."""
-    case = judge.rehearse(Scene("", "start", make=WRITES[0].make), victim, arena)
-    path = copy_database(case.source, arena / "hurt")
-    assert case.hurt(path, 1, KILL).end == "killed"
-    assert case.hurt(path, 10_000, KILL).end == "done"
+    case = checks.reference_run(Scenario("", "start", make=WRITES[0].make), injector, workspace)
+    path = copy_database(case.source, workspace / "faulty")
+    assert case.run(path, 1, KILL).end == "killed"
+    assert case.run(path, 10_000, KILL).end == "done"
 
 
 @dataclass
@@ -128,8 +129,8 @@ class Reported:
 
 def test_the_table_counts_what_held() -> None:
     """Trials of one kind are added up over all tests, and failures are not counted as held."""
-    tally = Tally()
-    tally.count("SIGKILL")
-    tally.count("SIGKILL", "lost")
-    (line,) = table([Reported(tally.properties()), Reported(tally.properties()), Reported()])
+    trials = Trials()
+    trials.count("SIGKILL")
+    trials.count("SIGKILL", "lost")
+    (line,) = table([Reported(trials.properties()), Reported(trials.properties()), Reported()])
     assert line.split() == ["SIGKILL", "2", "of", "4"]

@@ -1,4 +1,4 @@
-"""What a fault may leave behind: the old database or the new one, and every promise kept."""
+"""Checks after a fault: the old database or the new one, with every acknowledged write."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from tests.faults.harness import Result, Victim, copy_database
-from tests.faults.scenes import Scene, prepare, whole
+from tests.faults.injection import Injector, Result, copy_database
+from tests.faults.scenarios import Scenario, assert_complete, prepare
 from tests.support.contents import KEY
 from tests.support.invariants import JOURNAL, decrypted
 from tests.support.snapshot import COMPANIONS, Snapshot, counted, snapshot
@@ -22,7 +22,7 @@ NOTHING: Final = "nothing"
 
 
 def state(path: Path) -> str:
-    """What lies at ``path`` in one word, as :func:`digest`; damage by its bytes."""
+    """Return the :func:`digest` of ``path``; for a damaged file the hash of its bytes."""
     try:
         return digest(read(path))
     except (sqlite3.Error, UnicodeDecodeError):
@@ -30,10 +30,10 @@ def state(path: Path) -> str:
 
 
 def digest(seen: Snapshot | None) -> str:
-    """A database's tables, columns, keys, indexes and rows in one word; no two differ by luck."""
+    """Return a hash of a database's tables, columns, keys, indexes and rows."""
     if seen is None or not (seen.rows or seen.others):
         return NOTHING
-    # What a row of the journal says has times in it: no two runs write the same.
+    # The journal contains times: no two runs write the same.
     rows = {n: sorted(counted(r).items()) for n, r in seen.rows.items() if n != JOURNAL}
     facts = (
         sorted(rows.items()),
@@ -47,62 +47,62 @@ def digest(seen: Snapshot | None) -> str:
 
 
 def read(path: Path) -> Snapshot | None:
-    """What is in a closed database; None where there is no file."""
+    """Return the content of a closed database; None if there is no file."""
     return snapshot(path) if path.exists() else None
 
 
 @dataclass(frozen=True)
 class Case:
-    """A scene, rehearsed: what its database is before, after, and after the next start.
+    """A scenario after its reference run: its database before, after, and after a start.
 
     Attributes:
-        scene: the scene.
-        victim: the process that is hurt.
-        source: its database; to be copied, and never touched.
-        operations: how many file operations its order takes.
+        scenario: the scenario.
+        injector: the process with faults.
+        source: its database, which is only copied.
+        operations: the number of file operations.
         old: the database before.
         new: the database after.
         restarted: the database after the next start, from the old one or from the new one.
-        judged: what was wrong with what was found on the disk, by what it was.
-        states: the :func:`state` of what was found on the disk, by what it was.
+        checked: the problem of each fingerprint.
+        states: the :func:`state` of each fingerprint.
     """
 
-    scene: Scene
-    victim: Victim
+    scenario: Scenario
+    injector: Injector
     source: Path
     operations: int
     old: str
     new: str
     restarted: frozenset[str]
-    judged: dict[str, str] = field(default_factory=dict)
+    checked: dict[str, str] = field(default_factory=dict)
     states: dict[str, str] = field(default_factory=dict)
 
-    def hurt(self, path: Path, at: int, kind: int) -> Result:
-        """Carry out the order on ``path`` with a fault at one of its operations."""
-        scene = self.scene
-        return self.victim.order(scene.do, path, at=at, kind=kind, argument=scene.argument)
+    def run(self, path: Path, at: int, kind: int) -> Result:
+        """Run the operation on ``path`` with a fault at one of its file operations."""
+        scenario = self.scenario
+        return self.injector.run(scenario.do, path, at=at, kind=kind, argument=scenario.argument)
 
     def wrong(self, path: Path, *, only: str | None = None) -> str:
-        """What is wrong with what a fault has left, before and after the next start.
+        """Return the problem of what a fault has left, before and after the next start.
 
-        What is on the disk decides, so what has the same files in it, byte for byte, is
-        started on and judged once. (Backups have random names, and count by their bytes.)
+        Folders with the same files are checked once. (Backups have random names and count by
+        their bytes.)
 
         Args:
             path: the database.
             only: the digest that it must have (default: that of before or of after).
         """
         key = f"{only} {fingerprint(path)}"
-        if key not in self.judged:
-            self.judged[key] = (
-                unchanged(self, path, only=only)
-                or backups_are_whole(self, path)
-                or recovers(self, path)
+        if key not in self.checked:
+            self.checked[key] = (
+                state_problem(self, path, only=only)
+                or backup_problem(self, path)
+                or restart_problem(self, path)
             )
-        return self.judged[key]
+        return self.checked[key]
 
     def left(self, path: Path) -> str:
-        """The :func:`state` of what a fault has left; of the same files, read once."""
+        """Return the :func:`state` of what a fault has left; equal folders are read once."""
         key = fingerprint(path)
         if key not in self.states:
             self.states[key] = state(path)
@@ -110,49 +110,49 @@ class Case:
 
 
 def fingerprint(path: Path) -> str:
-    """All that is in the folder of a database, but for what a lock file says of its holder."""
+    """Return the names and hashes of the files in the folder, without lock files."""
     files = []
     for file in path.parent.iterdir():
         if file.name.endswith((".lock", ".inuse", "-shm")):
             continue
         name = re.sub(r"\.[0-9a-f]{6,8}(?=\.partial)|\d{8}T[\d.]*Z", "#", file.name)
-        # What was never published counts by its name: nothing reads it any more. Of a
-        # manifest, which says when it was made, it counts whether it speaks of its backup.
+        # An unpublished file counts by its name, since nothing reads it. A manifest contains
+        # times, so only its match with its backup counts.
         content = b"" if ".partial" in name else file.read_bytes()
         if file.name.endswith(".json"):
-            content = content if speaks_of_something_else(file) else b""
+            content = content if is_of_another_backup(file) else b""
         files.append((name, hashlib.sha256(content).hexdigest()))
     return repr(sorted(files))
 
 
-def rehearse(scene: Scene, victim: Victim, arena: Path) -> Case:
-    """Carry the scene out unhurt, and start afterwards; check that it loses nothing.
+def reference_run(scenario: Scenario, injector: Injector, workspace: Path) -> Case:
+    """Run the scenario without a fault and start afterwards; check that nothing is lost.
 
     Args:
-        scene: the scene.
-        victim: the process that does it.
-        arena: an empty folder to do it in.
+        scenario: the scenario.
+        injector: the process that runs it.
+        workspace: an empty folder for it.
     """
-    source = prepare(scene, arena / "source")
-    before = read(source) if scene.keeps else None
-    path = copy_database(source, arena / "rehearsed")
-    done = victim.order(scene.do, path, argument=scene.argument)
+    source = prepare(scenario, workspace / "source")
+    before = read(source) if scenario.keeps else None
+    path = copy_database(source, workspace / "reference")
+    done = injector.run(scenario.do, path, argument=scenario.argument)
     assert done.end == "done", done
     new = state(path)
-    started = copy_database(source, arena / "started")
+    started = copy_database(source, workspace / "started")
     for final in (path, started):
-        again = victim.restart(final, scene.heal)
+        again = injector.restart(final, scenario.heal)
         assert again.end == "done", again
-        whole(final, before, scene.base)
+        assert_complete(final, before, scenario.base)
     restarted = frozenset(state(final) for final in (path, started))
-    return Case(scene, victim, source, done.operations, state(source), new, restarted)
+    return Case(scenario, injector, source, done.operations, state(source), new, restarted)
 
 
-def unchanged(case: Case, path: Path, *, only: str | None = None) -> str:
-    """What is wrong with a database right after a fault; empty when nothing is.
+def state_problem(case: Case, path: Path, *, only: str | None = None) -> str:
+    """Return the problem of a database right after a fault; empty if there is none.
 
     Args:
-        case: the scene.
+        case: the scenario.
         path: the database.
         only: the digest that it must have (default: that of before or of after).
     """
@@ -160,27 +160,27 @@ def unchanged(case: Case, path: Path, *, only: str | None = None) -> str:
     if left in ({case.old, case.new} if only is None else {only}):
         return ""
     kind = left if left.startswith("damaged") else {case.old: "the old one"}.get(left, "another")
-    return f"it is neither the old database nor the new one, or not the promised one: {kind}"
+    return f"it is neither the old database nor the new one, or not the acknowledged one: {kind}"
 
 
-def recovers(case: Case, path: Path) -> str:
-    """What is wrong with a database after the next start; empty when nothing is."""
-    again = case.victim.restart(path, case.scene.heal)
+def restart_problem(case: Case, path: Path) -> str:
+    """Return the problem of a database after the next start; empty if there is none."""
+    again = case.injector.restart(path, case.scenario.heal)
     if again.end != "done":
-        return f"the next {case.scene.heal} {again.end}: {again.code} {again.message}"
+        return f"the next {case.scenario.heal} {again.end}: {again.code} {again.message}"
     if state(path) not in case.restarted:
         return "the next start has lost or changed something"
     return ""
 
 
-def promised(path: Path, promises: Iterable[str], *, key: str | None = KEY) -> str:
-    """What promise is broken by what lies at ``path``; empty when none is.
+def lost_acknowledgement(path: Path, promises: Iterable[str], *, key: str | None = KEY) -> str:
+    """Return the acknowledged write that ``path`` has lost; empty if there is none.
 
     Args:
-        path: the database; closed, and recovered already.
+        path: the database, closed and recovered.
         promises: ``stored user-N``, ``deleted user-N``, ``backup NAME``; or ``done``, of which
-            only :func:`unchanged` knows what it means.
-        key: the key of the tokens; None for the one beside the database.
+            only :func:`state_problem` knows what it means.
+        key: the key of the tokens; None for the key file beside the database.
     """
     key = key or path.with_name(path.name + ".key").read_text("ascii").strip()
     tokens = _tokens(path, key)
@@ -204,7 +204,7 @@ def _token_of(user: str) -> str:
 
 
 def _tokens(path: Path, key: str) -> dict[str, str | None]:
-    """The tokens of the users that an order stores; None for one that ``key`` cannot open."""
+    """Return the tokens that an operation stores; None for one that cannot be decrypted."""
     return {
         str(row["user_id"][1]): decrypted(key, row["encrypted_token"][1])
         for row in snapshot(path).rows["refresh_tokens"]
@@ -212,30 +212,30 @@ def _tokens(path: Path, key: str) -> dict[str, str | None]:
     }
 
 
-def backups_are_whole(case: Case, path: Path, promised: Iterable[str] = ()) -> str:
-    """What is wrong with the published backups; empty when every one is a whole database.
+def backup_problem(case: Case, path: Path, promised: Iterable[str] = ()) -> str:
+    """Return the problem of the published backups; empty if each is a complete database.
 
     Args:
-        case: the scene.
+        case: the scenario.
         path: the database.
         promised: names of backups that must be there.
     """
     if missing := [name for name in promised if not path.with_name(name).exists()]:
-        return f"{missing} was acknowledged, and is not there"
+        return f"{missing} was acknowledged, and does not exist"
     for backup in path.parent.glob(f"{path.name}.backup-*"):
         if backup.name.endswith(COMPANIONS):
             continue
         if backup.suffix == ".json":
-            if speaks_of_something_else(backup):
-                return f"{backup.name} does not speak of its backup"
+            if is_of_another_backup(backup):
+                return f"{backup.name} does not match its backup"
             continue
         if state(backup) not in {case.old, case.new, *case.restarted}:
             return f"{backup.name} is not a copy of the database"
     return ""
 
 
-def speaks_of_something_else(manifest: Path) -> bool:
-    """Whether a manifest is half, or of a backup that is not there, or has other bytes."""
+def is_of_another_backup(manifest: Path) -> bool:
+    """Return whether a manifest is incomplete or does not match its backup."""
     try:
         sha256 = json.loads(manifest.read_bytes())["sha256"]
         backup = manifest.with_suffix("").read_bytes()
@@ -245,7 +245,7 @@ def speaks_of_something_else(manifest: Path) -> bool:
 
 
 def clear(folder: Path) -> Path:
-    """``folder``, empty."""
+    """Return ``folder``, emptied."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
