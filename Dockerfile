@@ -9,11 +9,11 @@ ENV UV_COMPILE_BYTECODE=1 \
     UV_PYTHON_DOWNLOADS=never
 
 # The dependencies first, in the versions that pyproject.toml pins: a change of the code alone
-# does not install them again.
+# does not install them again. `__init__.py` holds the version of the project.
 WORKDIR /src
-COPY pyproject.toml ./
+COPY LICENSE README.md pyproject.toml ./
+COPY nextcloud_mcp_server/__init__.py nextcloud_mcp_server/
 RUN uv sync --no-install-project
-COPY LICENSE README.md ./
 COPY alembic/ alembic/
 COPY nextcloud_mcp_server/ nextcloud_mcp_server/
 RUN uv sync --no-editable

@@ -9,8 +9,8 @@
   ``-x database_url=...``, else the one of the settings. It is opened with the lock, the
   pragmas and the transaction of the program, and its journal tells of what was changed.
   Commands that only look open it read-only.
-- With ``--sql`` the statements are written and no database is opened. Whoever reviews them
-  puts the file of the structures to go by into ``config.attributes["structures"]``.
+- With ``--sql`` the statements are written and no database is opened. If
+  ``config.attributes["reviewed"]`` is true, a step that needs a database is written as a comment.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import time
 from contextlib import asynccontextmanager
 from logging.config import fileConfig
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import sqlalchemy as sa
@@ -41,9 +41,6 @@ POSTGRESQL_LOCK = 0x6E63_6D63_7073_746F
 
 #: The commands of Alembic that change the database; every other one only looks.
 WRITING_COMMANDS = frozenset({"upgrade", "downgrade", "stamp", "ensure_version"})
-
-#: What each revision's tables are.
-STRUCTURES = Path(__file__).with_name("structure.json")
 
 config = context.config
 
@@ -115,35 +112,17 @@ def refuse_foreign_keys(connection: sa.Connection) -> None:
 
 def write_sql() -> None:
     """Write the statements of ``--sql``, as one transaction."""
-    reviewed: Path | None = config.attributes.get("structures")
-    imagined = load("offline").Imagined(output(), starting(), reviewed or STRUCTURES)
     context.configure(
         dialect_name=dialect_of(given()),
         literal_binds=True,
         dialect_opts={"paramstyle": "named"},
-        output_buffer=imagined,
+        output_buffer=config.output_buffer or sys.stdout,
         transactional_ddl=True,
         transaction_per_migration=False,
-        guards=load("guards").Guards(
-            None, load, imagine=imagined.ask, reviewed=reviewed is not None
-        ),
+        guards=load("guards").Guards(None, load, reviewed=config.attributes.get("reviewed", False)),
     )
-    try:
-        with context.begin_transaction():
-            context.run_migrations()
-    finally:
-        imagined.close()
-
-
-def output() -> TextIO:
-    """Where the statements are written."""
-    return config.output_buffer or sys.stdout
-
-
-def starting() -> str | None:
-    """The revision that the statements begin at; None for base."""
-    found = context.script.get_revision(context.get_starting_revision_argument())
-    return found.revision if found else None
+    with context.begin_transaction():
+        context.run_migrations()
 
 
 def given() -> str | None:

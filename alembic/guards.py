@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from alembic import op
+from alembic.operations.ops import CreateTableOp
 from alembic.util import CommandError
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ class Guards:
         connection: the connection that the migration runs on; None when offline.
         load: loads a file beside this one by its name.
         say: is told the phase of long work, and how many of how many rows are done.
-        imagine: offline, answers a question about what SQLite's database will be.
         reviewed: offline, whether what no SQL says is written as a comment, not refused.
     """
 
@@ -46,13 +46,11 @@ class Guards:
         load: Callable[[str], ModuleType],
         *,
         say: Callable[..., None] = lambda *_: None,
-        imagine: Callable[..., list[Any]] | None = None,
         reviewed: bool = False,
     ) -> None:
         self._connection = connection
         self._load = load
         self._say = say
-        self._imagine = imagine
         self._reviewed = reviewed
         self._names = load("names").Names(connection)
 
@@ -165,16 +163,19 @@ class Guards:
             raise CommandError(f"recreate_table: {name} cannot have {', '.join(sorted(odd))} so.")
         filled = {self._names.fold(column): text for column, text in (values or {}).items()}
         going = frozenset(self._names.fold(column) for column in drop)
-        self._say(f"recreating {name}")
-        if self._connection is None and self._reviewed and not self._names.is_sqlite:
-            op.get_context().impl.static_output(f"-- {name} is altered to what its code says.")
+        if self._connection is None:
+            self._not_offline(
+                f"recreate_table: {name} is recreated from what the database contains, and --sql "
+                "has no connection. Run this revision on the database, or write op.execute "
+                "statements: CREATE TABLE, INSERT ... SELECT, DROP TABLE, ALTER TABLE RENAME."
+            )
             return
+        self._say(f"recreating {name}")
+        table = CreateTableOp(name, list(elements)).to_table(op.get_context())
         if self._names.is_sqlite:
-            ask = self._imagine or self._ask
-            made = self._load("recreation").Recreation(self._load("declaration"), ask, self._run)
+            self._load("recreation").recreate(self._execute, table, filled, going)
         else:
-            made = self._load("alteration").Alteration(self._ask, self._run)
-        made.reshape(name, elements, filled, going)
+            self._load("alteration").alter(self._execute, table, filled, going)
 
     def rewrite(
         self,
@@ -200,32 +201,30 @@ class Guards:
             CommandError: a changed row still is one to be changed; or the table has no key to
                 go by; or there is no database (``--sql``).
         """
-        if self._connection is None and self._reviewed:
-            op.get_context().impl.static_output(f"-- The rows of {table} are rewritten in Python.")
-            return 0
         if self._connection is None:
-            raise CommandError(
-                f"The rows of {table} are rewritten in Python, which no SQL says: "
-                "run this revision on the database."
+            self._not_offline(
+                f"rewrite: the rows of {table} are rewritten in Python, and --sql has no "
+                "connection. Run this revision on the database, or write an UPDATE."
             )
+            return 0
         rewriting = self._load("rewriting")
         if self._names.is_sqlite:
             key = rewriting.rowid(table, self._names.columns(table) or ())
         else:
-            key = rewriting.primary_key(self._ask, table)
+            key = rewriting.primary_key(self._execute, table)
         rows = rewriting.Rows(self._connection, table, key, tuple(columns), where, size)
         return int(rows.rewrite(function, self._say))
 
-    def _ask(self, question: str, parameters: Any = ()) -> Sequence[Any]:
-        """Every row that ``question`` returns, from the database that is migrated."""
-        if self._connection is None:
-            raise CommandError(
-                "What PostgreSQL has to alter depends on what is there, which no SQL says: "
-                "run this revision on the database."
-            )
-        result = self._connection.exec_driver_sql(question, parameters)
-        return result.all() if result.returns_rows else ()
+    def _not_offline(self, reason: str) -> None:
+        """Refuse to go on without a database; for a review write a comment instead."""
+        if not self._reviewed:
+            raise CommandError(reason)
+        op.get_context().impl.static_output(f"-- {reason}")
 
-    def _run(self, statement: str) -> None:
-        """Execute a statement, or write it; a colon in it is a colon."""
-        op.execute(sa.text(statement.replace(":", r"\:")))
+    def _execute(self, statement: str, parameters: Any = None) -> Sequence[Any]:
+        """Execute a statement as it is, and return its rows."""
+        connection: Any = self._connection
+        # A '%' is no placeholder for psycopg if no parameters are passed.
+        options = {"no_parameters": True}
+        result = connection.exec_driver_sql(statement, parameters, execution_options=options)
+        return result.all() if result.returns_rows else ()

@@ -1,182 +1,204 @@
-"""Make a table of SQLite anew, where its ALTER TABLE cannot change it.
+"""Recreate a table of SQLite with other columns and constraints.
 
-The procedure is the one that SQLite's documentation gives under "Making Other Kinds Of Table
-Schema Changes": create, copy, drop, rename, and make again what went with the old table. It is
-one INSERT ... SELECT, so it needs no memory for rows.
+Follows "Making Other Kinds Of Table Schema Changes" in SQLite's documentation: create, copy,
+drop, rename, and create the indexes and triggers again. Alembic's batch mode does the same from
+a reflected table, but reflection loses collations, unnamed CHECKs, WITHOUT ROWID and expression
+indexes, and the copy loses the rowids. So the text of the old CREATE TABLE is the source here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from alembic import op
-from alembic.operations.ops import CreateTableOp
 from alembic.util import CommandError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-#: Alembic's own prefix: the program renames a table of such a name back where a file of
-#: statements, run without a transaction, was cut short between the DROP and the RENAME.
+#: Alembic's own prefix: a startup renames such a table back if the original is missing.
 PREFIX = "_alembic_tmp_"
 
-_ATTACHED = """
+_TOKEN = re.compile(
+    r"""(?P<blank>\s+|--[^\n]*|/\*.*?(?:\*/|\Z))
+      | (?P<text>'(?:[^']|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\]|[(),]
+                 |(?:[^\s(),'"`\[/-]|/(?!\*)|-(?!-))+|.)""",
+    re.DOTALL | re.VERBOSE,
+)
+_SIMPLE_NAME = re.compile(r'["`\[](\w+)["`\]]')
+_CONSTRAINT = re.compile(r"(constraint|primary|unique|check|foreign)\b", re.IGNORECASE)
+_OBJECTS = """
     SELECT type, name, sql FROM sqlite_master
     WHERE lower(tbl_name) = lower(?) AND sql IS NOT NULL ORDER BY rowid
 """
+_INSERTABLE = """
+    SELECT name, upper(type), "notnull", dflt_value, pk FROM pragma_table_xinfo(?) WHERE NOT hidden
+"""
 _PROBE = "_token_store_probe"
-_TAKEN = "SELECT lower(name) FROM sqlite_master"
 
-Ask = Callable[..., Sequence[Sequence[Any]]]
-Run = Callable[[str], None]
+#: Executes a statement and returns its rows.
+Execute = Callable[..., Sequence[Any]]
 
 
-class Recreation:
-    """A table that is to have another shape.
+class Declared(NamedTuple):
+    """The parts of a CREATE TABLE: columns by lower-cased name, constraints, options."""
 
-    Args:
-        text: the module that reads and writes declarations.
-        ask: answers a question about the database (or, offline, about what it will be).
-        run: executes a statement, or writes it.
+    columns: dict[str, str]
+    constraints: list[str]
+    options: str
+
+    @property
+    def plain(self) -> frozenset[str]:
+        """The parts in a normal form, to compare two tables."""
+        return frozenset(map(_plain, [*self.columns.values(), *self.constraints, self.options]))
+
+
+def recreate(
+    execute: Execute, table: sa.Table, values: Mapping[str, str], drop: frozenset[str]
+) -> None:
+    """Recreate a table if it differs from ``table``; the names in ``values`` are lower-cased.
+
+    Raises:
+        CommandError: see ``Guards.recreate_table``.
     """
-
-    def __init__(self, text: ModuleType, ask: Ask, run: Run) -> None:
-        self._text = text
-        self._ask = ask
-        self._run = run
-
-    def reshape(
-        self,
-        name: str,
-        elements: Sequence[Any],
-        values: Mapping[str, str],
-        drop: frozenset[str],
-    ) -> bool:
-        """Give a table its wanted shape, as ``Guards.recreate_table`` says it, names folded.
-
-        Whether there was anything to do.
-        """
-        self._adopt(name)
-        attached = self._ask(_ATTACHED, (name,))
-        found = [(own, sql) for kind, own, sql in attached if kind == "table"]
-        if not found:
-            raise CommandError(f"The table {name}, which is to be recreated, is not there.")
-        ((own, sql),) = found
-        old = self._text.Declared.read(sql)
-        wanted = self._text.Declared.read(_compiled(name, elements, old.counts))
-        new = old.turned_into(wanted, drop)
-        if new.same_as(old):
-            return False
-        sound = bool(drop) and not self._unsound()
-        self._exchange(own, old, new, values)
-        for kind, _, statement in attached:
-            if kind == "trigger" or (
-                kind == "index"
-                and not any(self._text.mentions(statement.partition("(")[2], c) for c in drop)
-            ):
-                self._run(statement)
-        if sound and (problem := self._unsound()):
-            raise CommandError(f"{', '.join(sorted(drop))} of {name} cannot go: {problem}")
-        return True
-
-    def _adopt(self, name: str) -> None:
-        """Take the filled copy for the table, where a recreation of old was cut short."""
-        taken = {row[0] for row in self._ask(_TAKEN)}
-        if name.lower() not in taken and (copy := PREFIX + name).lower() in taken:
-            self._rename(copy, name)
-
-    def _exchange(self, own: str, old: Any, new: Any, values: Mapping[str, str]) -> None:
-        quoted = self._text.quoted
-        taken = {row[0] for row in self._ask(_TAKEN)}
-        # A leftover of this name is somebody's rows, and stays.
-        aside, number = PREFIX + own, 1
-        while aside.lower() in taken:
-            number += 1
-            aside = f"{PREFIX}{own}_{number}"
-        self._run(new.sql(aside))
-        columns = _copied(own, old, new, values, quoted)
-        if not new.numbers_rows and new.rowid and new.rowid == old.rowid:
-            columns = {new.rowid: old.rowid, **columns}
-        self._run(
-            f"INSERT INTO {quoted(aside)} ({', '.join(columns)}) "  # noqa: S608
-            f"SELECT {', '.join(columns.values())} FROM {quoted(own)}"
-        )
-        if new.counts and old.counts:
-            self._keep_count(own, aside)
-        self._run(f"DROP TABLE {quoted(own)}")
-        self._rename(aside, own)
-
-    def _keep_count(self, own: str, aside: str) -> None:
-        """Let the new table go on counting where the old one was, past rows that are gone."""
-        self._run(f"DELETE FROM sqlite_sequence WHERE name = {_literal(aside)}")  # noqa: S608
-        self._run(
-            "INSERT INTO sqlite_sequence (name, seq) "  # noqa: S608
-            f"SELECT {_literal(aside)}, seq FROM sqlite_sequence WHERE name = {_literal(own)}"
-        )
-
-    def _rename(self, old: str, new: str) -> None:
-        """Rename without a look at views, which name a table that is not there just now."""
-        with self._pragma("ON"):
-            self._run(f"ALTER TABLE {self._text.quoted(old)} RENAME TO {self._text.quoted(new)}")
-
-    @contextmanager
-    def _pragma(self, wanted: str) -> Iterator[None]:
-        before = "ON" if self._ask("PRAGMA legacy_alter_table")[0][0] else "OFF"
-        if before == wanted:
-            yield
-            return
-        self._run(f"PRAGMA legacy_alter_table={wanted}")
-        try:
-            yield
-        finally:
-            self._run(f"PRAGMA legacy_alter_table={before}")
-
-    def _unsound(self) -> str:
-        """What SQLite finds wrong with a view or a trigger; empty where nothing is.
-
-        It looks through all of them when a column is dropped, whatever the table.
-        """
-        with self._pragma("OFF"):
-            self._ask(f"CREATE TABLE {_PROBE} (a, b)")
-            try:
-                self._ask(f"ALTER TABLE {_PROBE} DROP COLUMN b")
-            except sa.exc.OperationalError as error:
-                return str(error.orig)
-            finally:
-                self._ask(f"DROP TABLE {_PROBE}")
-        return ""
+    taken = {name.lower(): name for (name,) in execute("SELECT name FROM sqlite_master")}
+    if table.name.lower() not in taken and (copy := (PREFIX + table.name).lower()) in taken:
+        # A recreation without a transaction stopped between DROP and RENAME.
+        _rename(execute, taken.pop(copy), table.name)
+    objects = execute(_OBJECTS, (table.name,))
+    own, sql = next(((n, sql) for kind, n, sql in objects if kind == "table"), ("", ""))
+    if not own:
+        raise CommandError(f"The table {table.name}, which is to be recreated, is not there.")
+    old = _parse(sql)
+    counts = "autoincrement" in " ".join(old.columns.values()).lower()
+    table.dialect_options["sqlite"]["autoincrement"] = counts
+    creating = sa.schema.CreateTable(table).compile(dialect=op.get_context().dialect)
+    new = _merged(old, _parse(str(creating)), drop)
+    if new.plain == old.plain:
+        return
+    names = (f"{PREFIX}{own}{n or ''}" for n in range(len(taken) + 1))
+    aside = next(name for name in names if name.lower() not in taken)
+    was_valid = bool(drop) and not _schema_error(execute)
+    body = ", \n\t".join([*new.columns.values(), *new.constraints])
+    execute(f"CREATE TABLE {_quoted(aside)} (\n\t{body}\n) {new.options}".rstrip())
+    has_rowid = "without" not in new.options.lower()
+    copied = _copied(execute(_INSERTABLE, (aside,)), own, old, values, has_rowid)
+    execute(
+        f"INSERT INTO {_quoted(aside)} ({', '.join(copied)}) "  # noqa: S608
+        f"SELECT {', '.join(copied.values())} FROM {_quoted(own)}"
+    )
+    if counts:
+        execute(f"DELETE FROM sqlite_sequence WHERE name = {_literal(aside)}")  # noqa: S608
+        execute(f"UPDATE sqlite_sequence SET name = {_literal(aside)} WHERE name = {_literal(own)}")  # noqa: S608
+    execute(f"DROP TABLE {_quoted(own)}")
+    _rename(execute, aside, own)
+    for kind, _, statement in objects:
+        used = (_mentions(statement.partition("(")[2], column) for column in drop)
+        if kind == "trigger" or (kind == "index" and not any(used)):
+            execute(statement)
+    if was_valid and (error := _schema_error(execute)):
+        raise CommandError(f"{', '.join(sorted(drop))} of {own} cannot be dropped: {error}")
 
 
-def _compiled(name: str, elements: Sequence[Any], counts: bool) -> str:
-    """The CREATE TABLE of ``elements``; AUTOINCREMENT stays where it was."""
-    options = {"sqlite_autoincrement": True} if counts else {}
-    context = op.get_context()
-    table = CreateTableOp(name, list(elements), **options).to_table(context)
-    return str(sa.schema.CreateTable(table).compile(dialect=context.dialect))
+def _parse(sql: str) -> Declared:
+    parts, options, depth = [""], "", 0
+    for match in _TOKEN.finditer(sql):
+        part = match["text"] or " "
+        depth -= part == ")"
+        if depth == 1 and part == ",":
+            parts.append("")
+        elif depth:
+            parts[-1] += part
+        elif parts[-1] and part != ")":
+            options += part
+        depth += part == "("
+    texts = [part.strip() for part in parts if part.strip()]
+    columns = {_name(t).lower(): t for t in texts if not _CONSTRAINT.match(t)}
+    return Declared(columns, [t for t in texts if _CONSTRAINT.match(t)], options.strip())
+
+
+def _merged(old: Declared, wanted: Declared, drop: frozenset[str]) -> Declared:
+    """Add to ``wanted`` the surplus columns of ``old`` and the constraints that name them."""
+    surplus = {n: t for n, t in old.columns.items() if n not in {*wanted.columns, *drop}}
+    kept = [t for t in old.constraints if any(_mentions(t, name) for name in surplus)]
+    plain = {_plain(text) for text in wanted.constraints}
+    constraints = wanted.constraints + [text for text in kept if _plain(text) not in plain]
+    return Declared(wanted.columns | surplus, constraints, old.options)
 
 
 def _copied(
-    own: str, old: Any, new: Any, values: Mapping[str, str], quoted: Callable[[str], str]
+    info: Sequence[Any], own: str, old: Declared, values: Mapping[str, str], rowid: bool
 ) -> dict[str, str]:
-    """The expression for each column that is filled, by its quoted name."""
-    found = {}
-    for name, declaration in new.columns.items():
-        if declaration.is_generated:
-            continue
-        if name in values:
-            found[quoted(declaration.name)] = f"({values[name]})"
-        elif name in old.columns:
-            found[quoted(declaration.name)] = quoted(old.columns[name].name)
-        elif " not null" in declaration.plain and " default " not in declaration.plain:
+    """Return the expression for each column that is copied, by its quoted name."""
+    copied = {}
+    for name, _, required, default, _ in info:
+        if name.lower() in values:
+            copied[_quoted(name)] = f"({values[name.lower()]})"
+        elif name.lower() in old.columns:
+            copied[_quoted(name)] = _quoted(_name(old.columns[name.lower()]))
+        elif required and default is None:
             raise CommandError(
-                f"{own} lacks the required column {declaration.name}: say in values what it "
-                "is for the rows that are there."
+                f"{own} lacks the required column {name}: give its value for existing rows in "
+                "values."
             )
-    return found
+    # An INTEGER PRIMARY KEY is the rowid already.
+    if rowid and [type_ for _, type_, _, _, key in info if key] != ["INTEGER"]:
+        taken = {*old.columns, *(name.lower() for name, *_ in info)}
+        copied |= {name: name for name in sorted({"rowid", "_rowid_", "oid"} - taken)[:1]}
+    return copied
+
+
+def _rename(execute: Execute, old: str, new: str) -> None:
+    """Rename a table although a view names one that does not exist at this moment."""
+    with _legacy(execute, "ON"):
+        execute(f"ALTER TABLE {_quoted(old)} RENAME TO {_quoted(new)}")
+
+
+@contextmanager
+def _legacy(execute: Execute, wanted: str) -> Iterator[None]:
+    before = "ON" if execute("PRAGMA legacy_alter_table")[0][0] else "OFF"
+    execute(f"PRAGMA legacy_alter_table={wanted}")
+    try:
+        yield
+    finally:
+        execute(f"PRAGMA legacy_alter_table={before}")
+
+
+def _schema_error(execute: Execute) -> str:
+    """Return SQLite's error if a view or a trigger is broken; dropping a column checks all."""
+    with _legacy(execute, "OFF"):
+        execute(f"CREATE TABLE {_PROBE} (a, b)")
+        try:
+            execute(f"ALTER TABLE {_PROBE} DROP COLUMN b")
+        except sa.exc.OperationalError as error:
+            return str(error.orig)
+        finally:
+            execute(f"DROP TABLE {_PROBE}")
+    return ""
+
+
+def _plain(text: str) -> str:
+    """Return what two declarations with the same meaning have in common."""
+    tokens = (match["text"] for match in _TOKEN.finditer(text) if match["text"])
+    unquoted = (t if t[0] == "'" else _SIMPLE_NAME.sub(r"\1", t).lower() for t in tokens)
+    return " ".join(unquoted)
+
+
+def _name(declaration: str) -> str:
+    """Return the name of a column without its quotes."""
+    first = next(m["text"] for m in _TOKEN.finditer(declaration) if m["text"])
+    if first[0] in "\"'`":
+        return first[1:-1].replace(first[0] * 2, first[0])
+    return first[1:-1] if first[0] == "[" else first
+
+
+def _mentions(sql: str, column: str) -> bool:
+    return bool(re.search(rf"\b{re.escape(column)}\b", sql, re.IGNORECASE))
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _literal(text: str) -> str:

@@ -1,37 +1,38 @@
-"""How Sphinx builds this folder into a site: ``uvx nox -s docs``, strict and without a network."""
+"""Configure Sphinx for ``uvx nox -s docs``: strict, and without a network."""
 
 from __future__ import annotations
 
 import sys
-from importlib import metadata
 from pathlib import Path
+
+from nextcloud_mcp_server import __version__
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "nextcloud-mcp-server"
 author = "nextcloud-mcp-server maintainers"
 copyright = author
-release = metadata.version(project)
+release = __version__
 
 extensions = ["generated_pages", "myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_ext"]
 
-# Pages are written for GitHub first: headings are linked by the names that GitHub gives them.
+# Headings get the same anchors as on GitHub, so that links work in both places.
 myst_heading_anchors = 4
 myst_enable_extensions = ["attrs_block", "colon_fence"]
 
-# What is documented is the public surface, in the order in which one meets it.
+# Members are listed in the order of the source.
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 maximum_signature_line_length = 88
 python_use_unqualified_type_names = True
-# A class says in its own docstring what its arguments are, and what it is.
+# The docstring of a class describes its arguments.
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 
-# Every reference to something of ours must be found. Other projects' are plain text: looking
-# them up would need the network.
+# Every reference to a name of this package must be found. References to other projects are plain
+# text: resolving them would need the network.
 nitpick_ignore_regex = [("py:.*", r"(?!nextcloud_mcp_server\b).*")]
 
 html_theme = "furo"

@@ -1,9 +1,9 @@
-"""What long work says of itself while it runs, and who listens.
+"""Progress reporting for long operations.
 
-The one who works says which phase it is in, and how far (:class:`Say`). That costs an
-assignment, so it may be said as often as there is something to say. A thread of its own
-passes the latest on to the listeners every half second, so a phase that says nothing for
-minutes (one statement over a large table, the sync of a slow disk) is seen to go on.
+The worker reports its phase and how far it is (:class:`Reporter`). A report only assigns a
+variable, so it may be called in a tight loop. A thread passes the latest report to the
+callbacks every :data:`INTERVAL` seconds, so that a phase without reports (one statement over
+a large table, the sync of a slow disk) still shows that time passes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Final, Protocol
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two words to the listeners. What takes less is never heard of.
+#: Seconds between two calls of a callback. Work that takes less calls none.
 INTERVAL: Final = 0.5
 
 #: Seconds between two lines in a log.
@@ -28,14 +28,14 @@ LOG_INTERVAL: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far some work is.
+    """The progress of an operation.
 
     Attributes:
-        phase: what is being done, as in "copying it".
+        phase: the current phase, as in "copying it".
         done: how many of ``total`` are done in this phase.
-        total: how many there are; 0 where nobody can tell.
-        unit: of what: "pages", "revisions".
-        seconds: since the work began.
+        total: 0 if unknown.
+        unit: the unit of both: "pages", "revisions".
+        seconds: the time since the operation began.
     """
 
     phase: str
@@ -45,91 +45,90 @@ class Progress:
     seconds: float = 0.0
 
     def __str__(self) -> str:
-        """The phase and how far it is, for a person."""
+        """Return the phase, with the numbers if there are any."""
         return (
             f"{self.phase} ({self.done} of {self.total} {self.unit})" if self.total else self.phase
         )
 
 
-Listener = Callable[[Progress], None]
+ProgressCallback = Callable[[Progress], None]
 
 
-class Say(Protocol):
-    """Called by the one who works."""
+class Reporter(Protocol):
+    """The function that the worker calls to report its progress."""
 
     def __call__(self, phase: str, done: int = 0, total: int = 0, unit: str = "") -> None:
-        """Say what is being done now, and how far it is."""
+        """Report the current phase and how far it is."""
 
 
 def silent(phase: str, done: int = 0, total: int = 0, unit: str = "") -> None:
-    """A :class:`Say` that nobody listens to."""
+    """Ignore the report: a :class:`Reporter` without callbacks."""
 
 
 @contextmanager
-def heard(*listeners: Listener) -> Iterator[Say]:
-    """Let ``listeners`` hear how far the body is, from a thread that ends with it.
+def reporting(*callbacks: ProgressCallback) -> Iterator[Reporter]:
+    """Pass the reports of the ``with`` block to ``callbacks``, from a separate thread.
 
-    Each is called with the latest every :data:`INTERVAL` seconds, one after the other. One
-    that raises is not called again: what is shown must not stop what is done.
+    A callback that raises is not called again: showing the progress must not stop the work.
     """
-    begun = time.monotonic()
+    started = time.monotonic()
     latest: tuple[str, int, int, str] | None = None
     ended = threading.Event()
 
-    def say(phase: str, done: int = 0, total: int = 0, unit: str = "") -> None:
+    def report(phase: str, done: int = 0, total: int = 0, unit: str = "") -> None:
         nonlocal latest
         latest = (phase, done, total, unit)
 
     def pass_on() -> None:
-        listening = list(listeners)
+        active = list(callbacks)
         while not ended.wait(INTERVAL):
             if latest is None:
                 continue
-            now = Progress(*latest, seconds=time.monotonic() - begun)
-            for listener in tuple(listening):
+            now = Progress(*latest, seconds=time.monotonic() - started)
+            for callback in tuple(active):
                 try:
-                    listener(now)
+                    callback(now)
                 except Exception:
-                    logger.debug("a listener failed", exc_info=True)
-                    listening.remove(listener)
+                    logger.debug("a progress callback failed", exc_info=True)
+                    active.remove(callback)
 
     thread = threading.Thread(target=pass_on, name="token-store-progress", daemon=True)
     thread.start()
     try:
-        yield say
+        yield report
     finally:
         ended.set()
         thread.join()
 
 
-def to_log(database: Path) -> Listener:
-    """A line in the log every few seconds, about work on ``database``."""
+def to_log(database: Path) -> ProgressCallback:
+    """Return a callback that logs a line about ``database`` every few seconds."""
     return paced(
         lambda now: logger.info("%s: %s, %.0f s so far", database, now, now.seconds), LOG_INTERVAL
     )
 
 
-def paced(listener: Listener, interval: float) -> Listener:
-    """Let ``listener`` hear only every ``interval`` seconds of the work."""
+def paced(callback: ProgressCallback, interval: float) -> ProgressCallback:
+    """Call ``callback`` at most every ``interval`` seconds of the operation."""
     due = interval
 
-    def listen(now: Progress) -> None:
+    def call_if_due(now: Progress) -> None:
         nonlocal due
         if now.seconds >= due:
             due = now.seconds + interval
-            listener(now)
+            callback(now)
 
-    return listen
+    return call_if_due
 
 
-def to_waiters(announce: Callable[[str], None], doing: str) -> Listener:
-    """Write each new phase where those who wait for the lock read what its holder does."""
-    written = ""
+def to_waiters(announce: Callable[[str], None], doing: str) -> ProgressCallback:
+    """Return a callback that announces each new phase to the processes that wait for the lock."""
+    announced = ""
 
-    def listen(now: Progress) -> None:
-        nonlocal written
-        if now.phase != written:
-            written = now.phase
+    def announce_phase(now: Progress) -> None:
+        nonlocal announced
+        if now.phase != announced:
+            announced = now.phase
             announce(f"{doing} ({now.phase})")
 
-    return listen
+    return announce_phase

@@ -16,7 +16,7 @@ import pytest
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
     from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 
 #: How long a test waits for the lock of a database before it fails, in seconds.
 LOCK_TIMEOUT = 30.0
+
+_NOT_ASYNCIO = (
+    "token_storage cannot run on {backend}, because it needs asyncio: let a fixture "
+    'anyio_backend return "asyncio".'
+)
 
 
 def _run_id(config: pytest.Config) -> str:
@@ -133,29 +138,30 @@ def token_settings(token_db: Path, token_encryption_key: str) -> Settings:
 
 
 @pytest.fixture
-async def _token_storage_on_anyio(
-    anyio_backend: object, token_settings: Settings
-) -> AsyncIterator[RefreshTokenStorage]:
-    from nextcloud_mcp_server.auth.storage import RefreshTokenStorage  # noqa: PLC0415
-
-    async with RefreshTokenStorage(settings=token_settings) as storage:
-        yield storage
-
-
-@pytest.fixture
-def token_storage(request: pytest.FixtureRequest) -> RefreshTokenStorage:
+def token_storage(
+    request: pytest.FixtureRequest, token_settings: Settings
+) -> Iterator[RefreshTokenStorage]:
     """A RefreshTokenStorage on ``token_db``, open while the test runs and closed afterwards.
 
-    It is opened on the event loop of the test, with pytest-asyncio in either mode and with
-    anyio's plugin on asyncio. Trio is refused: aiosqlite needs asyncio.
+    It works on every event loop of asyncio: with pytest-asyncio, with anyio's plugin, and in
+    ``asyncio.run()`` of a test that is not asynchronous. A test on trio fails.
     """
-    from nextcloud_mcp_server.auth.storage import RefreshTokenStorage  # noqa: PLC0415
-    from nextcloud_mcp_server.testing.loops import fixture_name  # noqa: PLC0415
+    import asyncio  # noqa: PLC0415
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
 
-    storage = request.getfixturevalue(fixture_name(request))
-    if not isinstance(storage, RefreshTokenStorage):
-        raise TypeError("the plugin that runs this test did not open the store")
-    return storage
+    from nextcloud_mcp_server.auth.storage import RefreshTokenStorage  # noqa: PLC0415
+
+    # pytest-asyncio in auto mode marks the tests of anyio too, and runs them on asyncio.
+    if "anyio_backend" in request.fixturenames and not request.node.get_closest_marker("asyncio"):
+        backend = request.getfixturevalue("anyio_backend_name")
+        if backend != "asyncio":
+            pytest.fail(_NOT_ASYNCIO.format(backend=backend), pytrace=False)
+    storage = RefreshTokenStorage(settings=token_settings)
+    # A loop of its own in a thread of its own: the loop of the test may be running.
+    with ThreadPoolExecutor(1, "token-storage-fixture") as thread:
+        thread.submit(asyncio.run, storage.initialize()).result()
+        yield storage
+        thread.submit(asyncio.run, storage.close()).result()
 
 
 @pytest.fixture

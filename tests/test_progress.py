@@ -16,16 +16,15 @@ import pytest
 from nextcloud_mcp_server import progress
 from nextcloud_mcp_server.backends.sqlite import backup
 from nextcloud_mcp_server.maintenance import repair as repairs
-from nextcloud_mcp_server.maintenance import replace
 from nextcloud_mcp_server.maintenance import restore as restores
 from nextcloud_mcp_server.migrate import change
 from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.progress import (
-    Listener,
     Progress,
-    Say,
-    heard,
+    ProgressCallback,
+    Reporter,
     paced,
+    reporting,
     silent,
     to_log,
     to_waiters,
@@ -69,7 +68,7 @@ def threads() -> list[str]:
 def test_a_listener_hears_the_latest_until_the_work_ends() -> None:
     """It is told again and again, with the time, and never after the end."""
     said: list[Progress] = []
-    with heard(said.append) as say:
+    with reporting(said.append) as say:
         time.sleep(0.03)
         assert said == [], "nothing was said yet"
         say("copying it", 1, 9, "pages")
@@ -87,7 +86,7 @@ def test_a_listener_hears_the_latest_until_the_work_ends() -> None:
 def test_short_work_is_never_heard_of() -> None:
     """Nobody is told of what takes less than half a second."""
     said: list[Progress] = []
-    with heard(said.append) as say:
+    with reporting(said.append) as say:
         say("copying it")
     assert said == []
 
@@ -102,7 +101,7 @@ def test_a_listener_that_fails_stops_nothing() -> None:
         failed.append(now)
         raise RuntimeError("no terminal")
 
-    with heard(fails, said.append) as say:
+    with reporting(fails, said.append) as say:
         say("copying it")
         time.sleep(0.05)
     assert len(failed) == 1
@@ -112,7 +111,7 @@ def test_a_listener_that_fails_stops_nothing() -> None:
 @pytest.mark.usefixtures("quick")
 def test_the_thread_ends_with_work_that_fails() -> None:
     """An error goes through, and nothing is left behind."""
-    with pytest.raises(ValueError, match="x"), heard():
+    with pytest.raises(ValueError, match="x"), reporting():
         raise ValueError("x")
     assert threads() == []
 
@@ -166,7 +165,7 @@ def test_a_backup_says_how_many_pages_are_copied(
     def say(phase: str, done: int = 0, total: int = 0, unit: str = "") -> None:
         said.append((phase, done, total, unit))
 
-    backup.make_backup(path, backup.backup_path(path, "009"), say=say)
+    backup.make_backup(path, backup.backup_path(path, "009"), report=say)
     pages = [(done, total) for phase, done, total, unit in said if unit == "pages"]
     assert len(pages) > 3
     assert pages == sorted(pages)
@@ -225,7 +224,7 @@ def _tells_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every word comes to the listener at once, as if each step took long."""
 
     @contextmanager
-    def at_once(*listeners: Listener) -> Iterator[Say]:
+    def at_once(*listeners: ProgressCallback) -> Iterator[Reporter]:
         def say(phase: str, done: int = 0, total: int = 0, unit: str = "") -> None:
             for listener in listeners:
                 listener(Progress(phase, done, total, unit))
@@ -233,9 +232,8 @@ def _tells_all(monkeypatch: pytest.MonkeyPatch) -> None:
         yield say
 
     for module in (repairs, restores):
-        monkeypatch.setattr(module, "heard", at_once)
-    for module in (backup, replace):
-        monkeypatch.setattr(module, "_PAGES", 10)
+        monkeypatch.setattr(module, "reporting", at_once)
+    monkeypatch.setattr(backup, "_PAGES", 10)
 
 
 @pytest.mark.usefixtures("_tells_all")

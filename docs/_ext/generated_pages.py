@@ -1,9 +1,9 @@
-"""The parts of the reference that are made from the code when the site is built.
+"""Generate parts of the reference from the code when the site is built.
 
-A page of Markdown holds a comment, ``<!-- generated: commands -->``, which nobody sees who
-reads it on GitHub. Before Sphinx parses the page, the comment is replaced by what the
-function of that name returns: Markdown again, so that its headings and links are checked like
-any others. Nothing generated is kept in the repository, so nothing can be out of date.
+A Markdown page holds a comment, ``<!-- generated: commands -->``, which GitHub does not show.
+Before Sphinx parses the page, the comment is replaced by the result of the function of that
+name. The result is Markdown too, so its headings and links are checked. Generated text is not
+stored in the repository, so it cannot be out of date.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 _MARK: Final = re.compile(r"^<!-- generated: (?P<name>\w+) -->$", re.MULTILINE)
 
-#: Options of every db command, which its page says once.
+#: Options of every db command, listed once on the page.
 _COMMON: Final = frozenset({"database_path", "database_url", "json"})
 
 
 def commands() -> str:
-    """Every command: how it is typed, what it does, its arguments and options."""
-    # click keeps the first help option of a command, for whoever calls it in this process.
+    """Return every command with its usage, description, arguments and options."""
+    # click caches the first help option of a command for the whole process.
     context = click.Context(cli, info_name=PROGRAM, **cli.context_settings)
     run = cli.commands["run"]
     parts = [_command(run, click.Context(run, context, "run"), "The server")]
@@ -63,34 +63,34 @@ def _options(parameters: Iterable[click.Parameter], context: click.Context) -> s
     rows = []
     for parameter in parameters:
         if record := parameter.get_help_record(context):
-            typed, told = record
-            rows.append(f"| `{typed}` | {_cell(told)} |")
+            option, text = record
+            rows.append(f"| `{option}` | {_cell(text)} |")
     return "\n".join(["| option | what it does |", "|---|---|", *rows]) if rows else ""
 
 
 def _cell(text: str) -> str:
-    # Two spaces stand before a default; a bar would end the cell.
+    # click puts two spaces before a default. A bar would end the cell.
     return " ".join(text.replace("|", "\\|").split())
 
 
 def settings() -> str:
-    """Every variable of the environment, from the docstring of the module that reads them.
+    """Return the table of environment variables from the docstring of ``settings.py``.
 
     Raises:
-        ValueError: the docstring and the code name different variables.
+        ValueError: if the docstring and the code name different variables.
     """
     table = "\n".join(re.findall(r"^\|.*\|$", settings_module.__doc__ or "", re.MULTILINE))
-    told = set(re.findall(r"^\| ``(\w+)``", table, re.MULTILINE))
-    if told != (read := variables()):
+    documented = set(re.findall(r"^\| ``(\w+)``", table, re.MULTILINE))
+    if documented != (read := variables()):
         raise ValueError(
-            f"settings.py reads {sorted(read)}, and its docstring names {sorted(told)}"
+            f"settings.py reads {sorted(read)}, but its docstring names {sorted(documented)}"
         )
     return table
 
 
 def variables() -> set[str]:
-    """The variables that ``settings.py`` asks an environment for."""
-    asked = (
+    """Return the variables that ``settings.py`` reads from an environment."""
+    names = (
         node.args[0].value
         for node in ast.walk(ast.parse(inspect.getsource(settings_module)))
         if isinstance(node, ast.Call)
@@ -98,25 +98,25 @@ def variables() -> set[str]:
         and node.func.attr == "get"
         and isinstance(node.args[0], ast.Constant)
     )
-    return {name for name in asked if isinstance(name, str)}
+    return {name for name in names if isinstance(name, str)}
 
 
 def revisions() -> str:
-    """Every revision, newest first: what it is for, what it changes, what going back loses."""
+    """Return every revision, newest first: purpose, changes, and what its downgrade loses."""
     history = load_history()
-    told = listing(history)
+    listed = listing(history)
     summary = [
-        f"| [{r.id}](#revision-{r.id}) | {r.date} | {_cell(r.title)} |" for r in reversed(told)
+        f"| [{r.id}](#revision-{r.id}) | {r.date} | {_cell(r.title)} |" for r in reversed(listed)
     ]
     parts = ["\n".join(["| id | date | title |", "|---|---|---|", *summary])]
-    parts += [_revision(revision, history) for revision in reversed(told)]
+    parts += [_revision(revision, history) for revision in reversed(listed)]
     return "\n\n".join(parts)
 
 
 def _revision(revision: Revision, history: History) -> str:
     below = Structure() if revision.parent is None else history.structure(revision.parent)
     changes = list(_changes(below, history.structure(revision.id)))
-    # The title and the facts of Alembic's template stand in the heading and the file.
+    # The title is in the heading, and the facts of Alembic's template are in the file.
     body = re.split(r"^Downgrade loses:|^Revision ID:", revision.doc, flags=re.MULTILINE)[0]
     _, _, text = body.partition("\n")
     return "\n\n".join(
@@ -150,7 +150,7 @@ def _changes(before: Structure, after: Structure) -> Iterator[str]:
             yield f"drops index `{index}`"
 
 
-#: What a page may ask for.
+#: The functions that a page can name.
 GENERATED: Final[Mapping[str, Callable[[], str]]] = {
     "commands": commands,
     "settings": settings,
@@ -159,10 +159,10 @@ GENERATED: Final[Mapping[str, Callable[[], str]]] = {
 
 
 def generate(text: str) -> str:
-    """The text of a page with every such comment replaced.
+    """Return the text of a page with every comment replaced.
 
     Raises:
-        KeyError: a page asks for what nobody generates.
+        KeyError: if a page names an unknown function.
     """
     return _MARK.sub(lambda match: GENERATED[match["name"]](), text)
 
@@ -171,10 +171,10 @@ def _before_parsing(_app: Sphinx, _page: str, source: list[str]) -> None:
     source[0] = generate(source[0])
 
 
-def _is_told_already(
+def _is_documented_already(
     _app: Sphinx, _what: str, _name: str, member: object, skip: bool, _options: object
 ) -> bool | None:
-    """Leave out the fields of a named tuple: its docstring says what they are."""
+    """Skip the fields of a named tuple: its docstring describes them."""
     return True if type(member) is type(_Named.field) else skip or None
 
 
@@ -183,8 +183,8 @@ class _Named(NamedTuple):
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Let Sphinx know."""
+    """Register the extension with Sphinx."""
     app.setup_extension("sphinx.ext.autodoc")
     app.connect("source-read", _before_parsing)
-    app.connect("autodoc-skip-member", _is_told_already)
+    app.connect("autodoc-skip-member", _is_documented_already)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

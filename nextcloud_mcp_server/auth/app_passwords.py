@@ -1,4 +1,4 @@
-"""App passwords: one a user, with the scopes it was granted and the login name it goes with."""
+"""App passwords: one per user, with its scopes and login name."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from sqlalchemy import bindparam, delete, select
 
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth import values
-from nextcloud_mcp_server.auth.audit import record
-from nextcloud_mcp_server.auth.deletion import delete_one
+from nextcloud_mcp_server.auth.concern import Concern
 from nextcloud_mcp_server.auth.statements import in_row, upsert
 from nextcloud_mcp_server.schema.tables import app_passwords
 
@@ -18,9 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nextcloud_mcp_server.auth.context import Access
-    from nextcloud_mcp_server.backends.base import Connection, Row
+    from nextcloud_mcp_server.backends.base import Row
 
-_METHOD: Final = "app_password"
 _c: Final = app_passwords.c
 
 _STORE: Final = upsert(
@@ -41,7 +39,7 @@ _GET: Final = select(
     _c.username,
     in_row(_c.user_id),
 ).where(_c.user_id == bindparam("user_id"))
-# Text keys made by early releases may be NULL: nobody's row.
+# A text key of an early release may be NULL: such a row belongs to no user.
 _USERS: Final = select(_c.user_id).where(_c.user_id.is_not(None))
 _DELETE: Final = delete(app_passwords).where(_c.user_id == bindparam("user_id"))
 
@@ -50,7 +48,7 @@ _DELETE: Final = delete(app_passwords).where(_c.user_id == bindparam("user_id"))
 class AppPassword:
     """One user's app password; the repr hides it. Times are whole seconds since 1970.
 
-    ``scopes`` is None where they were never recorded, and empty where none was granted.
+    ``scopes`` is None if they were never recorded, and empty if none was granted.
     ``username`` is the login name, which may differ from the user id.
     """
 
@@ -62,11 +60,11 @@ class AppPassword:
     updated_at: int
 
 
-class AppPasswords:
-    """The app passwords of all users, sealed."""
+class AppPasswords(Concern):
+    """The app passwords of all users, encrypted."""
 
-    def __init__(self, access: Access) -> None:
-        self._access = access
+    _table = "app_passwords"
+    _auth_method = "app_password"
 
     async def store(
         self,
@@ -76,12 +74,12 @@ class AppPasswords:
         scopes: Sequence[str] | None = None,
         username: str | None = None,
     ) -> None:
-        """Keep a user's app password. Storing again keeps ``created_at``, replaces the rest.
+        """Store a user's app password. Storing again keeps ``created_at`` only.
 
         Args:
             user_id: 1 to 255 bytes of UTF-8 without control characters.
             password: up to 1 MiB.
-            scopes: what was granted: None for "not known", an empty list for "none".
+            scopes: the granted scopes: None for "not known", an empty list for "none".
             username: the login name.
 
         Raises:
@@ -94,57 +92,37 @@ class AppPasswords:
             "updated_at": now,
             "scopes": values.json_list(valid.scopes(scopes)),
             "username": valid.optional_text(username, "username"),
-            "encrypted_password": access.seal(valid.secret(password, "password")),
+            "encrypted_password": access.encrypt(valid.secret(password, "password")),
         }
-        # The two names under which every release recorded it.
+        # Every release used these two names.
         plain = scopes is None and username is None
         event = "store_app_password" if plain else "store_app_password_with_scopes"
-
-        def unit(connection: Connection) -> None:
-            connection.run(_STORE, row)
-            record(connection, access, event, user_id, at=now, auth_method=_METHOD)
-
-        await access.write(unit)
+        await self._write(_STORE, row, event, user_id, at=now)
 
     async def get(self, user_id: str) -> AppPassword | None:
-        """The user's app password, or None where there is none.
+        """Return the user's app password, or None.
 
         Raises:
             TokenStorageError: ``undecryptable`` or ``unreadable``.
         """
-        access = self._access
-        key = {"user_id": valid.user_id(user_id)}
-
-        def unit(connection: Connection) -> AppPassword | None:
-            row = connection.first(_GET, key)
-            # Opened here, off the event loop: that takes longer than the reading.
-            return None if row is None else _app_password(row, access)
-
-        return await access.read(unit)
+        return await self._get(_GET, {"user_id": valid.user_id(user_id)}, _app_password)
 
     async def delete(self, user_id: str) -> bool:
-        """Delete the user's app password; False where there was none."""
-        return await delete_one(
-            self._access,
-            _DELETE,
-            {"user_id": valid.user_id(user_id)},
-            event="delete_app_password",
-            user_id=user_id,
-            auth_method=_METHOD,
-        )
+        """Delete the user's app password; False if there was none."""
+        key = {"user_id": valid.user_id(user_id)}
+        return await self._write(_DELETE, key, "delete_app_password", user_id)
 
     async def list_user_ids(self) -> list[str]:
-        """The users who have an app password, in order of code points."""
+        """Return the users who have an app password, sorted by code points."""
         rows = await self._access.read(lambda connection: connection.all(_USERS))
         return sorted(row.user_id for row in rows)
 
 
 def _app_password(row: Row, access: Access) -> AppPassword:
     of = f"of user {row.user_id!r}"
-    values.check_row(row.user_id, row.own, "app_passwords")
     return AppPassword(
         user_id=row.user_id,
-        password=access.unseal(row.encrypted_password, f"app_passwords.encrypted_password {of}"),
+        password=access.decrypt(row.encrypted_password, f"app_passwords.encrypted_password {of}"),
         scopes=values.read_json_list(row.scopes, f"app_passwords.scopes {of}"),
         username=row.username,
         created_at=row.created_at,

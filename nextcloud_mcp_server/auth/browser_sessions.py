@@ -1,32 +1,29 @@
-"""Browser sessions: whose browser holds which session id. The id itself is the credential."""
+"""Browser sessions: the user of each session id. The id itself is the credential."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import bindparam, delete, select
 
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth import values
-from nextcloud_mcp_server.auth.audit import record
+from nextcloud_mcp_server.auth.concern import Concern
 from nextcloud_mcp_server.auth.statements import in_row, insertion
 from nextcloud_mcp_server.schema.tables import browser_sessions
 
 if TYPE_CHECKING:
-    from sqlalchemy import Select
-
     from nextcloud_mcp_server.auth.context import Access
-    from nextcloud_mcp_server.backends.base import Connection, Row
+    from nextcloud_mcp_server.backends.base import Row
 
-_RESOURCE: Final = "browser_session"
 _c: Final = browser_sessions.c
 
 _CREATE: Final = insertion(browser_sessions, "session_id", "user_id", "created_at", "expires_at")
 _ALL: Final = select(_c.session_id, _c.user_id, _c.created_at, _c.expires_at).where(
-    # Text keys made by early releases may be NULL: nobody's row.
+    # A text key of an early release may be NULL: such a row belongs to no user.
     _c.session_id.is_not(None)
 )
 _GET: Final = _ALL.add_columns(in_row(_c.session_id)).where(
@@ -49,110 +46,77 @@ class BrowserSession:
 
     @property
     def is_expired(self) -> bool:
-        """Whether its last second has come, now."""
+        """Whether it is expired now."""
         return self.expires_at <= self._clock()
 
 
-class BrowserSessions:
+class BrowserSessions(Concern):
     """The sessions of all browsers."""
 
-    def __init__(self, access: Access) -> None:
-        self._access = access
+    _table = "browser_sessions"
+    _key = "session_id"
+    _resource_type = "browser_session"
 
     async def create(self, session_id: str, user_id: str, *, expires_at: int) -> None:
-        """Begin a session.
+        """Store a new session.
 
         Args:
-            session_id: unguessable: whoever holds it is the user.
+            session_id: unguessable: anyone who knows it is logged in as the user.
             user_id: 1 to 255 bytes of UTF-8 without control characters.
             expires_at: whole seconds since 1970.
 
         Raises:
-            TokenStorageError: ``bad-input`` before anything is written; ``conflict`` when
-                the id is taken.
+            TokenStorageError: ``bad-input`` before anything is written; ``conflict`` if
+                the id exists.
         """
-        access, now = self._access, self._access.now()
+        now = self._access.now()
         row = {
             "session_id": valid.text(session_id, "session_id"),
             "user_id": valid.user_id(user_id),
             "created_at": now,
             "expires_at": valid.seconds(expires_at, "expires_at"),
         }
-
-        def unit(connection: Connection) -> None:
-            connection.run(_CREATE, row)
-            _record(
-                connection, access, "create_browser_session", session_id, user_id=user_id, at=now
-            )
-
-        await access.write(unit)
+        event = "create_browser_session"
+        await self._write(_CREATE, row, event, user_id, at=now, session_id=session_id)
 
     async def get(self, session_id: str) -> BrowserSession | None:
-        """The session, expired or not, or None where there is none.
+        """Return the session, expired or not, or None.
 
         Raises:
-            TokenStorageError: ``corrupt`` where a damaged index leads to another's.
+            TokenStorageError: ``corrupt`` if a damaged index leads to another session.
         """
-        key = {"session_id": valid.text(session_id, "session_id")}
-        row = await self._access.read(lambda connection: connection.first(_GET, key))
-        if row is None:
-            return None
-        values.check_row(session_id, row.own, "browser_sessions", secret=True)
-        return _session(row, self._access)
+        return await self._get(_GET, _key(session_id), _session)
 
     async def get_user_id(self, session_id: str) -> str | None:
-        """Who is logged in with it: None where the session is not there or is over."""
+        """Return the user of the session; None if it does not exist or is expired."""
         session = await self.get(session_id)
         return None if session is None or session.is_expired else session.user_id
 
     async def list_for_user(self, user_id: str) -> list[BrowserSession]:
-        """The user's sessions, expired or not, the oldest first."""
+        """Return the user's sessions, expired or not, oldest first."""
         key = {"user_id": valid.user_id(user_id)}
         rows = await self._access.read(lambda connection: connection.all(_OF_USER, key))
         sessions = [_session(row, self._access) for row in rows]
         return sorted(sessions, key=lambda session: (session.created_at, session.session_id))
 
     async def delete(self, session_id: str) -> bool:
-        """End one session; False where there was none."""
-        key = {"session_id": valid.text(session_id, "session_id")}
-        return await self._delete(_GET, key, "delete_browser_session") > 0
+        """Delete one session; False if there was none."""
+        event = "delete_browser_session"
+        return await self._delete_all(_GET, _DELETE, _key(session_id), event) > 0
 
     async def delete_for_user(self, user_id: str) -> int:
-        """End every session of the user; how many there were."""
+        """Delete every session of the user; return how many there were."""
         key = {"user_id": valid.user_id(user_id)}
-        return await self._delete(_OF_USER, key, "delete_browser_session")
+        return await self._delete_all(_OF_USER, _DELETE, key, "delete_browser_session")
 
     async def delete_expired(self) -> int:
-        """Delete every session whose time is over; how many there were."""
-        key = {"now": self._access.now()}
-        return await self._delete(_EXPIRED, key, "delete_expired_browser_session")
-
-    async def _delete(self, found: Select[Any], key: dict[str, Any], event: str) -> int:
-        access, now = self._access, self._access.now()
-
-        def unit(connection: Connection) -> int:
-            deleted = 0
-            for row in connection.all(found, key):
-                if connection.run(_DELETE, {"session_id": row.session_id}):
-                    deleted += 1
-                    _record(connection, access, event, row.session_id, user_id=row.user_id, at=now)
-            return deleted
-
-        return await access.write(unit)
+        """Delete every expired session; return how many there were."""
+        now = {"now": self._access.now()}
+        return await self._delete_all(_EXPIRED, _DELETE, now, "delete_expired_browser_session")
 
 
-def _record(
-    connection: Connection, access: Access, event: str, session_id: str, *, user_id: str, at: int
-) -> None:
-    record(
-        connection,
-        access,
-        event,
-        user_id,
-        at=at,
-        resource_type=_RESOURCE,
-        resource_id=values.shown(session_id),
-    )
+def _key(session_id: str) -> dict[str, str]:
+    return {"session_id": valid.text(session_id, "session_id")}
 
 
 def _session(row: Row, access: Access) -> BrowserSession:

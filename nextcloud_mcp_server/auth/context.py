@@ -1,4 +1,4 @@
-"""What the concerns share: the open pool, the key ring, the clock and the host name."""
+"""The context of the concerns: the open pool, the key ring, the clock and the host name."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ T = TypeVar("T")
 
 
 class Access:
-    """The one door through which a concern reaches the database.
+    """The access of the concerns to the database.
 
-    It is made closed, and whoever owns it opens and closes it, so that the concerns can be
-    handed out before the database is open. Used while closed, it raises ``not-open``.
+    It is closed at first, so that the concerns can be created before the database is open.
+    While it is closed, every use raises ``not-open``.
 
     Args:
-        clock: seconds since 1970, for every time that is written or compared.
+        clock: returns seconds since 1970, for every time that is written or compared.
     """
 
     __slots__ = ("_keyring", "_pool", "clock", "hostname")
@@ -38,43 +38,43 @@ class Access:
 
     @property
     def is_open(self) -> bool:
-        """Whether units of work can run."""
+        """Whether transactions can run."""
         return self._pool is not None
 
     def open(self, pool: Pool, keyring: Keyring) -> None:
-        """Let units of work through to ``pool``."""
+        """Run units of work in ``pool`` from now on."""
         self._pool, self._keyring = pool, keyring
 
-    def shut(self) -> Pool | None:
-        """Let nothing through any more; the pool, if there was one, is the caller's to close.
+    def close(self) -> Pool | None:
+        """Refuse new work, and return the pool for the caller to close; None if there is none.
 
-        What is under way in it still needs the keys, until :meth:`forget_keys`.
+        Work that is running needs the keys, until :meth:`forget_keys`.
         """
         pool, self._pool = self._pool, None
         return pool
 
     def forget_keys(self) -> None:
-        """Let go of the key ring."""
+        """Drop the key ring."""
         self._keyring = None
 
     def now(self) -> int:
-        """Whole seconds since 1970."""
+        """Return whole seconds since 1970."""
         return int(self.clock())
 
-    def seal(self, secret: str) -> bytes:
+    def encrypt(self, secret: str) -> bytes:
         """Encrypt with the newest key."""
-        return self._keyring.seal(secret) if self._keyring else _not_open()
+        return self._keyring.encrypt(secret) if self._keyring else _not_open()
 
-    def unseal(self, ciphertext: bytes | str, of: str) -> str:
-        """Decrypt; raises ``undecryptable`` naming ``of``."""
-        return self._keyring.open(ciphertext, of) if self._keyring else _not_open()
+    def decrypt(self, ciphertext: bytes | str, of: str) -> str:
+        """Decrypt; an ``undecryptable`` error names ``of``."""
+        return self._keyring.decrypt(ciphertext, of) if self._keyring else _not_open()
 
     def read(self, unit: Callable[[Connection], T]) -> Awaitable[T]:
-        """Run a unit of work that only reads."""
+        """Run a read-only unit of work."""
         return self._pool.read(unit) if self._pool else _not_open()
 
     def write(self, unit: Callable[[Connection], T]) -> Awaitable[T]:
-        """Run a unit of work; the answer comes after its durable commit."""
+        """Run a unit of work; it is durable when this returns."""
         return self._pool.write(unit) if self._pool else _not_open()
 
 

@@ -1,4 +1,4 @@
-"""Login flows under way (Nextcloud's Login Flow v2): one a user, until polled or too late."""
+"""Running login flows (Nextcloud's Login Flow v2): one per user, until done or expired."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from sqlalchemy import bindparam, delete, select
 
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth import values
-from nextcloud_mcp_server.auth.audit import record
-from nextcloud_mcp_server.auth.deletion import delete_expired, delete_one
+from nextcloud_mcp_server.auth.concern import Concern
 from nextcloud_mcp_server.auth.statements import in_row, upsert
 from nextcloud_mcp_server.schema.tables import login_flow_sessions
 
@@ -20,9 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nextcloud_mcp_server.auth.context import Access
-    from nextcloud_mcp_server.backends.base import Connection, Row
+    from nextcloud_mcp_server.backends.base import Row
 
-_METHOD: Final = "login_flow"
 _c: Final = login_flow_sessions.c
 
 _STORE: Final = upsert(
@@ -52,7 +50,7 @@ _DELETE_EXPIRED: Final = _DELETE.where(_c.expires_at <= bindparam("now"))
 
 @dataclass(frozen=True, slots=True)
 class LoginFlow:
-    """A login flow under way; the repr hides the poll token. Times are whole seconds."""
+    """A running login flow; the repr hides the poll token. Times are whole seconds."""
 
     user_id: str
     poll_token: str = field(repr=False)
@@ -64,15 +62,15 @@ class LoginFlow:
 
     @property
     def is_expired(self) -> bool:
-        """Whether its last second has come, now."""
+        """Whether it is expired now."""
         return self.expires_at <= self._clock()
 
 
-class LoginFlows:
-    """The login flows of all users, their poll tokens sealed."""
+class LoginFlows(Concern):
+    """The login flows of all users, with encrypted poll tokens."""
 
-    def __init__(self, access: Access) -> None:
-        self._access = access
+    _table = "login_flow_sessions"
+    _auth_method = "login_flow"
 
     async def store(
         self,
@@ -83,14 +81,14 @@ class LoginFlows:
         expires_at: int,
         requested_scopes: Sequence[str] | None = None,
     ) -> None:
-        """Begin a flow for the user, in place of one that was under way.
+        """Store a new flow of the user, which replaces the previous one.
 
         Args:
             user_id: 1 to 255 bytes of UTF-8 without control characters.
             poll_token: up to 1 MiB.
             poll_endpoint: where to poll.
             expires_at: whole seconds since 1970.
-            requested_scopes: what is asked for. An empty list is kept as None.
+            requested_scopes: an empty list is stored as None.
 
         Raises:
             TokenStorageError: ``bad-input`` before anything is written.
@@ -103,60 +101,35 @@ class LoginFlows:
             "requested_scopes": values.json_list_or_null(scopes),
             "created_at": now,
             "expires_at": valid.seconds(expires_at, "expires_at"),
-            "encrypted_poll_token": access.seal(valid.secret(poll_token, "poll_token")),
+            "encrypted_poll_token": access.encrypt(valid.secret(poll_token, "poll_token")),
         }
-
-        def unit(connection: Connection) -> None:
-            connection.run(_STORE, row)
-            record(connection, access, "store_login_flow", user_id, at=now, auth_method=_METHOD)
-
-        await access.write(unit)
+        await self._write(_STORE, row, "store_login_flow", user_id, at=now)
 
     async def get(self, user_id: str) -> LoginFlow | None:
-        """The user's flow, expired or not, or None where there is none.
+        """Return the user's flow, expired or not, or None.
 
         Raises:
             TokenStorageError: ``undecryptable`` or ``unreadable``.
         """
-        access = self._access
-        key = {"user_id": valid.user_id(user_id)}
-
-        def unit(connection: Connection) -> LoginFlow | None:
-            row = connection.first(_GET, key)
-            # Opened here, off the event loop: that takes longer than the reading.
-            return None if row is None else _flow(row, access)
-
-        return await access.read(unit)
+        return await self._get(_GET, {"user_id": valid.user_id(user_id)}, _flow)
 
     async def delete(self, user_id: str) -> bool:
-        """End the user's flow; False where there was none."""
-        return await delete_one(
-            self._access,
-            _DELETE,
-            {"user_id": valid.user_id(user_id)},
-            event="delete_login_flow",
-            user_id=user_id,
-            auth_method=_METHOD,
-        )
+        """Delete the user's flow; False if there was none."""
+        key = {"user_id": valid.user_id(user_id)}
+        return await self._write(_DELETE, key, "delete_login_flow", user_id)
 
     async def delete_expired(self) -> int:
-        """Delete every flow whose time is over; how many there were."""
-        return await delete_expired(
-            self._access,
-            _EXPIRED,
-            _DELETE_EXPIRED,
-            event="delete_expired_login_flow",
-            auth_method=_METHOD,
-        )
+        """Delete every expired flow; return how many there were."""
+        now = {"now": self._access.now()}
+        return await self._delete_all(_EXPIRED, _DELETE_EXPIRED, now, "delete_expired_login_flow")
 
 
 def _flow(row: Row, access: Access) -> LoginFlow:
     of = f"of user {row.user_id!r}"
-    values.check_row(row.user_id, row.own, "login_flow_sessions")
     scopes = row.requested_scopes
     return LoginFlow(
         user_id=row.user_id,
-        poll_token=access.unseal(
+        poll_token=access.decrypt(
             row.encrypted_poll_token, f"login_flow_sessions.encrypted_poll_token {of}"
         ),
         poll_endpoint=row.poll_endpoint,

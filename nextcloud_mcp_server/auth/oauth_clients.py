@@ -11,8 +11,7 @@ from sqlalchemy import bindparam, delete, select
 
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth import values
-from nextcloud_mcp_server.auth.audit import SYSTEM, record
-from nextcloud_mcp_server.auth.deletion import delete_one
+from nextcloud_mcp_server.auth.concern import Concern
 from nextcloud_mcp_server.auth.statements import upsert
 from nextcloud_mcp_server.schema.tables import oauth_clients
 
@@ -20,9 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nextcloud_mcp_server.auth.context import Access
-    from nextcloud_mcp_server.backends.base import Connection, Row
+    from nextcloud_mcp_server.backends.base import Row
 
-_METHOD: Final = "oauth"
 _KEY: Final = {"id": 1}
 _c: Final = oauth_clients.c
 
@@ -73,15 +71,15 @@ class OAuthClient:
 
     @property
     def is_expired(self) -> bool:
-        """Whether the secret's last second has come, now."""
+        """Whether the secret is expired now."""
         return 0 < self.client_secret_expires_at <= self._clock()
 
 
-class OAuthClients:
-    """The registration, its client secret and registration access token sealed."""
+class OAuthClients(Concern):
+    """The registration, with encrypted client secret and registration access token."""
 
-    def __init__(self, access: Access) -> None:
-        self._access = access
+    _table = "oauth_clients"
+    _auth_method = "oauth"
 
     async def store(
         self,
@@ -94,16 +92,16 @@ class OAuthClients:
         registration_access_token: str | None = None,
         registration_client_uri: str | None = None,
     ) -> None:
-        """Keep the registration. Storing again keeps ``created_at``, replaces the rest.
+        """Store the registration. Storing again keeps ``created_at`` only.
 
         Args:
-            client_id: as the provider gave it.
+            client_id: the id that the provider issued.
             client_secret: up to 1 MiB.
-            redirect_uris: what was registered.
+            redirect_uris: the registered URIs.
             client_id_issued_at: whole seconds since 1970; None for now.
             client_secret_expires_at: whole seconds since 1970; 0 for never.
-            registration_access_token: what changes the registration (RFC 7592).
-            registration_client_uri: where it is changed.
+            registration_access_token: for changing the registration (RFC 7592).
+            registration_client_uri: the URI for changing it.
 
         Raises:
             TokenStorageError: ``bad-input`` before anything is written.
@@ -124,43 +122,24 @@ class OAuthClients:
             ),
             "created_at": now,
             "updated_at": now,
-            "encrypted_client_secret": access.seal(valid.secret(client_secret, "client_secret")),
+            "encrypted_client_secret": access.encrypt(valid.secret(client_secret, "client_secret")),
             "encrypted_registration_access_token": None
             if token is None
-            else access.seal(valid.secret(token, "registration_access_token")),
+            else access.encrypt(valid.secret(token, "registration_access_token")),
         }
-
-        def unit(connection: Connection) -> None:
-            connection.run(_STORE, row)
-            record(connection, access, "store_oauth_client", SYSTEM, at=now, auth_method=_METHOD)
-
-        await access.write(unit)
+        await self._write(_STORE, row, "store_oauth_client", at=now)
 
     async def get(self) -> OAuthClient | None:
-        """The registration, expired or not, or None where there is none.
+        """Return the registration, expired or not, or None.
 
         Raises:
             TokenStorageError: ``undecryptable`` or ``unreadable``.
         """
-        access = self._access
-
-        def unit(connection: Connection) -> OAuthClient | None:
-            row = connection.first(_GET, _KEY)
-            # Opened here, off the event loop: that takes longer than the reading.
-            return None if row is None else _client(row, access)
-
-        return await access.read(unit)
+        return await self._get(_GET, _KEY, _client)
 
     async def delete(self) -> bool:
-        """Forget the registration; False where there was none."""
-        return await delete_one(
-            self._access,
-            _DELETE,
-            _KEY,
-            event="delete_oauth_client",
-            user_id=SYSTEM,
-            auth_method=_METHOD,
-        )
+        """Delete the registration; False if there was none."""
+        return await self._write(_DELETE, _KEY, "delete_oauth_client")
 
 
 def _client(row: Row, access: Access) -> OAuthClient:
@@ -169,7 +148,7 @@ def _client(row: Row, access: Access) -> OAuthClient:
     expires_at = row.client_secret_expires_at
     return OAuthClient(
         client_id=row.client_id,
-        client_secret=access.unseal(
+        client_secret=access.decrypt(
             row.encrypted_client_secret, f"oauth_clients.encrypted_client_secret {of}"
         ),
         client_id_issued_at=row.client_id_issued_at,
@@ -180,7 +159,7 @@ def _client(row: Row, access: Access) -> OAuthClient:
         or (),
         registration_access_token=None
         if token is None
-        else access.unseal(token, f"oauth_clients.encrypted_registration_access_token {of}"),
+        else access.decrypt(token, f"oauth_clients.encrypted_registration_access_token {of}"),
         registration_client_uri=row.registration_client_uri,
         created_at=row.created_at,
         updated_at=row.updated_at,

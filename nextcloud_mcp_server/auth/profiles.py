@@ -1,4 +1,4 @@
-"""Profiles of users, as the identity provider gave them, kept beside the refresh token."""
+"""Profiles of users from the identity provider, stored with the refresh token."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sqlalchemy import bindparam, select, update
 
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth import values
-from nextcloud_mcp_server.auth.audit import record
+from nextcloud_mcp_server.auth.concern import Concern
 from nextcloud_mcp_server.auth.statements import in_row
 from nextcloud_mcp_server.schema.tables import refresh_tokens
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from nextcloud_mcp_server.auth.context import Access
-    from nextcloud_mcp_server.backends.base import Connection
+    from nextcloud_mcp_server.backends.base import Row
 
 _c: Final = refresh_tokens.c
 
@@ -28,7 +28,7 @@ _STORE: Final = (
         user_profile=bindparam("user_profile"), profile_cached_at=bindparam("profile_cached_at")
     )
 )
-_GET: Final = select(_c.user_profile, _c.profile_cached_at, in_row(_c.user_id)).where(
+_GET: Final = select(_c.user_id, _c.user_profile, _c.profile_cached_at, in_row(_c.user_id)).where(
     _c.user_id == bindparam("user_id"), _c.user_profile.is_not(None)
 )
 
@@ -42,51 +42,42 @@ class UserProfile:
     cached_at: int | None
 
 
-class Profiles:
-    """One profile a user, for as long as there is a refresh token."""
+class Profiles(Concern):
+    """One profile per user, as long as there is a refresh token."""
 
-    def __init__(self, access: Access) -> None:
-        self._access = access
+    _table = "refresh_tokens"
 
     async def store(self, user_id: str, profile: Mapping[str, Any]) -> bool:
-        """Keep the profile beside the user's refresh token, replacing an older one.
+        """Store the profile with the user's refresh token; replaces an older one.
 
         Returns:
-            False, and nothing is kept, where the user has no refresh token.
+            False, and nothing is stored, if the user has no refresh token.
 
         Raises:
-            TokenStorageError: ``bad-input``: not a dict that JSON can hold.
+            TokenStorageError: ``bad-input``: not a dict that JSON can represent.
         """
-        access, now = self._access, self._access.now()
+        now = self._access.now()
         parameters = {
             "of_user": valid.user_id(user_id),
             "user_profile": valid.profile(profile),
             "profile_cached_at": now,
         }
-
-        def unit(connection: Connection) -> bool:
-            if not connection.run(_STORE, parameters):
-                return False
-            record(connection, access, "store_user_profile", user_id, at=now)
-            return True
-
-        return await access.write(unit)
+        return await self._write(_STORE, parameters, "store_user_profile", user_id, at=now)
 
     async def get(self, user_id: str) -> UserProfile | None:
-        """The cached profile and when it was cached, or None.
+        """Return the cached profile and the time of caching, or None.
 
         Raises:
-            TokenStorageError: ``unreadable`` when what is stored is not a JSON object,
-                ``corrupt`` where a damaged index leads to another user's.
+            TokenStorageError: ``unreadable`` if the stored value is not a JSON object,
+                ``corrupt`` if a damaged index leads to the row of another user.
         """
-        key = {"user_id": valid.user_id(user_id)}
-        row = await self._access.read(lambda connection: connection.first(_GET, key))
-        if row is None:
-            return None
-        values.check_row(user_id, row.own, "refresh_tokens")
-        of = f"refresh_tokens.user_profile of user {user_id!r}"
-        return UserProfile(
-            user_id=user_id,
-            profile=values.read_json_dict(row.user_profile, of),
-            cached_at=row.profile_cached_at,
-        )
+        return await self._get(_GET, {"user_id": valid.user_id(user_id)}, _profile)
+
+
+def _profile(row: Row, _access: Access) -> UserProfile:
+    of = f"refresh_tokens.user_profile of user {row.user_id!r}"
+    return UserProfile(
+        user_id=row.user_id,
+        profile=values.read_json_dict(row.user_profile, of),
+        cached_at=row.profile_cached_at,
+    )

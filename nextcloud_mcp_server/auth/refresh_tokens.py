@@ -1,4 +1,4 @@
-"""Refresh tokens: the statements, and what a row is to a caller."""
+"""Refresh tokens: one per user."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from sqlalchemy import bindparam, delete, select
 
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth import values
-from nextcloud_mcp_server.auth.audit import record
-from nextcloud_mcp_server.auth.deletion import delete_expired, delete_one
+from nextcloud_mcp_server.auth.concern import Concern
 from nextcloud_mcp_server.auth.statements import in_row, upsert
 from nextcloud_mcp_server.schema.tables import refresh_tokens
 
@@ -20,12 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nextcloud_mcp_server.auth.context import Access
-    from nextcloud_mcp_server.backends.base import Connection, Row
+    from nextcloud_mcp_server.backends.base import Row
 
-_METHOD: Final = "offline_access"
 _c: Final = refresh_tokens.c
 
-# Not the profile: it is another concern's, and storing a token again keeps it.
+# Without the profile, so that storing a token again keeps it.
 _STORE: Final = upsert(
     refresh_tokens,
     "user_id",
@@ -52,7 +50,7 @@ _GET: Final = select(
     _c.scopes,
     in_row(_c.user_id),
 ).where(_c.user_id == bindparam("user_id"))
-# Text keys made by early releases may be NULL: nobody's row.
+# A text key of an early release may be NULL: such a row belongs to no user.
 _USERS: Final = select(_c.user_id).where(_c.user_id.is_not(None))
 _EXPIRED: Final = _USERS.where(_c.expires_at <= bindparam("now"))
 _DELETE: Final = delete(refresh_tokens).where(_c.user_id == bindparam("user_id"))
@@ -77,30 +75,48 @@ class RefreshToken:
 
     @property
     def is_expired(self) -> bool:
-        """Whether its last second has come, now. A token without ``expires_at`` never is."""
+        """Whether it is expired now. A token without ``expires_at`` never is."""
         return self.expires_at is not None and self.expires_at <= self._clock()
 
 
-class RefreshTokens:
-    """The refresh tokens of all users; documented where the storage offers it."""
+class RefreshTokens(Concern):
+    """The refresh tokens of all users."""
 
-    def __init__(self, access: Access) -> None:
-        self._access = access
+    __slots__ = ()
 
-    async def store(
+    _table = "refresh_tokens"
+    _auth_method = "offline_access"
+
+    async def store_refresh_token(
         self,
         user_id: str,
         refresh_token: str,
         *,
-        expires_at: int | None,
-        scopes: Sequence[str] | None,
-        flow_type: str,
-        token_audience: str,
-        provisioned_at: int | None,
-        provisioning_client_id: str | None,
+        expires_at: int | None = None,
+        scopes: Sequence[str] | None = None,
+        flow_type: str = "hybrid",
+        token_audience: str = "nextcloud",  # noqa: S107 - an audience, no secret
+        provisioned_at: int | None = None,
+        provisioning_client_id: str | None = None,
     ) -> None:
-        """See :meth:`RefreshTokenStorage.store_refresh_token`."""
-        access, now = self._access, self._access.now()
+        """Encrypt and store a user's refresh token; returns after a durable commit.
+
+        Storing again keeps ``created_at`` and the profile, and replaces the rest.
+
+        Args:
+            user_id: 1 to 255 bytes of UTF-8 without control characters.
+            refresh_token: up to 1 MiB.
+            expires_at: whole seconds since 1970; None for a token that does not expire.
+            scopes: the granted scopes. An empty list is stored as None.
+            flow_type: ``hybrid``, ``flow1`` or ``flow2``.
+            token_audience: the audience: ``nextcloud``, ``mcp-server``.
+            provisioned_at: whole seconds since 1970; None for now if the flow is ``flow2``.
+            provisioning_client_id: the client that started the flow.
+
+        Raises:
+            TokenStorageError: ``bad-input`` before anything is written.
+        """
+        now = self._access.now()
         provisioned_at = valid.optional_seconds(provisioned_at, "provisioned_at")
         if provisioned_at is None and flow_type == "flow2":
             provisioned_at = now
@@ -116,64 +132,46 @@ class RefreshTokens:
                 provisioning_client_id, "provisioning_client_id"
             ),
             "scopes": values.json_list_or_null(valid.scopes(scopes)),
-            "encrypted_token": access.seal(valid.secret(refresh_token, "refresh_token")),
+            "encrypted_token": self._access.encrypt(valid.secret(refresh_token, "refresh_token")),
         }
+        await self._write(_STORE, row, "store_refresh_token", user_id, at=now)
 
-        def unit(connection: Connection) -> None:
-            connection.run(_STORE, row)
-            record(connection, access, "store_refresh_token", user_id, at=now, auth_method=_METHOD)
+    async def get_refresh_token(self, user_id: str) -> RefreshToken | None:
+        """Return the user's refresh token, expired or not, or None.
 
-        await access.write(unit)
+        Raises:
+            TokenStorageError: ``undecryptable`` or ``unreadable`` if there is a token that
+                cannot be read.
+        """
+        return await self._get(_GET, {"user_id": valid.user_id(user_id)}, _token)
 
-    async def get(self, user_id: str) -> RefreshToken | None:
-        """See :meth:`RefreshTokenStorage.get_refresh_token`."""
-        access = self._access
+    async def delete_refresh_token(self, user_id: str) -> bool:
+        """Delete the user's refresh token and profile; False if there was none."""
         key = {"user_id": valid.user_id(user_id)}
+        return await self._write(_DELETE, key, "delete_refresh_token", user_id)
 
-        def unit(connection: Connection) -> RefreshToken | None:
-            row = connection.first(_GET, key)
-            # Opened here, off the event loop: that takes longer than the reading.
-            return None if row is None else _token(row, access)
-
-        return await access.read(unit)
-
-    async def delete(self, user_id: str) -> bool:
-        """See :meth:`RefreshTokenStorage.delete_refresh_token`."""
-        return await delete_one(
-            self._access,
-            _DELETE,
-            {"user_id": valid.user_id(user_id)},
-            event="delete_refresh_token",
-            user_id=user_id,
-            auth_method=_METHOD,
-        )
-
-    async def users(self) -> list[str]:
-        """See :meth:`RefreshTokenStorage.list_user_ids`."""
+    async def list_user_ids(self) -> list[str]:
+        """Return the users who have a refresh token, expired or not, sorted by code points."""
         rows = await self._access.read(lambda connection: connection.all(_USERS))
-        # Sorted here: the order of a database depends on its collation.
+        # Sorted here, because the order of a database depends on its collation.
         return sorted(row.user_id for row in rows)
 
-    async def delete_expired(self) -> int:
-        """See :meth:`RefreshTokenStorage.delete_expired_refresh_tokens`."""
-        return await delete_expired(
-            self._access,
-            _EXPIRED,
-            _DELETE_EXPIRED,
-            event="delete_expired_refresh_token",
-            auth_method=_METHOD,
+    async def delete_expired_refresh_tokens(self) -> int:
+        """Delete every expired refresh token; return how many there were."""
+        now = {"now": self._access.now()}
+        return await self._delete_all(
+            _EXPIRED, _DELETE_EXPIRED, now, "delete_expired_refresh_token"
         )
 
 
 def _token(row: Row, access: Access) -> RefreshToken:
     of = f"of user {row.user_id!r}"
-    values.check_row(row.user_id, row.own, "refresh_tokens")
     return RefreshToken(
         user_id=row.user_id,
-        token=access.unseal(row.encrypted_token, f"refresh_tokens.encrypted_token {of}"),
+        token=access.decrypt(row.encrypted_token, f"refresh_tokens.encrypted_token {of}"),
         expires_at=values.read_optional_seconds(row.expires_at, f"refresh_tokens.expires_at {of}"),
         scopes=values.read_json_list(row.scopes, f"refresh_tokens.scopes {of}"),
-        # The columns may be NULL; then their defaults say what was meant.
+        # In an old row the columns may be NULL, which means their defaults.
         flow_type=row.flow_type or "hybrid",
         token_audience=row.token_audience or "nextcloud",
         provisioned_at=row.provisioned_at,

@@ -1,4 +1,4 @@
-"""The token store: opened once, then refresh tokens here and the other concerns beside it."""
+"""The token store: refresh tokens, the other concerns as attributes, opening and closing."""
 
 from __future__ import annotations
 
@@ -28,28 +28,26 @@ if TYPE_CHECKING:
 __all__ = ["RefreshToken", "RefreshTokenStorage"]
 
 
-class RefreshTokenStorage:
-    """Grants, kept in a database that brings itself to the right schema when it is opened.
+class RefreshTokenStorage(RefreshTokens):
+    """The token store. Opening it migrates its database to the right schema.
 
-    Safe to share between the tasks of one event loop.
+    The tasks of one event loop may share it.
 
     Args:
-        database: a path, an SQLAlchemy URL, or None for what the settings say.
-        encryption_key: one Fernet key, or several, newest first: the first seals, all
-            open. None for what the settings say.
+        database: a path or an SQLAlchemy URL; None for the one in the settings.
+        encryption_key: one Fernet key, or several, newest first: the first encrypts, all
+            decrypt. None for those of the settings.
         settings: None to read them from the environment.
-        clock: seconds since 1970, for every time that is written or compared.
+        clock: returns seconds since 1970, for every time that is written or compared.
     """
 
-    # No __dict__: vars() of a storage would show the keys it was given.
+    # No __dict__: vars() would show the keys.
     __slots__ = (
         "__weakref__",
-        "_access",
         "_database",
         "_keys",
         "_outcome",
         "_settings",
-        "_tokens",
         "_turn",
         "app_passwords",
         "audit",
@@ -72,10 +70,10 @@ class RefreshTokenStorage:
         self._keys = encryption_key
         self._settings = settings
         self._outcome: Outcome | None = None
-        # Opening and closing take turns; initialize() called twice at once opens once.
+        # Held by initialize() and close(), so that two calls at once open one pool.
         self._turn = asyncio.Lock()
-        self._access = access = Access(clock)
-        self._tokens = RefreshTokens(access)
+        access = Access(clock)
+        super().__init__(access)
         self.profiles = Profiles(access)
         self.app_passwords = AppPasswords(access)
         self.oauth_clients = OAuthClients(access)
@@ -86,14 +84,14 @@ class RefreshTokenStorage:
 
     @property
     def outcome(self) -> Outcome | None:
-        """What the last start did to the database; None before the first."""
+        """The result of the last start; None before the first."""
         return self._outcome
 
     async def initialize(self) -> None:
-        """Bring the database to head under its lock, then open it. Idempotent.
+        """Migrate the database to head under its lock, then open it. Idempotent.
 
         Raises:
-            TokenStorageError: the start was refused or failed; the database is as it was.
+            TokenStorageError: the start failed; the database is unchanged.
         """
         async with self._turn:
             if self._access.is_open:
@@ -105,7 +103,7 @@ class RefreshTokenStorage:
     async def close(self) -> None:
         """Refuse new work and close the database. Safe to call twice."""
         async with self._turn:
-            pool = self._access.shut()
+            pool = self._access.close()
             if pool is not None:
                 await pool.close()
                 self._access.forget_keys()
@@ -126,80 +124,19 @@ class RefreshTokenStorage:
         # Not the database: a URL may hold a password.
         return f"<RefreshTokenStorage {'open' if self._access.is_open else 'closed'}>"
 
-    async def store_refresh_token(
-        self,
-        user_id: str,
-        refresh_token: str,
-        *,
-        expires_at: int | None = None,
-        scopes: Sequence[str] | None = None,
-        flow_type: str = "hybrid",
-        token_audience: str = "nextcloud",  # noqa: S107 - an audience, no secret
-        provisioned_at: int | None = None,
-        provisioning_client_id: str | None = None,
-    ) -> None:
-        """Keep a user's refresh token, sealed; returns after a durable commit.
-
-        Storing again keeps ``created_at`` and the profile, and replaces the rest.
-
-        Args:
-            user_id: 1 to 255 bytes of UTF-8 without control characters.
-            refresh_token: up to 1 MiB.
-            expires_at: whole seconds since 1970; None for a token that does not expire.
-            scopes: what was granted. An empty list is kept as None.
-            flow_type: ``hybrid``, ``flow1`` or ``flow2``.
-            token_audience: whom the token is for: ``nextcloud``, ``mcp-server``.
-            provisioned_at: whole seconds since 1970; for ``flow2`` now, where not given.
-            provisioning_client_id: what started the flow.
-
-        Raises:
-            TokenStorageError: ``bad-input`` before anything is written.
-        """
-        await self._tokens.store(
-            user_id,
-            refresh_token,
-            expires_at=expires_at,
-            scopes=scopes,
-            flow_type=flow_type,
-            token_audience=token_audience,
-            provisioned_at=provisioned_at,
-            provisioning_client_id=provisioning_client_id,
-        )
-
-    async def get_refresh_token(self, user_id: str) -> RefreshToken | None:
-        """The user's refresh token, expired or not, or None where there is none.
-
-        Raises:
-            TokenStorageError: ``undecryptable`` or ``unreadable``: it is there and cannot
-                be read, which is not absence.
-        """
-        return await self._tokens.get(user_id)
-
-    async def delete_refresh_token(self, user_id: str) -> bool:
-        """Delete the user's refresh token and profile; False where there was none."""
-        return await self._tokens.delete(user_id)
-
-    async def list_user_ids(self) -> list[str]:
-        """The users who have a refresh token, expired or not, in order of code points."""
-        return await self._tokens.users()
-
-    async def delete_expired_refresh_tokens(self) -> int:
-        """Delete every refresh token whose time is over; how many there were."""
-        return await self._tokens.delete_expired()
-
     async def store_user_profile(self, user_id: str, profile: Mapping[str, Any]) -> bool:
-        """Keep the profile beside the user's refresh token; False where there is no token.
+        """Store the profile with the user's refresh token; False if there is no token.
 
         Raises:
-            TokenStorageError: ``bad-input``: not a dict that JSON can hold.
+            TokenStorageError: ``bad-input``: not a dict that JSON can represent.
         """
         return await self.profiles.store(user_id, profile)
 
     async def get_user_profile(self, user_id: str) -> dict[str, Any] | None:
-        """The user's profile, or None. When it was cached: ``profiles.get``.
+        """Return the user's profile, or None. ``profiles.get`` also returns when it was cached.
 
         Raises:
-            TokenStorageError: ``unreadable`` when what is stored is not a JSON object.
+            TokenStorageError: ``unreadable`` if the stored value is not a JSON object.
         """
-        found = await self.profiles.get(user_id)
-        return None if found is None else found.profile
+        cached = await self.profiles.get(user_id)
+        return None if cached is None else cached.profile

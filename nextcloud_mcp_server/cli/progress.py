@@ -9,14 +9,21 @@ from contextlib import contextmanager
 from typing import Final
 
 from nextcloud_mcp_server.cli.output import Output
-from nextcloud_mcp_server.progress import LOG_INTERVAL, Listener, Progress, Say, heard, paced
+from nextcloud_mcp_server.progress import (
+    LOG_INTERVAL,
+    Progress,
+    ProgressCallback,
+    Reporter,
+    paced,
+    reporting,
+)
 
 #: Characters of the bar itself.
 _WIDTH: Final = 20
 
 
 @contextmanager
-def shown(output: Output) -> Iterator[Listener]:
+def shown(output: Output) -> Iterator[ProgressCallback]:
     """A listener that shows on stderr how far it is; with ``--json`` one that shows nothing."""
     if output.as_json:
         yield lambda _: None
@@ -30,9 +37,9 @@ def shown(output: Output) -> Iterator[Listener]:
 
 
 @contextmanager
-def telling(output: Output) -> Iterator[Say]:
+def telling(output: Output) -> Iterator[Reporter]:
     """Show how far the body is, which says so itself."""
-    with shown(output) as listener, heard(listener) as say:
+    with shown(output) as listener, reporting(listener) as say:
         yield say
 
 

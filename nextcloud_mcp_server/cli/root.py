@@ -8,6 +8,7 @@ from typing import Final
 
 import click
 
+from nextcloud_mcp_server import __version__
 from nextcloud_mcp_server.cli.options import not_empty
 from nextcloud_mcp_server.cli.output import PROGRAM, Output
 
@@ -97,13 +98,7 @@ _PORT_HELP: Final = f"The port to listen on; 0 for any free one.  [default: {DEF
 def _version(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
     if not value:
         return
-    from importlib import metadata  # noqa: PLC0415 - takes longer than the rest
-
-    try:
-        version = metadata.version(PROGRAM)
-    except metadata.PackageNotFoundError:
-        version = "(not installed)"
-    click.echo(f"{PROGRAM} {version}")
+    click.echo(f"{PROGRAM} {__version__}")
     context.exit()
 
 

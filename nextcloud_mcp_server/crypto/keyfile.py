@@ -8,10 +8,7 @@ database holds no encrypted value yet, that last file is made once.
 from __future__ import annotations
 
 import logging
-import os
-import secrets
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from cryptography.fernet import Fernet
@@ -20,7 +17,7 @@ from nextcloud_mcp_server.backends.sqlite.inspect import SAMPLED
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem.errors import naming
-from nextcloud_mcp_server.filesystem.files import check_path, follow, hand_over, sync_folder
+from nextcloud_mcp_server.filesystem.files import check_path, follow, write_private
 from nextcloud_mcp_server.settings import Settings, split_keys
 
 logger = logging.getLogger(__name__)
@@ -154,9 +151,9 @@ def settle(keyring: Keyring | None, samples: Samples, database: Path) -> Keyring
         if values:
             raise _missing(database)
         return _make(database)
-    if not values or any(keyring.opens(value) for value in values):
+    if not values or any(keyring.can_decrypt(value) for value in values):
         return keyring
-    if any(keyring.opens(value) for value in samples(None)):
+    if any(keyring.can_decrypt(value) for value in samples(None)):
         return keyring
     raise TokenStorageError(
         f"No given key opens the encrypted values in {database}.",
@@ -178,41 +175,15 @@ def _missing(database: Path) -> TokenStorageError:
 def _make(database: Path) -> Keyring:
     path = key_path(database)
     key = Fernet.generate_key()
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     with naming(path):
         try:
-            # Complete or not there at all: half a key would be worse than none.
-            with open(partial, "xb", opener=_private) as file:
-                with suppress(OSError):
-                    hand_over(file.fileno(), database)
-                file.write(key + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            made = _publish(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-        sync_folder(path.parent)
-    if not made:
-        return _read(path)
+            write_private(path, key + b"\n", database)
+        except FileExistsError:
+            # Another start that no lock kept out was faster.
+            return _read(path)
     logger.warning(
         "Made an encryption key in %s: move it away from the tokens, into "
         "TOKEN_ENCRYPTION_KEY or TOKEN_ENCRYPTION_KEY_FILE, and keep a copy",
         path,
     )
     return Keyring([key])
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
-def _publish(partial: Path, path: Path) -> bool:
-    """Give the new key its name; False where another start, that no lock kept out, has one."""
-    try:
-        os.link(partial, path)
-    except FileExistsError:
-        return False
-    except OSError:
-        # A file system without hard links.
-        partial.rename(path)
-    return True

@@ -1,7 +1,7 @@
-"""The key ring: how secrets are sealed, opened and moved to a newer key. No I/O.
+"""The key ring: encrypt and decrypt secrets, and move them to a newer key. No I/O.
 
-The recipe is Fernet (AES-128-CBC with HMAC-SHA256, github.com/fernet/spec), and the first
-of several keys seals while all of them open. Every released version wrote its secrets so.
+The format is Fernet (AES-128-CBC with HMAC-SHA256, github.com/fernet/spec). The first of
+several keys encrypts, and all of them decrypt. Every release stores its secrets in this format.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from nextcloud_mcp_server.errors import TokenStorageError
 
 _KEY: Final = re.compile(r"[A-Za-z0-9_-]{43}=")
-# A good key in quotes, or without its end, may be the only one that opens what is stored, so
-# a new one is never the first advice.
+# A correct key in quotes, or without its end, may be the only one that can decrypt the
+# secrets. So the first advice is never to make a new key.
 _CHECK_IT: Final = (
     "Check it for quotes, commas and a missing end; only for a new database, make one with: "
     'python3 -c "import base64, os; print(base64.urlsafe_b64encode(os.urandom(32)).decode())"'
 )
 _GIVE_IT: Final = (
-    "Give the key that the secrets were sealed with; only for a new database, make one with: "
+    "Give the key that the secrets were encrypted with; only for a new database, make one with: "
     'python3 -c "import base64, os; print(base64.urlsafe_b64encode(os.urandom(32)).decode())"'
 )
 
 
 class Keyring:
-    """One or more Fernet keys: the first seals, all of them open.
+    """One or more Fernet keys: the first encrypts, all of them decrypt.
 
-    Neither ``repr()`` nor ``vars()`` nor pickling gives a key away.
+    Neither ``repr()`` nor ``vars()`` nor pickling shows a key.
 
     Args:
         keys: one, or several, newest first; each exactly the 44 characters that
-            ``Fernet.generate_key()`` makes, as text or as ASCII bytes.
+            ``Fernet.generate_key()`` returns, as text or as ASCII bytes.
 
     Raises:
-        TokenStorageError: ``malformed-key`` when there is no key, or when one is not
-            canonical urlsafe base64 of 32 bytes, or is all zero. The message names its
-            position and never the key.
+        TokenStorageError: ``malformed-key`` if there is no key, or if one is not canonical
+            urlsafe base64 of 32 bytes, or is all zero. The message contains its position
+            and never the key.
     """
 
     __slots__ = ("_each", "_fernets", "fingerprints")
@@ -57,8 +57,8 @@ class Keyring:
         self._fernets = MultiFernet(self._each)
         self.fingerprints: Final = tuple(hashlib.sha256(key).hexdigest()[:8] for key in raw)
 
-    def seal(self, secret: str) -> bytes:
-        """Encrypt text with the newest key, into the form every release wrote."""
+    def encrypt(self, secret: str) -> bytes:
+        """Encrypt text with the newest key."""
         plaintext = _utf8(secret)
         if plaintext is None:
             raise TokenStorageError(
@@ -68,17 +68,17 @@ class Keyring:
             )
         return self._fernets.encrypt(plaintext)
 
-    def open(self, ciphertext: bytes | str, of: str = "A stored secret") -> str:
-        """Decrypt what any of the keys sealed, read from a BLOB or from a TEXT value.
+    def decrypt(self, ciphertext: bytes | str, of: str = "A stored secret") -> str:
+        """Decrypt a Fernet token with any of the keys.
 
         Args:
-            ciphertext: the Fernet token.
-            of: what it is, for the message: table, column and row.
+            ciphertext: the token, from a BLOB or a TEXT column.
+            of: its table, column and row, for the message.
 
         Raises:
-            TokenStorageError: ``undecryptable`` when no key opens it (one error for every
-                failure that an attacker could cause), ``unreadable`` when what was sealed
-                is not text.
+            TokenStorageError: ``undecryptable`` if no key decrypts it (one error for every
+                failure that an attacker could cause), ``unreadable`` if the plaintext is
+                not text.
         """
         plaintext = self._decrypted(ciphertext)
         if plaintext is None:
@@ -86,18 +86,18 @@ class Keyring:
         secret = _text(plaintext)
         if secret is None:
             raise TokenStorageError(
-                f"{of} was sealed with one of the given keys and is not text.",
+                f"{of} can be decrypted, but its plaintext is not text.",
                 code="unreadable",
                 remedy="Delete the row, or restore it from a backup.",
             )
         return secret
 
-    def opens(self, ciphertext: bytes | str) -> bool:
-        """Whether one of the keys sealed this."""
+    def can_decrypt(self, ciphertext: bytes | str) -> bool:
+        """Check whether one of the keys decrypts it."""
         return self._decrypted(ciphertext) is not None
 
-    def opened_by(self, ciphertext: bytes | str) -> str | None:
-        """The fingerprint of the first key that opens this; None where none does."""
+    def key_of(self, ciphertext: bytes | str) -> str | None:
+        """Return the fingerprint of the first key that decrypts it; None if none does."""
         for fernet, fingerprint in zip(self._each, self.fingerprints, strict=True):
             try:
                 fernet.decrypt(_bytes(ciphertext))
@@ -107,10 +107,10 @@ class Keyring:
         return None
 
     def rotate(self, ciphertext: bytes | str, of: str = "A stored secret") -> bytes:
-        """Seal again with the newest key, keeping the time at which it was first sealed.
+        """Encrypt again with the newest key; the time in the token stays the same.
 
         Raises:
-            TokenStorageError: ``undecryptable`` when no key opens it.
+            TokenStorageError: ``undecryptable`` if no key decrypts it.
         """
         try:
             return self._fernets.rotate(_bytes(ciphertext))
@@ -128,7 +128,7 @@ class Keyring:
         return f"<Keyring of {len(self.fingerprints)}>"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a Keyring is not pickled or copied: that would write its keys out")
+        raise TypeError("a Keyring is not pickled or copied: that would expose its keys")
 
 
 def _raw(key: object, name: str) -> bytes:
@@ -137,30 +137,30 @@ def _raw(key: object, name: str) -> bytes:
         _refuse(f"{name} is not text.", _CHECK_IT)
     if not _KEY.fullmatch(text):
         if _KEY.fullmatch(text.replace("+", "-").replace("/", "_")):
-            # Plain base64 of the same bytes; older releases took it, so it may be in use.
+            # Plain base64 of the same bytes. Older releases accepted it, so it may be in use.
             _refuse(
                 f"{name} is base64, not urlsafe base64.", "Write - for each + and _ for each /."
             )
         if ";" in text:
-            _refuse(f"{name} is several keys in one text.", "Pass a list of keys, newest first.")
+            _refuse(f"{name} contains several keys.", "Pass a list of keys, newest first.")
         _refuse(f"{name} is not 44 characters of urlsafe base64.", _CHECK_IT)
     raw = base64.urlsafe_b64decode(text)
     if base64.urlsafe_b64encode(raw) != text.encode("ascii"):
-        _refuse(f"{name} does not end as base64 of 32 bytes ends.", _CHECK_IT)
+        _refuse(f"{name} is not the base64 of exactly 32 bytes.", _CHECK_IT)
     if not any(raw):
         _refuse(f"{name} is all zero.", _GIVE_IT)
     return raw
 
 
 def _bytes(ciphertext: bytes | str) -> bytes:
-    # Fernet meets text outside ASCII with a bare ValueError.
+    # For text outside ASCII, Fernet raises a plain ValueError.
     if isinstance(ciphertext, str):
         return ciphertext.encode("ascii", "replace")
     return bytes(ciphertext)
 
 
-# These two answer None instead of raising inside ``except``: the error of a codec carries
-# the whole text, and the error raised there would carry it along as its context.
+# These two return None instead of raising inside ``except``: the error of a codec contains
+# the complete text, and would become the context of the error raised there.
 def _utf8(text: str) -> bytes | None:
     try:
         return text.encode("utf-8")
@@ -181,8 +181,8 @@ def _refuse(message: str, remedy: str) -> NoReturn:
 
 def _undecryptable(of: str) -> NoReturn:
     raise TokenStorageError(
-        f"{of} cannot be opened with any of the given keys.",
+        f"{of} cannot be decrypted with any of the given keys.",
         code="undecryptable",
-        remedy="Add the key it was sealed with to TOKEN_ENCRYPTION_KEY, after the newest, "
+        remedy="Add the key it was encrypted with to TOKEN_ENCRYPTION_KEY, after the newest, "
         "or delete the row and ask the user to consent again.",
     )

@@ -1,33 +1,42 @@
-"""The file of a database: whether its path can be one, making it private.
+"""Check where a file may lie, and write private files.
 
-The database file is never opened here once SQLite may have it open: closing any
-descriptor of a file drops all POSIX locks that this process holds on it.
+Never open a database file here while SQLite has it open: closing any descriptor of a file
+drops all POSIX locks that this process holds on it.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem.errors import naming
 
-#: What is made beside a database has up to 80 bytes more in its name than the database: a
-#: backup, while it is made, with SQLite's journal of it. File systems end at 255.
+#: A file beside a database can have a name up to 80 bytes longer than the database: for
+#: example SQLite's journal of an unfinished backup. File systems allow 255 bytes.
 _LONGEST_NAME: Final = 175
+
+#: Create a file that did not exist, and do not follow a link.
+_NEW: Final = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW
+
+#: The files that SQLite can create beside a database.
+COMPANIONS: Final = ("-wal", "-shm", "-journal")
 
 
 def check_path(path: Path, longest: int = _LONGEST_NAME) -> None:
-    """Check, without changing anything, that a database can lie at ``path``.
+    """Check that ``path`` can be a database file. Changes nothing.
 
     Args:
-        path: where it is to lie.
-        longest: how many bytes its name may have.
+        path: the path to check.
+        longest: the number of bytes that its name may have.
 
     Raises:
-        TokenStorageError: ``bad-path`` where it is no regular file, its folder is no
+        TokenStorageError: ``bad-path`` if it is not a regular file, its folder is not a
             folder, or its name is too long.
     """
     if len(os.fsencode(path.name)) > longest:
@@ -46,16 +55,16 @@ def check_path(path: Path, longest: int = _LONGEST_NAME) -> None:
 
 
 def follow(path: Path) -> Path:
-    """The file itself, where ``path`` is a link to it.
+    """Return the target of ``path`` if it is a symbolic link, else ``path``.
 
-    SQLite puts its journal beside the file and not beside the link. So do the lock, the
-    key and the backups: two names of one file must not make two of them.
+    SQLite puts its journal beside the file and not beside the link. The lock, the key and
+    the backups must do the same, so that two names of one file share them.
     """
     return path.resolve() if path.is_symlink() else path
 
 
 def names_of(path: Path) -> int:
-    """Under how many names (hard links) the file lies; each has a lock and a journal of its own."""
+    """Return the number of hard links of a file; each has its own lock and journal."""
     try:
         return path.stat().st_nlink
     except OSError:
@@ -91,7 +100,7 @@ def _bad(message: str) -> TokenStorageError:
 
 
 def make_folder(path: Path) -> None:
-    """Make the folder of ``path``, private to this user, where it is not there."""
+    """Create the folder of ``path``, private to this user, if it does not exist."""
     if path.parent.is_dir():
         return
     with naming(path):
@@ -99,39 +108,105 @@ def make_folder(path: Path) -> None:
 
 
 def create_private(path: Path) -> None:
-    """Make an empty file that only this user may read, unless one is there.
+    """Create an empty file that only this user can read, unless a file exists there.
 
-    SQLite gives ``-wal``, ``-shm`` and ``-journal`` the mode of the database: a chmod
-    afterwards would leave them readable all through the first migration.
+    SQLite gives ``-wal``, ``-shm`` and ``-journal`` the mode of the database: a later chmod
+    would leave them readable during the first migration.
     """
-    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
-    with naming(path):
-        try:
-            os.close(os.open(path, flags, 0o600))
-        except FileExistsError:
-            return
+    with naming(path), suppress(FileExistsError):
+        os.close(os.open(path, _NEW, 0o600))
 
 
-def hand_over(descriptor: int, beside: Path) -> None:
-    """Let a file that root has just made belong to whoever ``beside`` belongs to.
+@contextmanager
+def private_file(target: Path, owner: Path, middle: str = "") -> Iterator[Path]:
+    """Create an empty private file under a temporary name beside ``target``.
 
-    A command that root typed must not lock the server's user out of its own database. Only
-    for a file that this process has made: an old one may be a second name of another.
+    When the body ends, the temporary name is removed, with what SQLite created beside it. So
+    the body must call :func:`publish` if the file is complete.
+
+    Args:
+        target: the later name of the file.
+        owner: the database; if root creates the file, it gets the owner of the database.
+        middle: put into the temporary name.
 
     Raises:
-        OSError: the file system keeps no owners.
+        OSError: the file cannot be created.
+    """
+    partial = target.with_name(f".{target.name}{middle}.{secrets.token_hex(3)}.partial")
+    descriptor = os.open(partial, _NEW, 0o600)
+    try:
+        try:
+            # A file system can have no owners.
+            with suppress(OSError):
+                hand_over(descriptor, owner)
+        finally:
+            os.close(descriptor)
+        yield partial
+    finally:
+        # If the disk fails here too, a later start or repair removes the file.
+        for suffix in ("", *COMPANIONS):
+            with suppress(OSError):
+                partial.with_name(partial.name + suffix).unlink(missing_ok=True)
+
+
+def publish(partial: Path, target: Path, *, overwrite: bool = False) -> None:
+    """Sync a complete file and give it its name.
+
+    Raises:
+        FileExistsError: ``target`` exists, and ``overwrite`` is false.
+        OSError: the file cannot be synced or renamed. ``target`` can be there already.
+    """
+    sync(partial)
+    if overwrite:
+        partial.rename(target)
+    else:
+        _link(partial, target)
+    sync_folder(target.parent)
+
+
+def _link(partial: Path, target: Path) -> None:
+    try:
+        # A rename would overwrite a file that another process created meanwhile.
+        os.link(partial, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        # A file system without hard links.
+        partial.rename(target)
+
+
+def write_private(target: Path, content: bytes, owner: Path, *, overwrite: bool = False) -> None:
+    """Write a private file: all of ``content``, or no file.
+
+    Raises:
+        FileExistsError: ``target`` exists, and ``overwrite`` is false.
+        OSError: the file cannot be written.
+    """
+    with private_file(target, owner) as partial:
+        partial.write_bytes(content)
+        publish(partial, target, overwrite=overwrite)
+
+
+def hand_over(descriptor: int, owner: Path) -> None:
+    """Give a file that root has just created to the owner of ``owner``.
+
+    A command that root runs must not lock the server's user out of its own database. Use it
+    only for a file that this process created: an old file can be a second name of another.
+
+    Raises:
+        OSError: the file system has no owners.
     """
     if os.geteuid() == 0:
         try:
-            owner = beside.stat()
+            status = owner.stat()
         except FileNotFoundError:
             return
-        if (owner.st_uid, owner.st_gid) != (0, 0):
-            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+        if (status.st_uid, status.st_gid) != (0, 0):
+            os.fchown(descriptor, status.st_uid, status.st_gid)
 
 
 def sync(path: Path) -> None:
-    """Have what a file holds, or the names in a folder, survive a power cut."""
+    """Write the content of a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -140,5 +215,5 @@ def sync(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename or a new name in ``folder`` survive a power cut."""
+    """Make the names in ``folder`` survive a power cut."""
     sync(folder)

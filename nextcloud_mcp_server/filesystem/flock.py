@@ -1,7 +1,15 @@
-"""A file that is nothing but a ``flock``, which a forked child does not keep."""
+"""Lock files: ``flock(2)`` on a file that has no other use.
+
+A ``flock`` belongs to the open file, so two stores of one process hold one each, and the
+kernel frees it when the process ends, however that happens. (POSIX locks belong to the
+process: closing any descriptor of the file drops them. Linux uses them for ``flock`` on NFS.)
+The trap is ``fork``: the child shares the open file and would hold the lock as long as it
+lives. It closes its descriptor, and must not unlock, which would unlock the parent's too.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 from contextlib import suppress
@@ -11,7 +19,7 @@ from weakref import WeakSet
 
 from nextcloud_mcp_server.filesystem.files import hand_over
 
-#: Not through a link that somebody put there, not to a child program, and not for a pipe.
+#: Do not follow a link, do not pass it to a child program, and do not wait for a pipe.
 _FLAGS: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
@@ -24,27 +32,68 @@ class Hold:
         _holds.add(self)
 
     def release(self) -> None:
-        """Give it back. Safe to call twice."""
+        """Release it. Safe to call twice."""
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
-            # Closing is unlocking: no other descriptor is of this open file.
+            # Closing also unlocks: this open file has no other descriptor.
             os.close(descriptor)
 
 
 _holds: WeakSet[Hold] = WeakSet()
 
 
-def _leave_to_the_parent() -> None:
+def _release_in_child() -> None:
     for hold in list(_holds):
         with suppress(OSError):
             hold.release()
 
 
-os.register_at_fork(after_in_child=_leave_to_the_parent)
+os.register_at_fork(after_in_child=_release_in_child)
+
+
+def acquire(path: Path, database: Path, *, shared: bool) -> Hold | None:
+    """Lock the file ``path``, which is created if missing; None if another holds the lock.
+
+    Args:
+        path: the lock file; it is private, and never deleted by this program.
+        database: if root creates the file, it gets the owner of the database.
+        shared: share the lock with other holders that share it.
+
+    Raises:
+        OSError: the file cannot be created, is not a regular file, or cannot be locked.
+    """
+    descriptor = _create(path, database)
+    try:
+        if try_lock(descriptor, shared=shared) and _is_at(descriptor, path):
+            return Hold(descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return None
+
+
+def try_lock(descriptor: int, *, shared: bool) -> bool:
+    """Lock an open file without waiting; False if another holds the lock.
+
+    Raises:
+        OSError: the file system cannot lock.
+    """
+    how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        # Some file systems report a held lock as "not permitted".
+        return False
+    return True
 
 
 def open_lock(path: Path, flags: int = 0) -> int:
-    """Open a file that is nothing but a lock; OSError where something else lies there."""
+    """Open a lock file.
+
+    Raises:
+        OSError: it does not exist, or is not a regular file.
+    """
     descriptor = os.open(path, _FLAGS | flags, 0o600)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -52,13 +101,20 @@ def open_lock(path: Path, flags: int = 0) -> int:
     return descriptor
 
 
-def make_lock(path: Path, database: Path) -> int:
-    """The same, made where it is not there, for whoever ``database`` belongs to."""
+def _create(path: Path, database: Path) -> int:
     if os.geteuid() == 0:
         with suppress(FileExistsError):
             descriptor = open_lock(path, os.O_CREAT | os.O_EXCL)
-            # A lock that only root may use is better than none.
+            # A lock that only root can use is better than none.
             with suppress(OSError):
                 hand_over(descriptor, database)
             return descriptor
     return open_lock(path, os.O_CREAT)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Return False if the file was deleted since it was opened: no other process can see it."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False

@@ -16,7 +16,7 @@ from nextcloud_mcp_server.migrate.inspect import (
 )
 from nextcloud_mcp_server.migrate.plan import Finding, State, refusal
 from nextcloud_mcp_server.migrate.startup import look_under_lock
-from nextcloud_mcp_server.progress import Listener, heard, to_log
+from nextcloud_mcp_server.progress import ProgressCallback, reporting, to_log
 from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT
 
 
@@ -26,7 +26,7 @@ def back_up(
     *,
     keys: Sequence[str] | None = None,
     lock_timeout: float = DEFAULT_LOCK_TIMEOUT,
-    listener: Listener | None = None,
+    listener: ProgressCallback | None = None,
 ) -> Path:
     """Make a verified backup of a database, live or not, and return its path.
 
@@ -63,9 +63,9 @@ def back_up(
             look_under_lock(database, held)
     revision = report.finding.recorded
     target = target or backups.backup_path(database, revision, "manual")
-    with heard(listener or to_log(database)) as say:
+    with reporting(listener or to_log(database)) as say:
         try:
-            return backups.make_backup(database, target, kind="manual", keys=keys, say=say)
+            return backups.make_backup(database, target, kind="manual", keys=keys, report=say)
         except TokenStorageError as error:
             # A look reads the schema only: damage further in is met by the copy.
             if error.code != "backup-failed" or not (damage := check_pages(database)):

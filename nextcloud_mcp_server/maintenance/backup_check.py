@@ -175,7 +175,7 @@ def _try_keys(
     connection: sqlite3.Connection, structure: Structure, keyring: Keyring | None
 ) -> tuple[int, int | None]:
     values = list(_secrets(connection, structure))
-    return len(values), None if keyring is None else sum(map(keyring.opens, values))
+    return len(values), None if keyring is None else sum(map(keyring.can_decrypt, values))
 
 
 def _secrets(connection: sqlite3.Connection, structure: Structure) -> Iterator[bytes]:

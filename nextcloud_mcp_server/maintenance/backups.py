@@ -24,7 +24,7 @@ from nextcloud_mcp_server.maintenance.backup_check import (
     vet,
 )
 from nextcloud_mcp_server.migrate.classify import GRANTS
-from nextcloud_mcp_server.progress import Say, silent
+from nextcloud_mcp_server.progress import Reporter, silent
 
 if TYPE_CHECKING:
     from nextcloud_mcp_server.crypto.keyring import Keyring
@@ -114,7 +114,7 @@ def backups_of(database: Path, *, verify: bool = False) -> list[Listed]:
     return listed
 
 
-def newest_good(database: Path, keyring: Keyring | None = None, say: Say = silent) -> Newest:
+def newest_good(database: Path, keyring: Keyring | None = None, say: Reporter = silent) -> Newest:
     """The newest backup beside ``database`` that may be restored, read as a whole.
 
     Those that a migration made and those that somebody made; not what a restore replaced. They

@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+from nextcloud_mcp_server.backends.sqlite.backup import copy_database
 from nextcloud_mcp_server.backends.sqlite.catalog import quoted
 from nextcloud_mcp_server.backends.sqlite.connect import BUSY_TIMEOUT, connect_read_only
 from nextcloud_mcp_server.backends.sqlite.errors import naming
@@ -44,7 +45,7 @@ def only_indexes(path: Path) -> bool:
             closing(connect_read_only(path)) as reader,
             closing(sqlite3.connect(":memory:", isolation_level=None)) as copy,
         ):
-            reader.backup(copy)
+            copy_database(reader, copy, "copying it")
             before = row_counts(copy)
             copy.execute("REINDEX")
             return not complaints_of(copy, "integrity_check") and row_counts(copy) == before

@@ -25,7 +25,7 @@ from nextcloud_mcp_server.filesystem.space import free_bytes, require_space
 from nextcloud_mcp_server.migrate.inspect import Report, Unlock, examine, known_history, prove
 from nextcloud_mcp_server.migrate.plan import Plan, plan
 from nextcloud_mcp_server.migrate.startup import prepare
-from nextcloud_mcp_server.progress import Listener
+from nextcloud_mcp_server.progress import ProgressCallback
 from nextcloud_mcp_server.schema.structure import gaps
 
 #: Seconds after which the folder of a rehearsal that holds no lock is a dead one's; where
@@ -80,7 +80,7 @@ def rehearse(
     *,
     target: str | None = None,
     unlock: Unlock | None = None,
-    listener: Listener | None = None,
+    listener: ProgressCallback | None = None,
 ) -> Rehearsal:
     """Do what an upgrade does, all of it, on a copy that is gone afterwards.
 
@@ -182,7 +182,7 @@ def _copy(source: Path, copy: Path) -> tuple[int, Pages]:
     # The copy, its own backup, and the journal of its migration.
     require_space(copy.parent, 3 * size_of(source), "to rehearse on a copy")
     with naming(copy):
-        made = backup.copy_pages(source, copy)
+        made = backup.copy_with_summary(source, copy)
     return sum(made.rows.values()), pages_of(copy)
 
 

@@ -19,11 +19,11 @@ from nextcloud_mcp_server.backends.sqlite.catalog import Execute, count, quoted
 from nextcloud_mcp_server.backends.sqlite.database import require_lock, require_writable, use_wal
 from nextcloud_mcp_server.backends.sqlite.errors import naming
 from nextcloud_mcp_server.backends.sqlite.inspect import HotJournalError, look
-from nextcloud_mcp_server.backends.sqlite.lock import Held, guard
+from nextcloud_mcp_server.backends.sqlite.lock import MigrationLock, guard
 from nextcloud_mcp_server.crypto.keyfile import prover
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem import files
-from nextcloud_mcp_server.maintenance.damaged_copy import copy_files, keep_aside
+from nextcloud_mcp_server.maintenance.damaged_copy import copy_files, copy_pages
 from nextcloud_mcp_server.maintenance.doctor.companions import partials_of
 from nextcloud_mcp_server.maintenance.doctor.files import loose
 from nextcloud_mcp_server.maintenance.doctor.subject import examined
@@ -32,7 +32,7 @@ from nextcloud_mcp_server.maintenance.repair_plan import Treatment, treatment_of
 from nextcloud_mcp_server.migrate.inspect import Unlock, known_history, no_database, prove
 from nextcloud_mcp_server.migrate.plan import Finding, State, plan, refusal
 from nextcloud_mcp_server.migrate.startup import look_under_lock
-from nextcloud_mcp_server.progress import Listener, Say, heard, to_log, to_waiters
+from nextcloud_mcp_server.progress import ProgressCallback, Reporter, reporting, to_log, to_waiters
 from nextcloud_mcp_server.schema.history import History
 from nextcloud_mcp_server.schema.structure import VERSION_TABLE
 from nextcloud_mcp_server.settings import Settings
@@ -89,7 +89,7 @@ def upgrade_line(treatment: Treatment | None) -> str:
 
 
 def repair(
-    settings: Settings, agreed: Treatment | None = None, *, listener: Listener | None = None
+    settings: Settings, agreed: Treatment | None = None, *, listener: ProgressCallback | None = None
 ) -> Repaired:
     """Mend what can be mended of the database that ``settings`` name.
 
@@ -118,11 +118,13 @@ def repair(
         require_lock(held, path)
         require_writable(path)
         held.announce(_DOING)
-        with heard(listener or to_log(path), to_waiters(held.announce, _DOING)) as say:
+        with reporting(listener or to_log(path), to_waiters(held.announce, _DOING)) as say:
             return _mend(path, held, unlock, agreed, say)
 
 
-def _mend(path: Path, held: Held, unlock: Unlock, agreed: Treatment | None, say: Say) -> Repaired:
+def _mend(
+    path: Path, held: MigrationLock, unlock: Unlock, agreed: Treatment | None, say: Reporter
+) -> Repaired:
     history = known_history()
     kept, done = _roll_back(path, held)
     seen = look(path)
@@ -134,7 +136,7 @@ def _mend(path: Path, held: Held, unlock: Unlock, agreed: Treatment | None, say:
     done += _make_private(path)
     if treatment.indexes:
         say("keeping it as it is")
-        kept = kept or keep_aside(path)
+        kept = kept or copy_pages(path)
         say("making its indexes anew")
         if reason := make_indexes(path):
             raise refusal(Finding(State.CORRUPT, reason=reason), history, path)
@@ -157,7 +159,7 @@ def _moved(path: Path) -> TokenStorageError:
     )
 
 
-def _roll_back(path: Path, held: Held) -> tuple[Path | None, tuple[str, ...]]:
+def _roll_back(path: Path, held: MigrationLock) -> tuple[Path | None, tuple[str, ...]]:
     """Roll back what a crashed writer left, after the file and its journal were copied."""
     try:
         look(path)
@@ -184,7 +186,7 @@ def _restructure(
     seen: Snapshot,
     keys: Sequence[str] | None,
     *,
-    say: Say,
+    say: Reporter,
 ) -> Path | None:
     from nextcloud_mcp_server.migrate.run import migrate  # noqa: PLC0415 - imports Alembic
 

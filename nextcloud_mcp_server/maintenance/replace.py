@@ -1,73 +1,42 @@
-"""Put one database in the place of another, so that a kill leaves the old or the new.
+"""Replace one database with another, so that a kill leaves the old or the new one.
 
-An open database is replaced from within, by SQLite's backup API, in one transaction: every
-process that has it open sees the new one. A rename under an open connection would let that
-connection go on writing into a file that nobody finds any more.
+An open database is replaced from within, by SQLite's backup API in one transaction: every
+process that has it open sees the new content. After a rename, an open connection would
+write into a file that no longer has a name.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
 import sqlite3
 import stat
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from functools import partial
 from pathlib import Path
-from typing import Final
 
+from nextcloud_mcp_server.backends.sqlite.backup import copy_database, copy_to_file
 from nextcloud_mcp_server.backends.sqlite.connect import (
     BUSY_TIMEOUT,
     connect_at_rest,
     connect_read_only,
 )
 from nextcloud_mcp_server.filesystem import files
-from nextcloud_mcp_server.progress import Say, silent
-
-#: What SQLite keeps beside a database.
-COMPANIONS: Final = ("-wal", "-shm", "-journal")
-
-#: Pages copied between two words of how far it is. Whatever the number, it is one transaction.
-_PAGES: Final = 1024
-
-#: Seconds after which a database that stays locked is given up.
-_DEADLINE: Final = 2 * BUSY_TIMEOUT
-
-
-class BusyError(OSError):
-    """Another program does not let go of the database."""
+from nextcloud_mcp_server.progress import Reporter, silent
 
 
 @contextmanager
-def staged(backup: Path, database: Path, say: Say = silent) -> Iterator[Path]:
-    """A private copy of ``backup`` beside ``database``, to make ready before it counts.
-
-    ``say`` is told how far the copy is.
+def staged_copy(backup: Path, database: Path, report: Reporter = silent) -> Iterator[Path]:
+    """Copy ``backup`` to a private temporary file beside ``database``; remove it at the end.
 
     Raises:
         sqlite3.Error: the copy cannot be made.
         OSError: the same.
     """
-    # The name is one that a later start clears, should this process be killed.
-    name = f".{database.name}.backup-restoring.{secrets.token_hex(3)}.partial"
-    stage = database.with_name(name)
-    os.close(os.open(stage, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    try:
-        with closing(connect_at_rest(backup)) as reader, closing(_connect(stage)) as writer:
-            reader.backup(writer, pages=_PAGES, progress=partial(_tell, say, "copying the backup"))
-            # One file, whatever mode the copied one was in.
-            writer.execute("PRAGMA journal_mode=DELETE")
+    # A later start removes a file of this name if this process is killed.
+    with files.private_file(database, database, ".backup-restoring") as stage:
+        with closing(connect_at_rest(backup)) as reader:
+            copy_to_file(reader, stage, "copying the backup", report)
         yield stage
-    finally:
-        for suffix in ("", *COMPANIONS):
-            with suppress(OSError):
-                _beside(stage, suffix).unlink(missing_ok=True)
-
-
-def _tell(say: Say, phase: str, _status: int, remaining: int, total: int) -> None:
-    say(phase, total - remaining, total, "pages")
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -76,14 +45,10 @@ def _connect(path: Path) -> sqlite3.Connection:
         for pragma in ("synchronous=EXTRA", "secure_delete=ON", "temp_store=MEMORY"):
             connection.execute(f"PRAGMA {pragma}")
     except BaseException:
-        # What is damaged may answer the first pragma with an error.
+        # The first pragma fails if the database is damaged.
         connection.close()
         raise
     return connection
-
-
-def _beside(path: Path, suffix: str) -> Path:
-    return path.with_name(path.name + suffix)
 
 
 def fit_pages(stage: Path, database: Path) -> None:
@@ -98,56 +63,26 @@ def fit_pages(stage: Path, database: Path) -> None:
             connection.execute("VACUUM")
 
 
-def copy_into(stage: Path, database: Path, say: Say = silent) -> None:
-    """Replace what is in ``database`` by what is in ``stage``, in one transaction.
-
-    ``say`` is told how far it is.
+def copy_into(stage: Path, database: Path, report: Reporter = silent) -> None:
+    """Replace the content of ``database`` with that of ``stage``, in one transaction.
 
     Raises:
-        BusyError: another connection stays in the way.
-        sqlite3.Error: ``database`` is none, or the disk does not allow it.
+        BusyError: another connection keeps a lock.
+        sqlite3.Error: ``database`` is not a database, or the disk does not allow it.
     """
-    moved, left = time.monotonic(), -1
-
-    def in_time(status: int, remaining: int, total: int) -> None:
-        nonlocal moved, left
-        if remaining != left:
-            moved, left = time.monotonic(), remaining
-        elif time.monotonic() > moved + _DEADLINE:
-            # backup() tries for ever where the target stays locked.
-            raise BusyError
-        _tell(say, "putting it in place", status, remaining, total)
-
     with closing(connect_read_only(stage)) as reader, closing(_connect(database)) as writer:
-        reader.backup(writer, pages=_PAGES, progress=in_time, sleep=0.05)
-        # What was replaced is not to lie in the WAL; where a reader is in the way, it stays
+        copy_database(reader, writer, "putting it in place", report)
+        # Old content must not stay in the WAL. If a reader blocks this, it stays there
         # until the last connection closes.
         with suppress(sqlite3.Error):
             writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
 
-def create(stage: Path, database: Path) -> None:
-    """Give ``stage`` the name of ``database``, where there is no such file.
-
-    Raises:
-        OSError: it cannot, or a file has appeared there meanwhile.
-    """
-    files.sync(stage)
-    try:
-        os.link(stage, database)
-    except FileExistsError:
-        raise
-    except OSError:
-        # A file system without hard links.
-        stage.rename(database)
-    files.sync_folder(database.parent)
-
-
 def link_aside(database: Path, aside: Path) -> bool:
-    """Give a file that is about to be swapped a second name; False where that cannot be.
+    """Give a file that :func:`swap` will replace a second name; False if that fails.
 
-    It costs neither time nor space. What is copied into ``database`` afterwards would change
-    both: :func:`swap` is the one way from here.
+    It costs neither time nor space. From here on, a copy into ``database`` would change
+    both, so only :func:`swap` may follow.
     """
     try:
         os.link(database, aside)
@@ -158,14 +93,14 @@ def link_aside(database: Path, aside: Path) -> bool:
 
 
 def swap(stage: Path, database: Path, aside: Path) -> None:
-    """Give ``stage`` the name and the mode of ``database``, which no SQLite can open.
+    """Give ``stage`` the name and the mode of ``database``, which SQLite cannot open.
 
-    Only where nobody has it open. There is never a moment without a file of that name.
+    Call it only if no process has the database open. A file of that name exists all the time.
 
     Args:
         stage: the new database.
         database: the old one, which is lost.
-        aside: where the old one is kept; its companions go with it.
+        aside: the copy of the old one; its companions are moved there.
     """
     old = database.stat()
     stage.chmod(stat.S_IMODE(old.st_mode))
@@ -175,14 +110,14 @@ def swap(stage: Path, database: Path, aside: Path) -> None:
     move_companions(database, aside)
     stage.replace(database)
     files.sync_folder(database.parent)
-    # What was linked had the mode of the database until now.
+    # A hard link had the mode of the database until now.
     with suppress(OSError):
         aside.chmod(0o600)
 
 
 def move_companions(database: Path, aside: Path) -> None:
-    """Move away what belongs to an old file of this name: beside a new one it is poison."""
-    for suffix in COMPANIONS:
+    """Move the companions of the old file away: SQLite would apply them to the new one."""
+    for suffix in files.COMPANIONS:
         with suppress(FileNotFoundError):
-            _beside(database, suffix).replace(_beside(aside, suffix))
+            Path(f"{database}{suffix}").replace(f"{aside}{suffix}")
     files.sync_folder(database.parent)

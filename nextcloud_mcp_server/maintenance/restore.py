@@ -9,7 +9,6 @@ import sqlite3
 import time
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -21,18 +20,18 @@ from nextcloud_mcp_server.backends.sqlite.database import require_lock, use_wal
 from nextcloud_mcp_server.backends.sqlite.errors import named, naming
 from nextcloud_mcp_server.backends.sqlite.in_use import in_use, require_idle
 from nextcloud_mcp_server.backends.sqlite.inspect import check_pages
-from nextcloud_mcp_server.backends.sqlite.lock import Held, guard
+from nextcloud_mcp_server.backends.sqlite.lock import MigrationLock, guard
 from nextcloud_mcp_server.backends.sqlite.size import size_of
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem import files
 from nextcloud_mcp_server.filesystem.space import require_space
-from nextcloud_mcp_server.maintenance import damaged_copy as asides
 from nextcloud_mcp_server.maintenance import replace
 from nextcloud_mcp_server.maintenance.backup_check import Backup, signature_of
+from nextcloud_mcp_server.maintenance.damaged_copy import copy_files, damaged_path
 from nextcloud_mcp_server.maintenance.restore_preview import DAMAGED, Offer, weigh
 from nextcloud_mcp_server.migrate import journal
 from nextcloud_mcp_server.migrate.startup import look_under_lock
-from nextcloud_mcp_server.progress import Listener, Say, heard, to_log, to_waiters
+from nextcloud_mcp_server.progress import ProgressCallback, Reporter, reporting, to_log, to_waiters
 from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT
 
 #: Damage for which no verified backup of the present database can be made.
@@ -73,7 +72,7 @@ def restore(
     while_running: bool = False,
     keys: tuple[str, ...] | None = None,
     lock_timeout: float = DEFAULT_LOCK_TIMEOUT,
-    listener: Listener | None = None,
+    listener: ProgressCallback | None = None,
 ) -> Restored:
     """Do what :func:`weigh` offered, all of it or nothing.
 
@@ -98,11 +97,11 @@ def restore(
         held.announce(doing)
         require_idle(database, while_running=while_running)
         waiters = to_waiters(held.announce, doing)
-        with naming(database), heard(listener or to_log(database), waiters) as say:
+        with naming(database), reporting(listener or to_log(database), waiters) as say:
             seen = _look(database, held)
             _check_unchanged(offer.backup, offer.database)
             _check_space(offer, seen)
-            with replace.staged(offer.backup.path, database, say) as stage:
+            with replace.staged_copy(offer.backup.path, database, say) as stage:
                 kept = _keep(database, seen, keys, say)
                 say("checking what is to be restored")
                 expected = _make_ready(stage, offer, seen, kept, begun)
@@ -114,7 +113,7 @@ def restore(
     return Restored(offer, kept.path, time.monotonic() - begun)
 
 
-def _look(database: Path, held: Held) -> Snapshot:
+def _look(database: Path, held: MigrationLock) -> Snapshot:
     try:
         return look_under_lock(database, held)
     except TokenStorageError as error:
@@ -140,7 +139,7 @@ def _check_space(offer: Offer, seen: Snapshot) -> None:
     require_space(offer.database.parent, needed, f"to restore {offer.backup.path.name}")
 
 
-def _keep(database: Path, seen: Snapshot, keys: tuple[str, ...] | None, say: Say) -> _Kept:
+def _keep(database: Path, seen: Snapshot, keys: tuple[str, ...] | None, say: Reporter) -> _Kept:
     """Keep what is about to be replaced: verified, or as it is where it is damaged."""
     if not database.exists():
         return _Kept()
@@ -150,7 +149,7 @@ def _keep(database: Path, seen: Snapshot, keys: tuple[str, ...] | None, say: Say
         recorded = seen.versions[0] if seen.versions else None
         target = backups.backup_path(database, recorded, "replaced")
         try:
-            kept = backups.make_backup(database, target, kind="replaced", keys=keys, say=say)
+            kept = backups.make_backup(database, target, kind="replaced", keys=keys, report=say)
             return _Kept(kept)
         except TokenStorageError as error:
             if error.code not in _DAMAGED:
@@ -159,10 +158,10 @@ def _keep(database: Path, seen: Snapshot, keys: tuple[str, ...] | None, say: Say
     # It is copied as a file, and may have to be renamed: nobody may have it open.
     require_idle(database)
     if seen.damage == "not-a-database":
-        target = _name_aside(database)
+        target = damaged_path(database)
         if replace.link_aside(database, target):
             return _Kept(target, damaged=True, linked=True)
-    return _Kept(asides.copy_files(database), damaged=True)
+    return _Kept(copy_files(database), damaged=True)
 
 
 def _make_ready(
@@ -192,18 +191,18 @@ def _make_ready(
         return backups.summary(connection)
 
 
-def _put(stage: Path, database: Path, kept: _Kept, say: Say) -> None:
+def _put(stage: Path, database: Path, kept: _Kept, say: Reporter) -> None:
     if not database.exists():
         # What belonged to a file that is gone would be taken for the new one's.
-        replace.move_companions(database, _name_aside(database))
-        replace.create(stage, database)
+        replace.move_companions(database, damaged_path(database))
+        files.publish(stage, database)
         return
     try:
         if not kept.linked:
             replace.copy_into(stage, database, say)
             if not kept.damaged or not check_pages(database):
                 return
-    except replace.BusyError as error:
+    except backups.BusyError as error:
         raise _busy(database) from error
     except (sqlite3.Error, UnicodeDecodeError) as error:
         known = named(error, database)
@@ -212,11 +211,6 @@ def _put(stage: Path, database: Path, kept: _Kept, say: Say) -> None:
     if kept.path is None:
         raise AssertionError("what is damaged has been kept")
     replace.swap(stage, database, kept.path)
-
-
-def _name_aside(database: Path) -> Path:
-    moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-    return database.with_name(f"{database.name}.damaged-{moment}")
 
 
 def _check_result(database: Path, expected: backups.Summary, kept: Path | None) -> None:

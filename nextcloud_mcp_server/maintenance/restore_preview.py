@@ -18,7 +18,7 @@ from nextcloud_mcp_server.maintenance.backup_check import NAME, Backup, vet
 from nextcloud_mcp_server.migrate.classify import GRANTS, classify
 from nextcloud_mcp_server.migrate.inspect import known_history
 from nextcloud_mcp_server.migrate.plan import Finding, State, refusal
-from nextcloud_mcp_server.progress import Say, silent
+from nextcloud_mcp_server.progress import Reporter, silent
 
 if TYPE_CHECKING:
     from nextcloud_mcp_server.crypto.keyring import Keyring
@@ -60,7 +60,7 @@ class Offer:
 
 
 def weigh(
-    database: Path, backup: Path | Backup, keyring: Keyring | None = None, say: Say = silent
+    database: Path, backup: Path | Backup, keyring: Keyring | None = None, say: Reporter = silent
 ) -> Offer:
     """Verify a backup and say what restoring it would replace by what. Changes nothing.
 

@@ -27,7 +27,7 @@ from alembic.util import CommandError
 
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem.errors import naming
-from nextcloud_mcp_server.progress import Say, silent
+from nextcloud_mcp_server.progress import Reporter, silent
 from nextcloud_mcp_server.schema.history import BASE, History, is_checkout, load_history
 from nextcloud_mcp_server.schema.revision import Revision, describe
 
@@ -57,7 +57,7 @@ def configuration(
     history: History,
     connection: Connection | None = None,
     applied: Applied = _no_one_asks,
-    say: Say = silent,
+    say: Reporter = silent,
 ) -> Config:
     """Alembic's configuration for ``history``, without any file and without a URL."""
     config = Config()
@@ -102,7 +102,7 @@ def upgrade(
     history: History,
     target: str,
     applied: Applied = _no_one_asks,
-    say: Say = silent,
+    say: Reporter = silent,
 ) -> None:
     """Run every revision from the recorded one up to ``target``; ``applied`` after each.
 
@@ -117,7 +117,7 @@ def downgrade(
     history: History,
     target: str,
     applied: Applied = _no_one_asks,
-    say: Say = silent,
+    say: Reporter = silent,
 ) -> None:
     """Run every revision from the recorded one down to ``target`` (an id or ``base``)."""
     with _running("downgrade"):
@@ -139,18 +139,18 @@ def write_sql(
     *,
     dialect: str = "sqlite",
     down: bool = False,
-    structures: Path | None = None,
+    reviewed: bool = False,
 ) -> None:
     """Write the SQL of every revision from ``start`` to ``target`` (None: base), up or ``down``.
 
-    For a database that is exactly at ``start``: nobody looks what is there already. Each
-    statement is one call of ``written.write``, made while the revision says it. For a review
-    the file with the structures to go by is given: what no SQL says is a comment then.
+    For a database that is exactly at ``start``. Each statement is one call of ``written.write``,
+    made while the revision runs. If ``reviewed``, a step that needs a database is a comment,
+    otherwise it is an error.
     """
     config = configuration(history)
     config.cmd_opts = Namespace(x=[f"database_url={dialect}://"])
     config.output_buffer = written
-    config.attributes["structures"] = structures
+    config.attributes["reviewed"] = reviewed
     what = "downgrade" if down else "upgrade"
     with _running(what):
         getattr(command, what)(config, f"{start or BASE}:{target or BASE}", sql=True)

@@ -34,7 +34,7 @@ from nextcloud_mcp_server.migrate.plan import (
     unknown_target,
 )
 from nextcloud_mcp_server.migrate.startup import look_under_lock
-from nextcloud_mcp_server.progress import Listener, Say, heard, to_log, to_waiters
+from nextcloud_mcp_server.progress import ProgressCallback, Reporter, reporting, to_log, to_waiters
 from nextcloud_mcp_server.schema.history import BASE, History
 from nextcloud_mcp_server.schema.structure import Structure, gaps
 from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT
@@ -67,7 +67,7 @@ def downgrade(
     while_running: bool = False,
     unlock: Unlock | None = None,
     lock_timeout: float = DEFAULT_LOCK_TIMEOUT,
-    listener: Listener | None = None,
+    listener: ProgressCallback | None = None,
 ) -> Change:
     """Go back to ``revision`` (default: one step), in one transaction, after a backup.
 
@@ -132,7 +132,7 @@ def stamp(
     while_running: bool = False,
     unlock: Unlock | None = None,
     lock_timeout: float = DEFAULT_LOCK_TIMEOUT,
-    listener: Listener | None = None,
+    listener: ProgressCallback | None = None,
 ) -> Change:
     """Record ``revision`` (or ``base``: none) without running anything, after a backup.
 
@@ -207,12 +207,12 @@ class _Locked:
     report: Report
     seen: Snapshot
     history: History
-    say: Say
+    say: Reporter
 
 
 @contextmanager
 def _locked(
-    database: Path, lock_timeout: float, doing: str, listener: Listener | None
+    database: Path, lock_timeout: float, doing: str, listener: ProgressCallback | None
 ) -> Iterator[_Locked]:
     history = known_history()
     if not database.exists():
@@ -222,7 +222,7 @@ def _locked(
         held.announce(doing)
         seen = look_under_lock(database, held)
         report = examine(database)
-        with heard(listener or to_log(database), to_waiters(held.announce, doing)) as say:
+        with reporting(listener or to_log(database), to_waiters(held.announce, doing)) as say:
             say("checking its pages")
             if not report.refusal and (damage := check_pages(database)):
                 raise refusal(Finding(State.CORRUPT, reason=damage), history, database)

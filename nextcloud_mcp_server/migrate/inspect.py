@@ -22,7 +22,7 @@ from nextcloud_mcp_server.schema.history import History, load_history
 from nextcloud_mcp_server.schema.structure import ENCRYPTED
 
 if TYPE_CHECKING:
-    from nextcloud_mcp_server.backends.sqlite.lock import Held
+    from nextcloud_mcp_server.backends.sqlite.lock import MigrationLock as Held
     from nextcloud_mcp_server.crypto.keyfile import Samples
     from nextcloud_mcp_server.maintenance.corrections import Rename
 

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from nextcloud_mcp_server import __version__
 from nextcloud_mcp_server.backends.sqlite.catalog import read_structure
 from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
 from nextcloud_mcp_server.backends.sqlite.errors import naming
 from nextcloud_mcp_server.backends.sqlite.inspect import HotJournalError, look, recovered_copy
-from nextcloud_mcp_server.backends.sqlite.manifest import program_version
 from nextcloud_mcp_server.schema.structure import Structure
 
 TABLE: Final = "migration_journal"
@@ -102,7 +102,7 @@ def entry(
         before=before,
         after=after,
         seconds=round(time.monotonic() - begun, 6),
-        program_version=program_version(),
+        program_version=__version__,
         host=socket.gethostname(),
         backup=_storable(backup.name) if backup else None,
         note=note or None,

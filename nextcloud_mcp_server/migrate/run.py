@@ -29,7 +29,7 @@ from nextcloud_mcp_server.migrate.alembic_commands import Applied
 from nextcloud_mcp_server.migrate.classify import TEMPORARY, ours
 from nextcloud_mcp_server.migrate.plan import Action, Finding, Plan
 from nextcloud_mcp_server.migrate.verify import Change
-from nextcloud_mcp_server.progress import Say, silent
+from nextcloud_mcp_server.progress import Reporter, silent
 from nextcloud_mcp_server.schema.history import BASE, History
 from nextcloud_mcp_server.schema.structure import Structure, gaps
 
@@ -58,7 +58,7 @@ def migrate(
     *,
     keys: Sequence[str] | None = None,
     first: Callable[[Execute], None] = _nothing,
-    say: Say = silent,
+    say: Reporter = silent,
 ) -> Path | None:
     """Do what ``todo`` says, all of it or nothing; the backup that was made before.
 
@@ -114,7 +114,7 @@ def downgrade(
     there: Structure,
     *,
     keys: Sequence[str] | None = None,
-    say: Say = silent,
+    say: Reporter = silent,
 ) -> Path | None:
     """Run the revisions from the recorded one down to ``target`` (an id or ``base``).
 
@@ -175,7 +175,7 @@ def stamp(
     there: Structure,
     *,
     keys: Sequence[str] | None = None,
-    say: Say = silent,
+    say: Reporter = silent,
 ) -> Path | None:
     """Make ``revision`` (or ``base``: none) the one row of the version table."""
     change = Change("stamp", history, there, finding.recorded, revision, (), restructures=False)
@@ -191,7 +191,7 @@ def _run(
     change: Change,
     work: Work,
     keys: Sequence[str] | None,
-    say: Say,
+    say: Reporter,
 ) -> Path | None:
     begun = time.monotonic()
     made: Path | None = None
@@ -205,7 +205,7 @@ def _run(
             if any(number for table, number in rows.items() if table != journal.TABLE):
                 backup.prune(database)
                 target = backup.backup_path(database, change.before)
-                made = backup.make_backup(database, target, keys=keys, say=say)
+                made = backup.make_backup(database, target, keys=keys, report=say)
             after = await connection.run_sync(
                 lambda c: _checked(c, database, change, rows, work, say=say)
             )
@@ -256,7 +256,7 @@ def _checked(
     rows: dict[str, int],
     work: Work,
     *,
-    say: Say,
+    say: Reporter,
 ) -> Structure:
     """Do the work, and find nothing wrong with it; the structure that it has left."""
     execute = _executor(connection)
@@ -270,7 +270,7 @@ def _checked(
     return after
 
 
-def _step_by_step(change: Change, rows: int, say: Say) -> Applied:
+def _step_by_step(change: Change, rows: int, say: Reporter) -> Applied:
     """Say which revision runs; the answer is to be called after each."""
     held = counted(rows, "row")
     steps = iter(enumerate(change.steps))

@@ -19,7 +19,8 @@ from nextcloud_mcp_server.backends.base import Snapshot
 from nextcloud_mcp_server.backends.sqlite.database import require_lock, use_wal
 from nextcloud_mcp_server.backends.sqlite.errors import named
 from nextcloud_mcp_server.backends.sqlite.inspect import HotJournalError, check_pages, look, recover
-from nextcloud_mcp_server.backends.sqlite.lock import Held, guard
+from nextcloud_mcp_server.backends.sqlite.lock import MigrationLock as Held
+from nextcloud_mcp_server.backends.sqlite.lock import guard
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem import files
 from nextcloud_mcp_server.migrate.inspect import Found, Unlock, known_history, prove
@@ -28,7 +29,7 @@ from nextcloud_mcp_server.schema.history import History, load_history
 from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT
 
 if TYPE_CHECKING:
-    from nextcloud_mcp_server.progress import Listener, Say
+    from nextcloud_mcp_server.progress import ProgressCallback, Reporter
 
 
 logger = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ def prepare(
     then: Callable[[Path], object] = _nothing,
     lock_timeout: float = DEFAULT_LOCK_TIMEOUT,
     cancelled: Callable[[], bool] = never,
-    listener: Listener | None = None,
+    listener: ProgressCallback | None = None,
 ) -> Outcome:
     """Bring ``database`` to ``target`` (default: head), whatever it is; or refuse, unchanged.
 
@@ -167,13 +168,15 @@ def _warn_of_names(database: Path) -> None:
 
 
 @contextmanager
-def _telling(database: Path, listener: Listener | None, held: Held, todo: Plan) -> Iterator[Say]:
+def _telling(
+    database: Path, listener: ProgressCallback | None, held: Held, todo: Plan
+) -> Iterator[Reporter]:
     """Tell the listener, the log or those who wait for the lock how far it is."""
     # What most starts need not say need not be imported either.
-    from nextcloud_mcp_server.progress import heard, to_log, to_waiters  # noqa: PLC0415
+    from nextcloud_mcp_server.progress import reporting, to_log, to_waiters  # noqa: PLC0415
 
     held.announce(_doing(todo))
-    with heard(listener or to_log(database), to_waiters(held.announce, _doing(todo))) as say:
+    with reporting(listener or to_log(database), to_waiters(held.announce, _doing(todo))) as say:
         yield say
 
 
@@ -237,7 +240,7 @@ def _migrate(
     seen: Snapshot,
     *,
     keys: Sequence[str] | None,
-    say: Say,
+    say: Reporter,
 ) -> Path | None:
     # Alembic and SQLAlchemy are imported only where there is something to migrate.
     from nextcloud_mcp_server.migrate.run import migrate  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""The Starlette application: the token store's lifespan, and two questions about health."""
+"""The Starlette application: the token store's lifespan and two health checks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from nextcloud_mcp_server.lifespan import TokenStoreState, token_store_lifespan
-from nextcloud_mcp_server.server.health import CHECK_INTERVAL, NO_STORE, NOT_OPEN, Readiness
+from nextcloud_mcp_server.server.health import CHECK_INTERVAL, NO_STORE, NOT_OPEN, HealthCheck
 from nextcloud_mcp_server.settings import Settings
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 class AppState(TokenStoreState):
-    """What a handler of this application finds in ``request.state``."""
+    """The attributes of ``request.state`` in this application."""
 
-    readiness: Readiness
+    health: HealthCheck
 
 
 def create_app(
@@ -33,13 +33,13 @@ def create_app(
     settings: Settings | None = None,
     check_interval: float = CHECK_INTERVAL,
 ) -> Starlette:
-    """The server's application: ``GET /health/live``, ``GET /health/ready``, JSON errors.
+    """Return the application: ``GET /health/live``, ``GET /health/ready``, JSON errors.
 
     Args:
-        database: a path, an SQLite URL, or None for what the settings say.
-        encryption_key: one Fernet key or several, newest first; None for the settings'.
+        database: a path or an SQLite URL; None for the one in the settings.
+        encryption_key: one Fernet key or several, newest first; None for those of the settings.
         settings: None to read them from the environment when the application starts.
-        check_interval: seconds for which ``/health/ready`` gives the same answer again.
+        check_interval: seconds for which ``/health/ready`` repeats its last result.
     """
     opened = token_store_lifespan(database, encryption_key=encryption_key, settings=settings)
 
@@ -49,17 +49,17 @@ def create_app(
             storage = state["storage"]
             if storage.outcome is None:
                 raise AssertionError("an open store has an outcome")
-            readiness = Readiness(
+            health = HealthCheck(
                 storage.outcome.database,
                 interval=check_interval,
                 read_only=bool(storage.outcome.read_only),
             )
             try:
-                yield {"storage": storage, "readiness": readiness}
+                yield {"storage": storage, "health": health}
             finally:
-                # Before the store: the last to close the file takes its WAL away, and a
-                # look is not allowed to.
-                await readiness.close()
+                # Before the store: the last connection to close removes the WAL, and the
+                # one of a check must not be the last.
+                await health.close()
 
     return Starlette(
         lifespan=lifespan,
@@ -73,9 +73,9 @@ async def _live(request: Request) -> JSONResponse:
 
 
 async def _ready(request: Request) -> JSONResponse:
-    readiness: Readiness | None = getattr(request.state, "readiness", None)
-    verdict = NOT_OPEN if readiness is None else await readiness.verdict()
-    return verdict.response()
+    health: HealthCheck | None = getattr(request.state, "health", None)
+    result = NOT_OPEN if health is None else await health.check()
+    return result.response()
 
 
 async def _refused(request: Request, error: Exception) -> JSONResponse:

@@ -1,4 +1,4 @@
-"""What ``/health/live`` and ``/health/ready`` answer."""
+"""The health checks ``/health/live`` and ``/health/ready``."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from nextcloud_mcp_server.migrate.plan import State
 
 logger = logging.getLogger(__name__)
 
-#: Seconds for which the answer of a look at the database is given again.
+#: Seconds for which the result of a check is repeated.
 CHECK_INTERVAL: Final = 5.0
 
-#: Seconds that a hit waits for a look; a disk that hangs must not hang the answer.
+#: Seconds that a request waits for a check: a disk that hangs must not block the response.
 PATIENCE: Final = 2.0
 
 NO_STORE: Final = {"Cache-Control": "no-store"}
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What ``/health/ready`` says. Ready means that there is no ``reason`` not to be.
+class Health:
+    """The result of a check: ready if there is no ``reason``.
 
     Attributes:
         revision: the revision that the database records now.
         head: the newest revision of this program.
-        state: the state of the database now; None where it could not be told.
-        reason: why requests should go elsewhere. It names no path: anybody may ask.
+        state: the state of the database now; None if unknown.
+        reason: why the server is not ready. It contains no path: the page is public.
         detail: the same for the log, with the path.
         read_only: whether the store can only be read.
     """
@@ -49,7 +49,7 @@ class Verdict:
     read_only: bool = False
 
     def response(self) -> JSONResponse:
-        """200, or 503 with a reason."""
+        """Return the response: 200, or 503 with a reason."""
         facts: dict[str, object] = {
             "revision": self.revision,
             "head": self.head,
@@ -62,16 +62,16 @@ class Verdict:
         return JSONResponse(body, status_code=503, headers=NO_STORE)
 
 
-NOT_OPEN: Final = Verdict(reason="The token store is not open.")
+NOT_OPEN: Final = Health(reason="The token store is not open.")
 
 
-class Readiness:
-    """Looks at the database when it is asked, at most once per interval.
+class HealthCheck:
+    """Checks the database on request, at most once per interval.
 
     Args:
         database: the file that the store has open.
-        interval: seconds for which an answer is given again.
-        patience: seconds that an asker waits for a look.
+        interval: seconds for which a result is repeated.
+        patience: seconds that a request waits for a check.
         read_only: whether the store was opened for reading only.
     """
 
@@ -87,84 +87,81 @@ class Readiness:
         self._read_only = read_only
         self._interval = interval
         self._patience = patience
-        self._opened = identity(database)
+        self._opened = file_identity(database)
         self._open = True
         self._checked = float("-inf")
-        self._last = Verdict()
-        self._look: asyncio.Task[Verdict] | None = None
+        self._last = Health()
+        self._running: asyncio.Task[Health] | None = None
 
-    async def verdict(self) -> Verdict:
-        """What is known now, from a look that is younger than the interval."""
+    async def check(self) -> Health:
+        """Return a result that is not older than the interval."""
         if not self._open:
             return NOT_OPEN
-        if self._look is None and time.monotonic() - self._checked >= self._interval:
-            self._look = asyncio.create_task(
-                asyncio.to_thread(look_at, self._database, self._opened)
-            )
-            self._look.add_done_callback(self._looked)
-        if self._look is not None:
-            looking = self._look
-            await asyncio.wait([looking], timeout=self._patience)
-            if not looking.done():
-                seconds = f"The database did not answer within {self._patience:g} seconds."
-                return Verdict(self._last.revision, self._last.head, reason=seconds)
-            return self._told(looking.result())
-        return self._told(self._last)
+        if self._running is None and time.monotonic() - self._checked >= self._interval:
+            check = asyncio.to_thread(check_database, self._database, self._opened)
+            self._running = asyncio.create_task(check)
+            self._running.add_done_callback(self._finished)
+        if (running := self._running) is None:
+            result = self._last
+        else:
+            await asyncio.wait([running], timeout=self._patience)
+            if not running.done():
+                reason = f"The database did not answer within {self._patience:g} seconds."
+                return Health(self._last.revision, self._last.head, reason=reason)
+            result = running.result()
+        # A store that was opened for reading only stays so if the file becomes writable.
+        return replace(result, read_only=result.read_only or self._read_only)
 
-    def _told(self, verdict: Verdict) -> Verdict:
-        # Opened for reading, it stays so, even where the file can be written by now.
-        return replace(verdict, read_only=verdict.read_only or self._read_only)
-
-    def _looked(self, look: asyncio.Task[Verdict]) -> None:
-        self._look, self._checked = None, time.monotonic()
-        if look.cancelled() or look.exception() is not None:
+    def _finished(self, check: asyncio.Task[Health]) -> None:
+        self._running, self._checked = None, time.monotonic()
+        if check.cancelled() or check.exception() is not None:
             return
-        verdict = look.result()
-        if verdict.reason != self._last.reason:
-            if verdict.reason:
-                logger.warning("Not ready: %s", verdict.detail)
+        result = check.result()
+        if result.reason != self._last.reason:
+            if result.reason:
+                logger.warning("Not ready: %s", result.detail)
             else:
                 logger.warning("Ready again: %s is at head", self._database)
-        self._last = verdict
+        self._last = result
 
     async def close(self) -> None:
-        """Answer "not open" from now on; returns when no look is under way any more."""
+        """Answer "not open" from now on, and wait until no check is running."""
         self._open = False
-        if self._look is not None:
-            await asyncio.wait([self._look])
+        if self._running is not None:
+            await asyncio.wait([self._running])
 
 
-def identity(database: Path) -> tuple[int, int] | None:
-    """Device and inode of a file; None where it is not there."""
+def file_identity(path: Path) -> tuple[int, int] | None:
+    """Return the device and inode of a file; None if it does not exist."""
     with suppress(OSError):
-        found = database.stat()
-        return found.st_dev, found.st_ino
+        status = path.stat()
+        return status.st_dev, status.st_ino
     return None
 
 
-def look_at(database: Path, opened: tuple[int, int] | None) -> Verdict:
-    """Look at ``database`` with a connection of its own; changes nothing.
+def check_database(database: Path, opened: tuple[int, int] | None) -> Health:
+    """Check ``database`` through a separate connection. Changes nothing.
 
     Args:
         database: the file.
-        opened: the identity of the file that the store has open: it would go on reading
-            and writing one that has been removed or replaced.
+        opened: the identity of the file that the store has open. The store continues to
+            use that file even if it was removed or replaced.
     """
-    if (found := identity(database)) is None or found != opened:
-        what = "gone" if found is None else "another one than the server opened"
-        return Verdict(
+    if (identity := file_identity(database)) is None or identity != opened:
+        what = "missing" if identity is None else "not the file that the server opened"
+        return Health(
             reason=f"The database file is {what}.",
-            detail=f"{database} is {what}. Put it back or restart the server.",
+            detail=f"{database} is {what}. Put the file back or restart the server.",
         )
     try:
         report = examine(database)
     except TokenStorageError as error:
-        return Verdict(reason=CODES[error.code], detail=with_code(error))
+        return Health(reason=CODES[error.code], detail=with_code(error))
     finding = report.finding
     facts = (finding.recorded, report.head, finding.state.value)
     if report.refusal is not None:
-        return Verdict(*facts, CODES[report.refusal.code], with_code(report.refusal))
+        return Health(*facts, CODES[report.refusal.code], with_code(report.refusal))
     if finding.state is not State.AT_HEAD:
-        reason = "The database is not at head any more."
-        return Verdict(*facts, reason, f"{database} is {finding.state.value}. Restart the server.")
-    return Verdict(*facts, read_only=bool(permissions.unwritable(database)))
+        reason = "The database is no longer at head."
+        return Health(*facts, reason, f"{database} is {finding.state.value}. Restart the server.")
+    return Health(*facts, read_only=bool(permissions.unwritable(database)))

@@ -1,4 +1,4 @@
-"""The server as a program: uvicorn, signals, and what a person sees of a start."""
+"""The server process: uvicorn, signals, and the output for the operator."""
 
 from __future__ import annotations
 
@@ -34,15 +34,12 @@ if TYPE_CHECKING:
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
-#: What uvicorn says of a failure that is told in a line of its own.
-_SAID_BETTER: Final = frozenset(
-    {
-        "Application startup failed. Exiting.",
-        "Application shutdown failed. Exiting.",
-    }
+#: Messages of uvicorn that are dropped: the error itself is printed.
+_DROPPED: Final = frozenset(
+    {"Application startup failed. Exiting.", "Application shutdown failed. Exiting."}
 )
 
-#: Seconds that a stop waits for requests under way. Docker kills after ten.
+#: Seconds that a stop waits for running requests. Docker kills after ten.
 _GRACE: Final = 8
 
 
@@ -54,49 +51,48 @@ def serve(
     debug: bool = False,
     access_log: bool = False,
 ) -> int:
-    """Serve until SIGTERM or SIGINT, telling on stdout and stderr what happens.
+    """Serve until SIGTERM or SIGINT, and print what happens to stdout and stderr.
 
-    A signal during the start ends a wait for the lock at once; a migration that has begun
-    is finished first. Call it in the main thread: signals are not seen elsewhere.
+    A signal during the start stops a wait for the lock at once; a migration that has begun
+    is finished first. Call it in the main thread: other threads receive no signals.
 
     Args:
         host: a name or an address of this machine.
-        port: 0 takes a free one, which is printed.
+        port: 0 for a free one, which is printed.
         settings: None to read them from the environment.
-        debug: whether the log says everything, and an error shows its traceback.
-        access_log: whether every request is logged.
+        debug: log debug messages, and print tracebacks.
+        access_log: log every request.
 
     Returns:
-        The exit status: 0 after serving and a clean stop, 1 otherwise.
+        The exit status: 0 after serving and a clean stop, otherwise 1.
     """
     with _Stop().handling() as stop, _log_to_stderr(debug=debug, access_log=access_log):
         try:
             _serve(host, port, settings or load_settings(), stop, access_log=access_log)
-        except Exception as error:  # noqa: BLE001 - told here, whatever it is
+        except Exception as error:  # noqa: BLE001 - every error is printed here
             for line in (*(traceback_lines(error) if debug else ()), *describe_error(error)):
-                _say(line, sys.stderr)
+                _print(line, sys.stderr)
             return 1
         return 0
 
 
 def _serve(host: str, port: int, settings: Settings, stop: _Stop, *, access_log: bool) -> None:
     with ExitStack() as closing:
-        # Bound first: a port that is taken is no reason to migrate. Not listening yet, so
-        # that nobody who connects is left waiting for a migration.
+        # Bound first, so that nothing is migrated if the port is taken.
         sockets = bind(host, port)
         for bound in sockets:
             closing.callback(bound.close)
-        _say(f"database: {printable(str(settings.database.absolute()))}")
+        _print(f"database: {printable(str(settings.database.absolute()))}")
         if settings.fallback_from is not None:
-            _say(
+            _print(
                 f"warning: {settings.fallback_from} cannot be used here, so "
                 f"{printable(str(settings.database))} is used instead. "
                 "Set TOKEN_STORAGE_DB to choose another.",
                 sys.stderr,
             )
-        watched = _Watched(create_app(settings=settings), stop)
+        app = _App(create_app(settings=settings), stop)
         config = uvicorn.Config(
-            watched,
+            app,
             interface="asgi3",
             lifespan="on",
             loop="asyncio",
@@ -107,21 +103,21 @@ def _serve(host: str, port: int, settings: Settings, stop: _Stop, *, access_log:
             server_header=False,
             timeout_graceful_shutdown=_GRACE,
         )
-        server = _Server(config, watched)
-        with stop.telling(server.handle_exit):
+        server = _Server(config, app)
+        with stop.calling(server.handle_exit):
             server.run(sockets)
-        if watched.failure is not None:
-            raise watched.failure
+        if app.failure is not None:
+            raise app.failure
         if not server.served:
             raise _interrupted(settings.database)
-        _say("stopped")
+        _print("stopped")
 
 
 def _interrupted(database: Path) -> TokenStorageError:
     now = "nothing was cut short"
     with suppress(TokenStorageError):
         if (recorded := examine(database).finding.recorded) is not None:
-            # Whoever stops a start wants to know whether it has migrated.
+            # Tell the operator whether the migration has run.
             now = f"{printable(str(database))} is at revision {recorded}"
     return TokenStorageError(
         f"The start was asked to stop before the server was ready; {now}.",
@@ -130,28 +126,28 @@ def _interrupted(database: Path) -> TokenStorageError:
     )
 
 
-def _say(line: str, file: TextIO | None = None) -> None:
-    # A reader who has left is no reason to stop serving.
+def _print(line: str, file: TextIO | None = None) -> None:
+    # Serving continues if nothing reads the output any more.
     with suppress(OSError):
         print(line, file=file or sys.stdout, flush=True)
 
 
 class _Lines(logging.Formatter):
-    """The message alone; from warning up, with the word in front."""
+    """Format a record as its message, with the level in front from warning up."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        # A path in it may hold line breaks; a traceback, added later, keeps its own.
+        # A path may contain line breaks. A traceback, which is added later, keeps its own.
         text = printable(super().formatMessage(record))
         return text if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {text}"
 
 
 @contextmanager
 def _log_to_stderr(*, debug: bool, access_log: bool) -> Iterator[None]:
-    """Show this package's log on stderr, and the warnings of the libraries."""
+    """Write this package's log to stderr, and the warnings of the libraries."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines())
-    handler.addFilter(lambda record: record.msg not in _SAID_BETTER)
-    root, ours = logging.getLogger(), logging.getLogger(__package__)
+    handler.addFilter(lambda record: record.msg not in _DROPPED)
+    root, ours = logging.getLogger(), logging.getLogger("nextcloud_mcp_server")
     before = ours.level
     ours.setLevel(logging.DEBUG if debug else logging.INFO)
     logging.getLogger("uvicorn.access").setLevel(logging.INFO if access_log else logging.WARNING)
@@ -164,27 +160,31 @@ def _log_to_stderr(*, debug: bool, access_log: bool) -> Iterator[None]:
 
 
 class _Stop:
-    """Whether somebody asked the program to stop, and who is to be told."""
+    """The handler of the signals that stop the program.
+
+    Attributes:
+        requested: whether such a signal was received.
+    """
 
     def __init__(self) -> None:
-        self.asked = False
-        self._listeners: list[Callable[[int, FrameType | None], object]] = []
+        self.requested = False
+        self._callbacks: list[Callable[[int, FrameType | None], object]] = []
 
     @contextmanager
-    def telling(self, listener: Callable[[int, FrameType | None], object]) -> Iterator[None]:
-        """Call ``listener`` at every signal meanwhile, in the signal handler."""
-        self._listeners.append(listener)
+    def calling(self, callback: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+        """Call ``callback`` in the signal handler, at each signal during the ``with`` block."""
+        self._callbacks.append(callback)
         try:
             yield
         finally:
-            self._listeners.remove(listener)
+            self._callbacks.remove(callback)
 
     @contextmanager
     def handling(self) -> Iterator[_Stop]:
-        """Handle the signals, and give them back at the end, unless one has come.
+        """Handle the signals, and restore the previous handlers afterwards.
 
-        Then the program is ending, and they are ignored: another one must not turn its last
-        steps into a violent death. (Python gives up its own handlers before it has ended.)
+        After a signal they are ignored instead: the program is ending, and another signal
+        must not kill it (Python removes its own handlers before it exits).
         """
         if threading.current_thread() is not threading.main_thread():
             yield self
@@ -194,19 +194,19 @@ class _Stop:
             yield self
         finally:
             for number, handler in before.items():
-                signal.signal(number, signal.SIG_IGN if self.asked else handler)
+                signal.signal(number, signal.SIG_IGN if self.requested else handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
-        for listener in tuple(self._listeners):
-            listener(number, frame)
+        self.requested = True
+        for callback in tuple(self._callbacks):
+            callback(number, frame)
 
 
-class _Watched:
-    """The application, and what became of its lifespan.
+class _App:
+    """The application, with the error of its lifespan in ``failure``.
 
-    Starlette hands uvicorn a traceback as text, and uvicorn prints it. Here the error
-    itself is kept, and nothing is left to print.
+    Starlette sends uvicorn a traceback as text, which uvicorn would print. Here the error
+    is kept and the text dropped.
     """
 
     def __init__(self, app: ASGIApp, stop: _Stop) -> None:
@@ -216,18 +216,18 @@ class _Watched:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._live(scope, receive, send)
+            await self._lifespan(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
-    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         task, loop = asyncio.current_task(), asyncio.get_running_loop()
         if task is None:
             raise AssertionError("a lifespan runs in a task")
         starting = True
 
         def cancel() -> None:
-            # Not a start that has succeeded meanwhile: that one is shut down.
+            # Once it has started, uvicorn shuts it down.
             if starting:
                 task.cancel()
 
@@ -238,8 +238,8 @@ class _Watched:
                 message = {**message, "message": ""}
             await send(message)
 
-        with self._stop.telling(lambda *_: loop.call_soon_threadsafe(cancel)):
-            if self._stop.asked:
+        with self._stop.calling(lambda *_: loop.call_soon_threadsafe(cancel)):
+            if self._stop.requested:
                 await pass_on({"type": "lifespan.startup.failed"})
                 return
             try:
@@ -250,36 +250,36 @@ class _Watched:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, without its own words, its own signals and its exit status 3."""
+    """uvicorn's server with this program's output, signals and exit status."""
 
-    def __init__(self, config: uvicorn.Config, watched: _Watched) -> None:
+    def __init__(self, config: uvicorn.Config, app: _App) -> None:
         super().__init__(config)
-        self._watched = watched
+        self._app = app
         self.served = False
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """Nothing: they are handled since long before, and need not be raised again."""
+        """Do nothing: :class:`_Stop` handles the signals."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and say so; or set ``should_exit``."""
+        """Start and print the outcome, or set ``should_exit``."""
         try:
             await super().startup(sockets)
         except SystemExit:
-            # uvicorn's way to say that the lifespan failed.
+            # uvicorn raises it if the lifespan failed.
             self.should_exit = True
             return
         except OSError as error:
-            # Bound but not listening, a port can still be lost to a quicker program.
+            # The sockets are bound but do not listen yet: another program can take the port.
             [*_, (host, port)] = [bound.getsockname()[:2] for bound in sockets or ()]
-            self._watched.failure = cannot_listen(host, port, error)
+            self._app.failure = cannot_listen(host, port, error)
             self.should_exit = True
             await self.lifespan.shutdown()
             return
         for line in outcome_lines(self.lifespan.state["storage"].outcome):
-            _say(line)
+            _print(line)
         if not self.should_exit:
             self.served = True
             for bound in sockets or ():
-                _say(f"listening on http://{shown(*bound.getsockname()[:2])}")
+                _print(f"listening on http://{shown(*bound.getsockname()[:2])}")

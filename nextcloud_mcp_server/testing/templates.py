@@ -1,13 +1,14 @@
-"""Migrated databases, each made once a run and copied for every test.
+"""Migrated databases, each made once in a run and copied for every test.
 
-A template is one file: closed, so that no ``-wal`` holds a part of it, and in WAL mode, which
-its header keeps, so that nobody who opens a copy has to switch. It is made under another name
-and renamed, under a lock, so that the workers of pytest-xdist share one and a killed worker
-leaves no half of one.
+A template is one closed file in WAL mode, without a ``-wal`` beside it. It is made under
+another name and renamed, under a lock: the workers of pytest-xdist share it, and a worker
+that is killed leaves no incomplete template.
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -15,8 +16,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from filelock import FileLock
-
+from nextcloud_mcp_server.filesystem.flock import Hold, open_lock
 from nextcloud_mcp_server.migrate.change import downgrade
 from nextcloud_mcp_server.migrate.inspect import known_history
 from nextcloud_mcp_server.migrate.startup import prepare
@@ -25,7 +25,7 @@ from nextcloud_mcp_server.schema.history import BASE
 #: What the fixture ``token_db_at`` gives: the path of a new database at a revision.
 TokenDbAt = Callable[[str], Path]
 
-#: The word for the newest revision.
+#: Names the newest revision.
 HEAD: Final = "head"
 
 
@@ -33,7 +33,7 @@ class Templates:
     """The templates of one run, in a folder that its workers share.
 
     Args:
-        folder: where they lie; made when the first one is.
+        folder: their folder, created with the first of them.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -46,7 +46,7 @@ class Templates:
         Raises:
             TokenStorageError: ``unknown-revision``.
         """
-        # shutil.copy brings the mode along: it is its owner's alone.
+        # shutil.copy keeps the mode, 0600.
         return Path(shutil.copy(self._made.get(revision) or self._find(revision), target))
 
     def _find(self, revision: str) -> Path:
@@ -54,17 +54,20 @@ class Templates:
         template = self._folder / f"{wanted}.db"
         if not template.is_file():
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = self._folder / "templates.lock"
-            with FileLock(lock, fallback_to_soft=False, preserve_lock_file=True):
+            lock = Hold(open_lock(self._folder / "templates.lock", os.O_CREAT))
+            try:
+                fcntl.flock(lock.descriptor, fcntl.LOCK_EX)
                 if not template.is_file():
                     _make(template, wanted)
+            finally:
+                lock.release()
         self._made[revision] = template
         return template
 
 
 def _make(template: Path, revision: str) -> None:
     partial = template.with_name("partial") / template.name
-    # Whatever lies there is of a worker that was killed: the lock is ours.
+    # Only a killed worker leaves this folder: the lock is held.
     shutil.rmtree(partial.parent, ignore_errors=True)
     partial.parent.mkdir(mode=0o700)
     if revision == BASE:
@@ -78,8 +81,8 @@ def _make(template: Path, revision: str) -> None:
 
 
 def _settle(path: Path) -> None:
-    """Put into the one file what lies beside it."""
+    """Write the ``-wal`` back into the database file."""
     with closing(sqlite3.connect(path)) as connection:
         (busy, *_), *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     if busy or path.with_name(f"{path.name}-wal").exists():
-        raise AssertionError(f"{path} is in use by somebody else")
+        raise AssertionError(f"{path} is in use by another process")

@@ -62,7 +62,7 @@ async def test_values_are_written_as_releases_write_them(
         "FROM refresh_tokens",
     )
     assert isinstance(sealed, bytes)
-    assert KEYRING.open(sealed) == "rt-1"
+    assert KEYRING.decrypt(sealed) == "rt-1"
     assert plain == [
         NOW + 60,
         NOW,
@@ -200,7 +200,7 @@ async def test_a_secret_of_another_key_raises(
     assert caught.value.code == "undecryptable"
     assert caught.value.message == (
         "refresh_tokens.encrypted_token of user 'alice' "
-        "cannot be opened with any of the given keys."
+        "cannot be decrypted with any of the given keys."
     )
     assert await storage.get_refresh_token("bob") is not None
 
@@ -216,7 +216,7 @@ async def test_a_second_key_opens_what_it_sealed(path: Path) -> None:
         assert token.token == "rt-1"
         await both.store_refresh_token("bob", "rt-2")
     ((sealed,),) = rows(path, "SELECT encrypted_token FROM refresh_tokens WHERE user_id = 'bob'")
-    assert KEYRING.opens(sealed)
+    assert KEYRING.can_decrypt(sealed)
 
 
 async def test_a_token_kept_as_text_is_read(storage: RefreshTokenStorage, path: Path) -> None:

@@ -101,7 +101,7 @@ async def test_the_oauth_client_is_row_1(storage: RefreshTokenStorage, path: Pat
         "FROM oauth_clients",
     )
     assert (number, uris) == (1, '["http://localhost/cb", "http://localhost/\\u00fc"]')
-    assert [KEYRING.open(secret), KEYRING.open(token)] == ["s3cr3t", "rat-1"]
+    assert [KEYRING.decrypt(secret), KEYRING.decrypt(token)] == ["s3cr3t", "rat-1"]
 
 
 async def test_the_oauth_client_is_deleted(storage: RefreshTokenStorage) -> None:

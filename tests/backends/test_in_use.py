@@ -280,7 +280,7 @@ def test_where_nobody_can_tell_a_change_asks_for_a_word(what: str, path: Path) -
     before = path.read_bytes()
     error = refused(lambda: downgrade_database(path, "-1"))
     assert (error.code, path.read_bytes()) == ("in-use", before)
-    assert error.message.startswith(f"Nobody can tell whether a server is running on {path}")
+    assert error.message.startswith(f"Cannot determine whether a server is using {path}")
     assert downgrade_database(path, "-1", while_running=True).after == "010"
 
 

@@ -17,7 +17,7 @@ from typing import IO
 import pytest
 
 from nextcloud_mcp_server.backends.sqlite import lock as module
-from nextcloud_mcp_server.backends.sqlite.lock import Held, guard, holder, lock_path
+from nextcloud_mcp_server.backends.sqlite.lock import MigrationLock, guard, holder, lock_path
 from tests.support.errors import refused
 from tests.support.unprivileged import ROOT
 
@@ -246,7 +246,7 @@ def test_the_announcement_is_json(tmp_path: Path) -> None:
 
 def test_nothing_is_announced_without_a_lock() -> None:
     """Where there is no lock file, saying who holds it does nothing."""
-    Held("read-only").announce("anything")
+    MigrationLock("read-only").announce("anything")
 
 
 def test_an_error_inside_gives_the_lock_back(tmp_path: Path) -> None:

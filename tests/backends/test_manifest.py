@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from nextcloud_mcp_server import __version__
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.backends.sqlite import backup as backups
-from nextcloud_mcp_server.backends.sqlite import manifest as manifests
 from nextcloud_mcp_server.backends.sqlite import size
 from nextcloud_mcp_server.backends.sqlite.manifest import Manifest, manifest_path, read_manifest
 from nextcloud_mcp_server.crypto.keyring import Keyring
@@ -58,7 +58,7 @@ def test_a_manifest_says_what_the_backup_is(path: Path) -> None:
     assert manifest.rows == {t: n for t, n in rows.items() if t != "alembic_version"}
     assert manifest.rows["refresh_tokens"] == len(REFRESH_TOKENS)
     assert (manifest.kind, manifest.keys) == ("manual", None)
-    assert manifest.program_version == manifests.program_version() != ""
+    assert manifest.program_version == __version__
     age = datetime.now(UTC) - datetime.fromisoformat(manifest.made_at)
     assert timedelta(seconds=-1) <= age < timedelta(minutes=1)
     assert manifest_path(made).stat().st_mode & 0o777 == 0o600

@@ -84,7 +84,7 @@ class Place:
             with closing(sqlite3.connect(path, isolation_level=None)) as connection:
                 connection.execute("PRAGMA synchronous=OFF")
                 connection.execute("BEGIN")
-                sealed = Keyring([KEY]).seal(TOKEN)
+                sealed = Keyring([KEY]).encrypt(TOKEN)
                 connection.execute(_FILL, (rows, sealed, THEN + 10**9, THEN, THEN))
                 connection.execute("COMMIT")
             self._made[rows] = path

@@ -11,7 +11,7 @@ from types import FrameType
 
 import pytest
 
-from nextcloud_mcp_server.cli import main
+from nextcloud_mcp_server.cli.main import main
 from nextcloud_mcp_server.settings import VARIABLES
 from tests.cli.places import Done, Shelf
 

@@ -111,7 +111,7 @@ def test_a_look_needs_no_click(shelf: Shelf, tmp_path: Path) -> None:
     """`db current` on a database at head imports nothing that takes long to import."""
     shelf.put("at-head", tmp_path / "t.db")
     program = (
-        "import sys; from nextcloud_mcp_server.cli import main; status = main(); "
+        "import sys; from nextcloud_mcp_server.cli.main import main; status = main(); "
         f"print(status, *(n for n in {FORBIDDEN!r} if n in sys.modules), file=sys.stderr)"
     )
     done = subprocess.run(

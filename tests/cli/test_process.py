@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from nextcloud_mcp_server.backends.sqlite.lock import guard
-from nextcloud_mcp_server.cli import main
+from nextcloud_mcp_server.cli.main import main
 from tests.cli.places import Shelf, environment, fingerprint, process
 from tests.support.revisions import HEAD, pending_after
 
@@ -33,7 +33,7 @@ HEAVY = (
 
 LIGHT = f"""
 import sys
-from nextcloud_mcp_server.cli import main
+from nextcloud_mcp_server.cli.main import main
 status = main(sys.argv[1:])
 print(status, *(name for name in {HEAVY!r} if name in sys.modules), file=sys.stderr)
 """
@@ -42,7 +42,7 @@ print(status, *(name for name in {HEAVY!r} if name in sys.modules), file=sys.std
 IMPATIENT = """
 import sys
 from nextcloud_mcp_server.backends.sqlite import lock
-from nextcloud_mcp_server.cli import main
+from nextcloud_mcp_server.cli.main import main
 lock.TELL_INTERVAL = 0.1
 sys.exit(main())
 """

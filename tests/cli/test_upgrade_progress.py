@@ -21,7 +21,7 @@ SLOW = """
 import sys, time
 from nextcloud_mcp_server import progress
 from nextcloud_mcp_server.backends.sqlite import backup
-from nextcloud_mcp_server.cli import main
+from nextcloud_mcp_server.cli.main import main
 progress.INTERVAL = 0.01
 progress.LOG_INTERVAL = 0.02
 told, words = set(), progress.Progress.__str__

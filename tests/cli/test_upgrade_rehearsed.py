@@ -154,7 +154,7 @@ def test_a_rehearsal_needs_no_key(shelf: Shelf, database: Path, command: Command
 def seal(path: Path) -> Path:
     """Seal the one grant of a database, as a release would have."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        sealed = Keyring([KEY]).seal("grant")
+        sealed = Keyring([KEY]).encrypt("grant")
         connection.execute("UPDATE refresh_tokens SET encrypted_token = ?", [sealed])
     return path
 

@@ -345,5 +345,5 @@ def test_looking_for_a_key_makes_none(tmp_path: Path) -> None:
     given = find_keyring(Settings(database, (KEY,)), database)
     assert beside is not None
     assert given is not None
-    assert beside.opens(sealed(OTHER_KEY)[0])
-    assert given.opens(sealed(KEY)[0])
+    assert beside.can_decrypt(sealed(OTHER_KEY)[0])
+    assert given.can_decrypt(sealed(KEY)[0])

@@ -82,42 +82,42 @@ MALFORMED = {
 def test_what_releases_wrote_opens(ciphertext: str, secret: str) -> None:
     """Every secret that a released version sealed opens, from BLOB and from TEXT."""
     keyring = Keyring([KEY])
-    assert keyring.open(ciphertext.encode()) == secret
-    assert keyring.open(ciphertext) == secret
+    assert keyring.decrypt(ciphertext.encode()) == secret
+    assert keyring.decrypt(ciphertext) == secret
 
 
 def test_the_vector_of_the_specification_opens() -> None:
     """The token of the Fernet specification opens, 40 years old as it is."""
-    assert Keyring([SPEC_KEY]).open(SPEC_TOKEN) == "hello"
+    assert Keyring([SPEC_KEY]).decrypt(SPEC_TOKEN) == "hello"
 
 
 @given(st.text())
 def test_what_is_sealed_opens(secret: str) -> None:
     """Any text survives, and plain Fernet, as releases use it, opens it too."""
-    sealed = Keyring([KEY]).seal(secret)
-    assert Keyring([KEY]).open(sealed) == secret
+    sealed = Keyring([KEY]).encrypt(secret)
+    assert Keyring([KEY]).decrypt(sealed) == secret
     assert Fernet(KEY).decrypt(sealed).decode() == secret
     assert sealed.startswith(b"gAAAA")
 
 
 def test_the_first_key_seals_and_all_open() -> None:
     """After a new key is put in front, it seals, and what the old one sealed still opens."""
-    old = Keyring([SPEC_KEY]).seal("secret")
+    old = Keyring([SPEC_KEY]).encrypt("secret")
     both = Keyring([KEY, SPEC_KEY])
-    assert both.open(old) == "secret"
-    assert Keyring([KEY]).open(both.seal("new")) == "new"
+    assert both.decrypt(old) == "secret"
+    assert Keyring([KEY]).decrypt(both.encrypt("new")) == "new"
 
 
 def test_rotation_moves_to_the_first_key_and_keeps_the_time() -> None:
     """A rotated secret opens with the new key alone and says when it was first sealed."""
     rotated = Keyring([KEY, SPEC_KEY]).rotate(SPEC_TOKEN)
-    assert Keyring([KEY]).open(rotated) == "hello"
+    assert Keyring([KEY]).decrypt(rotated) == "hello"
     assert Fernet(KEY).extract_timestamp(rotated) == Fernet(SPEC_KEY).extract_timestamp(SPEC_TOKEN)
 
 
 def test_keys_are_taken_as_text_or_bytes() -> None:
     """A key may come as ASCII bytes, and one key need not stand in a list."""
-    assert Keyring([KEY.encode()]).open(Keyring(KEY).seal("x")) == "x"
+    assert Keyring([KEY.encode()]).decrypt(Keyring(KEY).encrypt("x")) == "x"
 
 
 @pytest.mark.parametrize("key", MALFORMED.values(), ids=MALFORMED)
@@ -168,7 +168,7 @@ def test_a_key_in_plain_base64_is_told_how_to_be_written() -> None:
         Keyring([plain])
     assert caught.value.remedy == "Write - for each + and _ for each /."
     rewritten = plain.replace("+", "-").replace("/", "_")
-    assert Keyring([rewritten]).opens(Fernet(plain).encrypt(b"x"))
+    assert Keyring([rewritten]).can_decrypt(Fernet(plain).encrypt(b"x"))
 
 
 @pytest.mark.parametrize(
@@ -188,14 +188,14 @@ def test_a_key_in_plain_base64_is_told_how_to_be_written() -> None:
 def test_what_does_not_open_raises_one_error(ciphertext: bytes | str) -> None:
     """Tampered, cut or somebody else's: the error is the same and names what it was."""
     keyring = Keyring([KEY])
-    assert not keyring.opens(ciphertext)
-    for attempt in (keyring.open, keyring.rotate):
+    assert not keyring.can_decrypt(ciphertext)
+    for attempt in (keyring.decrypt, keyring.rotate):
         with pytest.raises(TokenStorageError) as caught:
             attempt(ciphertext, "refresh_tokens.encrypted_token of user 'alice'")
         assert caught.value.code == "undecryptable"
         assert str(caught.value) == (
             "refresh_tokens.encrypted_token of user 'alice' "
-            "cannot be opened with any of the given keys."
+            "cannot be decrypted with any of the given keys."
         )
 
 
@@ -203,7 +203,7 @@ def test_what_does_not_open_raises_one_error(ciphertext: bytes | str) -> None:
 def test_no_bytes_open_by_chance(ciphertext: bytes) -> None:
     """Arbitrary bytes raise the named error and no other."""
     with pytest.raises(TokenStorageError) as caught:
-        Keyring([KEY]).open(ciphertext)
+        Keyring([KEY]).decrypt(ciphertext)
     assert caught.value.code == "undecryptable"
 
 
@@ -211,9 +211,9 @@ def test_sealed_bytes_that_are_no_text_raise() -> None:
     """What a key of ours sealed and is not UTF-8 is unreadable; no error carries it along."""
     sealed = Fernet(KEY).encrypt(b"\xff\xfe")
     keyring = Keyring([KEY])
-    assert keyring.opens(sealed)
+    assert keyring.can_decrypt(sealed)
     with pytest.raises(TokenStorageError) as caught:
-        keyring.open(sealed)
+        keyring.decrypt(sealed)
     assert caught.value.code == "unreadable"
     assert caught.value.__context__ is None
 
@@ -221,7 +221,7 @@ def test_sealed_bytes_that_are_no_text_raise() -> None:
 def test_text_that_utf8_cannot_write_is_refused() -> None:
     """A lone surrogate is refused before it is sealed, and not carried along."""
     with pytest.raises(TokenStorageError) as caught:
-        Keyring([KEY]).seal("secret\ud800")
+        Keyring([KEY]).encrypt("secret\ud800")
     assert caught.value.code == "bad-input"
     assert caught.value.__context__ is None
 
@@ -250,8 +250,8 @@ def test_a_secret_is_told_with_the_key_that_opens_it() -> None:
     """Each key is known by its fingerprint; what none of them opens has none."""
     one, other, third = (Fernet.generate_key() for _ in range(3))
     ring = Keyring([one, other])
-    assert ring.opened_by(Fernet(one).encrypt(b"s")) == ring.fingerprints[0]
-    assert ring.opened_by(Fernet(other).encrypt(b"s").decode()) == ring.fingerprints[1]
-    assert ring.opened_by(Fernet(third).encrypt(b"s")) is None
-    assert ring.opened_by(b"") is None
-    assert ring.opened_by("\ud83d") is None
+    assert ring.key_of(Fernet(one).encrypt(b"s")) == ring.fingerprints[0]
+    assert ring.key_of(Fernet(other).encrypt(b"s").decode()) == ring.fingerprints[1]
+    assert ring.key_of(Fernet(third).encrypt(b"s")) is None
+    assert ring.key_of(b"") is None
+    assert ring.key_of("\ud83d") is None

@@ -29,8 +29,8 @@ from alembic.config import main as alembic
 from platformdirs import user_data_path
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
-from nextcloud_mcp_server.backends.sqlite.lock import Held
-from nextcloud_mcp_server.cli import main as program
+from nextcloud_mcp_server.backends.sqlite.lock import MigrationLock
+from nextcloud_mcp_server.cli.main import main as program
 from nextcloud_mcp_server.migrate import startup
 from nextcloud_mcp_server.server import run as _run  # noqa: F401 - the same
 from tests.support.contents import KEY
@@ -76,9 +76,9 @@ def run(order: dict[str, Any], gate: int) -> int:
 
 
 @contextmanager
-def no_lock(*_: object) -> Iterator[Held]:
+def no_lock(*_: object) -> Iterator[MigrationLock]:
     """Replace the lock with nothing, for the negative control."""
-    yield Held()
+    yield MigrationLock()
 
 
 def child(order: dict[str, Any], gate: int) -> None:

@@ -106,10 +106,10 @@ async def test_a_damaged_index_hands_nobody_the_secret_of_another(workspace: Pat
 
 
 class _NoCipher(Keyring):
-    """What a careless store would do instead of encrypting: it cannot tell a changed value."""
+    """Base64 in place of encryption: it does not detect a changed value."""
 
-    def open(self, ciphertext: bytes | str, of: str = "") -> str:
-        """Decode, whatever it is."""
+    def decrypt(self, ciphertext: bytes | str, of: str = "") -> str:
+        """Decode any text."""
         text = ciphertext if isinstance(ciphertext, bytes) else ciphertext.encode()
         try:
             return base64.b64decode(text).decode("utf-8", "replace")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server.backends.sqlite.manifest import program_version
+from nextcloud_mcp_server import __version__
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrate import change, journal
 from nextcloud_mcp_server.migrate.journal import Entry
@@ -66,7 +66,7 @@ def test_an_entry_says_who_did_what_when_and_how_long(path: Path) -> None:
     assert begun <= entry.happened_at <= time.time()
     assert entry.seconds is not None
     assert 0 < entry.seconds <= outcome.seconds
-    assert (entry.program_version, entry.host) == (program_version(), socket.gethostname())
+    assert (entry.program_version, entry.host) == (__version__, socket.gethostname())
     assert outcome.backup is not None
     assert entry.backup == outcome.backup.name
     assert entry.note is None

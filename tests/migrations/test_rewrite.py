@@ -182,7 +182,7 @@ async def test_a_table_needs_something_to_go_by(
 async def test_no_sql_says_it(database: Database, scripts: Path) -> None:
     """--sql refuses in one line: the statements would have to hold the rows."""
     revised(database, scripts, PROFILES)
-    with pytest.raises(CommandError, match=r"rows of refresh_tokens .* run this revision"):
+    with pytest.raises(CommandError, match=r"rows of refresh_tokens .* Run this revision"):
         await database.offline("upgrade", "101:102")
 
 

@@ -126,7 +126,7 @@ def test_token_settings_name_the_database_and_the_key(
 def test_the_key_is_a_fernet_key(token_encryption_key: str) -> None:
     """The key of the run seals and opens."""
     keyring = Keyring([token_encryption_key])
-    assert keyring.open(keyring.seal("secret")) == "secret"
+    assert keyring.decrypt(keyring.encrypt("secret")) == "secret"
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The application: what it says of its health, and to whom it says nothing."""
+"""The application: its health checks and its JSON errors."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from nextcloud_mcp_server.errors import CODES
 from nextcloud_mcp_server.migrate.change import downgrade
 from nextcloud_mcp_server.server import health as module
 from nextcloud_mcp_server.server.app import create_app
-from nextcloud_mcp_server.server.health import Readiness, Verdict, identity, look_at
+from nextcloud_mcp_server.server.health import Health, HealthCheck, check_database, file_identity
 from tests.server.helpers import KEY
 
 
 @pytest.fixture
 def client(database: Path) -> Iterator[TestClient]:
-    """The application on a database at head, looking at it on every hit."""
+    """The application on a database at head, which it checks at every request."""
     app = create_app(database, encryption_key=KEY, check_interval=0)
     with TestClient(app) as client:
         yield client
@@ -40,8 +40,8 @@ def _not_ready(client: TestClient) -> Any:
     return body
 
 
-def test_ready_tells_revision_head_and_state(client: TestClient, head: str) -> None:
-    """An open store on a database at head is ready, and says where it stands."""
+def test_ready_returns_revision_head_and_state(client: TestClient, head: str) -> None:
+    """An open store on a database at head is ready."""
     answer = client.get("/health/ready")
 
     assert answer.status_code == 200
@@ -54,8 +54,8 @@ def test_ready_tells_revision_head_and_state(client: TestClient, head: str) -> N
     assert answer.headers["cache-control"] == "no-store"
 
 
-def test_live_asks_nothing_of_the_database(client: TestClient, database: Path) -> None:
-    """The process is alive whatever becomes of its database."""
+def test_live_does_not_use_the_database(client: TestClient, database: Path) -> None:
+    """The process is alive without its database."""
     database.unlink()
 
     assert client.get("/health/live").json() == {"status": "live"}
@@ -113,8 +113,8 @@ def _record_another(database: Path) -> None:
         connection.execute("UPDATE alembic_version SET version_num = 'elsewhere'")
 
 
-#: How the log's line ends for what has a code.
-TOLD_WITH: dict[Callable[[Path], None], str] = {
+#: The end of the line in the log, if there is a code.
+CODE_AT_END: dict[Callable[[Path], None], str] = {
     _damage: " [not-a-database]",
     _record_another: " [unknown-revision]",
 }
@@ -127,30 +127,30 @@ def test_not_ready_when_the_database_is_no_longer_what_it_was(
     harm: Callable[[Path], None],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A file that is gone, damaged, replaced or at another revision is noticed while serving.
+    """A missing, damaged, replaced or downgraded file is detected while serving.
 
-    The answer gives a reason and no path, the log the path, and only once.
+    The response has a reason without a path. The log has the path, once.
     """
     assert client.get("/health/ready").status_code == 200
     harm(database)
 
     assert str(database) not in _not_ready(client)["reason"]
     assert _not_ready(client)["state"] != "at-head"
-    told = [record.getMessage() for record in caplog.records if record.name == module.__name__]
-    assert len(told) == 1
-    assert str(database) in told[0]
-    assert told[0].endswith(TOLD_WITH.get(harm, "."))
+    logged = [record.getMessage() for record in caplog.records if record.name == module.__name__]
+    assert len(logged) == 1
+    assert str(database) in logged[0]
+    assert logged[0].endswith(CODE_AT_END.get(harm, "."))
 
 
-def test_what_cannot_be_looked_at_is_told_with_its_code(tmp_path: Path) -> None:
-    """Where the look itself is refused, its error is the answer, and the log has its code."""
-    verdict = look_at(tmp_path, identity(tmp_path))
-    assert verdict.reason == CODES["bad-path"]
-    assert verdict.detail.endswith("[bad-path]")
+def test_a_check_that_fails_returns_the_error(tmp_path: Path) -> None:
+    """If the inspection itself fails, the reason is its error and the log has its code."""
+    result = check_database(tmp_path, file_identity(tmp_path))
+    assert result.reason == CODES["bad-path"]
+    assert result.detail.endswith("[bad-path]")
 
 
 def test_ready_again_when_the_database_is_back(client: TestClient, database: Path) -> None:
-    """A trouble that passes, passes here too."""
+    """After the file is put back, the server is ready again."""
     away = database.with_name("away.db")
     database.rename(away)
     _not_ready(client)
@@ -160,7 +160,7 @@ def test_ready_again_when_the_database_is_back(client: TestClient, database: Pat
 
 
 def test_a_refused_database_gives_its_state(client: TestClient, database: Path) -> None:
-    """The state in the answer is the one that the database is in now."""
+    """The response has the current state of the database."""
     _record_another(database)
 
     body = _not_ready(client)
@@ -168,73 +168,73 @@ def test_a_refused_database_gives_its_state(client: TestClient, database: Path) 
 
 
 @pytest.fixture
-def looks(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """When a look at the database ended."""
+def checks(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Slow checks, with the time at which each ended."""
     times: list[float] = []
 
-    def counted(database: Path, opened: tuple[int, int] | None) -> Verdict:
+    def slow(database: Path, opened: tuple[int, int] | None) -> Health:
         time.sleep(0.05)
-        verdict = look_at(database, opened)
+        result = check_database(database, opened)
         times.append(time.monotonic())
-        return verdict
+        return result
 
-    monkeypatch.setattr(module, "look_at", counted)
+    monkeypatch.setattr(module, "check_database", slow)
     return times
 
 
-async def test_many_hits_are_one_look(database: Path, looks: list[float]) -> None:
-    """Hits at once share one look, and later ones its answer until the interval is over."""
-    readiness = Readiness(database, interval=0.2)
-    verdicts = await asyncio.gather(*(readiness.verdict() for _ in range(50)))
-    await readiness.verdict()
-    assert len(looks) == 1
-    assert {verdict.reason for verdict in verdicts} == {""}
+async def test_many_requests_share_one_check(database: Path, checks: list[float]) -> None:
+    """Concurrent requests share one check, and later ones its result during the interval."""
+    health = HealthCheck(database, interval=0.2)
+    results = await asyncio.gather(*(health.check() for _ in range(50)))
+    await health.check()
+    assert len(checks) == 1
+    assert {result.reason for result in results} == {""}
 
     await asyncio.sleep(0.25)
-    await readiness.verdict()
-    assert len(looks) == 2
-    await readiness.close()
+    await health.check()
+    assert len(checks) == 2
+    await health.close()
 
 
-async def test_a_disk_that_hangs_does_not_hang_the_answer(
+async def test_a_disk_that_hangs_does_not_block_the_response(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A look that takes too long is answered with "not ready", and closing waits for it."""
+    """If a check takes too long the response is "not ready", and closing waits for the check."""
     goes_on, ended = threading.Event(), threading.Event()
 
-    def hanging(*_: object) -> Verdict:
+    def hanging(*_: object) -> Health:
         goes_on.wait(30)
         ended.set()
-        return Verdict()
+        return Health()
 
-    monkeypatch.setattr(module, "look_at", hanging)
-    readiness = Readiness(database, interval=60, patience=0.01)
-    assert "0.01 seconds" in (await readiness.verdict()).reason
+    monkeypatch.setattr(module, "check_database", hanging)
+    health = HealthCheck(database, interval=60, patience=0.01)
+    assert "0.01 seconds" in (await health.check()).reason
 
     asyncio.get_running_loop().call_later(0.05, goes_on.set)
-    await readiness.close()
+    await health.close()
     assert ended.is_set()
-    assert (await readiness.verdict()).reason == "The token store is not open."
+    assert (await health.check()).reason == "The token store is not open."
 
 
-async def test_a_hit_that_is_cancelled_leaves_the_look_to_others(
-    database: Path, looks: list[float]
+async def test_a_cancelled_request_does_not_cancel_the_check(
+    database: Path, checks: list[float]
 ) -> None:
-    """A client that leaves does not cancel the look that others wait for."""
-    readiness = Readiness(database)
-    hits = [asyncio.create_task(readiness.verdict()) for _ in range(2)]
+    """A client that disconnects does not cancel the check that others wait for."""
+    health = HealthCheck(database)
+    requests = [asyncio.create_task(health.check()) for _ in range(2)]
     await asyncio.sleep(0.01)
-    hits[0].cancel()
+    requests[0].cancel()
     with suppress(asyncio.CancelledError):
-        await hits[0]
+        await requests[0]
 
-    assert (await hits[1]).reason == ""
-    assert len(looks) == 1
+    assert (await requests[1]).reason == ""
+    assert len(checks) == 1
 
 
-def test_a_look_changes_nothing(database: Path) -> None:
-    """Looking leaves the bytes and the time of the file as they are."""
+def test_a_check_changes_nothing(database: Path) -> None:
+    """A check leaves the bytes and the time of the file as they are."""
     before = (database.read_bytes(), database.stat().st_mtime_ns)
-    assert look_at(database, identity(database)).reason == ""
+    assert check_database(database, file_identity(database)).reason == ""
 
     assert (database.read_bytes(), database.stat().st_mtime_ns) == before

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -22,8 +21,7 @@ from starlette.testclient import TestClient
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.lifespan import TokenStoreLifespan, token_store_lifespan
-from tests.server.helpers import KEY, ROOT, is_closed, revision
-from tests.support.revisions import pending_after
+from tests.server.helpers import KEY, ROOT, is_closed
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -54,19 +52,6 @@ def test_bare_in_fastapi(new_database: Path, monkeypatch: pytest.MonkeyPatch) ->
     """``FastAPI(lifespan=token_store_lifespan)`` opens the database of the environment."""
     monkeypatch.setenv("TOKEN_STORAGE_DB", str(new_database))
     app = FastAPI(lifespan=token_store_lifespan)
-
-    @app.get("/users")
-    async def users(request: FastRequest) -> list[str]:
-        storage: RefreshTokenStorage = request.state.storage
-        return await storage.list_user_ids()
-
-    with FastClient(app) as client:
-        assert client.get("/users").json() == []
-
-
-def test_called_in_fastapi(database: Path) -> None:
-    """Called with a path and a key, it opens that database in FastAPI."""
-    app = FastAPI(lifespan=token_store_lifespan(database, encryption_key=KEY))
 
     @app.get("/users")
     async def users(request: FastRequest) -> list[str]:
@@ -186,15 +171,6 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[RefreshTokenStorage]:
     return stores
 
 
-async def test_by_hand(database: Path) -> None:
-    """``async with token_store_lifespan(...)(app) as state`` gives the open store."""
-    async with token_store_lifespan(database, encryption_key=KEY)(None) as state:
-        assert await state["storage"].list_user_ids() == []
-        storage = state["storage"]
-
-    assert is_closed(storage)
-
-
 async def test_two_errors_are_both_kept(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the body fails and closing fails too, the second carries the first."""
     close = RefreshTokenStorage.close
@@ -210,22 +186,6 @@ async def test_two_errors_are_both_kept(database: Path, monkeypatch: pytest.Monk
             raise body
 
     assert raised.value.__context__ is body
-
-
-async def test_two_lifespans_start_on_one_database_at_once(old_database: Path, head: str) -> None:
-    """Of several starts at once in one process exactly one migrates, and all serve."""
-    lifespan = token_store_lifespan(old_database, encryption_key=KEY)
-
-    async def application(user: str) -> int:
-        async with lifespan(None) as state:
-            await state["storage"].store_refresh_token(user, "rt")
-            outcome = state["storage"].outcome
-            return len(outcome.steps) if outcome else -1
-
-    steps = await asyncio.gather(*(application(f"user-{number}") for number in range(3)))
-
-    assert sorted(steps) == [0, 0, len(pending_after("006"))]
-    assert revision(old_database) == head
 
 
 def test_no_framework_is_imported() -> None:

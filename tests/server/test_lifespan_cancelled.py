@@ -14,33 +14,6 @@ from nextcloud_mcp_server.lifespan import token_store_lifespan
 from tests.server.helpers import KEY, is_closed, is_locked, revision, slow_migrations, wait_for
 
 
-async def test_a_cancelled_close_goes_on_to_its_end(
-    database: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """``task.cancel()`` while it closes: the store is closed first, then the task is cancelled."""
-    close = RefreshTokenStorage.close
-    closing, closed = asyncio.Event(), asyncio.Event()
-
-    async def slow(storage: RefreshTokenStorage) -> None:
-        closing.set()
-        await asyncio.sleep(0.05)
-        await close(storage)
-        closed.set()
-
-    async def application() -> None:
-        async with token_store_lifespan(database, encryption_key=KEY)(None):
-            pass
-
-    monkeypatch.setattr(RefreshTokenStorage, "close", slow)
-    task = asyncio.create_task(application())
-    await closing.wait()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-
-    assert closed.is_set()
-
-
 async def test_a_cancelled_body_closes_to_the_end(database: Path) -> None:
     """``task.cancel()``, again and again while it closes, leaves no open store and no WAL."""
     entered = asyncio.Event()
@@ -61,20 +34,6 @@ async def test_a_cancelled_body_closes_to_the_end(database: Path) -> None:
 
     assert task.cancelled()
     assert is_closed(stores[0])
-    assert not database.with_name("tokens.db-wal").exists()
-
-
-async def test_a_cancelled_scope_closes_to_the_end(database: Path) -> None:
-    """An anyio scope that is cancelled around it leaves no open store and no WAL."""
-    with anyio.CancelScope() as scope:
-        async with token_store_lifespan(database, encryption_key=KEY)(None) as state:
-            storage = state["storage"]
-            await storage.store_refresh_token("alice", "rt")
-            scope.cancel()
-            await anyio.sleep(60)
-
-    assert scope.cancelled_caught
-    assert is_closed(storage)
     assert not database.with_name("tokens.db-wal").exists()
 
 
@@ -99,31 +58,6 @@ async def test_cancelling_a_start_waits_for_its_migration(old_database: Path, he
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    assert not is_locked(old_database)
-    assert revision(old_database) == head
-
-
-async def test_a_cancelled_scope_waits_for_the_migration(old_database: Path, head: str) -> None:
-    """The same with an anyio scope: left only when the worker has ended."""
-    sign = old_database.with_name("sign")
-    held: list[bool] = []
-
-    async def release() -> None:
-        await asyncio.to_thread(wait_for, sign)
-        scope.cancel()
-        await asyncio.sleep(0.05)
-        held.append(await asyncio.to_thread(is_locked, old_database))
-        sign.unlink()
-
-    with slow_migrations(sign):
-        releasing = asyncio.create_task(release())
-        with anyio.CancelScope() as scope:
-            async with token_store_lifespan(old_database, encryption_key=KEY)(None):
-                raise AssertionError("a cancelled start must not serve")
-        await releasing
-
-    assert scope.cancelled_caught
-    assert held == [True]
     assert not is_locked(old_database)
     assert revision(old_database) == head
 

@@ -86,17 +86,6 @@ def test_nothing_stays_bound_after_a_failure(addresses: Callable[..., None]) -> 
         free.bind(("::1", port))
 
 
-def test_a_taken_port_is_told() -> None:
-    """Where another program listens, the error names the address and what to do."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(TokenStorageError, match=f"127.0.0.1:{port}") as raised:
-            bind("127.0.0.1", port)
-
-    assert raised.value.code == "cannot-listen"
-    assert "--port" in raised.value.remedy
-
-
 @pytest.mark.parametrize(
     ("host", "port", "remedy"),
     [

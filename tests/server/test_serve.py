@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import signal
 import socket
@@ -15,6 +16,7 @@ import pytest
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.migrate import inspect
+from nextcloud_mcp_server.server import run as module
 from nextcloud_mcp_server.server.run import serve
 from nextcloud_mcp_server.settings import Settings
 from tests.server.helpers import KEY, Server, fails, leftovers, needs_ipv6, revision, stop_at_once
@@ -165,6 +167,16 @@ def test_a_failing_stop_is_told(
     error, _ = fails(capfd, Settings(database, keys=(KEY,)))
 
     assert error == "unexpected error: OSError: the disk is gone"
+
+
+def test_the_log_of_the_package_is_written_to_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+    """A message of any module of the package is shown from info up, not only the server's."""
+    with module._log_to_stderr(debug=False, access_log=False):
+        log = logging.getLogger("nextcloud_mcp_server.migrate.startup")
+        log.info("waiting\nfor the lock")
+        log.debug("a detail")
+
+    assert capfd.readouterr().err == "waiting\\nfor the lock\n"
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import signal
 import subprocess
 import time
@@ -14,7 +13,6 @@ import httpx
 import pytest
 
 from nextcloud_mcp_server.backends.sqlite.lock import guard
-from nextcloud_mcp_server.migrate import startup
 from nextcloud_mcp_server.server import run as module
 from nextcloud_mcp_server.server.run import serve
 from nextcloud_mcp_server.settings import Settings
@@ -143,27 +141,3 @@ def test_a_signal_between_opening_and_listening_serves_nobody(
     assert f"upgraded {old_database} from 006 to {head}" in out
     assert "listening" not in out
     assert "asked to stop" in err
-
-
-def test_a_signal_at_any_moment_leaves_a_database_that_starts(
-    old_database: Path, tmp_path: Path, head: str
-) -> None:
-    """SIGTERM at ten moments of a start: an old database or one at head, never between."""
-
-    def start(name: str) -> Server:
-        (tmp_path / name).mkdir()
-        return Server(Path(shutil.copy(old_database, tmp_path / name / "tokens.db")))
-
-    begun = time.monotonic()
-    with start("undisturbed") as server:
-        server.url()
-        usual = time.monotonic() - begun
-    for tenth in range(1, 11):
-        with start(str(tenth)) as server:
-            time.sleep(usual * tenth / 10)
-            status, errors = server.stop()
-        # Before the first line of ours runs, the system's own answer to SIGTERM holds.
-        assert status in {0, 1, -signal.SIGTERM}
-        assert "Traceback" not in errors
-        assert revision(server.database) in {"006", head}
-        assert startup.prepare(server.database).after == head

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import ast
-import re
 import sys
 from collections.abc import Iterator
 from typing import Final
 
-from nextcloud_mcp_server.authoring.lint.rules import Problem, listed, problem
+from nextcloud_mcp_server.authoring.lint.rules import Problem, problem
 from nextcloud_mcp_server.authoring.lint.version_files import PLACEHOLDER, Script
 
 LOSES: Final = "Downgrade loses"
@@ -18,23 +17,12 @@ CHANGES: Final = "Upgrade changes"
 _APPLICATION: Final = frozenset({"nextcloud_mcp_server", "tests", "guards", "env"})
 _ALLOWED: Final = sys.stdlib_module_names | {"alembic", "sqlalchemy"}
 
-#: Words that end as no imperative does, and are one.
-_IMPERATIVES: Final = listed(
-    "embed feed need seed shed speed exceed proceed bring string ring address bypass compress "
-    "cross discuss dismiss express focus guess index miss pass process reassess stress suppress "
-    "alias canvas bias"
-)
-#: First words that are no verb.
-_NO_VERBS: Final = listed(
-    "a an and any column columns constraint for from in initial it migration my new of on our "
-    "preference revision schema some table tables that the their this to user view we"
-)
-
 
 def text_problems(script: Script) -> Iterator[Problem]:
     """What is wrong with the words, the imports and the functions of ``script``."""
     yield from _loses(script)
-    yield from _description(script)
+    if not script.doc.strip():
+        yield problem("description", script.path, 1, "There is no docstring.")
     yield from _placeholders(script)
     yield from _imports(script)
     for name in ("upgrade", "downgrade"):
@@ -54,29 +42,6 @@ def _loses(script: Script) -> Iterator[Problem]:
         if not what or PLACEHOLDER in what:
             text = "What a downgrade loses is not filled in."
             yield problem("loses-missing", script.path, line, text)
-
-
-def _description(script: Script) -> Iterator[Problem]:
-    line, title = next(
-        ((number, text) for number, text in script.doc_lines() if text.strip()), (1, "")
-    )
-    if not is_imperative(title):
-        text = f"{title.strip()!r} does not say what to do." if title else "There is no docstring."
-        yield problem("description", script.path, line, text)
-
-
-def is_imperative(title: str) -> bool:
-    """Whether ``title`` may begin with a verb in the imperative, as far as its form tells.
-
-    A gerund, a past and a third person are none; nor are articles and words like "table".
-    """
-    first = re.match(r"[a-z]+(?![a-z-])", title.strip().lower())
-    if first is None:
-        return False
-    word = first[0]
-    if word in _IMPERATIVES:
-        return True
-    return word not in _NO_VERBS and not re.search(r"(?:ing|ed|[^s]s)$", word)
 
 
 def _placeholders(script: Script) -> Iterator[Problem]:

@@ -18,7 +18,7 @@ from nextcloud_mcp_server.authoring.lint.rules import Problem, problem
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrate.alembic_commands import write_sql
 from nextcloud_mcp_server.migrate.structures import Trial, there_and_back
-from nextcloud_mcp_server.schema.history import STRUCTURE_FILE, History
+from nextcloud_mcp_server.schema.history import History
 
 Direction = Literal["upgrade", "downgrade"]
 
@@ -79,7 +79,7 @@ def _speaker(frame: FrameType | None, folder: str, versions: str) -> tuple[str, 
         place, name = os.path.split(frame.f_code.co_filename)
         if place == versions:
             return name, frame.f_lineno, helper
-        if place == folder and name not in ("env.py", "offline.py"):
+        if place == folder and name != "env.py":
             helper = frame.f_code.co_name
         frame = frame.f_back
     return None
@@ -100,13 +100,12 @@ def read_anew() -> Iterator[None]:
         sys.pycache_prefix, sys.dont_write_bytecode = before
 
 
-def emitted(history: History, files: Mapping[str, Path], structures: Path | None = None) -> Emitted:
+def emitted(history: History, files: Mapping[str, Path]) -> Emitted:
     """Ask every revision what it says, to each dialect, up and down.
 
     Args:
         history: the revisions, which are one line.
         files: the file of each, by id.
-        structures: the file with the structure at each; None for the one beside them.
     """
     found: dict[tuple[str, Dialect, Direction], tuple[Statement, ...]] = {}
     problems: set[Problem] = set()
@@ -124,7 +123,7 @@ def emitted(history: History, files: Mapping[str, Path], structures: Path | None
                     listener,
                     dialect=dialect,
                     down=down,
-                    structures=structures or history.directory / STRUCTURE_FILE,
+                    reviewed=True,
                 )
             except Exception as error:  # noqa: BLE001 - whatever a developer's file does is told
                 failed = failure(error, history.directory)

@@ -6,12 +6,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from nextcloud_mcp_server.authoring.lint import released
 from nextcloud_mcp_server.authoring.lint.chain import line_problems
 from nextcloud_mcp_server.authoring.lint.docstrings import text_problems
-from nextcloud_mcp_server.authoring.lint.downgrades import back_problems
 from nextcloud_mcp_server.authoring.lint.emitted_sql import (
     DIRECTIONS,
     Emitted,
@@ -25,7 +23,6 @@ from nextcloud_mcp_server.authoring.lint.statements import statement_problems
 from nextcloud_mcp_server.authoring.lint.version_files import Script, read_scripts
 from nextcloud_mcp_server.errors import TokenStorageError, counted
 from nextcloud_mcp_server.migrate import structures
-from nextcloud_mcp_server.migrate.structures import Trial
 from nextcloud_mcp_server.schema import history
 from nextcloud_mcp_server.schema.history import (
     STRUCTURE_FILE,
@@ -87,31 +84,17 @@ def review(folder: Path | None = None) -> Review:
         return _review(folder, scripts, [*broken, *texts], whole=False)
     # Without the structures: their file may be one that a merge has left in conflict.
     line = History(folder, tuple(script.id for script in scripts), {})
-    with read_anew(), TemporaryDirectory() as place:
+    with read_anew():
         shown, failed = tried(line)
-        structures, known = None if shown is None else shown.up, None
-        if structures is not None:
-            known = Path(place, STRUCTURE_FILE)
-            known.write_text(dump_structures(structures), "utf-8")
-        said = emitted(line, {script.id: script.path for script in scripts}, known)
+        said = emitted(line, {script.id: script.path for script in scripts})
+    structures = None if shown is None else shown.up
     found = [*texts, *said.problems]
     found += [p for script in scripts for p in statement_problems(script, said)]
-    found += _back(scripts, shown, said, found)
     meanings = {s.id: released.meaning(s, said) for s in scripts if _told(s, said)}
     found += _released(folder, scripts, meanings, said)
     found += [failed] if failed else ()
     found += _stale(folder, structures)
     return _review(folder, scripts, found, whole=True, meanings=meanings, structures=structures)
-
-
-def _back(
-    scripts: list[Script], shown: Trial | None, said: Emitted, found: list[Problem]
-) -> list[Problem]:
-    """What is wrong with the way back, but for a downgrade that is told to do nothing at all."""
-    if shown is None:
-        return []
-    idle = {p.path for p in found if p.rule in {"empty-downgrade", "irreversible"}}
-    return [p for p in back_problems(scripts, shown, said) if p.path not in idle]
 
 
 def _gone(folder: Path, scripts: list[Script]) -> frozenset[str]:

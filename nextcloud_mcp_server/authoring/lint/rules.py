@@ -80,13 +80,6 @@ RULES: Final = MappingProxyType(
             'Say there what cannot be brought back, or "Downgrade loses: nothing."; the command '
             "repeats it before it asks.",
         ),
-        "loses-denied": Rule(
-            True,
-            'The docstring says "Downgrade loses: nothing.", and the downgrade drops a table or a '
-            "column.",
-            'Name there what goes: "Downgrade loses: the table x."; the command repeats it before '
-            "it asks.",
-        ),
         "application-import": Rule(
             True,
             "The file imports code of the application, which will have changed when it runs.",
@@ -154,21 +147,10 @@ RULES: Final = MappingProxyType(
             'An upgrade changes rows, and its docstring has no line "Upgrade changes:".',
             "Say there which rows change, and how: db history shows it.",
         ),
-        "irreversible": Rule(
-            False,
-            "The downgrade does nothing, though the upgrade does something.",
-            "Undo it, so that the way back leaves no trace.",
-        ),
-        "uneven-downgrade": Rule(
-            False,
-            "After the upgrade and the downgrade an empty database has other tables, columns or "
-            "indexes than before.",
-            "Undo in downgrade() each thing that upgrade() does, in the opposite order.",
-        ),
         "description": Rule(
             False,
-            "The docstring does not begin with what the revision does, in the imperative.",
-            'Begin with a verb: "Add a table", "Drop a column".',
+            "The file has no docstring.",
+            'Say what the revision does, beginning with a verb: "Add a table", "Drop a column".',
         ),
         "unfinished": Rule(
             False,

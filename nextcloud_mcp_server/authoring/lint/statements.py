@@ -41,9 +41,6 @@ _ONLY: Final[Mapping[Dialect, frozenset[str]]] = {
 }
 _NAMES: Final = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 
-#: The helper that gives a table another shape with its rows: it drops nothing unasked.
-_RECREATES: Final = "recreate_table"
-
 #: The helper that changes values in Python, which no SQL says: it writes a comment.
 _REWRITES: Final = "rewrite"
 
@@ -114,7 +111,7 @@ def _problems(speech: _Speech) -> Iterator[Problem]:
         if not one.helper and (why := not_idempotent(said, speech.made)):
             yield speech.problem("not-idempotent", one, why)
         if speech.way == "upgrade" and not speech.declared:
-            if one.helper != _RECREATES and (why := dropping(said, speech.made)):
+            if why := dropping(said, speech.made):
                 yield speech.problem("drop-without-recreation", one, why)
             elif (table := changed(said)) and table not in speech.made:
                 yield speech.problem("undeclared-change", one, f"changes rows of {table.lower()}")
@@ -135,19 +132,12 @@ def _deletes(speech: _Speech, one: Statement, said: Words) -> Iterator[Problem]:
 
 
 def _empty(script: Script, emitted: Emitted) -> Iterator[Problem]:
-    """A downgrade that does nothing."""
-    keys = {way: [(script.path.name, d, way) for d in DIALECTS] for way in DIRECTIONS}
-    if not all(key in emitted.statements for way in DIRECTIONS for key in keys[way]):
-        return
-    says = {way: any(emitted.statements[key] for key in keys[way]) for way in DIRECTIONS}
-    if says["downgrade"] or code_digest(script.tree):
-        return
-    line = script.line_of("downgrade")
-    if not says_why(script, "downgrade"):
+    """Report a downgrade that does nothing and does not say why."""
+    keys = [(script.path.name, dialect, "downgrade") for dialect in DIALECTS]
+    sent = [emitted.statements.get(key, (None,)) for key in keys]
+    if not (any(sent) or code_digest(script.tree) or says_why(script, "downgrade")):
+        line = script.line_of("downgrade")
         yield problem("empty-downgrade", script.path, line, "The downgrade does nothing.")
-    elif says["upgrade"]:
-        text = "The upgrade does something, and the downgrade nothing."
-        yield problem("irreversible", script.path, line, text)
 
 
 def _unknown(said: Words, dialect: Dialect) -> str:
@@ -191,12 +181,6 @@ def created(said: Words) -> str:
     """The table that a statement creates; empty where it creates none."""
     kind, rest = _kind(said)
     return _name(rest) if said[:1] == ("CREATE",) and kind == "TABLE" else ""
-
-
-def dropped(said: Words) -> str:
-    """The table that a statement drops; empty where it drops none."""
-    kind, rest = _kind(said)
-    return _name(rest) if said[:1] == ("DROP",) and kind == "TABLE" else ""
 
 
 def renamed(said: Words) -> Words:

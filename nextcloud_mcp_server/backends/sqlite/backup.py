@@ -1,31 +1,30 @@
 """Verified backups through SQLite's online backup API.
 
-A copy counts only after it was read back: made under a temporary name, 0600, synced,
-checked page by page and row by row, and then given its name. Its manifest follows.
+A backup is written under a temporary name with mode 0600, checked page by page and row by
+row, synced, and then renamed. Its manifest follows.
 """
 
 from __future__ import annotations
 
-import os
+import errno
 import re
-import secrets
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
 
+from nextcloud_mcp_server import __version__
 from nextcloud_mcp_server.backends.sqlite.catalog import counts, observe
-from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
+from nextcloud_mcp_server.backends.sqlite.connect import BUSY_TIMEOUT, connect_read_only
 from nextcloud_mcp_server.backends.sqlite.errors import named, naming
 from nextcloud_mcp_server.backends.sqlite.inspect import check_pages
 from nextcloud_mcp_server.backends.sqlite.manifest import (
     Manifest,
     manifest_path,
-    program_version,
     read_manifest,
     sha256_of,
     write_manifest,
@@ -34,26 +33,34 @@ from nextcloud_mcp_server.backends.sqlite.size import size_of
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem import files
 from nextcloud_mcp_server.filesystem.space import require_space
-from nextcloud_mcp_server.progress import Say, silent
+from nextcloud_mcp_server.progress import Reporter, silent
 
-#: How many automatic backups of a database are kept.
+#: The number of automatic backups of a database that are kept.
 KEEP: Final = 5
 
-#: A backup's own name may be as long as this, so that its temporary ones fit as well.
+#: Bytes in the name of a backup. Its temporary names are longer.
 _LONGEST_NAME: Final = 230
 
-#: Pages copied at a time, between two looks at the clock.
+#: Pages copied between two progress updates. It is one transaction whatever the number.
 _PAGES: Final = 1024
 
-#: Seconds that the copy of a database may take before something must be wrong.
-_DEADLINE: Final = 3600.0
+#: Seconds without a copied page after which a copy fails.
+_DEADLINE: Final = 2 * BUSY_TIMEOUT
 
-#: How a backup came to be: by a migration, by name, or by a restore that replaces a database.
+#: Seconds after the last write to a temporary file until it counts as abandoned.
+_ABANDONED_AFTER: Final = 3600.0
+
+#: What a backup was made for: a migration, the user, or a restore that replaces a database.
 Kind = Literal["automatic", "manual", "replaced"]
 
 _ID: Final = re.compile(r"\w{1,32}", re.ASCII)
 
-_STAMP: Final = "%Y%m%dT%H%M%S.%fZ"
+#: A time in the name of a backup.
+TIMESTAMP: Final = "%Y%m%dT%H%M%S.%fZ"
+
+
+class BusyError(TimeoutError):
+    """Another program keeps the database locked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +77,12 @@ class Summary:
 
 
 def backup_path(database: Path, revision: str | None, kind: Kind = "automatic") -> Path:
-    """The name of a backup made now: ``tokens.db.backup-<UTC time>-<revision>``.
+    """Return the name of a new backup: ``tokens.db.backup-<UTC time>-<revision>``.
 
-    Those of the other kinds end in ``-manual`` or ``-replaced``, and are never pruned. What
-    a damaged version table holds instead of an id is not written into a name.
+    The other kinds end in ``-manual`` or ``-replaced`` and are never pruned. If a damaged
+    version table holds something else than an id, the name has ``unversioned``.
     """
-    moment = datetime.now(UTC).strftime(_STAMP)
+    moment = datetime.now(UTC).strftime(TIMESTAMP)
     ending = "" if kind == "automatic" else f"-{kind}"
     if revision is None or not _ID.fullmatch(revision):
         revision = "unversioned"
@@ -83,7 +90,7 @@ def backup_path(database: Path, revision: str | None, kind: Kind = "automatic") 
 
 
 def automatic_backups(database: Path) -> list[Path]:
-    """The automatic backups beside ``database``, oldest first."""
+    """Return the automatic backups beside ``database``, oldest first."""
     name = re.compile(re.escape(database.name) + r"\.backup-\d{8}T\d{6}\.\d{6}Z-\w{1,32}", re.ASCII)
     return sorted(p for p in database.parent.iterdir() if name.fullmatch(p.name) and p.is_file())
 
@@ -94,40 +101,38 @@ def make_backup(
     *,
     kind: Kind = "automatic",
     keys: Sequence[str] | None = None,
-    say: Say = silent,
+    report: Reporter = silent,
 ) -> Path:
     """Copy ``source`` to ``target``, verify the copy, and write its manifest.
 
-    What is copied is what a second connection sees: a migration's transaction may be
-    open already, as long as it has written nothing.
+    A second connection reads the source: a migration's transaction may be open, as long as
+    it has written nothing.
 
     Args:
-        source: the database, live or not.
-        target: where the backup is to lie; must not be there.
+        source: the database, in use or not.
+        target: the path of the backup; it must not exist.
         kind: for the manifest.
-        keys: fingerprints of the keys at hand, for the manifest; None where there are none.
-        say: is told how far the copy is.
+        keys: fingerprints of the available keys, for the manifest; None if there are none.
+        report: receives progress updates.
 
     Raises:
-        TokenStorageError: ``bad-path`` where the target is there or cannot be made;
-            ``disk-full``, ``io-error``; ``backup-failed`` where the copy is not the same.
+        TokenStorageError: ``bad-path`` if the target exists or cannot be created;
+            ``disk-full``, ``io-error``; ``backup-failed`` if the copy differs.
     """
     _check_free(target)
     require_space(target.parent, size_of(source), f"to back up {source}")
-    with _private(target, source) as partial:
-        try:
-            there = copy_pages(source, partial, say)
-            say("verifying the copy")
+    try:
+        with files.private_file(target, source) as partial:
+            there = copy_with_summary(source, partial, report)
+            report("verifying the copy")
             _verify(source, partial, there)
-            say("syncing the copy")
-            files.sync(partial)
-            manifest = _manifest(source, partial, there, kind, keys)
-            _publish(partial, target, manifest)
-        except (sqlite3.Error, OSError) as error:
-            known = named(error, target)
-            if known is None or known.code in {"corrupt", "not-a-database", "lock-timeout"}:
-                raise _failed(source, str(error)) from error
-            raise known from error
+            report("syncing the copy")
+            _publish(partial, target, _manifest(source, partial, there, kind, keys))
+    except (sqlite3.Error, OSError) as error:
+        known = named(error, target)
+        if known is None or known.code in {"corrupt", "not-a-database", "lock-timeout"}:
+            raise _failed(source, str(error)) from error
+        raise known from error
     return target
 
 
@@ -143,16 +148,16 @@ def _manifest(
         kind=kind,
         keys=None if keys is None else tuple(keys),
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        program_version=program_version(),
+        program_version=__version__,
     )
 
 
 def _check_free(target: Path) -> None:
-    """Refuse to overwrite anything; a manifest whose backup is gone is in nobody's way."""
+    """Refuse to overwrite a file; the manifest of a deleted backup is removed."""
     try:
         files.check_path(target, longest=_LONGEST_NAME)
     except TokenStorageError as error:
-        # It is somebody's own choice, and no setting of the database's.
+        # The remedy of check_path names a setting of the database.
         raise TokenStorageError(
             error.message,
             code=error.code,
@@ -166,7 +171,7 @@ def _check_free(target: Path) -> None:
     except (OSError, ValueError) as error:
         raise _taken(manifest) from error
     if left is not None:
-        # Before the new backup has the name that it speaks of.
+        # Before the new backup has its name: the old manifest would describe it.
         with naming(manifest):
             manifest.unlink(missing_ok=True)
 
@@ -179,64 +184,70 @@ def _taken(path: Path) -> TokenStorageError:
     )
 
 
-@contextmanager
-def _private(target: Path, source: Path) -> Iterator[Path]:
-    partial = target.with_name(f".{target.name}.{secrets.token_hex(3)}.partial")
-    try:
-        descriptor = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        with closing(os.fdopen(descriptor, "wb")), suppress(OSError):
-            files.hand_over(descriptor, source)
-    except OSError as error:
-        raise named(error, target) or _failed(target, str(error)) from error
-    try:
-        yield partial
-    finally:
-        # A disk that fails here as well is no news; prune() clears what stays.
-        for suffix in ("", "-journal", "-wal", "-shm"):
-            with suppress(OSError):
-                partial.with_name(partial.name + suffix).unlink(missing_ok=True)
-
-
 def _publish(partial: Path, target: Path, manifest: Manifest) -> None:
     try:
-        # Not a rename: nothing that appeared there meanwhile is overwritten.
-        os.link(partial, target)
+        files.publish(partial, target)
+        write_manifest(target, manifest)
     except FileExistsError as error:
         raise _failed(target, "its name was taken meanwhile") from error
     except OSError:
-        # A file system without hard links.
-        partial.rename(target)
-    try:
-        files.sync_folder(target.parent)
-        write_manifest(target, manifest)
-    except OSError:
-        # Whoever asked is told that there is no backup, and asks again.
+        # The caller gets an error, so there must be no backup.
         with suppress(OSError):
             discard(target)
         raise
 
 
-def copy_pages(source: Path, partial: Path, say: Say = silent) -> Summary:
-    """Copy ``source`` and say what is in it, both as of one moment: it may be written to."""
-    deadline = time.monotonic() + _DEADLINE
-    say("copying it")
+def copy_with_summary(source: Path, target: Path, report: Reporter = silent) -> Summary:
+    """Copy ``source`` and return its summary, both of one moment: it can be written to.
 
-    def in_time(_status: int, remaining: int, total: int) -> None:
-        say("copying it", total - remaining, total, "pages")
-        # backup() tries for ever where the source stays locked.
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"the copy took more than {_DEADLINE:g} seconds")
-
-    with (
-        closing(connect_read_only(source)) as reader,
-        closing(sqlite3.connect(partial, isolation_level=None)) as writer,
-    ):
+    Raises:
+        BusyError: ``source`` stays locked.
+        sqlite3.Error: the copy cannot be made.
+    """
+    with closing(connect_read_only(source)) as reader:
         reader.execute("BEGIN")
         there = summary(reader)
-        reader.backup(writer, pages=_PAGES, progress=in_time, sleep=0.05)
-        # The copy of a WAL database is in WAL; a backup must be one file.
-        writer.execute("PRAGMA journal_mode=DELETE")
+        copy_to_file(reader, target, "copying it", report)
     return there
+
+
+def copy_to_file(
+    reader: sqlite3.Connection, target: Path, phase: str, report: Reporter = silent
+) -> None:
+    """Copy a database into the empty file ``target``, as :func:`copy_database`."""
+    with closing(sqlite3.connect(target, isolation_level=None)) as writer:
+        copy_database(reader, writer, phase, report)
+        # The copy of a WAL database is in WAL mode, and needs a second file.
+        writer.execute("PRAGMA journal_mode=DELETE")
+
+
+def copy_database(
+    reader: sqlite3.Connection, writer: sqlite3.Connection, phase: str, report: Reporter = silent
+) -> None:
+    """Copy all pages with SQLite's online backup API, in one transaction of ``writer``.
+
+    Args:
+        reader: the database to copy.
+        writer: the database to replace.
+        phase: the name of this work in progress updates.
+        report: receives progress updates.
+
+    Raises:
+        BusyError: no page was copied for a minute.
+        sqlite3.Error: the copy cannot be made.
+    """
+    copied_at, left = time.monotonic(), -1
+
+    def step(_status: int, remaining: int, total: int) -> None:
+        nonlocal copied_at, left
+        report(phase, total - remaining, total, "pages")
+        if remaining != left:
+            copied_at, left = time.monotonic(), remaining
+        elif time.monotonic() > copied_at + _DEADLINE:
+            # backup() retries forever if one of the two stays locked.
+            raise BusyError(errno.ETIMEDOUT, f"it was locked for {_DEADLINE:g} seconds")
+
+    reader.backup(writer, pages=_PAGES, progress=step, sleep=0.05)
 
 
 def _verify(source: Path, copy: Path, there: Summary) -> None:
@@ -249,7 +260,7 @@ def _verify(source: Path, copy: Path, there: Summary) -> None:
 
 
 def summary(connection: sqlite3.Connection) -> Summary:
-    """What a backup must have in common with its source: revision and rows."""
+    """Return the revisions and the row counts of a database."""
     seen = observe(connection.execute)
     return Summary(seen.versions, counts(connection.execute, seen.structure))
 
@@ -263,7 +274,7 @@ def _failed(path: Path, detail: str) -> TokenStorageError:
 
 
 def discard(backup: Path) -> None:
-    """Delete a backup and its manifest; the manifest first, so that none speaks of nothing.
+    """Delete a backup and its manifest; the manifest first, so that none is left alone.
 
     Raises:
         OSError: the backup could not be deleted.
@@ -274,10 +285,10 @@ def discard(backup: Path) -> None:
 
 
 def prune(database: Path, keep: int = KEEP) -> list[Path]:
-    """Delete the oldest automatic backups but the newest ``keep``; what was deleted.
+    """Delete the automatic backups except the newest ``keep``, and return the deleted ones.
 
-    Other names, and what is not a backup of this database, are never touched. Where they
-    cannot be listed or deleted, they stay: no start fails on them.
+    Files of other names and of other databases are never deleted. A backup that cannot be
+    deleted stays: a start must not fail for it.
     """
     gone = []
     with suppress(OSError):
@@ -290,12 +301,12 @@ def prune(database: Path, keep: int = KEEP) -> list[Path]:
 
 
 def _abandoned(database: Path) -> list[Path]:
-    """What a backup that was killed left under its temporary name, more than an hour ago."""
+    """Return the temporary files of backups that were killed more than an hour ago."""
     name = re.compile(re.escape(f".{database.name}.backup-") + r".+\.partial(-journal|-wal|-shm)?")
-    youngest = time.time() - _DEADLINE
+    youngest = time.time() - _ABANDONED_AFTER
     found = []
     for path in database.parent.iterdir():
-        # One that is being made in this moment may get its name in this moment.
+        # A backup that is in progress can be renamed at any moment.
         with suppress(FileNotFoundError):
             if name.fullmatch(path.name) and path.lstat().st_mtime < youngest:
                 found.append(path)

@@ -80,7 +80,7 @@ class Lane:
         self._waiting: deque[Job] = deque()
         self._working = 0
         self._called = False
-        self._due = False
+        self._due: asyncio.AbstractEventLoop | None = None
         self._process = os.getpid()
         # Where nobody closes the lane, what waits is still carried out at the end.
         atexit.register(self._at_exit)
@@ -97,9 +97,12 @@ class Lane:
             self._waiting.append(Job(unit, future))
             # A thread that was called and has not looked yet will take this one too.
             if not self._called and self._working < self._most:
-                self._called = self._due = True
+                self._called, self._due = True, loop
                 self._working += 1
                 # After this turn of the loop: whatever else it asks for goes along.
+                loop.call_soon(self._call)
+            elif self._due not in (None, loop):
+                # The other loop may be closed before it calls a thread.
                 loop.call_soon(self._call)
         return future
 
@@ -128,8 +131,8 @@ class Lane:
     def _call(self) -> None:
         """Have a thread look at what waits, unless it was called meanwhile."""
         with self._lock:
-            due, self._due = self._due, False
-        if not due:
+            due, self._due = self._due, None
+        if due is None:
             return
         self._calls.put(True)
         if len(self._threads) < self._working:

@@ -15,7 +15,8 @@ from typing import Final
 
 from nextcloud_mcp_server.backends.sqlite.errors import naming
 from nextcloud_mcp_server.backends.sqlite.inspect import WAL
-from nextcloud_mcp_server.backends.sqlite.lock import Held, lock_path
+from nextcloud_mcp_server.backends.sqlite.lock import MigrationLock as Held
+from nextcloud_mcp_server.backends.sqlite.lock import lock_path
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem import mounts, permissions
 

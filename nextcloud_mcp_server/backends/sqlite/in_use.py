@@ -1,34 +1,24 @@
-"""Whether a server is running on a database: a shared lock that every open store holds.
+"""The in-use marker: a shared lock that every open store holds, so that a command sees it.
 
-It lies beside the database (``tokens.db.inuse``, 0600) and is never unlinked. The kernel
-frees it with the process, however that ends, so there is nothing to clean up.
-
-It is ``flock(2)`` and not filelock's ``ReadWriteLock``, which is a transaction of SQLite in
-a database of its own: those are POSIX locks, which belong to the process, so that closing
-any descriptor of the file drops them. A ``flock`` belongs to the open file: two stores of
-one process hold one each. The trap on this side is ``fork``: the child shares the open file,
-and would hold the lock for as long as it lives. It closes its descriptor, and may not unlock,
-which would unlock the parent's too. (Over NFS Linux makes POSIX locks of both.)
+The lock file lies beside the database (``tokens.db.inuse``, mode 0600) and is never deleted.
 """
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem.files import follow
-from nextcloud_mcp_server.filesystem.flock import Hold, make_lock, open_lock
+from nextcloud_mcp_server.filesystem.flock import Hold, acquire, open_lock, try_lock
 
 logger = logging.getLogger(__name__)
 
-#: Seconds to wait for a command that asks in this moment who is there.
-_PATIENCE: Final = 1.0
+#: Seconds to wait for a command that is testing the lock.
+_TIMEOUT: Final = 1.0
 
 _POLL: Final = 0.005
 
@@ -36,54 +26,37 @@ _KNOWN_LOCKS: Final = Path("/proc/locks")
 
 
 def inuse_path(database: Path) -> Path:
-    """Where the lock of ``database`` lies: beside the file itself, whatever link named it."""
+    """Return the lock file of ``database``; it lies beside the file itself, not beside a link."""
     real = follow(database)
     return real.with_name(real.name + ".inuse")
 
 
 def hold(database: Path) -> Hold | None:
-    """Say that a store is open on ``database``, until the answer is released.
+    """Mark ``database`` as in use until the result is released.
 
-    To be called under the lock of migrations, so that whoever looks under that lock looks at
-    all of them. Where the lock cannot be made, the store does without: None, and a warning.
+    Call it under the migration lock: then a command that holds that lock sees every store. If
+    the lock cannot be taken, the store works without it: None, and a warning.
     """
     path = inuse_path(database)
+    deadline = time.monotonic() + _TIMEOUT
     try:
-        descriptor = make_lock(path, database)
-    except OSError as error:
-        _tell(path, error)
-        return None
-    try:
-        _retry(lambda: fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB))
-    except OSError as error:
-        os.close(descriptor)
-        _tell(path, error)
-        return None
-    return Hold(descriptor)
-
-
-def _retry(lock: Callable[[], None]) -> None:
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            return lock()
-        except BlockingIOError:
+        while (share := acquire(path, database, shared=True)) is None:
             if time.monotonic() > deadline:
-                raise
-        time.sleep(_POLL)
-
-
-def _tell(path: Path, error: OSError) -> None:
-    logger.warning(
-        "%s cannot be locked (%s): a command that replaces the database will not know that "
-        "this server is running",
-        path,
-        error.strerror,
-    )
+                raise BlockingIOError(0, "another process holds it")
+            time.sleep(_POLL)
+    except OSError as error:
+        logger.warning(
+            "%s cannot be locked (%s): a command that replaces the database will not know that "
+            "this server is running",
+            path,
+            error.strerror,
+        )
+        return None
+    return share
 
 
 def in_use(database: Path) -> bool:
-    """As :func:`is_held`; False where nobody can tell."""
+    """Return :func:`is_held`; False if that cannot be determined."""
     try:
         return is_held(database)
     except OSError:
@@ -91,26 +64,23 @@ def in_use(database: Path) -> bool:
 
 
 def is_held(database: Path) -> bool:
-    """Whether a store is open on ``database``. Changes nothing.
+    """Return whether a store is open on ``database``. Changes nothing.
 
     Raises:
-        OSError: nobody can tell, because the lock is closed to this user or cannot be asked.
+        OSError: it cannot be determined: this user cannot open the lock file, or it is none.
     """
     try:
         descriptor = open_lock(inuse_path(database))
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return not try_lock(descriptor, shared=False)
     finally:
         os.close(descriptor)
-    return False
 
 
 def holders(database: Path) -> tuple[int, ...]:
-    """The processes that have a store open on ``database``, as far as the kernel tells."""
+    """Return the processes that have a store open on ``database``, if the kernel lists them."""
     try:
         status = inuse_path(database).stat()
         lines = _KNOWN_LOCKS.read_text("ascii").splitlines()
@@ -118,17 +88,17 @@ def holders(database: Path) -> tuple[int, ...]:
         return ()
     device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
     place = f"{device}:{status.st_ino}"
-    # As in proc(5): "1: FLOCK  ADVISORY  READ 4711 08:01:1234 0 EOF"; 0 is of another container.
+    # As in proc(5): "1: FLOCK  ADVISORY  READ 4711 08:01:1234 0 EOF"; 0: in another container.
     found = [line.split() for line in lines if f" {place} " in line]
     return tuple(sorted({int(f[4]) for f in found if f[1] == "FLOCK" and int(f[4]) > 0}))
 
 
 def require_idle(database: Path, *, while_running: bool = False) -> None:
-    """Insist that no server is running on ``database``. Only under the lock of migrations.
+    """Fail if a server is using ``database``. Call it under the migration lock.
 
     Args:
         database: the database file.
-        while_running: whether somebody has said that a running server is no reason.
+        while_running: whether a running server is allowed.
 
     Raises:
         TokenStorageError: ``in-use``.
@@ -139,7 +109,7 @@ def require_idle(database: Path, *, while_running: bool = False) -> None:
         if not is_held(database):
             return
     except OSError as error:
-        raise _nobody_can_tell(database, error) from error
+        raise _undetermined(database, error) from error
     pids = holders(database)
     processes = "process" if len(pids) == 1 else "processes"
     who = f" ({processes} {', '.join(map(str, pids))})" if pids else ""
@@ -151,10 +121,10 @@ def require_idle(database: Path, *, while_running: bool = False) -> None:
     )
 
 
-def _nobody_can_tell(database: Path, error: OSError) -> TokenStorageError:
+def _undetermined(database: Path, error: OSError) -> TokenStorageError:
     path = inuse_path(database)
     return TokenStorageError(
-        f"Nobody can tell whether a server is running on {database}: {path} cannot be opened "
+        f"Cannot determine whether a server is using {database}: {path} cannot be opened "
         f"({error.strerror}); nothing was changed.",
         code="in-use",
         remedy="Run the command as the user that the server runs as; or stop every server and give "

@@ -1,9 +1,8 @@
-"""The file lock that lets exactly one process at a time look at and migrate a database.
+"""The migration lock: only one process at a time inspects and migrates a database.
 
-It lies beside the database (``tokens.db.lock``, 0600) and is never unlinked: two waiters
-of an unlinked file would each get a lock of their own. ``flock`` dies with its process,
-so there is no expiry time and nothing to clean up. It is taken by hand, as ``in_use.py`` takes
-its own: the usual library costs a start at head as much again as its look at the database.
+The lock file lies beside the database (``tokens.db.lock``, mode 0600). It is never deleted:
+two processes that wait for a deleted file would each get a lock of their own. The kernel
+frees the lock with its process, so it needs no expiry time and no cleanup.
 """
 
 from __future__ import annotations
@@ -25,61 +24,61 @@ from typing import Final
 from nextcloud_mcp_server.backends.sqlite.errors import named
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem.files import follow
-from nextcloud_mcp_server.filesystem.flock import Hold, make_lock
+from nextcloud_mcp_server.filesystem.flock import Hold, acquire
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two attempts, at most: with the usual 0.05 the slowest of 16 starts waits
-#: for more than half a second, with this for a fifth of that.
+#: The longest pause between two attempts, in seconds: with the usual 0.05 the slowest of 16
+#: starts waits for more than half a second, with this a fifth of that.
 POLL_INTERVAL: Final = 0.005
 
 #: Seconds before the second attempt; doubled each time. A start at head is done by then.
 _FIRST_PAUSE: Final = 0.0005
 
-#: Seconds between two words to whoever waits.
+#: Seconds between two log lines of a waiting process.
 TELL_INTERVAL: Final = 5.0
 
 _READ_ONLY: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
-#: What opening a lock ends with where something else lies there; 0 is that of in_use.py.
+#: The errors of opening something that is not a regular file; 0 is raised by open_lock().
 _NO_FILE: Final = frozenset({0, errno.EISDIR, errno.ELOOP, errno.ENXIO})
 _NO_LOCKS: Final = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL})
 
 
 @dataclass
-class Held:
-    """The lock while it is held.
+class MigrationLock:
+    """The lock while it is held, or the reason why it cannot be.
 
     Attributes:
-        problem: why there is no lock (``read-only`` or ``lock-unavailable``); empty when
-            it is held. Without it a database may be looked at, and not be changed.
-        detail: what the operating system said.
+        problem: why there is no lock (``read-only`` or ``lock-unavailable``); empty if it
+            is held. Without it a database can be inspected, but not changed.
+        detail: what the operating system reported.
     """
 
     problem: str = ""
     detail: str = ""
     _descriptor: int = -1
-    _said: bool = field(default=False, repr=False)
+    _written: bool = field(default=False, repr=False)
 
     def announce(self, doing: str) -> None:
-        """Write into the lock file who holds it and what for, for those who wait."""
+        """Write into the lock file who holds it and for what; waiting processes log it."""
         if self._descriptor < 0:
             return
         now = datetime.now(UTC).isoformat(timespec="seconds")
         who = {"pid": os.getpid(), "host": socket.gethostname(), "since": now, "doing": doing}
-        self._said = True
-        # A full disk must not stop what may still fit into the database.
+        self._written = True
+        # A full disk must not stop a migration that may still fit.
         with suppress(OSError):
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, json.dumps(who).encode(), 0)
 
-    def _retract(self) -> None:
-        if self._said:
+    def _clear(self) -> None:
+        if self._written:
             with suppress(OSError):
                 os.ftruncate(self._descriptor, 0)
 
 
 def lock_path(database: Path) -> Path:
-    """Where the lock of ``database`` lies: beside the file itself, whatever link named it."""
+    """Return the lock file of ``database``; it lies beside the file itself, not beside a link."""
     real = follow(database)
     return real.with_name(real.name + ".lock")
 
@@ -91,83 +90,65 @@ def guard(
     cancelled: Callable[[], bool] = lambda: False,
     *,
     shared: bool = False,
-) -> Iterator[Held]:
+) -> Iterator[MigrationLock]:
     """Hold the lock of ``database``.
 
     Args:
-        database: the database file; its folder must be there.
+        database: the database file; its folder must exist.
         timeout: seconds to wait at most.
-        cancelled: asked while waiting; when it says True, the wait ends.
-        shared: hold it with others who only look; nobody who changes something is among them.
+        cancelled: called while waiting; the wait ends if it returns True.
+        shared: share the lock with other processes that only inspect the database.
 
     Yields:
-        The held lock, or one with a ``problem`` where this place cannot lock.
+        The lock, with a ``problem`` if this place cannot lock.
 
     Raises:
         TokenStorageError: ``lock-timeout`` at the deadline, ``interrupted`` on
-            cancellation, ``disk-full`` or ``io-error`` where no lock file can be made.
+            cancellation, ``disk-full`` or ``io-error`` if no lock file can be created.
     """
     path = lock_path(database)
     try:
-        lock = _acquire(path, database, timeout, cancelled, shared=shared)
+        hold = _wait_for(path, database, timeout, cancelled, shared=shared)
     except OSError as error:
         problem, detail = _problem(error, path, database)
-        yield Held(problem, detail)
+        yield MigrationLock(problem, detail)
         return
-    held = Held(_descriptor=lock.descriptor)
-    # A killed holder could not take back what it had said of itself.
-    if os.fstat(lock.descriptor).st_size:
-        held._said = True
-        held._retract()
+    lock = MigrationLock(_descriptor=hold.descriptor)
+    # The announcement of a killed holder.
+    if os.fstat(hold.descriptor).st_size:
+        lock._written = True
+        lock._clear()
     try:
-        yield held
+        yield lock
     finally:
-        held._retract()
-        if lock.descriptor >= 0:
-            # Closing alone would leave it to a child that was forked meanwhile.
-            fcntl.flock(lock.descriptor, fcntl.LOCK_UN)
-        lock.release()
+        lock._clear()
+        if hold.descriptor >= 0:
+            # Closing alone would leave the lock to a child that was forked meanwhile.
+            fcntl.flock(hold.descriptor, fcntl.LOCK_UN)
+        hold.release()
 
 
-def _acquire(
+def _wait_for(
     path: Path, database: Path, timeout: float, cancelled: Callable[[], bool], *, shared: bool
 ) -> Hold:
-    begun = told = time.monotonic()
+    begun = logged = time.monotonic()
     pause = _FIRST_PAUSE
-    while (lock := _try(path, database, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)) is None:
+    while (hold := acquire(path, database, shared=shared)) is None:
         now = time.monotonic()
         if cancelled():
             raise _interrupted(database)
         if now >= begun + timeout:
             raise _too_long(path, database, timeout)
-        if now >= told + TELL_INTERVAL:
-            told = now
+        if now >= logged + TELL_INTERVAL:
+            logged = now
             logger.warning("Waiting for %s: %s", database, holder(path))
         time.sleep(min(pause, begun + timeout - now))
         pause = min(2 * pause, POLL_INTERVAL)
-    return lock
-
-
-def _try(path: Path, database: Path, how: int) -> Hold | None:
-    """The lock; None where somebody else holds it."""
-    descriptor = make_lock(path, database)
-    try:
-        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(descriptor), path.stat()):
-            return Hold(descriptor)
-    except (BlockingIOError, PermissionError, FileNotFoundError):
-        # Held by another (some file systems say "not permitted"), or unlinked since it was
-        # opened: that would be a lock that nobody else can see.
-        pass
-    except BaseException:
-        os.close(descriptor)
-        raise
-    os.close(descriptor)
-    return None
+    return hold
 
 
 def holder(path: Path) -> str:
-    """Who holds the lock at ``path``, in words, as far as the file tells."""
+    """Describe the holder of the lock file ``path``, as far as the file names it."""
     try:
         who = json.loads(path.read_bytes()[:4096])
         return f"process {who['pid']} on {who['host']} has been {who['doing']} since {who['since']}"

@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-from nextcloud_mcp_server.filesystem.files import hand_over, sync_folder
+from nextcloud_mcp_server.filesystem.files import write_private
 
 #: A manifest lists every table, and is no longer than this.
 _LONGEST: Final = 1_000_000
@@ -60,14 +56,6 @@ def manifest_path(backup: Path) -> Path:
     return backup.with_name(backup.name + ".json")
 
 
-def program_version() -> str:
-    """The version of this program; ``unknown`` where it is not installed."""
-    try:
-        return metadata.version("nextcloud-mcp-server")
-    except metadata.PackageNotFoundError:
-        return "unknown"
-
-
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal.
 
@@ -82,29 +70,13 @@ def sha256_of(path: Path) -> str:
 
 
 def write_manifest(backup: Path, manifest: Manifest) -> None:
-    """Write the manifest of ``backup``, 0600: all of it, or none.
+    """Write the manifest of ``backup``, with mode 0600: all of it, or no file.
 
     Raises:
-        OSError: it cannot be written, and there is none.
+        OSError: it cannot be written. There can be one if only the folder was not synced.
     """
-    path = manifest_path(backup)
-    partial = backup.with_name(f".{path.name}.{secrets.token_hex(3)}.partial")
-    try:
-        with open(partial, "xb", opener=_private) as file:
-            with suppress(OSError):
-                hand_over(file.fileno(), backup)
-            file.write(json.dumps(asdict(manifest), indent=2).encode("ascii") + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(path)
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-    sync_folder(path.parent)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+    content = json.dumps(asdict(manifest), indent=2).encode("ascii") + b"\n"
+    write_private(manifest_path(backup), content, backup, overwrite=True)
 
 
 def read_manifest(backup: Path) -> Manifest | None:

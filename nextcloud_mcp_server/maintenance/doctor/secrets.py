@@ -46,7 +46,7 @@ def keys(subject: Subject) -> Iterator[Finding]:
     if ring is None:
         yield _no_key(name, len(secrets), subject.closed)
         return
-    opened = Counter(ring.opened_by(value) for _, value in secrets)
+    opened = Counter(ring.key_of(value) for _, value in secrets)
     for place, fingerprint in enumerate(ring.fingerprints):
         what = f"key {fingerprint} opens {opened[fingerprint]} of {counted(len(secrets), 'secret')}"
         if place == 0:
@@ -56,7 +56,7 @@ def keys(subject: Subject) -> Iterator[Finding]:
         else:
             yield Finding(name, Level.NOTE, f"{what}: it is not needed here any more")
     if opened[None]:
-        tables = Counter(table for table, value in secrets if ring.opened_by(value) is None)
+        tables = Counter(table for table, value in secrets if ring.key_of(value) is None)
         where = ", ".join(f"{number} in {table}" for table, number in sorted(tables.items()))
         level = Level.ERROR if opened[None] == len(secrets) else Level.WARNING
         what = f"{opened[None]} of {counted(len(secrets), 'secret')} cannot be opened ({where})"

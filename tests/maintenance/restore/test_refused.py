@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from nextcloud_mcp_server.backends.sqlite import backup as backups
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.maintenance import replace
 from nextcloud_mcp_server.maintenance import restore as restoring
@@ -117,7 +118,7 @@ def test_a_program_that_does_not_let_go_is_an_error(
     before = snapshot(path)
     offer = weigh(path, saved)
     with monkeypatch.context() as patch:
-        patch.setattr(replace, "_DEADLINE", 0.2)
+        patch.setattr(backups, "_DEADLINE", 0.2)
         patch.setattr(replace, "BUSY_TIMEOUT", 0.1)
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
