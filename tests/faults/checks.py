@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -16,7 +16,7 @@ from tests.faults.injection import Injector, Result, copy_database
 from tests.faults.scenarios import Scenario, assert_complete, prepare
 from tests.support.contents import KEY
 from tests.support.invariants import JOURNAL, decrypted
-from tests.support.snapshot import COMPANIONS, Snapshot, counted, snapshot
+from tests.support.snapshot import COMPANIONS, Snapshot, counted, opened_copy, snapshot
 
 NOTHING: Final = "nothing"
 
@@ -77,11 +77,6 @@ class Case:
     checked: dict[str, str] = field(default_factory=dict)
     states: dict[str, str] = field(default_factory=dict)
 
-    def run(self, path: Path, at: int, kind: int) -> Result:
-        """Run the operation on ``path`` with a fault at one of its file operations."""
-        scenario = self.scenario
-        return self.injector.run(scenario.do, path, at=at, kind=kind, argument=scenario.argument)
-
     def wrong(self, path: Path, *, only: str | None = None) -> str:
         """Return the problem of what a fault has left, before and after the next start.
 
@@ -107,6 +102,31 @@ class Case:
         if key not in self.states:
             self.states[key] = state(path)
         return self.states[key]
+
+
+def each_fault(
+    injector: Injector,
+    scenario: Scenario,
+    source: Path,
+    kind: int,
+    points: Iterable[int],
+) -> Iterator[tuple[int, Path, Result]]:
+    """Run the scenario on copies of ``source``, each with a fault at one of ``points``.
+
+    Yields the point, the copy and the result.
+    """
+    for at in points:
+        path = copy_database(source, source.parent.with_name("faulty"))
+        result = injector.run(scenario.do, path, at=at, kind=kind, argument=scenario.argument)
+        yield at, path, result
+
+
+def count_operations(injector: Injector, scenario: Scenario, source: Path) -> Result:
+    """Run the scenario on a copy of ``source`` without a fault."""
+    path = copy_database(source, source.parent.with_name("counted"))
+    result = injector.run(scenario.do, path, argument=scenario.argument)
+    assert result.end == "done", result
+    return result
 
 
 def fingerprint(path: Path) -> str:
@@ -173,19 +193,19 @@ def restart_problem(case: Case, path: Path) -> str:
     return ""
 
 
-def lost_acknowledgement(path: Path, promises: Iterable[str], *, key: str | None = KEY) -> str:
+def lost_acknowledgement(path: Path, acknowledged: Iterable[str], *, key: str | None = KEY) -> str:
     """Return the acknowledged write that ``path`` has lost; empty if there is none.
 
     Args:
         path: the database, closed and recovered.
-        promises: ``stored user-N``, ``deleted user-N``, ``backup NAME``; or ``done``, of which
-            only :func:`state_problem` knows what it means.
+        acknowledged: ``stored user-N``, ``deleted user-N``, ``backup NAME``; or ``done``, which
+            only :func:`state_problem` checks.
         key: the key of the tokens; None for the key file beside the database.
     """
     key = key or path.with_name(path.name + ".key").read_text("ascii").strip()
     tokens = _tokens(path, key)
-    for promise in promises:
-        what, _, name = promise.partition(" ")
+    for text in acknowledged:
+        what, _, name = text.partition(" ")
         if what == "done":
             continue
         if what == "backup":
@@ -193,10 +213,30 @@ def lost_acknowledgement(path: Path, promises: Iterable[str], *, key: str | None
             if not kept.exists() or state(kept) != state(path):
                 return f"{name} does not hold what the database holds"
         elif (what == "stored") != (name in tokens):
-            return f"{promise}, and that is lost"
+            return f"{text}, and that is lost"
     if broken := {user for user, token in tokens.items() if token != _token_of(user)}:
         return f"the tokens of {broken} cannot be read"
     return ""
+
+
+def reopen_problem(
+    scenario: Scenario, injector: Injector, path: Path, acknowledged: Iterable[str]
+) -> str:
+    """Start on what a fault has left; return the problem of that start, or what it has lost."""
+    own_key = scenario.do == "first_store"
+    again = injector.restart(path, "start_with_key" if own_key else "start")
+    if again.end != "done":
+        return f"the next start {again.end}: {again.code} {again.message}"
+    return integrity_problem(path) or lost_acknowledgement(
+        path, acknowledged, key=None if own_key else KEY
+    )
+
+
+def integrity_problem(path: Path) -> str:
+    """Return what SQLite's integrity check reports for a closed database; empty if it is sound."""
+    with opened_copy(path) as connection:
+        (result,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    return "" if result == "ok" else str(result)
 
 
 def _token_of(user: str) -> str:
@@ -212,15 +252,15 @@ def _tokens(path: Path, key: str) -> dict[str, str | None]:
     }
 
 
-def backup_problem(case: Case, path: Path, promised: Iterable[str] = ()) -> str:
+def backup_problem(case: Case, path: Path, acknowledged: Iterable[str] = ()) -> str:
     """Return the problem of the published backups; empty if each is a complete database.
 
     Args:
         case: the scenario.
         path: the database.
-        promised: names of backups that must be there.
+        acknowledged: names of backups that must exist.
     """
-    if missing := [name for name in promised if not path.with_name(name).exists()]:
+    if missing := [name for name in acknowledged if not path.with_name(name).exists()]:
         return f"{missing} was acknowledged, and does not exist"
     for backup in path.parent.glob(f"{path.name}.backup-*"):
         if backup.name.endswith(COMPANIONS):

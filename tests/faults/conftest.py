@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
 import tempfile
@@ -38,3 +39,12 @@ def workspace() -> Iterator[Path]:
         scratch.mkdir()
         patch.setattr(tempfile, "tempdir", str(scratch))
         yield Path(folder)
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """Disable logging."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(before)

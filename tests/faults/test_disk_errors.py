@@ -1,4 +1,4 @@
-"""A full or failing disk: success, or one clear error and the old state; never half."""
+"""A full or failing disk: success, or one clear error and an intact database."""
 
 from __future__ import annotations
 
@@ -10,18 +10,10 @@ from typing import Final
 import pytest
 
 from tests.faults import checks, scenarios
-from tests.faults.injection import (
-    EIO,
-    EIO_ONCE,
-    ENOSPC,
-    ENOSPC_ONCE,
-    Injector,
-    Result,
-    copy_database,
-)
+from tests.faults.checks import count_operations, each_fault
+from tests.faults.injection import EIO, EIO_ONCE, ENOSPC, ENOSPC_ONCE, Injector, Result
 from tests.faults.scenarios import Scenario
 from tests.faults.trials import Trials, sample, sample_of_tests
-from tests.support.contents import KEY
 
 KINDS: Final = {
     "no space once": ENOSPC_ONCE,
@@ -34,10 +26,7 @@ NAMED: Final = {"disk-full", "io-error", "backup-failed", "bad-path", "read-only
 
 
 def error_problem(result: Result) -> str:
-    """What is wrong with how an order ended; empty for success and for one clear error.
-
-    Neither leaves a file open, or a thread, in the process that goes on.
-    """
+    """Return the problem of a result; empty for success and for one clear error without leaks."""
     if result.left:
         return f"it left {', '.join(result.left)}"
     if result.end == "done":
@@ -59,15 +48,14 @@ def cases(every: Sequence[Scenario]) -> list[object]:
 def test_a_failing_disk_is_one_clear_error(
     scenario: Scenario, kind: int, injector: Injector, workspace: Path, trials: Trials
 ) -> None:
-    """Wherever the disk fails, there is success or a named error, and the next start works.
+    """There is success or a named error, and the next start works.
 
-    An error leaves the old database; or the new one, where it came after the commit, when the
-    journal was switched to WAL or something was cleared away. Those are counted by themselves.
+    An error leaves the old database, or the new one if it came after the commit, while the
+    journal was switched to WAL or files were removed. Those are counted separately.
     """
     case = checks.reference_run(scenario, injector, workspace)
-    for at in sample(range(1, case.operations + 1), f"{scenario} {kind}"):
-        path = copy_database(case.source, workspace / "faulty")
-        result = case.run(path, at, kind)
+    points = sample(range(1, case.operations + 1), f"{scenario} {kind}")
+    for at, path, result in each_fault(injector, scenario, case.source, kind, points):
         late = result.end == "refused" and case.left(path) == case.new != case.old
         only = case.new if result.end == "done" else None
         wrong = error_problem(result) or case.wrong(path, only=only)
@@ -77,23 +65,15 @@ def test_a_failing_disk_is_one_clear_error(
 
 
 @pytest.mark.parametrize(("scenario", "kind"), cases(scenarios.WRITES))
-def test_a_failing_disk_breaks_no_promise(
+def test_a_failing_disk_loses_no_acknowledged_write(
     scenario: Scenario, kind: int, injector: Injector, workspace: Path, trials: Trials
 ) -> None:
-    """A store on a failing disk fails by name, and what it had acknowledged is kept."""
+    """A store on a failing disk raises a named error and keeps what it has acknowledged."""
     source = scenarios.prepare(scenario, workspace / "source")
-    counted = injector.run(
-        scenario.do, copy_database(source, workspace / "count"), argument=scenario.argument
-    )
-    key = None if scenario.do == "first_store" else KEY
-    for at in sample(range(1, counted.operations + 1), f"{scenario} {kind}"):
-        path = copy_database(source, workspace / "faulty")
-        result = injector.run(scenario.do, path, at=at, kind=kind, argument=scenario.argument)
-        wrong = error_problem(result)
-        again = injector.restart(path, "start_with_key" if key is None else "start")
-        if again.end != "done":
-            wrong = wrong or f"the next start {again.end}: {again.message}"
-        else:
-            wrong = wrong or checks.lost_acknowledgement(path, result.acknowledged, key=key)
+    counted = count_operations(injector, scenario, source)
+    points = sample(range(1, counted.operations + 1), f"{scenario} {kind}")
+    for at, path, result in each_fault(injector, scenario, source, kind, points):
+        lost = checks.reopen_problem(scenario, injector, path, result.acknowledged)
+        wrong = error_problem(result) or lost
         trials.count("ENOSPC and EIO", wrong and f"at {at}, {result}: {wrong}")
     trials.check()

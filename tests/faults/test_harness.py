@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.faults import checks, powercut
-from tests.faults.injection import KILL, Injector, copy_database
+from tests.faults import powercut
+from tests.faults.injection import Injector
 from tests.faults.powercut import File, Machine, Recording, Write
-from tests.faults.scenarios import WRITES, Scenario, created
+from tests.faults.scenarios import Scenario, created
 from tests.faults.test_powercut import record
 from tests.faults.trials import Trials, seeded, table
 
@@ -110,14 +110,6 @@ def test_states_are_different_and_repeat_with_their_seed(
     first, again = (list(powercut.states(recording, 90, seeded("states"))) for _ in range(2))
     assert first == again
     assert len({repr(state[1:]) for state in first}) == 90
-
-
-def test_a_fault_comes_at_its_number_and_not_before(injector: Injector, workspace: Path) -> None:
-    """Killed at the first operation nothing has changed; past the last one nothing happens."""
-    case = checks.reference_run(Scenario("", "start", make=WRITES[0].make), injector, workspace)
-    path = copy_database(case.source, workspace / "faulty")
-    assert case.run(path, 1, KILL).end == "killed"
-    assert case.run(path, 10_000, KILL).end == "done"
 
 
 @dataclass

@@ -1,6 +1,6 @@
-"""Negative controls: what the fault suite is for, done wrong, and found by it every time.
+"""Negative controls: operations with well-known mistakes, which the checks must detect.
 
-A harness that lets these pass proves nothing by letting the program pass.
+Checks that let these pass would prove nothing about the program.
 """
 
 from __future__ import annotations
@@ -12,60 +12,62 @@ from pathlib import Path
 import pytest
 
 from tests.faults import checks, powercut, scenarios
-from tests.faults.checks import Case
+from tests.faults.checks import Case, count_operations, each_fault
 from tests.faults.injection import EIO_ONCE, ENOSPC, KILL, Injector, copy_database
-from tests.faults.scenarios import Make, Scenario, of
+from tests.faults.scenarios import SAVED, Make, Scenario, of, with_saved
 from tests.faults.test_disk_errors import error_problem
-from tests.faults.test_powercut import broken, record, write_files
+from tests.faults.test_powercut import record, write_files
 from tests.faults.trials import seeded
 from tests.support import shapes
 
-BEHIND = of(shapes.at("009", "portable"))
+BEHIND = Scenario("correct", "start", make=of(shapes.at("009", "portable")), base="009")
+RESTORE = Scenario("correct", "restore", SAVED, with_saved(scenarios.head), "010", keeps=False)
 
 
-def broken_case(injector: Injector, workspace: Path, do: str) -> Case:
-    """A careless way from 009 to head, with the careful one as what it should come to."""
-    careful = checks.reference_run(
-        Scenario("careful", "start", make=BEHIND, base="009"), injector, workspace
-    )
-    scenario = Scenario("careless", do)
-    path = copy_database(careful.source, workspace / "counted")
-    counted = injector.run(do, path)
-    return replace(careful, scenario=scenario, operations=counted.operations, checked={})
+def broken_case(injector: Injector, workspace: Path, do: str, correct: Scenario = BEHIND) -> Case:
+    """Return the reference run of ``correct`` with the operations of the broken one."""
+    case = checks.reference_run(correct, injector, workspace)
+    scenario = replace(correct, name=do, do=do)
+    path = copy_database(case.source, workspace / "counted")
+    operations = injector.run(do, path, argument=scenario.argument).operations
+    return replace(case, scenario=scenario, operations=operations, checked={})
 
 
-def faults(case: Case, workspace: Path, kind: int) -> Iterator[str]:
-    """What is wrong after each fault of a kind, at operations all over the order."""
+def problems(case: Case, workspace: Path, kind: int) -> Iterator[str]:
+    """Yield what is wrong after faults of a kind, at file operations in random order."""
     every = range(1, case.operations + 1)
-    for at in seeded(case.scenario.do).sample(every, len(every)):
-        path = copy_database(case.source, workspace / "faulty")
-        result = case.run(path, at, kind)
-        only = case.new if result.end == "done" else None
-        if wrong := case.wrong(path, only=only):
+    points = seeded(case.scenario.do).sample(every, len(every))
+    faults = each_fault(case.injector, case.scenario, case.source, kind, points)
+    for _, path, result in faults:
+        if wrong := case.wrong(path, only=case.new if result.end == "done" else None):
             yield wrong
 
 
 def test_a_commit_for_every_statement_is_detected(injector: Injector, workspace: Path) -> None:
-    """An upgrade with a commit for every statement is killed half-way somewhere."""
-    assert any(faults(broken_case(injector, workspace, "naive"), workspace, KILL))
+    """An upgrade with a commit for every statement is incomplete after some kill."""
+    assert any(problems(broken_case(injector, workspace, "naive"), workspace, KILL))
 
 
-def test_a_transition_without_its_begin_is_detected(injector: Injector, workspace: Path) -> None:
-    """Our own upgrade without its BEGIN leaves a database between two revisions."""
-    found = faults(broken_case(injector, workspace, "without_begin"), workspace, KILL)
+def test_a_missing_begin_is_detected(injector: Injector, workspace: Path) -> None:
+    """The upgrade without its BEGIN leaves a database between two revisions."""
+    found = problems(broken_case(injector, workspace, "without_begin"), workspace, KILL)
     assert any("neither the old" in wrong for wrong in found)
 
 
 @pytest.mark.parametrize("kind", [ENOSPC, EIO_ONCE])
-def test_an_upgrade_that_swallows_errors_is_detected(
-    kind: int, injector: Injector, workspace: Path
-) -> None:
-    """An upgrade that logs its errors and goes on says that it is done when it is not."""
-    assert any(faults(broken_case(injector, workspace, "log_and_go_on"), workspace, kind))
+def test_swallowed_errors_are_detected(kind: int, injector: Injector, workspace: Path) -> None:
+    """An upgrade that ignores its errors reports success without it."""
+    assert any(problems(broken_case(injector, workspace, "log_and_go_on"), workspace, kind))
+
+
+def test_a_restore_by_copying_is_detected(injector: Injector, workspace: Path) -> None:
+    """A restore with `cp` is incomplete after some kill."""
+    case = broken_case(injector, workspace, "restore_by_copying", RESTORE)
+    assert any(problems(case, workspace, KILL))
 
 
 def test_a_file_that_is_left_open_is_detected(injector: Injector, workspace: Path) -> None:
-    """Whoever forgets its connection on a failing disk is told from who closes it."""
+    """A connection that is not closed after an error is reported."""
     path = scenarios.prepare(
         Scenario("", "", make=scenarios.head_without_wal), workspace / "source"
     )
@@ -73,23 +75,20 @@ def test_a_file_that_is_left_open_is_detected(injector: Injector, workspace: Pat
     assert "tokens.db, open as" in error_problem(result)
 
 
-def test_a_promise_before_the_commit_is_detected(injector: Injector, workspace: Path) -> None:
-    """A store that acknowledges before it commits loses an acknowledged token to a kill."""
-    source = scenarios.prepare(Scenario("", "", make=scenarios.head), workspace / "source")
-    total = injector.run(
-        "early_promise", copy_database(source, workspace / "faulty"), argument="3"
-    ).operations
-    for at in range(1, total + 1):
-        path = copy_database(source, workspace / "faulty")
-        result = injector.run("early_promise", path, at=at, kind=KILL, argument="3")
-        assert injector.restart(path).end == "done"
-        if "lost" in checks.lost_acknowledgement(path, result.acknowledged):
-            return
-    pytest.fail("no lost token was noticed")
+def test_an_early_acknowledgement_is_detected(injector: Injector, workspace: Path) -> None:
+    """A store that acknowledges before it commits loses a token after some kill."""
+    scenario = Scenario("", "early_promise", "3", scenarios.head)
+    source = scenarios.prepare(scenario, workspace / "source")
+    points = range(1, count_operations(injector, scenario, source).operations + 1)
+    faults = each_fault(injector, scenario, source, KILL, points)
+    assert any(
+        "lost" in checks.reopen_problem(scenario, injector, path, result.acknowledged)
+        for _, path, result in faults
+    )
 
 
-def test_a_copied_file_is_found_to_be_no_backup(injector: Injector, workspace: Path) -> None:
-    """A copy of the file alone lacks what is in the -wal, and is told from a backup."""
+def test_a_copied_file_is_no_backup(injector: Injector, workspace: Path) -> None:
+    """A copy of the file without its -wal is not accepted as a backup."""
     path = scenarios.prepare(Scenario("", "", make=scenarios.head), workspace / "source")
     result = injector.run("copy_as_backup", path)
     assert result.end == "done"
@@ -103,10 +102,10 @@ def losses(
     states: int,
     check: Callable[[Path, list[str]], str],
 ) -> Iterator[str]:
-    """What is wrong after power cuts of a scenario."""
+    """Yield what is wrong after power cuts of a scenario."""
     recording = record(scenario, injector, workspace)
-    for _, disk, promises in powercut.states(recording, states, seeded(scenario.name)):
-        if wrong := check(write_files(disk, workspace), promises):
+    for _, disk, acknowledged in powercut.states(recording, states, seeded(scenario.name)):
+        if wrong := check(write_files(disk, workspace), acknowledged):
             yield wrong
 
 
@@ -119,16 +118,18 @@ def test_a_store_that_syncs_too_little_is_detected(
 ) -> None:
     """DELETE with FULL, and WAL with NORMAL, lose acknowledged tokens in a power cut."""
     scenario = Scenario(do, do, "12", make)
-    found = losses(
-        injector, workspace, scenario, 300, lambda path, p: broken(scenario, injector, path, p)
-    )
-    assert any("lost" in wrong for wrong in found)
+
+    def check(path: Path, acknowledged: list[str]) -> str:
+        return checks.reopen_problem(scenario, injector, path, acknowledged)
+
+    assert any("lost" in wrong for wrong in losses(injector, workspace, scenario, 300, check))
 
 
 def test_an_upgrade_without_syncs_is_detected(injector: Injector, workspace: Path) -> None:
-    """Our own upgrade with synchronous=OFF is left half-done, or damaged, by a power cut."""
+    """The upgrade with synchronous=OFF is incomplete or damaged after a power cut."""
     case = broken_case(injector, workspace, "start_unsynced")
-    scenario = Scenario("unsynced", "start_unsynced", make=BEHIND)
-    assert any(
-        losses(injector, workspace, scenario, 200, lambda path, _: checks.state_problem(case, path))
-    )
+
+    def check(path: Path, _acknowledged: list[str]) -> str:
+        return checks.state_problem(case, path)
+
+    assert any(losses(injector, workspace, case.scenario, 200, check))
