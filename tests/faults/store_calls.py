@@ -16,7 +16,7 @@ from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 
 
 class Text(str):
-    """A text of a class of its own."""
+    """A subclass of str."""
 
     __slots__ = ()
 
@@ -26,50 +26,15 @@ _BAD_TEXTS: Final[tuple[Any, ...]] = (
     *("x" * 256, "ü" * 128, "x" * 65_537, "🔑" * 16_385, None, 0, 1.5, b"bytes", ["a"], object()),
 )
 _GOOD_TEXTS: Final[tuple[Any, ...]] = (
-    *(
-        "alice",
-        "Alice",
-        "bob@example.org",
-        "Ünï-🙂",
-        "e\u0301",
-        "é",
-        "%2e%2e",
-        "'; DROP TABLE x;--",
-    ),
-    *(
-        "a b",
-        " a ",
-        "x" * 255,
-        "🔑" * 63,
-        "\u202eabc",
-        "\ufeff",
-        "NULL",
-        "0",
-        "1e5",
-        "{}",
-        "\u2028",
-    ),
-    Text("of a class"),
+    *("alice", "Alice", "bob@example.org", "Ünï-🙂", "e\u0301", "é", "%2e%2e", " a "),
+    *("'; DROP TABLE x;--", "a b", "x" * 255, "🔑" * 63, "\u202eabc", "\ufeff", "NULL", "0"),
+    *("1e5", "{}", "\u2028", Text("of a class")),
 )
 _BAD_SECRETS: Final[tuple[Any, ...]] = (
-    "",
-    "\ud800",
-    "x" * 1_048_577,
-    "ü" * 524_289,
-    None,
-    7,
-    b"secret",
-    ("a",),
+    *("", "\ud800", "x" * 1_048_577, "ü" * 524_289, None, 7, b"secret", ("a",)),
 )
 _GOOD_SECRETS: Final[tuple[Any, ...]] = (
-    "rt",
-    "\0",
-    "line\nbreak",
-    "🔑" * 99,
-    " ",
-    "x" * 65_537,
-    "gAAAAA",
-    "\x1b",
+    *("rt", "\0", "line\nbreak", "🔑" * 99, " ", "x" * 65_537, "gAAAAA", "\x1b"),
 )
 _BAD_SECONDS: Final[tuple[Any, ...]] = (
     *(-1, 253_402_300_800, 2**63, -(2**63) - 1, 10**400, True, 1.0, math.nan, math.inf),
@@ -81,13 +46,7 @@ _BAD_SCOPES: Final[tuple[Any, ...]] = (
     *(iter(()), ["\ud800"], ["x" * 65_537], 5, range(3), [b"a"], ["\x85"]),
 )
 _GOOD_SCOPES: Final[tuple[Any, ...]] = (
-    [],
-    ["openid"],
-    ("a", "b"),
-    ["é", "🔑"],
-    ["a", "a"],
-    deque(["x"]),
-    ["%", "'"],
+    *([], ["openid"], ("a", "b"), ["é", "🔑"], ["a", "a"], deque(["x"]), ["%", "'"]),
 )
 _BAD_FLAGS: Final[tuple[Any, ...]] = (0, 1, None, "", "true", [])
 
@@ -118,28 +77,28 @@ Value = Callable[[random.Random], Any]
 
 
 def one_of(good: tuple[Any, ...], bad: tuple[Any, ...]) -> Value:
-    """A good value, or now and then a bad one."""
+    """Return a generator of good values, and of a bad one in 7 % of the calls."""
     return lambda chance: chance.choice(good if chance.random() < 0.93 else bad)
 
 
 def text(chance: random.Random) -> Any:
-    """A text: short or long, odd or forbidden, or no text at all."""
+    """Generate a text: short or long, valid or not, or no text."""
     if chance.random() < 0.3:
-        # Whatever characters there are, the forbidden ones among them.
+        # Any characters, forbidden ones included.
         return "".join(chr(chance.randrange(0x110000)) for _ in range(chance.randrange(1, 9)))
     return one_of(_GOOD_TEXTS, _BAD_TEXTS)(chance)
 
 
 def profile(chance: random.Random) -> Any:
-    """A dict that JSON can hold, or one that it cannot."""
+    """Generate a dict that JSON can represent or not."""
     if chance.random() < 0.1:
-        # About as deep as the interpreter's stack allows.
+        # Near the recursion limit of the interpreter.
         return _nested(chance.randrange(100, 1200))
     return one_of(_GOOD_PROFILES, _BAD_PROFILES)(chance)
 
 
 def or_none(value: Value) -> Value:
-    """``value``, left out half of the time."""
+    """Return a generator of ``value``, or of None in half of the calls."""
     return lambda chance: value(chance) if chance.random() < 0.5 else None
 
 
