@@ -1,4 +1,4 @@
-"""A lifespan cancelled at every await and at every step of its worker: nothing is left behind."""
+"""A lifespan cancelled at every await and at every step of its worker leaves nothing open."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nextcloud_mcp_server.backends.sqlite.lock import guard
 from nextcloud_mcp_server.lifespan import token_store_lifespan
 from nextcloud_mcp_server.migrations import upgrade_database
 from tests.faults import scenarios
-from tests.faults.cancellation import Trial, is_locked
+from tests.faults.cancellation import CancelledRun, is_locked
 from tests.faults.injection import copy_database
 from tests.faults.trials import SEED, Trials, sample, seeded
 from tests.support import shapes
@@ -21,7 +21,7 @@ from tests.support.contents import KEY
 from tests.support.invariants import complete_at_head, secrets_in
 from tests.support.snapshot import Snapshot, snapshot
 
-#: Calls in the worker at which a start is cancelled, spread over all of them.
+#: The number of calls in the worker at which a start is cancelled.
 POINTS = 60
 
 WAYS = ("task", "scope")
@@ -36,15 +36,15 @@ SCENARIOS = {
 pytestmark = pytest.mark.usefixtures("quiet")
 
 
-class Life:
-    """A lifespan that opens the store, writes, and closes; it keeps what was acknowledged."""
+class Lifespan:
+    """Opens the store, writes, and closes; it records the acknowledged writes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.kept: dict[str, str] = {}
 
     async def __call__(self) -> None:
-        """Live once."""
+        """Run once."""
         async with token_store_lifespan(self.path, encryption_key=KEY)(None) as state:
             storage = state["storage"]
             for user in ("late-1", "late-2"):
@@ -55,7 +55,7 @@ class Life:
                 found = await storage.get_refresh_token(user)
                 assert found is not None
                 assert found.token == token
-            # Whoever is cancelled from here on does not know whether it is still there.
+            # If it is cancelled from here on, the deletion may or may not be committed.
             del self.kept["late-2"]
             await storage.delete_refresh_token("late-2")
 
@@ -79,11 +79,11 @@ async def _tokens(path: Path, users: list[str]) -> dict[str, str]:
     return {user: token.token for user, token in found.items() if token}
 
 
-def _check(trial: Trial, life: Life, before: Snapshot | None) -> None:
-    """What must hold after any trial: nothing wrong, and the next start has everything."""
+def _check(trial: CancelledRun, life: Lifespan, before: Snapshot | None) -> None:
+    """Check that nothing is wrong and that the next start has every acknowledged write."""
     at = f"seed {SEED}: {trial}"
     assert trial.wrong == [], at
-    # With no await left to come, there is nothing left to cancel.
+    # After the last await there is nothing to cancel.
     at_its_end = trial.turn > 0 and trial.turn + 3 >= trial.turns
     may = {"cancelled"} if trial.struck else {"finished"}
     assert trial.ended in may | ({"finished"} if at_its_end else set()), at
@@ -102,10 +102,10 @@ def _trial(
     *,
     turn: int = 0,
     call: int = 0,
-) -> Trial:
+) -> CancelledRun:
     """One life on a copy of ``source``, cancelled at ``turn`` or ``call``, and checked."""
-    life = Life(copy_database(source, workspace / "faulty"))
-    trial = Trial(life.path, way, turn=turn, call=call).run(life)
+    life = Lifespan(copy_database(source, workspace / "faulty"))
+    trial = CancelledRun(life.path, way, turn=turn, call=call).run(life)
     _check(trial, life, before)
     return trial
 
@@ -115,13 +115,13 @@ def _trial(
 def test_a_lifespan_may_be_cancelled_at_every_turn(
     scenario: str, way: str, workspace: Path, trials: Trials
 ) -> None:
-    """Cancelled at any await of its start, its writes and its end, it leaves nothing behind."""
+    """Cancelled at any await of its start, its writes and its end, it leaves nothing open."""
     source, before = _source(scenario, workspace)
-    rehearsal = _trial(source, workspace, before, way)
-    assert rehearsal.turns > 20, rehearsal
-    # After its start a life is the same in every scenario, and the current file is the quickest.
+    reference = _trial(source, workspace, before, way)
+    assert reference.turns > 20, reference
+    # After the start all scenarios are the same, and the current file is the fastest.
     step = 1 if scenario == "a current file" else 10
-    turns = [*range(1, 10), *range(10, rehearsal.turns + 1, step)]
+    turns = [*range(1, 10), *range(10, reference.turns + 1, step)]
     chosen = sample(turns, f"{scenario} {way}")
     struck = sum(_trial(source, workspace, before, way, turn=turn).struck for turn in chosen)
     trials.count("cancelled at a turn of the loop", times=len(chosen))
@@ -133,12 +133,12 @@ def test_a_lifespan_may_be_cancelled_at_every_turn(
 def test_a_cancelled_start_outlives_its_worker(
     scenario: str, way: str, workspace: Path, trials: Trials
 ) -> None:
-    """Cancelled at any step of its worker, it ends after that, and holds the lock till then."""
+    """Cancelled at any step of its worker, it ends after it and keeps the lock until then."""
     source, before = _source(scenario, workspace)
-    rehearsal = _trial(source, workspace, before, way)
-    assert rehearsal.calls > POINTS, rehearsal
+    reference = _trial(source, workspace, before, way)
+    assert reference.calls > POINTS, reference
     first = [*range(1, POINTS // 2)]
-    others = seeded(f"{scenario} {way}").sample(range(POINTS // 2, rehearsal.calls), POINTS // 2)
+    others = seeded(f"{scenario} {way}").sample(range(POINTS // 2, reference.calls), POINTS // 2)
     for call in sample([*first, *others], f"calls {scenario} {way}"):
         trial = _trial(source, workspace, before, way, call=call)
         assert trial.struck, trial
@@ -147,14 +147,14 @@ def test_a_cancelled_start_outlives_its_worker(
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_start_that_waits_may_be_cancelled(way: str, workspace: Path, trials: Trials) -> None:
-    """Cancelled while another process holds the lock, it ends at once, and leaves that lock be."""
+    """Cancelled while another process holds the lock, it ends at once without a change."""
     source, _ = _source("an old file", workspace)
-    # The loop turns once before the wait; then only the worker moves, which asks and sleeps.
+    # The loop iterates once before the wait; then only the worker runs.
     for turn, call in sample([(2, 0), *((0, call) for call in range(1, 12))], f"waiting {way}"):
-        life = Life(copy_database(source, workspace / "faulty"))
+        life = Lifespan(copy_database(source, workspace / "faulty"))
         before = life.path.read_bytes()
         with guard(life.path, 0):
-            trial = Trial(life.path, way, turn=turn, call=call, locked=True).run(life)
+            trial = CancelledRun(life.path, way, turn=turn, call=call, locked=True).run(life)
             assert (trial.struck, trial.ended, trial.wrong) == (True, "cancelled", []), trial
             assert is_locked(life.path)
         assert life.path.read_bytes() == before
@@ -162,11 +162,11 @@ def test_a_start_that_waits_may_be_cancelled(way: str, workspace: Path, trials: 
         trials.count("cancelled while it waits for the lock")
 
 
-class Careless(Life):
-    """The negative control: a start whose worker is not waited for."""
+class NotWaiting(Lifespan):
+    """Negative control: a start that does not wait for its worker."""
 
     async def __call__(self) -> None:
-        """Take the lock here, and do the work over there."""
+        """Take the lock here and work in a thread."""
         with guard(self.path, 10):
             await asyncio.to_thread(self._work)
 
@@ -179,7 +179,7 @@ class Careless(Life):
 def test_the_harness_detects_a_worker_that_is_not_waited_for(way: str, workspace: Path) -> None:
     """Negative control: with a bare ``to_thread``, the lock is free while the worker runs."""
     source, _ = _source("a current file", workspace)
-    life = Careless(copy_database(source, workspace / "faulty"))
-    trial = Trial(life.path, way, call=3).run(life)
+    life = NotWaiting(copy_database(source, workspace / "faulty"))
+    trial = CancelledRun(life.path, way, call=3).run(life)
     assert "it ended before its worker" in trial.wrong
     assert "the lock was free while the worker ran" in trial.wrong
