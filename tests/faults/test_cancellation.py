@@ -103,7 +103,7 @@ def _trial(
     turn: int = 0,
     call: int = 0,
 ) -> CancelledRun:
-    """One life on a copy of ``source``, cancelled at ``turn`` or ``call``, and checked."""
+    """Run and check a lifespan on a copy of ``source``, cancelled at ``turn`` or ``call``."""
     life = Lifespan(copy_database(source, workspace / "faulty"))
     trial = CancelledRun(life.path, way, turn=turn, call=call).run(life)
     _check(trial, life, before)
