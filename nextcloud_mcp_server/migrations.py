@@ -28,7 +28,7 @@ def upgrade_database(database: Database = None, revision: str = "head") -> Outco
     Raises:
         TokenStorageError: with the code of what is wrong; the file is as it was.
     """
-    from nextcloud_mcp_server.crypto.keyfile import prover  # noqa: PLC0415 - cryptography is heavy
+    from nextcloud_mcp_server.crypto.keyfile import key_verifier as prover  # noqa: PLC0415 - cryptography is heavy
 
     settings = load_settings(database=database)
     return prepare(
@@ -50,7 +50,7 @@ def downgrade_database(
         TokenStorageError: with the code of what is wrong; the file is as it was. ``in-use``
             where a server is running on it, unless ``while_running`` is true.
     """
-    from nextcloud_mcp_server.crypto.keyfile import prover  # noqa: PLC0415 - cryptography is heavy
+    from nextcloud_mcp_server.crypto.keyfile import key_verifier as prover  # noqa: PLC0415 - cryptography is heavy
 
     settings = load_settings(database=database)
     return change.downgrade(
@@ -73,7 +73,7 @@ def stamp_database(
         TokenStorageError: ``inconsistent`` where the tables deny it, ``in-use`` where a server
             is running on it, unless ``while_running`` is true, and others.
     """
-    from nextcloud_mcp_server.crypto.keyfile import prover  # noqa: PLC0415 - cryptography is heavy
+    from nextcloud_mcp_server.crypto.keyfile import key_verifier as prover  # noqa: PLC0415 - cryptography is heavy
 
     settings = load_settings(database=database)
     return change.stamp(

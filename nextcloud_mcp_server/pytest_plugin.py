@@ -1,11 +1,10 @@
-"""Fixtures for tests of whatever keeps its tokens here: migrated databases, opened stores.
+"""Fixtures for tests of services that use the token store: migrated databases, opened stores.
 
-pytest finds them through the entry point; nothing has to be imported. Every fixture works on
-files of the test's own below ``tmp_path``, and points the environment there for as long as the
-test runs, so that no test reaches a database or a key of the person who runs it.
+pytest loads them through the entry point; nothing has to be imported. Every fixture works on
+files below the ``tmp_path`` of the test, and sets the environment to them while the test runs,
+so that no test reaches a database or a key of the person who runs it.
 
-Nothing but pytest is imported here: who has the package installed and uses no fixture pays
-for one small file.
+Only pytest is imported here: a run that uses no fixture pays for one small file.
 """
 
 from __future__ import annotations
@@ -15,15 +14,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
     from nextcloud_mcp_server.settings import Settings
-    from nextcloud_mcp_server.testing.rows import Rows
     from nextcloud_mcp_server.testing.templates import Templates, TokenDbAt
-    from nextcloud_mcp_server.testing.walk import MigrationWalk, StartWalk
+    from nextcloud_mcp_server.testing.walk import StartWalk
 
 #: How long a test waits for the lock of a database before it fails, in seconds.
 LOCK_TIMEOUT = 30.0
@@ -35,7 +32,7 @@ _NOT_ASYNCIO = (
 
 
 def _run_id(config: pytest.Config) -> str:
-    """What the workers of pytest-xdist have in common; empty where there are none."""
+    """Return the id that the workers of pytest-xdist share; empty without workers."""
     return str(getattr(config, "workerinput", {}).get("testrunuid", ""))
 
 
@@ -47,7 +44,7 @@ def _token_templates(
 
     base = tmp_path_factory.getbasetemp()
     run = _run_id(pytestconfig)
-    # A worker's folder lies in the run's; on another machine, in one that older runs share.
+    # The folder of a worker is in the folder of the run.
     return Templates((base.parent if run else base) / f"token-store-templates{run}")
 
 
@@ -55,7 +52,7 @@ def _token_templates(
 def token_encryption_key(pytestconfig: pytest.Config) -> str:
     """A Fernet key for this run: random, and the same in every worker of pytest-xdist.
 
-    Every other fixture here uses it. Secrets that a test stores are sealed with it.
+    Every other fixture uses it, and the secrets that a test stores are encrypted with it.
     """
     import base64  # noqa: PLC0415
     import hashlib  # noqa: PLC0415
@@ -71,10 +68,9 @@ def token_environment(
 ) -> Iterator[Mapping[str, str]]:
     """The variables that the program reads, for this test: a path in tmp_path and the key.
 
-    ``TOKEN_STORAGE_DB`` names ``tmp_path / "tokens.db"``, where nothing is unless
-    ``token_db`` put it there. ``TOKEN_ENCRYPTION_KEY`` is set, every other variable of the
-    program is unset, and all are as they were when the test is over. Every fixture below
-    brings this one along.
+    ``TOKEN_STORAGE_DB`` is ``tmp_path / "tokens.db"``, which does not exist unless
+    ``token_db`` made it. ``TOKEN_ENCRYPTION_KEY`` is set, every other variable of the program
+    is unset, and all are restored after the test. Every fixture below uses this one.
     """
     from nextcloud_mcp_server.settings import VARIABLES  # noqa: PLC0415
 
@@ -89,7 +85,7 @@ def token_environment(
         for name, value in given.items():
             patch.setenv(name, value)
         yield given
-        # What a test has set on top goes first; later it would bring these values back.
+        # What the test has set is undone first; later it would restore these values.
         monkeypatch.undo()
 
 
@@ -99,8 +95,8 @@ def token_db(
 ) -> Path:
     """The path of an empty database at head, this test's own.
 
-    It lies at ``tmp_path / "tokens.db"``, in WAL mode and readable by its owner alone. It was
-    migrated once in this run and is copied for each test.
+    It is ``tmp_path / "tokens.db"``, in WAL mode and with mode 0600. It is migrated once in a
+    run and copied for each test.
     """
     return _token_templates.copy("head", tmp_path / "tokens.db")
 
@@ -111,9 +107,9 @@ def token_db_at(
 ) -> TokenDbAt:
     """Call it with a revision for the path of an empty database at that revision.
 
-    Takes an id, ``base`` or ``head``. Each call makes another file in ``tmp_path``, as
-    ``token_db`` is made. ``base`` is what a downgrade to it leaves. Raises TokenStorageError
-    with the code ``unknown-revision``.
+    Takes an id, ``base`` or ``head``. Each call makes another file in ``tmp_path``, in the
+    same way as ``token_db``. ``base`` is the result of a downgrade to it. Raises
+    TokenStorageError with the code ``unknown-revision``.
     """
     made = 0
 
@@ -129,7 +125,7 @@ def token_db_at(
 def token_settings(token_db: Path, token_encryption_key: str) -> Settings:
     """The settings of ``token_db``: its path, the key of this run, 30 seconds for the lock.
 
-    For whatever takes a Settings: ``RefreshTokenStorage``, ``token_store_lifespan``,
+    For everything that takes a Settings: ``RefreshTokenStorage``, ``token_store_lifespan``,
     ``create_app``.
     """
     from nextcloud_mcp_server.settings import Settings  # noqa: PLC0415
@@ -168,30 +164,15 @@ def token_storage(
 def migration_walk(token_environment: Mapping[str, str], tmp_path: Path) -> Iterator[StartWalk]:
     """Call it to walk a database up and down its revisions, one by one, with rows in it.
 
-    Without a database the walk begins with an empty file at ``base``; a database that is
-    given is copied into ``tmp_path`` first, and the copy walks. ``rows`` are the author's own,
-    by table; each joins at the first revision that has its table and columns. ``rewrites``
-    names the columns, by table, that a revision changes on purpose. What every step must keep
-    is said at :class:`~nextcloud_mcp_server.testing.walk.MigrationWalk`.
+    Without a database the walk begins with an empty file at ``base``; a given database is
+    copied into ``tmp_path``, and the copy walks. ``rows`` are the author's own, by table; each
+    is inserted at the first revision that has its table and columns. ``changes`` declares, by
+    revision, what it changes in rows on purpose. Each step asserts what
+    :class:`~nextcloud_mcp_server.testing.walk.MigrationWalk` lists.
     """
-    from contextlib import ExitStack, closing  # noqa: PLC0415
-    from pathlib import Path  # noqa: PLC0415
+    from contextlib import ExitStack  # noqa: PLC0415
 
-    from nextcloud_mcp_server.testing.walk import MigrationWalk, copied  # noqa: PLC0415
+    from nextcloud_mcp_server.testing.walk import StartWalk  # noqa: PLC0415
 
-    made = 0
     with ExitStack() as opened:
-
-        def start(
-            database: str | os.PathLike[str] | None = None,
-            *,
-            rows: Rows | None = None,
-            rewrites: Mapping[str, Collection[str]] | None = None,
-        ) -> MigrationWalk:
-            nonlocal made
-            made += 1
-            source = None if database is None else Path(database)
-            copy = copied(source, tmp_path / f"tokens-{made}-walking.db")
-            return opened.enter_context(closing(MigrationWalk(copy, rows=rows, rewrites=rewrites)))
-
-        yield start
+        yield StartWalk(tmp_path, opened)

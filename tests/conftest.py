@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults import trials as fault_trials
 from tests.faults.trials import pytest_report_header, pytest_runtest_makereport, trials
-from tests.migrations.tally import summarize
+from tests.migrations.walk_report import summarize
 from tests.support.scripts import copied_scripts, used
 
 # Hooks of a subfolder are not called in the process that prints, so they are here.

@@ -17,6 +17,7 @@ from nextcloud_mcp_server import progress
 from nextcloud_mcp_server.backends.sqlite import backup
 from nextcloud_mcp_server.maintenance import repair as repairs
 from nextcloud_mcp_server.maintenance import restore as restores
+from nextcloud_mcp_server.maintenance.restore_preview import preview_restore
 from nextcloud_mcp_server.migrate import change
 from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.progress import (
@@ -249,7 +250,7 @@ def test_a_restore_says_how_far_it_is(path: Path) -> None:
         said.append(str(now))
         waiting.append(json.loads(path.with_name("tokens.db.lock").read_text())["doing"])
 
-    restores.restore(restores.weigh(path, saved), listener=listen)
+    restores.restore(preview_restore(path, saved), progress=listen)
     assert _phases(said) == [
         "copying the backup",
         "copying it",
@@ -277,7 +278,7 @@ def test_a_repair_says_how_far_it_is(path: Path) -> None:
     at("006").recording("006", "009").write(path)
     said: list[str] = []
     listen = said.append
-    repairs.repair(load_settings(database=path), listener=lambda now: listen(str(now)))
+    repairs.repair(load_settings(database=path), progress=lambda now: listen(str(now)))
     assert _phases(said)[0] == "checking its pages"
     transition_is_told = {"copying it", "verifying the copy", "checking the result"}
     assert transition_is_told <= {*_phases(said)}
@@ -289,11 +290,11 @@ def test_a_repair_of_an_index_says_how_far_it_is(path: Path) -> None:
     index_damaged(path)
     said: list[str] = []
     listen = said.append
-    repairs.repair(load_settings(database=path), listener=lambda now: listen(str(now)))
+    repairs.repair(load_settings(database=path), progress=lambda now: listen(str(now)))
     assert _phases(said)[:3] == [
         "checking its pages",
         "keeping it as it is",
-        "making its indexes anew",
+        "rebuilding its indexes",
     ]
 
 

@@ -47,7 +47,8 @@ async def open_store(
     Raises:
         TokenStorageError: the database or the keys cannot be used; nothing is left open.
     """
-    from nextcloud_mcp_server.crypto.keyfile import given_keyring, settle  # noqa: PLC0415
+    from nextcloud_mcp_server.crypto.keyfile import given_keyring  # noqa: PLC0415
+    from nextcloud_mcp_server.crypto.keyfile import verified_keyring as settle  # noqa: PLC0415
 
     if settings is None:
         settings = load_settings(database=database)

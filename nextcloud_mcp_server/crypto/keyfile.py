@@ -1,8 +1,8 @@
-"""Where the encryption keys come from, and whether they are the right ones.
+"""Find the encryption keys, and verify them against the stored secrets.
 
-In this order: keys that the caller gives, ``TOKEN_ENCRYPTION_KEY``,
-``TOKEN_ENCRYPTION_KEY_FILE``, the file ``<database>.key``. Where there is none and the
-database holds no encrypted value yet, that last file is made once.
+They come from, in this order: the caller, ``TOKEN_ENCRYPTION_KEY``,
+``TOKEN_ENCRYPTION_KEY_FILE``, the file ``<database>.key``. If there is none and the
+database holds no encrypted value yet, that last file is created.
 """
 
 from __future__ import annotations
@@ -22,26 +22,25 @@ from nextcloud_mcp_server.settings import Settings, split_keys
 
 logger = logging.getLogger(__name__)
 
-#: Reads up to so many encrypted values of each column (None: all of them).
+#: Returns up to this many encrypted values of each column (None: all of them).
 Samples = Callable[[int | None], Iterable[bytes]]
 
 
 def key_path(database: Path) -> Path:
-    """The key file beside ``database``."""
+    """Return the key file beside ``database``."""
     return database.with_name(database.name + ".key")
 
 
 def given_keyring(
     keys: str | bytes | Sequence[str | bytes] | None, settings: Settings
 ) -> Keyring | None:
-    """The keyring of the keys that somebody gave; None where nobody gave any.
+    """Return the keyring of the caller or the settings; None if neither gives a key.
 
-    The file beside the database is not looked at: what a look outside the lock does not
-    find, another start may be making.
+    The file beside the database is read under the lock only: another start may be creating it.
 
     Raises:
-        TokenStorageError: ``malformed-key``, or ``key-missing`` for a key file that is
-            named and cannot be read.
+        TokenStorageError: ``malformed-key``, or ``key-missing`` if the key file in the
+            settings cannot be read.
     """
     if keys is not None:
         return Keyring(keys)
@@ -51,7 +50,7 @@ def given_keyring(
 
 
 def find_keyring(settings: Settings, database: Path) -> Keyring | None:
-    """The keyring that a start would use; None where it would make a key. Makes nothing.
+    """Return the keyring that a start would use; None if it would create a key.
 
     Raises:
         TokenStorageError: as :func:`given_keyring`, for the file beside the database too.
@@ -59,52 +58,51 @@ def find_keyring(settings: Settings, database: Path) -> Keyring | None:
     return given_keyring(None, settings) or _beside(database)
 
 
-def at_hand(settings: Settings) -> Keyring | None:
-    """The keyring that a start would use, without proving or making one; None for none.
+def available_keyring(settings: Settings) -> Keyring | None:
+    """Return the keyring that a start would use, unverified; None if it would create a key.
 
     Raises:
-        TokenStorageError: as :func:`given_keyring`; ``bad-path`` where no database can lie.
+        TokenStorageError: as :func:`find_keyring`; ``bad-path`` if the path of the database
+            cannot be one.
     """
     check_path(settings.database)
-    return given_keyring(None, settings) or _beside(follow(settings.database))
+    return find_keyring(settings, follow(settings.database))
 
 
 def fingerprints(settings: Settings) -> tuple[str, ...] | None:
-    """Those of the keys at hand; None for none, or none that can be read.
-
-    They go into a backup's manifest, and no backup fails for want of them.
-    """
+    """Return those of the available keys, for a manifest; None if no key can be read."""
     try:
-        keyring = at_hand(settings)
+        keyring = available_keyring(settings)
     except TokenStorageError:
         return None
     return None if keyring is None else keyring.fingerprints
 
 
-def prover(settings: Settings) -> Callable[[Samples], Sequence[str] | None]:
-    """What proves the keys at hand on a database that is only migrated, not opened.
+def key_verifier(settings: Settings) -> Callable[[Samples], Sequence[str] | None]:
+    """Return a function that verifies the available keys and returns their fingerprints.
 
-    A migration needs no key, so none at hand is no error; a wrong one is, here as at the
-    start of the server that would come next.
+    It is for a database that is migrated and not opened. A migration needs no key, so the
+    function returns None without one; it raises ``wrong-key`` for a wrong one, as the next
+    start of the server would.
 
     Raises:
-        TokenStorageError: as :func:`given_keyring`; what is answered raises ``wrong-key``.
+        TokenStorageError: as :func:`available_keyring`.
     """
-    keyring = at_hand(settings)
+    keyring = available_keyring(settings)
 
-    def prove(samples: Samples) -> Sequence[str] | None:
+    def verify(samples: Samples) -> Sequence[str] | None:
         if keyring is None:
             return None
-        return settle(keyring, samples, settings.database).fingerprints
+        return verified_keyring(keyring, samples, settings.database).fingerprints
 
-    return prove
+    return verify
 
 
 def _beside(database: Path) -> Keyring | None:
     path = key_path(database)
     with naming(path):
         try:
-            # A link to a secret that is not mounted is a key that is missing, not no key.
+            # A link to a secret that is not mounted is a missing key, and must not be replaced.
             path.lstat()
         except FileNotFoundError:
             return None
@@ -132,18 +130,18 @@ def _read(path: Path) -> Keyring:
     return Keyring(keys)
 
 
-def settle(keyring: Keyring | None, samples: Samples, database: Path) -> Keyring:
-    """The keyring to open ``database`` with, proven on what is in it. Only under the lock.
+def verified_keyring(keyring: Keyring | None, samples: Samples, database: Path) -> Keyring:
+    """Return the keyring for ``database``, verified against its secrets. Only under the lock.
 
     Args:
-        keyring: what :func:`given_keyring` found.
+        keyring: the result of :func:`given_keyring`.
         samples: reads encrypted values of the database.
         database: its path.
 
     Raises:
-        TokenStorageError: ``key-missing`` where there are encrypted values and no key,
-            ``wrong-key`` where no key opens any of them, ``malformed-key`` for what the file
-            beside the database holds. Nothing has been written then.
+        TokenStorageError: ``key-missing`` if there are encrypted values and no key,
+            ``wrong-key`` if no key opens any of them, ``malformed-key`` for the content of the
+            file beside the database. Nothing has been written then.
     """
     keyring = keyring or _beside(database)
     values = list(samples(SAMPLED))

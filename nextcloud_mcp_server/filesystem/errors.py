@@ -1,4 +1,4 @@
-"""What the operating system reports, as the errors of this package."""
+"""Turn errors of the operating system into the errors of this package."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "bad-path": (
         "{path} cannot be opened ({detail}).",
-        "Check that the folder is there and that this user may enter it.",
+        "Check that the folder exists and that this user can enter it.",
     ),
     "io-error": (
         "The operating system reported an error on {path} ({detail}).",

@@ -1,4 +1,4 @@
-"""Check where a file may lie, and write private files.
+"""Check where a file can lie, and write private files.
 
 Never open a database file here while SQLite has it open: closing any descriptor of a file
 drops all POSIX locks that this process holds on it.
@@ -7,8 +7,10 @@ drops all POSIX locks that this process holds on it.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +25,9 @@ _LONGEST_NAME: Final = 175
 
 #: Create a file that did not exist, and do not follow a link.
 _NEW: Final = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW
+
+#: Seconds since its last change until a temporary file counts as abandoned.
+ABANDONED_AFTER: Final = 3600.0
 
 #: The files that SQLite can create beside a database.
 COMPANIONS: Final = ("-wal", "-shm", "-journal")
@@ -49,7 +54,7 @@ def check_path(path: Path, longest: int = _LONGEST_NAME) -> None:
         _check_folder(path.parent)
         return
     except OSError as error:
-        raise _bad(f"{path} cannot be looked at ({error.strerror}).") from error
+        raise _bad(f"{path} cannot be accessed ({error.strerror}).") from error
     if not stat.S_ISREG(mode):
         raise _bad(f"{path} is {_kind(mode)}, not a file.")
 
@@ -147,6 +152,26 @@ def private_file(target: Path, owner: Path, middle: str = "") -> Iterator[Path]:
         for suffix in ("", *COMPANIONS):
             with suppress(OSError):
                 partial.with_name(partial.name + suffix).unlink(missing_ok=True)
+
+
+def abandoned_files(target: Path, middle: str) -> list[Path]:
+    """Return the temporary files of killed processes, beside ``target`` and named after it.
+
+    Args:
+        target: the database.
+        middle: the temporary name has this after the name of the database.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    name = re.compile(re.escape(f".{target.name}{middle}") + r".+\.partial(-journal|-wal|-shm)?")
+    youngest, found = time.time() - ABANDONED_AFTER, []
+    for path in target.parent.iterdir():
+        # A file that is in progress can be renamed at any moment.
+        with suppress(FileNotFoundError):
+            if name.fullmatch(path.name) and path.lstat().st_mtime < youngest:
+                found.append(path)
+    return sorted(found)
 
 
 def publish(partial: Path, target: Path, *, overwrite: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Whose a file is, and what this user may do with it, in words. Changes nothing."""
+"""Describe the owner of a file, and what this user can do with it. Changes nothing."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 
 
 def may(path: Path | str, how: int) -> bool:
-    """Whether this user may do ``how`` (``os.R_OK`` and its like) with what lies at ``path``."""
+    """Return whether this user has the access ``how`` (``os.R_OK`` and others) to ``path``."""
     return os.access(path, how, effective_ids=os.access in os.supports_effective_ids)
 
 
 def owner(path: Path) -> str:
-    """Whose a file is, and what it lets others do.
+    """Describe the owner and the mode of a file.
 
     Raises:
-        OSError: nobody can tell.
+        OSError: they cannot be read.
     """
     status = path.stat()
     mode = stat.S_IMODE(status.st_mode)
@@ -25,8 +25,8 @@ def owner(path: Path) -> str:
 
 
 def user_name(number: int) -> str:
-    """The name of a user; the number of one without."""
-    import pwd  # noqa: PLC0415 - a start at head does without it
+    """Return the name of a user; the number if there is no name."""
+    import pwd  # noqa: PLC0415 - a start at head does not need it
 
     with suppress(KeyError):
         return pwd.getpwuid(number).pw_name
@@ -34,16 +34,16 @@ def user_name(number: int) -> str:
 
 
 def unwritable(path: Path) -> str:
-    """Why the database at ``path`` cannot be written; empty where it can be. Changes nothing.
+    """Return why the database at ``path`` cannot be written; empty if it can be.
 
-    The reason names the file, the folder or the mount that is in the way.
+    The reason names the file, the folder or the mount.
     """
     folder = path.parent
     try:
         if os.statvfs(folder).f_flag & os.ST_RDONLY:
             return f"the file system of {folder} is mounted read-only"
     except OSError:
-        # A folder that is not there yet: whoever makes it meets what is wrong.
+        # The folder is missing: creating it gives the error.
         return ""
     if not may(folder, os.W_OK | os.X_OK):
         return f"its folder {folder} cannot be written by this user"
@@ -55,32 +55,32 @@ def unwritable(path: Path) -> str:
 
 
 def unmakeable(folder: Path) -> str:
-    """Why ``folder`` cannot be made where it is not there; empty where it is, or can be."""
-    above = there(folder)
+    """Return why a missing ``folder`` cannot be created; empty if it exists, or can be."""
+    above = existing_folder(folder)
     if above == folder or may(above, os.W_OK | os.X_OK):
         return ""
     return f"its folder {folder} is not there, and this user cannot make it in {above}"
 
 
-def there(folder: Path) -> Path:
-    """The folder itself, or the one above it that is there."""
+def existing_folder(folder: Path) -> Path:
+    """Return the folder, or the nearest existing one above it."""
     while not os.path.isdir(folder) and folder != folder.parent:  # noqa: PTH112 - raises nothing
         folder = folder.parent
     return folder
 
 
 def closed_to_us(file: Path) -> str:
-    """Whose a file is that may not be written, in a folder that may be; empty for every other."""
+    """Describe the owner of a read-only file in a writable folder; empty for other files."""
     if _closed_mode(str(file)) is None or not may(file.parent, os.W_OK | os.X_OK):
         return ""
     return owner(file)
 
 
 def _closed_mode(file: str) -> int | None:
-    """The mode of a file that is there and may not be written; None for every other."""
+    """Return the mode of an existing file that cannot be written; None for other files."""
     mode = None
-    # SQLite makes and removes a -wal and a -shm at any moment: what is gone between two
-    # questions answers like what is forbidden, so only the same answer thrice counts.
+    # SQLite creates and removes a -wal and a -shm at any moment, and a file that was removed
+    # between the two calls looks like a read-only one. So only three equal results count.
     for _ in range(3):
         if may(file, os.W_OK):
             return None

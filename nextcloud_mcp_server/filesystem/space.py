@@ -1,7 +1,4 @@
-"""How many bytes a copy or an upgrade of a database takes, and whether there is room for them.
-
-Whoever states such a figure takes it from here, so that all of them state the same.
-"""
+"""Calculate the space for a copy of a database, and check that it is free."""
 
 from __future__ import annotations
 
@@ -11,39 +8,38 @@ from typing import Final
 
 from nextcloud_mcp_server.errors import TokenStorageError
 
-#: Bytes beside the copy itself: its journal while it is made, its manifest, the lock files.
+#: Bytes beside the copy itself: its temporary journal, its manifest, the lock files.
 MARGIN: Final = 64 * 1024
 
 
 def copy_needs(size: int) -> int:
-    """The bytes that a copy of ``size`` bytes takes, with all that is made beside it."""
+    """Return the bytes for a copy of ``size`` bytes and the files beside it."""
     return size + MARGIN
 
 
 def free_bytes(folder: Path) -> int | None:
-    """The bytes that this user may still write in ``folder``; None where nobody can tell."""
+    """Return the bytes that this user can still write in ``folder``; None if unknown."""
     try:
         disk = os.statvfs(folder)
     except OSError:
         return None
     if not disk.f_blocks:
-        # Some network file systems and FUSE ones report nothing at all.
+        # Some network and FUSE file systems report nothing.
         return None
-    # What is reserved for root is there for root only.
+    # Only root can use the reserved blocks.
     return disk.f_frsize * (disk.f_bavail if os.geteuid() else disk.f_bfree)
 
 
 def require_space(folder: Path, needed: int, doing: str) -> None:
-    """Insist on room for ``needed`` bytes, and a small margin, in ``folder``.
+    """Fail if ``folder`` has no space for ``needed`` bytes and a small margin.
 
     Args:
-        folder: where something is to be written.
+        folder: the folder to write to.
         needed: bytes.
-        doing: what for, as the message says it: "to back up tokens.db".
+        doing: the purpose, for the message: "to back up tokens.db".
 
     Raises:
-        TokenStorageError: ``disk-full``, with what is needed and what is there. Nothing
-            was written.
+        TokenStorageError: ``disk-full``, with the needed and the free bytes.
     """
     free = free_bytes(folder)
     if free is None or free >= copy_needs(needed):
@@ -57,7 +53,7 @@ def require_space(folder: Path, needed: int, doing: str) -> None:
 
 
 def readable(size: int) -> str:
-    """A number of bytes for people: ``12.3 MB``, in powers of a thousand."""
+    """Format a number of bytes: ``12.3 MB``, in powers of a thousand."""
     amount = float(size)
     for unit in ("bytes", "kB", "MB", "GB"):
         if amount < 1000:  # noqa: PLR2004 - the step between two units

@@ -10,10 +10,7 @@ from nextcloud_mcp_server.backends.sqlite.inspect import HotJournalError, check_
 from nextcloud_mcp_server.backends.sqlite.lock import guard
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrate.change import real_path
-from nextcloud_mcp_server.migrate.inspect import (
-    examine,
-    known_history,
-)
+from nextcloud_mcp_server.migrate.inspect import examine, known_history
 from nextcloud_mcp_server.migrate.plan import Finding, State, refusal
 from nextcloud_mcp_server.migrate.startup import look_under_lock
 from nextcloud_mcp_server.progress import ProgressCallback, reporting, to_log
@@ -26,31 +23,31 @@ def back_up(
     *,
     keys: Sequence[str] | None = None,
     lock_timeout: float = DEFAULT_LOCK_TIMEOUT,
-    listener: ProgressCallback | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Path:
-    """Make a verified backup of a database, live or not, and return its path.
+    """Make a verified backup of a database, in use or not, and return its path.
 
-    Only where a crashed writer left a journal, which nobody can read past, is the lock
-    taken and the journal rolled back first, as a start would do.
+    If a crashed writer left a journal, the lock is taken and the journal is rolled back
+    first, as a start would do: no reader can read before that.
 
     Args:
         database: the database file.
-        target: where the backup is to lie (default: beside the database, under a name
-            with time and revision that is never pruned).
-        keys: fingerprints of the keys at hand, for the manifest.
+        target: the path of the backup (default: beside the database, under a name with time
+            and revision that is never pruned).
+        keys: fingerprints of the available keys, for the manifest.
         lock_timeout: seconds to wait for the lock.
-        listener: hears how far it is (default: the log).
+        progress: receives progress updates (default: the log).
 
     Raises:
-        TokenStorageError: ``bad-path`` where there is no database or the target is taken;
-            the state's code for a damaged or foreign file; ``backup-failed``.
+        TokenStorageError: ``bad-path`` if there is no database or the target exists; the
+            state's code for a damaged or foreign file; ``backup-failed``.
     """
     database = real_path(database)
-    report = examine(database)
+    inspection = examine(database)
     damaged = {State.CORRUPT, State.NOT_A_DATABASE, State.FOREIGN}
-    if report.refusal and report.finding.state in damaged:
-        raise report.refusal
-    if not report.exists or not report.journal_mode:
+    if inspection.refusal and inspection.finding.state in damaged:
+        raise inspection.refusal
+    if not inspection.exists or not inspection.journal_mode:
         raise TokenStorageError(
             f"There is no database at {database} to back up.",
             code="bad-path",
@@ -59,15 +56,14 @@ def back_up(
     try:
         look(database)
     except HotJournalError:
-        with guard(database, lock_timeout) as held:
-            look_under_lock(database, held)
-    revision = report.finding.recorded
-    target = target or backups.backup_path(database, revision, "manual")
-    with reporting(listener or to_log(database)) as say:
+        with guard(database, lock_timeout) as lock:
+            look_under_lock(database, lock)
+    target = target or backups.backup_path(database, inspection.finding.recorded, "manual")
+    with reporting(progress or to_log(database)) as report:
         try:
-            return backups.make_backup(database, target, kind="manual", keys=keys, report=say)
+            return backups.make_backup(database, target, kind="manual", keys=keys, report=report)
         except TokenStorageError as error:
-            # A look reads the schema only: damage further in is met by the copy.
+            # The inspection reads only the schema; the copy reads the other pages too.
             if error.code != "backup-failed" or not (damage := check_pages(database)):
                 raise
             finding = Finding(State.CORRUPT, reason=damage)

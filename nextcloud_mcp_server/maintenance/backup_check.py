@@ -1,58 +1,50 @@
-"""Read a backup as a whole: what is in it, and whether it may be restored.
-
-Nothing here changes a file.
-"""
+"""Read a backup completely and check whether it can be restored. Changes no file."""
 
 from __future__ import annotations
 
-import re
 import sqlite3
 import stat
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from nextcloud_mcp_server.backends.sqlite.catalog import counts, observe, quoted
+from nextcloud_mcp_server.backends.sqlite.backup import NAME, time_of
+from nextcloud_mcp_server.backends.sqlite.catalog import counts, observe
 from nextcloud_mcp_server.backends.sqlite.connect import connect_at_rest
+from nextcloud_mcp_server.backends.sqlite.inspect import columns_there
 from nextcloud_mcp_server.backends.sqlite.manifest import Manifest, read_manifest, sha256_of
+from nextcloud_mcp_server.backends.sqlite.secrets import read_secrets
 from nextcloud_mcp_server.errors import TokenStorageError, counted, for_shell
 from nextcloud_mcp_server.migrate.classify import GRANTS, classify
 from nextcloud_mcp_server.migrate.inspect import known_history
 from nextcloud_mcp_server.migrate.plan import Finding, State
-from nextcloud_mcp_server.schema.structure import ENCRYPTED, Structure
+from nextcloud_mcp_server.schema.structure import ENCRYPTED
 
 if TYPE_CHECKING:
     from nextcloud_mcp_server.crypto.keyring import Keyring
 
 
-#: How a backup's name ends, behind the name of its database.
-NAME: Final = re.compile(
-    r"\.backup-(?P<made>\d{8}T\d{6}\.\d{6}Z)-(?P<revision>\w{1,32}?)(?:-(?P<kind>manual|replaced))?",
-    re.ASCII,
-)
-
-#: Of a file: whether it is still the one that was looked at.
+#: Identifies a version of a file: device, inode, size, time of the last change.
 Signature = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """A file that was read as a whole and can be restored.
+    """A file that was read completely and can be restored.
 
     Attributes:
         path: the file.
-        finding: what its database is.
+        finding: the state of its database.
         revisions: the rows of its version table; None without the table.
         rows: the number of rows of every table.
         size: in bytes.
-        made_at: when it was made, as the manifest, the name or else the file's time says.
-        manifest: its manifest; None where it has none.
-        secrets: how many encrypted values are in it.
-        opened: how many of them the keys at hand open; None where no key is.
-        signature: tells whether the file has been changed since.
+        made_at: the time in its manifest, in its name, or else of the file.
+        manifest: its manifest; None if it has none.
+        secrets: the number of encrypted values in it.
+        opened: how many of them the available keys open; None without a key.
+        signature: of the file when it was read.
     """
 
     path: Path
@@ -68,50 +60,50 @@ class Backup:
 
     @property
     def revision(self) -> str | None:
-        """The revision that it records; None for none."""
+        """The revision that it records; None if it records none."""
         return self.finding.recorded
 
     @property
     def grants(self) -> int:
-        """How many refresh tokens are in it."""
+        """The number of refresh tokens in it."""
         return self.rows.get(GRANTS, 0)
 
 
 class ChangedError(Exception):
-    """A backup is not what its manifest says."""
+    """A backup differs from its manifest."""
 
 
-def vet(path: Path, database: Path, keyring: Keyring | None = None) -> Backup:
-    """Read a backup as a whole, and answer what is in it.
+def check_backup(path: Path, database: Path, keyring: Keyring | None = None) -> Backup:
+    """Read a backup completely and return what is in it.
 
     Args:
-        path: the file; made by this program, or a copy that somebody made.
-        database: whose backup it is to be; for the words of a refusal only.
-        keyring: the keys at hand, to try on every secret in it.
+        path: the file; this program or the user made it.
+        database: the database that it belongs to, for the texts of errors.
+        keyring: the available keys, to try on every secret in it.
 
     Raises:
-        TokenStorageError: ``bad-backup``: it is no database of ours, damaged, newer than
-            this program, or not what its manifest says; ``wrong-key`` where no key opens
-            any of its secrets.
+        TokenStorageError: ``bad-backup`` if it is not a database of this program, is
+            damaged, is newer than this program, or differs from its manifest;
+            ``wrong-key`` if no key opens any of its secrets.
     """
     signature = signature_of(path, database)
     try:
         manifest = read_manifest(path)
         with closing(connect_at_rest(path)) as connection:
             connection.execute("BEGIN")
-            found = _read(connection, path, database, manifest, keyring)
+            backup = _read(connection, path, database, manifest, keyring)
         if manifest and sha256_of(path) != manifest.sha256:
-            # Last: what SQLite finds says more.
+            # Last, because the errors of SQLite are more precise.
             raise ChangedError("its SHA-256 is not the one in its manifest")
     except ChangedError as error:
         raise _changed(path, str(error)) from error
     except (sqlite3.Error, UnicodeDecodeError, OSError, ValueError) as error:
         raise _bad(path, f"it cannot be read ({' '.join(str(error).split())})", database) from error
-    if found.secrets and found.opened == 0:
-        raise _wrong_key(path, found.secrets)
+    if backup.secrets and backup.opened == 0:
+        raise _wrong_key(path, backup.secrets)
     if signature != signature_of(path, database):
         raise _bad(path, "it was changed while it was read", database)
-    return found
+    return backup
 
 
 def _read(
@@ -131,13 +123,14 @@ def _read(
     (page_size,) = connection.execute("PRAGMA page_size").fetchone()
     if status.st_size % page_size:
         raise _bad(path, "its last page is cut off", database)
-    said = [row[0] for row in connection.execute("PRAGMA integrity_check(3)")]
-    if said != ["ok"]:
-        raise _bad(path, f"it is damaged: {' '.join('; '.join(map(str, said)).split())}", database)
+    lines = [row[0] for row in connection.execute("PRAGMA integrity_check(3)")]
+    if lines != ["ok"]:
+        raise _bad(path, f"it is damaged: {' '.join('; '.join(map(str, lines)).split())}", database)
     rows = counts(connection.execute, seen.structure)
     if manifest is not None:
         _check_contents(manifest, status.st_size, seen.versions, rows)
-    sealed, opened = _try_keys(connection, seen.structure, keyring)
+    columns = columns_there(seen.structure, ENCRYPTED)
+    secrets = [value for _, value in read_secrets(connection, columns)]
     return Backup(
         path=path,
         finding=finding,
@@ -146,16 +139,16 @@ def _read(
         size=status.st_size,
         made_at=_made_at(path, manifest, status.st_mtime),
         manifest=manifest,
-        secrets=sealed,
-        opened=opened,
+        secrets=len(secrets),
+        opened=None if keyring is None else sum(map(keyring.can_decrypt, secrets)),
         signature=signature_of(path, database),
     )
 
 
 def check_size(manifest: Manifest, size: int) -> None:
-    """Raise ChangedError where a file does not have the size that its manifest says."""
+    """Raise ChangedError if a file does not have the size in its manifest."""
     if manifest.bytes != size:
-        raise ChangedError(f"it has {size} bytes, and its manifest says {manifest.bytes}")
+        raise ChangedError(f"it has {size} bytes, and {manifest.bytes} in its manifest")
 
 
 def _check_contents(
@@ -166,26 +159,9 @@ def _check_contents(
         raise ChangedError("its revision is not the one in its manifest")
     for table in sorted(rows.keys() | manifest.rows.keys()):
         if rows.get(table) != manifest.rows.get(table):
-            there, said = rows.get(table), manifest.rows.get(table, "no")
+            there, expected = rows.get(table), manifest.rows.get(table, "no")
             found = "no rows" if there is None else counted(there, "row")
-            raise ChangedError(f"{table} has {found}, and its manifest says {said}")
-
-
-def _try_keys(
-    connection: sqlite3.Connection, structure: Structure, keyring: Keyring | None
-) -> tuple[int, int | None]:
-    values = list(_secrets(connection, structure))
-    return len(values), None if keyring is None else sum(map(keyring.can_decrypt, values))
-
-
-def _secrets(connection: sqlite3.Connection, structure: Structure) -> Iterator[bytes]:
-    for table, column in ENCRYPTED:
-        if table in structure.tables and column in structure.tables[table].columns:
-            for (value,) in connection.execute(
-                f"SELECT {quoted(column)} FROM {quoted(table)} "  # noqa: S608 - our own names
-                f"WHERE {quoted(column)} IS NOT NULL"
-            ):
-                yield value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
+            raise ChangedError(f"{table} has {found}, and {expected} in its manifest")
 
 
 def _made_at(path: Path, manifest: Manifest | None, modified: float) -> datetime:
@@ -195,26 +171,18 @@ def _made_at(path: Path, manifest: Manifest | None, modified: float) -> datetime
     return (match and time_of(match)) or datetime.fromtimestamp(modified, UTC)
 
 
-def time_of(name: re.Match[str]) -> datetime | None:
-    """When a backup of this name was made; None where it is no time."""
-    try:
-        return datetime.strptime(name["made"], "%Y%m%dT%H%M%S.%fZ").replace(tzinfo=UTC)
-    except ValueError:
-        return None
-
-
 def signature_of(path: Path, database: Path) -> Signature:
-    """What tells whether a file is still the one that was looked at.
+    """Return the signature of a file, to notice a later change.
 
     Raises:
-        TokenStorageError: ``bad-backup`` where it is no regular file.
+        TokenStorageError: ``bad-backup`` if it is not a regular file.
     """
     try:
         status = path.stat()
     except OSError as error:
-        raise _bad(path, error.strerror or "it cannot be looked at", database) from error
+        raise _bad(path, error.strerror or "it cannot be opened", database) from error
     if not stat.S_ISREG(status.st_mode):
-        raise _bad(path, "it is no regular file", database)
+        raise _bad(path, "it is not a regular file", database)
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
@@ -222,7 +190,7 @@ def _bad(path: Path, reason: str, database: Path) -> TokenStorageError:
     return TokenStorageError(
         f"{path} cannot be restored: {reason}.",
         code="bad-backup",
-        remedy="Choose another; see which there are with: "
+        remedy="Choose another; list them with: "
         f"nextcloud-mcp-server db backups --verify -d {for_shell(database)}",
     )
 
@@ -231,8 +199,8 @@ def _changed(path: Path, reason: str) -> TokenStorageError:
     return TokenStorageError(
         f"{path} has been changed since it was made: {reason}.",
         code="bad-backup",
-        remedy=f"Choose another. If the change was yours, delete {path.name}.json: the file is "
-        "then judged by what is in it.",
+        remedy=f"Choose another. If you made the change, delete {path.name}.json: then only the "
+        "content of the file is checked.",
     )
 
 

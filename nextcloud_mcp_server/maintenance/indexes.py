@@ -1,7 +1,7 @@
-"""Damage in the pages of a database, and making its indexes anew where only they are hurt.
+"""Find damaged pages, and rebuild the indexes if only they are damaged.
 
-An index holds nothing that its table does not, so ``REINDEX`` loses nothing, as long as the
-pages of every table are whole. Whether they are is tried on a copy in memory.
+An index holds only data of its table, so ``REINDEX`` loses nothing if the pages of every
+table are intact. A copy in memory shows whether they are.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from nextcloud_mcp_server.backends.sqlite.catalog import quoted
 from nextcloud_mcp_server.backends.sqlite.connect import BUSY_TIMEOUT, connect_read_only
 from nextcloud_mcp_server.backends.sqlite.errors import naming
 
-#: Above this a database is not copied into memory to try its indexes.
+#: The largest database, in bytes, that is copied into memory to test its indexes.
 _LARGEST: Final = 1 << 30
 
 
 def damage(path: Path, pragma: str = "quick_check") -> list[str]:
-    """What SQLite finds wrong with ``path``, one complaint each; nothing where all is well."""
+    """Return the problems that SQLite finds in ``path``; an empty list if there are none."""
     try:
         with closing(connect_read_only(path)) as connection:
             return complaints_of(connection, pragma)
@@ -30,14 +30,14 @@ def damage(path: Path, pragma: str = "quick_check") -> list[str]:
 
 
 def complaints_of(connection: sqlite3.Connection, pragma: str) -> list[str]:
-    """As :func:`damage`, on an open connection."""
+    """Return the same as :func:`damage`, for an open connection."""
     rows = connection.execute(f"PRAGMA {pragma}(20)").fetchall()
-    said = [" ".join(str(row[0]).split()) for row in rows if row[0] != "ok"]
-    return [text.removeprefix("*** in database main *** ") for text in said]
+    lines = [" ".join(str(row[0]).split()) for row in rows if row[0] != "ok"]
+    return [line.removeprefix("*** in database main *** ") for line in lines]
 
 
 def only_indexes(path: Path) -> bool:
-    """Whether making every index anew would mend ``path``: tried on a copy in memory."""
+    """Return whether ``REINDEX`` would repair ``path``, tested on a copy in memory."""
     try:
         if path.stat().st_size > _LARGEST:
             return False
@@ -54,7 +54,7 @@ def only_indexes(path: Path) -> bool:
 
 
 def row_counts(connection: sqlite3.Connection) -> dict[str, int]:
-    """The rows of every table, counted in the table itself and in none of its indexes."""
+    """Return the row count of every table, without the use of an index."""
     names = connection.execute(
         "SELECT name FROM sqlite_master WHERE type = 'table' AND sql NOT LIKE 'CREATE VIRTUAL %'"
     ).fetchall()
@@ -65,14 +65,14 @@ def row_counts(connection: sqlite3.Connection) -> dict[str, int]:
     return counted
 
 
-def make_indexes(path: Path) -> str:
-    """Make every index anew from its table; why it was rolled back, empty where it was not.
+def rebuild_indexes(path: Path) -> str:
+    """Rebuild every index from its table; return why that was rolled back, empty if not.
 
-    In one transaction, which is committed only if every page is whole afterwards and every
-    table has the rows that it had. Only under the lock.
+    It is one transaction, committed only if every page is intact afterwards and no row
+    count changed. Call it under the lock.
 
     Raises:
-        TokenStorageError: what SQLite or the operating system reports; nothing has changed.
+        TokenStorageError: an error of SQLite or the operating system; nothing has changed.
     """
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
     with naming(path), closing(connection):

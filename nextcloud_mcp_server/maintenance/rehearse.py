@@ -1,11 +1,8 @@
-"""An upgrade that changes nothing: rehearsed on a private copy, or written as statements."""
+"""Preview an upgrade: rehearse it on a private copy, or write its statements."""
 
 from __future__ import annotations
 
-import fcntl
-import os
 import re
-import secrets
 import shutil
 import tempfile
 import time
@@ -28,27 +25,21 @@ from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.progress import ProgressCallback
 from nextcloud_mcp_server.schema.structure import gaps
 
-#: Seconds after which the folder of a rehearsal that holds no lock is a dead one's; where
-#: the file system cannot lock, it must be much older.
-_SETTLED: Final = 60.0
-_SURELY_DEAD: Final = 86_400.0
-
-
-_NONE: Final = Need(0, 0)
+_NOTHING: Final = Need(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """What an upgrade would do and take, as its rehearsal has shown.
+    """What an upgrade would do and need, as its rehearsal showed.
 
     Attributes:
-        database: the database file, which is as it was.
-        report: what it is.
+        database: the database file, which is unchanged.
+        report: the inspection of it.
         todo: what an upgrade does.
-        rows: the rows of the copy.
-        seconds: how long it took on the copy, its backup included.
-        need: bytes that it takes beside the database while it runs, by what the copy grew by.
-        free: bytes that are free there; None where nobody can tell.
+        rows: the number of rows in the copy.
+        seconds: how long it took on the copy, including its backup.
+        need: bytes that it needs beside the database, measured on the copy.
+        free: bytes that are free there; None if unknown.
     """
 
     database: Path
@@ -56,7 +47,7 @@ class Rehearsal:
     todo: Plan
     rows: int = 0
     seconds: float = 0.0
-    need: Need = _NONE
+    need: Need = _NOTHING
     free: int | None = None
 
 
@@ -65,9 +56,9 @@ class Script:
     """The statements of an upgrade.
 
     Attributes:
-        database: the database file, which is as it was.
+        database: the database file, which is unchanged.
         todo: what they do.
-        sql: the statements, for SQLite's shell; empty where there is nothing to do.
+        sql: the statements, for SQLite's shell; empty if there is nothing to do.
     """
 
     database: Path
@@ -80,22 +71,22 @@ def rehearse(
     *,
     target: str | None = None,
     unlock: Unlock | None = None,
-    listener: ProgressCallback | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Rehearsal:
-    """Do what an upgrade does, all of it, on a copy that is gone afterwards.
+    """Run a complete upgrade on a copy that is deleted afterwards.
 
-    The database is only read, and nothing that lies beside it changes. No lock is needed:
-    the copy is of one moment, whoever writes meanwhile.
+    The database is only read, and no file beside it changes. No lock is needed: the copy is
+    of one moment even if other processes write.
 
     Args:
-        database: the file; it need not be there yet.
+        database: the file; it need not exist yet.
         target: the revision to end at (default: head).
-        unlock: proves the keys on what is in the database, and makes none.
-        listener: hears how far it is (default: the log).
+        unlock: verifies the keys on the stored secrets, and creates no key.
+        progress: receives progress updates (default: the log).
 
     Raises:
         TokenStorageError: what the upgrade itself would raise; ``disk-full`` and
-            ``read-only`` where there is no place for a copy.
+            ``read-only`` if there is no place for a copy.
     """
     report, todo = _planned(database, target)
     database = report.database
@@ -108,7 +99,7 @@ def rehearse(
         copy = folder / database.name
         try:
             rows, before = _copied(report, copy)
-            outcome = prepare(copy, target=target, unlock=unlock, listener=listener)
+            outcome = prepare(copy, target=target, unlock=unlock, listener=progress)
         except TokenStorageError as error:
             raise _as_of(database, copy, error) from error
         growth = max(0, pages_of(copy).bytes - before.bytes)
@@ -117,11 +108,11 @@ def rehearse(
 
 
 def script(database: Path, *, target: str | None = None) -> Script:
-    """The statements that take ``database`` from its own revision to ``target``.
+    """Return the statements that take ``database`` from its own revision to ``target``.
 
     Raises:
-        TokenStorageError: as an upgrade; ``bad-input`` where something has to be stamped or
-            mended first, which depends on more than a revision.
+        TokenStorageError: as an upgrade; ``bad-input`` if the database must be stamped or
+            repaired first, because that depends on more than the revision.
     """
     report, todo = _planned(database, target)
     if (reason := _no_statements_for(report, todo)) and todo.migrates:
@@ -136,8 +127,8 @@ def script(database: Path, *, target: str | None = None) -> Script:
     from nextcloud_mcp_server.migrate import alembic_commands  # noqa: PLC0415 - imports Alembic
 
     sql = alembic_commands.statements(known_history(), todo.start, todo.target)
-    # It does nothing inside a transaction, and a table that is dropped and made again would
-    # take the rows of others along.
+    # The pragma has no effect inside a transaction. Without it, a table that is dropped and
+    # created again would delete the rows that reference it.
     return Script(report.database, todo, f"PRAGMA foreign_keys=OFF;\n\n{sql.strip()}\n")
 
 
@@ -149,11 +140,11 @@ def _planned(database: Path, target: str | None) -> tuple[Report, Plan]:
 
 
 def _no_statements_for(report: Report, todo: Plan) -> str:
-    """Why statements for a database exactly at a revision would not do; empty where they do."""
+    """Return why a revision alone does not determine the statements; empty if it does."""
     if todo.stamp:
         return f"its version table has to be put in order first (it counts as {todo.stamp})"
     if todo.mends:
-        return f"it has to be mended first ({', '.join(todo.mends)})"
+        return f"it has to be repaired first ({', '.join(todo.mends)})"
     if not todo.start or not report.exists:
         return ""
     history = known_history()
@@ -164,13 +155,13 @@ def _no_statements_for(report: Report, todo: Plan) -> str:
 
 
 def _columns(database: Path) -> dict[str, frozenset[str]]:
-    """The columns of each table."""
+    """Return the columns of each table."""
     tables = look_without_recovery(database).structure.tables
     return {name: frozenset(table.columns) for name, table in tables.items()}
 
 
 def _copied(report: Report, copy: Path) -> tuple[int, Pages]:
-    """Copy the database; its rows and its pages."""
+    """Copy the database; return the number of its rows, and its pages."""
     files.create_private(copy)
     if not report.journal_mode:
         return 0, Pages()
@@ -179,7 +170,7 @@ def _copied(report: Report, copy: Path) -> tuple[int, Pages]:
 
 
 def _copy(source: Path, copy: Path) -> tuple[int, Pages]:
-    # The copy, its own backup, and the journal of its migration.
+    # For the copy, its own backup, and the journal of its migration.
     require_space(copy.parent, 3 * size_of(source), "to rehearse on a copy")
     with naming(copy):
         made = backup.copy_with_summary(source, copy)
@@ -187,7 +178,7 @@ def _copy(source: Path, copy: Path) -> tuple[int, Pages]:
 
 
 def _as_of(database: Path, copy: Path, error: TokenStorageError) -> TokenStorageError:
-    """The same error, told of the database itself."""
+    """Return the same error about the database itself."""
     message, remedy = (
         text.replace(str(copy), str(database)).replace(str(copy.parent), str(database.parent))
         for text in (error.message, error.remedy)
@@ -196,57 +187,35 @@ def _as_of(database: Path, copy: Path, error: TokenStorageError) -> TokenStorage
 
 
 def _place(database: Path) -> Path:
-    """Where the copy is to lie: beside the database, or where nothing is kept that is none."""
+    """Return the folder for the copy: beside the database, or the temporary folder."""
     return database.parent if database.parent.is_dir() else Path(tempfile.gettempdir())
 
 
 @contextmanager
 def _private_folder(place: Path, name: str) -> Iterator[Path]:
-    """A folder that only this user may enter, and that is gone afterwards with all in it."""
-    _clear(place, name)
-    folder = place / f".{name}.rehearsal-{secrets.token_hex(4)}"
+    """Create a folder that only this user can enter; remove it at the end."""
+    _remove_abandoned(place, name)
     with naming(place):
-        folder.mkdir(mode=0o700)
-    try:
-        with _marked(folder):
-            yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        folder = tempfile.TemporaryDirectory(
+            prefix=f".{name}.rehearsal-", dir=place, ignore_cleanup_errors=True
+        )
+    with folder:
+        yield Path(folder.name)
 
 
-@contextmanager
-def _marked(folder: Path) -> Iterator[None]:
-    """Hold a lock on ``folder`` that dies with this process, as a sign that it is in use."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _clear(place: Path, name: str) -> None:
-    """Remove what rehearsals that were killed have left."""
-    pattern = re.compile(re.escape(f".{name}.rehearsal-") + r"[0-9a-f]{8}")
+def _remove_abandoned(place: Path, name: str) -> None:
+    """Remove the folders of rehearsals that were killed."""
+    pattern = re.compile(re.escape(f".{name}.rehearsal-") + r"[a-z0-9_]{8}")
     with suppress(OSError):
         for folder in place.iterdir():
-            if pattern.fullmatch(folder.name) and _is_dead(folder):
+            if pattern.fullmatch(folder.name) and _is_abandoned(folder):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _is_dead(folder: Path) -> bool:
+def _is_abandoned(folder: Path) -> bool:
     try:
-        age = time.time() - folder.lstat().st_mtime
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        # A long migration changes the copy, and not the folder.
+        newest = max(path.lstat().st_mtime for path in (folder, *folder.iterdir()))
     except OSError:
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return age > _SURELY_DEAD
-    finally:
-        os.close(descriptor)
-    return age > _SETTLED
+    return newest < time.time() - files.ABANDONED_AFTER

@@ -1,4 +1,4 @@
-"""What the tables of a database need before a start would serve them. Nothing changes here."""
+"""Plan the repair of a database's tables. Changes nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nextcloud_mcp_server.backends.base import Snapshot
 from nextcloud_mcp_server.backends.sqlite.catalog import count
 from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
 from nextcloud_mcp_server.backends.sqlite.errors import naming
-from nextcloud_mcp_server.maintenance.corrections import Rename, amends, leftover_tables
+from nextcloud_mcp_server.maintenance.corrections import leftover_tables, without_version_table
 from nextcloud_mcp_server.maintenance.indexes import damage, only_indexes
 from nextcloud_mcp_server.migrate.classify import classify
 from nextcloud_mcp_server.migrate.plan import Finding, State, refusal
@@ -19,60 +19,57 @@ from nextcloud_mcp_server.schema.history import History
 
 
 @dataclass(frozen=True, slots=True)
-class Treatment:
-    """What the tables need before a start would serve them.
+class RepairPlan:
+    """What must be repaired in the tables before a start accepts them.
 
     Attributes:
-        finding: what the database is then.
-        renames: columns to rename back.
-        forgets: whether the version table is made anew.
-        drops: leftover tables to drop, as long as they are empty.
+        finding: the state of the database after the version table is dropped, if it is.
+        replaces_version: whether the version table is replaced.
+        drops: leftover tables to drop if they are empty.
         indexes: whether its indexes are damaged.
     """
 
     finding: Finding
-    renames: tuple[Rename, ...] = ()
-    forgets: bool = False
+    replaces_version: bool = False
     drops: tuple[str, ...] = ()
     indexes: bool = False
 
     @property
     def restructures(self) -> bool:
-        """Whether the tables are changed, and so brought to head."""
-        owed = self.finding
-        unrecorded = owed.state is State.PRE_ALEMBIC
-        mends = owed.gaps or owed.adopted or owed.unusable or not owed.tidy or unrecorded
-        return bool(self.renames or self.forgets or self.drops or mends)
+        """Whether the tables are changed, and so upgraded to head."""
+        state = self.finding
+        unrecorded = state.state is State.PRE_ALEMBIC
+        incomplete = state.gaps or state.adopted or state.unusable or not state.tidy or unrecorded
+        return bool(self.replaces_version or self.drops or incomplete)
 
 
-def treatment_of(
+def plan_repair(
     source: Path, seen: Snapshot, history: History, path: Path | None = None
-) -> Treatment:
-    """What a database needs.
+) -> RepairPlan:
+    """Return what a database needs.
 
     Args:
-        source: where its pages are read.
-        seen: what a look at it has seen.
+        source: the file to read.
+        seen: its snapshot.
         history: the revisions of this program.
-        path: the database itself, for the words of a refusal, where ``source`` is a copy.
+        path: the database itself, for the texts of errors, if ``source`` is a copy.
 
     Raises:
-        TokenStorageError: the state's own code where nothing safe mends it.
+        TokenStorageError: the state's own code if nothing safe repairs it.
     """
     path = path or source
     finding = classify(seen, history)
-    found = amends(seen, history)
-    if finding.refused and found is None:
+    corrected = without_version_table(seen, history)
+    if finding.refused and corrected is None:
         raise refusal(finding, history, path)
     if not seen.journal_mode:
-        return Treatment(finding)
+        return RepairPlan(finding)
     complaints = damage(source, "integrity_check")
     if complaints and not only_indexes(source):
         raise refusal(Finding(State.CORRUPT, reason="; ".join(complaints[:3])), history, path)
-    return Treatment(
-        found.finding if found else finding,
-        found.renames if found else (),
-        forgets=bool(found and found.forgets),
+    return RepairPlan(
+        corrected or finding,
+        replaces_version=corrected is not None,
         drops=tuple(_empty_leftovers(source, seen, history)),
         indexes=bool(complaints),
     )

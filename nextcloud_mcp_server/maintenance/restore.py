@@ -1,6 +1,6 @@
-"""Restore a backup: verified first, under the start's lock, and what it replaces is kept.
+"""Restore a backup: check it first, under the migration lock, and keep what it replaces.
 
-Killed at any point, the database is the one before or the one restored.
+After a kill at any point, the database is the one before or the one restored.
 """
 
 from __future__ import annotations
@@ -28,37 +28,35 @@ from nextcloud_mcp_server.filesystem.space import require_space
 from nextcloud_mcp_server.maintenance import replace
 from nextcloud_mcp_server.maintenance.backup_check import Backup, signature_of
 from nextcloud_mcp_server.maintenance.damaged_copy import copy_files, damaged_path
-from nextcloud_mcp_server.maintenance.restore_preview import DAMAGED, Offer, weigh
+from nextcloud_mcp_server.maintenance.restore_preview import DAMAGED, RestorePreview
 from nextcloud_mcp_server.migrate import journal
 from nextcloud_mcp_server.migrate.startup import look_under_lock
 from nextcloud_mcp_server.progress import ProgressCallback, Reporter, reporting, to_log, to_waiters
 from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT
 
-#: Damage for which no verified backup of the present database can be made.
+#: Damage that makes a verified backup of the present database impossible.
 _DAMAGED: Final = DAMAGED | {"backup-failed"}
-
-__all__ = ["Offer", "Restored", "restore", "weigh"]
 
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """A finished restore.
+    """The result of a restore.
 
     Attributes:
-        offer: what it was to do.
-        kept: where what it replaced lies; None where there was nothing to keep.
-        seconds: how long it took, waiting included.
+        preview: what it was to do.
+        kept: the copy of what it replaced; None if there was nothing to keep.
+        seconds: how long it took, including the wait for the lock.
     """
 
-    offer: Offer
+    preview: RestorePreview
     kept: Path | None
     seconds: float
 
 
 class _Kept(NamedTuple):
-    """What is kept of what is replaced: a verified backup, or a damaged file as it is.
+    """The copy of what is replaced: a verified backup, or a damaged file as it is.
 
-    Where it is ``linked``, it is the very file, and nothing may be copied into that any more.
+    If it is ``linked``, it is the same file under a second name, and must not be written to.
     """
 
     path: Path | None = None
@@ -67,57 +65,57 @@ class _Kept(NamedTuple):
 
 
 def restore(
-    offer: Offer,
+    preview: RestorePreview,
     *,
     while_running: bool = False,
     keys: tuple[str, ...] | None = None,
     lock_timeout: float = DEFAULT_LOCK_TIMEOUT,
-    listener: ProgressCallback | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Restored:
-    """Do what :func:`weigh` offered, all of it or nothing.
+    """Restore what :func:`~.restore_preview.preview_restore` returned, completely or not at all.
 
     Args:
-        offer: what somebody has agreed to.
-        while_running: whether to restore under a running server, which then sees it.
-        keys: fingerprints of the keys at hand, for the manifest of what is kept.
+        preview: what the user confirmed.
+        while_running: allow a running server, which then uses the restored database.
+        keys: fingerprints of the available keys, for the manifest of the kept copy.
         lock_timeout: seconds to wait for the lock.
-        listener: hears how far it is (default: the log).
+        progress: receives progress updates (default: the log).
 
     Raises:
-        TokenStorageError: ``in-use`` where a server is running; ``bad-backup`` where the
-            backup has been changed since; the faults of the machine. The database is as it
-            was, or, where the message says so, as it was restored.
+        TokenStorageError: ``in-use`` if a server is running; ``bad-backup`` if the backup was
+            changed since; errors of the disk. The database is unchanged, unless the message
+            says that it was restored.
     """
     begun = time.monotonic()
-    database = offer.database
+    database, backup = preview.database, preview.backup
     files.make_folder(database)
-    doing = f"restoring it from {offer.backup.path.name}"
-    with guard(database, lock_timeout) as held:
-        require_lock(held, database)
-        held.announce(doing)
+    doing = f"restoring it from {backup.path.name}"
+    with guard(database, lock_timeout) as lock:
+        require_lock(lock, database)
+        lock.announce(doing)
         require_idle(database, while_running=while_running)
-        waiters = to_waiters(held.announce, doing)
-        with naming(database), reporting(listener or to_log(database), waiters) as say:
-            seen = _look(database, held)
-            _check_unchanged(offer.backup, offer.database)
-            _check_space(offer, seen)
-            with replace.staged_copy(offer.backup.path, database, say) as stage:
-                kept = _keep(database, seen, keys, say)
-                say("checking what is to be restored")
-                expected = _make_ready(stage, offer, seen, kept, begun)
-                _put(stage, database, kept, say)
-                say("checking the result")
+        waiters = to_waiters(lock.announce, doing)
+        with naming(database), reporting(progress or to_log(database), waiters) as report:
+            seen = _inspect(database, lock)
+            _check_unchanged(backup, database)
+            _check_space(preview, seen)
+            with replace.staged_copy(backup.path, database, report) as stage:
+                kept = _keep(database, seen, keys, report)
+                report("checking what is to be restored")
+                expected = _finish_copy(stage, preview, seen, kept, begun)
+                _put(stage, database, kept, report)
+                report("checking the result")
                 _check_result(database, expected, kept.path)
-                # Last: it also clears away what looking at a database in WAL mode leaves.
+                # Last: this also removes what reading a database in WAL mode leaves.
                 use_wal(database)
-    return Restored(offer, kept.path, time.monotonic() - begun)
+    return Restored(preview, kept.path, time.monotonic() - begun)
 
 
-def _look(database: Path, held: MigrationLock) -> Snapshot:
+def _inspect(database: Path, lock: MigrationLock) -> Snapshot:
     try:
-        return look_under_lock(database, held)
+        return look_under_lock(database, lock)
     except TokenStorageError as error:
-        # A journal that cannot be rolled back, because what it belongs to is damaged.
+        # A damaged database can have a journal that cannot be rolled back.
         if error.code not in DAMAGED:
             raise
         return Snapshot(damage=error.code, detail=error.message)
@@ -125,22 +123,27 @@ def _look(database: Path, held: MigrationLock) -> Snapshot:
 
 def _check_unchanged(backup: Backup, database: Path) -> None:
     if signature_of(backup.path, database) != backup.signature:
-        raise _moved(backup.path, database)
+        raise TokenStorageError(
+            f"{backup.path} has been changed since it was verified; nothing was restored.",
+            code="bad-backup",
+            remedy="Run the command again: nextcloud-mcp-server db restore "
+            f"{for_shell(backup.path)} -d {for_shell(database)}",
+        )
 
 
-def _check_space(offer: Offer, seen: Snapshot) -> None:
-    """A copy to make ready, the same again in the database, and what is there now, kept."""
-    present = 0
+def _check_space(preview: RestorePreview, seen: Snapshot) -> None:
+    """Check the space for the temporary copy, the restored database and the kept copy."""
+    database, present = preview.database, 0
     if seen.damage == "corrupt":
-        present = offer.database.stat().st_size
+        present = database.stat().st_size
     elif seen.journal_mode:
-        present = size_of(offer.database)
-    needed = 2 * offer.backup.size + present
-    require_space(offer.database.parent, needed, f"to restore {offer.backup.path.name}")
+        present = size_of(database)
+    needed = 2 * preview.backup.size + present
+    require_space(database.parent, needed, f"to restore {preview.backup.path.name}")
 
 
-def _keep(database: Path, seen: Snapshot, keys: tuple[str, ...] | None, say: Reporter) -> _Kept:
-    """Keep what is about to be replaced: verified, or as it is where it is damaged."""
+def _keep(database: Path, seen: Snapshot, keys: tuple[str, ...] | None, report: Reporter) -> _Kept:
+    """Keep what will be replaced: as a verified backup, or as it is if it is damaged."""
     if not database.exists():
         return _Kept()
     if not seen.damage:
@@ -149,13 +152,13 @@ def _keep(database: Path, seen: Snapshot, keys: tuple[str, ...] | None, say: Rep
         recorded = seen.versions[0] if seen.versions else None
         target = backups.backup_path(database, recorded, "replaced")
         try:
-            kept = backups.make_backup(database, target, kind="replaced", keys=keys, report=say)
+            kept = backups.make_backup(database, target, kind="replaced", keys=keys, report=report)
             return _Kept(kept)
         except TokenStorageError as error:
             if error.code not in _DAMAGED:
                 raise
-    say("keeping it as it is")
-    # It is copied as a file, and may have to be renamed: nobody may have it open.
+    report("keeping it as it is")
+    # It is copied as a file and may be renamed, so no process may have it open.
     require_idle(database)
     if seen.damage == "not-a-database":
         target = damaged_path(database)
@@ -164,42 +167,43 @@ def _keep(database: Path, seen: Snapshot, keys: tuple[str, ...] | None, say: Rep
     return _Kept(copy_files(database), damaged=True)
 
 
-def _make_ready(
-    stage: Path, offer: Offer, seen: Snapshot, kept: _Kept, begun: float
+def _finish_copy(
+    stage: Path, preview: RestorePreview, seen: Snapshot, kept: _Kept, begun: float
 ) -> backups.Summary:
-    """Finish the copy before it counts: its pages, its journal; what is in it now."""
-    # Of the file as it was when it was copied: somebody may be writing to it.
-    _check_unchanged(offer.backup, offer.database)
+    """Check the temporary copy, add the journal entry, and return its summary."""
+    backup = preview.backup
+    # Another program may have written to the file while it was copied.
+    _check_unchanged(backup, preview.database)
     if damage := check_pages(stage):
-        raise _unlike(offer.backup.path, damage)
+        raise _differs(backup.path, damage)
     if seen.journal_mode and not kept.damaged:
-        replace.fit_pages(stage, offer.database)
+        replace.fit_pages(stage, preview.database)
     with closing(sqlite3.connect(stage, isolation_level=None)) as connection:
         there = backups.summary(connection)
-        if (there.revisions, there.rows) != (offer.backup.revisions, offer.backup.rows):
-            raise _unlike(offer.backup.path, f"{there} was read back")
+        if (there.revisions, there.rows) != (backup.revisions, backup.rows):
+            raise _differs(backup.path, f"{there} was read back")
         if journal.is_kept(observe(connection.execute).structure):
             made = journal.entry(
                 "restore",
-                offer.present.recorded,
-                offer.backup.revision,
+                preview.present.recorded,
+                backup.revision,
                 begun=begun,
                 backup=kept.path,
-                note=f"from {offer.backup.path.name}",
+                note=f"from {backup.path.name}",
             )
             journal.record(connection.execute, made)
         return backups.summary(connection)
 
 
-def _put(stage: Path, database: Path, kept: _Kept, say: Reporter) -> None:
+def _put(stage: Path, database: Path, kept: _Kept, report: Reporter) -> None:
     if not database.exists():
-        # What belonged to a file that is gone would be taken for the new one's.
+        # SQLite would apply the companions of a deleted file to the new one.
         replace.move_companions(database, damaged_path(database))
         files.publish(stage, database)
         return
     try:
         if not kept.linked:
-            replace.copy_into(stage, database, say)
+            replace.copy_into(stage, database, report)
             if not kept.damaged or not check_pages(database):
                 return
     except backups.BusyError as error:
@@ -209,7 +213,7 @@ def _put(stage: Path, database: Path, kept: _Kept, say: Reporter) -> None:
         if not kept.damaged or (known and known.code not in _DAMAGED):
             raise
     if kept.path is None:
-        raise AssertionError("what is damaged has been kept")
+        raise AssertionError("a damaged database has been kept")
     replace.swap(stage, database, kept.path)
 
 
@@ -220,7 +224,7 @@ def _check_result(database: Path, expected: backups.Summary, kept: Path | None) 
             connection.execute("BEGIN")
             there = backups.summary(connection)
         same = there == expected
-        # A running server may have written to it already.
+        # A running server may have written to it meanwhile.
         if not same and not (in_use(database) and there.revisions == expected.revisions):
             problem = f"{there} was read back where {expected} was to be restored"
     if problem:
@@ -232,7 +236,7 @@ def _check_result(database: Path, expected: backups.Summary, kept: Path | None) 
         )
 
 
-def _unlike(backup: Path, detail: str) -> TokenStorageError:
+def _differs(backup: Path, detail: str) -> TokenStorageError:
     return TokenStorageError(
         f"A copy of {backup} does not read back as it: {detail}; nothing was restored.",
         code="io-error",
@@ -240,18 +244,9 @@ def _unlike(backup: Path, detail: str) -> TokenStorageError:
     )
 
 
-def _moved(backup: Path, database: Path) -> TokenStorageError:
-    return TokenStorageError(
-        f"{backup} has been changed since it was verified; nothing was restored.",
-        code="bad-backup",
-        remedy="Run the command again: nextcloud-mcp-server db restore "
-        f"{for_shell(backup)} -d {for_shell(database)}",
-    )
-
-
 def _busy(database: Path) -> TokenStorageError:
     return TokenStorageError(
-        f"Another program does not let go of {database}; nothing was restored.",
+        f"Another program keeps {database} locked; nothing was restored.",
         code="lock-timeout",
         remedy="Stop it (or let it finish), then try again.",
     )

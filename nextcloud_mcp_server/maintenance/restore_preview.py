@@ -1,4 +1,4 @@
-"""What a restore would replace by what, for somebody to agree to. Nothing changes here."""
+"""Preview a restore: what would replace what. Changes nothing."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from nextcloud_mcp_server.backends.base import Snapshot
+from nextcloud_mcp_server.backends.sqlite.backup import NAME
 from nextcloud_mcp_server.backends.sqlite.catalog import counts
 from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
-from nextcloud_mcp_server.backends.sqlite.inspect import HotJournalError, look, recovered_copy
+from nextcloud_mcp_server.backends.sqlite.inspect import observed
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem import files
-from nextcloud_mcp_server.maintenance.backup_check import NAME, Backup, vet
+from nextcloud_mcp_server.maintenance.backup_check import Backup, check_backup
 from nextcloud_mcp_server.migrate.classify import GRANTS, classify
 from nextcloud_mcp_server.migrate.inspect import known_history
 from nextcloud_mcp_server.migrate.plan import Finding, State, refusal
@@ -24,20 +25,20 @@ if TYPE_CHECKING:
     from nextcloud_mcp_server.crypto.keyring import Keyring
 
 
-#: Codes of damage that a look may find.
+#: Codes of damage that an inspection can return.
 DAMAGED: Final = frozenset({"corrupt", "not-a-database"})
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class RestorePreview:
     """What a restore would do.
 
     Attributes:
         database: the database file.
         backup: what would be restored.
         exists: whether there is a database file now.
-        present: what that is.
-        rows: the number of rows of each of its tables; None where they cannot be read.
+        present: the state of the present database.
+        rows: the number of rows of each of its tables; None if they cannot be read.
         head: the newest revision of this program.
     """
 
@@ -50,7 +51,7 @@ class Offer:
 
     @property
     def grants(self) -> int | None:
-        """How many refresh tokens are in the database now; None where nobody can tell."""
+        """The number of refresh tokens in the database now; None if they cannot be read."""
         return None if self.rows is None else self.rows.get(GRANTS, 0)
 
     @property
@@ -59,35 +60,38 @@ class Offer:
         return self.backup.finding.state is not State.AT_HEAD
 
 
-def weigh(
-    database: Path, backup: Path | Backup, keyring: Keyring | None = None, say: Reporter = silent
-) -> Offer:
-    """Verify a backup and say what restoring it would replace by what. Changes nothing.
+def preview_restore(
+    database: Path,
+    backup: Path | Backup,
+    keyring: Keyring | None = None,
+    report: Reporter = silent,
+) -> RestorePreview:
+    """Check a backup and return what a restore of it would replace. Changes nothing.
 
     Args:
-        database: the database file; it need not be there, or be readable.
-        backup: the file to restore, or what reading it as a whole has found.
-        keyring: the keys at hand, to try on every secret in the backup.
-        say: is told what is being read.
+        database: the database file; it need not exist, or be readable.
+        backup: the file to restore, or a backup that was checked already.
+        keyring: the available keys, to try on every secret in the backup.
+        report: receives progress updates.
 
     Raises:
-        TokenStorageError: ``bad-input`` where one is the other or the database is a backup
-            itself; ``foreign`` where another application's would be replaced; and as
-            :func:`~nextcloud_mcp_server.maintenance.backup_check.vet`.
+        TokenStorageError: ``bad-input`` if both are one file, or the database is a backup;
+            ``foreign`` if the database belongs to another application; and as
+            :func:`~nextcloud_mcp_server.maintenance.backup_check.check_backup`.
     """
     files.check_path(database)
     database = files.follow(database)
     _refuse_itself(database, backup if isinstance(backup, Path) else backup.path)
     if isinstance(backup, Path):
-        say("verifying the backup")
-        backup = vet(backup, database, keyring)
-    say("counting its rows")
-    seen, rows = _look(database)
+        report("verifying the backup")
+        backup = check_backup(backup, database, keyring)
+    report("counting its rows")
+    seen, rows = _inspect(database)
     history = known_history()
     present = classify(seen, history)
     if present.state is State.FOREIGN:
         raise refusal(present, history, database)
-    return Offer(database, backup, database.exists(), present, rows, history.head)
+    return RestorePreview(database, backup, database.exists(), present, rows, history.head)
 
 
 def _refuse_itself(database: Path, backup: Path) -> None:
@@ -108,17 +112,12 @@ def _refuse_itself(database: Path, backup: Path) -> None:
     )
 
 
-def _look(database: Path) -> tuple[Snapshot, dict[str, int] | None]:
+def _inspect(database: Path) -> tuple[Snapshot, dict[str, int] | None]:
     try:
-        try:
-            seen = look(database)
-            return seen, _rows(database, seen)
-        except HotJournalError:
-            with recovered_copy(database) as copy:
-                seen = look(copy)
-                return seen, _rows(copy, seen)
+        with observed(database) as (source, seen):
+            return seen, _rows(source, seen)
     except TokenStorageError as error:
-        # What is too damaged to be recovered is what a restore is for.
+        # A restore must work if the database is too damaged to be recovered.
         if error.code not in DAMAGED:
             raise
         return Snapshot(damage=error.code, detail=error.message), None

@@ -24,7 +24,6 @@ from nextcloud_mcp_server.schema.structure import ENCRYPTED
 if TYPE_CHECKING:
     from nextcloud_mcp_server.backends.sqlite.lock import MigrationLock as Held
     from nextcloud_mcp_server.crypto.keyfile import Samples
-    from nextcloud_mcp_server.maintenance.corrections import Rename
 
 
 class Report(NamedTuple):
@@ -151,7 +150,6 @@ def prove(
     database: Path,
     seen: Snapshot,
     adopted: Collection[str],
-    renames: Collection[Rename] = (),
 ) -> Sequence[str] | None:
     """The fingerprints of the keys at hand, proven on what was seen; None without ``unlock``.
 
@@ -161,19 +159,17 @@ def prove(
         seen: what the look has seen.
         adopted: tables that are about to be renamed back, which hold their values under
             another name yet.
-        renames: columns that are about to be renamed back.
 
     Raises:
         TokenStorageError: what ``unlock`` raises.
     """
     if unlock is None:
         return None
-    misnamed = {(rename.table, rename.wanted): rename.column for rename in renames}
-    named = [(TEMPORARY + t if t in adopted else t, misnamed.get((t, c), c)) for t, c in ENCRYPTED]
+    named = [(TEMPORARY + t if t in adopted else t, c) for t, c in ENCRYPTED]
     columns = columns_there(seen.structure, named)
 
     def samples(limit: int | None) -> Iterable[bytes]:
-        if limit == SAMPLED and seen.samples is not None and not (adopted or renames):
+        if limit == SAMPLED and seen.samples is not None and not adopted:
             return seen.samples
         return ciphertexts(database, columns, limit) if columns else ()
 

@@ -1,1 +1,1 @@
-"""What the pytest fixtures are made of; imported when a test asks for one, never before."""
+"""The parts of the pytest fixtures; imported when a test uses one, not before."""

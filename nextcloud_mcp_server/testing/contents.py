@@ -1,87 +1,85 @@
-"""What is in a database, so that two moments of it can be compared."""
+"""The rows and the catalog of a database, to compare two moments of it."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from nextcloud_mcp_server.backends.sqlite.catalog import Execute, quoted, read_structure
+from nextcloud_mcp_server.testing.changes import RowChange
 
-#: One value with the type that SQLite stores it as: 1, 1.0 and True are not the same bytes.
+#: A value and its type: 1, 1.0 and True are equal in Python, and not in a file.
 Cell = tuple[str, Any]
 
+#: The rows of a table.
+Contents = list[dict[str, Cell]]
 
-@dataclass(frozen=True, slots=True)
-class Contents:
-    """The rows of one table.
 
-    Attributes:
-        columns: the names of its columns, in order.
-        rows: its rows, each a cell for each column.
-    """
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-
-    def only(self, columns: Iterable[str]) -> Counter[tuple[Cell, ...]]:
-        """The rows with no other than ``columns``, counted."""
-        places = [self.columns.index(name) for name in columns]
-        return Counter(tuple(row[place] for place in places) for row in self.rows)
-
-    def dicts(self) -> list[dict[str, Any]]:
-        """The rows as people write them."""
-        return [
-            dict(zip(self.columns, (value for _, value in row), strict=True)) for row in self.rows
-        ]
+def typed(row: Mapping[str, Any]) -> dict[str, Cell]:
+    """Return a row with the type of each value."""
+    return {name: (type(value).__name__, value) for name, value in row.items()}
 
 
 def read_contents(execute: Execute) -> dict[str, Contents]:
-    """Every row of every table, without SQLite's, Alembic's and virtual tables."""
+    """Return the rows of every table, except those of SQLite and Alembic and virtual tables."""
     structure = read_structure(execute)
     found = {}
     for name in sorted(structure.own_tables):
-        if structure.tables[name].sql.startswith("CREATE VIRTUAL "):
-            continue
-        columns = tuple(structure.tables[name].columns)
-        names = ", ".join(map(quoted, columns))
-        rows = execute(f"SELECT {names} FROM {quoted(name)}")  # noqa: S608 - quoted
-        found[name] = Contents(
-            columns, tuple(tuple((type(c).__name__, c) for c in row) for row in rows)
-        )
+        if not structure.tables[name].sql.startswith("CREATE VIRTUAL "):
+            columns = structure.tables[name].columns
+            names = ", ".join(map(quoted, columns))
+            rows = execute(f"SELECT {names} FROM {quoted(name)}")  # noqa: S608 - quoted
+            found[name] = [typed(dict(zip(columns, row, strict=True))) for row in rows]
     return found
 
 
-def difference(
-    table: str, before: Contents, after: Contents, rewrites: Collection[str], *, more: bool
-) -> str:
-    """What a step did to rows that it should have kept; empty where it kept them all.
+def changed(rows: Contents, changes: Sequence[RowChange], used: set[int]) -> Contents:
+    """Return the rows after ``changes``; ``used`` receives the indexes of those that apply."""
+    wanted = []
+    for row in rows:
+        for number, (before, after) in enumerate(changes):
+            if before is not None and typed(before).items() <= row.items():
+                used.add(number)
+                wanted += [] if after is None else [row | typed(after)]
+                break
+        else:
+            wanted.append(row)
+    for number, (before, after) in enumerate(changes):
+        if before is None and after is not None:
+            used.add(number)
+            wanted.append(typed(after))
+    return wanted
 
-    Args:
-        table: the name of the table.
-        before: the table before the step.
-        after: the table after it.
-        rewrites: columns whose values may change.
-        more: whether rows may have come.
+
+def difference(table: str, wanted: Contents, rows: Contents, *, more: bool = False) -> str:
+    """Return how ``rows`` differ from what ``table`` should hold; empty if they do not.
+
+    Only columns that both have are compared. With ``more``, other rows may be added.
     """
-    kept = [n for n in before.columns if n in after.columns and n not in rewrites]
-    was, now = before.only(kept), after.only(kept)
+    there = {name for row in rows for name in row}
+    kept = dict.fromkeys(n for row in wanted for n in row if n in there or not rows)
+    was, now = _counted(wanted, kept), _counted(rows, kept or sorted(there))
     lost, new = was - now, now - was
     if not lost and (more or not new):
         return ""
-    fewer = len(before.rows) - len(after.rows)
+    fewer = len(wanted) - len(rows)
     if fewer > 0:
         row = dict(zip(kept, (value for _, value in min(lost, key=repr)), strict=True))
-        return f"loses {fewer} of {len(before.rows)} rows of {table}, among them {row}"
+        return f"loses {fewer} of {len(wanted)} rows of {table}, among them {row}"
     if fewer < 0 and not lost:
         return f"adds rows to {table}: {-fewer}"
-    changed = [name for name in kept if before.only([name]) != after.only([name])] or kept
-    was, now = before.only(changed), after.only(changed)
+    names = [n for n in kept if _counted(wanted, [n]) != _counted(rows, [n])] or list(kept)
+    was, now = _counted(wanted, names), _counted(rows, names)
     return (
-        f"changes {', '.join(changed)} of {table} from {_first(was - now)} to "
-        f"{_first(now - was)} (where it is meant to: rewrites={{{table!r}: {changed}}})"
+        f"changes {', '.join(names)} of {table} from {_first(was - now)} to "
+        f"{_first(now - was)} (if that is intended, declare it in changes)"
     )
+
+
+def _counted(rows: Contents, names: Iterable[str]) -> Counter[tuple[Cell, ...]]:
+    nothing = ("NoneType", None)
+    return Counter(tuple(row.get(name, nothing) for name in names) for row in rows)
 
 
 def _first(rows: Counter[tuple[Cell, ...]]) -> str:
@@ -89,19 +87,15 @@ def _first(rows: Counter[tuple[Cell, ...]]) -> str:
 
 
 def read_catalogue(execute: Execute) -> Mapping[str, object]:
-    """Everything that the catalogue promises, but for the order and the layout of its text.
-
-    By the name of each table, view and trigger: two databases with equal answers take the
-    same rows.
-    """
+    """Return the definitions of all tables, views and triggers by name, without their layout."""
     structure = read_structure(execute)
-    promised: dict[str, object] = {}
+    definitions: dict[str, object] = {}
     for kind, name, sql in execute("SELECT type, name, sql FROM sqlite_master"):
         if kind == "table" and name in structure.own_tables:
-            promised[name] = _table(execute, name)
+            definitions[name] = _table(execute, name)
         elif kind in {"trigger", "view"}:
-            promised[f"{kind} {name}"] = " ".join(sql.split())
-    return promised
+            definitions[f"{kind} {name}"] = " ".join(sql.split())
+    return definitions
 
 
 def _table(execute: Execute, name: str) -> dict[str, object]:
@@ -110,7 +104,7 @@ def _table(execute: Execute, name: str) -> dict[str, object]:
     indexes = {}
     for _, index, unique, origin, partial in execute(f"PRAGMA index_list({table})"):
         members = [tuple(row[2:]) for row in execute(f"PRAGMA index_xinfo({quoted(index)})")]
-        # SQLite numbers the indexes that it makes itself in the order of their constraints.
+        # SQLite numbers the indexes of constraints in the order of the constraints.
         key = index if origin == "c" else f"{origin} {members}"
         indexes[key] = (unique, partial, members)
     keys = sorted(tuple(row[2:]) for row in execute(f"PRAGMA foreign_key_list({table})"))

@@ -1,10 +1,9 @@
-"""The rows that an author brings to a walk, and when they join it."""
+"""Rows of the author of a test, each inserted as soon as a table has its columns."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nextcloud_mcp_server.backends.sqlite.catalog import quoted, read_structure
@@ -13,15 +12,7 @@ from nextcloud_mcp_server.backends.sqlite.catalog import quoted, read_structure
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
-@dataclass(slots=True)
-class _Row:
-    table: str
-    values: Mapping[str, Any]
-    there: bool = False
-    joined: bool = False
-
-
-class Joining:
+class WaitingRows:
     """Rows that wait for a revision that has their table with all of their columns.
 
     Args:
@@ -30,46 +21,40 @@ class Joining:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._rows: list[_Row] = []
+        self._rows: list[tuple[str, Mapping[str, Any]]] = []
+        self._present: set[int] = set()
+        self._waiting: set[int] = set()
 
     def add(self, rows: Rows) -> None:
-        """Bring more rows."""
-        for table, members in rows.items():
-            self._rows.extend(_Row(table.lower(), values) for values in members)
+        """Add rows, and insert those that have a table; AssertionError if it refuses one."""
+        begin = len(self._rows)
+        self._rows += [(table.lower(), row) for table, members in rows.items() for row in members]
+        self._waiting.update(range(begin, len(self._rows)))
+        self.insert()
 
-    def join(self) -> None:
-        """Insert every row that has its place now and is not there yet.
-
-        Raises:
-            AssertionError: the database does not take it.
-        """
+    def insert(self) -> None:
+        """Insert each row that has a table and is not in it; AssertionError if it refuses one."""
         tables = read_structure(self._connection.execute).tables
-        for row in self._rows:
-            row.there = row.there and row.table in tables
-            columns: Container[str] = tables[row.table].columns if row.table in tables else ()
-            if not row.there and all(name.lower() in columns for name in row.values):
-                self._insert(row)
+        for number, (table, row) in enumerate(self._rows):
+            if table not in tables:
+                self._present.discard(number)
+            elif number not in self._present and {*map(str.lower, row)} <= {*tables[table].columns}:
+                self._insert(table, row)
+                self._present.add(number)
+                self._waiting.discard(number)
 
-    def _insert(self, row: _Row) -> None:
-        names = ", ".join(map(quoted, row.values))
-        marks = ", ".join("?" * len(row.values))
-        statement = f"INSERT INTO {quoted(row.table)} ({names}) VALUES ({marks})"  # noqa: S608
+    def _insert(self, table: str, row: Mapping[str, Any]) -> None:
+        names, marks = ", ".join(map(quoted, row)), ", ".join("?" * len(row))
+        statement = f"INSERT INTO {quoted(table)} ({names}) VALUES ({marks})"  # noqa: S608
         try:
-            self._connection.execute(statement, tuple(row.values.values()))
+            self._connection.execute(statement, tuple(row.values()))
         except sqlite3.Error as error:
+            raise AssertionError(f"{table} does not take {dict(row)}: {error}") from error
+
+    def require_inserted(self) -> None:
+        """Raise AssertionError for the first row that no revision had a table for."""
+        for number in sorted(self._waiting):
+            table, row = self._rows[number]
             raise AssertionError(
-                f"{row.table} does not take {dict(row.values)}: {error}"
-            ) from error
-        row.there = row.joined = True
-
-    def require_all(self) -> None:
-        """Insist that every row has had its place.
-
-        Raises:
-            AssertionError: for the first that had none.
-        """
-        for row in self._rows:
-            if not row.joined:
-                raise AssertionError(
-                    f"no revision has a table {row.table} with the columns {', '.join(row.values)}"
-                )
+                f"no revision has a table {table} with the columns {', '.join(row)}"
+            )

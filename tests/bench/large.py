@@ -58,7 +58,7 @@ from pathlib import Path
 from nextcloud_mcp_server.migrate import run, startup
 from nextcloud_mcp_server.schema import history
 from nextcloud_mcp_server.crypto.keyring import Keyring
-from nextcloud_mcp_server.crypto.keyfile import settle
+from nextcloud_mcp_server.crypto.keyfile import verified_keyring
 
 seconds = {}
 
@@ -78,7 +78,7 @@ watch(startup, "prepare")
 watch(startup, "_check")
 watch(run, "migrate")
 watch(run.backup, "make_backup")
-unlock = lambda samples: settle(Keyring([key]), samples, path).fingerprints
+unlock = lambda samples: verified_keyring(Keyring([key]), samples, path).fingerprints
 startup.known_history()
 outcome = startup.prepare(path, unlock=unlock, listener=lambda progress: None)
 assert outcome.steps, outcome

@@ -13,8 +13,6 @@ from tests.cli.places import REFUSED, SERVED, Shelf, execute, fingerprint, listi
 from tests.support.contents import KEY
 from tests.support.invariants import HEAD
 
-RENAME = "ALTER TABLE refresh_tokens RENAME COLUMN flow_type TO flow_typd"
-
 #: States that a start refuses and a repair mends.
 MENDED = {"two-rows"}
 
@@ -172,8 +170,10 @@ def test_what_is_asked_for_names_the_upgrade(
     execute(database, "DELETE FROM alembic_version")
     done = command("db", "repair", "-d", str(database), stdin=b"n\n")
     listed, _, _ = done.err.partition("Mend this?")
-    assert listed.splitlines()[-1].startswith("upgrade  with it the database is brought from 0")
-    assert listed.endswith(f" to head, {HEAD}\n")
+    assert listed.splitlines()[-1].startswith(
+        "upgrade  the repair also upgrades the database from 0"
+    )
+    assert listed.endswith(f" to {HEAD}\n")
     shelf.put("two-rows", database)
     assert "upgrade  " not in command("db", "repair", "-d", str(database), stdin=b"n\n").err
 

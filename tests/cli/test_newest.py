@@ -34,7 +34,7 @@ def typed(said: str) -> tuple[str, ...]:
     return tuple(shlex.split(line.partition(" (")[0]))
 
 
-def test_the_newest_good_one_is_restored(
+def test_the_newest_backup_one_is_restored(
     two: tuple[Path, Path], database: Path, command: Command
 ) -> None:
     """It says which newer one it passed over and why, which one it takes, and asks."""

@@ -220,7 +220,7 @@ def test_backups_that_are_no_good_say_why(saved: Path, database: Path, command: 
     saved.write_bytes(raw + bytes(4096))
     [cheap] = json.loads(command("db", "backups", "-d", str(database), "--json").out)["backups"]
     assert (cheap["status"], cheap["backup"]) == ("changed", str(saved))
-    assert cheap["reason"] == f"it has {len(raw) + 4096} bytes, and its manifest says {len(raw)}"
+    assert cheap["reason"] == f"it has {len(raw) + 4096} bytes, and {len(raw)} in its manifest"
     saved.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
     one = command("db", "backups", "-d", str(database), "--json")
     two = command("db", "backups", "-d", str(database), "--json", "--verify")

@@ -15,7 +15,12 @@ from cryptography.fernet import Fernet
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.backends.sqlite.lock import guard
-from nextcloud_mcp_server.crypto.keyfile import find_keyring, given_keyring, key_path, settle
+from nextcloud_mcp_server.crypto.keyfile import (
+    find_keyring,
+    given_keyring,
+    key_path,
+    verified_keyring,
+)
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.settings import Settings
@@ -101,7 +106,7 @@ def test_a_malformed_key_in_a_file_is_not_repeated(text: str, tmp_path: Path) ->
 def test_no_key_is_made_where_something_is_encrypted(tmp_path: Path) -> None:
     """Encrypted values without a key are key-missing, and no key file appears."""
     database = tmp_path / "tokens.db"
-    error = refused(lambda: settle(None, holding(*sealed(KEY)), database))
+    error = refused(lambda: verified_keyring(None, holding(*sealed(KEY)), database))
     assert error.code == "key-missing"
     assert list(tmp_path.iterdir()) == []
 
@@ -110,13 +115,15 @@ def test_one_key_that_opens_one_value_is_enough(tmp_path: Path) -> None:
     """Values of several keys go on: whoever rotated half of them is not locked out."""
     ring = Keyring([KEY])
     mixed = (*sealed(OTHER_KEY, 40), *sealed(KEY))
-    assert settle(ring, holding(*mixed), tmp_path / "t.db") is ring
-    assert settle(ring, holding(), tmp_path / "t.db") is ring
+    assert verified_keyring(ring, holding(*mixed), tmp_path / "t.db") is ring
+    assert verified_keyring(ring, holding(), tmp_path / "t.db") is ring
 
 
 def test_keys_that_open_nothing_are_wrong(tmp_path: Path) -> None:
     """Where no key opens any of many values, the start is refused."""
-    error = refused(lambda: settle(Keyring([KEY]), holding(*sealed(THIRD, 40)), tmp_path / "t.db"))
+    error = refused(
+        lambda: verified_keyring(Keyring([KEY]), holding(*sealed(THIRD, 40)), tmp_path / "t.db")
+    )
     assert error.code == "wrong-key"
 
 
@@ -124,14 +131,14 @@ def test_a_key_is_made_once_and_privately(tmp_path: Path, caplog: pytest.LogCapt
     """The made key is 0600 and whole, told without being shown, and used again."""
     database = tmp_path / "tokens.db"
     with caplog.at_level(logging.WARNING):
-        made = settle(None, holding(), database)
+        made = verified_keyring(None, holding(), database)
     file = key_path(database)
     assert file.stat().st_mode & 0o777 == 0o600
     assert list(tmp_path.iterdir()) == [file]
     assert str(file) in caplog.text
     assert file.read_text().strip() not in caplog.text
     caplog.clear()
-    assert settle(None, holding(), database).fingerprints == made.fingerprints
+    assert verified_keyring(None, holding(), database).fingerprints == made.fingerprints
     assert caplog.records == []
 
 
@@ -139,7 +146,7 @@ def test_a_link_to_a_secret_that_is_not_mounted_is_a_missing_key(tmp_path: Path)
     """A key file that is a dead link is not replaced by a new key."""
     database = tmp_path / "tokens.db"
     key_path(database).symlink_to(tmp_path / "secrets" / "key")
-    error = refused(lambda: settle(None, holding(), database))
+    error = refused(lambda: verified_keyring(None, holding(), database))
     assert error.code == "key-missing"
     assert key_path(database).is_symlink()
 
@@ -156,7 +163,7 @@ def test_a_key_that_another_start_made_is_never_replaced(
         return generate()
 
     monkeypatch.setattr(Fernet, "generate_key", late)
-    found = settle(None, holding(), database)
+    found = verified_keyring(None, holding(), database)
     assert found.fingerprints == Keyring([OTHER_KEY]).fingerprints
     assert key_path(database).read_text() == OTHER_KEY
 
@@ -166,7 +173,7 @@ def test_a_disk_without_hard_links_gets_a_whole_key_too(
 ) -> None:
     """Where files cannot have two names, the key is renamed into place."""
     monkeypatch.setattr("os.link", _cannot_link)
-    made = settle(None, holding(), tmp_path / "tokens.db")
+    made = verified_keyring(None, holding(), tmp_path / "tokens.db")
     [file] = tmp_path.iterdir()
     assert Keyring([file.read_text().strip()]).fingerprints == made.fingerprints
 

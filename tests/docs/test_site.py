@@ -53,7 +53,7 @@ def test_reading_it_needs_no_network(site: Path) -> None:
 
 def test_the_drawing_can_be_read_by_everybody(site: Path) -> None:
     """The drawing has a title, a description and dark colours, and loads nothing."""
-    (drawing,) = site.rglob("path-of-a-start.svg")
+    (drawing,) = site.rglob("startup-sequence.svg")
     text = drawing.read_text("utf-8")
     assert 'role="img" aria-labelledby="title desc"' in text
     assert "<title" in text

@@ -14,6 +14,7 @@ from nextcloud_mcp_server.filesystem import mounts
 from nextcloud_mcp_server.maintenance import repair as repair_module
 from nextcloud_mcp_server.maintenance import restore as restore_module
 from nextcloud_mcp_server.maintenance.backup import back_up
+from nextcloud_mcp_server.maintenance.restore_preview import preview_restore
 from nextcloud_mcp_server.migrations import downgrade_database, stamp_database, upgrade_database
 from nextcloud_mcp_server.settings import load_settings
 from tests.support.contents import KEY
@@ -58,7 +59,7 @@ def backup(path: Path, _argument: str) -> None:
 
 def restore(path: Path, argument: str) -> None:
     """Restore the backup of this name beside the database."""
-    restore_module.restore(restore_module.weigh(path, path.with_name(argument)))
+    restore_module.restore(preview_restore(path, path.with_name(argument)))
 
 
 def repair(path: Path, _argument: str) -> None:

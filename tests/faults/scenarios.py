@@ -158,10 +158,8 @@ def changes() -> Iterator[Scenario]:
     for name, make in presents.items():
         restored = with_saved(make)
         yield Scenario(f"a restore{name}", "restore", SAVED, restored, HEAD, keeps=False)
-    wrong = "ALTER TABLE refresh_tokens RENAME COLUMN scopes TO scoqes"
     broken = {
         "two revisions": of(shapes.at("006").recording("006", "009")),
-        "a name hit by a bit": of(shapes.at("009").also(wrong)),
         "a damaged index": index_damaged,
     }
     for name, make in broken.items():

@@ -29,7 +29,7 @@ KINDS: dict[str, tuple[Callable[[Path], object], str]] = {
     "socket": (_socket, "is a socket, not a file"),
     "device": (lambda p: p.symlink_to("/dev/full"), "is a device, not a file"),
     "dead link": (lambda p: p.symlink_to(p.with_name("gone")), "is a link to a file that is not"),
-    "loop": (lambda p: p.symlink_to(p), "cannot be looked at"),
+    "loop": (lambda p: p.symlink_to(p), "cannot be accessed"),
 }
 
 

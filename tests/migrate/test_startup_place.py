@@ -15,7 +15,7 @@ import pytest
 
 from nextcloud_mcp_server.backends.sqlite import lock
 from nextcloud_mcp_server.backends.sqlite.in_use import hold
-from nextcloud_mcp_server.crypto.keyfile import settle
+from nextcloud_mcp_server.crypto.keyfile import verified_keyring
 from nextcloud_mcp_server.filesystem import mounts
 from nextcloud_mcp_server.migrate.plan import Action
 from nextcloud_mcp_server.migrate.startup import prepare
@@ -86,7 +86,7 @@ def test_what_root_makes_belongs_to_the_databases_user() -> None:
     """One upgrade by root leaves locks, backup and manifest that the server's user may use."""
     with nobodys_folder() as path:
         prepare(path)
-        settle(None, lambda _: (), path)
+        verified_keyring(None, lambda _: (), path)
         share = hold(path)
         assert share is not None
         share.release()

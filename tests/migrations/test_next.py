@@ -101,9 +101,9 @@ def test_a_new_revision_joins_the_tests(tmp_path: Path) -> None:
     for test in (
         f"test_one_step_up_makes_the_structure_and_keeps_every_row[sqlite-{NEXT_ID}]",
         f"test_one_step_down_leaves_no_trace_and_keeps_every_row[sqlite-{NEXT_ID}]",
-        f"test_a_second_upgrade_changes_nothing[sqlite-{NEXT_ID}]",
+        f"test_a_second_run_changes_nothing[sqlite-upgrade-{NEXT_ID}]",
         f"test_every_table_has_rows[{NEXT_ID}]",
-        f"test_half_of_the_result_is_completed[sqlite-{NEXT_ID}: table user_preferences]",
+        f"test_a_part_of_the_result_is_completed[sqlite-{NEXT_ID}: table user_preferences]",
         "test_the_newest_come_first",
         "test_current_says_what_the_database_is[at-head]",
     ):

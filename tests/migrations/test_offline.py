@@ -8,7 +8,7 @@ from tests.migrations import facts
 from tests.migrations.database import Database, columns_of
 from tests.migrations.facts import REVISIONS
 from tests.migrations.rows import seed
-from tests.migrations.tally import Walk
+from tests.migrations.walk_report import Walk
 
 
 @pytest.mark.parametrize("revision", REVISIONS)

@@ -1,51 +1,79 @@
-"""Every revision up and down, one by one and in leaps, with rows in every table."""
+"""Every revision up and down, one by one and all at once, with rows in every table."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import pairwise
+from pathlib import Path
 from typing import Final
 
 import pytest
 
+from nextcloud_mcp_server.testing.changes import RowChanges, Statements
+from nextcloud_mcp_server.testing.contents import Contents, changed, difference, typed
 from tests.migrations import facts
-from tests.migrations.database import Database, Row, columns_of
+from tests.migrations.database import Database, columns_of
 from tests.migrations.facts import REVISIONS
-from tests.migrations.rows import SCOPES, rewritten, seed
-from tests.migrations.tally import EACH, Walk
+from tests.migrations.rows import changes, seed
+from tests.migrations.walk_report import Walk
+from tests.support.scripts import add_revision, sql_revision
 
 
-def common(one: str, other: str, lineage: facts.Lineage) -> dict[str, list[str]]:
-    """The columns that both revisions have, without those that 004 rewrites."""
-    first, second = (columns_of(facts.tables(side, lineage)) for side in (one, other))
-    return {
-        table: [name for name in columns if name in second[table] and (table, name) not in SCOPES]
-        for table, columns in first.items()
-        if table in second
-    }
+async def contents(database: Database) -> dict[str, Contents]:
+    """Return the rows of every table."""
+    found = {}
+    for table, columns in columns_of(await database.shape()).items():
+        rows = await database.query(f"SELECT {', '.join(columns)} FROM {table}")
+        found[table] = [typed(dict(zip(columns, row, strict=True))) for row in rows]
+    return found
 
 
-def scopes_of(revision: str) -> dict[str, list[str]]:
-    """The columns that 004 rewrites, where the revision has them."""
-    return {table: [column] for table, column in SCOPES} if revision >= "003" else {}
+async def move(
+    database: Database, direction: str, end: str, declared: Sequence[RowChanges]
+) -> tuple[dict[str, Contents], list[str]]:
+    """Run the revisions up or down to ``end``, and require exactly the ``declared`` changes.
+
+    Returns the rows that were compared, and what was not tested: changes that no row goes
+    through, and statements that change no row.
+    """
+    wanted, untested = await contents(database), []
+    for step in declared:
+        for table, members in step.items():
+            used: set[int] = set()
+            if table in wanted:
+                wanted[table] = changed(wanted[table], members, used)
+            untested += [f"{table}: {row}" for n, row in enumerate(members) if n not in used]
+    statements = Statements(database.engine.sync_engine)
+    statements.step = f"{direction} to {end}"
+    await database.run((direction, end))
+    after = await contents(database)
+    compared = {table: wanted[table] for table in wanted.keys() & after}
+    for table, rows in compared.items():
+        problem = difference(table, rows, after[table])
+        assert not problem, f"{direction} to {end} {problem}"
+    return compared, untested + statements.untested
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
 async def test_one_step_up_makes_the_structure_and_keeps_every_row(
     database: Database, revision: str, walk: Walk
 ) -> None:
-    """A revision makes exactly the structure found in the field, and no row changes."""
+    """An upgrade makes the structure found in the field, and changes only declared rows.
+
+    Each declared change, and each UPDATE and DELETE, changes a row.
+    """
     before = facts.previous(revision)
     walk.begins(before, revision, "up")
     await database.upgrade(before)
     await database.insert(seed(before, database.lineage))
-    kept = common(before, revision, database.lineage)
-    rows = await database.rows(kept)
 
-    await database.upgrade(revision)
+    declared = changes(before, revision, database.lineage)
+    rows, untested = await move(database, "upgrade", revision, declared)
 
+    assert not untested, f"no row of BEFORE or ROWS tests this: {untested[0]}"
     assert await database.revision() == revision
     assert await database.shape() == facts.tables(revision, database.lineage)
-    assert await database.rows(kept) == rows
     walk.kept(rows)
 
 
@@ -53,7 +81,10 @@ async def test_one_step_up_makes_the_structure_and_keeps_every_row(
 async def test_one_step_down_leaves_no_trace_and_keeps_every_row(
     database: Database, revision: str, walk: Walk
 ) -> None:
-    """A downgrade restores the catalogue to the letter, and no row that stays changes."""
+    """A downgrade restores the catalogue to the letter, and changes only declared rows.
+
+    Each declared change, and each UPDATE and DELETE, changes a row.
+    """
     before = facts.previous(revision)
     walk.begins(revision, before, "down")
     await database.upgrade(before)
@@ -62,90 +93,41 @@ async def test_one_step_down_leaves_no_trace_and_keeps_every_row(
     catalogue = await database.catalogue()
     await database.upgrade(revision)
     await database.insert(seed(revision, database.lineage))
-    kept = common(before, revision, database.lineage)
-    rows = await database.rows(kept)
 
-    await database.downgrade(before)
+    declared = changes(revision, before, database.lineage)
+    rows, untested = await move(database, "downgrade", before, declared)
 
+    assert not untested, f"no row of ROWS tests this: {untested[0]}"
     assert await database.revision() == (None if before == "base" else before)
     assert await database.shape() == facts.tables(before, database.lineage)
-    assert await database.rows(kept) == rows
     assert await database.catalogue() == catalogue
     walk.kept(rows)
 
 
-async def test_004_turns_colons_into_dots_and_back(database: Database) -> None:
-    """Scopes are written with dots from 004 on, and a round trip restores every byte."""
-    await database.upgrade("003")
-    await database.insert(seed("003", database.lineage))
-    colons = await database.rows(scopes_of("003"))
-    assert ":" in repr(list(colons.values()))
-
-    await database.upgrade("004")
-    dots = await database.rows(scopes_of("004"))
-    assert dots == rewritten(colons, ":", ".")
-    assert ":" not in repr(list(dots.values()))
-
-    await database.downgrade("003")
-    assert await database.rows(scopes_of("003")) == colons
+#: From each revision to head, and from head to each revision.
+LEAPS: Final = [part for low in REVISIONS[:-1] for part in (low, facts.HEAD)] + [REVISIONS[0]]
 
 
-@pytest.mark.parametrize("revision", ["004", "006", "009"])
-async def test_scopes_are_never_touched_above_004(database: Database, revision: str) -> None:
-    """Only 004 rewrites scopes: every other step keeps them as they are."""
-    await database.upgrade(revision)
-    await database.insert(seed(revision, database.lineage))
-    rows = await database.rows(scopes_of(revision))
-    await database.upgrade()
-    await database.downgrade(revision)
-    assert await database.rows(scopes_of(revision)) == rows
+async def test_every_revision_goes_to_head_and_back_at_once(database: Database) -> None:
+    """All revisions above one run in one transaction, up and down, with rows in every table.
 
-
-#: From each revision to each other one: 001 002 001 003 ... 001 010 002 003 ...
-LEAPS: Final = [
-    revision
-    for number, low in enumerate(REVISIONS)
-    for high in REVISIONS[number + 1 :]
-    for revision in (low, high)
-]
-
-
-async def test_every_leap_ends_in_the_structure_of_its_end(database: Database, walk: Walk) -> None:
-    """From each revision to each other one, with rows in every table: what stays is the same.
-
-    The catalogue of a revision is the same to the letter, whichever way it was reached.
+    The catalogue of a revision is the same to the letter, however it was reached. Each shorter
+    way is a part of one of these, and each of its steps is tested alone.
     """
-    walk.begins(EACH, EACH, "leap")
     await database.upgrade("001")
     catalogues = {"001": await database.catalogue()}
-    visited = set()
     for start, end in pairwise(LEAPS):
-        rows = await leap(database, start, end)
-        assert await database.shape() == facts.tables(end, database.lineage), (start, end)
+        await database.insert(seed(start, database.lineage))
+        direction = "upgrade" if start < end else "downgrade"
+        await move(database, direction, end, changes(start, end, database.lineage))
+        shape = await database.shape()
+        assert shape == facts.tables(end, database.lineage), (start, end)
         catalogue = await database.catalogue()
         assert catalogues.setdefault(end, catalogue) == catalogue, (start, end)
-        visited.add((start, end))
-        walk.kept(rows)
-    assert len(visited) >= len(REVISIONS) * (len(REVISIONS) - 1) - 1
+        await database.execute(*(f"DELETE FROM {table}" for table in shape))
 
 
-async def leap(database: Database, start: str, end: str) -> dict[str, list[Row]]:
-    """Go from ``start``, with nothing but the seed's rows, to ``end``; the rows that stayed."""
-    await database.insert(seed(start, database.lineage))
-    kept, scopes = common(start, end, database.lineage), scopes_of(min(start, end))
-    rows, written = await database.rows(kept), await database.rows(scopes)
-    if start < "004" <= end:
-        written = rewritten(written, ":", ".")
-    elif end < "004" <= start:
-        written = rewritten(written, ".", ":")
-    await database.run(("upgrade" if start < end else "downgrade", end))
-    assert await database.rows(kept) == rows, (start, end)
-    assert await database.rows(scopes) == written, (start, end)
-    await database.execute(*(f"DELETE FROM {table}" for table in await database.shape()))
-    return rows
-
-
-async def test_base_and_head_in_one_leap(database: Database) -> None:
+async def test_base_and_head_at_once(database: Database) -> None:
     """The reset of the documentation: down to nothing, and up to an empty database at head."""
     await database.upgrade("head")
     catalogue = await database.catalogue()
@@ -164,3 +146,23 @@ async def test_stamp_and_upgrade_share_one_transaction(database: Database) -> No
     await database.run(("stamp", "001"), ("upgrade", "head"))
     assert await database.revision() == facts.HEAD
     assert await database.shape() == facts.tables(facts.HEAD, database.lineage)
+
+
+@pytest.mark.parametrize(
+    ("where", "declared", "problem"),
+    [("id = 2", 2, ""), ("id >= 2", 2, "changes resource_type"), ("id = 99", 99, "")],
+)
+async def test_a_revision_that_changes_rows(
+    database: Database, scripts: Path, where: str, declared: int, problem: str
+) -> None:
+    """It passes if it changes exactly the declared rows; what changes none is untested."""
+    statement = f"UPDATE audit_logs SET resource_type = 'user' WHERE {where}"
+    add_revision(scripts, sql_revision(statement), "102", "101")
+    await database.upgrade("101")
+    await database.insert(seed("101", database.lineage))
+    database.scripts = scripts
+    change = ({"id": declared}, {"resource_type": "user"})
+    with pytest.raises(AssertionError, match=problem) if problem else nullcontext():
+        _, untested = await move(database, "upgrade", "102", [{"audit_logs": [change]}])
+        nothing = [f"audit_logs: {change}", f"upgrade to 102: {statement}"]
+        assert untested == (nothing if declared == 99 else [])

@@ -1,4 +1,4 @@
-"""The walk that other authors' fixtures are held by, over whole histories and bad revisions."""
+"""``migration_walk`` over the whole history, and over bad revisions."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.testing.changes import Changes, RowChanges
 from nextcloud_mcp_server.testing.contents import read_catalogue
 from nextcloud_mcp_server.testing.walk import StartWalk, Step
-from tests.migrations.rows import SCOPES, seed
+from tests.migrations.rows import declared, seed
 from tests.support.revisions import ALL, HEAD
 from tests.support.scripts import add_revision
 from tests.support.shapes import at
@@ -21,16 +22,18 @@ CLIENT = {
     "client_id": "c", "encrypted_client_secret": b"s", "client_id_issued_at": 1,
     "client_secret_expires_at": 2, "redirect_uris": "[]", "created_at": 1, "updated_at": 1,
 }  # fmt: skip
-REWRITES = {table: [column] for table, column in SCOPES}
+FLOW = {"user_id": "alice", "encrypted_password": b"s", "created_at": 1, "updated_at": 1}
 
 
 def test_a_round_trip_walks_every_revision_with_rows_in_every_table(
     migration_walk: StartWalk,
 ) -> None:
     """Up, down and up: three times every revision, each with the author's rows compared."""
-    rows = {**seed("009", "portable"), **seed("101", "portable")}
+    scopes = seed("003", "portable", only=frozenset(declared()["004"].before))
+    rows = {**seed("009", "portable"), **seed("101", "portable"), **scopes}
     seen: list[str] = []
-    walk = migration_walk(rows=rows, rewrites=REWRITES)
+    changes = {revision: file.changes for revision, file in declared().items()}
+    walk = migration_walk(rows=rows, changes=changes)
 
     steps = walk.round_trip(each=lambda step: seen.append(str(step)))
 
@@ -40,7 +43,7 @@ def test_a_round_trip_walks_every_revision_with_rows_in_every_table(
     assert walk.steps == steps
     assert walk.revision == HEAD
     back = next(s for s in steps if (s.revision, s.up) == ("101", False))
-    assert back.rows == {name: 3 for name in rows if name in back.rows}
+    assert back.rows == {name: len(rows[name]) for name in back.rows}
     assert {"refresh_tokens", "app_passwords", "document_paths"} <= back.rows.keys()
 
 
@@ -60,7 +63,7 @@ def test_a_database_that_is_given_is_copied_and_walks_from_where_it_is(
     at("006", "portable").unversioned().write(old)
     before = old.read_bytes()
 
-    walk = migration_walk(old, rewrites=REWRITES)
+    walk = migration_walk(old)
     began, rows = walk.revision, walk.rows("refresh_tokens")
     steps = walk.round_trip()
 
@@ -87,8 +90,7 @@ def test_rows_join_at_the_first_revision_that_has_a_place_for_them(
     migration_walk: StartWalk,
 ) -> None:
     """A row waits for its table and its columns, and comes back with a table that was dropped."""
-    password = {"user_id": "alice", "encrypted_password": b"s", "created_at": 1, "updated_at": 1}
-    walk = migration_walk(rows={"app_passwords": [password]})
+    walk = migration_walk(rows={"app_passwords": [FLOW]})
     walk.up("001")
     assert walk.rows("app_passwords") == []
     walk.up("002")
@@ -126,8 +128,8 @@ def _does(*statements: str) -> str:
     return "\n".join(f"    op.execute({statement!r})" for statement in statements) or "    pass"
 
 
-_UP = "revision 101, on the way up (010 -> 101),"
-_DOWN = "revision 101, on the way down (101 -> 010),"
+_UP = "revision 101, upgrade (010 -> 101),"
+_DOWN = "revision 101, downgrade (101 -> 010),"
 
 #: What a bad revision does up and down, and what the walk says.
 BAD = {
@@ -139,7 +141,7 @@ BAD = {
     "changes a value": (
         _does("UPDATE refresh_tokens SET user_id = upper(user_id)"),
         _does(),
-        "changes user_id of refresh_tokens from 'alice' to 'ALICE' (where it is meant to: ",
+        "changes user_id of refresh_tokens from 'alice' to 'ALICE' (if that is intended, declare ",
     ),
     "changes a type only": (
         _does("UPDATE refresh_tokens SET encrypted_token = CAST(encrypted_token AS TEXT)"),
@@ -159,7 +161,7 @@ BAD = {
     "leaves a trace": (
         _does("CREATE TABLE extra (id INTEGER PRIMARY KEY)"),
         _does(),
-        f"{_DOWN} does not give back what 010 was: extra",
+        f"{_DOWN} does not restore 010 as it was: extra",
     ),
     "drops an index": (
         _does(),
@@ -200,16 +202,130 @@ def test_a_bad_revision_is_told_by_its_number(
     assert said in str(caught.value)
 
 
-def test_what_a_revision_is_for_can_be_said(migration_walk: StartWalk) -> None:
-    """004 rewrites scopes: undeclared it fails, by name; declared, only that column may change."""
-    flow = {"user_id": "alice", "encrypted_password": b"s", "created_at": 1, "updated_at": 1}
-    rows = {"app_passwords": [{**flow, "scopes": '["notes:read"]'}]}
+def _changed(up: RowChanges | None = None, down: RowChanges | None = None) -> dict[str, Changes]:
+    return {"101": Changes(up or {}, down or {})}
+
+
+_RENAMED = {"refresh_tokens": [({"user_id": "alice"}, {"user_id": "ALICE"})]}
+_RESTORED = {"refresh_tokens": [({"user_id": "ALICE"}, {"user_id": "alice"})]}
+_DELETED = {"refresh_tokens": [({"user_id": "alice"}, None)]}
+_DEFAULTS = {**GRANT, "flow_type": "hybrid", "token_audience": "nextcloud"}
+_ADDED = {"refresh_tokens": [(None, {**_DEFAULTS, "user_id": "eve"})]}
+_OTHER = {"refresh_tokens": [({"user_id": "alice"}, {"user_id": "bob"})]}
+_NOBODY = {"refresh_tokens": [*_RENAMED["refresh_tokens"], ({"user_id": "bob"}, {"user_id": "B"})]}
+_FILLED = {"refresh_tokens": [({"user_id": "alice"}, {"kind": "owner"}), ({}, {"kind": "guest"})]}
+
+_UPPER = "UPDATE refresh_tokens SET user_id = 'ALICE' WHERE user_id = 'alice'"
+_LOWER = "UPDATE refresh_tokens SET user_id = 'alice' WHERE user_id = 'ALICE'"
+_DELETE = "DELETE FROM refresh_tokens WHERE user_id = 'alice'"
+_INSERT = (
+    "INSERT INTO refresh_tokens (user_id, encrypted_token, created_at, updated_at) "
+    "VALUES ('eve', x'7365616c6564', 1, 2)"
+)
+_FILL = (
+    "ALTER TABLE refresh_tokens ADD COLUMN kind TEXT DEFAULT 'guest'",
+    "UPDATE refresh_tokens SET kind = 'owner' WHERE user_id = 'alice'",
+)
+_UNFILL = ("ALTER TABLE refresh_tokens DROP COLUMN kind",)
+
+
+def _revision(up: tuple[str, ...], down: tuple[str, ...] = ()) -> str:
+    return f"def upgrade() -> None:\n{_does(*up)}\n\n\ndef downgrade() -> None:\n{_does(*down)}\n"
+
+
+#: What a revision does up and down, and what it declares.
+INTENDED = {
+    "values": ((_UPPER,), (_LOWER,), _changed(_RENAMED, _RESTORED)),
+    "deleted rows": ((_DELETE,), (_INSERT.replace("eve", "alice"),), _changed(_DELETED, {
+        "refresh_tokens": [(None, _DEFAULTS)]})),
+    "added rows": ((_INSERT,), (_DELETE.replace("alice", "eve"),), _changed(_ADDED, {
+        "refresh_tokens": [({"user_id": "eve"}, None)]})),
+    "a new column": (_FILL, _UNFILL, _changed(_FILLED)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", INTENDED)
+def test_declared_changes_are_expected(
+    migration_walk: StartWalk, own_scripts: Path, what: str
+) -> None:
+    """A revision may change exactly the rows that are declared, in either direction."""
+    up, down, changes = INTENDED[what]
+    add_revision(own_scripts, _revision(up, down))
+    rows = {"refresh_tokens": [GRANT, {**GRANT, "user_id": "bob"}]}
+    walk = migration_walk(rows=rows, changes=changes)
+    walk.round_trip()
+    assert [text for text in walk.untested if "101" in text] == []
+
+
+#: What a revision does, what it declares, and what is reported.
+UNINTENDED = {
+    "another value": (_UPPER, _OTHER, f"{_UP} changes user_id of refresh_tokens from 'bob' to 'A"),
+    "not at all": ("SELECT 1", _RENAMED, f"{_UP} changes user_id of refresh_tokens from 'ALICE' "),
+    "another row too": (
+        "UPDATE refresh_tokens SET user_id = 'ALICE', created_at = 9",
+        _RENAMED,
+        f"{_UP} changes created_at of refresh_tokens from 1 to 9",
+    ),
+    "more rows": ("DELETE FROM refresh_tokens", _RENAMED, f"{_UP} loses 1 of 1 rows"),
+    "no such row": (
+        _UPPER,
+        _NOBODY,
+        "revision 101, upgrade: no row of refresh_tokens goes through the declared change ({'user",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", UNINTENDED)
+def test_other_changes_than_declared_fail(
+    migration_walk: StartWalk, own_scripts: Path, what: str
+) -> None:
+    """A declared change must happen, to a row, and nothing else may happen."""
+    statement, declares, reported = UNINTENDED[what]
+    add_revision(own_scripts, _revision((statement,)))
+    walk = migration_walk(rows={"refresh_tokens": [GRANT]}, changes=_changed(declares))
+    with pytest.raises(AssertionError) as caught:
+        walk.up()
+    assert reported in str(caught.value)
+
+
+def test_changes_of_an_unknown_revision_are_refused(migration_walk: StartWalk) -> None:
+    """Changes that are declared for a revision that does not exist raise the program's error."""
+    with pytest.raises(TokenStorageError) as caught:
+        migration_walk(changes={"999": Changes()})
+    assert caught.value.code == "unknown-revision"
+
+
+def test_statements_that_change_no_row_are_listed(
+    migration_walk: StartWalk, own_scripts: Path
+) -> None:
+    """An UPDATE or DELETE is untested until it has changed a row of the walk."""
+    untested = "UPDATE refresh_tokens\n SET user_id = 'x' WHERE user_id = 'nobody'"
+    add_revision(own_scripts, _revision((untested, _UPPER), (_LOWER, _DELETE.replace("al", "x"))))
+    walk = migration_walk(rows={"refresh_tokens": [GRANT]}, changes=_changed(_RENAMED, _RESTORED))
+    walk.up()
+    reported = f"revision 101, upgrade: {' '.join(untested.split())}"
+    assert walk.untested[-1] == reported
+    assert {text[:21] for text in walk.untested[:-1]} == {"revision 004, upgrade"}
+    walk.round_trip()
+    assert [text for text in walk.untested if "101" in text] == [
+        reported,
+        f"revision 101, downgrade: {_DELETE.replace('al', 'x')}",
+    ]
+
+
+def test_a_released_revision_that_changes_values(migration_walk: StartWalk) -> None:
+    """004 rewrites scopes: it fails if that is not declared, and passes if it is."""
+    rows = {"app_passwords": [{**FLOW, "scopes": '["notes:read"]'}]}
     with pytest.raises(AssertionError, match=r"revision 004.*changes scopes of app_passwords"):
         migration_walk(rows=rows).up()
 
-    walk = migration_walk(rows=rows, rewrites={"app_passwords": ["scopes"]})
+    change = ({"scopes": '["notes:read"]'}, {"scopes": '["notes.read"]'})
+    walk = migration_walk(rows=rows, changes={"004": Changes({"app_passwords": [change]})})
     walk.up()
     assert walk.rows("app_passwords")[0]["scopes"] == '["notes.read"]'
+    assert [text.partition(" SET ")[0] for text in walk.untested] == [
+        "revision 004, upgrade: UPDATE login_flow_sessions"
+    ]
 
 
 def test_a_step_reads_like_people_write_it() -> None:

@@ -47,13 +47,16 @@ _PAGES: Final = 1024
 #: Seconds without a copied page after which a copy fails.
 _DEADLINE: Final = 2 * BUSY_TIMEOUT
 
-#: Seconds after the last write to a temporary file until it counts as abandoned.
-_ABANDONED_AFTER: Final = 3600.0
-
 #: What a backup was made for: a migration, the user, or a restore that replaces a database.
 Kind = Literal["automatic", "manual", "replaced"]
 
 _ID: Final = re.compile(r"\w{1,32}", re.ASCII)
+
+#: The end of a backup's name, after the name of its database.
+NAME: Final = re.compile(
+    r"\.backup-(?P<made>\d{8}T\d{6}\.\d{6}Z)-(?P<revision>\w{1,32}?)(?:-(?P<kind>manual|replaced))?",
+    re.ASCII,
+)
 
 #: A time in the name of a backup.
 TIMESTAMP: Final = "%Y%m%dT%H%M%S.%fZ"
@@ -89,10 +92,33 @@ def backup_path(database: Path, revision: str | None, kind: Kind = "automatic") 
     return database.with_name(f"{database.name}.backup-{moment}-{revision}{ending}")
 
 
+def time_of(name: re.Match[str]) -> datetime | None:
+    """Return the time in the name of a backup; None if it is not a valid time."""
+    try:
+        return datetime.strptime(name["made"], TIMESTAMP).replace(tzinfo=UTC)
+    except ValueError:
+        return None
+
+
+def find_backups(database: Path) -> list[tuple[datetime, Path, re.Match[str]]]:
+    """Return time, path and matched name of the backups beside ``database``, oldest first.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    found = []
+    for path in database.parent.iterdir():
+        name = NAME.fullmatch(path.name.removeprefix(database.name))
+        if name is None or not path.name.startswith(database.name):
+            continue
+        if (made_at := time_of(name)) and path.is_file():
+            found.append((made_at, path, name))
+    return sorted(found, key=lambda one: one[:2])
+
+
 def automatic_backups(database: Path) -> list[Path]:
     """Return the automatic backups beside ``database``, oldest first."""
-    name = re.compile(re.escape(database.name) + r"\.backup-\d{8}T\d{6}\.\d{6}Z-\w{1,32}", re.ASCII)
-    return sorted(p for p in database.parent.iterdir() if name.fullmatch(p.name) and p.is_file())
+    return [path for _, path, name in find_backups(database) if name["kind"] is None]
 
 
 def make_backup(
@@ -293,21 +319,8 @@ def prune(database: Path, keep: int = KEEP) -> list[Path]:
     gone = []
     with suppress(OSError):
         old = automatic_backups(database)[:-keep] if keep else []
-        for path in (*old, *_abandoned(database)):
+        for path in (*old, *files.abandoned_files(database, ".backup-")):
             with suppress(OSError):
                 discard(path)
                 gone.append(path)
     return gone
-
-
-def _abandoned(database: Path) -> list[Path]:
-    """Return the temporary files of backups that were killed more than an hour ago."""
-    name = re.compile(re.escape(f".{database.name}.backup-") + r".+\.partial(-journal|-wal|-shm)?")
-    youngest = time.time() - _ABANDONED_AFTER
-    found = []
-    for path in database.parent.iterdir():
-        # A backup that is in progress can be renamed at any moment.
-        with suppress(FileNotFoundError):
-            if name.fullmatch(path.name) and path.lstat().st_mtime < youngest:
-                found.append(path)
-    return found

@@ -1,8 +1,7 @@
-"""What is known of a backup since it was made: a JSON file of its own beside it.
+"""The manifest of a backup: a JSON file beside it, with its hash, revision and rows.
 
-A manifest is written when its backup is whole and has its name. A kill in between leaves a
-backup without a manifest, which is as good as one from before there were manifests; never a
-manifest that says something of other bytes.
+It is written after the backup is complete and has its name. A kill between the two leaves a
+backup without a manifest, but never a manifest that describes other bytes.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Any, Final
 
 from nextcloud_mcp_server.filesystem.files import write_private
 
-#: A manifest lists every table, and is no longer than this.
+#: The largest size of a manifest, in bytes.
 _LONGEST: Final = 1_000_000
 
 _CHUNK: Final = 1 << 20
@@ -25,7 +24,7 @@ _CHUNK: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a backup was when it was made.
+    """The facts about a backup when it was made.
 
     Attributes:
         sha256: of the file, in hexadecimal.
@@ -34,8 +33,7 @@ class Manifest:
         revisions: the rows of its version table; None without the table.
         rows: the number of rows of every table.
         kind: ``automatic``, ``manual`` or ``replaced``.
-        keys: fingerprints of the keys that were at hand, newest first; None where none
-            was given.
+        keys: fingerprints of the available keys, newest first; None if there were none.
         made_at: when, in UTC (ISO 8601).
         program_version: of the program that made it.
     """
@@ -52,15 +50,15 @@ class Manifest:
 
 
 def manifest_path(backup: Path) -> Path:
-    """Where the manifest of ``backup`` lies."""
+    """Return the path of the manifest of ``backup``."""
     return backup.with_name(backup.name + ".json")
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal.
+    """Return the SHA-256 of a file, in hexadecimal.
 
-    Never of a live database: closing any descriptor of it drops the locks that SQLite
-    holds on it in this process.
+    Do not use it for a database in use: closing any descriptor of it drops the locks that
+    SQLite holds on it in this process.
     """
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
@@ -80,16 +78,16 @@ def write_manifest(backup: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(backup: Path) -> Manifest | None:
-    """The manifest of ``backup``; None where there is none.
+    """Return the manifest of ``backup``; None if there is none.
 
     Raises:
-        ValueError: there is a file in its place that is no manifest.
+        ValueError: the file in its place is not a manifest.
         OSError: it cannot be read.
     """
     path = manifest_path(backup)
     try:
         if not path.is_file():
-            # A link to nothing, or what is not there; a pipe would keep its reader waiting.
+            # A reader of a pipe would wait.
             if path.is_symlink() or path.exists():
                 raise ValueError(f"{path.name} is no manifest")
             return None

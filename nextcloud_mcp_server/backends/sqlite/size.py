@@ -1,4 +1,4 @@
-"""How many bytes a copy or an upgrade of a database takes."""
+"""Calculate the bytes that a copy or an upgrade of a database needs."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
 from nextcloud_mcp_server.backends.sqlite.errors import naming
 from nextcloud_mcp_server.filesystem.space import copy_needs
 
-#: What SQLite writes beside each page into a -wal; into a rollback journal it is less.
+#: Bytes beside each page in a -wal; a rollback journal needs less.
 _FRAME: Final = 24
 
 
 class Pages(NamedTuple):
-    """The pages of a database, those in its WAL included."""
+    """The pages of a database, including those in its WAL."""
 
     number: int = 0
     size: int = 0
 
     @property
     def bytes(self) -> int:
-        """What a copy of them takes."""
+        """The bytes of a copy of them."""
         return self.number * self.size
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """The bytes that an upgrade takes beside a database.
+    """The bytes that an upgrade needs beside a database.
 
     Attributes:
-        backup: for its backup, without which it does not begin; 0 where there are no rows.
-        most: in all while it runs, if every page changes.
+        backup: for its backup, before anything else; 0 if there are no rows.
+        most: in total while it runs, if every page changes.
     """
 
     backup: int
@@ -41,10 +41,10 @@ class Need:
 
 
 def pages_of(database: Path) -> Pages:
-    """The pages of ``database``.
+    """Return the pages of ``database``.
 
     Raises:
-        TokenStorageError: what is wrong with the file.
+        TokenStorageError: the file cannot be read.
     """
     with naming(database), closing(connect_read_only(database)) as connection:
         (number,) = connection.execute("PRAGMA page_count").fetchone()
@@ -53,19 +53,19 @@ def pages_of(database: Path) -> Pages:
 
 
 def size_of(database: Path) -> int:
-    """The bytes of a copy of ``database``."""
+    """Return the bytes of a copy of ``database``."""
     return pages_of(database).bytes
 
 
 def upgrade_needs(pages: Pages, growth: int = 0, *, backed_up: bool = True) -> Need:
-    """The bytes that an upgrade of a database of ``pages`` takes while it runs.
+    """Return the bytes that an upgrade of a database needs while it runs.
 
     Args:
         pages: of the database.
-        growth: the bytes that it grows by, where somebody has tried it.
+        growth: the bytes that it grows by, if a rehearsal measured it.
         backed_up: whether a backup is made.
     """
     backup = copy_needs(pages.bytes) if backed_up else 0
-    # What is new is written twice: to the -wal, and from there to the file.
+    # New pages are written twice: to the -wal, and from there to the file.
     journal = pages.bytes + pages.number * _FRAME + growth
     return Need(backup, backup + copy_needs(journal) + growth)

@@ -36,7 +36,7 @@ def backup(output: Output, named: Named, path: str | None) -> int:
             target,
             keys=fingerprints(settings),
             lock_timeout=settings.lock_timeout,
-            listener=listener,
+            progress=listener,
         )
     output.result({"database": str(settings.database), "backup": str(made)}, *backup_line(made))
     return 0

@@ -51,8 +51,7 @@ def doctor(output: Output, named: Named, *, full: bool) -> int:
 
 def finding_line(finding: Finding, *, mend: bool = True) -> str:
     """One finding, on one line, with the command that mends it."""
-    to_do = "look as its owner" if finding.looks else "mend it"
-    command = f"; {to_do}: {finding.mend}" if mend and finding.mend else ""
+    command = f"; mend it: {finding.command}" if mend and finding.command else ""
     return printable(f"{finding.level:<7}  {finding.check}: {finding.message}{command}")
 
 
@@ -64,7 +63,7 @@ def diagnosis_lines(found: Diagnosis) -> list[str]:
         for level in WORST_FIRST
         if numbers[level]
     )
-    mends = f"; db repair mends {len(found.mendable)}" if found.mendable else ""
+    mends = f"; db repair mends {len(found.fixable)}" if found.fixable else ""
     return [*map(finding_line, found.findings), f"{parts}{mends}"]
 
 
@@ -83,6 +82,6 @@ def finding_facts(finding: Finding) -> dict[str, Any]:
         "check": finding.check,
         "level": finding.level.value,
         "message": finding.message,
-        "mend": finding.mend,
-        "mendable": finding.mendable,
+        "mend": finding.command,
+        "mendable": finding.fixable,
     }

@@ -42,7 +42,7 @@ def downgrade(
     from nextcloud_mcp_server.cli.console_log import plain_log  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.cli.interrupts import interruptible  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.cli.progress import shown, telling  # noqa: PLC0415 - see above
-    from nextcloud_mcp_server.crypto.keyfile import prover  # noqa: PLC0415 - see above
+    from nextcloud_mcp_server.crypto.keyfile import key_verifier as prover  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.migrate import change as changes  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.migrate.alembic_commands import listing  # noqa: PLC0415 - imports Alembic
 

@@ -33,24 +33,24 @@ def repair(output: Output, named: Named, *, yes: bool) -> int:
     from nextcloud_mcp_server.cli.interrupts import interruptible  # noqa: PLC0415 - see below
     from nextcloud_mcp_server.cli.progress import shown, telling  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.maintenance.doctor.run import diagnose  # noqa: PLC0415 - loads keys
-    from nextcloud_mcp_server.maintenance.repair import Repaired, propose, upgrade_line  # noqa: PLC0415 - see above
+    from nextcloud_mcp_server.maintenance.repair import Repaired, preview_repair, upgrade_line  # noqa: PLC0415 - see above
     from nextcloud_mcp_server.maintenance.repair import repair as mend  # noqa: PLC0415 - see above
 
     settings = named.settings(output)
     with telling(output) as say:
         say(EXAMINING)
-        needed = propose(settings)
+        needed = preview_repair(settings)
         before = diagnose(settings, full=True)
-    if not before.mendable:
+    if not before.fixable:
         return _say(output, Repaired(before.database, ()), before)
-    for finding in before.mendable:
+    for finding in before.fixable:
         output.note(finding_line(finding, mend=False))
     if line := upgrade_line(needed):
         output.note(line)
     if not yes:
         _agree(output, before.database)
     with interruptible(output, before.database), plain_log(output), shown(output) as listener:
-        done = mend(settings, None if yes else needed, listener=listener)
+        done = mend(settings, None if yes else needed, progress=listener)
     with telling(output) as say:
         say(EXAMINING)
         after = diagnose(settings)

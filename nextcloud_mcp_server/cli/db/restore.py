@@ -21,8 +21,9 @@ from nextcloud_mcp_server.filesystem.space import readable
 
 if TYPE_CHECKING:
     from nextcloud_mcp_server.crypto.keyring import Keyring
-    from nextcloud_mcp_server.maintenance.backups import Listed, Passed
-    from nextcloud_mcp_server.maintenance.restore import Offer, Restored
+    from nextcloud_mcp_server.maintenance.backups import BackupFile, Skipped
+    from nextcloud_mcp_server.maintenance.restore import Restored
+    from nextcloud_mcp_server.maintenance.restore_preview import RestorePreview
 
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
@@ -39,12 +40,12 @@ def backups(output: Output, named: Named, *, verify: bool) -> int:
     With --verify the exit status is 1 where one of them is not whole.
     """
     from nextcloud_mcp_server.cli.progress import telling  # noqa: PLC0415 - for this alone
-    from nextcloud_mcp_server.maintenance.backups import backups_of  # noqa: PLC0415 - for this alone
+    from nextcloud_mcp_server.maintenance.backups import list_backups  # noqa: PLC0415 - for this alone
 
     database = named.locate(output).database
     with telling(output) as say:
         say("reading the backups")
-        found = backups_of(database, verify=verify)
+        found = list_backups(database, verify=verify)
     output.result(
         {"database": str(database), "backups": [listed_facts(backup) for backup in found]},
         *listed_lines(database, found),
@@ -79,13 +80,13 @@ def restore(
     from nextcloud_mcp_server.cli.console_log import plain_log  # noqa: PLC0415
     from nextcloud_mcp_server.cli.interrupts import interruptible  # noqa: PLC0415
     from nextcloud_mcp_server.cli.progress import shown  # noqa: PLC0415
-    from nextcloud_mcp_server.crypto.keyfile import at_hand  # noqa: PLC0415
+    from nextcloud_mcp_server.crypto.keyfile import available_keyring  # noqa: PLC0415
     from nextcloud_mcp_server.maintenance import restore as restoring  # noqa: PLC0415 - loads keys
 
     if newest is (backup is not None):
         raise click.UsageError("Give BACKUP or --newest, one of the two.")
     settings = named.settings(output)
-    keyring = at_hand(settings)
+    keyring = available_keyring(settings)
     offer, passed = _weighed(output, settings.database, backup, keyring)
     require_idle(offer.database, while_running=while_running)
     for line in [*passed_lines(passed), *offer_lines(offer)]:
@@ -98,7 +99,7 @@ def restore(
             while_running=while_running,
             keys=None if keyring is None else keyring.fingerprints,
             lock_timeout=settings.lock_timeout,
-            listener=listener,
+            progress=listener,
         )
     output.result(restored_facts(done, passed), *restored_lines(done))
     return 0
@@ -106,20 +107,20 @@ def restore(
 
 def _weighed(
     output: Output, database: Path, backup: str | None, keyring: Keyring | None
-) -> tuple[Offer, Sequence[Passed]]:
+) -> tuple[RestorePreview, Sequence[Skipped]]:
     """What a restore of that backup, or else of the newest good one, would do."""
     from nextcloud_mcp_server.cli.progress import telling  # noqa: PLC0415 - see above
-    from nextcloud_mcp_server.maintenance.backups import newest_good  # noqa: PLC0415 - see above
-    from nextcloud_mcp_server.maintenance.restore_preview import weigh  # noqa: PLC0415 - see above
+    from nextcloud_mcp_server.maintenance.backups import newest_backup  # noqa: PLC0415 - see above
+    from nextcloud_mcp_server.maintenance.restore_preview import preview_restore  # noqa: PLC0415 - see above
 
     with telling(output) as say:
         if backup is not None:
-            return weigh(database, Path(backup), keyring, say), ()
-        found = newest_good(database, keyring, say)
-        return weigh(database, found.backup, keyring, say), found.passed
+            return preview_restore(database, Path(backup), keyring, say), ()
+        found = newest_backup(database, keyring, say)
+        return preview_restore(database, found.backup, keyring, say), found.skipped
 
 
-def _agree(output: Output, offer: Offer, *, newest: bool) -> None:
+def _agree(output: Output, offer: RestorePreview, *, newest: bool) -> None:
     answer = output.answer("Restore? [y/N] ")
     if answer is not None and answer.lower() in {"y", "yes"}:
         return
@@ -154,7 +155,7 @@ def _counted(grants: int | None) -> str:
     return f"{grants} token{'' if grants == 1 else 's'}"
 
 
-def listed_lines(database: Path, found: Sequence[Listed]) -> list[str]:
+def listed_lines(database: Path, found: Sequence[BackupFile]) -> list[str]:
     """One line for each backup; one that says so where there is none."""
     if not found:
         return [f"There is no backup beside {printable(str(database))}."]
@@ -178,7 +179,7 @@ def listed_lines(database: Path, found: Sequence[Listed]) -> list[str]:
     ]  # fmt: skip
 
 
-def listed_facts(backup: Listed) -> dict[str, Any]:
+def listed_facts(backup: BackupFile) -> dict[str, Any]:
     """One backup, for ``--json``."""
     return {
         "backup": str(backup.path),
@@ -193,12 +194,12 @@ def listed_facts(backup: Listed) -> dict[str, Any]:
     }
 
 
-def passed_lines(passed: Sequence[Passed]) -> list[str]:
+def passed_lines(passed: Sequence[Skipped]) -> list[str]:
     """The newer backups that are no good, newest first, and why."""
     return [f"warning: passed over: {printable(reason)}" for _, reason in passed]
 
 
-def offer_lines(offer: Offer) -> list[str]:
+def offer_lines(offer: RestorePreview) -> list[str]:
     """What a restore would replace by what, before it is agreed to."""
     backup = offer.backup
     verb = "replaced by" if offer.exists else "made from"
@@ -216,7 +217,7 @@ def offer_lines(offer: Offer) -> list[str]:
     return lines
 
 
-def _now(offer: Offer) -> str:
+def _now(offer: RestorePreview) -> str:
     if not offer.exists:
         return "is not there"
     if offer.rows is None:
@@ -228,7 +229,7 @@ def _at(revision: str | None) -> str:
     return f"at revision {revision}" if revision else "unversioned"
 
 
-def _tables(offer: Offer) -> list[str]:
+def _tables(offer: RestorePreview) -> list[str]:
     there = offer.rows or {}
     names = sorted(n for n in there.keys() | offer.backup.rows.keys()
                    if there.get(n) or offer.backup.rows.get(n))  # fmt: skip
@@ -248,7 +249,7 @@ def _rows(rows: dict[str, int] | None, name: str) -> str:
     return str(rows.get(name, "no table"))
 
 
-def doubts(offer: Offer) -> list[str]:
+def doubts(offer: RestorePreview) -> list[str]:
     """What speaks against a backup that can be restored."""
     backup = offer.backup
     found = []
@@ -268,15 +269,15 @@ def doubts(offer: Offer) -> list[str]:
 
 def restored_lines(done: Restored) -> list[str]:
     """What a restore did."""
-    offer = done.offer
+    offer = done.preview
     database, backup = printable(str(offer.database)), printable(str(offer.backup.path))
     line = f"restored {database} from {backup} in {done.seconds:.2f} s"
     return [line] if done.kept is None else [line, f"replaced: {printable(str(done.kept))}"]
 
 
-def restored_facts(done: Restored, passed: Sequence[Passed]) -> dict[str, Any]:
+def restored_facts(done: Restored, passed: Sequence[Skipped]) -> dict[str, Any]:
     """What a restore did, for ``--json``."""
-    offer, backup = done.offer, done.offer.backup
+    offer, backup = done.preview, done.preview.backup
     return {
         "database": str(offer.database),
         "backup": str(backup.path),

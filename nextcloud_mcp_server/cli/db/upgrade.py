@@ -60,7 +60,7 @@ def upgrade(
         return _print(output, named, target)
     from nextcloud_mcp_server.cli.console_log import plain_log  # noqa: PLC0415 - takes longer than a look
     from nextcloud_mcp_server.cli.progress import shown  # noqa: PLC0415 - see above
-    from nextcloud_mcp_server.crypto.keyfile import prover  # noqa: PLC0415 - see above
+    from nextcloud_mcp_server.crypto.keyfile import key_verifier as prover  # noqa: PLC0415 - see above
 
     settings = named.settings(output)
     unlock = prover(settings)
@@ -68,7 +68,7 @@ def upgrade(
         from nextcloud_mcp_server.maintenance.rehearse import rehearse  # noqa: PLC0415 - see above
 
         with plain_log(output), shown(output) as listener:
-            done = rehearse(settings.database, target=target, unlock=unlock, listener=listener)
+            done = rehearse(settings.database, target=target, unlock=unlock, progress=listener)
         output.result(rehearsal_facts(done), *rehearsal_lines(done))
         return 0
     from nextcloud_mcp_server.cli.interrupts import interruptible  # noqa: PLC0415 - see above

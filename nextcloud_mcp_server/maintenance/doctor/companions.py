@@ -1,10 +1,8 @@
-"""Checks of what lies beside the database: backups, half-made files, the lock, the clock."""
+"""Checks of the files beside the database (backups, incomplete files, locks) and of the clock."""
 
 from __future__ import annotations
 
-import fcntl
 import os
-import re
 import stat
 import time
 from collections.abc import Iterator
@@ -12,29 +10,28 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from nextcloud_mcp_server.backends.sqlite.backup import find_backups
 from nextcloud_mcp_server.backends.sqlite.catalog import quoted
 from nextcloud_mcp_server.backends.sqlite.in_use import holders, is_held
 from nextcloud_mcp_server.backends.sqlite.inspect import check_pages
 from nextcloud_mcp_server.backends.sqlite.lock import holder
 from nextcloud_mcp_server.backends.sqlite.manifest import manifest_path, read_manifest, sha256_of
 from nextcloud_mcp_server.errors import TokenStorageError, counted, for_shell
-from nextcloud_mcp_server.maintenance.backups import beside
+from nextcloud_mcp_server.filesystem.files import abandoned_files
+from nextcloud_mcp_server.filesystem.flock import try_lock
+from nextcloud_mcp_server.maintenance.doctor.context import Context
 from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
-from nextcloud_mcp_server.maintenance.doctor.subject import Subject
 
-#: What is younger may be being made in this moment.
-ABANDONED_AFTER: Final = 3600.0
-
-#: Days after which the newest backup is called old.
+#: Days after which the newest backup is old.
 _OLD: Final = 30
 
-#: Before this program was written no clock was right.
+#: An earlier clock is wrong: this program did not exist then.
 _TOO_EARLY: Final = datetime(2025, 1, 1, tzinfo=UTC).timestamp()
 
-#: Seconds by which the clocks of two machines may differ.
+#: Seconds by which the clocks of two machines can differ.
 _SKEW: Final = 300
 
-#: Columns that hold the seconds since 1970 at which a row was written.
+#: Columns with the time of a row, in seconds since 1970.
 _WRITTEN_AT: Final = (
     "created_at",
     "updated_at",
@@ -46,40 +43,23 @@ _WRITTEN_AT: Final = (
 
 _DAY: Final = 86400
 
-#: Errors that say nothing of what is in a file.
+#: Errors that are not about the content of a file.
 _CLOSED: Final = frozenset({"read-only", "bad-path", "lock-timeout"})
 
 
 def backups_of(database: Path) -> list[Path]:
-    """Every backup beside ``database``, by the program or by hand, oldest first."""
+    """Return every backup beside ``database``, automatic or not, oldest first."""
     try:
-        return [path for _, path, _ in beside(database)]
+        return [path for _, path, _ in find_backups(database)]
     except OSError:
         return []
-
-
-def partials_of(database: Path) -> list[Path]:
-    """Files that somebody who was killed left half-made, more than an hour ago."""
-    name = re.compile(re.escape(f".{database.name}.") + r".+\.partial(-journal|-wal|-shm)?")
-    youngest, found = time.time() - ABANDONED_AFTER, []
-    try:
-        beside = list(database.parent.iterdir())
-    except OSError:
-        return []
-    for path in beside:
-        try:
-            if name.fullmatch(path.name) and path.lstat().st_mtime < youngest:
-                found.append(path)
-        except FileNotFoundError:
-            continue
-    return sorted(found)
 
 
 def unlisted(folder: Path) -> str:
-    """Why what lies in ``folder`` cannot be seen; empty where it can, or where it is not there."""
+    """Return why the files in ``folder`` cannot be examined; empty if they can."""
     try:
         next(folder.iterdir(), None)
-        # Names can be read without leave to ask what they are names of.
+        # A user can have permission to list names, but not to examine the files.
         os.lstat(f"{folder}/.")
     except FileNotFoundError:
         return ""
@@ -88,37 +68,37 @@ def unlisted(folder: Path) -> str:
     return ""
 
 
-def backups(subject: Subject) -> Iterator[Finding]:
-    """Whether there is a backup that verifies, and how old it is."""
-    name, found = "backups", backups_of(subject.path)
-    if reason := unlisted(subject.path.parent):
-        yield _unseen(subject, name, f"whether there are any is unknown: {reason}")
+def backups(context: Context) -> Iterator[Finding]:
+    """Check that there is an intact backup, and how old it is."""
+    name, found = "backups", backups_of(context.path)
+    if reason := unlisted(context.path.parent):
+        yield Finding(name, Level.UNKNOWN, f"whether there are any is unknown: {reason}")
         return
     if not found:
-        holds = subject.opened is not None and subject.opened.readable
-        level = Level.NOTE if holds or subject.unread else Level.OK
-        what = "there is none yet; a migration makes one by itself"
-        yield Finding(name, level, what, subject.command("backup") if holds else None)
+        holds = context.contents is not None and context.contents.readable
+        level = Level.NOTE if holds or context.unread else Level.OK
+        what = "there is none yet; a migration makes one"
+        yield Finding(name, level, what, context.command("backup") if holds else None)
         return
-    checked = found if subject.full else found[-1:]
-    for path in checked:
-        level, what = verdict_on(path)
+    for path in found if context.full else found[-1:]:
+        level, what = _examine(path)
         if level is Level.UNKNOWN:
-            what = f"whether {path.name} is good is unknown: {what}"
-            yield Finding(name, level, what, subject.as_owner_of(path))
+            yield Finding(name, level, f"whether {path.name} is intact is unknown: {what}")
         elif level is not Level.OK:
-            yield Finding(name, level, f"{path.name} is no good: {what}")
+            yield Finding(name, level, f"{path.name} is not intact: {what}")
     if bare := [path for path in found if not manifest_path(path).exists()]:
         what = f"{len(bare)} of {len(found)} have no manifest, so only their pages can be checked"
         yield Finding(name, Level.NOTE, what)
     days = int((time.time() - found[-1].stat().st_mtime) // _DAY)
     what = f"there are {len(found)}, the newest {counted(days, 'day')} old: {found[-1].name}"
-    level = Level.NOTE if days > _OLD else Level.OK
-    yield Finding(name, level, what, subject.command("backup") if days > _OLD else None)
+    if days > _OLD:
+        yield Finding(name, Level.NOTE, what, context.command("backup"))
+    else:
+        yield Finding(name, Level.OK, what)
 
 
-def verdict_on(backup: Path) -> tuple[Level, str]:
-    """Whether a backup is good (``ok``), or why it is not, or why nobody can tell (``unknown``)."""
+def _examine(backup: Path) -> tuple[Level, str]:
+    """Return ``ok`` if a backup is intact; else its problem, or why it cannot be read."""
     try:
         manifest = read_manifest(backup)
         if manifest is not None and manifest.sha256 != sha256_of(backup):
@@ -133,107 +113,102 @@ def verdict_on(backup: Path) -> tuple[Level, str]:
     return (Level.WARNING if damage else Level.OK), damage
 
 
-def _unseen(subject: Subject, name: str, what: str) -> Finding:
-    """A finding of what the folder hides."""
-    return Finding(name, Level.UNKNOWN, what, subject.as_owner_of(subject.path.parent))
-
-
-def half_made(subject: Subject) -> Iterator[Finding]:
-    """Whether somebody who was killed left half-made files behind."""
-    if reason := unlisted(subject.path.parent):
-        yield _unseen(subject, "half-made files", f"whether there are any is unknown: {reason}")
-    elif found := partials_of(subject.path):
+def incomplete(context: Context) -> Iterator[Finding]:
+    """Check for incomplete files of processes that were killed."""
+    name = "half-made files"
+    if reason := unlisted(context.path.parent):
+        yield Finding(name, Level.UNKNOWN, f"whether there are any is unknown: {reason}")
+    elif found := abandoned_files(context.path, "."):
         names = ", ".join(path.name for path in found[:3])
-        what = f"{counted(len(found), 'half-made file')} left behind: {names}"
-        yield Finding("half-made files", Level.NOTE, what, subject.command("repair"), mendable=True)
+        what = f"{counted(len(found), 'incomplete file')} left behind: {names}"
+        yield context.repairable(name, Level.NOTE, what)
     else:
-        yield Finding("half-made files", Level.OK, "there are none")
+        yield Finding(name, Level.OK, "there are none")
 
 
-def lock(subject: Subject) -> Iterator[Finding]:
-    """Who holds the lock of starts and migrations now."""
-    name, path = "lock", subject.beside(".lock")
+def lock(context: Context) -> Iterator[Finding]:
+    """Check who holds the migration lock now."""
+    name, path = "lock", context.beside(".lock")
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             what = f"{path.name} is no regular file, so nothing can be started or migrated here"
-            mend = f"mv {for_shell(path)} {for_shell(path)}.moved"
-            yield Finding(name, Level.ERROR, what, mend)
+            command = f"mv {for_shell(path)} {for_shell(path)}.moved"
+            yield Finding(name, Level.ERROR, what, command)
             return
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
-        yield Finding(name, Level.OK, "nobody has started or migrated it here yet")
+        yield Finding(name, Level.OK, "no process has started or migrated it here yet")
         return
     except OSError as error:
         what = (
             f"{path.name} cannot be opened ({error.strerror}), so this user cannot migrate, "
-            "nor see whether somebody does"
+            "nor see whether another process does"
         )
-        yield Finding(name, Level.WARNING, what, subject.as_owner_of(path))
+        yield Finding(name, Level.WARNING, what)
         return
     try:
-        # Shared and given back at once: whoever migrates polls, and is not kept out.
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        yield Finding(name, Level.NOTE, f"it is held: {holder(path)}")
+        # Shared and released at once: a process that wants the lock retries.
+        if try_lock(descriptor, shared=True):
+            yield Finding(name, Level.OK, "no process holds it")
+        else:
+            yield Finding(name, Level.NOTE, f"it is held: {holder(path)}")
     except OSError as error:
         what = f"the file system cannot lock ({error.strerror}), so nothing can be migrated here"
         yield Finding(name, Level.WARNING, what)
-    else:
-        yield Finding(name, Level.OK, "nobody holds it")
     finally:
         os.close(descriptor)
 
 
-def server(subject: Subject) -> Iterator[Finding]:
-    """Whether a server is running on it, which goes on with what is replaced under it."""
+def server(context: Context) -> Iterator[Finding]:
+    """Check whether a server is using the database."""
     name = "server"
     try:
-        running = is_held(subject.path)
+        running = is_held(context.path)
     except OSError as error:
-        lock = subject.beside(".inuse")
-        what = f"whether one is running is unknown: {lock.name} cannot be asked ({error.strerror})"
-        yield Finding(name, Level.UNKNOWN, what, subject.as_owner_of(lock))
+        path = context.beside(".inuse")
+        what = f"whether one is running is unknown: {path.name} cannot be opened ({error.strerror})"
+        yield Finding(name, Level.UNKNOWN, what)
         return
     if not running:
         yield Finding(name, Level.OK, "none is running on it")
         return
-    pids = ", ".join(map(str, holders(subject.path)))
+    pids = ", ".join(map(str, holders(context.path)))
     what = f"one is running on it (process {pids})" if pids else "one is running on it"
     yield Finding(name, Level.OK, what)
 
 
-def clock(subject: Subject) -> Iterator[Finding]:
-    """Whether the clock can be right, and no row was written in its future."""
+def clock(context: Context) -> Iterator[Finding]:
+    """Check that the clock can be right, and that no row has a later time."""
     name, now = "clock", time.time()
     moment = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
     if now < _TOO_EARLY:
-        what = f"the clock says {moment}, which is long over: tokens do not expire"
+        what = f"the clock shows {moment}, which is in the past: tokens do not expire"
         yield Finding(name, Level.ERROR, what, "timedatectl set-ntp true")
         return
-    if subject.unread:
-        what = f"it says {moment}; rows from its future were not looked for: {subject.unread}"
+    if reason := context.rows_unread:
+        what = f"it shows {moment}; whether a row has a later time is unknown: {reason}"
         yield Finding(name, Level.UNKNOWN, what)
         return
-    newest, table = _newest(subject)
+    newest, table = _newest(context)
     if newest > now + _SKEW:
         ahead = f"{(newest - now) / _DAY:.1f} days" if newest - now > _DAY else "hours"
-        what = f"{table} has a row from the future ({ahead} ahead of the clock, {moment})"
+        what = f"{table} has a row from the future ({ahead} after the clock, {moment})"
         yield Finding(name, Level.WARNING, what, "timedatectl set-ntp true")
     else:
-        yield Finding(name, Level.OK, f"it says {moment}, and no row is from the future")
+        yield Finding(name, Level.OK, f"it shows {moment}, and no row has a later time")
 
 
-def _newest(subject: Subject) -> tuple[float, str]:
-    opened = subject.opened
-    if opened is None or not opened.readable:
+def _newest(context: Context) -> tuple[float, str]:
+    contents = context.contents
+    if contents is None or not contents.readable:
         return 0.0, ""
-    known = opened.history.structure(opened.history.head).tables
+    known = contents.history.structure(contents.history.head).tables
     found = (0.0, "")
-    with opened.reader() as connection:
-        for table in sorted(known.keys() & opened.seen.structure.tables.keys()):
-            columns = opened.seen.structure.tables[table].columns
+    with contents.reader() as connection:
+        for table in sorted(known.keys() & contents.seen.structure.tables.keys()):
+            columns = contents.seen.structure.tables[table].columns
             for column in (c for c in _WRITTEN_AT if c in columns):
-                # Milliseconds, or anything else that is no number of seconds, are left out.
+                # Milliseconds, and what is not a number of seconds, are ignored.
                 query = (
                     f"SELECT max({quoted(column)}) FROM {quoted(table)} NOT INDEXED "  # noqa: S608
                     f"WHERE typeof({quoted(column)}) IN ('integer', 'real') "

@@ -1,4 +1,4 @@
-"""Checks of the place: settings, file, permissions, file system, space."""
+"""Checks of the settings, the file, its permissions, its file system and its space."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from nextcloud_mcp_server.filesystem import mounts
 from nextcloud_mcp_server.filesystem import permissions as access
 from nextcloud_mcp_server.filesystem.space import free_bytes, readable
 from nextcloud_mcp_server.maintenance.doctor.companions import backups_of, unlisted
+from nextcloud_mcp_server.maintenance.doctor.context import Context
 from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
-from nextcloud_mcp_server.maintenance.doctor.subject import Subject
 from nextcloud_mcp_server.migrate.plan import Action, plan
 
-#: What a mode allows to every user of the machine.
+#: The bits of a mode for every user of the machine.
 OTHERS: Final = 0o007
 _GROUP: Final = 0o070
 
-#: More names than these are counted.
+#: The number of file names in a finding.
 _NAMED: Final = 3
 
 
-def configuration(subject: Subject) -> Iterator[Finding]:
-    """Which setting names the database, and which settings are not looked at."""
-    settings, name = subject.settings, "configuration"
+def configuration(context: Context) -> Iterator[Finding]:
+    """Check which setting names the database, and which settings have no effect."""
+    settings, name = context.settings, "configuration"
     if settings.fallback_from:
         yield Finding(
             name,
@@ -56,23 +56,20 @@ def configuration(subject: Subject) -> Iterator[Finding]:
         yield Finding(name, Level.OK, f"the database is named by {source}")
 
 
-def file(subject: Subject) -> Iterator[Finding]:
-    """Whether there is a file that can be a database, and under how many names."""
-    path, name = subject.path, "file"
-    if subject.trouble:
-        error = subject.trouble
+def file(context: Context) -> Iterator[Finding]:
+    """Check that the file can be a database, and has one name."""
+    path, name = context.path, "file"
+    if error := context.error:
         yield Finding(name, Level.ERROR, f"{error.message} {error.remedy}")
         return
-    if subject.settings.database.is_symlink():
-        what = f"{subject.settings.database} is a link to {path}, beside which everything lies"
+    if context.settings.database.is_symlink():
+        what = f"{context.settings.database} is a link to {path}; other files are beside the latter"
         yield Finding(name, Level.NOTE, what)
     if not path.exists():
-        if subject.closed:
-            what = f"there is no file {path}, and a start cannot make it (see writable)"
-            yield Finding(name, Level.NOTE, what)
-        else:
-            what = f"there is no file {path}; a start makes it"
-            yield Finding(name, Level.NOTE, what, subject.command("upgrade"))
+        can = "; a start makes it"
+        cannot = ", and a start cannot make it (see writable)"
+        what = f"there is no file {path}{cannot if context.closed else can}"
+        yield Finding(name, Level.NOTE, what, context.command("upgrade"))
         return
     found = path.stat()
     if found.st_nlink > 1:
@@ -81,8 +78,8 @@ def file(subject: Subject) -> Iterator[Finding]:
     yield Finding(name, Level.OK, f"{path} is a regular file of {readable(found.st_size)}")
 
 
-def loose(database: Path, bits: int = OTHERS) -> list[Path]:
-    """The files with tokens or keys whose mode has one of ``bits``."""
+def readable_by_others(database: Path, bits: int = OTHERS) -> list[Path]:
+    """Return the files with tokens or keys whose mode has one of ``bits``."""
     beside = [Path(f"{database}{suffix}") for suffix in ("", "-wal", "-journal")]
     private = [*beside, key_path(database), *backups_of(database)]
     found = []
@@ -91,7 +88,7 @@ def loose(database: Path, bits: int = OTHERS) -> list[Path]:
             seen = path.lstat()
         except OSError:
             continue
-        # An empty one is what looking at a WAL database leaves.
+        # A reader of a WAL database leaves an empty one.
         bare = path in beside[1:] and not seen.st_size
         if stat.S_ISREG(seen.st_mode) and seen.st_mode & bits and not bare:
             found.append(path)
@@ -99,39 +96,38 @@ def loose(database: Path, bits: int = OTHERS) -> list[Path]:
 
 
 def _hidden(database: Path) -> str:
-    """Why the mode of what is secret cannot be seen; empty where all of it can."""
+    """Return why the mode of a secret file cannot be read; empty if all can be."""
     try:
         key_path(database).lstat()
     except FileNotFoundError:
         pass
     except OSError as error:
-        return f"{database.parent} cannot be looked into ({error.strerror})"
+        return f"{database.parent} cannot be entered ({error.strerror})"
     return unlisted(database.parent)
 
 
-def permissions(subject: Subject) -> Iterator[Finding]:
-    """Whether anybody but the server's user can read or replace what is secret."""
-    name, folder = "permissions", subject.path.parent
-    if hidden := _hidden(subject.path):
-        what = f"who may use what is secret is unknown: {hidden}"
-        yield Finding(name, Level.UNKNOWN, what, subject.as_owner_of(folder))
-    others = loose(subject.path)
+def permissions(context: Context) -> Iterator[Finding]:
+    """Check that only the server's user can read or replace secret files."""
+    name, folder = "permissions", context.path.parent
+    if hidden := _hidden(context.path):
+        yield Finding(name, Level.UNKNOWN, f"who can use secret files is unknown: {hidden}")
+    others = readable_by_others(context.path)
     if others:
-        what = f"every user of this machine may use {_names(others)}"
-        own = all(_is_own(path) for path in others)
-        yield Finding(name, Level.WARNING, what, _chmod(others), mendable=own)
-    if group := [path for path in loose(subject.path, _GROUP) if path not in others]:
-        what = f"a group may use {_names(group)}"
+        what = f"every user of this machine can use {_names(others)}"
+        fixable = all(map(_is_own, others)) and context.command("repair") is not None
+        yield Finding(name, Level.WARNING, what, _chmod(others), fixable)
+    if group := [path for path in readable_by_others(context.path, _GROUP) if path not in others]:
+        what = f"a group can use {_names(group)}"
         yield Finding(name, Level.NOTE, what, _chmod(group))
     if _is_open(folder):
-        what = f"every user of this machine may replace the files in {folder}"
+        what = f"every user of this machine can replace the files in {folder}"
         yield Finding(name, Level.WARNING, what, f"chmod o-w {for_shell(folder)}")
-    if subject.trouble is None and subject.path.exists() and not _is_own(subject.path):
-        owner = subject.path.stat().st_uid
+    if context.error is None and context.path.exists() and not _is_own(context.path):
+        owner = context.path.stat().st_uid
         what = f"the file belongs to user {owner}, and this is user {os.geteuid()}"
         yield Finding(name, Level.NOTE, what)
     if not others and not group and not hidden:
-        yield Finding(name, Level.OK, "what is secret is open to its owner alone")
+        yield Finding(name, Level.OK, "only their owner can use secret files")
 
 
 def _names(paths: list[Path]) -> str:
@@ -153,68 +149,68 @@ def _is_open(folder: Path) -> bool:
         mode = folder.stat().st_mode
     except OSError:
         return False
-    # In a sticky folder only its owner may rename or delete a file.
+    # In a sticky folder only its owner can rename or delete a file.
     return bool(mode & stat.S_IWOTH) and not mode & stat.S_ISVTX
 
 
-def file_system(subject: Subject) -> Iterator[Finding]:
-    """Whether SQLite's shared memory, and so WAL, can be trusted there."""
+def file_system(context: Context) -> Iterator[Finding]:
+    """Check that SQLite's shared memory, and so WAL, works there."""
     name = "file system"
-    if mounts.on_network(subject.path):
-        what = f"{subject.path.parent} is a network file system, so WAL is not used"
+    if mounts.on_network(context.path):
+        what = f"{context.path.parent} is a network file system, so WAL is not used"
         yield Finding(name, Level.WARNING, what)
     elif not mounts.tells_network():
-        what = "nobody can tell whether it is a network one; if it is, move the database elsewhere"
+        what = "cannot determine whether it is a network one; if it is, move the database elsewhere"
         yield Finding(name, Level.NOTE, what)
-    elif subject.trouble:
-        # A folder that nobody may enter can be a link to another one.
-        yield Finding(name, Level.UNKNOWN, f"it was not looked at: {subject.unread}")
+    elif context.error:
+        # A folder that cannot be entered can be a link to another file system.
+        yield Finding(name, Level.UNKNOWN, f"not checked: {context.unread}")
     else:
-        yield Finding(name, Level.OK, f"{subject.path.parent} is no network file system")
+        yield Finding(name, Level.OK, f"{context.path.parent} is no network file system")
 
 
-def writable(subject: Subject) -> Iterator[Finding]:
-    """Whether the server may write; where it may not, it serves for reading, at head only."""
-    name, reason = "writable", access.unwritable(subject.path)
-    if subject.unread:
+def writable(context: Context) -> Iterator[Finding]:
+    """Check that the server can write; else it serves for reading, at head only."""
+    name, reason = "writable", access.unwritable(context.path)
+    if context.unread:
         level = Level.WARNING if reason else Level.UNKNOWN
-        yield Finding(name, level, reason or f"it was not looked at: {subject.unread}")
-    elif missing := access.unmakeable(subject.path.parent):
+        yield Finding(name, level, reason or f"not checked: {context.unread}")
+    elif missing := access.unmakeable(context.path.parent):
         yield Finding(name, Level.ERROR, missing)
     elif not reason:
         yield Finding(name, Level.OK, "file and folder can be written")
-    elif pending(subject):
-        yield Finding(name, Level.ERROR, f"{reason}, and there is something to do to it")
+    elif pending(context):
+        yield Finding(name, Level.ERROR, f"{reason}, and it must be changed")
     else:
         yield Finding(name, Level.WARNING, f"{reason}, so it opens for reading only")
 
 
-def pending(subject: Subject) -> bool:
-    """Whether a start would have to change the database first."""
-    opened = subject.opened
-    if opened is None or opened.finding.refused:
+def pending(context: Context) -> bool:
+    """Return whether a start would have to change the database first."""
+    contents = context.contents
+    if contents is None or contents.finding.refused:
         return False
-    return plan(opened.finding, opened.history, subject.path).action is not Action.NOTHING
+    return plan(contents.finding, contents.history, context.path).action is not Action.NOTHING
 
 
-def space(subject: Subject) -> Iterator[Finding]:
-    """Whether a migration and its backup fit on the disk."""
-    name, opened = "space", subject.opened
-    if opened is None or subject.unread:
-        yield Finding(name, Level.UNKNOWN, f"what an upgrade needs is unknown: {subject.unread}")
+def space(context: Context) -> Iterator[Finding]:
+    """Check that a migration and its backup fit on the disk."""
+    name, contents = "space", context.contents
+    if contents is None or context.unread:
+        yield Finding(name, Level.UNKNOWN, f"what an upgrade needs is unknown: {context.unread}")
         return
-    free = free_bytes(access.there(subject.path.parent))
+    free = free_bytes(access.existing_folder(context.path.parent))
     if free is None:
-        yield Finding(name, Level.NOTE, "nobody can tell how much space is free")
+        yield Finding(name, Level.NOTE, "cannot determine how much space is free")
         return
-    need = upgrade_needs(pages_of(opened.source) if opened.readable else Pages())
+    need = upgrade_needs(pages_of(contents.source) if contents.readable else Pages())
     backup, most = readable(need.backup), readable(need.most)
     what = (
         f"{readable(free)} are free; an upgrade takes {backup} for its backup, {most} in all, and "
-        "twice what the file grows by (db upgrade --dry-run tells that)"
+        "twice what the file grows by (see db upgrade --dry-run)"
     )
     if free >= need.most:
         yield Finding(name, Level.OK, what)
     else:
-        refused = pending(subject) and free < need.backup
+        refused = pending(context) and free < need.backup
         yield Finding(name, Level.ERROR if refused else Level.WARNING, what)

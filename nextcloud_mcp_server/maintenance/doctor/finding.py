@@ -1,14 +1,13 @@
-"""What one check has found: a level, a line for people, and the command that mends it."""
+"""The result of a check: a level, a line of text, and the command that fixes the problem."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
 
 
 class Level(StrEnum):
-    """How bad a finding is. The values are the words people see."""
+    """The severity of a finding."""
 
     OK = "ok"
     NOTE = "note"
@@ -17,10 +16,7 @@ class Level(StrEnum):
     ERROR = "error"
 
 
-#: How the command begins that looks again as another user.
-AS_OWNER: Final = "sudo"
-
-#: Worst first, as people are told.
+#: The order of the output.
 WORST_FIRST = (Level.ERROR, Level.WARNING, Level.UNKNOWN, Level.NOTE, Level.OK)
 
 
@@ -30,20 +26,15 @@ class Finding:
 
     Attributes:
         check: the name of the check.
-        level: how bad it is. An ``error`` keeps a start or a person's tokens from working;
-            ``unknown`` is what could not be looked at, and may be anything.
-        message: what was found, on one line, without a secret.
-        mend: the command that mends it, or that sees what is unknown; None where none does.
-        mendable: whether ``db repair`` does it.
+        level: how severe it is. An ``error`` prevents a start or makes a user's tokens
+            unusable; ``unknown`` could not be checked.
+        message: the finding, on one line, without a secret.
+        command: the command that fixes it; None if there is none.
+        fixable: whether ``db repair`` fixes it.
     """
 
     check: str
     level: Level
     message: str
-    mend: str | None = None
-    mendable: bool = False
-
-    @property
-    def looks(self) -> bool:
-        """Whether its command mends nothing, and looks again as another user."""
-        return self.mend is not None and self.mend.startswith(f"{AS_OWNER} ")
+    command: str | None = None
+    fixable: bool = False

@@ -1,102 +1,89 @@
-"""Checks of the file's inside: journal, pages, references."""
+"""Checks of the content of the file: journal, pages, references."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
 from typing import Final
 
-from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only, is_still
+from nextcloud_mcp_server.backends.sqlite.connect import is_still
 from nextcloud_mcp_server.backends.sqlite.inspect import WAL
-from nextcloud_mcp_server.errors import TokenStorageError, counted
+from nextcloud_mcp_server.errors import counted
 from nextcloud_mcp_server.filesystem import mounts, permissions
 from nextcloud_mcp_server.filesystem.space import readable
-from nextcloud_mcp_server.maintenance.backups import newest_good
+from nextcloud_mcp_server.maintenance.doctor.context import Contents, Context
 from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
-from nextcloud_mcp_server.maintenance.doctor.subject import Opened, Subject
-from nextcloud_mcp_server.maintenance.indexes import damage, only_indexes
 
-#: A write-ahead log above this was not written back for a long time.
+#: Bytes of a write-ahead log that was not written back for a long time.
 _LONG_WAL: Final = 256 * 1024 * 1024
 
-#: Complaints of SQLite that are repeated.
+#: The number of SQLite's complaints that a finding repeats.
 _MOST: Final = 3
 
 
-def journal(subject: Subject) -> Iterator[Finding]:
-    """Whether the journal is the one that loses no acknowledged write, and none is left over."""
-    name, opened = "journal", subject.opened
-    if opened is None or not opened.readable:
+def journal(context: Context) -> Iterator[Finding]:
+    """Check that the journal mode loses no write, and that no journal is left over."""
+    name, contents = "journal", context.contents
+    if contents is None or not contents.readable:
         return
-    if opened.crashed:
-        what = "a crashed writer left a journal; a start rolls it back before anybody reads"
-        yield Finding(name, Level.WARNING, what, subject.command("repair"), mendable=True)
+    if contents.crashed:
+        what = "a crashed writer left a journal; a start rolls it back before it reads anything"
+        yield context.repairable(name, Level.WARNING, what)
         return
-    wal = Path(f"{subject.path}-wal")
+    wal = context.beside("-wal")
     if wal.exists() and wal.stat().st_size > _LONG_WAL:
         what = f"its -wal has grown to {readable(wal.stat().st_size)}; a clean stop writes it back"
         yield Finding(name, Level.NOTE, what)
-    mode = opened.seen.journal_mode
-    wanted = "delete" if mounts.on_network(subject.path) else WAL
-    if is_still(opened.source):
-        # Only one in WAL mode asks for what is not there; without it SQLite does not say so.
+    mode = contents.seen.journal_mode
+    wanted = "delete" if mounts.on_network(context.path) else WAL
+    if is_still(contents.source):
+        # Only a database in WAL mode lacks shared memory, and SQLite does not report its mode.
         mode = WAL
-    if mode == wanted or permissions.unwritable(subject.path):
+    if mode == wanted or permissions.unwritable(context.path):
         yield Finding(name, Level.OK, f"its mode is {mode}")
     else:
         what = f"its mode is {mode}; a start makes it {wanted}"
-        yield Finding(name, Level.NOTE, what, subject.command("repair"), mendable=True)
+        yield context.repairable(name, Level.NOTE, what)
 
 
-def integrity(subject: Subject) -> Iterator[Finding]:
-    """Whether SQLite finds every page whole (``--full``: and every index entry)."""
-    name, opened = "integrity", subject.opened
-    if opened is None or not opened.seen.journal_mode:
-        if opened is not None and opened.seen.damage:
-            yield Finding(name, Level.ERROR, opened.seen.detail, restore_command(subject))
+def integrity(context: Context) -> Iterator[Finding]:
+    """Check that SQLite finds every page intact, and with ``--full`` every index entry."""
+    name, contents = "integrity", context.contents
+    if contents is None or not contents.readable:
+        if contents is not None and contents.seen.damage:
+            detail = contents.seen.detail
+            yield Finding(name, Level.ERROR, detail, context.command("restore --newest"))
         return
-    pragma = "integrity_check" if subject.full else "quick_check"
-    complaints = damage(opened.source, pragma)
-    if not complaints:
+    what = "; ".join(context.complaints[:_MOST])
+    if not what:
+        pragma = "integrity_check" if context.full else "quick_check"
         yield Finding(name, Level.OK, f"{pragma} finds nothing")
-    elif only_indexes(opened.source):
-        what = f"an index is damaged and its table is whole: {'; '.join(complaints[:_MOST])}"
-        yield Finding(name, Level.ERROR, what, subject.command("repair"), mendable=True)
+    elif context.only_indexes:
+        what = f"an index is damaged and its table is intact: {what}"
+        yield context.repairable(name, Level.ERROR, what)
     else:
-        what = "; ".join(complaints[:_MOST])
-        yield Finding(name, Level.ERROR, what, restore_command(subject))
+        yield Finding(name, Level.ERROR, what, context.command("restore --newest"))
 
 
-def restore_command(subject: Subject) -> str | None:
-    """The command that puts the newest good backup in place; None where there is none."""
-    try:
-        newest_good(subject.path)
-    except TokenStorageError:
-        return None
-    return subject.command("restore --newest")
-
-
-def references(subject: Subject) -> Iterator[Finding]:
-    """Whether every row points at a row that is there."""
-    name, opened = "foreign keys", subject.opened
-    if opened is None or not opened.readable:
+def references(context: Context) -> Iterator[Finding]:
+    """Check that every reference points at an existing row."""
+    name, contents = "foreign keys", context.contents
+    if contents is None or not contents.readable or context.rows_unread:
         return
-    yield _references(name, opened)
+    yield _references(name, contents)
 
 
-def _references(name: str, opened: Opened) -> Finding:
+def _references(name: str, contents: Contents) -> Finding:
     try:
-        with closing(connect_read_only(opened.source)) as connection:
+        with contents.reader() as connection:
             broken = connection.execute("PRAGMA foreign_key_check").fetchall()
     except sqlite3.OperationalError as error:
-        # An operator's own table may reference what is not unique.
+        # An operator's own table can reference columns that are not unique.
         if "foreign key mismatch" not in str(error):
             raise
         return Finding(name, Level.NOTE, str(error))
     if not broken:
         return Finding(name, Level.OK, "every reference points at a row")
     tables = ", ".join(sorted({str(row[0]) for row in broken}))
-    what = f"{counted(len(broken), 'reference')} of {tables} to rows that are gone"
+    what = f"{counted(len(broken), 'reference')} of {tables} to rows that do not exist"
     return Finding(name, Level.WARNING, what)

@@ -12,6 +12,7 @@ import pytest
 from nextcloud_mcp_server.backends.sqlite.in_use import hold
 from nextcloud_mcp_server.backends.sqlite.lock import guard
 from nextcloud_mcp_server.filesystem import mounts, permissions
+from nextcloud_mcp_server.filesystem.files import ABANDONED_AFTER
 from nextcloud_mcp_server.maintenance.doctor import companions
 from nextcloud_mcp_server.maintenance.doctor import files as doctor_files
 from nextcloud_mcp_server.maintenance.doctor.finding import Level
@@ -31,8 +32,8 @@ def test_what_others_may_read_is_told(name: str, path: Path, ask: Ask) -> None:
     file.touch()
     file.chmod(0o604)
     finding = worst(ask("permissions"))
-    assert (finding.level, finding.mendable) == (Level.WARNING, True)
-    assert finding.mend == f"chmod 600 {file}"
+    assert (finding.level, finding.fixable) == (Level.WARNING, True)
+    assert finding.command == f"chmod 600 {file}"
     file.chmod(0o640)
     assert worst(ask("permissions")).level is Level.NOTE
 
@@ -40,7 +41,7 @@ def test_what_others_may_read_is_told(name: str, path: Path, ask: Ask) -> None:
 def test_a_folder_where_anybody_may_write_is_told(path: Path, ask: Ask) -> None:
     """Who may rename in the folder may replace the database, but not in a sticky one."""
     path.parent.chmod(0o777)
-    assert "may replace" in worst(ask("permissions")).message
+    assert "can replace" in worst(ask("permissions")).message
     path.parent.chmod(0o1777)
     assert [f.level for f in ask("permissions")] == [Level.OK]
 
@@ -54,9 +55,12 @@ def test_a_second_name_is_told(path: Path, ask: Ask) -> None:
 def test_the_settings_that_are_not_looked_at_are_told(path: Path, ask: Ask) -> None:
     """A variable that another one overrules misleads its reader."""
     found = ask("configuration", overruled="/other.db", key_file=path, source="DATABASE_URL")
-    assert [f.mend for f in found] == ["unset TOKEN_STORAGE_DB", "unset TOKEN_ENCRYPTION_KEY_FILE"]
+    assert [f.command for f in found] == [
+        "unset TOKEN_STORAGE_DB",
+        "unset TOKEN_ENCRYPTION_KEY_FILE",
+    ]
     [fallback] = ask("configuration", fallback_from=Path("/app/data/tokens.db"))
-    assert (fallback.level, fallback.mend) == (
+    assert (fallback.level, fallback.command) == (
         Level.WARNING,
         f"export TOKEN_STORAGE_DB={path}",
     )
@@ -93,9 +97,9 @@ def test_what_lies_where_the_lock_should_is_told(kind: str, path: Path, ask: Ask
     [finding] = ask("lock")
     assert finding.level is Level.ERROR
     assert finding.message.startswith("tokens.db.lock is no regular file")
-    assert finding.mend is not None
-    assert error.remedy.endswith(f": {finding.mend}")
-    subprocess.run(finding.mend, shell=True, check=True)  # noqa: S602 - as a person types it
+    assert finding.command is not None
+    assert error.remedy.endswith(f": {finding.command}")
+    subprocess.run(finding.command, shell=True, check=True)  # noqa: S602 - as a person types it
     prepare(path)
 
 
@@ -121,7 +125,7 @@ def test_backups_are_checked(path: Path, ask: Ask) -> None:
     assert finding.level is Level.WARNING
     assert "not the file that its manifest describes" in finding.message
     backup.unlink()
-    assert worst(ask("backups")).mend == f"nextcloud-mcp-server db backup -d {path}"
+    assert worst(ask("backups")).command == f"nextcloud-mcp-server db backup -d {path}"
 
 
 def test_half_made_files_are_found_when_they_are_old(path: Path, ask: Ask) -> None:
@@ -129,9 +133,9 @@ def test_half_made_files_are_found_when_they_are_old(path: Path, ask: Ask) -> No
     partial = path.with_name(f".{path.name}.backup-x.1234.partial")
     partial.touch()
     assert [f.level for f in ask("half-made files")] == [Level.OK]
-    hours = time.time() - 2 * companions.ABANDONED_AFTER
+    hours = time.time() - 2 * ABANDONED_AFTER
     os.utime(partial, (hours, hours))
-    assert worst(ask("half-made files")).mendable
+    assert worst(ask("half-made files")).fixable
 
 
 def test_a_clock_before_this_program_is_wrong(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +171,7 @@ def test_what_cannot_be_written_is_told(
     assert worst(ask("writable")).level is Level.WARNING
     execute(path, "UPDATE alembic_version SET version_num = '009'", "DROP TABLE app_passwords")
     assert worst(ask("writable")).level is Level.ERROR
-    assert not worst(ask("structure")).mendable
+    assert not worst(ask("structure")).fixable
 
 
 def test_a_folder_that_cannot_be_made_is_told() -> None:
@@ -195,7 +199,7 @@ for name in sys.argv[1:]:
     found = diagnose(settings.Settings(Path(name))).findings
     print(*[f.message for f in found if f.check == "file"])
     print(*[f.check for f in found if f.level == "error"])
-    print(*[f.check for f in found if "a start makes" in f.message or f.mend])
+    print(*[f.check for f in found if "a start makes" in f.message or f.command])
 """
     with open_folder() as folder:
         inside, far, opened = folder / "x.db", folder / "nope" / "x.db", folder / "open" / "x.db"
@@ -220,11 +224,11 @@ def test_no_upgrade_is_offered_that_cannot_write(
 ) -> None:
     """A database that is behind and closed gets no command that its user cannot run."""
     execute(path, "UPDATE alembic_version SET version_num = '010'")
-    assert worst(ask("state")).mend == f"nextcloud-mcp-server db upgrade -d {path}"
+    assert worst(ask("state")).command == f"nextcloud-mcp-server db upgrade -d {path}"
     monkeypatch.setattr(permissions, "unwritable", lambda _: "the disk is a compact disc")
     finding = worst(ask("state"))
-    assert finding.mend is None
-    assert finding.message.endswith(", where it may write (see writable)")
+    assert finding.command is None
+    assert finding.message.endswith(", if it can write (see writable)")
 
 
 def test_a_network_file_system_is_told(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:

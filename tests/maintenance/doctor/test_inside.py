@@ -34,11 +34,16 @@ ILLS = [
     ("DROP INDEX idx_browser_sessions_user", "structure", "warning", "it lacks index idx_b", True),
     ("ALTER TABLE app_passwords DROP COLUMN scopes", "structure", "warning", "lacks column", True),
     ("DROP TABLE document_paths", "structure", "warning", "it lacks table document_paths", True),
-    (RENAME, "structure", "error", "qrovisioning_client_id is provisioning_client_id", True),
-    (RENAME, "state", "error", "inconsistent", True),
+    (RENAME, "state", "error", "inconsistent", False),
     ("DROP TABLE refresh_tokens", "state", "error", "inconsistent", False),
     ("INSERT INTO alembic_version VALUES ('003')", "version", "error", "holds 003 and", True),
-    ("INSERT INTO alembic_version VALUES ('')", "version", "warning", "it holds 2 rows", True),
+    (
+        "INSERT INTO alembic_version VALUES ('')",
+        "version",
+        "warning",
+        "holds 2 rows for one revision",
+        True,
+    ),
     ("DELETE FROM alembic_version", "version", "warning", "no revision is recorded", True),
     ("DROP TABLE alembic_version", "version", "note", "there is no version table", True),
     ("UPDATE alembic_version SET version_num = '999'", "version", "error", "records 999", False),
@@ -78,7 +83,7 @@ ILLS = [
         "UPDATE refresh_tokens SET encrypted_token = x'00' WHERE user_id = 'alice'",
         "format",
         "warning",
-        "holds 1 value that no key has sealed",
+        "holds 1 value that no key has encrypted",
         False,
     ),
     (
@@ -106,7 +111,7 @@ ILLS = [
         CHILD,
         "foreign keys",
         "warning",
-        "1 reference of child to rows that are gone",
+        "1 reference of child to rows that do not exist",
         False,
     ),
     (
@@ -127,9 +132,9 @@ def test_an_ill_is_found(  # noqa: PLR0917 - the columns of the table
     execute(path, *statements.split("; "))
     found = ask(check)
     [finding] = [f for f in found if said in f.message]
-    assert (finding.level, finding.mendable) == (Level(level), mendable)
+    assert (finding.level, finding.fixable) == (Level(level), mendable)
     if mendable:
-        assert finding.mend == f"nextcloud-mcp-server db repair -d {path}"
+        assert finding.command == f"nextcloud-mcp-server db repair -d {path}"
     if check != "keys":
         assert not [f for f in found if f.level is Level.OK and level != "ok"]
 
@@ -139,19 +144,19 @@ def test_lost_grants_are_mended_by_a_backup_alone(path: Path, ask: Ask) -> None:
     [backup] = companions.backups_of(path)
     execute(path, "DROP TABLE refresh_tokens")
     finding = worst(ask("state"))
-    assert finding.mend == f"nextcloud-mcp-server db restore --newest -d {path}"
+    assert finding.command == f"nextcloud-mcp-server db restore --newest -d {path}"
     replaced = backup.rename(backup.with_name(backup.name.replace("-manual", "-replaced")))
-    assert worst(ask("state")).mend is None
+    assert worst(ask("state")).command is None
     replaced.rename(backup).write_bytes(b"no database at all")
-    assert worst(ask("state")).mend is None
+    assert worst(ask("state")).command is None
 
 
 def test_a_damaged_index_can_be_mended(path: Path, ask: Ask) -> None:
     """A hurt page of an index is told apart from a hurt page of a table."""
     flip(path, "idx_audit_user_timestamp")
     finding = worst(ask("integrity"))
-    assert (finding.level, finding.mendable) == (Level.ERROR, True)
-    assert "an index is damaged and its table is whole" in finding.message
+    assert (finding.level, finding.fixable) == (Level.ERROR, True)
+    assert "an index is damaged and its table is intact" in finding.message
 
 
 def test_an_index_that_lacks_a_row_is_found_by_a_full_check(path: Path, ask: Ask) -> None:
@@ -173,7 +178,7 @@ def test_an_index_that_lacks_a_row_is_found_by_a_full_check(path: Path, ask: Ask
         connection.execute("PRAGMA schema_version=10000")
     assert [f.level for f in ask("integrity")] == [Level.OK]
     finding = worst(ask("integrity", full=True))
-    assert (finding.level, finding.mendable) == (Level.ERROR, True)
+    assert (finding.level, finding.fixable) == (Level.ERROR, True)
 
 
 def test_a_damaged_table_is_restored_and_not_mended(path: Path, ask: Ask) -> None:
@@ -181,9 +186,9 @@ def test_a_damaged_table_is_restored_and_not_mended(path: Path, ask: Ask) -> Non
     path.chmod(0o644)
     flip(path, "refresh_tokens")
     finding = worst(ask("integrity"))
-    assert (finding.level, finding.mendable) == (Level.ERROR, False)
-    assert finding.mend == f"nextcloud-mcp-server db restore --newest -d {path}"
-    assert not worst(ask("permissions")).mendable
+    assert (finding.level, finding.fixable) == (Level.ERROR, False)
+    assert finding.command == f"nextcloud-mcp-server db restore --newest -d {path}"
+    assert not worst(ask("permissions")).fixable
 
 
 @pytest.mark.parametrize(
@@ -193,7 +198,7 @@ def test_a_damaged_table_is_restored_and_not_mended(path: Path, ask: Ask) -> Non
         ({"keys": (OTHER_KEY,)}, "error", "cannot be opened"),
         ({"keys": ("short",)}, "error", "not 44 characters"),
         ({"keys": (), "key_file": Path("/nowhere/key")}, "error", "cannot be read"),
-        ({"keys": (KEY, OTHER_KEY)}, "note", "it is not needed here any more"),
+        ({"keys": (KEY, OTHER_KEY)}, "note", "it is no longer needed here"),
     ],
 )
 def test_keys_that_do_not_fit(settings: dict[str, object], level: str, said: str, ask: Ask) -> None:
@@ -206,7 +211,7 @@ def test_keys_that_do_not_fit(settings: dict[str, object], level: str, said: str
 def test_each_key_is_told_with_what_it_opens(ask: Ask) -> None:
     """A key is known by its fingerprint, and the first one seals."""
     lines = [f.message for f in ask("keys", keys=(OTHER_KEY, KEY))]
-    assert any("opens 0 of" in line and "seals new ones" in line for line in lines)
+    assert any("opens 0 of" in line and "encrypts new ones" in line for line in lines)
     assert any(line.split(" opens ")[1].startswith("19 of 19") for line in lines), lines
 
 

@@ -12,9 +12,9 @@ import pytest
 from nextcloud_mcp_server.errors import TokenStorageError, counted
 from nextcloud_mcp_server.maintenance.backup import back_up
 from nextcloud_mcp_server.maintenance.doctor import companions
+from nextcloud_mcp_server.maintenance.doctor.context import Context
 from nextcloud_mcp_server.maintenance.doctor.finding import WORST_FIRST, Finding, Level
 from nextcloud_mcp_server.maintenance.doctor.run import CHECKS, diagnose
-from nextcloud_mcp_server.maintenance.doctor.subject import Subject
 from nextcloud_mcp_server.settings import Settings
 from tests.cli.places import REFUSED, SERVED, Shelf, crash, fingerprint, listing
 from tests.support import contents
@@ -29,7 +29,7 @@ def test_a_healthy_database_is_all_ok(path: Path) -> None:
     assert [f for f in found.findings if f.level is not Level.OK] == []
     assert {f.check for f in found.findings} == set(CHECKS)
     assert found.worst is Level.OK
-    assert found.mendable == ()
+    assert found.fixable == ()
 
 
 def test_the_worst_comes_first(path: Path) -> None:
@@ -52,7 +52,7 @@ def test_the_worst_comes_first(path: Path) -> None:
 def test_a_check_that_fails_is_a_line(path: Path, error: Exception, said: str) -> None:
     """A crash inside one check is an error of that check, after what it had found."""
 
-    def broken(_: Subject) -> Iterator[Finding]:
+    def broken(_: Context) -> Iterator[Finding]:
         yield Finding("broken", Level.NOTE, "so far, so good")
         raise error
 
@@ -100,7 +100,7 @@ def test_a_crashed_database_is_examined_in_a_copy(tmp_path: Path) -> None:
     before = (fingerprint(database), listing(tmp_path))
     found = {f.check: f for f in diagnose(Settings(database, (KEY,))).findings}
     assert (fingerprint(database), listing(tmp_path)) == before
-    assert found["journal"].mendable
+    assert found["journal"].fixable
     assert "crashed writer" in found["journal"].message
     assert found["state"].message.startswith("behind: it records 006")
     assert found["integrity"].level is Level.OK
@@ -120,7 +120,7 @@ def test_what_is_not_there_is_told(name: str, tmp_path: Path) -> None:
 def test_no_secret_is_told(path: Path) -> None:
     """Neither a key nor a secret, sealed or open, is in any line."""
     found = diagnose(Settings(path, (contents.OTHER_KEY, KEY)), full=True)
-    text = " ".join(f"{f.message} {f.mend}" for f in found.findings)
+    text = " ".join(f"{f.message} {f.command}" for f in found.findings)
     for secret in (KEY, contents.OTHER_KEY, "gAAAA", *contents.REFRESH_TOKENS.values()):
         assert secret not in text
 
@@ -130,7 +130,7 @@ def test_what_is_not_ours_gets_no_command(shelf: Shelf, tmp_path: Path) -> None:
     database = shelf.put("foreign", tmp_path / "tokens.db")
     database.chmod(0o666)
     found = diagnose(Settings(database)).findings
-    assert not [f for f in found if f.mend or f.mendable]
+    assert not [f for f in found if f.command or f.fixable]
 
 
 @pytest.mark.parametrize("hurt", ["refresh_tokens", "idx_audit_user_timestamp"])
@@ -153,7 +153,7 @@ def test_of_what_is_damaged_no_backup_is_offered(path: Path, hurt: str, days: in
 def offers(path: Path) -> list[str]:
     """What the doctor says that mends a database."""
     found = diagnose(Settings(path, (KEY,))).findings
-    return [f.mend for f in found if f.check == "backups" and f.mend]
+    return [f.command for f in found if f.check == "backups" and f.command]
 
 
 def test_numbers_have_their_plural() -> None:

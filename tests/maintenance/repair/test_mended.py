@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server.maintenance.doctor import companions
+from nextcloud_mcp_server.filesystem.files import ABANDONED_AFTER
 from nextcloud_mcp_server.maintenance.doctor.finding import Level
 from nextcloud_mcp_server.maintenance.doctor.run import diagnose
 from nextcloud_mcp_server.maintenance.indexes import damage
@@ -19,7 +19,7 @@ from nextcloud_mcp_server.maintenance.repair import Repaired
 from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.settings import Settings
 from tests.cli.places import crash
-from tests.maintenance.repair.mending import RENAME, mend
+from tests.maintenance.repair.mending import mend
 from tests.support import invariants
 from tests.support.contents import KEY
 from tests.support.files import flip
@@ -57,7 +57,6 @@ MENDED: dict[str, tuple[Shape, str]] = {
         "recorded revision 006",
     ),
     "mistyped": (at("006").recording("6"), "recorded revision 006"),
-    "misspelt": (at("009").also(RENAME), "renamed refresh_tokens.qrovisioning_client_id back"),
     "leftover": (
         at("006").also("CREATE TABLE _alembic_tmp_oauth_sessions (session_id TEXT)"),
         "dropped the empty _alembic_tmp_oauth_sessions",
@@ -76,15 +75,14 @@ def test_it_ends_at_head_with_every_row(name: str, path: Path) -> None:
     assert any(line.startswith(said) for line in done.done), done.done
     after = snapshot(path)
     invariants.complete_at_head(after)
-    renamed = {"qrovisioning_client_id": "provisioning_client_id"}
     for table in ("refresh_tokens", "audit_logs", "oauth_clients"):
-        rows = [{renamed.get(c, c): v for c, v in row.items()} for row in before.rows[table]]
+        rows = before.rows[table]
         there = [{c: row[c] for c in rows[0]} for row in after.rows[table]]
         assert sorted(map(repr, there)) == sorted(map(repr, rows)), table
     assert done.backup is not None
     assert done.backup.is_file()
     found = diagnose(Settings(path, (KEY,)), full=True)
-    assert found.mendable == ()
+    assert found.fixable == ()
     assert found.worst is not Level.ERROR
 
 
@@ -123,7 +121,7 @@ def test_a_damaged_index_is_made_anew(path: Path) -> None:
     flip(path, "idx_audit_user_timestamp")
     hurt = path.read_bytes()
     done = mend(path)
-    assert "made its damaged indexes anew" in done.done
+    assert "rebuilt its damaged indexes" in done.done
     assert done.kept is not None
     # SQLite counts the copying as a change, in the header.
     assert done.kept.read_bytes()[100:] == hurt[100:]
@@ -139,7 +137,7 @@ def test_a_crashed_writer_is_rolled_back_and_kept(path: Path) -> None:
     crash(live, path)
     hurt = path.read_bytes()
     done = mend(path)
-    assert done.done[0] == "rolled back what a crashed writer had left"
+    assert done.done[0] == "rolled back the journal of a crashed writer"
     assert done.kept is not None
     assert done.kept.read_bytes() == hurt
     assert Path(f"{done.kept}-journal").stat().st_size > 0
@@ -153,13 +151,13 @@ def test_files_become_private_and_half_made_ones_go(path: Path) -> None:
     path.chmod(0o644)
     old, young = (path.with_name(f".tokens.db.backup-{n}.partial") for n in ("old", "young"))
     other = path.with_name(".other.db.backup-x.partial")
-    hours = time.time() - 2 * companions.ABANDONED_AFTER
+    hours = time.time() - 2 * ABANDONED_AFTER
     for file in (old, young, other):
         file.touch()
     for file in (old, other):
         os.utime(file, (hours, hours))
     done = mend(path)
-    assert done.done == ("made tokens.db private (0600)", f"deleted the half-made {old.name}")
+    assert done.done == ("made tokens.db private (0600)", f"deleted the incomplete {old.name}")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert (old.exists(), young.exists(), other.exists()) == (False, True, True)
 
@@ -186,5 +184,5 @@ def test_a_draft_is_made_anew(path: Path) -> None:
     """A cache in the shape of a draft gets its released shape."""
     at("008").without("batch_ocr_jobs").also(DRAFT).write(path)
     done = mend(path)
-    assert "made batch_ocr_jobs anew in its released shape" in done.done
+    assert "recreated batch_ocr_jobs in its released shape" in done.done
     invariants.complete_at_head(snapshot(path))

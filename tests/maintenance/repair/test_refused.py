@@ -17,11 +17,11 @@ import pytest
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem import permissions
 from nextcloud_mcp_server.maintenance import repair as repairs
-from nextcloud_mcp_server.maintenance.indexes import make_indexes
+from nextcloud_mcp_server.maintenance.indexes import rebuild_indexes
 from nextcloud_mcp_server.maintenance.repair import repair
 from nextcloud_mcp_server.settings import Settings
 from tests.cli.places import fingerprint
-from tests.maintenance.repair.mending import RENAME, mend
+from tests.maintenance.repair.mending import mend
 from tests.support import invariants
 from tests.support.contents import KEY, OTHER_KEY
 from tests.support.errors import refused
@@ -30,7 +30,10 @@ from tests.support.revisions import NEXT_ID
 from tests.support.shapes import Shape, at
 from tests.support.snapshot import snapshot
 
-MISNAMED = "ALTER TABLE refresh_tokens RENAME COLUMN encrypted_token TO encrypted_tokeo"
+RENAMED = (
+    "ALTER TABLE refresh_tokens RENAME COLUMN provisioning_client_id TO qrovisioning_client_id"
+)
+TWO_ROWS = at("006").recording("005", "006")
 ADOPTED = "ALTER TABLE refresh_tokens RENAME TO _alembic_tmp_refresh_tokens"
 #: The other tables with secrets.
 OTHERS = ("app_passwords", "oauth_clients", "login_flow_sessions")
@@ -48,7 +51,7 @@ def test_an_index_that_cannot_be_made_is_left(path: Path) -> None:
             "WHERE name = 'refresh_tokens'"
         )
     hurt = path.read_bytes()
-    assert "NULL value in refresh_tokens.expires_at" in make_indexes(path)
+    assert "NULL value in refresh_tokens.expires_at" in rebuild_indexes(path)
     assert path.read_bytes() == hurt
     assert len(snapshot(path).rows["refresh_tokens"]) == len(before.rows["refresh_tokens"])
 
@@ -58,6 +61,7 @@ def test_an_index_that_cannot_be_made_is_left(path: Path) -> None:
     [
         (at("010").recording(NEXT_ID), "unknown-revision"),
         (at("009").without("refresh_tokens"), "inconsistent"),
+        (at("009").also(RENAMED), "inconsistent"),
         (Shape().also("CREATE TABLE songs (title TEXT)"), "foreign"),
     ],
 )
@@ -67,7 +71,7 @@ def test_what_is_not_mendable_is_refused_unchanged(path: Path, shape: Shape, cod
     path.chmod(0o644)
     before = fingerprint(path)
     assert refused(lambda: mend(path)).code == code
-    assert refused(lambda: repairs.propose(Settings(path))).code == code
+    assert refused(lambda: repairs.preview_repair(Settings(path))).code == code
     assert fingerprint(path) == before
 
 
@@ -75,11 +79,10 @@ def test_what_is_not_mendable_is_refused_unchanged(path: Path, shape: Shape, cod
     ("shape", "mode"),
     [
         (at("006").recording("005", "006"), 0o600),
-        (at("009").also(MISNAMED, *(f"DELETE FROM {table}" for table in OTHERS)), 0o600),
         (at("006").without(*OTHERS).also(ADOPTED), 0o600),
         (at("010"), 0o644),
     ],
-    ids=["two rows", "a misspelt column of secrets", "a copy of the grants", "not private"],
+    ids=["two rows", "a copy of the grants", "not private"],
 )
 def test_the_given_keys_are_proven_first(path: Path, shape: Shape, mode: int) -> None:
     """Keys that open nothing, or are none, stop whatever there is to mend; without any it goes."""
@@ -119,7 +122,7 @@ def test_text_is_no_database(path: Path) -> None:
 def test_what_is_not_there_is_refused(path: Path) -> None:
     """A repair makes no database."""
     assert refused(lambda: mend(path)).code == "bad-path"
-    assert refused(lambda: repairs.propose(Settings(path))).code == "bad-path"
+    assert refused(lambda: repairs.preview_repair(Settings(path))).code == "bad-path"
     assert not path.exists()
 
 
@@ -148,7 +151,7 @@ repair(Settings(Path(sys.argv[1])))
 
 def test_killed_before_the_commit_it_is_as_it_was(path: Path) -> None:
     """A repair that dies leaves the old database, and the next one mends it."""
-    at("009").also(RENAME).write(path)
+    TWO_ROWS.write(path)
     before = snapshot(path)
     done = subprocess.run([sys.executable, "-c", _DYING, str(path)], check=False)
     assert done.returncode == -signal.SIGKILL
@@ -159,7 +162,7 @@ def test_killed_before_the_commit_it_is_as_it_was(path: Path) -> None:
 
 def test_a_repair_that_fails_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error inside the transaction rolls all of it back."""
-    at("009").also(RENAME).write(path)
+    TWO_ROWS.write(path)
     before = snapshot(path)
 
     def fail(*_: object) -> int:
@@ -173,13 +176,13 @@ def test_a_repair_that_fails_changes_nothing(path: Path, monkeypatch: pytest.Mon
 def test_what_was_not_agreed_to_is_not_done(path: Path) -> None:
     """Where the database needs something else by now, the person is asked again."""
     at("006").recording("005", "006").write(path)
-    agreed = repairs.propose(Settings(path))
+    agreed = repairs.preview_repair(Settings(path))
     path.unlink()
-    at("009").also(RENAME).write(path)
+    at("009").recording("010", "009").write(path)
     before = fingerprint(path)
     assert refused(lambda: repair(Settings(path), agreed)).code == "declined"
     assert fingerprint(path) == before
-    assert repair(Settings(path), repairs.propose(Settings(path))).done
+    assert repair(Settings(path), repairs.preview_repair(Settings(path))).done
 
 
 def test_a_copy_that_fails_leaves_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

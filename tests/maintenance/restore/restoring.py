@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nextcloud_mcp_server.maintenance.restore import Restored, restore, weigh
+from nextcloud_mcp_server.maintenance.restore import Restored, restore
+from nextcloud_mcp_server.maintenance.restore_preview import preview_restore
 from tests.support.snapshot import Snapshot
 
 
@@ -17,4 +18,4 @@ def same(one: Snapshot, other: Snapshot) -> None:
 
 def restored(path: Path, saved: Path, *, while_running: bool = False) -> Restored:
     """Weigh and restore."""
-    return restore(weigh(path, saved), while_running=while_running, lock_timeout=10)
+    return restore(preview_restore(path, saved), while_running=while_running, lock_timeout=10)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from nextcloud_mcp_server.maintenance.backup import back_up
-from nextcloud_mcp_server.maintenance.backup_check import vet
-from nextcloud_mcp_server.maintenance.backups import backups_of
+from nextcloud_mcp_server.maintenance.backup_check import check_backup
+from nextcloud_mcp_server.maintenance.backups import list_backups
 from tests.maintenance.restore.harm import bad_pages, cut_backup, flip, without_manifest
 from tests.support.contents import REFRESH_TOKENS
 from tests.support.errors import refused
@@ -24,11 +24,11 @@ def test_a_list_of_backups_says_which_are_good(path: Path, saved: Path) -> None:
             harm(made)
     path.with_name("tokens.db.backup-20269999T999999.999999Z-010").write_bytes(b"")
     path.with_name("tokens.db.backup").write_bytes(b"")
-    cheap = {names_of[b.path.name]: b.status for b in backups_of(path)}
+    cheap = {names_of[b.path.name]: b.status for b in list_backups(path)}
     assert cheap == {0: "ok", 1: "no manifest", 2: "ok", 3: "no manifest", 4: "no manifest"}
-    whole = {names_of[b.path.name]: b.status for b in backups_of(path, verify=True)}
+    whole = {names_of[b.path.name]: b.status for b in list_backups(path, verify=True)}
     assert whole == {0: "ok", 1: "no manifest", 2: "changed", 3: "damaged", 4: "damaged"}
-    assert [names_of[b.path.name] for b in backups_of(path)] == [4, 3, 2, 1, 0]
+    assert [names_of[b.path.name] for b in list_backups(path)] == [4, 3, 2, 1, 0]
 
 
 def test_a_list_needs_no_database(path: Path, saved: Path) -> None:
@@ -36,7 +36,9 @@ def test_a_list_needs_no_database(path: Path, saved: Path) -> None:
     assert saved.exists()
     made = back_up(path)
     path.unlink()
-    [found] = backups_of(path)
+    [found] = list_backups(path)
     assert (found.path, found.grants, found.revision) == (made, len(REFRESH_TOKENS), HEAD)
-    assert found.made_at == vet(made, path).made_at.replace(microsecond=found.made_at.microsecond)
-    assert refused(lambda: backups_of(path.parent / "nowhere" / "tokens.db")).code == "bad-path"
+    assert found.made_at == check_backup(made, path).made_at.replace(
+        microsecond=found.made_at.microsecond
+    )
+    assert refused(lambda: list_backups(path.parent / "nowhere" / "tokens.db")).code == "bad-path"

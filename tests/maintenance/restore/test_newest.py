@@ -13,8 +13,9 @@ from nextcloud_mcp_server.backends.sqlite import backup as backups
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.maintenance.backup import back_up
-from nextcloud_mcp_server.maintenance.backups import Newest, Passed, newest_good
-from nextcloud_mcp_server.maintenance.restore import restore, weigh
+from nextcloud_mcp_server.maintenance.backups import Newest, Skipped, newest_backup
+from nextcloud_mcp_server.maintenance.restore import restore
+from nextcloud_mcp_server.maintenance.restore_preview import preview_restore
 from tests.maintenance.restore.harm import bad_pages, flip, garbage, run
 from tests.maintenance.restore.restoring import restored, same
 from tests.support import invariants
@@ -56,7 +57,7 @@ def test_the_first_good_one_ends_the_reading(path: Path, three: list[Path]) -> N
     """Whichever are bad, those passed over are the newer ones, and nothing older is read."""
     for good in in_turn(three):
         say = Said()
-        found = attempt(partial(newest_good, path, None, say))
+        found = attempt(partial(newest_backup, path, None, say))
         first = good.index(True) if any(good) else 3
         assert say == [f"verifying {backup.name}" for backup in three[: first + 1]]
         if first == 3:
@@ -65,8 +66,8 @@ def test_the_first_good_one_ends_the_reading(path: Path, three: list[Path]) -> N
             continue
         assert isinstance(found, Newest)
         assert found.backup.path == three[first]
-        assert [passed.path for passed in found.passed] == three[:first]
-        assert all("has been changed since it was made" in p.reason for p in found.passed)
+        assert [passed.path for passed in found.skipped] == three[:first]
+        assert all("has been changed since it was made" in p.reason for p in found.skipped)
 
 
 def test_what_was_found_is_restored_without_reading_it_again(path: Path, saved: Path) -> None:
@@ -77,13 +78,13 @@ def test_what_was_found_is_restored_without_reading_it_again(path: Path, saved: 
     newer = back_up(path)
     bad_pages(newer)
     garbage(path)
-    found = newest_good(path)
+    found = newest_backup(path)
     assert found.backup.path == good
-    [passed] = found.passed
-    assert passed == Passed(newer, passed.reason)
+    [passed] = found.skipped
+    assert passed == Skipped(newer, passed.reason)
     assert passed.reason.startswith(f"{newer} cannot be restored: ")
     say = Said()
-    offer = weigh(path, found.backup, say=say)
+    offer = preview_restore(path, found.backup, report=say)
     assert (offer.backup, say) == (found.backup, ["counting its rows"])
     done = restore(offer, lock_timeout=10)
     same(snapshot(path), before)
@@ -92,7 +93,7 @@ def test_what_was_found_is_restored_without_reading_it_again(path: Path, saved: 
 
 def test_one_that_is_changed_after_it_was_found_is_refused(path: Path, three: list[Path]) -> None:
     """Not reading it again is safe: the file has to be the very one that was read."""
-    offer = weigh(path, newest_good(path).backup)
+    offer = preview_restore(path, newest_backup(path).backup)
     before = snapshot(path)
     flip(three[0])
     assert refused(lambda: restore(offer, lock_timeout=10)).code == "bad-backup"
@@ -106,10 +107,10 @@ def test_what_a_restore_replaced_is_no_candidate(path: Path, saved: Path) -> Non
     done = restored(path, saved)
     assert done.kept is not None
     assert done.kept.name > made.name
-    found = newest_good(path)
-    assert (found.backup.path, found.passed) == (made, ())
+    found = newest_backup(path)
+    assert (found.backup.path, found.skipped) == (made, ())
     made.unlink()
-    assert refused(lambda: newest_good(path)).message == (
+    assert refused(lambda: newest_backup(path)).message == (
         f"There is no backup beside {path} to restore."
     )
 
@@ -119,7 +120,7 @@ def test_none_that_is_good_is_one_error(path: Path, three: list[Path]) -> None:
     for backup in three:
         flip(backup)
     before, beside = invariants.disk(path), names(path.parent)
-    error = refused(lambda: newest_good(path))
+    error = refused(lambda: newest_backup(path))
     assert error.code == "bad-backup"
     assert error.message == (
         f"No backup beside {path} can be restored (3 read). The newest: {three[0]} has been "
@@ -132,13 +133,13 @@ def test_none_that_is_good_is_one_error(path: Path, three: list[Path]) -> None:
 def test_a_missing_key_takes_no_older_one(path: Path, three: list[Path]) -> None:
     """What the given keys do not open is not damaged: the key is asked for."""
     flip(three[0])
-    error = refused(lambda: newest_good(path, Keyring([OTHER_KEY])))
+    error = refused(lambda: newest_backup(path, Keyring([OTHER_KEY])))
     assert (error.code, str(three[1]) in error.message) == ("wrong-key", True)
-    found = newest_good(path, Keyring([KEY])).backup
+    found = newest_backup(path, Keyring([KEY])).backup
     assert (found.path, found.opened) == (three[1], found.secrets)
 
 
 def test_a_place_that_is_none_is_told(path: Path) -> None:
     """A folder that is not there holds no backup, and a folder is no database."""
-    assert refused(lambda: newest_good(path.parent / "no" / "tokens.db")).code == "bad-path"
-    assert refused(lambda: newest_good(path.parent)).code == "bad-path"
+    assert refused(lambda: newest_backup(path.parent / "no" / "tokens.db")).code == "bad-path"
+    assert refused(lambda: newest_backup(path.parent)).code == "bad-path"

@@ -14,7 +14,8 @@ from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.maintenance import replace
 from nextcloud_mcp_server.maintenance import restore as restoring
 from nextcloud_mcp_server.maintenance.backup import back_up
-from nextcloud_mcp_server.maintenance.restore import restore, weigh
+from nextcloud_mcp_server.maintenance.restore import restore
+from nextcloud_mcp_server.maintenance.restore_preview import preview_restore
 from tests.cli.places import REFUSED, Shelf
 from tests.maintenance.restore.harm import (
     add_row,
@@ -45,7 +46,7 @@ def test_what_is_no_good_backup_is_refused(
     """Damaged, changed, cut off or gone: one error, and nothing of the database changes."""
     harm(saved)
     before = invariants.disk(path)
-    error = refused(lambda: weigh(path, saved))
+    error = refused(lambda: preview_restore(path, saved))
     assert error.code == "bad-backup"
     assert str(saved) in error.message
     invariants.untouched(before, invariants.disk(path))
@@ -58,7 +59,7 @@ def test_what_a_start_would_refuse_is_not_restored(
     """A backup of another application, a newer program, or a damaged one is no backup."""
     bad = Shelf(tmp_path).put(state, saved.with_name("bad.db"))
     before = invariants.disk(bad)
-    assert refused(lambda: weigh(path, bad)).code == "bad-backup"
+    assert refused(lambda: preview_restore(path, bad)).code == "bad-backup"
     assert invariants.disk(bad) == before
 
 
@@ -67,7 +68,7 @@ def test_another_application_is_not_replaced(path: Path, saved: Path) -> None:
     path.unlink()
     run(path, "CREATE TABLE songs (title TEXT)")
     before = path.read_bytes()
-    assert refused(lambda: weigh(path, saved)).code == "foreign"
+    assert refused(lambda: preview_restore(path, saved)).code == "foreign"
     assert path.read_bytes() == before
 
 
@@ -77,24 +78,24 @@ def test_a_database_is_not_restored_onto_itself(path: Path, saved: Path, tmp_pat
     link.symlink_to(path)
     made = back_up(path)
     for database, backup in ((path, path), (path, link), (link, path), (made, saved)):
-        assert refused(lambda d=database, b=backup: weigh(d, b)).code == "bad-input"  # type: ignore[misc]
+        assert refused(lambda d=database, b=backup: preview_restore(d, b)).code == "bad-input"  # type: ignore[misc]
 
 
 def test_secrets_are_tried_with_the_keys_at_hand(path: Path, saved: Path) -> None:
     """Opened by none is refused; where some stay closed, the offer says how many."""
-    assert weigh(path, saved).backup.opened is None
-    whole = weigh(path, saved, Keyring([KEY])).backup
+    assert preview_restore(path, saved).backup.opened is None
+    whole = preview_restore(path, saved, Keyring([KEY])).backup
     assert whole.opened == whole.secrets > len(REFRESH_TOKENS)
-    assert refused(lambda: weigh(path, saved, Keyring([OTHER_KEY]))).code == "wrong-key"
+    assert refused(lambda: preview_restore(path, saved, Keyring([OTHER_KEY]))).code == "wrong-key"
     without_manifest(saved)
     run(saved, "UPDATE refresh_tokens SET encrypted_token = 'gAAAA' WHERE user_id = 'alice'")
-    some = weigh(path, saved, Keyring([KEY])).backup
+    some = preview_restore(path, saved, Keyring([KEY])).backup
     assert some.opened == some.secrets - 1
 
 
 def test_a_backup_that_changes_after_it_was_agreed_to_is_refused(path: Path, saved: Path) -> None:
     """What is restored is what was verified and shown."""
-    offer = weigh(path, saved)
+    offer = preview_restore(path, saved)
     before = snapshot(path)
     flip(saved)
     assert refused(lambda: restore(offer, lock_timeout=10)).code == "bad-backup"
@@ -104,7 +105,7 @@ def test_a_backup_that_changes_after_it_was_agreed_to_is_refused(path: Path, sav
 def test_space_is_checked_first(path: Path, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where copy, kept copy and WAL would not fit, nothing is written."""
     before = names(path.parent)
-    offer = weigh(path, saved)
+    offer = preview_restore(path, saved)
     with monkeypatch.context() as patch:
         patch.setattr("nextcloud_mcp_server.filesystem.space.free_bytes", lambda _: 300_000)
         assert refused(lambda: restore(offer, lock_timeout=10)).code == "disk-full"
@@ -116,7 +117,7 @@ def test_a_program_that_does_not_let_go_is_an_error(
 ) -> None:
     """A transaction that stays open ends the wait, and the database is as it was."""
     before = snapshot(path)
-    offer = weigh(path, saved)
+    offer = preview_restore(path, saved)
     with monkeypatch.context() as patch:
         patch.setattr(backups, "_DEADLINE", 0.2)
         patch.setattr(replace, "BUSY_TIMEOUT", 0.1)
@@ -132,7 +133,7 @@ def test_a_result_that_does_not_read_back_is_told(
 ) -> None:
     """An exchange that copies nothing is noticed."""
     run(path, "DELETE FROM refresh_tokens")
-    offer = weigh(path, saved)
+    offer = preview_restore(path, saved)
     with monkeypatch.context() as patch:
         patch.setattr(restoring.replace, "copy_into", lambda *_: None)  # type: ignore[attr-defined]
         error = refused(lambda: restore(offer, lock_timeout=10))

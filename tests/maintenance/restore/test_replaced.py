@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server.maintenance.restore import weigh
+from nextcloud_mcp_server.maintenance.restore_preview import preview_restore
 from nextcloud_mcp_server.migrations import upgrade_database
 from tests.cli.places import Shelf, crash
 from tests.maintenance.restore.harm import DAMAGE, emptied, missing, missing_with_leftovers
@@ -82,7 +82,7 @@ def test_what_a_crashed_server_left_is_kept_with_the_rest(path: Path, saved: Pat
     crash(path, left)
     for suffix in ("", "-journal"):
         Path(f"{left}{suffix}").replace(f"{path}{suffix}")
-    assert weigh(path, saved).grants == len(REFRESH_TOKENS)
+    assert preview_restore(path, saved).grants == len(REFRESH_TOKENS)
     done = restored(path, saved)
     assert done.kept is not None
     same(snapshot(done.kept), before)

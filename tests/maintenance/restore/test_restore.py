@@ -11,8 +11,9 @@ import pytest
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.backends.sqlite import backup as backups
-from nextcloud_mcp_server.maintenance.backups import backups_of
-from nextcloud_mcp_server.maintenance.restore import restore, weigh
+from nextcloud_mcp_server.maintenance.backups import list_backups
+from nextcloud_mcp_server.maintenance.restore import restore
+from nextcloud_mcp_server.maintenance.restore_preview import preview_restore
 from nextcloud_mcp_server.migrate import journal
 from nextcloud_mcp_server.migrations import upgrade_database
 from tests.maintenance.restore.harm import garbage, run
@@ -39,7 +40,7 @@ def test_a_restore_brings_back_what_was_saved_and_keeps_what_it_replaces(
     assert done.kept is not None
     assert done.kept.name.endswith(f"-{HEAD}-replaced")
     same(snapshot(done.kept), before)
-    [kept] = backups_of(path, verify=True)
+    [kept] = list_backups(path, verify=True)
     assert (kept.path, kept.kind, kept.status, kept.grants) == (done.kept, "replaced", "ok", 0)
     assert backups.automatic_backups(path) == []
     assert invariants.companions(path) == set()
@@ -58,7 +59,7 @@ def test_a_copy_in_wal_mode_stays_as_it_is(path: Path, saved: Path, tmp_path: Pa
     copy = tmp_path / "copied" / "tokens.db.backup"
     copy.parent.mkdir()
     shutil.copy(path, copy)
-    offer = weigh(path, copy)
+    offer = preview_restore(path, copy)
     assert offer.backup.manifest is None
     restore(offer, lock_timeout=10)
     same(snapshot(path), snapshot(saved))
@@ -81,8 +82,8 @@ def test_an_older_backup_is_restored_as_it_is(path: Path, saved: Path, tmp_path:
     """Nothing is migrated: the next start does that, and the offer says so."""
     old = tmp_path / "old.db"
     at("006").write(old)
-    offer = weigh(path, old)
-    assert (offer.is_behind, weigh(path, saved).is_behind) == (True, False)
+    offer = preview_restore(path, old)
+    assert (offer.is_behind, preview_restore(path, saved).is_behind) == (True, False)
     restore(offer, lock_timeout=10)
     assert snapshot(path).versions == ["006"]
     assert upgrade_database(path).after == HEAD

@@ -15,7 +15,8 @@ import pytest
 
 from nextcloud_mcp_server.backends.sqlite.in_use import holders
 from nextcloud_mcp_server.maintenance.backup import back_up
-from nextcloud_mcp_server.maintenance.restore import restore, weigh
+from nextcloud_mcp_server.maintenance.restore import restore
+from nextcloud_mcp_server.maintenance.restore_preview import preview_restore
 from tests.maintenance.restore.harm import garbage, run
 from tests.maintenance.restore.restoring import restored
 from tests.support.contents import KEY
@@ -86,7 +87,7 @@ def two(path: Path, tmp_path: Path) -> Path:
 def test_a_running_server_is_named_and_nothing_changes(path: Path, two: Path) -> None:
     """Without --while-running, a restore under a server is refused."""
     with server(path) as running:
-        offer = weigh(path, two)
+        offer = preview_restore(path, two)
         error = refused(lambda: restore(offer, lock_timeout=10))
         assert error.code == "in-use"
         if holders(path):
@@ -111,7 +112,7 @@ def test_a_running_server_sees_what_was_restored_and_its_writes_are_kept(
 def test_acknowledged_writes_during_a_restore_are_old_or_kept(path: Path, two: Path) -> None:
     """A server that writes all the time loses no write that it acknowledged after the restore."""
     with server(path) as running:
-        offer = weigh(path, two)
+        offer = preview_restore(path, two)
         after: list[str] = []
         over = threading.Event()
         failed: list[BaseException] = []
@@ -162,7 +163,7 @@ def test_a_damaged_database_is_not_replaced_under_a_server(path: Path, two: Path
     with server(path):
         garbage(path)
         raw = path.read_bytes()
-        offer = weigh(path, two)
+        offer = preview_restore(path, two)
         error = refused(lambda: restore(offer, while_running=True, lock_timeout=10))
         assert error.code == "in-use"
         assert path.read_bytes()[:100] == raw[:100]

@@ -1,5 +1,8 @@
-"""Rows for the tables of each revision, one file a revision; ``db migrate`` writes it.
+"""Test data of each revision, one file for each; ``db migrate`` writes it.
 
-A file ``rows_<id>_<what>.py`` declares ``ROWS``: a table, and its rows. The walks put them in
-from that revision on; nothing else has to be told.
+A file ``rows_<id>_<what>.py`` may define
+
+- ``ROWS``: rows by table, inserted at the revision and at later ones;
+- ``BEFORE``: rows by table, inserted at earlier revisions;
+- ``CHANGES``: what the revision changes in rows on purpose.
 """

@@ -1,0 +1,27 @@
+"""Read the encrypted values that a database stores."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+
+from nextcloud_mcp_server.backends.sqlite.catalog import quoted
+
+
+def read_secrets(
+    connection: sqlite3.Connection, columns: Iterable[tuple[str, str]], limit: int | None = None
+) -> Iterator[tuple[str, bytes]]:
+    """Yield the encrypted values with their tables, column by column.
+
+    Args:
+        connection: a connection to the database.
+        columns: existing columns, each as (table, column).
+        limit: the most values to read of each column; None for all.
+    """
+    most = -1 if limit is None else limit
+    for table, column in columns:
+        name = quoted(column)
+        query = f"SELECT {name} FROM {quoted(table)} WHERE {name} IS NOT NULL LIMIT {most}"  # noqa: S608 - our own names
+        for (value,) in connection.execute(query):
+            raw = value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
+            yield table, raw

@@ -1,0 +1,175 @@
+"""The database under examination: inspected once, then used by every check."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from nextcloud_mcp_server.backends.base import Snapshot
+from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
+from nextcloud_mcp_server.backends.sqlite.errors import naming
+from nextcloud_mcp_server.backends.sqlite.inspect import observed
+from nextcloud_mcp_server.errors import TokenStorageError, for_shell
+from nextcloud_mcp_server.filesystem import files, permissions
+from nextcloud_mcp_server.maintenance.backups import newest_backup
+from nextcloud_mcp_server.maintenance.corrections import without_version_table
+from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
+from nextcloud_mcp_server.maintenance.indexes import damage, only_indexes
+from nextcloud_mcp_server.migrate import plan
+from nextcloud_mcp_server.migrate.classify import classify
+from nextcloud_mcp_server.migrate.inspect import known_history
+from nextcloud_mcp_server.migrate.plan import State
+from nextcloud_mcp_server.schema.history import History
+from nextcloud_mcp_server.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """A database that was inspected.
+
+    Attributes:
+        history: the revisions of this program.
+        seen: its snapshot.
+        finding: its state.
+        corrected: its state after a repair of the version table; None if a start accepts the
+            database, or would refuse it then too.
+        crashed: whether the journal of a crashed writer must be rolled back.
+        source: the file to read: the database, or a recovered copy of a crashed one.
+    """
+
+    history: History
+    seen: Snapshot
+    finding: plan.Finding
+    corrected: plan.Finding | None
+    crashed: bool
+    source: Path
+
+    @property
+    def readable(self) -> bool:
+        """Whether there are tables that can be read."""
+        return not self.seen.damage and bool(self.seen.journal_mode)
+
+    @contextmanager
+    def reader(self) -> Iterator[sqlite3.Connection]:
+        """Open a connection that changes nothing."""
+        with naming(self.source), closing(connect_read_only(self.source)) as connection:
+            yield connection
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the checks examine.
+
+    Attributes:
+        settings: the database and the keys.
+        path: the database file itself.
+        full: whether every index entry and every backup is checked, however long it takes.
+        contents: the inspected database; None if it cannot be inspected.
+        error: why it cannot be inspected.
+    """
+
+    settings: Settings
+    path: Path
+    full: bool = False
+    contents: Contents | None = None
+    error: TokenStorageError | None = None
+
+    @cached_property
+    def complaints(self) -> list[str]:
+        """The damage that SQLite finds in the pages."""
+        if self.contents is None or not self.contents.readable:
+            return []
+        return damage(self.contents.source, "integrity_check" if self.full else "quick_check")
+
+    @cached_property
+    def only_indexes(self) -> bool:
+        """Whether only indexes are damaged."""
+        return self.contents is not None and only_indexes(self.contents.source)
+
+    @property
+    def unread(self) -> str:
+        """Why the database was not read; empty if it was, or if there is none."""
+        if self.error:
+            return "the database cannot be opened (see file)"
+        if self.contents is not None and self.contents.seen.damage:
+            return "the database cannot be read (see state)"
+        return ""
+
+    @property
+    def rows_unread(self) -> str:
+        """Why some rows may not have been read; empty if all were."""
+        if self.complaints:
+            return "damaged pages can hide rows (see integrity)"
+        return self.unread
+
+    @property
+    def closed(self) -> str:
+        """Why a start can neither create the database nor change it; empty if it can."""
+        return permissions.unmakeable(self.path.parent) or permissions.unwritable(self.path)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the database belongs to this program, or does not exist yet."""
+        foreign = {State.FOREIGN, State.NOT_A_DATABASE}
+        return self.contents is not None and self.contents.finding.state not in foreign
+
+    def beside(self, ending: str) -> Path:
+        """Return the file beside the database that has its name and this ending."""
+        return self.path.with_name(self.path.name + ending)
+
+    def command(self, name: str) -> str | None:
+        """Return the ``db`` command for this database; None if it would be refused."""
+        if not self.is_ours or self._refuses(name):
+            return None
+        return f"nextcloud-mcp-server db {name} -d {for_shell(self.path)}"
+
+    def _refuses(self, name: str) -> bool:
+        if name == "repair":
+            return self._refuses_repair()
+        if name == "restore --newest":
+            try:
+                newest_backup(self.path)
+            except TokenStorageError:
+                return True
+            return False
+        # backup and upgrade
+        return bool(self.complaints) or (name == "upgrade" and bool(self.closed))
+
+    def _refuses_repair(self) -> bool:
+        contents = self.contents
+        if contents is None or (contents.finding.refused and contents.corrected is None):
+            return True
+        if permissions.unwritable(self.path):
+            return True
+        return bool(self.complaints) and not self.only_indexes
+
+    def repairable(self, check: str, level: Level, message: str) -> Finding:
+        """Return a finding that ``db repair`` fixes, unless it would be refused."""
+        command = self.command("repair")
+        return Finding(check, level, message, command, fixable=command is not None)
+
+
+@contextmanager
+def open_context(settings: Settings, *, full: bool = False) -> Iterator[Context]:
+    """Inspect the database that ``settings`` name. Changes nothing and raises nothing.
+
+    If it cannot be inspected, the context has the ``error``.
+    """
+    path = settings.database
+    with ExitStack() as stack:
+        try:
+            files.check_path(path)
+            path = files.follow(path)
+            history = known_history()
+            source, seen = stack.enter_context(observed(path))
+        except TokenStorageError as error:
+            context = Context(settings, path, full, error=error)
+        else:
+            finding, corrected = classify(seen, history), without_version_table(seen, history)
+            contents = Contents(history, seen, finding, corrected, source != path, source)
+            context = Context(settings, path, full, contents)
+        yield context
