@@ -40,10 +40,10 @@ def main(arguments: Sequence[str] | None = None, scale: Scale = FULL) -> int:
             for row in AREAS[area](place):
                 rows.append(row)
                 click.echo(f"{row.what}: {' '.join(table.cells(row)[2:])}", err=True)
-    return readable(rows, as_json=options.json, document=DOCUMENT if options.write else None)
+    return report(rows, as_json=options.json, document=DOCUMENT if options.write else None)
 
 
-def readable(rows: Sequence[Row], *, as_json: bool = False, document: Path | None = None) -> int:
+def report(rows: Sequence[Row], *, as_json: bool = False, document: Path | None = None) -> int:
     """Print the figures and the exceeded limits; return the exit status."""
     if as_json:
         click.echo(json.dumps([as_facts(row) for row in rows], indent=2))

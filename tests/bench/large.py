@@ -147,7 +147,7 @@ def by_command_line(path: Path, statements: list[str]) -> float:
     done = run(["sqlite3", "-bail", str(path)], input=script, stdout=PIPE, text=True, check=True)
     times = [line.split() for line in done.stdout.splitlines() if line.startswith("Run Time:")]
     if len(times) != len(statements):
-        raise RuntimeError(f"sqlite3 told {len(times)} times for {len(statements)} statements")
+        raise RuntimeError(f"sqlite3 reported {len(times)} times for {len(statements)} statements")
     return sum(float(words[words.index("real") + 1]) for words in times)
 
 

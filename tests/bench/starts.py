@@ -161,15 +161,15 @@ def crowd(place: Place) -> Pairs:
         for _ in range(place.scale.starts)
     ]
 
-    def told(some: list[Popen[bytes]]) -> list[bytes]:
+    def signal(some: list[Popen[bytes]]) -> list[bytes]:
         for starter in some:
             os.write(_descriptor(starter.stdin), b"\n")
         return [_line(starter) for starter in some]
 
     def starting(some: list[Popen[bytes]]) -> float:
         begun = time.monotonic()
-        opened = max(map(float, told(some)))
-        told(some)
+        opened = max(map(float, signal(some)))
+        signal(some)
         return opened - begun
 
     try:
