@@ -64,7 +64,7 @@ def alter(
     quoted = op.get_context().dialect.identifier_preparer.quote
     old = _shape(execute, quoted(table.name))
     if not old.columns:
-        raise CommandError(f"The table {table.name}, which is to be recreated, is not there.")
+        raise CommandError(f"recreate_table: the table {table.name} does not exist.")
     for statement in _statements(table.name, old, _wanted(execute, table), values, drop):
         execute(statement)
 

@@ -1,14 +1,11 @@
-"""The Alembic environment: on whose connection the revisions run.
+"""The Alembic environment: choose the connection, and run the revisions.
 
-- The program hands over a synchronous connection, inside a transaction that is its own,
-  in ``config.attributes["connection"]``. Nothing is begun or committed here: the stamp,
-  all revisions and whatever follows them are one transaction. What it put into
-  ``config.attributes["applied"]`` is called after each revision, and
-  ``config.attributes["say"]`` is told what a long one is doing.
-- Typed as ``alembic ...`` in a checkout, the database is the one of
-  ``-x database_url=...``, else the one of the settings. It is opened with the lock, the
-  pragmas and the transaction of the program, and its journal tells of what was changed.
-  Commands that only look open it read-only.
+- The program passes a synchronous connection in ``config.attributes["connection"]``, inside its
+  own transaction. Nothing is begun or committed here. ``config.attributes["applied"]`` is called
+  after each revision; ``config.attributes["say"]`` receives progress updates.
+- The ``alembic`` command in a checkout uses the database of ``-x database_url=...``, or of the
+  settings. It is opened with the lock, the pragmas and the transaction of the program, and the
+  change is recorded in its journal. Commands that change nothing open it read-only.
 - With ``--sql`` the statements are written and no database is opened. If
   ``config.attributes["reviewed"]`` is true, a step that needs a database is written as a comment.
 """
@@ -36,17 +33,17 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from types import ModuleType
 
-#: Whoever migrates this store on PostgreSQL holds this advisory lock in its transaction.
+#: The advisory lock of a migration on PostgreSQL.
 POSTGRESQL_LOCK = 0x6E63_6D63_7073_746F
 
-#: The commands of Alembic that change the database; every other one only looks.
+#: The commands of Alembic that change the database.
 WRITING_COMMANDS = frozenset({"upgrade", "downgrade", "stamp", "ensure_version"})
 
 config = context.config
 
 
 def load(name: str) -> ModuleType:
-    """Load a file beside this one, which is on no import path by design."""
+    """Load a file of this folder, which is not on the import path."""
     path = Path(__file__).with_name(f"{name}.py")
     spec = importlib.util.spec_from_file_location(f"_token_store_{name}", path)
     if spec is None or spec.loader is None:
@@ -57,14 +54,14 @@ def load(name: str) -> ModuleType:
 
 
 def migrate(connection: sa.Connection) -> None:
-    """Run what was asked for on a connection that is inside a transaction already."""
+    """Run the revisions on a connection that is in a transaction."""
     if not connection.in_transaction():
-        raise CommandError("The migrations need a connection that is inside a transaction.")
+        raise CommandError("The migrations need a connection that is in a transaction.")
     if connection.dialect.name == "sqlite":
         refuse_foreign_keys(connection)
     applied = config.attributes.get("applied", lambda: None)
-    say = config.attributes.get("say", lambda *_: None)
-    guards = load("guards").Guards(connection, load, say=say)
+    progress = config.attributes.get("say", lambda *_: None)
+    guards = load("guards").Guards(connection, load, progress=progress)
     try:
         context.configure(
             connection=connection,
@@ -79,8 +76,8 @@ def migrate(connection: sa.Connection) -> None:
         guards.close()
 
 
-def migrate_and_tell(connection: sa.Connection) -> None:
-    """The same, and one line in the database's journal of what has changed, where it has one."""
+def migrate_and_record(connection: sa.Connection) -> None:
+    """Run the revisions, and record the change in the journal if the database has one."""
     from nextcloud_mcp_server.migrate import journal  # noqa: PLC0415
 
     begun, before = time.monotonic(), recorded(connection)
@@ -90,28 +87,28 @@ def migrate_and_tell(connection: sa.Connection) -> None:
     if before == after or not tables.has_table(journal.TABLE):
         return
     if journal.has_columns({column["name"] for column in tables.get_columns(journal.TABLE)}):
-        # Called from Python, it does not say as what.
+        # Called from Python, the name of the command is unknown.
         action = config.cmd_opts.cmd[0].__name__ if config.cmd_opts else "alembic"
         entry = journal.entry(action, before, after, begun=begun, note="by alembic itself")
         journal.record(lambda sql, values: connection.execute(sa.text(sql), values), entry)
 
 
 def recorded(connection: sa.Connection) -> str | None:
-    """The revision in the version table; None for none."""
+    """Return the revision in the version table; None if there is none."""
     return ", ".join(MigrationContext.configure(connection).get_current_heads()) or None
 
 
 def refuse_foreign_keys(connection: sa.Connection) -> None:
-    """Refuse to run where dropping or recreating a table would delete other tables' rows.
+    """Refuse to run with foreign keys on: dropping a table would delete rows of other tables.
 
-    The pragma does nothing inside a transaction, so whoever begins it must turn it off.
+    The pragma has no effect inside a transaction, so it must be set before.
     """
     if connection.exec_driver_sql("PRAGMA foreign_keys").scalar():
         raise CommandError("PRAGMA foreign_keys must be OFF before the transaction begins.")
 
 
 def write_sql() -> None:
-    """Write the statements of ``--sql``, as one transaction."""
+    """Write the statements of ``--sql`` as one transaction."""
     context.configure(
         dialect_name=dialect_of(given()),
         literal_binds=True,
@@ -126,7 +123,7 @@ def write_sql() -> None:
 
 
 def given() -> str | None:
-    """What ``-x database_url=...`` names: a URL or the plain path of a file of SQLite."""
+    """Return ``-x database_url=...``: a URL, or the path of an SQLite file."""
     text = context.get_x_argument(as_dictionary=True).get("database_url")
     if text is not None and dialect_of(text) == "sqlite" and "://" in text and "?" in text:
         raise CommandError("A '?' in the URL would open another file; give the plain path.")
@@ -134,24 +131,24 @@ def given() -> str | None:
 
 
 def dialect_of(text: str | None) -> str:
-    """The engine that a database is of; the settings only know SQLite."""
+    """Return the engine of a database; without a URL it is SQLite."""
     scheme, separator, _ = (text or "").partition("://")
     name = scheme.partition("+")[0].lower() if separator else "sqlite"
     if name not in {"sqlite", "postgresql"}:
-        # The rest may hold a password, so it is not repeated.
+        # Not the rest, which may contain a password.
         raise CommandError(f"database_url: the revisions do not run on {name!r}.")
     return name
 
 
 def sqlite_path(text: str | None) -> Path:
-    """The database file that was given, else that of the settings."""
+    """Return the given database file, or the one of the settings."""
     from nextcloud_mcp_server.settings import locate  # noqa: PLC0415
 
     return locate(database=text).database
 
 
 def reading_url(path: Path) -> sa.URL:
-    """A URL that changes nothing; a file that is not there reads as an empty database."""
+    """Return a read-only URL; a missing file is an empty database."""
     if not path.exists():
         return sa.URL.create("sqlite+aiosqlite", database=":memory:")
     name = f"file:{quote(str(path.absolute()))}"
@@ -160,18 +157,18 @@ def reading_url(path: Path) -> sa.URL:
 
 @asynccontextmanager
 async def reading(url: sa.URL) -> AsyncIterator[AsyncConnection]:
-    """A connection inside a transaction that writes nothing."""
+    """Open a connection in a transaction that only reads."""
     async with opened(url) as connection, connection.begin():
         yield connection
 
 
 @asynccontextmanager
 async def postgresql(text: str) -> AsyncIterator[AsyncConnection]:
-    """A connection inside one transaction that holds the advisory lock until it ends."""
+    """Open a connection in a transaction that holds the advisory lock."""
     try:
         url = sa.make_url(text).set(drivername="postgresql+psycopg")
     except (sa.exc.ArgumentError, ValueError):
-        raise CommandError("database_url is not a URL that SQLAlchemy can read.") from None
+        raise CommandError("database_url is not a valid URL.") from None
     async with opened(url) as connection, connection.begin():
         await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({POSTGRESQL_LOCK})")
         yield connection
@@ -179,7 +176,7 @@ async def postgresql(text: str) -> AsyncIterator[AsyncConnection]:
 
 @asynccontextmanager
 async def opened(url: sa.URL) -> AsyncIterator[AsyncConnection]:
-    """A connection of an engine that is gone afterwards."""
+    """Open a connection of an engine that is disposed of afterwards."""
     try:
         engine = create_async_engine(url, poolclass=NullPool, hide_parameters=True)
     except ModuleNotFoundError as error:
@@ -194,13 +191,13 @@ async def opened(url: sa.URL) -> AsyncIterator[AsyncConnection]:
 
 
 def is_writing() -> bool:
-    """Whether the typed command changes the database."""
+    """Return whether the command changes the database."""
     command: Any = getattr(config.cmd_opts, "cmd", None)
     return command is None or command[0].__name__ in WRITING_COMMANDS
 
 
 async def run_on_own_connection() -> None:
-    """Open the database, run what was asked for, and commit."""
+    """Open the database, run the revisions, and commit."""
     from nextcloud_mcp_server.backends.sqlite.transaction import migration_session  # noqa: PLC0415
     from nextcloud_mcp_server.errors import TokenStorageError  # noqa: PLC0415
 
@@ -213,13 +210,13 @@ async def run_on_own_connection() -> None:
         else:
             session = reading(reading_url(sqlite_path(database)))
         async with session as connection:
-            await connection.run_sync(migrate_and_tell if is_writing() else migrate)
+            await connection.run_sync(migrate_and_record if is_writing() else migrate)
     except TokenStorageError as error:
         raise CommandError(f"{error} {error.remedy}") from error
 
 
 def main() -> None:
-    """Run on the connection handed over, else write SQL, else open a database."""
+    """Write SQL, or use the given connection, or open the database."""
     connection = config.attributes.get("connection")
     if context.is_offline_mode():
         write_sql()
@@ -227,7 +224,7 @@ def main() -> None:
         migrate(connection)
     else:
         if config.cmd_opts is not None and config.config_file_name is not None:
-            # Alembic's own command line: nobody else has loggers in this process.
+            # Only Alembic's command line: in other processes this would disable loggers.
             fileConfig(config.config_file_name, disable_existing_loggers=False)
         asyncio.run(run_on_own_connection())
 

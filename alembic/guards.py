@@ -1,19 +1,13 @@
-"""What lets a revision meet a database that has its result already, or half of it.
+"""Idempotent operations for revisions.
 
-Files in the field were upgraded by releases that could be killed between two statements,
-carry narrow tables from before revisions existed, and write names in another case. So a
-revision says what must be there, and these guards do what is missing.
+A database may already contain the result of a revision, or a part of it: old releases could be
+killed between two statements. So the guards create only what is missing, and drop only what
+exists. Offline (``--sql``) they write plain statements for a database at the start revision.
 
-``env.py`` puts one :class:`Guards` in the options of the migration context, so that a
-revision reaches it without importing anything of the application::
+A revision gets them from the migration context, so it imports nothing of the application::
 
     guards = op.get_context().opts["guards"]
     guards.create_table("app_passwords", sa.Column("user_id", sa.Text(), primary_key=True))
-
-What is there, ``names.py`` remembers. Offline (``--sql``) there is nobody to ask, and the
-plain statements are written, for a database that is exactly at the starting revision.
-
-What few revisions need is in files of its own beside this one, and loaded when it is needed.
 """
 
 from __future__ import annotations
@@ -31,13 +25,13 @@ if TYPE_CHECKING:
 
 
 class Guards:
-    """Makes what is missing and drops what is there.
+    """Creates what is missing and drops what exists.
 
     Args:
-        connection: the connection that the migration runs on; None when offline.
-        load: loads a file beside this one by its name.
-        say: is told the phase of long work, and how many of how many rows are done.
-        reviewed: offline, whether what no SQL says is written as a comment, not refused.
+        connection: of the migration; None if offline.
+        load: loads a file of this folder by its name.
+        progress: receives the phase of a long operation, the rows done, and all rows.
+        reviewed: offline, write a comment for an operation that needs a connection.
     """
 
     def __init__(
@@ -45,12 +39,12 @@ class Guards:
         connection: sa.Connection | None,
         load: Callable[[str], ModuleType],
         *,
-        say: Callable[..., None] = lambda *_: None,
+        progress: Callable[..., None] = lambda *_: None,
         reviewed: bool = False,
     ) -> None:
         self._connection = connection
         self._load = load
-        self._say = say
+        self._progress = progress
         self._reviewed = reviewed
         self._names = load("names").Names(connection)
 
@@ -59,56 +53,53 @@ class Guards:
         self._names.close()
 
     def create_table(self, name: str, *elements: sa.Column[Any] | sa.Constraint) -> None:
-        """Create a table, or add the columns that the one in place lacks.
+        """Create a table, or add the missing columns to an existing one.
 
         Raises:
-            CommandError: the table in place lacks a column that cannot be added, because
-                it is required and has no default: it is not the table of this name that
-                any release made.
+            CommandError: a missing column is required and has no default, so the table does
+                not come from any release.
         """
         columns = [element for element in elements if isinstance(element, sa.Column)]
-        there = self._names.columns(name)
-        if there is None:
+        existing = self._names.columns(name)
+        if existing is None:
             with self._names.adding(name, *(column.name for column in columns)):
                 op.create_table(name, *elements, if_not_exists=True)
             return
         for column in columns:
-            if self._names.fold(column.name) in there:
+            if self._names.fold(column.name) in existing:
                 continue
             if column.primary_key or not (column.nullable or column.server_default):
                 raise CommandError(
                     f"The table {name} lacks the required column {column.name}: "
-                    "it is another application's, or damaged."
+                    "it belongs to another application, or is damaged."
                 )
             self.add_column(name, column)
 
     def add_column(self, table: str, column: sa.Column[Any]) -> None:
-        """Add a column, unless the table has it. SQLite knows no IF NOT EXISTS here.
+        """Add a column unless it exists.
 
         Raises:
-            CommandError: SQLite could not add such a column, with rows or without.
+            CommandError: SQLite cannot add such a column.
         """
         if self._names.fold(column.name) in (self._names.columns(table) or ()):
             return
         if column.primary_key or column.unique or column.foreign_keys:
             raise CommandError(
-                f"SQLite adds no constraint to {table} with a column: use recreate_table for "
+                f"SQLite cannot add a constraint to {table} with a column: use recreate_table for "
                 f"{column.name}."
             )
         if not (column.nullable or column.server_default):
             raise CommandError(
-                f"{column.name} is required, and has no default for the rows that {table} has: "
+                f"{column.name} is required, and has no default for existing rows of {table}: "
                 "give it a server_default, or use recreate_table with values."
             )
         with self._names.adding(table, column.name):
             op.add_column(table, column)
 
     def drop_column(self, table: str, column: str) -> None:
-        """Drop a column, if the table has it, together with the indexes that use it.
+        """Drop a column if it exists, with the indexes that use it.
 
-        PostgreSQL drops those indexes by itself; SQLite refuses to drop the column while
-        one is there, whoever made it. What else needs the column (a view, a trigger, a
-        constraint) stops the downgrade on both.
+        A view, a trigger or a constraint that needs the column is an error.
         """
         offline = self._connection is None
         if not offline and self._names.fold(column) not in (self._names.columns(table) or ()):
@@ -118,17 +109,17 @@ class Guards:
         op.drop_column(table, column)
 
     def create_index(self, name: str, table: str, columns: Sequence[str]) -> None:
-        """Create an index, unless it is there."""
+        """Create an index unless it exists."""
         with self._names.keeping():
             op.create_index(name, table, list(columns), if_not_exists=True)
 
     def drop_index(self, name: str, table: str) -> None:
-        """Drop an index, if it is there."""
+        """Drop an index if it exists."""
         with self._names.keeping():
             op.drop_index(name, table, if_exists=True)
 
     def drop_table(self, name: str) -> None:
-        """Drop a table with its indexes, if it is there."""
+        """Drop a table with its indexes if it exists."""
         with self._names.dropping(name):
             op.drop_table(name, if_exists=True)
 
@@ -139,28 +130,30 @@ class Guards:
         values: Mapping[str, str] | None = None,
         drop: Sequence[str] = (),
     ) -> None:
-        """Give a table the columns and constraints of ``elements``, unless it has them.
+        """Change a table to the columns and constraints of ``elements``, unless it has them.
 
-        For what SQLite cannot alter: the type of a column, a constraint, a column that one
-        uses. On SQLite the table is made anew, on PostgreSQL it is altered. Its rows, rowids
-        and counted keys are kept, and its indexes, triggers and views, whoever made them.
-        A column that is neither in ``elements`` nor in ``drop`` is somebody's, and stays with
-        the constraints that name it.
+        For changes that SQLite's ALTER TABLE does not support. On SQLite the table is recreated,
+        on PostgreSQL it is altered. Rows, rowids, sequences, indexes, triggers and views are
+        kept. A column that is neither in ``elements`` nor in ``drop`` is kept too, with the
+        constraints that name it.
 
         Args:
             name: the table.
-            elements: all that it is to have, as for :meth:`create_table`.
-            values: SQL expressions over the old row that fill columns, by name; a column
-                that is not named here keeps its value, a new one takes its default.
-            drop: columns that go, with the indexes that use them.
+            elements: all its columns and constraints, as for :meth:`create_table`.
+            values: SQL expressions over the old row, by column. Other columns keep their
+                values; a new column gets its default.
+            drop: the columns to drop, with the indexes that use them.
 
         Raises:
-            CommandError: there is no such table, or rows would lack a required value, or
-                something needs a dropped column.
+            CommandError: the table does not exist, a row would have no value for a required
+                column, a view or a trigger needs a dropped column, or there is no database.
         """
         names = [e.name for e in elements if isinstance(e, sa.Column)]
         if odd := [*(set(drop) & set(names)), *(set(values or ()) - set(names))]:
-            raise CommandError(f"recreate_table: {name} cannot have {', '.join(sorted(odd))} so.")
+            raise CommandError(
+                f"recreate_table: {', '.join(sorted(odd))} of {name} must be in elements if it is "
+                "in values, and must not be if it is in drop."
+            )
         filled = {self._names.fold(column): text for column, text in (values or {}).items()}
         going = frozenset(self._names.fold(column) for column in drop)
         if self._connection is None:
@@ -170,7 +163,7 @@ class Guards:
                 "statements: CREATE TABLE, INSERT ... SELECT, DROP TABLE, ALTER TABLE RENAME."
             )
             return
-        self._say(f"recreating {name}")
+        self._progress(f"recreating {name}")
         table = CreateTableOp(name, list(elements)).to_table(op.get_context())
         if self._names.is_sqlite:
             self._load("recreation").recreate(self._execute, table, filled, going)
@@ -186,20 +179,19 @@ class Guards:
         where: str,
         size: int = 1000,
     ) -> int:
-        """Change values in Python, ``size`` rows at a time; how many rows were changed.
+        """Change values in Python, page by page, and return how many rows were changed.
 
         Args:
             table: the table.
-            function: is called with the ``columns`` of each row, as a dictionary of what the
-                driver reads, and answers the values that change, or None for no change.
-            columns: the columns that ``function`` needs, or changes.
-            where: SQL that is true of the rows that are still to be changed, and of no
-                changed row: a second run finds nothing to do.
-            size: the rows that are in memory at once.
+            function: takes the ``columns`` of a row as a dictionary, and returns the values
+                that change, or None.
+            columns: the columns that ``function`` reads or changes.
+            where: SQL condition for the rows to change. It must not match a changed row.
+            size: rows per page.
 
         Raises:
-            CommandError: a changed row still is one to be changed; or the table has no key to
-                go by; or there is no database (``--sql``).
+            CommandError: a changed row still matches ``where``, the table has no key, or there
+                is no database.
         """
         if self._connection is None:
             self._not_offline(
@@ -213,7 +205,7 @@ class Guards:
         else:
             key = rewriting.primary_key(self._execute, table)
         rows = rewriting.Rows(self._connection, table, key, tuple(columns), where, size)
-        return int(rows.rewrite(function, self._say))
+        return int(rows.rewrite(function, self._progress))
 
     def _not_offline(self, reason: str) -> None:
         """Refuse to go on without a database; for a review write a comment instead."""

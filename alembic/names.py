@@ -1,8 +1,7 @@
-"""The names of a database's tables and columns, asked for once and kept true.
+"""Read and cache the names of tables and columns.
 
-Through an asynchronous driver every statement is several thread hops. So they are asked for
-in one statement, and again only after DDL of somebody else: what the guards do themselves
-is noted here. Offline (``--sql``) there is nobody to ask.
+With an asynchronous driver every query costs several thread switches. So all names are read in
+one query, and again only after DDL that does not come from the guards.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from alembic import op
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# A virtual table whose module is not loaded here raises when it is asked for its columns.
+# Not virtual tables: listing the columns fails if their module is not loaded.
 _SQLITE_COLUMNS = """
     SELECT m.name, x.name FROM sqlite_master AS m
     JOIN pragma_table_xinfo(CASE WHEN m.sql NOT LIKE 'CREATE VIRTUAL %' THEN m.name END) AS x
@@ -30,20 +29,20 @@ _POSTGRESQL_COLUMNS = """
 _SQLITE_INDEXES = """
     SELECT tbl_name, name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL
 """
-# Anywhere, since a comment may come first: looking once too often costs nothing.
+# Anywhere, because a comment may come first. A false match only costs one more query.
 _DDL = re.compile(r"\b(CREATE|ALTER|DROP)\b", re.IGNORECASE)
 
 
 class Names:
-    """What is there, by name.
+    """The names of tables and columns of the database.
 
     Args:
-        connection: the connection that the migration runs on; None when offline.
+        connection: of the migration; None if offline.
     """
 
     def __init__(self, connection: sa.Connection | None) -> None:
         self._connection = connection
-        self._seen: dict[str, set[str]] | None = None
+        self._cache: dict[str, set[str]] | None = None
         self._ours = False
         if connection is not None:
             sa.event.listen(connection, "after_cursor_execute", self._notice)
@@ -55,28 +54,28 @@ class Names:
 
     @property
     def is_sqlite(self) -> bool:
-        """Whether the statements are for SQLite."""
+        """Whether the engine is SQLite."""
         return op.get_context().dialect.name == "sqlite"
 
     def fold(self, name: str) -> str:
-        """A name as it is compared with others."""
-        # "Refresh_Tokens" is refresh_tokens for SQLite, another table for PostgreSQL.
+        """Return a name as the engine compares it."""
+        # "Refresh_Tokens" is the table refresh_tokens on SQLite, but not on PostgreSQL.
         return name.lower() if self.is_sqlite else name
 
     def columns(self, table: str) -> set[str] | None:
-        """The folded names of a table's columns; None for no such table, or nobody to ask."""
+        """Return the folded names of a table's columns; None if there is no table, or offline."""
         if self._connection is None:
             return None
-        if self._seen is None:
-            question = _SQLITE_COLUMNS if self.is_sqlite else _POSTGRESQL_COLUMNS
-            seen: dict[str, set[str]] = {}
-            for owner, column in self._connection.exec_driver_sql(question):
-                seen.setdefault(self.fold(owner), set()).add(self.fold(column))
-            self._seen = seen
-        return self._seen.get(self.fold(table))
+        if self._cache is None:
+            query = _SQLITE_COLUMNS if self.is_sqlite else _POSTGRESQL_COLUMNS
+            names: dict[str, set[str]] = {}
+            for owner, column in self._connection.exec_driver_sql(query):
+                names.setdefault(self.fold(owner), set()).add(self.fold(column))
+            self._cache = names
+        return self._cache.get(self.fold(table))
 
     def indexes_using(self, table: str, column: str) -> list[str]:
-        """The indexes that keep SQLite from dropping a column; PostgreSQL drops them itself."""
+        """Return the indexes to drop before a column; PostgreSQL drops them itself."""
         if self._connection is None or not self.is_sqlite:
             return []
         word = re.compile(rf"\b{re.escape(column)}\b", re.IGNORECASE)
@@ -88,24 +87,24 @@ class Names:
 
     @contextmanager
     def adding(self, table: str, *columns: str) -> Iterator[None]:
-        """Note what the statement of the body adds: a table or columns."""
+        """Add a table or columns to the cache after the body."""
         with self.keeping():
             yield
-        if self._seen is not None:
-            known = self._seen.setdefault(self.fold(table), set())
+        if self._cache is not None:
+            known = self._cache.setdefault(self.fold(table), set())
             known.update(self.fold(column) for column in columns)
 
     @contextmanager
     def dropping(self, table: str) -> Iterator[None]:
-        """Note that the statement of the body drops a table."""
+        """Remove a table from the cache after the body."""
         with self.keeping():
             yield
-        if self._seen is not None:
-            self._seen.pop(self.fold(table), None)
+        if self._cache is not None:
+            self._cache.pop(self.fold(table), None)
 
     @contextmanager
     def keeping(self) -> Iterator[None]:
-        """Do not look again because of the statement of the body."""
+        """Keep the cache although the body executes DDL."""
         self._ours = True
         try:
             yield
@@ -115,4 +114,4 @@ class Names:
     def _notice(self, *event: Any) -> None:
         statement: str = event[2]
         if not self._ours and _DDL.search(statement):
-            self._seen = None
+            self._cache = None

@@ -53,6 +53,11 @@ class Declared(NamedTuple):
         """The parts in a normal form, to compare two tables."""
         return frozenset(map(_plain, [*self.columns.values(), *self.constraints, self.options]))
 
+    @property
+    def autoincrement(self) -> bool:
+        """Whether a column is AUTOINCREMENT."""
+        return any(" autoincrement" in _plain(text) for text in self.columns.values())
+
 
 def recreate(
     execute: Execute, table: sa.Table, values: Mapping[str, str], drop: frozenset[str]
@@ -69,10 +74,9 @@ def recreate(
     objects = execute(_OBJECTS, (table.name,))
     own, sql = next(((n, sql) for kind, n, sql in objects if kind == "table"), ("", ""))
     if not own:
-        raise CommandError(f"The table {table.name}, which is to be recreated, is not there.")
+        raise CommandError(f"recreate_table: the table {table.name} does not exist.")
     old = _parse(sql)
-    counts = "autoincrement" in " ".join(old.columns.values()).lower()
-    table.dialect_options["sqlite"]["autoincrement"] = counts
+    table.dialect_options["sqlite"]["autoincrement"] = old.autoincrement
     creating = sa.schema.CreateTable(table).compile(dialect=op.get_context().dialect)
     new = _merged(old, _parse(str(creating)), drop)
     if new.plain == old.plain:
@@ -88,9 +92,9 @@ def recreate(
         f"INSERT INTO {_quoted(aside)} ({', '.join(copied)}) "  # noqa: S608
         f"SELECT {', '.join(copied.values())} FROM {_quoted(own)}"
     )
-    if counts:
-        execute(f"DELETE FROM sqlite_sequence WHERE name = {_literal(aside)}")  # noqa: S608
-        execute(f"UPDATE sqlite_sequence SET name = {_literal(aside)} WHERE name = {_literal(own)}")  # noqa: S608
+    if old.autoincrement and new.autoincrement:
+        execute("DELETE FROM sqlite_sequence WHERE name = ?", (aside,))
+        execute("UPDATE sqlite_sequence SET name = ? WHERE name = ?", (aside, own))
     execute(f"DROP TABLE {_quoted(own)}")
     _rename(execute, aside, own)
     for kind, _, statement in objects:
@@ -199,7 +203,3 @@ def _mentions(sql: str, column: str) -> bool:
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

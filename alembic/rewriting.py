@@ -1,7 +1,6 @@
-"""Change values of a table in Python, some rows at a time, in the migration's transaction.
+"""Change values of a table in Python, page by page.
 
-The pages follow the key (keyset pagination: no OFFSET, and every row is met once), so the
-memory that it takes does not grow with the table.
+The pages follow the key (keyset pagination), so the memory does not grow with the table.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from alembic.util import CommandError
 
-#: Gets the values of a row by column, and answers those that change, or None.
+#: Takes the values of a row by column; returns those that change, or None.
 Change = Callable[[dict[str, Any]], Mapping[str, Any] | None]
 
 _PRIMARY_KEY = """
@@ -26,30 +25,28 @@ _ROWIDS = ("rowid", "_rowid_", "oid")
 
 
 def rowid(table: str, columns: Collection[str]) -> list[sa.ColumnElement[Any]]:
-    """What tells a row of SQLite from another: its key may hold NULL in files of old releases.
+    """Return the rowid of a table: a primary key of SQLite may contain NULL.
 
     Raises:
-        CommandError: columns hide the rowid under all of its names.
+        CommandError: columns have all names of the rowid.
     """
     free = [name for name in _ROWIDS if name not in columns]
     if not free:
-        raise CommandError(f"{table} has no rowid to go by.")
+        raise CommandError(f"{table} has no usable rowid for rewrite.")
     return [sa.literal_column(free[0], sa.Integer())]
 
 
-def primary_key(
-    ask: Callable[..., Sequence[Sequence[Any]]], table: str
-) -> list[sa.ColumnElement[Any]]:
-    """What tells a row of PostgreSQL from another.
+def primary_key(execute: Callable[..., Sequence[Any]], table: str) -> list[sa.ColumnElement[Any]]:
+    """Return the primary key of a table of PostgreSQL.
 
     Raises:
         CommandError: the table has no primary key.
     """
     key: list[sa.ColumnElement[Any]] = [
-        sa.column(name) for (name,) in ask(_PRIMARY_KEY, {"table": table})
+        sa.column(name) for (name,) in execute(_PRIMARY_KEY, {"table": table})
     ]
     if not key:
-        raise CommandError(f"{table} has no primary key to go by.")
+        raise CommandError(f"{table} has no primary key for rewrite.")
     return key
 
 
@@ -57,12 +54,12 @@ class Rows(NamedTuple):
     """The rows to change.
 
     Attributes:
-        connection: where the migration runs.
+        connection: of the migration.
         table: their table.
-        key: what a row is told by, and the pages are in the order of.
-        columns: the columns that are read, and may be changed.
-        where: SQL that is true of the rows that are still to be changed.
-        size: the rows of a page.
+        key: identifies a row, and orders the pages.
+        columns: the columns to read, which may be changed.
+        where: SQL condition for rows that are not changed yet.
+        size: rows per page.
     """
 
     connection: sa.Connection
@@ -72,12 +69,12 @@ class Rows(NamedTuple):
     where: str
     size: int
 
-    def rewrite(self, function: Change, say: Callable[..., None]) -> int:
-        """Change what ``function`` says, and answer how many rows were changed.
+    def rewrite(self, function: Change, progress: Callable[..., None]) -> int:
+        """Change the rows, and return how many were changed.
 
         Raises:
-            CommandError: a changed row still is one to be changed, so that a second run would
-                change it again; or ``function`` answers a column that was not read.
+            CommandError: a changed row still matches ``where``, or ``function`` returns a
+                column that was not read.
         """
         total = self._count()
         done, changed = 0, 0
@@ -87,11 +84,11 @@ class Rows(NamedTuple):
                 self._write(new)
             done += len(page)
             changed += len(new)
-            say(f"rewriting {self.table}", done, total, "rows")
+            progress(f"rewriting {self.table}", done, total, "rows")
         if (left := self._count()) > total - changed:
             raise CommandError(
-                f"{left - (total - changed)} of {changed} rewritten rows of {self.table} still are "
-                f"where {self.where}: a second run would rewrite them again."
+                f"{left - (total - changed)} of {changed} rewritten rows of {self.table} still "
+                f"match {self.where}: a second run would rewrite them again."
             )
         return changed
 
@@ -101,7 +98,7 @@ class Rows(NamedTuple):
 
     @property
     def _condition(self) -> sa.ColumnElement[bool]:
-        # No text(): a colon or a percent sign in it is what it is.
+        # Not text(), which gives a colon and a percent sign a meaning.
         return sa.literal_column(f"({self.where})", sa.Boolean())
 
     def _count(self) -> int:
@@ -130,12 +127,12 @@ class Rows(NamedTuple):
 
     def _changed(self, row: Sequence[Any], function: Change) -> dict[str, Any] | None:
         old = dict(zip(self.columns, row[len(self.key) :], strict=True))
-        answer = function(dict(old))
-        if answer is None:
+        result = function(dict(old))
+        if result is None:
             return None
-        if unread := sorted(answer.keys() - old.keys()):
-            raise CommandError(f"{', '.join(unread)} of {self.table}: name it in columns as well.")
-        new = old | dict(answer)
+        if unread := sorted(result.keys() - old.keys()):
+            raise CommandError(f"{', '.join(unread)} of {self.table} is not in columns.")
+        new = old | dict(result)
         return None if new == old else new
 
     def _write(self, new: list[tuple[Sequence[Any], dict[str, Any]]]) -> None:

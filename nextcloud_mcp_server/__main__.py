@@ -1,4 +1,4 @@
-"""``python -m nextcloud_mcp_server``, the same as the command nextcloud-mcp-server."""
+"""Run ``python -m nextcloud_mcp_server``, which is the command nextcloud-mcp-server."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Run blocking work in a thread, and never give it up half-way.
+"""Run blocking work in a thread and wait for its end, even if the task is cancelled.
 
-A cancelled ``to_thread`` goes on in its thread while whoever awaited it has left: a lock
-would be free while the migration still runs. Here the one who awaits stays until the
-thread has finished, and is cancelled then.
+A cancelled ``asyncio.to_thread`` returns while its thread still runs: a lock would be
+released during a migration. Here the task is cancelled only after the thread has finished.
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ T = TypeVar("T")
 
 
 async def run_to_the_end(work: Callable[[Callable[[], bool]], T], *, name: str) -> T:
-    """Run ``work`` in a thread of its own and wait for it, whatever happens meanwhile.
+    """Run ``work`` in a new thread and wait for its end, even if the task is cancelled.
 
     Args:
-        work: called with a function that says whether the awaiting task was cancelled;
-            work that only waits should then stop.
+        work: called with a function that returns whether the task was cancelled. Work that
+            only waits should then stop.
         name: the name of the thread.
 
     Raises:
-        asyncio.CancelledError: after ``work`` has ended, when the task was cancelled.
-        BaseException: what ``work`` raised, when it was not.
+        asyncio.CancelledError: if the task was cancelled, after ``work`` has ended.
+        BaseException: otherwise, the error of ``work``.
     """
     stop = threading.Event()
     loop = asyncio.get_running_loop()
@@ -38,54 +37,54 @@ async def run_to_the_end(work: Callable[[Callable[[], bool]], T], *, name: str) 
     def body() -> None:
         try:
             result = work(stop.is_set)
-        except BaseException as error:  # noqa: BLE001 - raised where it is awaited
+        except BaseException as error:  # noqa: BLE001 - raised by the await
             _deliver(loop, future.set_exception, error)
         else:
             _deliver(loop, future.set_result, result)
 
-    # An executor of its own would cost as much again as the thread, and to join one that has
-    # delivered, and has nothing more to do, a quarter of it.
+    # An executor would double the cost of the thread. A thread that has delivered its result
+    # is not joined, which would cost a quarter of it.
     thread = threading.Thread(target=body, name=name)
     thread.start()
     try:
         return await wait_to_the_end(future, stop.set)
     except BaseException:
-        # Not only cancelled: a loop that is torn down closes the coroutine where it stands.
+        # Also if the loop is torn down, which closes this coroutine.
         stop.set()
         thread.join()
         raise
 
 
-def _deliver(loop: asyncio.AbstractEventLoop, into: Callable[[Any], None], what: object) -> None:
-    # A loop that was closed meanwhile has nobody who waits.
+def _deliver(loop: asyncio.AbstractEventLoop, setter: Callable[[Any], None], value: object) -> None:
+    # RuntimeError: the loop was closed meanwhile, so no task waits.
     with suppress(RuntimeError):
-        loop.call_soon_threadsafe(into, what)
+        loop.call_soon_threadsafe(setter, value)
 
 
 async def wait_to_the_end(
     future: asyncio.Future[T], cancelled: Callable[[], object] = lambda: None
 ) -> T:
-    """Await ``future`` even where the awaiting task is cancelled meanwhile.
+    """Wait until ``future`` is done, even if the task is cancelled.
 
     Args:
-        future: what must not be left half-way.
-        cancelled: called when the task is cancelled.
+        future: the work that must end.
+        cancelled: called if the task is cancelled.
 
     Raises:
-        asyncio.CancelledError: after ``future`` is done, when the task was cancelled.
-        BaseException: what ``future`` holds, when it was not.
+        asyncio.CancelledError: if the task was cancelled, after ``future`` is done.
+        BaseException: otherwise, the error of ``future``.
     """
     try:
         await _until_done(future)
     except asyncio.CancelledError:
         cancelled()
-        # The scope holds off anyio's cancellation, which would otherwise be delivered again
-        # at every turn of the loop; a native task.cancel() goes through it.
+        # Without the shield, anyio would deliver its cancellation again in every iteration of
+        # the loop. A native task.cancel() passes through it.
         with anyio.CancelScope(shield=True):
             while not future.done():
                 with suppress(asyncio.CancelledError):
                     await asyncio.wait([future])
-        # Retrieved, so that asyncio does not report it as lost.
+        # Retrieve the exception, otherwise asyncio logs that it never was.
         if not future.cancelled():
             future.exception()
         raise
@@ -93,21 +92,21 @@ async def wait_to_the_end(
 
 
 async def _until_done(future: asyncio.Future[T]) -> None:
-    """Return when ``future`` is done; whoever cancels the wait does not cancel it."""
-    # asyncio.wait() does the same for much more than an uncontended start has to spare, and
-    # asyncio.shield() reports an error that comes after the cancellation as lost.
+    """Wait until ``future`` is done; cancelling the wait does not cancel ``future``."""
+    # asyncio.wait() is too slow for a start without contention, and asyncio.shield() logs an
+    # error that follows the cancellation.
     waiter: asyncio.Future[None] = future.get_loop().create_future()
 
-    def tell(_: asyncio.Future[T]) -> None:
+    def wake(_: asyncio.Future[T]) -> None:
         if not waiter.done():
             waiter.set_result(None)
 
-    future.add_done_callback(tell)
+    future.add_done_callback(wake)
     await waiter
 
 
 def run_in_own_loop(main: Callable[[], T]) -> T:
-    """Call ``main``, which runs an event loop; in another thread where this one has a loop."""
+    """Call ``main``, which runs an event loop; in a new thread if this one already runs a loop."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -1,11 +1,11 @@
-"""The token store as an ASGI lifespan, for any framework that takes one.
+"""The token store as an ASGI lifespan, for any framework.
 
-Bare, with the settings of the environment, or called with settings of its own::
+Use it without a call, with the settings of the environment, or call it with other settings::
 
     Starlette(lifespan=token_store_lifespan)
     FastAPI(lifespan=token_store_lifespan("tokens.db", encryption_key=key))
 
-A handler then finds the open store in ``request.state.storage``. No framework is imported.
+A handler finds the open store in ``request.state.storage``. No framework is imported.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from nextcloud_mcp_server.concurrency import wait_to_the_end
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.settings import Settings
 
-#: What ASGI frameworks call an application, as far as a lifespan is concerned.
+#: An ASGI application.
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
-#: A lifespan as Starlette and FastAPI take it.
+#: A lifespan of Starlette or FastAPI.
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any] | None]]
 
 
 class TokenStoreState(TypedDict):
-    """What the lifespan adds to ``request.state``."""
+    """The attributes that the lifespan adds to ``request.state``."""
 
     storage: RefreshTokenStorage
 
 
 @dataclass(frozen=True, slots=True)
 class TokenStoreLifespan:
-    """A configured lifespan. Each call opens a store of its own, so it can be used again.
+    """A configured lifespan. Each call opens a new store, so it can be used several times.
 
     Attributes:
-        database: a path, an SQLite URL, or None for what the settings say.
-        encryption_key: one Fernet key or several, newest first; None for the settings'.
+        database: a path or an SQLite URL; None for the one in the settings.
+        encryption_key: one Fernet key or several, newest first; None for those of the settings.
         settings: None to read them from the environment when the application starts.
-        inner: another lifespan, entered after the store is open and left before it closes.
+        inner: another lifespan, which runs while the store is open.
     """
 
     database: str | os.PathLike[str] | None = None
@@ -53,18 +53,17 @@ class TokenStoreLifespan:
 
     @asynccontextmanager
     async def __call__(self, app: Any) -> AsyncIterator[TokenStoreState]:
-        """Open the store, yield the state, and close the store, whatever happens between.
+        """Open the store, yield the state, and always close the store.
 
-        A cancelled start ends only after the worker has: until then the lock is held. An
-        error of the body and one of closing are both kept, the first as the second's
-        ``__context__``.
+        A cancelled start waits until its worker thread has ended and the lock is free. If
+        both the body and closing fail, the first error is the ``__context__`` of the second.
 
         Args:
-            app: handed to ``inner``.
+            app: the argument for ``inner``.
 
         Raises:
-            TokenStorageError: the store's own error, unchanged; ``bad-input`` where
-                ``inner`` yields a key that is taken.
+            TokenStorageError: the error of the store, unchanged; ``bad-input`` if ``inner``
+                yields a key of the store's state.
         """
         storage = RefreshTokenStorage(
             self.database, encryption_key=self.encryption_key, settings=self.settings
@@ -78,7 +77,7 @@ class TokenStoreLifespan:
                 async with self.inner(app) as more:
                     yield _merged(state, more)
         finally:
-            # A close that is cut short leaves threads and a WAL behind.
+            # An interrupted close would leave threads and a WAL behind.
             await wait_to_the_end(asyncio.ensure_future(storage.close()))
 
 
@@ -103,17 +102,16 @@ def token_store_lifespan(
     settings: Settings | None = None,
     inner: Lifespan | None = None,
 ) -> TokenStoreLifespan | AbstractAsyncContextManager[TokenStoreState]:
-    """A lifespan that brings the token database to head, opens the store and closes it.
+    """Return a lifespan that migrates the database to head, opens the store and closes it.
 
-    Used bare it is the lifespan itself, with the settings of the environment. Composed by
-    hand: ``async with token_store_lifespan(...)(app) as state``.
+    Without a call it is the lifespan itself, with the settings of the environment. It can
+    also be entered directly: ``async with token_store_lifespan(...)(app) as state``.
 
     Args:
-        database: a path, an SQLite URL, or None for what the settings say.
-        encryption_key: one Fernet key or several, newest first; None for the settings'.
+        database: a path or an SQLite URL; None for the one in the settings.
+        encryption_key: one Fernet key or several, newest first; None for those of the settings.
         settings: None to read them from the environment when the application starts.
-        inner: another lifespan, entered after the store is open and left before it closes;
-            its state is merged with ours.
+        inner: another lifespan, which runs while the store is open; the states are merged.
     """
     if callable(database):
         return TokenStoreLifespan()(database)
@@ -123,8 +121,8 @@ def token_store_lifespan(
 def _merged(state: TokenStoreState, more: Mapping[str, Any] | None) -> TokenStoreState:
     if taken := sorted(state.keys() & (more or {}).keys()):
         raise TokenStorageError(
-            f"The inner lifespan yields {', '.join(map(repr, taken))}, which is the store's.",
+            f"The inner lifespan yields {', '.join(map(repr, taken))}, a name of the token store.",
             code="bad-input",
-            remedy="Give that part of the other lifespan's state another name.",
+            remedy="Use another name in the state of the inner lifespan.",
         )
     return cast("TokenStoreState", {**state, **(more or {})})

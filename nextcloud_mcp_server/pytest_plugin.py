@@ -50,10 +50,7 @@ def _token_templates(
 
 @pytest.fixture(scope="session")
 def token_encryption_key(pytestconfig: pytest.Config) -> str:
-    """A Fernet key for this run: random, and the same in every worker of pytest-xdist.
-
-    Every other fixture uses it, and the secrets that a test stores are encrypted with it.
-    """
+    """A Fernet key for this run: random, and the same in every worker of pytest-xdist."""
     import base64  # noqa: PLC0415
     import hashlib  # noqa: PLC0415
     import secrets  # noqa: PLC0415
@@ -68,9 +65,7 @@ def token_environment(
 ) -> Iterator[Mapping[str, str]]:
     """The variables that the program reads, for this test: a path in tmp_path and the key.
 
-    ``TOKEN_STORAGE_DB`` is ``tmp_path / "tokens.db"``, which does not exist unless
-    ``token_db`` made it. ``TOKEN_ENCRYPTION_KEY`` is set, every other variable of the program
-    is unset, and all are restored after the test. Every fixture below uses this one.
+    All other variables of the program are unset. Every fixture below uses this one.
     """
     from nextcloud_mcp_server.settings import VARIABLES  # noqa: PLC0415
 
@@ -95,8 +90,7 @@ def token_db(
 ) -> Path:
     """The path of an empty database at head, this test's own.
 
-    It is ``tmp_path / "tokens.db"``, in WAL mode and with mode 0600. It is migrated once in a
-    run and copied for each test.
+    It is migrated once in a run, and copied for each test.
     """
     return _token_templates.copy("head", tmp_path / "tokens.db")
 
@@ -107,8 +101,7 @@ def token_db_at(
 ) -> TokenDbAt:
     """Call it with a revision for the path of an empty database at that revision.
 
-    Takes an id, ``base`` or ``head``. Each call makes another file in ``tmp_path``, in the
-    same way as ``token_db``. ``base`` is the result of a downgrade to it. Raises
+    Takes an id, ``base`` or ``head``. Each call makes another file in ``tmp_path``. Raises
     TokenStorageError with the code ``unknown-revision``.
     """
     made = 0
@@ -123,11 +116,7 @@ def token_db_at(
 
 @pytest.fixture
 def token_settings(token_db: Path, token_encryption_key: str) -> Settings:
-    """The settings of ``token_db``: its path, the key of this run, 30 seconds for the lock.
-
-    For everything that takes a Settings: ``RefreshTokenStorage``, ``token_store_lifespan``,
-    ``create_app``.
-    """
+    """The settings of ``token_db``: its path, the key of this run, 30 seconds for the lock."""
     from nextcloud_mcp_server.settings import Settings  # noqa: PLC0415
 
     return Settings(token_db, keys=(token_encryption_key,), lock_timeout=LOCK_TIMEOUT)
@@ -164,11 +153,9 @@ def token_storage(
 def migration_walk(token_environment: Mapping[str, str], tmp_path: Path) -> Iterator[StartWalk]:
     """Call it to walk a database up and down its revisions, one by one, with rows in it.
 
-    Without a database the walk begins with an empty file at ``base``; a given database is
-    copied into ``tmp_path``, and the copy walks. ``rows`` are the author's own, by table; each
-    is inserted at the first revision that has its table and columns. ``changes`` declares, by
-    revision, what it changes in rows on purpose. Each step asserts what
-    :class:`~nextcloud_mcp_server.testing.walk.MigrationWalk` lists.
+    A given database is copied into ``tmp_path``, and the copy walks. ``rows`` are the author's
+    own, by table; ``changes`` declares, by revision, what it changes in rows on purpose. Each
+    step asserts what :class:`~nextcloud_mcp_server.testing.walk.MigrationWalk` lists.
     """
     from contextlib import ExitStack  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""Frozen settings, read from the environment as nothing else is but the place of the database.
+"""Settings, read from the environment. No other module reads it.
 
 | variable | meaning | default |
 |---|---|---|
@@ -7,7 +7,7 @@
 | ``TOKEN_ENCRYPTION_KEY`` | Fernet keys separated by ``;``, newest first | unset |
 | ``TOKEN_ENCRYPTION_KEY_FILE`` | a file that holds the same | unset |
 | ``TOKEN_STORAGE_LOCK_TIMEOUT`` | seconds to wait for the migration lock | 600 |
-| ``NO_COLOR`` | anything: a terminal is sent no colours (https://no-color.org) | unset |
+| ``NO_COLOR`` | any text: no colours in a terminal (https://no-color.org) | unset |
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from typing import Final, NamedTuple
 from nextcloud_mcp_server.errors import TokenStorageError
 
 DEFAULT_LOCK_TIMEOUT: Final = 600.0
+DEFAULT_DATABASE: Final = Path("/app/data/tokens.db")
 
-#: Those of the table above that :func:`load_settings` reads.
+#: The variables that :func:`load_settings` reads.
 VARIABLES: Final = (
     "DATABASE_URL",
     "TOKEN_STORAGE_DB",
@@ -31,20 +32,23 @@ VARIABLES: Final = (
     "TOKEN_STORAGE_LOCK_TIMEOUT",
 )
 
+_SQLITE_SCHEMES: Final = ("sqlite", "sqlite+aiosqlite", "sqlite+pysqlite")
 
+
+# A NamedTuple, because importing dataclasses takes longer than `db current` has.
 class Settings(NamedTuple):
-    """What a start needs to know.
+    """The settings of a start.
 
     Attributes:
         database: the database file.
-        keys: Fernet keys, newest first, unchecked; empty when none was given.
-        key_file: the file that the keys are to be read from, when none was given directly.
+        keys: Fernet keys, newest first, not checked; empty if none was given.
+        key_file: the file with the keys, if none was given directly.
         lock_timeout: seconds to wait for the migration lock.
-        fallback_from: the default path that could not be used, when ``database`` is the
-            one in the user's data directory instead.
-        source: the variable that named ``database``; empty for the default and for a
-            database that was given by other means.
-        overruled: what ``TOKEN_STORAGE_DB`` says where ``DATABASE_URL`` wins over it.
+        fallback_from: the default path, if it cannot be used and ``database`` is in the
+            user's data directory instead.
+        source: the variable that ``database`` comes from; empty for the default and for a
+            path that was passed in.
+        overruled: the value of ``TOKEN_STORAGE_DB`` if ``DATABASE_URL`` wins over it.
     """
 
     database: Path
@@ -56,7 +60,7 @@ class Settings(NamedTuple):
     overruled: str = ""
 
     def __repr__(self) -> str:
-        """Hide the keys, whoever prints the settings."""
+        """Show the settings without the keys."""
         return (
             f"Settings(database={str(self.database)!r}, keys=<{len(self.keys)}>, "
             f"key_file={self.key_file and str(self.key_file)!r}, "
@@ -65,7 +69,7 @@ class Settings(NamedTuple):
         )
 
     def with_database(self, database: str | os.PathLike[str]) -> Settings:
-        """The same settings for another database (a path or an SQLite URL)."""
+        """Return the same settings for another database (a path or an SQLite URL)."""
         return self._replace(
             database=database_path(database), fallback_from=None, source="", overruled=""
         )
@@ -74,41 +78,60 @@ class Settings(NamedTuple):
 def load_settings(
     environ: Mapping[str, str] | None = None, *, database: str | os.PathLike[str] | None = None
 ) -> Settings:
-    """Read the settings from ``environ`` (default: the process's environment).
+    """Read all settings. Creates and opens nothing.
 
-    An empty variable counts as unset. Nothing is created or opened.
+    An empty variable counts as unset.
 
     Args:
-        environ: the environment.
-        database: a path or an SQLite URL, for which the environment's database is not
-            looked at, however unusable it is.
+        environ: the environment; None for that of the process.
+        database: a path or an SQLite URL. If given, the variables for the database are
+            ignored, even if they are invalid.
 
     Raises:
-        TokenStorageError: ``bad-input`` for a lock timeout that is no number of seconds,
-            ``bad-path`` or ``unsupported-database`` for a database that cannot be used.
+        TokenStorageError: ``bad-input`` for an invalid lock timeout, ``bad-path`` or
+            ``unsupported-database`` for a database that cannot be used.
     """
     environ = os.environ if environ is None else environ
-    place = locate(environ, database=database)
     key_file = environ.get("TOKEN_ENCRYPTION_KEY_FILE")
-    return Settings(
-        database=place.database,
+    return locate(environ, database=database)._replace(
         keys=split_keys(environ.get("TOKEN_ENCRYPTION_KEY", "")),
         key_file=Path(key_file) if key_file else None,
         lock_timeout=_lock_timeout(environ.get("TOKEN_STORAGE_LOCK_TIMEOUT")),
-        fallback_from=place.fallback_from,
-        source=place.source,
-        overruled=place.overruled,
     )
 
 
+def locate(
+    environ: Mapping[str, str] | None = None, *, database: str | os.PathLike[str] | None = None
+) -> Settings:
+    """Read the settings of the database alone: the keys and the timeout are not read.
+
+    Takes the arguments of :func:`load_settings`, and raises its errors about the database.
+    """
+    environ = os.environ if environ is None else environ
+    if database is not None:
+        return Settings(database_path(database))
+    if url := environ.get("DATABASE_URL"):
+        overruled = environ.get("TOKEN_STORAGE_DB", "")
+        return Settings(_path_of_variable(url), source="DATABASE_URL", overruled=overruled)
+    if path := environ.get("TOKEN_STORAGE_DB"):
+        return Settings(database_path(path), source="TOKEN_STORAGE_DB")
+    if _can_hold_data(DEFAULT_DATABASE.parent):
+        return Settings(DEFAULT_DATABASE)
+    # platformdirs is imported only if the default cannot be used.
+    from platformdirs import user_data_path  # noqa: PLC0415
+
+    folder = user_data_path("nextcloud-mcp-server")
+    return Settings(folder / DEFAULT_DATABASE.name, fallback_from=DEFAULT_DATABASE)
+
+
 def wants_colour(environ: Mapping[str, str] | None = None) -> bool:
-    """Whether a terminal may be sent colours (https://no-color.org)."""
+    """Check whether colours are allowed in a terminal (https://no-color.org)."""
     environ = os.environ if environ is None else environ
     return not environ.get("NO_COLOR")
 
 
 def split_keys(text: str) -> tuple[str, ...]:
-    """The keys of a ``;``-separated list, without white space and empty parts."""
+    """Return the keys of a ``;``-separated list, without white space and empty parts."""
     return tuple(part for part in (piece.strip() for piece in text.split(";")) if part)
 
 
@@ -128,106 +151,62 @@ def _lock_timeout(text: str | None) -> float:
     return seconds
 
 
-DEFAULT_DATABASE: Final = Path("/app/data/tokens.db")
-
-_SQLITE_SCHEMES: Final = ("sqlite", "sqlite+aiosqlite", "sqlite+pysqlite")
-
-
-class Location(NamedTuple):
-    """A database and what named it; :class:`~.settings.Settings` tells of each attribute."""
-
-    database: Path
-    fallback_from: Path | None = None
-    source: str = ""
-    overruled: str = ""
-
-
-def locate(
-    environ: Mapping[str, str] | None = None, *, database: str | os.PathLike[str] | None = None
-) -> Location:
-    """Which database is meant. Nothing is created or opened.
-
-    Args:
-        environ: the environment (default: the process's).
-        database: a path or an SQLite URL, for which the environment is not looked at.
-
-    Raises:
-        TokenStorageError: ``bad-path`` or ``unsupported-database``.
-    """
-    if database is not None:
-        return Location(database_path(database))
-    return _named(os.environ if environ is None else environ)
-
-
 def database_path(database: str | os.PathLike[str]) -> Path:
-    """The file that a path or an SQLite URL names.
+    """Return the file of a path or an SQLite URL.
 
-    In a URL ``%20`` and the like are escapes, as in SQLAlchemy's. A plain path is taken to
-    the letter.
+    In a URL ``%20`` and the like are escapes, as in SQLAlchemy. A path has no escapes.
 
     Raises:
         TokenStorageError: ``unsupported-database`` for the URL of another engine,
-            ``bad-path`` for what is neither text nor a path of text, an empty path, a null
-            character, an in-memory database or a URL with parameters.
+            ``bad-path`` for anything else that is not the path of a file.
     """
     text = os.fspath(database) if isinstance(database, os.PathLike) else database
     if not isinstance(text, str):
         raise _bad_path(f"The path of the database is {type(text).__name__}, not text.")
-    scheme, separator, rest = text.partition("://")
-    if separator and _is_scheme(scheme):
-        if scheme.lower() not in _SQLITE_SCHEMES:
-            raise _unsupported(scheme)
-        if "?" in rest:
-            # Dropping what follows, as is usual, would open 'x' for 'x?y.db'.
-            raise _bad_path(
-                "An SQLite URL takes no parameters here; write %3F for a '?' in a name."
-            )
-        # Imported only for a URL: it takes as long as a look at a database.
-        from urllib.parse import unquote  # noqa: PLC0415
-
-        text = unquote(rest.removeprefix("/"))
-        if not rest.startswith("/") and rest:
-            raise _bad_path(
-                "An SQLite URL has three slashes before a relative path and four before "
-                f"an absolute one: {scheme}:////path/to/tokens.db; this one has a host."
-            )
+    if _is_url(text):
+        text = _path_of_url(text)
     if not text.strip():
         raise _bad_path("The path of the database is empty.")
     if "\0" in text:
-        raise _bad_path("The path of the database holds a null character.")
-    if text == ":memory:" or text.startswith("file:"):
-        raise _bad_path(
-            f"{text!r} is not a file that outlives the process, and tokens must."
-            if text == ":memory:"
-            else f"{text!r} is an SQLite URI, and the store takes a plain path."
-        )
+        raise _bad_path("The path of the database contains a null character.")
+    if text == ":memory:":
+        raise _bad_path(f"{text!r} is lost when the process ends; tokens need a file.")
+    if text.startswith("file:"):
+        raise _bad_path(f"{text!r} is an SQLite URI; a plain path is needed.")
     return Path(text)
 
 
-def _is_scheme(text: str) -> bool:
-    return text.translate(dict.fromkeys(map(ord, "+-._"))).isalnum()
+def _is_url(text: str) -> bool:
+    scheme, separator, _ = text.partition("://")
+    return bool(separator) and scheme.translate(dict.fromkeys(map(ord, "+-._"))).isalnum()
 
 
-def _named(environ: Mapping[str, str]) -> Location:
-    if url := environ.get("DATABASE_URL"):
-        overruled = environ.get("TOKEN_STORAGE_DB", "")
-        return Location(_url_path(url), source="DATABASE_URL", overruled=overruled)
-    if path := environ.get("TOKEN_STORAGE_DB"):
-        return Location(database_path(path), source="TOKEN_STORAGE_DB")
-    if _can_hold_data(DEFAULT_DATABASE.parent):
-        return Location(DEFAULT_DATABASE)
-    # platformdirs is imported only where the default cannot be used.
-    from platformdirs import user_data_path  # noqa: PLC0415
+def _path_of_url(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    if scheme.lower() not in _SQLITE_SCHEMES:
+        raise TokenStorageError(
+            f"This version keeps tokens in SQLite and cannot use a {scheme} database.",
+            code="unsupported-database",
+            remedy="Use a path (TOKEN_STORAGE_DB, -d) or a URL that begins with sqlite:///.",
+        )
+    if "?" in rest:
+        # Dropping the parameters, as is usual, would open the file 'x' for 'x?y.db'.
+        raise _bad_path("An SQLite URL takes no parameters here; write %3F for a '?' in a name.")
+    if rest and not rest.startswith("/"):
+        raise _bad_path(
+            "An SQLite URL has three slashes before a relative path and four before "
+            f"an absolute one: {scheme}:////path/to/tokens.db; this one has a host."
+        )
+    # Imported only for a URL: the import takes as long as inspecting a database.
+    from urllib.parse import unquote  # noqa: PLC0415
 
-    folder = user_data_path("nextcloud-mcp-server")
-    return Location(folder / DEFAULT_DATABASE.name, DEFAULT_DATABASE)
+    return unquote(rest.removeprefix("/"))
 
 
-def _url_path(url: str) -> Path:
-    """The file that ``DATABASE_URL`` names; a refusal says that it is in the way."""
+def _path_of_variable(url: str) -> Path:
+    """Return the file of ``DATABASE_URL``; the remedy of an error names the variable."""
     try:
-        scheme, separator, _ = url.partition("://")
-        if not separator or not _is_scheme(scheme):
+        if not _is_url(url):
             raise _bad_path("DATABASE_URL is not a URL; a plain path goes in TOKEN_STORAGE_DB.")
         return database_path(url)
     except TokenStorageError as error:
@@ -240,15 +219,15 @@ def _url_path(url: str) -> Path:
 
 
 def _can_hold_data(folder: Path) -> bool:
-    """Whether ``folder`` is there, or the user may make it. Makes nothing."""
+    """Check whether ``folder`` exists or the user may create it. Creates nothing."""
     try:
-        for place in (folder, *folder.parents):
-            if place.is_dir():
-                return place == folder or os.access(place, os.W_OK | os.X_OK)
-            if place.exists():
+        for parent in (folder, *folder.parents):
+            if parent.is_dir():
+                return parent == folder or os.access(parent, os.W_OK | os.X_OK)
+            if parent.exists():
                 return False
     except OSError:
-        # Somebody else's folder, which this user may not even look into.
+        # A folder of another user, which this user may not read.
         return False
     return False
 
@@ -259,12 +238,4 @@ def _bad_path(message: str) -> TokenStorageError:
         code="bad-path",
         remedy="Give the path of a file, for example -d /app/data/tokens.db "
         "or -u sqlite:////app/data/tokens.db.",
-    )
-
-
-def _unsupported(scheme: str) -> TokenStorageError:
-    return TokenStorageError(
-        f"This version keeps tokens in SQLite and cannot use a {scheme} database.",
-        code="unsupported-database",
-        remedy="Use a path (TOKEN_STORAGE_DB, -d) or a URL that begins with sqlite:///.",
     )

@@ -1,4 +1,4 @@
-"""What long work says while it runs: to a listener, to the log, to those who wait."""
+"""Progress reports: to callbacks, to the log, to processes that wait for the lock."""
 
 from __future__ import annotations
 
@@ -49,87 +49,87 @@ def downgrade():
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where a test's database lies."""
+    """The database of a test."""
     return tmp_path / "tokens.db"
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Listeners hear every few milliseconds, and a log gets a line every fiftieth second."""
+    """Call callbacks every 5 ms, and log a line every 20 ms."""
     monkeypatch.setattr(progress, "INTERVAL", 0.005)
     monkeypatch.setattr(progress, "LOG_INTERVAL", 0.02)
 
 
 def threads() -> list[str]:
-    """The threads of this module that are alive."""
+    """Return the threads of the module that are alive."""
     return [t.name for t in threading.enumerate() if t.name == "token-store-progress"]
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_listener_hears_the_latest_until_the_work_ends() -> None:
-    """It is told again and again, with the time, and never after the end."""
-    said: list[Progress] = []
-    with reporting(said.append) as say:
+def test_a_callback_gets_the_latest_report_until_the_work_ends() -> None:
+    """It is called repeatedly, with the time, and not after the end."""
+    received: list[Progress] = []
+    with reporting(received.append) as report:
         time.sleep(0.03)
-        assert said == [], "nothing was said yet"
-        say("copying it", 1, 9, "pages")
+        assert received == [], "nothing was reported yet"
+        report("copying it", 1, 9, "pages")
         time.sleep(0.05)
-        say("syncing the copy")
+        report("syncing the copy")
         time.sleep(0.05)
         assert threads() == ["token-store-progress"]
-    count = len(said)
-    assert {now.phase for now in said} == {"copying it", "syncing the copy"}
-    assert [now.seconds for now in said] == sorted(now.seconds for now in said)
+    count = len(received)
+    assert {now.phase for now in received} == {"copying it", "syncing the copy"}
+    assert [now.seconds for now in received] == sorted(now.seconds for now in received)
     time.sleep(0.02)
-    assert (len(said), threads()) == (count, [])
+    assert (len(received), threads()) == (count, [])
 
 
-def test_short_work_is_never_heard_of() -> None:
-    """Nobody is told of what takes less than half a second."""
-    said: list[Progress] = []
-    with reporting(said.append) as say:
-        say("copying it")
-    assert said == []
+def test_short_work_calls_no_callback() -> None:
+    """For work that takes less than half a second no callback is called."""
+    received: list[Progress] = []
+    with reporting(received.append) as report:
+        report("copying it")
+    assert received == []
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_listener_that_fails_stops_nothing() -> None:
-    """It is not called again; the others are, and the work goes on."""
-    said: list[Progress] = []
+def test_a_callback_that_fails_does_not_stop_the_work() -> None:
+    """It is not called again, but the others are."""
+    received: list[Progress] = []
     failed: list[Progress] = []
 
     def fails(now: Progress) -> None:
         failed.append(now)
         raise RuntimeError("no terminal")
 
-    with reporting(fails, said.append) as say:
-        say("copying it")
+    with reporting(fails, received.append) as report:
+        report("copying it")
         time.sleep(0.05)
     assert len(failed) == 1
-    assert len(said) > 1
+    assert len(received) > 1
 
 
 @pytest.mark.usefixtures("quick")
 def test_the_thread_ends_with_work_that_fails() -> None:
-    """An error goes through, and nothing is left behind."""
+    """The error is raised, and no thread is left."""
     with pytest.raises(ValueError, match="x"), reporting():
         raise ValueError("x")
     assert threads() == []
 
 
-def test_progress_in_words() -> None:
-    """The phase, and how far it is where that is known."""
+def test_progress_as_text() -> None:
+    """The text is the phase, with the numbers if they are known."""
     assert str(Progress("copying it", 3, 9, "pages")) == "copying it (3 of 9 pages)"
     assert str(Progress("syncing the copy")) == "syncing the copy"
-    silent("nobody", 1, 2, "hears")
+    silent("copying it", 1, 2, "pages")
 
 
 def test_a_log_gets_a_line_every_five_seconds(caplog: pytest.LogCaptureFixture, path: Path) -> None:
-    """The first after five seconds of work, and then one in five, however often it is told."""
-    listen = to_log(path)
+    """The first line comes after five seconds, and then one every five seconds."""
+    log = to_log(path)
     with caplog.at_level(logging.INFO, "nextcloud_mcp_server"):
         for tenth in range(170):
-            listen(Progress("copying it", tenth, 170, "pages", tenth / 10))
+            log(Progress("copying it", tenth, 170, "pages", tenth / 10))
     assert [r.getMessage().removeprefix(f"{path}: ") for r in caplog.records] == [
         "copying it (50 of 170 pages), 5 s so far",
         "copying it (100 of 170 pages), 10 s so far",
@@ -137,121 +137,99 @@ def test_a_log_gets_a_line_every_five_seconds(caplog: pytest.LogCaptureFixture, 
     ]
 
 
-def test_a_pace_is_kept_from_the_beginning() -> None:
-    """A late first word does not make the next one come at once."""
-    said: list[float] = []
-    listen = paced(lambda now: said.append(now.seconds), 2)
+def test_the_interval_is_counted_from_the_last_call() -> None:
+    """After a late first call the next one is not immediate."""
+    calls: list[float] = []
+    callback = paced(lambda now: calls.append(now.seconds), 2)
     for seconds in (1.0, 7.0, 8.0, 9.0):
-        listen(Progress("x", seconds=seconds))
-    assert said == [7.0, 9.0]
+        callback(Progress("x", seconds=seconds))
+    assert calls == [7.0, 9.0]
 
 
-def test_those_who_wait_read_each_phase_once() -> None:
-    """A new phase is written into the lock, and the same one is not written again."""
+def test_each_phase_is_announced_once() -> None:
+    """A new phase is written into the lock file, and the same phase not again."""
     written: list[str] = []
-    listen = to_waiters(written.append, "upgrading it")
+    callback = to_waiters(written.append, "upgrading it")
     for phase in ("copying it", "copying it", "syncing the copy"):
-        listen(Progress(phase))
+        callback(Progress(phase))
     assert written == ["upgrading it (copying it)", "upgrading it (syncing the copy)"]
 
 
-def test_a_backup_says_how_many_pages_are_copied(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Pages count up to all of them; verifying and syncing follow."""
-    at("009").write(path, ["page_size=512"])
-    monkeypatch.setattr(backup, "_PAGES", 10)
-    said: list[tuple[str, int, int, str]] = []
-
-    def say(phase: str, done: int = 0, total: int = 0, unit: str = "") -> None:
-        said.append((phase, done, total, unit))
-
-    backup.make_backup(path, backup.backup_path(path, "009"), report=say)
-    pages = [(done, total) for phase, done, total, unit in said if unit == "pages"]
-    assert len(pages) > 3
-    assert pages == sorted(pages)
-    assert pages[-1][0] == pages[-1][1] > 0
-    phases = list(dict.fromkeys(phase for phase, *_ in said))
-    assert phases == ["copying it", "verifying the copy", "syncing the copy"]
-
-
 @pytest.mark.usefixtures("quick")
-def test_an_upgrade_says_which_revision_runs_on_how_many_rows(
-    own_scripts: Path, path: Path
-) -> None:
-    """A slow revision is named while it runs, to the listener and in the lock file."""
+def test_an_upgrade_reports_the_revision_and_the_rows(own_scripts: Path, path: Path) -> None:
+    """A slow revision is reported to the callback and in the lock file."""
     at("009").write(path)
     add_revision(own_scripts, SLOW)
-    said: list[str] = []
+    texts: list[str] = []
     waiting: list[str] = []
     lock = path.with_name("tokens.db.lock")
 
-    def listen(now: Progress) -> None:
-        said.append(str(now))
+    def callback(now: Progress) -> None:
+        texts.append(str(now))
         text = lock.read_text()
         if text:
             waiting.append(json.loads(text)["doing"])
 
-    prepare(path, listener=listen)
-    slow = [words for words in said if "revision 101" in words]
+    prepare(path, listener=callback)
+    slow = [text for text in texts if "revision 101" in text]
     assert slow
     assert slow[0].startswith("running revision 101 on ")
     assert slow[0].endswith(" rows (1 of 2 revisions)")
     assert any(
-        words.startswith("upgrading it from revision 009 to 101 (running revision 101 on ")
-        for words in waiting
+        text.startswith("upgrading it from revision 009 to 101 (running revision 101 on ")
+        for text in waiting
     )
     assert lock.read_text() == ""
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_downgrade_says_which_revision_is_undone(own_scripts: Path, path: Path) -> None:
-    """The revision that is being undone is named while it runs."""
+def test_a_downgrade_reports_the_revision(own_scripts: Path, path: Path) -> None:
+    """The revision that is downgraded is reported."""
     at("010").write(path)
     add_revision(own_scripts, SLOW)
     prepare(path)
-    said: list[str] = []
-    change.downgrade(path, "009", listener=lambda now: said.append(str(now)))
-    assert any("revision 101" in words and "(0 of 2 revisions)" in words for words in said)
+    texts: list[str] = []
+    change.downgrade(path, "009", listener=lambda now: texts.append(str(now)))
+    assert any("revision 101" in text and "(0 of 2 revisions)" in text for text in texts)
 
 
-def _phases(said: list[str]) -> list[str]:
-    """Each phase once, in its order, without how far it was."""
-    return list(dict.fromkeys(words.partition(" (")[0] for words in said))
+def _phases(texts: list[str]) -> list[str]:
+    """Return each phase once, in order, without its numbers."""
+    return list(dict.fromkeys(text.partition(" (")[0] for text in texts))
 
 
 @pytest.fixture
-def _tells_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every word comes to the listener at once, as if each step took long."""
+def _every_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pass every report to the callbacks at once, as if each step were slow."""
 
     @contextmanager
-    def at_once(*listeners: ProgressCallback) -> Iterator[Reporter]:
-        def say(phase: str, done: int = 0, total: int = 0, unit: str = "") -> None:
-            for listener in listeners:
-                listener(Progress(phase, done, total, unit))
+    def at_once(*callbacks: ProgressCallback) -> Iterator[Reporter]:
+        def report(phase: str, done: int = 0, total: int = 0, unit: str = "") -> None:
+            for callback in callbacks:
+                callback(Progress(phase, done, total, unit))
 
-        yield say
+        yield report
 
     for module in (repairs, restores):
         monkeypatch.setattr(module, "reporting", at_once)
     monkeypatch.setattr(backup, "_PAGES", 10)
 
 
-@pytest.mark.usefixtures("_tells_all")
-def test_a_restore_says_how_far_it_is(path: Path) -> None:
-    """Both copies count their pages, and those who wait for the lock read each phase."""
+@pytest.mark.usefixtures("_every_report")
+def test_a_restore_reports_its_progress(path: Path) -> None:
+    """Every copy counts its pages, and each phase is written into the lock file."""
     at("010").write(path, ["journal_mode=WAL", "page_size=512"])
     saved = path.with_name("saved.db")
     at("009").write(saved, ["page_size=512"])
-    said: list[str] = []
+    texts: list[str] = []
     waiting: list[str] = []
 
-    def listen(now: Progress) -> None:
-        said.append(str(now))
+    def callback(now: Progress) -> None:
+        texts.append(str(now))
         waiting.append(json.loads(path.with_name("tokens.db.lock").read_text())["doing"])
 
-    restores.restore(preview_restore(path, saved), progress=listen)
-    assert _phases(said) == [
+    restores.restore(preview_restore(path, saved), progress=callback)
+    assert _phases(texts) == [
         "copying the backup",
         "copying it",
         "verifying the copy",
@@ -260,38 +238,35 @@ def test_a_restore_says_how_far_it_is(path: Path) -> None:
         "putting it in place",
         "checking the result",
     ]
-    for phase in ("copying the backup", "putting it in place"):
+    for phase in ("copying the backup", "copying it", "putting it in place"):
         counts = [
-            tuple(map(int, re.findall(r"\d+", words))) for words in said if f"{phase} (" in words
+            tuple(map(int, re.findall(r"\d+", text))) for text in texts if f"{phase} (" in text
         ]
         assert len(counts) > 3
         assert counts == sorted(counts)
         assert counts[-1][0] == counts[-1][1] > 0
-    # The listener is told first, so the lock file is one word behind it.
+    # The callback is called first, so the lock file is one phase behind.
     assert "restoring it from saved.db (putting it in place)" in waiting
     assert snapshot(path).versions == ["009"]
 
 
-@pytest.mark.usefixtures("_tells_all")
-def test_a_repair_says_how_far_it_is(path: Path) -> None:
-    """What is slow in it is told: reading the pages, the backup, the migration."""
+@pytest.mark.usefixtures("_every_report")
+def test_a_repair_reports_its_progress(path: Path) -> None:
+    """Checking the pages, the backup and the migration are reported."""
     at("006").recording("006", "009").write(path)
-    said: list[str] = []
-    listen = said.append
-    repairs.repair(load_settings(database=path), progress=lambda now: listen(str(now)))
-    assert _phases(said)[0] == "checking its pages"
-    transition_is_told = {"copying it", "verifying the copy", "checking the result"}
-    assert transition_is_told <= {*_phases(said)}
+    texts: list[str] = []
+    repairs.repair(load_settings(database=path), progress=lambda now: texts.append(str(now)))
+    assert _phases(texts)[0] == "checking its pages"
+    assert {"copying it", "verifying the copy", "checking the result"} <= {*_phases(texts)}
 
 
-@pytest.mark.usefixtures("_tells_all")
-def test_a_repair_of_an_index_says_how_far_it_is(path: Path) -> None:
-    """Keeping the file and making the indexes are told as well."""
+@pytest.mark.usefixtures("_every_report")
+def test_a_repair_of_an_index_reports_its_progress(path: Path) -> None:
+    """Keeping the file and building the indexes are reported too."""
     index_damaged(path)
-    said: list[str] = []
-    listen = said.append
-    repairs.repair(load_settings(database=path), progress=lambda now: listen(str(now)))
-    assert _phases(said)[:3] == [
+    texts: list[str] = []
+    repairs.repair(load_settings(database=path), progress=lambda now: texts.append(str(now)))
+    assert _phases(texts)[:3] == [
         "checking its pages",
         "keeping it as it is",
         "rebuilding its indexes",
@@ -299,10 +274,10 @@ def test_a_repair_of_an_index_says_how_far_it_is(path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_without_a_listener_the_log_is_told(
+def test_without_a_callback_the_progress_is_logged(
     own_scripts: Path, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A server's log has lines while a long migration runs."""
+    """The log of a server has lines while a long migration runs."""
     at("010").write(path)
     add_revision(own_scripts, SLOW)
     with caplog.at_level(logging.INFO, "nextcloud_mcp_server"):
@@ -311,7 +286,7 @@ def test_without_a_listener_the_log_is_told(
 
 
 def test_a_start_at_head_starts_no_thread(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is nothing to do, nothing is told and nothing is paid."""
+    """A start that has nothing to do reports nothing."""
     prepare(path)
 
     def start(_self: threading.Thread) -> None:

@@ -1,4 +1,4 @@
-"""Settings are read once, checked, frozen, and hide the keys."""
+"""Settings are read once, checked and frozen, and their keys are hidden."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nextcloud_mcp_server import settings as module
@@ -32,30 +32,30 @@ file_names = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min
 
 @given(st.lists(st.text(st.characters(exclude_characters=";"))))
 def test_a_list_of_keys_is_split_and_trimmed(parts: list[str]) -> None:
-    """Each part counts once, in order, without its white space; empty parts do not count."""
+    """Parts keep their order and lose their white space; empty parts are dropped."""
     assert split_keys(";".join(parts)) == tuple(p.strip() for p in parts if p.strip())
 
 
 @given(file_names)
-def test_a_plain_path_is_taken_to_the_letter(name: str) -> None:
-    """No character of a path is an escape, a wildcard or the beginning of parameters."""
+def test_a_plain_path_has_no_escapes(name: str) -> None:
+    """No character of a path is special."""
     assert database_path(f"/data/{name}") == Path(f"/data/{name}")
     assert database_path(Path(f"/data/{name}")) == Path(f"/data/{name}")
 
 
 @given(file_names, st.sampled_from(["sqlite", "sqlite+aiosqlite", "SQLite+pysqlite"]))
-def test_a_url_names_a_file_by_its_escapes(name: str, scheme: str) -> None:
-    """Whatever a file is called, its escaped name in a URL names it."""
+def test_a_url_is_unquoted(name: str, scheme: str) -> None:
+    """Any file name can be written in a URL, with escapes."""
     assert database_path(f"{scheme}:////data/{quote(name)}") == Path(f"/data/{name}")
 
 
 @given(st.text(max_size=30))
 def test_any_text_is_a_path_or_a_named_error(text: str) -> None:
-    """Nothing that somebody types ends in anything but a path or an error with a remedy."""
-    found = attempt(lambda: database_path(text))
-    if isinstance(found, TokenStorageError):
-        assert found.code in {"bad-path", "unsupported-database"}
-        assert found.remedy
+    """Any text gives a path or an error with a remedy."""
+    result = attempt(lambda: database_path(text))
+    if isinstance(result, TokenStorageError):
+        assert result.code in {"bad-path", "unsupported-database"}
+        assert result.remedy
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_any_text_is_a_path_or_a_named_error(text: str) -> None:
     ],
 )
 def test_the_url_of_another_engine_is_refused_without_its_password(url: str) -> None:
-    """No part of a URL that may be a password is repeated, and no file is named after it."""
+    """An error never contains a part of a URL that may be a password."""
     with pytest.raises(TokenStorageError) as caught:
         load_settings({"DATABASE_URL": url})
     assert caught.value.code in {"unsupported-database", "bad-path"}
@@ -92,21 +92,21 @@ def test_the_url_of_another_engine_is_refused_without_its_password(url: str) -> 
 )
 @pytest.mark.parametrize("path", ["", "/data/tokens.db"])
 def test_the_remedy_for_a_url_of_the_environment_names_its_variable(url: str, path: str) -> None:
-    """It wins over the path, so to set the path is none: it is to be unset, which is enough."""
+    """The remedy is to unset DATABASE_URL, because it wins over the path; that is enough."""
     environ = {"DATABASE_URL": url, "TOKEN_STORAGE_DB": path}
     error = refused(lambda: load_settings(environ))
     assert error.remedy == (
         "Unset DATABASE_URL, which wins over TOKEN_STORAGE_DB, or set it to a URL of a file: "
         "sqlite:////app/data/tokens.db."
     )
-    assert error.__cause__ is None, "a traceback tells it once"
+    assert error.__cause__ is None, "a traceback shows it once"
     del environ["DATABASE_URL"]
     assert load_settings(environ).source == ("TOKEN_STORAGE_DB" if path else "")
 
 
 @pytest.mark.parametrize("scheme", ["oracle+cx_oracle", "postgresql", "my.engine", "MySQL"])
-def test_a_url_is_no_path(scheme: str) -> None:
-    """A URL that is typed where a path goes is another engine's, and no folder of that name."""
+def test_a_url_is_not_a_path(scheme: str) -> None:
+    """A URL in place of a path is recognized as one of another engine."""
     error = refused(lambda: database_path(f"{scheme}://anna:hunter2@db/x"))
     assert error.code == "unsupported-database"
     assert "hunter2" not in f"{error.as_dict()}"
@@ -116,8 +116,8 @@ def test_a_url_is_no_path(scheme: str) -> None:
     "text",
     ["", "  ", "sqlite://", ":memory:", "sqlite:///:memory:", "file:x?mode=memory", "a\0b"],
 )
-def test_what_is_no_file_is_refused(text: str) -> None:
-    """An empty path, a database in memory and a URI are refused, not opened."""
+def test_a_path_that_is_not_a_file_is_refused(text: str) -> None:
+    """An empty path, a database in memory and an SQLite URI are refused."""
     with pytest.raises(TokenStorageError) as caught:
         database_path(text)
     assert caught.value.code == "bad-path"
@@ -135,8 +135,8 @@ class _Bytes:
 
 
 @pytest.mark.parametrize("given", [5, b"tokens.db", _Bytes(), ["tokens.db"]], ids=repr)
-def test_what_is_no_text_names_no_database(given: Any) -> None:
-    """A path is text, or gives text: anything else is refused by its type."""
+def test_a_path_must_be_text(given: Any) -> None:
+    """Another type is refused."""
     error = refused(lambda: database_path(given))
     assert error.code == "bad-path"
     assert "not text" in error.message
@@ -144,41 +144,39 @@ def test_what_is_no_text_names_no_database(given: Any) -> None:
 
 @given(st.floats(0, 1e9))
 def test_a_number_of_seconds_is_a_timeout(seconds: float) -> None:
-    """Every number from 0 up is taken as it stands."""
+    """Every number from 0 up is accepted."""
     environ = GIVEN | {"TOKEN_STORAGE_LOCK_TIMEOUT": repr(seconds)}
     assert load_settings(environ).lock_timeout == seconds
 
 
 @given(st.text())
-def test_no_other_text_is_a_timeout(text: str) -> None:
-    """A timeout is a finite number of seconds that is not negative, or a named error."""
+@example("nan")
+@example("inf")
+@example("-1")
+@example("1e999")
+@example("ten")
+def test_any_text_is_a_timeout_or_a_named_error(text: str) -> None:
+    """Any text gives a finite number from 0 up, or an error."""
     environ = GIVEN | {"TOKEN_STORAGE_LOCK_TIMEOUT": text}
-    found = attempt(lambda: load_settings(environ).lock_timeout)
-    if isinstance(found, TokenStorageError):
-        assert found.code == "bad-input"
+    result = attempt(lambda: load_settings(environ).lock_timeout)
+    if isinstance(result, TokenStorageError):
+        assert result.code == "bad-input"
+        assert "not a number of seconds" in result.message
         assert text
     else:
-        assert 0 <= found < float("inf")
-
-
-@pytest.mark.parametrize("text", ["nan", "inf", "-1", "1e999", "ten", "1,5"])
-def test_a_timeout_that_is_none_is_refused(text: str) -> None:
-    """What is not a number of seconds is told, with the text that stood there."""
-    with pytest.raises(TokenStorageError, match="not a number of seconds") as caught:
-        load_settings(GIVEN | {"TOKEN_STORAGE_LOCK_TIMEOUT": text})
-    assert caught.value.code == "bad-input"
+        assert 0 <= result < float("inf")
 
 
 def test_an_empty_variable_counts_as_unset() -> None:
-    """A variable that a compose file sets to nothing is not there."""
+    """A compose file may set a variable to nothing."""
     names = ("DATABASE_URL", "TOKEN_ENCRYPTION_KEY", "TOKEN_ENCRYPTION_KEY_FILE")
     environ = GIVEN | dict.fromkeys((*names, "TOKEN_STORAGE_LOCK_TIMEOUT"), "")
     assert load_settings(environ) == Settings(Path("/data/tokens.db"), source="TOKEN_STORAGE_DB")
 
 
 def test_every_variable_is_read() -> None:
-    """The URL wins over the path; keys, their file and the timeout are taken along."""
-    found = load_settings(
+    """The URL wins over the path; the other variables are read too."""
+    read = load_settings(
         {
             "DATABASE_URL": "sqlite:////data/url.db",
             "TOKEN_STORAGE_DB": "/data/path.db",
@@ -188,61 +186,59 @@ def test_every_variable_is_read() -> None:
         }
     )
     keys, key_file = ("new", "old"), Path("/run/secrets/key")
-    assert found == Settings(
+    assert read == Settings(
         Path("/data/url.db"), keys, key_file, 2.5, None, "DATABASE_URL", "/data/path.db"
     )
 
 
 def test_a_given_database_wins_over_an_unusable_environment() -> None:
-    """What somebody types is used, however wrong the environment is."""
-    found = load_settings({"DATABASE_URL": "postgresql://x"}, database="/data/mine.db")
-    assert (found.database, found.source) == (Path("/data/mine.db"), "")
-    assert found.lock_timeout == DEFAULT_LOCK_TIMEOUT
+    """A path that was passed in is used even if the environment is invalid."""
+    read = load_settings({"DATABASE_URL": "postgresql://x"}, database="/data/mine.db")
+    assert (read.database, read.source) == (Path("/data/mine.db"), "")
+    assert read.lock_timeout == DEFAULT_LOCK_TIMEOUT
 
 
 def test_another_database_keeps_the_rest() -> None:
-    """Keys and timeout stay when another database is taken."""
-    found = Settings(Path("a"), ("k",), Path("f"), 3.0, Path("b"), "TOKEN_STORAGE_DB")
-    assert found.with_database("c") == Settings(Path("c"), ("k",), Path("f"), 3.0)
+    """Settings for another database keep their keys and timeout."""
+    some = Settings(Path("a"), ("k",), Path("f"), 3.0, Path("b"), "TOKEN_STORAGE_DB")
+    assert some.with_database("c") == Settings(Path("c"), ("k",), Path("f"), 3.0)
 
 
 def test_settings_hide_their_keys_and_do_not_change() -> None:
-    """Whoever prints the settings sees how many keys there are, and nobody changes them."""
-    found = Settings(Path("tokens.db"), ("first-secret", "second-secret"))
-    assert "secret" not in repr(found)
-    assert "<2>" in repr(found)
+    """The repr shows the number of keys only, and no attribute can be set."""
+    some = Settings(Path("tokens.db"), ("first-secret", "second-secret"))
+    assert "secret" not in repr(some)
+    assert "<2>" in repr(some)
     with pytest.raises(AttributeError):
-        found.lock_timeout = 1.0  # type: ignore[misc]
+        some.lock_timeout = 1.0  # type: ignore[misc]
 
 
 def test_without_a_variable_the_containers_folder_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the default folder is there, or can be made, the default is used; nothing is made."""
+    """The default is used if its folder exists or can be created; nothing is created."""
     for folder in (tmp_path, tmp_path / "not" / "there"):
         monkeypatch.setattr(module, "DEFAULT_DATABASE", folder / "tokens.db")
-        found = load_settings({})
-        assert (found.database, found.fallback_from) == (folder / "tokens.db", None)
+        read = load_settings({})
+        assert (read.database, read.fallback_from) == (folder / "tokens.db", None)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_where_the_containers_folder_cannot_be_the_users_own_is_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A machine that is no container keeps tokens in the user's data folder, and says so."""
+def test_the_users_folder_is_the_fallback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outside a container the user's data folder is used, and the default is named."""
     (tmp_path / "app").touch()
     default = tmp_path / "app" / "data" / "tokens.db"
     monkeypatch.setattr(module, "DEFAULT_DATABASE", default)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
-    found = load_settings({})
-    assert found.fallback_from == default
-    assert found.database.name == "tokens.db"
-    assert found.database != default
+    read = load_settings({})
+    assert read.fallback_from == default
+    assert read.database.name == "tokens.db"
+    assert read.database != default
 
 
 @pytest.mark.parametrize("mode", [0o700, 0o755])
-def test_a_folder_of_somebody_else_is_no_place_for_tokens(mode: int) -> None:
-    """A folder that this user may not write to, or not even look into, is passed by."""
+def test_a_folder_of_another_user_is_not_used(mode: int) -> None:
+    """A folder that this user cannot write to, or cannot read, is not used."""
     code = """
 settings.DEFAULT_DATABASE = Path(sys.argv[1])
 print(settings.load_settings({"HOME": "/"}).fallback_from)
@@ -254,8 +250,8 @@ print(settings.load_settings({"HOME": "/"}).fallback_from)
         assert as_nobody(code, default) == str(default)
 
 
-def test_colours_can_be_refused() -> None:
-    """NO_COLOR with any text in it means no colours; empty, it means nothing."""
+def test_no_color_disables_colours() -> None:
+    """NO_COLOR with any text disables colours; an empty one does not."""
     assert not wants_colour({"NO_COLOR": "0"})
     assert wants_colour({"NO_COLOR": ""})
     assert wants_colour({})

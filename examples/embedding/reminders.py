@@ -1,4 +1,4 @@
-"""A service that reminds people: it needs their grants, and keeps them in the token store."""
+"""A service that reminds people. It keeps their grants in the token store."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from starlette.routing import Route
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.lifespan import token_store_lifespan
 
-#: What a reminder may do, and nothing else.
+#: All that a reminder needs.
 SCOPES = ("calendar.read",)
 
 
 async def enrol(storage: RefreshTokenStorage, user: str, grant: str) -> None:
-    """Keep a user's grant; from then on they are reminded."""
+    """Store a user's grant; from then on they are reminded."""
     await storage.store_refresh_token(user, grant, scopes=SCOPES)
 
 
 async def enrolled(storage: RefreshTokenStorage) -> list[str]:
-    """Who is reminded."""
+    """Return the users who are reminded."""
     return await storage.list_user_ids()
 
 
@@ -32,11 +32,11 @@ async def put_grant(request: Request) -> Response:
 
 
 async def get_grants(request: Request) -> Response:
-    """``GET /grants``: who is reminded, and no secret."""
+    """``GET /grants``: the users who are reminded, without their secrets."""
     return JSONResponse(await enrolled(request.state.storage))
 
 
-#: The lifespan brings the database to the newest revision before the first request.
+#: The lifespan upgrades the database before the first request.
 app = Starlette(
     routes=[
         Route("/grants/{user}", put_grant, methods=["PUT"]),

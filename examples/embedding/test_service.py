@@ -1,4 +1,4 @@
-"""The service as a whole, from its start: no asynchronous test is needed for that."""
+"""The service from its start; this needs no asynchronous test."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from nextcloud_mcp_server.testing.templates import TokenDbAt
 from reminders import app
 
 
-def test_a_grant_goes_in_and_its_user_comes_out(token_db: Path) -> None:
-    """The service finds ``token_db`` in its environment, which the fixture points there."""
+def test_a_grant_is_stored_and_its_user_is_listed(token_db: Path) -> None:
+    """The service gets the path of ``token_db`` from its environment, which the fixture sets."""
     with TestClient(app) as client:
         assert client.put("/grants/alice", content="her grant").status_code == 204
         assert client.get("/grants").json() == ["alice"]
@@ -22,7 +22,7 @@ def test_a_grant_goes_in_and_its_user_comes_out(token_db: Path) -> None:
 
 
 def test_a_new_installation_starts(token_environment: Mapping[str, str]) -> None:
-    """Where there is no database yet, the start makes one, in this test's folder."""
+    """If there is no database, the start creates one, in the folder of this test."""
     with TestClient(app) as client:
         assert client.get("/grants").json() == []
     assert get_current_revision() == get_head_revision()

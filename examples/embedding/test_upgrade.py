@@ -1,10 +1,10 @@
-"""What this service's rows go through when the store is upgraded under them, or taken back."""
+"""The rows of this service while the store is upgraded and downgraded."""
 
 from __future__ import annotations
 
 from nextcloud_mcp_server.testing.walk import StartWalk, Step
 
-#: A row as this service has written it since its first release.
+#: A row as every release of this service writes it.
 GRANT = {
     "user_id": "alice",
     "encrypted_token": b"sealed",

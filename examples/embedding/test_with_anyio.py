@@ -1,4 +1,4 @@
-"""The same with anyio's plugin, which every installation of the store brings along."""
+"""The same with anyio's plugin, which is installed with the store."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """The store runs on asyncio alone."""
+    """The store needs asyncio."""
     return "asyncio"
 
 
@@ -24,5 +24,5 @@ async def bob(token_storage: RefreshTokenStorage) -> str:
 
 
 async def test_who_is_enrolled(token_storage: RefreshTokenStorage, bob: str) -> None:
-    """Whoever gave a grant is reminded."""
+    """A user who gave a grant is reminded."""
     assert await enrolled(token_storage) == [bob]

@@ -11,14 +11,14 @@ from reminders import enrol, enrolled
 
 @pytest_asyncio.fixture
 async def alice(token_storage: RefreshTokenStorage) -> str:
-    """A user who is enrolled: a fixture of one's own builds on ``token_storage``."""
+    """A user who is enrolled: your own fixture may use ``token_storage``."""
     await enrol(token_storage, "alice", "her grant")
     return "alice"
 
 
 @pytest.mark.asyncio
 async def test_a_grant_is_kept(token_storage: RefreshTokenStorage, alice: str) -> None:
-    """The grant of a user who was enrolled is there, with the scopes of a reminder."""
+    """The grant of a user who is enrolled is stored, with the scopes of a reminder."""
     found = await token_storage.get_refresh_token(alice)
     assert found is not None
     assert (found.token, found.scopes) == ("her grant", ("calendar.read",))
@@ -26,5 +26,5 @@ async def test_a_grant_is_kept(token_storage: RefreshTokenStorage, alice: str) -
 
 @pytest.mark.asyncio
 async def test_nobody_is_enrolled_at_first(token_storage: RefreshTokenStorage) -> None:
-    """Each test has a database of its own, so nobody is left over."""
+    """Each test has its own database, without users of other tests."""
     assert await enrolled(token_storage) == []

@@ -21,24 +21,8 @@ if TYPE_CHECKING:
 
 _c: Final = app_passwords.c
 
-_STORE: Final = upsert(
-    app_passwords,
-    "user_id",
-    "encrypted_password",
-    "created_at",
-    "updated_at",
-    "scopes",
-    "username",
-)
-_GET: Final = select(
-    _c.user_id,
-    _c.encrypted_password,
-    _c.created_at,
-    _c.updated_at,
-    _c.scopes,
-    _c.username,
-    in_row(_c.user_id),
-).where(_c.user_id == bindparam("user_id"))
+_STORE: Final = upsert(app_passwords)
+_GET: Final = select(*_c, in_row(_c.user_id)).where(_c.user_id == bindparam("user_id"))
 # A text key of an early release may be NULL: such a row belongs to no user.
 _USERS: Final = select(_c.user_id).where(_c.user_id.is_not(None))
 _DELETE: Final = delete(app_passwords).where(_c.user_id == bindparam("user_id"))

@@ -1,4 +1,4 @@
-"""The audit log: who did what, written in the same unit of work as the change itself."""
+"""The audit log, written in the same transaction as the change itself."""
 
 from __future__ import annotations
 
@@ -15,22 +15,13 @@ if TYPE_CHECKING:
     from nextcloud_mcp_server.auth.context import Access
     from nextcloud_mcp_server.backends.base import Connection, Row
 
-#: Who is named where no user is: the server's own OAuth client, a session nobody logged into.
+#: The user id of entries without a user: the server's own OAuth client, a session before login.
 SYSTEM: Final = "system"
 
-#: The most entries that one call lists.
+#: The maximum number of entries that one call lists.
 MOST: Final = 10_000
 
-_RECORD: Final = insertion(
-    audit_logs,
-    "timestamp",
-    "event",
-    "user_id",
-    "resource_type",
-    "resource_id",
-    "auth_method",
-    "hostname",
-)
+_RECORD: Final = insertion(audit_logs, without=("id",))
 _SINCE: Final = (
     select(audit_logs)
     .where(audit_logs.c.timestamp >= bindparam("since"))
@@ -65,7 +56,7 @@ def record(
     resource_type: str | None = None,
     resource_id: str | None = None,
 ) -> None:
-    """Write one entry in the unit of work that makes the change."""
+    """Write one entry in the transaction of the change."""
     connection.run(
         _RECORD,
         {
@@ -81,7 +72,7 @@ def record(
 
 
 class AuditLog:
-    """Reading the log, and adding what happened outside the store."""
+    """Read the log, and add events from outside the store."""
 
     def __init__(self, access: Access) -> None:
         self._access = access
@@ -95,7 +86,7 @@ class AuditLog:
         resource_id: str | None = None,
         auth_method: str | None = None,
     ) -> None:
-        """Record something that the store did not do itself. Pass no secrets.
+        """Record an event from outside the store. Pass no secrets.
 
         Raises:
             TokenStorageError: ``bad-input``.
@@ -124,12 +115,12 @@ class AuditLog:
     async def list(
         self, user_id: str | None = None, *, since: int = 0, limit: int = 100
     ) -> list[AuditEntry]:
-        """The entries from ``since`` (seconds since 1970) on, newest first.
+        """Return the entries from ``since`` (seconds since 1970) on, newest first.
 
         Args:
-            user_id: of this user only; None for everybody.
+            user_id: only this user; None for all.
             since: the earliest second.
-            limit: the most to return, 1 to 10,000.
+            limit: the maximum number of entries, 1 to 10,000.
 
         Raises:
             TokenStorageError: ``bad-input``.

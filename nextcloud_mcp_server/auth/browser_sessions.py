@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 _c: Final = browser_sessions.c
 
-_CREATE: Final = insertion(browser_sessions, "session_id", "user_id", "created_at", "expires_at")
-_ALL: Final = select(_c.session_id, _c.user_id, _c.created_at, _c.expires_at).where(
+_CREATE: Final = insertion(browser_sessions)
+_ALL: Final = select(*_c).where(
     # A text key of an early release may be NULL: such a row belongs to no user.
     _c.session_id.is_not(None)
 )

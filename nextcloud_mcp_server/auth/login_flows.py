@@ -23,24 +23,8 @@ if TYPE_CHECKING:
 
 _c: Final = login_flow_sessions.c
 
-_STORE: Final = upsert(
-    login_flow_sessions,
-    "user_id",
-    "encrypted_poll_token",
-    "poll_endpoint",
-    "requested_scopes",
-    "created_at",
-    "expires_at",
-)
-_GET: Final = select(
-    _c.user_id,
-    _c.encrypted_poll_token,
-    _c.poll_endpoint,
-    _c.requested_scopes,
-    _c.created_at,
-    _c.expires_at,
-    in_row(_c.user_id),
-).where(_c.user_id == bindparam("user_id"))
+_STORE: Final = upsert(login_flow_sessions)
+_GET: Final = select(*_c, in_row(_c.user_id)).where(_c.user_id == bindparam("user_id"))
 _EXPIRED: Final = select(_c.user_id).where(
     _c.user_id.is_not(None), _c.expires_at <= bindparam("now")
 )

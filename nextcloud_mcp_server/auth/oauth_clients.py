@@ -24,30 +24,8 @@ if TYPE_CHECKING:
 _KEY: Final = {"id": 1}
 _c: Final = oauth_clients.c
 
-_STORE: Final = upsert(
-    oauth_clients,
-    "id",
-    "client_id",
-    "encrypted_client_secret",
-    "client_id_issued_at",
-    "client_secret_expires_at",
-    "redirect_uris",
-    "encrypted_registration_access_token",
-    "registration_client_uri",
-    "created_at",
-    "updated_at",
-)
-_GET: Final = select(
-    _c.client_id,
-    _c.encrypted_client_secret,
-    _c.client_id_issued_at,
-    _c.client_secret_expires_at,
-    _c.redirect_uris,
-    _c.encrypted_registration_access_token,
-    _c.registration_client_uri,
-    _c.created_at,
-    _c.updated_at,
-).where(_c.id == bindparam("id"))
+_STORE: Final = upsert(oauth_clients)
+_GET: Final = select(*_c).where(_c.id == bindparam("id"))
 _DELETE: Final = delete(oauth_clients).where(_c.id == bindparam("id"))
 
 

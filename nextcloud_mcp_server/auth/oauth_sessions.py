@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _c: Final = oauth_sessions.c
 
-_CREATE: Final = insertion(oauth_sessions, *(column.name for column in _c))
+_CREATE: Final = insertion(oauth_sessions)
 # A text key of an early release may be NULL: such a row belongs to no user.
 _ALL: Final = select(*_c).where(_c.session_id.is_not(None))
 _GET: Final = _ALL.add_columns(in_row(_c.session_id)).where(

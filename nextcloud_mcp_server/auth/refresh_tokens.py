@@ -23,33 +23,13 @@ if TYPE_CHECKING:
 
 _c: Final = refresh_tokens.c
 
-# Without the profile, so that storing a token again keeps it.
-_STORE: Final = upsert(
-    refresh_tokens,
-    "user_id",
-    "encrypted_token",
-    "expires_at",
-    "created_at",
-    "updated_at",
-    "flow_type",
-    "token_audience",
-    "provisioned_at",
-    "provisioning_client_id",
-    "scopes",
+# The profile belongs to another concern: it is not read with the token, and storing a token
+# again keeps it.
+_PROFILE: Final = ("user_profile", "profile_cached_at")
+_STORE: Final = upsert(refresh_tokens, without=_PROFILE)
+_GET: Final = select(*(c for c in _c if c.name not in _PROFILE), in_row(_c.user_id)).where(
+    _c.user_id == bindparam("user_id")
 )
-_GET: Final = select(
-    _c.user_id,
-    _c.encrypted_token,
-    _c.expires_at,
-    _c.created_at,
-    _c.updated_at,
-    _c.flow_type,
-    _c.token_audience,
-    _c.provisioned_at,
-    _c.provisioning_client_id,
-    _c.scopes,
-    in_row(_c.user_id),
-).where(_c.user_id == bindparam("user_id"))
 # A text key of an early release may be NULL: such a row belongs to no user.
 _USERS: Final = select(_c.user_id).where(_c.user_id.is_not(None))
 _EXPIRED: Final = _USERS.where(_c.expires_at <= bindparam("now"))

@@ -1,4 +1,4 @@
-"""The shapes of statement that several concerns share, built once at import."""
+"""Kinds of statements that several concerns use, built once at import."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class _Upsert(Insert):
-    """``INSERT ... ON CONFLICT (key) DO UPDATE``, which SQLite and PostgreSQL spell alike."""
+    """``INSERT ... ON CONFLICT (key) DO UPDATE``, the same on SQLite and PostgreSQL."""
 
     # The clause below follows from the table and the columns, which are in Insert's key.
     inherit_cache = True
@@ -32,7 +32,7 @@ def _compile(element: _Upsert, compiler: SQLCompiler, **kwargs: Any) -> str:
 
 
 class _InRow(FunctionElement[str]):
-    """A column as the row has it, which SQLite would read from the index that led to the row."""
+    """A column read from the row. SQLite would read it from the index that led to the row."""
 
     inherit_cache = True
     type = Text()
@@ -52,32 +52,34 @@ def _compile_by_rowid(element: _InRow, compiler: SQLCompiler, **_: Any) -> str:
 
 
 def in_row(column: Column[Any]) -> Label[str]:
-    """The key that is in the row itself, as ``own``, for :func:`.stored.check_row`.
+    """Select the key in the row itself as ``own``, for :func:`.values.check_row`.
 
-    One flipped bit in an index leads from one user's id to another user's row, and Fernet
-    binds no secret to its row.
+    A flipped bit in an index can lead to the row of another user, and a Fernet token is not
+    bound to its row.
     """
     return _InRow(column).label("own")
 
 
-def insertion(table: Table, *columns: str) -> Insert:
-    """Insert a row, each column from the parameter of its name."""
-    # inline: nobody reads a generated key, so PostgreSQL need not return it.
-    return Insert(table).values(_parameters(columns)).inline()
+def insertion(table: Table, *, without: tuple[str, ...] = ()) -> Insert:
+    """Insert a row. Each column is the parameter of its name, except those in ``without``."""
+    # inline: PostgreSQL need not return a generated key.
+    return Insert(table).values(_parameters(table, without)).inline()
 
 
-def upsert(table: Table, *columns: str) -> Insert:
-    """Insert a row, or replace these columns of the one with the same primary key.
+def upsert(table: Table, *, without: tuple[str, ...] = ()) -> Insert:
+    """Insert a row, or replace the columns of the row with the same primary key.
 
-    ``created_at`` is kept where there is an ``updated_at`` to tell the change.
+    ``created_at`` is kept if there is also an ``updated_at``, and so are those in ``without``.
     """
+    parameters = _parameters(table, without)
     kept = set(table.primary_key.columns.keys())
-    if "updated_at" in columns:
+    if "updated_at" in parameters:
         kept.add("created_at")
-    statement = _Upsert(table).values(_parameters(columns)).inline()
-    statement.replaced = tuple(name for name in columns if name not in kept)
+    statement = _Upsert(table).values(parameters).inline()
+    statement.replaced = tuple(name for name in parameters if name not in kept)
     return statement
 
 
-def _parameters(columns: tuple[str, ...]) -> dict[str, Any]:
-    return {name: bindparam(name) for name in columns}
+def _parameters(table: Table, without: tuple[str, ...]) -> dict[str, Any]:
+    names = (column.name for column in table.columns)
+    return {name: bindparam(name) for name in names if name not in without}

@@ -1,4 +1,4 @@
-"""Write a migration, and put one that came second at the end of the line: in a checkout only."""
+"""Create a migration, in a checkout only."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from nextcloud_mcp_server.migrate import alembic_commands
 from nextcloud_mcp_server.schema import history
 from nextcloud_mcp_server.schema.history import is_checkout, load_history
 
-#: What a new revision's rows are made of, beside ``script.py.mako``.
+#: The template of a new file of test rows, beside ``script.py.mako``.
 ROWS_TEMPLATE: Final = "rows.py.template"
 
-#: Where the rows of the walks lie, from the top of a checkout.
+#: The folder of the test rows in a checkout.
 ROWS_FOLDER: Final = ("tests", "migrations", "revisions")
 
-#: The rules without which Alembic cannot say what comes after what.
+#: The rules that Alembic needs to order the revisions.
 ORDER: Final = frozenset({"not-python", "duplicated-id", "broken-chain", "second-head"})
 
 
@@ -33,8 +33,7 @@ class Written:
 
     Attributes:
         script: the migration.
-        rows: the rows that the walks of the tests put into its tables; None in a checkout
-            without those tests.
+        rows: its file of test rows; None in a checkout without tests.
     """
 
     script: Path
@@ -42,11 +41,11 @@ class Written:
 
 
 def write(message: str) -> Written:
-    """Write an empty migration with the next id, and an empty file of rows for its tables.
+    """Create an empty migration with the next id, and an empty file of test rows.
 
     Raises:
-        TokenStorageError: ``not-a-checkout`` in an installed package, ``bad-input`` for a
-            message without a letter or digit, or where the revisions are not one line.
+        TokenStorageError: ``not-a-checkout`` in an installed package; ``bad-input`` for a
+            message without a letter or digit, or if the history is not linear.
     """
     if is_checkout():
         require_one_line(history.locate_scripts())
@@ -54,7 +53,7 @@ def write(message: str) -> Written:
     try:
         return Written(script, _write_rows(script, message))
     except BaseException:
-        # Alone it would count as a revision, which nobody was told of.
+        # Without this the script would remain as a revision.
         script.unlink(missing_ok=True)
         load_history.cache_clear()
         raise
@@ -78,7 +77,7 @@ def _write_rows(script: Path, message: str) -> Path | None:
 
 
 def require_one_line(folder: Path, *, rules: Collection[str] = RULES) -> None:
-    """Refuse a folder of scripts in which one of ``rules`` of the line is broken.
+    """Check that the history in ``folder`` is linear, as far as ``rules`` demand.
 
     Raises:
         TokenStorageError: ``bad-input``, with the file and the line.
@@ -87,20 +86,21 @@ def require_one_line(folder: Path, *, rules: Collection[str] = RULES) -> None:
     for found in (*problems, *line_problems(scripts)):
         if found.rule in rules:
             raise TokenStorageError(
-                f"The revisions are not one line: {found.path.name}:{found.line}: {found.message}",
+                f"The revision history is not linear: {found.path.name}:{found.line}: "
+                f"{found.message}",
                 code="bad-input",
-                remedy="See what to do with: nextcloud-mcp-server db lint",
+                remedy="Show the problems with: nextcloud-mcp-server db lint",
             )
 
 
 def rows_file(script: Script, number: str | None = None) -> Path:
-    """The file of test rows of a migration."""
+    """Return the path of the test rows of a migration."""
     checkout = script.path.parents[2]
     return checkout.joinpath(*ROWS_FOLDER, f"rows_{number or script.id}_{script.slug}.py")
 
 
 def cannot_move(why: str) -> TokenStorageError:
-    """The error for a migration that cannot be renumbered."""
+    """Create the error for a migration that cannot be renumbered."""
     return TokenStorageError(
-        why, code="bad-input", remedy="See what is wrong with: nextcloud-mcp-server db lint"
+        why, code="bad-input", remedy="Show the problems with: nextcloud-mcp-server db lint"
     )

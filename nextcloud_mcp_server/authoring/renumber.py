@@ -1,4 +1,4 @@
-"""Put a migration that came second at the end of the revision history: in a checkout only."""
+"""Move a migration to the end of the revision history, in a checkout only."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from nextcloud_mcp_server.schema.history import is_checkout, load_history
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a revision is to be called.
+    """The new id and name of a revision.
 
     Attributes:
-        script: the version file as it is.
-        id: its new id.
-        parent: the new id of the one below; None for the first.
-        moment: the date and time in its new name.
+        script: the present version file.
+        id: the new id.
+        parent: the new id of the previous revision; None for the first.
+        moment: the date and time in the new name.
     """
 
     script: Script
@@ -40,31 +40,31 @@ class Place:
 
     @property
     def changes(self) -> bool:
-        """Whether anything of the file is to be written."""
-        said = self.script.values.get("revision", (None, 1))[0]
-        is_written = (said, self.script.parent) == (self.id, self.parent)
-        return self.path != self.script.path or not is_written
+        """Whether the file changes."""
+        revision = self.script.values.get("revision", (None, 1))[0]
+        same = (revision, self.script.parent) == (self.id, self.parent)
+        return self.path != self.script.path or not same
 
 
 def renumber(given: str) -> tuple[Place, ...]:
-    """Put a revision at the end of the line, and number what is not released anew.
+    """Move a revision to the end of the history, and renumber the unreleased ones.
 
     Args:
-        given: its file, or its id where only one file has it.
+        given: its file, or its id if only one file has it.
 
     Returns:
-        What was changed, in the new order.
+        The changed revisions, in the new order.
 
     Raises:
         TokenStorageError: ``not-a-checkout`` in an installed package; ``unknown-revision`` or
-            ``bad-input`` for what names no file, or one that may not move.
+            ``bad-input`` if ``given`` names no file, or a file that must not move.
     """
     folder = history.locate_scripts()
     if not is_checkout():
         raise TokenStorageError(
-            "Migrations are renumbered in a checkout, and this is an installed package.",
+            "Migrations can only be renumbered in a checkout; this is an installed package.",
             code="not-a-checkout",
-            remedy="Clone the project, then there: uv run nextcloud-mcp-server db migrate "
+            remedy="Clone the project, then run there: uv run nextcloud-mcp-server db migrate "
             "--renumber FILE",
         )
     scripts, problems = read_scripts(folder / "versions")
@@ -82,7 +82,7 @@ def renumber(given: str) -> tuple[Place, ...]:
 
 
 def _fixed(scripts: Sequence[Script], folder: Path) -> list[Script]:
-    """The released revisions and the shared ones: of two with one id, the older file."""
+    """Return the released and the shared revisions; of two with one id, the older file."""
     try:
         known = released.load(folder)
     except ValueError as error:
@@ -104,15 +104,15 @@ def _named(scripts: Sequence[Script], given: str) -> Script:
         raise TokenStorageError(
             f"{given} is the id of {names}.",
             code="bad-input",
-            remedy="Name the file that nobody else has run yet.",
+            remedy="Name the file that only you have run.",
         )
     return found[0]
 
 
 def arrange(line: Sequence[Script], fixed: Sequence[Script]) -> list[Place]:
-    """Give each of ``line`` an id, its parent and a date that is not before its parent's.
+    """Return the place of each script: ids without gaps, dates in order. Pure.
 
-    Those of ``fixed`` keep their id. Pure.
+    Those in ``fixed`` keep their id.
     """
     ordered = [s for s in line if s in fixed] + [s for s in line if s not in fixed]
     places: list[Place] = []
@@ -127,7 +127,7 @@ def arrange(line: Sequence[Script], fixed: Sequence[Script]) -> list[Place]:
 
 
 def _move(places: Sequence[Place]) -> None:
-    """Write each under its new name, and its rows; every text is on the disk before one goes."""
+    """Write each file and its test rows; all new files exist before an old one is deleted."""
     texts: dict[Path, tuple[Path, str]] = {}
     for place in places:
         texts[place.path] = (place.script.path, _rewritten(place))

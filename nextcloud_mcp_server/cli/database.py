@@ -1,57 +1,37 @@
-"""The database that was named on the command line."""
+"""The database that a command uses."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.errors import printable
-from nextcloud_mcp_server.settings import Location, load_settings, locate
-
-if TYPE_CHECKING:
-    from nextcloud_mcp_server.settings import Settings
+from nextcloud_mcp_server.settings import Settings, load_settings, locate
 
 
-class Named:
-    """The database that was named on the command line, if any."""
+class DatabaseOption:
+    """The value of ``-d`` or ``-u``.
 
-    def __init__(self, text: str | None) -> None:
-        """Take a path or an SQLite URL; None where the settings are to say."""
-        self.text = text
+    Args:
+        value: a path or an SQLite URL; None if the settings decide.
+    """
 
-    def locate(self, output: Output) -> Location:
-        """Which database it is, after saying so where the command line does not.
+    def __init__(self, value: str | None) -> None:
+        self.value = value
 
-        Raises:
-            TokenStorageError: as :func:`~nextcloud_mcp_server.settings.locate`.
-        """
-        place = locate(database=self.text)
-        if place.fallback_from is not None:
-            output.note(fallback_line(place))
-        if self.text is None:
-            output.head(database_line(place))
-        return place
+    def locate(self, output: Output) -> Settings:
+        """Return the location of the database, and print it if the settings name it."""
+        location = locate(database=self.value)
+        path = printable(str(location.database))
+        if location.fallback_from is not None:
+            output.note(
+                f"warning: {location.fallback_from} cannot be used here, so {path} is used "
+                "instead. Set TOKEN_STORAGE_DB or give -d to choose another."
+            )
+        if self.value is None:
+            source = f"from {location.source}" if location.source else "the default"
+            output.heading(f"database: {path} ({source})")
+        return location
 
     def settings(self, output: Output) -> Settings:
-        """The same, and all other settings of a command.
-
-        Raises:
-            TokenStorageError: as :func:`~nextcloud_mcp_server.settings.load_settings`.
-        """
+        """Return all settings of the command, after :meth:`locate`."""
         self.locate(output)
-        return load_settings(database=self.text)
-
-
-def database_line(place: Location) -> str:
-    """Which database a command uses, and which setting named it."""
-    source = f"from {place.source}" if place.source else "the default"
-    return f"database: {printable(str(place.database))} ({source})"
-
-
-def fallback_line(place: Location) -> str:
-    """The warning that the usual place could not be used."""
-    return (
-        f"warning: {place.fallback_from} cannot be used here, so "
-        f"{printable(str(place.database))} is used instead. "
-        "Set TOKEN_STORAGE_DB or give -d to choose another."
-    )
+        return load_settings(database=self.value)

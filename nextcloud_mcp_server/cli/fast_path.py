@@ -1,7 +1,7 @@
-"""Read the few words of a command that only looks, without click.
+"""Parse ``db current`` and ``db check`` without click, which takes longer to import than they run.
 
-click takes longer to import than a look takes. What is typed exactly as the examples are is
-read here; anything else, and every mistake, is click's. A test holds the two together.
+Only the documented spellings are parsed here. Anything else, and every mistake, is left to
+click. A test verifies that both parse the same.
 """
 
 from __future__ import annotations
@@ -11,36 +11,32 @@ from typing import Final
 
 from nextcloud_mcp_server.cli.output import Output
 
-#: Carries out a look and answers the status to exit with.
-Look = Callable[[Output], int]
+#: Runs a command and returns its exit status.
+Command = Callable[[Output], int]
 
-_LOOKS: Final = frozenset({"current", "check"})
+_COMMANDS: Final = frozenset({"current", "check"})
 
 _PATH: Final = frozenset({"-d", "--database-path"})
 
 
-def asked(typed: Sequence[str]) -> Look | None:
-    """The look that was asked for; None where click has to read what was typed.
-
-    Args:
-        typed: what stands after the program's name.
-    """
-    group, command, *_ = [*typed, "", ""]
-    if group != "db" or command not in _LOOKS:
+def parse(arguments: Sequence[str]) -> Command | None:
+    """Return the command that ``arguments`` name; None if click has to parse them."""
+    group, name, *_ = [*arguments, "", ""]
+    if group != "db" or name not in _COMMANDS:
         return None
     path: str | None = None
-    rest = iter(typed[2:])
-    for word in rest:
-        if word == "--json":
+    rest = iter(arguments[2:])
+    for argument in rest:
+        if argument == "--json":
             continue
-        path = next(rest, None) if word in _PATH and path is None else None
+        path = next(rest, None) if argument in _PATH and path is None else None
         if path is None or path.startswith("-"):
             return None
-    return lambda output: _look(command, path, output)
+    return lambda output: _run(name, path, output)
 
 
-def _look(command: str, path: str | None, output: Output) -> int:
-    from nextcloud_mcp_server.cli.database import Named  # noqa: PLC0415 - see above
-    from nextcloud_mcp_server.cli.db import current  # noqa: PLC0415 - what is not asked is not imported
+def _run(name: str, path: str | None, output: Output) -> int:
+    from nextcloud_mcp_server.cli.database import DatabaseOption  # noqa: PLC0415 - not for click
+    from nextcloud_mcp_server.cli.db import current  # noqa: PLC0415 - not for click
 
-    return output.alone(lambda: getattr(current, command)(output, Named(path))) or 0
+    return output.run(lambda: getattr(current, name)(output, DatabaseOption(path))) or 0

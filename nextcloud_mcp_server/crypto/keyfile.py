@@ -147,7 +147,12 @@ def verified_keyring(keyring: Keyring | None, samples: Samples, database: Path) 
     values = list(samples(SAMPLED))
     if keyring is None:
         if values:
-            raise _missing(database)
+            raise TokenStorageError(
+                f"{database} holds encrypted values, and no key was given.",
+                code="key-missing",
+                remedy="Set TOKEN_ENCRYPTION_KEY or TOKEN_ENCRYPTION_KEY_FILE to the key that they "
+                f"were written with, or put it back at {key_path(database)}; nothing was changed.",
+            )
         return _make(database)
     if not values or any(keyring.can_decrypt(value) for value in values):
         return keyring
@@ -158,15 +163,6 @@ def verified_keyring(keyring: Keyring | None, samples: Samples, database: Path) 
         code="wrong-key",
         remedy="Give the key that they were written with in TOKEN_ENCRYPTION_KEY "
         "(several: NEWEST;OLDER); nothing was changed.",
-    )
-
-
-def _missing(database: Path) -> TokenStorageError:
-    return TokenStorageError(
-        f"{database} holds encrypted values, and no key was given.",
-        code="key-missing",
-        remedy="Set TOKEN_ENCRYPTION_KEY or TOKEN_ENCRYPTION_KEY_FILE to the key that they "
-        f"were written with, or put it back at {key_path(database)}; nothing was changed.",
     )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import stat
 import time
 from collections.abc import Iterator
@@ -35,10 +34,6 @@ COMPANIONS: Final = ("-wal", "-shm", "-journal")
 
 def check_path(path: Path, longest: int = _LONGEST_NAME) -> None:
     """Check that ``path`` can be a database file. Changes nothing.
-
-    Args:
-        path: the path to check.
-        longest: the number of bytes that its name may have.
 
     Raises:
         TokenStorageError: ``bad-path`` if it is not a regular file, its folder is not a
@@ -137,7 +132,7 @@ def private_file(target: Path, owner: Path, middle: str = "") -> Iterator[Path]:
     Raises:
         OSError: the file cannot be created.
     """
-    partial = target.with_name(f".{target.name}{middle}.{secrets.token_hex(3)}.partial")
+    partial = target.with_name(f".{target.name}{middle}.{os.urandom(3).hex()}.partial")
     descriptor = os.open(partial, _NEW, 0o600)
     try:
         try:
@@ -155,17 +150,15 @@ def private_file(target: Path, owner: Path, middle: str = "") -> Iterator[Path]:
 
 
 def abandoned_files(target: Path, middle: str) -> list[Path]:
-    """Return the temporary files of killed processes, beside ``target`` and named after it.
-
-    Args:
-        target: the database.
-        middle: the temporary name has this after the name of the database.
+    """Return what killed processes left of :func:`private_file`, an hour ago or earlier.
 
     Raises:
         OSError: the folder cannot be read.
     """
     name = re.compile(re.escape(f".{target.name}{middle}") + r".+\.partial(-journal|-wal|-shm)?")
     youngest, found = time.time() - ABANDONED_AFTER, []
+    if not target.parent.exists():
+        return []
     for path in target.parent.iterdir():
         # A file that is in progress can be renamed at any moment.
         with suppress(FileNotFoundError):

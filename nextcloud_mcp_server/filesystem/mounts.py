@@ -45,12 +45,7 @@ def tells_network(mounts: Path = _MOUNTS) -> bool:
 
 
 def on_network(path: Path, mounts: Path | None = None) -> bool:
-    """Return whether ``path`` lies on a network file system; False if that is unknown.
-
-    Args:
-        path: a file.
-        mounts: a list of mounts as in proc(5) (default: that of the kernel).
-    """
+    """Return whether ``path`` lies on a network file system; False if that is unknown."""
     if not sys.platform.startswith("linux") or (mounts is None and on_own_device(path)):
         return False
     try:

@@ -17,7 +17,7 @@ from nextcloud_mcp_server.backends.sqlite.inspect import columns_there
 from nextcloud_mcp_server.backends.sqlite.manifest import Manifest, read_manifest, sha256_of
 from nextcloud_mcp_server.backends.sqlite.secrets import read_secrets
 from nextcloud_mcp_server.errors import TokenStorageError, counted, for_shell
-from nextcloud_mcp_server.migrate.classify import GRANTS, classify
+from nextcloud_mcp_server.migrate.classify import classify
 from nextcloud_mcp_server.migrate.inspect import known_history
 from nextcloud_mcp_server.migrate.plan import Finding, State
 from nextcloud_mcp_server.schema.structure import ENCRYPTED
@@ -62,11 +62,6 @@ class Backup:
     def revision(self) -> str | None:
         """The revision that it records; None if it records none."""
         return self.finding.recorded
-
-    @property
-    def grants(self) -> int:
-        """The number of refresh tokens in it."""
-        return self.rows.get(GRANTS, 0)
 
 
 class ChangedError(Exception):

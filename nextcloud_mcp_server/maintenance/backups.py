@@ -118,7 +118,16 @@ def newest_backup(
             if error.code != "bad-backup":
                 raise
             skipped.append(Skipped(path, error.message))
-    raise _none_intact(database, skipped)
+    raise TokenStorageError(
+        f"No backup beside {database} can be restored ({len(skipped)} read). The newest: "
+        f"{skipped[0].reason}"
+        if skipped
+        else f"There is no backup beside {database} to restore.",
+        code="bad-backup",
+        remedy="List the backups: nextcloud-mcp-server db backups --verify -d "
+        f"{for_shell(database)} (restore a copy in another folder by its path); nothing "
+        "was changed.",
+    )
 
 
 def _found(database: Path) -> tuple[Path, list[tuple[datetime, Path, re.Match[str]]]]:
@@ -147,7 +156,10 @@ def _examine(
             check_size(manifest, size)
     except (OSError, ValueError, ChangedError) as error:
         status, reason = "changed", str(error)
-    revision = _recorded(manifest.revisions) if manifest else name["revision"]
+    revision = name["revision"]
+    if manifest:
+        revisions = manifest.revisions or ()
+        revision = revisions[0] if len(revisions) == 1 else None
     grants = manifest.rows.get(GRANTS) if manifest else None
     if database and status != "changed":
         try:
@@ -156,7 +168,7 @@ def _examine(
             cause = isinstance(error.__cause__, ChangedError)
             status, reason = "changed" if cause else "damaged", error.message
         else:
-            revision, grants = backup.revision, backup.grants
+            revision, grants = backup.revision, backup.rows.get(GRANTS, 0)
     return BackupFile(
         path=path,
         kind=name["kind"] or "automatic",
@@ -166,21 +178,4 @@ def _examine(
         size=size,
         status=status,
         reason=reason,
-    )
-
-
-def _recorded(revisions: tuple[str | None, ...] | None) -> str | None:
-    return revisions[0] if revisions and len(revisions) == 1 else None
-
-
-def _none_intact(database: Path, skipped: list[Skipped]) -> TokenStorageError:
-    return TokenStorageError(
-        f"No backup beside {database} can be restored ({len(skipped)} read). The newest: "
-        f"{skipped[0].reason}"
-        if skipped
-        else f"There is no backup beside {database} to restore.",
-        code="bad-backup",
-        remedy="List the backups: nextcloud-mcp-server db backups --verify -d "
-        f"{for_shell(database)} (restore a copy in another folder by its path); nothing "
-        "was changed.",
     )

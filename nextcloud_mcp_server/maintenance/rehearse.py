@@ -148,16 +148,10 @@ def _no_statements_for(report: Report, todo: Plan) -> str:
     if not todo.start or not report.exists:
         return ""
     history = known_history()
-    there = _columns(report.database)
+    there = look_without_recovery(report.database).structure.tables
     later = gaps(history.structure(todo.start), history.structure(todo.target)).columns
-    early = [f"{t}.{c}" for t, c in later if t in there and c in there[t]]
+    early = [f"{t}.{c}" for t, c in later if t in there and c in there[t].columns]
     return f"{', '.join(early)} is there already" if early else ""
-
-
-def _columns(database: Path) -> dict[str, frozenset[str]]:
-    """Return the columns of each table."""
-    tables = look_without_recovery(database).structure.tables
-    return {name: frozenset(table.columns) for name, table in tables.items()}
 
 
 def _copied(report: Report, copy: Path) -> tuple[int, Pages]:
@@ -165,14 +159,9 @@ def _copied(report: Report, copy: Path) -> tuple[int, Pages]:
     files.create_private(copy)
     if not report.journal_mode:
         return 0, Pages()
-    with observed(report.database) as (source, _):
-        return _copy(source, copy)
-
-
-def _copy(source: Path, copy: Path) -> tuple[int, Pages]:
-    # For the copy, its own backup, and the journal of its migration.
-    require_space(copy.parent, 3 * size_of(source), "to rehearse on a copy")
-    with naming(copy):
+    with observed(report.database) as (source, _), naming(copy):
+        # For the copy, its own backup, and the journal of its migration.
+        require_space(copy.parent, 3 * size_of(source), "to rehearse on a copy")
         made = backup.copy_with_summary(source, copy)
     return sum(made.rows.values()), pages_of(copy)
 

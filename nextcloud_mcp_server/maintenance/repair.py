@@ -133,7 +133,12 @@ def _repair(
     report("checking its pages")
     needed = plan_repair(path, seen, history)
     if confirmed not in {None, needed} and (needed.restructures or needed.indexes):
-        raise _changed(path)
+        raise TokenStorageError(
+            f"{path} needs another repair than you confirmed, because another process has changed "
+            "it meanwhile; nothing was changed.",
+            code="declined",
+            remedy="Stop every server, then run the command again.",
+        )
     keys = prove(verify, path, seen, needed.finding.adopted)
     done += _make_private(path)
     if needed.indexes:
@@ -147,18 +152,10 @@ def _repair(
     if needed.restructures:
         backup = _restructure(path, history, needed, seen, keys, report=report)
         done += _restructured(needed, history)
-    done += _use_journal(path, seen)
+    if seen.journal_mode and (mode := use_wal(path)) != seen.journal_mode:
+        done += (f"switched its journal to {mode}",)
     done += _delete_abandoned(path)
     return Repaired(path, done, backup, kept)
-
-
-def _changed(path: Path) -> TokenStorageError:
-    return TokenStorageError(
-        f"{path} needs another repair than you confirmed, because another process has changed "
-        "it meanwhile; nothing was changed.",
-        code="declined",
-        remedy="Stop every server, then run the command again.",
-    )
 
 
 def _roll_back(path: Path, lock: MigrationLock) -> tuple[Path | None, tuple[str, ...]]:
@@ -217,13 +214,6 @@ def _restructured(needed: RepairPlan, history: History) -> tuple[str, ...]:
         *([f"added {finding.gaps}"] if finding.gaps else []),
         *([upgraded] if finding.base != history.head else []),
     )
-
-
-def _use_journal(path: Path, seen: Snapshot) -> tuple[str, ...]:
-    if not seen.journal_mode:
-        return ()
-    mode = use_wal(path)
-    return () if mode == seen.journal_mode else (f"switched its journal to {mode}",)
 
 
 def _delete_abandoned(path: Path) -> tuple[str, ...]:

@@ -46,13 +46,7 @@ class RepairPlan:
 def plan_repair(
     source: Path, seen: Snapshot, history: History, path: Path | None = None
 ) -> RepairPlan:
-    """Return what a database needs.
-
-    Args:
-        source: the file to read.
-        seen: its snapshot.
-        history: the revisions of this program.
-        path: the database itself, for the texts of errors, if ``source`` is a copy.
+    """Return what a database needs; ``path`` is its name in errors if ``source`` is a copy.
 
     Raises:
         TokenStorageError: the state's own code if nothing safe repairs it.

@@ -96,11 +96,7 @@ def swap(stage: Path, database: Path, aside: Path) -> None:
     """Give ``stage`` the name and the mode of ``database``, which SQLite cannot open.
 
     Call it only if no process has the database open. A file of that name exists all the time.
-
-    Args:
-        stage: the new database.
-        database: the old one, which is lost.
-        aside: the copy of the old one; its companions are moved there.
+    The companions of the old one are moved to ``aside``, which is its copy.
     """
     old = database.stat()
     stage.chmod(stat.S_IMODE(old.st_mode))

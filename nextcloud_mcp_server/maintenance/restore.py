@@ -207,7 +207,11 @@ def _put(stage: Path, database: Path, kept: _Kept, report: Reporter) -> None:
             if not kept.damaged or not check_pages(database):
                 return
     except backups.BusyError as error:
-        raise _busy(database) from error
+        raise TokenStorageError(
+            f"Another program keeps {database} locked; nothing was restored.",
+            code="lock-timeout",
+            remedy="Stop it (or let it finish), then try again.",
+        ) from error
     except (sqlite3.Error, UnicodeDecodeError) as error:
         known = named(error, database)
         if not kept.damaged or (known and known.code not in _DAMAGED):
@@ -241,12 +245,4 @@ def _differs(backup: Path, detail: str) -> TokenStorageError:
         f"A copy of {backup} does not read back as it: {detail}; nothing was restored.",
         code="io-error",
         remedy="Check the disk and the kernel's log, then try again.",
-    )
-
-
-def _busy(database: Path) -> TokenStorageError:
-    return TokenStorageError(
-        f"Another program keeps {database} locked; nothing was restored.",
-        code="lock-timeout",
-        remedy="Stop it (or let it finish), then try again.",
     )

@@ -16,7 +16,7 @@ from nextcloud_mcp_server.backends.sqlite.inspect import observed
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem import files
 from nextcloud_mcp_server.maintenance.backup_check import Backup, check_backup
-from nextcloud_mcp_server.migrate.classify import GRANTS, classify
+from nextcloud_mcp_server.migrate.classify import classify
 from nextcloud_mcp_server.migrate.inspect import known_history
 from nextcloud_mcp_server.migrate.plan import Finding, State, refusal
 from nextcloud_mcp_server.progress import Reporter, silent
@@ -48,11 +48,6 @@ class RestorePreview:
     present: Finding
     rows: dict[str, int] | None
     head: str
-
-    @property
-    def grants(self) -> int | None:
-        """The number of refresh tokens in the database now; None if they cannot be read."""
-        return None if self.rows is None else self.rows.get(GRANTS, 0)
 
     @property
     def is_behind(self) -> bool:

@@ -1,59 +1,119 @@
-"""The text about a plan and about an outcome, the same from a command and the server.
-
-Pure: no database is opened, and nothing printed, here.
-"""
+"""The text about the state of a database, a plan and an outcome; it opens and prints nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nextcloud_mcp_server.errors import printable
-from nextcloud_mcp_server.migrate.plan import Action, Plan
+from nextcloud_mcp_server.migrate.plan import Action, Plan, State
+from nextcloud_mcp_server.schema.history import BASE
 
 if TYPE_CHECKING:
+    from nextcloud_mcp_server.migrate.change import Change
+    from nextcloud_mcp_server.migrate.inspect import Report
     from nextcloud_mcp_server.migrate.startup import Outcome
+    from nextcloud_mcp_server.schema.revision import Revision
 
 
 def describe_outcome(outcome: Outcome) -> str:
-    """One line on what a start found and did, in how long, and where the backup lies."""
+    """Return :func:`outcome_lines` as one line."""
     return "; ".join(outcome_lines(outcome))
 
 
 def outcome_lines(outcome: Outcome) -> tuple[str, ...]:
-    """As :func:`describe_outcome`, the place of the backup in a line of its own."""
-    line = printable(_done(outcome))
-    if outcome.action is not Action.NOTHING:
-        line = f"{line} in {outcome.seconds:.2f} s"
-    return (line, *backup_line(outcome.backup))
+    """Return what a start did and how long it took, then where the backup is."""
+    if outcome.action is Action.NOTHING:
+        return (up_to_date(outcome.database, outcome.after),)
+    return (
+        printable(f"{_done(outcome)} in {outcome.seconds:.2f} s"),
+        *backup_lines(outcome.backup),
+    )
 
 
-def backup_line(backup: object) -> tuple[str, ...]:
-    """The line on a backup; none where there was nothing to keep."""
+def backup_lines(backup: Path | None) -> tuple[str, ...]:
+    """Return a line that names the backup; none if no backup was made."""
     return () if backup is None else (f"backup: {printable(str(backup))}",)
 
 
+def up_to_date(database: Path, revision: str) -> str:
+    """Return the line for a database that needs nothing."""
+    return f"{printable(str(database))} is at revision {revision} already: nothing to do"
+
+
+def plan_line(todo: Plan) -> str:
+    """Return what an upgrade does."""
+    return f"an upgrade {' and '.join(_parts(todo))}"
+
+
+def repairs(todo: Plan) -> list[str]:
+    """Return what an upgrade repairs before it runs migrations."""
+    steps_and_stamp = ("runs ", "stamps ")
+    return [part for part in _parts(todo) if not part.startswith(steps_and_stamp)]
+
+
+def current_lines(report: Report) -> tuple[str, ...]:
+    """Return the state of a database, then what an upgrade does, if one is pending."""
+    finding = report.finding
+    state = {
+        State.AT_HEAD: f"{finding.recorded} (head)",
+        State.BEHIND: f"{finding.recorded} (behind; head is {report.head})",
+        State.PRE_ALEMBIC: "unversioned (it has tables but no recorded revision)",
+        State.NEW: "empty (it has no tables)" if report.exists else "missing (no file)",
+    }[finding.state]
+    return (state,) if report.ready or report.todo is None else (state, plan_line(report.todo))
+
+
+def check_line(report: Report) -> str:
+    """Return whether a database is ready, and if not, what an upgrade does."""
+    path = printable(str(report.database))
+    if report.ready or report.todo is None:
+        return f"ready: {path} is at head, {report.head}"
+    return f"pending: {path}: {plan_line(report.todo)}"
+
+
+def downgrade_warning(
+    report: Report, target: str, undone: Sequence[Revision], head: str
+) -> tuple[str, ...]:
+    """Return what a downgrade undoes and loses."""
+    path = printable(str(report.database))
+    end = "base, where it has no tables" if target == BASE else f"revision {target}"
+    return (
+        f"{path} is at revision {report.finding.recorded} and goes back to {end}. This undoes:",
+        *(f"  {r.id}  {r.title}. Loses: {r.loses or '(not documented)'}" for r in undone),
+        f"A backup is made first. The next start of this version upgrades it to {head} again.",
+    )
+
+
+def downgraded_lines(change: Change) -> tuple[str, ...]:
+    """Return what a downgrade did."""
+    after = change.after or f"{BASE}: it has no tables of this program"
+    path = printable(str(change.database))
+    return (f"downgraded {path} from {change.before} to {after}", *backup_lines(change.backup))
+
+
+def stamped_lines(change: Change) -> tuple[str, ...]:
+    """Return what a stamp did."""
+    path = printable(str(change.database))
+    done = f"stamped {path} with {change.after}" if change.after else f"unstamped {path}"
+    return (f"{done} (recorded before: {change.before or 'none'})", *backup_lines(change.backup))
+
+
 def _done(outcome: Outcome) -> str:
-    path, mended = outcome.database, _mended(outcome)
+    path = outcome.database
+    repaired = f" ({', '.join(outcome.mended)})" if outcome.mended else ""
     if outcome.action is Action.CREATE:
         return f"created {path} at revision {outcome.after}"
     if outcome.action is Action.STAMP:
         upgraded = f" and upgraded it to {outcome.after}" if outcome.steps else ""
-        return f"stamped {path} with {outcome.before}{upgraded}{mended}"
+        return f"stamped {path} with {outcome.before}{upgraded}{repaired}"
     if outcome.action is Action.UPGRADE:
-        return f"upgraded {path} from {outcome.before} to {outcome.after}{mended}"
-    if outcome.action is Action.MEND:
-        what = mended or " (put the version table in order)"
-        return f"mended {path} at revision {outcome.after}{what}"
-    return f"{path} is at revision {outcome.after} already: nothing to do"
-
-
-def _mended(outcome: Outcome) -> str:
-    return f" ({', '.join(outcome.mended)})" if outcome.mended else ""
-
-
-def plan_words(todo: Plan) -> str:
-    """What an upgrade does, as the end of a sentence that begins with it."""
-    return " and ".join(_parts(todo))
+        return f"upgraded {path} from {outcome.before} to {outcome.after}{repaired}"
+    return (
+        f"repaired {path} at revision {outcome.after}"
+        f"{repaired or ' (put the version table in order)'}"
+    )
 
 
 def _parts(todo: Plan) -> list[str]:
@@ -61,17 +121,11 @@ def _parts(todo: Plan) -> list[str]:
         return [f"creates it at {todo.target}"]
     parts = [
         *([f"stamps it with {todo.stamp}"] if todo.stamp and todo.action is Action.STAMP else []),
-        *([f"makes {', '.join(todo.unusable)} anew"] if todo.unusable else []),
-        *([f"adopts the copy of {', '.join(todo.adopted)}"] if todo.adopted else []),
+        *([f"recreates {', '.join(todo.unusable)}"] if todo.unusable else []),
+        *([f"renames the filled copy of {', '.join(todo.adopted)} back"] if todo.adopted else []),
         *([f"adds {todo.gaps}"] if todo.gaps else []),
         *([f"runs {', '.join(todo.steps)}"] if todo.steps else []),
     ]
     if todo.stamp and not parts:
         return ["puts the version table in order"]
     return parts
-
-
-def mends(todo: Plan) -> list[str]:
-    """What an upgrade repairs on the way, as parts of the same sentence."""
-    steps_and_stamp = ("runs ", "stamps ")
-    return [part for part in _parts(todo) if not part.startswith(steps_and_stamp)]

@@ -1,8 +1,8 @@
-"""The migrations as data: where the scripts lie, their ids, the structure at each.
+"""The migrations as data: the folder of the scripts, their ids, the structure of each.
 
-Alembic is never imported here: a start at head asks only this module. The ids are read
-from the names of the version files, the structures from ``structure.json`` beside them,
-which is generated from the migrations and held to them by a test.
+Alembic is not imported here, so that a start at head does not import it. The ids are read
+from the names of the version files, the structures from ``structure.json`` in the same
+folder, which is generated from the migrations; a test compares the two.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Final
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.schema.structure import Column, Structure, Table
 
-#: Alembic's word for "no revision at all".
+#: Alembic's name for "no revision".
 BASE: Final = "base"
 
 STRUCTURE_FILE: Final = "structure.json"
@@ -30,11 +30,11 @@ class History:
 
     Attributes:
         directory: the folder with ``env.py`` and ``versions``.
-        revisions: the ids, oldest first; their numbers are their order.
-        structures: the structure at each revision that ``structure.json`` knows.
+        revisions: the ids, oldest first, in the order of their numbers.
+        structures: the structure of each revision in ``structure.json``.
     """
 
-    # No dataclass, nor anything else that a look imports: the module takes a fifth of a look.
+    # Not a dataclass, because importing dataclasses slows down `db current`.
     def __init__(
         self, directory: Path, revisions: tuple[str, ...], structures: Mapping[str, Structure]
     ) -> None:
@@ -49,54 +49,54 @@ class History:
 
     @property
     def unknown_structures(self) -> tuple[str, ...]:
-        """Revisions that ``structure.json`` does not describe yet (a developer's new one)."""
+        """Revisions that are not in ``structure.json`` yet (a developer's new one)."""
         return tuple(r for r in self.revisions if r not in self.structures)
 
     def __contains__(self, revision: object) -> bool:
-        """Whether this program knows ``revision``."""
+        """Return whether ``revision`` is one of this program."""
         return revision in self.revisions
 
     def structure(self, revision: str) -> Structure:
-        """The structure at ``revision``."""
+        """Return the structure of ``revision``."""
         return self.structures[revision]
 
     @cached_property
     def shapes(self) -> Mapping[str, list[Table]]:
-        """Every shape that each table is known to have had, oldest first."""
-        found: dict[str, list[Table]] = {}
+        """All versions of each table, oldest first."""
+        tables: dict[str, list[Table]] = {}
         for revision in filter(self.structures.__contains__, self.revisions):
             for name, table in self.structures[revision].tables.items():
-                found.setdefault(name, []).append(table)
-        return found
+                tables.setdefault(name, []).append(table)
+        return tables
 
     @cached_property
     def known(self) -> Mapping[tuple[str, str], Table]:
-        """Every shape of every table, by its name and the statement that makes it."""
+        """All versions of all tables, by the name and the statement that creates it."""
         return {(name, table.sql): table for name, all_ in self.shapes.items() for table in all_}
 
     @property
     def indexes(self) -> frozenset[str]:
-        """The names of all indexes that any revision makes."""
+        """The names of the indexes of all revisions."""
         return frozenset(name for known in self.structures.values() for name in known.indexes)
 
     def dropped_before(self, revision: str) -> frozenset[str]:
-        """Tables that an earlier revision had and ``revision`` has no more."""
+        """Return the tables of earlier revisions that ``revision`` no longer has."""
         earlier = self.revisions[: self.revisions.index(revision)]
         names = {name for r in earlier for name in self.structures[r].tables}
         return frozenset(names) - frozenset(self.structures[revision].tables)
 
     def with_structures(self, structures: Mapping[str, Structure]) -> History:
-        """The same history, with more structures known."""
+        """Return the same history with more structures."""
         return History(self.directory, self.revisions, {**self.structures, **structures})
 
 
 def locate_scripts() -> Path:
-    """The folder of migration scripts: inside the package, else in the checkout beside it.
+    """Return the folder of the scripts: in the package, otherwise in the checkout around it.
 
-    ``sys.path`` is never searched: the library of the same name is on it.
+    ``sys.path`` is not searched, because the library has the same name.
 
     Raises:
-        TokenStorageError: ``no-migrations`` where neither is there.
+        TokenStorageError: ``no-migrations`` if neither exists.
     """
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "_alembic", package.parent / "alembic"):
@@ -110,16 +110,16 @@ def locate_scripts() -> Path:
 
 
 def is_checkout() -> bool:
-    """Whether the scripts are the source files of a checkout, and may be added to."""
+    """Check whether the scripts are those of a checkout, where new ones can be added."""
     return locate_scripts().name == "alembic"
 
 
 @cache
 def load_history(directory: Path | None = None) -> History:
-    """Read the ids and the known structures; read once per process and folder.
+    """Read the ids and structures, once per process and folder.
 
     Raises:
-        TokenStorageError: ``no-migrations`` where there is no version file.
+        TokenStorageError: ``no-migrations`` if there is no version file.
     """
     folder = directory or locate_scripts()
     matches = (_VERSION_FILE.fullmatch(path.name) for path in (folder / "versions").iterdir())
@@ -168,7 +168,7 @@ def _structure(document: dict[str, Any], tables: dict[str, Table], keys: list[st
 
 
 def dump_structures(structures: Mapping[str, Structure]) -> str:
-    """The text of ``structure.json`` for ``structures``: each shape of a table stands once."""
+    """Return the text of ``structure.json``, with each version of a table once."""
     tables: dict[str, dict[str, Any]] = {}
     revisions: dict[str, list[str]] = {}
     for revision, structure in structures.items():

@@ -1,4 +1,4 @@
-"""What a revision says of itself: the parts of its docstring, for people. Pure."""
+"""The description of a revision: the parts of its docstring. Pure."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _CHANGES: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """One revision, for people.
+    """The description of one revision.
 
     Attributes:
         id: its id.
         parent: the id before it; None for the first.
         title: the first line of its docstring.
-        date: the day in its file's name, as YYYY-MM-DD.
-        doc: the whole docstring.
-        loses: what a downgrade of it loses, in its own words; empty where it says nothing.
-        changes: what its upgrade does to rows, in its own words; empty where it says nothing.
+        date: the day in the name of its file, as YYYY-MM-DD.
+        doc: the complete docstring.
+        loses: the text after "Downgrade loses:"; empty if there is none.
+        changes: the text after "Upgrade changes:"; empty if there is none.
         path: its file.
     """
 
@@ -42,7 +42,7 @@ class Revision:
 
 
 def describe(doc: str, revision: str, parent: str | None, path: Path) -> Revision:
-    """Read the docstring and the file's name of one revision."""
+    """Parse the docstring and the file name of one revision."""
     doc, day = doc.strip(), path.name[:8]
     return Revision(
         id=revision,
@@ -50,13 +50,13 @@ def describe(doc: str, revision: str, parent: str | None, path: Path) -> Revisio
         title=doc.partition("\n")[0].rstrip("."),
         date=f"{day[:4]}-{day[4:6]}-{day[6:8]}",
         doc=doc,
-        loses=_found(_LOSES, doc),
-        changes=_found(_CHANGES, doc),
+        loses=_labelled(_LOSES, doc),
+        changes=_labelled(_CHANGES, doc),
         path=path,
     )
 
 
-def _found(label: re.Pattern[str], doc: str) -> str:
-    """What follows a label, on one line; empty where the label is not there."""
+def _labelled(label: re.Pattern[str], doc: str) -> str:
+    """Return the text after a label, on one line; empty if there is no such label."""
     match = label.search(doc)
     return " ".join(match["what"].split()) if match else ""

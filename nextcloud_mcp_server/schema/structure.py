@@ -1,7 +1,8 @@
-"""The structure of a database: names of tables, columns and indexes, and no more.
+"""The structure of a database: the names of its tables, columns and indexes.
 
-A database is told by its structure, never by the text of its SQL: two type lineages are
-in the field at the same revision. Names are lower-cased, as SQLite compares them.
+A revision is recognized by its structure, never by the SQL text: databases of the same
+revision exist with different column types. Names are in lower case, because SQLite
+ignores their case.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from typing import Any, Final, NamedTuple
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
-#: Alembic's own table, which no comparison counts.
+#: Alembic's own table, which comparisons ignore.
 VERSION_TABLE: Final = "alembic_version"
 
-#: The columns that hold Fernet tokens, as (table, column).
+#: The columns with Fernet tokens, as (table, column).
 ENCRYPTED: Final = (
     ("refresh_tokens", "encrypted_token"),
     ("app_passwords", "encrypted_password"),
@@ -29,10 +30,10 @@ class Column(NamedTuple):
     """One column.
 
     Attributes:
-        required: NOT NULL without a default, so that every writer must fill it.
-        key: its place in the primary key, from 1; 0 outside the key.
-        declaration: how to add it to a table that lacks it (type and default); empty
-            where it was read from a file.
+        required: NOT NULL without a default.
+        key: its position in the primary key, from 1; 0 outside the key.
+        declaration: the type and default for adding it to a table; empty if it was read
+            from a file.
     """
 
     required: bool = False
@@ -41,31 +42,31 @@ class Column(NamedTuple):
 
 
 class Table(NamedTuple):
-    """One table: its columns by name, and the statement that makes it (when known)."""
+    """One table: its columns by name, and the statement that creates it, if known."""
 
     columns: Mapping[str, Column] = _NOTHING
     sql: str = ""
 
     @property
     def key(self) -> tuple[str, ...]:
-        """The names of the primary key's columns, in order."""
+        """The names of the columns of the primary key, in order."""
         members = [(column.key, name) for name, column in self.columns.items() if column.key]
         return tuple(name for _, name in sorted(members))
 
     @property
     def required(self) -> frozenset[str]:
-        """The columns without which a table is not this one: required ones and the key."""
+        """The columns by which the table is recognized: required ones and the key."""
         return frozenset(n for n, c in self.columns.items() if c.required or c.key)
 
 
 class Structure(NamedTuple):
-    """All tables, the indexes that somebody named, and other names that are taken.
+    """All tables, all named indexes, and other names that are in use.
 
     Attributes:
         tables: tables by name.
-        indexes: the statement that makes each index (empty where unknown), by name.
-        owners: the table of each index, by the index's name.
-        others: names of views, which stand in the way of a table of the same name.
+        indexes: the statement that creates each index (empty if unknown), by name.
+        owners: the table of each index, by the name of the index.
+        others: names of views, because a table cannot have the same name.
     """
 
     tables: Mapping[str, Table] = _NOTHING
@@ -75,7 +76,7 @@ class Structure(NamedTuple):
 
     @property
     def own_tables(self) -> frozenset[str]:
-        """Every table but SQLite's and Alembic's own bookkeeping."""
+        """Every table except those of SQLite and Alembic."""
         return frozenset(
             name
             for name in self.tables
@@ -83,7 +84,7 @@ class Structure(NamedTuple):
         )
 
     def without(self, tables: Set[str]) -> Structure:
-        """The same structure without some tables and their indexes."""
+        """Return the same structure without some tables and their indexes."""
         owners = {index: table for index, table in self.owners.items() if table not in tables}
         return Structure(
             {name: table for name, table in self.tables.items() if name not in tables},
@@ -94,11 +95,11 @@ class Structure(NamedTuple):
 
 
 class Gaps(NamedTuple):
-    """What a revision has and a file lacks.
+    """The parts of a revision that are missing in a database.
 
     Attributes:
         tables: missing tables.
-        columns: missing columns, as (table, column), of tables that are there.
+        columns: missing columns of existing tables, as (table, column).
         indexes: missing indexes.
     """
 
@@ -107,11 +108,11 @@ class Gaps(NamedTuple):
     indexes: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        """True when something is missing."""
+        """Return True if something is missing."""
         return bool(self.tables or self.columns or self.indexes)
 
     def __str__(self) -> str:
-        """The names, for a person."""
+        """Return the names of the missing parts."""
         parts = [
             *(f"table {name}" for name in self.tables),
             *(f"column {table}.{column}" for table, column in self.columns),
@@ -120,24 +121,24 @@ class Gaps(NamedTuple):
         return ", ".join(parts) or "nothing"
 
 
-def gaps(there: Structure, wanted: Structure) -> Gaps:
-    """What ``wanted`` has and ``there`` lacks. What is surplus is somebody's, and no gap."""
+def gaps(actual: Structure, wanted: Structure) -> Gaps:
+    """Return the parts of ``wanted`` that are missing in ``actual``. Extra parts are ignored."""
     columns = [
         (name, column)
         for name, table in wanted.tables.items()
-        if name in there.tables and there.tables[name] is not table
+        if name in actual.tables and actual.tables[name] is not table
         for column in table.columns
-        if column not in there.tables[name].columns
+        if column not in actual.tables[name].columns
     ]
     return Gaps(
-        tables=_missing(wanted.tables, there.tables),
+        tables=_missing(wanted.tables, actual.tables),
         columns=tuple(columns),
-        indexes=_missing(wanted.indexes, there.indexes),
+        indexes=_missing(wanted.indexes, actual.indexes),
     )
 
 
 def altered(before: Structure, after: Structure) -> tuple[str, ...]:
-    """Columns (``table.column``) and indexes that both have, and that are not the same."""
+    """Return the columns (``table.column``) and indexes that both have but that differ."""
     columns = [
         f"{name}.{column}"
         for name, table in after.tables.items()
@@ -145,7 +146,7 @@ def altered(before: Structure, after: Structure) -> tuple[str, ...]:
         for column, facts in table.columns.items()
         if before.tables[name].columns.get(column, facts) != facts
     ]
-    # The statement of an index is kept as it was written, white space and all.
+    # SQLite keeps the white space of the statement of an index.
     indexes = [
         name
         for name, sql in after.indexes.items()
@@ -154,5 +155,5 @@ def altered(before: Structure, after: Structure) -> tuple[str, ...]:
     return (*columns, *indexes)
 
 
-def _missing(wanted: Iterable[str], there: Mapping[str, object]) -> tuple[str, ...]:
-    return tuple(name for name in wanted if name not in there)
+def _missing(wanted: Iterable[str], actual: Mapping[str, object]) -> tuple[str, ...]:
+    return tuple(name for name in wanted if name not in actual)

@@ -1,8 +1,8 @@
-"""The tables at head, as SQLAlchemy Core.
+"""The tables at head, in SQLAlchemy Core.
 
-The migrations make them, never this module: a test compares the two in both directions.
-Types are those of a new database. A file that an old release made keeps its own spelling
-of them (INTEGER for BIGINT, nullable text keys), which reads and writes the same.
+The migrations create them, not this module; a test compares the two. The types are those of
+a new database. A database of an old release keeps its own types (INTEGER for BIGINT, nullable
+text keys), which read and write the same values.
 """
 
 from __future__ import annotations
@@ -34,10 +34,9 @@ if TYPE_CHECKING:
 
 
 class Ciphertext(TypeDecorator[bytes]):
-    """Bytes on the way in; on the way out bytes, whatever the row holds.
+    """A LargeBinary that also reads TEXT.
 
-    A restored dump may hold the token as TEXT, where the processor of LargeBinary, which
-    says ``bytes(value)``, raises.
+    A restored dump may contain the token as TEXT, for which LargeBinary raises.
     """
 
     impl = LargeBinary
@@ -46,7 +45,7 @@ class Ciphertext(TypeDecorator[bytes]):
     def result_processor(
         self, dialect: Dialect, coltype: object
     ) -> Callable[[Any], bytes | None] | None:
-        """Read BLOB, TEXT and memoryview alike."""
+        """Return bytes for a BLOB, a TEXT or a memoryview."""
         return _as_bytes
 
 
@@ -129,7 +128,7 @@ oauth_sessions: Final = Table(
     Index("idx_oauth_sessions_mcp_code", "mcp_authorization_code"),
 )
 
-#: No release ever wrote a row of it, and the revisions make it on SQLite only.
+#: No release writes to it, and the revisions create it on SQLite only.
 schema_version: Final = Table(
     "schema_version",
     metadata,
@@ -173,7 +172,7 @@ browser_sessions: Final = Table(
     Index("idx_browser_sessions_expires", "expires_at"),
 )
 
-# These three are migrated and kept, and served by nobody here.
+# These three are migrated and kept, but not used here.
 usage_events: Final = Table(
     "usage_events",
     metadata,
@@ -209,7 +208,7 @@ document_paths: Final = Table(
     Index("ix_document_paths_user_doc", "user_id", "doc_type", "doc_id"),
 )
 
-# Written by migrations, in their own transaction; read by `db log`.
+# Written by migrations in their transaction; read by `db log`.
 migration_journal: Final = Table(
     "migration_journal",
     metadata,

@@ -114,7 +114,7 @@ def _serve(host: str, port: int, settings: Settings, stop: _Stop, *, access_log:
 
 
 def _interrupted(database: Path) -> TokenStorageError:
-    now = "nothing was cut short"
+    now = "no change was interrupted"
     with suppress(TokenStorageError):
         if (recorded := examine(database).finding.recorded) is not None:
             # Tell the operator whether the migration has run.

@@ -35,19 +35,21 @@ def read_contents(execute: Execute) -> dict[str, Contents]:
 
 
 def changed(rows: Contents, changes: Sequence[RowChange], used: set[int]) -> Contents:
-    """Return the rows after ``changes``; ``used`` receives the indexes of those that apply."""
+    """Return the rows after ``changes``; ``used`` receives the ids of those that apply."""
     wanted = []
     for row in rows:
-        for number, (before, after) in enumerate(changes):
+        for change in changes:
+            before, after = change
             if before is not None and typed(before).items() <= row.items():
-                used.add(number)
+                used.add(id(change))
                 wanted += [] if after is None else [row | typed(after)]
                 break
         else:
             wanted.append(row)
-    for number, (before, after) in enumerate(changes):
+    for change in changes:
+        before, after = change
         if before is None and after is not None:
-            used.add(number)
+            used.add(id(change))
             wanted.append(typed(after))
     return wanted
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -63,6 +63,11 @@ class Step:
         """The revision that was run or undone."""
         return self.after if self.up else self.before
 
+    @property
+    def name(self) -> str:
+        """The revision and its direction."""
+        return f"revision {self.revision}, {'upgrade' if self.up else 'downgrade'}"
+
     def __str__(self) -> str:
         """As people write it: ``005 -> 006``."""
         return f"{self.before} -> {self.after}"
@@ -75,12 +80,11 @@ Each = Callable[[Step], object]
 class MigrationWalk:
     """A database that goes from revision to revision.
 
-    Made by the fixture ``migration_walk``. Each step asserts that every row of a table that is
-    there before and after is kept, byte for byte and type for type, in every column that is
-    there before and after, except for declared changes, which must happen exactly; that no row
-    refers to a missing one; that the program accepts the result as the revision; and that a
-    revision reached again has the same tables, columns, indexes and keys as before. A failure
-    names the revision.
+    Each step asserts that every row of a table that is there before and after is kept, byte for
+    byte and type for type, in every column that is there before and after, except for declared
+    changes, which must happen exactly; that no row refers to a missing one; that the program
+    accepts the result as the revision; and that a revision reached again has the same tables,
+    columns, indexes and keys as before.
 
     Attributes:
         database: the file.
@@ -101,8 +105,8 @@ class MigrationWalk:
         self._changes = dict(changes or {})
         for revision in self._changes:
             self._place(revision)
-        #: The declared changes that rows went through: by revision, direction and table.
-        self._used: dict[tuple[str, bool, str], set[int]] = defaultdict(set)
+        #: The ids of the changes that rows went through.
+        self._used: set[int] = set()
         self.revision = self._start = _start(database)
         self._raw = sqlite3.connect(database, isolation_level=None, check_same_thread=False)
         self._raw.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
@@ -179,12 +183,11 @@ class MigrationWalk:
                 step = self._step(path[place + 1 if up else place - 1], up=up)
                 if each is not None:
                     each(step)
-        for (revision, up, table), used in self._used.items():
-            for number, change in enumerate(self._declared(revision, up=up)[table]):
-                if number not in used:
+        for step in self.steps:
+            for table, change in ((t, c) for t, cs in self._declared(step).items() for c in cs):
+                if id(change) not in self._used:
                     raise AssertionError(
-                        f"{_described(revision, up=up)}: no row of {table} goes through the "
-                        f"declared change {change}"
+                        f"{step.name}: no row of {table} goes through the declared change {change}"
                     )
         if self.revision == self._history.head:
             self._waiting.require_inserted()
@@ -192,7 +195,7 @@ class MigrationWalk:
 
     def _step(self, to: str, *, up: bool) -> Step:
         step = Step(self.revision, to, up, {})
-        self._statements.step = _described(step.revision, up=up)
+        self._statements.step = step.name
         before = read_contents(self._raw.execute)
         with _named(step):
             self._run(step)
@@ -235,42 +238,35 @@ class MigrationWalk:
                 f"does not restore {step.after} as it was: {', '.join(sorted(names))}"
             )
 
-    def _declared(self, revision: str, *, up: bool) -> RowChanges:
-        changes = self._changes.get(revision, Changes())
-        return changes.upgrade if up else changes.downgrade
+    def _declared(self, step: Step) -> RowChanges:
+        changes = self._changes.get(step.revision, Changes())
+        return changes.upgrade if step.up else changes.downgrade
 
     def _compare(
         self, step: Step, before: Mapping[str, Contents], after: Mapping[str, Contents]
     ) -> dict[str, int]:
-        declared = self._declared(step.revision, up=step.up)
-        for table in declared:
-            self._used[step.revision, step.up, table] |= set()
+        declared = self._declared(step)
         may_lose = alembic_commands.deleting(self._history, [step.revision]) - declared.keys()
         compared = {}
         for table in before.keys() & after.keys() - may_lose:
-            used = self._used[step.revision, step.up, table] if table in declared else set()
-            wanted = changed(before[table], declared.get(table, ()), used)
+            wanted = changed(before[table], declared.get(table, ()), self._used)
             if problem := difference(table, wanted, after[table], more=table == journal.TABLE):
                 raise AssertionError(problem)
             compared[table] = len(before[table])
         return dict(sorted(compared.items()))
 
 
-def _described(revision: str, *, up: bool) -> str:
-    return f"revision {revision}, {'upgrade' if up else 'downgrade'}"
-
-
 @contextmanager
 def _named(step: Step) -> Iterator[None]:
     """Add the revision and the direction to the message of an error in the body."""
-    where = f"{_described(step.revision, up=step.up)} ({step})"
     try:
         yield
     except AssertionError as error:
-        raise AssertionError(f"{where}, {error}") from error.__cause__
+        raise AssertionError(f"{step.name} ({step}), {error}") from error.__cause__
     except Exception as error:
         # A migration may raise anything.
-        raise AssertionError(f"{where}, fails: {verify.one_line(error)}") from error
+        text = verify.one_line(error)
+        raise AssertionError(f"{step.name} ({step}), fails: {text}") from error
 
 
 def _start(database: Path) -> str:
@@ -298,7 +294,7 @@ class StartWalk:
     def __init__(self, folder: Path, opened: ExitStack) -> None:
         self._folder = folder
         self._opened = opened
-        self._made = 0
+        self._numbers = count(1)
 
     def __call__(
         self,
@@ -308,8 +304,7 @@ class StartWalk:
         changes: Mapping[str, Changes] | None = None,
     ) -> MigrationWalk:
         """Begin a walk with a copy of ``database``, or with an empty file if it is None."""
-        self._made += 1
-        copy = self._folder / f"tokens-{self._made}-walking.db"
+        copy = self._folder / f"tokens-{next(self._numbers)}-walking.db"
         copy.touch(mode=0o600)
         if database is not None:
             # With what its -wal holds.

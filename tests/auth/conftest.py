@@ -1,4 +1,4 @@
-"""A store per test on its own file, with a clock that the test moves."""
+"""One store per test, with a clock that the test sets."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tests.auth.helpers import KEY, Clock
 
 @pytest.fixture
 def path(token_db: Path) -> Path:
-    """A database of this test's own."""
+    """An empty database at head."""
     return token_db
 
 
 @pytest.fixture
 def clock() -> Clock:
-    """The store's clock, which the test moves."""
+    """The clock of the store."""
     return Clock()
 
 

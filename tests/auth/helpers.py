@@ -1,4 +1,4 @@
-"""What the tests of the store share."""
+"""Helpers of the tests of the store."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.crypto.keyring import Keyring
 
-#: A key that protects nothing: it is printed in public.
+#: A public key, for tests only.
 KEY = "bm1jcC1jb3JwdXMtZml4ZWQta2V5LTAxMjM0NTY3ODk="
 OTHER_KEY = "cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4="
 
@@ -21,29 +21,29 @@ NOW = 1_800_000_000
 
 
 class Clock:
-    """A clock that stands until it is moved; a fraction shows that it is cut off."""
+    """A clock that the test sets. The fraction shows that the store truncates it."""
 
     def __init__(self) -> None:
         self.time = NOW + 0.75
 
     def __call__(self) -> float:
-        """Seconds since 1970."""
+        """Return seconds since 1970."""
         return self.time
 
 
 def rows(path: Path, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-    """What another program finds in the file."""
+    """Read the file as another program."""
     with closing(sqlite3.connect(path)) as connection:
         return connection.execute(sql, parameters).fetchall()
 
 
 def tamper(path: Path, sql: str, parameters: Sequence[Any] = ()) -> None:
-    """Change the file behind the store's back."""
+    """Change the file as another program."""
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(sql, parameters)
 
 
 async def events(storage: RefreshTokenStorage) -> list[tuple[str, str]]:
-    """The events in the audit log with their users, oldest first."""
+    """Return the events in the audit log with their users, oldest first."""
     entries = await storage.audit.list(limit=1000)
     return [(entry.event, entry.user_id) for entry in reversed(entries)]

@@ -1,4 +1,4 @@
-"""A damaged index that leads to another's row: every read by a key notices."""
+"""A damaged index that leads to another row is detected by every read."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ READS: dict[str, tuple[str, Use, Use]] = {
 
 
 def _mislead(path: Path, table: str) -> None:
-    """Write another key over the one in every index of ``table``; its rows stay."""
+    """Overwrite the key in every index of ``table``, but not in its rows."""
     with closing(sqlite3.connect(path)) as connection:
         (size,) = connection.execute("PRAGMA page_size").fetchone()
         query = "SELECT rootpage FROM sqlite_master WHERE type = 'index' AND tbl_name = ?"
@@ -61,10 +61,10 @@ def _mislead(path: Path, table: str) -> None:
 
 
 @pytest.mark.parametrize(("table", "write", "read"), READS.values(), ids=READS.keys())
-async def test_nobody_gets_the_row_of_another(
+async def test_a_read_never_returns_another_row(
     table: str, write: Use, read: Use, tmp_path: Path
 ) -> None:
-    """Asked for one key and led to another's row, the store says that the index is damaged."""
+    """If the index leads to another row, the error is ``corrupt``."""
     path = tmp_path / "tokens.db"
     async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
         await write(storage)

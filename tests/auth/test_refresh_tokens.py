@@ -10,7 +10,7 @@ import pytest
 from nextcloud_mcp_server.auth.refresh_tokens import RefreshToken
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.errors import TokenStorageError
-from tests.auth.helpers import KEY, KEYRING, NOW, OTHER_KEY, Clock, events, rows, tamper
+from tests.auth.helpers import KEYRING, NOW, Clock, events, rows, tamper
 
 EVERYTHING: dict[str, Any] = {
     "expires_at": NOW + 60,
@@ -23,7 +23,7 @@ EVERYTHING: dict[str, Any] = {
 
 
 async def test_a_token_comes_back_with_every_column(storage: RefreshTokenStorage) -> None:
-    """What was stored is what is read, times and all."""
+    """Every column is stored and read."""
     await storage.store_refresh_token("alice", "rt-1", **EVERYTHING)
     assert await storage.get_refresh_token("alice") == RefreshToken(
         user_id="alice",
@@ -39,30 +39,20 @@ async def test_a_token_comes_back_with_every_column(storage: RefreshTokenStorage
     )
 
 
-async def test_defaults(storage: RefreshTokenStorage) -> None:
-    """A token alone is a hybrid flow's, for Nextcloud, and never expires."""
-    await storage.store_refresh_token("alice", "rt-1")
-    token = await storage.get_refresh_token("alice")
-    assert token == RefreshToken(
-        "alice", "rt-1", None, None, "hybrid", "nextcloud", None, None, NOW, NOW
-    )
-    assert not token.is_expired
-
-
 async def test_values_are_written_as_releases_write_them(
     storage: RefreshTokenStorage, path: Path
 ) -> None:
-    """A released version finds every column in the form that it writes itself."""
+    """Every column has the format that the releases write."""
     await storage.store_refresh_token("alice", "rt-1", **EVERYTHING)
     await storage.store_user_profile("alice", {"sub": "alice", "name": "Ä"})
-    ((sealed, *plain),) = rows(
+    ((encrypted, *plain),) = rows(
         path,
         "SELECT encrypted_token, expires_at, created_at, updated_at, flow_type, token_audience, "
         "provisioned_at, provisioning_client_id, scopes, user_profile, profile_cached_at "
         "FROM refresh_tokens",
     )
-    assert isinstance(sealed, bytes)
-    assert KEYRING.decrypt(sealed) == "rt-1"
+    assert isinstance(encrypted, bytes)
+    assert KEYRING.decrypt(encrypted) == "rt-1"
     assert plain == [
         NOW + 60,
         NOW,
@@ -77,7 +67,7 @@ async def test_values_are_written_as_releases_write_them(
     ]
 
 
-async def test_no_scopes_are_kept_as_null(storage: RefreshTokenStorage, path: Path) -> None:
+async def test_no_scopes_are_stored_as_null(storage: RefreshTokenStorage, path: Path) -> None:
     """An empty list of scopes is NULL in this table."""
     await storage.store_refresh_token("alice", "rt-1", scopes=[])
     assert rows(path, "SELECT scopes FROM refresh_tokens") == [(None,)]
@@ -86,19 +76,21 @@ async def test_no_scopes_are_kept_as_null(storage: RefreshTokenStorage, path: Pa
 async def test_storing_again_keeps_creation_and_profile(
     storage: RefreshTokenStorage, clock: Clock
 ) -> None:
-    """Storing again keeps created_at and the profile, and replaces all the rest."""
+    """Storing again keeps created_at and the profile; the rest is replaced, or its default."""
     await storage.store_refresh_token("alice", "rt-1", **EVERYTHING)
     await storage.store_user_profile("alice", {"sub": "alice"})
     clock.time += 10
     await storage.store_refresh_token("alice", "rt-2")
-    assert await storage.get_refresh_token("alice") == RefreshToken(
+    token = await storage.get_refresh_token("alice")
+    assert token == RefreshToken(
         "alice", "rt-2", None, None, "hybrid", "nextcloud", None, None, NOW, NOW + 10
     )
+    assert not token.is_expired
     assert await storage.get_user_profile("alice") == {"sub": "alice"}
 
 
 async def test_flow2_is_provisioned_now(storage: RefreshTokenStorage) -> None:
-    """A flow2 token says when it was provisioned, even where nobody said it; others do not."""
+    """For a flow2 token the default of provisioned_at is now."""
     await storage.store_refresh_token("alice", "rt-1", flow_type="flow2")
     await storage.store_refresh_token("bob", "rt-2", flow_type="flow1")
     alice, bob = [await storage.get_refresh_token(user) for user in ("alice", "bob")]
@@ -108,7 +100,7 @@ async def test_flow2_is_provisioned_now(storage: RefreshTokenStorage) -> None:
 
 
 async def test_an_expired_token_is_returned(storage: RefreshTokenStorage, clock: Clock) -> None:
-    """Reading never deletes: expiry is a word about the token, and a clock may be wrong."""
+    """Reading never deletes an expired token, because a clock may be wrong."""
     await storage.store_refresh_token("alice", "rt-1", expires_at=NOW + 60)
     token = await storage.get_refresh_token("alice")
     assert token is not None
@@ -125,21 +117,15 @@ async def test_an_expired_token_is_returned(storage: RefreshTokenStorage, clock:
 
 
 async def test_a_token_of_second_0_is_expired(storage: RefreshTokenStorage) -> None:
-    """0 is a time like any other, long ago, and not "never"."""
+    """An expiry of 0 is in the past; it does not mean "never"."""
     await storage.store_refresh_token("alice", "rt-1", expires_at=0)
     token = await storage.get_refresh_token("alice")
     assert token is not None
     assert token.is_expired
 
 
-async def test_absence_is_none(storage: RefreshTokenStorage) -> None:
-    """Nobody's token and nobody's profile are None."""
-    assert await storage.get_refresh_token("nobody") is None
-    assert await storage.get_user_profile("nobody") is None
-
-
-async def test_users_are_told_apart_to_the_letter(storage: RefreshTokenStorage) -> None:
-    """Case and Unicode form are part of an id, and quotes are only letters."""
+async def test_user_ids_are_compared_exactly(storage: RefreshTokenStorage) -> None:
+    """Case and Unicode form matter, and quotes have no special meaning."""
     users = ["Carol", "carol", "élodie", "e\u0301lodie", "o'brien\"; DROP TABLE x;--", "用户-🙂"]
     for user in users:
         await storage.store_refresh_token(user, f"rt-{user}")
@@ -151,7 +137,7 @@ async def test_users_are_told_apart_to_the_letter(storage: RefreshTokenStorage) 
 
 
 async def test_deleting(storage: RefreshTokenStorage) -> None:
-    """A deletion says whether there was something, and takes the profile along."""
+    """A deletion returns whether there was a token, and deletes the profile too."""
     await storage.store_refresh_token("alice", "rt-1")
     await storage.store_user_profile("alice", {"sub": "alice"})
     assert await storage.delete_refresh_token("alice") is True
@@ -161,7 +147,7 @@ async def test_deleting(storage: RefreshTokenStorage) -> None:
 
 
 async def test_deleting_expired_tokens(storage: RefreshTokenStorage) -> None:
-    """Only those whose time is over go, and each is recorded."""
+    """Only expired tokens are deleted, and each deletion is recorded."""
     for user, expires_at in {"a": 0, "b": NOW, "c": NOW + 1, "d": None}.items():
         await storage.store_refresh_token(user, "rt", expires_at=expires_at)
     assert await storage.delete_expired_refresh_tokens() == 2
@@ -174,7 +160,7 @@ async def test_deleting_expired_tokens(storage: RefreshTokenStorage) -> None:
 
 
 async def test_a_profile_needs_a_token(storage: RefreshTokenStorage, clock: Clock) -> None:
-    """A profile lives beside the token: without one, nothing is kept and nothing recorded."""
+    """Without a token no profile is stored, and nothing is recorded."""
     assert await storage.store_user_profile("alice", {"a": 1}) is False
     assert await events(storage) == []
     await storage.store_refresh_token("alice", "rt-1")
@@ -188,50 +174,10 @@ async def test_a_profile_needs_a_token(storage: RefreshTokenStorage, clock: Cloc
     assert (await events(storage))[1:] == [("store_user_profile", "alice")] * 2
 
 
-async def test_a_secret_of_another_key_raises(
-    storage: RefreshTokenStorage, path: Path, clock: Clock
-) -> None:
-    """Not "never logged in": what cannot be opened raises and names its place."""
-    await storage.store_refresh_token("alice", "rt-1")
-    await storage.store_refresh_token("bob", "rt-2")
-    tamper(path, "UPDATE refresh_tokens SET encrypted_token = x'6741' WHERE user_id = 'alice'")
-    with pytest.raises(TokenStorageError) as caught:
-        await storage.get_refresh_token("alice")
-    assert caught.value.code == "undecryptable"
-    assert caught.value.message == (
-        "refresh_tokens.encrypted_token of user 'alice' "
-        "cannot be decrypted with any of the given keys."
-    )
-    assert await storage.get_refresh_token("bob") is not None
-
-
-async def test_a_second_key_opens_what_it_sealed(path: Path) -> None:
-    """Several keys: the newest seals, and what an older one sealed is read as before."""
-    async with RefreshTokenStorage(path, encryption_key=OTHER_KEY) as old:
-        await old.store_refresh_token("alice", "rt-1")
-    keys = [KEY, OTHER_KEY]
-    async with RefreshTokenStorage(path, encryption_key=keys) as both:
-        token = await both.get_refresh_token("alice")
-        assert token is not None
-        assert token.token == "rt-1"
-        await both.store_refresh_token("bob", "rt-2")
-    ((sealed,),) = rows(path, "SELECT encrypted_token FROM refresh_tokens WHERE user_id = 'bob'")
-    assert KEYRING.can_decrypt(sealed)
-
-
-async def test_a_token_kept_as_text_is_read(storage: RefreshTokenStorage, path: Path) -> None:
-    """A restored dump may hold the ciphertext as TEXT."""
-    await storage.store_refresh_token("alice", "rt-1")
-    tamper(path, "UPDATE refresh_tokens SET encrypted_token = CAST(encrypted_token AS TEXT)")
-    token = await storage.get_refresh_token("alice")
-    assert token is not None
-    assert token.token == "rt-1"
-
-
 async def test_null_flow_columns_read_as_their_defaults(
     storage: RefreshTokenStorage, path: Path
 ) -> None:
-    """Columns added to an old row hold their defaults, or NULL, which means the same."""
+    """In an old row these columns may be NULL, which means their defaults."""
     await storage.store_refresh_token("alice", "rt-1")
     tamper(path, "UPDATE refresh_tokens SET flow_type = NULL, token_audience = NULL")
     token = await storage.get_refresh_token("alice")
@@ -239,8 +185,8 @@ async def test_null_flow_columns_read_as_their_defaults(
     assert (token.flow_type, token.token_audience) == ("hybrid", "nextcloud")
 
 
-async def test_a_row_without_a_key_is_nobodys(storage: RefreshTokenStorage, path: Path) -> None:
-    """A text key of an early release's table may be NULL: such a row is skipped and kept."""
+async def test_a_row_without_a_key_is_skipped(storage: RefreshTokenStorage, path: Path) -> None:
+    """A text key of an early release may be NULL: such a row is not listed and not deleted."""
     columns = "user_id, encrypted_token, expires_at, created_at, updated_at"
     tamper(path, "ALTER TABLE refresh_tokens RENAME TO strict")
     tamper(path, "CREATE TABLE refresh_tokens AS SELECT * FROM strict")
@@ -254,16 +200,13 @@ async def test_a_row_without_a_key_is_nobodys(storage: RefreshTokenStorage, path
     ("column", "value"),
     [
         ("scopes", "notes.read"),
-        ("scopes", '{"a": 1}'),
-        ("scopes", "[1]"),
         ("expires_at", "soon"),
-        ("expires_at", 1.5),
     ],
 )
 async def test_a_broken_row_raises(
     storage: RefreshTokenStorage, path: Path, column: str, value: object
 ) -> None:
-    """What no release wrote is unreadable, names its place and is not taken for absence."""
+    """A value in another format is an error with its place."""
     await storage.store_refresh_token("alice", "rt-1")
     tamper(path, f"UPDATE refresh_tokens SET {column} = ?", [value])
     with pytest.raises(TokenStorageError, match=f"^refresh_tokens.{column} of user 'alice'") as e:
@@ -283,17 +226,9 @@ async def test_a_broken_profile_raises(storage: RefreshTokenStorage, path: Path)
 
 
 BAD: list[tuple[str, Any]] = [
-    ("user_id", ""),
-    ("user_id", "x" * 256),
     ("user_id", "a\nb"),
-    ("user_id", "\ud800"),
-    ("refresh_token", ""),
     ("refresh_token", None),
-    ("refresh_token", b"rt"),
-    ("expires_at", float("nan")),
     ("expires_at", -1),
-    ("expires_at", 2**63),
-    ("expires_at", True),
     ("scopes", "openid"),
     ("scopes", ["a b"]),
     ("flow_type", "flow3"),
@@ -304,10 +239,8 @@ BAD: list[tuple[str, Any]] = [
 
 
 @pytest.mark.parametrize(("name", "value"), BAD)
-async def test_bad_input_is_refused_at_the_door(
-    storage: RefreshTokenStorage, name: str, value: Any
-) -> None:
-    """Refused before anything is written or recorded."""
+async def test_bad_input_is_refused(storage: RefreshTokenStorage, name: str, value: Any) -> None:
+    """An invalid value is refused before anything is written or recorded."""
     arguments = {"user_id": "alice", "refresh_token": "rt-1", name: value}
     with pytest.raises(TokenStorageError) as caught:
         await storage.store_refresh_token(**arguments)
@@ -316,8 +249,8 @@ async def test_bad_input_is_refused_at_the_door(
     assert await events(storage) == []
 
 
-async def test_readers_check_the_user_id_too(storage: RefreshTokenStorage) -> None:
-    """No method hands a database what it cannot hold."""
+async def test_readers_check_the_user_id(storage: RefreshTokenStorage) -> None:
+    """Methods that only read check the user id too."""
     for call in (
         storage.get_refresh_token,
         storage.delete_refresh_token,

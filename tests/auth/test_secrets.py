@@ -1,4 +1,4 @@
-"""App passwords, the OAuth client and login flows: secrets that are sealed."""
+"""App passwords, the OAuth client and login flows: encrypted secrets."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def test_scopes_of_an_app_password_may_be_unknown_or_none(
 
 
 async def test_app_passwords_are_listed_and_deleted(storage: RefreshTokenStorage) -> None:
-    """A deletion says whether there was one; every change is recorded by its event."""
+    """A deletion returns whether there was a password, and every change is recorded."""
     passwords = storage.app_passwords
     await passwords.store("zoe", "z")
     await passwords.store("Adam", "a", username="adam@example.org")
@@ -66,7 +66,7 @@ async def test_app_passwords_are_listed_and_deleted(storage: RefreshTokenStorage
 
 
 async def test_the_oauth_client_comes_back(storage: RefreshTokenStorage, clock: Clock) -> None:
-    """Every column is written and read; there is one registration, and the last one holds."""
+    """Every column is written and read, and a new registration replaces the old one."""
     clients = storage.oauth_clients
     assert await clients.get() is None
     await clients.store("client-1", "s3cr3t", **REGISTRATION)
@@ -92,7 +92,7 @@ async def test_the_oauth_client_comes_back(storage: RefreshTokenStorage, clock: 
 
 
 async def test_the_oauth_client_is_row_1(storage: RefreshTokenStorage, path: Path) -> None:
-    """Written as releases write it: id 1, both secrets sealed, the URIs a JSON array."""
+    """The row has the id 1, encrypted secrets and a JSON array, as the releases write it."""
     await storage.oauth_clients.store("client-0", "x", redirect_uris=["http://x"])
     await storage.oauth_clients.store("client-1", "s3cr3t", **REGISTRATION)
     ((number, secret, token, uris),) = rows(
@@ -105,7 +105,7 @@ async def test_the_oauth_client_is_row_1(storage: RefreshTokenStorage, path: Pat
 
 
 async def test_the_oauth_client_is_deleted(storage: RefreshTokenStorage) -> None:
-    """A deletion says whether there was one; the entries are the system's."""
+    """A deletion returns whether there was one; the entries name the system."""
     await storage.oauth_clients.store("client-1", "s3cr3t", redirect_uris=["http://x"])
     assert await storage.oauth_clients.delete() is True
     assert await storage.oauth_clients.delete() is False
@@ -117,7 +117,7 @@ async def test_the_oauth_client_is_deleted(storage: RefreshTokenStorage) -> None
 
 
 async def test_a_login_flow_comes_back(storage: RefreshTokenStorage, clock: Clock) -> None:
-    """Every column is written and read; a new flow of the user takes the old one's place."""
+    """Every column is written and read, and a new flow replaces the old one."""
     flows = storage.login_flows
     await flows.store(
         "alice", "poll-1", "https://x/poll", expires_at=NOW + 60, requested_scopes=["notes.read"]
@@ -133,8 +133,8 @@ async def test_a_login_flow_comes_back(storage: RefreshTokenStorage, clock: Cloc
     )
 
 
-async def test_login_flows_end(storage: RefreshTokenStorage) -> None:
-    """One ends by hand or when its time is over, and each end is recorded."""
+async def test_login_flows_are_deleted(storage: RefreshTokenStorage) -> None:
+    """One flow, or all expired ones, are deleted, and each deletion is recorded."""
     flows = storage.login_flows
     for user, expires_at in {"a": NOW - 1, "b": NOW, "c": NOW + 1, "d": NOW + 1}.items():
         await flows.store(user, "poll", "https://x/poll", expires_at=expires_at)
@@ -149,15 +149,17 @@ async def test_login_flows_end(storage: RefreshTokenStorage) -> None:
     ]
 
 
-async def test_sealed_columns_that_do_not_open_are_named(
+async def test_a_secret_that_cannot_be_decrypted_is_named(
     storage: RefreshTokenStorage, path: Path
 ) -> None:
-    """Every sealed column raises with table, column and row; none reads as absent."""
+    """For every encrypted column the error names the table, the column and the row."""
+    await storage.store_refresh_token("alice", "x")
     await storage.app_passwords.store("alice", "x")
     await storage.login_flows.store("alice", "x", "https://x", expires_at=NOW)
     await storage.oauth_clients.store("client-1", "s3cr3t", **REGISTRATION)
     row = "of user 'alice'"
     for table, column, place, read in (
+        ("refresh_tokens", "encrypted_token", row, lambda: storage.get_refresh_token("alice")),
         ("app_passwords", "encrypted_password", row, lambda: storage.app_passwords.get("alice")),
         (
             "login_flow_sessions",
@@ -174,13 +176,15 @@ async def test_sealed_columns_that_do_not_open_are_named(
         ("oauth_clients", "encrypted_client_secret", "of row 1", storage.oauth_clients.get),
     ):
         tamper(path, f"UPDATE {table} SET {column} = 'gAAAA'")
-        with pytest.raises(TokenStorageError, match=f"^{table}.{column} {place} ") as caught:
+        with pytest.raises(
+            TokenStorageError, match=f"^{table}.{column} {place} cannot be decrypted"
+        ) as caught:
             await read()
         assert caught.value.code == "undecryptable"
 
 
-async def test_bad_input_is_refused_at_the_door(storage: RefreshTokenStorage, path: Path) -> None:
-    """Refused before anything is written or recorded."""
+async def test_bad_input_is_refused(storage: RefreshTokenStorage, path: Path) -> None:
+    """An invalid value is refused before anything is written or recorded."""
     calls: list[Any] = [
         lambda: storage.app_passwords.store("a", ""),
         lambda: storage.app_passwords.store("a", "x", scopes="notes"),

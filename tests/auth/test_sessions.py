@@ -41,7 +41,7 @@ SESSION = OAuthSession(
 
 
 async def create(storage: RefreshTokenStorage, session_id: str, **columns: Any) -> None:
-    """A session with little in it."""
+    """Create a session with few columns."""
     await storage.oauth_sessions.create(
         session_id, "http://localhost/cb", **{"expires_at": NOW + 60, **columns}
     )
@@ -62,7 +62,7 @@ async def test_an_oauth_session_comes_back_by_each_key(storage: RefreshTokenStor
 async def test_an_oauth_session_is_written_as_releases_write_it(
     storage: RefreshTokenStorage, path: Path
 ) -> None:
-    """Scopes are one text separated by spaces, the flag is 0 or 1, nothing is sealed."""
+    """Scopes are separated by spaces, the flag is 0 or 1, and nothing is encrypted."""
     await storage.oauth_sessions.create("session-0001", "http://localhost/cb", **EVERYTHING)
     await create(storage, "session-0002")
     columns = (
@@ -76,7 +76,7 @@ async def test_an_oauth_session_is_written_as_releases_write_it(
 
 
 async def test_an_oauth_session_is_updated_step_by_step(storage: RefreshTokenStorage) -> None:
-    """What a step brings is written down; what it does not mention stays."""
+    """A step stores its results and keeps the other columns."""
     sessions = storage.oauth_sessions
     await create(storage, "session-0001", requested_scopes=["openid"])
     assert await sessions.update("session-0001", user_id="alice", idp_access_token="at-1")
@@ -95,10 +95,10 @@ async def test_an_oauth_session_is_updated_step_by_step(storage: RefreshTokenSto
     ]
 
 
-async def test_the_newest_session_of_a_state_is_found(
+async def test_the_newest_session_of_a_state_is_returned(
     storage: RefreshTokenStorage, clock: Clock
 ) -> None:
-    """A client may use a state twice; the flow under way is the later one."""
+    """A client may use a state twice; the later session is returned."""
     await create(storage, "session-b", state="same")
     clock.time += 1
     await create(storage, "session-a", state="same")
@@ -107,8 +107,8 @@ async def test_the_newest_session_of_a_state_is_found(
     assert session.session_id == "session-a"
 
 
-async def test_codes_and_ids_are_taken_once(storage: RefreshTokenStorage, path: Path) -> None:
-    """A second session with the id or the code of another is a conflict; nothing is kept."""
+async def test_codes_and_ids_are_unique(storage: RefreshTokenStorage, path: Path) -> None:
+    """A second session with the same id or code is a conflict and is not stored."""
     await create(storage, "session-0001", mcp_authorization_code="code-1")
     await create(storage, "session-0002")
     for attempt in (
@@ -124,8 +124,8 @@ async def test_codes_and_ids_are_taken_once(storage: RefreshTokenStorage, path: 
     assert len(await events(storage)) == 2
 
 
-async def test_oauth_sessions_end(storage: RefreshTokenStorage) -> None:
-    """One ends by hand, which only the first is told, or when its time is over."""
+async def test_oauth_sessions_are_deleted(storage: RefreshTokenStorage) -> None:
+    """One session, or all expired ones, are deleted, and each deletion is recorded."""
     sessions = storage.oauth_sessions
     for name, expires_at in {"a": 0, "b": NOW, "c": NOW + 1, "d": NOW + 1}.items():
         await create(storage, name, expires_at=expires_at, user_id=f"user-{name}")
@@ -144,7 +144,7 @@ async def test_oauth_sessions_end(storage: RefreshTokenStorage) -> None:
 
 
 async def test_browser_sessions(storage: RefreshTokenStorage, clock: Clock) -> None:
-    """Whoever holds a live session id is its user; afterwards nobody is."""
+    """A session id gives its user until it expires."""
     sessions = storage.browser_sessions
     await sessions.create("bs-0001-abcdef", "alice", expires_at=NOW + 60)
     assert await sessions.get("bs-0001-abcdef") == BrowserSession(
@@ -159,8 +159,8 @@ async def test_browser_sessions(storage: RefreshTokenStorage, clock: Clock) -> N
     assert kept.is_expired
 
 
-async def test_a_browser_session_id_is_taken_once(storage: RefreshTokenStorage) -> None:
-    """A second session with the same id is a conflict: nobody takes over another's."""
+async def test_a_browser_session_id_is_unique(storage: RefreshTokenStorage) -> None:
+    """A second session with the same id is a conflict, and the first one stays."""
     await storage.browser_sessions.create("bs-1", "alice", expires_at=NOW + 60)
     with pytest.raises(TokenStorageError) as caught:
         await storage.browser_sessions.create("bs-1", "mallory", expires_at=NOW + 60)
@@ -168,8 +168,8 @@ async def test_a_browser_session_id_is_taken_once(storage: RefreshTokenStorage) 
     assert await storage.browser_sessions.get_user_id("bs-1") == "alice"
 
 
-async def test_browser_sessions_end(storage: RefreshTokenStorage) -> None:
-    """One, all of a user, or all whose time is over; the log shows 8 letters of the id."""
+async def test_browser_sessions_are_deleted(storage: RefreshTokenStorage) -> None:
+    """One, all of a user, or all expired ones; the log contains 8 characters of the id."""
     sessions = storage.browser_sessions
     for name, user, expires_at in (
         ("bs-a-secret", "alice", NOW + 1),
@@ -201,7 +201,7 @@ async def test_browser_sessions_end(storage: RefreshTokenStorage) -> None:
 async def test_the_audit_log_records_who_when_how_and_where(
     storage: RefreshTokenStorage, clock: Clock
 ) -> None:
-    """An entry holds every column; a caller may add what happened outside the store."""
+    """An entry has every column, also one that a caller adds."""
     await storage.store_refresh_token("alice", "rt-1")
     clock.time += 1
     await storage.audit.add(
@@ -217,7 +217,7 @@ async def test_the_audit_log_records_who_when_how_and_where(
 async def test_the_audit_log_is_listed_newest_first(
     storage: RefreshTokenStorage, clock: Clock
 ) -> None:
-    """By user, from a second on, and no more than asked for."""
+    """The list can be limited by user, time and number."""
     for number, user in enumerate(["alice", "bob", "alice", "bob", "alice"]):
         await storage.audit.add(f"event-{number}", user)
         clock.time += number % 2
@@ -232,7 +232,7 @@ async def test_the_audit_log_is_listed_newest_first(
 async def listed(
     storage: RefreshTokenStorage, user: str | None = None, *, since: int = 0, limit: int = 100
 ) -> list[int]:
-    """The numbers of the entries, in the order in which they are listed."""
+    """Return the numbers of the entries in the order of the list."""
     entries = await storage.audit.list(user, since=since, limit=limit)
     return [int(entry.event.removeprefix("event-")) for entry in entries]
 
@@ -248,7 +248,7 @@ async def test_a_listing_has_a_limit(storage: RefreshTokenStorage, limit: Any) -
 async def test_a_broken_session_raises_without_its_id(
     storage: RefreshTokenStorage, path: Path
 ) -> None:
-    """A time that is no number is unreadable; the message does not hand the session over."""
+    """A time that is not a number is unreadable; the message does not contain the id."""
     await create(storage, "oauth-session-id-0001")
     await storage.browser_sessions.create("browser-session-id-0001", "alice", expires_at=NOW)
     for table, read, name in (
@@ -279,10 +279,8 @@ async def test_a_broken_session_raises_without_its_id(
         ("mcp_authorization_code", ""),
     ],
 )
-async def test_bad_input_is_refused_at_the_door(
-    storage: RefreshTokenStorage, column: str, value: Any
-) -> None:
-    """Refused before anything is written or recorded."""
+async def test_bad_input_is_refused(storage: RefreshTokenStorage, column: str, value: Any) -> None:
+    """An invalid value is refused before anything is written or recorded."""
     with pytest.raises(TokenStorageError) as caught:
         await create(storage, "session-0001", **{column: value})
     assert caught.value.code == "bad-input"

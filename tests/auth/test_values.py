@@ -1,4 +1,4 @@
-"""The written forms of values."""
+"""The stored formats of values."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from nextcloud_mcp_server.errors import TokenStorageError
 
 
 @given(st.lists(st.text()))
-def test_a_list_comes_back(items: list[str]) -> None:
-    """A JSON array gives back its texts in order, an empty one included."""
+def test_a_list_is_read_as_written(items: list[str]) -> None:
+    """Texts keep their order, and an empty list stays empty."""
     assert values.read_json_list(values.json_list(items), "x") == tuple(items)
 
 
-def test_forms_are_those_of_the_releases() -> None:
-    """Letter for letter what the released versions write and read."""
+def test_formats_are_those_of_the_releases() -> None:
+    """The formats are exactly those of the releases."""
     assert values.json_list(["notes.read", "ü"]) == '["notes.read", "\\u00fc"]'
     assert values.json_list([]) == "[]"
     assert values.json_list(None) is None
@@ -51,8 +51,8 @@ def test_forms_are_those_of_the_releases() -> None:
         (values.read_seconds, None),
     ],
 )
-def test_what_cannot_be_read_raises(read: Callable[[Any, str], Any], value: Any) -> None:
-    """It is unreadable, names where it stands, and carries nothing of it along."""
+def test_another_format_is_unreadable(read: Callable[[Any, str], Any], value: Any) -> None:
+    """The error names the place and does not contain the value."""
     with pytest.raises(TokenStorageError, match=r"^table\.column of user 'u' is not ") as caught:
         read(value, "table.column of user 'u'")
     assert caught.value.code == "unreadable"

@@ -1,1 +1,1 @@
-"""Writing a migration: create, renumber, lint."""
+"""Tests of creating, renumbering and checking migrations."""

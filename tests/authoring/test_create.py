@@ -1,4 +1,4 @@
-"""Writing a migration in a checkout, and renumbering one that came second."""
+"""Creating a migration in a checkout, and renumbering one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.scripts import SCRIPTS
 
 @pytest.fixture
 def folder(own_scripts: Path) -> Folder:
-    """The scripts up to 010, which the program uses in this test, in a checkout with tests."""
+    """Let the program use a checkout with the revisions up to 010."""
     known = {number: one for number, one in released.load(SCRIPTS).items() if int(number) <= 10}
     (own_scripts / released.RELEASED_FILE).write_text(released.dump(known), "utf-8")
     own_scripts.parent.joinpath(*ROWS_FOLDER[:-1]).mkdir(parents=True)
@@ -35,7 +35,7 @@ def folder(own_scripts: Path) -> Folder:
 
 
 def add(folder: Folder, moment: str, number: str, below: str, what: str) -> Path:
-    """Write a revision that makes a table, as one person would, with its rows."""
+    """Write a revision that creates a table, with its test rows."""
     rows = folder.path.parent.joinpath(*ROWS_FOLDER, f"rows_{number}_add_{what}.py")
     rows.parent.mkdir(exist_ok=True)
     rows.write_text(f'"""Rows for revision {number}, add {what}."""\n')
@@ -48,19 +48,19 @@ def add(folder: Folder, moment: str, number: str, below: str, what: str) -> Path
 
 
 def line(folder: Folder) -> list[tuple[str, str, str]]:
-    """The id, the parent and the name of every revision of our own, in order."""
+    """Return id, parent and file name of each revision from 101 on."""
     scripts, problems = read_scripts(folder.versions)
     assert problems == []
     return [(s.id, s.parent, s.path.name) for s in scripts if int(s.id) > 100]
 
 
 def rules(folder: Folder) -> list[str]:
-    """What lint says, but for the structures, which are generated at the end."""
+    """Return the rules that are broken, except for stale-structure."""
     return [p.rule for p in review(folder.path).problems if p.rule != "stale-structure"]
 
 
 def test_a_migration_comes_with_its_rows(folder: Folder) -> None:
-    """The rows are named after the migration, can be read as they are, and hold none yet."""
+    """The file of test rows is named after the migration, is valid Python, and is empty."""
     made = write("add user preferences")
     assert made.script.name.endswith("_101_add_user_preferences.py")
     assert made.rows is not None
@@ -78,7 +78,7 @@ def test_a_migration_comes_with_its_rows(folder: Folder) -> None:
 
 
 def test_a_message_may_hold_anything(folder: Folder) -> None:
-    """Quotes, dollars and backslashes of a message end up in no code."""
+    """Quotes, dollars and backslashes in a message do not break the files."""
     made = write('add "$x" \\ and """ more')
     assert made.rows is not None
     compile(made.rows.read_text("utf-8"), "rows", "exec")
@@ -86,14 +86,14 @@ def test_a_message_may_hold_anything(folder: Folder) -> None:
 
 
 def test_without_the_tests_there_are_no_rows(own_scripts: Path) -> None:
-    """A checkout without the folder of the walks gets the migration alone."""
+    """In a checkout without tests only the migration is created."""
     made = write("add user preferences")
     assert made.rows is None
     assert made.script.parent == own_scripts / "versions"
 
 
 def test_a_migration_without_its_rows_is_taken_away(folder: Folder) -> None:
-    """Where the rows cannot be written nothing is left that counts as a revision."""
+    """If the test rows cannot be written, no revision is left."""
     versions = sorted(folder.versions.glob("*.py"))
     rows = folder.path.parent.joinpath(*ROWS_FOLDER)
     rows.write_text("in the way")
@@ -106,13 +106,13 @@ def test_a_migration_without_its_rows_is_taken_away(folder: Folder) -> None:
 
 
 def test_a_new_migration_is_refused_until_it_is_written(folder: Folder) -> None:
-    """What the template leaves open is what lint asks for, and no more."""
+    """The parts of the template that are not filled in are the only problems."""
     write("add user preferences")
     assert set(rules(folder)) == {"loses-missing", "empty-downgrade", "unfinished"}
 
 
 def test_nothing_is_added_to_a_line_that_is_none(folder: Folder) -> None:
-    """Where two have the same id, the next one waits until they are put in order."""
+    """No migration is created while two have the same id."""
     add(folder, "20261201_0900", "101", "010", "a")
     add(folder, "20261202_0900", "101", "010", "b")
     before = sorted(folder.versions.iterdir())
@@ -124,7 +124,7 @@ def test_nothing_is_added_to_a_line_that_is_none(folder: Folder) -> None:
 
 @pytest.mark.parametrize("given_as", ["name", "path", "stem"])
 def test_two_people_made_the_same_id(folder: Folder, given_as: str, tmp_path: Path) -> None:
-    """Lint says so and how to renumber; the named one gets the next id, its parent and rows."""
+    """Lint shows the command, which gives the file the next id, its parent and its rows."""
     add(folder, "20261201_0900", "101", "010", "a")
     second = add(folder, "20261202_0900", "101", "010", "b")
     (found,) = [p for p in review(folder.path).problems if p.rule == "duplicated-id"]
@@ -148,7 +148,7 @@ def test_two_people_made_the_same_id(folder: Folder, given_as: str, tmp_path: Pa
 
 
 def test_what_one_person_built_on_it_follows(folder: Folder) -> None:
-    """Two of mine and one of yours: renumbered in their order, mine follow yours."""
+    """Two migrations of one person are renumbered in their order, after the other one."""
     add(folder, "20261201_0900", "101", "010", "yours")
     first = add(folder, "20261202_0900", "101", "010", "mine")
     add(folder, "20261203_0900", "102", "101", "mine_too")
@@ -168,7 +168,7 @@ def test_what_one_person_built_on_it_follows(folder: Folder) -> None:
 
 
 def test_a_second_head_is_put_at_the_end(folder: Folder) -> None:
-    """What lint proposes for it ends in one line."""
+    """A second head is moved to the end of the history."""
     add(folder, "20261201_0900", "101", "010", "a")
     add(folder, "20261202_0900", "102", "010", "b")
     assert rules(folder) == ["second-head"]
@@ -178,7 +178,7 @@ def test_a_second_head_is_put_at_the_end(folder: Folder) -> None:
 
 
 def test_what_is_at_the_end_stays(folder: Folder) -> None:
-    """Nothing is written where nothing is to be changed."""
+    """Nothing is written if nothing changes."""
     path = add(folder, "20261201_0900", "101", "010", "a")
     before = path.stat()
     assert renumber(path.name) == ()
@@ -187,7 +187,7 @@ def test_what_is_at_the_end_stays(folder: Folder) -> None:
 
 @pytest.mark.parametrize("name", ["revision", "down_revision"])
 def test_what_the_file_says_of_itself_is_put_right(folder: Folder, name: str) -> None:
-    """A wrong id, or a wrong parent, in a file of the right name is written anew."""
+    """A wrong id or parent in the file is corrected."""
     path = add(folder, "20261201_0900", "101", "010", "a")
     right = path.read_text("utf-8")
     said = {"revision": "101", "down_revision": "010"}[name]
@@ -198,7 +198,7 @@ def test_what_the_file_says_of_itself_is_put_right(folder: Folder, name: str) ->
 
 
 def test_a_released_revision_keeps_its_id(folder: Folder) -> None:
-    """Databases record it; of two files with a released id the newer one moves."""
+    """A released revision keeps its id; of two files with that id the newer one moves."""
     shutil.copy(SCRIPTS / released.RELEASED_FILE, folder.path / released.RELEASED_FILE)
     first = add(folder, "20261123_1609", "101", "010", "a")
     second = add(folder, "20261202_0900", "101", "010", "b")
@@ -213,13 +213,13 @@ def test_a_released_revision_keeps_its_id(folder: Folder) -> None:
     ("named", "code"), [("999", "unknown-revision"), ("nothing.py", "unknown-revision")]
 )
 def test_a_file_that_is_not_there_is_told(folder: Folder, named: str, code: str) -> None:
-    """What names no revision is refused."""
+    """A name without a revision is an error."""
     assert refused(lambda: renumber(named)).code == code
     assert folder.file("010").exists()
 
 
 def test_an_id_of_two_files_names_neither(folder: Folder) -> None:
-    """Then the file has to be named."""
+    """An id of two files is an error."""
     add(folder, "20261201_0900", "101", "010", "a")
     add(folder, "20261202_0900", "101", "010", "b")
     error = refused(lambda: renumber("101"))
@@ -228,7 +228,7 @@ def test_an_id_of_two_files_names_neither(folder: Folder) -> None:
 
 
 def test_a_file_that_cannot_be_read_stops_it(folder: Folder) -> None:
-    """A conflict that is still in a file, or in the list of releases, is solved first."""
+    """A merge conflict in a file, or in released.json, is an error."""
     add(folder, "20261201_0900", "101", "010", "a")
     (folder.path / "released.json").write_text("<<<<<<<")
     assert "released.json cannot be read" in refused(lambda: renumber("101")).message
@@ -239,14 +239,14 @@ def test_a_file_that_cannot_be_read_stops_it(folder: Folder) -> None:
 def test_an_installed_package_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing of an installation is renamed."""
+    """An installed package is not changed."""
     monkeypatch.setattr("nextcloud_mcp_server.authoring.renumber.is_checkout", lambda: False)
     assert refused(lambda: renumber("101")).code == "not-a-checkout"
 
 
 @pytest.fixture(scope="module")
 def model() -> Script:
-    """A version file that others are made of."""
+    """Read a version file, as a model for others."""
     scripts, _ = read_scripts(SCRIPTS / "versions")
     return scripts[0]
 
@@ -258,7 +258,7 @@ def model() -> Script:
 def test_any_heap_becomes_a_line(
     model: Script, heap: Sequence[tuple[int, int]], count: int
 ) -> None:
-    """Whatever ids and dates collide, they end in one line; what is fixed keeps its id."""
+    """Any collision of ids and dates becomes a linear history; fixed revisions keep their id."""
     field = [_script(model, number, f"20251217_{number:04}") for number in range(1, 11)]
     made = sorted((number, f"2026{moment:05}"[:8] + "_0000") for moment, number in heap)
     fixed = field + [_script(model, 101 + n, f"20260101_{n:04}") for n in range(count)]

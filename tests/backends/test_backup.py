@@ -1,4 +1,4 @@
-"""A backup, by hand or before a change, is whole, private, and kept as long as it should be."""
+"""A backup, manual or automatic, is complete, private, and kept as long as it should be."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from tests.support.snapshot import snapshot
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where this test's database lies; nothing else is in its folder."""
+    """Return the path of this test's database, in an empty folder."""
     (tmp_path / "data").mkdir()
     return tmp_path / "data" / "tokens.db"
 
 
 def test_a_backup_is_private_verified_and_one_file(path: Path) -> None:
-    """A backup by hand says when, of which revision and by whom; it has no companions."""
+    """The name of a manual backup has its time, revision and kind; it has no companions."""
     at("006").write(path, ["journal_mode=WAL"])
     made = back_up(path)
     assert made.name.startswith("tokens.db.backup-")
@@ -138,7 +138,7 @@ def test_a_backup_is_made_while_a_transaction_is_open(mode: str, path: Path) -> 
 
 
 def test_a_backup_follows_a_link(path: Path) -> None:
-    """The backup of a linked database lies beside the file, where a start looks for it."""
+    """The backup of a linked database is beside the file, where a start finds it."""
     at("006").write(path)
     link = path.parent.parent / "link.db"
     link.symlink_to(path)
@@ -204,7 +204,7 @@ def test_only_the_newest_five_automatic_backups_are_kept(path: Path) -> None:
 
 
 def test_what_a_killed_backup_left_is_cleared_after_an_hour(path: Path) -> None:
-    """A partial copy is a secret in a file that nobody looks for: the next start removes it."""
+    """A partial copy contains secrets: the next start removes it."""
     at("006").write(path)
     old = [".tokens.db.backup-x.1.partial", ".tokens.db.backup-x.1.partial-journal"]
     others = [".tokens.db.backup-y.2.partial", ".other.db.backup-x.1.partial", ".tokens.db.partial"]
@@ -235,7 +235,7 @@ def test_backups_that_cannot_be_pruned_stop_no_start(
 def test_a_copy_that_is_not_the_same_is_no_backup(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the copy does not read back as its source, nothing is migrated and nothing is left."""
+    """If the copy differs from its source, nothing is migrated and no file is left."""
     at("006").write(path)
     before = snapshot(path)
     answers = iter([backups.Summary(None, {"a": 1}), backups.Summary(None, {"a": 2})])

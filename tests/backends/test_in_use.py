@@ -1,17 +1,14 @@
-"""A running store is seen by whoever would replace its database, and by nobody afterwards."""
+"""A command that would replace the database detects a running store, until it is closed."""
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
 import os
-import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -29,16 +26,13 @@ from nextcloud_mcp_server.backends.sqlite.lock import guard
 from nextcloud_mcp_server.filesystem.flock import Hold
 from nextcloud_mcp_server.migrations import (
     downgrade_database,
-    get_current_revision,
-    stamp_database,
     upgrade_database,
 )
+from tests.support.child import ROOT, child
 from tests.support.contents import KEY
 from tests.support.errors import refused
 from tests.support.files import names
 from tests.support.unprivileged import as_nobody, open_folder
-
-ROOT = Path(__file__).parents[2]
 
 OPEN = """
 import asyncio, sys
@@ -46,7 +40,7 @@ from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 
 async def main():
     async with RefreshTokenStorage(sys.argv[1], encryption_key=sys.argv[2]):
-        print("open", flush=True)
+        print("ready", flush=True)
         sys.stdin.read()
 
 asyncio.run(main())
@@ -84,7 +78,7 @@ os.register_at_fork = lambda **hooks: None
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where this test's database lies; nothing else is in its folder."""
+    """Return the path of this test's database, in an empty folder."""
     (tmp_path / "data").mkdir()
     return tmp_path / "data" / "tokens.db"
 
@@ -94,22 +88,6 @@ def held(path: Path) -> Hold:
     found = hold(path)
     assert found is not None
     return found
-
-
-@contextmanager
-def server(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that has the store open."""
-    with subprocess.Popen(
-        [sys.executable, "-c", OPEN, str(path), KEY],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "open\n"
-        yield process
-        process.kill()
 
 
 async def test_an_open_store_is_in_use_until_it_is_closed(path: Path) -> None:
@@ -126,7 +104,7 @@ async def test_an_open_store_is_in_use_until_it_is_closed(path: Path) -> None:
 
 
 def test_asking_makes_no_file(path: Path) -> None:
-    """A command that looks leaves a folder as it was."""
+    """A command that only reads creates no file."""
     upgrade_database(path)
     before = names(path.parent)
     assert not in_use(path)
@@ -156,14 +134,13 @@ def test_a_link_is_the_file_itself(path: Path, tmp_path: Path) -> None:
 
 def test_another_process_is_named_and_a_killed_one_is_gone(path: Path) -> None:
     """The kernel tells which process it is, and frees the lock when it is killed."""
-    with server(path) as process:
+    with child(OPEN, path, KEY) as running:
         assert in_use(path)
-        assert holders(path) in {(), (process.pid,)}
+        assert holders(path) in {(), (running.process.pid,)}
         error = refused(lambda: require_idle(path))
         assert (error.code, str(path) in error.message) == ("in-use", True)
         require_idle(path, while_running=True)
-        process.send_signal(signal.SIGKILL)
-        process.wait(timeout=10)
+        running.kill()
     assert not in_use(path)
 
 
@@ -213,7 +190,7 @@ def test_it_is_taken_before_the_lock_of_migrations_is_given_back(
 async def test_a_start_that_is_cancelled_or_refused_holds_nothing(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Cancelled after the start was done, and with a wrong key, nobody is left to hold it."""
+    """A start that is cancelled late or has a wrong key holds no lock afterwards."""
     entered, go = threading.Event(), threading.Event()
     real = module.hold
 
@@ -237,24 +214,11 @@ async def test_a_start_that_is_cancelled_or_refused_holds_nothing(
     assert not in_use(path)
 
 
-async def test_downgrade_and_stamp_refuse_under_a_running_server(path: Path) -> None:
-    """Both want to be told that it is meant; nothing has changed before."""
-    async with RefreshTokenStorage(path, encryption_key=KEY):
-        before = get_current_revision(path)
-        for call in (lambda: downgrade_database(path), lambda: stamp_database(path, "010")):
-            assert refused(call).code == "in-use"
-        assert get_current_revision(path) == before
-        assert downgrade_database(path, "010", while_running=True).after == "010"
-        assert stamp_database(path, "009", while_running=True).after == "009"
-    upgrade_database(path)
-    assert downgrade_database(path, "010").after == "010"
-
-
 @pytest.mark.parametrize("what", ["folder", "pipe", "link"])
 async def test_where_it_cannot_be_made_the_store_works_without(
     what: str, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Something else in its place is neither followed nor waited for; one warning says so."""
+    """A link is not followed and a pipe is not waited for; there is one warning."""
     place = inuse_path(path)
     if what == "folder":
         place.mkdir()
@@ -273,7 +237,7 @@ async def test_where_it_cannot_be_made_the_store_works_without(
 
 @pytest.mark.parametrize("what", ["folder", "pipe"])
 def test_where_nobody_can_tell_a_change_asks_for_a_word(what: str, path: Path) -> None:
-    """What cannot be asked is not taken for a no: the database stays as it is, until told."""
+    """If the lock cannot be read, the change is refused unless --while-running is given."""
     upgrade_database(path)
     place = inuse_path(path)
     place.mkdir() if what == "folder" else os.mkfifo(place)
@@ -285,7 +249,7 @@ def test_where_nobody_can_tell_a_change_asks_for_a_word(what: str, path: Path) -
 
 
 def test_a_folder_that_cannot_be_written_is_told_of_once() -> None:
-    """A store at head in such a folder serves; the lock of migrations has said it already."""
+    """A store at head in a read-only folder serves, with one warning in total."""
     with open_folder() as folder:
         path = folder / "tokens.db"
         upgrade_database(path)

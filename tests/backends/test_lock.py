@@ -9,15 +9,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO
 
 import pytest
 
 from nextcloud_mcp_server.backends.sqlite import lock as module
 from nextcloud_mcp_server.backends.sqlite.lock import MigrationLock, guard, holder, lock_path
+from tests.support.child import child
 from tests.support.errors import refused
 from tests.support.unprivileged import ROOT
 
@@ -42,53 +42,9 @@ work()
 """
 
 
-class Process:
-    """A process that takes the lock when it is told to."""
-
-    def __init__(self, database: Path, counter: Path | None = None) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", _HOLDER, str(database), str(counter)],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self.answer() == "ready"
-
-    def tell(self, text: str = "") -> None:
-        """Send a line."""
-        stream: IO[str] | None = self.process.stdin
-        assert stream is not None
-        stream.write(f"{text}\n")
-        stream.flush()
-
-    def answer(self) -> str:
-        """The next line."""
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
-
-    def end(self) -> None:
-        """Let it go, whatever it does."""
-        self.process.kill()
-        self.process.communicate()
-
-
-@pytest.fixture
-def start() -> Iterator[Callable[..., Process]]:
-    """Makes processes that are gone after the test."""
-    with ExitStack() as stack:
-
-        def make(database: Path, counter: Path | None = None) -> Process:
-            process = Process(database, counter)
-            stack.callback(process.end)
-            return process
-
-        yield make
-
-
 @contextmanager
 def other_thread(database: Path) -> Iterator[None]:
-    """Another thread holds the lock, which says what it is doing."""
+    """Hold the lock in another thread, with an announcement."""
     held, done = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -107,30 +63,30 @@ def other_thread(database: Path) -> Iterator[None]:
         thread.join()
 
 
-def test_of_five_processes_one_at_a_time_holds_it(
-    start: Callable[..., Process], tmp_path: Path
-) -> None:
+def test_of_five_processes_one_at_a_time_holds_it(tmp_path: Path) -> None:
     """Five that race and each count to fifty in one file count to 250 together."""
     database, counter = tmp_path / "tokens.db", tmp_path / "counter"
     counter.write_text("0")
-    processes = [start(database, counter) for _ in range(5)]
-    for process in processes:
-        process.tell()
-        process.tell("count")
-    for process in processes:
-        assert [process.answer(), process.answer()] == ["held", "free"]
+    with ExitStack() as stack:
+        processes = [stack.enter_context(child(_HOLDER, database, counter)) for _ in range(5)]
+        for process in processes:
+            process.tell()
+            process.tell("count")
+        for process in processes:
+            assert [process.answer(), process.answer()] == ["held", "free"]
     assert counter.read_text() == "250"
 
 
-def test_it_dies_with_its_holder(start: Callable[..., Process], tmp_path: Path) -> None:
-    """A holder that is killed leaves nothing that anybody would have to clean up."""
+def test_it_dies_with_its_holder(tmp_path: Path) -> None:
+    """A killed holder frees the lock, and the next holder is not described as the dead one."""
     database = tmp_path / "tokens.db"
-    process = start(database)
-    process.tell()
-    assert process.answer() == "held"
-    assert refused(lambda: _hold(database, 0)).code == "lock-timeout"
-    process.end()
-    _hold(database, 5)
+    with child(_HOLDER, database) as process:
+        assert process.ask("") == "held"
+        assert refused(lambda: _hold(database, 0)).code == "lock-timeout"
+        process.kill()
+    assert "holding it" in lock_path(database).read_text()
+    with guard(database, 5):
+        assert holder(lock_path(database)) == "another process is starting on it"
 
 
 def _hold(database: Path, timeout: float) -> None:
@@ -139,7 +95,7 @@ def _hold(database: Path, timeout: float) -> None:
 
 
 def test_the_file_stays_private_and_empty(tmp_path: Path) -> None:
-    """It is 0600 whatever the umask, never unlinked, and says nothing when nobody holds it."""
+    """It is 0600 whatever the umask, never deleted, and empty while the lock is free."""
     database = tmp_path / "tokens.db"
     umask = os.umask(0)
     try:
@@ -168,7 +124,7 @@ def test_a_timeout_names_the_holder(tmp_path: Path) -> None:
 def test_who_waits_is_told_and_then_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Every few seconds a waiter says what it waits for, until it has the lock."""
+    """A waiting process logs the holder every few seconds, until it has the lock."""
     monkeypatch.setattr(module, "TELL_INTERVAL", 0.02)
     database = tmp_path / "tokens.db"
     waiter = threading.Thread(target=_hold, args=(database, 30))
@@ -184,7 +140,7 @@ def test_who_waits_is_told_and_then_goes_on(
 
 
 def test_a_cancelled_wait_ends_at_once(tmp_path: Path) -> None:
-    """Whoever is asked to stop while waiting does not wait for the deadline."""
+    """A cancelled wait does not continue until the deadline."""
     database = tmp_path / "tokens.db"
     asked = iter([False, False, True, True, True])
 
@@ -197,35 +153,13 @@ def test_a_cancelled_wait_ends_at_once(tmp_path: Path) -> None:
     assert error.code == "interrupted"
 
 
-def test_a_killed_holder_is_not_named_again(start: Callable[..., Process], tmp_path: Path) -> None:
-    """What a dead process had said of itself is not told of the next one, who says nothing."""
-    database = tmp_path / "tokens.db"
-    process = start(database)
-    process.tell()
-    assert process.answer() == "held"
-    process.end()
-    assert "holding it" in lock_path(database).read_text()
-    with guard(database, 5):
-        assert holder(lock_path(database)) == "another process is starting on it"
-
-
 @pytest.mark.parametrize(
     "content",
-    [
-        b"",
-        b"\0" * 4096,
-        b"\xff\xfe",
-        b"[]",
-        b"7",
-        b'"text"',
-        b"{}",
-        b'{"pid": 1}',
-        b"[" * 100_000,
-        b'{"pid": 1, "host": "x", "since": "y", "doing',
-    ],
-)
+    [b"", b"\0" * 4096, b"\xff\xfe", b"[]", b"7", b'"text"', b"{}", b'{"pid": 1}', b"[" * 100_000,
+     b'{"pid": 1, "host": "x", "since": "y", "doing'],
+)  # fmt: skip
 def test_a_lock_file_with_anything_in_it_is_a_lock_file(content: bytes, tmp_path: Path) -> None:
-    """Content decides nothing: it is told where it can be read, and locked in any case."""
+    """Any content can be locked, and readable content describes the holder."""
     database = tmp_path / "tokens.db"
     lock_path(database).write_bytes(content)
     assert holder(lock_path(database)) == "another process is starting on it"
@@ -245,7 +179,7 @@ def test_the_announcement_is_json(tmp_path: Path) -> None:
 
 
 def test_nothing_is_announced_without_a_lock() -> None:
-    """Where there is no lock file, saying who holds it does nothing."""
+    """Without a lock file, an announcement does nothing."""
     MigrationLock("read-only").announce("anything")
 
 

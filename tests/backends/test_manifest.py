@@ -1,4 +1,4 @@
-"""A backup has a manifest that says what it was; one that lies is never left behind."""
+"""A backup has a manifest that describes it, and never one of other bytes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from nextcloud_mcp_server.backends.sqlite import backup as backups
 from nextcloud_mcp_server.backends.sqlite import size
 from nextcloud_mcp_server.backends.sqlite.manifest import Manifest, manifest_path, read_manifest
 from nextcloud_mcp_server.crypto.keyring import Keyring
-from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem import files, space
 from nextcloud_mcp_server.maintenance.backup import back_up
 from nextcloud_mcp_server.migrate.startup import prepare
@@ -33,7 +32,7 @@ from tests.support.snapshot import snapshot
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where this test's database lies; nothing else is in its folder."""
+    """Return the path of this test's database, in an empty folder."""
     (tmp_path / "data").mkdir()
     return tmp_path / "data" / "tokens.db"
 
@@ -65,7 +64,7 @@ def test_a_manifest_says_what_the_backup_is(path: Path) -> None:
 
 
 async def test_the_backup_of_a_start_names_its_keys(path: Path) -> None:
-    """A server that migrates knows its keys: their fingerprints are in the manifest."""
+    """A server that migrates writes the fingerprints of its keys into the manifest."""
     at("006").write(path)
     async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
         assert storage.outcome is not None
@@ -75,7 +74,7 @@ async def test_the_backup_of_a_start_names_its_keys(path: Path) -> None:
 
 
 def test_a_manifest_goes_with_its_backup(path: Path) -> None:
-    """Pruning deletes both, so that no manifest is left to speak of nothing."""
+    """Pruning deletes both, so that no manifest is left alone."""
     at("006").write(path)
     for _ in range(3):
         backups.make_backup(path, backups.backup_path(path, "006"))
@@ -90,7 +89,7 @@ def test_a_manifest_goes_with_its_backup(path: Path) -> None:
 def test_a_backup_that_dies_on_the_way_leaves_no_manifest_that_lies(
     what: str, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed between its name and its manifest, a backup is whole and has no manifest."""
+    """After a kill between its name and its manifest, a backup is complete without a manifest."""
     at("006").write(path)
     target = backups.backup_path(path, "006")
 
@@ -114,7 +113,7 @@ def test_a_backup_that_dies_on_the_way_leaves_no_manifest_that_lies(
 def test_a_manifest_that_cannot_be_written_fails_the_backup(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever is told that there is no backup finds none."""
+    """If the backup fails, no file of it is left."""
     at("006").write(path)
 
     def full(*_: object) -> None:
@@ -128,7 +127,7 @@ def test_a_manifest_that_cannot_be_written_fails_the_backup(
 
 
 def test_a_backup_replaces_the_manifest_of_one_that_is_gone(path: Path, tmp_path: Path) -> None:
-    """A job that deletes yesterday's copy and makes it anew works every day."""
+    """A daily job that deletes yesterday's copy and makes a new one works."""
     at("006").write(path)
     target = tmp_path / "copy.db"
     back_up(path, target)
@@ -139,7 +138,7 @@ def test_a_backup_replaces_the_manifest_of_one_that_is_gone(path: Path, tmp_path
 
 
 def test_a_backup_overwrites_no_file_of_another(path: Path, tmp_path: Path) -> None:
-    """A file under the manifest's name that is no manifest is somebody's."""
+    """A file under the manifest's name that is no manifest is not overwritten."""
     at("006").write(path)
     target = tmp_path / "copy.db"
     taken = manifest_path(target)
@@ -189,7 +188,7 @@ def test_what_is_no_manifest_is_not_taken_for_one(
 
 @pytest.mark.parametrize("raw", [b"", b"\xff", b"[" * 100_000, b"null", b"{}", b"[]", b"7"])
 def test_a_damaged_manifest_is_no_manifest(raw: bytes, path: Path) -> None:
-    """Whatever lies there, the answer is one error and no traceback of a parser."""
+    """Any other content gives one error, and no exception of a parser."""
     at("006").write(path)
     made = back_up(path)
     manifest_path(made).write_bytes(raw)
@@ -210,7 +209,7 @@ def test_a_pipe_in_the_place_of_a_manifest_keeps_nobody_waiting(path: Path) -> N
 
 
 class Disk(NamedTuple):
-    """What a disk says of itself."""
+    """The result of statvfs()."""
 
     f_blocks: int = 1000
     f_frsize: int = 1000
@@ -220,7 +219,7 @@ class Disk(NamedTuple):
 
 
 def disk(patch: pytest.MonkeyPatch, says: Disk, user: int = 1000) -> None:
-    """Make every disk say the same, to a user."""
+    """Give every disk the same result, for a user."""
     patch.setattr("os.statvfs", lambda _: says)
     patch.setattr("os.geteuid", lambda: user)
 
@@ -228,7 +227,7 @@ def disk(patch: pytest.MonkeyPatch, says: Disk, user: int = 1000) -> None:
 def test_space_is_checked_before_a_backup_begins(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the copy would not fit, the error says what is needed and what is there."""
+    """If the copy does not fit, the error has the needed and the free bytes."""
     at("006").write(path)
     before = names(path.parent)
     need = path.stat().st_size + space.MARGIN
@@ -282,7 +281,7 @@ def test_free_space_is_that_of_this_user(
 
 
 def test_a_folder_that_is_not_there_is_not_full(tmp_path: Path) -> None:
-    """What is wrong with it is for others to say."""
+    """A missing folder is reported by the code that writes there."""
     assert space.free_bytes(tmp_path / "nowhere") is None
     space.require_space(tmp_path / "nowhere", 10**18, "to try")
 
@@ -295,10 +294,3 @@ def test_a_folder_that_is_not_there_is_not_full(tmp_path: Path) -> None:
 def test_sizes_are_readable(size: int, text: str) -> None:
     """A size is one number and its unit."""
     assert space.readable(size) == text
-
-
-def test_an_error_of_space_is_the_package_s_own(tmp_path: Path) -> None:
-    """It is raised before anything is written, and says so."""
-    with pytest.raises(TokenStorageError, match="too little space") as caught:
-        space.require_space(tmp_path, 10**18, "to try it")
-    assert "nothing was written" in caught.value.remedy

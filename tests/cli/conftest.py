@@ -1,4 +1,4 @@
-"""Fixtures of the commands' tests."""
+"""Fixtures of the tests of the command line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
 
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
-    """Where a test's database lies."""
+    """The path of the test's database."""
     return tmp_path / "tokens.db"
 
 
@@ -41,7 +41,7 @@ def database(tmp_path: Path) -> Path:
 def command(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Command]:
-    """Run a command in this process; a minute is the longest that it may take."""
+    """A function that runs a command in this process, for at most a minute."""
 
     def run(*arguments: str, stdin: bytes = b"") -> Done:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))

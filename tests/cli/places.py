@@ -23,13 +23,13 @@ ONE_GRANT = (
     "VALUES ('alice', 'gAAAA', 1, 1)"
 )
 
-#: What a command says of its backup, as a regular expression with the database and its revision.
+#: The line about a backup, as a regular expression with the database and its revision.
 BACKUP = r"backup: {db}\.backup-\d{{8}}T\d{{6}}\.\d{{6}}Z-{revision}\n"
 
 
 @dataclass(frozen=True)
 class Done:
-    """What a command left: its exit status and what it printed."""
+    """The exit status and the output of a command."""
 
     status: int
     out: str
@@ -43,7 +43,7 @@ def process(
     environ: Mapping[str, str] | None = None,
     root: Path = ROOT,
 ) -> Done:
-    """Run the program as a process of its own, in ``cwd``, and wait for it."""
+    """Run the program in a process, in ``cwd``, and wait for it."""
     done = subprocess.run(
         [sys.executable, "-m", "nextcloud_mcp_server", *arguments],
         cwd=cwd,
@@ -59,7 +59,7 @@ def process(
 def environment(
     cwd: Path, environ: Mapping[str, str] | None = None, root: Path = ROOT
 ) -> dict[str, str]:
-    """An environment with nothing of the tests' own but the interpreter's way to the package."""
+    """Return an environment without settings, in which the package can be imported."""
     paths = {"PATH": os.environ["PATH"], "PYTHONPATH": str(root), "HOME": str(cwd)}
     return {**paths, **(environ or {})}
 
@@ -69,20 +69,20 @@ def _text(raw: bytes) -> str:
 
 
 def execute(path: Path, *statements: str) -> None:
-    """Run SQL in ``path``, and leave no ``-wal`` behind."""
+    """Run SQL in ``path``, and leave no ``-wal`` file."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for statement in statements:
             connection.execute(statement)
 
 
 def rows(path: Path, query: str) -> list[tuple[Any, ...]]:
-    """What ``query`` finds in ``path``."""
+    """Return the rows of ``query`` in ``path``."""
     with closing(sqlite3.connect(path)) as connection:
         return connection.execute(query).fetchall()
 
 
 def at(path: Path, revision: str = "head", *statements: str) -> None:
-    """Make a database at ``revision`` with one grant, then run ``statements``."""
+    """Create a database at ``revision`` with one grant, then run ``statements``."""
     upgrade_database(path, revision)
     execute(path, ONE_GRANT, *statements)
     path.with_name(path.name + ".lock").unlink()
@@ -115,7 +115,7 @@ def _at(revision: str, *statements: str) -> Callable[[Path], None]:
     return lambda path: at(path, revision, *statements)
 
 
-#: How to make a database in each state that a start serves, by a name for the tests.
+#: How to create a database in each state that a start serves.
 SERVED: dict[str, Callable[[Path], None]] = {
     "at-head": _at("head"),
     "behind": _at("007"),
@@ -133,7 +133,7 @@ SERVED: dict[str, Callable[[Path], None]] = {
     "missing": lambda _path: None,
 }
 
-#: The same for every state that a start refuses, with the code of its refusal.
+#: How to create a database in each state that a start refuses, with the code of the error.
 REFUSED: dict[str, tuple[str, Callable[[Path], None]]] = {
     "newer": ("unknown-revision", _at("head", "UPDATE alembic_version SET version_num = '999'")),
     "escape": (
@@ -155,7 +155,7 @@ REFUSED: dict[str, tuple[str, Callable[[Path], None]]] = {
 
 
 class Shelf:
-    """Databases in every state, made once and copied."""
+    """Databases in every state, created once and copied."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -171,7 +171,7 @@ class Shelf:
 
 
 def crash(live: Path, left: Path) -> None:
-    """Put at ``left`` what a writer of ``live`` leaves that dies in the middle of a write."""
+    """Put at ``left`` the files that a writer of ``live`` leaves if it dies during a write."""
     with closing(sqlite3.connect(live, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode=DELETE")
         connection.execute("PRAGMA cache_size=2")
@@ -184,7 +184,7 @@ def crash(live: Path, left: Path) -> None:
 
 
 def damage(path: Path, table: str) -> Path:
-    """Damage the root page of a table, which a look does not read."""
+    """Damage the root page of a table, which an inspection does not read."""
     [(page,)] = rows(path, f"SELECT rootpage FROM sqlite_schema WHERE name = '{table}'")
     [(size,)] = rows(path, "PRAGMA page_size")
     _overwrite(path, (page - 1) * size, b"\xff" * 40)
@@ -192,7 +192,7 @@ def damage(path: Path, table: str) -> Path:
 
 
 def fingerprint(path: Path) -> tuple[object, ...]:
-    """What a refusal may not change of a file: its bytes, its mode, its time."""
+    """Return the bytes, mode and modification time of a file, or nothing if it is missing."""
     if not path.exists():
         return ()
     status = path.stat()
@@ -200,5 +200,5 @@ def fingerprint(path: Path) -> tuple[object, ...]:
 
 
 def listing(folder: Path) -> Sequence[str]:
-    """The names in ``folder``, without what a look at a WAL database leaves."""
+    """Return the names in ``folder``, without the ``-shm`` and ``-wal`` that a reader leaves."""
     return sorted(p.name for p in folder.iterdir() if not p.name.endswith(("-shm", "-wal")))

@@ -1,4 +1,4 @@
-"""What `db upgrade`, `db stamp` and `db backup` do and say, and what every change keeps to."""
+"""`db upgrade`, `db stamp` and `db backup`, and what all commands that change have in common."""
 
 from __future__ import annotations
 
@@ -9,56 +9,52 @@ from pathlib import Path
 
 import pytest
 
+from nextcloud_mcp_server.backends.sqlite.in_use import hold
 from nextcloud_mcp_server.backends.sqlite.lock import guard
+from nextcloud_mcp_server.backends.sqlite.manifest import read_manifest
+from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.migrations import get_current_revision
 from tests.cli.conftest import Command
-from tests.cli.places import BACKUP, REFUSED, SERVED, Shelf, crash, fingerprint, rows
+from tests.cli.places import BACKUP, REFUSED, SERVED, Shelf, crash, fingerprint, listing, rows
+from tests.support import shapes
 from tests.support.contents import KEY
 from tests.support.revisions import ALL, HEAD
+
+STAMPED = r"stamped {db} with 001 and upgraded it to {head} in \d+\.\d\d s\n" + BACKUP
+REPAIRED = r"repaired {{db}} at revision {{head}} \({}\) in \d+\.\d\d s\n"
 
 #: By state: what `db upgrade` prints, as a regular expression.
 UPGRADED = {
     "at-head": "{db} is at revision {head} already: nothing to do\n",
     "behind": r"upgraded {db} from 007 to {head} in \d+\.\d\d s\n" + BACKUP,
-    "pre-alembic": r"stamped {db} with 001 and upgraded it to {head} in \d+\.\d\d s\n" + BACKUP,
-    "no-version-row": r"stamped {db} with 001 and upgraded it to {head} in \d+\.\d\d s\n" + BACKUP,
-    "null-version-row": r"stamped {db} with 001 and upgraded it to {head} in \d+\.\d\d s\n"
-    + BACKUP,
-    "narrow": (
-        r"mended {db} at revision {head} \(added index idx_browser_sessions_user\) in \d+\.\d\d s\n"
-        + BACKUP
-    ),
-    "untidy": (
-        r"mended {db} at revision {head} \(put the version table in order\) in \d+\.\d\d s\n"
-        + BACKUP
-    ),
+    "pre-alembic": STAMPED,
+    "no-version-row": STAMPED,
+    "null-version-row": STAMPED,
+    "narrow": REPAIRED.format("added index idx_browser_sessions_user") + BACKUP,
+    "untidy": REPAIRED.format("put the version table in order") + BACKUP,
     "zero-bytes": r"created {db} at revision {head} in \d+\.\d\d s\n",
     "missing": r"created {db} at revision {head} in \d+\.\d\d s\n",
 }
-#: What the name of the backup ends in, where it is not `unversioned`.
+#: By state: the end of the backup's name, if it is not `unversioned`.
 REVISION = {"behind": "007", "narrow": HEAD, "untidy": HEAD}
 
-NEWER = (
-    "error: {db} is at revision 007, which is newer than 004. [bad-input]\n"
-    "remedy: To go back, use: nextcloud-mcp-server db downgrade --revision 004 -d {db}\n"
-)
-NO_SUCH = (
-    f"error: There is no revision 011; the newest is {HEAD}. [unknown-revision]\n"
-    "remedy: See which there are with: nextcloud-mcp-server db history\n"
+#: Two commands that change a database, with their arguments.
+CHANGES = pytest.mark.parametrize(
+    "arguments", [("downgrade", "--yes"), ("stamp", HEAD)], ids=["downgrade", "stamp"]
 )
 
 
 @pytest.mark.parametrize("state", SERVED)
-def test_upgrade_says_what_was_done(
+def test_upgrade_prints_its_outcome(
     state: str, shelf: Shelf, database: Path, command: Command
 ) -> None:
-    """`db upgrade` brings every served state to head and says how, and where the backup lies."""
+    """`db upgrade` upgrades every served state to head, and prints what it did and the backup."""
     shelf.put(state, database)
     done = command("db", "upgrade", "-d", str(database))
     assert (done.status, done.err) == (0, "")
-    words = {"db": re.escape(str(database)), "head": HEAD}
-    words["revision"] = REVISION.get(state, "unversioned")
-    assert re.fullmatch(UPGRADED[state].format(**words), done.out), done.out
+    values = {"db": re.escape(str(database)), "head": HEAD}
+    values["revision"] = REVISION.get(state, "unversioned")
+    assert re.fullmatch(UPGRADED[state].format(**values), done.out), done.out
     assert rows(database, "SELECT version_num FROM alembic_version") == [(HEAD,)]
     assert command("db", "check", "-d", str(database)).status == 0
 
@@ -85,37 +81,28 @@ def test_upgrade_as_json(shelf: Shelf, database: Path, command: Command) -> None
     }
 
 
-@pytest.mark.parametrize("spelling", [["-r", "008"], ["--revision=008"], ["--revision", "008"]])
-def test_upgrade_stops_at_a_revision(
-    spelling: list[str], shelf: Shelf, database: Path, command: Command
-) -> None:
-    """`db upgrade -r REV` goes that far and no further."""
-    shelf.put("behind", database)
-    assert command("db", "upgrade", *spelling, "-d", str(database)).status == 0
-    assert get_current_revision(database) == "008"
-
-
-def test_upgrade_knows_the_word_head(shelf: Shelf, database: Path, command: Command) -> None:
-    """`db upgrade -r head` is `db upgrade`."""
-    shelf.put("behind", database)
-    assert command("db", "upgrade", "-r", "head", "-d", str(database)).status == 0
-    assert get_current_revision(database) == HEAD
-
-
 @pytest.mark.parametrize(
-    ("revision", "expected"),
-    [
-        ("004", NEWER),
-        ("011", NO_SUCH),
-    ],
+    ("spelling", "expected"),
+    [("-r 008", "008"), ("--revision=008", "008"), ("--revision 008", "008"), ("-r head", HEAD)],
 )
-def test_upgrade_refuses_what_is_not_above(
-    revision: str, expected: str, shelf: Shelf, database: Path, command: Command
+def test_upgrade_stops_at_a_revision(
+    spelling: str, expected: str, shelf: Shelf, database: Path, command: Command
 ) -> None:
-    """A revision below, or one that is not there, is refused, and nothing changes."""
+    """`db upgrade -r REV` ends at REV, which may be `head`."""
+    shelf.put("behind", database)
+    assert command("db", "upgrade", *spelling.split(), "-d", str(database)).status == 0
+    assert get_current_revision(database) == expected
+
+
+@pytest.mark.parametrize(("revision", "code"), [("004", "bad-input"), ("011", "unknown-revision")])
+def test_upgrade_refuses_a_revision_below(
+    revision: str, code: str, shelf: Shelf, database: Path, command: Command
+) -> None:
+    """A revision below, or one that does not exist, is refused, and nothing changes."""
     before = fingerprint(shelf.put("behind", database))
     done = command("db", "upgrade", "-r", revision, "-d", str(database))
-    assert (done.status, done.out, done.err) == (1, "", expected.format(db=database))
+    assert (done.status, done.out) == (1, "")
+    assert f" [{code}]\nremedy: " in done.err
     assert fingerprint(database) == before
 
 
@@ -132,66 +119,108 @@ def test_an_empty_revision_is_wrong_usage(
     assert fingerprint(database) == before
 
 
-@pytest.mark.parametrize("state", ["missing", "zero-bytes", "pre-alembic"])
-@pytest.mark.parametrize("name", ["downgrade", "stamp"])
-def test_there_must_be_something_to_go_back_from(
-    name: str, state: str, shelf: Shelf, database: Path, command: Command
-) -> None:
-    """Without a database, a table or a revision there is an error with the command to type."""
-    before = fingerprint(shelf.put(state, database))
-    arguments = ["-y"] if name == "downgrade" else [HEAD]
-    done = command("db", name, "-d", str(database), *arguments)
-    assert (done.status, done.out) == (1, "")
-    assert "Traceback" not in done.err
-    assert "nextcloud-mcp-server db " in done.err.splitlines()[1]
-    assert fingerprint(database) == before
-
-
-#: What is there to be stamped and to be copied, although no start may touch it.
+#: States that can be stamped and backed up although a start refuses them.
 STAMPABLE = {"newer", "escape", "nul", "two-rows"}
 CASES = [
-    *((name, state) for name in ("upgrade", "downgrade", "history") for state in REFUSED),
-    *(("stamp", state) for state in REFUSED if state not in STAMPABLE),
-    *(("backup", state) for state in REFUSED if state not in STAMPABLE | {"no-grants"}),
+    *(
+        (arguments, state)
+        for arguments in (
+            "upgrade",
+            "upgrade --dry-run",
+            "upgrade --sql",
+            "downgrade -y",
+            "history",
+        )
+        for state in REFUSED
+    ),
+    *((f"stamp {HEAD}", state) for state in REFUSED.keys() - STAMPABLE),
+    *(("backup", state) for state in REFUSED.keys() - STAMPABLE - {"no-grants"}),
+    *(("repair --yes", state) for state in REFUSED.keys() - {"two-rows"}),
 ]
 
 
-@pytest.mark.parametrize(("name", "state"), CASES)
-def test_what_is_refused_is_not_touched(
-    name: str, state: str, shelf: Shelf, database: Path, command: Command
+@pytest.mark.parametrize(("arguments", "state"), sorted(CASES))
+def test_a_refused_file_is_not_touched(
+    arguments: str, state: str, shelf: Shelf, database: Path, command: Command
 ) -> None:
-    """A refused file keeps its bytes, its mode and its time, whatever was asked for."""
+    """The exit status is 1 with the code of the state; only a lock file may be created."""
     shelf.put(state, database)
     database.chmod(0o640)
-    before = fingerprint(database)
-    more = {"downgrade": ["-y"], "stamp": [HEAD]}.get(name, [])
-    done = command("db", name, "-d", str(database), *more, "--json")
+    before = (fingerprint(database), listing(database.parent))
+    done = command("db", *arguments.split(), "-d", str(database), "--json")
     assert (done.status, json.loads(done.out)["error"]["code"]) == (1, REFUSED[state][0])
-    assert fingerprint(database) == before
+    if arguments in {"upgrade", f"stamp {HEAD}"}:
+        database.with_name(f"{database.name}.lock").unlink()
+    assert (fingerprint(database), listing(database.parent)) == before
 
 
-@pytest.mark.parametrize(
-    "words", [("downgrade", "--yes"), ("stamp", HEAD)], ids=["downgrade", "stamp"]
-)
-def test_a_wrong_key_stops_a_change(
-    words: tuple[str, ...],
+@CHANGES
+def test_a_change_needs_the_right_key_or_none(
+    arguments: tuple[str, ...],
     shelf: Shelf,
     database: Path,
     command: Command,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whoever holds a key that opens nothing may be at the wrong database; nothing changes."""
-    shelf.put("at-head", database)
-    before = fingerprint(database)
+    """A key that decrypts nothing, or is malformed, stops a change; without a key it is made."""
+    before = fingerprint(shelf.put("at-head", database))
+    for key, code in ((KEY, "wrong-key"), ("no key", "malformed-key")):
+        monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", key)
+        done = command("db", *arguments, "-d", str(database), "--json")
+        assert (done.status, json.loads(done.out)["error"]["code"]) == (1, code)
+        assert fingerprint(database) == before
+    monkeypatch.delenv("TOKEN_ENCRYPTION_KEY")
+    assert _keys(command("db", *arguments, "-d", str(database), "--json").out) is None
+
+
+@pytest.mark.parametrize("arguments", [("downgrade", "--yes"), ("stamp", HEAD), ("backup",)])
+def test_a_manifest_names_the_keys(
+    arguments: tuple[str, ...],
+    database: Path,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The manifest of a backup has the fingerprint of the key in the settings."""
+    shapes.at(HEAD).write(database)
     monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", KEY)
-    done = command("db", *words, "-d", str(database))
-    assert (done.status, done.out) == (1, "")
-    assert f"error: No given key opens the encrypted values in {database}." in done.err
+    done = command("db", *arguments, "-d", str(database), "--json")
+    assert _keys(done.out) == Keyring([KEY]).fingerprints
+
+
+def test_a_malformed_key_does_not_stop_a_backup(
+    shelf: Shelf, database: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest names no key then."""
+    shelf.put("at-head", database)
+    monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", "no key")
+    assert _keys(command("db", "backup", "-d", str(database), "--json").out) is None
+
+
+def _keys(document: str) -> object:
+    """Return the fingerprints in the manifest of the backup that a command made."""
+    manifest = read_manifest(Path(json.loads(document)["backup"]))
+    assert manifest is not None
+    return manifest.keys
+
+
+@CHANGES
+def test_a_running_server_stops_a_change(
+    arguments: tuple[str, ...], shelf: Shelf, database: Path, command: Command
+) -> None:
+    """The code is `in-use`; with --while-running the change is made."""
+    before = fingerprint(shelf.put("at-head", database))
+    share = hold(database)
+    assert share is not None
+    refused = command("db", *arguments, "-d", str(database), "--json")
+    assert (refused.status, json.loads(refused.out)["error"]["code"]) == (1, "in-use")
     assert fingerprint(database) == before
+    done = command("db", *arguments, "-d", str(database), "--while-running")
+    share.release()
+    assert done.status == 0
 
 
 @pytest.mark.parametrize("state", ["newer", "two-rows"])
-def test_stamp_is_the_way_out_of_a_wrong_version_table(
+def test_stamp_repairs_a_wrong_version_table(
     state: str, shelf: Shelf, database: Path, command: Command
 ) -> None:
     """After `db stamp` with the true revision the database is served again."""
@@ -202,10 +231,8 @@ def test_stamp_is_the_way_out_of_a_wrong_version_table(
     assert command("db", "check", "-d", str(database)).status == 0
 
 
-def test_stamp_says_what_was_recorded_before(
-    shelf: Shelf, database: Path, command: Command
-) -> None:
-    """`db stamp head` and `db stamp base` are understood, and the backup is named."""
+def test_stamp_prints_the_revision_before(shelf: Shelf, database: Path, command: Command) -> None:
+    """`db stamp` also takes `head` and `base`, and prints the backup."""
     shelf.put("pre-alembic", database)
     path = re.escape(str(database))
     backup = BACKUP.format(db=path, revision="unversioned")
@@ -218,16 +245,10 @@ def test_stamp_says_what_was_recorded_before(
     assert command("db", "stamp", "head", "-d", str(database)).status == 0
 
 
-def test_stamp_refuses_what_the_tables_deny(shelf: Shelf, database: Path, command: Command) -> None:
-    """A revision whose tables are not there is not recorded."""
-    before = fingerprint(shelf.put("pre-alembic", database))
-    done = command("db", "stamp", "005", "-d", str(database), "--json")
-    assert (done.status, json.loads(done.out)["error"]["code"]) == (1, "inconsistent")
-    assert fingerprint(database) == before
-
-
-def test_backup_lies_beside_the_database(shelf: Shelf, database: Path, command: Command) -> None:
-    """`db backup` makes a private copy under a name that is never pruned, and prints it."""
+def test_backup_is_created_beside_the_database(
+    shelf: Shelf, database: Path, command: Command
+) -> None:
+    """`db backup` makes a private copy under a name that is never deleted, and prints it."""
     shelf.put("behind", database)
     done = command("db", "backup", "-d", str(database))
     assert (done.status, done.err) == (0, "")
@@ -243,46 +264,39 @@ def test_backup_takes_a_path_and_overwrites_nothing(
     """`db backup PATH` writes there once; a second time is refused."""
     shelf.put("at-head", database)
     target = database.with_name("copy.db")
-    done = command("db", "backup", str(target), "-d", str(database), "--json")
-    assert json.loads(done.out) == {"database": str(database), "backup": str(target)}
+    arguments = ("db", "backup", str(target), "-d", str(database), "--json")
+    document = json.loads(command(*arguments).out)
+    assert document == {"database": str(database), "backup": str(target)}
     before = fingerprint(target)
-    again = command("db", "backup", str(target), "-d", str(database))
-    assert (again.status, again.out) == (1, "")
-    assert again.err == (
-        f"error: {target} is there already, and a backup overwrites nothing. [bad-path]\n"
-        "remedy: Give another name, or move the file away.\n"
-    )
+    again = command(*arguments)
+    assert (again.status, json.loads(again.out)["error"]["code"]) == (1, "bad-path")
     assert fingerprint(target) == before
 
 
 def test_a_backup_after_a_crash_holds_what_was_committed(
     shelf: Shelf, database: Path, command: Command
 ) -> None:
-    """A journal that a crashed writer left is rolled back before the copy is made."""
+    """A crashed writer's journal is rolled back before the copy is made."""
     crash(shelf.put("at-head", database.with_name("live.db")), database)
     done = command("db", "backup", "-d", str(database), "--json")
-    assert done.status == 0, done.out
     copy = Path(json.loads(done.out)["backup"])
     assert rows(copy, "SELECT count(*) FROM refresh_tokens") == [(1,)]
 
 
 @pytest.mark.parametrize("state", ["missing", "zero-bytes"])
-def test_there_must_be_something_to_back_up(
+def test_a_backup_needs_a_database(
     state: str, shelf: Shelf, database: Path, command: Command
 ) -> None:
-    """Without a database there is no backup."""
+    """A missing or empty file is refused."""
     shelf.put(state, database)
     done = command("db", "backup", "-d", str(database), "--json")
     assert (done.status, json.loads(done.out)["error"]["code"]) == (1, "bad-path")
 
 
-def test_a_locked_database_is_waited_for_in_plain_words(
-    shelf: Shelf,
-    database: Path,
-    command: Command,
-    monkeypatch: pytest.MonkeyPatch,
+def test_waiting_for_the_lock_is_printed(
+    shelf: Shelf, database: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever waits reads who holds the lock; after the deadline the command fails."""
+    """A warning names the process that holds the lock; after the deadline the command fails."""
     before = fingerprint(shelf.put("behind", database))
     monkeypatch.setenv("TOKEN_STORAGE_LOCK_TIMEOUT", "0.3")
     monkeypatch.setattr("nextcloud_mcp_server.backends.sqlite.lock.TELL_INTERVAL", 0.1)

@@ -1,4 +1,4 @@
-"""Paths, URLs and settings that no database can lie at, and those that only look so."""
+"""Paths, URLs and settings that cannot be used, and odd ones that can."""
 
 from __future__ import annotations
 
@@ -10,18 +10,14 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Command
-from tests.cli.places import Shelf, fingerprint, listing, rows
+from tests.cli.places import Shelf, listing, rows
 from tests.support.revisions import HEAD
 
-#: Every command that uses a database, with what it needs beside `-d`.
-COMMANDS = {
-    "current": (),
-    "check": (),
-    "upgrade": (),
-    "history": (),
+#: The commands that use a database, with their other arguments.
+COMMANDS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("current", "check", "upgrade", "history", "backup"), ()),
     "downgrade": ("--yes",),
     "stamp": (HEAD,),
-    "backup": (),
 }
 
 
@@ -51,7 +47,7 @@ def _below_a_file(folder: Path) -> Path:
     return folder / "file" / "tokens.db"
 
 
-#: What makes the path of a test, and the code of the refusal.
+#: How to make a path that no database can have.
 IMPOSSIBLE: dict[str, Callable[[Path], str | Path]] = {
     "folder": _folder,
     "fifo": _fifo,
@@ -72,7 +68,7 @@ IMPOSSIBLE: dict[str, Callable[[Path], str | Path]] = {
     "url-with-parameters": lambda folder: f"sqlite:///{folder}/tokens.db?timeout=5",
 }
 
-#: Names that are a file's like any other.
+#: Odd names of usable files.
 ODD_NAMES = (
     "x?mode=memory.db",
     "100%.db",
@@ -92,35 +88,26 @@ ODD_NAMES = (
 def test_an_impossible_path_is_refused(
     kind: str, name: str, tmp_path: Path, command: Command
 ) -> None:
-    """Where no database can lie, every command says so at once, with a remedy, and exits 1."""
+    """Every command prints an error and a remedy, exits 1, and creates nothing."""
     path = str(IMPOSSIBLE[kind](tmp_path))
     before = listing(tmp_path)
     done = command("db", name, "-d", path, *COMMANDS[name])
     assert done.status == 1
     assert [line.partition(":")[0] for line in done.err.splitlines()] == ["error", "remedy"]
-    assert "Traceback" not in done.err
+    assert " [bad-path]\n" in done.err
     assert listing(tmp_path) == before
-    document = json.loads(command("db", name, "-d", path, *COMMANDS[name], "--json").out)
-    assert document["error"]["code"] == "bad-path"
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_an_odd_name_is_a_name(
     name: str, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the name holds, the file of that name is used, and no terminal obeys it."""
+    """The file of exactly that name is used, and control characters are escaped."""
     monkeypatch.chdir(tmp_path)
     assert command("db", "current", "-d", name).status == 0
-    for arguments in (
-        ["upgrade"],
-        ["check"],
-        ["history"],
-        ["downgrade", "--yes"],
-        ["upgrade"],
-        ["stamp", HEAD],
-        ["backup"],
-    ):
-        done = command("db", *arguments, "-d", name)
+    typed = f"upgrade,check,history,downgrade --yes,upgrade,stamp {HEAD},backup"
+    for arguments in typed.split(","):
+        done = command("db", *arguments.split(), "-d", name)
         assert (arguments, done.status) == (arguments, 0), done.err
         assert "\x1b" not in done.out + done.err
     document = json.loads(command("db", "current", "-d", name, "--json").out)
@@ -131,58 +118,27 @@ def test_an_odd_name_is_a_name(
 
 @pytest.mark.parametrize("url", ["sqlite:///{}", "sqlite+aiosqlite:///{}"])
 def test_a_url_names_a_file(url: str, shelf: Shelf, database: Path, command: Command) -> None:
-    """`-u` takes what SQLAlchemy takes for SQLite."""
+    """`-u` takes the URLs of SQLAlchemy for SQLite."""
     shelf.put("at-head", database)
     done = command("db", "current", "-u", url.format(database))
     assert (done.status, done.out, done.err) == (0, f"{HEAD} (head)\n", "")
 
 
 def test_a_url_of_another_engine_is_refused_without_its_password(command: Command) -> None:
-    """The refusal of a URL does not repeat what it holds."""
+    """The error does not repeat the URL."""
     done = command("db", "upgrade", "-u", "postgresql://me:s3cret@host/tokens")
     assert (done.status, done.out) == (1, "")
-    assert done.err == (
-        "error: This version keeps tokens in SQLite and cannot use a postgresql database. "
-        "[unsupported-database]\n"
-        "remedy: Use a path (TOKEN_STORAGE_DB, -d) or a URL that begins with sqlite:///.\n"
-    )
+    assert " [unsupported-database]\nremedy: " in done.err
+    assert "s3cret" not in done.err
 
 
-def test_a_named_database_needs_no_setting(
-    shelf: Shelf, database: Path, command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With -d a database in the environment that cannot be used is no obstacle."""
-    monkeypatch.setenv("DATABASE_URL", "postgresql://host/tokens")
-    shelf.put("behind", database)
-    done = command("db", "upgrade", "-d", str(database))
-    assert (done.status, done.err) == (0, "")
-
-
-def test_a_bad_timeout_is_refused_before_anything(
-    shelf: Shelf, database: Path, command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A lock timeout that is no number stops a command before it has looked at the file."""
-    monkeypatch.setenv("TOKEN_STORAGE_LOCK_TIMEOUT", "soon")
-    before = fingerprint(shelf.put("behind", database))
-    done = command("db", "upgrade", "-d", str(database), "--json")
-    assert (done.status, json.loads(done.out)["error"]["code"]) == (1, "bad-input")
-    assert fingerprint(database) == before
-
-
-@pytest.mark.parametrize("name", ["current", "check"])
-def test_a_missing_folder_is_a_missing_database(
-    name: str, tmp_path: Path, command: Command
-) -> None:
-    """A folder that can be made is no error, and a look does not make it."""
+def test_only_upgrade_creates_a_missing_folder(tmp_path: Path, command: Command) -> None:
+    """`db upgrade` creates the folders of a new database, private to its user; `db check` none."""
     path = tmp_path / "new" / "folder" / "tokens.db"
-    done = command("db", name, "-d", str(path))
-    assert (done.status, done.err) == ({"current": 0, "check": 3}[name], "")
-    assert not path.parent.parent.exists()
-
-
-def test_upgrade_makes_a_missing_folder(tmp_path: Path, command: Command) -> None:
-    """`db upgrade` makes the folders of a new database, private to its user."""
-    path = tmp_path / "new" / "folder" / "tokens.db"
+    for name, status in (("current", 0), ("check", 3)):
+        done = command("db", name, "-d", str(path))
+        assert (done.status, done.err) == (status, "")
+        assert listing(tmp_path) == []
     assert command("db", "upgrade", "-d", str(path)).status == 0
     assert path.parent.stat().st_mode & 0o777 == 0o700
     assert path.stat().st_mode & 0o777 == 0o600

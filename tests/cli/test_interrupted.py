@@ -1,4 +1,4 @@
-"""Ctrl-C in the middle of a command: what it has left is looked for, and said."""
+"""Ctrl-C during a command."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.cli.conftest import Command
 from tests.cli.places import Shelf, rows
 from tests.support.revisions import BEFORE, HEAD
 
-#: What is typed, on a database in which state, what it is doing meanwhile, and where that ends.
+#: The arguments, the state, the function that is interrupted, and the revision afterwards.
 CASES = [
     ("upgrade", "behind", "migrate.verify.broken_references", "at revision 007"),
     ("upgrade", "behind", "migrate.startup.use_wal", f"at revision {HEAD}"),
@@ -26,38 +26,38 @@ CASES = [
 
 
 def interrupt(*_: object) -> str:
-    """Send what a terminal sends for Ctrl-C."""
+    """Send the signal of Ctrl-C."""
     signal.raise_signal(signal.SIGINT)
     return ""
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}, {case[2]}")
-def test_it_says_at_which_revision_the_database_is(
+def test_the_error_names_the_revision(
     case: tuple[str, ...],
     shelf: Shelf,
     database: Path,
     command: Command,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Before the commit the old one, after it the new one; the exit status is a shell's."""
-    words, state, meanwhile, now = case
+    """It is the old one before the commit and the new one after it; the exit status is 130."""
+    arguments, state, function, now = case
     shelf.put(state, database)
-    monkeypatch.setattr(f"nextcloud_mcp_server.{meanwhile}", interrupt)
-    done = command("db", *words.split(), "-d", str(database), "--json")
+    monkeypatch.setattr(f"nextcloud_mcp_server.{function}", interrupt)
+    done = command("db", *arguments.split(), "-d", str(database), "--json")
     assert done.status == 130
     assert json.loads(done.out)["error"] == {
         "code": "interrupted",
-        "message": f"Interrupted; what was not finished was rolled back, and {database} is {now}.",
+        "message": f"Interrupted. Unfinished changes were rolled back, and {database} is {now}.",
         "remedy": "Run the command again.",
     }
     found = rows(database, "SELECT version_num FROM alembic_version") if "at " in now else []
     assert found == [(now.removeprefix("at revision "),)] * len(found)
 
 
-def test_a_restore_says_so_too(
+def test_an_interrupted_restore_names_the_revision(
     shelf: Shelf, database: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was restored may be at any revision."""
+    """A restored database may be at any revision."""
     saved = shelf.put("behind", database.with_name("saved.db"))
     shelf.put("at-head", database)
     monkeypatch.setattr("nextcloud_mcp_server.maintenance.restore.use_wal", interrupt)
@@ -67,24 +67,24 @@ def test_a_restore_says_so_too(
 
 
 @pytest.mark.parametrize("state", ["two-rows", "corrupt"])
-def test_of_what_has_no_one_revision_none_is_said(
+def test_without_a_single_revision_none_is_named(
     state: str, shelf: Shelf, database: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor of a file that cannot be read."""
+    """The same holds for a file that cannot be read."""
     shelf.put(state, database)
     monkeypatch.setattr("nextcloud_mcp_server.migrate.startup.look_under_lock", interrupt)
     done = command("db", "upgrade", "-d", str(database))
     assert done.status == 130
-    assert "error: Interrupted; what was not finished was rolled back. [interrupted]\n" in done.err
+    assert "error: Interrupted. Unfinished changes were rolled back. [interrupted]\n" in done.err
 
 
-def test_where_nothing_is_changed_no_revision_is_said(
+def test_without_a_change_no_revision_is_named(
     shelf: Shelf, database: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A rehearsal and a backup are gone, and the database is what it was."""
+    """A rehearsal and a backup do not change the database."""
     shelf.put("behind", database)
     monkeypatch.setattr("nextcloud_mcp_server.backends.sqlite.backup.check_pages", interrupt)
-    for words in (["upgrade", "--dry-run"], ["backup"]):
-        done = command("db", *words, "-d", str(database))
+    for arguments in (["upgrade", "--dry-run"], ["backup"]):
+        done = command("db", *arguments, "-d", str(database))
         assert done.status == 130
-        assert "what was not finished was rolled back. [interrupted]\n" in done.err
+        assert "Interrupted. Unfinished changes were rolled back. [interrupted]\n" in done.err

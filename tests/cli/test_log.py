@@ -1,4 +1,4 @@
-"""`db log`: the journal of migrations, on a database in any state."""
+"""`db log`."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Command
-from tests.cli.places import REFUSED, SERVED, Shelf, crash, execute, fingerprint, listing
+from tests.cli.places import REFUSED, SERVED, Shelf, execute, fingerprint, listing
 from tests.support.revisions import HEAD
 
-_NONE = " has no journal of migrations yet; it is kept since revision 101\n"
+_NONE = " has no journal of migrations yet; it exists since revision 101\n"
 
-#: States of which nothing can be read.
+#: States that cannot be read.
 UNREADABLE = {"foreign", "corrupt", "truncated", "text", "dump"}
 
 
 def test_the_journal_is_a_table(shelf: Shelf, database: Path, command: Command) -> None:
-    """Newest first, one line each, with what was mended below it."""
+    """One line per change, newest first, with what was repaired on the line below."""
     shelf.put("narrow", database)
     command("db", "upgrade", "-d", str(database))
     done = command("db", "log", "-d", str(database))
     assert (done.status, done.err) == (0, "")
-    head, mend, note, create = done.out.splitlines()
+    head, repair, note, create = done.out.splitlines()
     assert head.split() == [
         *("when", "(UTC)", "what", "from", "to", "seconds", "program", "host", "backup")
     ]
     moment = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
     assert re.fullmatch(
-        rf"{moment}  mend    {HEAD}   {HEAD}  \d\.\d\d .* tokens\.db\.backup-\S+", mend
+        rf"{moment}  mend    {HEAD}   {HEAD}  \d\.\d\d .* tokens\.db\.backup-\S+", repair
     )
     assert note == "    added index idx_browser_sessions_user"
     assert re.fullmatch(rf"{moment}  create  -     {HEAD}  \d\.\d\d .* -", create)
 
 
 def test_the_journal_as_json(shelf: Shelf, database: Path, command: Command) -> None:
-    """Each entry is told with all that is known of it."""
+    """With --json each entry has all of its facts."""
     shelf.put("at-head", database)
     done = command("db", "log", "-d", str(database), "--json")
     document = json.loads(done.out)
@@ -52,7 +52,7 @@ def test_the_journal_as_json(shelf: Shelf, database: Path, command: Command) -> 
 
 
 def test_the_newest_n(shelf: Shelf, database: Path, command: Command) -> None:
-    """-n takes that many from the new end, and nothing that is no number of lines."""
+    """-n takes the number of newest entries, and rejects anything else."""
     shelf.put("at-head", database)
     command("db", "stamp", "010", "-d", str(database))
     for option in (["-n", "1"], ["--lines=1"], ["-n1"]):
@@ -66,7 +66,7 @@ def test_the_newest_n(shelf: Shelf, database: Path, command: Command) -> None:
 def test_it_works_in_every_state(
     state: str, shelf: Shelf, database: Path, command: Command
 ) -> None:
-    """What can be read is told; what cannot is refused with its code; nothing changes."""
+    """A journal is printed if the file can be read, otherwise an error; nothing changes."""
     shelf.put(state, database)
     before = (fingerprint(database), listing(database.parent))
     done = command("db", "log", "-d", str(database))
@@ -78,12 +78,12 @@ def test_it_works_in_every_state(
         assert (done.status, done.err) == (0, "")
         assert done.out.splitlines()[1].split()[2:5] == ["create", "-", HEAD]
     else:
-        said = " is not there yet\n" if state == "missing" else _NONE
-        assert (done.status, done.out, done.err) == (0, f"{database}{said}", "")
+        text = " does not exist yet\n" if state == "missing" else _NONE
+        assert (done.status, done.out, done.err) == (0, f"{database}{text}", "")
 
 
 def test_an_empty_journal_is_none_yet(shelf: Shelf, database: Path, command: Command) -> None:
-    """Where Alembic's own command line made the table, it has no row."""
+    """A table that Alembic's own command line created has no rows."""
     execute(shelf.put("at-head", database), "DELETE FROM migration_journal")
     done = command("db", "log", "-d", str(database))
     assert (done.status, done.out) == (0, f"{database} has no journal of migrations yet\n")
@@ -91,26 +91,10 @@ def test_an_empty_journal_is_none_yet(shelf: Shelf, database: Path, command: Com
     assert (document["journal"], document["entries"]) == (True, [])
 
 
-def test_a_missing_file_is_answered_as_by_the_other_looks(database: Path, command: Command) -> None:
-    """No file is no error for what looks: it says so and exits 0, or 3 from `db check`."""
-    for words, status in ((("log",), 0), (("current",), 0), (("check",), 3)):
-        done = command("db", *words, "-d", str(database), "--json")
-        assert (done.status, json.loads(done.out)["exists"]) == (status, False)
-
-
-def test_what_a_crash_left_is_read_and_stays(
+def test_control_characters_in_the_journal_are_escaped(
     shelf: Shelf, database: Path, command: Command
 ) -> None:
-    """A hot journal is rolled back in a copy only."""
-    crash(shelf.put("at-head", database.with_name("live.db")), database)
-    before = (fingerprint(database), listing(database.parent))
-    done = command("db", "log", "-d", str(database))
-    assert (done.status, done.out.splitlines()[1].split()[2]) == (0, "create")
-    assert (fingerprint(database), listing(database.parent)) == before
-
-
-def test_no_terminal_obeys_a_journal(shelf: Shelf, database: Path, command: Command) -> None:
-    """Whatever somebody has written into a row is printed as text, on its own line."""
+    """Control characters in a row are escaped, and each row is one line."""
     values = "9, 9e15, char(27) || '[31m', NULL, NULL, 'x', char(10), 'h', NULL, char(27) || '[2J'"
     execute(shelf.put("at-head", database), f"INSERT INTO migration_journal VALUES ({values})")
     done = command("db", "log", "-d", str(database))

@@ -1,4 +1,4 @@
-"""What a migration prints is not what a command answers."""
+"""What a migration prints is not part of the result of a command."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.authoring.lint.folder import Folder, source, speaking
+from tests.authoring.lint.folder import Folder, source, with_sql
 from tests.cli.conftest import Command
 from tests.support.revisions import HEAD
 from tests.support.scripts import SCRIPTS, used
 
 NUMBER = f"{int(HEAD) + 1}"
 
-#: Every command that loads the migrations, in an order in which each has something to do.
+#: The commands that load the migrations, in an order in which each has something to do.
 COMMANDS = (
     ("show", NUMBER),
     ("show", NUMBER, "--down"),
@@ -35,10 +35,10 @@ COMMANDS = (
 
 @pytest.fixture
 def printing(tmp_path: Path) -> Iterator[Folder]:
-    """Migrations of which the newest prints, when it is loaded and when it is run."""
+    """Migrations of which the newest prints when it is loaded and when it is run."""
     path = tmp_path / "alembic"
     shutil.copytree(SCRIPTS, path, ignore=shutil.ignore_patterns("__pycache__"))
-    body = speaking("CREATE TABLE IF NOT EXISTS x (id INTEGER)").replace(
+    body = with_sql("CREATE TABLE IF NOT EXISTS x (id INTEGER)").replace(
         "grade():\n", "grade():\n    print('run')\n"
     )
     text = source(NUMBER, HEAD, f"print('loaded')\n\n{body}")
@@ -50,8 +50,8 @@ def printing(tmp_path: Path) -> Iterator[Folder]:
 
 @pytest.mark.usefixtures("printing")
 def test_what_a_migration_prints_is_not_the_result(database: Path, command: Command) -> None:
-    """It goes to stderr, so that with --json stdout is one document, whichever command it is."""
-    for words in COMMANDS:
-        done = command("db", *words, "-d", str(database), "--json")
-        assert json.loads(done.out), words
-        assert {"loaded", "run"} <= set(done.err.splitlines()), words
+    """It is printed on stderr, so that with --json stdout is one document."""
+    for arguments in COMMANDS:
+        done = command("db", *arguments, "-d", str(database), "--json")
+        assert json.loads(done.out), arguments
+        assert {"loaded", "run"} <= set(done.err.splitlines()), arguments

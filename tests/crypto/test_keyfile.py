@@ -1,13 +1,13 @@
-"""Where keys come from, and that a start without the right one changes nothing."""
+"""The sources of keys, and that a start without the right key changes nothing."""
 
 from __future__ import annotations
 
 import json
 import logging
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -25,11 +25,11 @@ from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.settings import Settings
 from tests.support import invariants
+from tests.support.child import child
 from tests.support.contents import KEY, OTHER_KEY
 from tests.support.errors import refused
 from tests.support.files import names
 from tests.support.shapes import at
-from tests.support.unprivileged import ROOT, as_nobody, open_folder
 
 THIRD = "Z8hHcNYb4m1bbLk6tM9vE2n0sR3yqWJxAoKdUeTfGiQ="
 
@@ -82,7 +82,7 @@ def test_a_file_may_hold_several_keys(tmp_path: Path) -> None:
 def test_a_named_file_without_a_key_is_a_missing_key(
     content: bytes | str | None, tmp_path: Path
 ) -> None:
-    """A key file that is not there, empty, no text or no file is told by its path."""
+    """The error for a missing, empty or unreadable key file has its path."""
     file = tmp_path / "key"
     if isinstance(content, bytes):
         file.write_bytes(content)
@@ -103,16 +103,8 @@ def test_a_malformed_key_in_a_file_is_not_repeated(text: str, tmp_path: Path) ->
     assert text[:20] not in f"{error.as_dict()}"
 
 
-def test_no_key_is_made_where_something_is_encrypted(tmp_path: Path) -> None:
-    """Encrypted values without a key are key-missing, and no key file appears."""
-    database = tmp_path / "tokens.db"
-    error = refused(lambda: verified_keyring(None, holding(*sealed(KEY)), database))
-    assert error.code == "key-missing"
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_one_key_that_opens_one_value_is_enough(tmp_path: Path) -> None:
-    """Values of several keys go on: whoever rotated half of them is not locked out."""
+    """A database with values of several keys opens with one of them."""
     ring = Keyring([KEY])
     mixed = (*sealed(OTHER_KEY, 40), *sealed(KEY))
     assert verified_keyring(ring, holding(*mixed), tmp_path / "t.db") is ring
@@ -120,7 +112,7 @@ def test_one_key_that_opens_one_value_is_enough(tmp_path: Path) -> None:
 
 
 def test_keys_that_open_nothing_are_wrong(tmp_path: Path) -> None:
-    """Where no key opens any of many values, the start is refused."""
+    """If no key opens any of many values, the start is refused."""
     error = refused(
         lambda: verified_keyring(Keyring([KEY]), holding(*sealed(THIRD, 40)), tmp_path / "t.db")
     )
@@ -128,7 +120,7 @@ def test_keys_that_open_nothing_are_wrong(tmp_path: Path) -> None:
 
 
 def test_a_key_is_made_once_and_privately(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The made key is 0600 and whole, told without being shown, and used again."""
+    """The new key file is complete and 0600; the log has its path, not the key."""
     database = tmp_path / "tokens.db"
     with caplog.at_level(logging.WARNING):
         made = verified_keyring(None, holding(), database)
@@ -154,7 +146,7 @@ def test_a_link_to_a_secret_that_is_not_mounted_is_a_missing_key(tmp_path: Path)
 def test_a_key_that_another_start_made_is_never_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where no lock keeps two starts apart, the second takes the key of the first."""
+    """If two starts are not kept apart by a lock, the second uses the key of the first."""
     database = tmp_path / "tokens.db"
     generate = Fernet.generate_key
 
@@ -171,7 +163,7 @@ def test_a_key_that_another_start_made_is_never_replaced(
 def test_a_disk_without_hard_links_gets_a_whole_key_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where files cannot have two names, the key is renamed into place."""
+    """On a file system without hard links, the key file is renamed."""
     monkeypatch.setattr("os.link", _cannot_link)
     made = verified_keyring(None, holding(), tmp_path / "tokens.db")
     [file] = tmp_path.iterdir()
@@ -219,7 +211,7 @@ async def test_a_recreation_that_was_cut_short_still_needs_its_key(tmp_path: Pat
 
 
 async def test_a_malformed_key_beside_the_database_changes_nothing(tmp_path: Path) -> None:
-    """A key file that somebody cut off is told before the old database is migrated."""
+    """A truncated key file is refused before the old database is migrated."""
     path = tmp_path / "tokens.db"
     at("006").write(path)
     key_path(path).write_text(KEY[:40])
@@ -249,7 +241,7 @@ async def test_text_and_keyless_tables_are_read_for_keys(tmp_path: Path) -> None
 
 
 async def test_two_names_of_one_file_have_one_key(tmp_path: Path) -> None:
-    """The key lies beside the file, not beside the link that a start was given."""
+    """The key file is beside the database file, not beside a link to it."""
     real, link = tmp_path / "volume" / "tokens.db", tmp_path / "tokens.db"
     real.parent.mkdir()
     await start(real)
@@ -281,27 +273,15 @@ asyncio.run(main(Path(sys.argv[1]), sys.argv[2]))
 
 
 def test_two_processes_that_start_at_once_make_one_key(tmp_path: Path) -> None:
-    """Both found no key before either had the lock; each reads what the other has sealed."""
+    """Both found no key before either had the lock; each decrypts what the other encrypted."""
     path = tmp_path / "tokens.db"
-    with guard(path, 0):
-        processes = [
-            subprocess.Popen(
-                [sys.executable, "-c", _STARTER, str(path), user],
-                cwd=ROOT,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for user in ("anna", "bert")
-        ]
-        assert [process.stdout.readline() for process in processes if process.stdout] == [
-            "ready\n"
-        ] * 2
-        # Both are past whatever they do before the lock.
-        _until_waiting(processes)
-    assert [p.stdout.readline() for p in processes if p.stdout] == ["stored\n"] * 2
-    answers = [process.communicate("\n", timeout=30)[0] for process in processes]
-    assert [json.loads(answer) for answer in answers] == [["token of anna", "token of bert"]] * 2
+    with ExitStack() as stack:
+        with guard(path, 0):
+            both = [stack.enter_context(child(_STARTER, path, user)) for user in ("anna", "bert")]
+            _until_waiting([one.process for one in both])
+        assert [one.answer() for one in both] == ["stored"] * 2
+        answers = [json.loads(one.ask("")) for one in both]
+    assert answers == [["token of anna", "token of bert"]] * 2
 
 
 def _until_waiting(processes: list[subprocess.Popen[str]]) -> None:
@@ -315,35 +295,8 @@ def _until_waiting(processes: list[subprocess.Popen[str]]) -> None:
     time.sleep(0.05)
 
 
-def test_a_database_in_a_folder_that_may_not_be_entered_is_a_bad_path() -> None:
-    """Looking for the key beside it does not end in an error without a name."""
-    code = """
-async def main(path):
-    try:
-        await warm_up(path)
-    except TokenStorageError as error:
-        print(error.code)
-
-del KEY
-async def warm_up(path):
-    async with RefreshTokenStorage(path, settings=settings.Settings(path)):
-        pass
-asyncio.run(main(Path(sys.argv[1])))
-"""
-    with open_folder() as folder:
-        (folder / "closed").mkdir(mode=0o700)
-        assert as_nobody(code, folder / "closed" / "tokens.db") == "bad-path"
-
-
-async def test_a_name_that_is_too_long_is_a_bad_path(tmp_path: Path) -> None:
-    """A name that no file system takes is refused by its name, before a key is looked for."""
-    with pytest.raises(TokenStorageError) as caught:
-        await start(tmp_path / ("x" * 300))
-    assert caught.value.code == "bad-path"
-
-
 def test_looking_for_a_key_makes_none(tmp_path: Path) -> None:
-    """Given keys win, then the file beside the database; where there is none, none is made."""
+    """Given keys come first, then the file beside the database; no key is created."""
     database = tmp_path / "tokens.db"
     assert find_keyring(Settings(database), database) is None
     assert names(tmp_path) == set()

@@ -1,4 +1,4 @@
-"""The file of a database: what may be one, where it lies, and that looking changes nothing."""
+"""Paths that can be a database, and private files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ KINDS: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_what_is_no_regular_file_is_refused(
     make: Callable[[Path], object], word: str, tmp_path: Path
 ) -> None:
-    """Each kind of path is told by its kind, and stays as it was."""
+    """The error names the kind of the file, which is unchanged."""
     path = tmp_path / "t"
     make(path)
     before = path.lstat()
@@ -56,7 +56,7 @@ def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_or_nothing_is_let_in(tmp_path: Path) -> None:
-    """A regular file, a link to one, and a place where one can be made are fine."""
+    """A regular file, a link to one, and a path where one can be created are accepted."""
     (tmp_path / "there").touch()
     (tmp_path / "link").symlink_to(tmp_path / "there")
     for name in ("there", "link", "new", "deep/er/new"):
@@ -65,7 +65,7 @@ def test_a_file_or_nothing_is_let_in(tmp_path: Path) -> None:
 
 
 def test_names_are_measured_in_bytes(tmp_path: Path) -> None:
-    """A name of umlauts is twice as long as it looks."""
+    """A name of umlauts has two bytes for each character."""
     files.check_path(tmp_path / ("ü" * 87))
     assert refused(lambda: files.check_path(tmp_path / ("ü" * 88))).code == "bad-path"
 

@@ -78,7 +78,7 @@ def test_the_innermost_and_newest_mount_counts() -> None:
     ],
 )
 def test_network_file_systems_are_known(kind: str, network: bool, tmp_path: Path) -> None:
-    """Where shared memory cannot be trusted, WAL is not used."""
+    """File systems without working shared memory are recognized."""
     told = tmp_path / "mountinfo"
     told.write_text(_line(str(tmp_path), kind) + "\n" if kind else "")
     assert mounts.on_network(tmp_path / "tokens.db", told) == network
@@ -121,7 +121,7 @@ def test_a_device_of_this_machine_is_no_network(
 
 @pytest.mark.skipif(not mounts.tells_network(), reason="no list of mounts")
 def test_no_mount_of_this_machine_is_misjudged() -> None:
-    """Whatever lies on a device of its own is no network file system by the list of mounts."""
+    """A file on a device of its own is on no network file system by the list of mounts."""
     lines = Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").split("\n")
     places = [Path(line.split(" ")[4]) for line in lines if line]
     own = [place for place in places if mounts.on_own_device(place)]
@@ -132,7 +132,7 @@ def test_no_mount_of_this_machine_is_misjudged() -> None:
 def test_a_start_does_not_read_what_it_need_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The list of mounts is read where the device alone does not tell."""
+    """The list of mounts is read only if the device does not decide."""
     told = tmp_path / "mountinfo"
     told.write_text(_line(str(tmp_path), "nfs") + "\n")
     monkeypatch.setattr(mounts, "_MOUNTS", told)

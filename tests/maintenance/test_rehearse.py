@@ -1,4 +1,4 @@
-"""An upgrade that changes nothing: the rehearsal on a copy, and the statements."""
+"""The rehearsal of an upgrade on a copy, and its statements."""
 
 from __future__ import annotations
 
@@ -35,16 +35,8 @@ from tests.support.snapshot import snapshot
 CASES = [*released_files.pre_alembic(), *released_files.drafts(), *unusual_files.all_cases()]
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Where a test's database lies, in a folder of its own."""
-    folder = tmp_path / "data"
-    folder.mkdir()
-    return folder / "tokens.db"
-
-
 def refused(path: Path) -> TokenStorageError:
-    """The error of a rehearsal, which leaves everything as it was."""
+    """Return the error of a rehearsal, which changes nothing."""
     before = everything(path.parent)
     with pytest.raises(TokenStorageError) as caught:
         rehearse(path)
@@ -53,7 +45,7 @@ def refused(path: Path) -> TokenStorageError:
 
 
 def everything(folder: Path) -> dict[str, tuple[object, ...]]:
-    """Bytes, mode and time of all there is, but for what a look at a WAL database leaves."""
+    """Return bytes, mode and time of all files, except those that a reader in WAL mode leaves."""
     return {
         str(file.relative_to(folder)): (
             file.read_bytes() if file.is_file() else b"",
@@ -67,7 +59,7 @@ def everything(folder: Path) -> dict[str, tuple[object, ...]]:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 def test_a_rehearsal_foresees_the_upgrade_and_changes_nothing(case: Case, path: Path) -> None:
-    """Whatever the file is: byte for byte as before, and the upgrade then does what was told."""
+    """Every file is unchanged, and the upgrade then does what the rehearsal returned."""
     case.write(path)
     before, others = invariants.disk(path), everything(path.parent)
     done = rehearse(path)
@@ -105,7 +97,7 @@ _EVERY_PAGE = sql_revision(
 def test_an_upgrade_needs_no_more_space_than_told(
     own_scripts: Path, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What lies in the folder after the commit is never more than the rehearsal has said."""
+    """The folder never holds more bytes than the rehearsal returned."""
     at("010").write(path, ["journal_mode=WAL"])
     add_revision(own_scripts, _EVERY_PAGE)
     seen: list[int] = []
@@ -135,7 +127,7 @@ def _bytes_in(folder: Path) -> int:
 def test_the_doctor_the_rehearsal_and_the_upgrade_say_the_same(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One figure for the backup, in all three; one for the whole, but for the growth."""
+    """All three have the same bytes for the backup, and the same total without the growth."""
     at("009").write(path)
     need, pages = rehearse(path).need, size.pages_of(path)
     growth = need.most - size.upgrade_needs(pages).most
@@ -150,7 +142,7 @@ def test_the_doctor_the_rehearsal_and_the_upgrade_say_the_same(
 
 
 def test_at_head_no_copy_is_made(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is nothing to do, nothing is done."""
+    """At head, no copy is made."""
     prepare(path)
     monkeypatch.setattr(module, "prepare", None)
     done = rehearse(path)
@@ -158,7 +150,7 @@ def test_at_head_no_copy_is_made(path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_database_that_is_not_there_is_rehearsed_and_not_made(tmp_path: Path) -> None:
-    """Neither the file nor its folder is there afterwards."""
+    """The rehearsal creates neither the file nor its folder."""
     done = rehearse(tmp_path / "not" / "yet" / "tokens.db")
     assert (done.report.finding.state, done.todo.action) == (State.NEW, Action.CREATE)
     assert done.todo.steps == REVISIONS
@@ -174,7 +166,7 @@ def test_a_rehearsal_stops_at_its_target(path: Path) -> None:
 
 
 def test_an_upgrade_that_would_fail_fails_in_the_rehearsal(own_scripts: Path, path: Path) -> None:
-    """With the same words, of the database itself; the copy is gone."""
+    """The error is the same, and names the database itself; the copy is deleted."""
     at("009").write(path)
     add_revision(own_scripts, sql_revision("CREATE UNIQUE INDEX u ON refresh_tokens (flow_type)"))
     error = refused(path)
@@ -183,14 +175,8 @@ def test_an_upgrade_that_would_fail_fails_in_the_rehearsal(own_scripts: Path, pa
     assert ".rehearsal-" not in error.message + error.remedy
 
 
-def test_what_is_refused_is_not_copied(path: Path) -> None:
-    """A file that no start may touch is refused with its code."""
-    path.write_bytes(b"no database" * 99)
-    assert refused(path).code == "not-a-database"
-
-
 def test_a_disk_without_room_is_told_before(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is needed and what is there are named, and no copy was begun."""
+    """The error has the needed and the free bytes, and no copy was begun."""
     at("009").write(path)
     monkeypatch.setattr(space, "free_bytes", lambda _: 100_000)
     error = refused(path)
@@ -288,7 +274,7 @@ def test_at_head_there_are_no_statements(path: Path) -> None:
 def test_where_a_revision_is_not_all_there_are_no_statements(
     shape: Shape, reason: str, path: Path
 ) -> None:
-    """A stamp, a mending and half an upgrade depend on more: the refusal says on what."""
+    """If a stamp or a repair is needed, the refusal has the reason."""
     shape.write(path)
     before = invariants.disk(path)
     with pytest.raises(TokenStorageError) as error:

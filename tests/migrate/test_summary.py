@@ -41,12 +41,15 @@ OUTCOMES = [
     (
         State.AT_HEAD,
         Plan(Action.MEND, "010", start="010", stamp="010"),
-        "mended /d/t.db at revision 010 (put the version table in order) in 0.03 s",
+        "repaired /d/t.db at revision 010 (put the version table in order) in 0.03 s",
     ),
     (
         State.AT_HEAD,
         Plan(Action.MEND, "010", start="010", unusable=("batch_ocr_jobs",)),
-        "mended /d/t.db at revision 010 (made batch_ocr_jobs anew in its released shape) in 0.03 s",
+        (
+            "repaired /d/t.db at revision 010 "
+            "(made batch_ocr_jobs anew in its released shape) in 0.03 s"
+        ),
     ),
     (
         State.AT_HEAD,

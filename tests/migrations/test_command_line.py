@@ -1,4 +1,4 @@
-"""``alembic``, typed in a checkout."""
+"""The ``alembic`` command in a checkout."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from nextcloud_mcp_server.migrate.journal import read
 from tests.migrations.database import ROOT, Database
 from tests.migrations.facts import HEAD, previous
 
-#: The advisory lock that every program which migrates this store must take.
+#: The advisory lock of a migration.
 LOCK = 7954321640722232431
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a command said."""
+class Result:
+    """The result of a command."""
 
     status: int | None
     out: str
     err: str
 
 
-async def alembic(*arguments: str, **environment: str) -> Answer:
+async def alembic(*arguments: str, **environment: str) -> Result:
     """Run the command in the checkout."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -48,31 +48,31 @@ async def alembic(*arguments: str, **environment: str) -> Answer:
         stderr=asyncio.subprocess.PIPE,
     )
     out, err = await process.communicate()
-    return Answer(process.returncode, out.decode(), err.decode())
+    return Result(process.returncode, out.decode(), err.decode())
 
 
 async def succeed(*arguments: str, **environment: str) -> str:
-    """Run the command, which must exit 0; what it printed."""
-    answer = await alembic(*arguments, **environment)
-    assert answer.status == 0, answer
-    assert "Traceback" not in answer.err, answer
-    return answer.out
+    """Run the command, check its exit status, and return its output."""
+    result = await alembic(*arguments, **environment)
+    assert result.status == 0, result
+    assert "Traceback" not in result.err, result
+    return result.out
 
 
 def revision_of(path: Path) -> str | None:
-    """What the version table of a file holds."""
+    """Return the revision in the version table of a file."""
     with closing(sqlite3.connect(path)) as connection:
         row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     return row[0] if row else None
 
 
 def names(folder: Path) -> list[str]:
-    """What is in a folder."""
+    """Return the names of the files in a folder."""
     return [path.name for path in folder.iterdir()]
 
 
 async def test_up_and_down_with_the_database_of_the_settings(tmp_path: Path) -> None:
-    """upgrade, current, downgrade: the file of TOKEN_STORAGE_DB, as the program leaves one."""
+    """Commands use the file of TOKEN_STORAGE_DB, with the program's settings."""
     path = tmp_path / "tokens.db"
     home = {"TOKEN_STORAGE_DB": str(path)}
     await succeed("upgrade", "head", **home)
@@ -86,8 +86,8 @@ async def test_up_and_down_with_the_database_of_the_settings(tmp_path: Path) -> 
     assert revision_of(path) == previous(HEAD)
 
 
-async def test_the_journal_tells_of_what_was_typed(tmp_path: Path) -> None:
-    """A change has its one entry, committed with it; what changes nothing has none."""
+async def test_a_typed_command_is_recorded_in_the_journal(tmp_path: Path) -> None:
+    """A change has one journal entry; a command without a change has none."""
     path = tmp_path / "tokens.db"
     home = {"TOKEN_STORAGE_DB": str(path)}
     for _ in range(2):
@@ -102,10 +102,10 @@ async def test_the_journal_tells_of_what_was_typed(tmp_path: Path) -> None:
     assert all(e.seconds is not None and e.program_version and e.host for e in entries)
 
 
-def test_the_journal_tells_of_what_python_asked_for(
+def test_a_command_from_python_is_recorded_in_the_journal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Alembic does not say as which command it was called, and the journal claims none."""
+    """Called from Python, the journal entry has no command name."""
     path = tmp_path / "tokens.db"
     monkeypatch.setenv("TOKEN_STORAGE_DB", str(path))
     config = Config(ROOT / "alembic.ini")
@@ -121,7 +121,7 @@ def test_the_journal_tells_of_what_python_asked_for(
 
 @pytest.mark.parametrize("name", ["a %20 b.db", "x#y?z.db"])
 async def test_the_database_can_be_named_in_a_url(tmp_path: Path, name: str) -> None:
-    """Behind the three slashes stands the path, with what is special in a URL escaped."""
+    """The path in a URL may be escaped."""
     url = f"database_url=sqlite:///{quote(str(tmp_path / name))}"
     await succeed("-x", url, "upgrade", "002")
     assert revision_of(tmp_path / name) == "002"
@@ -129,7 +129,7 @@ async def test_the_database_can_be_named_in_a_url(tmp_path: Path, name: str) -> 
 
 
 async def test_a_plain_path_may_hold_a_question_mark(tmp_path: Path) -> None:
-    """In a URL it would open another file, and is refused; as a path it is a character."""
+    """A question mark is refused in a URL and allowed in a path."""
     path = tmp_path / "x?y.db"
     refused = await alembic("-x", f"database_url=sqlite:///{path}", "upgrade", "head")
     assert refused.status
@@ -140,14 +140,14 @@ async def test_a_plain_path_may_hold_a_question_mark(tmp_path: Path) -> None:
 
 
 async def test_current_changes_nothing(tmp_path: Path) -> None:
-    """Asked for a file that is not there, it makes none."""
+    """`current` does not create a missing file."""
     path = tmp_path / "missing.db"
     assert await succeed("-x", f"database_url={path}", "current") == ""
     assert names(tmp_path) == []
 
 
 async def test_history_needs_no_database() -> None:
-    """It lists every revision, the newest first."""
+    """`history` lists each revision, newest first, without a database."""
     lines = (await succeed("history", TOKEN_STORAGE_DB="/nowhere/at/all.db")).splitlines()
     assert [line.partition(" -> ")[2][:3] for line in lines][-10:] == [
         f"{number:03}" for number in range(10, 0, -1)
@@ -155,7 +155,7 @@ async def test_history_needs_no_database() -> None:
 
 
 async def test_sql_is_written_without_a_database(tmp_path: Path) -> None:
-    """The output alone makes a database, with nothing else on it."""
+    """The output of --sql creates a database."""
     sql = await succeed("upgrade", "head", "--sql", TOKEN_STORAGE_DB="/nowhere/at/all.db")
     path = tmp_path / "made.db"
     with closing(sqlite3.connect(path)) as connection:
@@ -169,7 +169,7 @@ async def test_sql_is_written_without_a_database(tmp_path: Path) -> None:
 async def test_postgresql_is_migrated_under_its_url(
     postgresql_url: str, postgresql: Database
 ) -> None:
-    """A URL with escaped characters reaches the driver as it is; the schema is at head."""
+    """A URL with escaped characters reaches the driver unchanged."""
     assert "%3D" in postgresql_url
     plain = postgresql_url.replace("postgresql+psycopg://", "postgresql://")
     await succeed("-x", f"database_url={plain}", "upgrade", "head")
@@ -182,7 +182,7 @@ async def test_postgresql_is_migrated_under_its_url(
 async def test_postgresql_is_migrated_by_one_at_a_time(
     postgresql_url: str, postgresql: Database
 ) -> None:
-    """Whoever comes second waits for the first one's transaction, and finds nothing to do."""
+    """A second migration waits for the first one's transaction, and has nothing to do."""
     waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
     async with postgresql.engine.connect() as first, first.begin() as transaction:
         await first.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
@@ -199,7 +199,7 @@ async def test_postgresql_is_migrated_by_one_at_a_time(
 
 
 async def test_a_file_is_migrated_by_one_at_a_time(tmp_path: Path) -> None:
-    """Three that begin together all succeed."""
+    """Three migrations of a file at once all succeed."""
     path = tmp_path / "tokens.db"
     commands = [succeed("-x", f"database_url={path}", "upgrade", "head") for _ in range(3)]
     await asyncio.gather(*commands)
@@ -216,9 +216,9 @@ async def test_a_file_is_migrated_by_one_at_a_time(tmp_path: Path) -> None:
     ],
 )
 async def test_what_cannot_be_migrated_is_refused_in_one_line(url: str, word: str) -> None:
-    """No traceback, and no part of a URL that could be a password."""
-    answer = await alembic("-x", f"database_url={url}", "upgrade", "head")
-    assert answer.status
-    assert word in answer.err + answer.out
-    assert "secret" not in answer.err + answer.out
-    assert "Traceback" not in answer.err
+    """The error has no traceback and no password."""
+    result = await alembic("-x", f"database_url={url}", "upgrade", "head")
+    assert result.status
+    assert word in result.err + result.out
+    assert "secret" not in result.err + result.out
+    assert "Traceback" not in result.err

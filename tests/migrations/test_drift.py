@@ -1,4 +1,4 @@
-"""schema.py and the migrations say the same, in both directions, on both engines."""
+"""The declared tables equal the result of the migrations, on both engines."""
 
 from __future__ import annotations
 
@@ -13,73 +13,66 @@ from tests.support.schema_diff import Facts, drift, facts
 
 
 def copied() -> sa.MetaData:
-    """The tables of schema.py, to be changed."""
+    """Copy the declared tables."""
     copy = sa.MetaData()
     for table in metadata.sorted_tables:
         table.to_metadata(copy)
     return copy
 
 
-def declaration(table: str, column: str, **changes: object) -> Callable[[sa.MetaData], None]:
-    """Change an attribute of a column in a copy of schema.py."""
+def column(table: str, name: str, **changes: object) -> Callable[[sa.MetaData], None]:
+    """Build a function that changes attributes of a column."""
 
     def change(copy: sa.MetaData) -> None:
-        for name, value in changes.items():
-            setattr(copy.tables[table].columns[column], name, value)
+        for attribute, value in changes.items():
+            setattr(copy.tables[table].columns[name], attribute, value)
 
     return change
 
 
-def add_column(copy: sa.MetaData) -> None:
-    """Declare one column more."""
-    copy.tables["app_passwords"].append_column(sa.Column("label", sa.Text))
-
-
-def add_table(copy: sa.MetaData) -> None:
-    """Declare one table more."""
-    sa.Table("notes", copy, sa.Column("id", sa.Integer, primary_key=True))
-
-
-def forget_index(copy: sa.MetaData) -> None:
-    """Declare no index on the audit log."""
-    copy.tables["audit_logs"].indexes.clear()
-
-
-def forget_unique(copy: sa.MetaData) -> None:
-    """Declare no unique constraint of the clients."""
+def without_unique(copy: sa.MetaData) -> None:
+    """Remove the unique constraint of the clients."""
     constraints = copy.tables["oauth_clients"].constraints
     constraints -= {c for c in constraints if isinstance(c, sa.UniqueConstraint)}
 
 
-def add_reference(copy: sa.MetaData) -> None:
-    """Declare a foreign key that no migration makes."""
-    key = sa.ForeignKeyConstraint(["user_id"], ["refresh_tokens.user_id"])
-    copy.tables["app_passwords"].append_constraint(key)
-
-
-def add_check(copy: sa.MetaData) -> None:
-    """Declare a check that no migration makes."""
-    copy.tables["app_passwords"].append_constraint(sa.CheckConstraint("created_at > 0"))
-
-
-#: Changes of schema.py, and how the check tells each.
-DECLARED: Final[list[tuple[Callable[[sa.MetaData], None], str]]] = [
-    (add_column, "only in schema.py: column app_passwords.label"),
-    (add_table, "only in schema.py: table notes"),
-    (declaration("audit_logs", "event", type=sa.Float()), "column audit_logs.event is"),
-    (declaration("audit_logs", "event", nullable=True), "column audit_logs.event is"),
+#: Changes of the declared tables, and the expected report of each.
+DECLARED: Final[list[tuple[Callable[[sa.MetaData], object], str]]] = [
     (
-        declaration("refresh_tokens", "flow_type", server_default=sa.DefaultClause("code")),
+        lambda copy: copy.tables["app_passwords"].append_column(sa.Column("label", sa.Text)),
+        "only in schema.py: column app_passwords.label",
+    ),
+    (
+        lambda copy: sa.Table("notes", copy, sa.Column("id", sa.Integer)),
+        "only in schema.py: table notes",
+    ),
+    (column("audit_logs", "event", type=sa.Float()), "column audit_logs.event is"),
+    (column("audit_logs", "event", nullable=True), "column audit_logs.event is"),
+    (
+        column("refresh_tokens", "flow_type", server_default=sa.DefaultClause("code")),
         "column refresh_tokens.flow_type is",
     ),
-    (declaration("refresh_tokens", "flow_type", server_default=None), "flow_type is"),
-    (forget_index, "only in the database: index idx_audit_user_timestamp"),
-    (forget_unique, "only in the database: unique oauth_clients(client_id)"),
-    (add_reference, "only in schema.py: foreign key app_passwords(user_id)"),
-    (add_check, "only in schema.py: check of app_passwords"),
+    (column("refresh_tokens", "flow_type", server_default=None), "flow_type is"),
+    (
+        lambda copy: copy.tables["audit_logs"].indexes.clear(),
+        "only in the database: index idx_audit_user_timestamp",
+    ),
+    (without_unique, "only in the database: unique oauth_clients(client_id)"),
+    (
+        lambda copy: copy.tables["app_passwords"].append_constraint(
+            sa.ForeignKeyConstraint(["user_id"], ["refresh_tokens.user_id"])
+        ),
+        "only in schema.py: foreign key app_passwords(user_id)",
+    ),
+    (
+        lambda copy: copy.tables["app_passwords"].append_constraint(
+            sa.CheckConstraint("created_at > 0")
+        ),
+        "only in schema.py: check of app_passwords",
+    ),
 ]
 
-#: Statements to a migrated database, and how the check tells each.
+#: Statements on a migrated database, and the expected report of each.
 MADE: Final = [
     ("ALTER TABLE app_passwords ADD COLUMN label TEXT", "only in the database: column"),
     ("ALTER TABLE app_passwords DROP COLUMN username", "only in schema.py: column"),
@@ -101,7 +94,7 @@ MADE: Final = [
 
 
 async def declared(database: Database, tables: sa.MetaData) -> Facts:
-    """What an empty database holds when ``tables`` are made in it; nothing stays."""
+    """Return the facts of an empty database with ``tables``, and roll back."""
     wanted = [
         table
         for table in tables.sorted_tables
@@ -115,7 +108,7 @@ async def declared(database: Database, tables: sa.MetaData) -> Facts:
 
 
 async def made(database: Database, statements: str = "") -> Facts:
-    """What the database holds after ``statements``, which are undone."""
+    """Return the facts of the database after ``statements``, and roll back."""
     async with database.engine.connect() as connection, connection.begin() as transaction:
         for statement in filter(None, statements.split(";")):
             await connection.exec_driver_sql(statement)
@@ -125,15 +118,15 @@ async def made(database: Database, statements: str = "") -> Facts:
 
 
 async def test_head_is_what_the_schema_declares(database: Database) -> None:
-    """Tables, columns, types, nullability, defaults, keys, uniques and indexes are the same."""
+    """Tables, columns, types, nullability, defaults, keys, uniques and indexes are equal."""
     wanted = await declared(database, metadata)
     await database.upgrade()
     assert drift(wanted, await made(database)) == []
     assert len(wanted) > 100
 
 
-async def test_a_drift_of_the_schema_is_told(database: Database) -> None:
-    """Whatever is declared otherwise, and made by no migration, is named."""
+async def test_a_change_of_the_declared_tables_is_reported(database: Database) -> None:
+    """Each difference that only the declared tables have is reported."""
     changed = []
     for change, told in DECLARED:
         copy = copied()
@@ -145,8 +138,8 @@ async def test_a_drift_of_the_schema_is_told(database: Database) -> None:
         assert told in "\n".join(drift(wanted, there)), told
 
 
-async def test_a_drift_of_the_migrations_is_told(database: Database) -> None:
-    """Whatever a migration makes otherwise, and nobody declares, is named."""
+async def test_a_change_of_the_database_is_reported(database: Database) -> None:
+    """Each difference that only the database has is reported."""
     wanted = await declared(database, metadata)
     await database.upgrade()
     for statements, told in MADE:

@@ -1,4 +1,4 @@
-"""``env.py`` on a connection that is handed over."""
+"""``env.py`` with a given connection."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def upgrade(connection: sa.Connection) -> None:
 
 
 async def test_nothing_is_committed(database: Database) -> None:
-    """The transaction stays the caller's: rolled back, nothing was migrated."""
+    """The caller's transaction is not committed."""
     async with database.engine.connect() as connection, connection.begin() as transaction:
         await connection.run_sync(upgrade)
         assert connection.in_transaction()
@@ -32,14 +32,14 @@ async def test_nothing_is_committed(database: Database) -> None:
 
 
 async def test_a_connection_outside_a_transaction_is_refused(sqlite: Database) -> None:
-    """Alembic would begin one of its own and commit it, behind the caller's back."""
+    """A connection without a transaction is refused: Alembic would commit its own."""
     async with sqlite.engine.connect() as connection:
         with pytest.raises(CommandError, match="transaction"):
             await connection.run_sync(upgrade)
 
 
 async def test_logging_is_left_alone(sqlite: Database) -> None:
-    """A server that migrates keeps its loggers, their levels and their handlers."""
+    """Loggers, levels and handlers of the process are unchanged."""
     logger = logging.getLogger("somebody.elses")
     before = (logging.root.handlers[:], logging.root.level, logger.disabled)
     await sqlite.upgrade()
@@ -47,7 +47,7 @@ async def test_logging_is_left_alone(sqlite: Database) -> None:
 
 
 async def test_the_structure_is_asked_for_once(database: Database) -> None:
-    """One upgrade asks one question: through this driver each costs several thread hops."""
+    """An upgrade reads the structure once."""
     asked = []
 
     def notice(*event: Any) -> None:
@@ -61,7 +61,7 @@ async def test_the_structure_is_asked_for_once(database: Database) -> None:
 
 
 async def test_a_second_run_on_one_connection_sees_the_first(sqlite: Database) -> None:
-    """Down to base and up again, on one connection and in one transaction."""
+    """Down to base and up again works on one connection, in one transaction."""
     await sqlite.upgrade()
     catalogue = await sqlite.catalogue()
     await sqlite.run(("downgrade", "base"), ("upgrade", "head"))
@@ -69,7 +69,7 @@ async def test_a_second_run_on_one_connection_sees_the_first(sqlite: Database) -
 
 
 async def test_the_connection_is_given_back_as_it_was(sqlite: Database) -> None:
-    """Nobody goes on watching the statements of whoever handed the connection over."""
+    """No event listener is left on the connection."""
 
     def go(connection: sa.Connection) -> None:
         upgrade(connection)
@@ -81,14 +81,14 @@ async def test_the_connection_is_given_back_as_it_was(sqlite: Database) -> None:
 
 @pytest.fixture
 def odd_scripts(scripts: Path, tmp_path: Path) -> Path:
-    """The scripts in a folder whose name a configuration parser could trip over."""
+    """Rename the folder to a name with special characters."""
     return scripts.rename(tmp_path / "a %20 b%s")
 
 
 async def test_scripts_in_a_folder_with_odd_characters_run(
     sqlite: Database, odd_scripts: Path
 ) -> None:
-    """A percent sign and a space in the folder's name mean nothing."""
+    """A percent sign and a space in the folder's name have no effect."""
     sqlite.scripts = odd_scripts
     await sqlite.upgrade()
     assert await sqlite.revision() == "101"

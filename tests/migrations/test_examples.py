@@ -1,4 +1,4 @@
-"""The documented way to write a migration: the examples as they stand, and the template."""
+"""The documented examples and the template."""
 
 from __future__ import annotations
 
@@ -77,13 +77,13 @@ def downgrade() -> None:
 
 
 def add_revision(scripts: Path, number: str, below: str, body: str) -> None:
-    """Write a revision of this body among the scripts."""
+    """Write a revision with this body."""
     path = scripts / "versions" / f"20261101_1200_{number}_example.py"
     path.write_text(HEADER.format(number=number, below=below).lstrip() + body)
 
 
 async def test_the_example_that_adds_a_table_runs(database: Database, scripts: Path) -> None:
-    """It goes up and down on both engines, and leaves nothing behind."""
+    """The upgrade and the downgrade run on both engines, and leave nothing behind."""
     add_revision(scripts, "102", "101", ADD_A_TABLE)
     await database.upgrade("101")
     catalogue = await database.catalogue()
@@ -102,7 +102,7 @@ async def test_the_example_that_adds_a_table_runs(database: Database, scripts: P
 async def test_the_example_that_recreates_a_table_keeps_the_rows(
     sqlite: Database, scripts: Path
 ) -> None:
-    """Every grant is there afterwards, byte for byte, in the columns that it copies."""
+    """Every grant is unchanged in the copied columns."""
     add_revision(scripts, "102", "101", ADD_A_TABLE)
     add_revision(scripts, "103", "102", RECREATE_A_TABLE)
     await sqlite.upgrade("101")
@@ -120,7 +120,7 @@ async def test_the_example_that_recreates_a_table_keeps_the_rows(
 async def test_the_same_example_runs_in_the_program(
     sqlite: Database, scripts: Path, tmp_path: Path
 ) -> None:
-    """A start takes it as it stands, with an operator's view and trigger on the table."""
+    """The program runs it with an operator's view and trigger on the table."""
     await sqlite.upgrade("101")
     await sqlite.insert(seed("101", "portable"))
     await sqlite.execute(
@@ -137,7 +137,7 @@ async def test_the_same_example_runs_in_the_program(
 async def test_a_new_revision_from_the_template_runs_at_once(
     database: Database, scripts: Path
 ) -> None:
-    """It is empty, changes nothing up or down, and says what is to be filled in."""
+    """It changes nothing, and has marks for the parts to fill in."""
     config = configuration(scripts)
     config.set_main_option(
         "file_template",
@@ -163,7 +163,7 @@ async def test_a_new_revision_from_the_template_runs_at_once(
 async def test_the_examples_in_the_template_are_those_that_run(
     database: Database, scripts: Path
 ) -> None:
-    """Uncommented, the portable ones of the template go up, up again and down."""
+    """The guards in the comments of the template run up, up again and down."""
     template = (scripts / "script.py.mako").read_text(encoding="utf-8")
     above, below = template.split("def downgrade()")
     call = re.compile(r"^ {4}# (guards.*(?:\n {4}#  .*|\n {4}# \))*)", re.MULTILINE)

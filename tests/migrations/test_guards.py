@@ -1,4 +1,4 @@
-"""The guards, from a revision that somebody adds."""
+"""The guards."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def add_revision(scripts: Path, number: str, below: str, body: str) -> None:
     (scripts / "versions" / f"20261101_1200_{number}_added.py").write_text(text.lstrip())
 
 
-async def test_raw_sql_between_two_guards_is_seen(database: Database, scripts: Path) -> None:
-    """A guard after somebody's DDL looks again, in the same revision and in later ones."""
+async def test_raw_sql_between_two_guards_is_detected(database: Database, scripts: Path) -> None:
+    """After raw DDL a guard reads the names again, also in a later revision."""
     database.scripts = scripts
     add_revision(
         scripts,
@@ -93,7 +93,7 @@ def downgrade():
     ],
 )
 async def test_an_index_on_a_dropped_column_goes_with_it(database: Database, index: str) -> None:
-    """An operator's index does not stop a downgrade, on either engine."""
+    """An operator's index does not stop a downgrade."""
     await database.upgrade("003")
     await database.execute(index)
     await database.downgrade("002")
@@ -101,7 +101,7 @@ async def test_an_index_on_a_dropped_column_goes_with_it(database: Database, ind
 
 
 async def test_other_indexes_stay(sqlite: Database) -> None:
-    """Only what uses the column goes: not what merely is named after it."""
+    """An index that does not use the column is kept, whatever its name."""
     await sqlite.upgrade("003")
     await sqlite.execute(
         "CREATE INDEX username ON app_passwords (created_at)",
@@ -113,7 +113,7 @@ async def test_other_indexes_stay(sqlite: Database) -> None:
 
 
 async def test_a_view_on_a_dropped_column_stops_the_downgrade(database: Database) -> None:
-    """What cannot be kept and is not ours to drop stops it, and nothing was changed."""
+    """A view on the column stops the downgrade, and nothing changes."""
     await database.upgrade("003")
     await database.execute("CREATE VIEW names AS SELECT username FROM app_passwords")
     with pytest.raises(Exception, match="names"):
@@ -123,7 +123,7 @@ async def test_a_view_on_a_dropped_column_stops_the_downgrade(database: Database
 
 
 @pytest.mark.parametrize(
-    ("column", "told"),
+    ("column", "message"),
     [
         ('sa.Column("n", sa.Text(), nullable=False)', "n is required, and has no default"),
         ('sa.Column("n", sa.Text(), unique=True)', "use recreate_table for n"),
@@ -132,19 +132,19 @@ async def test_a_view_on_a_dropped_column_stops_the_downgrade(database: Database
     ],
 )
 async def test_a_column_that_cannot_be_added_is_refused(
-    database: Database, scripts: Path, column: str, told: str
+    database: Database, scripts: Path, column: str, message: str
 ) -> None:
-    """It is told in words what to do, the same on both engines, before anything is changed."""
+    """The error names the remedy, on both engines, and nothing changes."""
     body = f'op.get_context().opts["guards"].add_column("app_passwords", {column})'
     add_revision(scripts, "102", "101", f"\ndef upgrade():\n    {body}\n")
     database.scripts = scripts
-    with pytest.raises(CommandError, match=told):
+    with pytest.raises(CommandError, match=message):
         await database.upgrade()
     assert await database.shape() == {}
 
 
 async def test_a_required_column_with_a_default_is_added(database: Database, scripts: Path) -> None:
-    """The rows that are there have the default at once, and a second run leaves them be."""
+    """Existing rows get the default, and a second run does not change them."""
     await database.upgrade("101")
     await database.insert(seed("101", database.lineage))
     column = 'sa.Column("n", sa.BigInteger(), nullable=False, server_default="7")'
@@ -159,8 +159,8 @@ async def test_a_required_column_with_a_default_is_added(database: Database, scr
     assert (added.name, added.required) == ("n", True)
 
 
-async def test_a_strangers_table_is_refused(database: Database) -> None:
-    """A table of our name without a column that it must have is not widened but refused."""
+async def test_a_foreign_table_is_refused(database: Database) -> None:
+    """A table without a required column is refused."""
     await database.execute("CREATE TABLE refresh_tokens (user_id TEXT PRIMARY KEY, note TEXT)")
     with pytest.raises(CommandError, match=r"refresh_tokens.*encrypted_token"):
         await database.upgrade()
@@ -168,16 +168,16 @@ async def test_a_strangers_table_is_refused(database: Database) -> None:
 
 
 async def test_a_table_without_its_key_is_refused(sqlite: Database) -> None:
-    """A primary key cannot be added to a table in place."""
+    """A table without its primary key is refused."""
     await sqlite.execute("CREATE TABLE schema_version (applied_at REAL NOT NULL)")
     with pytest.raises(CommandError, match=r"schema_version.*version"):
         await sqlite.upgrade()
 
 
-async def test_a_virtual_table_whose_module_is_missing_is_in_nobodys_way(
+async def test_a_virtual_table_without_its_module_is_ignored(
     sqlite: Database,
 ) -> None:
-    """An operator's full-text table made with an extension is not looked into."""
+    """A virtual table whose module is missing is not read."""
     await sqlite.upgrade("002")
     await sqlite.execute(
         "PRAGMA writable_schema=ON",

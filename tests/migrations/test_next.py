@@ -1,4 +1,4 @@
-"""What the documentation promises of the next revision: the tests take it in by themselves."""
+"""A new revision joins the tests automatically, as documented."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CHOSEN: Final = (
 
 
 def example() -> str:
-    """The migration that the guide shows."""
+    """Return the migration of the guide."""
     text = GUIDE.read_text("utf-8")
     found = re.search(r"### Step 2.*?```python\n(.*?)```", text, re.DOTALL)
     assert found
@@ -42,7 +42,7 @@ def example() -> str:
 
 
 def checkout(folder: Path) -> Path:
-    """A copy of everything that the tests of a checkout need."""
+    """Copy everything that the tests of a checkout need."""
     ignored = shutil.ignore_patterns("__pycache__", ".*_cache")
     for name in COPIED:
         source = ROOT / name
@@ -54,7 +54,7 @@ def checkout(folder: Path) -> Path:
 
 
 def run(folder: Path, *arguments: str) -> str:
-    """Run Python in the copy, which must go well; what it printed."""
+    """Run Python in the copy, check its exit status, and return its output."""
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
@@ -69,7 +69,7 @@ def run(folder: Path, *arguments: str) -> str:
 
 
 def fill_in_rows(folder: Path) -> None:
-    """Take the example of the new file of rows for its rows: it is made for this table."""
+    """Use the example rows of the new file of rows."""
     (path,) = (folder / "tests" / "migrations" / "revisions").glob(f"rows_{NEXT_ID}_*.py")
     text = path.read_text("utf-8")
     assert text.count("\n    # ") == 4, text
@@ -77,7 +77,7 @@ def fill_in_rows(folder: Path) -> None:
 
 
 def test_a_new_revision_joins_the_tests(tmp_path: Path) -> None:
-    """The guide, step by step in a copy of the checkout, ends in tests that walk its example."""
+    """After the steps of the guide, in a copy of the checkout, the tests run its example."""
     folder = checkout(tmp_path / "checkout")
     run(folder, "-m", "nextcloud_mcp_server", "db", "migrate", "add user preferences table")
     (path,) = (folder / "alembic" / "versions").glob(f"*_{NEXT_ID}_*.py")

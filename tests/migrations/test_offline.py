@@ -1,4 +1,4 @@
-"""``--sql``: the statements alone do what the migration does."""
+"""``--sql``: the statements do what the migration does."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.migrations.walk_report import Walk
 async def test_the_sql_of_a_step_does_what_the_step_does(
     database: Database, direction: str, revision: str, walk: Walk
 ) -> None:
-    """A database at the starting revision ends as if it had been migrated, rows and all."""
+    """The statements have the same result as the migration, including the rows."""
     before = facts.previous(revision)
     start, end = (before, revision) if direction == "upgrade" else (revision, before)
     walk.begins(start, end, "SQL up" if direction == "upgrade" else "SQL down")
@@ -41,7 +41,7 @@ async def test_the_sql_of_a_step_does_what_the_step_does(
 
 
 async def test_the_sql_of_the_whole_history_makes_a_database(database: Database) -> None:
-    """From nothing to head and back to nothing, in one file each way."""
+    """One file upgrades from nothing to head, and one downgrades to nothing."""
     await database.script(await database.offline("upgrade", "base:head"))
     assert await database.revision() == facts.HEAD
     assert await database.shape() == facts.tables(facts.HEAD, database.lineage)
@@ -50,7 +50,7 @@ async def test_the_sql_of_the_whole_history_makes_a_database(database: Database)
 
 
 async def test_the_sql_is_one_transaction(database: Database) -> None:
-    """A file of SQL that fails half-way leaves nothing, if it is told to stop there."""
+    """The statements are one transaction."""
     sql = await database.offline("upgrade", "base:head")
     assert sql.count("BEGIN") == 1
     assert sql.count("COMMIT;") == 1

@@ -1,4 +1,4 @@
-"""``recreate_table``: another shape for a table, and nothing of it lost."""
+"""``recreate_table``: other columns and constraints, without losses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.migrations.database import Database, columns_of
 from tests.migrations.rows import seed
 from tests.migrations.test_guards import add_revision
 
-#: browser_sessions as a revision may want it: other types, constraints and defaults.
+#: Gives browser_sessions other types, constraints and defaults.
 SESSIONS: Final = """
 def upgrade():
     op.get_context().opts["guards"].recreate_table(
@@ -48,7 +48,7 @@ def downgrade():
     )
 """
 
-#: Row numbers, which a table with AUTOINCREMENT never gives twice.
+#: Recreates a table with AUTOINCREMENT on SQLite and a sequence on PostgreSQL.
 AUDIT: Final = """
 def upgrade():
     op.get_context().opts["guards"].recreate_table(
@@ -70,7 +70,7 @@ def downgrade():
 """
 
 OTHERS: Final = (
-    "CREATE TABLE history (said TEXT)",
+    "CREATE TABLE history (user_id TEXT)",
     "CREATE UNIQUE INDEX op_unique ON browser_sessions (lower(user_id), expires_at)",
     "CREATE INDEX op_partial ON browser_sessions (user_id) WHERE created_at IS NOT NULL",
     "CREATE VIEW op_view AS SELECT user_id, expires_at FROM browser_sessions",
@@ -80,14 +80,14 @@ OTHERS: Final = (
 
 
 def revised(database: Database, scripts: Path, body: str, number: str = "102") -> None:
-    """Let ``database`` have a revision of this body above 101."""
+    """Add a revision with this body above 101."""
     add_revision(scripts, number, f"{int(number) - 1}", body)
     database.scripts = scripts
 
 
 @pytest.fixture
 async def recreating(database: Database, scripts: Path) -> Database:
-    """A database at 101 with rows, whose 102 gives browser_sessions another shape."""
+    """Create a database at 101 with rows, and a revision 102 that recreates browser_sessions."""
     await database.upgrade("101")
     await database.insert(seed("101", database.lineage))
     revised(database, scripts, SESSIONS)
@@ -95,7 +95,7 @@ async def recreating(database: Database, scripts: Path) -> Database:
 
 
 async def test_a_recreated_table_has_the_wanted_shape_and_every_row(recreating: Database) -> None:
-    """Types, NOT NULL, defaults and constraints are the new ones, and the way back restores."""
+    """Types, NOT NULL, defaults and constraints change, and the downgrade restores them."""
     columns = columns_of(facts.tables("101", recreating.lineage))
     rows, before = await recreating.rows(columns), await recreating.catalogue()
     await recreating.upgrade("102")
@@ -119,7 +119,7 @@ async def test_a_recreated_table_has_the_wanted_shape_and_every_row(recreating: 
 
 
 async def test_a_second_recreation_changes_nothing(recreating: Database, scripts: Path) -> None:
-    """A table that has its shape is not touched, nor what a later revision added to it."""
+    """A table without differences is not touched, nor a column of a later revision."""
     revised(
         recreating,
         scripts,
@@ -137,8 +137,8 @@ def upgrade():
     assert set(await recreating.query("SELECT seen FROM browser_sessions")) == {("today",)}
 
 
-async def test_what_an_operator_added_stays_and_works(recreating: Database) -> None:
-    """Columns with their constraints, indexes, and on SQLite triggers and views, both ways."""
+async def test_an_operators_additions_are_kept(recreating: Database) -> None:
+    """Columns, constraints and indexes are kept, and on SQLite triggers and views."""
     unusual = "\"Odd, name\" TEXT DEFAULT 'a, (b' CHECK (\"Odd, name\" <> ') -- x')"
     await recreating.execute(
         *(OTHERS if recreating.is_sqlite else OTHERS[:3]),
@@ -164,8 +164,8 @@ async def test_what_an_operator_added_stays_and_works(recreating: Database) -> N
         assert len(await recreating.query("SELECT * FROM history")) == 3
 
 
-async def test_a_constraint_of_somebodys_column_stays(database: Database, scripts: Path) -> None:
-    """One that names a column that nobody asked for is kept with it; another goes."""
+async def test_a_constraint_of_a_surplus_column_is_kept(database: Database, scripts: Path) -> None:
+    """A constraint that names a surplus column is kept; another one is dropped."""
     await database.upgrade("101")
     await database.execute(
         "CREATE TABLE notes (k TEXT, theirs TEXT, UNIQUE (k), UNIQUE (k, theirs))",
@@ -178,8 +178,8 @@ async def test_a_constraint_of_somebodys_column_stays(database: Database, script
     assert await database.query("SELECT * FROM notes") == [("k", "x")]
 
 
-async def test_a_table_that_counts_goes_on_counting(sqlite: Database, scripts: Path) -> None:
-    """AUTOINCREMENT of the raw lineage stays, and no number of a deleted row comes again."""
+async def test_autoincrement_is_kept(sqlite: Database, scripts: Path) -> None:
+    """AUTOINCREMENT is kept, and no id of a deleted row is used again."""
     await sqlite.execute(*facts.raw_statements("006"))
     await sqlite.upgrade("101")
     insert = "INSERT INTO audit_logs (id, timestamp, event, user_id) VALUES (?, 1, 'e', 'u')"
@@ -196,7 +196,7 @@ async def test_a_table_that_counts_goes_on_counting(sqlite: Database, scripts: P
 
 
 async def test_a_sequence_stays_on_postgresql(postgresql: Database, scripts: Path) -> None:
-    """The numbers go on, and so do a privilege and another table's foreign key."""
+    """The sequence, a privilege and another table's foreign key are kept."""
     await postgresql.upgrade("101")
     insert = "INSERT INTO audit_logs (timestamp, event, user_id) VALUES (1, 'e', 'u')"
     await postgresql.execute(
@@ -224,7 +224,7 @@ async def test_a_sequence_stays_on_postgresql(postgresql: Database, scripts: Pat
 
 
 async def test_rows_keep_their_number_and_their_place(sqlite: Database, scripts: Path) -> None:
-    """A table whose key is a text keeps its rowids, with the gaps in them."""
+    """A table with a text key keeps its rowids and the gaps in them."""
     await sqlite.upgrade("101")
     await sqlite.insert(seed("101", "portable"))
     await sqlite.execute("UPDATE browser_sessions SET rowid = rowid * 10")
@@ -235,8 +235,8 @@ async def test_rows_keep_their_number_and_their_place(sqlite: Database, scripts:
     assert before[-1][0] == 30
 
 
-async def test_the_copy_of_a_crash_is_nobodys_loss(sqlite: Database, scripts: Path) -> None:
-    """Beside the table it stays with its rows; instead of the table it is the table."""
+async def test_a_leftover_copy_is_kept(sqlite: Database, scripts: Path) -> None:
+    """A leftover copy is kept; if the table is missing, the copy becomes the table."""
     await sqlite.upgrade("101")
     await sqlite.insert(seed("101", "portable"))
     copy = "CREATE TABLE _alembic_tmp_browser_sessions AS SELECT * FROM browser_sessions"
@@ -259,7 +259,7 @@ async def test_the_copy_of_a_crash_is_nobodys_loss(sqlite: Database, scripts: Pa
 async def test_the_connection_keeps_its_pragma(
     sqlite: Database, scripts: Path, legacy: str
 ) -> None:
-    """Whatever legacy_alter_table is, a view stops no recreation, and it is that afterwards."""
+    """With any legacy_alter_table a view stops no recreation, and the pragma is restored."""
     found = []
 
     def after(connection: sa.Connection) -> None:
@@ -279,8 +279,8 @@ async def test_the_connection_keeps_its_pragma(
     assert set(found) == {legacy == "ON"}
 
 
-async def test_an_unusual_table_keeps_what_it_is(sqlite: Database, scripts: Path) -> None:
-    """Without rowids, with a column that SQLite computes and one that is called rowid."""
+async def test_an_unusual_table_is_kept(sqlite: Database, scripts: Path) -> None:
+    """WITHOUT ROWID, a generated column and a column named rowid are kept."""
     await sqlite.upgrade("101")
     await sqlite.execute(
         "CREATE TABLE notes (k TEXT PRIMARY KEY, rowid TEXT, loud TEXT AS (rowid || '!'))"

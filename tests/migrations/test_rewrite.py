@@ -1,4 +1,4 @@
-"""``rewrite``: values that only Python can compute, a page at a time."""
+"""``rewrite``: change values in Python, page by page."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.scripts import used
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-#: Profiles that were stored as text get a version; user_profile is read, scopes only written.
+#: Adds a version to profiles; reads encrypted_token, and writes scopes.
 PROFILES: Final = """
 import json
 
@@ -55,14 +55,14 @@ VALUES ({}, '', 1, 1, '{}')
 
 
 def revised(database: Database, scripts: Path, body: str) -> None:
-    """Let ``database`` have a revision 102 of this body."""
+    """Add a revision 102 with this body."""
     add_revision(scripts, "102", "101", body)
     database.scripts = scripts
 
 
 @pytest.mark.parametrize("count", [0, 1, 6, 7, 8, 30])
 async def test_every_row_is_rewritten_once(database: Database, scripts: Path, count: int) -> None:
-    """On the edges of a page as within one; what is to be left is left."""
+    """Each row is rewritten once, for any number of rows per page."""
     await database.upgrade("101")
     names = [*(f"plain {n}" for n in range(count)), "leave", ":a %s", "v2 done"]
     rows = seed("101", database.lineage, only=frozenset({"refresh_tokens"}))["refresh_tokens"]
@@ -86,7 +86,7 @@ async def test_every_row_is_rewritten_once(database: Database, scripts: Path, co
 
 
 async def test_a_second_run_rewrites_nothing(database: Database, scripts: Path) -> None:
-    """What a revision has rewritten it does not find again."""
+    """A second run changes nothing."""
     await database.upgrade("101")
     await database.insert(seed("101", database.lineage))
     revised(database, scripts, PROFILES)
@@ -99,7 +99,7 @@ async def test_a_second_run_rewrites_nothing(database: Database, scripts: Path) 
 
 
 async def test_a_key_of_several_columns_is_followed(database: Database, scripts: Path) -> None:
-    """A page ends within a group of rows that share the first column of the key."""
+    """A page may end within a group of rows with the same first key column."""
     await database.upgrade("101")
     jobs = [
         {"user_id": f"u{n // 9}", "doc_id": f"d{n // 3 % 3}", "doc_type": f"t{n % 3}", "etag": "e"}
@@ -123,8 +123,8 @@ def upgrade():
     assert await database.query("SELECT count(*) FROM batch_ocr_jobs WHERE job_id = 'k'") == [(40,)]
 
 
-async def test_keys_that_are_null_are_told_apart(sqlite: Database, scripts: Path) -> None:
-    """A file with the raw types may hold rows without a key: each is rewritten."""
+async def test_rows_with_null_keys_are_rewritten(sqlite: Database, scripts: Path) -> None:
+    """With the raw types a key may be NULL: each row is rewritten."""
     await sqlite.execute(*facts.raw_statements("006"))
     await sqlite.upgrade("101")
     await sqlite.execute(*(INSERT.format("refresh_tokens", "NULL", n) for n in range(20)))
@@ -135,22 +135,22 @@ async def test_keys_that_are_null_are_told_apart(sqlite: Database, scripts: Path
 
 
 @pytest.mark.parametrize(
-    ("call", "told"),
+    ("call", "message"),
     [
         (
             'lambda row: {"note": row["note"] + "!"}, columns=["note"], where="note IS NOT NULL"',
-            "2 of 2 rewritten rows of notes still are where note IS NOT NULL",
+            "2 of 2 rewritten rows of notes still match note IS NOT NULL",
         ),
         (
             'lambda row: {"other": 1}, columns=["note"], where="note IS NOT NULL"',
-            "other of notes: name it in columns as well",
+            "other of notes is not in columns",
         ),
     ],
 )
-async def test_what_would_not_end_is_refused(
-    database: Database, scripts: Path, call: str, told: str
+async def test_a_rewrite_that_is_not_idempotent_is_refused(
+    database: Database, scripts: Path, call: str, message: str
 ) -> None:
-    """A second run would rewrite again, or a value would be lost: nothing was changed."""
+    """After an error nothing has changed."""
     await database.upgrade("101")
     await database.execute(
         "CREATE TABLE notes (id INTEGER PRIMARY KEY, note TEXT)",
@@ -158,16 +158,14 @@ async def test_what_would_not_end_is_refused(
     )
     body = f'op.get_context().opts["guards"].rewrite("notes", {call})'
     revised(database, scripts, f"\ndef upgrade():\n    {body}\n")
-    with pytest.raises(CommandError, match=told):
+    with pytest.raises(CommandError, match=message):
         await database.upgrade()
     assert await database.query("SELECT note FROM notes ORDER BY id") == [("a",), ("b",), (None,)]
 
 
 @pytest.mark.parametrize("columns", ["note TEXT", "rowid TEXT, _rowid_ TEXT, oid TEXT, note TEXT"])
-async def test_a_table_needs_something_to_go_by(
-    database: Database, scripts: Path, columns: str
-) -> None:
-    """Without a key on PostgreSQL, or a rowid on SQLite, no page can follow another."""
+async def test_a_table_needs_a_key(database: Database, scripts: Path, columns: str) -> None:
+    """A table without a key (PostgreSQL) or a usable rowid (SQLite) is refused."""
     await database.upgrade("101")
     await database.execute(f"CREATE TABLE notes ({columns})")
     body = 'rewrite("notes", lambda row: None, columns=["note"], where="note IS NULL")'
@@ -175,33 +173,35 @@ async def test_a_table_needs_something_to_go_by(
     if database.is_sqlite and "oid" not in columns:
         await database.upgrade()
     else:
-        with pytest.raises(CommandError, match=r"notes has no (primary key|rowid) to go by"):
+        with pytest.raises(
+            CommandError, match=r"notes has no (primary key|usable rowid) for rewrite"
+        ):
             await database.upgrade()
 
 
-async def test_no_sql_says_it(database: Database, scripts: Path) -> None:
-    """--sql refuses in one line: the statements would have to hold the rows."""
+async def test_offline_it_is_refused(database: Database, scripts: Path) -> None:
+    """--sql refuses a rewrite."""
     revised(database, scripts, PROFILES)
     with pytest.raises(CommandError, match=r"rows of refresh_tokens .* Run this revision"):
         await database.offline("upgrade", "101:102")
 
 
-async def test_the_steps_are_told(sqlite: Database, scripts: Path) -> None:
-    """How many rows are done is said after each page, to whoever runs the migration."""
+async def test_the_progress_is_reported(sqlite: Database, scripts: Path) -> None:
+    """After each page the number of rows is reported."""
     await sqlite.upgrade("101")
     await sqlite.execute(*(INSERT.format("refresh_tokens", n, n) for n in range(10)))
     revised(sqlite, scripts, PROFILES.replace(".hex()", ""))
-    heard: list[tuple[Any, ...]] = []
+    updates: list[tuple[Any, ...]] = []
 
     def go(connection: sa.Connection) -> None:
         config = configuration(scripts)
         config.attributes["connection"] = connection
-        config.attributes["say"] = lambda *words: heard.append(words)
+        config.attributes["say"] = lambda *update: updates.append(update)
         command.upgrade(config, "head")
 
     async with sqlite.engine.begin() as connection:
         await connection.run_sync(go)
-    assert heard == [
+    assert updates == [
         ("rewriting refresh_tokens", 7, 10, "rows"),
         ("rewriting refresh_tokens", 10, 10, "rows"),
     ]
@@ -214,13 +214,13 @@ SLOW: Final = (
 )
 
 
-def test_an_upgrade_shows_them(
+def test_an_upgrade_logs_the_progress(
     scripts: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The program's own progress hears of a revision's rows while it runs."""
+    """The program logs the progress of a rewrite."""
     path = tmp_path / "tokens.db"
     migrations.upgrade_database(path, "101")
     with closing(sqlite3.connect(path)) as connection, connection:
@@ -281,7 +281,7 @@ def upgrade():
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells the peak")
 def test_memory_does_not_grow_with_the_rows(scripts: Path, tmp_path: Path) -> None:
-    """200,000 rows are rewritten and their table recreated in the memory that 1,000 take."""
+    """200,000 rows are rewritten, and their table recreated, in the memory of 1,000."""
     add_revision(scripts, "102", "101", BOTH)
     peaks = {}
     for count in (1_000, 200_000):

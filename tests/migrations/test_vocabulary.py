@@ -1,4 +1,4 @@
-"""The page on the vocabulary of a migration: every example runs, every word is there."""
+"""The page on migration operations: it is complete, and its examples run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EXAMPLES: Final = {
     if (found := re.search(r"```python\n(.*?)```", body, re.DOTALL))
 }
 
-#: What an example has done, where structure alone does not tell.
+#: A query and its result that prove what an example did.
 DONE: Final = {
     "`recreate_table`": (
         "SELECT count(*) FROM browser_sessions WHERE device = 'session ' || session_id",
@@ -32,8 +32,8 @@ DONE: Final = {
 }
 
 
-def words() -> dict[str, list[str]]:
-    """The public methods of the guards with the names of their parameters."""
+def operations() -> dict[str, list[str]]:
+    """Return the public methods of the guards with their parameters."""
     tree = ast.parse((SCRIPTS / "guards.py").read_text("utf-8"))
     (guards,) = (node for node in tree.body if isinstance(node, ast.ClassDef))
     return {
@@ -53,42 +53,42 @@ def _parameters(arguments: ast.arguments) -> list[str]:
     return [*first, *(["*"] if keywords and not arguments.vararg else []), *keywords]
 
 
-def test_every_word_is_on_the_page() -> None:
-    """Each method has a section with an example that uses it, and a line in the table."""
-    for word in words():
-        (section,) = (body for heading, body in SECTIONS.items() if f"`{word}`" in heading)
-        assert f"guards.{word}(" in section, word
-        assert f"| [`{word}`](#" in PAGE, word
+def test_every_operation_is_on_the_page() -> None:
+    """Each operation has a section with an example, and a row in the table."""
+    for name in operations():
+        (section,) = (body for heading, body in SECTIONS.items() if f"`{name}`" in heading)
+        assert f"guards.{name}(" in section, name
+        assert f"| [`{name}`](#" in PAGE, name
     assert len(EXAMPLES) == 6
 
 
 def test_the_parameters_on_the_page_are_those_of_the_code() -> None:
-    """The signature that a section shows names every parameter, in order."""
-    for word, parameters in words().items():
-        shown = re.search(rf"`{word}\((.*?)\)`", PAGE)
-        assert shown, word
-        assert [part.split("=")[0] for part in shown[1].split(", ")] == parameters, word
+    """The signature in a section has every parameter, in order."""
+    for name, parameters in operations().items():
+        shown = re.search(rf"`{name}\((.*?)\)`", PAGE)
+        assert shown, name
+        assert [part.split("=")[0] for part in shown[1].split(", ")] == parameters, name
 
 
-@pytest.mark.parametrize("word", EXAMPLES)
-async def test_every_example_runs(database: Database, scripts: Path, word: str) -> None:
-    """Up, up again, and down, with rows in every table; what is not dropped is kept."""
+@pytest.mark.parametrize("name", EXAMPLES)
+async def test_every_example_runs(database: Database, scripts: Path, name: str) -> None:
+    """Each example runs up, up again and down; rows that are not dropped are kept."""
     await database.upgrade("101")
     await database.insert(seed("101", database.lineage))
     gone = {"profile_cached_at", "user_profile"}
     kept = {
         table: [name for name in names if name not in gone]
         for table, names in columns_of(await database.shape()).items()
-        if "drop_table" not in word or table != "document_paths"
+        if "drop_table" not in name or table != "document_paths"
     }
     rows, shape = await database.rows(kept), await database.shape()
-    add_revision(scripts, "102", "101", f"\n{EXAMPLES[word]}")
+    add_revision(scripts, "102", "101", f"\n{EXAMPLES[name]}")
     database.scripts = scripts
     await database.upgrade()
     catalogue = await database.catalogue()
     assert await database.rows(kept) == rows
-    if word in DONE:
-        question, answer = DONE[word]
+    if name in DONE:
+        question, answer = DONE[name]
         assert await database.query(question) == [(answer,)]
     await database.run(("stamp", "101"), ("upgrade", "102"))
     assert await database.catalogue() == catalogue

@@ -43,7 +43,7 @@ async def move(
             used: set[int] = set()
             if table in wanted:
                 wanted[table] = changed(wanted[table], members, used)
-            untested += [f"{table}: {row}" for n, row in enumerate(members) if n not in used]
+            untested += [f"{table}: {change}" for change in members if id(change) not in used]
     statements = Statements(database.engine.sync_engine)
     statements.step = f"{direction} to {end}"
     await database.run((direction, end))

@@ -1,4 +1,4 @@
-"""Other people's test runs: pytest in a process and a project of its own."""
+"""Run pytest in another process, on a project of its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-#: What a developer's shell may hold, and no test may reach.
+#: Settings of a developer's shell, which no test may use.
 HOSTILE = {
     "DATABASE_URL": "postgresql://somebody@production/tokens",
     "TOKEN_STORAGE_DB": "/proc/nowhere/tokens.db",
@@ -44,7 +44,7 @@ class Ran:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many tests there were of each outcome."""
+        """Return the number of tests of each outcome."""
         last = self.text.strip().splitlines()[-1]
         found = re.findall(r"(\d+) (passed|failed|errors?|skipped|warnings?)", last)
         return {word.rstrip("s"): int(number) for number, word in found}
@@ -71,7 +71,7 @@ def run_pytest(folder: Path, *options: str, python_path: Path | None = None) -> 
 
 
 def project(folder: Path, **files: str) -> Path:
-    """A folder with test files, each given by its name without ``.py``, and a strict ini."""
+    """Write test files, each given by its name without ``.py``, and a strict ini."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "pytest.ini").write_text(_INI, "utf-8")
     for name, text in files.items():

@@ -1,4 +1,4 @@
-"""The fixtures, used as their users do: this suite has the plugin installed."""
+"""The fixtures, used as in any test: this suite has the plugin installed."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def test_token_db_is_one_private_file_at_head(token_db: Path, tmp_path: Path) ->
 
 
 def test_a_start_on_token_db_has_nothing_to_do(token_db: Path) -> None:
-    """Whoever opens the database migrates nothing and switches no mode."""
+    """Opening the database migrates nothing and switches no mode."""
     before = token_db.read_bytes()
     assert prepare(token_db).action is Action.NOTHING
     assert token_db.read_bytes() == before
 
 
-def test_every_revision_is_to_be_had(token_db_at: TokenDbAt) -> None:
-    """Each revision, head and base come as databases that have that structure and record it."""
+def test_every_revision_is_available(token_db_at: TokenDbAt) -> None:
+    """Each revision, head and base are available, with their structure and version row."""
     for revision in ALL:
         path = token_db_at(revision)
         assert get_current_revision(path) == revision
@@ -58,7 +58,7 @@ def test_every_revision_is_to_be_had(token_db_at: TokenDbAt) -> None:
 
 
 def test_each_copy_is_its_own(token_db: Path, token_db_at: TokenDbAt) -> None:
-    """What is written into one copy is in no other, made before or after."""
+    """A change of one copy is in no other copy, made before or after."""
     earlier = token_db_at("head")
     with closing(sqlite3.connect(token_db)) as connection, connection:
         connection.execute("DELETE FROM alembic_version")
@@ -69,7 +69,7 @@ def test_each_copy_is_its_own(token_db: Path, token_db_at: TokenDbAt) -> None:
 
 
 def test_an_unknown_revision_is_refused(token_db_at: TokenDbAt, tmp_path: Path) -> None:
-    """A revision that there is not raises the program's own error, and leaves no file."""
+    """An unknown revision raises the program's own error, and leaves no file."""
     with pytest.raises(TokenStorageError) as caught:
         token_db_at("999")
     assert caught.value.code == "unknown-revision"
@@ -77,7 +77,7 @@ def test_an_unknown_revision_is_refused(token_db_at: TokenDbAt, tmp_path: Path) 
 
 
 def test_a_copy_takes_less_than_a_millisecond(token_db_at: TokenDbAt) -> None:
-    """A database for a test costs a copy of one file; the least of many is not the machine's."""
+    """A database for a test costs a copy of one file; the minimum excludes other load."""
     token_db_at("head")
     seconds = []
     for _ in range(50):
@@ -90,7 +90,7 @@ def test_a_copy_takes_less_than_a_millisecond(token_db_at: TokenDbAt) -> None:
 def test_the_environment_points_at_the_test(
     token_environment: Mapping[str, str], tmp_path: Path, token_encryption_key: str
 ) -> None:
-    """Every variable that the program reads is set to the test's own, or unset."""
+    """Every variable that the program reads is set for the test, or unset."""
     seen = {name: os.environ[name] for name in VARIABLES if name in os.environ}
     assert seen == token_environment
     assert seen == {
@@ -101,22 +101,22 @@ def test_the_environment_points_at_the_test(
 
 
 def test_no_variable_is_read_that_is_not_listed() -> None:
-    """The list of variables, which the isolation rests on, is what the settings ask for."""
-    asked = set()
+    """The fixture resets every variable that the settings read."""
+    read = set()
 
-    class Asking(dict[str, str]):
+    class Recording(dict[str, str]):
         def get(self, name: str, default: str | None = None) -> str | None:  # type: ignore[override]
-            asked.add(name)
+            read.add(name)
             return super().get(name, default)
 
-    load_settings(Asking())
-    assert asked == set(VARIABLES)
+    load_settings(Recording())
+    assert read == set(VARIABLES)
 
 
 def test_token_settings_name_the_database_and_the_key(
     token_settings: Settings, token_db: Path, token_encryption_key: str
 ) -> None:
-    """The settings are those that the environment gives, with a shorter wait for the lock."""
+    """The settings are those of the environment, with a shorter wait for the lock."""
     read = load_settings()
     assert (token_settings.database, read.database) == (token_db, token_db)
     assert token_settings.keys == read.keys == (token_encryption_key,)
@@ -124,7 +124,7 @@ def test_token_settings_name_the_database_and_the_key(
 
 
 def test_the_key_is_a_fernet_key(token_encryption_key: str) -> None:
-    """The key of the run seals and opens."""
+    """The key of the run encrypts and decrypts."""
     keyring = Keyring([token_encryption_key])
     assert keyring.decrypt(keyring.encrypt("secret")) == "secret"
 
@@ -139,7 +139,7 @@ def _one_file_afterwards(tmp_path: Path) -> Iterator[None]:
 async def test_token_storage_is_open_and_closed_afterwards(
     token_storage: RefreshTokenStorage, token_db: Path
 ) -> None:
-    """The store keeps a token in ``token_db``; when the test is over, its WAL is gone."""
+    """The store writes a token to ``token_db``; after the test, there is no WAL."""
     await token_storage.store_refresh_token("alice", "secret")
     found = await token_storage.get_refresh_token("alice")
     assert found
@@ -154,7 +154,7 @@ from pathlib import Path
 from nextcloud_mcp_server.testing import templates
 
 def prepare(path, *, target):
-    path.write_bytes(b"half of a database")
+    path.write_bytes(b"incomplete")
     os.kill(os.getpid(), signal.SIGKILL)
 
 templates.prepare = prepare
@@ -162,8 +162,8 @@ templates.Templates(Path(sys.argv[1])).copy("head", Path(sys.argv[1]) / "copy.db
 """
 
 
-def test_a_killed_worker_leaves_no_half_template(tmp_path: Path) -> None:
-    """A worker that is killed while it makes a template is in nobody's way."""
+def test_a_killed_worker_leaves_no_incomplete_template(tmp_path: Path) -> None:
+    """If a worker is killed while it makes a template, the next one makes it again."""
     folder = tmp_path / "templates"
     killed = subprocess.run([sys.executable, "-c", _KILLED, str(folder)], check=False, timeout=60)
     assert killed.returncode == -9

@@ -1,4 +1,4 @@
-"""What the plugin is in other people's runs: workers, shells, and those who use no fixture."""
+"""The plugin with workers, with a developer's settings, and in runs without our fixtures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_database(token_db, token_db_at, token_encryption_key, worker_id, numb
 
 
 def test_workers_share_templates_and_the_key(tmp_path: Path) -> None:
-    """Under pytest-xdist each template is made once for all workers, and the key is one."""
+    """Under pytest-xdist each template is made once, and all workers have the same key."""
     folder = project(tmp_path / "project", test_it=_WORKERS)
     base = tmp_path / "base"
     ran = run_pytest(
@@ -41,8 +41,8 @@ def test_workers_share_templates_and_the_key(tmp_path: Path) -> None:
 
     [templates] = base.glob("**/token-store-templates*")
     assert names(templates) == {"006.db", f"{HEAD}.db", "templates.lock"}
-    said = {path.read_text() for path in folder.glob("*.txt")}
-    assert len({text.split()[1] for text in said}) == 1
+    written = {path.read_text() for path in folder.glob("*.txt")}
+    assert len({text.split()[1] for text in written}) == 1
 
 
 _SHELL = """
@@ -50,7 +50,7 @@ import os
 from runs import HOSTILE
 from nextcloud_mcp_server.settings import load_settings
 
-def held():
+def shell():
     return {name: os.environ.get(name) for name in HOSTILE}
 
 def test_within(token_settings, token_db, monkeypatch):
@@ -59,19 +59,19 @@ def test_within(token_settings, token_db, monkeypatch):
     assert load_settings().keys == token_settings.keys
 
 def test_of_others():
-    assert held() == HOSTILE
+    assert shell() == HOSTILE
 
 def test_that_sets_one_itself(monkeypatch, token_environment):
     monkeypatch.setenv("TOKEN_STORAGE_DB", "/tmp/another.db")
     monkeypatch.delenv("TOKEN_ENCRYPTION_KEY")
 
 def test_of_others_again():
-    assert held() == HOSTILE
+    assert shell() == HOSTILE
 """
 
 
-def test_no_shell_leaks_into_a_test(tmp_path: Path) -> None:
-    """A developer's settings are out of reach within a test, and back after it."""
+def test_no_setting_of_the_shell_is_used_in_a_test(tmp_path: Path) -> None:
+    """A developer's settings are unset in a test, and restored after it."""
     folder = project(tmp_path, test_shell=_SHELL, runs=f"HOSTILE = {HOSTILE!r}\n")
     ran = run_pytest(folder, "-p", "no:asyncio")
     assert ran.counts == {"passed": 4}, ran.text
@@ -87,7 +87,7 @@ print(json.dumps(sorted(set(sys.modules) - before)))
 
 
 def test_the_plugin_imports_nothing_but_pytest() -> None:
-    """To import the plugin is to import two small files of this package, and nothing else."""
+    """An import of the plugin imports two small files of this package, and nothing else."""
     done = subprocess.run(
         [sys.executable, "-c", _IMPORTED], capture_output=True, check=True, timeout=60
     )
@@ -97,7 +97,7 @@ def test_the_plugin_imports_nothing_but_pytest() -> None:
     ]
 
 
-_STRANGER = """
+_OTHER_PROJECT = """
 import sys
 
 def pytest_sessionfinish():
@@ -109,7 +109,7 @@ def pytest_sessionfinish():
 
 
 def test_a_run_without_our_fixtures_loads_nothing_of_ours(tmp_path: Path) -> None:
-    """A whole run of somebody who uses no fixture ends without one of our libraries loaded."""
-    folder = project(tmp_path, conftest=_STRANGER, test_it="def test_it():\n    pass\n")
+    """A run that uses no fixture of ours ends without one of our libraries loaded."""
+    folder = project(tmp_path, conftest=_OTHER_PROJECT, test_it="def test_it():\n    pass\n")
     ran = run_pytest(folder, "-p", "no:anyio", "-p", "no:asyncio")
     assert (ran.status, ran.counts) == (0, {"passed": 1}), ran.text

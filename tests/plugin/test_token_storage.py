@@ -80,9 +80,7 @@ async def test_marked_for_anyio(use, token_storage):
 @pytest.mark.anyio
 async def test_requested_in_a_running_test(request, use):
     await use(request.getfixturevalue("token_storage"))
-"""
 
-_ANYIO_FIXTURE = """
 @pytest.mark.anyio
 async def test_through_a_fixture_of_anyio(use, somebody):
     await use(somebody)
@@ -111,7 +109,7 @@ def test_a_strict_pytest_asyncio_and_anyio_side_by_side(tmp_path: Path) -> None:
         tmp_path,
         conftest=_CONFTEST,
         test_asyncio=_ASYNCIO,
-        test_anyio=_ANYIO + _ANYIO_FIXTURE,
+        test_anyio=_ANYIO,
         test_synchronous=_SYNCHRONOUS,
     )
     ran = run_pytest(folder, "-o", "asyncio_mode=strict", *FUNCTION_LOOPS)
@@ -134,12 +132,12 @@ def test_an_automatic_pytest_asyncio_takes_all_tests(
     quiet = ("-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning")
     mode = ("-o", "asyncio_mode=auto", *FUNCTION_LOOPS, *quiet)
     ran = run_pytest(folder, "-p", first, "-p", second, *mode)
-    assert ran.counts == {"passed": 9}, ran.text
+    assert ran.counts == {"passed": 10}, ran.text
 
 
 def test_anyio_alone(tmp_path: Path) -> None:
     """The plugin of anyio is enough on asyncio; a test on trio fails with one clear line."""
-    folder = project(tmp_path, conftest=_CONFTEST, test_anyio=_ANYIO + _ANYIO_FIXTURE + _TRIO)
+    folder = project(tmp_path, conftest=_CONFTEST, test_anyio=_ANYIO + _TRIO)
     ran = run_pytest(folder, "-p", "no:asyncio")
     assert ran.counts == {"passed": 3, "error": 1}, ran.text
     assert (

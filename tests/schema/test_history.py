@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from itertools import count
 from pathlib import Path
 
@@ -31,7 +29,7 @@ _numbers = count()
 
 
 def folder_of(parent: Path, *names: str) -> Path:
-    """A folder of scripts with empty version files of these names."""
+    """Create a folder of scripts with empty version files."""
     folder = parent / f"scripts{next(_numbers)}"
     (folder / "versions").mkdir(parents=True)
     for name in names:
@@ -39,16 +37,16 @@ def folder_of(parent: Path, *names: str) -> Path:
     return folder
 
 
-def test_the_file_is_what_the_migrations_make() -> None:
-    """structure.json says what running the migrations says, byte for byte."""
+def test_the_file_matches_the_migrations() -> None:
+    """structure.json is exactly the result of running the migrations."""
     history = load_history()
     made = dump_structures(module.structures(history))
-    there = (history.directory / STRUCTURE_FILE).read_text("utf-8")
-    assert made == there, f"structure.json is out of date; generate it: {GENERATE}"
+    stored = (history.directory / STRUCTURE_FILE).read_text("utf-8")
+    assert made == stored, f"structure.json is out of date; generate it: {GENERATE}"
 
 
 def test_the_file_is_generated_by_one_command(own_scripts: Path) -> None:
-    """Writing it anew gives the same text; with a new revision, it describes that one too."""
+    """Writing it again gives the same text; it then also contains a new revision."""
     before = (own_scripts / STRUCTURE_FILE).read_text("utf-8")
     assert module.write_structures() == own_scripts / STRUCTURE_FILE
     assert (own_scripts / STRUCTURE_FILE).read_text("utf-8") == before
@@ -60,10 +58,10 @@ def test_the_file_is_generated_by_one_command(own_scripts: Path) -> None:
 
 
 @given(st.dictionaries(st.sampled_from(["001", "002", "003"]), structures(), max_size=3))
-def test_structures_survive_the_file(
+def test_structures_are_loaded_as_dumped(
     tmp_path_factory: pytest.TempPathFactory, made: dict[str, Structure]
 ) -> None:
-    """Whatever is dumped is loaded again, as it was."""
+    """Any structures can be dumped and loaded unchanged."""
     folder = folder_of(
         tmp_path_factory.getbasetemp(),
         *(f"20260101_0000_{number}_x.py" for number in ("001", "002", "003")),
@@ -74,16 +72,16 @@ def test_structures_survive_the_file(
     assert set(loaded.unknown_structures) == {"001", "002", "003"} - made.keys()
 
 
-def test_a_shape_of_a_table_stands_once() -> None:
+def test_a_table_is_written_once_per_version() -> None:
     """A table that did not change between two revisions is written once."""
-    whole = load_history().structures
-    text = dump_structures(whole)
+    all_structures = load_history().structures
+    text = dump_structures(all_structures)
     assert text.count('"name": "refresh_tokens"') == 1
     assert text.count('"name": "oauth_sessions"') == 2
 
 
 def test_the_ids_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
-    """Head is the highest number, whatever the dates of the files say."""
+    """Head is the highest number; the dates of the files do not matter."""
     folder = folder_of(
         tmp_path,
         "20270101_0000_010_ten.py",
@@ -98,49 +96,37 @@ def test_the_ids_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     assert "10" not in history
 
 
-def test_other_files_are_no_revisions(tmp_path: Path) -> None:
-    """A cache, an editor's backup and a draft without a number are passed by."""
+def test_other_files_are_ignored(tmp_path: Path) -> None:
+    """A backup of an editor and a draft without a number are not revisions."""
     folder = folder_of(
         tmp_path, "20260101_0000_001_x.py", "20260101_0000_002_x.py~", "draft.py", "__init__.py"
     )
     assert load_history(folder).revisions == ("001",)
 
 
-def test_no_script_is_an_error_of_its_own(tmp_path: Path) -> None:
-    """An installation that lost its scripts says so, and how to mend it."""
+def test_missing_scripts_are_an_error(tmp_path: Path) -> None:
+    """An installation without scripts is an error with a code."""
     with pytest.raises(TokenStorageError, match="no migration script") as caught:
         load_history(folder_of(tmp_path))
     assert caught.value.code == "no-migrations"
 
 
 def test_the_checkouts_scripts_are_found() -> None:
-    """In a checkout the scripts are those beside the package, and may be added to."""
+    """In a checkout the scripts are in the folder beside the package."""
     assert locate_scripts() == SCRIPTS
     assert is_checkout()
 
 
-def test_the_history_has_no_heavy_import() -> None:
-    """Reading the history imports neither Alembic nor SQLAlchemy."""
-    code = (
-        "import sys; from nextcloud_mcp_server.schema.history import load_history; load_history(); "
-        "print([n for n in ('alembic', 'sqlalchemy', 'mako') if n in sys.modules])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=SCRIPTS.parent
-    )
-    assert done.stdout.strip() == "[]"
-
-
 def test_only_010_drops_a_table() -> None:
-    """Of the shared history, the one table that is gone at head is that of the webhooks."""
+    """In the shared history, the only table that is dropped is that of the webhooks."""
     history = load_history()
     for revision in KNOWN:
-        gone = {"registered_webhooks"} if revision >= "010" else set()
-        assert history.dropped_before(revision) == gone
+        dropped = {"registered_webhooks"} if revision >= "010" else set()
+        assert history.dropped_before(revision) == dropped
 
 
-def test_a_revision_without_a_structure_is_tried_out(own_scripts: Path) -> None:
-    """A developer's new revision can be run before its structure is generated."""
+def test_a_revision_without_a_structure_is_run(own_scripts: Path) -> None:
+    """The structure of a new revision is found by running it, before it is generated."""
     add_revision(own_scripts, sql_revision("ALTER TABLE app_passwords ADD COLUMN note TEXT"))
     history = module.complete(load_history())
     assert history.unknown_structures == ()

@@ -1,4 +1,4 @@
-"""What a revision says of itself, read from its docstring."""
+"""The description of a revision is read from its docstring."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ Revision ID: 102
 """
 
 
-def test_every_part_is_found() -> None:
-    """The title without its dot, the day of the file's name, and both labels on one line each."""
-    found = describe(DOC, "102", "101", PATH)
-    assert (found.id, found.parent, found.path) == ("102", "101", PATH)
-    assert (found.title, found.date) == ("Add preferences", "2026-11-26")
-    assert found.changes == 'every theme becomes "light".'
-    assert found.loses == "every preference."
-    assert found.doc == DOC.strip()
+def test_every_part_is_read() -> None:
+    """The title has no dot, the date is from the file name, and each label is one line."""
+    revision = describe(DOC, "102", "101", PATH)
+    assert (revision.id, revision.parent, revision.path) == ("102", "101", PATH)
+    assert (revision.title, revision.date) == ("Add preferences", "2026-11-26")
+    assert revision.changes == 'every theme becomes "light".'
+    assert revision.loses == "every preference."
+    assert revision.doc == DOC.strip()
 
 
-def test_the_labels_stand_in_any_order_or_not_at_all() -> None:
-    """A label ends where a paragraph does, or at the end; what is not there is empty."""
+def test_labels_may_have_any_order_or_be_absent() -> None:
+    """A label ends with its paragraph; without a label the text is empty."""
     other = describe("Add it.\n\nDowngrade loses: it.\n\nUpgrade changes: rows.", "102", None, PATH)
     assert (other.loses, other.changes) == ("it.", "rows.")
     none = describe("", "102", None, PATH)

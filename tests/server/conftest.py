@@ -1,4 +1,4 @@
-"""Databases for each test, from the fixtures that authors of other services use."""
+"""Databases from the fixtures for the tests of other services."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def old_database(token_db_at: TokenDbAt, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def new_database(tmp_path: Path) -> Path:
-    """The path of a database that is not there yet."""
+    """The path of a database that does not exist."""
     return tmp_path / "new" / "tokens.db"
 
 
 @pytest.fixture
 def as_before() -> Iterator[None]:
-    """Give every logger back its level, and every signal its handler."""
+    """Restore the level of every logger and the handler of every signal."""
     signals = (signal.SIGTERM, signal.SIGINT)
     handlers = [signal.getsignal(number) for number in signals]
     names = ("nextcloud_mcp_server", "uvicorn.access", "uvicorn.error", "uvicorn.asgi")

@@ -1,4 +1,4 @@
-"""What the tests of the server share: databases, and the server as a process."""
+"""Helpers of the tests of the server: databases, and the server as a process."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,18 +19,17 @@ import pytest
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.backends.sqlite.lock import guard
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.migrate import run
 from nextcloud_mcp_server.server.run import serve
 from nextcloud_mcp_server.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: A key that protects nothing: it is printed in public.
+#: A public key, for tests only.
 KEY = "bm1jcC1jb3JwdXMtZml4ZWQta2V5LTAxMjM0NTY3ODk="
 
 _SERVE = "import sys; from nextcloud_mcp_server.server.run import serve; sys.exit(serve(port=0))"
 
-#: Makes a migration long: it says so in a file, and goes on when that file is removed.
+#: Makes migrations create a file, and begin when it is removed.
 SLOWLY = """
 import pathlib, sys, time
 import pytest
@@ -47,7 +45,7 @@ def slowly(database, *others, **options):
 running.migrate = slowly
 """
 
-#: Adds a route that asks the store half a second after it says, in a file, that it was asked.
+#: Adds a route that creates a file, and uses the store half a second later.
 SLOW_ROUTE = """
 import asyncio, os, pathlib
 from nextcloud_mcp_server.server import run as program
@@ -66,11 +64,11 @@ program.create_app = with_route
 
 
 class Server:
-    """A server in a process of its own, on a free port.
+    """A server in a separate process, on a free port.
 
     Args:
-        database: where its database lies.
-        first: what its process runs first.
+        database: its database.
+        first: Python code that the process runs first.
     """
 
     def __init__(self, database: Path, first: str = "") -> None:
@@ -89,7 +87,7 @@ class Server:
             stderr=subprocess.PIPE,
             text=True,
         )
-        self.said: list[str] = []
+        self.output: list[str] = []
 
     def __enter__(self) -> Self:
         return self
@@ -105,27 +103,27 @@ class Server:
         self.process.communicate()
 
     def url(self) -> str:
-        """Where it listens, as soon as it says so."""
+        """Wait for its address."""
         return self.line("listening on ").removeprefix("listening on ")
 
     def line(self, beginning: str) -> str:
-        """The next line on stdout that begins so."""
+        """Wait for the next line on stdout with this beginning."""
         assert self.process.stdout is not None
         for text in self.process.stdout:
-            self.said.append(text.rstrip("\n"))
+            self.output.append(text.rstrip("\n"))
             if text.startswith(beginning):
-                return self.said[-1]
-        raise AssertionError((self.said, self.process.communicate()))
+                return self.output[-1]
+        raise AssertionError((self.output, self.process.communicate()))
 
     def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:
-        """Send a signal, wait, and answer the exit status and what stderr says."""
+        """Send a signal, wait, and return the exit status and stderr."""
         self.process.send_signal(number)
         return self.end()
 
     def end(self) -> tuple[int, str]:
-        """Wait for the end; the exit status and what stderr says."""
+        """Wait for the end, and return the exit status and stderr."""
         out, err = self.process.communicate(timeout=30)
-        self.said += out.splitlines()
+        self.output += out.splitlines()
         return self.process.returncode, err
 
 
@@ -142,7 +140,7 @@ needs_ipv6 = pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv
 
 
 def wait_until_at_work(server: Server) -> None:
-    """Return when the worker thread of its start is there."""
+    """Wait until the worker thread of its start exists."""
     tasks = Path(f"/proc/{server.process.pid}/task")
     deadline = time.monotonic() + 30
     while len(list(tasks.iterdir())) < 2:
@@ -152,7 +150,7 @@ def wait_until_at_work(server: Server) -> None:
 
 
 def wait_for(path: Path) -> None:
-    """Return when there is a file."""
+    """Wait until a file exists."""
     deadline = time.monotonic() + 30
     while not path.exists():
         assert time.monotonic() < deadline
@@ -160,7 +158,7 @@ def wait_for(path: Path) -> None:
 
 
 def is_locked(database: Path) -> bool:
-    """Whether somebody holds the lock of ``database``."""
+    """Check whether the lock of ``database`` is held."""
     try:
         with guard(database, 0):
             return False
@@ -169,57 +167,34 @@ def is_locked(database: Path) -> bool:
 
 
 def is_closed(storage: RefreshTokenStorage) -> bool:
-    """Whether a store was opened and closed."""
+    """Check whether a store is closed."""
     return "closed" in repr(storage)
 
 
 def revision(database: Path) -> str:
-    """The revision that another program finds in the file."""
+    """Read the revision in the file as another program."""
     with closing(sqlite3.connect(database)) as connection:
-        [(found,)] = connection.execute("SELECT version_num FROM alembic_version")
-    return str(found)
-
-
-@contextmanager
-def slow_migrations(sign: Path) -> Iterator[None]:
-    """Let migrations in this process make the file ``sign``, and begin when it is removed."""
-    migrate = run.migrate
-
-    def slowly(*arguments: object, **options: object) -> Path | None:
-        sign.touch()
-        while sign.exists():
-            time.sleep(0.01)
-        return migrate(*arguments, **options)  # type: ignore[arg-type]
-
-    run.migrate = slowly
-    try:
-        yield
-    finally:
-        sign.unlink(missing_ok=True)
-        run.migrate = migrate
+        [(version,)] = connection.execute("SELECT version_num FROM alembic_version")
+    return str(version)
 
 
 def leftovers(database: Path) -> set[str]:
-    """What SQLite, or a half-made backup, has left beside ``database``."""
-    beside = {path.name for path in database.parent.iterdir() if path.name.startswith("tokens.db")}
-    return {name for name in beside if name.endswith(("-wal", "-shm", "-journal", ".partial"))}
+    """Return the files that SQLite, or an incomplete backup, left beside ``database``."""
+    names = {path.name for path in database.parent.glob("tokens.db*")}
+    return {name for name in names if name.endswith(("-wal", "-shm", "-journal", ".partial"))}
 
 
-def fails(
-    capfd: pytest.CaptureFixture[str], settings: Settings, *, port: int = 0, debug: bool = False
-) -> tuple[str, str]:
-    """Serve, see it fail, and give the line of the error and that of the remedy."""
-    assert serve(port=port, settings=settings, debug=debug) == 1
+def fails(capfd: pytest.CaptureFixture[str], settings: Settings, *, port: int = 0) -> str:
+    """Check that serving fails with one line and a remedy; return the line of the error."""
+    assert serve(port=port, settings=settings) == 1
     errors = capfd.readouterr().err
-    if not debug:
-        assert "Traceback" not in errors
+    assert "Traceback" not in errors
     lines = [line for line in errors.splitlines() if not line.startswith("warning: ")]
     [error] = [line for line in lines if "error: " in line]
     [remedy] = [line for line in lines if line.startswith("remedy: ")]
-    if not debug:
-        assert lines == [error, remedy]
-    return error, remedy
+    assert lines == [error, remedy]
+    return error
 
 
 async def stop_at_once(_server: object) -> None:
-    """Stand in for uvicorn's main loop, and serve nobody."""
+    """Replace the main loop of uvicorn, so that the server stops at once."""

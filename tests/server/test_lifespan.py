@@ -1,4 +1,4 @@
-"""The lifespan, mounted in applications and used by hand."""
+"""The lifespan, in applications and used directly."""
 
 from __future__ import annotations
 
@@ -37,17 +37,6 @@ def _starlette(lifespan: TokenStoreLifespan) -> Starlette:
     return Starlette(lifespan=lifespan, routes=[Route("/users", _users)])
 
 
-def test_bare_in_starlette(new_database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``Starlette(lifespan=token_store_lifespan)`` opens the database of the environment."""
-    monkeypatch.setenv("TOKEN_STORAGE_DB", str(new_database))
-    app = Starlette(lifespan=token_store_lifespan, routes=[Route("/users", _users)])
-
-    with TestClient(app) as client:
-        assert client.get("/users").json() == ["alice"]
-
-    assert new_database.exists()
-
-
 def test_bare_in_fastapi(new_database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """``FastAPI(lifespan=token_store_lifespan)`` opens the database of the environment."""
     monkeypatch.setenv("TOKEN_STORAGE_DB", str(new_database))
@@ -63,7 +52,7 @@ def test_bare_in_fastapi(new_database: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_one_lifespan_serves_two_applications_and_restarts(database: Path) -> None:
-    """The same lifespan opens a store of its own for each application, and again later."""
+    """The same lifespan opens a new store for each application, and again after a restart."""
     lifespan = token_store_lifespan(str(database), encryption_key=KEY)
     first, second = _starlette(lifespan), _starlette(lifespan)
 
@@ -74,20 +63,8 @@ def test_one_lifespan_serves_two_applications_and_restarts(database: Path) -> No
         assert one.get("/users").json() == ["alice"]
 
 
-def test_a_refused_start_passes_its_error_unchanged(tmp_path: Path) -> None:
-    """The store's own error reaches whoever starts the application, not a wrapped one."""
-    bad = tmp_path / "tokens.db"
-    bad.write_text("no database\n" * 100)
-    app = _starlette(token_store_lifespan(bad, encryption_key=KEY))
-
-    with pytest.raises(TokenStorageError) as raised, TestClient(app):
-        pass
-
-    assert raised.value.code == "not-a-database"
-
-
-def test_another_lifespan_is_entered_after_and_left_before(database: Path) -> None:
-    """An inner lifespan sees the store open on both ends, and its state is merged."""
+def test_an_inner_lifespan_runs_while_the_store_is_open(database: Path) -> None:
+    """The store is open when the inner lifespan starts and ends, and the states are merged."""
     seen: list[bool] = []
     opened: list[RefreshTokenStorage] = []
 
@@ -110,7 +87,7 @@ def test_another_lifespan_is_entered_after_and_left_before(database: Path) -> No
 
 
 async def test_an_inner_lifespan_need_not_yield_a_state(database: Path) -> None:
-    """A lifespan that yields nothing composes too."""
+    """An inner lifespan may yield nothing."""
 
     @asynccontextmanager
     async def theirs(_app: object) -> AsyncIterator[None]:
@@ -124,7 +101,7 @@ async def test_an_inner_lifespan_need_not_yield_a_state(database: Path) -> None:
 async def test_a_key_that_both_yield_is_an_error(
     database: Path, opened: list[RefreshTokenStorage]
 ) -> None:
-    """Neither of two states overwrites the other: the start fails, and the store is closed."""
+    """If both states have the same key the start fails, and the store is closed."""
 
     @asynccontextmanager
     async def theirs(_app: object) -> AsyncIterator[Mapping[str, Any]]:
@@ -142,7 +119,7 @@ async def test_a_key_that_both_yield_is_an_error(
 async def test_a_failing_inner_lifespan_closes_the_store(
     database: Path, opened: list[RefreshTokenStorage]
 ) -> None:
-    """What was opened is closed when the other lifespan does not start; its error passes."""
+    """If the inner lifespan fails to start, its error is raised and the store is closed."""
 
     @asynccontextmanager
     async def theirs(_app: object) -> AsyncIterator[None]:
@@ -159,7 +136,7 @@ async def test_a_failing_inner_lifespan_closes_the_store(
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[RefreshTokenStorage]:
-    """Every store that a test opens."""
+    """The stores that the test opens."""
     stores: list[RefreshTokenStorage] = []
     initialize = RefreshTokenStorage.initialize
 
@@ -172,7 +149,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[RefreshTokenStorage]:
 
 
 async def test_two_errors_are_both_kept(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the body fails and closing fails too, the second carries the first."""
+    """If both the body and closing fail, the first error is the context of the second."""
     close = RefreshTokenStorage.close
 
     async def failing(storage: RefreshTokenStorage) -> None:
@@ -201,15 +178,6 @@ def test_no_framework_is_imported() -> None:
     assert done.stdout == "set()\n"
 
 
-@pytest.mark.parametrize("given", [5, b"tokens.db"])
-def test_what_is_neither_a_path_nor_an_application_is_refused(given: Any) -> None:
-    """It is told at the start, and not taken for an application with the usual database."""
-    app = Starlette(lifespan=token_store_lifespan(given))
-    with pytest.raises(TokenStorageError) as caught, TestClient(app):
-        pass
-    assert caught.value.code == "bad-path"
-
-
 def test_the_key_is_not_shown(database: Path) -> None:
-    """Printing a configured lifespan shows no key."""
+    """The repr of a lifespan shows no key."""
     assert KEY not in repr(token_store_lifespan(database, encryption_key=KEY))

@@ -14,7 +14,7 @@ from tests.server.helpers import needs_ipv6
 
 
 def test_port_zero_takes_a_free_port() -> None:
-    """A bound socket knows its real port, and does not listen yet."""
+    """A bound socket has a port and does not listen yet."""
     [bound] = bind("127.0.0.1", 0)
     with closing(bound):
         port = bound.getsockname()[1]
@@ -25,12 +25,12 @@ def test_port_zero_takes_a_free_port() -> None:
 
 @pytest.fixture
 def addresses(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Says which addresses every name has."""
+    """Return a function that sets the addresses of every name."""
 
     def are(*hosts: str) -> None:
         resolve = socket.getaddrinfo
-        found = [entry for host in hosts for entry in resolve(host, 0, type=socket.SOCK_STREAM)]
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        entries = [entry for host in hosts for entry in resolve(host, 0, type=socket.SOCK_STREAM)]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: entries)
 
     return are
 
@@ -40,7 +40,7 @@ def addresses(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 def test_a_name_binds_all_its_addresses_on_one_port(
     pair: tuple[str, str], addresses: Callable[..., None]
 ) -> None:
-    """A name is reachable at every address that it has, at the same port."""
+    """Every address of a name is bound to the same port."""
     addresses(*pair)
     bound = bind("everywhere", 0)
 
@@ -52,7 +52,7 @@ def test_a_name_binds_all_its_addresses_on_one_port(
         one.close()
 
 
-def test_a_restart_need_not_wait_for_old_connections() -> None:
+def test_a_restart_does_not_wait_for_old_connections() -> None:
     """The port of a server that closed its connections itself can be bound at once."""
     with closing(socket.create_server(("127.0.0.1", 0))) as before:
         port = before.getsockname()[1]
@@ -64,8 +64,8 @@ def test_a_restart_need_not_wait_for_old_connections() -> None:
     bound.close()
 
 
-def test_an_address_that_this_machine_has_not_is_left_out(addresses: Callable[..., None]) -> None:
-    """A machine without IPv6 may still have a name for its IPv6 address."""
+def test_an_address_of_another_machine_is_skipped(addresses: Callable[..., None]) -> None:
+    """A machine without IPv6 may have a name with an IPv6 address."""
     addresses("192.0.2.1", "127.0.0.1")
     [bound] = bind("mixed", 0)
 
@@ -75,7 +75,7 @@ def test_an_address_that_this_machine_has_not_is_left_out(addresses: Callable[..
 
 @needs_ipv6
 def test_nothing_stays_bound_after_a_failure(addresses: Callable[..., None]) -> None:
-    """Where one address is taken, the others are given up too."""
+    """If one address is in use, the others are released too."""
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = taken.getsockname()[1]
         addresses("::1", "127.0.0.1")
@@ -96,8 +96,8 @@ def test_nothing_stays_bound_after_a_failure(addresses: Callable[..., None]) -> 
         ("127.0.0.1", -1, "--port"),
     ],
 )
-def test_what_is_no_address_of_this_machine_is_told(host: str, port: int, remedy: str) -> None:
-    """Somebody else's address, an unknown name and an impossible port are named errors."""
+def test_other_addresses_are_refused(host: str, port: int, remedy: str) -> None:
+    """An address of another machine, an unknown name and an invalid port have a remedy."""
     with pytest.raises(TokenStorageError) as raised:
         bind(host, port)
 
@@ -106,6 +106,6 @@ def test_what_is_no_address_of_this_machine_is_told(host: str, port: int, remedy
 
 
 def test_an_ipv6_address_is_shown_in_brackets() -> None:
-    """What is printed can be typed into a browser."""
+    """The printed address is valid in a URL."""
     assert shown("::1", 8000) == "[::1]:8000"
     assert shown("127.0.0.1", 8000) == "127.0.0.1:8000"

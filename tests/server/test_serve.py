@@ -1,4 +1,4 @@
-"""The server as a program: what it prints, and how it fails."""
+"""The server process: its output and its errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("as_before")
 
 
 def test_serves_on_a_new_database_and_stops_cleanly(new_database: Path, head: str) -> None:
-    """On a fresh machine: says what it made and where it listens, serves, exits 0, no WAL."""
+    """It prints the new database and its address, serves, and leaves no WAL."""
     new_database.parent.mkdir()
     with Server(new_database) as server:
         url = server.url()
@@ -35,19 +35,17 @@ def test_serves_on_a_new_database_and_stops_cleanly(new_database: Path, head: st
         status, errors = server.stop()
 
     assert status == 0
-    assert f"database: {new_database}" in server.said
-    [created] = [line for line in server.said if line.startswith("created ")]
+    assert f"database: {new_database}" in server.output
+    [created] = [line for line in server.output if line.startswith("created ")]
     assert re.search(rf"at revision {head} in \d+\.\d\d s$", created)
-    assert server.said[-1] == "stopped"
+    assert server.output[-1] == "stopped"
     assert "Traceback" not in errors
     assert "HTTP/1.1" not in errors
     assert leftovers(new_database) == set()
 
 
-def test_says_what_it_upgraded_and_where_the_backup_lies(
-    old_database: Path, tmp_path: Path, head: str
-) -> None:
-    """An old database with rows: from what to what, and the backup; Ctrl-C stops it too."""
+def test_prints_the_upgrade_and_the_backup(old_database: Path, tmp_path: Path, head: str) -> None:
+    """For an old database with rows it prints the revisions and the backup; Ctrl-C stops it too."""
     with closing(sqlite3.connect(old_database)) as connection, connection:
         connection.execute("INSERT INTO audit_logs VALUES (1, 0, 'event', 'alice', '', '', '', '')")
     with Server(old_database) as server:
@@ -56,19 +54,19 @@ def test_says_what_it_upgraded_and_where_the_backup_lies(
 
     assert status == 0, errors
     assert any(
-        line.startswith(f"upgraded {old_database} from 006 to {head}") for line in server.said
+        line.startswith(f"upgraded {old_database} from 006 to {head}") for line in server.output
     )
     [backup] = tmp_path.glob("old.db.backup-*-006")
-    assert f"backup: {backup}" in server.said
+    assert f"backup: {backup}" in server.output
 
 
 def test_a_refused_database_is_one_line_and_a_remedy(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A start that the store refuses prints its error and its remedy and nothing else."""
+    """A failed start prints its error and its remedy and nothing else."""
     bad = tmp_path / "tokens.db"
     bad.write_text("no database\n" * 100)
-    error, _ = fails(capfd, Settings(bad, keys=(KEY,)))
+    error = fails(capfd, Settings(bad, keys=(KEY,)))
 
     assert error.startswith(f"error: {bad} is not an SQLite database")
     assert error.endswith(" [not-a-database]")
@@ -77,38 +75,35 @@ def test_a_refused_database_is_one_line_and_a_remedy(
 def test_with_debug_the_traceback_comes_first(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """It ends in the code, and the remedy stands once, in the last line."""
+    """The traceback ends with the code, and the remedy is printed once, in the last line."""
     bad = tmp_path / "tokens.db"
     bad.write_text("no database\n" * 100)
     assert serve(port=0, settings=Settings(bad, keys=(KEY,)), debug=True) == 1
 
     errors = capfd.readouterr().err
-    told, _, said = errors.partition("\n[not-a-database]\n")
-    assert "Traceback (most recent call last):\n" in told
-    assert [line.partition(":")[0] for line in said.splitlines()] == ["error", "remedy"]
+    before, _, after = errors.partition("\n[not-a-database]\n")
+    assert "Traceback (most recent call last):\n" in before
+    assert [line.partition(":")[0] for line in after.splitlines()] == ["error", "remedy"]
     assert errors.count("remedy: ") == 1
 
 
 def test_an_unexpected_error_is_one_line_too(
     database: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A fault of the program itself: its type in one line, the traceback only with debug."""
+    """A fault of the program is one line with its type, without a traceback."""
 
     def fault(*_: object) -> None:
         raise ZeroDivisionError("first line\nsecond line")
 
     monkeypatch.setattr(inspect, "classify", fault)
-    error, _ = fails(capfd, Settings(database, keys=(KEY,)))
+    error = fails(capfd, Settings(database, keys=(KEY,)))
     assert error.startswith("unexpected error: ZeroDivisionError: first line")
-
-    assert serve(port=0, settings=Settings(database, keys=(KEY,)), debug=True) == 1
-    assert "Traceback" in capfd.readouterr().err
 
 
 def test_settings_that_cannot_be_used_are_one_line(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A mistake in the environment is told like any other error."""
+    """An invalid environment is an error like any other."""
     monkeypatch.setenv("TOKEN_STORAGE_LOCK_TIMEOUT", "soon")
 
     assert serve(port=0) == 1
@@ -118,10 +113,10 @@ def test_settings_that_cannot_be_used_are_one_line(
 def test_a_taken_port_is_found_before_anything_is_migrated(
     old_database: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Where another program listens the start fails, and the database is as it was."""
+    """If another program listens there the start fails, and the database is unchanged."""
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = taken.getsockname()[1]
-        error, _ = fails(capfd, Settings(old_database, keys=(KEY,)), port=port)
+        error = fails(capfd, Settings(old_database, keys=(KEY,)), port=port)
 
     assert f"127.0.0.1:{port}" in error
     assert revision(old_database) == "006"
@@ -130,7 +125,7 @@ def test_a_taken_port_is_found_before_anything_is_migrated(
 def test_a_port_lost_during_the_start_closes_the_store(
     database: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two servers may bind one port, and one of them listens first: the other says so."""
+    """If another server listens on the port first, the start fails and the store is closed."""
     with ExitStack() as closing_late:
         create_server = asyncio.SelectorEventLoop.create_server
 
@@ -146,16 +141,16 @@ def test_a_port_lost_during_the_start_closes_the_store(
             return await create_server(loop, *args, **others)  # type: ignore[call-overload]
 
         monkeypatch.setattr(asyncio.SelectorEventLoop, "create_server", outrun)
-        error, _ = fails(capfd, Settings(database, keys=(KEY,)))
+        error = fails(capfd, Settings(database, keys=(KEY,)))
 
     assert "cannot listen" in error
     assert leftovers(database) == set()
 
 
-def test_a_failing_stop_is_told(
+def test_a_failing_stop_is_an_error(
     database: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A store that cannot be closed makes the exit status 1, in one line."""
+    """If the store cannot be closed, the exit status is 1 and the error one line."""
     close = RefreshTokenStorage.close
 
     async def failing(storage: RefreshTokenStorage) -> None:
@@ -164,7 +159,7 @@ def test_a_failing_stop_is_told(
 
     monkeypatch.setattr(RefreshTokenStorage, "close", failing)
     monkeypatch.setattr("uvicorn.Server.main_loop", stop_at_once)
-    error, _ = fails(capfd, Settings(database, keys=(KEY,)))
+    error = fails(capfd, Settings(database, keys=(KEY,)))
 
     assert error == "unexpected error: OSError: the disk is gone"
 
@@ -183,14 +178,14 @@ def test_the_log_of_the_package_is_written_to_stderr(capfd: pytest.CaptureFixtur
     ("host", "shown"),
     [pytest.param("::1", "[::1]", marks=needs_ipv6), ("127.0.0.1", "127.0.0.1")],
 )
-def test_says_where_it_listens_and_what_it_uses_instead(
+def test_prints_its_address_and_the_fallback(
     host: str,
     shown: str,
     database: Path,
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The real port, IPv6 in brackets; and both paths where the usual place cannot be used."""
+    """It prints the real port, IPv6 in brackets, and both paths if the default cannot be used."""
     monkeypatch.setattr("uvicorn.Server.main_loop", stop_at_once)
     settings = Settings(database, keys=(KEY,), fallback_from=Path("/app/data/tokens.db"))
     assert serve(host, 0, settings=settings) == 0

@@ -1,4 +1,7 @@
-"""How the server stops: a signal ends it at any moment, and nothing is cut short."""
+"""A signal stops the server at any time, and no work is interrupted.
+
+``tests/faults/test_sigterm.py`` sends signals at random moments of a start.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +36,8 @@ from tests.server.helpers import (
 pytestmark = pytest.mark.usefixtures("as_before")
 
 
-def test_a_handler_is_left_as_it_was(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that no signal stopped gives the signals back to whoever had them."""
+def test_signal_handlers_are_restored(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a stop without a signal the previous handlers are restored."""
     monkeypatch.setattr("uvicorn.Server.main_loop", stop_at_once)
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     serve(port=0, settings=Settings(database, keys=(KEY,)))
@@ -43,7 +46,7 @@ def test_a_handler_is_left_as_it_was(database: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_signal_ends_the_wait_for_the_lock(old_database: Path) -> None:
-    """While another process holds the lock, SIGTERM stops the start at once, unchanged."""
+    """While another process holds the lock, SIGTERM stops the start at once."""
     with guard(old_database, 0), Server(old_database) as server:
         wait_until_at_work(server)
         status, errors = server.stop()
@@ -56,7 +59,7 @@ def test_a_signal_ends_the_wait_for_the_lock(old_database: Path) -> None:
 
 
 def test_a_signal_lets_a_migration_finish(old_database: Path, head: str) -> None:
-    """SIGTERM, even twice, during a migration: it is finished under the lock, nothing served."""
+    """After signals during a migration it is finished under the lock, and nothing is served."""
     with Server(old_database, SLOWLY) as server:
         wait_for(server.sign)
         server.process.send_signal(signal.SIGTERM)
@@ -69,14 +72,14 @@ def test_a_signal_lets_a_migration_finish(old_database: Path, head: str) -> None
         status, errors = server.end()
 
     assert status == 1
-    assert not any(line.startswith("listening") for line in server.said)
+    assert not any(line.startswith("listening") for line in server.output)
     assert f"is at revision {head}" in errors
     assert "Traceback" not in errors
     assert revision(old_database) == head
 
 
-def test_a_hail_of_signals_is_one_stop(database: Path) -> None:
-    """Signals without end, until the process has ended: status 0, no word, no WAL."""
+def test_many_signals_are_one_stop(database: Path) -> None:
+    """With signals until the process has ended: status 0, no error, no WAL."""
     with Server(database) as server:
         server.url()
         while server.process.poll() is None:
@@ -85,12 +88,12 @@ def test_a_hail_of_signals_is_one_stop(database: Path) -> None:
         status, errors = server.end()
 
     assert (status, errors) == (0, "")
-    assert server.said[-1] == "stopped"
+    assert server.output[-1] == "stopped"
     assert leftovers(database) == set()
 
 
 def test_a_stop_lets_a_request_finish(database: Path) -> None:
-    """A request that is under way at SIGTERM is answered, and by an open store."""
+    """A request that runs at SIGTERM gets its response, from an open store."""
     with Server(database, SLOW_ROUTE) as server, ThreadPoolExecutor() as executor:
         asked = executor.submit(httpx.get, f"{server.url()}/slow")
         wait_for(server.sign)
@@ -107,7 +110,7 @@ def test_a_signal_before_the_start_begins_nothing(
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Asked to stop before the store was touched, it is not touched."""
+    """A signal before the store is opened changes nothing."""
     before = getattr(module, moment)
 
     def interrupted(*arguments: object, **others: object) -> object:
@@ -115,7 +118,7 @@ def test_a_signal_before_the_start_begins_nothing(
         return before(*arguments, **others)
 
     monkeypatch.setattr(module, moment, interrupted)
-    error, _ = fails(capfd, Settings(old_database, keys=(KEY,)))
+    error = fails(capfd, Settings(old_database, keys=(KEY,)))
 
     assert "asked to stop" in error
     assert revision(old_database) == "006"
@@ -127,7 +130,7 @@ def test_a_signal_between_opening_and_listening_serves_nobody(
     monkeypatch: pytest.MonkeyPatch,
     head: str,
 ) -> None:
-    """What was upgraded is told, and that nothing was served."""
+    """The upgrade is printed, and nothing is served."""
     create_server = asyncio.SelectorEventLoop.create_server
 
     async def late(loop: asyncio.SelectorEventLoop, *args: object, **others: object) -> object:

@@ -14,7 +14,7 @@ from nextcloud_mcp_server.authoring.lint.rules import RULES
 PAGE: Final = Path(__file__).parents[2] / "docs" / "reference" / "lint.md"
 
 #: The placeholders as they appear on the page.
-_FILLED: Final = {"FILE": "FILE", "REV": "REV", "PARENT": "the id just below"}
+_FILLED: Final = {"FILE": "FILE", "REV": "REV", "PARENT": "the previous id"}
 
 _COMMAND: Final = re.compile(r"nextcloud-mcp-server db [^:]+$")
 

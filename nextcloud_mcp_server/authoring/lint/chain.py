@@ -1,4 +1,4 @@
-"""Whether the revisions are one line, numbered one by one. Pure."""
+"""Check that the revision history is linear and numbered one by one. Pure."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ LAST_SHARED_ID: Final = 10
 
 
 def next_number(after: int) -> int:
-    """The number of the revision that follows ``after``: 011 to 100 are never written."""
+    """Return the number that follows ``after``; 011 to 100 are never used."""
     return after + 1 if after < LAST_SHARED_ID else max(after + 1, FIRST_OWN_ID)
 
 
 def line_problems(
     scripts: Sequence[Script], gone: Collection[str] = frozenset()
 ) -> Iterator[Problem]:
-    """What is wrong with the ids and the order of ``scripts``, which are sorted by id.
+    """Yield the problems of the ids and the order of ``scripts``, which are sorted by id.
 
-    The ids in ``gone`` count as if their files were there: that they are not is told once, and
-    not as a fault of the files around them.
+    The ids in ``gone`` count as existing: a missing file is reported elsewhere, not for its
+    neighbours.
     """
     for script in scripts:
         yield from _own_id(script)
@@ -37,23 +37,23 @@ def line_problems(
 def _own_id(script: Script) -> Iterator[Problem]:
     found, line = script.values.get("revision", (None, 1))
     if found is None:
-        yield problem("revision-id", script.path, line, "It assigns no revision.")
+        yield problem("revision-id", script.path, line, "It does not assign revision.")
     elif found != script.id:
-        said = "no plain text" if found is UNREADABLE else repr(found)
-        text = f"The revision is {said}, and {script.id!r} in the file's name."
+        value = "not a literal" if found is UNREADABLE else repr(found)
+        text = f"The revision is {value}, and {script.id!r} in the file name."
         yield problem("revision-id", script.path, line, text)
     for name in ("branch_labels", "depends_on"):
         if script.values.get(name, (None, 1))[0] is not None:
             text = f"{name} is not None."
             at = script.line_of(name)
-            yield problem("broken-chain", script.path, at, text, parent="the id just below")
+            yield problem("broken-chain", script.path, at, text, parent="the previous id")
 
 
 def _duplicates(scripts: Sequence[Script]) -> Iterator[Problem]:
     for number, group in groupby(scripts, key=lambda script: script.id):
         first, *others = group
         for other in others:
-            text = f"{number} is the id of {first.path.name}, too."
+            text = f"{number} is also the id of {first.path.name}."
             yield problem("duplicated-id", other.path, other.line_of("revision"), text)
 
 
@@ -62,10 +62,10 @@ def _numbers(scripts: Sequence[Script], gone: Collection[str]) -> Iterator[Probl
         below = max((before.id, *(one for one in gone if int(one) < int(script.id))), key=int)
         wanted = next_number(int(below))
         if int(script.id) not in (wanted, int(before.id)):
-            text = f"{script.id} follows {below}, after which comes {wanted:03d}."
+            text = f"{script.id} follows {below}; the next id is {wanted:03d}."
             yield problem("revision-id", script.path, script.line_of("revision"), text)
         if script.moment < before.moment and script.id != before.id:
-            text = f"Its date, {script.moment}, is before that of {before.path.name}."
+            text = f"Its date, {script.moment}, is before the date of {before.path.name}."
             yield problem("file-name", script.path, 1, text)
 
 
@@ -79,14 +79,14 @@ def _parents(scripts: Sequence[Script], gone: Collection[str]) -> Iterator[Probl
         line = script.line_of("down_revision")
         others = {s.id for s in scripts if s.parent == parent and s.id != script.id}
         if parent in ids and others:
-            text = f"{script.id} follows {parent}, as {min(others)} does."
+            text = f"{script.id} follows {parent}, and so does {min(others)}."
             yield problem("second-head", script.path, line, text)
             continue
-        text = f"{_said(parent)}, and the revision just below is {wanted or 'none'}."
+        text = f"{_described(parent)}, and the previous id is {wanted or 'none'}."
         yield problem("broken-chain", script.path, line, text, parent=repr(wanted))
 
 
-def _said(parent: object) -> str:
+def _described(parent: object) -> str:
     if parent is UNREADABLE:
-        return "There is no plain down_revision"
+        return "The down_revision is missing or not a literal"
     return f"The down_revision is {parent!r}"

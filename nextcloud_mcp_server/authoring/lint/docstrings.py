@@ -1,4 +1,4 @@
-"""What a revision says in words, what it imports, and whether its functions are there. Pure."""
+"""Check the docstrings, the imports and the functions of a revision. Pure."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from nextcloud_mcp_server.authoring.lint.version_files import PLACEHOLDER, Scrip
 LOSES: Final = "Downgrade loses"
 CHANGES: Final = "Upgrade changes"
 
-#: Folders of a checkout whose code is the application's, or is not installed at all.
+#: Top-level modules of a checkout that a revision must not import.
 _APPLICATION: Final = frozenset({"nextcloud_mcp_server", "tests", "guards", "env"})
 _ALLOWED: Final = sys.stdlib_module_names | {"alembic", "sqlalchemy"}
 
 
 def text_problems(script: Script) -> Iterator[Problem]:
-    """What is wrong with the words, the imports and the functions of ``script``."""
+    """Yield the problems of the docstrings, imports and functions of ``script``."""
     yield from _loses(script)
     if not script.doc.strip():
         yield problem("description", script.path, 1, "There is no docstring.")
@@ -31,31 +31,31 @@ def text_problems(script: Script) -> Iterator[Problem]:
 
 
 def _loses(script: Script) -> Iterator[Problem]:
-    said = script.label(LOSES)
-    if not said:
-        text = f'No line of the docstring begins with "{LOSES}:".'
+    lines = script.label(LOSES)
+    if not lines:
+        text = f'The docstring has no line that begins with "{LOSES}:".'
         yield problem("loses-missing", script.path, 1, text)
-    for line, _ in said[1:]:
+    for line, _ in lines[1:]:
         text = f'A second line begins with "{LOSES}:".'
         yield problem("loses-missing", script.path, line, text)
-    for line, what in said[:1]:
+    for line, what in lines[:1]:
         if not what or PLACEHOLDER in what:
-            text = "What a downgrade loses is not filled in."
+            text = f'The line "{LOSES}:" is not filled in.'
             yield problem("loses-missing", script.path, line, text)
 
 
 def _placeholders(script: Script) -> Iterator[Problem]:
     for line, text in script.doc_lines():
         if PLACEHOLDER in text and not text.startswith(f"{LOSES}:"):
-            yield problem("unfinished", script.path, line, f"It still says {PLACEHOLDER}.")
+            yield problem("unfinished", script.path, line, f"It still contains {PLACEHOLDER}.")
     for function in script.functions.values():
         if PLACEHOLDER in (ast.get_docstring(function) or ""):
-            text = f"The docstring of {function.name}() still says {PLACEHOLDER}."
+            text = f"The docstring of {function.name}() still contains {PLACEHOLDER}."
             yield problem("unfinished", script.path, function.body[0].lineno, text)
 
 
-def says_why(script: Script, function: str) -> bool:
-    """Whether ``function`` has a docstring that somebody wrote."""
+def has_docstring(script: Script, function: str) -> bool:
+    """Return whether ``function`` has a docstring other than the template's."""
     node = script.functions.get(function)
     doc = ast.get_docstring(node) if node else None
     return bool(doc) and PLACEHOLDER not in str(doc)
@@ -72,7 +72,7 @@ def _imports(script: Script) -> Iterator[Problem]:
 
 
 def _imported(tree: ast.Module) -> Iterator[tuple[str, int]]:
-    """Every module that is imported anywhere, and where; a relative one has no name."""
+    """Yield each imported module and its line; a relative import has no name."""
     for node in ast.walk(tree):
         match node:
             case ast.Import(names=aliases):

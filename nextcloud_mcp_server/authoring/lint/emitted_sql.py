@@ -1,4 +1,4 @@
-"""What each revision says to each engine, by asking it: Alembic's offline mode, no database."""
+"""Collect the SQL of each revision for each engine, with Alembic's offline mode."""
 
 from __future__ import annotations
 
@@ -22,58 +22,67 @@ from nextcloud_mcp_server.schema.history import History
 
 Direction = Literal["upgrade", "downgrade"]
 
+#: The longest part of a statement in a message, in characters.
+_LONGEST: Final = 60
+
 DIRECTIONS: Final[tuple[Direction, ...]] = ("upgrade", "downgrade")
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One statement, as it is sent.
+    """A statement of a revision.
 
     Attributes:
         sql: its text.
-        line: the line of the revision that says it.
-        helper: the function beside ``env.py`` that the revision called for it, which looks
-            first what is there; empty where the revision says it itself.
+        line: the line of the revision that sends it.
+        helper: the guard that sends it, which checks first what exists; empty if the revision
+            sends it directly.
     """
 
     sql: str
     line: int
     helper: str
 
+    @property
+    def excerpt(self) -> str:
+        """The beginning of the SQL on one line, in quotes."""
+        text = " ".join(self.sql.split())
+        return repr(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}...")
+
 
 @dataclass(frozen=True)
 class Emitted:
-    """What every revision says.
+    """The SQL of all revisions.
 
     Attributes:
-        statements: by revision's file name, dialect and direction; what is not there has failed.
-        problems: where a revision failed instead.
+        statements: by file name, dialect and direction; a missing key means a failure.
+        problems: the failures.
     """
 
     statements: Mapping[tuple[str, Dialect, Direction], tuple[Statement, ...]]
     problems: tuple[Problem, ...]
 
 
-class _Listener(StringIO):
-    """Keeps each statement with the line of the revision that is writing it."""
+class _Recorder(StringIO):
+    """Records each statement with the line of the revision that sends it."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self._folders = (str(folder), str(folder / "versions"))
-        self.heard: list[tuple[str, Statement]] = []
+        self.recorded: list[tuple[str, Statement]] = []
 
     def write(self, text: str) -> int:
-        found = _speaker(sys._getframe(1), *self._folders)
-        # The rest is Alembic's own: the transaction, the version row, its comments.
+        found = _caller(sys._getframe(1), *self._folders)
+        # Alembic itself writes the rest: the transaction, the version row, comments.
         if found is not None:
             name, line, helper = found
             sql = text.strip().removesuffix(";")
-            self.heard.append((name, Statement(sql, line, helper)))
+            self.recorded.append((name, Statement(sql, line, helper)))
         return len(text)
 
 
-def _speaker(frame: FrameType | None, folder: str, versions: str) -> tuple[str, int, str] | None:
-    """The revision that ``frame`` runs in, its line, and the helper that it has called."""
+def _caller(frame: FrameType | None, folder: str, versions: str) -> tuple[str, int, str] | None:
+    """Return the revision that ``frame`` runs in, its line, and the guard it called."""
     helper = ""
     while frame is not None:
         place, name = os.path.split(frame.f_code.co_filename)
@@ -86,11 +95,11 @@ def _speaker(frame: FrameType | None, folder: str, versions: str) -> tuple[str, 
 
 
 @contextmanager
-def read_anew() -> Iterator[None]:
-    """Compile every script that is run meanwhile from its source, and keep nothing.
+def without_bytecode() -> Iterator[None]:
+    """Compile each script from its source, and write no bytecode.
 
-    Python takes a compiled file for the source's where second and size are the same: a quick
-    edit would not be seen. And the folder of an installation stays as it is.
+    Python uses the cached bytecode if time (in seconds) and size of the source are unchanged,
+    which would hide a quick edit. And an installed folder must not change.
     """
     before = (sys.pycache_prefix, sys.dont_write_bytecode)
     sys.pycache_prefix, sys.dont_write_bytecode = os.devnull, True
@@ -100,18 +109,18 @@ def read_anew() -> Iterator[None]:
         sys.pycache_prefix, sys.dont_write_bytecode = before
 
 
-def emitted(history: History, files: Mapping[str, Path]) -> Emitted:
-    """Ask every revision what it says, to each dialect, up and down.
+def emit_sql(history: History, files: Mapping[str, Path]) -> Emitted:
+    """Run every revision offline, for each dialect, up and down.
 
     Args:
-        history: the revisions, which are one line.
-        files: the file of each, by id.
+        history: the revisions.
+        files: their files, by id.
     """
     found: dict[tuple[str, Dialect, Direction], tuple[Statement, ...]] = {}
     problems: set[Problem] = set()
     for dialect in DIALECTS:
         for direction in DIRECTIONS:
-            listener = _Listener(history.directory)
+            recorder = _Recorder(history.directory)
             down = direction == "downgrade"
             start, target = (history.head, None) if down else (None, history.head)
             broken = ""
@@ -120,23 +129,23 @@ def emitted(history: History, files: Mapping[str, Path]) -> Emitted:
                     history,
                     start,
                     target,
-                    listener,
+                    recorder,
                     dialect=dialect,
                     down=down,
                     reviewed=True,
                 )
-            except Exception as error:  # noqa: BLE001 - whatever a developer's file does is told
+            except Exception as error:  # noqa: BLE001 - any error of a developer's file is reported
                 failed = failure(error, history.directory)
                 problems.add(failed)
                 broken = failed.path.name
-            for name in _before(files, broken, down=down):
-                said = tuple(one for speaker, one in listener.heard if speaker == name)
-                found[name, dialect, direction] = said
+            for name in _completed(files, broken, down=down):
+                sent = tuple(one for caller, one in recorder.recorded if caller == name)
+                found[name, dialect, direction] = sent
     return Emitted(found, tuple(sorted(problems)))
 
 
-def _before(files: Mapping[str, Path], broken: str, *, down: bool) -> Iterator[str]:
-    """The files that had their say before the one that failed."""
+def _completed(files: Mapping[str, Path], broken: str, *, down: bool) -> Iterator[str]:
+    """Yield the names of the files that ran before the ``broken`` one."""
     names = [path.name for path in files.values()]
     for name in reversed(names) if down else names:
         if name == broken:
@@ -145,7 +154,7 @@ def _before(files: Mapping[str, Path], broken: str, *, down: bool) -> Iterator[s
 
 
 def failure(error: BaseException, folder: Path) -> Problem:
-    """The problem that ``error`` is: at the line of the revision that it comes from."""
+    """Create the problem for ``error``, at the line of the revision that raised it."""
     cause: BaseException | None = error
     text = str(getattr(error, "orig", None) or error) or type(error).__name__
     while cause is not None:
@@ -161,10 +170,10 @@ def _sentence(text: str) -> str:
     return " ".join(text.split()).rstrip(".") + "."
 
 
-def tried(history: History) -> tuple[Trial | None, Problem | None]:
-    """What running and undoing each revision has shown; or where the first one fails."""
+def run_all(history: History) -> tuple[Trial | None, Problem | None]:
+    """Upgrade and downgrade an empty database; return the result and the first failure."""
     try:
-        shown = there_and_back(history)
+        result = there_and_back(history)
     except TokenStorageError as error:
         return None, failure(error, history.directory)
-    return shown, failure(shown.failure, history.directory) if shown.failure else None
+    return result, failure(result.failure, history.directory) if result.failure else None

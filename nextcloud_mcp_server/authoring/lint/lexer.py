@@ -1,9 +1,8 @@
-"""SQL as the words it is made of. Pure: nothing is executed, and no grammar is needed.
+"""Split SQL into tokens. Pure.
 
-White space and comments outside literals are the only things that a normal form leaves out:
-two statements with the same tokens mean the same, and an edit of anything else is seen. The
-lexical rules are those of SQLite (https://www.sqlite.org/lang.html) and of PostgreSQL
-(https://www.postgresql.org/docs/current/sql-syntax-lexical.html).
+Only white space and comments outside literals are left out, so two statements with the same
+tokens mean the same. The lexical rules are SQLite's (https://www.sqlite.org/lang.html) and
+PostgreSQL's (https://www.postgresql.org/docs/current/sql-syntax-lexical.html).
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ Dialect = Literal["sqlite", "postgresql"]
 
 DIALECTS: Final[tuple[Dialect, ...]] = ("sqlite", "postgresql")
 
-# Not \s and \w: a no-break space is a character of a name to both engines.
+# Not \s and \w: for both engines a no-break space is part of a name.
 _COMMON: Final = r"""
     (?P<space> [ \t\n\r\f\v]+ | --[^\n]*)
   | (?P<opens> /\*)
@@ -29,7 +28,7 @@ _COMMON: Final = r"""
       | .
     )
 """
-#: What may stand before a literal, and what else is one token.
+#: The prefixes of a literal, and further tokens.
 _OWN: Final = {
     "sqlite": ("[xX]", r"` (?: [^`] | `` )* (?: ` | \Z ) | \[ [^\]]* (?: \] | \Z ) |"),
     "postgresql": (
@@ -49,7 +48,7 @@ _EDGE: Final = re.compile(r"/\*|\*/")
 
 
 def tokens(sql: str, dialect: Dialect = "sqlite") -> tuple[str, ...]:
-    """What ``sql`` is made of, without the white space and the comments between."""
+    """Return the tokens of ``sql`` without white space and comments."""
     return tuple(_tokens(sql, dialect))
 
 
@@ -75,18 +74,18 @@ def _end_of_comment(sql: str, position: int, *, nests: bool) -> int:
     return len(sql)
 
 
-def words(sql: str, dialect: Dialect) -> tuple[str, ...]:
-    """The tokens in capitals, names without their quotes, without the last semicolon.
+def normalized(sql: str, dialect: Dialect) -> tuple[str, ...]:
+    """Return the tokens in upper case, names unquoted, without the last semicolon.
 
-    For rules that ask what a statement does; a literal stays as it is.
+    String literals are unchanged.
     """
-    found = [_word(token) for token in tokens(sql, dialect)]
+    found = [_normalized(token) for token in tokens(sql, dialect)]
     while found and found[-1] == ";":
         found.pop()
     return tuple(found)
 
 
-def _word(token: str) -> str:
+def _normalized(token: str) -> str:
     if len(token) > 1 and token[0] in '"`[':
         token = token[1:-1]
     return token if "'" in token else token.upper()

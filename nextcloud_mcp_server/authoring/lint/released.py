@@ -1,9 +1,8 @@
-"""The released revisions by what they say: ``released.json``, kept beside the migrations.
+"""Detect edits of released revisions, with the digests in ``released.json``.
 
-Of each revision it holds a digest of every statement, to each dialect, up and down: so an
-edit is told by the statement that changed. What Alembic's offline mode cannot show is held
-by its code: a revision that does more with its connection than the known operations, and
-the tables that it says it deletes rows from.
+For each revision the file has a digest of every statement, for each dialect, up and down, so
+that a report can name the changed statement. Code that needs a connection emits no statements
+offline, so it has a digest of its own, and so has ``DELETES_ROWS_FROM``.
 """
 
 from __future__ import annotations
@@ -24,59 +23,56 @@ from nextcloud_mcp_server.authoring.lint.emitted_sql import (
     Statement,
 )
 from nextcloud_mcp_server.authoring.lint.lexer import DIALECTS, Dialect, tokens
-from nextcloud_mcp_server.authoring.lint.rules import Problem, listed, problem
+from nextcloud_mcp_server.authoring.lint.rules import Problem, problem
 from nextcloud_mcp_server.authoring.lint.version_files import Script
 
 RELEASED_FILE: Final = "released.json"
 
-#: Enough that no two of a few thousand statements are taken for each other.
+#: Enough to tell a few thousand statements apart.
 _DIGITS: Final = 16
 
-#: The most characters of a statement that a message repeats.
-_LONGEST: Final = 60
-
-#: What a revision may call of ``op`` without doing what offline mode cannot show.
-_SHOWN: Final = listed(
+#: The operations of ``op`` that offline mode shows completely.
+_SHOWN: Final = (
     "add_column alter_column bulk_insert create_check_constraint create_exclusion_constraint "
     "create_foreign_key create_index create_primary_key create_table create_table_comment "
     "create_unique_constraint drop_column drop_constraint drop_index drop_table "
     "drop_table_comment execute f get_context inline_literal rename_table"
 )
-#: What it may call of the guards, whose statements are all written offline too.
-_GUARDED: Final = listed("add_column create_index create_table drop_column drop_index drop_table")
-#: What it may ask of the migration context.
+#: The guards that offline mode shows completely.
+_GUARDED: Final = "add_column create_index create_table drop_column drop_index drop_table"
+#: The attributes of the migration context that reveal nothing of the database.
 _ASKED: Final = frozenset({"dialect", "opts"})
 
-#: Assignments that identify a revision, and mean nothing to a database.
+#: Assignments that identify a revision.
 _IDENTITY: Final = frozenset({"revision", "down_revision", "branch_labels", "depends_on"})
 
-#: The one assignment that the program itself reads when it runs a revision.
+#: The assignment that the program reads when it runs a revision.
 DELETES: Final = "DELETES_ROWS_FROM"
 
 
 @dataclass(frozen=True, slots=True)
-class Meaning:
-    """What one revision does, as digests.
+class Digests:
+    """The digests of a revision.
 
     Attributes:
-        said: of each statement, by dialect and direction.
-        code: of its code, where that does more than say statements; else empty.
+        statements: of each statement, by dialect and direction.
+        code: of the code that emits no statements; empty if there is none.
     """
 
-    said: Mapping[tuple[Dialect, Direction], tuple[str, ...]]
+    statements: Mapping[tuple[Dialect, Direction], tuple[str, ...]]
     code: str
 
     def document(self) -> dict[str, Any]:
-        """The facts that ``released.json`` keeps."""
+        """Return the entry of ``released.json``."""
         return {
-            **{d: {way: list(self.said[d, way]) for way in DIRECTIONS} for d in DIALECTS},
+            **{d: {way: list(self.statements[d, way]) for way in DIRECTIONS} for d in DIALECTS},
             "code": self.code,
         }
 
 
-def meaning(script: Script, emitted: Emitted) -> Meaning:
-    """What ``script`` does now."""
-    return Meaning(
+def digests(script: Script, emitted: Emitted) -> Digests:
+    """Compute the digests of ``script``."""
+    return Digests(
         {
             (dialect, way): tuple(
                 digest(tokens(one.sql, dialect))
@@ -90,19 +86,19 @@ def meaning(script: Script, emitted: Emitted) -> Meaning:
 
 
 def digest(value: Any) -> str:
-    """A short name for ``value``, which JSON can write; another one for any other value."""
+    """Return a short digest of a JSON value."""
     text = json.dumps(value, ensure_ascii=True, separators=(",", ":"))
     return sha256(text.encode()).hexdigest()[:_DIGITS]
 
 
 def code_digest(tree: ast.Module) -> str:
-    """A digest of the code that no statement shows; empty where every statement does."""
-    whole = _hides(tree)
+    """Return a digest of the code that emits no statements; empty if there is none."""
+    hidden = _needs_connection(tree)
     kept = [
         _shape(node)
         for node in tree.body
         if not isinstance(node, ast.Import | ast.ImportFrom | ast.Expr)
-        and (_assigns(node) == DELETES or (whole and _assigns(node) not in _IDENTITY))
+        and (_assigns(node) == DELETES or (hidden and _assigns(node) not in _IDENTITY))
     ]
     return digest(kept) if kept else ""
 
@@ -114,19 +110,16 @@ def _assigns(node: ast.stmt) -> str:
     return ""
 
 
-def _hides(tree: ast.Module) -> bool:
-    """Whether the code may reach for what only a connection can answer.
-
-    Said the other way round: it is enough that one use of ``op``, of its context or of the
-    guards is not one of those that offline mode shows whole.
-    """
+def _needs_connection(tree: ast.Module) -> bool:
+    """Return whether any use of ``op``, its context or the guards is not shown offline."""
     uses = shown = 0
     for node in ast.walk(tree):
         match node:
             case ast.Attribute(value=ast.Name(id="op"), attr=name):
-                shown += name in _SHOWN
-            case ast.Attribute(value=ast.Name(id="guards"), attr=name) if name not in _GUARDED:
-                return True
+                shown += name in _SHOWN.split()
+            case ast.Attribute(value=ast.Name(id="guards"), attr=name):
+                if name not in _GUARDED.split():
+                    return True
             case ast.Attribute(value=ast.Call(func=ast.Attribute(attr="get_context")), attr=name):
                 shown += name in _ASKED
             case ast.ImportFrom(module=module, names=names) if _is_alembic(module):
@@ -144,7 +137,7 @@ def _is_alembic(module: str | None) -> bool:
 
 
 def _shape(node: Any) -> Any:
-    """``node`` without its place, its docstrings and its types, whatever Python reads it."""
+    """Return ``node`` without positions, docstrings and types, equal on each Python version."""
     if isinstance(node, list):
         return [_shape(child) for child in node]
     if not isinstance(node, ast.AST):
@@ -154,7 +147,7 @@ def _shape(node: Any) -> Any:
         kept = value
         if name == "body" and isinstance(value, list) and _has_docstring(node):
             kept = value[1:]
-        # A newer Python has more fields, which are empty for what an older one can read.
+        # A newer Python has more fields, which are empty for older syntax.
         if kept not in (None, []) and name not in ("annotation", "returns", "type_comment"):
             fields[name] = _shape(kept)
     return [type(node).__name__, fields]
@@ -165,11 +158,11 @@ def _has_docstring(node: ast.AST) -> bool:
     return isinstance(node, kinds) and ast.get_docstring(node) is not None
 
 
-def load(folder: Path) -> dict[str, Meaning]:
-    """The released revisions by id; none where there is no file.
+def load(folder: Path) -> dict[str, Digests]:
+    """Read the released revisions, by id; empty if there is no file.
 
     Raises:
-        ValueError: the file is not one that :func:`dump` has written.
+        ValueError: the file was not written by :func:`dump`.
     """
     path = folder / RELEASED_FILE
     if not path.exists():
@@ -177,7 +170,7 @@ def load(folder: Path) -> dict[str, Meaning]:
     try:
         document = json.loads(path.read_text("utf-8"))
         return {
-            revision: Meaning(
+            revision: Digests(
                 {(d, way): tuple(entry[d][way]) for d in DIALECTS for way in DIRECTIONS},
                 str(entry["code"]),
             )
@@ -187,8 +180,8 @@ def load(folder: Path) -> dict[str, Meaning]:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
-def dump(released: Mapping[str, Meaning]) -> str:
-    """The text of ``released.json``: a line for each dialect of each revision."""
+def dump(released: Mapping[str, Digests]) -> str:
+    """Return the text of ``released.json``, one line for each dialect of a revision."""
     entries = []
     for revision in sorted(released, key=int):
         lines = [
@@ -199,42 +192,40 @@ def dump(released: Mapping[str, Meaning]) -> str:
     return "{\n" + ",\n".join(entries) + "\n}\n"
 
 
-def edits(script: Script, before: Meaning, now: Meaning, emitted: Emitted) -> Iterator[Problem]:
-    """Where ``script`` does something else than when it was released."""
+def edits(script: Script, before: Digests, now: Digests, emitted: Emitted) -> Iterator[Problem]:
+    """Yield the edits of a released revision."""
     for way in DIRECTIONS:
         for dialect in DIALECTS:
-            old, new = before.said[dialect, way], now.said[dialect, way]
+            old, new = before.statements[dialect, way], now.statements[dialect, way]
             if old != new:
-                said = emitted.statements[script.path.name, dialect, way]
-                line, text = _edit(old, new, said, script.line_of(way))
-                what = f"Released, its {way}() {text} to {dialect}."
+                sent = emitted.statements[script.path.name, dialect, way]
+                line, text = _edit(old, new, sent, script.line_of(way))
+                what = f"It is released, and its {way}() {text} for {dialect}."
                 yield problem("edited-release", script.path, line, what, rev=script.id)
                 break
     if before.code != now.code:
         line = script.line_of(DELETES if DELETES in script.values else "upgrade")
-        what = "Released, what its code does beside its statements is not the same."
+        what = "It is released, and its code that needs a connection was edited."
         yield problem("edited-release", script.path, line, what, rev=script.id)
 
 
 def _edit(
-    old: Sequence[str], new: Sequence[str], said: Sequence[Statement], line: int
+    old: Sequence[str], new: Sequence[str], sent: Sequence[Statement], line: int
 ) -> tuple[int, str]:
-    """Where the first difference is, and what it is, as the middle of a sentence."""
+    """Return the line of the first difference, and its description."""
     steps = SequenceMatcher(a=old, b=new, autojunk=False).get_opcodes()
     kind, first, last, at, _ = next(step for step in steps if step[0] != "equal")
     if kind == "delete":
         count = f"{last - first} statements" if last - first > 1 else "a statement"
-        return line, f"no longer says {count} that it said"
-    words = " ".join(said[at].sql.split())
-    excerpt = words if len(words) <= _LONGEST else f"{words[:_LONGEST]}..."
-    return said[at].line, f"now says {excerpt!r}"
+        return line, f"no longer sends {count}"
+    return sent[at].line, f"now sends {sent[at].excerpt}"
 
 
 def deletions(folder: Path, gone: Iterable[str]) -> Iterator[Problem]:
-    """The problems of released revisions that have no file."""
+    """Yield a problem for each released revision in ``gone``, which has no file."""
     path = folder / RELEASED_FILE
     lines = path.read_text("utf-8").splitlines() if path.exists() else []
     for revision in gone:
         at = next((n for n, line in enumerate(lines, 1) if f'"{revision}": {{' in line), 1)
-        text = f"Revision {revision} is released, and its file is gone."
+        text = f"Revision {revision} is released, and its file is missing."
         yield problem("deleted-release", path, at, text)

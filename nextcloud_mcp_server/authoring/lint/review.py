@@ -1,4 +1,4 @@
-"""``db lint``: read every revision, ask it what it says, and tell what is wrong."""
+"""``db lint``: check every revision, and release new ones."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from nextcloud_mcp_server.authoring.lint.docstrings import text_problems
 from nextcloud_mcp_server.authoring.lint.emitted_sql import (
     DIRECTIONS,
     Emitted,
-    emitted,
-    read_anew,
-    tried,
+    emit_sql,
+    run_all,
+    without_bytecode,
 )
 from nextcloud_mcp_server.authoring.lint.lexer import DIALECTS
 from nextcloud_mcp_server.authoring.lint.rules import Problem, problem, refused
@@ -36,44 +36,43 @@ from nextcloud_mcp_server.schema.structure import Structure
 
 @dataclass(frozen=True)
 class Review:
-    """What a look at the migrations found.
+    """The result of checking the migrations.
 
     Attributes:
         folder: the folder of the scripts.
         scripts: the version files, by id.
-        problems: what is wrong, by file and line.
-        whole: whether what they say was looked at, too: where they are not one line, nobody
-            can ask them.
-        meanings: what each released or new revision does, by id.
-        structures: the structure at each revision; None where they do not run.
+        problems: by file and line.
+        whole: whether the SQL was checked too, which needs a linear history.
+        digests: the digests of each revision that runs, by id.
+        structures: the structure at each revision; None if they fail.
     """
 
     folder: Path
     scripts: tuple[Script, ...]
     problems: tuple[Problem, ...]
     whole: bool
-    meanings: Mapping[str, released.Meaning]
+    digests: Mapping[str, released.Digests]
     structures: Mapping[str, Structure] | None
 
     @property
     def new(self) -> tuple[str, ...]:
-        """The ids of revisions that are not released yet."""
+        """The ids of the unreleased revisions."""
         known = released.load(self.folder)
         return tuple(script.id for script in self.scripts if script.id not in known)
 
 
 def review(folder: Path | None = None) -> Review:
-    """Look at the migrations in ``folder`` (default: the program's own). Changes nothing.
+    """Check the migrations in ``folder`` (default: the program's own), and change nothing.
 
     Raises:
-        TokenStorageError: ``no-migrations`` where there are none.
+        TokenStorageError: ``no-migrations`` if there are none.
     """
     folder = folder or history.locate_scripts()
     load_history.cache_clear()
     scripts, problems = read_scripts(folder / "versions")
     if not scripts and not problems:
         load_history(folder)
-    # A file that cannot be read is not gone.
+    # An unreadable file is not a missing one.
     gone = frozenset() if problems else _gone(folder, scripts)
     broken = [*problems, *line_problems(scripts, gone)]
     if any(int(number) < int(scripts[-1].id) for number in gone):
@@ -82,23 +81,23 @@ def review(folder: Path | None = None) -> Review:
     missing = [found for found in texts if found.rule == "missing-function"]
     if broken or missing:
         return _review(folder, scripts, [*broken, *texts], whole=False)
-    # Without the structures: their file may be one that a merge has left in conflict.
+    # Without structure.json, which may contain a merge conflict.
     line = History(folder, tuple(script.id for script in scripts), {})
-    with read_anew():
-        shown, failed = tried(line)
-        said = emitted(line, {script.id: script.path for script in scripts})
-    structures = None if shown is None else shown.up
-    found = [*texts, *said.problems]
-    found += [p for script in scripts for p in statement_problems(script, said)]
-    meanings = {s.id: released.meaning(s, said) for s in scripts if _told(s, said)}
-    found += _released(folder, scripts, meanings, said)
+    with without_bytecode():
+        result, failed = run_all(line)
+        emitted = emit_sql(line, {script.id: script.path for script in scripts})
+    structures = None if result is None else result.up
+    found = [*texts, *emitted.problems]
+    found += [p for script in scripts for p in statement_problems(script, emitted)]
+    digests = {s.id: released.digests(s, emitted) for s in scripts if _completed(s, emitted)}
+    found += _released(folder, scripts, digests, emitted)
     found += [failed] if failed else ()
     found += _stale(folder, structures)
-    return _review(folder, scripts, found, whole=True, meanings=meanings, structures=structures)
+    return _review(folder, scripts, found, whole=True, digests=digests, structures=structures)
 
 
 def _gone(folder: Path, scripts: list[Script]) -> frozenset[str]:
-    """The released revisions that have no file."""
+    """Return the released revisions that have no file."""
     with suppress(ValueError):
         known = released.load(folder).keys() - {script.id for script in scripts}
         return frozenset(number for number in known if number.isdecimal())
@@ -111,21 +110,21 @@ def _review(
     problems: list[Problem],
     *,
     whole: bool,
-    meanings: Mapping[str, released.Meaning] | None = None,
+    digests: Mapping[str, released.Digests] | None = None,
     structures: Mapping[str, Structure] | None = None,
 ) -> Review:
     return Review(
-        folder, tuple(scripts), tuple(sorted(set(problems))), whole, meanings or {}, structures
+        folder, tuple(scripts), tuple(sorted(set(problems))), whole, digests or {}, structures
     )
 
 
-def _told(script: Script, said: Emitted) -> bool:
-    keys = [key for key in said.statements if key[0] == script.path.name]
+def _completed(script: Script, emitted: Emitted) -> bool:
+    keys = [key for key in emitted.statements if key[0] == script.path.name]
     return len(keys) == len(DIALECTS) * len(DIRECTIONS)
 
 
 def _released(
-    folder: Path, scripts: list[Script], meanings: Mapping[str, released.Meaning], said: Emitted
+    folder: Path, scripts: list[Script], digests: Mapping[str, released.Digests], emitted: Emitted
 ) -> Iterator[Problem]:
     try:
         known = released.load(folder)
@@ -134,8 +133,8 @@ def _released(
         yield problem("released-file", path, 1, f"It cannot be read ({error}).")
         return
     for script in scripts:
-        if script.id in known and script.id in meanings:
-            yield from released.edits(script, known[script.id], meanings[script.id], said)
+        if script.id in known and script.id in digests:
+            yield from released.edits(script, known[script.id], digests[script.id], emitted)
     yield from released.deletions(folder, known.keys() - {script.id for script in scripts})
 
 
@@ -148,11 +147,13 @@ def _stale(folder: Path, structures: Mapping[str, Structure] | None) -> Iterator
     if there != made:
         pairs = zip(there.splitlines(), made.splitlines(), strict=False)
         line = next((n for n, (old, new) in enumerate(pairs, 1) if old != new), 1)
-        yield problem("stale-structure", path, line, "It is not what the migrations make.")
+        yield problem(
+            "stale-structure", path, line, "It differs from the result of the migrations."
+        )
 
 
 def fix(found: Review) -> Path | None:
-    """Generate ``structure.json`` anew where it is out of date, and return its path.
+    """Generate ``structure.json`` again if it is out of date, and return its path.
 
     Raises:
         TokenStorageError: ``not-a-checkout`` in an installed package.
@@ -165,41 +166,41 @@ def fix(found: Review) -> Path | None:
 
 
 def release(found: Review, overwrite: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """Write what every new revision says into ``released.json``, and return their ids.
+    """Add every new revision to ``released.json``, and return their ids.
 
     Args:
-        found: the review, in which nothing may be refused or noted.
+        found: the review, which must have no problems.
         overwrite: released revisions that were edited on purpose.
 
     Raises:
-        TokenStorageError: ``not-a-checkout`` in an installed package; ``bad-input`` where
-            anything is wrong, or ``overwrite`` names what is not released.
+        TokenStorageError: ``not-a-checkout`` in an installed package; ``bad-input`` if there
+            is a problem, or a revision in ``overwrite`` is not released.
     """
     _require_checkout(found.folder)
-    wrong = [p for p in found.problems if not _agreed(p, found, overwrite)]
+    wrong = [p for p in found.problems if not _intended(p, found, overwrite)]
     if refused(wrong, strict=True):
         raise TokenStorageError(
-            f"Refused or noted: {counted(len(wrong), 'place')}, so nothing was released.",
+            f"Nothing was released: lint reports {counted(len(wrong), 'problem')}.",
             code="bad-input",
-            remedy="Mend them first: nextcloud-mcp-server db lint --strict",
+            remedy="Show them with: nextcloud-mcp-server db lint --strict",
         )
     known = released.load(found.folder)
     for revision in overwrite:
         if revision not in known:
             raise TokenStorageError(
-                f"Revision {revision} is not released, so there is nothing to overwrite.",
+                f"Revision {revision} is not released, so it cannot be overwritten.",
                 code="bad-input",
-                remedy="Leave it out: db lint --release takes every new revision by itself.",
+                remedy="Omit it: db lint --release adds every new revision.",
             )
     chosen = (*found.new, *overwrite)
-    known |= {revision: found.meanings[revision] for revision in chosen}
+    known |= {revision: found.digests[revision] for revision in chosen}
     if chosen:
         (found.folder / released.RELEASED_FILE).write_text(released.dump(known), "utf-8")
     return chosen
 
 
-def _agreed(found: Problem, review: Review, overwrite: tuple[str, ...]) -> bool:
-    """Whether it is an edit that was made on purpose."""
+def _intended(found: Problem, review: Review, overwrite: tuple[str, ...]) -> bool:
+    """Return whether the problem is an edit of a revision in ``overwrite``."""
     names = {script.path for script in review.scripts if script.id in overwrite}
     return found.rule == "edited-release" and found.path in names
 
@@ -207,7 +208,7 @@ def _agreed(found: Problem, review: Review, overwrite: tuple[str, ...]) -> bool:
 def _require_checkout(folder: Path) -> None:
     if folder == history.locate_scripts() and not is_checkout():
         raise TokenStorageError(
-            "These migrations are those of an installed package, and are only looked at.",
+            "These migrations belong to an installed package, which is not changed.",
             code="not-a-checkout",
             remedy="Clone the project, then there: uv run nextcloud-mcp-server db lint",
         )

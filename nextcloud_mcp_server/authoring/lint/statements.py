@@ -1,4 +1,4 @@
-"""What a revision may not say to a database, and what a released one should not. Pure."""
+"""Check the SQL of a revision. Pure."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, Final
 
-from nextcloud_mcp_server.authoring.lint.docstrings import CHANGES, says_why
+from nextcloud_mcp_server.authoring.lint.docstrings import CHANGES, has_docstring
 from nextcloud_mcp_server.authoring.lint.emitted_sql import (
     DIRECTIONS,
     Direction,
     Emitted,
     Statement,
 )
-from nextcloud_mcp_server.authoring.lint.lexer import DIALECTS, Dialect, words
+from nextcloud_mcp_server.authoring.lint.lexer import DIALECTS, Dialect, normalized
 from nextcloud_mcp_server.authoring.lint.released import DELETES, code_digest
-from nextcloud_mcp_server.authoring.lint.rules import Problem, listed, problem
+from nextcloud_mcp_server.authoring.lint.rules import Problem, problem
 from nextcloud_mcp_server.authoring.lint.version_files import PLACEHOLDER, Script
 
-Words = tuple[str, ...]
+Tokens = tuple[str, ...]
 
-_TRANSACTION: Final = listed(
+_TRANSACTION: Final = (
     "ATTACH BEGIN COMMIT DETACH END PRAGMA RELEASE ROLLBACK SAVEPOINT SET START VACUUM"
 )
 
-#: Words, and functions (with their parenthesis), that the other engine does not know.
-_ONLY: Final[Mapping[Dialect, frozenset[str]]] = {
-    "sqlite": listed(
+#: Keywords, and functions with their parenthesis, that only this engine supports.
+_ONLY: Final[Mapping[Dialect, str]] = {
+    "sqlite": (
         "AUTOINCREMENT BLOB DATETIME GLOB NOCASE PRAGMA ROWID SQLITE_MASTER SQLITE_SCHEMA "
         "DATETIME( GROUP_CONCAT( HEX( IFNULL( INSTR( JSON_EXTRACT( JULIANDAY( "
         "LAST_INSERT_ROWID( RANDOMBLOB( STRFTIME( TYPEOF( UNIXEPOCH( ZEROBLOB("
     ),
-    "postgresql": listed(
+    "postgresql": (
         "BIGSERIAL BYTEA CONCURRENTLY IDENTITY ILIKE JSONB SERIAL SMALLSERIAL TIMESTAMPTZ "
         "TRUNCATE DECODE( ENCODE( EXTRACT( GEN_RANDOM_UUID( GREATEST( LEAST( NOW( "
         "REGEXP_REPLACE( SPLIT_PART( STRING_AGG( TO_TIMESTAMP("
@@ -41,158 +41,150 @@ _ONLY: Final[Mapping[Dialect, frozenset[str]]] = {
 }
 _NAMES: Final = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 
-#: The helper that changes values in Python, which no SQL says: it writes a comment.
+#: The guard that changes values in Python; offline it writes a comment.
 _REWRITES: Final = "rewrite"
 
+_SKIPPING: Final = (("ON", "CONFLICT"), ("NOT", "EXISTS"))
 _MODIFIERS: Final = frozenset({"TEMP", "TEMPORARY", "UNIQUE", "VIRTUAL", "UNLOGGED"})
-
-#: The most characters of a statement that a message repeats.
-_LONGEST: Final = 60
 
 
 @dataclass(frozen=True)
-class _Speech:
-    """All that one direction of one revision says to one dialect.
+class _Sql:
+    """The SQL of a revision, for one direction and one dialect.
 
     Attributes:
-        said: its statements, each with its words.
-        made: tables that it creates, or makes again under an old name.
+        statements: each with its tokens.
+        created: tables that it creates, or recreates by a rename.
     """
 
     script: Script
     way: Direction
     dialect: Dialect
-    said: Sequence[tuple[Statement, Words]]
-    made: frozenset[str]
+    statements: Sequence[tuple[Statement, Tokens]]
+    created: frozenset[str]
 
     @property
     def declared(self) -> bool:
-        """Whether the docstring says what the upgrade does to rows."""
-        said = self.script.label(CHANGES)
-        return self.way != "upgrade" or any(w and PLACEHOLDER not in w for _, w in said)
+        """Whether the docstring has a line "Upgrade changes:"."""
+        lines = self.script.label(CHANGES)
+        return any(text and PLACEHOLDER not in text for _, text in lines)
 
     def problem(self, rule: str, one: Statement, why: str) -> Problem:
-        text = f"{excerpt(one.sql)} {why}."
-        return problem(rule, self.script.path, one.line, text)
-
-
-def excerpt(sql: str) -> str:
-    """The beginning of a statement, on one line, in quotes."""
-    text = " ".join(sql.split())
-    return repr(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}...")
+        return problem(rule, self.script.path, one.line, f"{one.excerpt} {why}.")
 
 
 def statement_problems(script: Script, emitted: Emitted) -> Iterator[Problem]:
-    """What is wrong with what ``script`` says, to each dialect, up and down."""
+    """Yield the problems of the SQL of ``script``, for each dialect, up and down."""
     found: dict[Problem, None] = {}
     for dialect in DIALECTS:
         for way in DIRECTIONS:
-            said = emitted.statements.get((script.path.name, dialect, way))
-            if said is not None:
-                found |= dict.fromkeys(_problems(_speech(script, way, dialect, said)))
+            sent = emitted.statements.get((script.path.name, dialect, way), ())
+            found |= dict.fromkeys(_problems(_parsed(script, way, dialect, sent)))
     yield from found
     yield from _empty(script, emitted)
 
 
-def _speech(script: Script, way: Direction, dialect: Dialect, said: Sequence[Statement]) -> _Speech:
-    pairs = [(one, words(one.sql, dialect)) for one in said]
-    made = {name for _, w in pairs for name in (created(w), renamed(w)[1]) if name}
-    return _Speech(script, way, dialect, pairs, frozenset(made))
+def _parsed(script: Script, way: Direction, dialect: Dialect, sent: Sequence[Statement]) -> _Sql:
+    pairs = [(one, normalized(one.sql, dialect)) for one in sent]
+    names = {name for _, tokens in pairs for name in (created(tokens), renamed(tokens)[1])}
+    return _Sql(script, way, dialect, pairs, frozenset(names - {""}))
 
 
-def _problems(speech: _Speech) -> Iterator[Problem]:
-    for one, said in speech.said:
-        if said and said[0] in _TRANSACTION and not one.helper:
-            yield speech.problem("transaction-control", one, "is not a revision's to say")
+def _problems(sql: _Sql) -> Iterator[Problem]:
+    for one, tokens in sql.statements:
+        if tokens and tokens[0] in _TRANSACTION.split() and not one.helper:
+            why = "controls the transaction or sets a pragma"
+            yield sql.problem("transaction-control", one, why)
             continue
-        if unknown := _unknown(said, speech.dialect):
-            why = f"is sent to {_NAMES[speech.dialect]}, which does not know {unknown}"
-            yield speech.problem("dialect-only", one, why)
-        if not one.helper and (why := not_idempotent(said, speech.made)):
-            yield speech.problem("not-idempotent", one, why)
-        if speech.way == "upgrade" and not speech.declared:
-            if why := dropping(said, speech.made):
-                yield speech.problem("drop-without-recreation", one, why)
-            elif (table := changed(said)) and table not in speech.made:
-                yield speech.problem("undeclared-change", one, f"changes rows of {table.lower()}")
+        if unknown := _unknown(tokens, sql.dialect):
+            why = f"is sent to {_NAMES[sql.dialect]}, which does not support {unknown}"
+            yield sql.problem("dialect-only", one, why)
+        if not one.helper and (why := not_idempotent(tokens, sql.created)):
+            yield sql.problem("not-idempotent", one, why)
+        if sql.way == "upgrade" and not sql.declared:
+            if why := dropping(tokens, sql.created):
+                yield sql.problem("drop-without-recreation", one, why)
+            elif (table := changed(tokens)) and table not in sql.created:
+                yield sql.problem("undeclared-change", one, f"changes rows of {table.lower()}")
             elif one.helper == _REWRITES:
-                yield speech.problem("undeclared-change", one, "and no docstring says so")
-        yield from _deletes(speech, one, said)
+                yield sql.problem("undeclared-change", one, "is not in the docstring")
+        yield from _deletes(sql, one, tokens)
 
 
-def _deletes(speech: _Speech, one: Statement, said: Words) -> Iterator[Problem]:
-    if said[:2] != ("DELETE", "FROM") and said[:1] != ("TRUNCATE",):
+def _deletes(sql: _Sql, one: Statement, tokens: Tokens) -> Iterator[Problem]:
+    if tokens[:2] != ("DELETE", "FROM") and tokens[:1] != ("TRUNCATE",):
         return
-    table = changed(said)
-    value: Any = speech.script.values.get(DELETES, ((), 1))[0]
+    table = changed(tokens)
+    value: Any = sql.script.values.get(DELETES, ((), 1))[0]
     named = {str(n).upper() for n in value} if isinstance(value, tuple | list | set) else set()
-    if table not in named | speech.made:
-        why = f"deletes rows of {table.lower()}, which {DELETES} does not name"
-        yield speech.problem("undeclared-delete", one, why)
+    if table not in named | sql.created:
+        why = f"deletes rows of {table.lower()}, which is not in {DELETES}"
+        yield sql.problem("undeclared-delete", one, why)
 
 
 def _empty(script: Script, emitted: Emitted) -> Iterator[Problem]:
-    """Report a downgrade that does nothing and does not say why."""
-    keys = [(script.path.name, dialect, "downgrade") for dialect in DIALECTS]
-    sent = [emitted.statements.get(key, (None,)) for key in keys]
-    if not (any(sent) or code_digest(script.tree) or says_why(script, "downgrade")):
+    """Report a downgrade that does nothing and gives no reason."""
+    sent = [emitted.statements.get((script.path.name, d, "downgrade")) for d in DIALECTS]
+    if sent == [(), ()] and not (code_digest(script.tree) or has_docstring(script, "downgrade")):
         line = script.line_of("downgrade")
         yield problem("empty-downgrade", script.path, line, "The downgrade does nothing.")
 
 
-def _unknown(said: Words, dialect: Dialect) -> str:
-    """The first word that only the other engine knows; empty where there is none."""
+def _unknown(tokens: Tokens, dialect: Dialect) -> str:
+    """Return the first token that only the other engine supports; empty if there is none."""
     other = next(name for name in DIALECTS if name != dialect)
-    for word, after in zip_longest(said, said[1:], fillvalue=""):
-        if word in _ONLY[other] or (after == "(" and f"{word}(" in _ONLY[other]):
+    only = _ONLY[other].split()
+    for word, after in zip_longest(tokens, tokens[1:], fillvalue=""):
+        if word in only or (after == "(" and f"{word}(" in only):
             return word
-    if other == "sqlite" and said[:1] in (("INSERT",), ("UPDATE",)) and said[1:2] == ("OR",):
-        return " ".join(said[:3])
-    if other == "sqlite" and said[:2] == ("REPLACE", "INTO"):
+    if other == "sqlite" and tokens[:1] in (("INSERT",), ("UPDATE",)) and tokens[1:2] == ("OR",):
+        return " ".join(tokens[:3])
+    if other == "sqlite" and tokens[:2] == ("REPLACE", "INTO"):
         return "REPLACE INTO"
-    if other == "postgresql" and _pairs(said, (":", ":")):
+    if other == "postgresql" and _contains(tokens, (":", ":")):
         return "::"
-    if other == "postgresql" and said[:1] == ("ALTER",) and _pairs(said, ("ALTER", "COLUMN")):
+    alters_column = tokens[:1] == ("ALTER",) and _contains(tokens, ("ALTER", "COLUMN"))
+    if other == "postgresql" and alters_column:
         return "ALTER COLUMN"
     return ""
 
 
-def _pairs(said: Words, wanted: Words) -> bool:
-    return any(said[i : i + len(wanted)] == wanted for i in range(len(said)))
+def _contains(tokens: Tokens, wanted: Tokens) -> bool:
+    return any(tokens[i : i + len(wanted)] == wanted for i in range(len(tokens)))
 
 
-def _kind(said: Words) -> tuple[str, Words]:
-    """What a CREATE or DROP is about, and the words after it."""
-    rest = list(said[1:])
+def _kind(tokens: Tokens) -> tuple[str, Tokens]:
+    """Return the kind of object that a CREATE or DROP names, and the tokens after it."""
+    rest = list(tokens[1:])
     while rest and rest[0] in _MODIFIERS:
         rest.pop(0)
     return (rest[0], tuple(rest[1:])) if rest else ("", ())
 
 
-def _name(said: Words) -> str:
-    """The name that stands first, without a schema, IF EXISTS and the like."""
-    rest = [word for word in said if word not in ("IF", "NOT", "EXISTS", "ONLY", "CONCURRENTLY")]
+def _name(tokens: Tokens) -> str:
+    """Return the first name, without a schema, IF EXISTS and the like."""
+    rest = [word for word in tokens if word not in ("IF", "NOT", "EXISTS", "ONLY", "CONCURRENTLY")]
     if not rest:
         return ""
     return rest[2] if rest[1:2] == ["."] and len(rest) > 2 else rest[0]  # noqa: PLR2004 - a.b
 
 
-def created(said: Words) -> str:
-    """The table that a statement creates; empty where it creates none."""
-    kind, rest = _kind(said)
-    return _name(rest) if said[:1] == ("CREATE",) and kind == "TABLE" else ""
+def created(tokens: Tokens) -> str:
+    """Return the table that a statement creates; empty if it creates none."""
+    kind, rest = _kind(tokens)
+    return _name(rest) if tokens[:1] == ("CREATE",) and kind == "TABLE" else ""
 
 
-def renamed(said: Words) -> Words:
-    """The old and the new name of a table; two empty ones where it renames none."""
-    if said[:2] == ("ALTER", "TABLE") and said[-3:-1] == ("RENAME", "TO"):
-        return (_name(said[2:]), said[-1])
+def renamed(tokens: Tokens) -> Tokens:
+    """Return the old and the new name of a renamed table; both empty if there is none."""
+    if tokens[:2] == ("ALTER", "TABLE") and tokens[-3:-1] == ("RENAME", "TO"):
+        return (_name(tokens[2:]), tokens[-1])
     return ("", "")
 
 
-def changed(said: Words) -> str:
-    """The table whose rows a statement changes; empty where it changes none."""
-    match said:
+def changed(tokens: Tokens) -> str:
+    """Return the table whose rows a statement changes; empty if there is none."""
+    match tokens:
         case ("INSERT", "OR", _, "INTO", *rest) | ("INSERT" | "REPLACE", "INTO", *rest):
             return _name(tuple(rest))
         case ("DELETE", "FROM", *rest) | ("UPDATE", "OR", _, *rest) | ("UPDATE", *rest):
@@ -202,59 +194,55 @@ def changed(said: Words) -> str:
     return ""
 
 
-def dropping(said: Words, made: frozenset[str]) -> str:
-    """Why a statement loses what is there, as the end of a sentence; empty where it does not.
+def dropping(tokens: Tokens, exempt: frozenset[str]) -> str:
+    """Return how a statement loses data, as the end of a sentence; empty if it does not.
 
-    Args:
-        said: its words.
-        made: tables that the same revision creates, or makes again.
+    ``exempt`` are the tables that the same revision creates.
     """
-    kind, rest = _kind(said)
-    if said[:1] == ("DROP",) and kind in ("TABLE", "VIEW"):
-        return "" if _name(rest) in made else f"drops {_name(rest).lower()} with what is in it"
-    if said[:2] != ("ALTER", "TABLE") or _name(said[2:]) in made:
+    kind, rest = _kind(tokens)
+    if tokens[:1] == ("DROP",) and kind in ("TABLE", "VIEW"):
+        return "" if _name(rest) in exempt else f"drops {_name(rest).lower()}"
+    if tokens[:2] != ("ALTER", "TABLE") or _name(tokens[2:]) in exempt:
         return ""
     for verb, why in (("DROP", "drops a part of"), ("ALTER", "changes"), ("RENAME", "renames in")):
-        if verb in said[2:]:
-            return f"{why} {_name(said[2:]).lower()}"
+        if verb in tokens[2:]:
+            return f"{why} {_name(tokens[2:]).lower()}"
     return ""
 
 
-def not_idempotent(said: Words, made: frozenset[str]) -> str:
-    """Why a second run fails, or does it again; empty where neither shows.
+def not_idempotent(tokens: Tokens, exempt: frozenset[str]) -> str:
+    """Return why a statement must not run twice, as the end of a sentence; empty if it may.
 
-    Args:
-        said: its words.
-        made: tables that the same revision creates, or makes again.
+    ``exempt`` are the tables that the same revision creates.
     """
-    kind, rest = _kind(said)
-    match said[0] if said else "":
-        case "CREATE" if "IF" not in rest[:2] and said[1:3] != ("OR", "REPLACE"):
+    kind, rest = _kind(tokens)
+    match tokens[0] if tokens else "":
+        case "CREATE" if "IF" not in rest[:2] and tokens[1:3] != ("OR", "REPLACE"):
             table = _name(tuple(rest[rest.index("ON") + 1 :])) if "ON" in rest else ""
-            # A table that was made again has lost its indexes, so that they are made again.
-            again = kind == "INDEX" and table in made
-            return "" if again else "fails where it is there already"
-        case "DROP" if "IF" not in rest[:1] and _name(rest) not in made:
-            return "fails where it is gone already"
-        case "ALTER" if not (renamed(said)[1] or _pairs(said, ("EXISTS",))):
-            return "fails where it is done already"
-        case "INSERT" if not _skips(said) and changed(said) not in made:
-            return "adds the rows a second time, or fails"
-        case "UPDATE" if _repeats(said):
-            return "changes the rows again"
+            # A recreated table has lost its indexes, so they do not exist.
+            again = kind == "INDEX" and table in exempt
+            return "" if again else "fails if it exists already"
+        case "DROP" if "IF" not in rest[:1] and _name(rest) not in exempt:
+            return "fails if it does not exist"
+        case "ALTER" if not (renamed(tokens)[1] or _contains(tokens, ("EXISTS",))):
+            return "fails on a second run"
+        case "INSERT" if not _skips(tokens) and changed(tokens) not in exempt:
+            return "adds the rows a second time or fails"
+        case "UPDATE" if _repeats(tokens):
+            return "changes the rows again on a second run"
     return ""
 
 
-def _skips(said: Words) -> bool:
-    """Whether an INSERT leaves out what is there."""
-    return said[1] == "OR" or _pairs(said, ("ON", "CONFLICT")) or _pairs(said, ("NOT", "EXISTS"))
+def _skips(tokens: Tokens) -> bool:
+    """Return whether an INSERT skips existing rows."""
+    return tokens[1] == "OR" or any(_contains(tokens, p) for p in _SKIPPING)
 
 
-def _repeats(said: Words) -> bool:
-    """Whether an UPDATE makes a value of itself, and no WHERE asks about it."""
-    if "SET" not in said:
+def _repeats(tokens: Tokens) -> bool:
+    """Return whether an UPDATE computes a value from itself without a WHERE on it."""
+    if "SET" not in tokens:
         return False
-    start = said.index("SET") + 1
-    end = said.index("WHERE") if "WHERE" in said else len(said)
-    column, value, asked = said[start], said[start + 2 : end], said[end:]
-    return bool(re.fullmatch(r"\w+", column)) and column in value and column not in asked
+    start = tokens.index("SET") + 1
+    end = tokens.index("WHERE") if "WHERE" in tokens else len(tokens)
+    column, value, where = tokens[start], tokens[start + 2 : end], tokens[end:]
+    return bool(re.fullmatch(r"\w+", column)) and column in value and column not in where

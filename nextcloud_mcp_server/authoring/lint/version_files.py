@@ -1,4 +1,4 @@
-"""The version files as their text tells them: read with :mod:`ast`, never run."""
+"""Read the version files with :mod:`ast`, without running them."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from nextcloud_mcp_server.authoring.lint.rules import Problem, problem
 
 _NAME: Final = re.compile(r"(?P<moment>[0-9]{8}_[0-9]{4})_(?P<id>[0-9]{3,})_(?P<slug>[a-z0-9_]+)")
 
-#: What stands where a value is no literal.
+#: The value of an assignment that is not a literal.
 UNREADABLE: Final = object()
 
-#: What the template asks to be filled in.
+#: Marks the parts of the template to fill in.
 PLACEHOLDER: Final = "FILL IN"
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """One version file.
+    """A version file.
 
     Attributes:
         path: the file.
         moment: the date and time in its name, as ``YYYYMMDD_HHMM``.
         id: the id in its name.
         slug: the description in its name.
-        tree: what it says.
-        values: what it assigns at the top: the value and the line.
-        functions: the functions at the top, by name.
+        tree: its syntax tree.
+        values: value and line of each module-level assignment, by name.
+        functions: the module-level functions, by name.
     """
 
     path: Path
@@ -45,7 +45,7 @@ class Script:
 
     @property
     def doc(self) -> str:
-        """The docstring, as it stands."""
+        """The docstring with its indentation."""
         return ast.get_docstring(self.tree, clean=False) or ""
 
     @property
@@ -54,18 +54,18 @@ class Script:
         return self.values.get("down_revision", (UNREADABLE, 1))[0]
 
     def line_of(self, name: str) -> int:
-        """Where ``name`` is assigned or defined; the first line where it is not."""
+        """Return the line that assigns or defines ``name``; 1 if none does."""
         if name in self.values:
             return self.values[name][1]
         return self.functions[name].lineno if name in self.functions else 1
 
     def doc_lines(self) -> Iterator[tuple[int, str]]:
-        """Every line of the docstring, with its number in the file."""
+        """Yield each line of the docstring with its number in the file."""
         first = self.tree.body[0].lineno if self.doc else 1
         yield from enumerate(self.doc.splitlines(), first)
 
     def label(self, name: str) -> list[tuple[int, str]]:
-        """What the docstring says on the lines that begin with ``name``, and where."""
+        """Return number and text of each docstring line that begins with ``name:``."""
         return [
             (number, line.partition(":")[2].strip())
             for number, line in self.doc_lines()
@@ -74,7 +74,7 @@ class Script:
 
 
 def read_scripts(folder: Path) -> tuple[list[Script], list[Problem]]:
-    """Every version file in ``folder``, by id and date; and the files that are none."""
+    """Return the version files in ``folder`` by id and date, and the problems of other files."""
     scripts: list[Script] = []
     problems: list[Problem] = []
     for path in sorted(folder.glob("*.py")):
@@ -90,19 +90,19 @@ def read_scripts(folder: Path) -> tuple[list[Script], list[Problem]]:
 
 
 def read_script(path: Path) -> Script:
-    """One version file.
+    """Read a version file.
 
     Raises:
-        ValueError: its name is not that of a version file.
+        ValueError: the name is not a version file's.
         SyntaxError, UnicodeDecodeError: it is not Python.
     """
     name = _NAME.fullmatch(path.stem)
     if not name or path.suffix != ".py":
-        raise ValueError(f"{path.name} is not called YYYYMMDD_HHMM_XXX_description.py.")
+        raise ValueError(f"The name {path.name} is not YYYYMMDD_HHMM_XXX_description.py.")
     try:
         datetime.strptime(name["moment"], "%Y%m%d_%H%M").replace(tzinfo=UTC)
     except ValueError:
-        raise ValueError(f"{name['moment']} is no date and time.") from None
+        raise ValueError(f"{name['moment']} is not a date and time.") from None
     text = path.read_text("utf-8")
     try:
         tree = ast.parse(text, path.name)

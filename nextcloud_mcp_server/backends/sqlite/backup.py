@@ -252,12 +252,6 @@ def copy_database(
 ) -> None:
     """Copy all pages with SQLite's online backup API, in one transaction of ``writer``.
 
-    Args:
-        reader: the database to copy.
-        writer: the database to replace.
-        phase: the name of this work in progress updates.
-        report: receives progress updates.
-
     Raises:
         BusyError: no page was copied for a minute.
         sqlite3.Error: the copy cannot be made.

@@ -94,11 +94,7 @@ def holders(database: Path) -> tuple[int, ...]:
 
 
 def require_idle(database: Path, *, while_running: bool = False) -> None:
-    """Fail if a server is using ``database``. Call it under the migration lock.
-
-    Args:
-        database: the database file.
-        while_running: whether a running server is allowed.
+    """Fail if a server is using ``database``, unless ``while_running``. Only under the lock.
 
     Raises:
         TokenStorageError: ``in-use``.
@@ -109,7 +105,13 @@ def require_idle(database: Path, *, while_running: bool = False) -> None:
         if not is_held(database):
             return
     except OSError as error:
-        raise _undetermined(database, error) from error
+        raise TokenStorageError(
+            f"Cannot determine whether a server is using {database}: {inuse_path(database)} cannot "
+            f"be opened ({error.strerror}); nothing was changed.",
+            code="in-use",
+            remedy="Run the command as the user that the server runs as; or stop every server and "
+            "give --while-running.",
+        ) from error
     pids = holders(database)
     processes = "process" if len(pids) == 1 else "processes"
     who = f" ({processes} {', '.join(map(str, pids))})" if pids else ""
@@ -118,15 +120,4 @@ def require_idle(database: Path, *, while_running: bool = False) -> None:
         code="in-use",
         remedy="Stop it, then run the command again; or give --while-running, and restart it "
         "afterwards.",
-    )
-
-
-def _undetermined(database: Path, error: OSError) -> TokenStorageError:
-    path = inuse_path(database)
-    return TokenStorageError(
-        f"Cannot determine whether a server is using {database}: {path} cannot be opened "
-        f"({error.strerror}); nothing was changed.",
-        code="in-use",
-        remedy="Run the command as the user that the server runs as; or stop every server and give "
-        "--while-running.",
     )

@@ -136,9 +136,18 @@ def _wait_for(
     while (hold := acquire(path, database, shared=shared)) is None:
         now = time.monotonic()
         if cancelled():
-            raise _interrupted(database)
+            raise TokenStorageError(
+                f"The start was asked to stop while it waited for {database}; nothing was changed.",
+                code="interrupted",
+                remedy="Start again.",
+            )
         if now >= begun + timeout:
-            raise _too_long(path, database, timeout)
+            raise TokenStorageError(
+                f"{database} was not free within {timeout:g} seconds: {holder(path)}.",
+                code="lock-timeout",
+                remedy="Let that process finish or stop it, then try again; "
+                "TOKEN_STORAGE_LOCK_TIMEOUT sets the seconds to wait.",
+            )
         if now >= logged + TELL_INTERVAL:
             logged = now
             logger.warning("Waiting for %s: %s", database, holder(path))
@@ -156,39 +165,16 @@ def holder(path: Path) -> str:
         return "another process is starting on it"
 
 
-def _problem(error: Exception, path: Path, database: Path) -> tuple[str, str]:
-    number = getattr(error, "errno", None)
-    detail = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    detail = f"{path.name}: {detail}"
-    if number in _READ_ONLY:
+def _problem(error: OSError, path: Path, database: Path) -> tuple[str, str]:
+    detail = f"{path.name}: {error.strerror or error}"
+    if error.errno in _READ_ONLY:
         return "read-only", detail
-    if number in _NO_LOCKS:
+    if error.errno in _NO_LOCKS:
         return "lock-unavailable", detail
-    if number in _NO_FILE:
-        raise _in_the_way(path, database) from error
+    if error.errno in _NO_FILE:
+        raise TokenStorageError(
+            f"{path} should be the lock of {database}, and is no regular file.",
+            code="bad-path",
+            remedy=f"Move it away, then try again: mv {for_shell(path)} {for_shell(path)}.moved",
+        ) from error
     raise named(error, path) or error from error
-
-
-def _in_the_way(path: Path, database: Path) -> TokenStorageError:
-    return TokenStorageError(
-        f"{path} should be the lock of {database}, and is no regular file.",
-        code="bad-path",
-        remedy=f"Move it away, then try again: mv {for_shell(path)} {for_shell(path)}.moved",
-    )
-
-
-def _too_long(path: Path, database: Path, timeout: float) -> TokenStorageError:
-    return TokenStorageError(
-        f"{database} was not free within {timeout:g} seconds: {holder(path)}.",
-        code="lock-timeout",
-        remedy="Let that process finish or stop it, then try again; "
-        "TOKEN_STORAGE_LOCK_TIMEOUT sets the seconds to wait.",
-    )
-
-
-def _interrupted(database: Path) -> TokenStorageError:
-    return TokenStorageError(
-        f"The start was asked to stop while it waited for {database}; nothing was changed.",
-        code="interrupted",
-        remedy="Start again.",
-    )

@@ -19,6 +19,9 @@ from nextcloud_mcp_server.filesystem.files import write_private
 #: The largest size of a manifest, in bytes.
 _LONGEST: Final = 1_000_000
 
+#: The fields that hold text.
+_TEXTS: Final = ("sha256", "database", "kind", "made_at", "program_version")
+
 _CHUNK: Final = 1 << 20
 
 
@@ -97,40 +100,31 @@ def read_manifest(backup: Path) -> Manifest | None:
         return None
     try:
         return _parsed(json.loads(raw))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path.name} is no manifest") from error
 
 
 def _parsed(facts: Any) -> Manifest:
-    revisions, keys = _list_or_none(facts["revisions"]), _list_or_none(facts["keys"])
-    rows = _checked(facts["rows"], dict)
-    manifest = Manifest(
-        sha256=_checked(facts["sha256"], str),
-        bytes=_checked(facts["bytes"], int),
-        database=_checked(facts["database"], str),
-        revisions=None if revisions is None else tuple(_text_or_none(r) for r in revisions),
-        rows={_checked(t, str): _checked(n, int) for t, n in rows.items()},
-        kind=_checked(facts["kind"], str),
-        keys=None if keys is None else tuple(_checked(key, str) for key in keys),
-        made_at=_checked(facts["made_at"], str),
-        program_version=_checked(facts["program_version"], str),
+    rows, revisions, keys = facts["rows"], facts["revisions"], facts["keys"]
+    valid = (
+        all(type(facts[name]) is str for name in _TEXTS)
+        and type(facts["bytes"]) is int
+        and all(type(number) is int for number in rows.values())
+        and _is_list(revisions, str, type(None))
+        and _is_list(keys, str)
+        and facts["kind"] in {"automatic", "manual", "replaced"}
+        and datetime.fromisoformat(facts["made_at"]).tzinfo is not None
     )
-    if manifest.kind not in {"automatic", "manual", "replaced"}:
-        raise ValueError(manifest.kind)
-    if datetime.fromisoformat(manifest.made_at).tzinfo is None:
-        raise ValueError(manifest.made_at)
-    return manifest
+    if not valid:
+        raise ValueError("a field has another type")
+    return Manifest(
+        bytes=facts["bytes"],
+        revisions=None if revisions is None else tuple(revisions),
+        rows=rows,
+        keys=None if keys is None else tuple(keys),
+        **{name: facts[name] for name in _TEXTS},
+    )
 
 
-def _checked(value: Any, kind: type) -> Any:
-    if type(value) is not kind:
-        raise TypeError(f"{value!r} is no {kind.__name__}")
-    return value
-
-
-def _list_or_none(value: Any) -> list[Any] | None:
-    return None if value is None else list(_checked(value, list))
-
-
-def _text_or_none(value: Any) -> str | None:
-    return None if value is None else str(_checked(value, str))
+def _is_list(value: Any, *kinds: type) -> bool:
+    return value is None or (type(value) is list and all(type(one) in kinds for one in value))

@@ -11,13 +11,7 @@ from nextcloud_mcp_server.backends.sqlite.catalog import quoted
 def read_secrets(
     connection: sqlite3.Connection, columns: Iterable[tuple[str, str]], limit: int | None = None
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield the encrypted values with their tables, column by column.
-
-    Args:
-        connection: a connection to the database.
-        columns: existing columns, each as (table, column).
-        limit: the most values to read of each column; None for all.
-    """
+    """Yield (table, value) of existing columns (table, column), up to ``limit`` of each."""
     most = -1 if limit is None else limit
     for table, column in columns:
         name = quoted(column)

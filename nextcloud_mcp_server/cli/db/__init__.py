@@ -1,1 +1,1 @@
-"""The db commands, one file each."""
+"""The db commands, one file each; each imports what it needs when it is run."""

@@ -6,37 +6,31 @@ from pathlib import Path
 
 import click
 
-from nextcloud_mcp_server.cli.options import (
-    Named,
-    database_options,
-    not_empty,
-)
+from nextcloud_mcp_server.cli.options import DatabaseOption, database_options, not_empty
 from nextcloud_mcp_server.cli.output import Output
-from nextcloud_mcp_server.migrate.summary import backup_line
+from nextcloud_mcp_server.migrate.summary import backup_lines
 
 
 @click.command()
 @database_options
 @click.argument("path", required=False, callback=not_empty)
-def backup(output: Output, named: Named, path: str | None) -> int:
-    """Make a verified copy of the database, in use or not.
+def backup(output: Output, option: DatabaseOption, path: str | None) -> int:
+    """Make a verified copy of the database, even while it is in use.
 
-    Without PATH the copy lies beside the database, and is never deleted by the server.
+    Without PATH the copy is created beside the database. The server never deletes it.
     """
-    from nextcloud_mcp_server.cli.console_log import plain_log  # noqa: PLC0415 - see above
-    from nextcloud_mcp_server.cli.progress import shown  # noqa: PLC0415 - see above
-    from nextcloud_mcp_server.crypto.keyfile import fingerprints  # noqa: PLC0415 - see above
-    from nextcloud_mcp_server.maintenance.backup import back_up  # noqa: PLC0415 - see above
+    from nextcloud_mcp_server.cli.operation import operation  # noqa: PLC0415
+    from nextcloud_mcp_server.crypto.keyfile import fingerprints  # noqa: PLC0415
+    from nextcloud_mcp_server.maintenance.backup import back_up  # noqa: PLC0415
 
-    settings = named.settings(output)
-    target = None if path is None else Path(path)
-    with plain_log(output), shown(output) as listener:
+    settings = option.settings(output)
+    with operation(output) as progress:
         made = back_up(
             settings.database,
-            target,
+            None if path is None else Path(path),
             keys=fingerprints(settings),
             lock_timeout=settings.lock_timeout,
-            progress=listener,
+            progress=progress,
         )
-    output.result({"database": str(settings.database), "backup": str(made)}, *backup_line(made))
+    output.result({"database": str(settings.database), "backup": str(made)}, *backup_lines(made))
     return 0

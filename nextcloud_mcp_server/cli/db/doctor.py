@@ -1,4 +1,4 @@
-"""``db doctor``: what ails the database, worst first, with the command that mends it."""
+"""``db doctor``: list the problems of a database, with the commands that fix them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from nextcloud_mcp_server.cli.options import Named, database_options
+from nextcloud_mcp_server.cli.options import DatabaseOption, database_options
 from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.errors import counted, printable
 from nextcloud_mcp_server.maintenance.doctor.finding import WORST_FIRST, Finding, Level
@@ -16,68 +16,52 @@ if TYPE_CHECKING:
     from nextcloud_mcp_server.maintenance.doctor.run import Diagnosis
 
 
-#: What takes long where a database is large.
-EXAMINING: Final = "examining it"
+#: The phase that takes long if a database is large.
+CHECKING: Final = "checking the database"
 
-#: The exit status where no error was found, and not everything could be looked at.
-_NOT_ALL_SEEN: Final = 3
+#: The exit status if there is no error, but something could not be checked.
+_INCOMPLETE: Final = 3
 
-#: Levels that are no things to be counted: "2 ok".
+#: Levels without a plural: "2 ok".
 _ADJECTIVES: Final = frozenset({Level.OK, Level.UNKNOWN})
 
 
 @click.command()
 @database_options
 @click.option("--full", is_flag=True, help="Check every index entry and every backup as well.")
-def doctor(output: Output, named: Named, *, full: bool) -> int:
-    """Say what ails the database, worst first.
+def doctor(output: Output, option: DatabaseOption, *, full: bool) -> int:
+    """Check the database and list its problems, most severe first.
 
-    One line a check, with the command that mends it. Changes nothing. Exits with 1 where
-    there is an error, with 3 where there is none but something could not be looked at, and
-    with 0 where there are only notes and warnings.
+    Prints one line per check, with the command that fixes the problem. Changes nothing.
+    Exits 1 if there is an error, 3 if there is none but something could not be checked, and
+    0 if there are only warnings and notes.
     """
-    from nextcloud_mcp_server.cli.progress import telling  # noqa: PLC0415 - for this alone
-    from nextcloud_mcp_server.maintenance.doctor.run import diagnose  # noqa: PLC0415 - loads keys
+    from nextcloud_mcp_server.cli.operation import phases  # noqa: PLC0415
+    from nextcloud_mcp_server.maintenance.doctor.run import diagnose  # noqa: PLC0415
 
-    settings = named.settings(output)
-    with telling(output) as say:
-        say(EXAMINING)
-        found = diagnose(settings, full=full)
-    output.result(diagnosis_facts(found), *diagnosis_lines(found))
-    if found.worst is Level.ERROR:
+    settings = option.settings(output)
+    with phases(output, CHECKING):
+        diagnosis = diagnose(settings, full=full)
+    document = {
+        "database": str(diagnosis.database),
+        "worst": diagnosis.worst.value,
+        "findings": [finding_facts(finding) for finding in diagnosis.findings],
+    }
+    lines = map(finding_line, diagnosis.findings)
+    output.result(document, *lines, _summary_line(diagnosis))
+    if diagnosis.worst is Level.ERROR:
         return 1
-    return _NOT_ALL_SEEN if found.unknown else 0
+    return _INCOMPLETE if diagnosis.unknown else 0
 
 
-def finding_line(finding: Finding, *, mend: bool = True) -> str:
-    """One finding, on one line, with the command that mends it."""
-    command = f"; mend it: {finding.command}" if mend and finding.command else ""
+def finding_line(finding: Finding, *, fix: bool = True) -> str:
+    """Return one finding as a line, with the command that fixes it."""
+    command = f"; fix it: {finding.command}" if fix and finding.command else ""
     return printable(f"{finding.level:<7}  {finding.check}: {finding.message}{command}")
 
 
-def diagnosis_lines(found: Diagnosis) -> list[str]:
-    """Every finding, and how many there are of each level."""
-    numbers = Counter(finding.level for finding in found.findings)
-    parts = ", ".join(
-        f"{numbers[level]} {level}" if level in _ADJECTIVES else counted(numbers[level], level)
-        for level in WORST_FIRST
-        if numbers[level]
-    )
-    mends = f"; db repair mends {len(found.fixable)}" if found.fixable else ""
-    return [*map(finding_line, found.findings), f"{parts}{mends}"]
-
-
-def diagnosis_facts(found: Diagnosis) -> dict[str, Any]:
-    """What ``db doctor`` says, for ``--json``."""
-    return {
-        "database": str(found.database),
-        "worst": found.worst.value,
-        "findings": [finding_facts(finding) for finding in found.findings],
-    }
-
-
 def finding_facts(finding: Finding) -> dict[str, Any]:
-    """One finding, for ``--json``."""
+    """Return one finding for ``--json``."""
     return {
         "check": finding.check,
         "level": finding.level.value,
@@ -85,3 +69,15 @@ def finding_facts(finding: Finding) -> dict[str, Any]:
         "mend": finding.command,
         "mendable": finding.fixable,
     }
+
+
+def _summary_line(diagnosis: Diagnosis) -> str:
+    """Return how many findings of each level there are, and how many `db repair` fixes."""
+    numbers = Counter(finding.level for finding in diagnosis.findings)
+    parts = ", ".join(
+        f"{numbers[level]} {level}" if level in _ADJECTIVES else counted(numbers[level], level)
+        for level in WORST_FIRST
+        if numbers[level]
+    )
+    fixable = len(diagnosis.fixable)
+    return f"{parts}; db repair fixes {fixable}" if fixable else parts

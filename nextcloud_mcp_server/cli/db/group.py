@@ -1,8 +1,4 @@
-"""``nextcloud-mcp-server db``: look at the token database and change its revision.
-
-What looks is imported here and is light; what changes is imported by the command that
-needs it, because SQLAlchemy and Alembic take longer to import than a look takes.
-"""
+"""The group ``db`` with all of its commands."""
 
 from __future__ import annotations
 
@@ -24,25 +20,12 @@ from nextcloud_mcp_server.cli.db.stamp import stamp
 from nextcloud_mcp_server.cli.db.upgrade import upgrade
 from nextcloud_mcp_server.cli.options import database_options
 
-#: The commands by name; what ``db --help`` says of them is in :mod:`nextcloud_mcp_server.cli.root`.
-db_commands: Final = click.Group("db")
-
-db_commands.command()(database_options(current.current))
-db_commands.command()(database_options(current.check))
-
-for _command in (
-    backup,
-    backups,
-    doctor,
-    downgrade,
-    history,
-    lint,
-    log,
-    migrate,
-    repair,
-    restore,
-    show,
-    stamp,
-    upgrade,
-):
-    db_commands.add_command(_command)
+#: The commands by name; :mod:`nextcloud_mcp_server.cli.root` has their summaries.
+db_commands: Final = click.Group(
+    "db",
+    commands=[
+        *(click.command()(database_options(run)) for run in (current.current, current.check)),
+        *(backup, backups, doctor, downgrade, history, lint, log, migrate),
+        *(repair, restore, show, stamp, upgrade),
+    ],
+)

@@ -1,4 +1,4 @@
-"""``db history`` and ``db show``: what the revisions change, and what each says."""
+"""``db history`` and ``db show``: list the revisions, and print the SQL of one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from nextcloud_mcp_server.cli.options import Named, database_options, not_empty
+from nextcloud_mcp_server.cli.options import DatabaseOption, database_options, not_empty
 from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.errors import TokenStorageError, printable
 from nextcloud_mcp_server.migrate.inspect import examine, known_history
@@ -21,34 +21,38 @@ if TYPE_CHECKING:
     from nextcloud_mcp_server.schema.revision import Revision
 
 
-#: Where what a revision changes stands, below its title.
+#: The indent of the changes below the title of a revision.
 _INDENT: Final = " " * 17
 
-#: The longest line of what a revision changes, where its names are not longer.
+_SINGULAR: Final = {"tables": "table", "columns": "column", "indexes": "index"}
+
+#: The longest line of the changes, unless a name is longer.
 _WIDTH: Final = 100
 
 
 @click.command()
 @database_options
-@click.option("-v", "--verbose", is_flag=True, help="Print the whole text of each revision.")
-def history(output: Output, named: Named, *, verbose: bool) -> int:
-    """List the revisions and what each changes.
+@click.option(
+    "-v", "--verbose", is_flag=True, help="Print the complete docstring of each revision."
+)
+def history(output: Output, option: DatabaseOption, *, verbose: bool) -> int:
+    """List the revisions and what each of them changes.
 
-    Newest first, with the current one marked. It needs no database.
+    Newest first; the current one is marked. The database need not exist.
     """
-    from nextcloud_mcp_server.authoring.create import ORDER, require_one_line  # noqa: PLC0415 - see below
+    from nextcloud_mcp_server.authoring.create import ORDER, require_one_line  # noqa: PLC0415 - imports Alembic
     from nextcloud_mcp_server.migrate.alembic_commands import listing  # noqa: PLC0415 - imports Alembic
 
     require_one_line(load_history().directory, rules=ORDER)
     known = known_history()
     revisions = listing(known)[::-1]
-    recorded, trouble, database = None, None, None
+    recorded, problem, database = None, None, None
     try:
-        database = named.locate(output).database
+        database = option.locate(output).database
         report = examine(database)
-        recorded, trouble = report.finding.recorded, report.refusal
+        recorded, problem = report.finding.recorded, report.refusal
     except TokenStorageError as error:
-        trouble = error
+        problem = error
     document = {
         "database": None if database is None else str(database),
         "current": recorded,
@@ -56,26 +60,24 @@ def history(output: Output, named: Named, *, verbose: bool) -> int:
         "revisions": [revision_facts(r, recorded, known) for r in revisions],
     }
     lines = history_lines(revisions, recorded, known, verbose=verbose)
-    if trouble is None:
+    if problem is None:
         output.result(document, *lines)
         return 0
-    # The history is what one needs to see most when the database is in trouble.
+    # With a broken database the history is needed most.
     for line in lines:
-        output.head(line)
-    output.error(trouble, document)
-    return trouble.exit_status
+        output.heading(line)
+    output.error(problem, document)
+    return problem.exit_status
 
 
 def history_lines(
     revisions: Sequence[Revision], current: str | None, known: History, *, verbose: bool
 ) -> list[str]:
-    """The revisions as a changelog, in the order in which they are given."""
+    """Return the revisions as a changelog, in the given order."""
     lines: list[str] = []
     for revision in revisions:
-        marks = [
-            *(["head"] if revision.id == known.head else []),
-            *(["current"] if revision.id == current else []),
-        ]
+        marked = {"head": known.head, "current": current}
+        marks = [mark for mark, wanted in marked.items() if wanted == revision.id]
         mark = f" ({', '.join(marks)})" if marks else ""
         lines.append(f"{revision.id}  {revision.date}  {revision.title}{mark}")
         for line in change_lines(revision, known):
@@ -95,26 +97,20 @@ def history_lines(
 
 
 def change_lines(revision: Revision, known: History) -> list[str]:
-    """What a revision changes, one kind a line."""
+    """Return what a revision changes, one kind per line."""
     added, dropped, changed = _differences(revision, known)
     return [
-        *([f"adds {_named(added)}"] if added else []),
-        *([f"drops {_named(dropped)}"] if dropped else []),
+        *([f"adds {_names(added)}"] if added else []),
+        *([f"drops {_names(dropped)}"] if dropped else []),
         *([f"alters {', '.join(changed)}"] if changed else []),
         *([f"rows: {revision.changes}"] if revision.changes else []),
     ]
 
 
-def _named(found: Gaps) -> str:
-    """The names, those of one kind behind one word."""
-    kinds = (
-        ("table", "tables", list(found.tables)),
-        ("column", "columns", [f"{table}.{column}" for table, column in found.columns]),
-        ("index", "indexes", list(found.indexes)),
-    )
+def _names(difference: Gaps) -> str:
     parts = [
-        f"{one if len(names) == 1 else many} {', '.join(names)}"
-        for one, many, names in kinds
+        f"{kind if len(names) > 1 else _SINGULAR[kind]} {', '.join(names)}"
+        for kind, names in _facts(difference).items()
         if names
     ]
     return "; ".join(parts)
@@ -127,7 +123,7 @@ def _differences(revision: Revision, known: History) -> tuple[Gaps, Gaps, tuple[
 
 
 def revision_facts(revision: Revision, current: str | None, known: History) -> dict[str, Any]:
-    """One revision of ``db history``, for ``--json``."""
+    """Return one revision for ``--json``."""
     added, dropped, changed = _differences(revision, known)
     return {
         "id": revision.id,
@@ -145,11 +141,11 @@ def revision_facts(revision: Revision, current: str | None, known: History) -> d
     }
 
 
-def _facts(found: Gaps) -> Mapping[str, list[str]]:
+def _facts(difference: Gaps) -> Mapping[str, list[str]]:
     return {
-        "tables": list(found.tables),
-        "columns": [f"{table}.{column}" for table, column in found.columns],
-        "indexes": list(found.indexes),
+        "tables": list(difference.tables),
+        "columns": [f"{table}.{column}" for table, column in difference.columns],
+        "indexes": list(difference.indexes),
     }
 
 
@@ -161,15 +157,18 @@ def _facts(found: Gaps) -> Mapping[str, list[str]]:
     type=click.Choice(["sqlite", "postgresql"]),
     default="sqlite",
     show_default=True,
-    help="The engine that the statements are for.",
+    help="The engine to print the statements for.",
 )
-@click.option("--down", is_flag=True, help="Print the downgrade.")
-def show(output: Output, named: Named, revision: str, dialect: str, *, down: bool) -> int:
+@click.option("--down", is_flag=True, help="Print the downgrade instead.")
+def show(output: Output, option: DatabaseOption, revision: str, dialect: str, *, down: bool) -> int:
     """Print the SQL of one revision.
 
-    REV is an id or 'head'. No database is used, so -d and -u make no difference.
+    REV is an id or 'head'. Uses no database, so -d and -u have no effect.
     """
-    del named
+    del option
+    from nextcloud_mcp_server.authoring.create import ORDER, require_one_line  # noqa: PLC0415 - imports Alembic
+    from nextcloud_mcp_server.migrate.alembic_commands import write_sql  # noqa: PLC0415 - imports Alembic
+
     known = load_history()
     wanted = known.head if revision == "head" else revision
     if wanted not in known:
@@ -177,34 +176,20 @@ def show(output: Output, named: Named, revision: str, dialect: str, *, down: boo
     index = known.revisions.index(wanted)
     below = known.revisions[index - 1] if index else None
     start, target = (wanted, below) if down else (below, wanted)
-    sql = _sql(known, start, target, dialect=dialect, down=down)
-    document = {
-        "revision": wanted,
-        "dialect": dialect,
-        "before": start,
-        "after": target,
-        "sql": sql,
-    }
-    output.result(document, sql.rstrip("\n"))
-    return 0
-
-
-def _sql(known: History, start: str | None, target: str | None, *, dialect: str, down: bool) -> str:
-    from nextcloud_mcp_server.authoring.create import ORDER, require_one_line  # noqa: PLC0415 - see below
-    from nextcloud_mcp_server.migrate.alembic_commands import write_sql  # noqa: PLC0415 - imports Alembic
-
     require_one_line(known.directory, rules=ORDER)
-    written = StringIO()
+    sql = StringIO()
     try:
-        write_sql(known, start, target, written, dialect=dialect, down=down)
+        write_sql(known, start, target, sql, dialect=dialect, down=down)
     except TokenStorageError:
         raise
     except Exception as error:
-        # Whatever a developer's new file does, the command says it in one line.
+        # A migration that is being written may raise anything.
         raise TokenStorageError(
-            f"Revision {start if down else target} fails where its SQL is written: "
+            f"Revision {wanted} fails while its SQL is generated: "
             f"{' '.join(str(error).split()) or type(error).__name__}.",
             code="migration-failed",
-            remedy="See where with: nextcloud-mcp-server db lint",
+            remedy="Find the line with: nextcloud-mcp-server db lint",
         ) from error
-    return written.getvalue()
+    document = {"revision": wanted, "dialect": dialect, "before": start, "after": target}
+    output.result({**document, "sql": sql.getvalue()}, sql.getvalue().rstrip("\n"))
+    return 0

@@ -1,4 +1,4 @@
-"""``db lint``: what is wrong with the migrations, by file and line."""
+"""``db lint``: list the problems of the migrations, by file and line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nextcloud_mcp_server.cli.options import Named, database_options
+from nextcloud_mcp_server.cli.options import DatabaseOption, database_options
 from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.errors import counted, printable
 
@@ -19,89 +19,89 @@ if TYPE_CHECKING:
 
 @click.command()
 @database_options
-@click.option("--strict", is_flag=True, help="Refuse what is only noted, too.")
-@click.option("--fix", is_flag=True, help="Generate structure.json anew where it is old.")
+@click.option("--strict", is_flag=True, help="Refuse problems that are otherwise only noted.")
+@click.option("--fix", is_flag=True, help="Regenerate structure.json if it is outdated.")
 @click.option(
-    "--release", is_flag=True, help="Keep what each new revision says, so that edits are seen."
+    "--release", is_flag=True, help="Record each new revision, so that later edits are found."
 )
 @click.option(
     "--overwrite",
     multiple=True,
     metavar="REV",
-    help="With --release: keep what REV says now, too.  [default: never]",
+    help="With --release: record REV again, as it is now.  [default: none]",
 )
 def lint(
     output: Output,
-    named: Named,
+    option: DatabaseOption,
     *,
     strict: bool,
     fix: bool,
     release: bool,
     overwrite: tuple[str, ...],
 ) -> int:
-    """Say what is wrong with the migrations.
+    """Check the migrations and list their problems.
 
-    Exits 1 where anything is refused; what is only noted is refused with --strict. Run by
-    the person who writes a migration, and by CI. An installed package's are only looked at.
-    No database is used, so -d and -u make no difference.
+    Exits 1 if a problem is refused; --strict also refuses those that are only noted. The
+    migrations of an installed package are never changed. Uses no database, so -d and -u have
+    no effect.
 
-    When a revision is released, --release writes a digest of every statement that it says
-    into released.json: from then on its comments may change, and its meaning may not.
+    --release writes a digest of every statement of a released revision into released.json.
+    After that, its comments may change and its statements may not.
     """
-    del named
+    del option
     if overwrite and not release:
-        raise click.UsageError("--overwrite REV belongs to --release.")
+        raise click.UsageError("--overwrite REV needs --release.")
     from nextcloud_mcp_server.authoring.lint import review  # noqa: PLC0415 - imports Alembic
     from nextcloud_mcp_server.authoring.lint.rules import refused  # noqa: PLC0415 - see above
 
-    found, written = review.review(), None
+    result, written = review.review(), None
     if fix:
-        written = review.fix(found)
-        found = found if written is None else review.review()
+        written = review.fix(result)
+        result = result if written is None else review.review()
     if release:
-        added = review.release(found, overwrite)
-        found = review.review()
-    lines = [*problem_lines(found.problems, strict=strict)]
-    document = {**review_facts(found, strict=strict), "wrote": None}
+        added = review.release(result, overwrite)
+        result = review.review()
+    lines = problem_lines(result.problems, strict=strict)
+    wrote = None if written is None else str(written)
+    document = {**review_facts(result, strict=strict), "wrote": wrote}
     if written is not None:
-        document["wrote"] = str(written)
-        lines.append(f"wrote {shown(written)}")
+        lines.append(f"wrote {_relative(written)}")
     if release:
         document["released"] = list(added)
         lines.append(f"released {', '.join(added)}" if added else "every revision was released")
-    output.result(document, *lines, summary_line(found, strict=strict))
-    return int(refused(found.problems, strict=strict))
+    output.result(document, *lines, summary_line(result, strict=strict))
+    return int(refused(result.problems, strict=strict))
 
 
 def problem_lines(problems: Sequence[Problem], *, strict: bool) -> list[str]:
-    """Each problem as a line that an editor can follow, and one with what to do."""
+    """Return two lines for each problem: one that an editor can follow, and its remedy."""
     lines = []
-    for found in problems:
-        what = "refused" if strict or found.refuses else "noted"
-        place = f"{shown(found.path)}:{found.line}"
-        lines.append(f"{place}: {what}: {printable(found.message)} [{found.rule}]")
-        lines.append(f"    {printable(found.remedy)}")
+    for problem in problems:
+        level = "refused" if strict or problem.refuses else "noted"
+        place = f"{_relative(problem.path)}:{problem.line}"
+        lines.append(f"{place}: {level}: {printable(problem.message)} [{problem.rule}]")
+        lines.append(f"    {printable(problem.remedy)}")
     return lines
 
 
-def summary_line(found: Review, *, strict: bool) -> str:
-    """How many were refused and noted, of how many revisions."""
-    refused = sum(strict or problem.refuses for problem in found.problems)
-    count = f"{counted(len(found.scripts), 'revision')} in {shown(found.folder / 'versions')}"
-    if not found.problems:
+def summary_line(result: Review, *, strict: bool) -> str:
+    """Return how many problems there are in how many revisions."""
+    refused = sum(strict or problem.refuses for problem in result.problems)
+    count = f"{counted(len(result.scripts), 'revision')} in {_relative(result.folder / 'versions')}"
+    if not result.problems:
         return f"clean: {count}"
-    rest = "" if found.whole else "; what they say was not looked at"
-    return f"{refused} refused, {len(found.problems) - refused} noted: {count}{rest}"
+    rest = "" if result.whole else "; their statements were not checked"
+    return f"{refused} refused, {len(result.problems) - refused} noted: {count}{rest}"
 
 
-def review_facts(found: Review, *, strict: bool) -> dict[str, Any]:
-    """The same, for ``--json``."""
+def review_facts(result: Review, *, strict: bool) -> dict[str, Any]:
+    """Return the problems for ``--json``."""
     return {
-        "scripts": str(found.folder),
+        "scripts": str(result.folder),
         "strict": strict,
-        "whole": found.whole,
-        "revisions": [script.id for script in found.scripts],
-        "unreleased": list(found.new),
+        "whole": result.whole,
+        "revisions": [script.id for script in result.scripts],
+        "unreleased": list(result.new),
         "problems": [
             {
                 "file": str(problem.path),
@@ -111,12 +111,12 @@ def review_facts(found: Review, *, strict: bool) -> dict[str, Any]:
                 "message": problem.message,
                 "remedy": problem.remedy,
             }
-            for problem in found.problems
+            for problem in result.problems
         ],
     }
 
 
-def shown(path: Path) -> str:
-    """A path from where the person stands, if it is below."""
+def _relative(path: Path) -> str:
+    """Return a path relative to the current folder, if it is below it."""
     here = Path.cwd()
     return printable(str(path.relative_to(here) if path.is_relative_to(here) else path))

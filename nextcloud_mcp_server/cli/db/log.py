@@ -1,16 +1,16 @@
-"""``db log``: the journal of migrations, as a table or as facts. Changes nothing."""
+"""``db log``: show the journal of migrations; change nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from nextcloud_mcp_server.cli.options import Named, database_options
-from nextcloud_mcp_server.cli.output import Output
+from nextcloud_mcp_server.cli.options import DatabaseOption, database_options
+from nextcloud_mcp_server.cli.output import Output, table
 from nextcloud_mcp_server.errors import TokenStorageError, printable
 from nextcloud_mcp_server.migrate.inspect import examine
 
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 _HEADINGS: Final = ("when (UTC)", "what", "from", "to", "seconds", "program", "host", "backup")
 
-#: Where nobody can tell.
-_UNKNOWN: Final = "?"
-
 
 @click.command()
 @database_options
@@ -31,19 +28,19 @@ _UNKNOWN: Final = "?"
     "--lines",
     type=click.IntRange(1, 2**31),
     metavar="N",
-    help="Show the newest N only.  [default: all]",
+    help="Show only the newest N.  [default: all]",
 )
-def log(output: Output, named: Named, lines: int | None) -> int:
+def log(output: Output, option: DatabaseOption, lines: int | None) -> int:
     """Show the journal of migrations, newest first.
 
-    When, what, from and to which revision, in how many seconds, by which version of this
-    program, on which host, and the backup made before. It is kept since revision 101, and
-    is shown even of a database that a start would refuse. Of one that is not there it says
-    so, and exits with 0 as 'db current' does: a start makes it.
+    For each change: when, what, from and to which revision, how long it took, the version
+    of this program, the host, and the backup made before. The journal exists since revision
+    101. It is shown even if a start would refuse the database. A missing database is no
+    error: a start creates it.
     """
-    from nextcloud_mcp_server.migrate.journal import read  # noqa: PLC0415 - with what it needs
+    from nextcloud_mcp_server.migrate.journal import read  # noqa: PLC0415
 
-    database = named.locate(output).database
+    database = option.locate(output).database
     report = examine(database)
     try:
         entries = read(report.database, lines)
@@ -55,50 +52,45 @@ def log(output: Output, named: Named, lines: int | None) -> int:
         "database": str(database),
         "exists": report.exists,
         "journal": entries is not None,
-        "entries": [entry_facts(entry) for entry in entries or ()],
+        "entries": [asdict(entry) for entry in entries or ()],
     }
-    path = printable(str(database))
-    if not entries:
-        since = "" if entries is not None else "; it is kept since revision 101"
-        none = f"has no journal of migrations yet{since}" if report.exists else "is not there yet"
-        output.result(document, f"{path} {none}")
+    if entries:
+        output.result(document, *log_lines(entries))
         return 0
-    output.result(document, *log_lines(entries))
+    since = "" if entries is not None else "; it exists since revision 101"
+    none = f"has no journal of migrations yet{since}" if report.exists else "does not exist yet"
+    output.result(document, f"{printable(str(database))} {none}")
     return 0
 
 
-def entry_facts(entry: Entry) -> dict[str, Any]:
-    """One entry, for ``--json``."""
-    return asdict(entry)
-
-
 def log_lines(entries: Sequence[Entry]) -> list[str]:
-    """The entries as a table, with what else is noted in a line below each."""
-    rows = [_row(entry) for entry in entries]
-    widths = [max(map(len, column)) for column in zip(_HEADINGS, *rows, strict=True)]
-    lines = [_aligned(_HEADINGS, widths)]
+    """Return the entries as a table, each with its note on a line below."""
+    head, *rows = table([_HEADINGS, *map(_row, entries)])
+    lines = [head]
     for entry, row in zip(entries, rows, strict=True):
-        lines.append(_aligned(row, widths))
+        lines.append(row)
         if entry.note:
             lines.append(f"    {printable(entry.note)}")
     return lines
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
-    seconds = _UNKNOWN if entry.seconds is None else f"{entry.seconds:.2f}"
-    words = (entry.action, entry.before or "-", entry.after or "-", seconds)
-    more = (entry.program_version, entry.host, entry.backup or "-")
-    return (_moment(entry.happened_at), *map(printable, (*words, *more)))
+    return (
+        _time(entry.happened_at),
+        entry.action,
+        entry.before or "-",
+        entry.after or "-",
+        "?" if entry.seconds is None else f"{entry.seconds:.2f}",
+        entry.program_version,
+        entry.host,
+        entry.backup or "-",
+    )
 
 
-def _moment(seconds: int | None) -> str:
+def _time(seconds: int | None) -> str:
     if seconds is None:
-        return _UNKNOWN
+        return "?"
     try:
         return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
     except (OverflowError, ValueError, OSError):
         return str(seconds)
-
-
-def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
-    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()

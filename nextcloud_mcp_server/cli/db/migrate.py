@@ -1,10 +1,10 @@
-"""``db migrate``: write a migration, or put one at the end of the line."""
+"""``db migrate``: create a migration, or renumber one."""
 
 from __future__ import annotations
 
 import click
 
-from nextcloud_mcp_server.cli.options import Named, database_options, not_empty
+from nextcloud_mcp_server.cli.options import DatabaseOption, database_options, not_empty
 from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.errors import printable
 
@@ -16,16 +16,18 @@ from nextcloud_mcp_server.errors import printable
     "--renumber",
     metavar="FILE",
     callback=not_empty,
-    help="Give the migration in FILE the next id, where two people made the same one.",
+    help="Give the migration in FILE the next id, if two migrations have the same one.",
 )
-def migrate(output: Output, named: Named, message: str | None, renumber: str | None) -> int:
-    """Write an empty migration (in a checkout only).
+def migrate(
+    output: Output, option: DatabaseOption, message: str | None, renumber: str | None
+) -> int:
+    """Create an empty migration (in a checkout only).
 
-    It gets the next revision id, and a file of rows for the walks of the tests. With
-    --renumber it is one that is there already, which goes to the end of the line. No
-    database is used, so -d and -u make no difference.
+    Gives it the next revision id, and also creates test data for the migration tests. With
+    --renumber moves an existing migration to the end of the history. Uses no database, so
+    -d and -u have no effect.
     """
-    del named
+    del option
     if (message is None) == (renumber is None):
         raise click.UsageError("Give a MESSAGE, or --renumber FILE.")
     if renumber is not None:
@@ -33,15 +35,15 @@ def migrate(output: Output, named: Named, message: str | None, renumber: str | N
     from nextcloud_mcp_server.authoring.create import write  # noqa: PLC0415 - imports Alembic
 
     made = write(str(message))
-    rows = [] if made.rows is None else [f"made {printable(str(made.rows))}"]
+    rows = None if made.rows is None else str(made.rows)
     output.result(
-        {"file": str(made.script), "rows": None if made.rows is None else str(made.rows)},
-        f"made {printable(str(made.script))}",
-        *rows,
-        "Write its upgrade() and downgrade(), then try both on a database that may be lost:",
+        {"file": str(made.script), "rows": rows},
+        f"created {printable(str(made.script))}",
+        *([f"created {printable(rows)}"] if rows else []),
+        "Write its upgrade() and downgrade(), then test both on a disposable database:",
         "  nextcloud-mcp-server db upgrade -d /tmp/test.db",
         "  nextcloud-mcp-server db downgrade -d /tmp/test.db",
-        "Then see whether it may be merged:",
+        "Then check whether it may be merged:",
         "  nextcloud-mcp-server db lint --fix",
     )
     return 0
@@ -55,12 +57,11 @@ def _renumber(output: Output, given: str) -> int:
         {"from": str(place.script.path), "to": str(place.path), "id": place.id} for place in places
     ]
     lines = [
-        f"{printable(place.script.path.name)} is {printable(place.path.name)} now"
+        f"renamed {printable(place.script.path.name)} to {printable(place.path.name)}"
         for place in places
     ]
-    output.result(
-        {"renumbered": document},
-        *(lines or ["It is at the end of the line already: nothing to do"]),
-        *(["Then: nextcloud-mcp-server db lint --fix"] if lines else []),
-    )
+    last = "Then: nextcloud-mcp-server db lint --fix"
+    if not lines:
+        last = "It is at the end of the history already: nothing to do"
+    output.result({"renumbered": document}, *lines, last)
     return 0

@@ -1,4 +1,4 @@
-"""``db upgrade``: create the database or bring it to head, or say what that would be."""
+"""``db upgrade``: create the database or upgrade it, or show what that would do."""
 
 from __future__ import annotations
 
@@ -6,29 +6,109 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nextcloud_mcp_server.cli.options import Named, database_options, revision_option
+from nextcloud_mcp_server.cli.options import DatabaseOption, database_options, revision_option
 from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.errors import counted, printable
 from nextcloud_mcp_server.filesystem.space import readable
-from nextcloud_mcp_server.migrate import summary
-from nextcloud_mcp_server.migrate.summary import outcome_lines
+from nextcloud_mcp_server.migrate.summary import outcome_lines, plan_line, up_to_date
 
 if TYPE_CHECKING:
-    from nextcloud_mcp_server.maintenance.rehearse import Rehearsal, Script
+    from nextcloud_mcp_server.maintenance.rehearse import Rehearsal
+    from nextcloud_mcp_server.migrate.plan import Plan
     from nextcloud_mcp_server.migrate.startup import Outcome
 
 
+@click.command()
+@database_options
+@revision_option("Stop at this revision.  [default: head]")
+@click.option("--dry-run", is_flag=True, help="Run it on a private copy; change nothing.")
+@click.option("--sql", "as_sql", is_flag=True, help="Print its SQL statements; change nothing.")
+def upgrade(
+    output: Output, option: DatabaseOption, revision: str | None, *, dry_run: bool, as_sql: bool
+) -> int:
+    """Create the database or upgrade it to head.
+
+    Does the same as a start of the server: lock, inspect, back up, one transaction. Needs no
+    encryption key; if one is set, it is verified first.
+
+    With --dry-run everything is done to a copy beside the database, which is deleted
+    afterwards; prints the steps, the time and the space it needs. With --sql prints the
+    statements from the database's own revision on; fails if it has to be stamped or repaired.
+    """
+    target = None if revision == "head" else revision
+    if dry_run and as_sql:
+        raise click.UsageError("--dry-run and --sql exclude each other: give only one.")
+    if as_sql:
+        return _print_sql(output, option, target)
+    from nextcloud_mcp_server.cli.operation import operation  # noqa: PLC0415
+    from nextcloud_mcp_server.crypto.keyfile import key_verifier  # noqa: PLC0415
+
+    settings = option.settings(output)
+    unlock = key_verifier(settings)
+    if dry_run:
+        from nextcloud_mcp_server.maintenance.rehearse import rehearse  # noqa: PLC0415
+
+        with operation(output) as progress:
+            done = rehearse(settings.database, target=target, unlock=unlock, progress=progress)
+        output.result(rehearsal_facts(done), *rehearsal_lines(done))
+        return 0
+    from nextcloud_mcp_server.migrate.startup import prepare  # noqa: PLC0415
+
+    with operation(output, settings.database) as progress:
+        outcome = prepare(
+            settings.database,
+            target=target,
+            unlock=unlock,
+            lock_timeout=settings.lock_timeout,
+            listener=progress,
+        )
+    output.result(outcome_facts(outcome), *outcome_lines(outcome))
+    return 0
+
+
+def _print_sql(output: Output, option: DatabaseOption, target: str | None) -> int:
+    from nextcloud_mcp_server.maintenance.rehearse import script  # noqa: PLC0415
+
+    # Only SQL may be printed on stdout; the first comment names the database.
+    settings = option.settings(Output(as_json=True, debug=output.debug))
+    made = script(settings.database, target=target)
+    document = {
+        "database": str(made.database),
+        "before": made.todo.start,
+        "after": made.todo.target,
+        "steps": list(made.todo.steps),
+        "sql": made.sql,
+    }
+    if not made.sql:
+        output.result(document, f"-- {up_to_date(made.database, made.todo.target)}")
+        return 0
+    start, path = made.todo.start or "base", printable(str(made.database))
+    output.result(
+        document,
+        f"-- {path}: from revision {start} to {made.todo.target}.",
+        "-- Only for a database at that revision. Stop every server and make a backup first.",
+        made.sql.rstrip("\n"),
+    )
+    return 0
+
+
+def _plan_facts(todo: Plan) -> dict[str, Any]:
+    return {
+        "action": todo.action.value,
+        "before": todo.start,
+        "after": todo.target,
+        "stamped": todo.stamp is not None,
+        "steps": list(todo.steps),
+        "mended": list(todo.mends),
+    }
+
+
 def outcome_facts(outcome: Outcome) -> dict[str, Any]:
-    """What ``db upgrade`` did, for ``--json``."""
+    """Return the outcome of an upgrade for ``--json``."""
     return {
         "database": str(outcome.database),
         "state": outcome.state.value,
-        "action": outcome.action.value,
-        "before": outcome.before,
-        "after": outcome.after,
-        "stamped": outcome.stamped,
-        "steps": list(outcome.steps),
-        "mended": list(outcome.mended),
+        **_plan_facts(outcome.done),
         "backup": None if outcome.backup is None else str(outcome.backup),
         "journal_mode": outcome.journal_mode or None,
         "seconds": round(outcome.seconds, 6),
@@ -36,78 +116,13 @@ def outcome_facts(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-@click.command()
-@database_options
-@revision_option("Stop at this revision.  [default: head]")
-@click.option("--dry-run", is_flag=True, help="Rehearse it on a private copy; change nothing.")
-@click.option("--sql", "as_sql", is_flag=True, help="Print its statements; change nothing.")
-def upgrade(
-    output: Output, named: Named, revision: str | None, *, dry_run: bool, as_sql: bool
-) -> int:
-    """Create the database or bring it to head.
-
-    The same as a start of the server does: lock, look, back up, one transaction. The keys
-    are proven too, where there are any; none is needed.
-
-    With --dry-run all of it is done to a copy beside the database, which is gone afterwards:
-    the steps, the time and the space it needs are told. With --sql the statements from the
-    database's own revision are printed; there are none where it has to be stamped or mended.
-    """
-    target = None if revision == "head" else revision
-    if dry_run and as_sql:
-        raise click.UsageError("--dry-run and --sql are two different things; give one of them.")
-    if as_sql:
-        return _print(output, named, target)
-    from nextcloud_mcp_server.cli.console_log import plain_log  # noqa: PLC0415 - takes longer than a look
-    from nextcloud_mcp_server.cli.progress import shown  # noqa: PLC0415 - see above
-    from nextcloud_mcp_server.crypto.keyfile import key_verifier as prover  # noqa: PLC0415 - see above
-
-    settings = named.settings(output)
-    unlock = prover(settings)
-    if dry_run:
-        from nextcloud_mcp_server.maintenance.rehearse import rehearse  # noqa: PLC0415 - see above
-
-        with plain_log(output), shown(output) as listener:
-            done = rehearse(settings.database, target=target, unlock=unlock, progress=listener)
-        output.result(rehearsal_facts(done), *rehearsal_lines(done))
-        return 0
-    from nextcloud_mcp_server.cli.interrupts import interruptible  # noqa: PLC0415 - see above
-    from nextcloud_mcp_server.migrate.startup import prepare  # noqa: PLC0415 - see above
-
-    with interruptible(output, settings.database), plain_log(output), shown(output) as listener:
-        outcome = prepare(
-            settings.database,
-            target=target,
-            unlock=unlock,
-            lock_timeout=settings.lock_timeout,
-            listener=listener,
-        )
-    output.result(outcome_facts(outcome), *outcome_lines(outcome))
-    return 0
-
-
-def _print(output: Output, named: Named, target: str | None) -> int:
-    from nextcloud_mcp_server.maintenance.rehearse import script  # noqa: PLC0415 - see above
-
-    # Nothing but SQL may stand on stdout; the first comment names the database.
-    settings = named.settings(Output(as_json=True, debug=output.debug))
-    made = script(settings.database, target=target)
-    output.result(script_facts(made), *script_lines(made))
-    return 0
-
-
 def rehearsal_facts(done: Rehearsal) -> dict[str, Any]:
-    """What a rehearsal has shown, for ``--json``."""
+    """Return the result of ``--dry-run`` for ``--json``."""
     return {
         "database": str(done.database),
         "dry_run": True,
         "state": done.report.finding.state.value,
-        "action": done.todo.action.value,
-        "before": done.todo.start,
-        "after": done.todo.target,
-        "stamped": done.todo.stamp is not None,
-        "steps": list(done.todo.steps),
-        "mended": list(done.todo.mends),
+        **_plan_facts(done.todo),
         "rows": done.rows,
         "seconds": round(done.seconds, 6),
         "bytes_backup": done.need.backup,
@@ -117,40 +132,15 @@ def rehearsal_facts(done: Rehearsal) -> dict[str, Any]:
 
 
 def rehearsal_lines(done: Rehearsal) -> tuple[str, ...]:
-    """What a rehearsal has shown, for people."""
-    path = printable(str(done.database))
+    """Return the result of ``--dry-run`` as lines."""
     if not done.todo.migrates:
-        return (f"{path} is at revision {done.todo.target} already: nothing to do",)
-    end = f"revision {done.todo.target}"
+        return (up_to_date(done.database, done.todo.target),)
     free = "an unknown number of bytes" if done.free is None else readable(done.free)
     rows = counted(done.rows, "row")
     backup, most = readable(done.need.backup), readable(done.need.most)
     return (
-        f"{path}: an upgrade {summary.plan_words(done.todo)}",
-        f"rehearsed on a copy with {rows} in {done.seconds:.2f} s: it ends at {end}",
-        f"space needed beside it meanwhile: {backup} for its backup, {most} in all ({free} free)",
+        f"{printable(str(done.database))}: {plan_line(done.todo)}",
+        f"ran on a copy with {rows} in {done.seconds:.2f} s: it is at revision {done.todo.target}",
+        f"disk space needed meanwhile: {backup} for its backup, {most} in all ({free} free)",
         "nothing was changed",
-    )
-
-
-def script_facts(made: Script) -> dict[str, Any]:
-    """The statements, for ``--json``."""
-    return {
-        "database": str(made.database),
-        "before": made.todo.start,
-        "after": made.todo.target,
-        "steps": list(made.todo.steps),
-        "sql": made.sql,
-    }
-
-
-def script_lines(made: Script) -> tuple[str, ...]:
-    """The statements, after comments that say what they are for."""
-    path, target = printable(str(made.database)), made.todo.target
-    if not made.sql:
-        return (f"-- {path} is at revision {target} already: nothing to do",)
-    return (
-        f"-- {path}: from revision {made.todo.start or 'base'} to {target}.",
-        "-- For a database that is exactly there. Stop every server and make a backup first.",
-        made.sql.rstrip("\n"),
     )

@@ -199,8 +199,8 @@ def clock(context: Context) -> Iterator[Finding]:
 
 
 def _newest(context: Context) -> tuple[float, str]:
-    contents = context.contents
-    if contents is None or not contents.readable:
+    contents = context.intact
+    if contents is None:
         return 0.0, ""
     known = contents.history.structure(contents.history.head).tables
     found = (0.0, "")

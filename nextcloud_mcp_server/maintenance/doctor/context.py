@@ -91,6 +91,17 @@ class Context:
         return self.contents is not None and only_indexes(self.contents.source)
 
     @property
+    def tables(self) -> Contents | None:
+        """The contents, if there are tables of this program to read; else None."""
+        readable = self.contents is not None and self.contents.readable
+        return self.contents if readable and self.is_ours else None
+
+    @property
+    def intact(self) -> Contents | None:
+        """The same, if all their rows can be read."""
+        return None if self.rows_unread else self.tables
+
+    @property
     def unread(self) -> str:
         """Why the database was not read; empty if it was, or if there is none."""
         if self.error:

@@ -30,27 +30,19 @@ _NAMED: Final = 3
 def configuration(context: Context) -> Iterator[Finding]:
     """Check which setting names the database, and which settings have no effect."""
     settings, name = context.settings, "configuration"
+    wins = "{0} wins over {1}, which is set too"
     if settings.fallback_from:
-        yield Finding(
-            name,
-            Level.WARNING,
-            f"{settings.fallback_from} cannot be used here, so {settings.database} is used instead",
-            f"export TOKEN_STORAGE_DB={for_shell(settings.database)}",
+        what = (
+            f"{settings.fallback_from} cannot be used here, so {settings.database} is used instead"
         )
+        command = f"export TOKEN_STORAGE_DB={for_shell(settings.database)}"
+        yield Finding(name, Level.WARNING, what, command)
     if settings.overruled:
-        yield Finding(
-            name,
-            Level.NOTE,
-            "DATABASE_URL wins over TOKEN_STORAGE_DB, which is set too",
-            "unset TOKEN_STORAGE_DB",
-        )
+        what = wins.format("DATABASE_URL", "TOKEN_STORAGE_DB")
+        yield Finding(name, Level.NOTE, what, "unset TOKEN_STORAGE_DB")
     if settings.keys and settings.key_file:
-        yield Finding(
-            name,
-            Level.NOTE,
-            "TOKEN_ENCRYPTION_KEY wins over TOKEN_ENCRYPTION_KEY_FILE, which is set too",
-            "unset TOKEN_ENCRYPTION_KEY_FILE",
-        )
+        what = wins.format("TOKEN_ENCRYPTION_KEY", "TOKEN_ENCRYPTION_KEY_FILE")
+        yield Finding(name, Level.NOTE, what, "unset TOKEN_ENCRYPTION_KEY_FILE")
     if not (settings.fallback_from or settings.overruled):
         source = settings.source or "the command line or the default"
         yield Finding(name, Level.OK, f"the database is named by {source}")
@@ -95,21 +87,10 @@ def readable_by_others(database: Path, bits: int = OTHERS) -> list[Path]:
     return found
 
 
-def _hidden(database: Path) -> str:
-    """Return why the mode of a secret file cannot be read; empty if all can be."""
-    try:
-        key_path(database).lstat()
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        return f"{database.parent} cannot be entered ({error.strerror})"
-    return unlisted(database.parent)
-
-
 def permissions(context: Context) -> Iterator[Finding]:
     """Check that only the server's user can read or replace secret files."""
     name, folder = "permissions", context.path.parent
-    if hidden := _hidden(context.path):
+    if hidden := unlisted(folder):
         yield Finding(name, Level.UNKNOWN, f"who can use secret files is unknown: {hidden}")
     others = readable_by_others(context.path)
     if others:

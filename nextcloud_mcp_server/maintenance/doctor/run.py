@@ -71,10 +71,7 @@ def diagnose(
 ) -> Diagnosis:
     """Run every check on the database that ``settings`` name. Changes nothing.
 
-    Args:
-        settings: the database and the keys.
-        full: check every index entry and every backup too, however long it takes.
-        checks: the checks, by name.
+    With ``full``, check every index entry and every backup too, however long it takes.
     """
     with open_context(settings, full=full) as context:
         found = [f for name, check in checks.items() for f in _run(name, check, context)]

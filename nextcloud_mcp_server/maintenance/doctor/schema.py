@@ -44,8 +44,8 @@ def _refused(context: Context, contents: Contents) -> Finding:
 
 def structure(context: Context) -> Iterator[Finding]:
     """Check that every table, column and index of the revision exists."""
-    name, contents = "structure", context.contents
-    if contents is None or not contents.readable or contents.finding.state is State.FOREIGN:
+    name, contents = "structure", context.tables
+    if contents is None:
         return
     problems = list(_problems(contents))
     for what in problems:
@@ -67,12 +67,10 @@ def _problems(contents: Contents) -> Iterator[str]:
 
 def version(context: Context) -> Iterator[Finding]:
     """Check that the version table holds one row that matches the tables."""
-    name, contents = "version", context.contents
-    if contents is None or not contents.readable:
+    name, contents = "version", context.tables
+    if contents is None or contents.finding.state is State.NEW:
         return
     finding = contents.finding
-    if finding.state in {State.FOREIGN, State.NEW}:
-        return
     tables = f"the tables are those of {(contents.corrected or finding).base}"
     if contents.corrected:
         yield context.repairable(name, Level.ERROR, f"{finding.reason}, and {tables}")
@@ -91,10 +89,8 @@ def version(context: Context) -> Iterator[Finding]:
 
 def leftovers(context: Context) -> Iterator[Finding]:
     """Check for tables that an interrupted recreation left."""
-    name, contents = "leftover tables", context.contents
-    if contents is None or not contents.readable or contents.finding.state is State.FOREIGN:
-        return
-    if context.rows_unread:
+    name, contents = "leftover tables", context.intact
+    if contents is None:
         return
     tables = leftover_tables(contents.seen.structure, contents.history)
     with contents.reader() as connection:

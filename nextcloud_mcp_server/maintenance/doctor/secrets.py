@@ -13,7 +13,6 @@ from nextcloud_mcp_server.crypto.keyfile import find_keyring, key_path
 from nextcloud_mcp_server.errors import TokenStorageError, counted
 from nextcloud_mcp_server.maintenance.doctor.context import Contents, Context
 from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
-from nextcloud_mcp_server.migrate.plan import State
 from nextcloud_mcp_server.schema.structure import ENCRYPTED
 
 #: Every Fernet token begins with gAAAA, whatever the text encoding of the database.
@@ -44,10 +43,9 @@ def keys(context: Context) -> Iterator[Finding]:
             known = f"what key {' and '.join(ring.fingerprints)} opens"
         yield Finding(name, Level.UNKNOWN, f"{known} is unknown: {reason}")
         return
-    contents = context.contents
-    if contents is not None and contents.finding.state is State.FOREIGN:
+    if not context.is_ours:
         return
-    secrets = _secrets(contents)
+    secrets = _secrets(context.tables)
     if ring is None:
         yield _no_key(name, len(secrets), context.closed)
         return
@@ -78,7 +76,7 @@ def _no_key(name: str, secrets: int, closed: str) -> Finding:
 
 
 def _secrets(contents: Contents | None) -> list[tuple[str, bytes]]:
-    if contents is None or not contents.readable:
+    if contents is None:
         return []
     with contents.reader() as connection:
         return list(read_secrets(connection, columns_there(contents.seen.structure, ENCRYPTED)))
@@ -86,10 +84,8 @@ def _secrets(contents: Contents | None) -> list[tuple[str, bytes]]:
 
 def formats(context: Context) -> Iterator[Finding]:
     """Check that secrets are stored as every release stored them, and what is plain text."""
-    name, contents = "format", context.contents
-    if contents is None or not contents.readable or contents.finding.state is State.FOREIGN:
-        return
-    if context.rows_unread:
+    name, contents = "format", context.intact
+    if contents is None:
         return
     with contents.reader() as connection:
         found = [Finding(name, *finding) for finding in _formats(connection.execute, contents)]

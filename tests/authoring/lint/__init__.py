@@ -1,1 +1,1 @@
-"""What ``db lint`` refuses, notes, and lets pass."""
+"""Tests of ``db lint``."""

@@ -14,13 +14,13 @@ from tests.authoring.lint.folder import Folder, make
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    """Two revisions, released; made once."""
+    """Create two released revisions, once."""
     return make(tmp_path_factory.mktemp("model") / "alembic")
 
 
 @pytest.fixture
 def folder(model: Folder, tmp_path: Path) -> Iterator[Folder]:
-    """A copy of the two revisions."""
+    """Copy the two revisions."""
     shutil.copytree(model.path, tmp_path / "alembic", ignore=shutil.ignore_patterns("__pycache__"))
     yield Folder(tmp_path / "alembic")
     load_history.cache_clear()

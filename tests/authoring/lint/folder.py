@@ -1,4 +1,4 @@
-"""A small line of revisions in a folder of its own, to which a test adds what is wrong."""
+"""A folder with a few revisions, to which a test adds a faulty one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nextcloud_mcp_server.migrate import structures
 from nextcloud_mcp_server.schema.history import load_history
 from tests.support.scripts import SCRIPTS
 
-#: What a test writes on the line that it expects a problem at.
+#: Marks the line of an expected problem.
 HERE: Final = "HERE"
 
 
@@ -48,7 +48,7 @@ def source(
     title: str = "Add a table",
     labels: str = "Downgrade loses: the table.",
 ) -> str:
-    """The text of a version file that breaks no rule, but for what is given."""
+    """Build a version file without problems, except for the given parts."""
     return _FILE.format(
         title=title,
         labels=labels,
@@ -58,12 +58,12 @@ def source(
     )
 
 
-def speaking(*up: str, down: tuple[str, ...] = ("DROP TABLE IF EXISTS x",)) -> str:
-    """The body of a revision that says ``up`` and ``down``; a problem is expected at the last."""
-    said = [f"    op.execute({one!r})" for one in up]
-    said[-1:] = [f"{one}  # {HERE}" for one in said[-1:]]
+def with_sql(*up: str, down: tuple[str, ...] = ("DROP TABLE IF EXISTS x",)) -> str:
+    """Build the body of a revision with this SQL; a problem is expected at the last of ``up``."""
+    sent = [f"    op.execute({one!r})" for one in up]
+    sent[-1:] = [f"{one}  # {HERE}" for one in sent[-1:]]
     undone = [f"    op.execute({one!r})" for one in down]
-    return "\n".join(["def upgrade():", *said, "", "", "def downgrade():", *undone, ""])
+    return "\n".join(["def upgrade():", *sent, "", "", "def downgrade():", *undone, ""])
 
 
 class Folder:
@@ -74,19 +74,19 @@ class Folder:
         self.versions = path / "versions"
 
     def write(self, name: str, text: str) -> Path:
-        """Write a version file as it is given."""
+        """Write a version file."""
         path = self.versions / name
         path.write_text(text, "utf-8")
         load_history.cache_clear()
         return path
 
-    def add(self, number: str, below: str | None, body: str | None = None, **words: str) -> Path:
-        """Write a revision that breaks no rule, but for what is given."""
+    def add(self, number: str, below: str | None, body: str | None = None, **parts: str) -> Path:
+        """Write a revision without problems, except for the given parts."""
         moment = f"202601{len(list(self.versions.iterdir())) + 1:02}_1200"
-        return self.write(f"{moment}_{number}_add_it.py", source(number, below, body, **words))
+        return self.write(f"{moment}_{number}_add_it.py", source(number, below, body, **parts))
 
     def file(self, number: str) -> Path:
-        """The one file of a revision."""
+        """Return the file of a revision."""
         (path,) = self.versions.glob(f"*_{number}_*.py")
         return path
 
@@ -98,21 +98,21 @@ class Folder:
         return self.write(path.name, text.replace(old, new))
 
     def review(self) -> Review:
-        """What lint finds."""
+        """Run lint."""
         return review(self.path)
 
     def problems(self) -> list[Problem]:
-        """What lint finds, without the structures, which every new revision makes old."""
+        """Run lint, and return the problems except stale-structure."""
         return [p for p in self.review().problems if p.rule != "stale-structure"]
 
     def release(self) -> None:
-        """Generate what is generated, and release every revision."""
+        """Generate structure.json, and release every revision."""
         structures.write_structures(load_history(self.path))
         release(self.review())
 
 
 def make(path: Path) -> Folder:
-    """A folder with revisions 001 and 002, released."""
+    """Create a folder with the released revisions 001 and 002."""
     (path / "versions").mkdir(parents=True)
     for shared in SCRIPTS.iterdir():
         if shared.is_file() and shared.suffix != ".json":
@@ -125,6 +125,6 @@ def make(path: Path) -> Folder:
 
 
 def here(path: Path) -> int:
-    """The line of ``path`` that a test has marked."""
+    """Return the line of ``path`` that has the mark."""
     lines = path.read_text("utf-8").splitlines()
     return next(number for number, line in enumerate(lines, 1) if HERE in line)

@@ -1,4 +1,4 @@
-"""What lint lets pass: the documented examples as they stand, and careful migrations."""
+"""Migrations that lint accepts: the documented examples and careful ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KEEPS = 'def downgrade():\n    """Leave the column: earlier releases do not read
 
 
 def add(folder: Folder, number: str, below: str, example: str) -> list[str]:
-    """Add an example, as it stands, and what lint finds in it."""
+    """Add an example, and return the rules that it breaks."""
     path = folder.write(f"20260301_1200_{number}_x.py", source(number, below, example))
     found = [problem for problem in folder.problems() if problem.path == path]
     assert not refused(found, strict=False), found
@@ -36,12 +36,12 @@ def add(folder: Folder, number: str, below: str, example: str) -> list[str]:
 
 
 def test_the_example_that_adds_a_table_passes(folder: Folder) -> None:
-    """Nothing of it is refused; what a released revision should not have is noted."""
+    """The example has no error; as a release it would have a note."""
     assert add(folder, "003", "002", ADD_A_TABLE) == ["not-idempotent"]
 
 
 def test_the_example_that_makes_a_table_again_passes(folder: Folder) -> None:
-    """The recreation is recognised: no drop is noted, and no change of rows."""
+    """The recreation is recognised: it is neither a drop nor a change of rows."""
     assert add(folder, "003", "002", GRANTS) == []
     recreation = RECREATE_A_TABLE.partition("def downgrade")[0]
     found = add(folder, "004", "003", recreation + KEEPS)
@@ -49,7 +49,7 @@ def test_the_example_that_makes_a_table_again_passes(folder: Folder) -> None:
 
 
 def test_the_examples_are_those_of_the_mission() -> None:
-    """Where its text is at hand, each statement of it stands in the examples, word for word."""
+    """Each statement of the mission's examples is in the examples here, word for word."""
     if not MISSION.is_file():
         pytest.skip("the mission is not here")
     blocks = re.findall(r"```python\n(.*?)```", MISSION.read_text("utf-8"), re.DOTALL)
@@ -136,7 +136,7 @@ BACK = {
 
 @pytest.mark.parametrize("name", CAREFUL)
 def test_a_careful_migration_has_no_note(folder: Folder, name: str) -> None:
-    """What is portable, idempotent and declared is clean, strictly, though it is raw SQL."""
+    """Portable, idempotent and declared SQL has no notes."""
     body = (
         'import sqlalchemy as sa\n\nDELETES_ROWS_FROM = ("t002",)\n\n\ndef upgrade():'
         f"{CAREFUL[name]}\n\ndef downgrade():"
@@ -150,7 +150,7 @@ def test_a_careful_migration_has_no_note(folder: Folder, name: str) -> None:
 
 
 def test_a_downgrade_that_makes_a_table_again_needs_no_generated_file(folder: Folder) -> None:
-    """What a new revision makes is found out first, so that its way back can be asked."""
+    """The downgrade of a new revision is checked although structure.json lacks it."""
     shape = CAREFUL["a new shape"]
     body = f"import sqlalchemy as sa\n\n\ndef upgrade():{shape}\n\ndef downgrade():{shape}"
     folder.write("20260301_1200_003_x.py", source("003", "002", body))
@@ -160,7 +160,7 @@ def test_a_downgrade_that_makes_a_table_again_needs_no_generated_file(folder: Fo
 
 
 def test_values_that_change_are_said(folder: Folder) -> None:
-    """Rewriting in Python changes rows like an UPDATE does, and its code is held."""
+    """A rewrite changes rows like an UPDATE, and a later edit of its code is reported."""
     values = CAREFUL["values"]
     body = f"def upgrade():{values}\n\ndef downgrade():{values}"
     path = folder.write("20260301_1200_003_x.py", source("003", "002", body))
@@ -173,7 +173,7 @@ def test_values_that_change_are_said(folder: Folder) -> None:
 
 
 def test_a_migration_of_words_alone_is_no_matter(folder: Folder) -> None:
-    """A revision that does nothing, and says why, is let pass both ways."""
+    """A revision that does nothing, with a reason, has no problems."""
     nothing = 'def {}():\n    """Do nothing: the number is taken by a release."""\n\n\n'
     body = nothing.format("upgrade") + nothing.format("downgrade")
     folder.write("20260301_1200_003_x.py", source("003", "002", body))

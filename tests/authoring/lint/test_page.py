@@ -1,4 +1,4 @@
-"""The page of the rules says what the code says."""
+"""The page of the rules matches the code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support import lint_page
 
 
 def test_the_page_has_every_rule() -> None:
-    """Its tables are made of the rules, word for word."""
+    """The tables of the page are generated from the rules."""
     page = lint_page.PAGE.read_text("utf-8")
     assert lint_page.render(page) == page, "python -m tests.support.lint_page"
     assert [*re.findall(r"^\| `([a-z][a-z-]+)` \|", page, re.MULTILINE)] == [
@@ -22,7 +22,7 @@ def test_the_page_has_every_rule() -> None:
 
 
 def test_the_page_has_every_option() -> None:
-    """Each option of the command that is its own is explained, and no other is."""
+    """The page describes each option of the command, and no other."""
     page = lint_page.PAGE.read_text("utf-8")
     explained = set(re.findall(r"^\| `(--[a-z]+)", page, re.MULTILINE))
     own = {name for option in lint.params for name in option.opts if name.startswith("--")}
@@ -31,7 +31,7 @@ def test_the_page_has_every_option() -> None:
 
 
 def test_every_rule_reads_as_sentences() -> None:
-    """What is wrong and what to do are sentences; a remedy may end with the command to type."""
+    """Problem and remedy of each rule are sentences; a remedy may end with a command."""
     for rule in RULES.values():
         assert rule.what.endswith(".")
         assert rule.remedy.endswith(".") or "nextcloud-mcp-server db " in rule.remedy

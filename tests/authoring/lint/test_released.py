@@ -1,4 +1,4 @@
-"""Released revisions: their words may change, what they do may not."""
+"""Edits of released revisions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import ast
 import json
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -14,9 +13,8 @@ from nextcloud_mcp_server.authoring.lint import released
 from nextcloud_mcp_server.authoring.lint.review import release, review
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrate import structures
-from nextcloud_mcp_server.migrations import upgrade_database
 from nextcloud_mcp_server.schema.history import load_history
-from tests.authoring.lint.folder import CREATE, HERE, Folder, here, speaking
+from tests.authoring.lint.folder import HERE, Folder, here, with_sql
 from tests.support.errors import refused
 from tests.support.revisions import KNOWN
 from tests.support.scripts import SCRIPTS
@@ -47,7 +45,7 @@ LABELS = "Upgrade changes: the bodies.\nDowngrade loses: nothing."
 
 
 def released_with_data(folder: Folder) -> None:
-    """Add a revision with data steps, and one whose code only a connection runs."""
+    """Add a revision with data steps, and one whose code needs a connection."""
     folder.add("003", "002", ROWS, labels=LABELS)
     folder.add("004", "003", CODE, labels=LABELS)
     folder.release()
@@ -70,8 +68,8 @@ def released_with_data(folder: Folder) -> None:
         ("003", "    for column in SCOPES:", "    for column in [*SCOPES]:"),
     ],
 )
-def test_words_and_formatting_may_change(folder: Folder, number: str, old: str, new: str) -> None:
-    """A docstring, a comment, the layout of the SQL and how it is put together are no meaning."""
+def test_formatting_may_change(folder: Folder, number: str, old: str, new: str) -> None:
+    """Docstrings, comments, the layout of SQL and refactorings are no edits."""
     released_with_data(folder)
     folder.edit(number, old, new)
     assert folder.problems() == []
@@ -94,15 +92,15 @@ def test_words_and_formatting_may_change(folder: Folder, number: str, old: str, 
     ],
 )
 def test_meaning_may_not_change(folder: Folder, number: str, old: str, new: str) -> None:
-    """Tables, data steps, code that only a connection runs, and rows that may be deleted count."""
+    """Changes of tables, data steps, code and DELETES_ROWS_FROM are edits."""
     released_with_data(folder)
     folder.edit(number, old, new)
     found = [p for p in folder.review().problems if p.rule == "edited-release"]
     assert {p.path for p in found} == {folder.file(number)}
 
 
-def test_an_edit_is_told_by_its_statement(folder: Folder) -> None:
-    """The line is that of the statement, which is repeated, and the remedy shows all of them."""
+def test_an_edit_is_reported_with_its_statement(folder: Folder) -> None:
+    """The report names the line and the statement, and the remedy shows all of them."""
     folder.edit(
         "001",
         'body TEXT)")',
@@ -111,34 +109,35 @@ def test_an_edit_is_told_by_its_statement(folder: Folder) -> None:
     (found,) = [p for p in folder.review().problems if p.rule == "edited-release"]
     assert found.line == here(found.path)
     assert found.message == (
-        "Released, its upgrade() now says 'CREATE INDEX IF NOT EXISTS i ON t001(body)' to sqlite."
+        "It is released, and its upgrade() now sends "
+        "'CREATE INDEX IF NOT EXISTS i ON t001(body)' for sqlite."
     )
     assert found.remedy.endswith("nextcloud-mcp-server db show 001")
 
 
-def test_a_statement_that_is_gone_is_told(folder: Folder) -> None:
-    """Where there is no line to point at, the function is pointed at."""
+def test_a_removed_statement_is_reported(folder: Folder) -> None:
+    """A removed statement is reported at its function."""
     folder.edit("001", '    op.execute("DROP', '    str("DROP')
     found = [p for p in folder.review().problems if p.rule == "edited-release"]
     assert [p.message for p in found] == [
-        "Released, its downgrade() no longer says a statement that it said to sqlite."
+        "It is released, and its downgrade() no longer sends a statement for sqlite."
     ]
     assert "def downgrade" in found[0].path.read_text().splitlines()[found[0].line - 1]
 
 
 @pytest.mark.parametrize("number", ["001", "002", "003"])
-def test_a_deletion_is_no_fault_of_its_neighbours(folder: Folder, number: str) -> None:
-    """Wherever a released file is gone, that is all that is said, and to put it back."""
+def test_a_missing_file_is_reported_once(folder: Folder, number: str) -> None:
+    """A missing file of a released revision is the only problem, with a remedy."""
     released_with_data(folder)
     folder.file(number).unlink()
     (found,) = folder.problems()
     assert found.rule == "deleted-release"
-    assert found.message == f"Revision {number} is released, and its file is gone."
+    assert found.message == f"Revision {number} is released, and its file is missing."
     assert "git checkout HEAD -- FILE" in found.remedy
 
 
-def test_beside_a_deletion_a_broken_line_is_told(folder: Folder) -> None:
-    """What is wrong without it is wrong with it; a file that cannot be read is not gone."""
+def test_beside_a_missing_file_a_broken_chain_is_reported(folder: Folder) -> None:
+    """Beside a missing file a broken chain is reported; an unreadable file is not missing."""
     released_with_data(folder)
     folder.file("002").unlink()
     folder.edit("004", 'down_revision = "003"', 'down_revision = "001"')
@@ -148,7 +147,7 @@ def test_beside_a_deletion_a_broken_line_is_told(folder: Folder) -> None:
 
 
 def test_a_quick_edit_is_seen(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An edit of the same size in the same second is no file that was compiled before."""
+    """An edit of equal size in the same second is found: bytecode is not used."""
     path = folder.file("001")
     moment = path.stat()
     monkeypatch.setattr("sys.dont_write_bytecode", False)
@@ -161,7 +160,7 @@ def test_a_quick_edit_is_seen(folder: Folder, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_lint_leaves_nothing_behind(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even a compiled file: the folder may be an installation's."""
+    """Lint writes no bytecode into the folder."""
     monkeypatch.setattr("sys.dont_write_bytecode", False)
     before = sorted(folder.path.rglob("*"))
     folder.review()
@@ -169,7 +168,7 @@ def test_lint_leaves_nothing_behind(folder: Folder, monkeypatch: pytest.MonkeyPa
 
 
 def test_an_edit_for_one_engine_is_seen(folder: Folder) -> None:
-    """What is said to PostgreSQL alone is held as well."""
+    """An edit of the SQL for PostgreSQL alone is reported."""
     folder.edit(
         "001",
         "def upgrade() -> None:\n",
@@ -178,11 +177,11 @@ def test_an_edit_for_one_engine_is_seen(folder: Folder) -> None:
     )
     messages = [p.message for p in folder.review().problems if p.rule == "edited-release"]
     assert len(messages) == 1
-    assert messages[0].endswith("to postgresql.")
+    assert messages[0].endswith("for postgresql.")
 
 
 def test_a_release_keeps_what_is_new_and_overwrites_nothing(folder: Folder) -> None:
-    """New revisions are added; what was released before stays word for word."""
+    """A release adds the new revisions, and keeps the old entries word for word."""
     path = folder.path / released.RELEASED_FILE
     before = path.read_text("utf-8")
     assert release(folder.review()) == ()
@@ -194,7 +193,7 @@ def test_a_release_keeps_what_is_new_and_overwrites_nothing(folder: Folder) -> N
 
 
 def test_an_edit_is_released_only_when_it_is_named(folder: Folder) -> None:
-    """What changed on purpose is named; nothing else that is wrong goes with it."""
+    """Only a named revision is overwritten, and only if there is no other problem."""
     folder.edit("001", "body TEXT", "body TEXT NOT NULL")
     folder.edit("002", "body TEXT", "body TEXT NOT NULL")
     before = (folder.path / released.RELEASED_FILE).read_bytes()
@@ -208,7 +207,7 @@ def test_an_edit_is_released_only_when_it_is_named(folder: Folder) -> None:
 
 
 def test_an_edit_that_is_named_excuses_nothing_else(folder: Folder) -> None:
-    """What is wrong beside it, in the same file, is mended first."""
+    """Another problem in the overwritten file is an error."""
     folder.edit("001", "IF NOT EXISTS ", "")
     assert "not-idempotent" in [problem.rule for problem in folder.problems()]
     assert refused(lambda: release(folder.review(), ("001",))).code == "bad-input"
@@ -217,29 +216,29 @@ def test_an_edit_that_is_named_excuses_nothing_else(folder: Folder) -> None:
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda folder: folder.add("003", "002", speaking("UPDATE t001 SET body = 1")),
+        lambda folder: folder.add("003", "002", with_sql("UPDATE t001 SET body = 1")),
         lambda folder: folder.add("003", "002", labels=""),
         lambda folder: folder.add("003", "002"),
     ],
     ids=["noted", "refused", "stale-structure"],
 )
 def test_nothing_wrong_is_released(folder: Folder, spoil: Callable[[Folder], object]) -> None:
-    """What is refused, or only noted, is mended before it is released for ever."""
+    """A revision with an error or a note is not released."""
     spoil(folder)
     error = refused(lambda: release(folder.review()))
-    assert "nothing was released" in error.message
+    assert "Nothing was released" in error.message
     assert "003" not in released.load(folder.path)
 
 
-def test_a_file_of_releases_that_is_no_such_file(folder: Folder) -> None:
-    """Whatever JSON stands there, it is told, and is no traceback."""
+def test_any_other_content_of_the_file_is_reported(folder: Folder) -> None:
+    """Any other content of the file is reported as a problem."""
     for text in ("[]", '{"001": 1}', '{"001": {}}', '{"001": {"sqlite": {}}}', "null", ""):
         (folder.path / released.RELEASED_FILE).write_text(text)
         assert [p.rule for p in folder.review().problems] == ["released-file"], text
 
 
 def test_what_is_dumped_is_loaded(folder: Folder) -> None:
-    """The file survives being read and written, and each dialect is one line."""
+    """A written file is read back unchanged, with one line per dialect."""
     known = released.load(folder.path)
     text = (folder.path / released.RELEASED_FILE).read_text("utf-8")
     assert released.dump(known) == text
@@ -268,24 +267,13 @@ def test_what_is_dumped_is_loaded(folder: Folder) -> None:
     ],
 )
 def test_code_that_hides_something_counts(code: str, hidden: bool) -> None:
-    """Only what offline mode shows whole is left to its statements."""
+    """Code is digested unless offline mode shows all its statements."""
     tree = ast.parse(f"from alembic import op\n\n\ndef upgrade():\n    {code}\n")
     assert bool(released.code_digest(tree)) is hidden
 
 
 def test_the_projects_releases_are_in_its_file() -> None:
-    """Every revision of release 1.0.0 is held, and lint has nothing against any, strictly."""
+    """Each released revision has digests, and lint reports no problem."""
     known = released.load(SCRIPTS)
     assert set(KNOWN) <= set(known)
     assert review(SCRIPTS).problems == ()
-
-
-def test_what_was_released_still_runs(folder: Folder, tmp_path: Path) -> None:
-    """The folders of these tests are real ones: a database is made of them."""
-    assert load_history(folder.path).head == "002"
-    assert upgrade_database(tmp_path / "tokens.db").after in load_history().revisions
-
-
-def test_a_body_that_creates_is_what_the_tests_think() -> None:
-    """The example breaks no rule, and says one statement each way."""
-    assert CREATE.count("op.execute") == 2

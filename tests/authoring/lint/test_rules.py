@@ -1,4 +1,4 @@
-"""Every rule: what breaks it is told with the rule, the line and what to do."""
+"""Each rule reports its problem with the line and a remedy."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from dataclasses import dataclass
 import pytest
 
 from nextcloud_mcp_server.authoring.lint.rules import RULES, refused
-from tests.authoring.lint.folder import CREATE, HERE, Folder, here, source, speaking
+from tests.authoring.lint.folder import CREATE, HERE, Folder, here, source, with_sql
 
 ADDS = CREATE.format("x")
 
 
 @dataclass(frozen=True)
 class Case:
-    """One way to break one rule.
+    """A way to break a rule.
 
     Attributes:
         make: breaks it in a folder.
-        at: the line that it is told at; None for the one that is marked.
-        also: other rules that the same thing breaks.
+        at: the expected line; None for the marked one.
+        also: other broken rules.
     """
 
     rule: str
@@ -31,28 +31,28 @@ class Case:
     also: tuple[str, ...] = ()
 
 
-def add(body: str, **words: str) -> Callable[[Folder], object]:
-    """The next revision with this body."""
-    return lambda folder: folder.add("003", "002", body, **words)
+def add(body: str, **parts: str) -> Callable[[Folder], object]:
+    """Build a function that adds a revision with this body."""
+    return lambda folder: folder.add("003", "002", body, **parts)
 
 
 def write(name: str, text: str) -> Callable[[Folder], object]:
-    """A file of its own."""
+    """Build a function that writes a version file."""
     return lambda folder: folder.write(name, text)
 
 
-def says(rule: str, name: str, *up: str, also: tuple[str, ...] = ()) -> Case:
-    """A revision whose last statement on the way up breaks a rule."""
-    return Case(rule, name, add(speaking(*up)), also=also)
+def sends(rule: str, name: str, *up: str, also: tuple[str, ...] = ()) -> Case:
+    """Build a case whose last statement of the upgrade breaks a rule."""
+    return Case(rule, name, add(with_sql(*up)), also=also)
 
 
 def edited(number: str, old: str, new: str) -> Callable[[Folder], object]:
-    """A change of a released revision."""
+    """Build a function that edits a revision."""
     return lambda folder: folder.edit(number, old, new)
 
 
 def stale(folder: Folder) -> None:
-    """A file of the structures that somebody wrote in."""
+    """Edit structure.json."""
     path = folder.path / "structure.json"
     path.write_text(path.read_text("utf-8").replace('"t002@002"', f'"{HERE}"', 1), "utf-8")
 
@@ -64,7 +64,7 @@ def without_docstring(folder: Folder) -> None:
 
 
 def unreadable(folder: Folder) -> None:
-    """A file of the released revisions that is no JSON."""
+    """Write a released.json that is not JSON."""
     (folder.path / "released.json").write_text(f"{HERE} is a conflict\n", "utf-8")
 
 
@@ -166,29 +166,29 @@ CASES = [
         ),
     ),
     Case("foreign-import", "click", add(f"import click  # {HERE}\n\n{ADDS}")),
-    says("transaction-control", "commit", "COMMIT"),
-    says("transaction-control", "pragma", "PRAGMA user_version = 3"),
-    says(
+    sends("transaction-control", "commit", "COMMIT"),
+    sends("transaction-control", "pragma", "PRAGMA user_version = 3"),
+    sends(
         "undeclared-delete", "delete", "DELETE FROM t001 WHERE id < 0", also=("undeclared-change",)
     ),
     Case(
         "undeclared-delete",
         "another",
-        add(f'DELETES_ROWS_FROM = ("t002",)\n\n\n{speaking("DELETE FROM t001")}'),
+        add(f'DELETES_ROWS_FROM = ("t002",)\n\n\n{with_sql("DELETE FROM t001")}'),
         also=("undeclared-change",),
     ),
     Case(
         "fails", "offline", add(ADDS.replace("op.execute", f"1 / 0  # {HERE}\n    op.execute", 1))
     ),
     Case("fails", "down", add(ADDS.replace('op.execute("DROP', f'op.nonsense("{HERE}'))),
-    says("fails", "no-sql", "SELECTED 1"),
+    sends("fails", "no-sql", "SELECTED 1"),
     Case(
         "fails",
         "down-in-the-database",
         add(ADDS.replace('IF EXISTS x")', f'y")  # {HERE}')),
         also=("not-idempotent",),
     ),
-    says(
+    sends(
         "fails",
         "twice",
         ADDS.split('"')[1],
@@ -209,66 +209,66 @@ CASES = [
     Case("deleted-release", "the-newest", lambda f: f.file("002").unlink(), 7),
     Case("released-file", "conflict", unreadable),
     Case("stale-structure", "edited", stale),
-    says("dialect-only", "sqlite-type", "CREATE TABLE IF NOT EXISTS x (id INTEGER, a BLOB)"),
-    says(
+    sends("dialect-only", "sqlite-type", "CREATE TABLE IF NOT EXISTS x (id INTEGER, a BLOB)"),
+    sends(
         "dialect-only",
         "sqlite-clause",
         "INSERT OR IGNORE INTO t001 VALUES (1, 'a')",
         also=("undeclared-change",),
     ),
-    says("dialect-only", "postgresql-type", "CREATE TABLE IF NOT EXISTS x (id SERIAL)"),
-    says(
+    sends("dialect-only", "postgresql-type", "CREATE TABLE IF NOT EXISTS x (id SERIAL)"),
+    sends(
         "dialect-only",
         "function",
         "UPDATE t001 SET body = ifnull(body, '') WHERE body IS NULL",
         also=("undeclared-change",),
     ),
-    says(
+    sends(
         "drop-without-recreation",
         "table",
         "DROP TABLE IF EXISTS t001",
     ),
-    says(
+    sends(
         "drop-without-recreation",
         "column",
         "ALTER TABLE t001 DROP COLUMN body",
         also=("not-idempotent",),
     ),
-    says(
+    sends(
         "drop-without-recreation",
         "rename-column",
         "ALTER TABLE t001 RENAME COLUMN body TO b",
         also=("not-idempotent",),
     ),
-    says(
+    sends(
         "drop-without-recreation",
         "rename",
         "ALTER TABLE t001 RENAME TO x",
     ),
-    says("not-idempotent", "create", "CREATE TABLE x (id INTEGER)"),
-    says("not-idempotent", "index", "CREATE INDEX i ON t001(body)"),
-    says(
+    sends("not-idempotent", "create", "CREATE TABLE x (id INTEGER)"),
+    sends("not-idempotent", "index", "CREATE INDEX i ON t001(body)"),
+    sends(
         "not-idempotent",
         "unique",
         "CREATE UNIQUE INDEX i ON t001(body)",
     ),
-    says(
+    sends(
         "not-idempotent",
         "drop",
         "DROP TABLE t001",
         also=("drop-without-recreation",),
     ),
-    says(
+    sends(
         "not-idempotent",
         "add-column",
         "ALTER TABLE t001 ADD COLUMN a TEXT",
     ),
-    says(
+    sends(
         "not-idempotent", "insert", "INSERT INTO t001 VALUES (1, 'a')", also=("undeclared-change",)
     ),
-    says("not-idempotent", "update", "UPDATE t001 SET id = id + 1", also=("undeclared-change",)),
-    says("undeclared-change", "update", "UPDATE t001 SET body = '' WHERE body IS NULL"),
-    says(
+    sends("not-idempotent", "update", "UPDATE t001 SET id = id + 1", also=("undeclared-change",)),
+    sends("undeclared-change", "update", "UPDATE t001 SET body = '' WHERE body IS NULL"),
+    sends(
         "undeclared-change",
         "insert",
         "INSERT INTO t001 SELECT 1, 'a' WHERE NOT EXISTS (SELECT 1 FROM t001)",
@@ -284,8 +284,8 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.rule}: {case.name}")
-def test_what_breaks_a_rule_is_told(case: Case, folder: Folder) -> None:
-    """The rule, the file, the line and what to do are told, and nothing else is wrong."""
+def test_a_broken_rule_is_reported(case: Case, folder: Folder) -> None:
+    """The rule, the line and the remedy are reported, and nothing else."""
     case.make(folder)
     problems = folder.review().problems
     found = [problem for problem in problems if problem.rule == case.rule]
@@ -299,6 +299,6 @@ def test_what_breaks_a_rule_is_told(case: Case, folder: Folder) -> None:
     assert refused(found, strict=True)
 
 
-def test_every_rule_is_broken_above() -> None:
-    """No rule is in the table that nobody has seen refuse or note something."""
+def test_every_rule_has_a_case() -> None:
+    """Each rule has a case."""
     assert {case.rule for case in CASES} == set(RULES)

@@ -1,4 +1,4 @@
-"""SQL as tokens: white space and comments outside literals are all that does not count."""
+"""SQL tokens: only white space and comments outside literals are left out."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from nextcloud_mcp_server.authoring.lint.emitted_sql import emitted
-from nextcloud_mcp_server.authoring.lint.lexer import DIALECTS, Dialect, tokens, words
+from nextcloud_mcp_server.authoring.lint.emitted_sql import emit_sql
+from nextcloud_mcp_server.authoring.lint.lexer import DIALECTS, Dialect, normalized, tokens
 from nextcloud_mcp_server.authoring.lint.version_files import read_scripts
 from nextcloud_mcp_server.schema.history import load_history
 from tests.support.scripts import SCRIPTS
@@ -41,7 +41,7 @@ _between = st.lists(_spaces, min_size=1, max_size=3).map("".join)
 
 
 def statements(dialect: Dialect) -> st.SearchStrategy[list[str]]:
-    """Statements as their tokens, of every kind that the dialect knows."""
+    """Build lists of tokens of every kind of a dialect."""
     one = st.one_of(_literals, _names, _words, _numbers, _marks, _own[dialect])
     return st.lists(one, max_size=8)
 
@@ -49,7 +49,7 @@ def statements(dialect: Dialect) -> st.SearchStrategy[list[str]]:
 @pytest.mark.parametrize("dialect", DIALECTS)
 @given(data=st.data())
 def test_what_stands_between_does_not_count(dialect: Dialect, data: st.DataObject) -> None:
-    """However a statement is spaced and commented, its tokens are found again as they were."""
+    """White space and comments between the tokens do not change them."""
     made = data.draw(statements(dialect))
     gaps = data.draw(st.lists(_between, min_size=len(made) + 1, max_size=len(made) + 1))
     text = "".join(f"{gap}{token}" for gap, token in zip(gaps, [*made, ""], strict=True))
@@ -59,7 +59,7 @@ def test_what_stands_between_does_not_count(dialect: Dialect, data: st.DataObjec
 @pytest.mark.parametrize("dialect", DIALECTS)
 @given(data=st.data())
 def test_anything_else_counts(dialect: Dialect, data: st.DataObject) -> None:
-    """Two statements with other words, or other literals, are never taken for each other."""
+    """Two statements with different tokens are never equal."""
     one, other = data.draw(statements(dialect)), data.draw(statements(dialect))
     assume(one != other)
     assert tokens(" ".join(one), dialect) != tokens(" ".join(other), dialect)
@@ -68,7 +68,7 @@ def test_anything_else_counts(dialect: Dialect, data: st.DataObject) -> None:
 @pytest.mark.parametrize("dialect", DIALECTS)
 @given(text=st.text("a1 'x\"`[]-/*\n\\$é:;", max_size=30))
 def test_every_text_has_tokens(dialect: Dialect, text: str) -> None:
-    """No text is too broken to be read, and only what is between goes."""
+    """Any text has tokens, and only white space and comments are left out."""
     found = tokens(text, dialect)
     assert all(found)
     if "--" not in text and "/*" not in text:
@@ -99,14 +99,14 @@ def test_every_text_has_tokens(dialect: Dialect, text: str) -> None:
     ],
 )
 def test_the_same_or_not(one: str, other: str, dialect: Dialect, same: bool) -> None:
-    """What each engine takes for one thing, and what it does not."""
+    """Each engine's rules decide whether two texts are equal."""
     assert (tokens(one, dialect) == tokens(other, dialect)) is same
 
 
 def test_sqlite_reads_the_tokens_as_it_reads_the_statement() -> None:
-    """Every real revision, written as its tokens alone, makes the very same database."""
+    """The tokens of every revision, joined with spaces, create the same database."""
     scripts, _ = read_scripts(SCRIPTS / "versions")
-    said = emitted(load_history(SCRIPTS), {script.id: script.path for script in scripts})
+    said = emit_sql(load_history(SCRIPTS), {script.id: script.path for script in scripts})
     found = []
     for spell in (str, lambda sql: " ".join(tokens(sql))):
         with closing(sqlite3.connect(":memory:")) as connection:
@@ -120,8 +120,8 @@ def test_sqlite_reads_the_tokens_as_it_reads_the_statement() -> None:
 
 
 def test_words_are_for_questions() -> None:
-    """In capitals and without quotes, so that a rule asks once; literals as they stand."""
-    assert words('create table "My Table" (a);', "sqlite") == (
+    """Tokens are in upper case and names unquoted; literals are unchanged."""
+    assert normalized('create table "My Table" (a);', "sqlite") == (
         "CREATE",
         "TABLE",
         "MY TABLE",
@@ -129,4 +129,4 @@ def test_words_are_for_questions() -> None:
         "A",
         ")",
     )
-    assert words("SELECT 'it''s'", "sqlite") == ("SELECT", "'it''s'")
+    assert normalized("SELECT 'it''s'", "sqlite") == ("SELECT", "'it''s'")

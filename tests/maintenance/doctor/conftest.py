@@ -1,4 +1,4 @@
-"""A healthy database to make ill."""
+"""A healthy database, and the findings of one check."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Ask = Callable[..., list[Finding]]
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where the database lies: at head, with rows and a backup, readable by its owner alone."""
+    """Return a database at head, with rows and a backup, that only its owner can read."""
     return healthy(tmp_path / "data" / "tokens.db")
 
 

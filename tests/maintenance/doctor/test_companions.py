@@ -1,4 +1,4 @@
-"""Each check of what is around a database finds what it is for, and says what mends it."""
+"""Each check of the files beside a database finds its problem and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.unprivileged import as_nobody, open_folder
 
 @pytest.mark.parametrize("name", ["tokens.db", "tokens.db.key", "backup"])
 def test_what_others_may_read_is_told(name: str, path: Path, ask: Ask) -> None:
-    """The database, the key and the backups are nobody else's business."""
+    """No other user can read the database, the key and the backups."""
     file = companions.backups_of(path)[0] if name == "backup" else path.with_name(name)
     file.touch()
     file.chmod(0o604)
@@ -67,7 +67,7 @@ def test_the_settings_that_are_not_looked_at_are_told(path: Path, ask: Ask) -> N
 
 
 def test_who_holds_the_lock_is_told(path: Path, ask: Ask) -> None:
-    """While somebody migrates, the doctor says who, and does not wait."""
+    """During a migration, the doctor names the process and does not wait."""
     with guard(path, 1) as held:
         held.announce("having a test")
         finding = worst(ask("lock"))
@@ -79,7 +79,7 @@ def test_who_holds_the_lock_is_told(path: Path, ask: Ask) -> None:
 
 @pytest.mark.parametrize("kind", ["folder", "link", "pipe"])
 def test_what_lies_where_the_lock_should_is_told(kind: str, path: Path, ask: Ask) -> None:
-    """The start names the lock and not the database, and the doctor knows; both know a way out."""
+    """The start and the doctor both name the lock file and the command to move it."""
     lock = path.with_name("tokens.db.lock")
     lock.unlink(missing_ok=True)
     match kind:
@@ -104,7 +104,7 @@ def test_what_lies_where_the_lock_should_is_told(kind: str, path: Path, ask: Ask
 
 
 def test_a_running_server_is_told(path: Path, ask: Ask) -> None:
-    """A server that has the database open is no fault, and good to know."""
+    """A running server is listed, and is not a problem."""
     open_store = hold(path)
     assert open_store is not None
     assert ask("server")[0].message == f"one is running on it (process {os.getpid()})"
@@ -113,7 +113,7 @@ def test_a_running_server_is_told(path: Path, ask: Ask) -> None:
 
 
 def test_backups_are_checked(path: Path, ask: Ask) -> None:
-    """No backup, an old one, one that is not what its manifest says."""
+    """A missing, an old and a changed backup are found."""
     [backup] = companions.backups_of(path)
     month = time.time() - 40 * 86400
     os.utime(backup, (month, month))
@@ -155,7 +155,7 @@ def test_too_little_space_is_told(path: Path, ask: Ask, monkeypatch: pytest.Monk
 
 
 def test_space_is_that_of_the_folder_that_will_hold_it(tmp_path: Path) -> None:
-    """Where the folder is not there yet, the space above it is told, and nothing is made."""
+    """If the folder is missing, the space of its parent is checked, and nothing is created."""
     found = diagnose(Settings(tmp_path / "not" / "yet" / "tokens.db")).findings
     [said] = [f for f in found if f.check == "space"]
     assert said.level is Level.OK
@@ -166,7 +166,7 @@ def test_space_is_that_of_the_folder_that_will_hold_it(tmp_path: Path) -> None:
 def test_what_cannot_be_written_is_told(
     path: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At head it is a warning; where something has to be done, an error; a repair is no cure."""
+    """It is a warning at head and an error if an upgrade is pending; a repair is not offered."""
     monkeypatch.setattr(permissions, "unwritable", lambda _: "the disk is a compact disc")
     assert worst(ask("writable")).level is Level.WARNING
     execute(path, "UPDATE alembic_version SET version_num = '009'", "DROP TABLE app_passwords")
@@ -174,48 +174,34 @@ def test_what_cannot_be_written_is_told(
     assert not worst(ask("structure")).fixable
 
 
-def test_a_folder_that_cannot_be_made_is_told() -> None:
-    """Where the folder is not there, it is said whether this user can make it, and where not."""
-    code = """
-for name in sys.argv[1:]:
-    found = diagnose(settings.Settings(Path(name)))
-    print(*[f"{f.level.value} {f.message}" for f in found.findings if f.check == "writable"])
-"""
-    with open_folder() as folder:
-        closed, opened = folder / "nope" / "more" / "x.db", folder / "open" / "nope" / "x.db"
-        opened.parent.parent.mkdir()
-        opened.parent.parent.chmod(0o777)
-        said = as_nobody(code, closed, opened).splitlines()
-    assert said == [
-        f"error its folder {closed.parent} is not there, and this user cannot make it in {folder}",
-        "ok file and folder can be written",
-    ]
-
-
 def test_no_start_is_promised_that_cannot_write() -> None:
-    """Where a start can make neither folder nor file, no check says that it will."""
+    """If a start cannot create the folder or the file, the reason is given, and no command."""
     code = """
 for name in sys.argv[1:]:
     found = diagnose(settings.Settings(Path(name))).findings
-    print(*[f.message for f in found if f.check == "file"])
+    print(*[f.message for f in found if f.check in {"file", "writable"}], sep="; ")
     print(*[f.check for f in found if f.level == "error"])
     print(*[f.check for f in found if "a start makes" in f.message or f.command])
 """
     with open_folder() as folder:
-        inside, far, opened = folder / "x.db", folder / "nope" / "x.db", folder / "open" / "x.db"
-        opened.parent.mkdir()
-        opened.parent.chmod(0o777)
-        said = as_nobody(code, inside, far, opened).splitlines()
-    assert said == [
-        f"there is no file {inside}, and a start cannot make it (see writable)",
+        inside, far = folder / "x.db", folder / "nope" / "more" / "x.db"
+        opened = folder / "open" / "nope" / "x.db"
+        opened.parent.parent.mkdir()
+        opened.parent.parent.chmod(0o777)
+        lines = as_nobody(code, inside, far, opened).splitlines()
+    cannot = "and a start cannot make it (see writable)"
+    closed = f"its folder {folder} cannot be written by this user"
+    missing = f"its folder {far.parent} is not there, and this user cannot make it in {folder}"
+    assert lines == [
+        f"{closed}, and it must be changed; there is no file {inside}, {cannot}",
         "writable",
         "",
-        f"there is no file {far}, and a start cannot make it (see writable)",
+        f"{missing}; there is no file {far}, {cannot}",
         "writable",
         "",
-        f"there is no file {opened}; a start makes it",
+        f"there is no file {opened}; a start makes it; file and folder can be written",
         "",
-        "permissions file state keys",
+        "file state keys",
     ]
 
 

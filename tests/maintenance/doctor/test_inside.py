@@ -1,4 +1,4 @@
-"""Each check of what is in a database finds what it is for, and says what mends it."""
+"""Each check of the content finds its problem and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -28,6 +28,14 @@ CHILD = (
     "INSERT INTO child VALUES ('nobody')"
 )
 
+EMPTY_CHILD = "CREATE TABLE child (user_id TEXT REFERENCES refresh_tokens (user_id))"
+ODD_CHILD = "CREATE TABLE child (s TEXT REFERENCES refresh_tokens (scopes))"
+LEFT = "CREATE TABLE _replaced_batch_ocr_jobs AS SELECT 1"
+NO_TOKEN = "UPDATE refresh_tokens SET encrypted_token = x'00' WHERE user_id = 'alice'"
+FUTURE = "UPDATE refresh_tokens SET created_at = 4000000000 WHERE user_id = 'alice'"
+PLAIN = "UPDATE oauth_sessions SET idp_access_token = 'plain'"
+OTHER_COLUMN = "ALTER TABLE alembic_version RENAME COLUMN version_num TO version"
+
 #: What is done to a healthy database; the check that finds it, how bad it is, what it says,
 #: and whether a repair mends it.
 ILLS = [
@@ -48,79 +56,19 @@ ILLS = [
     ("DROP TABLE alembic_version", "version", "note", "there is no version table", True),
     ("UPDATE alembic_version SET version_num = '999'", "version", "error", "records 999", False),
     ("UPDATE alembic_version SET version_num = '9'", "version", "error", "records 9", True),
-    (
-        "ALTER TABLE alembic_version RENAME COLUMN version_num TO version",
-        "version",
-        "error",
-        "no column version_num",
-        True,
-    ),
+    (OTHER_COLUMN, "version", "error", "no column version_num", True),
     ("UPDATE alembic_version SET version_num = '010'", "state", "note", "behind", False),
     ("CREATE TABLE _alembic_tmp_oauth_sessions (a)", "leftover tables", "note", "is empty", True),
-    (
-        "CREATE TABLE _replaced_batch_ocr_jobs AS SELECT 1",
-        "leftover tables",
-        "warning",
-        "holds 1 row",
-        False,
-    ),
+    (LEFT, "leftover tables", "warning", "holds 1 row", False),
     ("PRAGMA journal_mode=DELETE", "journal", "note", "its mode is delete", True),
-    (
-        AS_TEXT,
-        "format",
-        "note",
-        "holds 1 secret as TEXT",
-        False,
-    ),
-    (
-        "UPDATE oauth_sessions SET idp_access_token = 'plain'",
-        "format",
-        "note",
-        "in plain text",
-        False,
-    ),
-    (
-        "UPDATE refresh_tokens SET encrypted_token = x'00' WHERE user_id = 'alice'",
-        "format",
-        "warning",
-        "holds 1 value that no key has encrypted",
-        False,
-    ),
-    (
-        "UPDATE refresh_tokens SET encrypted_token = x'00' WHERE user_id = 'alice'",
-        "keys",
-        "warning",
-        "cannot be opened (1 in refresh_tokens)",
-        False,
-    ),
-    (
-        "UPDATE refresh_tokens SET created_at = 4000000000 WHERE user_id = 'alice'",
-        "clock",
-        "warning",
-        "refresh_tokens has a row from the future",
-        False,
-    ),
-    (
-        "CREATE TABLE child (user_id TEXT REFERENCES refresh_tokens (user_id))",
-        "foreign keys",
-        "ok",
-        "every reference",
-        False,
-    ),
-    (
-        CHILD,
-        "foreign keys",
-        "warning",
-        "1 reference of child to rows that do not exist",
-        False,
-    ),
-    (
-        "CREATE TABLE child (s TEXT REFERENCES refresh_tokens (scopes))",
-        "foreign keys",
-        "note",
-        "foreign key mismatch",
-        False,
-    ),
+    (AS_TEXT, "format", "note", "holds 1 secret as TEXT", False),
+    (PLAIN, "format", "note", "in plain text", False),
+    (NO_TOKEN, "format", "warning", "holds 1 value that no key has encrypted", False),
+    (NO_TOKEN, "keys", "warning", "cannot be opened (1 in refresh_tokens)", False),
+    (FUTURE, "clock", "warning", "refresh_tokens has a row from the future", False),
+    (EMPTY_CHILD, "foreign keys", "ok", "every reference", False),
+    (CHILD, "foreign keys", "warning", "1 reference of child to rows that do not exist", False),
+    (ODD_CHILD, "foreign keys", "note", "foreign key mismatch", False),
 ]
 
 
@@ -140,7 +88,7 @@ def test_an_ill_is_found(  # noqa: PLR0917 - the columns of the table
 
 
 def test_lost_grants_are_mended_by_a_backup_alone(path: Path, ask: Ask) -> None:
-    """Where refresh_tokens is gone, the command is to restore the newest good backup."""
+    """If refresh_tokens is missing, the command restores the newest intact backup."""
     [backup] = companions.backups_of(path)
     execute(path, "DROP TABLE refresh_tokens")
     finding = worst(ask("state"))
@@ -152,7 +100,7 @@ def test_lost_grants_are_mended_by_a_backup_alone(path: Path, ask: Ask) -> None:
 
 
 def test_a_damaged_index_can_be_mended(path: Path, ask: Ask) -> None:
-    """A hurt page of an index is told apart from a hurt page of a table."""
+    """A damaged page of an index is not confused with one of a table."""
     flip(path, "idx_audit_user_timestamp")
     finding = worst(ask("integrity"))
     assert (finding.level, finding.fixable) == (Level.ERROR, True)
@@ -160,7 +108,7 @@ def test_a_damaged_index_can_be_mended(path: Path, ask: Ask) -> None:
 
 
 def test_an_index_that_lacks_a_row_is_found_by_a_full_check(path: Path, ask: Ask) -> None:
-    """quick_check passes over it; with --full it is found, and can be mended."""
+    """quick_check does not find it; --full does, and a repair fixes it."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA writable_schema=ON")
         [(sql,)] = connection.execute(
@@ -182,7 +130,7 @@ def test_an_index_that_lacks_a_row_is_found_by_a_full_check(path: Path, ask: Ask
 
 
 def test_a_damaged_table_is_restored_and_not_mended(path: Path, ask: Ask) -> None:
-    """Where rows are hurt, only a backup helps, and nothing else is promised either."""
+    """If rows are damaged, only a restore is offered."""
     path.chmod(0o644)
     flip(path, "refresh_tokens")
     finding = worst(ask("integrity"))
@@ -202,21 +150,21 @@ def test_a_damaged_table_is_restored_and_not_mended(path: Path, ask: Ask) -> Non
     ],
 )
 def test_keys_that_do_not_fit(settings: dict[str, object], level: str, said: str, ask: Ask) -> None:
-    """No key, a wrong, malformed, missing or useless one is told."""
+    """A missing, wrong, malformed or unneeded key is found."""
     finding = worst(ask("keys", **settings))
     assert finding.level is Level(level)
     assert said in finding.message
 
 
 def test_each_key_is_told_with_what_it_opens(ask: Ask) -> None:
-    """A key is known by its fingerprint, and the first one seals."""
+    """Keys are listed by fingerprint, and the first one encrypts."""
     lines = [f.message for f in ask("keys", keys=(OTHER_KEY, KEY))]
     assert any("opens 0 of" in line and "encrypts new ones" in line for line in lines)
     assert any(line.split(" opens ")[1].startswith("19 of 19") for line in lines), lines
 
 
 def test_a_key_beside_the_tokens_is_a_warning(path: Path, ask: Ask) -> None:
-    """Whoever copies the folder has both."""
+    """A copy of the folder would have both."""
     key_path(path).write_text(KEY)
     key_path(path).chmod(0o600)
     finding = worst(ask("keys", keys=()))
@@ -225,6 +173,6 @@ def test_a_key_beside_the_tokens_is_a_warning(path: Path, ask: Ask) -> None:
 
 
 def test_the_revision_is_heads(ask: Ask) -> None:
-    """The facts of a healthy database are said too."""
+    """A healthy database has its revision in the findings."""
     assert ask("state")[0].message == f"at head, {HEAD}"
     assert ask("version")[0].message == f"it records {HEAD}"

@@ -1,4 +1,4 @@
-"""The diagnosis as a whole: complete, worst first, changing nothing, telling no secret."""
+"""The complete diagnosis: most severe first, without a change and without a secret."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server.errors import TokenStorageError, counted
+from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.maintenance.backup import back_up
 from nextcloud_mcp_server.maintenance.doctor import companions
 from nextcloud_mcp_server.maintenance.doctor.context import Context
@@ -24,7 +24,7 @@ from tests.support.shapes import at
 
 
 def test_a_healthy_database_is_all_ok(path: Path) -> None:
-    """Nothing is found where nothing ails it, and every check says so."""
+    """A healthy database has an ok finding of every check."""
     found = diagnose(Settings(path, (KEY,)), full=True)
     assert [f for f in found.findings if f.level is not Level.OK] == []
     assert {f.check for f in found.findings} == set(CHECKS)
@@ -92,7 +92,7 @@ def test_what_a_start_refuses_is_an_error(state: str, shelf: Shelf, tmp_path: Pa
 
 
 def test_a_crashed_database_is_examined_in_a_copy(tmp_path: Path) -> None:
-    """A hot journal is told of, stays, and hides nothing else."""
+    """A hot journal is found, stays, and hides no other finding."""
     live, database = tmp_path / "live.db", tmp_path / "tokens.db"
     at("006").write(live)
     crash(live, database)
@@ -118,7 +118,7 @@ def test_what_is_not_there_is_told(name: str, tmp_path: Path) -> None:
 
 
 def test_no_secret_is_told(path: Path) -> None:
-    """Neither a key nor a secret, sealed or open, is in any line."""
+    """No line has a key or a secret, encrypted or not."""
     found = diagnose(Settings(path, (contents.OTHER_KEY, KEY)), full=True)
     text = " ".join(f"{f.message} {f.command}" for f in found.findings)
     for secret in (KEY, contents.OTHER_KEY, "gAAAA", *contents.REFRESH_TOKENS.values()):
@@ -126,7 +126,7 @@ def test_no_secret_is_told(path: Path) -> None:
 
 
 def test_what_is_not_ours_gets_no_command(shelf: Shelf, tmp_path: Path) -> None:
-    """Another application's database is not to be mended, nor made private, by us."""
+    """No command is offered for another application's database."""
     database = shelf.put("foreign", tmp_path / "tokens.db")
     database.chmod(0o666)
     found = diagnose(Settings(database)).findings
@@ -136,7 +136,7 @@ def test_what_is_not_ours_gets_no_command(shelf: Shelf, tmp_path: Path) -> None:
 @pytest.mark.parametrize("hurt", ["refresh_tokens", "idx_audit_user_timestamp"])
 @pytest.mark.parametrize("days", [None, 99])
 def test_of_what_is_damaged_no_backup_is_offered(path: Path, hurt: str, days: int | None) -> None:
-    """It would be refused, and an older one, where there is one, is worth more."""
+    """A backup of a damaged database would be refused."""
     [saved] = companions.backups_of(path)
     if days is None:
         saved.unlink()
@@ -151,18 +151,13 @@ def test_of_what_is_damaged_no_backup_is_offered(path: Path, hurt: str, days: in
 
 
 def offers(path: Path) -> list[str]:
-    """What the doctor says that mends a database."""
+    """Return the commands that the doctor offers for the backups."""
     found = diagnose(Settings(path, (KEY,))).findings
     return [f.command for f in found if f.check == "backups" and f.command]
 
 
-def test_numbers_have_their_plural() -> None:
-    """One row, two rows."""
-    assert [counted(n, "row") for n in (0, 1, 2)] == ["0 rows", "1 row", "2 rows"]
-
-
 def test_the_reference_tells_of_every_check() -> None:
-    """Whoever meets a line finds its check in the reference."""
+    """The reference lists every check."""
     page = Path(__file__).parents[3] / "docs" / "reference" / "doctor.md"
     told = page.read_text("utf-8").partition("\n## ")[0]
     assert [name for name in CHECKS if f"`{name}`" not in told] == []

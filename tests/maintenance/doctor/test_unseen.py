@@ -1,4 +1,4 @@
-"""A check that could not look says so: what nobody has seen is not well."""
+"""A check that could not be made is unknown, and not ok."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ Told = Mapping[str, list[dict[str, str]]]
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Told]]:
-    """What each check says to a user who owns nothing, of each of the closed ones."""
+    """Return the findings of a user without access, for each database."""
     source = healthy(tmp_path_factory.mktemp("source") / "data" / "tokens.db").parent
     with open_folder() as folder:
         places = [folder / name / "tokens.db" for name in _CLOSED]
@@ -111,7 +111,7 @@ def test_a_running_server_that_cannot_be_seen_is_unknown(told: Mapping[str, Told
 
 
 def test_a_folder_that_nobody_may_enter_is_unknown(told: Mapping[str, Told]) -> None:
-    """Nothing in somebody else's private folder is called well, by any check."""
+    """No check is ok for another user's private folder."""
     found = told["folder"]
     assert found.keys() == set(CHECKS)
     assert [f["check"] for each in found.values() for f in each if f["level"] == "ok"] == [
@@ -150,7 +150,7 @@ def test_a_backup_that_cannot_be_read_is_unknown(told: Mapping[str, Told]) -> No
 
 
 def test_a_mode_that_is_read_as_none_is_still_wal(told: Mapping[str, Told]) -> None:
-    """A WAL database at rest, in a folder that is read-only, is not said to have no WAL."""
+    """A closed WAL database in a read-only folder is recognized as WAL."""
     [journal] = told["at rest"]["journal"]
     assert (journal["level"], journal["message"]) == ("ok", "its mode is wal")
 
@@ -162,7 +162,7 @@ def _broken_header(path: Path) -> None:
 
 
 def test_what_a_damaged_file_holds_is_unknown(path: Path, ask: Ask) -> None:
-    """Where no table can be found, no key opens "0 of 0 secrets", and nothing inside is well."""
+    """If no table can be read, no check of the content is ok."""
     _broken_header(path)
     found = diagnose(Settings(path, (KEY,))).findings
     well = {f.check for f in found if f.level is Level.OK}
@@ -176,7 +176,7 @@ def test_what_a_damaged_file_holds_is_unknown(path: Path, ask: Ask) -> None:
 
 
 def test_rows_behind_a_damaged_page_are_unknown(path: Path, ask: Ask) -> None:
-    """What is counted in a table with a damaged page may be too little, and says so."""
+    """A check of the rows of a damaged table is unknown."""
     with closing(sqlite3.connect(path)) as connection:
         (size,) = connection.execute("PRAGMA page_size").fetchone()
         query = "SELECT rootpage FROM sqlite_master WHERE name = 'refresh_tokens'"
@@ -193,7 +193,7 @@ def test_rows_behind_a_damaged_page_are_unknown(path: Path, ask: Ask) -> None:
 
 
 def test_a_machine_that_names_no_file_system(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nobody can tell a network file system from another, none is ruled out."""
+    """If the file system is unknown, it is not called local."""
     monkeypatch.setattr(mounts, "tells_network", lambda: False)
     finding = worst(ask("file system"))
     assert finding.level is Level.NOTE
@@ -201,7 +201,7 @@ def test_a_machine_that_names_no_file_system(ask: Ask, monkeypatch: pytest.Monke
 
 
 def test_a_foreign_database_has_no_secrets_to_count(path: Path, ask: Ask) -> None:
-    """Another application's tables are not looked at for ours, so no key opens 0 of 0."""
+    """The keys are not checked on another application's tables."""
     path.unlink()
     for suffix in ("-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)

@@ -1,1 +1,1 @@
-"""Mending what the doctor calls mendable."""
+"""Tests of the repair."""

@@ -21,7 +21,7 @@ from nextcloud_mcp_server.maintenance.indexes import rebuild_indexes
 from nextcloud_mcp_server.maintenance.repair import repair
 from nextcloud_mcp_server.settings import Settings
 from tests.cli.places import fingerprint
-from tests.maintenance.repair.mending import mend
+from tests.maintenance.conftest import run_repair
 from tests.support import invariants
 from tests.support.contents import KEY, OTHER_KEY
 from tests.support.errors import refused
@@ -40,7 +40,7 @@ OTHERS = ("app_passwords", "oauth_clients", "login_flow_sessions")
 
 
 def test_an_index_that_cannot_be_made_is_left(path: Path) -> None:
-    """Where rows deny the index, everything is rolled back, and the reason is given."""
+    """If the rows contradict the index, the transaction is rolled back with a reason."""
     at("009").write(path)
     before = snapshot(path)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
@@ -70,7 +70,7 @@ def test_what_is_not_mendable_is_refused_unchanged(path: Path, shape: Shape, cod
     shape.write(path)
     path.chmod(0o644)
     before = fingerprint(path)
-    assert refused(lambda: mend(path)).code == code
+    assert refused(lambda: run_repair(path)).code == code
     assert refused(lambda: repairs.preview_repair(Settings(path))).code == code
     assert fingerprint(path) == before
 
@@ -85,7 +85,7 @@ def test_what_is_not_mendable_is_refused_unchanged(path: Path, shape: Shape, cod
     ids=["two rows", "a copy of the grants", "not private"],
 )
 def test_the_given_keys_are_proven_first(path: Path, shape: Shape, mode: int) -> None:
-    """Keys that open nothing, or are none, stop whatever there is to mend; without any it goes."""
+    """A wrong or malformed key prevents any repair; a missing one does not."""
     shape.write(path)
     path.chmod(mode)
     before = fingerprint(path)
@@ -102,26 +102,18 @@ def test_the_given_keys_are_proven_first(path: Path, shape: Shape, mode: int) ->
 
 
 def test_a_damaged_table_is_refused_unchanged(path: Path) -> None:
-    """Where rows are hurt, a repair would only make it worse."""
+    """A database with damaged rows is not repaired."""
     at("009").write(path, ["page_size=4096"])
     flip(path, "refresh_tokens")
     before = fingerprint(path)
-    error = refused(lambda: mend(path))
+    error = refused(lambda: run_repair(path))
     assert error.code == "corrupt"
-    assert fingerprint(path) == before
-
-
-def test_text_is_no_database(path: Path) -> None:
-    """A file of another kind is refused, unchanged."""
-    path.write_bytes(b"not a database, but longer than its header is\n" * 9)
-    before = fingerprint(path)
-    assert refused(lambda: mend(path)).code == "not-a-database"
     assert fingerprint(path) == before
 
 
 def test_what_is_not_there_is_refused(path: Path) -> None:
     """A repair makes no database."""
-    assert refused(lambda: mend(path)).code == "bad-path"
+    assert refused(lambda: run_repair(path)).code == "bad-path"
     assert refused(lambda: repairs.preview_repair(Settings(path))).code == "bad-path"
     assert not path.exists()
 
@@ -130,7 +122,7 @@ def test_what_cannot_be_written_is_refused(path: Path, monkeypatch: pytest.Monke
     """The reason names what is in the way."""
     at("006").recording("005", "006").write(path)
     monkeypatch.setattr(permissions, "unwritable", lambda _: "the disk is a compact disc")
-    error = refused(lambda: mend(path))
+    error = refused(lambda: run_repair(path))
     assert (error.code, error.message) == (
         "read-only",
         f"{path} has to be changed, and the disk is a compact disc.",
@@ -150,13 +142,13 @@ repair(Settings(Path(sys.argv[1])))
 
 
 def test_killed_before_the_commit_it_is_as_it_was(path: Path) -> None:
-    """A repair that dies leaves the old database, and the next one mends it."""
+    """A killed repair leaves the old database, and the next one repairs it."""
     TWO_ROWS.write(path)
     before = snapshot(path)
     done = subprocess.run([sys.executable, "-c", _DYING, str(path)], check=False)
     assert done.returncode == -signal.SIGKILL
     invariants.same_content(before, snapshot(path))
-    mend(path)
+    run_repair(path)
     invariants.complete_at_head(snapshot(path))
 
 
@@ -169,12 +161,12 @@ def test_a_repair_that_fails_changes_nothing(path: Path, monkeypatch: pytest.Mon
         raise TokenStorageError("It broke.", code="io-error", remedy="Try again.")
 
     monkeypatch.setattr("nextcloud_mcp_server.migrate.alembic_commands.upgrade", fail)
-    assert refused(lambda: mend(path)).code == "migration-failed"
+    assert refused(lambda: run_repair(path)).code == "migration-failed"
     invariants.same_content(before, snapshot(path))
 
 
 def test_what_was_not_agreed_to_is_not_done(path: Path) -> None:
-    """Where the database needs something else by now, the person is asked again."""
+    """If the database needs another repair by now, the user must confirm again."""
     at("006").recording("005", "006").write(path)
     agreed = repairs.preview_repair(Settings(path))
     path.unlink()
@@ -186,7 +178,7 @@ def test_what_was_not_agreed_to_is_not_done(path: Path) -> None:
 
 
 def test_a_copy_that_fails_leaves_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A half-made copy of a damaged file is taken away, and the file stays as it was."""
+    """An incomplete copy of a damaged file is deleted, and the file is unchanged."""
     at("009").write(path, ["page_size=4096"])
     flip(path, "idx_audit_user_timestamp")
     before = fingerprint(path)
@@ -196,6 +188,6 @@ def test_a_copy_that_fails_leaves_nothing(path: Path, monkeypatch: pytest.Monkey
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    assert refused(lambda: mend(path)).code == "disk-full"
+    assert refused(lambda: run_repair(path)).code == "disk-full"
     assert {p.name for p in path.parent.iterdir()} == {path.name, f"{path.name}.lock"}
     assert fingerprint(path)[0] == before[0]

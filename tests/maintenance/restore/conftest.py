@@ -1,4 +1,4 @@
-"""A database that is to be replaced, and a backup to replace it by."""
+"""A database, and a backup to restore."""
 
 from __future__ import annotations
 
@@ -13,15 +13,8 @@ from tests.support.shapes import at
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Where this test's database lies; nothing else is in its folder."""
-    (tmp_path / "data").mkdir()
-    return tmp_path / "data" / "tokens.db"
-
-
-@pytest.fixture
 def saved(path: Path, tmp_path: Path) -> Path:
-    """A backup of a database at head with rows, in another folder; the database is at `path`."""
+    """Return a backup of a database at head with rows; the database is at `path`."""
     at("010", "portable").write(path)
     upgrade_database(path)
     for made in backups.automatic_backups(path):

@@ -1,13 +1,17 @@
-"""What may have happened to a database before it is restored, or to its backup."""
+"""What can happen to a database before a restore, or to its backup."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import Final
 
 from nextcloud_mcp_server.backends.sqlite.manifest import manifest_path
+
+Harm = Callable[[Path], object]
 
 
 def run(path: Path, statement: str) -> None:
@@ -16,112 +20,86 @@ def run(path: Path, statement: str) -> None:
         connection.execute(statement)
 
 
-def missing(path: Path) -> None:
-    """There is no file."""
-    path.unlink()
-
-
-def missing_with_leftovers(path: Path) -> None:
-    """There is no file, and beside its name lies what belonged to one."""
-    path.unlink()
-    for suffix in ("-wal", "-journal", "-shm"):
-        path.with_name(path.name + suffix).write_bytes(b"stale" * 1000)
-
-
-def emptied(path: Path) -> None:
-    """A file of no bytes."""
-    os.truncate(path, 0)
-
-
 def garbage(path: Path) -> None:
-    """A file of noise."""
+    """Replace a file with noise."""
     path.write_bytes(os.urandom(40_000))
 
 
-def text_file(path: Path) -> None:
-    """A file of text."""
-    path.write_bytes(b"not a database\n" * 500)
-
-
-def zero_page(path: Path) -> None:
-    """The first page is zeros."""
-    raw = path.read_bytes()
-    path.write_bytes(bytes(4096) + raw[4096:])
-
-
-def bad_schema(path: Path) -> None:
-    """The schema is no text."""
-    raw = bytearray(path.read_bytes())
-    raw[100:400] = b"\xff" * 300
-    path.write_bytes(raw)
-
-
-def bad_page(path: Path) -> None:
-    """Every page but the first two is hurt at its head."""
-    raw = bytearray(path.read_bytes())
-    for page in range(2, len(raw) // 4096):
-        raw[page * 4096 : page * 4096 + 60] = b"\xa5" * 60
-    path.write_bytes(raw)
-
-
-def cut_off(path: Path) -> None:
-    """The end is missing."""
-    os.truncate(path, path.stat().st_size - 5000)
-
-
-def stale_companions(path: Path) -> None:
-    """Noise, with a journal and a `-wal` of noise beside it."""
-    garbage(path)
-    for suffix in ("-wal", "-journal"):
-        path.with_name(path.name + suffix).write_bytes(b"stale" * 1000)
-
-
-DAMAGE = (
-    garbage, text_file, zero_page, bad_schema, bad_page, cut_off, stale_companions
-)  # fmt: skip
-
-
 def flip(saved: Path) -> None:
-    """The last byte is another, which SQLite may not notice."""
+    """Flip the last bit, which SQLite may not notice."""
     raw = bytearray(saved.read_bytes())
     raw[-1] ^= 1
     saved.write_bytes(raw)
 
 
-def add_row(saved: Path) -> None:
-    """Somebody has written into it."""
-    run(saved, "INSERT INTO schema_version VALUES (9, 1)")
+def bad_pages(path: Path) -> None:
+    """Damage the head of every page but the first two, and remove a manifest."""
+    manifest_path(path).unlink(missing_ok=True)
+    for page in range(2, path.stat().st_size // 4096):
+        _write(path, page * 4096, b"\xa5" * 60)
 
 
-def no_table(saved: Path) -> None:
-    """An empty file, without a manifest."""
-    without_manifest(saved)
-    os.truncate(saved, 0)
+def cut_off(path: Path) -> None:
+    """Remove the end of a file, and a manifest."""
+    manifest_path(path).unlink(missing_ok=True)
+    os.truncate(path, path.stat().st_size - 5000)
 
 
-def without_manifest(saved: Path) -> None:
-    """A backup that somebody made by hand."""
-    manifest_path(saved).unlink()
+def _write(path: Path, place: int, raw: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(place)
+        file.write(raw)
 
 
-def named_pipe(saved: Path) -> None:
-    """No file at all, but a pipe."""
-    saved.unlink()
-    os.mkfifo(saved)
+def _leave(path: Path, *suffixes: str) -> None:
+    for suffix in suffixes:
+        path.with_name(path.name + suffix).write_bytes(b"stale" * 1000)
 
 
-def bad_manifest(saved: Path) -> None:
-    """A manifest that says nothing."""
-    manifest_path(saved).write_text("{}")
+def _garbage_with_companions(path: Path) -> None:
+    garbage(path)
+    _leave(path, "-wal", "-journal")
 
 
-def cut_backup(saved: Path) -> None:
-    """The end is missing, and the manifest too."""
-    without_manifest(saved)
-    os.truncate(saved, saved.stat().st_size - 5000)
+def _missing_with_companions(path: Path) -> None:
+    path.unlink()
+    _leave(path, "-wal", "-journal", "-shm")
 
 
-def bad_pages(saved: Path) -> None:
-    """Hurt pages, without a manifest."""
-    without_manifest(saved)
-    bad_page(saved)
+def _emptied(path: Path) -> None:
+    manifest_path(path).unlink(missing_ok=True)
+    os.truncate(path, 0)
+
+
+def _pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+#: Of a database.
+DAMAGE: Final[Mapping[str, Harm]] = {
+    "garbage": garbage,
+    "text": lambda path: path.write_bytes(b"not a database\n" * 500),
+    "zero page": lambda path: _write(path, 0, bytes(4096)),
+    "bad schema": lambda path: _write(path, 100, b"\xff" * 300),
+    "bad pages": bad_pages,
+    "cut off": cut_off,
+    "stale companions": _garbage_with_companions,
+}
+LOSS: Final[Mapping[str, Harm]] = {
+    "missing": Path.unlink,
+    "leftovers": _missing_with_companions,
+    "emptied": _emptied,
+}
+
+#: Of a backup.
+BAD_BACKUP: Final[Mapping[str, Harm]] = {
+    "flipped bit": flip,
+    "another row": lambda saved: run(saved, "INSERT INTO schema_version VALUES (9, 1)"),
+    "no table": _emptied,
+    "pipe": _pipe,
+    "bad manifest": lambda saved: manifest_path(saved).write_text("{}"),
+    "cut off": cut_off,
+    "bad pages": bad_pages,
+    "missing": Path.unlink,
+}

@@ -10,12 +10,12 @@ from tests.support.snapshot import Snapshot
 
 
 def same(one: Snapshot, other: Snapshot) -> None:
-    """Two files hold the same, but for what the journal says of a restore."""
+    """Check that two files hold the same, except for the journal entry of a restore."""
     rows = [{n: r for n, r in s.rows.items() if n != "migration_journal"} for s in (one, other)]
     assert rows[0] == rows[1]
     assert one.indexes == other.indexes
 
 
 def restored(path: Path, saved: Path, *, while_running: bool = False) -> Restored:
-    """Weigh and restore."""
+    """Preview and restore."""
     return restore(preview_restore(path, saved), while_running=while_running, lock_timeout=10)

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nextcloud_mcp_server.backends.sqlite.manifest import manifest_path
 from nextcloud_mcp_server.maintenance.backup import back_up
 from nextcloud_mcp_server.maintenance.backup_check import check_backup
 from nextcloud_mcp_server.maintenance.backups import list_backups
-from tests.maintenance.restore.harm import bad_pages, cut_backup, flip, without_manifest
+from tests.maintenance.restore.harm import bad_pages, cut_off, flip
 from tests.support.contents import REFRESH_TOKENS
 from tests.support.errors import refused
 from tests.support.revisions import HEAD
+
+
+def unsigned(saved: Path) -> None:
+    """Remove the manifest."""
+    manifest_path(saved).unlink()
 
 
 def test_a_list_of_backups_says_which_are_good(path: Path, saved: Path) -> None:
     """By manifest and size at once; page by page, row by row and byte by byte on demand."""
     assert saved.exists()
     names_of = {}
-    for number, harm in enumerate((None, without_manifest, flip, cut_backup, bad_pages)):
+    for number, harm in enumerate((None, unsigned, flip, cut_off, bad_pages)):
         made = back_up(path)
         names_of[made.name] = number
         if harm is not None:

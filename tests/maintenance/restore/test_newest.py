@@ -1,4 +1,4 @@
-"""The newest backup beside a database that is whole: found from the newest on, by reading it."""
+"""The newest intact backup: the backups are read from the newest on."""
 
 from __future__ import annotations
 
@@ -18,10 +18,8 @@ from nextcloud_mcp_server.maintenance.restore import restore
 from nextcloud_mcp_server.maintenance.restore_preview import preview_restore
 from tests.maintenance.restore.harm import bad_pages, flip, garbage, run
 from tests.maintenance.restore.restoring import restored, same
-from tests.support import invariants
 from tests.support.contents import KEY, OTHER_KEY
 from tests.support.errors import attempt, refused
-from tests.support.files import names
 from tests.support.revisions import HEAD
 from tests.support.snapshot import snapshot
 
@@ -46,7 +44,7 @@ def in_turn(three: list[Path]) -> Iterator[tuple[bool, ...]]:
 
 
 class Said(list[str]):
-    """The phases that were said."""
+    """The reported phases."""
 
     def __call__(self, phase: str, done: int = 0, total: int = 0, unit: str = "") -> None:
         """Keep one."""
@@ -91,17 +89,8 @@ def test_what_was_found_is_restored_without_reading_it_again(path: Path, saved: 
     assert done.kept is not None
 
 
-def test_one_that_is_changed_after_it_was_found_is_refused(path: Path, three: list[Path]) -> None:
-    """Not reading it again is safe: the file has to be the very one that was read."""
-    offer = preview_restore(path, newest_backup(path).backup)
-    before = snapshot(path)
-    flip(three[0])
-    assert refused(lambda: restore(offer, lock_timeout=10)).code == "bad-backup"
-    same(snapshot(path), before)
-
-
 def test_what_a_restore_replaced_is_no_candidate(path: Path, saved: Path) -> None:
-    """It is newer than what was restored, and it is what somebody wanted to be rid of."""
+    """The database that a restore replaced is not chosen, although it is newer."""
     made = back_up(path)
     run(path, "DELETE FROM refresh_tokens")
     done = restored(path, saved)
@@ -113,21 +102,6 @@ def test_what_a_restore_replaced_is_no_candidate(path: Path, saved: Path) -> Non
     assert refused(lambda: newest_backup(path)).message == (
         f"There is no backup beside {path} to restore."
     )
-
-
-def test_none_that_is_good_is_one_error(path: Path, three: list[Path]) -> None:
-    """It says how many were read and what ails the newest, and nothing is changed."""
-    for backup in three:
-        flip(backup)
-    before, beside = invariants.disk(path), names(path.parent)
-    error = refused(lambda: newest_backup(path))
-    assert error.code == "bad-backup"
-    assert error.message == (
-        f"No backup beside {path} can be restored (3 read). The newest: {three[0]} has been "
-        "changed since it was made: its SHA-256 is not the one in its manifest."
-    )
-    assert f"nextcloud-mcp-server db backups --verify -d {path} " in error.remedy
-    assert (invariants.disk(path), names(path.parent)) == (before, beside)
 
 
 def test_a_missing_key_takes_no_older_one(path: Path, three: list[Path]) -> None:

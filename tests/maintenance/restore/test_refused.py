@@ -1,15 +1,15 @@
-"""What is no whole backup, or would replace what it must not, is refused and changes nothing."""
+"""A restore of a bad backup, or over a wrong file, is refused and changes nothing."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from nextcloud_mcp_server.backends.sqlite import backup as backups
+from nextcloud_mcp_server.backends.sqlite.manifest import manifest_path
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.maintenance import replace
 from nextcloud_mcp_server.maintenance import restore as restoring
@@ -17,17 +17,7 @@ from nextcloud_mcp_server.maintenance.backup import back_up
 from nextcloud_mcp_server.maintenance.restore import restore
 from nextcloud_mcp_server.maintenance.restore_preview import preview_restore
 from tests.cli.places import REFUSED, Shelf
-from tests.maintenance.restore.harm import (
-    add_row,
-    bad_manifest,
-    bad_pages,
-    cut_backup,
-    flip,
-    named_pipe,
-    no_table,
-    run,
-    without_manifest,
-)
+from tests.maintenance.restore.harm import BAD_BACKUP, Harm, flip, run
 from tests.maintenance.restore.restoring import same
 from tests.support import invariants
 from tests.support.contents import KEY, OTHER_KEY, REFRESH_TOKENS
@@ -36,13 +26,8 @@ from tests.support.files import names
 from tests.support.snapshot import snapshot
 
 
-@pytest.mark.parametrize(
-    "harm",
-    [flip, add_row, no_table, named_pipe, bad_manifest, cut_backup, bad_pages, Path.unlink],
-)
-def test_what_is_no_good_backup_is_refused(
-    harm: Callable[[Path], None], path: Path, saved: Path
-) -> None:
+@pytest.mark.parametrize("harm", BAD_BACKUP.values(), ids=BAD_BACKUP)
+def test_what_is_no_good_backup_is_refused(harm: Harm, path: Path, saved: Path) -> None:
     """Damaged, changed, cut off or gone: one error, and nothing of the database changes."""
     harm(saved)
     before = invariants.disk(path)
@@ -82,12 +67,12 @@ def test_a_database_is_not_restored_onto_itself(path: Path, saved: Path, tmp_pat
 
 
 def test_secrets_are_tried_with_the_keys_at_hand(path: Path, saved: Path) -> None:
-    """Opened by none is refused; where some stay closed, the offer says how many."""
+    """If no key opens a secret, it is refused; else the preview counts the secrets that open."""
     assert preview_restore(path, saved).backup.opened is None
     whole = preview_restore(path, saved, Keyring([KEY])).backup
     assert whole.opened == whole.secrets > len(REFRESH_TOKENS)
     assert refused(lambda: preview_restore(path, saved, Keyring([OTHER_KEY]))).code == "wrong-key"
-    without_manifest(saved)
+    manifest_path(saved).unlink()
     run(saved, "UPDATE refresh_tokens SET encrypted_token = 'gAAAA' WHERE user_id = 'alice'")
     some = preview_restore(path, saved, Keyring([KEY])).backup
     assert some.opened == some.secrets - 1
@@ -103,7 +88,7 @@ def test_a_backup_that_changes_after_it_was_agreed_to_is_refused(path: Path, sav
 
 
 def test_space_is_checked_first(path: Path, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where copy, kept copy and WAL would not fit, nothing is written."""
+    """If copy, kept copy and WAL do not fit, nothing is written."""
     before = names(path.parent)
     offer = preview_restore(path, saved)
     with monkeypatch.context() as patch:

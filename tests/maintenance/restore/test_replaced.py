@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 from nextcloud_mcp_server.maintenance.restore_preview import preview_restore
 from nextcloud_mcp_server.migrations import upgrade_database
 from tests.cli.places import Shelf, crash
-from tests.maintenance.restore.harm import DAMAGE, emptied, missing, missing_with_leftovers
+from tests.maintenance.restore.harm import DAMAGE, LOSS, Harm
 from tests.maintenance.restore.restoring import restored, same
 from tests.support import invariants
 from tests.support.contents import REFRESH_TOKENS
@@ -21,10 +20,8 @@ from tests.support.revisions import HEAD
 from tests.support.snapshot import snapshot
 
 
-@pytest.mark.parametrize("harm", DAMAGE)
-def test_what_is_damaged_is_replaced_and_kept_as_it_is(
-    harm: Callable[[Path], None], path: Path, saved: Path
-) -> None:
+@pytest.mark.parametrize("harm", DAMAGE.values(), ids=DAMAGE)
+def test_what_is_damaged_is_replaced_and_kept_as_it_is(harm: Harm, path: Path, saved: Path) -> None:
     """Whatever has become of the file, the backup takes its place, and every byte is kept."""
     harm(path)
     raw = path.read_bytes()
@@ -38,15 +35,15 @@ def test_what_is_damaged_is_replaced_and_kept_as_it_is(
     assert upgrade_database(path).after == HEAD
 
 
-@pytest.mark.parametrize("harm", [missing, missing_with_leftovers, emptied])
-def test_what_is_gone_is_made_again(harm: Callable[[Path], None], path: Path, saved: Path) -> None:
+@pytest.mark.parametrize("harm", LOSS)
+def test_what_is_gone_is_made_again(harm: str, path: Path, saved: Path) -> None:
     """Without a database, or with an empty one, there is nothing to keep; leftovers do no harm."""
-    harm(path)
+    LOSS[harm](path)
     done = restored(path, saved)
     assert done.kept is None
     same(snapshot(path), snapshot(saved))
     assert upgrade_database(path).journal_mode == "wal"
-    if harm is not emptied:
+    if harm != "emptied":
         assert invariants.companions(path) <= {"-wal", "-shm"}
         assert path.stat().st_mode & 0o777 == 0o600
 
@@ -82,7 +79,9 @@ def test_what_a_crashed_server_left_is_kept_with_the_rest(path: Path, saved: Pat
     crash(path, left)
     for suffix in ("", "-journal"):
         Path(f"{left}{suffix}").replace(f"{path}{suffix}")
-    assert preview_restore(path, saved).grants == len(REFRESH_TOKENS)
+    rows = preview_restore(path, saved).rows
+    assert rows is not None
+    assert rows["refresh_tokens"] == len(REFRESH_TOKENS)
     done = restored(path, saved)
     assert done.kept is not None
     same(snapshot(done.kept), before)

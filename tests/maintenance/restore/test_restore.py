@@ -48,7 +48,7 @@ def test_a_restore_brings_back_what_was_saved_and_keeps_what_it_replaces(
 
 
 def test_the_backup_stays_as_it_is(path: Path, saved: Path) -> None:
-    """Verifying and restoring change nothing of it: bytes, mode, time, and what lies beside."""
+    """A restore does not change the backup: bytes, mode, time, and the files beside it."""
     before, beside = invariants.disk(saved), names(saved.parent)
     restored(path, saved)
     assert (invariants.disk(saved), names(saved.parent)) == (before, beside)
@@ -67,7 +67,7 @@ def test_a_copy_in_wal_mode_stays_as_it_is(path: Path, saved: Path, tmp_path: Pa
 
 
 def test_a_restore_is_in_the_journal(path: Path, saved: Path) -> None:
-    """The database tells that it was restored, from what, and where the replaced one lies."""
+    """The journal has the restore, its backup, and the path of the replaced database."""
     done = restored(path, saved)
     entries = journal.read(path, 1)
     assert entries
@@ -79,7 +79,7 @@ def test_a_restore_is_in_the_journal(path: Path, saved: Path) -> None:
 
 
 def test_an_older_backup_is_restored_as_it_is(path: Path, saved: Path, tmp_path: Path) -> None:
-    """Nothing is migrated: the next start does that, and the offer says so."""
+    """Nothing is migrated: the preview announces that the next start does that."""
     old = tmp_path / "old.db"
     at("006").write(old)
     offer = preview_restore(path, old)

@@ -1,4 +1,4 @@
-"""Rows for revision 101, add migration journal: the walks put them in before every step."""
+"""Rows for revision 101, add migration journal: the tests insert them, and run the revision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A repair mends what the doctor calls mendable, and keeps every row."""
+"""A repair fixes what the doctor marks as fixable, and keeps every row."""
 
 from __future__ import annotations
 
@@ -19,60 +19,42 @@ from nextcloud_mcp_server.maintenance.repair import Repaired
 from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.settings import Settings
 from tests.cli.places import crash
-from tests.maintenance.repair.mending import mend
+from tests.maintenance.conftest import run_repair
 from tests.support import invariants
 from tests.support.contents import KEY
 from tests.support.files import flip
 from tests.support.shapes import Shape, at
 from tests.support.snapshot import snapshot
 
-#: By name: a database that a repair brings to head, and words of what is done.
-MENDED: dict[str, tuple[Shape, str]] = {
-    "gaps": (
-        at("009").narrowed("oauth_sessions", "nonce").without("browser_sessions"),
-        "added table browser_sessions, column oauth_sessions.nonce",
-    ),
+UNVERSIONED = at("006").unversioned()
+ROW = "INSERT INTO alembic_version VALUES "
+TABLE = "CREATE TABLE alembic_version (version_num TEXT)"
+OTHER_TABLE = "CREATE TABLE alembic_version (version TEXT)"
+LEFTOVER = "CREATE TABLE _alembic_tmp_oauth_sessions (session_id TEXT)"
+GAPS = "added table browser_sessions, column oauth_sessions.nonce"
+
+#: By name: a database that a repair brings to head, and a line that it prints.
+REPAIRED: dict[str, tuple[Shape, str]] = {
+    "gaps": (at("009").narrowed("oauth_sessions", "nonce").without("browser_sessions"), GAPS),
     "two rows": (at("006").recording("005", "006"), "recorded revision 006"),
     "empty": (at("006").recording(), "recorded revision 006"),
-    "null": (
-        at("006")
-        .unversioned()
-        .also(
-            "CREATE TABLE alembic_version (version_num TEXT)",
-            "INSERT INTO alembic_version VALUES (NULL)",
-        ),
-        "recorded revision 006",
-    ),
-    "doubled": (
-        at("006")
-        .unversioned()
-        .also(
-            "CREATE TABLE alembic_version (version_num TEXT)",
-            "INSERT INTO alembic_version VALUES ('006'), ('006')",
-        ),
-        "put the version table in order",
-    ),
-    "another column": (
-        at("006").unversioned().also("CREATE TABLE alembic_version (version TEXT)"),
-        "recorded revision 006",
-    ),
+    "null": (UNVERSIONED.also(TABLE, f"{ROW}(NULL)"), "recorded revision 006"),
+    "doubled": (UNVERSIONED.also(TABLE, f"{ROW}('006'), ('006')"), "put the version table"),
+    "another column": (UNVERSIONED.also(OTHER_TABLE), "recorded revision 006"),
     "mistyped": (at("006").recording("6"), "recorded revision 006"),
-    "leftover": (
-        at("006").also("CREATE TABLE _alembic_tmp_oauth_sessions (session_id TEXT)"),
-        "dropped the empty _alembic_tmp_oauth_sessions",
-    ),
+    "leftover": (at("006").also(LEFTOVER), "dropped the empty _alembic_tmp_oauth_sessions"),
     "unversioned": (at("001").unversioned(), "recorded revision 001"),
 }
 
 
-@pytest.mark.parametrize("name", MENDED)
+@pytest.mark.parametrize("name", REPAIRED)
 def test_it_ends_at_head_with_every_row(name: str, path: Path) -> None:
-    """Afterwards the database is whole, at head, and every secret that opened still opens."""
-    shape, said = MENDED[name]
+    """Every row is kept, the backup has the old content, and a second repair finds nothing."""
+    shape, line = REPAIRED[name]
     shape.write(path)
     before = snapshot(path)
-    done = mend(path)
-    assert any(line.startswith(said) for line in done.done), done.done
+    done = run_repair(path)
+    assert any(one.startswith(line) for one in done.done), done.done
     after = snapshot(path)
     invariants.complete_at_head(after)
     for table in ("refresh_tokens", "audit_logs", "oauth_clients"):
@@ -80,36 +62,19 @@ def test_it_ends_at_head_with_every_row(name: str, path: Path) -> None:
         there = [{c: row[c] for c in rows[0]} for row in after.rows[table]]
         assert sorted(map(repr, there)) == sorted(map(repr, rows)), table
     assert done.backup is not None
-    assert done.backup.is_file()
+    invariants.same_content(before, snapshot(done.backup))
     found = diagnose(Settings(path, (KEY,)), full=True)
     assert found.fixable == ()
     assert found.worst is not Level.ERROR
-
-
-@pytest.mark.parametrize("name", MENDED)
-def test_a_second_repair_finds_nothing(name: str, path: Path) -> None:
-    """What is mended stays mended, and nothing is backed up for nothing."""
-    MENDED[name][0].write(path)
-    mend(path)
-    assert mend(path) == Repaired(path, ())
-
-
-@pytest.mark.parametrize("name", MENDED)
-def test_the_backup_is_the_database_as_it_was(name: str, path: Path) -> None:
-    """Whoever regrets a repair has everything back."""
-    MENDED[name][0].write(path)
-    before = snapshot(path)
-    backup = mend(path).backup
-    assert backup is not None
-    invariants.same_content(before, snapshot(backup))
+    assert run_repair(path) == Repaired(path, ())
 
 
 def test_a_leftover_with_rows_stays(path: Path) -> None:
-    """Rows are never dropped, wherever they lie."""
+    """A table with rows is never dropped."""
     left = "CREATE TABLE _alembic_tmp_oauth_sessions AS SELECT * FROM oauth_sessions"
     at("010").also(left).write(path)
     rows = len(snapshot(path).rows["oauth_sessions"])
-    mend(path)
+    run_repair(path)
     prepare(path)
     assert len(snapshot(path).rows["_alembic_tmp_oauth_sessions"]) == rows
 
@@ -120,7 +85,7 @@ def test_a_damaged_index_is_made_anew(path: Path) -> None:
     whole = snapshot(path)
     flip(path, "idx_audit_user_timestamp")
     hurt = path.read_bytes()
-    done = mend(path)
+    done = run_repair(path)
     assert "rebuilt its damaged indexes" in done.done
     assert done.kept is not None
     # SQLite counts the copying as a change, in the header.
@@ -136,7 +101,7 @@ def test_a_crashed_writer_is_rolled_back_and_kept(path: Path) -> None:
     at("009").write(live)
     crash(live, path)
     hurt = path.read_bytes()
-    done = mend(path)
+    done = run_repair(path)
     assert done.done[0] == "rolled back the journal of a crashed writer"
     assert done.kept is not None
     assert done.kept.read_bytes() == hurt
@@ -145,7 +110,7 @@ def test_a_crashed_writer_is_rolled_back_and_kept(path: Path) -> None:
 
 
 def test_files_become_private_and_half_made_ones_go(path: Path) -> None:
-    """What others could read they cannot any more, and old half-made files are deleted."""
+    """Files become private, and old incomplete files are deleted."""
     at("010").write(path)
     prepare(path)
     path.chmod(0o644)
@@ -156,7 +121,7 @@ def test_files_become_private_and_half_made_ones_go(path: Path) -> None:
         file.touch()
     for file in (old, other):
         os.utime(file, (hours, hours))
-    done = mend(path)
+    done = run_repair(path)
     assert done.done == ("made tokens.db private (0600)", f"deleted the incomplete {old.name}")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert (old.exists(), young.exists(), other.exists()) == (False, True, True)
@@ -169,7 +134,7 @@ def test_the_journal_becomes_wal(path: Path) -> None:
     path.chmod(0o600)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode=DELETE")
-    assert mend(path) == Repaired(path, ("switched its journal to wal",))
+    assert run_repair(path) == Repaired(path, ("switched its journal to wal",))
 
 
 #: The shape of a draft that was never released: columns that no writer of ours fills.
@@ -183,6 +148,6 @@ updated_at BIGINT NOT NULL, UNIQUE (user_id, doc_id, doc_type, etag))
 def test_a_draft_is_made_anew(path: Path) -> None:
     """A cache in the shape of a draft gets its released shape."""
     at("008").without("batch_ocr_jobs").also(DRAFT).write(path)
-    done = mend(path)
+    done = run_repair(path)
     assert "recreated batch_ocr_jobs in its released shape" in done.done
     invariants.complete_at_head(snapshot(path))

@@ -1,0 +1,112 @@
+"""What surrounds the work of a command: progress, log lines and Ctrl-C."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from nextcloud_mcp_server.cli.output import Output, interrupted
+from nextcloud_mcp_server.errors import TokenStorageError, printable
+from nextcloud_mcp_server.migrate.inspect import examine
+from nextcloud_mcp_server.progress import (
+    LOG_INTERVAL,
+    Progress,
+    ProgressCallback,
+    Reporter,
+    paced,
+    reporting,
+)
+
+#: Characters of the bar itself.
+_WIDTH: Final = 20
+
+
+@contextmanager
+def operation(output: Output, database: Path | None = None) -> Iterator[ProgressCallback]:
+    """Print the package's warnings on stderr, and yield a callback that shows progress.
+
+    With ``--debug`` all log lines are printed.
+
+    Args:
+        output: where to print.
+        database: the database that the body changes, if any; inspected again after Ctrl-C,
+            because the change may have been committed.
+
+    Raises:
+        TokenStorageError: ``interrupted``; it names the revision of ``database``.
+    """
+    logger = logging.getLogger("nextcloud_mcp_server")
+    handler, level = _LogHandler(output), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG if output.debug else logging.WARNING)
+    try:
+        with _progress(output) as progress:
+            yield progress
+    except KeyboardInterrupt:
+        if database is None:
+            raise
+        # Not on the line on which the terminal shows ^C.
+        output.note("")
+        raise _interrupted(database) from None
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+@contextmanager
+def phases(output: Output, first: str = "") -> Iterator[Reporter]:
+    """Show the progress of a body that only reads, and yield a function that reports its phase."""
+    with _progress(output) as progress, reporting(progress) as report:
+        if first:
+            report(first)
+        yield report
+
+
+def progress_bar(now: Progress, columns: int) -> str:
+    """Return one line of less than ``columns`` characters, with a bar if the total is known."""
+    text = f"{now}, {now.seconds:.0f} s"
+    if now.total > 0:
+        full = _WIDTH * min(max(now.done, 0), now.total) // now.total
+        text = f"[{'#' * full}{'-' * (_WIDTH - full)}] {text}"
+    return text[: max(columns - 1, 0)]
+
+
+@contextmanager
+def _progress(output: Output) -> Iterator[ProgressCallback]:
+    """Yield a callback: a bar on a terminal, a line every few seconds elsewhere, no JSON."""
+    if output.as_json:
+        yield lambda _: None
+    elif sys.stderr is not None and sys.stderr.isatty():
+        try:
+            yield lambda now: output.status(progress_bar(now, shutil.get_terminal_size().columns))
+        finally:
+            output.status("")
+    else:
+        yield paced(lambda now: output.note(f"{now}, {now.seconds:.0f} s so far"), LOG_INTERVAL)
+
+
+class _LogHandler(logging.Handler):
+    def __init__(self, output: Output) -> None:
+        super().__init__()
+        self._output = output
+
+    def emit(self, record: logging.LogRecord) -> None:
+        label = "warning: " if record.levelno >= logging.WARNING else ""
+        self._output.note(label + printable(record.getMessage()))
+
+
+def _interrupted(database: Path) -> TokenStorageError:
+    try:
+        report = examine(database)
+    except TokenStorageError:
+        return interrupted()
+    if report.refusal:
+        return interrupted()
+    recorded = report.finding.recorded
+    now = f"at revision {recorded}" if recorded else "without a recorded revision"
+    return interrupted(f"Unfinished changes were rolled back, and {report.database} is {now}.")

@@ -1,0 +1,59 @@
+"""Another Python process that runs a script and answers line by line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[2]
+
+
+class Child:
+    """A running process."""
+
+    def __init__(self, code: str, *arguments: object) -> None:
+        """Start it."""
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def tell(self, line: str = "") -> None:
+        """Send a line."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+
+    def answer(self) -> str:
+        """Read a line."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def ask(self, line: str) -> str:
+        """Send a line and read the answer."""
+        self.tell(line)
+        return self.answer()
+
+    def kill(self) -> None:
+        """Kill it and wait for its end."""
+        self.process.kill()
+        self.process.communicate()
+
+
+@contextmanager
+def child(code: str, *arguments: object) -> Iterator[Child]:
+    """Start a process whose first line is "ready"; end its input, then wait, at the end."""
+    running = Child(code, *arguments)
+    try:
+        assert running.answer() == "ready"
+        yield running
+        running.process.communicate(timeout=60)
+    finally:
+        running.kill()
