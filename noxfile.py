@@ -209,7 +209,7 @@ def wheel(session: nox.Session) -> None:
 def faults(session: nox.Session) -> None:
     """Inject every fault at every point; ``FAULT_SHARE`` takes a sample of them."""
     sync(session, "test")
-    where = session.posargs or (*PARALLEL, "tests/faults")
+    where = session.posargs or (*PARALLEL, "tests/faults", "tests/races")
     session.run("pytest", *where, env={"FAULT_SHARE": session.env.get("FAULT_SHARE") or "1"})
 
 

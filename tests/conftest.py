@@ -1,31 +1,46 @@
-"""What tests all over the suite share."""
+"""Fixtures and hooks of all tests."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-# Hooks of a folder that is collected by other processes only would not be called.
-from tests.faults import tally
-from tests.faults.tally import pytest_report_header
+from tests.faults import trials as fault_trials
+from tests.faults.programs import ProgramServer
+from tests.faults.trials import pytest_report_header, pytest_runtest_makereport, trials
 from tests.migrations.walk_report import summarize
 from tests.support.scripts import copied_scripts, used
 
-__all__ = ["own_scripts", "pytest_report_header", "pytest_terminal_summary"]
+# Hooks of a subfolder are not called in the process that prints, so they are here.
+__all__ = [
+    "own_scripts",
+    "pytest_report_header",
+    "pytest_runtest_makereport",
+    "pytest_terminal_summary",
+    "trials",
+]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what was produced of faults, and what was walked of the history."""
-    tally.pytest_terminal_summary(terminalreporter)
+    """Print the number of fault trials and of migration walks."""
+    fault_trials.pytest_terminal_summary(terminalreporter)
     summarize(terminalreporter)
 
 
 @pytest.fixture
 def own_scripts(tmp_path: Path) -> Iterator[Path]:
-    """A copy of the scripts up to 010, which the program uses in this test."""
+    """Make the program use a copy of the scripts up to 010."""
     folder = tmp_path / "scripts"
     folder.mkdir()
     with used(copied_scripts(folder)) as scripts:
         yield scripts
+
+
+@pytest.fixture(scope="module")
+def programs() -> Iterator[ProgramServer]:
+    """A process that forks the program."""
+    with closing(ProgramServer()) as process:
+        yield process

@@ -31,7 +31,7 @@ from nextcloud_mcp_server.progress import (
     to_waiters,
 )
 from nextcloud_mcp_server.settings import load_settings
-from tests.faults.scenes import index_damaged
+from tests.faults.scenarios import index_damaged
 from tests.support.scripts import add_revision
 from tests.support.shapes import at
 from tests.support.snapshot import snapshot

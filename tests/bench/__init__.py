@@ -1,1 +1,1 @@
-"""How fast it is, each figure against what it stands on, in the same round: ``nox -s bench``."""
+"""Benchmarks: each figure is compared with a baseline in the same round (``nox -s bench``)."""

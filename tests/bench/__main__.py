@@ -31,7 +31,7 @@ DOCUMENT: Final = CHECKOUT / "docs" / "performance.md"
 
 
 def main(arguments: Sequence[str] | None = None, scale: Scale = FULL) -> int:
-    """Measure, print the table, and answer 1 where a figure is missed."""
+    """Measure and print the table; return 1 if a limit is exceeded."""
     options = _options(arguments)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix=".bench-", dir=options.folder) as folder:
@@ -40,11 +40,11 @@ def main(arguments: Sequence[str] | None = None, scale: Scale = FULL) -> int:
             for row in AREAS[area](place):
                 rows.append(row)
                 click.echo(f"{row.what}: {' '.join(table.cells(row)[2:])}", err=True)
-    return told(rows, as_json=options.json, document=DOCUMENT if options.write else None)
+    return report(rows, as_json=options.json, document=DOCUMENT if options.write else None)
 
 
-def told(rows: Sequence[Row], *, as_json: bool = False, document: Path | None = None) -> int:
-    """Print the figures and what was missed; the status to exit with."""
+def report(rows: Sequence[Row], *, as_json: bool = False, document: Path | None = None) -> int:
+    """Print the figures and the exceeded limits; return the exit status."""
     if as_json:
         click.echo(json.dumps([as_facts(row) for row in rows], indent=2))
     else:

@@ -1,4 +1,4 @@
-"""Whole processes that look: ``db current`` and ``db --help``."""
+"""Complete processes: ``db current`` and ``db --help``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 from tests.bench.harness import Pairs, Row
 from tests.bench.place import Place, processes
 
-#: The command, as it was installed beside the interpreter.
+#: The command beside the interpreter.
 PROGRAM: Final = str(Path(sys.executable).with_name("nextcloud-mcp-server"))
 
 READ: Final = """
@@ -21,7 +21,7 @@ print(*connection.execute("SELECT version_num FROM alembic_version").fetchone())
 
 
 def rows(place: Place) -> Iterator[Row]:
-    """The figures of the commands that look."""
+    """Yield the figures of the commands."""
     yield current(place, place.scale.rows[1]).judged(
         "`db current`, the whole process",
         '`python -c "import sqlite3"` that reads the version row',
@@ -34,7 +34,7 @@ def rows(place: Place) -> Iterator[Row]:
 
 
 def current(place: Place, rows: int) -> Pairs:
-    """``db current`` on a database of so many rows, and the same read without us."""
+    """Measure ``db current`` on a database with ``rows`` rows, and the same read with sqlite3."""
     path = str(place.database("current", rows))
     base = [sys.executable, "-c", READ, path]
     ours = [PROGRAM, "db", "current", "-d", path]

@@ -1,7 +1,7 @@
-"""A migrated database for a test: the fixture ``token_db`` against copying the file.
+"""A migrated database for a test: the fixture ``token_db`` compared with a copy of the file.
 
-pytest runs in a process of its own, because the fixture is measured where it is used: the
-time of its setup, without that of what it asks pytest for, such as a folder.
+pytest runs in a process of its own, because only the setup of the fixture is measured, without
+the setup of fixtures that it uses.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ def test_nothing(number, token_db):
 
 
 def rows(place: Place) -> Iterator[Row]:
-    """The figure of a migrated database for a test."""
+    """Yield the figure of a migrated database for a test."""
     yield copied(place).judged("a migrated database for a test", "copying the file", 3)
 
 
 def copied(place: Place) -> Pairs:
-    """Every setup of ``token_db`` but the first, which makes the template; and a copy each."""
+    """Measure every setup of ``token_db`` after the first, which creates the template."""
     folder = place.folder / "fixtures"
     folder.mkdir(exist_ok=True)
     (folder / "conftest.py").write_text(CONFTEST, "utf-8")

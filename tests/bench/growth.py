@@ -1,4 +1,4 @@
-"""How the cost grows: the same figures with more rows in the table."""
+"""The same figures with more rows in the table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.bench.starts import at_head, each, start_clock
 
 
 def rows(place: Place) -> Iterator[Row]:
-    """The figures that must not depend on the rows, and those that hardly may."""
+    """Yield the figures that must not depend on the number of rows."""
     few = place.scale.rows[0]
     for number in place.scale.rows:
         with both(place, number) as pair:

@@ -1,7 +1,7 @@
-"""Measure ours and its baseline in turns, and judge the ratio.
+"""Measure the program and a baseline in turns, and compare their ratio with a limit.
 
-What a shared machine does to one of a pair it does to the other, so the ratio is taken within
-each round and the median over all of them. The spread is the median absolute deviation.
+Other load on the machine affects both of a pair, so the ratio is computed within each round.
+The result is the median of the ratios, the spread their median absolute deviation.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-#: Does what is measured, and answers the seconds that it took.
+#: Runs what is measured and returns its seconds.
 Clock = Callable[[], float]
 
-#: What a measured process must not know: another database, another key, and that it may not
-#: keep its bytecode, with which it would compile every module that it imports.
+#: Variables that a measured process does not get: of another database or key, and the one that
+#: forbids bytecode, without which it would compile every module.
 _OTHERS: Final = (
     "DATABASE_URL",
     "PYTHONDONTWRITEBYTECODE",
@@ -37,15 +37,15 @@ class Row:
     """One figure.
 
     Attributes:
-        what: what was measured.
-        baseline: what it is held against.
-        base: seconds of the baseline; None for a figure that is no time.
-        ours: seconds of ours.
-        ratio: the median of ours over the baseline's.
+        what: what is measured.
+        baseline: what it is compared with.
+        base: seconds of the baseline; None if the figure is no time.
+        ours: seconds of the program.
+        ratio: the median of ``ours / base``.
         spread: the median deviation of that ratio.
-        reach: what is to be reached, in words.
-        found: what was found, where it is not a ratio.
-        holds: whether it is; None where nothing is to be reached.
+        reach: the limit as text.
+        found: the result, if it is not a ratio.
+        holds: whether the limit is kept; None if there is none.
     """
 
     what: str
@@ -61,7 +61,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """The seconds of the baseline and of ours, round by round."""
+    """The seconds of the baseline and of the program in each round."""
 
     base: tuple[float, ...]
     ours: tuple[float, ...]
@@ -69,7 +69,7 @@ class Pairs:
     def judged(
         self, what: str, baseline: str, limit: float | None = None, seconds: float | None = None
     ) -> Row:
-        """The row: at most ``limit`` times the baseline and, where given, ``seconds``."""
+        """Return the row: at most ``limit`` times the baseline and ``seconds``, if given."""
         ratios = [ours / base for base, ours in zip(self.base, self.ours, strict=True)]
         ratio, ours = median(ratios), median(self.ours)
         held = [
@@ -78,7 +78,7 @@ class Pairs:
         ]
         reach = [
             *([] if limit is None else [f"at most {limit:g}x"]),
-            *([] if seconds is None else [f"under {told(seconds)}"]),
+            *([] if seconds is None else [f"under {readable(seconds)}"]),
         ]
         return Row(
             what=what,
@@ -95,15 +95,11 @@ class Pairs:
 def compare(base: Clock, ours: Clock, rounds: int, *, warm: int = 0) -> Pairs:
     """Run both ``rounds`` times in turns, each first in every second round.
 
-    Args:
-        base: the baseline.
-        ours: what is held against it.
-        rounds: how many pairs there are.
-        warm: pairs that are run before and not counted.
+    Before that, ``warm`` rounds run that do not count.
     """
     found: list[tuple[float, float]] = []
     for number in range(warm + rounds):
-        # Whoever comes second finds the caches warm.
+        # The second one runs with warm caches.
         if number % 2:
             second, first = ours(), base()
         else:
@@ -114,7 +110,7 @@ def compare(base: Clock, ours: Clock, rounds: int, *, warm: int = 0) -> Pairs:
 
 
 def timed(work: Callable[[], object], times: int = 1) -> Clock:
-    """A clock around ``times`` calls of ``work``; it answers the seconds of one."""
+    """Return a clock around ``times`` calls of ``work``, for the seconds of one call."""
 
     def clock() -> float:
         with undisturbed():
@@ -128,7 +124,7 @@ def timed(work: Callable[[], object], times: int = 1) -> Clock:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Collect the garbage of others before, and none meanwhile."""
+    """Run the garbage collector before and not meanwhile."""
     gc.collect()
     gc.disable()
     try:
@@ -139,10 +135,9 @@ def undisturbed() -> Iterator[None]:
 
 @contextmanager
 def on_one_core() -> Iterator[None]:
-    """Keep this thread and those that it starts on one core, where the system can.
+    """Keep this thread and the threads that it starts on one core, if the system can.
 
-    Otherwise the one of a pair that works in a thread of its own leaves the caches of this
-    core to the other.
+    Otherwise one of a pair that uses a thread leaves the caches of this core to the other.
     """
     if not hasattr(os, "sched_setaffinity"):
         yield
@@ -156,10 +151,7 @@ def on_one_core() -> Iterator[None]:
 
 
 def process(command: Sequence[str], environ: Mapping[str, str]) -> Clock:
-    """A clock around a child process, from its start to its end.
-
-    The clock raises :exc:`subprocess.CalledProcessError` where it fails.
-    """
+    """Return a clock around a child process; it raises :exc:`subprocess.CalledProcessError`."""
 
     def clock() -> float:
         begun = time.perf_counter()
@@ -170,7 +162,7 @@ def process(command: Sequence[str], environ: Mapping[str, str]) -> Clock:
 
 
 def peak(command: Sequence[str], environ: Mapping[str, str]) -> tuple[str, int]:
-    """What a child process prints, and the most memory it ever held, in bytes (Linux)."""
+    """Return the output of a child process and its peak memory in bytes (Linux)."""
     with Popen(command, env=environ, stdin=DEVNULL, stdout=-1, text=True) as child:
         said = child.stdout.read() if child.stdout else ""
         _, status, used = os.wait4(child.pid, 0)
@@ -181,18 +173,18 @@ def peak(command: Sequence[str], environ: Mapping[str, str]) -> tuple[str, int]:
 
 
 def environment(**settings: str) -> dict[str, str]:
-    """The environment of a measured process: this one's, with ``settings`` and no others."""
+    """Return the environment of a measured process: this one's, with ``settings``."""
     kept = {name: value for name, value in os.environ.items() if name not in _OTHERS}
     return {**kept, **settings}
 
 
 def fact(what: str, found: str, reach: str, *, holds: bool) -> Row:
-    """A figure that is no time."""
+    """Return a figure that is no time."""
     return Row(what=what, found=found, reach=reach, holds=holds)
 
 
-def told(seconds: float) -> str:
-    """Seconds, for a person."""
+def readable(seconds: float) -> str:
+    """Return seconds as readable text."""
     for unit, size in (("s", 1.0), ("ms", 1e-3)):
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"
@@ -200,5 +192,5 @@ def told(seconds: float) -> str:
 
 
 def as_facts(row: Row) -> dict[str, Any]:
-    """One figure, for ``--json``."""
+    """Return one figure for ``--json``."""
     return {name: getattr(row, name) for name in Row.__slots__}

@@ -1,4 +1,4 @@
-"""What importing the store costs, and what comes along."""
+"""The cost of importing the store, and the modules that it imports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.bench.place import Place, processes
 
 MODULE: Final = "nextcloud_mcp_server.auth.storage"
 
-#: What serving tokens must not need.
+#: Modules that serving tokens must not import.
 UNWANTED: Final = (
     "alembic",
     "click",
@@ -35,7 +35,7 @@ for name, module in list(sys.modules.items()):
 
 
 def rows(place: Place) -> Iterator[Row]:
-    """The figures of importing the store."""
+    """Yield the figures of importing the store."""
     modules = imported()
     others = third_party(modules)
     base = [sys.executable, "-c", f"import {', '.join(others)}"]
@@ -57,7 +57,7 @@ def rows(place: Place) -> Iterator[Row]:
 
 
 def imported() -> dict[str, str]:
-    """Every module that is there once the store is imported, and the file it is from."""
+    """Return the modules after importing the store, with their files."""
     command = [sys.executable, "-c", LIST]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
     lines = (line.partition(" ") for line in done.stdout.splitlines())
@@ -65,7 +65,7 @@ def imported() -> dict[str, str]:
 
 
 def third_party(modules: dict[str, str]) -> list[str]:
-    """Those of them that were installed, and are not ours."""
+    """Return the installed modules of other projects."""
     folders = tuple({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
     return [
         name

@@ -1,8 +1,8 @@
 """The large database: an upgrade that recreates its largest table, and a verified backup.
 
-The revision is made for this: it follows head in a copy of the scripts, and recreates
-``refresh_tokens`` by the documented pattern. Its statements are given to the sqlite3 command
-line too, under the pragmas of a migration. Both are whole processes that tell their own time.
+The revision follows head in a copy of the scripts and recreates ``refresh_tokens`` by the
+documented pattern. The sqlite3 command line runs the same statements with the pragmas of a
+migration. Both are processes that report their own times.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nextcloud_mcp_server.schema.history import load_history, locate_scripts
 from tests.bench.harness import Pairs, Row, compare, environment, fact, peak
 from tests.bench.place import KEY, Place, remove
 
-#: What an upgrade may hold in memory, whatever the number of rows.
+#: The memory limit of an upgrade, for any number of rows.
 MEMORY: Final = 100_000_000
 
 _COLUMNS: Final = (
@@ -48,10 +48,10 @@ RECREATION: Final = (
     "ALTER TABLE refresh_tokens_new RENAME TO refresh_tokens",
 )
 
-#: What a migration tells its connection; the journal stays in the mode of the file.
+#: The pragmas of a migration; the journal mode is that of the file.
 PRAGMAS: Final = ("foreign_keys=OFF", "legacy_alter_table=ON", "synchronous=EXTRA")
 
-#: Upgrades as a start does, and tells the seconds of the whole and of its parts.
+#: Upgrades as a start does, and prints the seconds in total and of the parts.
 UPGRADE: Final = """
 import json, sys, time
 from pathlib import Path
@@ -95,7 +95,7 @@ make_backup(Path(sys.argv[1]), Path(sys.argv[2]))
 print(time.perf_counter() - begun)
 """
 
-#: A copy that was read back, with SQLite alone.
+#: A copy that is read back, with SQLite only.
 VACUUM: Final = """
 import sqlite3, sys, time
 begun = time.perf_counter()
@@ -108,10 +108,10 @@ print(time.perf_counter() - begun)
 
 
 class Upgrades:
-    """Upgrades of one database by us and by the sqlite3 command line."""
+    """Upgrades of one database by the program and by the sqlite3 command line."""
 
     def __init__(self, place: Place, rows: int) -> None:
-        """Measure on copies of the database with so many rows."""
+        """Measure on copies of the database with ``rows`` rows."""
         self.place, self.rows = place, rows
         self.scripts = _scripts(place.folder)
         #: Of each upgrade of ours: the seconds of its parts, and the most memory.
@@ -119,7 +119,7 @@ class Upgrades:
         self.peaks: list[int] = []
 
     def ours(self) -> float:
-        """Seconds of the transaction: all of ``run.migrate`` but the backup."""
+        """Return the seconds of the transaction: of ``run.migrate`` without the backup."""
         path = self.place.database("upgraded", self.rows)
         command = [sys.executable, "-c", UPGRADE, str(path), str(self.scripts), KEY]
         said, memory = peak(command, environment())
@@ -130,7 +130,7 @@ class Upgrades:
         return seconds["migrate"] - seconds.get("make_backup", 0.0)
 
     def base(self) -> float:
-        """Seconds of the same statements in the sqlite3 command line."""
+        """Return the seconds of the same statements in the sqlite3 command line."""
         path = self.place.database("recreated", self.rows)
         statements = ["BEGIN IMMEDIATE", *RECREATION, "COMMIT"]
         seconds = by_command_line(path, statements)
@@ -139,7 +139,7 @@ class Upgrades:
 
 
 def by_command_line(path: Path, statements: list[str]) -> float:
-    """Seconds that the sqlite3 command line takes for ``statements``, as it tells them."""
+    """Return the seconds that the sqlite3 command line reports for ``statements``."""
     pragmas = "".join(f"PRAGMA {pragma};\n" for pragma in (*PRAGMAS, "secure_delete=ON"))
     script = f"{pragmas}.timer on\n" + "".join(f"{statement};\n" for statement in statements)
     if shutil.which("sqlite3") is None:
@@ -147,12 +147,12 @@ def by_command_line(path: Path, statements: list[str]) -> float:
     done = run(["sqlite3", "-bail", str(path)], input=script, stdout=PIPE, text=True, check=True)
     times = [line.split() for line in done.stdout.splitlines() if line.startswith("Run Time:")]
     if len(times) != len(statements):
-        raise RuntimeError(f"sqlite3 told {len(times)} times for {len(statements)} statements")
+        raise RuntimeError(f"sqlite3 reported {len(times)} times for {len(statements)} statements")
     return sum(float(words[words.index("real") + 1]) for words in times)
 
 
 def _scripts(folder: Path) -> Path:
-    """A copy of the scripts with one revision more."""
+    """Copy the scripts and add a revision."""
     target = folder / "alembic"
     if not target.exists():
         ignored = shutil.ignore_patterns("__pycache__")
@@ -170,18 +170,18 @@ def _scripts(folder: Path) -> Path:
 
 
 class Backups:
-    """Verified backups of one database by us and by ``VACUUM INTO``."""
+    """Verified backups of one database by the program and by ``VACUUM INTO``."""
 
     def __init__(self, place: Place, rows: int) -> None:
-        """Measure on a copy of the database with so many rows."""
+        """Measure on a copy of the database with ``rows`` rows."""
         self.path = place.database("kept", rows)
 
     def ours(self) -> float:
-        """Seconds of ``make_backup``: copied, verified, synced, with its manifest."""
+        """Return the seconds of ``make_backup``: copied, verified, synced, with its manifest."""
         return self._run(BACKUP)
 
     def base(self) -> float:
-        """Seconds of ``VACUUM INTO`` and ``quick_check``."""
+        """Return the seconds of ``VACUUM INTO`` and ``quick_check``."""
         return self._run(VACUUM)
 
     def _run(self, program: str) -> float:
@@ -193,7 +193,7 @@ class Backups:
 
 
 def rows(place: Place) -> Iterator[Row]:
-    """The figures of the large database."""
+    """Yield the figures of the large database."""
     small, large = place.scale.rows[1], place.scale.rows[-1]
     upgrades = Upgrades(place, large)
     pairs = compare(upgrades.base, upgrades.ours, place.scale.large)

@@ -1,4 +1,4 @@
-"""The databases that are measured: made once a run, copied as often as they are needed."""
+"""The measured databases: created once in a run, and copied."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from tests.bench.harness import Pairs, compare, environment, process
 
-#: The key of every measured database; it seals nothing but made-up tokens.
+#: The key of every measured database.
 KEY: Final = "bWVhc3VyZWQtd2l0aC10aGlzLWtleS1ub3RoaW5nLSE="
 
 TOKEN: Final = "a-refresh-token-of-the-usual-length-" * 4
@@ -33,13 +33,13 @@ FROM numbers
 
 
 def user(number: int) -> str:
-    """The id of a person in a measured database."""
+    """Return a user id of a measured database."""
     return f"user-{number:07d}"
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much is measured.
+    """The amount of work.
 
     Attributes:
         processes: pairs of child processes.
@@ -70,28 +70,28 @@ TINY: Final = Scale(processes=1, rounds=1, calls=1, rows=(5, 6), large=1, tasks=
 
 @dataclass
 class Place:
-    """The folder that the measured databases lie in, and the scale."""
+    """The folder of the measured databases, and the scale."""
 
     folder: Path
     scale: Scale = FULL
     _made: dict[int, Path] = field(default_factory=dict)
 
     def template(self, rows: int) -> Path:
-        """A database at head with so many refresh tokens, closed; not to be written to."""
+        """Return a closed database at head with ``rows`` refresh tokens; do not write to it."""
         if rows not in self._made:
             path = self.folder / f"template-{rows}.db"
             asyncio.run(_create(path))
             with closing(sqlite3.connect(path, isolation_level=None)) as connection:
                 connection.execute("PRAGMA synchronous=OFF")
                 connection.execute("BEGIN")
-                sealed = Keyring([KEY]).encrypt(TOKEN)
-                connection.execute(_FILL, (rows, sealed, THEN + 10**9, THEN, THEN))
+                encrypted = Keyring([KEY]).encrypt(TOKEN)
+                connection.execute(_FILL, (rows, encrypted, THEN + 10**9, THEN, THEN))
                 connection.execute("COMMIT")
             self._made[rows] = path
         return self._made[rows]
 
     def database(self, name: str, rows: int | None = None) -> Path:
-        """A copy of a template (default: the middle one) under ``name``.db, closed."""
+        """Copy a template (default: the middle one) to ``name``.db."""
         rows = self.scale.rows[1] if rows is None else rows
         path = self.folder / f"{name}.db"
         remove(path)
@@ -100,13 +100,13 @@ class Place:
 
 
 def processes(base: Sequence[str], ours: Sequence[str], scale: Scale) -> Pairs:
-    """Two commands as child processes, in turns."""
+    """Compare two commands as child processes."""
     clocks = process(base, environment()), process(ours, environment())
     return compare(*clocks, scale.processes, warm=scale.warm)
 
 
 def remove(path: Path) -> None:
-    """Delete a database and whatever lies beside it."""
+    """Delete a database and the files beside it."""
     for found in path.parent.glob(f"{path.name}*"):
         found.unlink()
 

@@ -1,4 +1,4 @@
-"""Reads and durable writes through the open store, held against sqlite3 itself."""
+"""Reads and durable writes through the open store, compared with sqlite3."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ INSERT INTO audit_logs (timestamp, event, user_id, resource_type, resource_id, a
 VALUES (?, 'store_refresh_token', ?, NULL, NULL, 'offline_access', 'bench')
 """
 
-#: Fewer commits than reads: each one waits for the disk.
+#: Fewer commits than reads, since each waits for the disk.
 _PER_COMMIT: Final = 5
 
 
 class Raw:
-    """The same work with sqlite3 and Fernet, and nothing around them."""
+    """The same work with sqlite3 and Fernet only."""
 
     def __init__(self, path: Path, *, threads: bool = True) -> None:
         """Open ``path`` with the pragmas that the store serves with."""
@@ -53,7 +53,7 @@ class Raw:
         for pragma in ("foreign_keys=ON", "synchronous=FULL", "secure_delete=ON"):
             self.connection.execute(f"PRAGMA {pragma}")
         self.fernet = Fernet(KEY)
-        self.sealed = self.fernet.encrypt(TOKEN.encode())
+        self.encrypted = self.fernet.encrypt(TOKEN.encode())
 
     def get(self, who: str) -> str:
         """Read one token and decrypt it."""
@@ -61,17 +61,17 @@ class Raw:
         return self.fernet.decrypt(row[1]).decode()
 
     def put(self, who: str) -> None:
-        """Write one token, which is sealed already, with its audit entry, and commit."""
-        self._put(who, self.sealed)
+        """Write one encrypted token with its audit entry, and commit."""
+        self._put(who, self.encrypted)
 
-    def seal_and_put(self, who: str) -> None:
-        """Seal one token, as the store does, and write it likewise."""
+    def encrypt_and_put(self, who: str) -> None:
+        """Encrypt one token, as the store does, and write it."""
         self._put(who, self.fernet.encrypt(TOKEN.encode()))
 
-    def _put(self, who: str, sealed: bytes) -> None:
+    def _put(self, who: str, encrypted: bytes) -> None:
         execute = self.connection.execute
         execute("BEGIN IMMEDIATE")
-        execute(_PUT, (who, sealed, THEN, THEN, THEN))
+        execute(_PUT, (who, encrypted, THEN, THEN, THEN))
         execute(_RECORD, (THEN, who))
         execute("COMMIT")
 
@@ -97,16 +97,16 @@ class Both:
         self.raw.connection.close()
 
     def who(self) -> str:
-        """The next person in turn."""
+        """Return the next user."""
         return user(next(self._turn) % self.rows)
 
     def crowd(self) -> list[str]:
-        """As many different persons as there are tasks."""
+        """Return a different user for each task."""
         begun = next(self._turn) * self.place.scale.tasks
         return [user((begun + n) % self.rows) for n in range(self.place.scale.tasks)]
 
     def in_a_thread(self, work: Callable[[str], object], times: int) -> Clock:
-        """Hand ``work`` to the one worker thread and await it, ``times`` times in a row."""
+        """Run ``work`` in the worker thread and await it, ``times`` times in a row."""
 
         async def main() -> None:
             loop = asyncio.get_running_loop()
@@ -116,7 +116,7 @@ class Both:
         return self._clock(main, times)
 
     def in_a_loop(self, work: Callable[[str], object], times: int) -> Clock:
-        """Do ``work`` for ``times`` whole crowds in this thread, one after the other."""
+        """Do ``work`` for ``times`` users of each task in this thread, one after the other."""
         people: list[str] = []
 
         def all_of_them() -> None:
@@ -139,7 +139,7 @@ class Both:
         return self._clock(main, times)
 
     def at_once(self, work: Callable[[str], Coroutine[Any, Any, object]], times: int) -> Clock:
-        """Await ``work`` of the store in a whole crowd of tasks, ``times`` times in each."""
+        """Await ``work`` of the store in all tasks at once, ``times`` times in each."""
 
         async def one(people: Iterable[str]) -> None:
             for who in people:
@@ -168,24 +168,24 @@ class Both:
         return self.storage.store_refresh_token(who, TOKEN, expires_at=THEN, scopes=["openid"])
 
     def get(self) -> Pairs:
-        """One task that reads."""
+        """Compare one task that reads."""
         times, get = self.place.scale.calls, self.storage.get_refresh_token
         return self._compared(self.in_a_thread(self.raw.get, times), self.one_task(get, times))
 
     def get_at_once(self) -> Pairs:
-        """A crowd of tasks that read."""
+        """Compare many tasks that read."""
         times, get = self.place.scale.calls, self.storage.get_refresh_token
         return self._compared(self.in_a_loop(self.raw.get, times), self.at_once(get, times))
 
     def put(self) -> Pairs:
-        """One task that writes."""
+        """Compare one task that writes."""
         times = min(_PER_COMMIT, self.place.scale.calls)
         return self._compared(
             self.in_a_thread(self.raw.put, times), self.one_task(self.store, times)
         )
 
     def put_at_once(self, put: Callable[[str], object]) -> Pairs:
-        """A crowd of tasks that write, and a baseline that does ``put``."""
+        """Compare many tasks that write with a baseline that does ``put``."""
         times = min(_PER_COMMIT, self.place.scale.calls)
         return self._compared(self.in_a_loop(put, times), self.at_once(self.store, times))
 
@@ -195,7 +195,7 @@ class Both:
 
 @contextmanager
 def both(place: Place, rows: int) -> Iterator[Both]:
-    """The store and its baseline, open on databases of so many rows."""
+    """Open the store and its baseline on databases with ``rows`` rows."""
     with asyncio.Runner() as runner:
         found = Both(place, rows, runner)
         try:
@@ -205,7 +205,7 @@ def both(place: Place, rows: int) -> Iterator[Both]:
 
 
 def rows(place: Place) -> Iterator[Row]:
-    """The figures of the open store."""
+    """Yield the figures of the open store."""
     tasks = place.scale.tasks
     handed = "the same work handed to one thread and awaited"
     with both(place, place.scale.rows[1]) as pair:
@@ -219,14 +219,14 @@ def rows(place: Place) -> Iterator[Row]:
             "a transaction each in a loop in one thread, each",
             0.35,
         )
-        yield pair.put_at_once(pair.raw.seal_and_put).judged(
+        yield pair.put_at_once(pair.raw.encrypt_and_put).judged(
             "the same, beside a baseline that seals, too", "the same, and sealing the token", 0.35
         )
         yield pair.runner.run(failing(pair.storage, tasks))
 
 
 async def failing(storage: RefreshTokenStorage, tasks: int) -> Row:
-    """One unit of work that fails among many: it fails alone."""
+    """Return the figure of one failing unit of work among many."""
     expires = THEN + 10**9
     create = storage.oauth_sessions.create
     await create("taken", "http://localhost/", expires_at=expires)

@@ -1,4 +1,4 @@
-"""Starts: with nothing to do, from nothing, and many at once."""
+"""Starts: at head, without a file, and many at once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.bench.harness import (
 from tests.bench.place import KEY, Place, remove
 from tests.bench.table import cores
 
-#: A process that has imported everything, and starts when it is told to, and closes likewise.
+#: A process that has imported everything, starts on a line of input, and closes on the next.
 STARTER: Final = f"""
 import asyncio, sys, time
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
@@ -47,7 +47,7 @@ while sys.stdin.readline():
 
 
 def rows(place: Place) -> Iterator[Row]:
-    """The figures of a start."""
+    """Yield the figures of a start."""
     yield at_head(place, place.scale.rows[1]).judged(
         "`initialize()` at head, imports aside",
         "opening it with sqlite3, reading the version row",
@@ -68,14 +68,14 @@ def rows(place: Place) -> Iterator[Row]:
 
 
 def at_head(place: Place, rows: int) -> Pairs:
-    """``initialize()`` where nothing is to be done, and what it has to be held against."""
+    """Measure ``initialize()`` at head, and opening the database with sqlite3."""
     with start_clock(place, rows) as ours:
         path = place.database("opened", rows)
         return each(place, lambda: _open(path), ours)
 
 
 def each(place: Place, base: Clock, ours: Clock) -> Pairs:
-    """Compare in single calls: what warms the caches for one would be no start."""
+    """Compare single calls, since a start does not run with warm caches."""
     scale = place.scale
     with undisturbed(), on_one_core():
         return compare(base, ours, scale.rounds * scale.calls, warm=scale.warm)
@@ -83,7 +83,7 @@ def each(place: Place, base: Clock, ours: Clock) -> Pairs:
 
 @contextmanager
 def start_clock(place: Place, rows: int) -> Iterator[Clock]:
-    """A clock around ``initialize()`` of a database at head with so many rows."""
+    """Yield a clock around ``initialize()`` of a database at head with ``rows`` rows."""
     path = place.database(f"head-{rows}", rows)
     with asyncio.Runner() as runner:
         yield lambda: runner.run(_start(path))
@@ -108,7 +108,7 @@ async def _start(path: Path) -> float:
 
 
 def created(place: Place) -> Pairs:
-    """A start from no file at all, and the statements that it comes to."""
+    """Measure a start without a file, and the same statements with sqlite3."""
     path = place.folder / "created.db"
     statements = _statements(place.template(place.scale.rows[0]))
 
@@ -142,7 +142,7 @@ def created(place: Place) -> Pairs:
 
 
 def _statements(path: Path) -> list[str]:
-    """The statements that make what is in a database, without its rows."""
+    """Return the statements that create the schema of a database."""
     with closing(sqlite3.connect(path)) as connection:
         found = connection.execute(
             "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%'"
@@ -153,7 +153,7 @@ def _statements(path: Path) -> list[str]:
 
 
 def crowd(place: Place) -> Pairs:
-    """One start, and many at the same moment: from the word to the last that is open."""
+    """Measure one start, and many at once until the last is open."""
     path = place.database("crowd")
     command = [sys.executable, "-c", STARTER, str(path)]
     starters = [
@@ -161,15 +161,15 @@ def crowd(place: Place) -> Pairs:
         for _ in range(place.scale.starts)
     ]
 
-    def told(some: list[Popen[bytes]]) -> list[bytes]:
+    def signal(some: list[Popen[bytes]]) -> list[bytes]:
         for starter in some:
             os.write(_descriptor(starter.stdin), b"\n")
         return [_line(starter) for starter in some]
 
     def starting(some: list[Popen[bytes]]) -> float:
         begun = time.monotonic()
-        opened = max(map(float, told(some)))
-        told(some)
+        opened = max(map(float, signal(some)))
+        signal(some)
         return opened - begun
 
     try:

@@ -1,4 +1,4 @@
-"""The figures as a table, and the marked block of a document that holds it."""
+"""The figures as a table, and the marked block of a document that contains it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from tests.bench.harness import Row, told
+from tests.bench.harness import Row, readable
 
 HEADINGS: Final = ("what", "baseline", "baseline takes", "ours", "ratio", "to reach", "holds")
 
@@ -19,16 +19,16 @@ END: Final = "<!-- end of figures -->"
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """One figure, as the words of a table."""
-    base = "" if row.base is None else told(row.base)
-    ours = row.found if row.ours is None else told(row.ours)
+    """Return one figure as the cells of a table."""
+    base = "" if row.base is None else readable(row.base)
+    ours = row.found if row.ours is None else readable(row.ours)
     ratio = "" if row.ratio is None else f"{row.ratio:.2f}x ± {row.spread or 0.0:.2f}"
     holds = {True: "yes", False: "NO", None: ""}[row.holds]
     return (row.what, row.baseline, base, ours, ratio, row.reach, holds)
 
 
 def plain(rows: Sequence[Row]) -> str:
-    """The table for a terminal: two lines a figure are one too many, so it is wide."""
+    """Return the table for a terminal, one line for each figure."""
     table = [HEADINGS, *map(cells, rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in table)
@@ -36,13 +36,13 @@ def plain(rows: Sequence[Row]) -> str:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The table for a document, with when and where it was measured."""
+    """Return the table for a document, with the date and the machine."""
     table = [HEADINGS, ("---",) * len(HEADINGS), *map(cells, rows)]
     return "\n".join([*(f"| {' | '.join(line)} |" for line in table), "", where()])
 
 
 def where() -> str:
-    """When and on what it was measured."""
+    """Return the date and the machine of the measurement."""
     day = datetime.now(UTC).strftime("%Y-%m-%d")
     return (
         f"Measured on {day} with Python {platform.python_version()} and SQLite "
@@ -51,15 +51,15 @@ def where() -> str:
 
 
 def cores() -> int:
-    """The processors that this process may use."""
+    """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def write(document: Path, rows: Sequence[Row]) -> None:
-    """Replace what stands between the two marks of ``document``.
+    """Replace the text between the two marks of ``document``.
 
     Raises:
-        ValueError: it has no such marks.
+        ValueError: if it has no such marks.
     """
     text = document.read_text("utf-8")
     before, begin, rest = text.partition(BEGIN)
@@ -70,10 +70,10 @@ def write(document: Path, rows: Sequence[Row]) -> None:
 
 
 def missed(rows: Sequence[Row]) -> list[str]:
-    """A line for each figure that is not reached."""
+    """Return a line for each exceeded limit."""
     lines = []
     for row in rows:
         if row.holds is False:
-            found = row.found or f"{row.ratio:.2f}x, {told(row.ours or 0.0)}"
+            found = row.found or f"{row.ratio:.2f}x, {readable(row.ours or 0.0)}"
             lines.append(f"missed: {row.what}: {found} where {row.reach} was to be reached")
     return lines

@@ -1,4 +1,4 @@
-"""The benchmarks run, and a figure that is missed is told. Nothing here depends on the clock."""
+"""The benchmarks run and report an exceeded limit. Nothing here depends on the clock."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench import fixtures, large, table
-from tests.bench.__main__ import AREAS, main, told
+from tests.bench.__main__ import AREAS, main, report
 from tests.bench.harness import Pairs, Row, compare, fact
 from tests.bench.place import TINY, Place
 
@@ -20,14 +20,14 @@ _OPTIONAL = {"large"} if shutil.which("sqlite3") is None else set()
 
 
 def measured(base: float, ours: float, limit: float, seconds: float | None = None) -> Row:
-    """A figure of which every round took the same."""
+    """Return a figure with equal rounds."""
     return Pairs((base,) * 3, (ours,) * 3).judged("it", "that", limit, seconds)
 
 
 def test_every_area_runs_on_a_tiny_scale(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each benchmark does what it measures, and tells each figure as a document."""
+    """Each benchmark runs and prints its figures as JSON."""
     areas = [area for area in AREAS if area not in _OPTIONAL]
     assert main([*areas, "--json", "--folder", str(tmp_path)], TINY) in {0, 1}
     figures = json.loads(capsys.readouterr().out)
@@ -39,34 +39,34 @@ def test_every_area_runs_on_a_tiny_scale(
 
 
 def test_the_setup_of_a_fixture_is_measured(tmp_path: Path) -> None:
-    """Each setup of token_db is told beside a copy of the same file; the first is not."""
+    """Each setup of token_db after the first is measured with a copy of the same file."""
     pairs = fixtures.copied(Place(tmp_path, replace(TINY, calls=3)))
     assert len(pairs.ours) == len(pairs.base) == 3
     assert min(*pairs.ours, *pairs.base) > 0
 
 
-def test_a_missed_figure_is_told_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
-    """A ratio over its limit, a time over its own, or a wrong fact: named, with status 1."""
+def test_an_exceeded_limit_is_reported_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    """A ratio or a time over its limit and a wrong fact are reported, with status 1."""
     good = [
         measured(1.0, 1.5, 1.5),
         measured(1e-6, 2e-6, 5, 0.002),
         fact("f", "0", "0", holds=True),
     ]
-    assert told(good) == 0
+    assert report(good) == 0
     assert capsys.readouterr().err == ""
     for bad in (
         measured(1.0, 1.6, 1.5),
         measured(1.0, 1.0, 5, 0.5),
         fact("it", "1", "0", holds=False),
     ):
-        assert told([*good, bad]) == 1
+        assert report([*good, bad]) == 1
         captured = capsys.readouterr()
         assert captured.err.startswith("missed: it: ")
         assert "NO" in captured.out
 
 
 def test_the_two_take_turns() -> None:
-    """Each comes first in every second round, and what warms up is not counted."""
+    """Each runs first in every second round, and warm-up rounds do not count."""
     order: list[str] = []
     seconds = cycle((1.0, 2.0))
 
@@ -79,14 +79,14 @@ def test_the_two_take_turns() -> None:
     assert pairs == Pairs((2.0, 1.0), (1.0, 2.0))
 
 
-def test_one_slow_round_changes_nothing() -> None:
-    """The median of the ratios is judged: what disturbs a round disturbs no figure."""
+def test_one_slow_round_does_not_count() -> None:
+    """The result is the median of the ratios, so that one slow round does not change it."""
     row = Pairs((1.0, 1.0, 9.0, 1.0, 1.0), (2.0, 2.0, 2.0, 90.0, 2.0)).judged("it", "that", 2)
     assert (row.ratio, row.spread, row.holds) == (2.0, 0.0, True)
 
 
 def test_the_figures_replace_those_of_before(tmp_path: Path) -> None:
-    """What stands around the marked block stays, and a page without one is refused."""
+    """The text around the marked block stays, and a page without a block is an error."""
     page = tmp_path / "page.md"
     page.write_text(f"# Speed\n\n{table.BEGIN}\nold\n{table.END}\n\nThe end.\n", "utf-8")
     for _ in range(2):
@@ -102,6 +102,6 @@ def test_the_figures_replace_those_of_before(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(bool(_OPTIONAL), reason="the sqlite3 command line is not installed")
 def test_a_statement_that_fails_is_no_time(tmp_path: Path) -> None:
-    """The command line stops at an error, and that is no figure."""
+    """An error of the command line is raised and not measured."""
     with pytest.raises(Exception, match="sqlite3"):
         large.by_command_line(tmp_path / "t.db", ["CREATE TABLE t (a)", "NOT SQL"])

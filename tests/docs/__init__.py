@@ -1,1 +1,1 @@
-"""The site: built strict, complete, and with examples that run."""
+"""The site is complete and its examples run."""

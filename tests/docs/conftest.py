@@ -19,7 +19,7 @@ STRICT: Final = ("-W", "--keep-going", "-n", "-q", "-b", "html")
 
 
 def build(source: Path, target: Path, options: Sequence[str] = ()) -> tuple[int, str]:
-    """Build ``source`` with the project's own configuration; the status and what was said."""
+    """Build ``source`` with the project's configuration; return the status and the output."""
     done = subprocess.run(
         [sys.executable, "-m", "sphinx", *STRICT, "-c", DOCS, *options, source, target],
         capture_output=True,
@@ -32,12 +32,12 @@ def build(source: Path, target: Path, options: Sequence[str] = ()) -> tuple[int,
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site: the one that ``DOCS_SITE`` names, else built from scratch."""
+    """The site of ``DOCS_SITE``, else a new build."""
     if built := os.environ.get("DOCS_SITE"):
         return ROOT / built
     pytest.importorskip("sphinx", reason="the group `docs` is not installed")
     target = tmp_path_factory.mktemp("site")
-    status, said = build(DOCS, target)
-    assert status == 0, said
-    assert not said, said
+    status, output = build(DOCS, target)
+    assert status == 0, output
+    assert not output, output
     return target

@@ -1,4 +1,4 @@
-"""The Python of the pages runs as it stands."""
+"""The Python examples of the pages run without changes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EXAMPLES: Final = [
     if block.language == "python"
 ]
 
-#: An application is opened, asked for each of its pages, and closed.
+#: An application is started, each of its routes requested, and stopped.
 _SERVE: Final = """
 if "app" in globals():
     from starlette.testclient import TestClient
@@ -43,7 +43,7 @@ if "app" in globals():
 
 
 def run(block: Block, folder: Path, **settings: str) -> None:
-    """Run an example in ``folder``, with no settings but these; it must end well."""
+    """Run an example in ``folder`` with these settings only; it must succeed."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", block.text + _SERVE],
         cwd=folder,
@@ -58,7 +58,7 @@ def run(block: Block, folder: Path, **settings: str) -> None:
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_an_example_runs(example: Block, tmp_path: Path) -> None:
-    """In an empty folder; where it makes an application, that starts, answers and stops."""
+    """Each example runs in an empty folder; an application starts, responds and stops."""
     run(example, tmp_path)
 
 
@@ -74,7 +74,7 @@ async def _kept(database: Path, key: str) -> Kept:
         )
 
 
-async def _seal(database: Path) -> None:
+async def _store(database: Path) -> None:
     async with RefreshTokenStorage(database, encryption_key=OLD, clock=lambda: 1000) as storage:
         await storage.store_refresh_token(
             "alice", "token", expires_at=5000, scopes=["notes:read"], flow_type="flow2",
@@ -87,10 +87,10 @@ async def _seal(database: Path) -> None:
         )  # fmt: skip
 
 
-def test_the_example_seals_everything_with_the_newest_key(tmp_path: Path) -> None:
-    """After it the new key alone opens all, and nothing but the time of writing has changed."""
+def test_the_example_encrypts_everything_with_the_newest_key(tmp_path: Path) -> None:
+    """Afterwards the new key decrypts everything, and only the time of writing has changed."""
     database = tmp_path / "tokens.db"
-    asyncio.run(_seal(database))
+    asyncio.run(_store(database))
     before = asyncio.run(_kept(database, OLD))
     (example,) = [block for block in blocks(ROTATE) if block.language == "python"]
     run(example, tmp_path, TOKEN_STORAGE_DB=str(database), TOKEN_ENCRYPTION_KEY=f"{NEW};{OLD}")

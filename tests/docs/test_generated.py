@@ -1,4 +1,4 @@
-"""What the reference takes from the code: nothing is left out, and nothing can disagree."""
+"""The generated parts of the reference are complete."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.docs.conftest import DOCS
 
 
 def test_every_db_command_has_a_heading_and_all_of_its_options() -> None:
-    """Whatever ``db --help`` lists can be looked up, with each option and argument."""
+    """Each command of ``db --help`` has a section with each option and argument."""
     parts = generated_pages.commands().split("## ")
     sections = {title: text for title, _, text in (part.partition("\n") for part in parts)}
     for name, command in db_commands.commands.items():
@@ -28,8 +28,8 @@ def test_every_db_command_has_a_heading_and_all_of_its_options() -> None:
                 ), f"{name} {spelling}"
 
 
-def test_the_table_of_commands_names_none_that_is_not_there() -> None:
-    """The table above the generated part is written by hand; it sorts commands by what they do."""
+def test_the_table_of_commands_has_only_existing_commands() -> None:
+    """The table above the generated part, written by hand, names existing commands once."""
     text = (DOCS / "reference" / "commands.md").read_text("utf-8")
     table = [line for line in text.splitlines() if line.startswith("|")]
     named = re.findall(r"`(\w+)`", "".join(table))
@@ -37,45 +37,45 @@ def test_the_table_of_commands_names_none_that_is_not_there() -> None:
     assert set(named) <= set(db_commands.commands)
 
 
-def test_every_variable_is_told() -> None:
+def test_every_variable_is_documented() -> None:
     """The settings page names what ``settings.py`` reads."""
     read = generated_pages.variables()
     assert {"DATABASE_URL", "TOKEN_STORAGE_DB", "TOKEN_ENCRYPTION_KEY"} < read
-    told = generated_pages.settings()
-    assert [name for name in read if f"``{name}``" not in told] == []
+    page = generated_pages.settings()
+    assert [name for name in read if f"``{name}``" not in page] == []
 
 
-def test_a_variable_that_is_read_and_not_told_stops_the_build(
+def test_an_undocumented_variable_fails_the_build(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A setting that somebody adds to the code alone is found out."""
+    """A variable that ``settings.py`` reads without a description is an error."""
     text = str(settings_module.__doc__)
     monkeypatch.setattr(settings_module, "__doc__", text.replace("NO_COLOR", "NO_COLOUR"))
     with pytest.raises(ValueError, match="NO_COLOR"):
         generated_pages.settings()
 
 
-def test_every_revision_is_told_with_its_changes_and_losses() -> None:
-    """Id, date, title, and the words that ``db downgrade`` says before it asks."""
-    told = generated_pages.revisions()
+def test_every_revision_is_listed_with_its_changes_and_losses() -> None:
+    """The page has id, date, title, changes, and the loss that ``db downgrade`` shows."""
+    page = generated_pages.revisions()
     for revision in listing(load_history()):
-        assert f"## {revision.id}: {revision.title}\n\n{revision.date}, " in told
-        assert f"**A downgrade loses:** {revision.loses}" in told
-    assert "adds table `migration_journal`" in told
-    assert "adds column `oauth_sessions.nonce`" in told
-    assert "drops table `registered_webhooks`" in told
-    assert "**Changes:** rows only." in told
+        assert f"## {revision.id}: {revision.title}\n\n{revision.date}, " in page
+        assert f"**A downgrade loses:** {revision.loses}" in page
+    assert "adds table `migration_journal`" in page
+    assert "adds column `oauth_sessions.nonce`" in page
+    assert "drops table `registered_webhooks`" in page
+    assert "**Changes:** rows only." in page
 
 
-def test_a_page_can_ask_only_for_what_is_generated() -> None:
-    """A misspelt mark is no silent gap in a page."""
+def test_an_unknown_mark_is_an_error() -> None:
+    """A misspelt mark fails instead of leaving a gap in the page."""
     assert generated_pages.generate("as it is\n") == "as it is\n"
     with pytest.raises(KeyError, match="comands"):
         generated_pages.generate("<!-- generated: comands -->\n")
 
 
-def test_everything_generated_is_asked_for() -> None:
-    """Each generator has its page."""
+def test_every_generator_is_used() -> None:
+    """Each generator has a page."""
     pages = [path.read_text("utf-8") for path in DOCS.rglob("*.md")]
     asked = {name for text in pages for name in re.findall(r"<!-- generated: (\w+) -->", text)}
     assert asked == set(generated_pages.GENERATED)

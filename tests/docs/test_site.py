@@ -1,4 +1,4 @@
-"""The built site, as a reader finds it."""
+"""The built site is complete and self-contained."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _text(page: Path) -> str:
 
 
 def test_every_command_error_setting_and_revision_has_its_place(site: Path) -> None:
-    """What a person meets at night can be looked up on the page that its name promises."""
+    """Each command, error, setting and revision is on its page."""
     commands = _text(site / "reference" / "commands.html")
     for name in db_commands.commands:
         assert f"nextcloud-mcp-server db {name} [OPTIONS]" in commands
@@ -33,7 +33,7 @@ def test_every_command_error_setting_and_revision_has_its_place(site: Path) -> N
 
 
 def test_every_page_is_built_and_listed(site: Path) -> None:
-    """No page is an orphan: the menu of the landing page leads to all of them."""
+    """Each page is built and in the menu of the index page."""
     menu = (site / "index.html").read_text("utf-8")
     for source in DOCS.rglob("*.md"):
         page = source.relative_to(DOCS).with_suffix(".html")
@@ -42,7 +42,7 @@ def test_every_page_is_built_and_listed(site: Path) -> None:
 
 
 def test_reading_it_needs_no_network(site: Path) -> None:
-    """No script, style, font or image comes from anywhere else: it is read on a closed network."""
+    """No script, style, font or image is loaded from another host."""
     for page in site.rglob("*.html"):
         text = page.read_text("utf-8")
         assert not re.findall(r'<(?:script|img|iframe)[^>]+src="(?:https?:)?//', text), page
@@ -52,7 +52,7 @@ def test_reading_it_needs_no_network(site: Path) -> None:
 
 
 def test_the_drawing_can_be_read_by_everybody(site: Path) -> None:
-    """It has a title and a description, colours for a dark page, and needs nothing from outside."""
+    """The drawing has a title, a description and dark colours, and loads nothing."""
     (drawing,) = site.rglob("startup-sequence.svg")
     text = drawing.read_text("utf-8")
     assert 'role="img" aria-labelledby="title desc"' in text
@@ -62,23 +62,23 @@ def test_the_drawing_can_be_read_by_everybody(site: Path) -> None:
     assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
 
 
-def test_a_page_with_a_fault_is_refused(tmp_path: Path) -> None:
-    """The build is strict: a link, a heading or a name that is not there stops it."""
+def test_a_page_with_an_error_fails_the_build(tmp_path: Path) -> None:
+    """A missing link, heading or name fails the build."""
     pytest.importorskip("sphinx", reason="the group `docs` is not installed")
     (tmp_path / "index.md").write_text(
         "# Here\n\n[good](#here) [page](nowhere.md) [heading](#no-heading)\n\n"
         "```{eval-rst}\n:py:class:`nextcloud_mcp_server.Nothing`\n```\n",
         "utf-8",
     )
-    status, told = build(tmp_path, tmp_path / "target", ("-D", "html_static_path="))
+    status, output = build(tmp_path, tmp_path / "target", ("-D", "html_static_path="))
     assert status != 0
     for missing in ("nowhere.md", "no-heading", "nextcloud_mcp_server.Nothing"):
-        assert missing in told
-    assert told.count("WARNING") == 3
+        assert missing in output
+    assert output.count("WARNING") == 3
 
 
 def test_the_links_of_the_readme_lead_somewhere() -> None:
-    """It is no page of the site, so the strict build does not look at it."""
+    """The README is not part of the site, so its links are checked here."""
     text = (ROOT / "README.md").read_text("utf-8")
     links = re.findall(r"\]\((?!https?:)([^)#\s]+)", text)
     assert "docs/how-to/troubleshoot.md" in links

@@ -1,4 +1,4 @@
-"""Databases with one wrong byte, or cut off: what a start and the store make of them."""
+"""Databases with one wrong byte or a missing end, and the result of a start on them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from tests.support.contents import KEY, NOW
 from tests.support.invariants import Secrets, read_through_the_store, secrets_in
 from tests.support.snapshot import snapshot
 
-Seal = Callable[[str], bytes]
+Encrypt = Callable[[str], bytes]
 
-#: Damages what is copied from a specimen, and says how.
+#: Damages a copy of a specimen and returns a description.
 Damage = Callable[[random.Random, Path], str]
 
 _INSERT: Final = (
@@ -37,18 +37,18 @@ TOKENS: Final = {f"user-{n:03}-{n * n:05}": f"token of {n:03}" for n in range(24
 
 @dataclass(frozen=True)
 class Specimen:
-    """An intact database with a filled ``-wal``, to be copied and damaged.
+    """An intact database with a filled ``-wal``, which is copied and damaged.
 
     Attributes:
-        path: where it lies.
-        secrets: every secret in it.
+        path: its path.
+        secrets: its secrets.
     """
 
     path: Path
     secrets: Secrets
 
     def put(self, folder: Path) -> Path:
-        """Copy it into an empty ``folder``."""
+        """Copy it into the emptied ``folder``."""
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         for suffix in ("", "-wal"):
@@ -56,22 +56,22 @@ class Specimen:
         return folder / self.path.name
 
 
-def at_head(folder: Path, seal: Seal) -> Specimen:
+def at_head(folder: Path, encrypt: Encrypt) -> Specimen:
     """A specimen at head."""
     path = folder / "head.db"
     shapes.at("010").write(path)
     upgrade_database(path)
-    return _specimen(path, seal)
+    return _specimen(path, encrypt)
 
 
-def old(folder: Path, seal: Seal) -> Specimen:
+def old(folder: Path, encrypt: Encrypt) -> Specimen:
     """A specimen at revision 005, which a start upgrades."""
     path = folder / "old.db"
     shapes.at("005", "raw").write(path)
-    return _specimen(path, seal)
+    return _specimen(path, encrypt)
 
 
-def _specimen(path: Path, seal: Seal) -> Specimen:
+def _specimen(path: Path, encrypt: Encrypt) -> Specimen:
     copy = path.with_name("copy-" + path.name)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute(
@@ -81,7 +81,7 @@ def _specimen(path: Path, seal: Seal) -> Specimen:
         for number, (user, token) in enumerate(TOKENS.items()):
             if number == len(TOKENS) // 2:
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            connection.execute(_INSERT, (user, seal(token)))
+            connection.execute(_INSERT, (user, encrypt(token)))
         # Closing the last connection would empty the -wal.
         for suffix in ("", "-wal"):
             shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
@@ -89,23 +89,23 @@ def _specimen(path: Path, seal: Seal) -> Specimen:
     return Specimen(copy, {**secrets_in(snapshot(copy), KEY), **mine})
 
 
-def flip(dice: random.Random, path: Path) -> str:
+def flip(rng: random.Random, path: Path) -> str:
     """Change one bit, or one whole byte, of the database or its ``-wal``."""
-    file = dice.choice((path, path.with_name(path.name + "-wal")))
+    file = rng.choice((path, path.with_name(path.name + "-wal")))
     content = bytearray(file.read_bytes())
-    offset = dice.randrange(len(content))
-    mask = dice.choice((1 << dice.randrange(8), dice.randrange(1, 256)))
+    offset = rng.randrange(len(content))
+    mask = rng.choice((1 << rng.randrange(8), rng.randrange(1, 256)))
     content[offset] ^= mask
     file.write_bytes(content)
     return f"{file.name}: byte {offset} ^ {mask:#04x}"
 
 
-def cut(dice: random.Random, path: Path) -> str:
-    """Cut the database or its ``-wal`` short, often at the end of a page."""
-    file = dice.choice((path, path, path.with_name(path.name + "-wal")))
+def cut(rng: random.Random, path: Path) -> str:
+    """Truncate the database or its ``-wal``, often at the end of a page."""
+    file = rng.choice((path, path, path.with_name(path.name + "-wal")))
     size = file.stat().st_size
-    length = dice.randrange(1, size)
-    if dice.random() < 0.5:
+    length = rng.randrange(1, size)
+    if rng.random() < 0.5:
         length = max(1, length // 4096 * 4096)
     with file.open("r+b") as stream:
         stream.truncate(length)
@@ -113,9 +113,9 @@ def cut(dice: random.Random, path: Path) -> str:
 
 
 def index_flips(path: Path) -> Iterator[tuple[str, int, int]]:
-    """Each bit by which the index of the refresh tokens may lead to another row.
+    """Yield each bit flip with which the index of the refresh tokens may lead to another row.
 
-    Yields the user, the byte of the file and the mask; the ``-wal`` is written back first.
+    Yields the user, the byte of the file and the mask; runs a checkpoint first.
     """
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -126,20 +126,20 @@ def index_flips(path: Path) -> Iterator[tuple[str, int, int]]:
     content = path.read_bytes()
     begin = (root - 1) * 4096
     for user in TOKENS:
-        # A cell of the index is the id and, behind it, the number of the row.
+        # A cell of the index is the id, followed by the rowid.
         found = content.index(user.encode(), begin, begin + 4096) + len(user)
         yield from ((user, found, 1 << bit) for bit in range(6))
 
 
 @dataclass
-class Found:
-    """What became of damaged databases.
+class Results:
+    """The results of starts on damaged databases.
 
     Attributes:
-        starts: how often each ending of a start was seen.
-        reads: how often each answer to a question for a secret was seen.
-        wrong: every wrong plaintext, with the damage that led to it.
-        created: every damage after which a start has made a new database.
+        starts: the number of starts by their action or error.
+        reads: the number of reads of a secret by their result.
+        wrong: every wrong plain text, with its damage.
+        created: every damage after which a start created a new database.
     """
 
     starts: Counter[str] = field(default_factory=Counter)
@@ -148,10 +148,10 @@ class Found:
     created: list[str] = field(default_factory=list)
 
     async def add(self, path: Path, secrets: Secrets, damage: str) -> None:
-        """Start on a damaged database and ask for each of ``secrets``.
+        """Start on a damaged database and read each of ``secrets``.
 
         Raises:
-            Exception: what is no :class:`TokenStorageError`, with the damage as a note.
+            Exception: other than :class:`TokenStorageError`, with the damage as a note.
         """
         try:
             async with RefreshTokenStorage(path, encryption_key=KEY) as storage:

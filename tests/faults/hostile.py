@@ -1,28 +1,163 @@
-"""Places and states that a database may be found in, each made in an empty folder."""
+"""Hostile locations of a database: forbidden, full, locked, damaged or no file at all."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from tests.faults.forbidden import (
-    closed_folder,
-    foreign_lock,
-    full_disk,
-    no_parent,
-    read_only_file,
-    read_only_folder,
-    read_only_mount,
-    unreadable,
-)
-from tests.faults.place import Maker, Place
+import pytest
+
+from nextcloud_mcp_server.migrations import upgrade_database
+from tests.support import shapes
+from tests.support.unprivileged import NOBODY
+
+
+@dataclass(frozen=True)
+class Place:
+    """The path of a database, and how the program runs on it.
+
+    Attributes:
+        path: the path.
+        refused: whether no command may serve, upgrade or read it.
+        user: the user of the program.
+        clock: seconds that the clock is ahead.
+        environ: additional environment variables.
+        codes: the possible error codes; empty if any is possible.
+    """
+
+    path: Path
+    refused: bool = False
+    user: int = 0
+    clock: int = 0
+    environ: Mapping[str, str] = field(default_factory=dict)
+    codes: tuple[str, ...] = ()
+
+
+#: Creates a place in an empty folder, and removes what removing the folder would not.
+Maker = Callable[[Path], Iterator[Place]]
+
+
+class Models:
+    """A database at head and an older one, created once and copied."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.head, self.old = folder / "head.db", folder / "old.db"
+        shapes.at("010").write(self.head)
+        upgrade_database(self.head)
+        shapes.at("005", "raw").write(self.old)
+
+    def put(self, kind: str, folder: Path) -> Path:
+        """Copy the database of this kind to ``folder/tokens.db``."""
+        path = folder / "tokens.db"
+        shutil.copyfile(self.folder / f"{kind}.db", path)
+        path.chmod(0o600)
+        return path
+
+
+def for_nobody(folder: Path, mode: int) -> Path:
+    """Give the database and its folder, with this mode, to the user ``nobody``."""
+    root_only()
+    path = folder / "tokens.db"
+    os.chown(path, NOBODY, NOBODY)
+    os.chown(folder, NOBODY, NOBODY)
+    folder.chmod(mode)
+    return path
+
+
+def root_only() -> None:
+    """Skip the test if this process is not root."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user, or mount a disk")
+
+
+def read_only_folder(folder: Path) -> Iterator[Place]:
+    """The folder is read-only, the file is not."""
+    yield Place(for_nobody(folder, 0o555), user=NOBODY)
+
+
+def read_only_file(folder: Path) -> Iterator[Place]:
+    """The file is read-only, the folder is not."""
+    path = for_nobody(folder, 0o755)
+    os.chown(path, 0, 0)
+    path.chmod(0o444)
+    yield Place(path, user=NOBODY)
+
+
+def unreadable(folder: Path) -> Iterator[Place]:
+    """The file belongs to another user and is private."""
+    path = for_nobody(folder, 0o755)
+    os.chown(path, 0, 0)
+    yield Place(path, refused=True, user=NOBODY, codes=("bad-path",))
+
+
+def closed_folder(folder: Path) -> Iterator[Place]:
+    """The folder belongs to another user and is private."""
+    path = for_nobody(folder, 0o700)
+    os.chown(folder, 0, 0)
+    yield Place(path, refused=True, user=NOBODY)
+
+
+def no_parent(folder: Path) -> Iterator[Place]:
+    """The folder does not exist and the user may not create it."""
+    root_only()
+    folder.chmod(0o755)
+    yield Place(folder / "new" / "tokens.db", user=NOBODY)
+
+
+@contextmanager
+def _mounted(folder: Path, options: str) -> Iterator[Path]:
+    root_only()
+    target = folder / "disk"
+    target.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(target)]
+    if subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        yield target
+    finally:
+        subprocess.run(["umount", "--lazy", str(target)], check=True)
+
+
+def read_only_mount(folder: Path) -> Iterator[Place]:
+    """The file system is mounted read-only."""
+    with _mounted(folder, "size=2m") as disk:
+        path = disk / "tokens.db"
+        shutil.copy2(folder / "tokens.db", path)
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        yield Place(path)
+
+
+def full_disk(folder: Path) -> Iterator[Place]:
+    """The disk is full."""
+    with _mounted(folder, "size=1m") as disk:
+        path = disk / "tokens.db"
+        shutil.copy2(folder / "tokens.db", path)
+        with (disk / "ballast").open("wb", buffering=0) as ballast:
+            try:
+                while True:
+                    ballast.write(bytes(4096))
+            except OSError:
+                pass
+        # A stamp that does not match the tables is refused before.
+        yield Place(path, codes=("disk-full", "inconsistent"))
+
+
+def foreign_lock(folder: Path) -> Iterator[Place]:
+    """The lock file belongs to another user and is private."""
+    path = for_nobody(folder, 0o755)
+    path.with_name("tokens.db.lock").touch(0o600)
+    yield Place(path, user=NOBODY)
+
 
 _LOCK: Final = """
 import sqlite3, sys
@@ -38,9 +173,9 @@ TEN_YEARS: Final = 3652 * 24 * 3600
 
 
 def locked(folder: Path) -> Iterator[Place]:
-    """Another program has it open for itself alone, and does not let go."""
+    """Another program holds an exclusive SQLite lock."""
     path = folder / "tokens.db"
-    # A process of its own: reading the file in this one would end this one's locks.
+    # In another process: reading the file in this one would release its locks.
     command = [sys.executable, "-S", "-c", _LOCK, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -50,7 +185,7 @@ def locked(folder: Path) -> Iterator[Place]:
 
 
 def migrating(folder: Path) -> Iterator[Place]:
-    """Another process holds the lock beside it."""
+    """Another process holds the migration lock."""
     path = folder / "tokens.db"
     with path.with_name("tokens.db.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -58,7 +193,7 @@ def migrating(folder: Path) -> Iterator[Place]:
 
 
 def beside(what: str, suffix: str) -> Maker:
-    """A folder, or noise, lies where SQLite or the program has a file of its own."""
+    """A folder or other bytes are in place of a file of SQLite or the program."""
 
     def maker(folder: Path) -> Iterator[Place]:
         path = folder / f"tokens.db{suffix}"
@@ -72,7 +207,7 @@ def beside(what: str, suffix: str) -> Maker:
 
 
 def symbolic_link(folder: Path) -> Iterator[Place]:
-    """The name is a link to the file, in another folder."""
+    """The path is a symbolic link to a file in another folder."""
     (folder / "elsewhere").mkdir()
     real = (folder / "tokens.db").rename(folder / "elsewhere" / "real.db")
     (folder / "tokens.db").symlink_to(real)
@@ -86,12 +221,12 @@ def hard_link(folder: Path) -> Iterator[Place]:
 
 
 def not_utf8(folder: Path) -> Iterator[Place]:
-    """Its name is no text."""
+    """The name is not UTF-8."""
     yield Place((folder / "tokens.db").rename(folder / os.fsdecode(b"tok\xff\xfeens.db")))
 
 
 def line_break(folder: Path) -> Iterator[Place]:
-    """Its name has two lines, the second of which looks like an error."""
+    """The name has two lines, the second like an error message."""
     yield Place((folder / "tokens.db").rename(folder / "tokens.db\nerror: all is lost"))
 
 
@@ -101,7 +236,7 @@ def other_clock(ahead: int) -> Maker:
 
 
 def cut(length: float) -> Maker:
-    """The end is missing: ``length`` is what is left, a part of it, or what is gone (below 0)."""
+    """The end is missing: ``length`` is the new size, its share, or the change if negative."""
 
     def maker(folder: Path) -> Iterator[Place]:
         path = folder / "tokens.db"
@@ -114,7 +249,7 @@ def cut(length: float) -> Maker:
 
 
 def flipped(page: int) -> Maker:
-    """The middle of one page is other bytes."""
+    """One page is damaged."""
 
     def maker(folder: Path) -> Iterator[Place]:
         path = folder / "tokens.db"
@@ -128,10 +263,10 @@ def flipped(page: int) -> Maker:
 
 
 def named_socket(folder: Path) -> Iterator[Place]:
-    """It is a socket with a name."""
+    """The path is a Unix socket."""
     before = Path.cwd()
     with closing(socket.socket(socket.AF_UNIX)) as listening:
-        # A socket's whole path is short.
+        # The path of a socket must be short.
         os.chdir(folder)
         try:
             listening.bind("tokens.db")
@@ -141,14 +276,14 @@ def named_socket(folder: Path) -> Iterator[Place]:
 
 
 def endless(folder: Path) -> Iterator[Place]:
-    """A file that is nothing but its size."""
+    """The path is a sparse file of eight gigabytes."""
     path = folder / "tokens.db"
     path.touch()
     os.truncate(path, 8 << 30)
     yield Place(path, refused=True)
 
 
-#: Around a database at head, or behind, which lies in the folder already.
+#: Places around an existing database.
 AROUND: Final[Mapping[str, Maker]] = {
     "a folder that cannot be written": read_only_folder,
     "a file that cannot be written": read_only_file,
@@ -180,7 +315,7 @@ AROUND: Final[Mapping[str, Maker]] = {
 }
 
 
-#: Where there is no database.
+#: Places without a database.
 ALONE: Final[Mapping[str, Maker]] = {
     "a parent that cannot be made": no_parent,
     "a socket": named_socket,

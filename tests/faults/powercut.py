@@ -1,18 +1,18 @@
-"""Power cuts: what a disk may hold after each step of a recorded process, and no more than that.
+"""Simulate power cuts: the possible contents of a disk after each step of a recorded process.
 
 The model is that of https://www.sqlite.org/atomiccommit.html with "powersafe overwrite",
 which SQLite assumes by default, on a disk that keeps no order between two syncs:
 
-- What a finished fsync or fdatasync of a file covered is there: its bytes and its length.
-- Of what was written or cut since, any part may be there, in any order, in sectors of 512
+- The bytes and the length of a file are durable after fsync or fdatasync.
+- Of later writes and truncations any part may be there, in any order, in sectors of 512
   bytes; each sector is old or new. Bytes outside a write do not change.
-- Where a file became longer and the bytes did not arrive, there are zeros, or anything.
-- A name that was made, moved or removed is surely so after an fsync of its folder; before
-  that it may be, or not, each for itself. A rename happens or does not.
-- ``-shm`` is no file to keep: SQLite builds it anew. It is left out, or full of anything.
+- If a file became longer and the bytes are missing, there are zeros or random bytes.
+- A created, moved or removed name is durable after fsync of its folder; before that each
+  change may be there or not. A rename is atomic.
+- SQLite rebuilds ``-shm``, so it is missing or has random content.
 
-Not modelled, as SQLite does not defend against it either: a disk that says "synced" and lies,
-and bytes that rot at rest.
+Not modelled, since SQLite does not defend against it: a disk that reports a sync too early,
+and bit rot.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Recording:
-    """What one process did to one folder.
+    """The operations of one process in one folder.
 
     Attributes:
         folder: the folder.
-        before: the inode and the content of each file that was in it, by its name.
-        entries: the operations, in their order.
+        before: the inode and the content of each file before, by its name.
+        entries: the operations in their order.
     """
 
     folder: Path
@@ -62,7 +62,7 @@ class Recording:
 
 
 def parse(recording: bytes) -> list[Entry]:
-    """The operations of a recording, in their order."""
+    """Return the operations of a recording in their order."""
     entries = []
     position = 0
     while position < len(recording):
@@ -79,13 +79,13 @@ def parse(recording: bytes) -> list[Entry]:
 
 @dataclass
 class Write:
-    """Bytes that were written, or (without any) a new length."""
+    """Written bytes, or a new length if there are none."""
 
     at: int
     data: bytes | None
 
     def sectors(self) -> list[Write]:
-        """Itself in the pieces in which it reaches the disk."""
+        """Return the write in pieces of sectors."""
         if self.data is None:
             return [self]
         end = self.at + len(self.data)
@@ -98,18 +98,18 @@ class Write:
 
 @dataclass
 class File:
-    """A file: what is surely on the disk, and what was written since."""
+    """A file: its durable content, and the writes since."""
 
     kept: bytes = b""
     pending: list[Write] = field(default_factory=list)
 
     def sync(self) -> None:
-        """Put everything on the disk."""
+        """Make all writes durable."""
         self.kept = self.with_writes(self.pending)
         self.pending = []
 
     def with_writes(self, writes: Sequence[Write], fill: Callable[[int], bytes] = bytes) -> bytes:
-        """What is in the file with some of what was written; ``fill`` makes unwritten bytes."""
+        """Return the content with some of the writes; ``fill`` creates unwritten bytes."""
         content = bytearray(self.kept)
         for write in writes:
             end = write.at + len(write.data or b"")
@@ -124,25 +124,25 @@ class File:
 
 @dataclass(frozen=True)
 class Move:
-    """A name that was made (``file``) or removed (None); a rename is both at once."""
+    """Names that were created (a file) or removed (None); a rename is both."""
 
     changes: Mapping[str, File | None]
 
 
 class Machine:
-    """A machine that carries out a recording, and whose power can be cut after any step."""
+    """A machine that replays a recording, and whose power can be cut after any step."""
 
     def __init__(self, recording: Recording) -> None:
-        """Begin with what was there before the recording, all of it on the disk."""
+        """Begin with the files before the recording, all of them durable."""
         self._folder = recording.folder
         self._names = {name: File(content) for name, (_, content) in recording.before.items()}
         self._inodes = {i: self._names[name] for name, (i, _) in recording.before.items()}
         self._kept = dict(self._names)
         self._moves: list[Move] = []
-        self.promises: list[str] = []
+        self.acknowledged: list[str] = []
 
     def step(self, entry: Entry) -> None:
-        """Carry out one operation."""
+        """Replay one operation."""
         match entry.kind:
             case "C":
                 self._inodes[entry.inode] = File()
@@ -164,7 +164,7 @@ class Machine:
             case "L":
                 self._move({self._name(entry.other): self._names[self._name(entry.path)]})
             case "M":
-                self.promises.append(entry.path)
+                self.acknowledged.append(entry.path)
             case _:
                 raise AssertionError(entry)
 
@@ -178,16 +178,16 @@ class Machine:
 
     @property
     def settled(self) -> bool:
-        """Whether everything is on the disk, so that a cut can leave one state only."""
+        """Return whether everything is durable, so that a cut can leave one state only."""
         files = [*self._names.values(), *self._kept.values()]
         return not self._moves and not any(file.pending for file in files)
 
     def cut(self, how: str, chance: Chance) -> Disk:
-        """What is on the disk when the power goes now.
+        """Return the content of the disk if the power is cut now.
 
         Args:
-            how: one of :data:`WAYS`: what of the unsynced has arrived.
-            chance: decides the rest.
+            how: one of :data:`WAYS`: the unsynced writes that have arrived.
+            chance: the random generator.
         """
         names = dict(self._kept)
         for move in _some(self._moves, how, chance):
@@ -203,8 +203,8 @@ class Machine:
         return content
 
 
-#: What of the unsynced arrives: nothing; everything; in each file a beginning of it, the last
-#: write of which is torn; any writes; any sectors of any writes.
+#: The unsynced writes that arrive: none; all; in each file the first ones, the last of them
+#: torn; any writes; any sectors of any writes.
 WAYS: Final = ("nothing", "everything", "torn", "writes", "sectors")
 
 
@@ -250,15 +250,15 @@ def _arrived(
 def states(
     recording: Recording, wanted: int, chance: Chance
 ) -> Iterator[tuple[int, Disk, list[str]]]:
-    """Different states of the disk after cuts all over a recording.
+    """Yield different states of the disk after cuts at all points of a recording.
 
     Args:
         recording: the recording.
-        wanted: how many states; fewer come where there are no more.
-        chance: decides.
+        wanted: the number of states; fewer if there are no more.
+        chance: the random generator.
 
     Yields:
-        The number of operations before the cut, the disk, and what was promised by then.
+        The number of operations before the cut, the disk, and what was acknowledged by then.
     """
     seen: set[str] = set()
     entries = recording.entries
@@ -273,20 +273,20 @@ def states(
                 continue
             for _ in range(1 if machine.settled else each):
                 disk = machine.cut(chance.choice(WAYS), chance)
-                key = _key(disk, len(machine.promises))
+                key = _key(disk, len(machine.acknowledged))
                 if key not in seen and len(seen) < wanted:
                     seen.add(key)
-                    yield number, disk, list(machine.promises)
+                    yield number, disk, list(machine.acknowledged)
         if len(seen) >= wanted:
             return
 
 
-#: How often a recording is gone through for more states, before it is taken to have no more.
+#: The number of passes over a recording in search of more states.
 _ROUNDS: Final = 60
 
 
-def _key(disk: Disk, promises: int) -> str:
-    whole = hashlib.sha256(f"{promises}".encode())
+def _key(disk: Disk, acknowledged: int) -> str:
+    whole = hashlib.sha256(f"{acknowledged}".encode())
     for name, content in sorted(disk.items()):
         whole.update(f"{name} {len(content)} ".encode() + hashlib.sha256(content).digest())
     return whole.hexdigest()

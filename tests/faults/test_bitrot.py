@@ -1,12 +1,11 @@
-"""One wrong byte, or an end cut off: named errors and right secrets, and never a wrong one."""
+"""One wrong byte or a missing end: a named error or the right secret, never a wrong one."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-import logging
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -15,27 +14,26 @@ import pytest
 from nextcloud_mcp_server.crypto import keyfile
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from tests.faults import bitrot
-from tests.faults.bitrot import Damage, Found, Seal, Specimen
-from tests.faults.share import SEED, amount, chance, share
-from tests.faults.tally import Tally
+from tests.faults.bitrot import Damage, Encrypt, Results, Specimen
+from tests.faults.trials import SEED, Trials, sample, scaled, seeded
 from tests.support.contents import KEY, encrypted
 from tests.support.invariants import decrypted
 
 FLIPS, CUTS = 2_000, 500
 
-#: Of four damaged databases one is old: the start has to migrate it.
-KINDS: dict[str, tuple[Callable[[Path, Seal], Specimen], Damage, int]] = {
+#: One of four damaged databases is old, so that the start migrates it.
+KINDS: dict[str, tuple[Callable[[Path, Encrypt], Specimen], Damage, int]] = {
     "flipped at head": (bitrot.at_head, bitrot.flip, FLIPS * 3 // 4),
     "flipped and old": (bitrot.old, bitrot.flip, FLIPS // 4),
     "cut off at head": (bitrot.at_head, bitrot.cut, CUTS * 3 // 4),
     "cut off and old": (bitrot.old, bitrot.cut, CUTS // 4),
 }
 
-#: The kinds in parts of at most so many databases, so that no test is much longer than others.
+#: The maximal number of databases of a test.
 PART = 400
 PARTS = [(k, n) for k, (_, _, full) in KINDS.items() for n in range(-(-full // PART))]
 
-#: What a start may say of damage, and of damage that its migration stumbles over.
+#: Error codes of a start and of a migration on a damaged database.
 REFUSALS = {
     *("corrupt", "not-a-database", "inconsistent", "foreign", "unknown-revision"),
     *("ambiguous-version", "migration-failed", "backup-failed", "wrong-key", "unreadable"),
@@ -43,44 +41,39 @@ REFUSALS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(before)
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 async def _damaged(
-    specimen: Specimen, damage: Damage, trials: int, arena: Path, name: str
-) -> Found:
-    dice, found = chance(name), Found()
+    specimen: Specimen, damage: Damage, trials: int, workspace: Path, name: str
+) -> Results:
+    rng, found = seeded(name), Results()
     for number in range(trials):
-        path = specimen.put(arena / "hurt")
-        done = f"seed {SEED}, {name} {number}: {damage(dice, path)}"
+        path = specimen.put(workspace / "faulty")
+        done = f"seed {SEED}, {name} {number}: {damage(rng, path)}"
         await found.add(path, specimen.secrets, done)
     return found
 
 
 @pytest.mark.parametrize(("kind", "part"), PARTS)
 async def test_damage_is_named_and_no_secret_is_wrong(
-    kind: str, part: int, arena: Path, tally: Tally
+    kind: str, part: int, workspace: Path, trials: Trials
 ) -> None:
-    """A damaged database is refused by name, or each secret is right, refused or not there."""
+    """A damaged database is a named error, or each secret is right, an error or missing."""
     make, damage, full = KINDS[kind]
-    trials = amount(full // sum(other == kind for other, _ in PARTS))
-    found = await _damaged(make(arena, encrypted), damage, trials, arena, f"{kind} {part}")
-    tally.count(f"databases {kind.rpartition(' ')[0].rpartition(' ')[0]}", times=trials)
+    number = scaled(full // sum(other == kind for other, _ in PARTS))
+    found = await _damaged(make(workspace, encrypted), damage, number, workspace, f"{kind} {part}")
+    trials.count(f"databases {kind.rpartition(' ')[0].rpartition(' ')[0]}", times=number)
     assert found.wrong == []
     assert found.created == []
     assert found.starts.keys() <= REFUSALS | {"nothing", "stamp", "upgrade"}
     assert found.reads.keys() <= {"right", "not there", "corrupt", "undecryptable", "unreadable"}
-    # Of a handful, each may have been refused.
-    assert found.reads["right"] > 0 or trials < 10
+    # A few may all be refused.
+    assert found.reads["right"] > 0 or number < 10
 
 
 def _plain(path: Path, user: str) -> str | None:
-    """What a program finds that asks no further."""
+    """Return the secret that plain SQL finds."""
     query = "SELECT encrypted_token FROM refresh_tokens WHERE user_id = ?"
     with closing(sqlite3.connect(path)) as connection, suppress(sqlite3.DatabaseError):
         for (secret,) in connection.execute(query, (user,)):
@@ -88,13 +81,13 @@ def _plain(path: Path, user: str) -> str | None:
     return None
 
 
-async def test_a_damaged_index_hands_nobody_the_secret_of_another(arena: Path) -> None:
-    """An index that leads to another user's row is called damaged; plain SQL takes that row."""
-    specimen, found = bitrot.at_head(arena, encrypted), Found()
+async def test_a_damaged_index_returns_no_secret_of_another_user(workspace: Path) -> None:
+    """An index that leads to another user's row is `corrupt`; plain SQL reads that row."""
+    specimen, found = bitrot.at_head(workspace, encrypted), Results()
     misled = 0
-    flips = [*bitrot.index_flips(specimen.put(arena / "hurt"))]
-    for user, offset, mask in share(flips, "index"):
-        path = specimen.put(arena / "hurt")
+    flips = [*bitrot.index_flips(specimen.put(workspace / "faulty"))]
+    for user, offset, mask in sample(flips, "index"):
+        path = specimen.put(workspace / "faulty")
         [*_] = bitrot.index_flips(path)
         content = bytearray(path.read_bytes())
         content[offset] ^= mask
@@ -107,10 +100,10 @@ async def test_a_damaged_index_hands_nobody_the_secret_of_another(arena: Path) -
 
 
 class _NoCipher(Keyring):
-    """What a careless store would do instead of encrypting: it cannot tell a changed value."""
+    """Base64 in place of encryption: it does not detect a changed value."""
 
-    def open(self, ciphertext: bytes | str, of: str = "") -> str:
-        """Decode, whatever it is."""
+    def decrypt(self, ciphertext: bytes | str, of: str = "") -> str:
+        """Decode any text."""
         text = ciphertext if isinstance(ciphertext, bytes) else ciphertext.encode()
         try:
             return base64.b64decode(text).decode("utf-8", "replace")
@@ -118,15 +111,15 @@ class _NoCipher(Keyring):
             return of
 
 
-async def test_the_harness_tells_an_unauthenticated_cipher(
-    arena: Path, monkeypatch: pytest.MonkeyPatch
+async def test_the_harness_detects_an_unauthenticated_cipher(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Negative control: with base64 in the cipher's place, a flipped byte is a wrong secret."""
-    specimen = bitrot.at_head(arena, lambda secret: base64.b64encode(secret.encode() * 20))
+    """Negative control: with base64 in place of encryption a wrong secret is detected."""
+    specimen = bitrot.at_head(workspace, lambda secret: base64.b64encode(secret.encode() * 20))
     longer = {name: secret * 20 for name, secret in specimen.secrets.items() if "user-" in name[1]}
     monkeypatch.setattr(keyfile, "verified_keyring", lambda *_: _NoCipher([KEY]))
     specimen = Specimen(specimen.path, longer)
     for attempt in range(15):
-        if (await _damaged(specimen, bitrot.flip, 10, arena, f"control {attempt}")).wrong:
+        if (await _damaged(specimen, bitrot.flip, 10, workspace, f"control {attempt}")).wrong:
             return
-    pytest.fail("no wrong secret was noticed")
+    pytest.fail("no wrong secret was detected")

@@ -1,10 +1,8 @@
-"""A lifespan cancelled at every await and at every step of its worker: nothing is left behind."""
+"""A lifespan cancelled at every await and at every step of its worker leaves nothing open."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,45 +12,39 @@ from nextcloud_mcp_server.backends.sqlite.inspect import check_pages, look
 from nextcloud_mcp_server.backends.sqlite.lock import guard
 from nextcloud_mcp_server.lifespan import token_store_lifespan
 from nextcloud_mcp_server.migrations import upgrade_database
-from tests.faults import scenes
-from tests.faults.cancel import Trial, is_locked
-from tests.faults.harness import copy_database
-from tests.faults.share import SEED, chance, share
-from tests.faults.tally import Tally
+from tests.faults import scenarios
+from tests.faults.cancellation import CancelledRun, is_locked
+from tests.faults.injection import copy_database
+from tests.faults.trials import SEED, Trials, sample, seeded
 from tests.support import shapes
 from tests.support.contents import KEY
 from tests.support.invariants import complete_at_head, secrets_in
 from tests.support.snapshot import Snapshot, snapshot
 
-#: Calls in the worker at which a start is cancelled, spread over all of them.
+#: The number of calls in the worker at which a start is cancelled.
 POINTS = 60
 
 WAYS = ("task", "scope")
 
-SCENES = {
-    "a fresh file": scenes.Scene("", ""),
-    "an old file": scenes.Scene("", "", make=scenes.of(scenes.NARROW), base="001"),
-    "a current file": scenes.Scene("", "", make=scenes.of(shapes.at("010")), base="010"),
+SCENARIOS = {
+    "a fresh file": scenarios.Scenario("", ""),
+    "an old file": scenarios.Scenario("", "", make=scenarios.of(scenarios.NARROW), base="001"),
+    "a current file": scenarios.Scenario("", "", make=scenarios.of(shapes.at("010")), base="010"),
 }
 
 
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(before)
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
-class Life:
-    """A lifespan that opens the store, writes, and closes; it keeps what was acknowledged."""
+class Lifespan:
+    """Opens the store, writes, and closes; it records the acknowledged writes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.kept: dict[str, str] = {}
 
     async def __call__(self) -> None:
-        """Live once."""
+        """Run once."""
         async with token_store_lifespan(self.path, encryption_key=KEY)(None) as state:
             storage = state["storage"]
             for user in ("late-1", "late-2"):
@@ -63,7 +55,7 @@ class Life:
                 found = await storage.get_refresh_token(user)
                 assert found is not None
                 assert found.token == token
-            # Whoever is cancelled from here on does not know whether it is still there.
+            # If it is cancelled from here on, the deletion may or may not be committed.
             del self.kept["late-2"]
             await storage.delete_refresh_token("late-2")
 
@@ -72,9 +64,9 @@ class Life:
         self.kept[user] = f"token of {user}"
 
 
-def _source(scene: str, arena: Path) -> tuple[Path, Snapshot | None]:
-    path = scenes.prepare(SCENES[scene], arena / "source")
-    if scene == "a current file":
+def _source(scenario: str, workspace: Path) -> tuple[Path, Snapshot | None]:
+    path = scenarios.prepare(SCENARIOS[scenario], workspace / "source")
+    if scenario == "a current file":
         upgrade_database(path)
         for backup in path.parent.glob("*.backup-*"):
             backup.unlink()
@@ -87,11 +79,11 @@ async def _tokens(path: Path, users: list[str]) -> dict[str, str]:
     return {user: token.token for user, token in found.items() if token}
 
 
-def _check(trial: Trial, life: Life, before: Snapshot | None) -> None:
-    """What must hold after any trial: nothing wrong, and the next start has everything."""
+def _check(trial: CancelledRun, life: Lifespan, before: Snapshot | None) -> None:
+    """Check that nothing is wrong and that the next start has every acknowledged write."""
     at = f"seed {SEED}: {trial}"
     assert trial.wrong == [], at
-    # With no await left to come, there is nothing left to cancel.
+    # After the last await there is nothing to cancel.
     at_its_end = trial.turn > 0 and trial.turn + 3 >= trial.turns
     may = {"cancelled"} if trial.struck else {"finished"}
     assert trial.ended in may | ({"finished"} if at_its_end else set()), at
@@ -103,72 +95,78 @@ def _check(trial: Trial, life: Life, before: Snapshot | None) -> None:
 
 
 def _trial(
-    source: Path, arena: Path, before: Snapshot | None, way: str, *, turn: int = 0, call: int = 0
-) -> Trial:
-    """One life on a copy of ``source``, cancelled at ``turn`` or ``call``, and judged."""
-    life = Life(copy_database(source, arena / "hurt"))
-    trial = Trial(life.path, way, turn=turn, call=call).run(life)
+    source: Path,
+    workspace: Path,
+    before: Snapshot | None,
+    way: str,
+    *,
+    turn: int = 0,
+    call: int = 0,
+) -> CancelledRun:
+    """Run and check a lifespan on a copy of ``source``, cancelled at ``turn`` or ``call``."""
+    life = Lifespan(copy_database(source, workspace / "faulty"))
+    trial = CancelledRun(life.path, way, turn=turn, call=call).run(life)
     _check(trial, life, before)
     return trial
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("scene", SCENES)
+@pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_lifespan_may_be_cancelled_at_every_turn(
-    scene: str, way: str, arena: Path, tally: Tally
+    scenario: str, way: str, workspace: Path, trials: Trials
 ) -> None:
-    """Cancelled at any await of its start, its writes and its end, it leaves nothing behind."""
-    source, before = _source(scene, arena)
-    rehearsal = _trial(source, arena, before, way)
-    assert rehearsal.turns > 20, rehearsal
-    # After its start a life is the same in every scene, and the current file is the quickest.
-    step = 1 if scene == "a current file" else 10
-    turns = [*range(1, 10), *range(10, rehearsal.turns + 1, step)]
-    chosen = share(turns, f"{scene} {way}")
-    struck = sum(_trial(source, arena, before, way, turn=turn).struck for turn in chosen)
-    tally.count("cancelled at a turn of the loop", times=len(chosen))
+    """Cancelled at any await of its start, its writes and its end, it leaves nothing open."""
+    source, before = _source(scenario, workspace)
+    reference = _trial(source, workspace, before, way)
+    assert reference.turns > 20, reference
+    # After the start all scenarios are the same, and the current file is the fastest.
+    step = 1 if scenario == "a current file" else 10
+    turns = [*range(1, 10), *range(10, reference.turns + 1, step)]
+    chosen = sample(turns, f"{scenario} {way}")
+    struck = sum(_trial(source, workspace, before, way, turn=turn).struck for turn in chosen)
+    trials.count("cancelled at a turn of the loop", times=len(chosen))
     assert struck > 0
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("scene", SCENES)
+@pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_cancelled_start_outlives_its_worker(
-    scene: str, way: str, arena: Path, tally: Tally
+    scenario: str, way: str, workspace: Path, trials: Trials
 ) -> None:
-    """Cancelled at any step of its worker, it ends after that, and holds the lock till then."""
-    source, before = _source(scene, arena)
-    rehearsal = _trial(source, arena, before, way)
-    assert rehearsal.calls > POINTS, rehearsal
+    """Cancelled at any step of its worker, it ends after it and keeps the lock until then."""
+    source, before = _source(scenario, workspace)
+    reference = _trial(source, workspace, before, way)
+    assert reference.calls > POINTS, reference
     first = [*range(1, POINTS // 2)]
-    others = chance(f"{scene} {way}").sample(range(POINTS // 2, rehearsal.calls), POINTS // 2)
-    for call in share([*first, *others], f"calls {scene} {way}"):
-        trial = _trial(source, arena, before, way, call=call)
+    others = seeded(f"{scenario} {way}").sample(range(POINTS // 2, reference.calls), POINTS // 2)
+    for call in sample([*first, *others], f"calls {scenario} {way}"):
+        trial = _trial(source, workspace, before, way, call=call)
         assert trial.struck, trial
-        tally.count("cancelled at a step of the worker")
+        trials.count("cancelled at a step of the worker")
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_start_that_waits_may_be_cancelled(way: str, arena: Path, tally: Tally) -> None:
-    """Cancelled while another process holds the lock, it ends at once, and leaves that lock be."""
-    source, _ = _source("an old file", arena)
-    # The loop turns once before the wait; then only the worker moves, which asks and sleeps.
-    for turn, call in share([(2, 0), *((0, call) for call in range(1, 12))], f"waiting {way}"):
-        life = Life(copy_database(source, arena / "hurt"))
+def test_a_start_that_waits_may_be_cancelled(way: str, workspace: Path, trials: Trials) -> None:
+    """Cancelled while another process holds the lock, it ends at once without a change."""
+    source, _ = _source("an old file", workspace)
+    # The loop iterates once before the wait; then only the worker runs.
+    for turn, call in sample([(2, 0), *((0, call) for call in range(1, 12))], f"waiting {way}"):
+        life = Lifespan(copy_database(source, workspace / "faulty"))
         before = life.path.read_bytes()
         with guard(life.path, 0):
-            trial = Trial(life.path, way, turn=turn, call=call, locked=True).run(life)
+            trial = CancelledRun(life.path, way, turn=turn, call=call, locked=True).run(life)
             assert (trial.struck, trial.ended, trial.wrong) == (True, "cancelled", []), trial
             assert is_locked(life.path)
         assert life.path.read_bytes() == before
-        _check(_trial(source, arena, None, way), life, None)
-        tally.count("cancelled while it waits for the lock")
+        _check(_trial(source, workspace, None, way), life, None)
+        trials.count("cancelled while it waits for the lock")
 
 
-class Careless(Life):
-    """The negative control: a start whose worker is not waited for."""
+class NotWaiting(Lifespan):
+    """Negative control: a start that does not wait for its worker."""
 
     async def __call__(self) -> None:
-        """Take the lock here, and do the work over there."""
+        """Take the lock here and work in a thread."""
         with guard(self.path, 10):
             await asyncio.to_thread(self._work)
 
@@ -178,10 +176,10 @@ class Careless(Life):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_the_harness_tells_a_worker_that_is_not_waited_for(way: str, arena: Path) -> None:
+def test_the_harness_detects_a_worker_that_is_not_waited_for(way: str, workspace: Path) -> None:
     """Negative control: with a bare ``to_thread``, the lock is free while the worker runs."""
-    source, _ = _source("a current file", arena)
-    life = Careless(copy_database(source, arena / "hurt"))
-    trial = Trial(life.path, way, call=3).run(life)
+    source, _ = _source("a current file", workspace)
+    life = NotWaiting(copy_database(source, workspace / "faulty"))
+    trial = CancelledRun(life.path, way, call=3).run(life)
     assert "it ended before its worker" in trial.wrong
     assert "the lock was free while the worker ran" in trial.wrong

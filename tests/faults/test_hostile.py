@@ -1,9 +1,8 @@
-"""Every command, and a start, in every hostile place: no traceback, no hang, nothing changed."""
+"""Every command and a start in hostile places: no traceback, no hang, no change."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,15 +12,13 @@ import pytest
 from nextcloud_mcp_server.cli.db.group import db_commands
 from tests.cli import test_hostile as in_process
 from tests.cli.places import REFUSED, SERVED, Shelf
-from tests.faults.crowd import LIMIT, Ended, Nursery, Order
-from tests.faults.hostile import ALONE, AROUND, flipped
-from tests.faults.place import Maker, Models, Place
-from tests.faults.share import SEED, share
-from tests.faults.tally import Tally
+from tests.faults.hostile import ALONE, AROUND, Maker, Models, Place, flipped
+from tests.faults.programs import LIMIT, Ended, Invocation, ProgramServer
+from tests.faults.trials import SEED, Trials, sample
 from tests.support.contents import KEY
 from tests.support.unprivileged import open_folder
 
-#: What the commands take beside ``-d``.
+#: Arguments of the commands beside ``-d``.
 ARGUMENTS = {
     "downgrade": ("--yes",),
     "stamp": ("head",),
@@ -29,24 +26,17 @@ ARGUMENTS = {
     "repair": ("--yes",),
 }
 
-#: Every command that uses a database; the others are about the source files of the migrations.
+#: Every command that uses a database.
 COMMANDS = ["run", *sorted(db_commands.commands.keys() - {"lint", "migrate", "show"})]
 
-#: Those that a place may refuse whose database cannot be used.
+#: Commands that must fail if the database cannot be used.
 STRICT = {"run", "current", "check", "upgrade", "downgrade", "backup", "history", "stamp"}
 
-#: Those that read what is in the pages, one way or another.
+#: Commands that read pages.
 _ON_PAGES = ("run", "upgrade", "current", "backup", "downgrade")
 
-#: What these say of trouble is their result: findings, and what became of them.
+#: Commands that report problems as their result.
 REPORTING = {"doctor", "repair", "backups", "log"}
-
-
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    """The process that forks the program."""
-    with Nursery() as process:
-        yield process
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +46,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
 
 
 def _fingerprint(path: Path) -> tuple[object, ...]:
-    """Bytes, mode and time of what is at ``path``, whatever it is."""
+    """Return the bytes, mode and time of any kind of file."""
     try:
         status = path.stat()
     except OSError as error:
@@ -65,7 +55,7 @@ def _fingerprint(path: Path) -> tuple[object, ...]:
     return (content, status.st_mode, status.st_mtime_ns)
 
 
-def _order(name: str, place: Place, folder: Path) -> Order:
+def _invocation(name: str, place: Place, folder: Path) -> Invocation:
     environ = {"TOKEN_ENCRYPTION_KEY": KEY, **place.environ}
     if name == "run":
         environ["TOKEN_STORAGE_DB"] = str(place.path)
@@ -73,20 +63,20 @@ def _order(name: str, place: Place, folder: Path) -> Order:
     else:
         more = (text.format(folder) for text in ARGUMENTS.get(name, ()))
         arguments = ["db", name, "-d", str(place.path), *more]
-    return Order(arguments, Path("/"), place.user, place.clock, environ)
+    return Invocation(arguments, Path("/"), place.user, place.clock, environ)
 
 
-def _judge(name: str, place: Place, ended: Ended, *, changed: bool) -> list[str]:
-    """What is wrong with how a command ended."""
-    labels = [line.partition(": ")[0] for line in ended.said.splitlines()]
+def _problems(name: str, place: Place, ended: Ended, *, changed: bool) -> list[str]:
+    """Return what is wrong with the result of a command."""
+    labels = [line.partition(": ")[0] for line in ended.output.splitlines()]
     clear = (labels.count("error"), labels.count("remedy")) == (1, 1)
     allowed = {0, 1, 3} if name in {"check", *REPORTING} else {0, 1}
     checks = {
         "hangs": ended.status is None or ended.seconds > LIMIT,
-        "traceback": "Traceback" in ended.said or "unexpected" in ended.said,
+        "traceback": "Traceback" in ended.output or "unexpected" in ended.output,
         "status": ended.status not in allowed,
         "served": place.refused and name in STRICT and ended.status == 0,
-        "misnamed": ended.status == 1 and name not in REPORTING and not _named(place, ended.said),
+        "misnamed": ended.status == 1 and name not in REPORTING and not _named(place, ended.output),
         "unclear": ended.status == 1 and name not in REPORTING and not clear,
         "error and 0": ended.status == 0 and "error" in labels,
         "changed": ended.status != 0 and changed and name != "repair",
@@ -94,118 +84,113 @@ def _judge(name: str, place: Place, ended: Ended, *, changed: bool) -> list[str]
     return [what for what, wrong in checks.items() if wrong]
 
 
-def _named(place: Place, said: str) -> bool:
-    return not place.codes or any(f"[{code}]" in said for code in place.codes)
+def _named(place: Place, output: str) -> bool:
+    return not place.codes or any(f"[{code}]" in output for code in place.codes)
 
 
-def _try(name: str, maker: Maker, nursery: Nursery, models: Models, folder: Path) -> str:
-    """Run one command in a newly made place: what is wrong, in words; empty when all is well."""
+def _try(name: str, maker: Maker, programs: ProgramServer, models: Models, folder: Path) -> str:
+    """Run one command in a new place; return what is wrong, or an empty text."""
     folder.chmod(0o755)
     shutil.copyfile(models.head, folder / "kept.db")
     with contextmanager(maker)(folder) as place:
         before = _fingerprint(place.path)
-        [ended] = nursery.run([_order(name, place, folder)], LIMIT + 2)
-        wrong = _judge(name, place, ended, changed=_fingerprint(place.path) != before)
-    return f"{name}: {wrong}: status {ended.status}: {ended.said}" if wrong else ""
+        [ended] = programs.run([_invocation(name, place, folder)], LIMIT + 2)
+        wrong = _problems(name, place, ended, changed=_fingerprint(place.path) != before)
+    return f"{name}: {wrong}: status {ended.status}: {ended.output}" if wrong else ""
 
 
 @pytest.mark.parametrize("kind", ["head", "old"])
 @pytest.mark.parametrize("name", AROUND)
-def test_every_command_is_honest_around(
-    name: str, kind: str, nursery: Nursery, models: Models, tally: Tally
+def test_every_command_works_or_refuses_around(
+    name: str, kind: str, programs: ProgramServer, models: Models, trials: Trials
 ) -> None:
-    """Whatever surrounds a database, every command serves or refuses it at once, and unchanged."""
+    """Every command works or refuses the database quickly and without a change."""
     wrong = []
-    for command in share(COMMANDS, f"{name}, {kind}"):
+    for command in sample(COMMANDS, f"{name}, {kind}"):
         with open_folder() as folder:
             models.put(kind, folder)
-            trouble = _try(command, AROUND[name], nursery, models, folder)
-        tally.count("commands in a hostile place", trouble)
+            trouble = _try(command, AROUND[name], programs, models, folder)
+        trials.count("commands in a hostile place", trouble)
         wrong.append(trouble)
     assert [*filter(None, wrong)] == [], SEED
 
 
 @pytest.mark.parametrize("name", ALONE)
-def test_every_command_is_honest_where_no_database_is(
-    name: str, nursery: Nursery, models: Models, tally: Tally
+def test_every_command_works_or_refuses_without_a_database(
+    name: str, programs: ProgramServer, models: Models, trials: Trials
 ) -> None:
-    """Where no database lies, nor can, every command says so at once."""
+    """Without a possible database every command fails quickly with a named error."""
     wrong = []
-    for command in share(COMMANDS, name):
+    for command in sample(COMMANDS, name):
         with open_folder() as folder:
-            trouble = _try(command, ALONE[name], nursery, models, folder)
-        tally.count("commands in a hostile place", trouble)
+            trouble = _try(command, ALONE[name], programs, models, folder)
+        trials.count("commands in a hostile place", trouble)
         wrong.append(trouble)
     assert [*filter(None, wrong)] == [], SEED
 
 
 @pytest.mark.parametrize("kind", ["head", "old"])
 def test_a_page_of_other_bytes_is_no_traceback(
-    kind: str, nursery: Nursery, models: Models, tally: Tally
+    kind: str, programs: ProgramServer, models: Models, trials: Trials
 ) -> None:
-    """Whichever page is damaged, no command fails without a word, and no refusal changes it."""
+    """Each damaged page is a named error or not read, and a refusal changes nothing."""
     pages = (models.folder / f"{kind}.db").stat().st_size // 4096
     points = [(page, command) for page in range(pages) for command in _ON_PAGES]
     wrong = []
-    for page, command in share(points, kind):
+    for page, command in sample(points, kind):
         with open_folder() as folder:
             models.put(kind, folder)
-            trouble = _try(command, flipped(page), nursery, models, folder)
-        tally.count("commands on a damaged page", trouble)
+            trouble = _try(command, flipped(page), programs, models, folder)
+        trials.count("commands on a damaged page", trouble)
         wrong += [f"page {page}: {trouble}"] if trouble else []
     assert wrong == [], SEED
 
 
-#: What the environment can name; an empty variable counts as unset.
+#: What an environment variable can contain; an empty one counts as unset.
 _NAMED = [kind for kind in in_process.IMPOSSIBLE if kind not in {"empty", "null-character"}]
+_STARTS = [
+    *(("impossible path", kind) for kind in _NAMED),
+    *(("unusual name", name) for name in in_process.ODD_NAMES),
+    *(("state", state) for state in (*SERVED, *REFUSED)),
+]
 
 
-@pytest.mark.parametrize("kind", share(_NAMED))
-def test_a_start_on_an_impossible_path_is_refused(kind: str, nursery: Nursery) -> None:
-    """Where no database can lie, a start says so at once, with a remedy, and exits 1."""
+@pytest.mark.parametrize(("kind", "name"), sample(_STARTS, "starts"))
+def test_a_start_serves_or_refuses(kind: str, name: str, programs: ProgramServer) -> None:
+    """A start refuses an impossible path, uses any other name, and serves what it should."""
     with open_folder() as folder:
-        text = str(in_process.IMPOSSIBLE[kind](folder))
-        place = Place(Path(text), refused=True)
-        before = sorted(folder.iterdir())
-        order = _order("run", place, folder)
-        environ = {**order.environ, "TOKEN_STORAGE_DB": text}
-        [ended] = nursery.run([Order(order.arguments, folder, environ=environ)], LIMIT + 2)
-        assert _judge("run", place, ended, changed=sorted(folder.iterdir()) != before) == []
+        text, refused = str(folder / name), kind == "impossible path" or name in REFUSED
+        if kind == "impossible path":
+            text = str(in_process.IMPOSSIBLE[name](folder))
+        elif kind == "state":
+            # The grant in these databases is no ciphertext, so that the key is not checked.
+            text = str(Shelf(folder).put(name, folder / "tokens.db"))
+        place = Place(Path(text), refused=refused)
+        # A refused start may leave a lock file beside a database.
+        watched = [folder] if kind == "impossible path" else []
+        before = _fingerprint(place.path), [sorted(path.iterdir()) for path in watched]
+        run = _invocation("run", place, folder)
+        run = replace(run, folder=folder, environ={**run.environ, "TOKEN_STORAGE_DB": text})
+        [ended] = programs.run([run], LIMIT + 2)
+        after = _fingerprint(place.path), [sorted(path.iterdir()) for path in watched]
+        assert _problems("run", place, ended, changed=after != before) == []
+        if kind == "unusual name":
+            assert ended.status == 0
+            assert place.path.stat().st_size > 0
+            assert all(path.name.startswith(name) for path in folder.iterdir())
 
 
-@pytest.mark.parametrize("name", share(in_process.ODD_NAMES))
-def test_a_start_uses_an_odd_name_as_it_is(name: str, nursery: Nursery) -> None:
-    """Whatever the name holds, a start makes the file of that name."""
-    with open_folder() as folder:
-        place = Place(folder / name)
-        [ended] = nursery.run([_order("run", place, folder)], LIMIT + 2)
-        assert (ended.status, _judge("run", place, ended, changed=False)) == (0, [])
-        assert place.path.stat().st_size > 0
-        assert all(path.name.startswith(name) for path in folder.iterdir())
-
-
-@pytest.mark.parametrize("state", share([*SERVED, *REFUSED]))
-def test_a_start_serves_or_refuses_each_state(state: str, nursery: Nursery, tmp_path: Path) -> None:
-    """A start serves what it should, and refuses all else without a change."""
-    path = Shelf(tmp_path).put(state, tmp_path / "tokens.db")
-    # The one grant in these databases is no ciphertext, so no key is asked for it.
-    place = Place(path, refused=state in REFUSED)
-    before = _fingerprint(path)
-    [ended] = nursery.run([_order("run", place, tmp_path)], LIMIT + 2)
-    assert _judge("run", place, ended, changed=_fingerprint(path) != before) == []
-
-
-def test_the_harness_tells_a_start_that_changes_what_it_refuses() -> None:
-    """Negative control: a traceback, a hang, a change and a silent failure are each found."""
-    place, order = Place(Path("x"), refused=True), Order(["run"])
+def test_the_harness_detects_a_start_that_changes_what_it_refuses() -> None:
+    """Negative control: a traceback, a hang, a change and a silent failure are detected."""
+    place, order = Place(Path("x"), refused=True), Invocation(["run"])
     good = Ended(order, 1, "error: It is damaged.\nremedy: Restore it.\n", 0.1)
-    assert _judge("run", place, good, changed=False) == []
-    assert _judge("run", place, good, changed=True) == ["changed"]
-    assert _judge("run", place, replace(good, status=None), changed=False) == ["hangs", "status"]
-    assert _judge("run", place, replace(good, said=""), changed=False) == ["unclear"]
+    assert _problems("run", place, good, changed=False) == []
+    assert _problems("run", place, good, changed=True) == ["changed"]
+    assert _problems("run", place, replace(good, status=None), changed=False) == ["hangs", "status"]
+    assert _problems("run", place, replace(good, output=""), changed=False) == ["unclear"]
     full = replace(place, codes=("disk-full",))
-    assert _judge("run", full, good, changed=False) == ["misnamed"]
-    assert "traceback" in _judge(
-        "run", place, replace(good, said="Traceback (most recent call last):"), changed=False
+    assert _problems("run", full, good, changed=False) == ["misnamed"]
+    assert "traceback" in _problems(
+        "run", place, replace(good, output="Traceback (most recent call last):"), changed=False
     )
-    assert "served" in _judge("run", place, replace(good, status=0), changed=False)
+    assert "served" in _problems("run", place, replace(good, status=0), changed=False)

@@ -1,33 +1,29 @@
-"""Power cuts: nothing promised is lost, and no database is left between two revisions."""
+"""Power cuts lose no acknowledged write and leave no database between two revisions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from tests.faults import judge, powercut, scenes
-from tests.faults.harness import Victim, copy_database
+from tests.faults import checks, powercut, scenarios
+from tests.faults.injection import Injector, copy_database
 from tests.faults.powercut import Disk, Recording
-from tests.faults.scenes import Scene
-from tests.faults.share import amount, chance
-from tests.faults.tally import Tally
-from tests.support.contents import KEY
-from tests.support.snapshot import opened_copy
+from tests.faults.scenarios import Scenario
+from tests.faults.trials import SHARE, Trials, scaled, seeded
 
-#: Each recording is cut by so many tests, which can run at the same time.
-PARTS: Final = 4
+#: The number of tests of each recording, which can run at the same time.
+PARTS: Final = 4 if SHARE > 0.1 else 1
 
-#: Scenes that promise, and how many states of each are tried in a full run.
-PROMISING: Final = {
-    Scene("storing", "store", "20", scenes.head): 2500,
-    Scene("storing at once", "store_together", "20", scenes.head): 1100,
-    Scene("storing without WAL", "store_on_network", "12", scenes.head_without_wal): 1700,
-    Scene("storing after a first start", "first_store", "3"): 200,
-    Scene("storing with a new key", "first_store", "3", scenes.created): 800,
-    Scene("deleting", "delete", "5", scenes.stored): 1000,
+#: Scenarios that acknowledge writes, and the number of states of each in a full run.
+WRITING: Final = {
+    Scenario("storing", "store", "20", scenarios.head): 2500,
+    Scenario("storing at once", "store_together", "20", scenarios.head): 1100,
+    Scenario("storing without WAL", "store_on_network", "12", scenarios.head_without_wal): 1700,
+    Scenario("storing after a first start", "first_store", "3"): 200,
+    Scenario("storing with a new key", "first_store", "3", scenarios.created): 800,
+    Scenario("deleting", "delete", "5", scenarios.stored): 1000,
 }
 
 _WANTED: Final = {
@@ -45,76 +41,62 @@ _WANTED: Final = {
     "a repair of a damaged index": 240,
 }
 
-#: Scenes that change a database as a whole, and how many states of each.
-CHANGING: Final = dict(zip(scenes.named(*_WANTED), _WANTED.values(), strict=True))
+#: Scenarios that change the schema or the file, and the number of states of each.
+CHANGING: Final = dict(zip(scenarios.named(*_WANTED), _WANTED.values(), strict=True))
 
 
-def record(scene: Scene, victim: Victim, arena: Path) -> Recording:
-    """Let a process do what the scene says, unhurt, and write down how."""
-    path = scenes.prepare(scene, arena / "recorded" / "source")
-    live = copy_database(path, arena / "recorded" / "live")
+def record(scenario: Scenario, injector: Injector, workspace: Path) -> Recording:
+    """Run the scenario without a fault and record its file operations."""
+    path = scenarios.prepare(scenario, workspace / "recorded" / "source")
+    live = copy_database(path, workspace / "recorded" / "live")
     before = {p.name: (p.stat().st_ino, p.read_bytes()) for p in live.parent.iterdir()}
-    listing = arena / "recorded" / "listing"
-    result = victim.order(scene.do, live, argument=scene.argument, record=listing)
+    listing = workspace / "recorded" / "listing"
+    result = injector.run(scenario.do, live, argument=scenario.argument, record=listing)
     assert result.end == "done", result
     return Recording(live.parent, before, powercut.parse(listing.read_bytes()))
 
 
-def unsound(path: Path) -> str:
-    """What SQLite finds wrong with a closed database; empty when nothing is."""
-    with opened_copy(path) as connection:
-        (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
-    return "" if found == "ok" else str(found)
-
-
-def broken(scene: Scene, victim: Victim, path: Path, promises: Sequence[str]) -> str:
-    """What is lost of what a process had promised before its power went."""
-    own_key = scene.do == "first_store"
-    again = victim.restart(path, "start_with_key" if own_key else "start")
-    if again.end != "done":
-        return f"the next start {again.end}: {again.code} {again.message}"
-    key = None if own_key else KEY
-    return unsound(path) or judge.promised(path, promises, key=key)
-
-
-def lay_out(disk: Disk, arena: Path) -> Path:
-    """Write a state of the disk into an empty folder, and return the database's path."""
-    folder = judge.clear(arena / "hurt")
+def write_files(disk: Disk, workspace: Path) -> Path:
+    """Write a state of the disk into an empty folder and return the path of the database."""
+    folder = checks.clear(workspace / "faulty")
     for name, content in disk.items():
         (folder / name).write_bytes(content)
     return folder / "tokens.db"
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-@pytest.mark.parametrize("scene", PROMISING, ids=str)
-def test_a_power_cut_loses_nothing_that_was_promised(
-    scene: Scene, part: int, victim: Victim, arena: Path, tally: Tally
+@pytest.mark.parametrize("scenario", WRITING, ids=str)
+def test_a_power_cut_loses_no_acknowledged_write(
+    scenario: Scenario, part: int, injector: Injector, workspace: Path, trials: Trials
 ) -> None:
-    """Whenever the power goes, what was acknowledged by then is there after the next start."""
-    recording = record(scene, victim, arena)
-    source = chance(f"{scene} {part}")
-    for cut, disk, promises in powercut.states(
-        recording, amount(PROMISING[scene] // PARTS), source
+    """After a power cut at any operation each acknowledged write is there."""
+    recording = record(scenario, injector, workspace)
+    source = seeded(f"{scenario} {part}")
+    for cut, disk, acknowledged in powercut.states(
+        recording, scaled(WRITING[scenario] // PARTS), source
     ):
-        wrong = broken(scene, victim, lay_out(disk, arena), promises)
-        tally.count("power cut: acknowledged writes", wrong and f"after {cut}: {wrong}")
-    tally.settle()
+        path = write_files(disk, workspace)
+        wrong = checks.reopen_problem(scenario, injector, path, acknowledged)
+        trials.count("power cut: acknowledged writes", wrong and f"after {cut}: {wrong}")
+    trials.check()
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-@pytest.mark.parametrize("scene", CHANGING, ids=str)
-def test_a_power_cut_leaves_no_database_half_changed(
-    scene: Scene, part: int, victim: Victim, arena: Path, tally: Tally
+@pytest.mark.parametrize("scenario", CHANGING, ids=str)
+def test_a_power_cut_leaves_no_incomplete_change(
+    scenario: Scenario, part: int, injector: Injector, workspace: Path, trials: Trials
 ) -> None:
-    """Whenever the power goes, the database is the old one or the new one, and starts."""
-    case = judge.rehearse(scene, victim, arena)
-    recording = record(scene, victim, arena)
-    source = chance(f"{scene} {part}")
-    for cut, disk, promises in powercut.states(recording, amount(CHANGING[scene] // PARTS), source):
-        path = lay_out(disk, arena)
-        names = [promise.removeprefix("backup ") for promise in promises if promise != "done"]
-        wrong = judge.unchanged(case, path, only=case.new if "done" in promises else None)
-        wrong = wrong or judge.backups_are_whole(case, path, promised=names)
-        wrong = wrong or judge.recovers(case, path) or unsound(path)
-        tally.count("power cut: half-migrated", wrong and f"after {cut}: {wrong}")
-    tally.settle()
+    """After a power cut at any operation the database is the old or the new one, and starts."""
+    case = checks.reference_run(scenario, injector, workspace)
+    recording = record(scenario, injector, workspace)
+    source = seeded(f"{scenario} {part}")
+    for cut, disk, acknowledged in powercut.states(
+        recording, scaled(CHANGING[scenario] // PARTS), source
+    ):
+        path = write_files(disk, workspace)
+        names = [text.removeprefix("backup ") for text in acknowledged if text != "done"]
+        wrong = checks.state_problem(case, path, only=case.new if "done" in acknowledged else None)
+        wrong = wrong or checks.backup_problem(case, path, acknowledged=names)
+        wrong = wrong or checks.restart_problem(case, path) or checks.integrity_problem(path)
+        trials.count("power cut: half-migrated", wrong and f"after {cut}: {wrong}")
+    trials.check()

@@ -14,26 +14,25 @@ import pytest
 
 from nextcloud_mcp_server.migrations import upgrade_database
 from tests.cli.places import environment
-from tests.faults import scenes
-from tests.faults.harness import copy_database
-from tests.faults.share import SEED, amount, chance
-from tests.faults.tally import Tally
+from tests.faults import scenarios
+from tests.faults.injection import copy_database
+from tests.faults.trials import SEED, Trials, scaled, seeded
 from tests.support.contents import KEY
 from tests.support.snapshot import Snapshot, snapshot
 
 STORMS = 100
 
-#: Seconds after the first word of a server within which its start is over.
+#: Seconds after the first output of a server within which its start ends.
 START = 0.6
 
-SCENES = {
-    "fresh": scenes.Scene("", ""),
-    "old": scenes.Scene("", "", make=scenes.of(scenes.NARROW), base="001"),
+SCENARIOS = {
+    "fresh": scenarios.Scenario("", ""),
+    "old": scenarios.Scenario("", "", make=scenarios.of(scenarios.NARROW), base="001"),
 }
 
 
-def _storm(path: Path, dice: random.Random) -> tuple[int, str]:
-    """Start a server on ``path`` and ask it to stop at a random moment: its status and words."""
+def _storm(path: Path, rng: random.Random) -> tuple[int, str]:
+    """Start a server on ``path``, send SIGTERM at a random time; return its status and output."""
     command = [sys.executable, "-m", "nextcloud_mcp_server", "run", "--port", "0"]
     environ = {"TOKEN_STORAGE_DB": str(path), "TOKEN_ENCRYPTION_KEY": KEY}
     with subprocess.Popen(
@@ -44,55 +43,59 @@ def _storm(path: Path, dice: random.Random) -> tuple[int, str]:
         stderr=subprocess.STDOUT,
         text=True,
     ) as process:
-        said = ""
-        if dice.random() < 0.8:
-            # Most of them where the start is, few while Python is importing.
+        output = ""
+        if rng.random() < 0.8:
+            # Most signals come during the start, few while Python imports modules.
             assert process.stdout is not None
-            said = process.stdout.readline()
-            time.sleep(dice.random() * START)
+            output = process.stdout.readline()
+            time.sleep(rng.random() * START)
         else:
-            time.sleep(dice.random() * 2 * START)
+            time.sleep(rng.random() * 2 * START)
         process.send_signal(signal.SIGTERM)
-        said += process.communicate(timeout=20)[0]
-        return process.returncode, said
+        output += process.communicate(timeout=20)[0]
+        return process.returncode, output
 
 
-def _whole_afterwards(number: int, path: Path, before: Snapshot | None, base: str | None) -> None:
-    status, said = _storm(path, chance(f"storm {number}"))
-    at = f"seed {SEED}, storm {number}: {status}: {said}"
-    # Before Python has come to the program, nobody handles the signal.
-    assert status in {0, 1} or (status == -signal.SIGTERM and not said), at
-    assert "Traceback" not in said, at
-    assert status != 1 or "The start was asked to stop" in said, at
+def _complete_afterwards(
+    number: int, path: Path, before: Snapshot | None, base: str | None
+) -> None:
+    status, output = _storm(path, seeded(f"storm {number}"))
+    at = f"seed {SEED}, storm {number}: {status}: {output}"
+    # Before the program runs, no handler is installed.
+    assert status in {0, 1} or (status == -signal.SIGTERM and not output), at
+    assert "Traceback" not in output, at
+    assert status != 1 or "The start was asked to stop" in output, at
     upgrade_database(path)
-    scenes.whole(path, before, base)
+    scenarios.assert_complete(path, before, base)
 
 
-@pytest.mark.parametrize("scene", SCENES)
-def test_a_start_may_be_asked_to_stop_at_any_moment(scene: str, arena: Path, tally: Tally) -> None:
-    """Whenever SIGTERM comes, the server ends in time and in words, and the next start works."""
-    source = scenes.prepare(SCENES[scene], arena / "source")
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_start_may_be_asked_to_stop_at_any_moment(
+    scenario: str, workspace: Path, trials: Trials
+) -> None:
+    """After SIGTERM at any time the server ends without a traceback, and the next start works."""
+    source = scenarios.prepare(SCENARIOS[scenario], workspace / "source")
     before = snapshot(source) if source.exists() else None
-    storms = range(amount(STORMS // len(SCENES)))
-    paths = [copy_database(source, arena / str(number)) for number in storms]
+    storms = range(scaled(STORMS // len(SCENARIOS)))
+    paths = [copy_database(source, workspace / str(number)) for number in storms]
     with ThreadPoolExecutor(2) as pool:
         done = [
-            pool.submit(_whole_afterwards, number, path, before, SCENES[scene].base)
+            pool.submit(_complete_afterwards, number, path, before, SCENARIOS[scenario].base)
             for number, path in zip(storms, paths, strict=True)
         ]
         for one in done:
             one.result()
-            tally.count("SIGTERM during a server's start")
+            trials.count("SIGTERM during a server's start")
 
 
-def test_the_harness_tells_a_server_that_dies_in_the_middle(arena: Path) -> None:
-    """Negative control: an upgrade with a commit per statement is left half-done by a signal."""
-    source = scenes.prepare(SCENES["old"], arena / "source")
+def test_the_harness_detects_a_server_that_dies_in_the_middle(workspace: Path) -> None:
+    """Negative control: an upgrade with a commit per statement is incomplete after a signal."""
+    source = scenarios.prepare(SCENARIOS["old"], workspace / "source")
     half = 0
     for number in range(20):
-        path = copy_database(source, arena / str(number))
+        path = copy_database(source, workspace / str(number))
         with subprocess.Popen(
-            [sys.executable, "-c", _CARELESS, str(path)], stdout=subprocess.PIPE
+            [sys.executable, "-c", _NAIVE, str(path)], stdout=subprocess.PIPE
         ) as process:
             assert process.stdout is not None
             process.stdout.readline()
@@ -105,7 +108,7 @@ def test_the_harness_tells_a_server_that_dies_in_the_middle(arena: Path) -> None
     assert half > 0
 
 
-_CARELESS = """
+_NAIVE = """
 import sqlite3, sys, time
 connection = sqlite3.connect(sys.argv[1], isolation_level=None)
 print("begun", flush=True)

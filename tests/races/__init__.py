@@ -1,1 +1,1 @@
-"""Many starts at once, in many processes and in one."""
+"""Concurrent starts on one database, in many processes and in one."""

@@ -1,101 +1,100 @@
-"""Sixteen processes start at once on one database: all of them start, one migrates."""
+"""Concurrent starts on one database: all of them succeed and exactly one migrates."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+import sqlite3
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.migrate.plan import Action
-from nextcloud_mcp_server.migrations import upgrade_database
+from tests.faults import scenarios
+from tests.faults.programs import Ended, Invocation, ProgramServer
+from tests.faults.trials import SEED, SHARE, Trials, seeded
 from tests.support import shapes
 from tests.support.contents import KEY
+from tests.support.snapshot import snapshot
 
-ROOT = Path(__file__).parents[2]
-PROCESSES = 16
-ROUNDS = 10
+PROCESSES = 32 if SHARE >= 1 else 16
+ROUNDS = 5 if SHARE >= 1 else 1
 
-Crowd = list["subprocess.Popen[str]"]
-
-
-@pytest.fixture(scope="module")
-def crowd() -> Iterator[Crowd]:
-    """Sixteen processes that have imported everything and wait."""
-    with ExitStack() as stack:
-        processes = [
-            subprocess.Popen(
-                [sys.executable, "-m", "tests.races.starter"],
-                cwd=ROOT,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for _ in range(PROCESSES)
-        ]
-        for process in processes:
-            stack.enter_context(process)
-            assert _answer(process) == {"ready": True}
-        yield processes
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.close()
-
-
-def _answer(process: subprocess.Popen[str]) -> dict[str, Any]:
-    assert process.stdout is not None
-    answer: dict[str, Any] = json.loads(process.stdout.readline())
-    return answer
-
-
-def _race(crowd: Crowd, path: Path) -> list[dict[str, Any]]:
-    for process in crowd:
-        assert process.stdin is not None
-        process.stdin.write(json.dumps({"path": str(path), "key": KEY}) + "\n")
-    for process in crowd:
-        assert process.stdin is not None
-        process.stdin.flush()
-    return [_answer(process) for process in crowd]
-
-
-def _fresh(_path: Path) -> None:
-    """Leave the place empty."""
-
-
-def _current(path: Path) -> None:
-    upgrade_database(path)
-
-
-MAKERS: dict[str, tuple[Callable[[Path], None], str]] = {
-    "fresh": (_fresh, "create"),
-    "pre-Alembic": (lambda path: shapes.at("001").unversioned().write(path), "stamp"),
-    "old": (lambda path: shapes.at("005").write(path), "upgrade"),
-    "current": (_current, "nothing"),
+#: The database of a round, and the revision that it counts as.
+BEGINNINGS = {
+    "fresh": scenarios.Scenario("fresh", ""),
+    "pre-Alembic": scenarios.Scenario("", "", make=scenarios.of(scenarios.NARROW), base="001"),
+    "old": scenarios.Scenario("", "", make=scenarios.of(shapes.at("005", "raw")), base="005"),
+    "current": scenarios.Scenario("", "", make=scenarios.of(shapes.at("010")), base="010"),
 }
 
+#: Seconds that all processes of a round may take, each waiting for the others.
+PATIENCE = 60.0
 
-@pytest.mark.parametrize(("make", "action"), MAKERS.values(), ids=MAKERS.keys())
-def test_every_start_succeeds_and_one_migrates(
-    make: Callable[[Path], None], action: str, crowd: Crowd, tmp_path: Path
+
+def _invocations(path: Path, *, fresh: bool, name: str) -> list[Invocation]:
+    environ = {"TOKEN_STORAGE_DB": str(path), "TOKEN_ENCRYPTION_KEY": KEY}
+    kinds = (
+        ("run", "--port", "0"),
+        ("db", "upgrade"),
+        ("alembic", "-x", f"database_url={path}", "upgrade", "head"),
+        # A database that does not exist yet cannot be backed up.
+        *(() if fresh else (("db", "backup"),)),
+    )
+    chosen = [Invocation(kinds[n % len(kinds)], environ=environ) for n in range(PROCESSES)]
+    seeded(name).shuffle(chosen)
+    return chosen
+
+
+def _has_migrated(ended: Ended) -> bool:
+    lines = ended.output.splitlines()
+    if ended.invocation.arguments[0] == "alembic":
+        return any("Running upgrade" in line for line in lines)
+    return any(line.startswith(("created ", "stamped ", "upgraded ")) for line in lines)
+
+
+def _journal(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as connection:
+        [(number,)] = connection.execute("SELECT count(*) FROM migration_journal")
+        return int(number)
+
+
+def _prepare(beginning: str, folder: Path, programs: ProgramServer) -> Path:
+    path = scenarios.prepare(BEGINNINGS[beginning], folder)
+    if beginning == "current":
+        [ended] = programs.run([Invocation(("db", "upgrade", "-d", str(path)))])
+        assert ended.status == 0, ended
+    return path
+
+
+@pytest.mark.parametrize("number", range(ROUNDS))
+@pytest.mark.parametrize("beginning", BEGINNINGS)
+def test_concurrent_programs_succeed_and_one_migrates(
+    beginning: str, number: int, programs: ProgramServer, tmp_path: Path, trials: Trials
 ) -> None:
-    """In ten rounds of sixteen starts, none fails, one does the work and all see the same users."""
-    for number in range(ROUNDS):
-        path = tmp_path / f"{number}.db"
-        make(path)
-        answers = _race(crowd, path)
-        assert [answer["error"] for answer in answers if "error" in answer] == []
-        actions = sorted(answer["action"] for answer in answers)
-        idle = PROCESSES if action == "nothing" else PROCESSES - 1
-        assert actions.count("nothing") == idle
-        assert actions.count(action) == (PROCESSES if action == "nothing" else 1)
-        assert len({tuple(answer["users"]) for answer in answers}) == 1
+    """Servers, upgrades, backups and Alembic itself all succeed, and one of them migrates."""
+    path = _prepare(beginning, tmp_path, programs)
+    before = snapshot(path) if path.exists() else None
+    journal = _journal(path) if beginning == "current" else 0
+    invocations = _invocations(path, fresh=before is None, name=f"{beginning} {number}")
+    ended = programs.run(invocations, PATIENCE)
+    trials.count("concurrent processes", times=len(ended))
+    failed = [one for one in ended if one.status != 0 or "Traceback" in one.output]
+    assert failed == [], f"seed {SEED}, round {number}"
+    migrations = [one for one in ended if _has_migrated(one)]
+    assert len(migrations) == (0 if beginning == "current" else 1), f"seed {SEED}"
+    assert _journal(path) - journal == len(migrations), migrations
+    scenarios.assert_complete(path, before, BEGINNINGS[beginning].base)
+
+
+def test_a_start_without_the_lock_is_detected(programs: ProgramServer, tmp_path: Path) -> None:
+    """Negative control: without the lock some programs fail, or several migrate."""
+    path = scenarios.prepare(BEGINNINGS["old"], tmp_path)
+    unlocked = Invocation(("unlocked", "db", "upgrade", "-d", str(path)))
+    ended = programs.run([unlocked] * 12, PATIENCE)
+    good = [one for one in ended if one.status == 0]
+    assert len(good) < len(ended) or sum(map(_has_migrated, ended)) > 1
 
 
 async def test_two_stores_in_one_process_start_at_once(tmp_path: Path) -> None:

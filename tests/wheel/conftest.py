@@ -19,7 +19,7 @@ CHECKOUT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Installed:
-    """An environment outside the checkout that only the wheel was installed in."""
+    """An environment outside of the checkout with only the wheel installed."""
 
     prefix: Path
     home: Path
@@ -30,7 +30,7 @@ class Installed:
         return str(self.prefix / "bin" / "nextcloud-mcp-server")
 
     def environment(self, **settings: str) -> dict[str, str]:
-        """What the program may know of this machine: nothing but ``settings``."""
+        """Return the environment variables of the program: ``settings`` and no others."""
         return {"PATH": "/usr/bin:/bin", "HOME": str(self.home), **settings}
 
     def run(
@@ -59,7 +59,7 @@ def uv(*arguments: str, cwd: Path = CHECKOUT) -> str:
 
 
 def _call(command: Sequence[str], cwd: Path) -> subprocess.CompletedProcess[str]:
-    # A session's own environment must not be taken for the one that uv is asked about.
+    # uv must not use the environment of the nox session.
     kept = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "PYTHONPATH")}
     return subprocess.run(
         command, cwd=cwd, env=kept, capture_output=True, text=True, timeout=300, check=False

@@ -1,8 +1,8 @@
-"""Read the shell blocks of a document and run each as a script, in a sandbox.
+"""Run the shell blocks of a document as scripts in a sandbox.
 
-What is typed stays as it is, but for five things: the example paths become the sandbox's,
-the server is stopped as soon as it listens, an interactive ``sqlite3`` reads its lines from
-the block, ``uv`` is not installed again, and nox does not start nox.
+Five things are changed: example paths become paths of the sandbox, the server is stopped as
+soon as it listens, an interactive ``sqlite3`` reads its lines from the block, ``uv`` is not
+installed again, and nox does not start nox.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SERVER: Final = re.compile(r"^(?P<command>(uv run )?nextcloud-mcp-server)$", re
 _DIALOGUE: Final = re.compile(r"^(?P<command>sqlite3 \S+)\n(?P<lines>(?:> .*\n)+)", re.MULTILINE)
 _NOX: Final = re.compile(r"^.*\buvx nox\b.*$", re.MULTILINE)
 
-#: Starts the server, waits until it listens, stops it, and answers its exit status.
+#: Starts the server, waits until it listens, stops it, and returns its exit status.
 _SERVE: Final = """\
 serve_briefly() {
     local output="$PLACE/serving" status=0
@@ -51,9 +51,9 @@ class Block:
     """One fenced block of a document.
 
     Attributes:
-        line: where it begins, for the failure's message.
-        language: the word behind the fence.
-        text: what is inside.
+        line: its first line in the document.
+        language: the language of the fence.
+        text: its content.
     """
 
     line: int
@@ -62,7 +62,7 @@ class Block:
 
 
 def blocks(document: Path) -> list[Block]:
-    """Every fenced block, in order."""
+    """Return every fenced block in order."""
     text = document.read_text("utf-8")
     return [
         Block(text.count("\n", 0, match.start()) + 1, match["language"], dedent(match["text"]))
@@ -71,7 +71,7 @@ def blocks(document: Path) -> list[Block]:
 
 
 def script(block: Block, place: Path, *, with_uv: bool) -> str:
-    """The block as a bash script that works in ``place`` and stops at the first failure."""
+    """Return the block as a bash script that uses ``place`` and stops at the first failure."""
     text = block.text
     for example, real in (
         ("/path/to/", f"{place}/"),
@@ -97,7 +97,7 @@ def _heredoc(match: re.Match[str]) -> str:
 
 
 def checkout(target: Path) -> Path:
-    """Make ``target`` a copy of the working tree that is a repository of its own."""
+    """Copy the working tree to ``target`` and make it a new repository."""
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listing, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     for name in filter(None, names.split("\0")):
@@ -111,7 +111,7 @@ def checkout(target: Path) -> Path:
 
 
 def environment(place: Path, *folders: Path) -> dict[str, str]:
-    """This process's environment, without what would point at this process's project."""
+    """Return the environment of this process without variables of this project."""
     ours = ("TOKEN_", "DATABASE_URL", "UV_PROJECT", "VIRTUAL_ENV", "PYTHONPATH", "NOX_", "PYTEST_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     who = {
@@ -125,7 +125,7 @@ def environment(place: Path, *folders: Path) -> dict[str, str]:
 
 
 def run(block: Block, document: Path, cwd: Path, place: Path, env: dict[str, str]) -> str:
-    """Type a block, which must end well; what it printed."""
+    """Run a block, which must succeed, and return its output."""
     with_uv = cwd != place
     result = subprocess.run(
         ["bash", "-c", script(block, place, with_uv=with_uv)],
@@ -137,7 +137,7 @@ def run(block: Block, document: Path, cwd: Path, place: Path, env: dict[str, str
         timeout=300,
         check=False,
     )
-    told = f"{document.name}:{block.line}\n{block.text}\n{result.stdout}\n{result.stderr}"
-    assert result.returncode == 0, told
-    assert "Traceback" not in result.stderr, told
+    report = f"{document.name}:{block.line}\n{block.text}\n{result.stdout}\n{result.stderr}"
+    assert result.returncode == 0, report
+    assert "Traceback" not in result.stderr, report
     return result.stdout

@@ -1,7 +1,7 @@
-"""The image and the compose file, as far as they can be judged without an engine.
+"""The image and the compose file, checked without a container engine.
 
-What the image's steps do is tried by hand in a folder: the same uv commands, the same
-environment variables, the same entry point.
+The steps of the image run in a folder: the same uv commands, environment variables and entry
+point.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def test_the_volume_holds_the_database() -> None:
 
 
 def test_signals_reach_the_server() -> None:
-    """Entry point and command are in exec form, without a shell between."""
+    """Entry point and command are in exec form, without a shell."""
     _, final = _stages()
     entry, command = (json.loads(_values(final, word)[0]) for word in ("ENTRYPOINT", "CMD"))
 
@@ -93,8 +93,8 @@ def test_the_operators_tools_are_inside() -> None:
     assert "--from=build /usr/local/bin/uv /usr/local/bin/uv" in _values(final, "COPY")
 
 
-def test_health_is_asked_with_the_standard_library() -> None:
-    """The check is a Python program that compiles, needs no library, and fails when refused."""
+def test_the_health_check_needs_no_library() -> None:
+    """The health check is a Python program without libraries that fails if nothing listens."""
     _, final = _stages()
     program = json.loads(_values(final, "HEALTHCHECK")[0].split(" CMD ")[1].removeprefix("CMD "))
     nothing_listens = program[2].replace(":8000", ":9")
@@ -107,8 +107,8 @@ def test_health_is_asked_with_the_standard_library() -> None:
     assert done.returncode == 1
 
 
-def test_only_what_is_copied_reaches_the_engine() -> None:
-    """The ignore file lets through what the build stage copies, and no database or key."""
+def test_the_build_context_is_minimal() -> None:
+    """The ignore file includes only what the build stage copies, so no database or key."""
     build, _ = _stages()
     names = {name.rstrip("/") for rest in _values(build, "COPY") for name in rest.split()[:-1]}
     copied = {name for name in names if names.isdisjoint(map(str, Path(name).parents))}
@@ -120,7 +120,7 @@ def test_only_what_is_copied_reaches_the_engine() -> None:
 
 
 def test_compose_keeps_the_database_on_a_named_volume(compose: dict[str, Any]) -> None:
-    """The one service has the named volume on ``/app/data``."""
+    """The service has the named volume on ``/app/data``."""
     [service] = compose["services"].values()
 
     [(name, folder)] = [mount.split(":") for mount in service["volumes"]]
@@ -128,7 +128,7 @@ def test_compose_keeps_the_database_on_a_named_volume(compose: dict[str, Any]) -
     assert name in compose["volumes"]
 
 
-def test_compose_hands_the_key_over_as_a_file(compose: dict[str, Any]) -> None:
+def test_compose_passes_the_key_as_a_file(compose: dict[str, Any]) -> None:
     """The key is a secret file, never a value in the container's environment."""
     [service] = compose["services"].values()
     [secret] = service["secrets"]
@@ -141,7 +141,7 @@ def test_compose_hands_the_key_over_as_a_file(compose: dict[str, Any]) -> None:
 
 
 def test_compose_gives_a_migration_the_time_to_end(compose: dict[str, Any]) -> None:
-    """A stop waits for minutes, and somebody passes the signal on from the first moment."""
+    """A stop waits for ten minutes or more, and an init process forwards the signal."""
     [service] = compose["services"].values()
 
     assert int(service["stop_grace_period"].removesuffix("m")) >= 10
@@ -150,14 +150,14 @@ def test_compose_gives_a_migration_the_time_to_end(compose: dict[str, Any]) -> N
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what the two stages leave in ``/app``, made by the same uv commands."""
+    """A folder with the content of ``/app`` after both stages, from the same uv commands."""
     root = tmp_path_factory.mktemp("image")
     source, app = root / "src", root / "app"
     source.mkdir()
     (app / "data").mkdir(parents=True)
     build, _ = _stages()
     settings = _environment(build) | {"UV_PROJECT_ENVIRONMENT": str(app / ".venv")}
-    # The engine gives every step an empty cache; a developer's own is quicker.
+    # The engine has an empty cache for each step; the developer's cache is faster.
     del settings["UV_NO_CACHE"]
     environment = {k: os.environ[k] for k in ("PATH", "HOME", "SSL_CERT_FILE") if k in os.environ}
     for word, rest in build:
@@ -199,7 +199,7 @@ def test_uv_run_works_in_the_image_without_a_network(image: Path) -> None:
 
 
 def test_the_image_holds_the_package_not_a_link_to_its_source(image: Path) -> None:
-    """The environment still works when the build stage's source is gone."""
+    """The environment works without the source of the build stage."""
     [package] = image.glob(".venv/lib/python*/site-packages/nextcloud_mcp_server")
 
     assert (package / "_alembic" / "env.py").is_file()

@@ -1,4 +1,4 @@
-"""What is in the distributions, and what is not."""
+"""The files of the wheel and the sdist."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _sources(folder: Path) -> set[str]:
 
 
 def _contents(wheel: Path) -> dict[str, list[bytes]]:
-    """Every file's lines; those of RECORD, whose order follows the disk's, sorted."""
+    """Return the lines of every file; those of RECORD sorted, whose order may differ."""
     with zipfile.ZipFile(wheel) as archive:
         lines = {name: archive.read(name).splitlines() for name in archive.namelist()}
     return {n: sorted(text) if n.endswith("/RECORD") else text for n, text in lines.items()}
@@ -36,7 +36,7 @@ def test_the_wheel_holds_the_package_and_its_migrations_and_nothing_else(wheel: 
     assert names == package | migrations
 
 
-def test_the_wheel_tells_type_checkers_and_carries_its_licence(wheel: Path) -> None:
+def test_the_wheel_is_typed_and_licensed(wheel: Path) -> None:
     """``py.typed`` and the licence text are in the wheel."""
     names = set(_contents(wheel))
 
@@ -54,13 +54,13 @@ def test_the_wheel_never_hides_the_library_alembic(wheel: Path) -> None:
     assert PurePosixPath("nextcloud_mcp_server/_alembic/__init__.py") not in names
 
 
-def test_the_sdist_builds_the_very_same_wheel(wheel: Path, wheel_of_sdist: Path) -> None:
-    """A wheel built from the sdist has, line for line, what the checkout's wheel has."""
+def test_the_sdist_builds_the_same_wheel(wheel: Path, wheel_of_sdist: Path) -> None:
+    """A wheel built from the sdist has the same lines as the one of the checkout."""
     assert _contents(wheel_of_sdist) == _contents(wheel)
 
 
 def test_the_sdist_is_complete(sdist: Path) -> None:
-    """The sdist carries migrations, tests, documents and what runs them, and no build results."""
+    """The sdist contains migrations, tests and documents, and no build results."""
     with tarfile.open(sdist) as archive:
         names = {PurePosixPath(m.name).relative_to(sdist.name[:-7]) for m in archive.getmembers()}
 

@@ -1,4 +1,4 @@
-"""Every shell block of the documents, typed as it stands, in a checkout and from the wheel."""
+"""Every shell block of the documents, run in a checkout and with the installed wheel."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MISSION: Final = ROOT.parent / "shared" / "mission.md"
 GUIDE: Final = DOCS / "database-migrations.md"
 DOCUMENTS: Final = [ROOT / "README.md", GUIDE, *([MISSION] if MISSION.is_file() else [])]
 
-#: Pages for operators, who type the installed command on a database that is there.
+#: Pages for operators, who use the installed command on an existing database.
 PAGES: Final = [
     page
     for page in (DOCS / "index.md", *sorted((DOCS / "how-to").glob("*.md")))
@@ -32,7 +32,7 @@ PAGES: Final = [
     )
 ]
 
-#: What only a checkout can do: write a migration, generate from it, commit it.
+#: Commands that need a checkout.
 _SOURCE: Final = (
     "db migrate",
     "db lint --fix",
@@ -43,13 +43,13 @@ _SOURCE: Final = (
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the working tree that is a repository of its own."""
+    """A copy of the working tree as a new repository."""
     return documents.checkout(tmp_path_factory.mktemp("checkout") / "nextcloud-mcp-server")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_block_works_in_a_checkout(document: Path, checkout: Path, tmp_path: Path) -> None:
-    """Typed one after the other in a checkout, with ``uv run``, every block ends well."""
+    """Every block succeeds in a checkout, one after the other, with ``uv run``."""
     cwd = tmp_path / "checkout"
     shutil.copytree(checkout, cwd)
     place = tmp_path / "place"
@@ -71,7 +71,7 @@ def _write_migration(checkout: Path, block: Block) -> None:
 def test_every_block_works_from_the_wheel(
     document: Path, installed: Installed, tmp_path: Path
 ) -> None:
-    """From the installed wheel, in an empty folder and without uv, every block ends well."""
+    """Every block succeeds with the installed wheel in an empty folder, without uv."""
     env = environment(tmp_path, installed.prefix / "bin")
     for block in blocks(document):
         if block.language == "bash" and not any(word in block.text for word in _SOURCE):
@@ -82,7 +82,7 @@ def test_every_block_works_from_the_wheel(
 async def test_every_block_of_a_page_works_for_an_operator(
     page: Path, installed: Installed, tmp_path: Path
 ) -> None:
-    """On a database with a token, a key and a backup, what a page says to type ends well."""
+    """Every block of a page succeeds on a database with a token, a key and a backup."""
     database = tmp_path / "tokens.db"
     async with RefreshTokenStorage(database) as storage:
         await storage.store_refresh_token("alice", "the-refresh-token")

@@ -1,4 +1,4 @@
-"""The versions are pinned once, and everything that names one agrees."""
+"""The versions are pinned once, and every place that names one has the same version."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def _pins(project: dict[str, Any]) -> set[str]:
 
 
 def test_every_library_is_pinned(project: dict[str, Any]) -> None:
-    """No tool or library, direct or not, is left to what the index offers on the day."""
+    """Every tool and library, direct or not, has a pinned version."""
     everything = uv(
         "export", "--quiet", "--all-groups", "--all-extras", "--no-hashes", "--no-annotate",
         "--no-header", "--no-emit-project",
@@ -25,7 +25,7 @@ def test_every_library_is_pinned(project: dict[str, Any]) -> None:
 
 
 def test_nox_runs_in_its_pinned_version(project: dict[str, Any]) -> None:
-    """``uvx nox`` starts whatever is newest; the noxfile asks for the pinned one."""
+    """``uvx nox`` runs the newest version, so the noxfile requires the pinned one."""
     head = (CHECKOUT / "noxfile.py").read_text(encoding="utf-8").split('"""')[0]
 
     assert set(re.findall(r'"(nox[^"]*)"', head)) == {p for p in _pins(project) if p[:5] == "nox=="}

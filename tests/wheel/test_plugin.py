@@ -1,4 +1,4 @@
-"""The pytest plugin of the built wheel, in the tests of somebody else's service."""
+"""The pytest plugin of the built wheel, in the tests of another service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tutorial, walked from its first command to its last in a copy of the checkout."""
+"""The tutorial, followed from the first command to the last in a copy of the checkout."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _revision(folder: Path) -> Path:
 
 
 def _write(block: Block, folder: Path) -> None:
-    """Do what the page says to do with a block that is no command."""
+    """Write a block that is no command into its file."""
     if block.text.startswith('"""'):
         path = _revision(folder)
         _, mark, facts = path.read_text("utf-8").partition("\nRevision ID:")
@@ -41,28 +41,28 @@ def _write(block: Block, folder: Path) -> None:
         ) as file:
             file.write("\n" + block.text)
     else:
-        raise AssertionError(f"nobody knows what to do with line {block.line} of the tutorial")
+        raise AssertionError(f"line {block.line} is neither a command nor a known file")
 
 
-def test_the_tutorial_leads_to_where_it_says(tmp_path: Path) -> None:
-    """Every command ends well and shows what the page says that it shows."""
+def test_the_tutorial_works(tmp_path: Path) -> None:
+    """Every command succeeds and prints what the page describes."""
     folder, place = checkout(tmp_path / "checkout"), tmp_path / "place"
     place.mkdir()
-    told = []
+    outputs = []
     for block in blocks(TUTORIAL):
         if block.language == "bash":
-            told.append(run(block, TUTORIAL, folder, place, environment(place)))
+            outputs.append(run(block, TUTORIAL, folder, place, environment(place)))
         else:
             _write(block, folder)
-    said = "\n".join(told)
+    output = "\n".join(outputs)
 
-    up, down = next(text for text in told if "CREATE TABLE" in text).split("downgraded ")
+    up, down = next(text for text in outputs if "CREATE TABLE" in text).split("downgraded ")
     assert "CREATE TABLE user_preferences" in up
     assert "CREATE TABLE" not in down
-    assert f"downgrade  {NEXT_ID}   {HEAD} " in said
-    assert len(re.findall(r"^\d+ passed", said, re.MULTILINE)) == 2
-    assert "All checks passed!" in said
-    assert f"clean: {len(ALL) + 1} revisions" in said
-    assert "1 file changed" in said
-    assert f"upgraded {place}/tokens.db from 010 to {NEXT_ID}" in said
+    assert f"downgrade  {NEXT_ID}   {HEAD} " in output
+    assert len(re.findall(r"^\d+ passed", output, re.MULTILINE)) == 2
+    assert "All checks passed!" in output
+    assert f"clean: {len(ALL) + 1} revisions" in output
+    assert "1 file changed" in output
+    assert f"upgraded {place}/tokens.db from 010 to {NEXT_ID}" in output
     assert get_current_revision(place / "tokens.db") == "010"

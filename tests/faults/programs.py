@@ -1,4 +1,4 @@
-"""Order crowds of the program from the nursery, and read what they have said."""
+"""Run the program in many processes at once, and read their output."""
 
 from __future__ import annotations
 
@@ -12,28 +12,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 ROOT: Final = Path(__file__).parents[2]
 
-#: Seconds that a child may take; what takes longer hangs.
+#: Seconds that a child may take; a slower one counts as hanging.
 LIMIT: Final = 10.0
-
-#: A user who owns nothing.
-NOBODY: Final = 65534
 
 
 @dataclass(frozen=True)
-class Order:
-    """One child: the program, or Alembic's own command line.
+class Invocation:
+    """One run of the program or of Alembic's command line.
 
     Attributes:
-        arguments: as typed after the program's name; ``alembic`` first for Alembic's.
-        folder: where it is typed.
-        user: the id of the user who types it; 0 for whoever runs the tests.
+        arguments: the command line; ``alembic`` first for Alembic, ``unlocked`` first for a
+            program without the lock.
+        folder: the working directory.
+        user: the id of the user; 0 for the user of the tests.
         clock: seconds that its clock is ahead.
-        environ: variables that it finds beside the tests' own.
+        environ: additional environment variables.
     """
 
     arguments: Sequence[str]
@@ -45,16 +42,16 @@ class Order:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a child ended: its status (None: it was still there), its words, its seconds."""
+    """The result of a run: its status (None if it hangs), its output, its seconds."""
 
-    order: Order
+    invocation: Invocation
     status: int | None
-    said: str
+    output: str
     seconds: float
 
 
 def build_clock(folder: Path) -> Path | None:
-    """Compile the other clock; None where there is no compiler."""
+    """Compile the library that changes the clock; None if there is no compiler."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None or not sys.platform.startswith("linux"):
         return None
@@ -65,15 +62,17 @@ def build_clock(folder: Path) -> Path | None:
     return target
 
 
-class Nursery:
-    """A process that forks the program, with everything imported."""
+class ProgramServer:
+    """A process that has imported the program and forks it."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
-        self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="said-")))
+        self._folder = Path(
+            self._stack.enter_context(tempfile.TemporaryDirectory(prefix="output-"))
+        )
         self.clock = build_clock(self._folder)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.nursery"],
+            [sys.executable, "-m", "tests.faults.program_server"],
             cwd=ROOT,
             env={
                 "PATH": os.environ["PATH"],
@@ -87,45 +86,37 @@ class Nursery:
             text=True,
         )
 
-    def run(self, orders: Iterable[Order], limit: float = LIMIT) -> list[Ended]:
-        """Run ``orders`` all at once and wait until each has ended, or ``limit`` is over."""
-        crowd = list(orders)
-        files = [self._folder / str(number) for number in range(len(crowd))]
+    def run(self, invocations: Iterable[Invocation], limit: float = LIMIT) -> list[Ended]:
+        """Run ``invocations`` at once and wait until each has ended, or ``limit`` seconds."""
+        runs = list(invocations)
+        files = [self._folder / str(number) for number in range(len(runs))]
         for file in files:
             file.write_bytes(b"")
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None
-        document = {"limit": limit, "crowd": [*map(_document, crowd, files)]}
+        document = {"limit": limit, "runs": [*map(_document, runs, files)]}
         stdin.write(json.dumps(document) + "\n")
         stdin.flush()
         answers: list[dict[str, Any]] = json.loads(stdout.readline())
         return [
-            Ended(order, answer["status"], _text(file), answer["seconds"])
-            for order, answer, file in zip(crowd, answers, files, strict=True)
+            Ended(run, answer["status"], _text(file), answer["seconds"])
+            for run, answer, file in zip(runs, answers, files, strict=True)
         ]
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
-        # Its input ends, and so does it.
+    def close(self) -> None:
+        """End the process, which ends when its input does."""
         self._process.communicate()
         self._stack.close()
 
 
-def _document(order: Order, file: Path) -> dict[str, Any]:
+def _document(run: Invocation, file: Path) -> dict[str, Any]:
     return {
-        "arguments": list(order.arguments),
-        "folder": str(order.folder),
-        "user": order.user,
-        "clock": order.clock,
-        "environ": dict(order.environ),
+        "arguments": list(run.arguments),
+        "folder": str(run.folder),
+        "user": run.user,
+        "clock": run.clock,
+        "environ": dict(run.environ),
         "out": str(file),
     }
 

@@ -1,11 +1,13 @@
-"""The orders that a victim carries out as the program does: nothing may be lost in any."""
+"""The operations that run with faults injected; each acknowledges what must survive."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.filesystem import mounts
@@ -15,10 +17,24 @@ from nextcloud_mcp_server.maintenance.backup import back_up
 from nextcloud_mcp_server.maintenance.restore_preview import preview_restore
 from nextcloud_mcp_server.migrations import downgrade_database, stamp_database, upgrade_database
 from nextcloud_mcp_server.settings import load_settings
-from tests.faults.telling import promise
 from tests.support.contents import KEY
 
-Order = Callable[[Path, str], None]
+Operation = Callable[[Path, str], None]
+
+#: Called with each acknowledgement, before it is written.
+on_acknowledge: list[Callable[[str], None]] = []
+
+
+def reply(message: dict[str, Any]) -> None:
+    """Write one line of JSON to the test, unbuffered."""
+    os.write(1, json.dumps(message).encode() + b"\n")
+
+
+def acknowledge(what: str) -> None:
+    """Report that ``what`` is done and must survive any fault from now on."""
+    for callback in on_acknowledge:
+        callback(what)
+    reply({"acknowledged": what})
 
 
 def start(path: Path, _argument: str) -> None:
@@ -38,31 +54,31 @@ def stamp(path: Path, argument: str) -> None:
 
 def backup(path: Path, _argument: str) -> None:
     """Back the database up."""
-    promise(f"backup {back_up(path).name}")
+    acknowledge(f"backup {back_up(path).name}")
 
 
 def restore(path: Path, argument: str) -> None:
-    """Restore the backup of this name, which lies beside the database."""
+    """Restore the backup of this name beside the database."""
     restore_module.restore(preview_restore(path, path.with_name(argument)))
 
 
 def repair(path: Path, _argument: str) -> None:
-    """Mend what the doctor calls mendable."""
+    """Repair what the doctor marks as fixable."""
     repair_module.repair(load_settings(database=path))
 
 
 def store(path: Path, argument: str) -> None:
-    """Store tokens one by one; each acknowledged one is told at once."""
+    """Store tokens one by one and acknowledge each at once."""
     asyncio.run(_store(path, int(argument), KEY))
 
 
 def first_store(path: Path, argument: str) -> None:
-    """As ``store``, with the key that the first start makes beside the database."""
+    """Store tokens with the key that the first start creates beside the database."""
     asyncio.run(_store(path, int(argument), None))
 
 
 def start_with_key(path: Path, _argument: str) -> None:
-    """Start as a server without a key in its settings, which finds the one it made."""
+    """Start without a key in the settings, with the key file of an earlier start."""
 
     async def main() -> None:
         async with RefreshTokenStorage(path):
@@ -75,11 +91,11 @@ async def _store(path: Path, count: int, key: str | None) -> None:
     async with RefreshTokenStorage(path, encryption_key=key) as storage:
         for number in range(count):
             await storage.store_refresh_token(f"user-{number}", f"token-{number}")
-            promise(f"stored user-{number}")
+            acknowledge(f"stored user-{number}")
 
 
 def store_together(path: Path, argument: str) -> None:
-    """Store tokens at once, so that they share commits; each acknowledged one is told."""
+    """Store tokens concurrently, so that they share commits, and acknowledge each."""
 
     async def main() -> None:
         async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
@@ -87,13 +103,13 @@ def store_together(path: Path, argument: str) -> None:
 
     async def keep(storage: RefreshTokenStorage, number: int) -> None:
         await storage.store_refresh_token(f"user-{number}", f"token-{number}")
-        promise(f"stored user-{number}")
+        acknowledge(f"stored user-{number}")
 
     asyncio.run(main())
 
 
 def store_on_network(path: Path, argument: str) -> None:
-    """As ``store``, on what passes for a network file system: no WAL there."""
+    """Store tokens as on a network file system, where the program does not use WAL."""
     elsewhere = mounts.on_network
     try:
         vars(mounts)["on_network"] = lambda *_: True
@@ -103,20 +119,20 @@ def store_on_network(path: Path, argument: str) -> None:
 
 
 def delete(path: Path, argument: str) -> None:
-    """Delete tokens one by one; each acknowledged deletion is told at once."""
+    """Delete tokens one by one and acknowledge each at once."""
 
     async def main() -> None:
         async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
             for number in range(int(argument)):
                 await storage.delete_refresh_token(f"user-{number}")
-                promise(f"deleted user-{number}")
+                acknowledge(f"deleted user-{number}")
 
     asyncio.run(main())
 
 
-ORDERS: Final[dict[str, Order]] = {
-    order.__name__: order
-    for order in (
+OPERATIONS: Final[dict[str, Operation]] = {
+    operation.__name__: operation
+    for operation in (
         start,
         start_with_key,
         downgrade,

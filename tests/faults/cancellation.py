@@ -1,9 +1,9 @@
-"""Cancel a coroutine at the k-th turn of its event loop, or at the k-th call in its worker.
+"""Cancel a coroutine at the k-th iteration of its event loop, or at the k-th call in its worker.
 
-Every await of a coroutine ends in a turn of the loop, so that counting turns meets each of
-them, those inside the store's own tasks too. What a worker thread does between two awaits
-is met by counting the calls of the package's functions there: the worker is stopped inside
-one of them, the coroutine is cancelled, and only then may the worker go on.
+Every await ends in an iteration of the loop, so that counting iterations reaches each await,
+also those in the store's own tasks. Within a worker thread the calls of the package's functions
+are counted: the worker stops inside one of them, the coroutine is cancelled, and only then the
+worker continues.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import nextcloud_mcp_server
 
 _PACKAGE: Final = str(Path(nextcloud_mcp_server.__file__).parent)
 
-#: Turns of the loop that a cancellation may take to arrive wherever it arrives.
+#: Iterations of the loop within which a cancellation arrives.
 _TURNS: Final = 12
 
 #: Seconds after which a coroutine that was cancelled counts as hanging.
@@ -33,7 +33,7 @@ PATIENCE: Final = 20.0
 
 
 class CountingLoop(asyncio.SelectorEventLoop):
-    """An event loop that counts its turns, and does something before one of them."""
+    """An event loop that counts its iterations and calls ``strike`` before one of them."""
 
     turns = 0
     at = 0
@@ -47,20 +47,20 @@ class CountingLoop(asyncio.SelectorEventLoop):
 
 
 @dataclass
-class Trial:
-    """One run of a coroutine.
+class CancelledRun:
+    """One run of a coroutine, cancelled at one point.
 
     Attributes:
         database: the database that it opens.
         way: ``task`` for ``task.cancel()``, ``scope`` for an anyio scope.
-        turn: the turn of the loop before which it is cancelled; 0 for none.
+        turn: the iteration of the loop before which it is cancelled; 0 for none.
         call: the call in its worker at which it is cancelled; 0 for none.
-        locked: whether somebody else holds the lock all the time.
-        calls: how many calls there were in the worker.
-        turns: how many turns of the loop there were until the end.
-        struck: whether it was cancelled before it had ended.
-        ended: ``finished``, ``cancelled`` or what was raised.
-        wrong: what the harness holds against it.
+        locked: whether another process holds the lock during the run.
+        calls: the number of calls in the worker.
+        turns: the number of iterations until the end.
+        struck: whether it was cancelled before its end.
+        ended: ``finished``, ``cancelled`` or the exception.
+        wrong: the problems.
     """
 
     database: Path
@@ -74,8 +74,8 @@ class Trial:
     ended: str = ""
     wrong: list[str] = field(default_factory=list)
 
-    def run(self, main: Callable[[], Coroutine[Any, Any, object]]) -> Trial:
-        """Run ``main``, cancel it, and write down what it leaves behind."""
+    def run(self, main: Callable[[], Coroutine[Any, Any, object]]) -> CancelledRun:
+        """Run ``main``, cancel it, and record what it leaves open."""
         with asyncio.Runner(loop_factory=CountingLoop) as runner:
             runner.run(self._watch(main))
         return self
@@ -121,8 +121,8 @@ class Trial:
 
     async def _left(self, threads: set[threading.Thread], files: list[str]) -> None:
         deadline = time.monotonic() + 2
-        # A thread that has said its last word may need a moment to be gone.
-        while set(threading.enumerate()) - threads and time.monotonic() < deadline:  # noqa: ASYNC110 - no event tells
+        # A finished thread may take a moment to end.
+        while set(threading.enumerate()) - threads and time.monotonic() < deadline:  # noqa: ASYNC110 - there is no event
             await asyncio.sleep(0.001)
         if more := [thread.name for thread in set(threading.enumerate()) - threads]:
             self.wrong.append(f"threads are left: {more}")
@@ -133,7 +133,7 @@ class Trial:
     def _profiled(
         self, loop: CountingLoop, task: asyncio.Task[object], strike: Callable[[], None]
     ) -> Iterator[None]:
-        """Watch the calls in every thread that is begun meanwhile."""
+        """Count the calls in every thread that starts meanwhile."""
 
         def watch(frame: FrameType, event: str, _argument: object) -> None:
             if event != "call" or not frame.f_code.co_filename.startswith(_PACKAGE):
@@ -151,7 +151,7 @@ class Trial:
     def _strike_inside(
         self, loop: CountingLoop, task: asyncio.Task[object], strike: Callable[[], None]
     ) -> None:
-        """In the worker: have the coroutine cancelled, wait until it must know, and look."""
+        """In the worker: cancel the coroutine, wait until that has arrived, and check."""
         held = is_locked(self.database)
         arrived = threading.Event()
 
@@ -175,7 +175,7 @@ class Trial:
 
 
 def open_files() -> list[str]:
-    """What this process has open, by name; the look itself is not in it."""
+    """Return the names of the open files of this process."""
     folder, found = Path("/proc/self/fd"), []
     for entry in list(folder.iterdir()):
         try:
@@ -186,7 +186,7 @@ def open_files() -> list[str]:
 
 
 def is_locked(database: Path) -> bool:
-    """Whether somebody holds the lock beside ``database``; asked of the system itself."""
+    """Return whether the operating system holds a lock beside ``database``."""
     try:
         with database.with_name(database.name + ".lock").open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

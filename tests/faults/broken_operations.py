@@ -1,6 +1,6 @@
-"""The same work, done as it is often done: what a harness must tell from the careful way.
+"""Operations with well-known mistakes, for the negative controls of the fault tests.
 
-Each order that patches something runs in a forked child of its own.
+An operation that patches something runs in a forked child.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from sqlalchemy import URL, NullPool
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from nextcloud_mcp_server.backends.sqlite import pool, transaction
-from tests.faults import careful
-from tests.faults.careful import Order
-from tests.faults.telling import promise
+from tests.faults import operations
+from tests.faults.operations import Operation, acknowledge
 
 _INSERT: Final = (
     "INSERT INTO refresh_tokens (user_id, encrypted_token, created_at, updated_at) "
@@ -44,7 +43,7 @@ def log_and_go_on(path: Path, argument: str) -> None:
 
 
 def without_begin(path: Path, _argument: str) -> None:
-    """Our own start, with the transactions that Python's driver begins by default."""
+    """The program's start with the implicit transactions of Python's driver."""
 
     def create_engine(path: Path, pragmas: Mapping[str, str], **options: Any) -> AsyncEngine:
         assert pragmas
@@ -52,16 +51,16 @@ def without_begin(path: Path, _argument: str) -> None:
         return create_async_engine(url, poolclass=NullPool, **options)
 
     setattr(transaction, "create_engine", create_engine)  # noqa: B010 - another signature
-    careful.start(path, "")
+    operations.start(path, "")
 
 
 def early_promise(path: Path, argument: str) -> None:
-    """A store that promises before it commits."""
+    """A store that acknowledges before it commits."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for number in range(int(argument)):
             connection.execute("BEGIN IMMEDIATE")
             connection.execute(_INSERT, (f"user-{number}",))
-            promise(f"stored user-{number}")
+            acknowledge(f"stored user-{number}")
             connection.execute("COMMIT")
 
 
@@ -72,11 +71,11 @@ def copy_as_backup(path: Path, _argument: str) -> None:
         connection.execute(_INSERT, ("newest",))
         copy = path.with_name(f"{path.name}.backup-20261123T160000.000000Z-010-manual")
         shutil.copyfile(path, copy)
-        promise(f"backup {copy.name}")
+        acknowledge(f"backup {copy.name}")
 
 
 def restore_by_copying(path: Path, argument: str) -> None:
-    """A restore by `cp`, over the file that is there."""
+    """A restore by `cp` over the existing file."""
     shutil.copyfile(path.with_name(argument), path)
     for suffix in ("-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
@@ -92,7 +91,7 @@ def store_in_delete_mode(path: Path, argument: str) -> None:
         make(self, path, "wal", *rest, **named)
 
     setattr(pool.SqlitePool, "__init__", in_wal)  # noqa: B010 - mypy forbids the other way
-    careful.store_on_network(path, argument)
+    operations.store_on_network(path, argument)
 
 
 def store_with_normal(path: Path, argument: str) -> None:
@@ -101,18 +100,18 @@ def store_with_normal(path: Path, argument: str) -> None:
     setattr(pool, "SERVING_PRAGMAS", weaker)  # noqa: B010 - it is Final
     with closing(sqlite3.connect(path)) as other:
         other.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        careful.store(path, argument)
+        operations.store(path, argument)
 
 
 def start_unsynced(path: Path, argument: str) -> None:
-    """Our own start, with SQLite's syncs switched off."""
+    """The program's start with SQLite's syncs switched off."""
     weaker = MappingProxyType({**transaction.MIGRATION_PRAGMAS, "synchronous": "OFF"})
     setattr(transaction, "MIGRATION_PRAGMAS", weaker)  # noqa: B010 - it is Final
-    careful.start(path, argument)
+    operations.start(path, argument)
 
 
 def leave_open(path: Path, _argument: str) -> None:
-    """A write that forgets its connection when it fails."""
+    """A write that leaves its connection open if it fails."""
     connection = sqlite3.connect(path, isolation_level=None)
     _forgotten.append(connection)
     connection.execute("UPDATE alembic_version SET version_num='010'")
@@ -122,9 +121,9 @@ def leave_open(path: Path, _argument: str) -> None:
 
 _forgotten: list[sqlite3.Connection] = []
 
-ORDERS: Final[dict[str, Order]] = {
-    order.__name__: order
-    for order in (
+OPERATIONS: Final[dict[str, Operation]] = {
+    operation.__name__: operation
+    for operation in (
         naive,
         log_and_go_on,
         without_begin,

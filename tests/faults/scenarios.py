@@ -1,4 +1,4 @@
-"""The situations that are hurt: a database, and an order on it."""
+"""The scenarios of the fault tests: a database, and an operation on it."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ Make = Callable[[Path], None]
 
 
 @dataclass(frozen=True)
-class Scene:
-    """One order on one database.
+class Scenario:
+    """One operation on one database.
 
     Attributes:
-        name: for people.
-        do: the victim's order.
+        name: the id of the test.
+        do: the operation.
         argument: its argument.
-        make: writes the database; None for a path where nothing is.
+        make: creates the database; None for a path without a file.
         base: the revision that the database counts as.
-        keeps: whether the order keeps every row, under its own column; a downgrade need not.
-        heal: the order that brings the database to head, whatever was left.
+        keeps: whether the operation keeps every row, unlike a downgrade.
+        heal: the operation that migrates what a fault leaves to head.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Scene:
 
 
 def of(shape: Shape, *pragmas: str) -> Make:
-    """A function that writes ``shape``."""
+    """Return a function that writes ``shape``."""
     return lambda path: shape.write(path, pragmas)
 
 
@@ -82,12 +82,12 @@ def index_damaged(path: Path) -> None:
 _INDEX: Final = "idx_audit_user_timestamp"
 
 
-#: The name of what is restored, beside the database.
+#: The name of the backup beside the database.
 SAVED: Final = "tokens.db.saved"
 
 
 def with_saved(make: Make | None) -> Make:
-    """A database (or none), and beside it the older one that is to be restored."""
+    """Create a database (or none), and beside it the older one to restore."""
 
     def both(path: Path) -> None:
         shapes.at("009", "portable").write(path.with_name(SAVED))
@@ -98,14 +98,14 @@ def with_saved(make: Make | None) -> Make:
 
 
 def cut_short(make: Make) -> Make:
-    """What a killed writer leaves: a hot journal, or committed rows in the ``-wal`` alone."""
+    """Leave what a killed writer leaves: a hot journal, or rows in the ``-wal`` only."""
 
     def both(path: Path) -> None:
         with tempfile.TemporaryDirectory() as folder:
             origin = Path(folder) / path.name
             make(origin)
             with closing(sqlite3.connect(origin, isolation_level=None)) as connection:
-                # So small a cache that pages are written before the commit.
+                # With a small cache pages are written before the commit.
                 connection.execute("PRAGMA cache_size=1")
                 connection.execute("UPDATE audit_logs SET hostname='pod-2'")
                 connection.execute("BEGIN")
@@ -118,65 +118,65 @@ def cut_short(make: Make) -> Make:
 _WIDTHS_AGAIN: Final = {"pre_lived_5_16", "pre_lived_10_12", "pre_lived_12_12"}
 
 
-def upgrades() -> Iterator[Scene]:
-    """From nothing, from each revision, from drafts, from each shape before revisions.
+def upgrades() -> Iterator[Scenario]:
+    """Yield upgrades from no file, from each revision, from drafts, from shapes before Alembic.
 
-    The two lineages take turns, and the journal modes with them: what a type is called changes
-    no file operation, and each way of working is met at every second revision.
+    Lineages and journal modes alternate: a declared type changes no file operation, and each
+    journal mode occurs at every second revision.
     """
-    yield Scene("a first start", "start")
+    yield Scenario("a first start", "start")
     for revision, lineage in zip(REVISIONS[:-1], cycle(released_files.LINEAGES)):
         wal = ["journal_mode=WAL"] if lineage == "portable" else []
         name = f"{lineage} {revision}" + (" in WAL" if wal else "")
         make = of(shapes.at(revision, lineage), *wal)
-        yield Scene(name, "start", make=make, base=revision)
+        yield Scenario(name, "start", make=make, base=revision)
     for revision, shape in (
         ("006", shapes.at("006")),
         ("009 in WAL", shapes.at("009", "portable")),
     ):
         left = cut_short(of(shape, *(["journal_mode=WAL"] if "WAL" in revision else [])))
-        yield Scene(f"a writer killed at {revision}", "start", make=left, base=revision[:3])
-    # Every draft owes the same, one table to be made anew: one is taken. Of the widths that two
-    # tables of a file may have, each is met, not each with each.
+        yield Scenario(f"a writer killed at {revision}", "start", make=left, base=revision[:3])
+    # One draft stands for all, since each recreates the same table. Each width of a table
+    # occurs, but not each combination.
     drafts = (case for case in released_files.drafts() if case.name == "rev010_portable_draft2")
     for case in (*released_files.pre_alembic(), *drafts):
         if case.name in _WIDTHS_AGAIN:
             continue
-        yield Scene(case.name.replace("_", " "), "start", make=case.write, base=case.base)
+        yield Scenario(case.name.replace("_", " "), "start", make=case.write, base=case.base)
 
 
-def changes() -> Iterator[Scene]:
-    """What a person asks for by name."""
+def changes() -> Iterator[Scenario]:
+    """Yield the operations of commands."""
     for target in ("-1", "base"):
         name = f"a downgrade to {target}"
-        yield Scene(name, "downgrade", target, head, HEAD, keeps=False)
-    yield Scene("a stamp", "stamp", "005", head, "005")
-    yield Scene("a stamp of nothing", "stamp", "base", head, "001")
-    yield Scene("a backup", "backup", "", head, HEAD)
-    yield Scene("a backup of a file in DELETE mode", "backup", "", of(shapes.at("010")), "010")
+        yield Scenario(name, "downgrade", target, head, HEAD, keeps=False)
+    yield Scenario("a stamp", "stamp", "005", head, "005")
+    yield Scenario("a stamp of nothing", "stamp", "base", head, "001")
+    yield Scenario("a backup", "backup", "", head, HEAD)
+    yield Scenario("a backup of a file in DELETE mode", "backup", "", of(shapes.at("010")), "010")
     presents = {"": head, " in DELETE mode": head_without_wal, " of what is gone": None}
     for name, make in presents.items():
         restored = with_saved(make)
-        yield Scene(f"a restore{name}", "restore", SAVED, restored, HEAD, keeps=False)
+        yield Scenario(f"a restore{name}", "restore", SAVED, restored, HEAD, keeps=False)
     broken = {
         "two revisions": of(shapes.at("006").recording("006", "009")),
         "a damaged index": index_damaged,
     }
     for name, make in broken.items():
-        yield Scene(f"a repair of {name}", "repair", "", make, keeps=False, heal="repair")
+        yield Scenario(f"a repair of {name}", "repair", "", make, keeps=False, heal="repair")
 
 
 UPGRADES: Final = tuple(upgrades())
 CHANGES: Final = tuple(changes())
 
 
-def named(*names: str) -> tuple[Scene, ...]:
-    """The scenes of these names."""
-    by_name = {scene.name: scene for scene in (*UPGRADES, *CHANGES)}
-    return tuple(by_name[name] for name in names)
+def named(*names: str) -> tuple[Scenario, ...]:
+    """Return the scenarios of these names."""
+    scenario_id = {scenario.name: scenario for scenario in (*UPGRADES, *CHANGES)}
+    return tuple(scenario_id[name] for name in names)
 
 
-#: For the faults of a disk, of which there are four at each operation: each way of working once.
+#: One scenario for each kind of operation, for disk errors, of which there are four kinds.
 TYPICAL: Final = named(
     "a first start",
     "raw 005",
@@ -190,44 +190,43 @@ TYPICAL: Final = named(
 
 
 def created(path: Path) -> None:
-    """A database that the program has just made."""
+    """Create a database with the program."""
     upgrade_database(path)
 
 
 def stored(path: Path) -> None:
-    """A database at head with five tokens in it, stored by the program."""
-    # Imported late: only this scene needs the whole store.
-    from tests.faults.careful import store  # noqa: PLC0415
+    """Create a database at head with five tokens, with the program."""
+    # Imported late: only this scenario needs the store.
+    from tests.faults.operations import store  # noqa: PLC0415
 
     store(path, "5")
 
 
-#: Writes of a running store, in which every acknowledgement is a promise. The first start that
-#: makes the database is a scene of its own; here it makes the key.
+#: Writes of a running store, which acknowledges each. The first start is a scenario of its own.
 WRITES: Final = (
-    Scene("tokens stored", "store", "5", created),
-    Scene("tokens stored together", "store_together", "8", created),
-    Scene("tokens stored without WAL", "store_on_network", "5", head_without_wal),
-    Scene("tokens stored with a new key", "first_store", "3", created),
-    Scene("tokens deleted", "delete", "5", stored),
+    Scenario("tokens stored", "store", "5", created),
+    Scenario("tokens stored together", "store_together", "8", created),
+    Scenario("tokens stored without WAL", "store_on_network", "5", head_without_wal),
+    Scenario("tokens stored with a new key", "first_store", "3", created),
+    Scenario("tokens deleted", "delete", "5", stored),
 )
 
 
-def prepare(scene: Scene, folder: Path) -> Path:
-    """Make the scene's database in ``folder`` and return its path."""
+def prepare(scenario: Scenario, folder: Path) -> Path:
+    """Create the scenario's database in ``folder`` and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "tokens.db"
-    if scene.make:
-        scene.make(path)
+    if scenario.make:
+        scenario.make(path)
     return path
 
 
-def whole(path: Path, before: Snapshot | None, base: str | None) -> None:
-    """Assert that ``path`` is at head, complete, with every row and secret of ``before``.
+def assert_complete(path: Path, before: Snapshot | None, base: str | None) -> None:
+    """Check that ``path`` is complete at head, with every row and secret of ``before``.
 
     Args:
         path: the database, closed.
-        before: what was in it; None for a database that was not there.
+        before: its content before; None if there was no database.
         base: the revision that it counted as.
     """
     after = snapshot(path)

@@ -1,8 +1,8 @@
-"""The process that forks the program: everything is imported once, and a child starts at once.
+"""A fork server for the program: everything is imported once, so that a child starts quickly.
 
-A line of JSON orders a whole crowd. Its children wait behind one gate, which is then
-opened; each runs the program with its own arguments, user, folder and clock, and writes
-into files of its own. A server is asked to stop as soon as it listens.
+Each line of JSON on its input lists the runs of one round. The children wait until all are
+forked. Each runs the program with its arguments, user, folder and clock, and writes into its
+own file. A server gets SIGTERM as soon as it listens.
 """
 
 from __future__ import annotations
@@ -29,24 +29,23 @@ from alembic.config import main as alembic
 from platformdirs import user_data_path
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
-from nextcloud_mcp_server.backends.sqlite import inspect, transaction
-from nextcloud_mcp_server.backends.sqlite.lock import MigrationLock as Held
+from nextcloud_mcp_server.backends.sqlite.lock import MigrationLock
 from nextcloud_mcp_server.cli.main import main as program
 from nextcloud_mcp_server.migrate import startup
 from nextcloud_mcp_server.server import run as _run  # noqa: F401 - the same
 from tests.support.contents import KEY
 
-#: Seconds between two looks at the children.
+#: Seconds between two checks of the children.
 _POLL = 0.002
 
 
 def run(order: dict[str, Any], gate: int) -> int:
-    """Be the program: the exit status."""
+    """Run the program in this child and return the exit status."""
     out = os.open(order["out"], os.O_WRONLY)
     for number in (1, 2):
         os.dup2(out, number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    # Python's own streams may hold what the nursery has written, and know its pipe.
+    # The streams of Python still refer to the pipes of the server.
     sys.stdin, sys.stdout, sys.stderr = (
         open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115
         for number, mode in ((0, "r"), (1, "w"), (2, "w"))
@@ -56,33 +55,34 @@ def run(order: dict[str, Any], gate: int) -> int:
     if clock := os.environ.get("LD_PRELOAD"):
         ctypes.c_long.in_dll(ctypes.CDLL(clock), "clock_offset").value = order["clock"]
     if timeout := os.environ.get("BUSY_TIMEOUT"):
-        for module in (transaction, inspect):
-            vars(module)["BUSY_TIMEOUT"] = float(timeout)
+        for module in [*sys.modules.values()]:
+            if "BUSY_TIMEOUT" in vars(module):
+                vars(module)["BUSY_TIMEOUT"] = float(timeout)
     if order["user"]:
         os.setgroups([])
         os.setgid(order["user"])
         os.setuid(order["user"])
     os.read(gate, 1)
-    # Closed here, so that no child finds one more file open than the program would.
+    # Close it: the program would not have this file open.
     os.close(gate)
     first, *others = order["arguments"]
     if first == "alembic":
         alembic(argv=others)
         return 0
-    if first == "careless":
+    if first == "unlocked":
         vars(startup)["guard"] = no_lock
         return program(others)
     return program(order["arguments"])
 
 
 @contextmanager
-def no_lock(*_: object) -> Iterator[Held]:
-    """The negative control: what a start would be that takes no lock."""
-    yield Held()
+def no_lock(*_: object) -> Iterator[MigrationLock]:
+    """Replace the lock with nothing, for the negative control."""
+    yield MigrationLock()
 
 
 def child(order: dict[str, Any], gate: int) -> None:
-    """Run, and leave without a look back."""
+    """Run the program and end this process without cleanup."""
     status = 70
     try:
         status = run(order, gate)
@@ -95,32 +95,32 @@ def child(order: dict[str, Any], gate: int) -> None:
     os._exit(status)
 
 
-def crowd(orders: list[dict[str, Any]], limit: float) -> list[dict[str, Any]]:
-    """Run ``orders`` all at once: how each ended, a status of None after ``limit`` seconds."""
+def run_all(orders: list[dict[str, Any]], limit: float) -> list[dict[str, Any]]:
+    """Run ``orders`` at once; the status is None for a run that exceeds ``limit`` seconds."""
     gate, opener = os.pipe()
-    born: dict[int, int] = {}
+    children: dict[int, int] = {}
     for number, order in enumerate(orders):
         if (pid := os.fork()) == 0:
             os.close(opener)
             child(order, gate)
-        born[pid] = number
+        children[pid] = number
     os.close(gate)
     os.close(opener)
     begun = time.monotonic()
     answers: list[dict[str, Any]] = [{"status": None, "seconds": limit} for _ in orders]
-    serving = {pid for pid, number in born.items() if "run" in orders[number]["arguments"]}
-    while born:
+    serving = {pid for pid, number in children.items() if "run" in orders[number]["arguments"]}
+    while children:
         time.sleep(_POLL)
         seconds = time.monotonic() - begun
-        for pid, number in list(born.items()):
+        for pid, number in list(children.items()):
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
                 answers[number] = {"status": os.waitstatus_to_exitcode(status), "seconds": seconds}
-                del born[pid]
+                del children[pid]
             elif seconds > limit:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
-                del born[pid]
+                del children[pid]
             elif pid in serving and b"listening on" in Path(orders[number]["out"]).read_bytes():
                 serving.discard(pid)
                 os.kill(pid, signal.SIGTERM)
@@ -128,7 +128,7 @@ def crowd(orders: list[dict[str, Any]], limit: float) -> list[dict[str, Any]]:
 
 
 def warm_up() -> None:
-    """Do everything once here: a child of another user may not import, and none should have to."""
+    """Run each command once: a child of another user may not be allowed to import modules."""
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
         path = Path(folder) / "warm.db"
 
@@ -151,12 +151,12 @@ def warm_up() -> None:
 
 
 def main() -> None:
-    """Take orders until the input ends."""
+    """Process lines until the input ends."""
     warm_up()
     logging.root.handlers.clear()
     for line in sys.stdin:
         order = json.loads(line)
-        os.write(1, json.dumps(crowd(order["crowd"], order["limit"])).encode() + b"\n")
+        os.write(1, json.dumps(run_all(order["runs"], order["limit"])).encode() + b"\n")
 
 
 if __name__ == "__main__":

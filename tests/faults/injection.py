@@ -1,4 +1,4 @@
-"""Build the shim, drive the victim, and judge what a fault has left behind."""
+"""Run operations in a process with a library that injects faults into its file operations."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 ROOT: Final = Path(__file__).parents[2]
 
@@ -30,15 +29,15 @@ def build_shim(folder: Path) -> Path:
 
 @dataclass
 class Result:
-    """What one order came to.
+    """The result of one operation.
 
     Attributes:
         end: ``done``, ``refused``, ``raised`` or ``killed``.
-        operations: how many file operations there were (0 when killed).
-        code: the error's code, when refused.
-        message: the error's text.
-        acknowledged: what the child said was done before it ended.
-        left: files that are still open, and threads that still run, in a process that lives on.
+        operations: the number of file operations (0 if killed).
+        code: the error code, if refused.
+        message: the text of the error.
+        acknowledged: what the child acknowledged before it ended.
+        left: files that are still open and threads that still run in a surviving process.
     """
 
     end: str
@@ -50,11 +49,11 @@ class Result:
 
 
 class Process:
-    """A process that carries out orders, one after the other, as lines of JSON."""
+    """A process that runs operations one after the other; messages are lines of JSON."""
 
     def __init__(self, **environment: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.victim"],
+            [sys.executable, "-m", "tests.faults.injection_process"],
             cwd=ROOT,
             # Every child imports the migration scripts: from bytecode.
             env={**os.environ, "PYTHONDONTWRITEBYTECODE": "", **environment},
@@ -63,8 +62,8 @@ class Process:
             text=True,
         )
 
-    def carry_out(self, order: dict[str, Any]) -> Result:
-        """Have one order carried out, and hear how it ended."""
+    def run(self, order: dict[str, Any]) -> Result:
+        """Run one operation and return its result."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(order) + "\n")
@@ -82,7 +81,7 @@ class Process:
                 result.code = answer.get("code", "")
                 result.message = answer.get("message", "")
                 result.left = answer.get("left", [])
-        raise AssertionError("the victim process has ended")
+        raise AssertionError("the process has ended")
 
     def close(self) -> None:
         """End the process."""
@@ -93,14 +92,14 @@ class Process:
         self._process.stdout.close()
 
 
-class Victim:
-    """Two processes: one forks children with the shim loaded, to be hurt; the other is well."""
+class Injector:
+    """Two processes: one forks children with the library loaded, the other has no faults."""
 
     def __init__(self, shim: Path) -> None:
-        self._hurt = Process(LD_PRELOAD=str(shim))
-        self._well = Process()
+        self._faulty = Process(LD_PRELOAD=str(shim))
+        self._normal = Process()
 
-    def order(
+    def run(
         self,
         do: str,
         path: Path,
@@ -110,15 +109,15 @@ class Victim:
         argument: str = "",
         record: Path | None = None,
     ) -> Result:
-        """Have ``do`` done on ``path``, by a forked child where it may be killed or recorded.
+        """Run ``do`` on ``path``, in a forked child if it may be killed or is recorded.
 
         Args:
-            do: the order.
+            do: the operation.
             path: the database.
-            at: the operation at which something goes wrong.
-            kind: what goes wrong.
-            argument: the order's argument.
-            record: a file in another folder, to write every operation into.
+            at: the number of the file operation that fails.
+            kind: the fault.
+            argument: the argument of the operation.
+            record: a file in another folder that receives every file operation.
         """
         order = {
             "do": do,
@@ -129,27 +128,20 @@ class Victim:
             "record": str(record or ""),
             "survives": kind not in {COUNT, KILL},
         }
-        return self._hurt.carry_out(order)
+        return self._faulty.run(order)
 
     def restart(self, path: Path, do: str = "start") -> Result:
-        """Start on ``path`` in a process that nothing is done to."""
-        return self._well.carry_out({"do": do, "path": str(path), "argument": ""})
+        """Start on ``path`` in the process without faults."""
+        return self._normal.run({"do": do, "path": str(path), "argument": ""})
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
-        self._hurt.close()
-        self._well.close()
+    def close(self) -> None:
+        """End both processes."""
+        self._faulty.close()
+        self._normal.close()
 
 
 def copy_database(source: Path, target: Path) -> Path:
-    """Copy a database with whatever lies beside it into an empty folder ``target``."""
+    """Copy a database with the files beside it into the emptied folder ``target``."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for path in source.parent.glob(source.name + "*"):

@@ -1,9 +1,8 @@
-"""The process that is hurt: forks a child for each order, arms the shim in it, lets it run.
+"""A fork server for operations with faults: it arms the library in a child and runs the child.
 
-Everything is imported once; a forked child starts in a few milliseconds, so that
-thousands of crash points fit into a minute. Whoever survives what happens to it needs no
-child, and shows what it leaves behind in a process that goes on, as a server does. Orders
-and answers are lines of JSON.
+Everything is imported once, so that a forked child starts in a few milliseconds and thousands
+of kill points fit into a minute. An operation that survives its fault runs in this process,
+which shows what it leaves open, as in a server. Messages are lines of JSON.
 """
 
 from __future__ import annotations
@@ -24,57 +23,57 @@ from typing import Any
 from nextcloud_mcp_server import progress
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.maintenance import backup
-from tests.faults import careful, careless
-from tests.faults.telling import listen, tell
+from tests.faults import broken_operations, operations
+from tests.faults.operations import on_acknowledge, reply
 
-#: Seconds within which a thread that has nothing left to do ends.
+#: Seconds within which a finished thread ends.
 PATIENCE = 2.0
 
-ORDERS = careful.ORDERS | careless.ORDERS
+OPERATIONS = operations.OPERATIONS | broken_operations.OPERATIONS
 
-#: Orders that patch nothing, so that they need no child of their own for it.
-UNPATCHED = {*careful.ORDERS, careless.leave_open.__name__}
+#: Operations that patch nothing, so that they can run in this process.
+UNPATCHED = {*operations.OPERATIONS, broken_operations.leave_open.__name__}
 
 
 def run_child(order: dict[str, Any], shim: ctypes.CDLL) -> None:
-    """Carry out one order in this forked child, and leave."""
+    """Run one operation in this forked child, and end it."""
     folder = str(Path(order["path"]).parent).encode() + b"/"
     if order["record"]:
         shim.fault_record(order["record"].encode())
-        listen(lambda promise: shim.fault_mark(promise.encode()))
+        on_acknowledge.append(lambda text: shim.fault_mark(text.encode()))
     shim.fault_arm(folder, order["at"], order["kind"])
-    answer = carry_out(order)
+    answer = execute(order)
     if answer["end"] == "done":
         shim.fault_mark(b"done")
     answer["operations"] = shim.fault_count()
     shim.fault_arm(b"", 0, 0)
-    tell(answer)
+    reply(answer)
     os._exit(0)
 
 
 def run_here(order: dict[str, Any], shim: ctypes.CDLL) -> None:
-    """Carry out one order in this process, which has to go on afterwards as it was."""
+    """Run one operation in this process, and report what it leaves open."""
     folder = str(Path(order["path"]).parent).encode() + b"/"
-    before = held(folder)
+    before = open_resources(folder)
     shim.fault_arm(folder, order["at"], order["kind"])
-    answer = carry_out(order)
+    answer = execute(order)
     answer["operations"] = shim.fault_count()
     shim.fault_arm(b"", 0, 0)
-    tell({**answer, "left": still_held(folder, before)})
+    reply({**answer, "left": leaked(folder, before)})
 
 
-def still_held(folder: bytes, before: set[str]) -> list[str]:
-    """What is held now, was not before, and is not let go of by itself."""
+def leaked(folder: bytes, before: set[str]) -> list[str]:
+    """Return the files and threads that were not open before and are not closed soon."""
     until = time.monotonic() + PATIENCE
-    while (left := held(folder) - before) and time.monotonic() < until:
-        # What only a cycle of garbage keeps is no leak, nor is a thread that is just ending.
+    while (left := open_resources(folder) - before) and time.monotonic() < until:
+        # A file in a garbage cycle is no leak, nor is a thread that is just ending.
         gc.collect()
         time.sleep(0.001)
     return sorted(left)
 
 
-def held(folder: bytes) -> set[str]:
-    """The open files below ``folder``, and the threads of this process."""
+def open_resources(folder: bytes) -> set[str]:
+    """Return the open files below ``folder`` and the threads of this process."""
     found = {f"the thread {thread.name}" for thread in threading.enumerate()}
     for descriptor in Path("/proc/self/fd").iterdir():
         with suppress(FileNotFoundError):
@@ -83,39 +82,39 @@ def held(folder: bytes) -> set[str]:
     return found
 
 
-def carry_out(order: dict[str, Any]) -> dict[str, Any]:
-    """Carry out one order and say how it ended."""
+def execute(order: dict[str, Any]) -> dict[str, Any]:
+    """Run one operation and return its result."""
     try:
-        ORDERS[order["do"]](Path(order["path"]), order["argument"])
+        OPERATIONS[order["do"]](Path(order["path"]), order["argument"])
     except TokenStorageError as error:
         return {"end": "refused", "code": error.code, "message": error.message}
-    except BaseException as error:  # noqa: BLE001 - told to the test, which fails on it
+    except BaseException as error:  # noqa: BLE001 - the test reports it
         return {"end": "raised", "message": f"{type(error).__name__}: {error}"}
     return {"end": "done"}
 
 
 def warm_up() -> None:
-    """Do everything once here, so that no forked child has to import or compile."""
-    # What is told to those who wait is written by the clock: on a slow machine there would be
-    # operations in a rehearsal that the next run does not have.
+    """Run each operation once, so that no child must import or compile modules."""
+    # Progress is written to the lock file by time: on a slow machine the reference run would
+    # have operations that the next run does not have.
     setattr(progress, "INTERVAL", 3600.0)  # noqa: B010 - it is Final
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "warm.db"
-        careful.start(path, "")
-        careful.downgrade(path, "009")
-        careful.start(path, "")
-        careful.stamp(path, "009")
-        # Not by its order, which would promise it to whoever asks for something first.
+        operations.start(path, "")
+        operations.downgrade(path, "009")
+        operations.start(path, "")
+        operations.stamp(path, "009")
+        # Not the operation, which would acknowledge it to the first test.
         backup.back_up(path)
-        careful.restore(path, next(path.parent.glob("*-manual")).name)
-        careful.store(path, "0")
+        operations.restore(path, next(path.parent.glob("*-manual")).name)
+        operations.store(path, "0")
     gc.collect()
     # A collection in a child would touch, and so copy, every page of this process.
     gc.freeze()
 
 
 def armed() -> ctypes.CDLL | None:
-    """The shim, where it was loaded into this process."""
+    """Return the library if it is loaded into this process."""
     if not (path := os.environ.get("LD_PRELOAD")):
         return None
     shim = ctypes.CDLL(path)
@@ -127,7 +126,7 @@ def armed() -> ctypes.CDLL | None:
 
 
 def main() -> None:
-    """Take orders until the input ends; without a shim, carry them out here."""
+    """Process operations until the input ends; without the library, run them here."""
     logging.disable(logging.CRITICAL)
     warm_up()
     shim = armed()
@@ -135,7 +134,7 @@ def main() -> None:
         order = json.loads(line)
         status = 0
         if shim is None:
-            tell({"operations": 0, **carry_out(order)})
+            reply({"operations": 0, **execute(order)})
         elif order["survives"] and order["do"] in UNPATCHED:
             run_here(order, shim)
         else:
@@ -143,7 +142,7 @@ def main() -> None:
             if child == 0:
                 run_child(order, shim)
             _, status = os.waitpid(child, 0)
-        tell({"killed": os.WIFSIGNALED(status), "status": status})
+        reply({"killed": os.WIFSIGNALED(status), "status": status})
 
 
 if __name__ == "__main__":
