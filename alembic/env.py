@@ -198,7 +198,7 @@ def is_writing() -> bool:
 
 async def run_on_own_connection() -> None:
     """Open the database, run the revisions, and commit."""
-    from nextcloud_mcp_server.backends.sqlite.transaction import migration_session  # noqa: PLC0415
+    from nextcloud_mcp_server.backends.connect import connect  # noqa: PLC0415
     from nextcloud_mcp_server.errors import TokenStorageError  # noqa: PLC0415
 
     database = given()
@@ -206,7 +206,7 @@ async def run_on_own_connection() -> None:
         if database is not None and dialect_of(database) == "postgresql":
             session = postgresql(database)
         elif is_writing():
-            session = migration_session(sqlite_path(database))
+            session = connect(sqlite_path(database)).session()
         else:
             session = reading(reading_url(sqlite_path(database)))
         async with session as connection:

@@ -96,7 +96,7 @@ def counted(number: int, thing: str) -> str:
     return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
-def for_shell(path: Path) -> str:
+def for_shell(path: Path | str) -> str:
     """Quote ``path`` for a command line."""
     # Imported here, because most commands print no path.
     import shlex  # noqa: PLC0415

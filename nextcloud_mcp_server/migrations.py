@@ -1,7 +1,7 @@
 """Migrate a token database from a script: synchronous functions, safe to call anywhere.
 
-Each takes a path or an SQLite URL (default: the environment's database) and walks the
-same path as a start: lock, look, back up, one transaction. Inside a running event loop
+Each takes a path or an SQLite URL (default: the environment's database) and does what a
+start does: lock, inspect, back up, one transaction. Inside a running event loop
 the work runs in a thread with a loop of its own.
 """
 
@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.migrate import change
 from nextcloud_mcp_server.migrate.change import Change
-from nextcloud_mcp_server.migrate.inspect import examine
+from nextcloud_mcp_server.migrate.inspect import inspect
 from nextcloud_mcp_server.migrate.startup import Outcome, prepare
 from nextcloud_mcp_server.schema.history import load_history
 from nextcloud_mcp_server.settings import load_settings
@@ -23,7 +24,7 @@ Database = str | os.PathLike[str] | None
 def upgrade_database(database: Database = None, revision: str = "head") -> Outcome:
     """Create, stamp and upgrade ``database`` up to ``revision``, as a start does.
 
-    No key is needed; where the settings have one, it is proven, as at a start.
+    No key is needed; if the settings have one, it is verified, as at a start.
 
     Raises:
         TokenStorageError: with the code of what is wrong; the file is as it was.
@@ -32,9 +33,9 @@ def upgrade_database(database: Database = None, revision: str = "head") -> Outco
 
     settings = load_settings(database=database)
     return prepare(
-        settings.database,
+        connect(settings.database),
         target=None if revision == "head" else revision,
-        unlock=prover(settings),
+        verify=prover(settings),
         lock_timeout=settings.lock_timeout,
     )
 
@@ -44,20 +45,20 @@ def downgrade_database(
 ) -> Change:
     """Go back to ``revision``: an id, ``base``, or ``-N`` for N steps; after a backup.
 
-    The keys are proven, where there are any; none is needed.
+    The keys are verified if there are any; none is needed.
 
     Raises:
         TokenStorageError: with the code of what is wrong; the file is as it was. ``in-use``
-            where a server is running on it, unless ``while_running`` is true.
+            if a server is running on it, unless ``while_running`` is true.
     """
     from nextcloud_mcp_server.crypto.keyfile import key_verifier as prover  # noqa: PLC0415 - cryptography is heavy
 
     settings = load_settings(database=database)
     return change.downgrade(
-        settings.database,
+        connect(settings.database),
         revision,
         while_running=while_running,
-        unlock=prover(settings),
+        verify=prover(settings),
         lock_timeout=settings.lock_timeout,
     )
 
@@ -67,45 +68,45 @@ def stamp_database(
 ) -> Change:
     """Record ``revision`` without running anything; after a backup.
 
-    The keys are proven, where there are any; none is needed.
+    The keys are verified if there are any; none is needed.
 
     Raises:
-        TokenStorageError: ``inconsistent`` where the tables deny it, ``in-use`` where a server
+        TokenStorageError: ``inconsistent`` if the schema does not match it, ``in-use`` if a server
             is running on it, unless ``while_running`` is true, and others.
     """
     from nextcloud_mcp_server.crypto.keyfile import key_verifier as prover  # noqa: PLC0415 - cryptography is heavy
 
     settings = load_settings(database=database)
     return change.stamp(
-        settings.database,
+        connect(settings.database),
         get_head_revision() if revision == "head" else revision,
         while_running=while_running,
-        unlock=prover(settings),
+        verify=prover(settings),
         lock_timeout=settings.lock_timeout,
     )
 
 
 def get_current_revision(database: Database = None) -> str | None:
-    """The revision that ``database`` records; None where it records none. Changes nothing.
+    """Return the revision that ``database`` records; None if it records none. Changes nothing.
 
     Raises:
         TokenStorageError: for a file that is damaged, foreign or no database.
     """
-    report = examine(load_settings(database=database).database)
-    if report.refusal and report.finding.recorded is None:
-        raise report.refusal
-    return report.finding.recorded
+    inspection = inspect(connect(load_settings(database=database).database))
+    if inspection.refusal and inspection.recorded is None:
+        raise inspection.refusal
+    return inspection.recorded
 
 
 def get_head_revision() -> str:
-    """The newest revision of this program."""
+    """Return the newest revision of this program."""
     return load_history().head
 
 
 def create_migration(message: str) -> Path:
     """Write an empty migration for ``message`` into the checkout, and return its path.
 
-    Where the tests are, a file of rows for its tables is written beside them.
+    Also creates a file of test rows if the tests are there.
 
     Raises:
         TokenStorageError: ``not-a-checkout`` in an installed package, ``bad-input``.

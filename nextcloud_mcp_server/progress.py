@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Protocol
 
 logger = logging.getLogger(__name__)
@@ -101,7 +100,7 @@ def reporting(*callbacks: ProgressCallback) -> Iterator[Reporter]:
         thread.join()
 
 
-def to_log(database: Path) -> ProgressCallback:
+def to_log(database: object) -> ProgressCallback:
     """Return a callback that logs a line about ``database`` every few seconds."""
     return paced(
         lambda now: logger.info("%s: %s, %.0f s so far", database, now, now.seconds), LOG_INTERVAL

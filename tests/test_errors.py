@@ -42,14 +42,14 @@ OF_A_DATABASE = re.compile(
 
 
 def test_a_command_in_a_remedy_names_its_database() -> None:
-    """Each command of a remedy that uses a database has the option -d."""
+    """Each command of a remedy that uses a database names it with -d, or with its own option."""
     remedies = re.findall(r"^    > (.*)$", error_texts.render(), re.MULTILINE)
     commands = 0
     for remedy in remedies:
         _, *typed = OF_A_DATABASE.split(remedy)
         commands += len(typed)
         for rest in typed:
-            named = re.search(r" -d [{/]| \{_named\(| \{words\.downgrade_command\(", rest)
+            named = re.search(r" -d [{/]| \{(database|place|inspection\.database)\.option\}", rest)
             assert named, remedy
     assert commands > 10, "no command was found"
 

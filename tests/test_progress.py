@@ -18,8 +18,6 @@ from nextcloud_mcp_server.backends.sqlite import backup
 from nextcloud_mcp_server.maintenance import repair as repairs
 from nextcloud_mcp_server.maintenance import restore as restores
 from nextcloud_mcp_server.maintenance.restore_preview import preview_restore
-from nextcloud_mcp_server.migrate import change
-from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.progress import (
     Progress,
     ProgressCallback,
@@ -32,6 +30,7 @@ from nextcloud_mcp_server.progress import (
 )
 from nextcloud_mcp_server.settings import load_settings
 from tests.faults.scenarios import index_damaged
+from tests.support.by_path import downgrade, prepare
 from tests.support.scripts import add_revision
 from tests.support.shapes import at
 from tests.support.snapshot import snapshot
@@ -170,7 +169,7 @@ def test_an_upgrade_reports_the_revision_and_the_rows(own_scripts: Path, path: P
         if text:
             waiting.append(json.loads(text)["doing"])
 
-    prepare(path, listener=callback)
+    prepare(path, progress=callback)
     slow = [text for text in texts if "revision 101" in text]
     assert slow
     assert slow[0].startswith("running revision 101 on ")
@@ -189,7 +188,7 @@ def test_a_downgrade_reports_the_revision(own_scripts: Path, path: Path) -> None
     add_revision(own_scripts, SLOW)
     prepare(path)
     texts: list[str] = []
-    change.downgrade(path, "009", listener=lambda now: texts.append(str(now)))
+    downgrade(path, "009", progress=lambda now: texts.append(str(now)))
     assert any("revision 101" in text and "(0 of 2 revisions)" in text for text in texts)
 
 
@@ -210,8 +209,7 @@ def _every_report(monkeypatch: pytest.MonkeyPatch) -> None:
 
         yield report
 
-    for module in (repairs, restores):
-        monkeypatch.setattr(module, "reporting", at_once)
+    monkeypatch.setattr("nextcloud_mcp_server.progress.reporting", at_once)
     monkeypatch.setattr(backup, "_PAGES", 10)
 
 

@@ -1,22 +1,320 @@
-"""What a unit of work sees of a database, and what a pool promises.
+"""The engine seam: what the rest of the program may ask of a database, whatever runs it.
 
-A *unit of work* is a plain function that executes prebuilt SQLAlchemy Core statements on
-the :class:`Connection` it is given. It never sees a pool, a driver or a dialect name, so
-the backend is free to decide how, where and with which others it runs.
+Everything above ``backends/`` speaks of a :class:`Database`, never of a path, a driver or a
+PRAGMA. :mod:`nextcloud_mcp_server.backends.connect` chooses the engine. A new engine
+implements these protocols and passes ``tests/backends/contract``.
+
+A *unit of work* is a plain function that executes prebuilt SQLAlchemy Core statements on the
+:class:`Connection` it is given. It never sees a pool, a driver or a dialect name, so the
+engine is free to decide how, where and with which others it runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
-from nextcloud_mcp_server.schema.structure import Structure
+from nextcloud_mcp_server.schema.structure import Gaps, Structure
 
 if TYPE_CHECKING:
-    from sqlalchemy import Executable
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
+    from pathlib import Path
 
+    import sqlalchemy
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from nextcloud_mcp_server.errors import TokenStorageError
+    from nextcloud_mcp_server.progress import Reporter
+    from nextcloud_mcp_server.schema.history import History
 
 T = TypeVar("T")
+
+#: Encrypted values of one column that are read to verify the keys; all are read only if none
+#: of these can be decrypted.
+SAMPLE_SIZE = 16
+
+
+class Snapshot(NamedTuple):
+    """What an inspection reads from a database, as of one moment.
+
+    Attributes:
+        structure: tables, columns, indexes.
+        versions: the rows of the version table; None without the table.
+        version_column: whether the version table is Alembic's (has ``version_num``).
+        journal_mode: SQLite's journal mode, lower case; empty without a file and on other engines.
+        damage: ``corrupt`` or ``not-a-database``; empty for a readable database.
+        detail: the engine's description of the damage.
+        samples: some encrypted values, if they were asked for and can be read.
+        exists: whether there is a database.
+    """
+
+    structure: Structure = Structure()
+    versions: tuple[str | None, ...] | None = None
+    version_column: bool = True
+    journal_mode: str = ""
+    damage: str = ""
+    detail: str = ""
+    samples: tuple[bytes, ...] | None = None
+    exists: bool = True
+
+
+class RecoveryNeededError(Exception):
+    """A crashed writer left changes that must be rolled back before anyone can read."""
+
+
+class Hold(Protocol):
+    """The marker "in use", from an open store until it is released."""
+
+    def release(self) -> None:
+        """Remove the marker. Safe to call twice."""
+        ...
+
+
+class Database(Protocol):
+    """The place of a database. Constructing one opens nothing; ``str()`` names it."""
+
+    @property
+    def engine(self) -> str:
+        """The name of the engine: ``sqlite``."""
+        ...
+
+    @property
+    def option(self) -> str:
+        """How a command names this database, for remedies: ``-d tokens.db``."""
+        ...
+
+    @property
+    def directory(self) -> Path | None:
+        """The folder for a key file and backups; None if there is no such place."""
+        ...
+
+    @property
+    def history(self) -> History:
+        """The revisions of this program, with their structures on this engine."""
+        ...
+
+    def check(self) -> None:
+        """Check that a database can be here. Changes nothing.
+
+        Raises:
+            TokenStorageError: ``bad-path``.
+        """
+        ...
+
+    def warnings(self) -> Sequence[str]:
+        """Return what an operator should change about the place, one sentence each."""
+        ...
+
+    def unwritable(self) -> str:
+        """Return why this user cannot write to the database; empty if it can."""
+        ...
+
+    def require_writable(self) -> None:
+        """Fail if an existing database cannot be written. Changes nothing.
+
+        Raises:
+            TokenStorageError: ``read-only``.
+        """
+        ...
+
+    def identity(self) -> Hashable:
+        """Return a value that changes if the database is replaced; None if it is missing."""
+        ...
+
+    def inspect(self, *, samples: bool = False) -> Snapshot:
+        """Read the database without a lock and without changing it.
+
+        A crashed database is read as it will be after its recovery.
+
+        Args:
+            samples: whether to read the first encrypted values too.
+
+        Raises:
+            TokenStorageError: the operating system or the server does not let it be read.
+        """
+        ...
+
+    def check_integrity(self) -> str:
+        """Return what the engine's own check finds wrong; empty if the database is sound."""
+        ...
+
+    def samples(self, columns: Iterable[tuple[str, str]], limit: int | None) -> Iterable[bytes]:
+        """Read up to ``limit`` (None: all) encrypted values of each existing (table, column)."""
+        ...
+
+    def newest(
+        self, table: str, columns: Sequence[str], limit: int | None
+    ) -> list[Sequence[Any]] | None:
+        """Return up to ``limit`` rows by descending ``id``; None without such a table."""
+        ...
+
+    def lock(
+        self, timeout: float, cancelled: Callable[[], bool] = ..., *, shared: bool = False
+    ) -> AbstractContextManager[LockedDatabase]:
+        """Hold the lock that every migration takes.
+
+        Args:
+            timeout: seconds to wait at most.
+            cancelled: polled while waiting; True ends the wait.
+            shared: hold it together with others that only inspect.
+
+        Raises:
+            TokenStorageError: ``lock-timeout``, ``interrupted`` if cancelled.
+        """
+        ...
+
+    def hold(self) -> Hold | None:
+        """Mark the database as in use by an open store. To be called under the lock."""
+        ...
+
+    def require_idle(self, *, while_running: bool = False) -> None:
+        """Fail if a store is open on the database, unless ``while_running``.
+
+        Raises:
+            TokenStorageError: ``in-use``.
+        """
+        ...
+
+    def open_pool(self, journal_mode: str, hold: Hold | None, *, read_only: str = "") -> Pool:
+        """Return a pool on the database, which is at head.
+
+        Args:
+            journal_mode: what the start left the database in.
+            hold: released when the pool is closed.
+            read_only: why it can only be read; empty if it can be written.
+        """
+        ...
+
+    def session(self, lock_timeout: float = ...) -> AbstractAsyncContextManager[AsyncConnection]:
+        """Hold the lock and yield a connection in one write transaction, for ``env.py``."""
+        ...
+
+    def translate(self, error: BaseException) -> TokenStorageError | None:
+        """Return the named error for an exception of the driver; None for any other."""
+        ...
+
+
+class LockedDatabase(Protocol):
+    """A database while its lock is held. Used only in the thread that took the lock."""
+
+    @property
+    def unlocked(self) -> str:
+        """Why there is no lock, though nobody holds it; empty if it is held."""
+        ...
+
+    @property
+    def read_only(self) -> str:
+        """Why nothing may be changed; empty if it may."""
+        ...
+
+    def announce(self, activity: str) -> None:
+        """Show ``activity`` to the processes that wait for the lock."""
+        ...
+
+    def require_writable(self) -> None:
+        """Fail if the lock or a permission is missing.
+
+        Raises:
+            TokenStorageError: ``read-only`` or ``lock-unavailable``.
+        """
+        ...
+
+    def inspect(self, *, samples: bool = False) -> Snapshot:
+        """Read the database, after rolling back what a crashed writer left.
+
+        Raises:
+            RecoveryNeededError: there is something to roll back and the lock is shared.
+        """
+        ...
+
+    def transact(self, work: Callable[[Transaction], T]) -> T:
+        """Call ``work`` in one write transaction and commit if it returns.
+
+        If ``work`` raises, the database is as it was, and a backup that was made in the
+        transaction is deleted unless the failure is damage. ``work`` may be called again.
+        """
+        ...
+
+    def is_finished(self, snapshot: Snapshot) -> bool:
+        """Return whether :meth:`finish` has nothing to do."""
+        ...
+
+    def finish(self) -> str:
+        """Prepare the database for serving, after the commit; return its journal mode."""
+        ...
+
+
+class Transaction(Protocol):
+    """One write transaction. Nothing is visible to others before its commit."""
+
+    @property
+    def connection(self) -> sqlalchemy.Connection:
+        """The synchronous connection, which Alembic is given."""
+        ...
+
+    def execute(
+        self, sql: str, parameters: Mapping[str, Any] | None = None
+    ) -> Sequence[Sequence[Any]]:
+        """Execute one statement and return its rows.
+
+        Args:
+            sql: the statement, as it is written; with parameters, ``:name`` stands for each.
+            parameters: the values.
+        """
+        ...
+
+    def structure(self) -> Structure:
+        """Read the names of all tables, columns and indexes."""
+        ...
+
+    def versions(self) -> tuple[str | None, ...]:
+        """Read the rows of the version table."""
+        ...
+
+    def count(self, table: str) -> int:
+        """Count the rows of one table."""
+        ...
+
+    def row_counts(self, structure: Structure) -> dict[str, int]:
+        """Count the rows of every table that is not bookkeeping."""
+        ...
+
+    def broken_references(self) -> set[tuple[Any, ...]]:
+        """Return the rows that reference a missing row."""
+        ...
+
+    def backup(
+        self, revision: str | None, *, keys: Sequence[str] | None, report: Reporter
+    ) -> Path | None:
+        """Back up exactly what this transaction sees, before its first write.
+
+        Returns None if the engine makes no backup files.
+        """
+        ...
+
+    def rename_back(self, tables: Iterable[str], prefix: str) -> None:
+        """Rename the filled copies of an interrupted table recreation back."""
+        ...
+
+    def recreate(self, tables: Iterable[str], wanted: Structure) -> None:
+        """Recreate disposable tables in their wanted shape, with the rows that fit."""
+        ...
+
+    def add(self, missing: Gaps, wanted: Structure) -> None:
+        """Add missing tables, then columns, then indexes, as ``wanted`` declares them."""
+        ...
+
+    def drop(self, table: str) -> None:
+        """Drop a table if it exists."""
+        ...
+
+    def keep_attached(self, ours: Iterable[str]) -> AbstractContextManager[None]:
+        """Restore the operators' indexes and triggers that the body drops with their table.
+
+        Args:
+            ours: names of indexes that the revisions make.
+        """
+        ...
 
 
 class Row(Protocol):
@@ -28,34 +326,36 @@ class Row(Protocol):
         ...
 
     def __getattr__(self, name: str) -> Any:
-        """The value of the column of this name."""
+        """Return the value of the column of this name."""
         ...
 
     def __getitem__(self, position: int) -> Any:
-        """The value of the column at this position."""
+        """Return the value of the column at this position."""
         ...
 
     def __iter__(self) -> Iterator[Any]:
-        """Every value, in order."""
+        """Iterate over the values, in order."""
         ...
 
 
 class Connection(Protocol):
-    """The narrow door to the database that a unit of work is handed."""
+    """What a unit of work can do."""
 
     def all(
-        self, statement: Executable, parameters: Mapping[str, Any] | None = None
+        self, statement: sqlalchemy.Executable, parameters: Mapping[str, Any] | None = None
     ) -> Sequence[Row]:
         """Execute and return every row."""
         ...
 
     def first(
-        self, statement: Executable, parameters: Mapping[str, Any] | None = None
+        self, statement: sqlalchemy.Executable, parameters: Mapping[str, Any] | None = None
     ) -> Row | None:
         """Execute and return the first row, or None."""
         ...
 
-    def run(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> int:
+    def run(
+        self, statement: sqlalchemy.Executable, parameters: Mapping[str, Any] | None = None
+    ) -> int:
         """Execute a write and return the number of rows it changed."""
         ...
 
@@ -70,34 +370,12 @@ class Pool(Protocol):
     def write(self, unit: Callable[[Connection], T]) -> Awaitable[T]:
         """Run ``unit`` in a write transaction.
 
-        The answer is given only after a durable commit. When ``unit`` raises, nothing of
-        it is kept and the error is re-raised. Others may share its commit, and where that
-        fails it is run again, alone: a unit must do nothing but to its connection.
+        Returns only after a durable commit. If ``unit`` raises, nothing of it is kept and the
+        error is raised again. Other units may share its commit; if that fails, the unit is run
+        again alone, so it must change nothing but its connection.
         """
         ...
 
     async def close(self) -> None:
         """Close every connection. Safe to call twice."""
         ...
-
-
-class Snapshot(NamedTuple):
-    """What a look has seen.
-
-    Attributes:
-        structure: tables, columns, indexes.
-        versions: the rows of the version table; None without the table.
-        version_column: whether the version table is Alembic's (has ``version_num``).
-        journal_mode: SQLite's journal mode, lower case; empty where there is no file.
-        damage: ``corrupt`` or ``not-a-database``; empty for a readable file.
-        detail: what SQLite said of the damage.
-        samples: some encrypted values, where they were asked for and can be read.
-    """
-
-    structure: Structure = Structure()
-    versions: tuple[str | None, ...] | None = None
-    version_column: bool = True
-    journal_mode: str = ""
-    damage: str = ""
-    detail: str = ""
-    samples: tuple[bytes, ...] | None = None

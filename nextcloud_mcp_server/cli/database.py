@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nextcloud_mcp_server.backends.base import Database
+
+from nextcloud_mcp_server.backends.connect import connect, require_file
 from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.errors import printable
 from nextcloud_mcp_server.settings import Settings, load_settings, locate
@@ -31,7 +39,26 @@ class DatabaseOption:
             output.heading(f"database: {path} ({source})")
         return location
 
-    def settings(self, output: Output) -> Settings:
-        """Return all settings of the command, after :meth:`locate`."""
-        self.locate(output)
+    def database(self, output: Output) -> Database:
+        """Return the database, after :meth:`locate`."""
+        return connect(self.locate(output).database)
+
+    def file(self, output: Output, command: str) -> Path:
+        """Return the database file of a command that works on files only.
+
+        Raises:
+            TokenStorageError: ``unsupported-database`` for a database that is not a file.
+        """
+        return require_file(self.database(output), command)
+
+    def settings(self, output: Output, *, files_only: str = "") -> Settings:
+        """Return all settings of the command, after :meth:`locate`.
+
+        Args:
+            output: where to print.
+            files_only: the command, if it works on files only; as :meth:`file`.
+        """
+        database = self.database(output)
+        if files_only:
+            require_file(database, files_only)
         return load_settings(database=self.value)

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.cli.output import Output, interrupted
 from nextcloud_mcp_server.errors import TokenStorageError, printable
-from nextcloud_mcp_server.migrate.inspect import examine
+from nextcloud_mcp_server.migrate.inspect import inspect
 from nextcloud_mcp_server.progress import (
     LOG_INTERVAL,
     Progress,
@@ -102,11 +103,11 @@ class _LogHandler(logging.Handler):
 
 def _interrupted(database: Path) -> TokenStorageError:
     try:
-        report = examine(database)
+        inspection = inspect(connect(database))
     except TokenStorageError:
         return interrupted()
-    if report.refusal:
+    if inspection.refusal:
         return interrupted()
-    recorded = report.finding.recorded
+    recorded = inspection.recorded
     now = f"at revision {recorded}" if recorded else "without a recorded revision"
-    return interrupted(f"Unfinished changes were rolled back, and {report.database} is {now}.")
+    return interrupted(f"Unfinished changes were rolled back, and {inspection.database} is {now}.")

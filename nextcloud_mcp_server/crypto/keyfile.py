@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cryptography.fernet import Fernet
 
-from nextcloud_mcp_server.backends.sqlite.inspect import SAMPLED
+from nextcloud_mcp_server.backends.base import SAMPLE_SIZE
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem.errors import naming
@@ -144,7 +144,7 @@ def verified_keyring(keyring: Keyring | None, samples: Samples, database: Path) 
             file beside the database. Nothing has been written then.
     """
     keyring = keyring or _beside(database)
-    values = list(samples(SAMPLED))
+    values = list(samples(SAMPLE_SIZE))
     if keyring is None:
         if values:
             raise TokenStorageError(

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from nextcloud_mcp_server.backends.base import RecoveryNeededError
 from nextcloud_mcp_server.backends.sqlite import backup as backups
-from nextcloud_mcp_server.backends.sqlite.inspect import HotJournalError, check_pages, look
-from nextcloud_mcp_server.backends.sqlite.lock import guard
+from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
+from nextcloud_mcp_server.backends.sqlite.inspect import check_pages, look
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.migrate.change import real_path
-from nextcloud_mcp_server.migrate.inspect import examine, known_history
+from nextcloud_mcp_server.migrate.inspect import inspect
 from nextcloud_mcp_server.migrate.plan import Finding, State, refusal
-from nextcloud_mcp_server.migrate.startup import look_under_lock
 from nextcloud_mcp_server.progress import ProgressCallback, reporting, to_log
 from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT
 
@@ -41,12 +40,12 @@ def back_up(
         TokenStorageError: ``bad-path`` if there is no database or the target exists; the
             state's code for a damaged or foreign file; ``backup-failed``.
     """
-    database = real_path(database)
-    inspection = examine(database)
+    place = SqliteDatabase(database)
+    inspection, database = inspect(place), place.path
     damaged = {State.CORRUPT, State.NOT_A_DATABASE, State.FOREIGN}
     if inspection.refusal and inspection.finding.state in damaged:
         raise inspection.refusal
-    if not inspection.exists or not inspection.journal_mode:
+    if not inspection.snapshot.journal_mode:
         raise TokenStorageError(
             f"There is no database at {database} to back up.",
             code="bad-path",
@@ -54,10 +53,10 @@ def back_up(
         )
     try:
         look(database)
-    except HotJournalError:
-        with guard(database, lock_timeout) as lock:
-            look_under_lock(database, lock)
-    target = target or backups.backup_path(database, inspection.finding.recorded, "manual")
+    except RecoveryNeededError:
+        with place.lock(lock_timeout) as locked:
+            locked.inspect()
+    target = target or backups.backup_path(database, inspection.recorded, "manual")
     with reporting(progress or to_log(database)) as report:
         try:
             return backups.make_backup(database, target, kind="manual", keys=keys, report=report)
@@ -66,4 +65,4 @@ def back_up(
             if error.code != "backup-failed" or not (damage := check_pages(database)):
                 raise
             finding = Finding(State.CORRUPT, reason=damage)
-            raise refusal(finding, known_history(), database) from error
+            raise refusal(finding, inspection.history, place) from error

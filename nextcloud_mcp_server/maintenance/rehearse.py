@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Final
 
 from nextcloud_mcp_server.backends.sqlite import backup
+from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.backends.sqlite.errors import naming
-from nextcloud_mcp_server.backends.sqlite.inspect import look_without_recovery, observed
+from nextcloud_mcp_server.backends.sqlite.inspect import observed
 from nextcloud_mcp_server.backends.sqlite.size import Need, Pages, pages_of, size_of, upgrade_needs
-from nextcloud_mcp_server.errors import TokenStorageError, for_shell
+from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem import files
 from nextcloud_mcp_server.filesystem.space import free_bytes, require_space
-from nextcloud_mcp_server.migrate.inspect import Report, Unlock, examine, known_history, prove
-from nextcloud_mcp_server.migrate.plan import Plan, plan
+from nextcloud_mcp_server.migrate.inspect import Inspection, VerifyKeys, inspect
+from nextcloud_mcp_server.migrate.plan import Plan
 from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.progress import ProgressCallback
 from nextcloud_mcp_server.schema.structure import gaps
@@ -34,7 +35,7 @@ class Rehearsal:
 
     Attributes:
         database: the database file, which is unchanged.
-        report: the inspection of it.
+        inspection: the inspection of it.
         todo: what an upgrade does.
         rows: the number of rows in the copy.
         seconds: how long it took on the copy, including its backup.
@@ -43,7 +44,7 @@ class Rehearsal:
     """
 
     database: Path
-    report: Report
+    inspection: Inspection
     todo: Plan
     rows: int = 0
     seconds: float = 0.0
@@ -70,7 +71,7 @@ def rehearse(
     database: Path,
     *,
     target: str | None = None,
-    unlock: Unlock | None = None,
+    verify: VerifyKeys | None = None,
     progress: ProgressCallback | None = None,
 ) -> Rehearsal:
     """Run a complete upgrade on a copy that is deleted afterwards.
@@ -81,30 +82,30 @@ def rehearse(
     Args:
         database: the file; it need not exist yet.
         target: the revision to end at (default: head).
-        unlock: verifies the keys on the stored secrets, and creates no key.
+        verify: verifies the keys on the stored secrets, and creates no key.
         progress: receives progress updates (default: the log).
 
     Raises:
         TokenStorageError: what the upgrade itself would raise; ``disk-full`` and
             ``read-only`` if there is no place for a copy.
     """
-    report, todo = _planned(database, target)
-    database = report.database
+    place = SqliteDatabase(database)
+    inspection, database = inspect(place, target), place.path
+    todo = inspection.accepted()
     free = free_bytes(_place(database))
     if not todo.migrates:
-        with observed(database) as (source, seen):
-            prove(unlock, source, seen, todo.adopted)
-        return Rehearsal(database, report, todo, free=free)
+        inspection.verify_keys(verify)
+        return Rehearsal(database, inspection, todo, free=free)
     with _private_folder(_place(database), database.name) as folder:
         copy = folder / database.name
         try:
-            rows, before = _copied(report, copy)
-            outcome = prepare(copy, target=target, unlock=unlock, listener=progress)
+            rows, before = _copied(database, inspection, copy)
+            outcome = prepare(SqliteDatabase(copy), target=target, verify=verify, progress=progress)
         except TokenStorageError as error:
             raise _as_of(database, copy, error) from error
         growth = max(0, pages_of(copy).bytes - before.bytes)
         need = upgrade_needs(before, growth, backed_up=outcome.backup is not None)
-    return Rehearsal(database, report, todo, rows, outcome.seconds, need, free)
+    return Rehearsal(database, inspection, todo, rows, outcome.seconds, need, free)
 
 
 def script(database: Path, *, target: str | None = None) -> Script:
@@ -114,52 +115,46 @@ def script(database: Path, *, target: str | None = None) -> Script:
         TokenStorageError: as an upgrade; ``bad-input`` if the database must be stamped or
             repaired first, because that depends on more than the revision.
     """
-    report, todo = _planned(database, target)
-    if (reason := _no_statements_for(report, todo)) and todo.migrates:
-        command = f"nextcloud-mcp-server db upgrade -d {for_shell(report.database)}"
+    place = SqliteDatabase(database)
+    inspection, database = inspect(place, target), place.path
+    todo = inspection.accepted()
+    if (reason := _no_statements_for(inspection, todo)) and todo.migrates:
+        command = f"nextcloud-mcp-server db upgrade {place.option}"
         raise TokenStorageError(
-            f"There are no statements for {report.database}: {reason}.",
+            f"There are no statements for {database}: {reason}.",
             code="bad-input",
             remedy=f"See what an upgrade does with '{command} --dry-run', then run: {command}",
         )
     if not todo.steps:
-        return Script(report.database, todo, "")
+        return Script(database, todo, "")
     from nextcloud_mcp_server.migrate import alembic_commands  # noqa: PLC0415 - imports Alembic
 
-    sql = alembic_commands.statements(known_history(), todo.start, todo.target)
+    sql = alembic_commands.statements(inspection.history, todo.start, todo.target)
     # The pragma has no effect inside a transaction. Without it, a table that is dropped and
     # created again would delete the rows that reference it.
-    return Script(report.database, todo, f"PRAGMA foreign_keys=OFF;\n\n{sql.strip()}\n")
+    return Script(database, todo, f"PRAGMA foreign_keys=OFF;\n\n{sql.strip()}\n")
 
 
-def _planned(database: Path, target: str | None) -> tuple[Report, Plan]:
-    report = examine(database)
-    if report.refusal:
-        raise report.refusal
-    return report, plan(report.finding, known_history(), report.database, target)
-
-
-def _no_statements_for(report: Report, todo: Plan) -> str:
+def _no_statements_for(inspection: Inspection, todo: Plan) -> str:
     """Return why a revision alone does not determine the statements; empty if it does."""
     if todo.stamp:
         return f"its version table has to be put in order first (it counts as {todo.stamp})"
     if todo.mends:
         return f"it has to be repaired first ({', '.join(todo.mends)})"
-    if not todo.start or not report.exists:
+    if not todo.start or not inspection.exists:
         return ""
-    history = known_history()
-    there = look_without_recovery(report.database).structure.tables
+    history, there = inspection.history, inspection.snapshot.structure.tables
     later = gaps(history.structure(todo.start), history.structure(todo.target)).columns
     early = [f"{t}.{c}" for t, c in later if t in there and c in there[t].columns]
     return f"{', '.join(early)} is there already" if early else ""
 
 
-def _copied(report: Report, copy: Path) -> tuple[int, Pages]:
+def _copied(database: Path, inspection: Inspection, copy: Path) -> tuple[int, Pages]:
     """Copy the database; return the number of its rows, and its pages."""
     files.create_private(copy)
-    if not report.journal_mode:
+    if not inspection.snapshot.journal_mode:
         return 0, Pages()
-    with observed(report.database) as (source, _), naming(copy):
+    with observed(database) as (source, _), naming(copy):
         # For the copy, its own backup, and the journal of its migration.
         require_space(copy.parent, 3 * size_of(source), "to rehearse on a copy")
         made = backup.copy_with_summary(source, copy)

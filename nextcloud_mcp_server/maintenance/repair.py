@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from nextcloud_mcp_server.backends.base import Snapshot
-from nextcloud_mcp_server.backends.sqlite.catalog import Execute, count, quoted
-from nextcloud_mcp_server.backends.sqlite.database import require_lock, require_writable, use_wal
+from nextcloud_mcp_server.backends.base import (
+    LockedDatabase,
+    RecoveryNeededError,
+    Transaction,
+)
+from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.backends.sqlite.errors import naming
-from nextcloud_mcp_server.backends.sqlite.inspect import HotJournalError, look
-from nextcloud_mcp_server.backends.sqlite.lock import MigrationLock, guard
+from nextcloud_mcp_server.backends.sqlite.inspect import look
 from nextcloud_mcp_server.crypto.keyfile import key_verifier
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem import files
@@ -28,10 +30,10 @@ from nextcloud_mcp_server.maintenance.doctor.context import open_context
 from nextcloud_mcp_server.maintenance.doctor.files import readable_by_others
 from nextcloud_mcp_server.maintenance.indexes import rebuild_indexes
 from nextcloud_mcp_server.maintenance.repair_plan import RepairPlan, plan_repair
-from nextcloud_mcp_server.migrate.inspect import Unlock, known_history, no_database, prove
+from nextcloud_mcp_server.migrate.inspect import Inspection, VerifyKeys, known_history, no_database
 from nextcloud_mcp_server.migrate.plan import Finding, State, plan, refusal
-from nextcloud_mcp_server.migrate.startup import look_under_lock
-from nextcloud_mcp_server.progress import ProgressCallback, Reporter, reporting, to_log, to_waiters
+from nextcloud_mcp_server.migrate.startup import progress_to
+from nextcloud_mcp_server.progress import ProgressCallback, Reporter
 from nextcloud_mcp_server.schema.history import History
 from nextcloud_mcp_server.schema.structure import VERSION_TABLE
 from nextcloud_mcp_server.settings import Settings
@@ -66,15 +68,17 @@ def preview_repair(settings: Settings) -> RepairPlan | None:
     with open_context(settings) as context:
         if context.error:
             raise context.error
-        if not context.path.exists():
-            raise no_database(context.path)
+        place = SqliteDatabase(context.path)
+        if not place.path.exists():
+            raise no_database(place)
         verify, contents = key_verifier(settings), context.contents
         if contents is None:
             return None
         needed = plan_repair(contents.source, contents.seen, contents.history, context.path)
         if needed.restructures or needed.indexes:
-            require_writable(context.path)
-        prove(verify, contents.source, contents.seen, needed.finding.adopted)
+            place.require_writable()
+        found = Inspection(place, contents.seen, contents.history, needed.finding, None, None)
+        found.verify_keys(verify)
         return needed
 
 
@@ -110,25 +114,26 @@ def repair(
             :func:`~nextcloud_mcp_server.crypto.keyfile.key_verifier` and of a migration. The
             file is unchanged then.
     """
-    path = settings.database
-    files.check_path(path)
-    path = files.follow(path)
-    if not path.exists():
-        raise no_database(path)
+    place = SqliteDatabase(settings.database)
+    place.check()
+    if not place.path.exists():
+        raise no_database(place)
     verify = key_verifier(settings)
-    with guard(path, settings.lock_timeout) as lock:
-        require_lock(lock, path)
-        require_writable(path)
-        lock.announce(_DOING)
-        with reporting(progress or to_log(path), to_waiters(lock.announce, _DOING)) as report:
-            return _repair(path, lock, verify, confirmed, report)
+    with place.lock(settings.lock_timeout) as locked:
+        locked.require_writable()
+        with progress_to(place, locked, _DOING, progress) as report:
+            return _repair(place, locked, verify, confirmed, report)
 
 
 def _repair(
-    path: Path, lock: MigrationLock, verify: Unlock, confirmed: RepairPlan | None, report: Reporter
+    place: SqliteDatabase,
+    locked: LockedDatabase,
+    verify: VerifyKeys,
+    confirmed: RepairPlan | None,
+    report: Reporter,
 ) -> Repaired:
-    history = known_history()
-    kept, done = _roll_back(path, lock)
+    path, history = place.path, known_history()
+    kept, done = _roll_back(path, locked)
     seen = look(path)
     report("checking its pages")
     needed = plan_repair(path, seen, history)
@@ -139,32 +144,34 @@ def _repair(
             code="declined",
             remedy="Stop every server, then run the command again.",
         )
-    keys = prove(verify, path, seen, needed.finding.adopted)
+    todo = plan(needed.finding, history, place)
+    inspection = Inspection(place, seen, history, needed.finding, todo, None)
+    keys = inspection.verify_keys(verify)
     done += _make_private(path)
     if needed.indexes:
         report("keeping it as it is")
         kept = kept or copy_pages(path)
         report("rebuilding its indexes")
         if reason := rebuild_indexes(path):
-            raise refusal(Finding(State.CORRUPT, reason=reason), history, path)
+            raise refusal(Finding(State.CORRUPT, reason=reason), history, place)
         done += ("rebuilt its damaged indexes",)
     backup = None
     if needed.restructures:
-        backup = _restructure(path, history, needed, seen, keys, report=report)
+        backup = _restructure(inspection, locked, needed, keys, report)
         done += _restructured(needed, history)
-    if seen.journal_mode and (mode := use_wal(path)) != seen.journal_mode:
+    if seen.journal_mode and (mode := locked.finish()) != seen.journal_mode:
         done += (f"switched its journal to {mode}",)
     done += _delete_abandoned(path)
     return Repaired(path, done, backup, kept)
 
 
-def _roll_back(path: Path, lock: MigrationLock) -> tuple[Path | None, tuple[str, ...]]:
+def _roll_back(path: Path, locked: LockedDatabase) -> tuple[Path | None, tuple[str, ...]]:
     """Roll back a crashed writer's journal, after the file and the journal were copied."""
     try:
         look(path)
-    except HotJournalError:
+    except RecoveryNeededError:
         kept = copy_files(path)
-        look_under_lock(path, lock)
+        locked.inspect()
         return kept, ("rolled back the journal of a crashed writer",)
     return None, ()
 
@@ -179,25 +186,22 @@ def _make_private(path: Path) -> tuple[str, ...]:
 
 
 def _restructure(
-    path: Path,
-    history: History,
+    inspection: Inspection,
+    locked: LockedDatabase,
     needed: RepairPlan,
-    seen: Snapshot,
     keys: Sequence[str] | None,
-    *,
     report: Reporter,
 ) -> Path | None:
     from nextcloud_mcp_server.migrate.run import migrate  # noqa: PLC0415 - imports Alembic
 
-    def first(execute: Execute) -> None:
+    def first(transaction: Transaction) -> None:
         if needed.replaces_version:
-            execute(f"DROP TABLE IF EXISTS {VERSION_TABLE}")
+            transaction.drop(VERSION_TABLE)
         for table in needed.drops:
-            if not count(execute, table):
-                execute(f"DROP TABLE {quoted(table)}")
+            if not transaction.count(table):
+                transaction.drop(table)
 
-    todo = plan(needed.finding, history, path)
-    return migrate(path, history, todo, seen.structure, keys=keys, first=first, say=report)
+    return migrate(inspection, locked, keys=keys, first=first, report=report)
 
 
 def _restructured(needed: RepairPlan, history: History) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from nextcloud_mcp_server.backends.base import Snapshot
 from nextcloud_mcp_server.backends.sqlite.catalog import count
 from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
+from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.backends.sqlite.errors import naming
 from nextcloud_mcp_server.maintenance.corrections import leftover_tables, without_version_table
 from nextcloud_mcp_server.maintenance.indexes import damage, only_indexes
@@ -51,16 +52,16 @@ def plan_repair(
     Raises:
         TokenStorageError: the state's own code if nothing safe repairs it.
     """
-    path = path or source
+    database = SqliteDatabase(path or source)
     finding = classify(seen, history)
     corrected = without_version_table(seen, history)
     if finding.refused and corrected is None:
-        raise refusal(finding, history, path)
+        raise refusal(finding, history, database)
     if not seen.journal_mode:
         return RepairPlan(finding)
     complaints = damage(source, "integrity_check")
     if complaints and not only_indexes(source):
-        raise refusal(Finding(State.CORRUPT, reason="; ".join(complaints[:3])), history, path)
+        raise refusal(Finding(State.CORRUPT, reason="; ".join(complaints[:3])), history, database)
     return RepairPlan(
         corrected or finding,
         replaces_version=corrected is not None,

@@ -12,15 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from nextcloud_mcp_server.backends.base import Snapshot
+from nextcloud_mcp_server.backends.base import LockedDatabase, Snapshot
 from nextcloud_mcp_server.backends.sqlite import backup as backups
 from nextcloud_mcp_server.backends.sqlite.catalog import observe
 from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
-from nextcloud_mcp_server.backends.sqlite.database import require_lock, use_wal
+from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.backends.sqlite.errors import named, naming
 from nextcloud_mcp_server.backends.sqlite.in_use import in_use, require_idle
 from nextcloud_mcp_server.backends.sqlite.inspect import check_pages
-from nextcloud_mcp_server.backends.sqlite.lock import MigrationLock, guard
 from nextcloud_mcp_server.backends.sqlite.size import size_of
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem import files
@@ -30,8 +29,8 @@ from nextcloud_mcp_server.maintenance.backup_check import Backup, signature_of
 from nextcloud_mcp_server.maintenance.damaged_copy import copy_files, damaged_path
 from nextcloud_mcp_server.maintenance.restore_preview import DAMAGED, RestorePreview
 from nextcloud_mcp_server.migrate import journal
-from nextcloud_mcp_server.migrate.startup import look_under_lock
-from nextcloud_mcp_server.progress import ProgressCallback, Reporter, reporting, to_log, to_waiters
+from nextcloud_mcp_server.migrate.startup import progress_to
+from nextcloud_mcp_server.progress import ProgressCallback, Reporter
 from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT
 
 #: Damage that makes a verified backup of the present database impossible.
@@ -88,15 +87,13 @@ def restore(
     """
     begun = time.monotonic()
     database, backup = preview.database, preview.backup
-    files.make_folder(database)
+    place = SqliteDatabase(database)
     doing = f"restoring it from {backup.path.name}"
-    with guard(database, lock_timeout) as lock:
-        require_lock(lock, database)
-        lock.announce(doing)
-        require_idle(database, while_running=while_running)
-        waiters = to_waiters(lock.announce, doing)
-        with naming(database), reporting(progress or to_log(database), waiters) as report:
-            seen = _inspect(database, lock)
+    with place.lock(lock_timeout) as locked:
+        locked.require_writable()
+        place.require_idle(while_running=while_running)
+        with naming(database), progress_to(place, locked, doing, progress) as report:
+            seen = _inspect(locked)
             _check_unchanged(backup, database)
             _check_space(preview, seen)
             with replace.staged_copy(backup.path, database, report) as stage:
@@ -107,13 +104,13 @@ def restore(
                 report("checking the result")
                 _check_result(database, expected, kept.path)
                 # Last: this also removes what reading a database in WAL mode leaves.
-                use_wal(database)
+                locked.finish()
     return Restored(preview, kept.path, time.monotonic() - begun)
 
 
-def _inspect(database: Path, lock: MigrationLock) -> Snapshot:
+def _inspect(locked: LockedDatabase) -> Snapshot:
     try:
-        return look_under_lock(database, lock)
+        return locked.inspect()
     except TokenStorageError as error:
         # A damaged database can have a journal that cannot be rolled back.
         if error.code not in DAMAGED:

@@ -12,6 +12,7 @@ from nextcloud_mcp_server.backends.base import Snapshot
 from nextcloud_mcp_server.backends.sqlite.backup import NAME
 from nextcloud_mcp_server.backends.sqlite.catalog import counts
 from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
+from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.backends.sqlite.inspect import observed
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem import files
@@ -85,7 +86,7 @@ def preview_restore(
     history = known_history()
     present = classify(seen, history)
     if present.state is State.FOREIGN:
-        raise refusal(present, history, database)
+        raise refusal(present, history, SqliteDatabase(database))
     return RestorePreview(database, backup, database.exists(), present, rows, history.head)
 
 

@@ -1,27 +1,22 @@
 """The journal of migrations: a row for each change of the schema, committed with the change.
 
-Whoever changes the schema writes the row in the transaction of the change: there is no
-change without its row, and no row of a change that was rolled back. Where the table is not
-there afterwards (revisions below 101), nothing is written.
+The row is written in the transaction of the change: there is no change without its row, and
+no row of a change that was rolled back. Below revision 101 there is no such table, and
+nothing is written.
 """
 
 from __future__ import annotations
 
 import math
 import socket
-import sqlite3
 import time
-from collections.abc import Callable, Mapping, Set
-from contextlib import closing
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from nextcloud_mcp_server import __version__
-from nextcloud_mcp_server.backends.sqlite.catalog import read_structure
-from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
-from nextcloud_mcp_server.backends.sqlite.errors import naming
-from nextcloud_mcp_server.backends.sqlite.inspect import HotJournalError, look, recovered_copy
+from nextcloud_mcp_server.backends.base import Database
 from nextcloud_mcp_server.schema.structure import Structure
 
 TABLE: Final = "migration_journal"
@@ -43,10 +38,7 @@ _INSERT: Final = (
     f"VALUES ({', '.join(':' + column for column in _COLUMNS)})"
 )
 
-_SELECT: Final = f"SELECT {', '.join(_COLUMNS)} FROM {TABLE} ORDER BY id DESC LIMIT ?"  # noqa: S608
-
-#: Executes one statement with named parameters: ``sqlite3.Connection.execute`` does, and on
-#: SQLite SQLAlchemy's ``Connection.exec_driver_sql``.
+#: Executes one statement with named parameters: that of a transaction, or of sqlite3.
 Run = Callable[[str, dict[str, Any]], object]
 
 
@@ -55,15 +47,15 @@ class Entry:
     """One change of the schema.
 
     Attributes:
-        happened_at: when it was about to be committed, in Unix seconds.
-        action: ``create``, ``stamp``, ``upgrade``, ``mend``, ``downgrade`` or another's word.
+        happened_at: the time before its commit, in Unix seconds.
+        action: ``create``, ``stamp``, ``upgrade``, ``mend``, ``downgrade`` or another word.
         before: the revision recorded before; None for none.
         after: the revision recorded since; None for none.
-        seconds: how long it had taken by then, the backup included.
+        seconds: the duration until then, the backup included.
         program_version: of the program that did it.
         host: the machine that it ran on.
-        backup: the name of the backup made before; None where there was nothing to keep.
-        note: what was mended; None where nothing was.
+        backup: the name of the backup made before; None if there was nothing to keep.
+        note: what was repaired; None if nothing was.
     """
 
     happened_at: int | None
@@ -86,7 +78,7 @@ def entry(
     backup: Path | None = None,
     note: str = "",
 ) -> Entry:
-    """What happens now, on this host and by this program.
+    """Return the entry for a change that is about to be committed.
 
     Args:
         action: what is done, in one word.
@@ -110,23 +102,23 @@ def entry(
 
 
 def _storable(name: str) -> str:
-    """A file's name as text: its bytes may be none."""
+    """Return the name of a file as text, even if its bytes are not text."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def is_kept(structure: Structure) -> bool:
-    """Whether a database of this structure keeps a journal."""
+    """Return whether a database of this structure has a journal."""
     table = structure.tables.get(TABLE)
     return table is not None and has_columns(table.columns.keys())
 
 
 def has_columns(there: Set[str]) -> bool:
-    """Whether a table of these columns is the journal."""
+    """Return whether a table with these columns is the journal."""
     return {"id", *_COLUMNS} <= there
 
 
 def record(run: Run, made: Entry) -> None:
-    """Write one entry, inside the transaction of what it tells of."""
+    """Write one entry, inside the transaction of its change."""
     run(
         _INSERT,
         {
@@ -143,47 +135,29 @@ def record(run: Run, made: Entry) -> None:
     )
 
 
-def read(database: Path, limit: int | None = None) -> list[Entry] | None:
-    """The newest ``limit`` entries (None: all), newest first; None where there is no journal.
-
-    Nothing changes: what a crashed writer left is read in a recovered copy.
+def read(database: Database, limit: int | None = None) -> list[Entry] | None:
+    """Return the newest ``limit`` entries (None: all), newest first; None without a journal.
 
     Raises:
-        TokenStorageError: the file cannot be read, or is no database.
+        TokenStorageError: the database cannot be read, or is no database.
     """
-    try:
-        look(database)
-    except HotJournalError:
-        with recovered_copy(database) as copy:
-            return _read(copy, limit)
-    return _read(database, limit)
+    rows = database.newest(TABLE, _COLUMNS, limit)
+    return None if rows is None else [_entry(row) for row in rows]
 
 
-def _read(database: Path, limit: int | None) -> list[Entry] | None:
-    if not database.exists():
-        return None
-    with naming(database), closing(connect_read_only(database)) as connection:
-        connection.execute("BEGIN")
-        if not is_kept(read_structure(connection.execute)):
-            return None
-        connection.row_factory = sqlite3.Row
-        rows = connection.execute(_SELECT, (-1 if limit is None else limit,)).fetchall()
-    return [_entry(dict(row)) for row in rows]
-
-
-def _entry(row: Mapping[str, Any]) -> Entry:
-    """An entry, whatever somebody has written into the row by hand."""
-    at = row["happened_at"]
+def _entry(row: Sequence[Any]) -> Entry:
+    """Convert a row, even if somebody has written it by hand."""
+    at, action, before, after, seconds, version, host, backup, note = row
     return Entry(
         happened_at=at if isinstance(at, int) else None,
-        action=str(row["action"]),
-        before=_text(row["from_revision"]),
-        after=_text(row["to_revision"]),
-        seconds=_finite(row["seconds"]),
-        program_version=str(row["program_version"]),
-        host=str(row["host"]),
-        backup=_text(row["backup"]),
-        note=_text(row["note"]),
+        action=str(action),
+        before=_text(before),
+        after=_text(after),
+        seconds=_finite(seconds),
+        program_version=str(version),
+        host=str(host),
+        backup=_text(backup),
+        note=_text(note),
     )
 
 

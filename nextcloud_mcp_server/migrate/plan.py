@@ -7,9 +7,9 @@ and every refusal carries a remedy.
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Final, NamedTuple
 
+from nextcloud_mcp_server.backends.base import Database
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.schema.history import History
 from nextcloud_mcp_server.schema.structure import Gaps
@@ -112,13 +112,13 @@ class Plan(NamedTuple):
         )
 
 
-def plan(finding: Finding, history: History, path: Path, target: str | None = None) -> Plan:
+def plan(finding: Finding, history: History, database: Database, target: str | None = None) -> Plan:
     """Decide what to do about a database.
 
     Args:
         finding: what it is.
         history: the revisions of this program.
-        path: where it lies; for the words of a refusal only.
+        database: the database, for the text of a refusal only.
         target: the revision to end at (default: head).
 
     Raises:
@@ -130,16 +130,16 @@ def plan(finding: Finding, history: History, path: Path, target: str | None = No
     if target not in history:
         raise unknown_target(target, history)
     if finding.refused:
-        raise refusal(finding, history, path)
+        raise refusal(finding, history, database)
     revisions = history.revisions
     end = revisions.index(target) + 1
     begin = revisions.index(finding.base) + 1 if finding.base else 0
     if begin > end:
         raise TokenStorageError(
-            f"{path} is at revision {finding.base}, which is newer than {target}.",
+            f"{database} is at revision {finding.base}, which is newer than {target}.",
             code="bad-input",
             remedy="To go back, use: nextcloud-mcp-server db downgrade "
-            f"--revision {target} -d {for_shell(path)}",
+            f"--revision {target} {database.option}",
         )
     return Plan(
         action=_action(finding, goes_up=begin < end),
@@ -173,52 +173,57 @@ def unknown_target(target: str, history: History) -> TokenStorageError:
     )
 
 
-def refusal(finding: Finding, history: History, path: Path) -> TokenStorageError:
+def refusal(finding: Finding, history: History, database: Database) -> TokenStorageError:
     """The error for a database that no start may touch."""
-    what, remedy = _WORDS[finding.state]
-    words = {"path": path, "reason": finding.reason, "head": history.head}
-    typed = {**words, "path": for_shell(path)}
+    message, remedy = _TEXTS[finding.state]
+    facts = {
+        "database": database,
+        "reason": finding.reason,
+        "head": history.head,
+        "option": database.option,
+        "place": for_shell(str(database)),
+    }
     return TokenStorageError(
-        what.format(**words), code=finding.state.value, remedy=remedy.format(**typed)
+        message.format(**facts), code=finding.state.value, remedy=remedy.format(**facts)
     )
 
 
 _RESTORE: Final = (
-    "Stop every server, then: nextcloud-mcp-server db restore --newest -d {path} (it keeps the "
-    "damaged file; nextcloud-mcp-server db backups --verify -d {path} lists which are good); "
-    'without a backup try: sqlite3 {path} ".recover" | sqlite3 NEW.db'
+    "Stop every server, then: nextcloud-mcp-server db restore --newest {option} (it keeps the "
+    "damaged file; nextcloud-mcp-server db backups --verify {option} lists which are good); "
+    'without a backup try: sqlite3 {place} ".recover" | sqlite3 NEW.db'
 )
 
-_WORDS: Final[dict[State, tuple[str, str]]] = {
+_TEXTS: Final[dict[State, tuple[str, str]]] = {
     State.UNKNOWN_REVISION: (
-        "{path} is newer than this program: {reason}, and the newest revision here is {head}.",
+        "{database} is newer than this program: {reason}, and the newest revision here is {head}.",
         (
             "Start the release that wrote it, or go back with that release's own: "
-            "nextcloud-mcp-server db downgrade --revision {head} -d {path}"
+            "nextcloud-mcp-server db downgrade --revision {head} {option}"
         ),
     ),
     State.AMBIGUOUS_VERSION: (
-        "{path} has no single revision: {reason}.",
+        "{database} has no single revision: {reason}.",
         (
-            "Let the tables decide: nextcloud-mcp-server db repair -d {path} "
-            "(or say which is true: nextcloud-mcp-server db stamp REVISION -d {path})"
+            "Let the tables decide: nextcloud-mcp-server db repair {option} "
+            "(or say which is true: nextcloud-mcp-server db stamp REVISION {option})"
         ),
     ),
     State.INCONSISTENT: (
-        "{path} is not what it says it is: {reason}.",
+        "{database} is not what it says it is: {reason}.",
         (
             "Compare it with a backup, and restore one that is whole: nextcloud-mcp-server db "
-            "restore --newest -d {path} (nextcloud-mcp-server db backups --verify -d {path} "
+            "restore --newest {option} (nextcloud-mcp-server db backups --verify {option} "
             "lists them); nothing was changed."
         ),
     ),
     State.FOREIGN: (
-        "{path} is another application's database: {reason}.",
+        "{database} is another application's database: {reason}.",
         "Point TOKEN_STORAGE_DB or -d at the token database, or at a file that is not there yet.",
     ),
-    State.CORRUPT: ("{path} is damaged: {reason}.", _RESTORE),
+    State.CORRUPT: ("{database} is damaged: {reason}.", _RESTORE),
     State.NOT_A_DATABASE: (
-        "{path} is not an SQLite database: {reason}.",
+        "{database} is not an SQLite database: {reason}.",
         "Point TOKEN_STORAGE_DB or -d at the token database, or at a file that is not there yet.",
     ),
 }

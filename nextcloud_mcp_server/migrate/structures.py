@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Connection, StaticPool, create_engine
-
-from nextcloud_mcp_server.backends.sqlite.catalog import Execute, read_structure
+from nextcloud_mcp_server.backends.base import Transaction
+from nextcloud_mcp_server.backends.connect import empty_database
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrate.alembic_commands import LINT, downgrade, unloadable, upgrade
 from nextcloud_mcp_server.schema.history import (
@@ -36,8 +33,8 @@ def complete(history: History) -> History:
 
 def structures(history: History) -> dict[str, Structure]:
     """The structure at each revision, by running the migrations in an empty database."""
-    with _empty() as (connection, execute):
-        return _up(connection, execute, history)
+    with empty_database() as transaction:
+        return _up(transaction, history)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,40 +60,30 @@ def there_and_back(history: History) -> Trial:
     """
     down: dict[str, Structure] = {}
     failure = None
-    with _empty() as (connection, execute):
-        up = _up(connection, execute, history)
+    with empty_database() as transaction:
+        up = _up(transaction, history)
 
         def undone() -> None:
             down[history.revisions[-1 - len(down)]] = _without_version_table(
-                read_structure(execute)
+                transaction.structure()
             )
 
         try:
-            downgrade(connection, history, BASE, undone)
+            downgrade(transaction.connection, history, BASE, undone)
         except Exception as error:  # noqa: BLE001 - whatever a developer's file does is told
             failure = _fails(_text(error), history, history.revisions[-1 - len(down)])
             failure.__cause__ = error
     return Trial(up, down, failure)
 
 
-@contextmanager
-def _empty() -> Iterator[tuple[Connection, Execute]]:
-    """A connection to an empty database, in a transaction, and what executes beside Alembic."""
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as raw:
-        engine = create_engine("sqlite://", creator=lambda: raw, poolclass=StaticPool)
-        with engine.connect() as connection, connection.begin():
-            raw.execute("BEGIN")
-            yield connection, raw.execute
-
-
-def _up(connection: Connection, execute: Execute, history: History) -> dict[str, Structure]:
+def _up(transaction: Transaction, history: History) -> dict[str, Structure]:
     found: dict[str, Structure] = {}
 
     def applied() -> None:
-        found[history.revisions[len(found)]] = _without_version_table(read_structure(execute))
+        found[history.revisions[len(found)]] = _without_version_table(transaction.structure())
 
     try:
-        upgrade(connection, history, history.head, applied)
+        upgrade(transaction.connection, history, history.head, applied)
     except TokenStorageError:
         raise
     except Exception as error:

@@ -12,7 +12,7 @@ from nextcloud_mcp_server.schema.history import BASE
 
 if TYPE_CHECKING:
     from nextcloud_mcp_server.migrate.change import Change
-    from nextcloud_mcp_server.migrate.inspect import Report
+    from nextcloud_mcp_server.migrate.inspect import Inspection
     from nextcloud_mcp_server.migrate.startup import Outcome
     from nextcloud_mcp_server.schema.revision import Revision
 
@@ -37,7 +37,7 @@ def backup_lines(backup: Path | None) -> tuple[str, ...]:
     return () if backup is None else (f"backup: {printable(str(backup))}",)
 
 
-def up_to_date(database: Path, revision: str) -> str:
+def up_to_date(database: object, revision: str) -> str:
     """Return the line for a database that needs nothing."""
     return f"{printable(str(database))} is at revision {revision} already: nothing to do"
 
@@ -53,34 +53,38 @@ def repairs(todo: Plan) -> list[str]:
     return [part for part in _parts(todo) if not part.startswith(steps_and_stamp)]
 
 
-def current_lines(report: Report) -> tuple[str, ...]:
+def current_lines(inspection: Inspection) -> tuple[str, ...]:
     """Return the state of a database, then what an upgrade does, if one is pending."""
-    finding = report.finding
+    finding = inspection.finding
     state = {
         State.AT_HEAD: f"{finding.recorded} (head)",
-        State.BEHIND: f"{finding.recorded} (behind; head is {report.head})",
+        State.BEHIND: f"{finding.recorded} (behind; head is {inspection.head})",
         State.PRE_ALEMBIC: "unversioned (it has tables but no recorded revision)",
-        State.NEW: "empty (it has no tables)" if report.exists else "missing (no file)",
+        State.NEW: "empty (it has no tables)" if inspection.exists else "missing (no file)",
     }[finding.state]
-    return (state,) if report.ready or report.todo is None else (state, plan_line(report.todo))
+    return (
+        (state,)
+        if inspection.ready or inspection.plan is None
+        else (state, plan_line(inspection.plan))
+    )
 
 
-def check_line(report: Report) -> str:
+def check_line(inspection: Inspection) -> str:
     """Return whether a database is ready, and if not, what an upgrade does."""
-    path = printable(str(report.database))
-    if report.ready or report.todo is None:
-        return f"ready: {path} is at head, {report.head}"
-    return f"pending: {path}: {plan_line(report.todo)}"
+    path = printable(str(inspection.database))
+    if inspection.ready or inspection.plan is None:
+        return f"ready: {path} is at head, {inspection.head}"
+    return f"pending: {path}: {plan_line(inspection.plan)}"
 
 
 def downgrade_warning(
-    report: Report, target: str, undone: Sequence[Revision], head: str
+    inspection: Inspection, target: str, undone: Sequence[Revision], head: str
 ) -> tuple[str, ...]:
     """Return what a downgrade undoes and loses."""
-    path = printable(str(report.database))
+    path = printable(str(inspection.database))
     end = "base, where it has no tables" if target == BASE else f"revision {target}"
     return (
-        f"{path} is at revision {report.finding.recorded} and goes back to {end}. This undoes:",
+        f"{path} is at revision {inspection.recorded} and goes back to {end}. This undoes:",
         *(f"  {r.id}  {r.title}. Loses: {r.loses or '(not documented)'}" for r in undone),
         f"A backup is made first. The next start of this version upgrades it to {head} again.",
     )

@@ -79,6 +79,11 @@ class History:
         """The names of the indexes of all revisions."""
         return frozenset(name for known in self.structures.values() for name in known.indexes)
 
+    def undone(self, recorded: str, target: str) -> tuple[str, ...]:
+        """Return the revisions that a downgrade to ``target`` undoes, newest first."""
+        first = 0 if target == BASE else self.revisions.index(target) + 1
+        return self.revisions[first : self.revisions.index(recorded) + 1][::-1]
+
     def dropped_before(self, revision: str) -> frozenset[str]:
         """Return the tables of earlier revisions that ``revision`` no longer has."""
         earlier = self.revisions[: self.revisions.index(revision)]

@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import suppress
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final
 
 from starlette.responses import JSONResponse
 
+from nextcloud_mcp_server.backends.base import Database
 from nextcloud_mcp_server.errors import CODES, TokenStorageError, with_code
-from nextcloud_mcp_server.filesystem import permissions
-from nextcloud_mcp_server.migrate.inspect import examine
+from nextcloud_mcp_server.migrate.inspect import inspect
 from nextcloud_mcp_server.migrate.plan import State
 
 logger = logging.getLogger(__name__)
@@ -77,7 +76,7 @@ class HealthCheck:
 
     def __init__(
         self,
-        database: Path,
+        database: Database,
         *,
         interval: float = CHECK_INTERVAL,
         patience: float = PATIENCE,
@@ -87,7 +86,7 @@ class HealthCheck:
         self._read_only = read_only
         self._interval = interval
         self._patience = patience
-        self._opened = file_identity(database)
+        self._opened = database.identity()
         self._open = True
         self._checked = float("-inf")
         self._last = Health()
@@ -131,15 +130,7 @@ class HealthCheck:
             await asyncio.wait([self._running])
 
 
-def file_identity(path: Path) -> tuple[int, int] | None:
-    """Return the device and inode of a file; None if it does not exist."""
-    with suppress(OSError):
-        status = path.stat()
-        return status.st_dev, status.st_ino
-    return None
-
-
-def check_database(database: Path, opened: tuple[int, int] | None) -> Health:
+def check_database(database: Database, opened: Hashable) -> Health:
     """Check ``database`` through a separate connection. Changes nothing.
 
     Args:
@@ -147,14 +138,14 @@ def check_database(database: Path, opened: tuple[int, int] | None) -> Health:
         opened: the identity of the file that the store has open. The store continues to
             use that file even if it was removed or replaced.
     """
-    if (identity := file_identity(database)) is None or identity != opened:
+    if (identity := database.identity()) is None or identity != opened:
         what = "missing" if identity is None else "not the file that the server opened"
         return Health(
             reason=f"The database file is {what}.",
             detail=f"{database} is {what}. Put the file back or restart the server.",
         )
     try:
-        report = examine(database)
+        report = inspect(database)
     except TokenStorageError as error:
         return Health(reason=CODES[error.code], detail=with_code(error))
     finding = report.finding
@@ -164,4 +155,4 @@ def check_database(database: Path, opened: tuple[int, int] | None) -> Health:
     if finding.state is not State.AT_HEAD:
         reason = "The database is no longer at head."
         return Health(*facts, reason, f"{database} is {finding.state.value}. Restart the server.")
-    return Health(*facts, read_only=bool(permissions.unwritable(database)))
+    return Health(*facts, read_only=bool(database.unwritable()))

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import uvicorn
 
+from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.errors import (
     TokenStorageError,
     describe_error,
     printable,
     traceback_lines,
 )
-from nextcloud_mcp_server.migrate.inspect import examine
+from nextcloud_mcp_server.migrate.inspect import inspect
 from nextcloud_mcp_server.migrate.summary import outcome_lines
 from nextcloud_mcp_server.server.app import create_app
 from nextcloud_mcp_server.server.sockets import bind, cannot_listen, shown
@@ -116,7 +117,7 @@ def _serve(host: str, port: int, settings: Settings, stop: _Stop, *, access_log:
 def _interrupted(database: Path) -> TokenStorageError:
     now = "no change was interrupted"
     with suppress(TokenStorageError):
-        if (recorded := examine(database).finding.recorded) is not None:
+        if (recorded := inspect(connect(database)).recorded) is not None:
             # Tell the operator whether the migration has run.
             now = f"{printable(str(database))} is at revision {recorded}"
     return TokenStorageError(

@@ -16,6 +16,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.filesystem.flock import Hold, open_lock
 from nextcloud_mcp_server.migrate.change import downgrade
 from nextcloud_mcp_server.migrate.inspect import known_history
@@ -71,10 +72,10 @@ def _make(template: Path, revision: str) -> None:
     shutil.rmtree(partial.parent, ignore_errors=True)
     partial.parent.mkdir(mode=0o700)
     if revision == BASE:
-        prepare(partial, target=known_history().revisions[0])
-        downgrade(partial, BASE)
+        prepare(SqliteDatabase(partial), target=known_history().revisions[0])
+        downgrade(SqliteDatabase(partial), BASE)
     else:
-        prepare(partial, target=revision)
+        prepare(SqliteDatabase(partial), target=revision)
     # Writes the -wal back into the file and removes it.
     with closing(sqlite3.connect(partial)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

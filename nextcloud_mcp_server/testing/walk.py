@@ -20,7 +20,8 @@ from sqlalchemy import StaticPool, create_engine
 
 from nextcloud_mcp_server.backends.sqlite.catalog import observe
 from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
-from nextcloud_mcp_server.backends.sqlite.transaction import MIGRATION_PRAGMAS
+from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
+from nextcloud_mcp_server.backends.sqlite.transaction import MIGRATION_PRAGMAS, SqliteTransaction
 from nextcloud_mcp_server.errors import counted
 from nextcloud_mcp_server.migrate import alembic_commands, journal, verify
 from nextcloud_mcp_server.migrate.classify import classify
@@ -209,12 +210,13 @@ class MigrationWalk:
         return step
 
     def _run(self, step: Step) -> None:
-        broken = verify.broken_references(self._raw.execute)
         with self._engine.connect() as connection, connection.begin():
             self._raw.execute("BEGIN IMMEDIATE")
+            transaction = SqliteTransaction(connection)
+            broken = transaction.broken_references()
             run = alembic_commands.upgrade if step.up else alembic_commands.downgrade
             run(connection, self._history, step.after)
-            if new := verify.broken_references(self._raw.execute) - broken:
+            if new := transaction.broken_references() - broken:
                 raise AssertionError(
                     f"leaves {counted(len(new), 'dangling reference')}: {min(new)}"
                 )
@@ -280,7 +282,7 @@ def _start(database: Path) -> str:
     if found.state is State.NEW:
         return BASE
     # A file from before migrations is stamped here, and missing objects are added.
-    return prepare(database, target=found.base).after
+    return prepare(SqliteDatabase(database), target=found.base).after
 
 
 class StartWalk:

@@ -14,9 +14,8 @@ import pytest
 
 from nextcloud_mcp_server.backends.sqlite import backup as backups
 from nextcloud_mcp_server.maintenance.backup import back_up
-from nextcloud_mcp_server.migrate.change import downgrade
-from nextcloud_mcp_server.migrate.startup import prepare
 from tests.support import invariants
+from tests.support.by_path import downgrade, prepare
 from tests.support.errors import refused
 from tests.support.files import names
 from tests.support.revisions import HEAD

@@ -168,9 +168,9 @@ def test_an_io_error_on_a_full_disk_is_the_full_disk(
 def test_a_file_that_this_user_may_not_read_is_told_as_one() -> None:
     """Whose it is, and its mode: nothing is wrong with the folder."""
     code = """
-from nextcloud_mcp_server.migrate.inspect import examine
+from tests.support.by_path import inspect
 try:
-    examine(Path(sys.argv[1]))
+    inspect(Path(sys.argv[1]))
 except TokenStorageError as error:
     print(error.code, error.message, error.remedy)
 """

@@ -21,8 +21,8 @@ from nextcloud_mcp_server.backends.base import Connection
 from nextcloud_mcp_server.backends.sqlite import batches
 from nextcloud_mcp_server.backends.sqlite.pool import SqlitePool
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.schema import tables
+from tests.support.by_path import prepare
 from tests.support.files import names
 
 ADD = insert(tables.metadata.tables["browser_sessions"]).values(

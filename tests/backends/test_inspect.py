@@ -20,12 +20,11 @@ from nextcloud_mcp_server.backends.sqlite.inspect import (
     look,
     look_without_recovery,
 )
-from nextcloud_mcp_server.migrate.change import downgrade
 from nextcloud_mcp_server.migrate.classify import classify
 from nextcloud_mcp_server.migrate.plan import State
-from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.schema.history import load_history
 from tests.support import invariants
+from tests.support.by_path import downgrade, prepare
 from tests.support.contents import REFRESH_TOKENS
 from tests.support.files import names
 from tests.support.shapes import at
@@ -64,11 +63,11 @@ def test_what_is_only_in_the_wal_is_seen(path: Path) -> None:
 
 
 def test_nothing_is_seen_where_nothing_is(path: Path) -> None:
-    """No file and an empty file are the same, and neither is made or opened."""
+    """A missing and an empty file differ only in whether they exist; neither is made or opened."""
     nothing = look(path)
     assert names(path.parent) == set()
     path.touch()
-    assert look(path) == nothing
+    assert look(path) == nothing._replace(exists=True)
     assert classify(nothing, load_history()).state is State.NEW
     assert names(path.parent) == {"tokens.db"}
 

@@ -22,7 +22,7 @@ from nextcloud_mcp_server.backends.sqlite.manifest import Manifest, manifest_pat
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.filesystem import files, space
 from nextcloud_mcp_server.maintenance.backup import back_up
-from nextcloud_mcp_server.migrate.startup import prepare
+from tests.support.by_path import prepare
 from tests.support.contents import KEY, REFRESH_TOKENS
 from tests.support.errors import refused
 from tests.support.files import names

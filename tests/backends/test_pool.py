@@ -15,9 +15,9 @@ from sqlalchemy import bindparam, delete, func, insert, select, text, update
 from nextcloud_mcp_server.backends.base import Connection
 from nextcloud_mcp_server.backends.sqlite.pool import SqlitePool
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.schema import tables
 from tests.support import invariants
+from tests.support.by_path import prepare
 from tests.support.files import names
 
 ADD = insert(tables.metadata.tables["browser_sessions"]).values(

@@ -55,6 +55,8 @@ PRAGMAS: Final = ("foreign_keys=OFF", "legacy_alter_table=ON", "synchronous=EXTR
 UPGRADE: Final = """
 import json, sys, time
 from pathlib import Path
+from nextcloud_mcp_server.backends.connect import connect
+from nextcloud_mcp_server.backends.sqlite import backup
 from nextcloud_mcp_server.migrate import run, startup
 from nextcloud_mcp_server.schema import history
 from nextcloud_mcp_server.crypto.keyring import Keyring
@@ -75,12 +77,12 @@ def watch(module, name):
 path, scripts, key = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 history.locate_scripts = lambda: scripts
 watch(startup, "prepare")
-watch(startup, "_check")
+watch(startup, "require_sound")
 watch(run, "migrate")
-watch(run.backup, "make_backup")
-unlock = lambda samples: verified_keyring(Keyring([key]), samples, path).fingerprints
+watch(backup, "make_backup")
+verify = lambda samples: verified_keyring(Keyring([key]), samples, path).fingerprints
 startup.known_history()
-outcome = startup.prepare(path, unlock=unlock, listener=lambda progress: None)
+outcome = startup.prepare(connect(path), verify=verify, progress=lambda now: None)
 assert outcome.steps, outcome
 print(json.dumps(seconds))
 """

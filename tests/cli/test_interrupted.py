@@ -12,20 +12,24 @@ from tests.cli.conftest import Command
 from tests.cli.places import Shelf, rows
 from tests.support.revisions import BEFORE, HEAD
 
+#: Where a migration is before its commit, and after it.
+REFERENCES = "backends.sqlite.transaction.SqliteTransaction.broken_references"
+WAL = "backends.sqlite.locked.use_wal"
+
 #: The arguments, the state, the function that is interrupted, and the revision afterwards.
 CASES = [
-    ("upgrade", "behind", "migrate.verify.broken_references", "at revision 007"),
-    ("upgrade", "behind", "migrate.startup.use_wal", f"at revision {HEAD}"),
-    ("upgrade", "missing", "migrate.verify.broken_references", "without a recorded revision"),
-    ("downgrade --yes", "at-head", "migrate.verify.broken_references", f"at revision {HEAD}"),
-    ("downgrade --yes", "at-head", "migrate.change.use_wal", f"at revision {BEFORE}"),
-    ("downgrade --yes -r base", "at-head", "migrate.change.use_wal", "without a recorded revision"),
-    (f"stamp {BEFORE}", "at-head", "migrate.change.use_wal", f"at revision {BEFORE}"),
-    ("repair --yes", "two-rows", "maintenance.repair.use_wal", f"at revision {HEAD}"),
+    ("upgrade", "behind", REFERENCES, "at revision 007"),
+    ("upgrade", "behind", WAL, f"at revision {HEAD}"),
+    ("upgrade", "missing", REFERENCES, "without a recorded revision"),
+    ("downgrade --yes", "at-head", REFERENCES, f"at revision {HEAD}"),
+    ("downgrade --yes", "at-head", WAL, f"at revision {BEFORE}"),
+    ("downgrade --yes -r base", "at-head", WAL, "without a recorded revision"),
+    (f"stamp {BEFORE}", "at-head", WAL, f"at revision {BEFORE}"),
+    ("repair --yes", "two-rows", WAL, f"at revision {HEAD}"),
 ]
 
 
-def interrupt(*_: object) -> str:
+def interrupt(*_: object, **__: object) -> str:
     """Send the signal of Ctrl-C."""
     signal.raise_signal(signal.SIGINT)
     return ""
@@ -60,7 +64,7 @@ def test_an_interrupted_restore_names_the_revision(
     """A restored database may be at any revision."""
     saved = shelf.put("behind", database.with_name("saved.db"))
     shelf.put("at-head", database)
-    monkeypatch.setattr("nextcloud_mcp_server.maintenance.restore.use_wal", interrupt)
+    monkeypatch.setattr(f"nextcloud_mcp_server.{WAL}", interrupt)
     done = command("db", "restore", str(saved), "-d", str(database), "--yes")
     assert done.status == 130
     assert f", and {database} is at revision 007. [interrupted]\n" in done.err
@@ -72,7 +76,7 @@ def test_without_a_single_revision_none_is_named(
 ) -> None:
     """The same holds for a file that cannot be read."""
     shelf.put(state, database)
-    monkeypatch.setattr("nextcloud_mcp_server.migrate.startup.look_under_lock", interrupt)
+    monkeypatch.setattr("nextcloud_mcp_server.backends.sqlite.locked.look", interrupt)
     done = command("db", "upgrade", "-d", str(database))
     assert done.status == 130
     assert "error: Interrupted. Unfinished changes were rolled back. [interrupted]\n" in done.err

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from nextcloud_mcp_server import __version__
+from nextcloud_mcp_server.backends.base import Database
 from nextcloud_mcp_server.cli.db import current, group
 from nextcloud_mcp_server.server import run
 from tests.cli.conftest import Command
@@ -107,12 +108,12 @@ def test_the_version(command: Command) -> None:
 def broken(monkeypatch: pytest.MonkeyPatch) -> None:
     """An inspection that raises an unexpected error with secrets in its message."""
 
-    def examine(_database: Path) -> None:
+    def inspect(_database: Database) -> None:
         raise sqlite3.ProgrammingError(
             "cannot use postgresql://me:s3cret@host/x with gAAAAABm0123456789012345678901\n[SQL: x]"
         )
 
-    monkeypatch.setattr(current, "examine", examine)
+    monkeypatch.setattr(current, "inspect", inspect)
 
 
 @pytest.mark.usefixtures("broken")

@@ -9,7 +9,8 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from types import TracebackType
+from typing import Any, Final, Self
 
 ROOT: Final = Path(__file__).parents[2]
 
@@ -134,8 +135,15 @@ class Injector:
         """Start on ``path`` in the process without faults."""
         return self._normal.run({"do": do, "path": str(path), "argument": ""})
 
-    def close(self) -> None:
-        """End both processes."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
         self._faulty.close()
         self._normal.close()
 

@@ -29,9 +29,10 @@ from alembic.config import main as alembic
 from platformdirs import user_data_path
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.backends.sqlite import lock
 from nextcloud_mcp_server.backends.sqlite.lock import MigrationLock
 from nextcloud_mcp_server.cli.main import main as program
-from nextcloud_mcp_server.migrate import startup
+from nextcloud_mcp_server.migrate import startup as _startup  # noqa: F401 - the same
 from nextcloud_mcp_server.server import run as _run  # noqa: F401 - the same
 from tests.support.contents import KEY
 
@@ -70,13 +71,13 @@ def run(order: dict[str, Any], gate: int) -> int:
         alembic(argv=others)
         return 0
     if first == "unlocked":
-        vars(startup)["guard"] = no_lock
+        vars(lock)["guard"] = no_lock
         return program(others)
     return program(order["arguments"])
 
 
 @contextmanager
-def no_lock(*_: object) -> Iterator[MigrationLock]:
+def no_lock(*_: object, **__: object) -> Iterator[MigrationLock]:
     """Replace the lock with nothing, for the negative control."""
     yield MigrationLock()
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server.migrate.startup import prepare
 from tests.history import corpus
 from tests.support import invariants
+from tests.support.by_path import prepare
 from tests.support.contents import KEY, OTHER_KEY
 from tests.support.facts import SECRETS, TABLES, Lineage
 from tests.support.shapes import at

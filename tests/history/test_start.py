@@ -10,10 +10,11 @@ import pytest
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrate.plan import Action
-from nextcloud_mcp_server.migrate.startup import Outcome, prepare
+from nextcloud_mcp_server.migrate.startup import Outcome
 from tests.history import corpus, interrupted_upgrades, refused_files, released_files, unusual_files
 from tests.history.case import Case
 from tests.support import invariants
+from tests.support.by_path import prepare
 from tests.support.revisions import HEAD
 from tests.support.snapshot import Snapshot, snapshot
 

@@ -10,24 +10,26 @@ import sys
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from nextcloud_mcp_server.backends.sqlite import size
-from nextcloud_mcp_server.backends.sqlite.database import use_wal
+from nextcloud_mcp_server.backends.sqlite import locked, size
+from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
+from nextcloud_mcp_server.backends.sqlite.locked import use_wal
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem import space
 from nextcloud_mcp_server.maintenance import rehearse as module
 from nextcloud_mcp_server.maintenance.doctor.run import diagnose
 from nextcloud_mcp_server.maintenance.rehearse import rehearse, script
-from nextcloud_mcp_server.migrate import startup
 from nextcloud_mcp_server.migrate.plan import Action, State
-from nextcloud_mcp_server.migrate.startup import Outcome, prepare
+from nextcloud_mcp_server.migrate.startup import Outcome
 from nextcloud_mcp_server.settings import Settings
 from tests.cli.places import REFUSED, Shelf
 from tests.history import released_files, unusual_files
 from tests.history.case import Case
 from tests.support import invariants
+from tests.support.by_path import prepare
 from tests.support.facts import HEAD, REVISIONS
 from tests.support.scripts import add_revision, sql_revision
 from tests.support.shapes import Shape, at
@@ -68,7 +70,7 @@ def test_a_rehearsal_foresees_the_upgrade_and_changes_nothing(case: Case, path: 
     assert everything(path.parent) == others
     outcome = prepare(path)
     assert done.todo == outcome.done
-    assert done.report.finding.state is outcome.state
+    assert done.inspection.finding.state is outcome.state
     if outcome.action is not Action.NOTHING:
         assert done.seconds > 0
         assert outcome.backup is None or done.need.backup >= outcome.backup.stat().st_size
@@ -109,7 +111,7 @@ def test_an_upgrade_needs_no_more_space_than_told(
         seen.append(_bytes_in(database.parent))
         return use_wal(database)
 
-    monkeypatch.setattr(startup, "use_wal", watched)
+    monkeypatch.setattr(locked, "use_wal", watched)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("UPDATE refresh_tokens SET encrypted_token = zeroblob(200000)")
         other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -153,7 +155,7 @@ def test_at_head_no_copy_is_made(path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_database_that_is_not_there_is_rehearsed_and_not_made(tmp_path: Path) -> None:
     """The rehearsal creates neither the file nor its folder."""
     done = rehearse(tmp_path / "not" / "yet" / "tokens.db")
-    assert (done.report.finding.state, done.todo.action) == (State.NEW, Action.CREATE)
+    assert (done.inspection.finding.state, done.todo.action) == (State.NEW, Action.CREATE)
     assert done.todo.steps == REVISIONS
     assert list(tmp_path.iterdir()) == []
 
@@ -198,10 +200,11 @@ def test_the_copy_is_private(path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     path.chmod(0o644)
     modes: list[int] = []
 
-    def looking(copy: Path, **options: object) -> Outcome:
+    def looking(place: SqliteDatabase, **options: Any) -> Outcome:
+        copy = place.path
         modes.extend(p.stat().st_mode & 0o777 for p in (copy.parent, copy))
         assert copy.parent.parent == path.parent
-        return prepare(copy, **options)  # type: ignore[arg-type]
+        return prepare(copy, **options)
 
     monkeypatch.setattr(module, "prepare", looking)
     rehearse(path)
@@ -211,6 +214,7 @@ def test_the_copy_is_private(path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from typing import Any
 from nextcloud_mcp_server.maintenance import rehearse
 rehearse.prepare = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
 rehearse.rehearse(Path(sys.argv[1]))

@@ -15,7 +15,7 @@ from nextcloud_mcp_server.backends.sqlite.catalog import read_structure
 from nextcloud_mcp_server.migrate.classify import TEMPORARY, classify
 from nextcloud_mcp_server.migrate.plan import REFUSED, Finding, State, plan, refusal
 from nextcloud_mcp_server.schema.structure import VERSION_TABLE, Column, Structure, Table, gaps
-from tests.migrate.test_plan import PATH
+from tests.migrate.test_plan import DATABASE
 from tests.support.structures import HISTORY, observations
 
 
@@ -34,9 +34,9 @@ def test_everything_that_can_be_seen_has_a_state(seen: Snapshot) -> None:
     assert isinstance(finding, Finding)
     assert finding.reason
     if finding.state in REFUSED:
-        assert refusal(finding, HISTORY, PATH).code == finding.state.value
+        assert refusal(finding, HISTORY, DATABASE).code == finding.state.value
         return
-    assert plan(finding, HISTORY, PATH).target == HISTORY.head
+    assert plan(finding, HISTORY, DATABASE).target == HISTORY.head
     assert (finding.base is None) == (finding.state is State.NEW)
 
 

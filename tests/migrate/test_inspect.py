@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.migrate.change import downgrade_target, undone
-from nextcloud_mcp_server.migrate.inspect import examine
+from nextcloud_mcp_server.migrate.change import downgrade_target
 from nextcloud_mcp_server.schema.history import BASE, load_history
 from tests.cli.places import Shelf
+from tests.support.by_path import inspect
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_a_downgrade_ends_below(
     revision: str | None, expected: str, shelf: Shelf, tmp_path: Path
 ) -> None:
     """Steps are counted from the recorded revision; one is the default."""
-    report = examine(shelf.put("behind", tmp_path / "t.db"))
+    report = inspect(shelf.put("behind", tmp_path / "t.db"))
     assert downgrade_target(report, revision) == expected
 
 
@@ -60,7 +60,7 @@ def test_a_downgrade_goes_nowhere_else(
     revision: str, code: str, shelf: Shelf, tmp_path: Path
 ) -> None:
     """What is not below, and more steps than there are, is refused and never taken for base."""
-    report = examine(shelf.put("behind", tmp_path / "t.db"))
+    report = inspect(shelf.put("behind", tmp_path / "t.db"))
     with pytest.raises(TokenStorageError) as error:
         downgrade_target(report, revision)
     assert error.value.code == code
@@ -79,7 +79,7 @@ def test_there_must_be_a_revision_to_go_back_from(
     state: str, code: str, shelf: Shelf, tmp_path: Path
 ) -> None:
     """A database without a recorded revision that is known here cannot go back."""
-    report = examine(shelf.put(state, tmp_path / "t.db"))
+    report = inspect(shelf.put(state, tmp_path / "t.db"))
     with pytest.raises(TokenStorageError) as error:
         downgrade_target(report, "base")
     assert error.value.code == code
@@ -87,7 +87,7 @@ def test_there_must_be_a_revision_to_go_back_from(
 
 def test_a_remedy_can_be_typed(shelf: Shelf, tmp_path: Path) -> None:
     """A path with a space is quoted in the command of a remedy."""
-    report = examine(tmp_path / "not there.db")
+    report = inspect(tmp_path / "not there.db")
     with pytest.raises(TokenStorageError) as error:
         downgrade_target(report, None)
     assert error.value.remedy.endswith(f"db upgrade -d '{tmp_path}/not there.db'")
@@ -96,5 +96,5 @@ def test_a_remedy_can_be_typed(shelf: Shelf, tmp_path: Path) -> None:
 def test_what_is_undone_is_named_newest_first() -> None:
     """A downgrade undoes what lies above its target, the recorded revision included."""
     history = load_history()
-    assert undone(history, "004", "002") == ("004", "003")
-    assert undone(history, "002", BASE) == ("002", "001")
+    assert history.undone("004", "002") == ("004", "003")
+    assert history.undone("002", BASE) == ("002", "001")

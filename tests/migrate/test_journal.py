@@ -12,10 +12,9 @@ import pytest
 
 from nextcloud_mcp_server import __version__
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.migrate import change, journal
 from nextcloud_mcp_server.migrate.journal import Entry
-from nextcloud_mcp_server.migrate.startup import prepare
 from tests.support import invariants
+from tests.support.by_path import downgrade, prepare, read_journal, stamp
 from tests.support.facts import HEAD
 from tests.support.scripts import SCRIPTS, add_revision, sql_revision
 from tests.support.shapes import at
@@ -39,7 +38,7 @@ def sql(path: Path, *statements: str) -> None:
 
 def entries(path: Path) -> list[Entry]:
     """The journal, newest first; there must be one."""
-    found = journal.read(path)
+    found = read_journal(path)
     assert found is not None
     return found
 
@@ -107,8 +106,8 @@ def test_a_stamp_is_written_down_where_there_is_a_journal(path: Path) -> None:
     """`db stamp` has an entry, also one that records no revision at all."""
     at(HEAD).write(path)
     before = len(entries(path))
-    change.stamp(path, "010")
-    change.stamp(path, "base")
+    stamp(path, "010")
+    stamp(path, "base")
     assert told(path)[:2] == [("stamp", "010", None, None), ("stamp", HEAD, "010", None)]
     assert len(entries(path)) == before + 2
 
@@ -116,12 +115,12 @@ def test_a_stamp_is_written_down_where_there_is_a_journal(path: Path) -> None:
 def test_below_101_there_is_nothing_to_write_into(path: Path) -> None:
     """A downgrade drops the journal, and the way up again begins a new one."""
     at(HEAD).write(path)
-    done = change.downgrade(path, "010")
-    assert journal.read(path) is None
+    done = downgrade(path, "010")
+    assert read_journal(path) is None
     assert done.backup is not None
     assert len(entries(done.backup)) == 1, "the backup before it has the journal"
     prepare(path, target="010")
-    assert journal.read(path) is None
+    assert read_journal(path) is None
     prepare(path)
     assert told(path) == [("upgrade", "010", HEAD, None)]
 
@@ -131,7 +130,7 @@ def test_a_downgrade_that_leaves_the_journal_is_written_down(own_scripts: Path, 
     add_the_journal(own_scripts)
     add_revision(own_scripts, sql_revision("CREATE TABLE notes (a)"), "102", SINCE)
     prepare(path)
-    change.downgrade(path, SINCE)
+    downgrade(path, SINCE)
     assert told(path)[0] == ("downgrade", "102", SINCE, None)
 
 
@@ -163,7 +162,7 @@ def test_a_change_whose_row_cannot_be_written_is_undone(path: Path) -> None:
 def test_a_journal_alone_is_not_worth_a_backup(path: Path) -> None:
     """A database without a grant in it is taken down without a copy beside it."""
     prepare(path)
-    assert change.downgrade(path).backup is None
+    assert downgrade(path).backup is None
 
 
 def test_the_newest_come_first(path: Path) -> None:
@@ -173,7 +172,7 @@ def test_the_newest_come_first(path: Path) -> None:
         values = f"{number}, {clock}, 'n{number}', NULL, NULL, 0, 'v', 'h', NULL, NULL"
         sql(path, f"INSERT INTO migration_journal VALUES ({values})")
     assert [e.action for e in entries(path)] == ["n9", "n8", "n7", "upgrade"]
-    assert [e.action for e in journal.read(path, 2) or ()] == ["n9", "n8"]
+    assert [e.action for e in read_journal(path, 2) or ()] == ["n9", "n8"]
 
 
 def test_rows_written_by_hand_are_read(path: Path) -> None:
@@ -192,13 +191,13 @@ def test_reading_changes_nothing(path: Path) -> None:
     """Not the file, its mode or times, and nothing is made beside it."""
     at(HEAD).write(path)
     before = invariants.disk(path)
-    assert journal.read(path)
+    assert read_journal(path)
     invariants.untouched(before, invariants.disk(path))
 
 
 @pytest.mark.parametrize("table", ["", "CREATE TABLE migration_journal (id INTEGER PRIMARY KEY)"])
 def test_without_the_table_there_is_no_journal(table: str, path: Path) -> None:
     """No file, no table, and another application's table of the name have none."""
-    assert journal.read(path) is None
+    assert read_journal(path) is None
     at("010").also(*filter(None, [table])).write(path)
-    assert journal.read(path) is None
+    assert read_journal(path) is None

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import shlex
 import string
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nextcloud_mcp_server.backends.base import Snapshot
+from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.errors import CODES, TokenStorageError
 from nextcloud_mcp_server.migrate.plan import REFUSED, Action, Finding, State, plan, refusal
 from nextcloud_mcp_server.schema.structure import Gaps
 from tests.support.errors import attempt
 from tests.support.structures import HISTORY
 
-PATH = Path("/data/tokens.db")
-ODD = Path("/data/it's; rm -rf x.db")
+DATABASE = connect("/data/tokens.db")
+ODD = connect("/data/it's; rm -rf x.db")
 
 gap_lists = st.sampled_from(
     [
@@ -64,7 +64,7 @@ def test_a_plan_ends_at_its_target_or_refuses_with_a_remedy(
 ) -> None:
     """No plan that runs ends below its target; every refusal says what to do."""
     wanted = target or HISTORY.head
-    todo = attempt(lambda: plan(finding, HISTORY, PATH, target))
+    todo = attempt(lambda: plan(finding, HISTORY, DATABASE, target))
     if isinstance(todo, TokenStorageError):
         assert todo.remedy.strip()
         assert finding.refused or (finding.base is not None and finding.base > wanted)
@@ -83,7 +83,7 @@ def test_a_plan_that_does_nothing_owes_nothing(finding: Finding) -> None:
     """Nothing is done only where no step, stamp, gap or mending is owed."""
     if finding.refused:
         return
-    todo = plan(finding, HISTORY, PATH)
+    todo = plan(finding, HISTORY, DATABASE)
     owes = bool(
         todo.steps or todo.stamp or todo.gaps or todo.adopted or todo.unusable or not todo.start
     )
@@ -96,7 +96,7 @@ def test_an_unversioned_database_is_stamped_with_what_it_is(finding: Finding) ->
     """The version row is written exactly where there is none, or more than the one."""
     if finding.refused:
         return
-    todo = plan(finding, HISTORY, PATH)
+    todo = plan(finding, HISTORY, DATABASE)
     if finding.recorded is None or not finding.tidy:
         assert todo.stamp == finding.base
     else:
@@ -108,7 +108,7 @@ def test_what_is_mended_is_told(finding: Finding) -> None:
     """Each table and gap that is mended is named in the words for a person."""
     if finding.refused:
         return
-    todo = plan(finding, HISTORY, PATH)
+    todo = plan(finding, HISTORY, DATABASE)
     told = " ".join(todo.mends)
     assert all(name in told for name in (*finding.adopted, *finding.unusable))
     assert (str(finding.gaps) in told) == bool(finding.gaps)
@@ -118,16 +118,16 @@ def test_what_is_mended_is_told(finding: Finding) -> None:
 def test_a_target_that_is_no_revision_is_refused(target: str) -> None:
     """A plan goes to a revision of this program, and to nothing that is only called so."""
     with pytest.raises(TokenStorageError) as caught:
-        plan(Finding(State.NEW), HISTORY, PATH, target)
+        plan(Finding(State.NEW), HISTORY, DATABASE, target)
     assert caught.value.code == "unknown-revision"
 
 
 @pytest.mark.parametrize("state", sorted(REFUSED))
 def test_every_refusal_has_words_of_its_own(state: State) -> None:
     """Each names the file, the reason and what to do, with no placeholder left over."""
-    error = refusal(Finding(state, reason="it is so"), HISTORY, PATH)
+    error = refusal(Finding(state, reason="it is so"), HISTORY, DATABASE)
     assert error.code == state.value
-    assert str(PATH) in error.message
+    assert str(DATABASE) in error.message
     assert "it is so" in error.message
     for text in (error.message, error.remedy):
         assert "\n" not in text
@@ -137,7 +137,7 @@ def test_every_refusal_has_words_of_its_own(state: State) -> None:
 def test_a_path_with_braces_is_no_format() -> None:
     """A file called like a placeholder is named as it is."""
     for state in REFUSED:
-        error = refusal(Finding(state, reason="{head}"), HISTORY, Path("/data/{path}{0}.db"))
+        error = refusal(Finding(state, reason="{head}"), HISTORY, connect("/data/{path}{0}.db"))
         assert "/data/{path}{0}.db" in error.message
 
 

@@ -15,10 +15,10 @@ from starlette.testclient import TestClient
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem import permissions
-from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.server.app import create_app
 from nextcloud_mcp_server.settings import Settings
 from tests.support import invariants
+from tests.support.by_path import prepare
 from tests.support.contents import KEY
 from tests.support.errors import refused
 from tests.support.invariants import HEAD
@@ -99,14 +99,14 @@ def test_behind_a_read_only_file_is_refused_with_its_name() -> None:
         before = invariants.disk(path)
         said = as_nobody(_SERVE, path)
         assert said == (
-            f"read-only {path} has to be migrated, and the file {path} cannot be written by this "
+            f"read-only {path} has to be changed, and the file {path} cannot be written by this "
             "user (mode 0444)."
         )
         invariants.untouched(before, invariants.disk(path))
 
 
 _ASK = """
-for ask in (lambda path: change.downgrade(path, "009"), lambda path: change.stamp(path, "010")):
+for ask in (lambda path: downgrade(path, "009"), lambda path: stamp(path, "010")):
     try:
         ask(Path(sys.argv[1]))
     except TokenStorageError as error:
@@ -125,9 +125,9 @@ def test_what_is_asked_for_by_name_is_refused_in_words_that_fit() -> None:
         assert len(said) == 2
         for line in said:
             assert line.startswith(
-                f"read-only {path} has to be changed, and its folder cannot be written ("
+                f"read-only {path} has to be changed, and its folder {folder} cannot be written "
             )
-            assert line.endswith(f"Give this user write access to {folder}, then try again.")
+            assert line.endswith("write access to the file and to its folder, then try again.")
         invariants.untouched(before, invariants.disk(path))
 
 

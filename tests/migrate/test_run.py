@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server.migrate.change import downgrade
 from nextcloud_mcp_server.migrate.plan import Action
-from nextcloud_mcp_server.migrate.startup import prepare
 from tests.migrations.test_examples import ADD_A_TABLE, RECREATE_A_TABLE
 from tests.support import invariants
+from tests.support.by_path import downgrade, prepare
 from tests.support.errors import refused
 from tests.support.operator_objects import CHILD, INDEX, LOG, TRIGGER, VIEW
 from tests.support.scripts import add_revision, sql_revision

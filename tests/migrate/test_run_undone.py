@@ -11,12 +11,11 @@ import pytest
 from nextcloud_mcp_server.backends.sqlite import alter, backup
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrate import alembic_commands
-from nextcloud_mcp_server.migrate.change import downgrade
 from nextcloud_mcp_server.migrate.plan import Action
-from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.migrate.structures import write_structures
 from nextcloud_mcp_server.schema.history import load_history
 from tests.support import invariants
+from tests.support.by_path import downgrade, prepare
 from tests.support.errors import refused
 from tests.support.files import names
 from tests.support.operator_objects import CHILD, LOG, SWEEPER, VIEW
@@ -69,7 +68,7 @@ BROKEN: dict[str, tuple[str, str]] = {
     ),
     "writes the version itself": (
         sql_revision("INSERT INTO alembic_version VALUES ('777')"),
-        "the version table says",
+        "the version table holds",
     ),
 }
 

@@ -13,14 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server.backends.sqlite import lock
+from nextcloud_mcp_server.backends.sqlite import database, lock, locked
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrate import startup
 from nextcloud_mcp_server.migrate.plan import Action, State
-from nextcloud_mcp_server.migrate.startup import Outcome, prepare
+from nextcloud_mcp_server.migrate.startup import Outcome
 from nextcloud_mcp_server.schema.history import load_history
 from tests.migrate.databases import sql, versions
 from tests.support import invariants
+from tests.support.by_path import prepare
 from tests.support.errors import attempt, refused
 from tests.support.files import names
 from tests.support.revisions import HEAD
@@ -30,9 +31,9 @@ from tests.support.unprivileged import ROOT
 
 _AT_HEAD = """
 import json, os, sys
-from pathlib import Path
+from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.migrate.startup import prepare
-prepare(Path(sys.argv[1]))
+prepare(connect(sys.argv[1]))
 heavy = ("alembic", "mako", "sqlalchemy", "aiosqlite", "asyncio.base_events", "cryptography")
 print(json.dumps([name for name in heavy if name in sys.modules]))
 """
@@ -69,19 +70,21 @@ def test_the_lock_is_held_while_the_work_is_done(
     at("006").write(path)
     seen: list[str] = []
 
-    def spied(name: str) -> None:
-        original = getattr(startup, name)
+    def spied(module: object, name: str) -> None:
+        original = getattr(module, name)
 
         def call(*arguments: object, **options: object) -> object:
             error = refused(lambda: _take(path))
             seen.append(f"{name}:{error.code}")
             return original(*arguments, **options)
 
-        monkeypatch.setattr(startup, name, call)
+        monkeypatch.setattr(module, name, call)
 
-    for name in ("look", "check_pages", "use_wal", "_migrate"):
-        spied(name)
-    prepare(path, unlock=lambda _: seen.append(f"unlock:{refused(lambda: _take(path)).code}"))
+    spied(locked, "look")
+    spied(database, "check_pages")
+    spied(locked, "use_wal")
+    spied(startup, "_migrate")
+    prepare(path, verify=lambda _: seen.append(f"unlock:{refused(lambda: _take(path)).code}"))
     # The first look shares the lock with others who only look; what follows is alone with it.
     calls = ("look", "look", "check_pages", "unlock", "_migrate", "use_wal")
     assert seen == [f"{name}:lock-timeout" for name in calls]
@@ -93,7 +96,7 @@ def test_starts_at_head_do_not_wait_for_each_other(path: Path) -> None:
     at("010").write(path)
     prepare(path)
 
-    def meanwhile(_: Path) -> None:
+    def meanwhile() -> None:
         done = []
         thread = threading.Thread(target=lambda: done.append(prepare(path, lock_timeout=0).action))
         thread.start()
@@ -203,11 +206,11 @@ def test_another_program_that_migrates_without_the_lock_is_noticed(
     """What changed between the look and the transaction is not migrated on a stale plan."""
     at("006").write(path)
 
-    def meddle(database: Path) -> str:
-        sql(database, "ALTER TABLE app_passwords ADD COLUMN meanwhile TEXT")
+    def meddle(file: Path) -> str:
+        sql(file, "ALTER TABLE app_passwords ADD COLUMN meanwhile TEXT")
         return ""
 
-    monkeypatch.setattr(startup, "check_pages", meddle)
+    monkeypatch.setattr(database, "check_pages", meddle)
     error = refused(lambda: prepare(path))
     assert error.code == "lock-timeout"
     assert versions(path) == ["006"]
@@ -226,7 +229,7 @@ def test_memory_does_not_grow_with_the_database(path: Path) -> None:
     # Not what getrusage() says: that begins with the size of the process that forked.
     code = (
         "import sys; from pathlib import Path; "
-        "from nextcloud_mcp_server.migrate.startup import prepare; prepare(Path(sys.argv[1])); "
+        "from tests.support.by_path import prepare; prepare(Path(sys.argv[1])); "
         "[peak] = [l for l in open('/proc/self/status') if l.startswith('VmHWM')]; "
         "print(peak.split()[1])"
     )

@@ -12,7 +12,7 @@ import pytest
 from nextcloud_mcp_server.backends.sqlite import lock
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrate.plan import Action
-from nextcloud_mcp_server.migrate.startup import prepare
+from tests.support.by_path import prepare
 from tests.support.errors import refused
 from tests.support.files import names
 from tests.support.shapes import at

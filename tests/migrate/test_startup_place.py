@@ -18,9 +18,9 @@ from nextcloud_mcp_server.backends.sqlite.in_use import hold
 from nextcloud_mcp_server.crypto.keyfile import verified_keyring
 from nextcloud_mcp_server.filesystem import mounts
 from nextcloud_mcp_server.migrate.plan import Action
-from nextcloud_mcp_server.migrate.startup import prepare
 from tests.migrate.databases import sql
 from tests.support import invariants
+from tests.support.by_path import prepare
 from tests.support.errors import refused
 from tests.support.revisions import HEAD
 from tests.support.shapes import at
@@ -94,7 +94,7 @@ def test_what_root_makes_belongs_to_the_databases_user() -> None:
         assert {f"tokens.db{name}" for name in ("", ".lock", ".inuse", ".key")} < made.keys()
         assert len([name for name in made if ".backup-" in name]) == 2
         assert set(made.values()) == {NOBODY}, made
-        again = "change.downgrade(Path(sys.argv[1]), '010')\n"
+        again = "downgrade(Path(sys.argv[1]), '010')\n"
         assert as_nobody(again + _REPORT, path) == "upgrade"
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server.migrate.startup import prepare
 from tests.migrate.databases import sql, versions
 from tests.support import invariants
+from tests.support.by_path import prepare
 from tests.support.errors import refused
 from tests.support.files import names
 from tests.support.revisions import HEAD
@@ -68,7 +68,7 @@ def test_a_hot_journal_is_rolled_back_and_said(
     assert invariants.companions(path) == {"-journal"}
     with caplog.at_level(logging.WARNING):
         outcome = prepare(path)
-    assert "in the middle of a write" in caplog.text
+    assert "has the journal of a crashed write" in caplog.text
     assert (outcome.before, outcome.after) == ("006", HEAD)
     assert len(snapshot(path).rows["refresh_tokens"]) == len(before.rows["refresh_tokens"])
 

@@ -15,9 +15,9 @@ import pytest
 from alembic import command
 from alembic.config import Config
 
-from nextcloud_mcp_server.migrate.journal import read
 from tests.migrations.database import ROOT, Database
 from tests.migrations.facts import HEAD, previous
+from tests.support.by_path import read_journal as read
 
 #: The advisory lock of a migration.
 LOCK = 7954321640722232431

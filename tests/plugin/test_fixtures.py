@@ -19,12 +19,12 @@ from nextcloud_mcp_server.backends.sqlite.inspect import look
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrate.plan import Action
-from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.migrations import get_current_revision
 from nextcloud_mcp_server.schema.history import load_history
 from nextcloud_mcp_server.schema.structure import gaps
 from nextcloud_mcp_server.settings import VARIABLES, Settings, load_settings
 from nextcloud_mcp_server.testing.templates import Templates, TokenDbAt
+from tests.support.by_path import prepare
 from tests.support.files import names
 from tests.support.revisions import ALL, HEAD
 
@@ -153,8 +153,8 @@ import os, signal, sys
 from pathlib import Path
 from nextcloud_mcp_server.testing import templates
 
-def prepare(path, *, target):
-    path.write_bytes(b"incomplete")
+def prepare(database, *, target):
+    database.path.write_bytes(b"incomplete")
     os.kill(os.getpid(), signal.SIGKILL)
 
 templates.prepare = prepare

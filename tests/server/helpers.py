@@ -36,12 +36,12 @@ import pytest
 
 from nextcloud_mcp_server.migrate import run as running
 migrate = running.migrate
-def slowly(database, *others, **options):
-    sign = pathlib.Path(f"{database}.sign")
+def slowly(inspection, *others, **options):
+    sign = pathlib.Path(f"{inspection.database}.sign")
     sign.touch()
     while sign.exists():
         time.sleep(0.01)
-    return migrate(database, *others, **options)
+    return migrate(inspection, *others, **options)
 running.migrate = slowly
 """
 

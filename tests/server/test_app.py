@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,14 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from nextcloud_mcp_server.backends.base import Database
+from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.errors import CODES
-from nextcloud_mcp_server.migrate.change import downgrade
 from nextcloud_mcp_server.server import health as module
 from nextcloud_mcp_server.server.app import create_app
-from nextcloud_mcp_server.server.health import Health, HealthCheck, check_database, file_identity
+from nextcloud_mcp_server.server.health import Health, HealthCheck, check_database
 from tests.server.helpers import KEY
+from tests.support.by_path import downgrade
 
 
 @pytest.fixture
@@ -144,7 +146,7 @@ def test_not_ready_when_the_database_is_no_longer_what_it_was(
 
 def test_a_check_that_fails_returns_the_error(tmp_path: Path) -> None:
     """If the inspection itself fails, the reason is its error and the log has its code."""
-    result = check_database(tmp_path, file_identity(tmp_path))
+    result = check_database(connect(tmp_path), connect(tmp_path).identity())
     assert result.reason == CODES["bad-path"]
     assert result.detail.endswith("[bad-path]")
 
@@ -172,7 +174,7 @@ def checks(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Slow checks, with the time at which each ended."""
     times: list[float] = []
 
-    def slow(database: Path, opened: tuple[int, int] | None) -> Health:
+    def slow(database: Database, opened: Hashable) -> Health:
         time.sleep(0.05)
         result = check_database(database, opened)
         times.append(time.monotonic())
@@ -184,7 +186,7 @@ def checks(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 async def test_many_requests_share_one_check(database: Path, checks: list[float]) -> None:
     """Concurrent requests share one check, and later ones its result during the interval."""
-    health = HealthCheck(database, interval=0.2)
+    health = HealthCheck(connect(database), interval=0.2)
     results = await asyncio.gather(*(health.check() for _ in range(50)))
     await health.check()
     assert len(checks) == 1
@@ -208,7 +210,7 @@ async def test_a_disk_that_hangs_does_not_block_the_response(
         return Health()
 
     monkeypatch.setattr(module, "check_database", hanging)
-    health = HealthCheck(database, interval=60, patience=0.01)
+    health = HealthCheck(connect(database), interval=60, patience=0.01)
     assert "0.01 seconds" in (await health.check()).reason
 
     asyncio.get_running_loop().call_later(0.05, goes_on.set)
@@ -221,7 +223,7 @@ async def test_a_cancelled_request_does_not_cancel_the_check(
     database: Path, checks: list[float]
 ) -> None:
     """A client that disconnects does not cancel the check that others wait for."""
-    health = HealthCheck(database)
+    health = HealthCheck(connect(database))
     requests = [asyncio.create_task(health.check()) for _ in range(2)]
     await asyncio.sleep(0.01)
     requests[0].cancel()
@@ -235,6 +237,6 @@ async def test_a_cancelled_request_does_not_cancel_the_check(
 def test_a_check_changes_nothing(database: Path) -> None:
     """A check leaves the bytes and the time of the file as they are."""
     before = (database.read_bytes(), database.stat().st_mtime_ns)
-    assert check_database(database, file_identity(database)).reason == ""
+    assert check_database(connect(database), connect(database).identity()).reason == ""
 
     assert (database.read_bytes(), database.stat().st_mtime_ns) == before

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.backends.sqlite import errors
 from nextcloud_mcp_server.filesystem.errors import from_texts
 from nextcloud_mcp_server.migrate.plan import REFUSED, Finding, refusal
@@ -136,7 +137,7 @@ def filled_in() -> Iterator[str]:
     """Yield the texts of the tables of errors, filled in for one database."""
     history = load_history()
     for state in sorted(REFUSED):
-        error = refusal(Finding(state, reason="REASON"), history, DATABASE)
+        error = refusal(Finding(state, reason="REASON"), history, connect(DATABASE))
         message = error.message.replace(history.head, "HEAD")
         remedy = error.remedy.replace(history.head, "HEAD")
         yield _entry(f"state {state}", error.code, message, remedy)

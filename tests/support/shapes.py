@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from nextcloud_mcp_server.backends.sqlite import backup as backups
-from nextcloud_mcp_server.migrate.startup import prepare
 from tests.support import contents, revisions
+from tests.support.by_path import prepare
 from tests.support.facts import (
     ADDED_LATER,
     INDEXES,

@@ -26,8 +26,7 @@ from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.maintenance.backup import back_up
 from nextcloud_mcp_server.maintenance.doctor.run import diagnose
-from nextcloud_mcp_server.migrate import change
-from nextcloud_mcp_server.migrate.startup import prepare
+from tests.support.by_path import downgrade, prepare, stamp
 
 KEY = "dGVzdHMtc3VwcG9ydC1maXhlZC1rZXktMDEyMzQ1Njc="
 
@@ -37,7 +36,7 @@ async def warm_up(path):
 
 with tempfile.TemporaryDirectory() as folder:
     asyncio.run(warm_up(Path(folder, "t.db")))
-    change.downgrade(Path(folder, "t.db"), "009")
+    downgrade(Path(folder, "t.db"), "009")
     back_up(Path(folder, "t.db"))
     diagnose(settings.Settings(Path(folder, "t.db")))
     user_data_path("warm-up")

@@ -1,91 +1,196 @@
-"""A migration by hand: the lock, one transaction, and WAL afterwards.
+"""An SQLite file behind the protocol of :mod:`nextcloud_mcp_server.backends.base`.
 
-``alembic upgrade head``, typed in a checkout, runs through here, so that it is as safe
-as a start of the server.
+What only inspects a database imports this module: what changes one is imported when it is
+used, because SQLAlchemy takes ten times as long to import as an inspection takes.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-import sqlite3
-from contextlib import closing
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
-from nextcloud_mcp_server.backends.sqlite.errors import naming
-from nextcloud_mcp_server.backends.sqlite.inspect import WAL
-from nextcloud_mcp_server.backends.sqlite.lock import MigrationLock as Held
-from nextcloud_mcp_server.backends.sqlite.lock import lock_path
-from nextcloud_mcp_server.errors import TokenStorageError, for_shell
-from nextcloud_mcp_server.filesystem import mounts, permissions
-
-logger = logging.getLogger(__name__)
-
-#: What keeps the journal mode as it is, and harms nothing else.
-_IN_THE_WAY: Final = frozenset(
-    {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
+from nextcloud_mcp_server.backends.base import Hold, LockedDatabase, Pool, Snapshot
+from nextcloud_mcp_server.backends.sqlite.catalog import quoted, read_structure
+from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
+from nextcloud_mcp_server.backends.sqlite.errors import named, naming, not_writable
+from nextcloud_mcp_server.backends.sqlite.inspect import (
+    check_pages,
+    ciphertexts,
+    columns_there,
+    look_without_recovery,
+    observed,
 )
+from nextcloud_mcp_server.errors import TokenStorageError, for_shell
+from nextcloud_mcp_server.filesystem import files, permissions
+from nextcloud_mcp_server.schema.history import History, load_history
+from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
 
-def require_lock(held: Held, path: Path) -> None:
-    """Insist on the lock.
+def _never() -> bool:
+    return False
 
-    Raises:
-        TokenStorageError: ``read-only`` or ``lock-unavailable`` where there is none.
+
+class SqliteDatabase:
+    """A database in one file.
+
+    Attributes:
+        path: the file itself, even if a link named it: SQLite puts its journal beside the
+            file, and so are the lock, the key file and the backups.
     """
-    if held.problem == "read-only" and (lock := permissions.closed_to_us(lock_path(path))):
-        raise TokenStorageError(
-            f"{path} has to be changed, and its lock {lock_path(path)} cannot be opened: {lock}.",
-            code="read-only",
-            remedy=f"As root: chown {os.geteuid()} {for_shell(lock_path(path))} - or delete it "
-            "while no server is running; then try again.",
-        )
-    if held.problem == "read-only":
-        raise TokenStorageError(
-            f"{path} has to be changed, and its folder cannot be written ({held.detail}).",
-            code="read-only",
-            remedy=f"Give this user write access to {path.parent}, then try again.",
-        )
-    if held.problem:
-        raise TokenStorageError(
-            f"{path} has to be changed, and its file system cannot lock ({held.detail}).",
-            code="lock-unavailable",
-            remedy="Move the database to a file system that supports flock.",
-        )
 
+    engine: Final = "sqlite"
 
-def require_writable(path: Path) -> None:
-    """Insist that the database at ``path``, which is there, can be written. Changes nothing.
-
-    Raises:
-        TokenStorageError: ``read-only``.
-    """
-    if reason := permissions.unwritable(path):
-        raise TokenStorageError(
-            f"{path} has to be changed, and {reason}.",
-            code="read-only",
-            remedy="Give this user write access to the file and to its folder, then try again.",
-        )
-
-
-def use_wal(path: Path) -> str:
-    """Switch ``path`` to WAL where that is safe; the journal mode it has afterwards.
-
-    Only under the lock and outside a transaction. Where another connection or the disk is in
-    the way, the mode stays, and the next start tries again: the migration before it is
-    committed, and every mode is safe to serve from. On a network file system, where shared
-    memory cannot be trusted, the mode becomes DELETE.
-    """
-    wanted = "delete" if mounts.on_network(path) else WAL
-    if wanted != WAL:
-        logger.warning("%s is on a network file system, so it is not used in WAL mode", path)
-    with naming(path), closing(sqlite3.connect(path, isolation_level=None)) as connection:
+    def __init__(self, path: Path) -> None:
+        """Take the path of a file, which need not exist."""
         try:
-            (mode,) = connection.execute(f"PRAGMA journal_mode={wanted}").fetchone()
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF not in _IN_THE_WAY:
-                raise
-            logger.warning("%s stays in its journal mode for now (%s)", path, error)
-            (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
-    return str(mode)
+            # A link to a missing file stays one: check() refuses it.
+            self.path = files.follow(path) if path.exists() else path
+        except OSError:
+            self.path = path
+
+    def __str__(self) -> str:
+        """Return the path."""
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        """Return the path, as an expression."""
+        return f"SqliteDatabase({str(self.path)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        """Compare the paths."""
+        return isinstance(other, SqliteDatabase) and other.path == self.path
+
+    def __hash__(self) -> int:
+        """Hash the path."""
+        return hash(self.path)
+
+    @property
+    def option(self) -> str:
+        """Return ``-d PATH``, quoted for a shell."""
+        return f"-d {for_shell(self.path)}"
+
+    @property
+    def directory(self) -> Path:
+        """Return the folder of the file."""
+        return self.path.parent
+
+    @property
+    def history(self) -> History:
+        """Return the revisions of this program."""
+        return load_history()
+
+    def check(self) -> None:
+        """Check that the path can hold a database file."""
+        files.check_path(self.path)
+
+    def warnings(self) -> Sequence[str]:
+        """Warn about hard links."""
+        if (number := files.names_of(self.path)) < 2:  # noqa: PLR2004 - one name is the usual
+            return ()
+        text = f"{self.path} has {number} names (hard links), each with its own lock and journal: "
+        return (f"{text}use one of them, and remove the others",)
+
+    def unwritable(self) -> str:
+        """Return the file, folder or mount that cannot be written."""
+        return permissions.unwritable(self.path)
+
+    def require_writable(self) -> None:
+        """Fail if an existing database cannot be written. Changes nothing."""
+        if reason := self.unwritable():
+            raise not_writable(self.path, reason)
+
+    def identity(self) -> tuple[int, int] | None:
+        """Return device and inode."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def inspect(self, *, samples: bool = False) -> Snapshot:
+        """Read the file, or a recovered copy of it after a crash."""
+        return look_without_recovery(self.path, load_history().known, sampling=samples)
+
+    def check_integrity(self) -> str:
+        """Run ``quick_check``, on a recovered copy after a crash."""
+        with observed(self.path) as (source, snapshot):
+            # A file that is missing or empty has no page.
+            return check_pages(source) if snapshot.journal_mode else ""
+
+    def samples(self, columns: Iterable[tuple[str, str]], limit: int | None) -> Iterator[bytes]:
+        """Read encrypted values, from a recovered copy after a crash."""
+        with observed(self.path) as (source, snapshot):
+            if there := columns_there(snapshot.structure, columns):
+                yield from ciphertexts(source, there, limit)
+
+    def newest(
+        self, table: str, columns: Sequence[str], limit: int | None
+    ) -> list[Sequence[Any]] | None:
+        """Read the newest rows of a table, from a recovered copy after a crash."""
+        with observed(self.path) as (source, snapshot):
+            if not snapshot.journal_mode:
+                return None
+            with naming(source), closing(connect_read_only(source)) as connection:
+                connection.execute("BEGIN")
+                there = read_structure(connection.execute).tables.get(table)
+                if there is None or not {"id", *columns} <= there.columns.keys():
+                    return None
+                names = ", ".join(map(quoted, columns))
+                sql = f"SELECT {names} FROM {quoted(table)} ORDER BY id DESC LIMIT ?"  # noqa: S608 - quoted
+                return connection.execute(sql, (-1 if limit is None else limit,)).fetchall()
+
+    @contextmanager
+    def lock(
+        self, timeout: float, cancelled: Callable[[], bool] = _never, *, shared: bool = False
+    ) -> Iterator[LockedDatabase]:
+        """Hold the file lock beside the database; create its folder if needed."""
+        from nextcloud_mcp_server.backends.sqlite.lock import guard  # noqa: PLC0415 - see above
+        from nextcloud_mcp_server.backends.sqlite.locked import LockedFile  # noqa: PLC0415
+
+        files.make_folder(self.path)
+        with guard(self.path, timeout, cancelled, shared=shared) as held:
+            yield LockedFile(self.path, held, shared=shared)
+
+    def hold(self) -> Hold | None:
+        """Take a share of the in-use lock; None, with a warning, if the place cannot lock."""
+        from nextcloud_mcp_server.backends.sqlite import in_use  # noqa: PLC0415 - see above
+
+        return in_use.hold(self.path)
+
+    def require_idle(self, *, while_running: bool = False) -> None:
+        """Ask for the in-use lock, which every open store shares."""
+        from nextcloud_mcp_server.backends.sqlite.in_use import require_idle  # noqa: PLC0415
+
+        require_idle(self.path, while_running=while_running)
+
+    def open_pool(self, journal_mode: str, hold: Hold | None, *, read_only: str = "") -> Pool:
+        """Return a pool of threads."""
+        from nextcloud_mcp_server.backends.sqlite.pool import SqlitePool  # noqa: PLC0415
+
+        return SqlitePool(self.path, journal_mode, hold, read_only=read_only)
+
+    @asynccontextmanager
+    async def session(
+        self, lock_timeout: float = DEFAULT_LOCK_TIMEOUT
+    ) -> AsyncIterator[AsyncConnection]:
+        """Yield a connection in a transaction that leaves the file ready to serve."""
+        from nextcloud_mcp_server.backends.sqlite.transaction import (  # noqa: PLC0415 - see above
+            migration_transaction,
+        )
+
+        self.check()
+        with self.lock(lock_timeout) as locked, naming(self.path):
+            locked.require_writable()
+            files.create_private(self.path)
+            async with migration_transaction(self.path) as connection:
+                yield connection
+            locked.finish()
+
+    def translate(self, error: BaseException) -> TokenStorageError | None:
+        """Decide by SQLite's error code or the errno."""
+        return named(error, self.path)

@@ -153,3 +153,12 @@ def _driver_error(error: BaseException) -> BaseException:
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
+
+
+def not_writable(path: Path, reason: str) -> TokenStorageError:
+    """Return the error for a change that a permission prevents."""
+    return TokenStorageError(
+        f"{path} has to be changed, and {reason}.",
+        code="read-only",
+        remedy="Give this user write access to the file and to its folder, then try again.",
+    )

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from nextcloud_mcp_server.backends.base import Snapshot
+from nextcloud_mcp_server.backends.base import SAMPLE_SIZE, RecoveryNeededError, Snapshot
 from nextcloud_mcp_server.backends.sqlite.catalog import Known, observe, quoted
 from nextcloud_mcp_server.backends.sqlite.connect import BUSY_TIMEOUT, _has_wal, connect_read_only
 from nextcloud_mcp_server.backends.sqlite.errors import named, naming
@@ -23,9 +23,6 @@ from nextcloud_mcp_server.schema.structure import ENCRYPTED, Structure
 
 #: The journal mode that a start leaves a local file in.
 WAL: Final = "wal"
-
-#: Encrypted values of a column that prove the keys; only where none of them opens are all read.
-SAMPLED: Final = 16
 
 _NONE: Final[Known] = MappingProxyType({})
 
@@ -41,13 +38,13 @@ def look(path: Path, known: Known = _NONE, *, sampling: bool = False) -> Snapsho
         sampling: whether to read the first encrypted values along.
 
     Raises:
-        HotJournalError: where a journal must be rolled back before anybody can read.
+        RecoveryNeededError: where a journal must be rolled back before anybody can read.
         TokenStorageError: where the operating system keeps the file from being read.
     """
     try:
         size = path.stat().st_size
     except FileNotFoundError:
-        return Snapshot()
+        return Snapshot(exists=False)
     if size == 0 and not _has_wal(path):
         return Snapshot()
     try:
@@ -83,7 +80,9 @@ def _samples(connection: sqlite3.Connection, seen: Snapshot) -> tuple[bytes, ...
     try:
         # One column is proof enough, and the first is that of the grants.
         for table, column in columns_there(seen.structure, ENCRYPTED):
-            if rows := connection.execute(f"{_sealed(table, column)} LIMIT {SAMPLED}").fetchall():
+            if rows := connection.execute(
+                f"{_sealed(table, column)} LIMIT {SAMPLE_SIZE}"
+            ).fetchall():
                 return tuple(_bytes(value) for (value,) in rows)
         return ()
     except (sqlite3.Error, UnicodeDecodeError):
@@ -105,14 +104,10 @@ def _unless_cut_off(path: Path, connection: sqlite3.Connection, seen: Snapshot) 
     return seen
 
 
-class HotJournalError(Exception):
-    """A crashed writer left a journal, and a reader cannot roll it back."""
-
-
 def _diagnose(error: Exception, path: Path) -> Snapshot:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_READONLY or (code == sqlite3.SQLITE_CANTOPEN and _has_wal(path)):
-        raise HotJournalError from error
+        raise RecoveryNeededError from error
     known = named(error, path)
     if known is not None and known.code in {"corrupt", "not-a-database"}:
         return Snapshot(damage=known.code, detail=_detail(error, path))
@@ -164,21 +159,23 @@ def recovered_copy(path: Path) -> Iterator[Path]:
         yield copy
 
 
-def look_without_recovery(path: Path, known: Known = _NONE) -> Snapshot:
+def look_without_recovery(path: Path, known: Known = _NONE, *, sampling: bool = False) -> Snapshot:
     """As :func:`look`; a crashed database is looked at in a recovered copy."""
-    with observed(path, known) as (_, seen):
+    with observed(path, known, sampling=sampling) as (_, seen):
         return seen
 
 
 @contextmanager
-def observed(path: Path, known: Known = _NONE) -> Iterator[tuple[Path, Snapshot]]:
+def observed(
+    path: Path, known: Known = _NONE, *, sampling: bool = False
+) -> Iterator[tuple[Path, Snapshot]]:
     """What lies at ``path``, and the file to read more from: itself, or a recovered copy of it."""
     with ExitStack() as stack:
         try:
-            seen = look(path, known)
-        except HotJournalError:
+            seen = look(path, known, sampling=sampling)
+        except RecoveryNeededError:
             path = stack.enter_context(recovered_copy(path))
-            seen = look(path, known)
+            seen = look(path, known, sampling=sampling)
         yield path, seen
 
 

@@ -16,14 +16,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, TypeVar
 
-from nextcloud_mcp_server.backends.base import Connection
+from nextcloud_mcp_server.backends.base import Connection, Hold
 from nextcloud_mcp_server.backends.sqlite.batches import Answer, Job, Lane, attempt
 from nextcloud_mcp_server.backends.sqlite.connect import BUSY_TIMEOUT, file_uri, is_still
 from nextcloud_mcp_server.backends.sqlite.errors import always_named
 from nextcloud_mcp_server.backends.sqlite.statements import DriverConnection
 from nextcloud_mcp_server.concurrency import run_to_the_end
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.filesystem.flock import Hold
 
 T = TypeVar("T")
 

@@ -8,26 +8,34 @@ under "Serializable isolation / Savepoints / Transactional DDL".
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, TypeVar
 
-from sqlalchemy import URL, Connection, NullPool, event
+from sqlalchemy import URL, Connection, NullPool, StaticPool, event
+from sqlalchemy import create_engine as create_sync_engine
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from nextcloud_mcp_server.backends.base import Transaction
+from nextcloud_mcp_server.backends.sqlite import alter, backup, catalog
 from nextcloud_mcp_server.backends.sqlite.connect import BUSY_TIMEOUT
-from nextcloud_mcp_server.backends.sqlite.database import require_lock, use_wal
-from nextcloud_mcp_server.backends.sqlite.errors import naming
-from nextcloud_mcp_server.backends.sqlite.lock import guard
+from nextcloud_mcp_server.backends.sqlite.errors import named
+from nextcloud_mcp_server.concurrency import run_in_own_loop
 from nextcloud_mcp_server.filesystem import files
-from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT
+from nextcloud_mcp_server.progress import Reporter
+from nextcloud_mcp_server.schema.history import load_history
+from nextcloud_mcp_server.schema.structure import VERSION_TABLE, Gaps, Structure
 
-if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncConnection
+T = TypeVar("T")
 
+#: Faults after which the backup is kept, because it may be needed.
+_DAMAGE: Final = frozenset({"corrupt", "io-error", "not-a-database"})
 
 #: While a migration recreates a table, foreign keys would delete the rows that point at
 #: it, and without the legacy rename an operator's view on that table would stop it. EXTRA
@@ -89,7 +97,7 @@ def create_engine(path: Path, pragmas: Mapping[str, str]) -> AsyncEngine:
 
 @asynccontextmanager
 async def migration_transaction(path: Path) -> AsyncIterator[AsyncConnection]:
-    """One write transaction for a whole migration; committed only when the body ends well.
+    """One write transaction for a whole migration; committed only if the body ends well.
 
     The caller holds the lock of the database.
     """
@@ -101,27 +109,138 @@ async def migration_transaction(path: Path) -> AsyncIterator[AsyncConnection]:
         await engine.dispose()
 
 
-@asynccontextmanager
-async def migration_session(
-    path: Path, lock_timeout: float = DEFAULT_LOCK_TIMEOUT
-) -> AsyncIterator[AsyncConnection]:
-    """Hold the lock of ``path`` and yield a connection inside one write transaction.
-
-    A file that is not there is made. The transaction is committed when the body ends
-    without an error, and the database is in WAL mode then.
+def transact(path: Path, work: Callable[[Transaction], T]) -> T:
+    """Call ``work`` in one write transaction, in an event loop of its own.
 
     Raises:
-        TokenStorageError: where the path, the lock or the disk does not allow it.
+        Exception: what ``work`` or the commit raises; nothing is committed then.
     """
-    # Imported late, so that the path of a start at head does without SQLAlchemy.
-    from nextcloud_mcp_server.backends.sqlite.transaction import migration_transaction  # noqa: PLC0415
+    files.create_private(path)
+    made: list[Path] = []
 
-    files.check_path(path)
-    path = files.follow(path)
-    files.make_folder(path)
-    with guard(path, lock_timeout) as held, naming(path):
-        require_lock(held, path)
-        files.create_private(path)
+    def run(connection: Connection) -> T:
+        return work(SqliteTransaction(connection, path, made))
+
+    async def main() -> T:
         async with migration_transaction(path) as connection:
-            yield connection
-        use_wal(path)
+            return await connection.run_sync(run)
+
+    try:
+        result = run_in_own_loop(lambda: asyncio.run(main()))
+    except Exception as error:
+        known = named(error, path)
+        # The database is as it was, and a start that is repeated would fill the disk.
+        if known is None or known.code not in _DAMAGE:
+            _discard(made)
+        raise
+    if made:
+        backup.prune(path)
+    return result
+
+
+def _discard(backups: Iterable[Path]) -> None:
+    for path in backups:
+        with suppress(OSError):
+            backup.discard(path)
+
+
+class SqliteTransaction:
+    """A write transaction on a synchronous connection.
+
+    Args:
+        connection: begun already.
+        path: the file; None in memory.
+        made: receives the backups that are made.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        path: Path | None = None,
+        made: list[Path] | None = None,
+    ) -> None:
+        self.connection = connection
+        self._path = path
+        self._made = [] if made is None else made
+
+    def execute(
+        self, sql: str, parameters: Mapping[str, Any] | None = None
+    ) -> Sequence[Sequence[Any]]:
+        """Execute one statement; the driver's parameters have the form that is asked for."""
+        result = self.connection.exec_driver_sql(sql, dict(parameters) if parameters else None)
+        return result.all() if result.returns_rows else ()
+
+    def structure(self) -> Structure:
+        """Read the catalog."""
+        known = load_history().known if self._path else {}
+        return catalog.read_structure(self.execute, known)
+
+    def versions(self) -> tuple[str | None, ...]:
+        """Read the version table."""
+        return tuple(row[0] for row in self.execute(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608 - a constant
+
+    def count(self, table: str) -> int:
+        """Count the rows of one table."""
+        return catalog.count(self.execute, table)
+
+    def row_counts(self, structure: Structure) -> dict[str, int]:
+        """Count the rows of every table that is not bookkeeping, virtual ones aside."""
+        return catalog.counts(self.execute, structure)
+
+    def broken_references(self) -> set[tuple[Any, ...]]:
+        """Run ``foreign_key_check``; return SQLite's message if it cannot compare."""
+        try:
+            return set(map(tuple, self.execute("PRAGMA foreign_key_check")))
+        except OperationalError as error:
+            # An operator's table may reference columns that are not unique: that is no reason
+            # to migrate nothing, as long as it was so before.
+            if "foreign key mismatch" not in str(error.orig):
+                raise
+            return {(str(error.orig),)}
+
+    def backup(
+        self, revision: str | None, *, keys: Sequence[str] | None, report: Reporter
+    ) -> Path | None:
+        """Copy the file through a second connection, after removing the oldest backups."""
+        if self._path is None:
+            return None
+        backup.prune(self._path)
+        target = backup.backup_path(self._path, revision)
+        made = backup.make_backup(self._path, target, keys=keys, report=report)
+        self._made.append(made)
+        return made
+
+    def rename_back(self, tables: Iterable[str], prefix: str) -> None:
+        """Rename the filled copies of an interrupted table recreation back."""
+        alter.adopt(self.execute, tables, prefix)
+
+    def recreate(self, tables: Iterable[str], wanted: Structure) -> None:
+        """Recreate disposable tables in their wanted shape."""
+        names = tuple(tables)
+        if names:
+            alter.remake(self.execute, self.structure(), wanted, names)
+
+    def add(self, missing: Gaps, wanted: Structure) -> None:
+        """Add what is missing, with the statements of ``wanted``."""
+        alter.fill(self.execute, missing, wanted)
+
+    def drop(self, table: str) -> None:
+        """Drop a table if it exists."""
+        self.execute(f"DROP TABLE IF EXISTS {catalog.quoted(table)}")
+
+    @contextmanager
+    def keep_attached(self, ours: Iterable[str]) -> Iterator[None]:
+        """Restore what an operator attached to a table that the body recreates."""
+        before = alter.attached(self.execute)
+        yield
+        alter.attach(self.execute, before, frozenset(ours))
+
+
+@contextmanager
+def in_memory() -> Iterator[Transaction]:
+    """Open a transaction in an empty database in memory."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as raw:
+        engine = create_sync_engine("sqlite://", creator=lambda: raw, poolclass=StaticPool)
+        with engine.connect() as connection, connection.begin():
+            raw.execute("BEGIN")
+            yield SqliteTransaction(connection)

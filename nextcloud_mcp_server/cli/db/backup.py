@@ -23,7 +23,7 @@ def backup(output: Output, option: DatabaseOption, path: str | None) -> int:
     from nextcloud_mcp_server.crypto.keyfile import fingerprints  # noqa: PLC0415
     from nextcloud_mcp_server.maintenance.backup import back_up  # noqa: PLC0415
 
-    settings = option.settings(output)
+    settings = option.settings(output, files_only="db backup")
     with operation(output) as progress:
         made = back_up(
             settings.database,

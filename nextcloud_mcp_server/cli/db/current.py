@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from nextcloud_mcp_server.migrate.inspect import Report, examine
+from nextcloud_mcp_server.migrate.inspect import Inspection, inspect
 from nextcloud_mcp_server.migrate.plan import Action
 from nextcloud_mcp_server.migrate.summary import check_line, current_lines, repairs
 
@@ -19,8 +19,8 @@ PENDING: Final = 3
 
 def current(output: Output, option: DatabaseOption) -> int:
     """Show the revision of the database; change nothing."""
-    report = _inspect(output, option)
-    output.result(report_facts(report), *current_lines(report))
+    inspection = _inspect(output, option)
+    output.result(inspection_facts(inspection), *current_lines(inspection))
     return 0
 
 
@@ -30,31 +30,30 @@ def check(output: Output, option: DatabaseOption) -> int:
     Changes nothing. Exits 1 if a start would refuse the database because of its revision or
     its tables. Keys and pages are checked by db doctor only.
     """
-    report = _inspect(output, option)
-    output.result(report_facts(report), check_line(report))
-    return 0 if report.ready else PENDING
+    inspection = _inspect(output, option)
+    output.result(inspection_facts(inspection), check_line(inspection))
+    return 0 if inspection.ready else PENDING
 
 
-def _inspect(output: Output, option: DatabaseOption) -> Report:
-    report = examine(option.locate(output).database)
-    if report.refusal:
-        raise report.refusal
-    return report
+def _inspect(output: Output, option: DatabaseOption) -> Inspection:
+    inspection = inspect(option.database(output))
+    inspection.accepted()
+    return inspection
 
 
-def report_facts(report: Report) -> dict[str, Any]:
+def inspection_facts(inspection: Inspection) -> dict[str, Any]:
     """Return the result of both commands for ``--json``."""
-    todo = report.todo
+    plan = inspection.plan
     return {
-        "database": str(report.database),
-        "exists": report.exists,
-        "state": report.finding.state.value,
-        "reason": report.finding.reason,
-        "revision": report.finding.recorded,
-        "head": report.head,
-        "ready": report.ready,
-        "stamp": todo.stamp if todo else None,
-        "pending": list(report.pending),
-        "mends": [] if todo is None or todo.action is Action.CREATE else repairs(todo),
-        "journal_mode": report.journal_mode or None,
+        "database": str(inspection.database),
+        "exists": inspection.exists,
+        "state": inspection.finding.state.value,
+        "reason": inspection.finding.reason,
+        "revision": inspection.recorded,
+        "head": inspection.head,
+        "ready": inspection.ready,
+        "stamp": plan.stamp if plan else None,
+        "pending": list(inspection.pending),
+        "mends": [] if plan is None or plan.action is Action.CREATE else repairs(plan),
+        "journal_mode": inspection.snapshot.journal_mode or None,
     }

@@ -39,7 +39,7 @@ def doctor(output: Output, option: DatabaseOption, *, full: bool) -> int:
     from nextcloud_mcp_server.cli.operation import phases  # noqa: PLC0415
     from nextcloud_mcp_server.maintenance.doctor.run import diagnose  # noqa: PLC0415
 
-    settings = option.settings(output)
+    settings = option.settings(output, files_only="db doctor")
     with phases(output, CHECKING):
         diagnosis = diagnose(settings, full=full)
     document = {

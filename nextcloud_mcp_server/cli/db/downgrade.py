@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.cli.options import (
     DatabaseOption,
     database_options,
@@ -14,9 +15,6 @@ from nextcloud_mcp_server.cli.options import (
     yes_option,
 )
 from nextcloud_mcp_server.cli.output import Output
-from nextcloud_mcp_server.errors import for_shell
-from nextcloud_mcp_server.migrate.change import undone
-from nextcloud_mcp_server.migrate.inspect import known_history
 from nextcloud_mcp_server.migrate.summary import downgrade_warning, downgraded_lines
 
 if TYPE_CHECKING:
@@ -42,28 +40,27 @@ def downgrade(
     from nextcloud_mcp_server.migrate.alembic_commands import listing  # noqa: PLC0415
 
     settings = option.settings(output)
-    unlock = key_verifier(settings)
+    database, verify = connect(settings.database), key_verifier(settings)
     with phases(output, "checking its pages"):
-        report, target = changes.propose_downgrade(
-            settings.database, revision, while_running=while_running, unlock=unlock
+        inspection, target = changes.preview_downgrade(
+            database, revision, while_running=while_running, verify=verify
         )
-    known = known_history()
-    steps = undone(known, str(report.finding.recorded), target)
-    lost = [revision for revision in listing(known)[::-1] if revision.id in steps]
-    for line in downgrade_warning(report, target, lost, known.head):
+    history = inspection.history
+    steps = history.undone(str(inspection.recorded), target)
+    lost = [revision for revision in listing(history)[::-1] if revision.id in steps]
+    for line in downgrade_warning(inspection, target, lost, history.head):
         output.note(line)
     if not yes:
-        path = for_shell(settings.database)
-        output.confirm("Go back?", f"db downgrade --revision {target} -d {path} --yes")
+        output.confirm("Go back?", f"db downgrade --revision {target} {database.option} --yes")
     with operation(output, settings.database) as progress:
         change = changes.downgrade(
-            settings.database,
+            database,
             target,
-            agreed_from=report.finding.recorded,
+            agreed_from=inspection.recorded,
             while_running=while_running,
-            unlock=unlock,
+            verify=verify,
             lock_timeout=settings.lock_timeout,
-            listener=progress,
+            progress=progress,
         )
     output.result(change_facts(change), *downgraded_lines(change))
     return 0

@@ -12,7 +12,7 @@ import click
 from nextcloud_mcp_server.cli.options import DatabaseOption, database_options, not_empty
 from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.errors import TokenStorageError, printable
-from nextcloud_mcp_server.migrate.inspect import examine, known_history
+from nextcloud_mcp_server.migrate.inspect import inspect, known_history
 from nextcloud_mcp_server.migrate.plan import unknown_target
 from nextcloud_mcp_server.schema.history import History, load_history
 from nextcloud_mcp_server.schema.structure import Gaps, Structure, altered, gaps
@@ -48,9 +48,9 @@ def history(output: Output, option: DatabaseOption, *, verbose: bool) -> int:
     revisions = listing(known)[::-1]
     recorded, problem, database = None, None, None
     try:
-        database = option.locate(output).database
-        report = examine(database)
-        recorded, problem = report.finding.recorded, report.refusal
+        database = option.database(output)
+        inspection = inspect(database)
+        recorded, problem = inspection.recorded, inspection.refusal
     except TokenStorageError as error:
         problem = error
     document = {

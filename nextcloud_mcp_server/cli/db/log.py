@@ -12,7 +12,7 @@ import click
 from nextcloud_mcp_server.cli.options import DatabaseOption, database_options
 from nextcloud_mcp_server.cli.output import Output, table
 from nextcloud_mcp_server.errors import TokenStorageError, printable
-from nextcloud_mcp_server.migrate.inspect import examine
+from nextcloud_mcp_server.migrate.inspect import inspect
 
 if TYPE_CHECKING:
     from nextcloud_mcp_server.migrate.journal import Entry
@@ -40,17 +40,17 @@ def log(output: Output, option: DatabaseOption, lines: int | None) -> int:
     """
     from nextcloud_mcp_server.migrate.journal import read  # noqa: PLC0415
 
-    database = option.locate(output).database
-    report = examine(database)
+    database = option.database(output)
+    inspection = inspect(database)
     try:
-        entries = read(report.database, lines)
+        entries = read(database, lines)
     except TokenStorageError as error:
-        raise report.refusal or error from error
-    if entries is None and report.refusal:
-        raise report.refusal
+        raise inspection.refusal or error from error
+    if entries is None and inspection.refusal:
+        raise inspection.refusal
     document = {
         "database": str(database),
-        "exists": report.exists,
+        "exists": inspection.exists,
         "journal": entries is not None,
         "entries": [asdict(entry) for entry in entries or ()],
     }
@@ -58,7 +58,7 @@ def log(output: Output, option: DatabaseOption, lines: int | None) -> int:
         output.result(document, *log_lines(entries))
         return 0
     since = "" if entries is not None else "; it exists since revision 101"
-    none = f"has no journal of migrations yet{since}" if report.exists else "does not exist yet"
+    none = f"has no journal of migrations yet{since}" if inspection.exists else "does not exist yet"
     output.result(document, f"{printable(str(database))} {none}")
     return 0
 

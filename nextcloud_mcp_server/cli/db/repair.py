@@ -31,7 +31,7 @@ def repair(output: Output, option: DatabaseOption, *, yes: bool) -> int:
     from nextcloud_mcp_server.maintenance import repair as repairs  # noqa: PLC0415
     from nextcloud_mcp_server.maintenance.doctor.run import diagnose  # noqa: PLC0415
 
-    settings = option.settings(output)
+    settings = option.settings(output, files_only="db repair")
     with phases(output, CHECKING):
         preview = repairs.preview_repair(settings)
         before = diagnose(settings, full=True)

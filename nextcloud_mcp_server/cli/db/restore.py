@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.cli.options import (
     DatabaseOption,
     database_options,
@@ -43,7 +44,7 @@ def backups(output: Output, option: DatabaseOption, *, verify: bool) -> int:
     from nextcloud_mcp_server.cli.operation import phases  # noqa: PLC0415
     from nextcloud_mcp_server.maintenance.backups import list_backups  # noqa: PLC0415
 
-    database = option.locate(output).database
+    database = option.file(output, "db backups")
     with phases(output, "reading the backups"):
         listed = list_backups(database, verify=verify)
     document = {"database": str(database), "backups": [listed_facts(backup) for backup in listed]}
@@ -75,17 +76,16 @@ def restore(
     Verifies the backup, shows what it replaces, asks for confirmation, and keeps the
     replaced file. A running server uses the restored database; restart it afterwards.
     """
-    from nextcloud_mcp_server.backends.sqlite.in_use import require_idle  # noqa: PLC0415
     from nextcloud_mcp_server.cli.operation import operation  # noqa: PLC0415
     from nextcloud_mcp_server.crypto.keyfile import available_keyring  # noqa: PLC0415
     from nextcloud_mcp_server.maintenance import restore as restoring  # noqa: PLC0415
 
     if newest is (backup is not None):
         raise click.UsageError("Give BACKUP or --newest, and not both.")
-    settings = option.settings(output)
+    settings = option.settings(output, files_only="db restore")
     keyring = available_keyring(settings)
     preview, skipped = _preview(output, settings.database, backup, keyring)
-    require_idle(preview.database, while_running=while_running)
+    connect(preview.database).require_idle(while_running=while_running)
     for _, reason in skipped:
         output.note(f"warning: skipped: {printable(reason)}")
     for line in preview_lines(preview):

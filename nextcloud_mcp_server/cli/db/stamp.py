@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.cli.db.downgrade import change_facts
 from nextcloud_mcp_server.cli.options import (
     DatabaseOption,
@@ -34,12 +35,12 @@ def stamp(output: Output, option: DatabaseOption, revision: str, *, while_runnin
     settings = option.settings(output)
     with operation(output, settings.database) as progress:
         change = changes.stamp(
-            settings.database,
+            connect(settings.database),
             known_history().head if revision == "head" else revision,
             while_running=while_running,
-            unlock=key_verifier(settings),
+            verify=key_verifier(settings),
             lock_timeout=settings.lock_timeout,
-            listener=progress,
+            progress=progress,
         )
     output.result(change_facts(change), *stamped_lines(change))
     return 0

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.cli.options import DatabaseOption, database_options, revision_option
 from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.errors import counted, printable
@@ -43,24 +44,24 @@ def upgrade(
     from nextcloud_mcp_server.cli.operation import operation  # noqa: PLC0415
     from nextcloud_mcp_server.crypto.keyfile import key_verifier  # noqa: PLC0415
 
-    settings = option.settings(output)
-    unlock = key_verifier(settings)
+    settings = option.settings(output, files_only="db upgrade --dry-run" if dry_run else "")
+    verify = key_verifier(settings)
     if dry_run:
         from nextcloud_mcp_server.maintenance.rehearse import rehearse  # noqa: PLC0415
 
         with operation(output) as progress:
-            done = rehearse(settings.database, target=target, unlock=unlock, progress=progress)
+            done = rehearse(settings.database, target=target, verify=verify, progress=progress)
         output.result(rehearsal_facts(done), *rehearsal_lines(done))
         return 0
     from nextcloud_mcp_server.migrate.startup import prepare  # noqa: PLC0415
 
     with operation(output, settings.database) as progress:
         outcome = prepare(
-            settings.database,
+            connect(settings.database),
             target=target,
-            unlock=unlock,
+            verify=verify,
             lock_timeout=settings.lock_timeout,
-            listener=progress,
+            progress=progress,
         )
     output.result(outcome_facts(outcome), *outcome_lines(outcome))
     return 0
@@ -70,7 +71,8 @@ def _print_sql(output: Output, option: DatabaseOption, target: str | None) -> in
     from nextcloud_mcp_server.maintenance.rehearse import script  # noqa: PLC0415
 
     # Only SQL may be printed on stdout; the first comment names the database.
-    settings = option.settings(Output(as_json=True, debug=output.debug))
+    quiet = Output(as_json=True, debug=output.debug)
+    settings = option.settings(quiet, files_only="db upgrade --sql")
     made = script(settings.database, target=target)
     document = {
         "database": str(made.database),
@@ -121,7 +123,7 @@ def rehearsal_facts(done: Rehearsal) -> dict[str, Any]:
     return {
         "database": str(done.database),
         "dry_run": True,
-        "state": done.report.finding.state.value,
+        "state": done.inspection.finding.state.value,
         **_plan_facts(done.todo),
         "rows": done.rows,
         "seconds": round(done.seconds, 6),

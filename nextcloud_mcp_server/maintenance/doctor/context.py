@@ -11,6 +11,7 @@ from pathlib import Path
 
 from nextcloud_mcp_server.backends.base import Snapshot
 from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
+from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.backends.sqlite.errors import naming
 from nextcloud_mcp_server.backends.sqlite.inspect import observed
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
@@ -127,6 +128,11 @@ class Context:
         """Whether the database belongs to this program, or does not exist yet."""
         foreign = {State.FOREIGN, State.NOT_A_DATABASE}
         return self.contents is not None and self.contents.finding.state not in foreign
+
+    @property
+    def database(self) -> SqliteDatabase:
+        """The database, for the texts of plans and refusals."""
+        return SqliteDatabase(self.path)
 
     def beside(self, ending: str) -> Path:
         """Return the file beside the database that has its name and this ending."""

@@ -171,7 +171,7 @@ def pending(context: Context) -> bool:
     contents = context.contents
     if contents is None or contents.finding.refused:
         return False
-    return plan(contents.finding, contents.history, context.path).action is not Action.NOTHING
+    return plan(contents.finding, contents.history, context.database).action is not Action.NOTHING
 
 
 def space(context: Context) -> Iterator[Finding]:

@@ -23,7 +23,7 @@ def state(context: Context) -> Iterator[Finding]:
     elif finding.state is State.AT_HEAD:
         yield Finding(name, Level.OK, f"at head, {contents.history.head}")
     else:
-        steps = ", ".join(plan(finding, contents.history, context.path).steps)
+        steps = ", ".join(plan(finding, contents.history, context.database).steps)
         action = "creates it" if finding.state is State.NEW else f"runs {steps or 'nothing'}"
         what = f"{finding.state}: {finding.reason}; a start {action}"
         if context.closed:
@@ -38,7 +38,7 @@ def _refused(context: Context, contents: Contents) -> Finding:
     lost = contents.finding.state in {State.CORRUPT, State.INCONSISTENT}
     command = context.command("restore --newest") if lost else None
     if command is None:
-        what = f"{what}. {refusal(contents.finding, contents.history, context.path).remedy}"
+        what = f"{what}. {refusal(contents.finding, contents.history, context.database).remedy}"
     return Finding("state", Level.ERROR, what, command)
 
 

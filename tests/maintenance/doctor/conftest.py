@@ -10,8 +10,8 @@ import pytest
 from nextcloud_mcp_server.maintenance.backup import back_up
 from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
 from nextcloud_mcp_server.maintenance.doctor.run import diagnose
-from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.settings import Settings
+from tests.support.by_path import prepare
 from tests.support.contents import KEY
 from tests.support.shapes import at
 

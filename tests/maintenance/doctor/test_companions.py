@@ -17,10 +17,10 @@ from nextcloud_mcp_server.maintenance.doctor import companions
 from nextcloud_mcp_server.maintenance.doctor import files as doctor_files
 from nextcloud_mcp_server.maintenance.doctor.finding import Level
 from nextcloud_mcp_server.maintenance.doctor.run import diagnose
-from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.settings import Settings
 from tests.cli.places import execute
 from tests.maintenance.doctor.conftest import Ask, worst
+from tests.support.by_path import prepare
 from tests.support.errors import refused
 from tests.support.unprivileged import as_nobody, open_folder
 

@@ -16,11 +16,11 @@ from nextcloud_mcp_server.maintenance.doctor.finding import Level
 from nextcloud_mcp_server.maintenance.doctor.run import diagnose
 from nextcloud_mcp_server.maintenance.indexes import damage
 from nextcloud_mcp_server.maintenance.repair import Repaired
-from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.settings import Settings
 from tests.cli.places import crash
 from tests.maintenance.conftest import run_repair
 from tests.support import invariants
+from tests.support.by_path import prepare
 from tests.support.contents import KEY
 from tests.support.files import flip
 from tests.support.shapes import Shape, at

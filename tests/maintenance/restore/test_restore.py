@@ -14,11 +14,11 @@ from nextcloud_mcp_server.backends.sqlite import backup as backups
 from nextcloud_mcp_server.maintenance.backups import list_backups
 from nextcloud_mcp_server.maintenance.restore import restore
 from nextcloud_mcp_server.maintenance.restore_preview import preview_restore
-from nextcloud_mcp_server.migrate import journal
 from nextcloud_mcp_server.migrations import upgrade_database
 from tests.maintenance.restore.harm import garbage, run
 from tests.maintenance.restore.restoring import restored, same
 from tests.support import invariants
+from tests.support.by_path import read_journal
 from tests.support.contents import KEY, REFRESH_TOKENS
 from tests.support.files import names
 from tests.support.revisions import HEAD
@@ -69,7 +69,7 @@ def test_a_copy_in_wal_mode_stays_as_it_is(path: Path, saved: Path, tmp_path: Pa
 def test_a_restore_is_in_the_journal(path: Path, saved: Path) -> None:
     """The journal has the restore, its backup, and the path of the replaced database."""
     done = restored(path, saved)
-    entries = journal.read(path, 1)
+    entries = read_journal(path, 1)
     assert entries
     [entry] = entries
     assert (entry.action, entry.before, entry.after) == ("restore", HEAD, HEAD)

@@ -1,0 +1,146 @@
+"""An SQLite file while its migration lock is held."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from functools import cached_property
+from pathlib import Path
+from typing import Final, TypeVar
+
+from nextcloud_mcp_server.backends.base import RecoveryNeededError, Snapshot, Transaction
+from nextcloud_mcp_server.backends.sqlite.errors import named, naming, not_writable
+from nextcloud_mcp_server.backends.sqlite.inspect import WAL, look, recover
+from nextcloud_mcp_server.backends.sqlite.lock import MigrationLock, lock_path
+from nextcloud_mcp_server.errors import TokenStorageError, for_shell
+from nextcloud_mcp_server.filesystem import mounts, permissions
+from nextcloud_mcp_server.schema.history import load_history
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: Reasons to keep the journal mode for now; none of them harms the data.
+_TRANSIENT: Final = frozenset(
+    {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
+)
+
+
+class LockedFile:
+    """A database file in the thread that holds its lock.
+
+    Args:
+        path: the database file.
+        held: the lock, or the reason why there is none.
+        shared: whether others that only inspect hold it too.
+    """
+
+    def __init__(self, path: Path, held: MigrationLock, *, shared: bool = False) -> None:
+        self._path = path
+        self._held = held
+        self._shared = shared
+
+    @property
+    def unlocked(self) -> str:
+        """Return what the operating system reported; empty if the lock is held."""
+        return self._held.detail if self._held.problem else ""
+
+    @cached_property
+    def read_only(self) -> str:
+        """Return the file, folder or mount that cannot be written; empty if all can be."""
+        return permissions.unwritable(self._path)
+
+    def announce(self, activity: str) -> None:
+        """Write into the lock file who holds it and for what."""
+        self._held.announce(activity)
+
+    def require_writable(self) -> None:
+        """Fail if the file, its folder or its lock cannot be written."""
+        if reason := self.read_only:
+            detail = f" ({self._held.detail})" if self._held.detail else ""
+            raise not_writable(self._path, reason + detail)
+        require_lock(self._held, self._path)
+
+    def inspect(self, *, samples: bool = False) -> Snapshot:
+        """Read the file; roll back a crashed writer's journal first."""
+        known = load_history().known
+        try:
+            return look(self._path, known, sampling=samples)
+        except RecoveryNeededError:
+            if self._shared:
+                raise
+            require_lock(self._held, self._path)
+            logger.warning("%s has the journal of a crashed write: rolling it back", self._path)
+            recover(self._path)
+        try:
+            return look(self._path, known, sampling=samples)
+        except RecoveryNeededError as error:
+            raise named(error.__cause__ or error, self._path) or error from error
+
+    def transact(self, work: Callable[[Transaction], T]) -> T:
+        """Run ``work`` over an aiosqlite engine, in an event loop of its own."""
+        # Imports SQLAlchemy.
+        from nextcloud_mcp_server.backends.sqlite.transaction import transact  # noqa: PLC0415
+
+        return transact(self._path, work)
+
+    def is_finished(self, snapshot: Snapshot) -> bool:
+        """Return whether the journal mode is the one to serve in."""
+        # On a network file system WAL must go, everywhere else it must come.
+        return (snapshot.journal_mode == WAL) is not mounts.on_network(self._path)
+
+    def finish(self) -> str:
+        """Switch to WAL if that is safe; return the journal mode."""
+        return use_wal(self._path)
+
+
+def require_lock(held: MigrationLock, path: Path) -> None:
+    """Fail if the lock is not held.
+
+    Raises:
+        TokenStorageError: ``read-only`` or ``lock-unavailable``.
+    """
+    if held.problem == "read-only" and (lock := permissions.closed_to_us(lock_path(path))):
+        raise TokenStorageError(
+            f"{path} has to be changed, and its lock {lock_path(path)} cannot be opened: {lock}.",
+            code="read-only",
+            remedy=f"As root: chown {os.geteuid()} {for_shell(lock_path(path))} - or delete it "
+            "while no server is running; then try again.",
+        )
+    if held.problem == "read-only":
+        raise TokenStorageError(
+            f"{path} has to be changed, and its folder cannot be written ({held.detail}).",
+            code="read-only",
+            remedy=f"Give this user write access to {path.parent}, then try again.",
+        )
+    if held.problem:
+        raise TokenStorageError(
+            f"{path} has to be changed, and its file system cannot lock ({held.detail}).",
+            code="lock-unavailable",
+            remedy="Move the database to a file system that supports flock.",
+        )
+
+
+def use_wal(path: Path) -> str:
+    """Switch ``path`` to WAL if that is safe; return the journal mode.
+
+    Only under the lock and outside a transaction. If another connection or the disk prevents
+    it, the mode stays and the next start tries again: the migration is committed, and every
+    mode is safe to serve from. On a network file system, where shared memory cannot be
+    trusted, the mode becomes DELETE.
+    """
+    wanted = "delete" if mounts.on_network(path) else WAL
+    if wanted != WAL:
+        logger.warning("%s is on a network file system, so it is not used in WAL mode", path)
+    with naming(path), closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        try:
+            (mode,) = connection.execute(f"PRAGMA journal_mode={wanted}").fetchone()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in _TRANSIENT:
+                raise
+            logger.warning("%s stays in its journal mode for now (%s)", path, error)
+            (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+    return str(mode)
