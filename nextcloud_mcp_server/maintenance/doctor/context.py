@@ -164,10 +164,10 @@ class Context:
             return True
         return bool(self.complaints) and not self.only_indexes
 
-    def repairable(self, check: str, level: Level, message: str) -> Finding:
+    def repairable(self, level: Level, message: str) -> Finding:
         """Return a finding that ``db repair`` fixes, unless it would be refused."""
         command = self.command("repair")
-        return Finding(check, level, message, command, fixable=command is not None)
+        return Finding(level, message, command, fixable=command is not None)
 
 
 @contextmanager

@@ -53,7 +53,7 @@ def test_a_check_that_fails_is_a_line(path: Path, error: Exception, said: str) -
     """A crash inside one check is an error of that check, after what it had found."""
 
     def broken(_: Context) -> Iterator[Finding]:
-        yield Finding("broken", Level.NOTE, "so far, so good")
+        yield Finding(Level.NOTE, "so far, so good")
         raise error
 
     checks = {"broken": broken, "file": CHECKS["file"]}
