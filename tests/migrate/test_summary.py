@@ -49,7 +49,7 @@ OUTCOMES = [
         Plan(Action.MEND, "010", start="010", unusable=("batch_ocr_jobs",)),
         (
             "repaired /d/t.db at revision 010 "
-            "(made batch_ocr_jobs anew in its released shape) in 0.03 s"
+            "(recreated batch_ocr_jobs in its released shape) in 0.03 s"
         ),
     ),
     (
