@@ -19,6 +19,7 @@ from nextcloud_mcp_server.backends.base import Database, LockedDatabase, Recover
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrate.inspect import Inspection, VerifyKeys, known_history
 from nextcloud_mcp_server.migrate.plan import Action, Finding, Plan, State, refusal
+from nextcloud_mcp_server.migrate.summary import activity
 from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def prepare(
         if inspection.is_settled(locked):
             return _finish(_open(inspection, locked, verify, then), locked, begun)
         locked.require_writable()
-        with progress_to(database, locked, doing(plan), progress) as report:
+        with progress_to(database, locked, activity(plan), progress) as report:
             report("checking its pages")
             require_sound(inspection)
             keys = inspection.verify_keys(verify)
@@ -216,22 +217,8 @@ def _migrate(
     # Imports Alembic and SQLAlchemy.
     from nextcloud_mcp_server.migrate.run import migrate  # noqa: PLC0415
 
-    logger.info("%s: %s", inspection.database, doing(inspection.accepted()))
+    logger.info("%s: %s", inspection.database, activity(inspection.accepted()))
     return migrate(inspection, locked, keys=keys, report=report)
-
-
-def doing(plan: Plan) -> str:
-    """Return what is being done, for the log and for those who wait."""
-    if plan.action is Action.CREATE:
-        return f"creating it at revision {plan.target}"
-    if plan.action is Action.NOTHING:
-        return "switching its journal mode"
-    if plan.action is Action.STAMP:
-        upgrading = f" and upgrading it to {plan.target}" if plan.steps else ""
-        return f"stamping it with {plan.stamp}{upgrading}"
-    if plan.start == plan.target:
-        return f"repairing it at revision {plan.target}"
-    return f"upgrading it from revision {plan.start} to {plan.target}"
 
 
 def _finish(outcome: Outcome, locked: LockedDatabase, begun: float) -> Outcome:
