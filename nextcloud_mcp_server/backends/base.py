@@ -77,6 +77,10 @@ class Database(Protocol):
         """The name of the engine: ``sqlite``."""
 
     @property
+    def location(self) -> Path | str:
+        """The path of a file; for a server its URL, without a password."""
+
+    @property
     def option(self) -> str:
         """How a command names this database, for remedies: ``-d tokens.db``."""
 

@@ -33,7 +33,7 @@ class Outcome:
     """What a start found and did.
 
     Attributes:
-        database: the database.
+        database: its path; for a server its URL, without a password.
         state: its state before.
         done: the plan that was carried out.
         backup: the backup made before; None if there was nothing to keep.
@@ -43,7 +43,7 @@ class Outcome:
         read_only: why it can only be read; empty if it can be written.
     """
 
-    database: Database
+    database: Path | str
     state: State
     done: Plan
     backup: Path | None = None
@@ -144,7 +144,7 @@ def prepare(
             backup = _migrate(inspection, locked, keys, report) if plan.migrates else None
             mode = locked.finish()
         then()
-    outcome = Outcome(database, inspection.finding.state, plan, backup, mode)
+    outcome = Outcome(database.location, inspection.finding.state, plan, backup, mode)
     return _finish(outcome, locked, begun)
 
 
@@ -192,7 +192,7 @@ def _open(
     if not locked.unlocked:
         then()
     return Outcome(
-        inspection.database,
+        inspection.database.location,
         inspection.finding.state,
         inspection.accepted(),
         journal_mode=inspection.snapshot.journal_mode,
