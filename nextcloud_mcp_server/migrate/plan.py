@@ -103,6 +103,20 @@ class Plan(NamedTuple):
         return self.action is not Action.NOTHING
 
     @property
+    def activity(self) -> str:
+        """What is being done, for the log and for those who wait."""
+        if self.action is Action.CREATE:
+            return f"creating it at revision {self.target}"
+        if self.action is Action.NOTHING:
+            return "switching its journal mode"
+        if self.action is Action.STAMP:
+            upgrading = f" and upgrading it to {self.target}" if self.steps else ""
+            return f"stamping it with {self.stamp}{upgrading}"
+        if self.start == self.target:
+            return f"repairing it at revision {self.target}"
+        return f"upgrading it from revision {self.start} to {self.target}"
+
+    @property
     def mends(self) -> tuple[str, ...]:
         """What is repaired first, as text."""
         return (

@@ -19,7 +19,6 @@ from nextcloud_mcp_server.backends.base import Database, LockedDatabase, Recover
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrate.inspect import Inspection, VerifyKeys, known_history
 from nextcloud_mcp_server.migrate.plan import Action, Finding, Plan, State, refusal
-from nextcloud_mcp_server.migrate.summary import activity
 from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT
 
 if TYPE_CHECKING:
@@ -137,7 +136,7 @@ def prepare(
         if inspection.is_settled(locked):
             return _finish(_open(inspection, locked, verify, then), locked, begun)
         locked.require_writable()
-        with progress_to(database, locked, activity(plan), progress) as report:
+        with progress_to(database, locked, plan.activity, progress) as report:
             report("checking its pages")
             require_sound(inspection)
             keys = inspection.verify_keys(verify)
@@ -217,7 +216,7 @@ def _migrate(
     # Imports Alembic and SQLAlchemy.
     from nextcloud_mcp_server.migrate.run import migrate  # noqa: PLC0415
 
-    logger.info("%s: %s", inspection.database, activity(inspection.accepted()))
+    logger.info("%s: %s", inspection.database, inspection.accepted().activity)
     return migrate(inspection, locked, keys=keys, report=report)
 
 

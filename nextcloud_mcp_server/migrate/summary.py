@@ -53,20 +53,6 @@ def repairs(todo: Plan) -> list[str]:
     return [part for part in _parts(todo) if not part.startswith(steps_and_stamp)]
 
 
-def activity(plan: Plan) -> str:
-    """Return what is being done, for the log and for those who wait."""
-    if plan.action is Action.CREATE:
-        return f"creating it at revision {plan.target}"
-    if plan.action is Action.NOTHING:
-        return "switching its journal mode"
-    if plan.action is Action.STAMP:
-        upgrading = f" and upgrading it to {plan.target}" if plan.steps else ""
-        return f"stamping it with {plan.stamp}{upgrading}"
-    if plan.start == plan.target:
-        return f"repairing it at revision {plan.target}"
-    return f"upgrading it from revision {plan.start} to {plan.target}"
-
-
 def current_lines(inspection: Inspection) -> tuple[str, ...]:
     """Return the state of a database, then what an upgrade does, if one is pending."""
     finding = inspection.finding
