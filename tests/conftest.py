@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.faults import trials as fault_trials
+from tests.faults.programs import ProgramServer
 from tests.faults.trials import pytest_report_header, pytest_runtest_makereport, trials
 from tests.migrations.walk_report import summarize
 from tests.support.scripts import copied_scripts, used
@@ -35,3 +37,10 @@ def own_scripts(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     with used(copied_scripts(folder)) as scripts:
         yield scripts
+
+
+@pytest.fixture(scope="module")
+def programs() -> Iterator[ProgramServer]:
+    """A process that forks the program."""
+    with closing(ProgramServer()) as process:
+        yield process

@@ -10,6 +10,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ def injector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Injector]:
     """A process whose file operations can be counted, failed and killed."""
     if not sys.platform.startswith("linux") or not (shutil.which("cc") or shutil.which("gcc")):
         pytest.skip("LD_PRELOAD and a C compiler are needed")
-    with Injector(build_shim(tmp_path_factory.mktemp("shim"))) as process:
+    with closing(Injector(build_shim(tmp_path_factory.mktemp("shim")))) as process:
         yield process
 
 

@@ -9,8 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 ROOT: Final = Path(__file__).parents[2]
 
@@ -135,15 +134,8 @@ class Injector:
         """Start on ``path`` in the process without faults."""
         return self._normal.run({"do": do, "path": str(path), "argument": ""})
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End both processes."""
         self._faulty.close()
         self._normal.close()
 

@@ -12,8 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 ROOT: Final = Path(__file__).parents[2]
 
@@ -105,16 +104,8 @@ class ProgramServer:
             for run, answer, file in zip(runs, answers, files, strict=True)
         ]
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
-        # It ends when its input does.
+    def close(self) -> None:
+        """End the process, which ends when its input does."""
         self._process.communicate()
         self._stack.close()
 
