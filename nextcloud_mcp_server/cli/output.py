@@ -101,15 +101,13 @@ class Output:
             self.note(line)
 
     def confirm(self, question: str, command: str) -> None:
-        """Ask on stderr; return if the answer is yes.
+        """Ask on stderr; return only after a yes.
 
-        Args:
-            question: the question.
-            command: the arguments that do the same without a question.
+        ``command`` is the arguments that do the same without a question.
 
         Raises:
-            TokenStorageError: ``declined`` if the answer is not yes or there is none;
-                ``interrupted`` if it is Ctrl-C.
+            TokenStorageError: ``declined`` for any other answer or none; ``interrupted`` for
+                Ctrl-C.
         """
         answer = self._answer(f"{question} [y/N] ")
         if answer.lower() in {b"y", b"yes"}:
@@ -193,7 +191,10 @@ def error_facts(error: BaseException) -> dict[str, str]:
     if is_usage(error):
         return {
             "code": "bad-input",
-            "message": _usage_message(error),
+            # The message of this one is the complete help text.
+            "message": "A command is missing."
+            if type(error).__name__ == "NoArgsIsHelpError"
+            else printable(error.format_message()),
             "remedy": "See the options of the command with --help.",
         }
     remedy = describe_error(error)[1].removeprefix("remedy: ")
@@ -211,13 +212,6 @@ def is_abort(error: BaseException) -> bool:
     click = sys.modules.get("click")
     aborts = (KeyboardInterrupt,) if click is None else (KeyboardInterrupt, click.Abort)
     return isinstance(error, aborts)
-
-
-def _usage_message(error: click.ClickException) -> str:
-    # The message of this one is the complete help text.
-    if type(error).__name__ == "NoArgsIsHelpError":
-        return "A command is missing."
-    return printable(error.format_message())
 
 
 def _print(text: str, stream: TextIO | None) -> None:

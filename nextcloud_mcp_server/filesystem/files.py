@@ -127,7 +127,7 @@ def private_file(target: Path, owner: Path, middle: str = "") -> Iterator[Path]:
     Args:
         target: the later name of the file.
         owner: the database; if root creates the file, it gets the owner of the database.
-        middle: put into the temporary name.
+        middle: a part of the temporary name.
 
     Raises:
         OSError: the file cannot be created.
@@ -178,19 +178,15 @@ def publish(partial: Path, target: Path, *, overwrite: bool = False) -> None:
     if overwrite:
         partial.rename(target)
     else:
-        _link(partial, target)
-    sync_folder(target.parent)
-
-
-def _link(partial: Path, target: Path) -> None:
-    try:
-        # A rename would overwrite a file that another process created meanwhile.
-        os.link(partial, target)
-    except FileExistsError:
-        raise
-    except OSError:
-        # A file system without hard links.
-        partial.rename(target)
+        try:
+            # A rename would overwrite a file that another process created meanwhile.
+            os.link(partial, target)
+        except FileExistsError:
+            raise
+        except OSError:
+            # A file system without hard links.
+            partial.rename(target)
+    sync(target.parent)
 
 
 def write_private(target: Path, content: bytes, owner: Path, *, overwrite: bool = False) -> None:
@@ -224,14 +220,9 @@ def hand_over(descriptor: int, owner: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Write the content of a file, or the names in a folder, to the disk."""
+    """Make the content of a file, or the names in a folder, survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in ``folder`` survive a power cut."""
-    sync(folder)

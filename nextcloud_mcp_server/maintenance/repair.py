@@ -14,11 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from nextcloud_mcp_server.backends.base import (
-    LockedDatabase,
-    RecoveryNeededError,
-    Transaction,
-)
+from nextcloud_mcp_server.backends.base import LockedDatabase, RecoveryNeededError, Transaction
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.backends.sqlite.errors import naming
 from nextcloud_mcp_server.backends.sqlite.inspect import look
@@ -47,7 +43,6 @@ class Repaired:
     """The result of a repair.
 
     Attributes:
-        database: the database file.
         done: what was repaired, one line each.
         backup: the verified backup made before; None if no table was changed.
         kept: the damaged file as it was; None if it could be backed up.
@@ -103,9 +98,9 @@ def repair(
     in the settings, if any, are verified before anything is changed.
 
     Args:
-        settings: which database.
+        settings: the database and the keys.
         confirmed: what the user confirmed; None if the user was not asked.
-        progress: receives progress updates (default: the log).
+        progress: receives updates (default: the log).
 
     Raises:
         TokenStorageError: the state's own code for a file that is not of this program, is

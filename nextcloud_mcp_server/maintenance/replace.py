@@ -88,7 +88,7 @@ def link_aside(database: Path, aside: Path) -> bool:
         os.link(database, aside)
     except OSError:
         return False
-    files.sync_folder(aside.parent)
+    files.sync(aside.parent)
     return True
 
 
@@ -105,7 +105,7 @@ def swap(stage: Path, database: Path, aside: Path) -> None:
     files.sync(stage)
     move_companions(database, aside)
     stage.replace(database)
-    files.sync_folder(database.parent)
+    files.sync(database.parent)
     # A hard link had the mode of the database until now.
     with suppress(OSError):
         aside.chmod(0o600)
@@ -116,4 +116,4 @@ def move_companions(database: Path, aside: Path) -> None:
     for suffix in files.COMPANIONS:
         with suppress(FileNotFoundError):
             Path(f"{database}{suffix}").replace(f"{aside}{suffix}")
-    files.sync_folder(database.parent)
+    files.sync(database.parent)

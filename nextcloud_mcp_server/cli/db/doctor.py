@@ -36,8 +36,8 @@ def doctor(output: Output, option: DatabaseOption, *, full: bool) -> int:
     Exits 1 if there is an error, 3 if there is none but something could not be checked, and
     0 if there are only warnings and notes.
     """
-    from nextcloud_mcp_server.cli.operation import phases  # noqa: PLC0415
-    from nextcloud_mcp_server.maintenance.doctor.run import diagnose  # noqa: PLC0415
+    from nextcloud_mcp_server.cli.operation import phases
+    from nextcloud_mcp_server.maintenance.doctor.run import diagnose
 
     settings = option.settings(output, files_only="db doctor")
     with phases(output, CHECKING):

@@ -40,8 +40,8 @@ def history(output: Output, option: DatabaseOption, *, verbose: bool) -> int:
 
     Newest first; the current one is marked. The database need not exist.
     """
-    from nextcloud_mcp_server.authoring.create import ORDER, require_one_line  # noqa: PLC0415 - imports Alembic
-    from nextcloud_mcp_server.migrate.alembic_commands import listing  # noqa: PLC0415 - imports Alembic
+    from nextcloud_mcp_server.authoring.create import ORDER, require_one_line
+    from nextcloud_mcp_server.migrate.alembic_commands import listing
 
     require_one_line(load_history().directory, rules=ORDER)
     known = known_history()
@@ -166,8 +166,8 @@ def show(output: Output, option: DatabaseOption, revision: str, dialect: str, *,
     REV is an id or 'head'. Uses no database, so -d and -u have no effect.
     """
     del option
-    from nextcloud_mcp_server.authoring.create import ORDER, require_one_line  # noqa: PLC0415 - imports Alembic
-    from nextcloud_mcp_server.migrate.alembic_commands import write_sql  # noqa: PLC0415 - imports Alembic
+    from nextcloud_mcp_server.authoring.create import ORDER, require_one_line
+    from nextcloud_mcp_server.migrate.alembic_commands import write_sql
 
     known = load_history()
     wanted = known.head if revision == "head" else revision

@@ -38,7 +38,7 @@ def log(output: Output, option: DatabaseOption, lines: int | None) -> int:
     101. It is shown even if a start would refuse the database. A missing database is no
     error: a start creates it.
     """
-    from nextcloud_mcp_server.migrate.journal import read  # noqa: PLC0415
+    from nextcloud_mcp_server.migrate.journal import read
 
     database = option.database(output)
     inspection = inspect(database)

@@ -33,9 +33,6 @@ class Contents:
     """A database that was inspected.
 
     Attributes:
-        history: the revisions of this program.
-        seen: its snapshot.
-        finding: its state.
         corrected: its state after a repair of the version table; None if a start accepts the
             database, or would refuse it then too.
         crashed: whether the journal of a crashed writer must be rolled back.
@@ -66,8 +63,7 @@ class Context:
     """What the checks examine.
 
     Attributes:
-        settings: the database and the keys.
-        path: the database file itself.
+        path: the target of the database's name, if that is a link.
         full: whether every index entry and every backup is checked, however long it takes.
         contents: the inspected database; None if it cannot be inspected.
         error: why it cannot be inspected.

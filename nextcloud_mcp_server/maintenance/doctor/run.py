@@ -35,7 +35,7 @@ CHECKS: Final[Mapping[str, Check]] = MappingProxyType(
         "file system": files.file_system,
         "space": files.space,
         "backups": companions.backups,
-        "half-made files": companions.incomplete,
+        "incomplete files": companions.incomplete,
         "lock": companions.lock,
         "server": companions.server,
         "clock": companions.clock,

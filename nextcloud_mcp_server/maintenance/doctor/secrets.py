@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from nextcloud_mcp_server.backends.sqlite.catalog import Execute, quoted
-from nextcloud_mcp_server.backends.sqlite.inspect import columns_there
-from nextcloud_mcp_server.backends.sqlite.secrets import read_secrets
+from nextcloud_mcp_server.backends.sqlite.secrets import columns_there, read_secrets
 from nextcloud_mcp_server.crypto.keyfile import find_keyring, key_path
 from nextcloud_mcp_server.errors import TokenStorageError, counted
 from nextcloud_mcp_server.maintenance.doctor.context import Contents, Context

@@ -132,10 +132,10 @@ def test_half_made_files_are_found_when_they_are_old(path: Path, ask: Ask) -> No
     """What is younger than an hour may be being made."""
     partial = path.with_name(f".{path.name}.backup-x.1234.partial")
     partial.touch()
-    assert [f.level for f in ask("half-made files")] == [Level.OK]
+    assert [f.level for f in ask("incomplete files")] == [Level.OK]
     hours = time.time() - 2 * ABANDONED_AFTER
     os.utime(partial, (hours, hours))
-    assert worst(ask("half-made files")).fixable
+    assert worst(ask("incomplete files")).fixable
 
 
 def test_a_clock_before_this_program_is_wrong(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,7 +122,7 @@ def test_a_folder_that_nobody_may_enter_is_unknown(told: Mapping[str, Told]) -> 
         "file system",
         "space",
         "backups",
-        "half-made files",
+        "incomplete files",
         "server",
     }
     assert not [f for each in found.values() for f in each if "check itself" in f["message"]]
@@ -135,7 +135,7 @@ def test_a_folder_that_nobody_may_enter_is_unknown(told: Mapping[str, Told]) -> 
 def test_a_folder_whose_files_cannot_be_seen(how: str, told: Mapping[str, Told]) -> None:
     """Who may enter it and not list it, or list it and not enter, sees no backup in it."""
     found = told[how]
-    for check in ("backups", "half-made files", "permissions"):
+    for check in ("backups", "incomplete files", "permissions"):
         assert [f for f in found[check] if f["level"] == "unknown"], found[check]
     assert not [f for f in found["permissions"] if f["level"] == "ok"]
 
