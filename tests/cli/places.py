@@ -42,10 +42,12 @@ def process(
     stdin: bytes = b"",
     environ: Mapping[str, str] | None = None,
     root: Path = ROOT,
+    code: str = "",
 ) -> Done:
-    """Run the program in a process, in ``cwd``, and wait for it."""
+    """Run the program, or a program of this code, in a process in ``cwd``, and wait for it."""
+    program = ["-c", code] if code else ["-m", "nextcloud_mcp_server"]
     done = subprocess.run(
-        [sys.executable, "-m", "nextcloud_mcp_server", *arguments],
+        [sys.executable, *program, *arguments],
         cwd=cwd,
         input=stdin,
         capture_output=True,

@@ -54,10 +54,10 @@ def lint(
     from nextcloud_mcp_server.authoring.lint import review
     from nextcloud_mcp_server.authoring.lint.rules import refused
 
-    result, written = review.review(), None
-    if fix:
-        written = review.fix(result)
-        result = result if written is None else review.review()
+    result = review.review()
+    written = review.fix(result) if fix else None
+    if written is not None:
+        result = review.review()
     if release:
         added = review.release(result, overwrite)
         result = review.review()

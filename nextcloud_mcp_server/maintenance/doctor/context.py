@@ -142,7 +142,12 @@ class Context:
 
     def _refuses(self, name: str) -> bool:
         if name == "repair":
-            return self._refuses_repair()
+            contents = self.contents
+            if contents is None or (contents.finding.refused and contents.corrected is None):
+                return True
+            if permissions.unwritable(self.path):
+                return True
+            return bool(self.complaints) and not self.only_indexes
         if name == "restore --newest":
             try:
                 newest_backup(self.path)
@@ -151,14 +156,6 @@ class Context:
             return False
         # backup and upgrade
         return bool(self.complaints) or (name == "upgrade" and bool(self.closed))
-
-    def _refuses_repair(self) -> bool:
-        contents = self.contents
-        if contents is None or (contents.finding.refused and contents.corrected is None):
-            return True
-        if permissions.unwritable(self.path):
-            return True
-        return bool(self.complaints) and not self.only_indexes
 
     def repairable(self, level: Level, message: str) -> Finding:
         """Return a finding that ``db repair`` fixes, unless it would be refused."""
