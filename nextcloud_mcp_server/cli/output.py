@@ -38,9 +38,8 @@ _COLOURS: Final = {"error": 31, "unexpected error": 31, "warning": 33, "remedy":
 class Output:
     """The streams of one command.
 
-    Args:
-        as_json: whether stdout gets exactly one JSON document and nothing else.
-        debug: whether an error is printed with its traceback.
+    With ``as_json`` stdout gets exactly one JSON document and nothing else; with ``debug`` an
+    error is printed with its traceback.
     """
 
     def __init__(self, *, as_json: bool = False, debug: bool = False) -> None:

@@ -30,8 +30,8 @@ def back_up(
 
     Args:
         database: the database file.
-        target: the path of the backup (default: beside the database, under a name with time
-            and revision that is never pruned).
+        target: default: beside the database, under a name with time and revision that is
+            never pruned.
         keys: fingerprints of the available keys, for the manifest.
         lock_timeout: in seconds.
         progress: receives updates (default: the log).

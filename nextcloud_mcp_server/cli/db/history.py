@@ -21,13 +21,16 @@ if TYPE_CHECKING:
     from nextcloud_mcp_server.schema.revision import Revision
 
 
-#: The indent of the changes below the title of a revision.
-_INDENT: Final = " " * 17
-
 _SINGULAR: Final = {"tables": "table", "columns": "column", "indexes": "index"}
 
-#: The longest line of the changes, unless a name is longer.
-_WIDTH: Final = 100
+#: Wraps the changes below the title of a revision.
+_WRAPPER: Final = textwrap.TextWrapper(
+    width=100,
+    initial_indent=" " * 17,
+    subsequent_indent=" " * 19,
+    break_long_words=False,
+    break_on_hyphens=False,
+)
 
 
 @click.command()
@@ -81,14 +84,7 @@ def history_lines(
         mark = f" ({', '.join(marks)})" if marks else ""
         lines.append(f"{revision.id}  {revision.date}  {revision.title}{mark}")
         for line in change_lines(revision, known):
-            lines += textwrap.wrap(
-                line,
-                _WIDTH,
-                initial_indent=_INDENT,
-                subsequent_indent=_INDENT + "  ",
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
+            lines += _WRAPPER.wrap(line)
         if verbose:
             text = revision.doc.partition("\n")[2].strip()
             lines += [f"    {line}".rstrip() for line in text.splitlines()]

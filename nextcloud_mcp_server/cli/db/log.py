@@ -68,9 +68,7 @@ def log_lines(entries: Sequence[Entry]) -> list[str]:
     head, *rows = table([_HEADINGS, *map(_row, entries)])
     lines = [head]
     for entry, row in zip(entries, rows, strict=True):
-        lines.append(row)
-        if entry.note:
-            lines.append(f"    {printable(entry.note)}")
+        lines += [row, f"    {printable(entry.note)}"] if entry.note else [row]
     return lines
 
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -138,12 +139,6 @@ def test_half_made_files_are_found_when_they_are_old(path: Path, ask: Ask) -> No
     assert worst(ask("incomplete files")).fixable
 
 
-def test_a_clock_before_this_program_is_wrong(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that lost its time would take every token for fresh."""
-    monkeypatch.setattr(time, "time", lambda: 1000.0)
-    assert worst(ask("clock")).level is Level.ERROR
-
-
 def test_too_little_space_is_told(path: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before a migration needs the space it is an error, otherwise a warning."""
     monkeypatch.setattr(doctor_files, "free_bytes", lambda _: 1000)
@@ -217,7 +212,21 @@ def test_no_upgrade_is_offered_that_cannot_write(
     assert finding.message.endswith(", if it can write (see writable)")
 
 
-def test_a_network_file_system_is_told(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shared memory does not reach over a network."""
-    monkeypatch.setattr(mounts, "on_network", lambda _: True)
-    assert worst(ask("file system")).level is Level.WARNING
+#: A function of the machine, its result, the check that reports it, and its level and message.
+MACHINES: list[tuple[Any, str, object, str, Level, str]] = [
+    (time, "time", 1000.0, "clock", Level.ERROR, "tokens do not expire"),
+    (mounts, "on_network", True, "file system", Level.WARNING, "so WAL is not used"),
+    (mounts, "tells_network", False, "file system", Level.NOTE, "cannot determine"),
+]
+
+
+@pytest.mark.parametrize("case", MACHINES, ids=lambda case: case[1])
+def test_a_problem_of_the_machine_is_found(
+    case: tuple[Any, str, object, str, Level, str], ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrong clock, and a file system that is not local or not known, are reported."""
+    module, name, result, check, level, message = case
+    monkeypatch.setattr(module, name, lambda *_: result)
+    finding = worst(ask(check))
+    assert finding.level is level
+    assert message in finding.message

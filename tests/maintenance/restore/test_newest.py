@@ -16,7 +16,8 @@ from nextcloud_mcp_server.maintenance.backup import back_up
 from nextcloud_mcp_server.maintenance.backups import Newest, Skipped, newest_backup
 from nextcloud_mcp_server.maintenance.restore import restore
 from nextcloud_mcp_server.maintenance.restore_preview import preview_restore
-from tests.maintenance.restore.harm import bad_pages, flip, garbage, run
+from tests.cli.places import execute
+from tests.maintenance.restore.harm import bad_pages, flip, garbage
 from tests.maintenance.restore.restoring import restored, same
 from tests.support import invariants
 from tests.support.contents import KEY, OTHER_KEY
@@ -94,7 +95,7 @@ def test_what_was_found_is_restored_without_reading_it_again(path: Path, saved: 
 def test_what_a_restore_replaced_is_no_candidate(path: Path, saved: Path) -> None:
     """The database that a restore replaced is not chosen, although it is newer."""
     made = back_up(path)
-    run(path, "DELETE FROM refresh_tokens")
+    execute(path, "DELETE FROM refresh_tokens")
     done = restored(path, saved)
     assert done.kept is not None
     assert done.kept.name > made.name
