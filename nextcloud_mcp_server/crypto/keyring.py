@@ -19,12 +19,14 @@ from nextcloud_mcp_server.errors import TokenStorageError
 _KEY: Final = re.compile(r"[A-Za-z0-9_-]{43}=")
 # A correct key in quotes, or without its end, may be the only one that can decrypt the
 # secrets. So the first advice is never to make a new key.
-_MAKE_ONE: Final = (
-    "only for a new database, make one with: "
+_CHECK_IT: Final = (
+    "Check it for quotes, commas and a missing end; only for a new database, make one with: "
     'python3 -c "import base64, os; print(base64.urlsafe_b64encode(os.urandom(32)).decode())"'
 )
-_CHECK_IT: Final = f"Check it for quotes, commas and a missing end; {_MAKE_ONE}"
-_GIVE_IT: Final = f"Give the key that the secrets were encrypted with; {_MAKE_ONE}"
+_GIVE_IT: Final = (
+    "Give the key that the secrets were encrypted with; only for a new database, make one with: "
+    'python3 -c "import base64, os; print(base64.urlsafe_b64encode(os.urandom(32)).decode())"'
+)
 
 
 class Keyring:

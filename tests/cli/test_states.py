@@ -47,7 +47,7 @@ REASONS = {
 
 
 @pytest.mark.parametrize("state", SERVED)
-def test_current_says_what_the_database_is(state: str, db: Db) -> None:
+def test_current_prints_what_the_database_is(state: str, db: Db) -> None:
     """`db current` prints the state and what an upgrade does; `db check` exits 0 or 3."""
     db.put(state)
     lines, ready = CURRENT[state]

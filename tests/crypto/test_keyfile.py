@@ -292,7 +292,7 @@ def _until_waiting(processes: list[subprocess.Popen[str]]) -> None:
     time.sleep(0.05)
 
 
-def test_looking_for_a_key_makes_none(tmp_path: Path) -> None:
+def test_searching_for_a_key_makes_none(tmp_path: Path) -> None:
     """Given keys come first, then the file beside the database; no key is created."""
     database = tmp_path / "tokens.db"
     assert find_keyring(Settings(database), database) is None

@@ -71,7 +71,7 @@ LOCAL = ("ext4", "overlay", "fuseblk", "fuse.portal", "virtiofs", "tmpfs", "")
 
 
 @pytest.mark.parametrize("kind", NETWORK + LOCAL)
-def test_network_file_systems_are_known(kind: str, tmp_path: Path) -> None:
+def test_network_file_systems_are_recognised(kind: str, tmp_path: Path) -> None:
     """File systems without working shared memory are recognized."""
     told = tmp_path / "mountinfo"
     told.write_text(_line(str(tmp_path), kind) + "\n" if kind else "")

@@ -98,7 +98,7 @@ def _by_check(line: str) -> Told:
     return found
 
 
-def test_a_running_server_that_cannot_be_seen_is_unknown(told: Mapping[str, Told]) -> None:
+def test_a_running_server_that_cannot_be_examined_is_unknown(told: Mapping[str, Told]) -> None:
     """The lock of running servers can belong to another user, who alone can read it."""
     [server] = told["server"]["server"]
     assert server["level"] == "unknown"
@@ -130,7 +130,7 @@ def test_a_folder_that_nobody_may_enter_is_unknown(told: Mapping[str, Told]) -> 
 
 
 @pytest.mark.parametrize("how", ["not read", "not entered"])
-def test_a_folder_whose_files_cannot_be_seen(how: str, told: Mapping[str, Told]) -> None:
+def test_a_folder_whose_files_cannot_be_examined(how: str, told: Mapping[str, Told]) -> None:
     """Who may enter it and not list it, or list it and not enter, sees no backup in it."""
     found = told[how]
     for check in ("backups", "incomplete files", "permissions"):

@@ -80,7 +80,7 @@ def test_a_renamed_column_is_refused_unchanged(path: Path) -> None:
     ],
     ids=["two rows", "a copy of the grants", "not private"],
 )
-def test_the_given_keys_are_proven_first(path: Path, shape: Shape, mode: int) -> None:
+def test_the_given_keys_are_verified_first(path: Path, shape: Shape, mode: int) -> None:
     """A wrong or malformed key prevents any repair; a missing one does not."""
     shape.write(path)
     path.chmod(mode)
@@ -164,7 +164,7 @@ def test_a_repair_that_fails_changes_nothing(path: Path, monkeypatch: pytest.Mon
     invariants.same_content(before, snapshot(path))
 
 
-def test_what_was_not_agreed_to_is_not_done(path: Path) -> None:
+def test_what_was_not_confirmed_is_not_done(path: Path) -> None:
     """If the database needs another repair by now, the user must confirm again."""
     at("006").recording("005", "006").write(path)
     agreed = repairs.preview_repair(Settings(path))

@@ -20,7 +20,7 @@ def unsigned(saved: Path) -> None:
     manifest_path(saved).unlink()
 
 
-def test_a_list_of_backups_says_which_are_good(path: Path, saved: Path) -> None:
+def test_a_list_of_backups_shows_which_are_good(path: Path, saved: Path) -> None:
     """By manifest and size at once; page by page, row by row and byte by byte on demand."""
     assert saved.exists()
     names_of = {}

@@ -66,7 +66,7 @@ def test_a_database_is_not_restored_onto_itself(path: Path, saved: Path, tmp_pat
         assert refused(lambda d=database, b=backup: preview_restore(d, b)).code == "bad-input"  # type: ignore[misc]
 
 
-def test_secrets_are_tried_with_the_keys_at_hand(path: Path, saved: Path) -> None:
+def test_secrets_are_tried_with_the_available_keys(path: Path, saved: Path) -> None:
     """If no key opens a secret, it is refused; else the preview counts the secrets that open."""
     assert preview_restore(path, saved).backup.opened is None
     whole = preview_restore(path, saved, Keyring([KEY])).backup
@@ -78,7 +78,7 @@ def test_secrets_are_tried_with_the_keys_at_hand(path: Path, saved: Path) -> Non
     assert some.opened == some.secrets - 1
 
 
-def test_a_backup_that_changes_after_it_was_agreed_to_is_refused(path: Path, saved: Path) -> None:
+def test_a_backup_that_changes_after_it_was_confirmed_is_refused(path: Path, saved: Path) -> None:
     """What is restored is what was verified and shown."""
     offer = preview_restore(path, saved)
     before = snapshot(path)
@@ -97,7 +97,7 @@ def test_space_is_checked_first(path: Path, saved: Path, monkeypatch: pytest.Mon
     assert names(path.parent) == before
 
 
-def test_a_program_that_does_not_let_go_is_an_error(
+def test_a_program_that_keeps_a_lock_is_an_error(
     path: Path, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A transaction that stays open ends the wait, and the database is as it was."""
@@ -113,7 +113,7 @@ def test_a_program_that_does_not_let_go_is_an_error(
     same(snapshot(path), before)
 
 
-def test_a_result_that_does_not_read_back_is_told(
+def test_a_result_that_does_not_read_back_is_reported(
     path: Path, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An exchange that copies nothing is noticed."""

@@ -55,7 +55,7 @@ def two(path: Path, tmp_path: Path) -> Path:
     return saved
 
 
-def test_a_running_server_sees_what_was_restored_and_its_writes_are_kept(
+def test_a_running_server_reads_what_was_restored_and_its_writes_are_kept(
     path: Path, two: Path
 ) -> None:
     """It reads the restored rows at once; what it acknowledges afterwards is there when it ends."""
