@@ -22,7 +22,6 @@ from nextcloud_mcp_server.errors import (
 if TYPE_CHECKING:
     import click
 
-#: The name of the command.
 PROGRAM: Final = "nextcloud-mcp-server"
 
 #: The most bytes that are read of an answer to a question.

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from nextcloud_mcp_server.backends.base import LockedDatabase, RecoveryNeededError, Transaction
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
@@ -33,9 +32,6 @@ from nextcloud_mcp_server.progress import ProgressCallback, Reporter
 from nextcloud_mcp_server.schema.history import History
 from nextcloud_mcp_server.schema.structure import VERSION_TABLE
 from nextcloud_mcp_server.settings import Settings
-
-#: Shown to the processes that wait for the lock.
-_DOING: Final = "repairing it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +112,7 @@ def repair(
     verify = key_verifier(settings)
     with place.lock(settings.lock_timeout) as locked:
         locked.require_writable()
-        with progress_to(place, locked, _DOING, progress) as report:
+        with progress_to(place, locked, "repairing it", progress) as report:
             return _repair(place, locked, verify, confirmed, report)
 
 

@@ -23,9 +23,6 @@ from nextcloud_mcp_server.migrate.plan import Action, plan
 OTHERS: Final = 0o007
 _GROUP: Final = 0o070
 
-#: The number of file names in a finding.
-_NAMED: Final = 3
-
 
 def configuration(context: Context) -> Iterator[Finding]:
     """Check which setting names the database, and which settings have no effect."""
@@ -111,8 +108,7 @@ def permissions(context: Context) -> Iterator[Finding]:
 
 
 def _names(paths: list[Path]) -> str:
-    names = ", ".join(path.name for path in paths[:_NAMED])
-    more = len(paths) - _NAMED
+    names, more = ", ".join(path.name for path in paths[:3]), len(paths) - 3
     return f"{names} and {more} more" if more > 0 else names
 
 

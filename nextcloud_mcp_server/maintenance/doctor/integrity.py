@@ -17,9 +17,6 @@ from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
 #: Bytes of a write-ahead log that was not written back for a long time.
 _LONG_WAL: Final = 256 * 1024 * 1024
 
-#: The number of SQLite's complaints that a finding repeats.
-_MOST: Final = 3
-
 
 def journal(context: Context) -> Iterator[Finding]:
     """Check that the journal mode loses no write, and that no journal is left over."""
@@ -53,7 +50,7 @@ def integrity(context: Context) -> Iterator[Finding]:
             detail = contents.seen.detail
             yield Finding(Level.ERROR, detail, context.command("restore --newest"))
         return
-    what = "; ".join(context.complaints[:_MOST])
+    what = "; ".join(context.complaints[:3])
     if not what:
         pragma = "integrity_check" if context.full else "quick_check"
         yield Finding(Level.OK, f"{pragma} finds nothing")

@@ -56,9 +56,9 @@ class Diagnosis:
         return self.findings[0].level
 
     @property
-    def unknown(self) -> tuple[Finding, ...]:
-        """What could not be checked."""
-        return tuple(finding for finding in self.findings if finding.level is Level.UNKNOWN)
+    def unknown(self) -> bool:
+        """Whether something could not be checked."""
+        return any(finding.level is Level.UNKNOWN for finding in self.findings)
 
     @property
     def fixable(self) -> tuple[Finding, ...]:
