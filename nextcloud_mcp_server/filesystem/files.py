@@ -180,7 +180,7 @@ def publish(partial: Path, target: Path, *, overwrite: bool = False) -> None:
         except OSError:
             # A file system without hard links.
             partial.rename(target)
-    sync(target.parent)
+    sync_folder(target.parent)
 
 
 def write_private(target: Path, content: bytes, owner: Path, *, overwrite: bool = False) -> None:
@@ -214,9 +214,14 @@ def hand_over(descriptor: int, owner: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Make the content of a file, or the names in a folder, survive a power cut."""
+    """Write the content of a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in ``folder`` survive a power cut."""
+    sync(folder)

@@ -87,7 +87,7 @@ def link_aside(database: Path, aside: Path) -> bool:
         os.link(database, aside)
     except OSError:
         return False
-    files.sync(aside.parent)
+    files.sync_folder(aside.parent)
     return True
 
 
@@ -104,7 +104,7 @@ def swap(stage: Path, database: Path, aside: Path) -> None:
     files.sync(stage)
     move_companions(database, aside)
     stage.replace(database)
-    files.sync(database.parent)
+    files.sync_folder(database.parent)
     # A hard link had the mode of the database until now.
     with suppress(OSError):
         aside.chmod(0o600)
@@ -115,4 +115,4 @@ def move_companions(database: Path, aside: Path) -> None:
     for suffix in files.COMPANIONS:
         with suppress(FileNotFoundError):
             Path(f"{database}{suffix}").replace(f"{aside}{suffix}")
-    files.sync(database.parent)
+    files.sync_folder(database.parent)

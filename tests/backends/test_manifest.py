@@ -101,7 +101,7 @@ def test_a_backup_that_dies_on_the_way_leaves_no_manifest_that_lies(
 
     with monkeypatch.context() as patch:
         if what == "published":
-            patch.setattr(files, "sync", die)
+            patch.setattr(files, "sync_folder", die)
         else:
             patch.setattr(backups, "write_manifest", die)
         with suppress(Killed):
