@@ -31,6 +31,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Return the path of this test's database, which does not exist, in an empty folder."""
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data" / "tokens.db"
+
+
+@pytest.fixture
 def own_scripts(tmp_path: Path) -> Iterator[Path]:
     """Make the program use a copy of the scripts up to 010."""
     folder = tmp_path / "scripts"
