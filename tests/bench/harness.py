@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
 from subprocess import DEVNULL, Popen, check_call
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -72,14 +72,11 @@ class Pairs:
         """Return the row: at most ``limit`` times the baseline and ``seconds``, if given."""
         ratios = [ours / base for base, ours in zip(self.base, self.ours, strict=True)]
         ratio, ours = median(ratios), median(self.ours)
-        held = [
-            *([] if limit is None else [ratio <= limit]),
-            *([] if seconds is None else [ours <= seconds]),
-        ]
-        reach = [
-            *([] if limit is None else [f"at most {limit:g}x"]),
-            *([] if seconds is None else [f"under {readable(seconds)}"]),
-        ]
+        limits = {}
+        if limit is not None:
+            limits[f"at most {limit:g}x"] = ratio <= limit
+        if seconds is not None:
+            limits[f"under {readable(seconds)}"] = ours <= seconds
         return Row(
             what=what,
             baseline=baseline,
@@ -87,8 +84,8 @@ class Pairs:
             ours=ours,
             ratio=ratio,
             spread=median(abs(r - ratio) for r in ratios),
-            reach=", ".join(reach),
-            holds=all(held) if held else None,
+            reach=", ".join(limits),
+            holds=all(limits.values()) if limits else None,
         )
 
 
@@ -189,8 +186,3 @@ def readable(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"
     return f"{seconds * 1e6:.3g} us"
-
-
-def as_facts(row: Row) -> dict[str, Any]:
-    """Return one figure for ``--json``."""
-    return {name: getattr(row, name) for name in Row.__slots__}

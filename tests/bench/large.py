@@ -221,7 +221,7 @@ def _version() -> str:
 def _whole(upgrades: Upgrades, pairs: Pairs) -> Row:
     whole = Pairs(pairs.base, tuple(parts["prepare"] for parts in upgrades.parts))
     return whole.judged(
-        "the whole of that upgrade: look, checks, backup, transaction, WAL", "the same"
+        "the whole of that upgrade: inspection, checks, backup, transaction, WAL", "the same"
     )
 
 

@@ -47,7 +47,7 @@ _PER_COMMIT: Final = 5
 class Raw:
     """The same work with sqlite3 and Fernet only."""
 
-    def __init__(self, path: Path, *, threads: bool = True) -> None:
+    def __init__(self, path: Path) -> None:
         """Open ``path`` with the pragmas that the store serves with."""
         self.connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         for pragma in ("foreign_keys=ON", "synchronous=FULL", "secure_delete=ON"):
@@ -220,7 +220,9 @@ def rows(place: Place) -> Iterator[Row]:
             0.35,
         )
         yield pair.put_at_once(pair.raw.encrypt_and_put).judged(
-            "the same, beside a baseline that seals, too", "the same, and sealing the token", 0.35
+            "the same, with a baseline that encrypts, too",
+            "the same, and encrypting the token",
+            0.35,
         )
         yield pair.runner.run(failing(pair.storage, tasks))
 

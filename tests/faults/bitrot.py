@@ -16,6 +16,7 @@ from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrate.plan import Action
 from nextcloud_mcp_server.migrations import upgrade_database
+from tests.faults.injection import copy_database
 from tests.support import shapes
 from tests.support.contents import KEY, NOW
 from tests.support.invariants import Secrets, read_through_the_store, secrets_in
@@ -37,23 +38,14 @@ TOKENS: Final = {f"user-{n:03}-{n * n:05}": f"token of {n:03}" for n in range(24
 
 @dataclass(frozen=True)
 class Specimen:
-    """An intact database with a filled ``-wal``, which is copied and damaged.
-
-    Attributes:
-        path: its path.
-        secrets: its secrets.
-    """
+    """An intact database with a filled ``-wal``, which is copied and damaged."""
 
     path: Path
     secrets: Secrets
 
     def put(self, folder: Path) -> Path:
         """Copy it into the emptied ``folder``."""
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        for suffix in ("", "-wal"):
-            shutil.copyfile(f"{self.path}{suffix}", f"{folder / self.path.name}{suffix}")
-        return folder / self.path.name
+        return copy_database(self.path, folder)
 
 
 def at_head(folder: Path, encrypt: Encrypt) -> Specimen:

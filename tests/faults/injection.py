@@ -9,7 +9,6 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self
 
 ROOT: Final = Path(__file__).parents[2]
@@ -17,12 +16,13 @@ ROOT: Final = Path(__file__).parents[2]
 COUNT, KILL, ENOSPC_ONCE, ENOSPC, EIO_ONCE, EIO = range(6)
 
 
-def build_shim(folder: Path) -> Path:
-    """Compile the shim into ``folder`` and return its path."""
-    target = folder / "shim.so"
+def build_library(folder: Path, *names: str) -> Path | None:
+    """Compile C files for LD_PRELOAD; None if there is no compiler or no Linux."""
     compiler = shutil.which("cc") or shutil.which("gcc")
-    assert compiler is not None
-    sources = [str(Path(__file__).with_name(name)) for name in ("shim.c", "record.c")]
+    if compiler is None or not sys.platform.startswith("linux"):
+        return None
+    target = folder / "library.so"
+    sources = [str(Path(__file__).with_name(name)) for name in names]
     flags = ["-O1", "-shared", "-fPIC", "-o", str(target)]
     subprocess.run([compiler, *flags, *sources, "-ldl", "-pthread"], check=True)
     return target
@@ -70,18 +70,16 @@ class Process:
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
         result = Result("killed")
+        acknowledged: list[str] = []
         for line in self._process.stdout:
             answer: dict[str, Any] = json.loads(line)
             if "killed" in answer:
+                result.acknowledged = acknowledged
                 return result
             if "acknowledged" in answer:
-                result.acknowledged.append(answer["acknowledged"])
+                acknowledged.append(answer["acknowledged"])
             else:
-                result.end = answer["end"]
-                result.operations = answer["operations"]
-                result.code = answer.get("code", "")
-                result.message = answer.get("message", "")
-                result.left = answer.get("left", [])
+                result = Result(**answer)
         raise AssertionError("the process has ended")
 
     def close(self) -> None:
@@ -113,11 +111,8 @@ class Injector:
         """Run ``do`` on ``path``, in a forked child if it may be killed or is recorded.
 
         Args:
-            do: the operation.
-            path: the database.
             at: the number of the file operation that fails.
             kind: the fault.
-            argument: the argument of the operation.
             record: a file in another folder that receives every file operation.
         """
         order = {
@@ -138,20 +133,21 @@ class Injector:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._faulty.close()
         self._normal.close()
 
 
+def clear(folder: Path) -> Path:
+    """Return ``folder``, emptied."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
 def copy_database(source: Path, target: Path) -> Path:
     """Copy a database with the files beside it into the emptied folder ``target``."""
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
+    clear(target)
     for path in source.parent.glob(source.name + "*"):
         if not path.name.endswith(".lock"):
             shutil.copy2(path, target / path.name)

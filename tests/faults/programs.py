@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,10 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self
 
-ROOT: Final = Path(__file__).parents[2]
+from tests.faults.injection import ROOT, build_library
 
 #: Seconds that a child may take; a slower one counts as hanging.
 LIMIT: Final = 10.0
@@ -51,18 +49,6 @@ class Ended:
     seconds: float
 
 
-def build_clock(folder: Path) -> Path | None:
-    """Compile the library that changes the clock; None if there is no compiler."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None or not sys.platform.startswith("linux"):
-        return None
-    target = folder / "clock.so"
-    source = Path(__file__).with_name("clock.c")
-    command = [compiler, "-O1", "-shared", "-fPIC", "-o", str(target), str(source), "-ldl"]
-    subprocess.run(command, check=True)
-    return target
-
-
 class ProgramServer:
     """A process that has imported the program and forks it."""
 
@@ -71,7 +57,7 @@ class ProgramServer:
         self._folder = Path(
             self._stack.enter_context(tempfile.TemporaryDirectory(prefix="output-"))
         )
-        self.clock = build_clock(self._folder)
+        self.clock = build_library(self._folder, "clock.c")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.program_server"],
             cwd=ROOT,
@@ -108,12 +94,7 @@ class ProgramServer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         # It ends when its input does.
         self._process.communicate()
         self._stack.close()
