@@ -204,7 +204,10 @@ def rows(place: Place) -> Iterator[Row]:
         f"its statements in the sqlite3 command line {_version()}",
         1.3,
     )
-    yield _whole(upgrades, pairs)
+    whole = Pairs(pairs.base, tuple(parts["prepare"] for parts in upgrades.parts))
+    yield whole.judged(
+        "the whole of that upgrade: inspection, checks, backup, transaction, WAL", "the same"
+    )
     few = Upgrades(place, small)
     few.ours()
     yield _memory(upgrades.peaks, few.peaks, small, large)
@@ -216,13 +219,6 @@ def rows(place: Place) -> Iterator[Row]:
 def _version() -> str:
     said: Any = run(["sqlite3", "--version"], stdout=PIPE, text=True, check=True).stdout
     return str(said).partition(" ")[0]
-
-
-def _whole(upgrades: Upgrades, pairs: Pairs) -> Row:
-    whole = Pairs(pairs.base, tuple(parts["prepare"] for parts in upgrades.parts))
-    return whole.judged(
-        "the whole of that upgrade: inspection, checks, backup, transaction, WAL", "the same"
-    )
 
 
 def _memory(many: list[int], few: list[int], small: int, large: int) -> Row:

@@ -9,9 +9,9 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Self
 
-ROOT: Final = Path(__file__).parents[2]
+from tests.support.child import Child
 
 COUNT, KILL, ENOSPC_ONCE, ENOSPC, EIO_ONCE, EIO = range(6)
 
@@ -49,29 +49,21 @@ class Result:
     left: list[str] = field(default_factory=list)
 
 
-class Process:
+class Process(Child):
     """A process that runs operations one after the other; messages are lines of JSON."""
 
     def __init__(self, **environment: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.injection_process"],
-            cwd=ROOT,
-            # Every child imports the migration scripts: from bytecode.
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "", **environment},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        """Start it; every child imports the migration scripts, and does so from bytecode."""
+        environ = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", **environment}
+        code = "from tests.faults.injection_process import main; main()"
+        super().__init__(code, environ=environ)
 
     def run(self, order: dict[str, Any]) -> Result:
         """Run one operation and return its result."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
+        self.tell(json.dumps(order))
         result = Result("killed")
         acknowledged: list[str] = []
-        for line in self._process.stdout:
+        while line := self.answer():
             answer: dict[str, Any] = json.loads(line)
             if "killed" in answer:
                 result.acknowledged = acknowledged
@@ -81,14 +73,6 @@ class Process:
             else:
                 result = Result(**answer)
         raise AssertionError("the process has ended")
-
-    def close(self) -> None:
-        """End the process."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.wait(timeout=10)
-        self._process.stdout.close()
 
 
 class Injector:
@@ -134,8 +118,8 @@ class Injector:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._faulty.close()
-        self._normal.close()
+        for process in (self._faulty, self._normal):
+            process.kill()
 
 
 def clear(folder: Path) -> Path:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
-from tests.faults.injection import ROOT, build_library
+from tests.faults.injection import build_library
+from tests.support.child import ROOT
 
 #: Seconds that a child may take; a slower one counts as hanging.
 LIMIT: Final = 10.0

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 from nextcloud_mcp_server.migrations import upgrade_database
 from tests.faults import powercut
@@ -113,17 +113,11 @@ def test_states_are_different_and_repeat_with_their_seed(
     assert len({repr(state[1:]) for state in first}) == 90
 
 
-@dataclass
-class Reported:
-    """A report of a finished test."""
-
-    user_properties: list[tuple[str, object]] = field(default_factory=list)
-
-
 def test_the_table_counts_what_held() -> None:
     """The table adds the trials of all tests, and failures do not count as held."""
     trials = Trials()
     trials.count("SIGKILL")
     trials.count("SIGKILL", "lost")
-    (line,) = table([Reported(trials.properties()), Reported(trials.properties()), Reported()])
+    properties = [*(trials.properties() for _ in range(2)), []]
+    (line,) = table(SimpleNamespace(user_properties=each) for each in properties)
     assert line.split() == ["SIGKILL", "2", "of", "4"]
