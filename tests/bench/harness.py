@@ -37,8 +37,6 @@ class Row:
     """One figure.
 
     Attributes:
-        what: what is measured.
-        baseline: what it is compared with.
         base: seconds of the baseline; None if the figure is no time.
         ours: seconds of the program.
         ratio: the median of ``ours / base``.
@@ -161,12 +159,12 @@ def process(command: Sequence[str], environ: Mapping[str, str]) -> Clock:
 def peak(command: Sequence[str], environ: Mapping[str, str]) -> tuple[str, int]:
     """Return the output of a child process and its peak memory in bytes (Linux)."""
     with Popen(command, env=environ, stdin=DEVNULL, stdout=-1, text=True) as child:
-        said = child.stdout.read() if child.stdout else ""
+        output = child.stdout.read() if child.stdout else ""
         _, status, used = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
         raise RuntimeError(f"{command[:3]} ended with {child.returncode}")
-    return said, used.ru_maxrss * 1024
+    return output, used.ru_maxrss * 1024
 
 
 def environment(**settings: str) -> dict[str, str]:

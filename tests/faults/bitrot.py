@@ -152,14 +152,14 @@ class Results:
                 if storage.outcome.action is Action.CREATE:
                     self.created.append(damage)
                 for name, secret in secrets.items():
-                    self._judge(await _answer(storage, {name: secret}), damage)
+                    self._record(await _answer(storage, {name: secret}), damage)
         except TokenStorageError as error:
             self.starts[error.code] += 1
         except Exception as error:
             error.add_note(damage)
             raise
 
-    def _judge(self, answer: str, damage: str) -> None:
+    def _record(self, answer: str, damage: str) -> None:
         self.reads[answer.partition(":")[0]] += 1
         if answer.startswith("wrong"):
             self.wrong.append(f"{damage}: {answer}")

@@ -36,7 +36,6 @@ class Result:
         end: ``done``, ``refused``, ``raised`` or ``killed``.
         operations: the number of file operations (0 if killed).
         code: the error code, if refused.
-        message: the text of the error.
         acknowledged: what the child acknowledged before it ended.
         left: files that are still open and threads that still run in a surviving process.
     """

@@ -27,10 +27,8 @@ class Invocation:
     Attributes:
         arguments: the command line; ``alembic`` first for Alembic, ``unlocked`` first for a
             program without the lock.
-        folder: the working directory.
         user: the id of the user; 0 for the user of the tests.
         clock: seconds that its clock is ahead.
-        environ: additional environment variables.
     """
 
     arguments: Sequence[str]

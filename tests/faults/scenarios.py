@@ -30,7 +30,6 @@ class Scenario:
     Attributes:
         name: the id of the test.
         do: the operation.
-        argument: its argument.
         make: creates the database; None for a path without a file.
         base: the revision that the database counts as.
         keeps: whether the operation keeps every row, unlike a downgrade.
@@ -130,12 +129,12 @@ def upgrades() -> Iterator[Scenario]:
         name = f"{lineage} {revision}" + (" in WAL" if wal else "")
         make = of(shapes.at(revision, lineage), *wal)
         yield Scenario(name, "start", make=make, base=revision)
-    for revision, shape in (
-        ("006", shapes.at("006")),
-        ("009 in WAL", shapes.at("009", "portable")),
+    for name, make in (
+        ("006", of(shapes.at("006"))),
+        ("009 in WAL", of(shapes.at("009", "portable"), "journal_mode=WAL")),
     ):
-        left = cut_short(of(shape, *(["journal_mode=WAL"] if "WAL" in revision else [])))
-        yield Scenario(f"a writer killed at {revision}", "start", make=left, base=revision[:3])
+        left = cut_short(make)
+        yield Scenario(f"a writer killed at {name}", "start", make=left, base=name[:3])
     # One draft stands for all, since each recreates the same table. Each width of a table
     # occurs, but not each combination.
     drafts = (case for case in released_files.drafts() if case.name == "rev010_portable_draft2")
