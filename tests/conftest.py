@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.faults import trials as fault_trials
+from tests.faults.programs import ProgramServer
 from tests.faults.trials import pytest_report_header, trials
 from tests.migrations.walk_report import summarize
 from tests.support.scripts import copied_scripts, used
@@ -34,3 +36,10 @@ def own_scripts(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     with used(copied_scripts(folder)) as scripts:
         yield scripts
+
+
+@pytest.fixture(scope="module")
+def programs() -> Iterator[ProgramServer]:
+    """A process that forks the program."""
+    with closing(ProgramServer()) as process:
+        yield process

@@ -136,7 +136,7 @@ def test_a_database_is_a_path_a_url_or_the_settings(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same file is reached by its path, by its URL and through the environment."""
-    assert str(upgrade_database(f"sqlite:///{path}").database) == str(path)
+    assert upgrade_database(f"sqlite:///{path}").database == path
     assert get_current_revision(path) == HEAD
     monkeypatch.delenv("DATABASE_URL", raising=False)
     monkeypatch.setenv("TOKEN_STORAGE_DB", str(path))

@@ -1,8 +1,8 @@
 """The engine seam: what the rest of the program may ask of a database, whatever runs it.
 
-Everything above ``backends/`` speaks of a :class:`Database`, never of a path, a driver or a
-PRAGMA. :mod:`nextcloud_mcp_server.backends.connect` chooses the engine. A new engine
-implements these protocols and passes ``tests/backends/contract``.
+Everything above ``backends/`` uses a :class:`Database`, never a path, a driver or a PRAGMA.
+:mod:`nextcloud_mcp_server.backends.connect` chooses the engine. A new engine implements these
+protocols and passes ``tests/backends/contract``.
 
 A *unit of work* is a plain function that executes prebuilt SQLAlchemy Core statements on the
 :class:`Connection` it is given. It never sees a pool, a driver or a dialect name, so the
@@ -12,13 +12,14 @@ engine is free to decide how, where and with which others it runs.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from nextcloud_mcp_server.schema.structure import Gaps, Structure
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
     from pathlib import Path
+    from typing import Protocol
 
     import sqlalchemy
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from nextcloud_mcp_server.errors import TokenStorageError
     from nextcloud_mcp_server.progress import Reporter
     from nextcloud_mcp_server.schema.history import History
+else:
+    # Nothing checks these protocols at runtime, and creating ten takes a fiftieth of `db current`.
+    Protocol = object
 
 T = TypeVar("T")
 
@@ -67,7 +71,6 @@ class Hold(Protocol):
 
     def release(self) -> None:
         """Remove the marker. Safe to call twice."""
-        ...
 
 
 class Database(Protocol):
@@ -76,22 +79,22 @@ class Database(Protocol):
     @property
     def engine(self) -> str:
         """The name of the engine: ``sqlite``."""
-        ...
+
+    @property
+    def location(self) -> Path | str:
+        """The path of a file; for a server its URL, without a password."""
 
     @property
     def option(self) -> str:
         """How a command names this database, for remedies: ``-d tokens.db``."""
-        ...
 
     @property
     def directory(self) -> Path | None:
         """The folder for a key file and backups; None if there is no such place."""
-        ...
 
     @property
     def history(self) -> History:
         """The revisions of this program, with their structures on this engine."""
-        ...
 
     def check(self) -> None:
         """Check that a database can be here. Changes nothing.
@@ -99,15 +102,12 @@ class Database(Protocol):
         Raises:
             TokenStorageError: ``bad-path``.
         """
-        ...
 
     def warnings(self) -> Sequence[str]:
         """Return what an operator should change about the place, one sentence each."""
-        ...
 
     def unwritable(self) -> str:
         """Return why this user cannot write to the database; empty if it can."""
-        ...
 
     def require_writable(self) -> None:
         """Fail if an existing database cannot be written. Changes nothing.
@@ -115,11 +115,9 @@ class Database(Protocol):
         Raises:
             TokenStorageError: ``read-only``.
         """
-        ...
 
     def identity(self) -> Hashable:
         """Return a value that changes if the database is replaced; None if it is missing."""
-        ...
 
     def inspect(self, *, samples: bool = False) -> Snapshot:
         """Read the database without a lock and without changing it.
@@ -132,21 +130,17 @@ class Database(Protocol):
         Raises:
             TokenStorageError: the operating system or the server does not let it be read.
         """
-        ...
 
     def check_integrity(self) -> str:
         """Return what the engine's own check finds wrong; empty if the database is sound."""
-        ...
 
     def samples(self, columns: Iterable[tuple[str, str]], limit: int | None) -> Iterable[bytes]:
         """Read up to ``limit`` (None: all) encrypted values of each existing (table, column)."""
-        ...
 
     def newest(
         self, table: str, columns: Sequence[str], limit: int | None
     ) -> list[Sequence[Any]] | None:
         """Return up to ``limit`` rows by descending ``id``; None without such a table."""
-        ...
 
     def lock(
         self, timeout: float, cancelled: Callable[[], bool] = ..., *, shared: bool = False
@@ -161,11 +155,9 @@ class Database(Protocol):
         Raises:
             TokenStorageError: ``lock-timeout``, ``interrupted`` if cancelled.
         """
-        ...
 
     def hold(self) -> Hold | None:
         """Mark the database as in use by an open store. To be called under the lock."""
-        ...
 
     def require_idle(self, *, while_running: bool = False) -> None:
         """Fail if a store is open on the database, unless ``while_running``.
@@ -173,7 +165,6 @@ class Database(Protocol):
         Raises:
             TokenStorageError: ``in-use``.
         """
-        ...
 
     def open_pool(self, journal_mode: str, hold: Hold | None, *, read_only: str = "") -> Pool:
         """Return a pool on the database, which is at head.
@@ -183,15 +174,12 @@ class Database(Protocol):
             hold: released when the pool is closed.
             read_only: why it can only be read; empty if it can be written.
         """
-        ...
 
     def session(self, lock_timeout: float = ...) -> AbstractAsyncContextManager[AsyncConnection]:
         """Hold the lock and yield a connection in one write transaction, for ``env.py``."""
-        ...
 
     def translate(self, error: BaseException) -> TokenStorageError | None:
         """Return the named error for an exception of the driver; None for any other."""
-        ...
 
 
 class LockedDatabase(Protocol):
@@ -200,16 +188,13 @@ class LockedDatabase(Protocol):
     @property
     def unlocked(self) -> str:
         """Why there is no lock, though nobody holds it; empty if it is held."""
-        ...
 
     @property
     def read_only(self) -> str:
         """Why nothing may be changed; empty if it may."""
-        ...
 
     def announce(self, activity: str) -> None:
         """Show ``activity`` to the processes that wait for the lock."""
-        ...
 
     def require_writable(self) -> None:
         """Fail if the lock or a permission is missing.
@@ -217,7 +202,6 @@ class LockedDatabase(Protocol):
         Raises:
             TokenStorageError: ``read-only`` or ``lock-unavailable``.
         """
-        ...
 
     def inspect(self, *, samples: bool = False) -> Snapshot:
         """Read the database, after rolling back what a crashed writer left.
@@ -225,7 +209,6 @@ class LockedDatabase(Protocol):
         Raises:
             RecoveryNeededError: there is something to roll back and the lock is shared.
         """
-        ...
 
     def transact(self, work: Callable[[Transaction], T]) -> T:
         """Call ``work`` in one write transaction and commit if it returns.
@@ -233,15 +216,12 @@ class LockedDatabase(Protocol):
         If ``work`` raises, the database is as it was, and a backup that was made in the
         transaction is deleted unless the failure is damage. ``work`` may be called again.
         """
-        ...
 
     def is_finished(self, snapshot: Snapshot) -> bool:
         """Return whether :meth:`finish` has nothing to do."""
-        ...
 
     def finish(self) -> str:
         """Prepare the database for serving, after the commit; return its journal mode."""
-        ...
 
 
 class Transaction(Protocol):
@@ -250,7 +230,6 @@ class Transaction(Protocol):
     @property
     def connection(self) -> sqlalchemy.Connection:
         """The synchronous connection, which Alembic is given."""
-        ...
 
     def execute(
         self, sql: str, parameters: Mapping[str, Any] | None = None
@@ -261,27 +240,21 @@ class Transaction(Protocol):
             sql: the statement, as it is written; with parameters, ``:name`` stands for each.
             parameters: the values.
         """
-        ...
 
     def structure(self) -> Structure:
         """Read the names of all tables, columns and indexes."""
-        ...
 
     def versions(self) -> tuple[str | None, ...]:
         """Read the rows of the version table."""
-        ...
 
     def count(self, table: str) -> int:
         """Count the rows of one table."""
-        ...
 
     def row_counts(self, structure: Structure) -> dict[str, int]:
         """Count the rows of every table that is not bookkeeping."""
-        ...
 
     def broken_references(self) -> set[tuple[Any, ...]]:
         """Return the rows that reference a missing row."""
-        ...
 
     def backup(
         self, revision: str | None, *, keys: Sequence[str] | None, report: Reporter
@@ -290,23 +263,18 @@ class Transaction(Protocol):
 
         Returns None if the engine makes no backup files.
         """
-        ...
 
     def rename_back(self, tables: Iterable[str], prefix: str) -> None:
         """Rename the filled copies of an interrupted table recreation back."""
-        ...
 
     def recreate(self, tables: Iterable[str], wanted: Structure) -> None:
         """Recreate disposable tables in their wanted shape, with the rows that fit."""
-        ...
 
     def add(self, missing: Gaps, wanted: Structure) -> None:
         """Add missing tables, then columns, then indexes, as ``wanted`` declares them."""
-        ...
 
     def drop(self, table: str) -> None:
         """Drop a table if it exists."""
-        ...
 
     def keep_attached(self, ours: Iterable[str]) -> AbstractContextManager[None]:
         """Restore the operators' indexes and triggers that the body drops with their table.
@@ -314,7 +282,6 @@ class Transaction(Protocol):
         Args:
             ours: names of indexes that the revisions make.
         """
-        ...
 
 
 class Row(Protocol):
@@ -323,19 +290,15 @@ class Row(Protocol):
     @property
     def _fields(self) -> tuple[str, ...]:
         """The names of the columns, in order."""
-        ...
 
     def __getattr__(self, name: str) -> Any:
         """Return the value of the column of this name."""
-        ...
 
     def __getitem__(self, position: int) -> Any:
         """Return the value of the column at this position."""
-        ...
 
     def __iter__(self) -> Iterator[Any]:
         """Iterate over the values, in order."""
-        ...
 
 
 class Connection(Protocol):
@@ -345,19 +308,16 @@ class Connection(Protocol):
         self, statement: sqlalchemy.Executable, parameters: Mapping[str, Any] | None = None
     ) -> Sequence[Row]:
         """Execute and return every row."""
-        ...
 
     def first(
         self, statement: sqlalchemy.Executable, parameters: Mapping[str, Any] | None = None
     ) -> Row | None:
         """Execute and return the first row, or None."""
-        ...
 
     def run(
         self, statement: sqlalchemy.Executable, parameters: Mapping[str, Any] | None = None
     ) -> int:
         """Execute a write and return the number of rows it changed."""
-        ...
 
 
 class Pool(Protocol):
@@ -365,7 +325,6 @@ class Pool(Protocol):
 
     def read(self, unit: Callable[[Connection], T]) -> Awaitable[T]:
         """Run ``unit`` in a read transaction, on one moment of the database."""
-        ...
 
     def write(self, unit: Callable[[Connection], T]) -> Awaitable[T]:
         """Run ``unit`` in a write transaction.
@@ -374,8 +333,6 @@ class Pool(Protocol):
         error is raised again. Other units may share its commit; if that fails, the unit is run
         again alone, so it must change nothing but its connection.
         """
-        ...
 
     async def close(self) -> None:
         """Close every connection. Safe to call twice."""
-        ...

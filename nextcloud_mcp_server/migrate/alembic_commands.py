@@ -49,17 +49,17 @@ _LONGEST_SLUG: Final = 60
 Applied = Callable[[], None]
 
 
-def _no_one_asks() -> None:
-    """Tell nobody that a revision was applied."""
+def _ignore() -> None:
+    """Ignore that a revision was applied."""
 
 
 def configuration(
     history: History,
     connection: Connection | None = None,
-    applied: Applied = _no_one_asks,
-    say: Reporter = silent,
+    applied: Applied = _ignore,
+    report: Reporter = silent,
 ) -> Config:
-    """Alembic's configuration for ``history``, without any file and without a URL."""
+    """Return Alembic's configuration for ``history``, without a file and without a URL."""
     config = Config()
     # ConfigParser would read '%' in a path as an interpolation.
     config.set_main_option("script_location", str(history.directory).replace("%", "%%"))
@@ -67,7 +67,7 @@ def configuration(
     if connection is not None:
         config.attributes["connection"] = connection
         config.attributes["applied"] = applied
-        config.attributes["say"] = say
+        config.attributes["say"] = report
     return config
 
 
@@ -78,21 +78,21 @@ LINT: Final = "See what is wrong with them: nextcloud-mcp-server db lint"
 @contextmanager
 def _running(
     what: str,
-    remedy: str = "See which revisions there are with: nextcloud-mcp-server db history",
+    remedy: str = "List the revisions: nextcloud-mcp-server db history",
 ) -> Iterator[None]:
     with ALEMBIC:
         try:
             yield
         except CommandError as error:
             raise TokenStorageError(
-                f"The {what} was refused: {error}.",
+                f"The {what} failed: {error}.",
                 code="migration-failed",
                 remedy=remedy,
             ) from error
 
 
 def stamp(connection: Connection, history: History, revision: str) -> None:
-    """Make ``revision`` the one row of the version table, without running anything."""
+    """Make ``revision`` the only row of the version table, without running anything."""
     with _running("stamp"):
         command.stamp(configuration(history, connection), revision, purge=True)
 
@@ -101,31 +101,31 @@ def upgrade(
     connection: Connection,
     history: History,
     target: str,
-    applied: Applied = _no_one_asks,
-    say: Reporter = silent,
+    applied: Applied = _ignore,
+    report: Reporter = silent,
 ) -> None:
     """Run every revision from the recorded one up to ``target``; ``applied`` after each.
 
-    What takes long says so through ``say``.
+    Long operations report their progress.
     """
     with _running("upgrade"):
-        command.upgrade(configuration(history, connection, applied, say), target)
+        command.upgrade(configuration(history, connection, applied, report), target)
 
 
 def downgrade(
     connection: Connection,
     history: History,
     target: str,
-    applied: Applied = _no_one_asks,
-    say: Reporter = silent,
+    applied: Applied = _ignore,
+    report: Reporter = silent,
 ) -> None:
     """Run every revision from the recorded one down to ``target`` (an id or ``base``)."""
     with _running("downgrade"):
-        command.downgrade(configuration(history, connection, applied, say), target)
+        command.downgrade(configuration(history, connection, applied, report), target)
 
 
 def statements(history: History, start: str | None, target: str) -> str:
-    """What every revision from ``start`` (None: base) to ``target`` says to SQLite, as text."""
+    """Return the SQL for SQLite from ``start`` (None: base) to ``target``."""
     written = StringIO()
     write_sql(history, start, target, written)
     return written.getvalue()
@@ -157,10 +157,10 @@ def write_sql(
 
 
 def listing(history: History) -> list[Revision]:
-    """Every revision, oldest first.
+    """Return every revision, oldest first.
 
     Raises:
-        TokenStorageError: ``migration-failed`` where they are not one line.
+        TokenStorageError: ``migration-failed`` if they are not linear.
     """
     with _running("list of the revisions", LINT):
         scripts = ScriptDirectory.from_config(configuration(history))
@@ -172,7 +172,7 @@ def listing(history: History) -> list[Revision]:
 
 
 def deleting(history: History, steps: Sequence[str]) -> frozenset[str]:
-    """Tables that one of ``steps`` says it deletes rows from (``DELETES_ROWS_FROM``)."""
+    """Return the tables that ``steps`` declare to delete rows from (``DELETES_ROWS_FROM``)."""
     with ALEMBIC:
         scripts = ScriptDirectory.from_config(configuration(history))
         modules = [scripts.get_revision(step).module for step in steps]
@@ -180,7 +180,7 @@ def deleting(history: History, steps: Sequence[str]) -> frozenset[str]:
 
 
 def unloadable(history: History) -> str:
-    """The first version file that cannot be loaded, and why; empty where every one can be.
+    """Return the first version file that cannot be loaded, and why; empty if all can.
 
     Alembic loads them all before one runs, and does not name the one that it fails at.
     """
@@ -210,13 +210,13 @@ def create(message: str, history: History | None = None) -> Path:
         raise TokenStorageError(
             f"{message!r} does not describe a migration.",
             code="bad-input",
-            remedy='Say what it does, for example: db migrate "add user preferences table"',
+            remedy='Describe what it does, for example: db migrate "add user preferences table"',
         )
     number = next_id(history)
     name = f"{datetime.now(UTC):%Y%m%d_%H%M}_{number}_{slug}"
     path = history.directory / "versions" / f"{name}.py"
     config = configuration(history)
-    # The name is made here, so that it is known where the file is not made whole.
+    # Chosen here, so that an incomplete file can be deleted.
     config.set_main_option("file_template", name)
     try:
         # Alembic says on stdout what it does; whoever called is told by the answer.
@@ -231,7 +231,7 @@ def create(message: str, history: History | None = None) -> Path:
 
 
 def slug_of(message: str) -> str:
-    """``message`` as it stands in the name of a file, in plain ASCII; empty where nothing is left.
+    """Return ``message`` for the name of a file, in ASCII; empty if nothing is left.
 
     An accented letter loses its accent, and every other sign is a gap between two words.
     """
@@ -244,11 +244,11 @@ def slug_of(message: str) -> str:
 
 
 def one_line(message: str) -> str:
-    """``message`` as it may stand in a docstring."""
+    """Return ``message`` as one line that may stand in a docstring."""
     words = "".join(c if c.isprintable() else " " for c in message).split()
     return " ".join(words).replace("\\", "\\\\").replace('"""', "'''")
 
 
 def next_id(history: History) -> str:
-    """The id after head: this project's own line begins at 101."""
+    """Return the id after head: this project's own revisions begin at 101."""
     return f"{max(int(history.head) + 1, FIRST_OWN_ID):03d}"

@@ -28,14 +28,14 @@ class Change:
     """A finished downgrade or stamp.
 
     Attributes:
-        database: the database.
+        database: its path; for a server its URL, without a password.
         before: the recorded revision before; None if there was none.
         after: the recorded revision now; None if there is none.
         steps: the revisions that were undone, newest first.
         backup: the backup made before; None if there were no rows.
     """
 
-    database: Database
+    database: Path | str
     before: str | None
     after: str | None
     steps: tuple[str, ...] = ()
@@ -113,7 +113,7 @@ def downgrade(
         locked.finish()
     after = None if target == BASE else target
     steps = inspection.history.undone(recorded, target)
-    return Change(database, recorded, after, steps, backup)
+    return Change(database.location, recorded, after, steps, backup)
 
 
 def stamp(
@@ -146,7 +146,7 @@ def stamp(
         backup = run.stamp(inspection, locked, revision, keys=keys, report=report)
         locked.finish()
     after = None if revision == BASE else revision
-    return Change(database, inspection.recorded, after, backup=backup)
+    return Change(database.location, inspection.recorded, after, backup=backup)
 
 
 @contextmanager

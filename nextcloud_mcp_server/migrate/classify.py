@@ -1,7 +1,7 @@
-"""Tell what a database is by its structure. Pure: nothing is opened here.
+"""Classify a database by its structure. Pure: nothing is opened here.
 
-:func:`classify` is total: whatever a look has seen, it has a state. It judges by names of
-tables and columns, by what is required and by primary keys, never by the text of the SQL.
+:func:`classify` is total: every snapshot has a state. It compares the names of tables and
+columns, what is required, and primary keys, never the text of the SQL.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from nextcloud_mcp_server.migrate.plan import Finding, State
 from nextcloud_mcp_server.schema.history import History
 from nextcloud_mcp_server.schema.structure import VERSION_TABLE, Structure, Table, gaps
 
-#: The one table that every release made: without it, people's grants are lost.
+#: The one table that every release created: without it, people's grants are lost.
 GRANTS: Final = "refresh_tokens"
 
-#: Caches, which may be made anew where an unreleased draft left them unusable.
+#: Caches, which may be recreated if an unreleased draft left them unusable.
 DISPOSABLE: Final = frozenset({"batch_ocr_jobs"})
 
 #: A table of this shape is in many applications, so it proves nothing.
@@ -30,36 +30,36 @@ TEMPORARY: Final = "_alembic_tmp_"
 MISSPELT: Final = 0.75
 
 
-def classify(seen: Snapshot, history: History) -> Finding:
-    """Name the state of what was seen."""
-    if seen.damage:
-        return Finding(State(seen.damage), reason=seen.detail)
-    seen, adopted = _adopt(seen, history)
-    structure = seen.structure
+def classify(snapshot: Snapshot, history: History) -> Finding:
+    """Return the state of a database and what follows from it."""
+    if snapshot.damage:
+        return Finding(State(snapshot.damage), reason=snapshot.detail)
+    snapshot, adopted = _adopt(snapshot, history)
+    structure = snapshot.structure
     strangers = structure.own_tables | structure.others
-    if not strangers and not _recorded(seen) and seen.version_column:
+    if not strangers and not _recorded(snapshot) and snapshot.version_column:
         return Finding(State.NEW, reason="there is no table in it")
     if strangers and next(_ours(structure, history), None) is None:
         names = ", ".join(sorted(strangers)[:4])
         return Finding(State.FOREIGN, reason=f"it holds {names}, and no table of this program")
-    return _classify_ours(seen, history, adopted)
+    return _classify_ours(snapshot, history, adopted)
 
 
-def _classify_ours(seen: Snapshot, history: History, adopted: tuple[str, ...]) -> Finding:
-    if not seen.version_column:
+def _classify_ours(snapshot: Snapshot, history: History, adopted: tuple[str, ...]) -> Finding:
+    if not snapshot.version_column:
         return Finding(State.INCONSISTENT, reason=f"{VERSION_TABLE} has no column version_num")
-    recorded = _recorded(seen)
+    recorded = _recorded(snapshot)
     if unknown := [revision for revision in recorded if revision not in history]:
         names = ", ".join(unknown)
         return Finding(State.UNKNOWN_REVISION, recorded=unknown[0], reason=f"it records {names}")
     if len(recorded) > 1:
         reason = f"{VERSION_TABLE} holds {' and '.join(recorded)}"
         return Finding(State.AMBIGUOUS_VERSION, reason=reason)
-    if reason := _contradiction(seen.structure, history, recorded[0] if recorded else None):
+    if reason := _contradiction(snapshot.structure, history, recorded[0] if recorded else None):
         found = recorded[0] if recorded else None
         return Finding(State.INCONSISTENT, recorded=found, reason=reason)
     if not recorded:
-        state, base = State.PRE_ALEMBIC, _newest_whole(seen.structure, history)
+        state, base = State.PRE_ALEMBIC, _newest_complete(snapshot.structure, history)
         reason = f"it has no recorded revision and the tables of {base}"
     else:
         base = recorded[0]
@@ -69,22 +69,22 @@ def _classify_ours(seen: Snapshot, history: History, adopted: tuple[str, ...]) -
         state,
         recorded=recorded[0] if recorded else None,
         base=base,
-        gaps=gaps(seen.structure, history.structure(base)),
+        gaps=gaps(snapshot.structure, history.structure(base)),
         adopted=adopted,
-        unusable=_unusable(seen.structure, history),
-        tidy=list(seen.versions or ()) == recorded,
+        unusable=_unusable(snapshot.structure, history),
+        tidy=list(snapshot.versions or ()) == recorded,
         reason=reason,
     )
 
 
-def _recorded(seen: Snapshot) -> list[str]:
-    """The revisions in the version table; a NULL or an empty row records none."""
-    return sorted({str(row) for row in seen.versions or () if row not in (None, "")})
+def _recorded(snapshot: Snapshot) -> list[str]:
+    """Return the recorded revisions; a NULL or an empty row records none."""
+    return sorted({str(row) for row in snapshot.versions or () if row not in (None, "")})
 
 
-def _adopt(seen: Snapshot, history: History) -> tuple[Snapshot, tuple[str, ...]]:
-    """Count a filled copy as the table, where a recreation died between drop and rename."""
-    tables = dict(seen.structure.tables)
+def _adopt(snapshot: Snapshot, history: History) -> tuple[Snapshot, tuple[str, ...]]:
+    """Count a filled copy as the table if a recreation was killed between drop and rename."""
+    tables = dict(snapshot.structure.tables)
     adopted = []
     for name, definitions in history.shapes.items():
         copy = tables.get(TEMPORARY + name)
@@ -92,8 +92,8 @@ def _adopt(seen: Snapshot, history: History) -> tuple[Snapshot, tuple[str, ...]]
             tables[name] = tables.pop(TEMPORARY + name)
             adopted.append(name)
     if not adopted:
-        return seen, ()
-    return seen._replace(structure=seen.structure._replace(tables=tables)), tuple(adopted)
+        return snapshot, ()
+    return snapshot._replace(structure=snapshot.structure._replace(tables=tables)), tuple(adopted)
 
 
 def _has_required(there: Table, shapes: list[Table]) -> bool:
@@ -103,7 +103,7 @@ def _has_required(there: Table, shapes: list[Table]) -> bool:
 
 
 def ours(structure: Structure, history: History) -> frozenset[str]:
-    """The tables that have the columns that a table of ours must have."""
+    """Return the tables that have the required columns of a table of this program."""
     return frozenset(_ours(structure, history))
 
 
@@ -115,7 +115,7 @@ def _ours(structure: Structure, history: History) -> Iterator[str]:
 
 
 def _contradiction(structure: Structure, history: History, recorded: str | None) -> str:
-    """Why the tables cannot be what the version row says; empty where they can."""
+    """Return why the tables do not match the version row; empty if they do."""
     if GRANTS not in structure.tables:
         return f"the table {GRANTS}, which every release made, is not there"
     for name, shapes in history.shapes.items():
@@ -146,7 +146,7 @@ def _denies(name: str, there: Table, wanted: Table, known: set[str]) -> str:
     unknown = there.columns.keys() - known
     if not unknown:
         return ""
-    # Rarely needed, and a start at head should import nothing that it does not need.
+    # Rarely needed: a start at head does not import it.
     import difflib  # noqa: PLC0415
 
     for column in wanted.columns.keys() - there.columns.keys():
@@ -156,7 +156,7 @@ def _denies(name: str, there: Table, wanted: Table, known: set[str]) -> str:
 
 
 def _unfilled(there: Table, wanted: Table) -> list[str]:
-    """Columns that every writer would have to fill, and ours leave out or may leave empty."""
+    """Return required columns that this program does not fill, or may leave empty."""
     return sorted(
         name
         for name, column in there.columns.items()
@@ -177,12 +177,12 @@ def _unusable(structure: Structure, history: History) -> tuple[str, ...]:
     )
 
 
-def _newest_whole(structure: Structure, history: History) -> str:
-    """The revision to stamp an unversioned database with.
+def _newest_complete(structure: Structure, history: History) -> str:
+    """Return the revision to stamp an unversioned database with.
 
-    The newest whose structure the file has whole, without a table that it had dropped by
-    then; of revisions with the same structure the lowest, so that data steps run; the
-    first where none is whole.
+    The newest whose structure is complete, without a table that it had dropped by then; of
+    revisions with the same structure the lowest, so that data steps run; the first if none
+    is complete.
     """
     for revision in reversed(history.revisions):
         wanted = history.structure(revision)

@@ -1,4 +1,4 @@
-"""What a database can be, and what each state is owed. Pure: nothing is opened here.
+"""The states of a database, and the actions that each needs. Pure: nothing is opened here.
 
 :func:`plan` is total: every finding has a plan, no plan that runs ends below its target,
 and every refusal carries a remedy.
@@ -39,14 +39,14 @@ class Finding(NamedTuple):
 
     Attributes:
         state: the state.
-        recorded: the revision in the version row, where there is exactly one.
+        recorded: the revision in the version row, if there is exactly one.
         base: the revision that the database counts as: the recorded one, or the one that
             an unversioned database is stamped with; None for a new or refused database.
         gaps: what ``base`` has and the file lacks.
-        adopted: tables to rename back from a table recreation that was cut short.
+        adopted: tables to rename back after an interrupted recreation.
         unusable: disposable tables with columns that no writer fills.
-        tidy: whether the version table holds one row and no more.
-        reason: one line on why the state is this one.
+        tidy: whether the version table holds exactly one row.
+        reason: one line on why it is this state.
     """
 
     state: State
@@ -78,14 +78,14 @@ class Plan(NamedTuple):
     """What a start does about one database.
 
     Attributes:
-        action: the name of it all.
+        action: the name of the whole.
         start: the revision that the database counts as before; None for a new one.
         target: the revision that it has afterwards.
-        stamp: the revision to write into the version table first, where that is needed.
+        stamp: the revision to write into the version table first; None if not needed.
         steps: the revisions to run, oldest first.
         gaps: what is added first, so that the structure is that of ``start``.
-        adopted: tables to rename back first, from a recreation that was cut short.
-        unusable: disposable tables to make anew first.
+        adopted: tables to rename back first, after an interrupted recreation.
+        unusable: disposable tables to recreate first.
     """
 
     action: Action
@@ -103,17 +103,31 @@ class Plan(NamedTuple):
         return self.action is not Action.NOTHING
 
     @property
+    def activity(self) -> str:
+        """What is being done, for the log and for those who wait."""
+        if self.action is Action.CREATE:
+            return f"creating it at revision {self.target}"
+        if self.action is Action.NOTHING:
+            return "switching its journal mode"
+        if self.action is Action.STAMP:
+            upgrading = f" and upgrading it to {self.target}" if self.steps else ""
+            return f"stamping it with {self.stamp}{upgrading}"
+        if self.start == self.target:
+            return f"repairing it at revision {self.target}"
+        return f"upgrading it from revision {self.start} to {self.target}"
+
+    @property
     def mends(self) -> tuple[str, ...]:
-        """What is mended, in words."""
+        """What is repaired first, as text."""
         return (
             *(f"renamed the filled copy of {name} back" for name in self.adopted),
-            *(f"made {name} anew in its released shape" for name in self.unusable),
+            *(f"recreated {name} in its released shape" for name in self.unusable),
             *((f"added {self.gaps}",) if self.gaps else ()),
         )
 
 
 def plan(finding: Finding, history: History, database: Database, target: str | None = None) -> Plan:
-    """Decide what to do about a database.
+    """Decide what a start does with a database.
 
     Args:
         finding: what it is.
@@ -122,7 +136,7 @@ def plan(finding: Finding, history: History, database: Database, target: str | N
         target: the revision to end at (default: head).
 
     Raises:
-        TokenStorageError: the state's own code where no start may touch the database;
+        TokenStorageError: the state's own code if no start may touch the database;
             ``unknown-revision`` or ``bad-input`` for a target that cannot be reached by
             going up.
     """
@@ -165,16 +179,16 @@ def _action(finding: Finding, *, goes_up: bool) -> Action:
 
 
 def unknown_target(target: str, history: History) -> TokenStorageError:
-    """The error for a revision that somebody typed and this program does not have."""
+    """Return the error for a revision that this program does not have."""
     return TokenStorageError(
         f"There is no revision {target}; the newest is {history.head}.",
         code="unknown-revision",
-        remedy="See which there are with: nextcloud-mcp-server db history",
+        remedy="List the revisions: nextcloud-mcp-server db history",
     )
 
 
 def refusal(finding: Finding, history: History, database: Database) -> TokenStorageError:
-    """The error for a database that no start may touch."""
+    """Return the error for a database that no start may touch."""
     message, remedy = _TEXTS[finding.state]
     facts = {
         "database": database,
@@ -190,7 +204,7 @@ def refusal(finding: Finding, history: History, database: Database) -> TokenStor
 
 _RESTORE: Final = (
     "Stop every server, then: nextcloud-mcp-server db restore --newest {option} (it keeps the "
-    "damaged file; nextcloud-mcp-server db backups --verify {option} lists which are good); "
+    "damaged file; nextcloud-mcp-server db backups --verify {option} lists the intact backups); "
     'without a backup try: sqlite3 {place} ".recover" | sqlite3 NEW.db'
 )
 
@@ -205,14 +219,14 @@ _TEXTS: Final[dict[State, tuple[str, str]]] = {
     State.AMBIGUOUS_VERSION: (
         "{database} has no single revision: {reason}.",
         (
-            "Let the tables decide: nextcloud-mcp-server db repair {option} "
-            "(or say which is true: nextcloud-mcp-server db stamp REVISION {option})"
+            "Record the revision that the tables have: nextcloud-mcp-server db repair {option} "
+            "(or record the correct one: nextcloud-mcp-server db stamp REVISION {option})"
         ),
     ),
     State.INCONSISTENT: (
-        "{database} is not what it says it is: {reason}.",
+        "The tables of {database} do not match its version row: {reason}.",
         (
-            "Compare it with a backup, and restore one that is whole: nextcloud-mcp-server db "
+            "Compare it with a backup, and restore an intact one: nextcloud-mcp-server db "
             "restore --newest {option} (nextcloud-mcp-server db backups --verify {option} "
             "lists them); nothing was changed."
         ),

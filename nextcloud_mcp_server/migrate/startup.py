@@ -32,7 +32,7 @@ class Outcome:
     """What a start found and did.
 
     Attributes:
-        database: the database.
+        database: its path; for a server its URL, without a password.
         state: its state before.
         done: the plan that was carried out.
         backup: the backup made before; None if there was nothing to keep.
@@ -42,7 +42,7 @@ class Outcome:
         read_only: why it can only be read; empty if it can be written.
     """
 
-    database: Database
+    database: Path | str
     state: State
     done: Plan
     backup: Path | None = None
@@ -136,14 +136,14 @@ def prepare(
         if inspection.is_settled(locked):
             return _finish(_open(inspection, locked, verify, then), locked, begun)
         locked.require_writable()
-        with progress_to(database, locked, doing(plan), progress) as report:
+        with progress_to(database, locked, plan.activity, progress) as report:
             report("checking its pages")
             require_sound(inspection)
             keys = inspection.verify_keys(verify)
             backup = _migrate(inspection, locked, keys, report) if plan.migrates else None
             mode = locked.finish()
         then()
-    outcome = Outcome(database, inspection.finding.state, plan, backup, mode)
+    outcome = Outcome(database.location, inspection.finding.state, plan, backup, mode)
     return _finish(outcome, locked, begun)
 
 
@@ -191,7 +191,7 @@ def _open(
     if not locked.unlocked:
         then()
     return Outcome(
-        inspection.database,
+        inspection.database.location,
         inspection.finding.state,
         inspection.accepted(),
         journal_mode=inspection.snapshot.journal_mode,
@@ -216,22 +216,8 @@ def _migrate(
     # Imports Alembic and SQLAlchemy.
     from nextcloud_mcp_server.migrate.run import migrate  # noqa: PLC0415
 
-    logger.info("%s: %s", inspection.database, doing(inspection.accepted()))
+    logger.info("%s: %s", inspection.database, inspection.accepted().activity)
     return migrate(inspection, locked, keys=keys, report=report)
-
-
-def doing(plan: Plan) -> str:
-    """Return what is being done, for the log and for those who wait."""
-    if plan.action is Action.CREATE:
-        return f"creating it at revision {plan.target}"
-    if plan.action is Action.NOTHING:
-        return "switching its journal mode"
-    if plan.action is Action.STAMP:
-        upgrading = f" and upgrading it to {plan.target}" if plan.steps else ""
-        return f"stamping it with {plan.stamp}{upgrading}"
-    if plan.start == plan.target:
-        return f"repairing it at revision {plan.target}"
-    return f"upgrading it from revision {plan.start} to {plan.target}"
 
 
 def _finish(outcome: Outcome, locked: LockedDatabase, begun: float) -> Outcome:

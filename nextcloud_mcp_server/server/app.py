@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.lifespan import TokenStoreState, token_store_lifespan
 from nextcloud_mcp_server.server.health import CHECK_INTERVAL, NO_STORE, NOT_OPEN, HealthCheck
 from nextcloud_mcp_server.settings import Settings
@@ -50,7 +51,7 @@ def create_app(
             if storage.outcome is None:
                 raise AssertionError("an open store has an outcome")
             health = HealthCheck(
-                storage.outcome.database,
+                connect(storage.outcome.database),
                 interval=check_interval,
                 read_only=bool(storage.outcome.read_only),
             )

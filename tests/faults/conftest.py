@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ def injector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Injector]:
     shim = build_library(tmp_path_factory.mktemp("shim"), "shim.c", "record.c")
     if shim is None:
         pytest.skip("LD_PRELOAD and a C compiler are needed")
-    with Injector(shim) as process:
+    with closing(Injector(shim)) as process:
         yield process
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from tests.support.child import Child
 
@@ -113,12 +113,10 @@ class Injector:
         """Start on ``path`` in the process without faults."""
         return self._normal.run({"do": do, "path": str(path), "argument": ""})
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for process in (self._faulty, self._normal):
-            process.kill()
+    def close(self) -> None:
+        """End both processes."""
+        self._faulty.kill()
+        self._normal.kill()
 
 
 def clear(folder: Path) -> Path:

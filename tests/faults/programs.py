@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from tests.faults.injection import build_library
 from tests.support.child import ROOT
@@ -90,11 +90,8 @@ class ProgramServer:
             for run, answer, file in zip(runs, answers, files, strict=True)
         ]
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # It ends when its input does.
+    def close(self) -> None:
+        """End the process, which ends when its input does."""
         self._process.communicate()
         self._stack.close()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -38,13 +37,6 @@ _ON_PAGES = ("run", "upgrade", "current", "backup", "downgrade")
 
 #: Commands that report problems as their result.
 REPORTING = {"doctor", "repair", "backups", "log"}
-
-
-@pytest.fixture(scope="module")
-def programs() -> Iterator[ProgramServer]:
-    """The process that forks the program."""
-    with ProgramServer() as process:
-        yield process
 
 
 @pytest.fixture(scope="module")

@@ -81,7 +81,7 @@ def test_what_an_operator_had_on_a_lost_column_is_told(
     add_revision(own_scripts, RECREATE_A_TABLE)
     at("006").also("CREATE INDEX op_index ON refresh_tokens (updated_at)").write(path)
     assert prepare(path).after == "101"
-    assert "op_index on refresh_tokens could not be made again" in caplog.text
+    assert "op_index on refresh_tokens could not be created again" in caplog.text
     assert "op_index" not in snapshot(path).indexes
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.errors import (
     TokenStorageError,
     describe_error,
@@ -18,7 +17,7 @@ from nextcloud_mcp_server.migrate.startup import Outcome
 from nextcloud_mcp_server.migrate.summary import describe_outcome, outcome_lines
 from nextcloud_mcp_server.schema.structure import Gaps
 
-DATABASE, BACKUP = connect("/d/t.db"), Path("/d/t.db.backup-1")
+DATABASE, BACKUP = Path("/d/t.db"), Path("/d/t.db.backup-1")
 UP = Plan(Action.UPGRADE, "010", start="004", steps=("005", "010"))
 
 OUTCOMES = [
@@ -49,7 +48,7 @@ OUTCOMES = [
         Plan(Action.MEND, "010", start="010", unusable=("batch_ocr_jobs",)),
         (
             "repaired /d/t.db at revision 010 "
-            "(made batch_ocr_jobs anew in its released shape) in 0.03 s"
+            "(recreated batch_ocr_jobs in its released shape) in 0.03 s"
         ),
     ),
     (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -25,13 +24,6 @@ ROUNDS = 5 if SHARE >= 1 else 1
 
 #: Seconds that all processes of a round may take, each waiting for the others.
 PATIENCE = 60.0
-
-
-@pytest.fixture(scope="module")
-def programs() -> Iterator[ProgramServer]:
-    """The process that forks the program."""
-    with ProgramServer() as process:
-        yield process
 
 
 def _invocations(path: Path, *, fresh: bool, name: str) -> list[Invocation]:

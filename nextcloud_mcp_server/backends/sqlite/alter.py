@@ -1,6 +1,6 @@
-"""Add what a database should have and lacks, inside a migration's transaction.
+"""Add missing objects inside the transaction of a migration.
 
-Only additions, renames and the remaking of a cache: nothing here can lose a grant.
+Only additions, renames and the recreation of a cache: nothing here can lose a grant.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 def attached(execute: Execute) -> Mapping[str, tuple[str, str]]:
-    """The table and the statement of every index and trigger, by name."""
+    """Return the table and the statement of every index and trigger, by name."""
     rows = execute(
         "SELECT name, tbl_name, sql FROM sqlite_master "
         "WHERE type IN ('index', 'trigger') AND sql IS NOT NULL"
@@ -24,12 +24,12 @@ def attached(execute: Execute) -> Mapping[str, tuple[str, str]]:
 
 
 def attach(execute: Execute, before: Mapping[str, tuple[str, str]], ours: Set[str]) -> None:
-    """Make again what an operator had on a table that was recreated.
+    """Create again what an operator had attached to a table that was recreated.
 
-    SQLite drops indexes and triggers with their table, and a revision does not know of
-    those that are not ``ours``. One that no longer fits is told, and stops nothing.
+    SQLite drops indexes and triggers with their table, and a revision creates only ``ours``.
+    One that no longer fits the table is logged.
     """
-    # Imported already: a connection is here.
+    # Imported already by the caller.
     from sqlalchemy.exc import DatabaseError  # noqa: PLC0415
 
     there, tables = attached(execute), read_structure(execute).tables
@@ -39,21 +39,21 @@ def attach(execute: Execute, before: Mapping[str, tuple[str, str]], ours: Set[st
         try:
             execute(sql)
         except DatabaseError as error:
-            logger.warning("%s on %s could not be made again: %s", name, table, error.orig)
+            logger.warning("%s on %s could not be created again: %s", name, table, error.orig)
 
 
 def adopt(execute: Execute, tables: Iterable[str], prefix: str) -> None:
-    """Rename the filled copy of each table back, where a recreation was cut short."""
+    """Rename the filled copy of each table back after an interrupted recreation."""
     for name in tables:
         execute(f"ALTER TABLE {quoted(prefix + name)} RENAME TO {quoted(name)}")
 
 
 def remake(execute: Execute, there: Structure, wanted: Structure, names: Iterable[str]) -> None:
-    """Make each table anew in its wanted shape, with the rows that fit into it."""
+    """Recreate each table in its wanted shape, with the rows that fit."""
     for name in names:
         old, new = there.tables[name], wanted.tables[name]
         aside = f"_replaced_{name}"
-        # Nothing is renamed: that would drag views and triggers along to the old rows.
+        # Not renamed: views and triggers would follow the old table.
         execute(f"DROP TABLE IF EXISTS {quoted(aside)}")
         execute(f"CREATE TABLE {quoted(aside)} AS SELECT * FROM {quoted(name)}")  # noqa: S608
         execute(f"DROP TABLE {quoted(name)}")

@@ -1,8 +1,8 @@
 """Lanes: units of work in batches, on threads that each use a connection of their own.
 
-Handing one unit to a thread and its answer back costs more than the unit itself. So a
-thread takes every unit that waits when it is free, and hands all answers back at once:
-the busier the store, the larger the batches, and nobody waits for a batch to fill.
+Passing one unit to a thread and its answer back costs more than the unit itself. So a free
+thread takes every unit that waits, and passes all answers back at once: the busier the store,
+the larger the batches, and no unit waits for a batch to fill.
 """
 
 from __future__ import annotations
@@ -24,38 +24,38 @@ from nextcloud_mcp_server.backends.sqlite.statements import DriverConnection
 
 T = TypeVar("T")
 
-#: The most units in one batch: the first of them waits for the last.
+#: The most units in one batch; the first of them waits for the last.
 BATCH: Final = 128
 
 
 class Job(NamedTuple):
-    """A unit of work, and where its answer goes."""
+    """A unit of work, and the future that receives its answer."""
 
     unit: Callable[[Connection], Any]
     future: asyncio.Future[Any]
 
 
 class Answer(NamedTuple):
-    """What a unit came to: a value, or the error that it raised."""
+    """The result of a unit: a value, or the error that it raised."""
 
     value: Any = None
     error: BaseException | None = None
 
 
-#: Carries out a batch on a connection; an answer for each job, in order. Raises where the
-#: connection is of no use for any of them.
+#: Runs a batch on a connection; returns an answer for each job, in order. Raises if the
+#: connection cannot be used.
 CarryOut = Callable[[sqlite3.Connection, Sequence[Job]], Sequence[Answer]]
 
 
 class Lane:
-    """Units of work, carried out in batches. Its threads are begun when they are needed.
+    """Runs units of work in batches. Its threads are started when they are needed.
 
     Args:
         name: of the threads.
-        threads: how many batches may be carried out at once.
-        connect: opens a connection; a thread's first batch does.
-        carry_out: does the work.
-        named: the error that whoever asked is to see.
+        threads: how many batches may run at once.
+        connect: opens a connection, for the first batch of a thread.
+        carry_out: runs a batch.
+        named: converts an error into the one that the caller receives.
     """
 
     def __init__(
@@ -73,33 +73,33 @@ class Lane:
         self._named = named
         self._idle: list[sqlite3.Connection] = []
         self._threads: list[threading.Thread] = []
-        # Not an executor: to submit to one costs more than a read does.
+        # Not an executor: submitting to one costs more than a read.
         self._calls: SimpleQueue[bool] = SimpleQueue()
-        # What follows is changed under the lock alone.
+        # The attributes below are changed only under the lock.
         self._lock = threading.Lock()
         self._waiting: deque[Job] = deque()
         self._working = 0
         self._called = False
         self._due: asyncio.AbstractEventLoop | None = None
         self._process = os.getpid()
-        # Where nobody closes the lane, what waits is still carried out at the end.
+        # If the lane is never closed, waiting units still run at exit.
         atexit.register(self._at_exit)
 
     def run(self, unit: Callable[[Connection], T]) -> asyncio.Future[T]:
-        """Have ``unit`` carried out, with whatever waits beside it.
+        """Run ``unit`` in the next batch.
 
-        Whoever awaits the answer may be cancelled; the unit is then carried out all the same,
-        or left out where it has nobody to answer and :data:`CarryOut` says so.
+        If the caller is cancelled, the unit still runs, unless :data:`CarryOut` skips units
+        without a caller.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         with self._lock:
             self._waiting.append(Job(unit, future))
-            # A thread that was called and has not looked yet will take this one too.
+            # A thread that was called and has not started yet takes this one too.
             if not self._called and self._working < self._most:
                 self._called, self._due = True, loop
                 self._working += 1
-                # After this turn of the loop: whatever else it asks for goes along.
+                # After this turn of the loop, so that its other units join the batch.
                 loop.call_soon(self._call)
             elif self._due not in (None, loop):
                 # The other loop may be closed before it calls a thread.
@@ -107,7 +107,7 @@ class Lane:
         return future
 
     def close(self) -> bool:
-        """Carry out what waits, then end the threads; whether any connection was open.
+        """Run the waiting units, then end the threads; return whether any connection was open.
 
         Blocks.
         """
@@ -123,13 +123,13 @@ class Lane:
         return was_open
 
     def _at_exit(self) -> None:
-        # A forked child has neither the threads nor a right to the parent's connections:
-        # SQLite's locks are not inherited.
+        # A forked child has no threads and must not use the parent's connections: SQLite's
+        # locks are not inherited.
         if os.getpid() == self._process:
             self.close()
 
     def _call(self) -> None:
-        """Have a thread look at what waits, unless it was called meanwhile."""
+        """Wake a thread for the waiting units, unless one was called already."""
         with self._lock:
             due, self._due = self._due, None
         if due is None:
@@ -161,7 +161,7 @@ class Lane:
     def _answers(self, jobs: Sequence[Job]) -> Sequence[Answer]:
         try:
             connection = self._connection()
-        except Exception as error:  # noqa: BLE001 - handed to everybody who asked
+        except Exception as error:  # noqa: BLE001 - passed to every caller
             return [Answer(error=self._named(error))] * len(jobs)
         try:
             answers = self._carry_out(connection, jobs)
@@ -172,14 +172,14 @@ class Lane:
         return [a if a.error is None else Answer(error=self._named(a.error)) for a in answers]
 
     def _connection(self) -> sqlite3.Connection:
-        # Not looked at first: another thread may take the last one meanwhile.
+        # Not checked first: another thread may take the last one.
         with suppress(IndexError):
             return self._idle.pop()
         return self._connect()
 
 
 def _is_usable(connection: sqlite3.Connection) -> bool:
-    """Whether the next batch can use it; closed where not."""
+    """Return whether the next batch can use it; close it if not."""
     try:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
@@ -191,18 +191,18 @@ def _is_usable(connection: sqlite3.Connection) -> bool:
 
 
 def attempt(job: Job, door: DriverConnection) -> Answer:
-    """Run one unit, inside the transaction that is open."""
+    """Run one unit inside the open transaction."""
     try:
         return Answer(job.unit(door))
-    except BaseException as error:  # noqa: BLE001 - handed to whoever asked
+    except BaseException as error:  # noqa: BLE001 - passed to the caller
         return Answer(error=error)
 
 
 def _deliver(jobs: Sequence[Job], answers: Sequence[Answer]) -> None:
-    """Hand the answers back, each to the loop of whoever waits for it."""
+    """Pass the answers back, each to the event loop of its caller."""
     pairs = zip(jobs, answers, strict=True)
     for loop, group in groupby(pairs, key=lambda pair: pair[0].future.get_loop()):
-        # A loop that is closed has nobody left who waits.
+        # A closed loop has no caller left.
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(_settle, list(group))
 
@@ -210,11 +210,11 @@ def _deliver(jobs: Sequence[Job], answers: Sequence[Answer]) -> None:
 def _settle(answered: Sequence[tuple[Job, Answer]]) -> None:
     for (_, future), (value, error) in answered:
         if future.done():
-            continue  # whoever asked was cancelled
+            continue  # its caller was cancelled
         if error is None:
             future.set_result(value)
         elif isinstance(error, StopIteration):
-            # A future refuses it, since it would end a coroutine without a word.
+            # A future refuses it, because it would end a coroutine silently.
             future.set_exception(RuntimeError(f"a unit raised {error!r}"))
         else:
             future.set_exception(error)

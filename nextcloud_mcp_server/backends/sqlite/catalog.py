@@ -1,7 +1,7 @@
 """Read the catalog of an open database: its structure, its version rows, its row counts.
 
-Every function works through a function that executes one SQL text, so that it serves plain
-sqlite3 connections and those inside a migration's transaction alike.
+Each function is given a function that executes one SQL text, so that it works on plain
+sqlite3 connections and inside the transaction of a migration.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from typing import Any, Final
 from nextcloud_mcp_server.backends.base import Snapshot
 from nextcloud_mcp_server.schema.structure import VERSION_TABLE, Column, Structure, Table
 
-#: Executes one SQL text and answers its rows.
+#: Executes one SQL text and returns its rows.
 Execute = Callable[[str], Iterable[Sequence[Any]]]
 
-#: How Alembic makes its table.
+#: The statement with which Alembic creates its table.
 _VERSIONS: Final = (
     f"CREATE TABLE {VERSION_TABLE} (\n\tversion_num VARCHAR(32) NOT NULL, \n\t"
     f"CONSTRAINT {VERSION_TABLE}_pkc PRIMARY KEY (version_num)\n)"
 )
 
-#: Tables by their names and by the statements that make them.
+#: Tables by name and CREATE statement.
 Known = Mapping[tuple[str, str], Table]
 
 _NONE: Final[Known] = MappingProxyType({})
 
-#: What SQLite and Alembic keep for themselves in every database of ours.
+#: The bookkeeping tables of SQLite and Alembic.
 _OWN: Final[Known] = MappingProxyType(
     {
         ("sqlite_sequence", "CREATE TABLE sqlite_sequence(name,seq)"): Table(
@@ -42,14 +42,13 @@ _LOWER: Final = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 #: Tables that one statement counts; SQLite takes up to 500.
 _AT_ONCE: Final = 100
 
-# The indexes that SQLite makes for itself have no statement. The order is that of the rows,
-# and names are folded here: to have SQLite sort and fold them takes as long as to read them.
+# SQLite's own indexes have no statement. Sorting and folding the names in SQLite would take as
+# long as reading them.
 _NAMES: Final = """
 SELECT type, name, tbl_name, sql FROM sqlite_master WHERE type <> 'index' OR sql <> ''
 """
 
-# The CASE keeps the pragma away from views, and from virtual tables: one that has lost its
-# table, or its module, is an error.
+# The CASE skips views and virtual tables: one without its table or module is an error.
 _COLUMNS: Final = """
 SELECT lower(m.name), lower(c.name), c.type, c."notnull", c.dflt_value, c.pk, c.hidden
 FROM sqlite_master AS m
@@ -62,7 +61,7 @@ ORDER BY m.rowid, c.cid
 
 
 def observe(execute: Execute, known: Known = _NONE) -> Snapshot:
-    """Read what a look sees through ``execute``, inside one read transaction or another's."""
+    """Read a snapshot, inside a transaction of the caller."""
     structure = read_structure(execute, known)
     versions: tuple[str | None, ...] | None = None
     version_column = True
@@ -76,11 +75,11 @@ def observe(execute: Execute, known: Known = _NONE) -> Snapshot:
 
 
 def read_structure(execute: Execute, known: Known = _NONE) -> Structure:
-    """The names of all tables, columns and indexes, inside a transaction.
+    """Read the names of all tables, columns and indexes, inside a transaction.
 
     Args:
         execute: on the database.
-        known: tables whose columns need not be asked for: the same statement makes the same.
+        known: tables whose columns need not be read: the same statement creates the same.
     """
     tables: dict[str, Table] = {}
     strange: dict[str, str] = {}
@@ -104,7 +103,7 @@ def read_structure(execute: Execute, known: Known = _NONE) -> Structure:
 
 
 def _columns(execute: Execute, tables: Iterable[str]) -> dict[str, dict[str, Column]]:
-    """The columns of ``tables``, in one query."""
+    """Read the columns of ``tables``, in one query."""
     found: dict[str, dict[str, Column]] = {name: {} for name in tables}
     names = ", ".join("'" + name.replace("'", "''") + "'" for name in found)
     for name, *column in execute(_COLUMNS.format(names=names)):
@@ -133,9 +132,9 @@ def _add_column(  # noqa: PLR0917 - the columns of pragma_table_xinfo
 
 
 def counts(execute: Execute, structure: Structure) -> dict[str, int]:
-    """The number of rows of every table that is not bookkeeping.
+    """Count the rows of every table that is not bookkeeping.
 
-    Virtual tables are left out: their modules may not be here, and their rows lie in others.
+    Virtual tables are left out: their modules may be missing, and other tables hold their rows.
     """
     names = [
         name
@@ -150,7 +149,7 @@ def counts(execute: Execute, structure: Structure) -> dict[str, int]:
 
 
 def count(execute: Execute, table: str) -> int:
-    """The number of rows of one table."""
+    """Count the rows of one table."""
     [(number,)] = execute(_counting(table))
     return int(number)
 
@@ -160,11 +159,11 @@ def _counting(table: str) -> str:
 
 
 def folded(name: object) -> str:
-    """A name as SQLite compares it: only the letters of ASCII have no case."""
+    """Return a name as SQLite compares it: it ignores the case of ASCII letters only."""
     text = str(name)
     return text.lower() if text.isascii() else text.translate(_LOWER)
 
 
 def quoted(name: str) -> str:
-    """``name`` as an SQL identifier."""
+    """Quote ``name`` as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'

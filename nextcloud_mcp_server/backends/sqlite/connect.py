@@ -12,20 +12,15 @@ from typing import Final
 #: Seconds to wait for another connection's lock.
 BUSY_TIMEOUT: Final = 30.0
 
-#: Bytes as a URI has them (RFC 3986: unreserved characters, and the slash, stand for themselves).
-_ESCAPES: Final = {
-    byte: f"%{byte:02X}"
-    for byte in range(256)
-    if not (chr(byte).isascii() and (chr(byte).isalnum() or chr(byte) in "-._~/"))
-}
+#: What stands for itself in a URI (RFC 3986), beside letters and digits.
+_UNRESERVED: Final = "-._~/"
 
 
 def connect_read_only(path: Path) -> sqlite3.Connection:
     """Open ``path`` for reading. Nothing of the file changes, not even when it is closed.
 
     Raises:
-        sqlite3.OperationalError: it cannot be opened. What is wrong inside is met by the
-            first statement.
+        sqlite3.OperationalError: it cannot be opened. Damage shows at the first statement.
     """
     connection = _connect(path, "mode=ro")
     if _lacks_shared_memory(connection, path):
@@ -35,11 +30,11 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
 
 
 def connect_at_rest(path: Path) -> sqlite3.Connection:
-    """As :func:`connect_read_only`, for a copy that is put away: nothing appears beside it.
+    """Open a file that nobody has open, such as a backup, without creating files beside it.
 
-    Looking at a database in WAL mode leaves a ``-shm`` and an empty ``-wal``. A file that has
-    neither, nor a journal, is read as what it is; whether somebody began to write to it
-    meanwhile, its time tells afterwards.
+    Reading a database in WAL mode leaves a ``-shm`` and an empty ``-wal``. A file with neither
+    a ``-wal`` nor a journal is read as immutable; its modification time shows afterwards
+    whether somebody wrote to it.
     """
     if any(path.with_name(path.name + suffix).exists() for suffix in ("-wal", "-journal")):
         return connect_read_only(path)
@@ -47,7 +42,7 @@ def connect_at_rest(path: Path) -> sqlite3.Connection:
 
 
 def is_still(path: Path) -> bool:
-    """Whether ``path`` can be read only as a file that nobody changes meanwhile."""
+    """Return whether ``path`` can only be read as immutable."""
     with closing(_connect(path, "mode=ro")) as connection:
         return _lacks_shared_memory(connection, path)
 
@@ -60,17 +55,23 @@ def _connect(path: Path, how: str) -> sqlite3.Connection:
 
 
 def file_uri(path: Path) -> str:
-    """The URI of ``path``, whatever characters its name has."""
+    """Return the URI of ``path``, with every special byte escaped."""
+    # urllib.parse.quote would take as long to import as an inspection takes.
+    raw = os.fsencode(path.absolute()).decode("latin-1")
+    escaped = "".join(
+        character
+        if character.isascii() and (character.isalnum() or character in _UNRESERVED)
+        else f"%{ord(character):02X}"
+        for character in raw
+    )
     # The two slashes are an empty authority: '//a/b' is a path too, and 'a' no host.
-    # urllib.parse.quote would take as long to import as a look takes.
-    raw = os.fsencode(path.absolute())
-    return "file://" + raw.decode("latin-1").translate(_ESCAPES)
+    return f"file://{escaped}"
 
 
 def _lacks_shared_memory(connection: sqlite3.Connection, path: Path) -> bool:
-    """Whether all that is wrong is what a WAL database at rest does not need.
+    """Return whether only the shared memory of a WAL database is missing.
 
-    In a folder that cannot be written, one that was closed cleanly gets no shared memory.
+    A cleanly closed one in a folder that cannot be written gets none, and does not need it.
     """
     try:
         connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
@@ -80,12 +81,12 @@ def _lacks_shared_memory(connection: sqlite3.Connection, path: Path) -> bool:
     return False
 
 
-#: Reads a text, whatever its bytes are. A function of Python's own would cost more than the look.
+#: Reads text of any bytes. A Python function would cost more than the inspection.
 _text: Final = partial(str, encoding="utf-8", errors="surrogateescape")
 
 
 def _has_wal(path: Path) -> bool:
-    """Whether something of the database is in its ``-wal``, and not in the file yet."""
+    """Return whether the ``-wal`` holds content."""
     try:
         return path.with_name(path.name + "-wal").stat().st_size > 0
     except OSError:

@@ -70,6 +70,11 @@ class SqliteDatabase:
         return hash(self.path)
 
     @property
+    def location(self) -> Path:
+        """Return the path."""
+        return self.path
+
+    @property
     def option(self) -> str:
         """Return ``-d PATH``, quoted for a shell."""
         return f"-d {for_shell(self.path)}"

@@ -1,7 +1,7 @@
-"""What SQLite and the operating system report, in this program's words.
+"""Errors of SQLite and of the operating system as errors of this package.
 
-The decision is made by ``sqlite_errorcode``, never by class: an IntegrityError *is* a
-DatabaseError, and a full disk arrives as an OperationalError like a syntax error does.
+``sqlite_errorcode`` decides, never the class: an IntegrityError *is* a DatabaseError, and a
+full disk and a syntax error are both an OperationalError.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _TEXTS: Final = {
         "Point TOKEN_STORAGE_DB or -d at the token database.",
     ),
     "lock-timeout": (
-        "{path} is in use by another process, which did not let go in time.",
+        "{path} is in use by another process, which did not release it in time.",
         "Stop the other process (or let it finish), then try again.",
     ),
     "conflict": (
@@ -61,30 +61,30 @@ _TEXTS: Final = {
     ),
     "inconsistent": (
         "{path} changed while it was in use ({detail}).",
-        "Restart the server: a start brings the database to head, or says what is wrong.",
+        "Restart the server: a start upgrades the database or reports the problem.",
     ),
     "unreadable": (
         "{path} holds text that is not UTF-8.",
-        "Compare the row with a backup ({path}.backup-*), and mend it there.",
+        "Compare the row with a backup ({path}.backup-*), and correct it.",
     ),
 }
 
 
 def named(error: BaseException, path: Path) -> TokenStorageError | None:
-    """The named error for what was raised, or None where it is not the database's doing."""
+    """Return the named error for an exception; None if it has another cause."""
     if isinstance(error, TokenStorageError):
         return error
     driver = _driver_error(error)
     if isinstance(driver, sqlite3.Error):
         code = _code(getattr(driver, "sqlite_errorcode", 0))
-        # That there is no room for the shared memory of a WAL is an I/O error to SQLite.
+        # SQLite reports an I/O error if the shared memory of a WAL does not fit on the disk.
         if code == "io-error" and _is_full(path):
             code = "disk-full"
         if code == "bad-path" and (unreadable := _unreadable(path)):
             return unreadable
         return from_texts(_TEXTS, code, path, _one_line(driver)) if code else None
     if isinstance(driver, UnicodeDecodeError):
-        # A flipped byte in a schema page: SQLite's own message is no UTF-8 any more.
+        # A flipped byte in a schema page: SQLite's own message is no longer UTF-8.
         return from_texts(_TEXTS, "corrupt", path, "its schema is not readable text")
     return system.named(driver, path)
 
@@ -96,7 +96,7 @@ def _code(number: int) -> str | None:
 
 
 def _unreadable(path: Path) -> TokenStorageError | None:
-    """The error for a file that this user may not read; None for every other."""
+    """Return the error for a file that this user may not read; None for any other."""
     try:
         whose = owner(path)
     except OSError:
@@ -119,15 +119,15 @@ def _is_full(path: Path) -> bool:
 
 
 def always_named(error: Exception, path: Path) -> TokenStorageError | None:
-    """As :func:`named`, and every other error of SQLite gets a name too.
+    """Return the named error for an exception; every error of SQLite has one.
 
-    For the running store, where the statements are known to fit the schema at head.
+    For the running store, whose statements match the schema at head.
     """
     if (known := named(error, path)) is not None:
         return known
     driver = _driver_error(error)
     if isinstance(driver, sqlite3.Error):
-        # No value is quoted: SQLite names tables and columns only.
+        # SQLite names only tables and columns, no values.
         undecoded = "decode to UTF-8" in str(driver)
         code = "unreadable" if undecoded else "inconsistent"
         return from_texts(_TEXTS, code, path, _one_line(driver))
@@ -136,7 +136,7 @@ def always_named(error: Exception, path: Path) -> TokenStorageError | None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Turn what SQLite or the operating system raises inside into a named error."""
+    """Raise an error of SQLite or the operating system in the body as a named error."""
     try:
         yield
     except Exception as error:

@@ -1,8 +1,8 @@
-"""Look at a database without changing it: plain sqlite3, ``mode=ro``, one query.
+"""Inspect a database without changing it: plain sqlite3, ``mode=ro``, one query.
 
-Opening a file to read and write, and closing it, checkpoints and deletes its ``-wal``; a
-read-only connection leaves everything as it is. It cannot roll back a hot journal,
-though: that is :func:`recover`, which only a start may do, under the lock.
+A connection that may write checkpoints and deletes the ``-wal`` when it is closed; a
+read-only one changes nothing. But it cannot roll back a hot journal: :func:`recover` does,
+under the lock.
 """
 
 from __future__ import annotations
@@ -28,18 +28,16 @@ _NONE: Final[Known] = MappingProxyType({})
 
 
 def look(path: Path, known: Known = _NONE, *, sampling: bool = False) -> Snapshot:
-    """What lies at ``path``; nothing changes, whatever it is.
-
-    Damage is an answer, not an error.
+    """Read a snapshot of ``path``; damage is part of it, not an error.
 
     Args:
         path: the database file.
-        known: tables whose columns are not asked for.
-        sampling: whether to read the first encrypted values along.
+        known: tables whose columns need not be read.
+        sampling: whether to read the first encrypted values too.
 
     Raises:
-        RecoveryNeededError: where a journal must be rolled back before anybody can read.
-        TokenStorageError: where the operating system keeps the file from being read.
+        RecoveryNeededError: a journal must be rolled back before anyone can read.
+        TokenStorageError: the operating system does not let the file be read.
     """
     try:
         size = path.stat().st_size
@@ -55,19 +53,19 @@ def look(path: Path, known: Known = _NONE, *, sampling: bool = False) -> Snapsho
 
 def _read(path: Path, known: Known, *, sampling: bool) -> Snapshot:
     with closing(connect_read_only(path)) as connection:
-        # One moment: a version row of after a migration denies the tables of before it.
+        # One moment, so that the version row and the tables match.
         connection.execute("BEGIN")
         seen = _unless_cut_off(path, connection, _observe(connection, known))
         return seen._replace(samples=_samples(connection, seen)) if sampling else seen
 
 
 def _observe(connection: sqlite3.Connection, known: Known) -> Snapshot:
-    # Nearly always all text is UTF-8, which the driver reads in a third of the time.
+    # The driver reads UTF-8, the usual case, in a third of the time.
     tolerant, connection.text_factory = connection.text_factory, str
     try:
         return observe(connection.execute, known)
     except sqlite3.OperationalError as error:
-        # What SQLite says has a code; that a text is not UTF-8, the driver says.
+        # An error of SQLite has a code; the driver's "not UTF-8" has none.
         if hasattr(error, "sqlite_errorcode"):
             raise
     finally:
@@ -76,7 +74,7 @@ def _observe(connection: sqlite3.Connection, known: Known) -> Snapshot:
 
 
 def _samples(connection: sqlite3.Connection, seen: Snapshot) -> tuple[bytes, ...] | None:
-    """Some encrypted values; None where they cannot be read, which is told by who asks."""
+    """Return some encrypted values; None if they cannot be read."""
     try:
         # One column is proof enough, and the first is that of the grants.
         for table, column in columns_there(seen.structure, ENCRYPTED):
@@ -96,8 +94,8 @@ def columns_there(structure: Structure, wanted: Iterable[tuple[str, str]]) -> li
 
 
 def _unless_cut_off(path: Path, connection: sqlite3.Connection, seen: Snapshot) -> Snapshot:
-    # SQLite rounds the number of pages up and reads zeros for what is not there of the
-    # last one, so that even quick_check is content. With a WAL, the page may be in it.
+    # SQLite rounds the number of pages up and reads zeros for the missing part of the last
+    # one, so that quick_check passes. With a WAL, the page may be in it.
     (page_size,) = connection.execute("PRAGMA page_size").fetchone()
     if path.stat().st_size % page_size and not _has_wal(path):
         return Snapshot(damage="corrupt", detail="its last page is cut off")
@@ -126,7 +124,7 @@ def _detail(error: Exception, path: Path) -> str:
 
 
 def _what_it_is(path: Path) -> str:
-    # SQLite has refused the file and closed it, so reading its first bytes is safe.
+    # SQLite has closed the file, so opening it here drops no lock.
     with path.open("rb") as file:
         start = file.read(100).lstrip()
     if start.upper().startswith((b"PRAGMA", b"BEGIN", b"CREATE", b"--")):
@@ -137,15 +135,15 @@ def _what_it_is(path: Path) -> str:
 
 
 def recover(path: Path) -> None:
-    """Let SQLite roll back what a crashed writer left. Only under the lock."""
+    """Let SQLite roll back the journal of a crashed writer. Only under the lock."""
     with naming(path), closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT)) as connection:
         connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
 
 
 @contextmanager
 def recovered_copy(path: Path) -> Iterator[Path]:
-    """A copy of a crashed database, with its journal, to look at without changing it."""
-    # Needed only after a crash, and the commands that look should start at once.
+    """Copy a crashed database with its journal, and recover the copy."""
+    # Needed only after a crash.
     import shutil  # noqa: PLC0415
     import tempfile  # noqa: PLC0415
 
@@ -160,7 +158,7 @@ def recovered_copy(path: Path) -> Iterator[Path]:
 
 
 def look_without_recovery(path: Path, known: Known = _NONE, *, sampling: bool = False) -> Snapshot:
-    """As :func:`look`; a crashed database is looked at in a recovered copy."""
+    """Read a snapshot; of a crashed database that of a recovered copy."""
     with observed(path, known, sampling=sampling) as (_, seen):
         return seen
 
@@ -169,7 +167,7 @@ def look_without_recovery(path: Path, known: Known = _NONE, *, sampling: bool = 
 def observed(
     path: Path, known: Known = _NONE, *, sampling: bool = False
 ) -> Iterator[tuple[Path, Snapshot]]:
-    """What lies at ``path``, and the file to read more from: itself, or a recovered copy of it."""
+    """Yield the file to read, which may be a recovered copy, and its snapshot."""
     with ExitStack() as stack:
         try:
             seen = look(path, known, sampling=sampling)
@@ -180,7 +178,7 @@ def observed(
 
 
 def check_pages(path: Path) -> str:
-    """What ``quick_check`` finds wrong with the pages of ``path``; empty when all is well."""
+    """Return what ``quick_check`` finds wrong with the pages of ``path``; empty if nothing."""
     try:
         with closing(connect_read_only(path)) as connection:
             rows = connection.execute("PRAGMA quick_check(3)").fetchall()

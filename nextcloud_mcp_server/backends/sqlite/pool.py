@@ -1,10 +1,9 @@
-"""The pool that serves: threads for reading, and one that writes. Never the event loop.
+"""The pool of a running store: reader threads and one writer thread, never the event loop.
 
-SQLite has one writer at a time, so one thread writes, and whoever waits for it shares the
-next commit: 64 writers cost a few syncs of the disk, not 64 (group commit, as DeWitt and
-others described it in 1984). Where one of them fails, all are rolled back and done again with
-a savepoint each, so that it takes nothing of the others with it. In WAL mode readers and the
-writer do not meet.
+SQLite has one writer at a time, so one thread writes, and the units that wait for it share
+the next commit: 64 writers cost a few disk syncs, not 64 (group commit; DeWitt et al., 1984).
+If one of them fails, all are rolled back and run again with a savepoint each, so that the
+others are committed. In WAL mode readers and the writer do not block each other.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ SERVING_PRAGMAS: Final[Mapping[str, str]] = MappingProxyType(
     {"foreign_keys": "ON", "synchronous": "FULL", "secure_delete": "ON"}
 )
 
-#: Batches that are read at once: one that is long must not hold up the others.
+#: Reader threads, so that one long batch does not block the others.
 _READERS: Final = 3
 
 
-#: Carries out several jobs in the transaction that is open; None where it is to be rolled back.
+#: Runs several jobs in the open transaction; returns None if it must be rolled back.
 _Batch = Callable[[sqlite3.Connection, Sequence[Job]], list[Answer] | None]
 
 
@@ -45,13 +44,13 @@ class SqlitePool:
     def __init__(
         self, path: Path, journal_mode: str, hold: Hold | None = None, *, read_only: str = ""
     ) -> None:
-        """Make the pool; connections are opened when they are first needed.
+        """Create the pool; connections are opened when they are first needed.
 
         Args:
             path: the database file, at head.
-            journal_mode: what the start left it in; outside WAL only EXTRA is durable.
-            hold: says that the database is in use; released when it is closed.
-            read_only: why it can only be read; empty where it can be written.
+            journal_mode: the journal mode; other than WAL only EXTRA is durable.
+            hold: the marker "in use"; released when the pool is closed.
+            read_only: why it can only be read; empty if it can be written.
         """
         self.path = path
         self._hold = hold
@@ -68,13 +67,13 @@ class SqlitePool:
         return self._readers.run(unit)
 
     def write(self, unit: Callable[[Connection], T]) -> Awaitable[T]:
-        """Run ``unit`` in a write transaction; the answer comes after a durable commit.
+        """Run ``unit`` in a write transaction; return after a durable commit.
 
-        A caller that is cancelled leaves, and the unit still runs to its end: a grant
-        that the provider has already rotated must not be lost on the way to the disk.
+        If the caller is cancelled, the unit still runs to its end: a grant that the provider
+        has already rotated must reach the disk.
 
         Raises:
-            TokenStorageError: ``read-only`` where the database was opened for reading.
+            TokenStorageError: ``read-only`` if the database was opened for reading.
         """
         if self._read_only:
             raise TokenStorageError(
@@ -87,19 +86,18 @@ class SqlitePool:
         return self._writer.run(unit)
 
     async def close(self) -> None:
-        """Let what is under way finish, then close every connection.
+        """Finish the running units, then close every connection.
 
-        The last one writes the WAL back into the file and removes it. Whoever is
-        cancelled meanwhile stays until that is done.
+        The last one writes the WAL back into the file and removes it. A cancelled caller
+        waits until that is done.
         """
         await run_to_the_end(lambda _: self._close(), name="token-store-close")
 
     def _close(self) -> None:
         try:
             closed = [lane.close() for lane in (self._readers, self._writer)]
-            # The look at the start leaves a -shm behind, which the last connection removes:
-            # there must have been one, although nobody may have asked for anything. It asks
-            # for what SQLite reads the file for, and not all that is in it.
+            # The start leaves a -shm, which the last connection removes: if no unit opened one,
+            # open one now. This PRAGMA reads the file, but not the schema.
             if not any(closed):
                 with suppress(sqlite3.Error), closing(self._open()) as last:
                     last.execute("PRAGMA user_version").fetchall()
@@ -113,7 +111,7 @@ class SqlitePool:
             uri=True,
             timeout=BUSY_TIMEOUT,
             isolation_level=None,
-            # A lane's threads hand their connections on, one user at a time.
+            # The threads of a lane share their connections, one user at a time.
             check_same_thread=False,
         )
 
@@ -128,26 +126,26 @@ class SqlitePool:
         return connection
 
     def _named(self, error: BaseException) -> BaseException:
-        # Not chained to the driver's error: what it is about belongs into no log.
+        # Not chained to the driver's error, whose text may hold values.
         known = always_named(error, self.path) if isinstance(error, Exception) else None
         return known or error
 
 
 def _how(path: Path, read_only: str) -> str:
-    # Not "rwc": a database that has vanished is not replaced by an empty one.
+    # Not "rwc": a missing database must not be replaced by an empty one.
     if not read_only:
         return "mode=rw"
     return "mode=ro&immutable=1" if is_still(path) else "mode=ro"
 
 
 def _read(connection: sqlite3.Connection, jobs: Sequence[Job]) -> Sequence[Answer]:
-    """Answer every job from one moment of the database."""
+    """Run every job on one moment of the database."""
     door, answers = DriverConnection(connection), []
     for job in jobs:
         # Some errors end the transaction.
         if not connection.in_transaction:
             connection.execute("BEGIN")
-        # Whoever was cancelled has left, and reading does nothing else.
+        # A cancelled reader needs no result.
         answers.append(Answer() if job.future.done() else attempt(job, door))
     if connection.in_transaction:
         connection.execute("COMMIT")
@@ -155,9 +153,9 @@ def _read(connection: sqlite3.Connection, jobs: Sequence[Job]) -> Sequence[Answe
 
 
 def _write(connection: sqlite3.Connection, jobs: Sequence[Job]) -> Sequence[Answer]:
-    """Carry out every job in one commit; each alone, where that one is lost."""
+    """Run every job in one commit; each alone if that commit fails."""
     if len(jobs) > 1:
-        # Most batches have no failure, and a savepoint each is a fifth of what they take.
+        # Most batches have no failure, and savepoints are a fifth of their cost.
         for carry_out in (_all_or_none, _each_or_not):
             if (answers := _together(connection, jobs, carry_out)) is not None:
                 return answers
@@ -167,7 +165,7 @@ def _write(connection: sqlite3.Connection, jobs: Sequence[Job]) -> Sequence[Answ
 def _together(
     connection: sqlite3.Connection, jobs: Sequence[Job], carry_out: _Batch
 ) -> list[Answer] | None:
-    """The answers after one commit; None where there was none."""
+    """Return the answers after one commit; None if there was none."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         answers = carry_out(connection, jobs)
@@ -187,8 +185,8 @@ def _all_or_none(connection: sqlite3.Connection, jobs: Sequence[Job]) -> list[An
     door, answers = DriverConnection(connection), []
     for job in jobs:
         answers.append(answer := attempt(job, door))
-        # A unit may live on with an error that has ended the transaction; the next one would
-        # then write outside of any.
+        # A unit may hide an error that has ended the transaction; the next one would write
+        # outside of it.
         if answer.error is not None or not connection.in_transaction:
             return None
     return answers
@@ -200,7 +198,7 @@ def _each_or_not(connection: sqlite3.Connection, jobs: Sequence[Job]) -> list[An
         connection.execute("SAVEPOINT unit")
         answers.append(answer := attempt(job, door))
         if answer.error is not None:
-            # Where the error has ended the transaction, this fails, and all begin again.
+            # This fails if the error has ended the transaction; then all are run again.
             connection.execute("ROLLBACK TO unit")
         connection.execute("RELEASE unit")
     return answers

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: Converts one value on its way into or out of the database.
 Convert = Callable[[Any], Any]
 
-#: More than there are statements; those that are built for one use make room for each other.
+#: More than there are statements; statements built for one use displace each other.
 _REMEMBERED: Final = 512
 
 _DIALECT: Final = pysqlite.dialect()
@@ -56,7 +56,7 @@ class Statement:
         self._make: Callable[[Sequence[Any]], Row] | None = None
 
     def parameters(self, given: Mapping[str, Any] | None) -> Sequence[Any]:
-        """The values for the question marks, in their order.
+        """Return the values for the question marks, in order.
 
         Raises:
             KeyError: a parameter is missing.
@@ -70,7 +70,7 @@ class Statement:
         return values
 
     def row(self, cursor: sqlite3.Cursor, values: Sequence[Any]) -> Row:
-        """A row with its names, and every value as its column's type reads it."""
+        """Return a row with its names, each value converted by the type of its column."""
         if self._out_of:
             converted = list(values)
             for at, convert in self._out_of:
@@ -79,14 +79,14 @@ class Statement:
         make = self._make
         if make is None:
             names = [column[0] for column in cursor.description]
-            # Two threads may both do this; they make the same.
+            # Two threads may both do this, with the same result.
             make = self._make = cast("Any", namedtuple("Row", names, rename=True))._make
         return make(values)
 
 
 def _picker(names: tuple[str, ...]) -> Callable[[Mapping[str, Any]], Sequence[Any]]:
-    """Takes the values of ``names``, in their order."""
-    # Of one name it gives no sequence.
+    """Return a function that picks the values of ``names``, in order."""
+    # itemgetter of one name returns no sequence.
     if len(names) > 1:
         return itemgetter(*names)
     return lambda known: [known[name] for name in names]
@@ -94,7 +94,7 @@ def _picker(names: tuple[str, ...]) -> Callable[[Mapping[str, Any]], Sequence[An
 
 @lru_cache(maxsize=_REMEMBERED)
 def prepared(statement: Executable) -> Statement:
-    """``statement``, compiled when it is first met."""
+    """Return ``statement`` compiled; compile it once."""
     return Statement(statement)
 
 
@@ -107,7 +107,7 @@ def _out_of(kind: TypeEngine[Any]) -> Convert | None:
 
 
 class DriverConnection:
-    """A unit's door to a connection of Python's own driver."""
+    """The connection of a unit, on Python's own driver."""
 
     __slots__ = ("_connection", "_writing")
 
@@ -131,12 +131,12 @@ class DriverConnection:
         cursor = self._connection.execute(known.sql, known.parameters(parameters))
         values = cursor.fetchone()
         row = None if values is None else known.row(cursor, values)
-        # A statement that is not read to its end would keep its moment of the database.
+        # A statement that is not read to its end would keep the read transaction open.
         cursor.close()
         return row
 
     def run(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> int:
         """Execute a write and return the number of rows it changed."""
         known = prepared(statement)
-        # One cursor for all writes, because to make one and close it for each costs more.
+        # One cursor for all writes: creating and closing one for each costs more.
         return self._writing.execute(known.sql, known.parameters(parameters)).rowcount

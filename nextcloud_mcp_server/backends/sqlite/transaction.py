@@ -1,7 +1,7 @@
 """SQLAlchemy engines over aiosqlite, with real transactions.
 
-Python's sqlite3 commits before DDL of its own accord, so a migration that dies half-way
-would leave half its tables. With ``isolation_level=None`` the driver begins nothing, and
+Python's sqlite3 commits before DDL by itself, so an interrupted migration would leave half
+its tables. With ``isolation_level=None`` the driver begins nothing, and
 the engine's begin event does, as SQLAlchemy's documentation of the SQLite dialect says
 under "Serializable isolation / Savepoints / Transactional DDL".
 """
@@ -62,12 +62,7 @@ def _silence_values() -> None:
 
 
 def create_engine(path: Path, pragmas: Mapping[str, str]) -> AsyncEngine:
-    """An engine on ``path`` whose connections have ``pragmas`` and begin nothing themselves.
-
-    Args:
-        path: the database file.
-        pragmas: what every new connection is told first.
-    """
+    """Create an engine on ``path`` with ``pragmas`` whose connections begin nothing themselves."""
     _silence_values()
     engine = create_async_engine(
         # Built from parts: in a URL typed as text, 'x?y.db' silently opens 'x'.

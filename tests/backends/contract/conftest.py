@@ -1,0 +1,30 @@
+"""Each test of the contract runs once for each engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nextcloud_mcp_server.backends.base import Database
+from nextcloud_mcp_server.backends.connect import connect
+from tests.backends.contract.engines import ENGINES, Engine
+
+
+@pytest.fixture(params=ENGINES, ids=lambda engine: engine.name)
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """The engine under test."""
+    assert isinstance(request.param, Engine)
+    return request.param
+
+
+@pytest.fixture
+def place(engine: Engine, tmp_path: Path) -> str:
+    """A place that holds no database yet."""
+    return engine.place(tmp_path)
+
+
+@pytest.fixture
+def database(place: str) -> Database:
+    """The database of that place, which does not exist yet."""
+    return connect(place)
