@@ -133,10 +133,7 @@ def _read(path: Path) -> Keyring:
 def verified_keyring(keyring: Keyring | None, samples: Samples, database: Path) -> Keyring:
     """Return the keyring for ``database``, verified against its secrets. Only under the lock.
 
-    Args:
-        keyring: the result of :func:`given_keyring`.
-        samples: reads encrypted values of the database.
-        database: its path.
+    ``keyring`` is the result of :func:`given_keyring`.
 
     Raises:
         TokenStorageError: ``key-missing`` if there are encrypted values and no key,

@@ -29,8 +29,7 @@ def staged_copy(backup: Path, database: Path, report: Reporter = silent) -> Iter
     """Copy ``backup`` to a private temporary file beside ``database``; remove it at the end.
 
     Raises:
-        sqlite3.Error: the copy cannot be made.
-        OSError: the same.
+        sqlite3.Error, OSError: the copy cannot be made.
     """
     # A later start removes a file of this name if this process is killed.
     with files.private_file(database, database, ".backup-restoring") as stage:
@@ -88,7 +87,7 @@ def link_aside(database: Path, aside: Path) -> bool:
         os.link(database, aside)
     except OSError:
         return False
-    files.sync_folder(aside.parent)
+    files.sync(aside.parent)
     return True
 
 
@@ -105,7 +104,7 @@ def swap(stage: Path, database: Path, aside: Path) -> None:
     files.sync(stage)
     move_companions(database, aside)
     stage.replace(database)
-    files.sync_folder(database.parent)
+    files.sync(database.parent)
     # A hard link had the mode of the database until now.
     with suppress(OSError):
         aside.chmod(0o600)
@@ -116,4 +115,4 @@ def move_companions(database: Path, aside: Path) -> None:
     for suffix in files.COMPANIONS:
         with suppress(FileNotFoundError):
             Path(f"{database}{suffix}").replace(f"{aside}{suffix}")
-    files.sync_folder(database.parent)
+    files.sync(database.parent)

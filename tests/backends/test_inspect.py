@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
+from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.backends.sqlite.inspect import (
     check_pages,
-    ciphertexts,
     look,
     look_without_recovery,
 )
@@ -124,12 +124,12 @@ def test_encrypted_values_are_bytes(path: Path) -> None:
         ("oauth_clients", "encrypted_registration_access_token"),
         ("app_passwords", "encrypted_password"),
     ]
-    found = list(ciphertexts(path, columns, None))
+    database = SqliteDatabase(path)
+    found = list(database.samples(columns, None))
     assert len(found) == len(REFRESH_TOKENS) + 3
     assert all(isinstance(value, bytes) for value in found)
-    assert len(list(ciphertexts(path, columns, 2))) == 4
-    first = ciphertexts(path, columns, None)
-    assert next(first).startswith(b"gAAAA")
+    assert len(list(database.samples(columns, 2))) == 4
+    assert next(database.samples(columns, None)).startswith(b"gAAAA")
 
 
 def test_a_read_only_connection_cannot_write(path: Path) -> None:

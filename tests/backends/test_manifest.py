@@ -94,7 +94,7 @@ def test_a_killed_backup_has_no_manifest(
 
     with monkeypatch.context() as patch:
         if what == "published":
-            patch.setattr(files, "sync_folder", die)
+            patch.setattr(files, "sync", die)
         else:
             patch.setattr(backups, "write_manifest", die)
         with suppress(Killed):
