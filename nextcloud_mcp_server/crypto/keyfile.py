@@ -173,8 +173,8 @@ def _make(database: Path) -> Keyring:
             # Another start that no lock kept out was faster.
             return _read(path)
     logger.warning(
-        "Made an encryption key in %s: move it away from the tokens, into "
-        "TOKEN_ENCRYPTION_KEY or TOKEN_ENCRYPTION_KEY_FILE, and keep a copy",
+        "Created an encryption key in %s: keep a copy, and move it away from the tokens, into "
+        "TOKEN_ENCRYPTION_KEY, or into a file that TOKEN_ENCRYPTION_KEY_FILE names",
         path,
     )
     return Keyring([key])

@@ -21,7 +21,7 @@ if HEAD in revisions.NEWER:
 WARNING = (
     f"{{db}} is at revision {HEAD} and goes back to revision {BEFORE}. This undoes:\n"
     f"  {HEAD}  {UNDONE}\n"
-    f"A backup is made first. The next start of this version upgrades it to {HEAD} again.\n"
+    f"Rows are backed up first. The next start of this version upgrades it to {HEAD} again.\n"
 )
 
 
