@@ -28,7 +28,7 @@ SAMPLE: Final = (
 )
 CHOSEN: Final = (
     f"(sqlite and {NEXT_ID}) or test_scripts or test_rows or (sqlite and whole_history) or "
-    "current_says or "
+    "current_prints or "
     "newest_come_first"
 )
 
