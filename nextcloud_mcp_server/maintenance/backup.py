@@ -8,7 +8,7 @@ from pathlib import Path
 from nextcloud_mcp_server.backends.base import RecoveryNeededError
 from nextcloud_mcp_server.backends.sqlite import backup as backups
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
-from nextcloud_mcp_server.backends.sqlite.inspect import check_pages, look
+from nextcloud_mcp_server.backends.sqlite.inspect import check_pages, inspect_file
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrate.inspect import inspect
 from nextcloud_mcp_server.migrate.plan import Finding, State, refusal
@@ -52,7 +52,7 @@ def back_up(
             remedy="Give the path of the token database with -d.",
         )
     try:
-        look(database)
+        inspect_file(database)
     except RecoveryNeededError:
         with place.lock(lock_timeout) as locked:
             locked.inspect()

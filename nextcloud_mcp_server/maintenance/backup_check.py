@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nextcloud_mcp_server.backends.sqlite.backup import NAME, time_of
-from nextcloud_mcp_server.backends.sqlite.catalog import counts, observe
+from nextcloud_mcp_server.backends.sqlite.catalog import counts, read_snapshot
 from nextcloud_mcp_server.backends.sqlite.connect import connect_at_rest
 from nextcloud_mcp_server.backends.sqlite.manifest import Manifest, read_manifest, sha256_of
 from nextcloud_mcp_server.backends.sqlite.secrets import columns_there, read_secrets
@@ -110,7 +110,7 @@ def _read(
     manifest: Manifest | None,
     keyring: Keyring | None,
 ) -> Backup:
-    seen = observe(connection.execute)
+    seen = read_snapshot(connection.execute)
     finding = classify(seen, known_history())
     if finding.refused:
         raise _bad(path, finding.reason, database)

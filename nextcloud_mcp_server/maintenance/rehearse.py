@@ -15,7 +15,7 @@ from typing import Final
 from nextcloud_mcp_server.backends.sqlite import backup
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.backends.sqlite.errors import naming
-from nextcloud_mcp_server.backends.sqlite.inspect import observed
+from nextcloud_mcp_server.backends.sqlite.inspect import readable
 from nextcloud_mcp_server.backends.sqlite.size import Need, Pages, pages_of, size_of, upgrade_needs
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem import files
@@ -148,7 +148,7 @@ def _copied(database: Path, inspection: Inspection, copy: Path) -> tuple[int, Pa
     files.create_private(copy)
     if not inspection.snapshot.journal_mode:
         return 0, Pages()
-    with observed(database) as (source, _), naming(copy):
+    with readable(database) as (source, _), naming(copy):
         # For the copy, its own backup, and the journal of its migration.
         require_space(copy.parent, 3 * size_of(source), "to rehearse on a copy")
         made = backup.copy_with_summary(source, copy)

@@ -16,7 +16,7 @@ from pathlib import Path
 from nextcloud_mcp_server.backends.base import LockedDatabase, RecoveryNeededError, Transaction
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.backends.sqlite.errors import naming
-from nextcloud_mcp_server.backends.sqlite.inspect import look
+from nextcloud_mcp_server.backends.sqlite.inspect import inspect_file
 from nextcloud_mcp_server.crypto.keyfile import key_verifier
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem import files
@@ -125,7 +125,7 @@ def _repair(
 ) -> Repaired:
     path, history = place.path, known_history()
     kept, done = _roll_back(path, locked)
-    seen = look(path)
+    seen = inspect_file(path)
     report("checking its pages")
     needed = plan_repair(path, seen, history)
     if confirmed not in {None, needed} and (needed.restructures or needed.indexes):
@@ -159,7 +159,7 @@ def _repair(
 def _roll_back(path: Path, locked: LockedDatabase) -> tuple[Path | None, tuple[str, ...]]:
     """Roll back a crashed writer's journal, after the file and the journal were copied."""
     try:
-        look(path)
+        inspect_file(path)
     except RecoveryNeededError:
         kept = copy_files(path)
         locked.inspect()

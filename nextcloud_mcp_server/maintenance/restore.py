@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from nextcloud_mcp_server.backends.base import LockedDatabase, Snapshot
 from nextcloud_mcp_server.backends.sqlite import backup as backups
-from nextcloud_mcp_server.backends.sqlite.catalog import observe
+from nextcloud_mcp_server.backends.sqlite.catalog import read_snapshot
 from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.backends.sqlite.errors import named, naming
@@ -178,7 +178,7 @@ def _finish_copy(
         there = backups.summary(connection)
         if (there.revisions, there.rows) != (backup.revisions, backup.rows):
             raise _differs(backup.path, f"{there} was read back")
-        if journal.is_kept(observe(connection.execute).structure):
+        if journal.is_kept(read_snapshot(connection.execute).structure):
             made = journal.entry(
                 "restore",
                 preview.present.recorded,

@@ -13,7 +13,7 @@ from nextcloud_mcp_server.backends.sqlite.backup import NAME
 from nextcloud_mcp_server.backends.sqlite.catalog import counts
 from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
-from nextcloud_mcp_server.backends.sqlite.inspect import observed
+from nextcloud_mcp_server.backends.sqlite.inspect import readable
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem import files
 from nextcloud_mcp_server.maintenance.backup_check import Backup, check_backup
@@ -105,7 +105,7 @@ def _refuse_itself(database: Path, backup: Path) -> None:
 
 def _inspect(database: Path) -> tuple[Snapshot, dict[str, int] | None]:
     try:
-        with observed(database) as (source, seen):
+        with readable(database) as (source, seen):
             return seen, _rows(source, seen)
     except TokenStorageError as error:
         # A restore must work if the database is too damaged to be recovered.

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from sqlalchemy import StaticPool, create_engine
 
-from nextcloud_mcp_server.backends.sqlite.catalog import observe
+from nextcloud_mcp_server.backends.sqlite.catalog import read_snapshot
 from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.backends.sqlite.transaction import MIGRATION_PRAGMAS, SqliteTransaction
@@ -223,7 +223,7 @@ class MigrationWalk:
 
     def _check(self, step: Step) -> None:
         """Raise AssertionError if the program would not accept the result as the revision."""
-        snapshot = observe(self._raw.execute)
+        snapshot = read_snapshot(self._raw.execute)
         found = classify(snapshot, self._history)
         counts_as = BASE if found.state is State.NEW else found.recorded
         if found.refused or counts_as != step.after:
@@ -278,7 +278,7 @@ def _start(database: Path) -> str:
         TokenStorageError: a start would refuse the file.
     """
     with closing(connect_read_only(database)) as connection:
-        found = classify(observe(connection.execute), known_history())
+        found = classify(read_snapshot(connection.execute), known_history())
     if found.state is State.NEW:
         return BASE
     # A file from before migrations is stamped here, and missing objects are added.

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nextcloud_mcp_server.backends.sqlite.catalog import folded, read_structure
-from nextcloud_mcp_server.backends.sqlite.inspect import look
+from nextcloud_mcp_server.backends.sqlite.inspect import inspect_file
 
 
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
@@ -43,6 +43,6 @@ def test_a_statement_that_is_not_utf8_is_read(tmp_path: Path) -> None:
         connection.commit()
     with closing(sqlite3.connect(path)) as connection, pytest.raises(sqlite3.OperationalError):
         connection.execute("SELECT sql FROM sqlite_master").fetchall()
-    table = look(path).structure.tables["mine"]
+    table = inspect_file(path).structure.tables["mine"]
     assert table.sql.encode("utf-8", "surrogateescape") == statement
     assert list(table.columns) == ["word"]

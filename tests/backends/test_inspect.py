@@ -13,11 +13,7 @@ import pytest
 
 from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
-from nextcloud_mcp_server.backends.sqlite.inspect import (
-    check_pages,
-    look,
-    look_without_recovery,
-)
+from nextcloud_mcp_server.backends.sqlite.inspect import check_pages, inspect_file
 from nextcloud_mcp_server.migrate.classify import classify
 from nextcloud_mcp_server.migrate.plan import State
 from nextcloud_mcp_server.schema.history import load_history
@@ -35,7 +31,7 @@ def test_an_inspection_changes_nothing(mode: str, encoding: str, path: Path) -> 
     """In every journal mode and encoding the structure is read, and no byte or time changes."""
     at("006").write(path, [f"encoding='{encoding}'", f"journal_mode={mode}"])
     before = invariants.disk(path)
-    found = look(path)
+    found = inspect_file(path)
     assert found.versions == ("006",)
     assert found.structure.own_tables == set(load_history().structure("006").tables)
     invariants.untouched(before, invariants.disk(path))
@@ -50,16 +46,16 @@ def test_rows_in_the_wal_are_read(path: Path) -> None:
         for suffix in ("", "-wal"):
             shutil.copy(f"{path}{suffix}", f"{crashed}{suffix}")
     before = invariants.disk(crashed)
-    assert look(crashed).versions == ("005",)
+    assert inspect_file(crashed).versions == ("005",)
     invariants.untouched(before, invariants.disk(crashed))
 
 
 def test_a_missing_and_an_empty_file_have_nothing(path: Path) -> None:
     """They differ only in ``exists``; no file is created."""
-    nothing = look(path)
+    nothing = inspect_file(path)
     assert names(path.parent) == set()
     path.touch()
-    assert look(path) == nothing._replace(exists=True)
+    assert inspect_file(path) == nothing._replace(exists=True)
     assert classify(nothing, load_history()).state is State.NEW
     assert names(path.parent) == {"tokens.db"}
 
@@ -74,7 +70,7 @@ def test_an_inspection_reads_one_snapshot(path: Path) -> None:
 
     def watch() -> None:
         while not stop.is_set():
-            finding = classify(look_without_recovery(path), history)
+            finding = classify(SqliteDatabase(path).inspect(), history)
             states.add((finding.state, bool(finding.gaps)))
 
     watcher = threading.Thread(target=watch)
@@ -97,7 +93,7 @@ def test_inspecting_a_crashed_database_changes_nothing(path: Path) -> None:
     link.symlink_to(path)
     before = invariants.disk(path)
     temporary = names(Path(tempfile.gettempdir()))
-    assert "browser_sessions" in look_without_recovery(path).structure.tables
+    assert "browser_sessions" in SqliteDatabase(path).inspect().structure.tables
     assert invariants.disk(path) == before
     left = names(Path(tempfile.gettempdir())) - temporary
     assert not {name for name in left if name.startswith("tokens-")}
@@ -108,7 +104,7 @@ def test_every_page_is_checked(path: Path) -> None:
     at("006").write(path, ["page_size=512"])
     assert check_pages(path) == ""
     flip(path, "audit_logs")
-    assert look(path).damage == ""
+    assert inspect_file(path).damage == ""
     assert check_pages(path)
 
 

@@ -71,7 +71,7 @@ def test_without_a_single_revision_none_is_named(
 ) -> None:
     """The same holds for a file that cannot be read."""
     db.put(state)
-    monkeypatch.setattr("nextcloud_mcp_server.backends.sqlite.locked.look", interrupt)
+    monkeypatch.setattr("nextcloud_mcp_server.backends.sqlite.locked.inspect_file", interrupt)
     done = db("upgrade")
     assert done.status == 130
     assert "error: Interrupted. Unfinished changes were rolled back. [interrupted]\n" in done.err

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
-from nextcloud_mcp_server.backends.sqlite.inspect import check_pages, look
+from nextcloud_mcp_server.backends.sqlite.inspect import check_pages, inspect_file
 from nextcloud_mcp_server.backends.sqlite.lock import guard
 from nextcloud_mcp_server.lifespan import token_store_lifespan
 from nextcloud_mcp_server.migrations import upgrade_database
@@ -165,7 +165,7 @@ class NotWaiting(Lifespan):
             await asyncio.to_thread(self._work)
 
     def _work(self) -> None:
-        look(self.path)
+        inspect_file(self.path)
         check_pages(self.path)
 
 

@@ -75,13 +75,13 @@ def test_every_step_is_under_the_lock(path: Path, monkeypatch: pytest.MonkeyPatc
 
         monkeypatch.setattr(module, name, call)
 
-    spied(locked, "look")
+    spied(locked, "inspect_file")
     spied(database, "check_pages")
     spied(locked, "use_wal")
     spied(startup, "_migrate")
     prepare(path, verify=lambda _: calls.append(("verify", _lock_code(path))))
     # The first inspection shares the lock; the other steps have it alone.
-    names = ("look", "look", "check_pages", "verify", "_migrate", "use_wal")
+    names = ("inspect_file", "inspect_file", "check_pages", "verify", "_migrate", "use_wal")
     assert calls == [(name, "lock-timeout") for name in names]
     assert _lock_code(path) == ""
 

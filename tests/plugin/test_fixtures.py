@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
-from nextcloud_mcp_server.backends.sqlite.inspect import look
+from nextcloud_mcp_server.backends.sqlite.inspect import inspect_file
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrate.plan import Action
@@ -35,7 +35,7 @@ def test_token_db_is_one_private_file_at_head(token_db: Path, tmp_path: Path) ->
     assert names(tmp_path) == {"tokens.db"}
     assert stat.S_IMODE(token_db.stat().st_mode) == 0o600
     assert get_current_revision(token_db) == HEAD
-    assert look(token_db).journal_mode == "wal"
+    assert inspect_file(token_db).journal_mode == "wal"
 
 
 def test_a_start_on_token_db_has_nothing_to_do(token_db: Path) -> None:
@@ -50,11 +50,11 @@ def test_every_revision_is_available(token_db_at: TokenDbAt) -> None:
     for revision in ALL:
         path = token_db_at(revision)
         assert get_current_revision(path) == revision
-        assert not gaps(look(path).structure, load_history().structure(revision))
+        assert not gaps(inspect_file(path).structure, load_history().structure(revision))
     assert get_current_revision(token_db_at("head")) == HEAD
     base = token_db_at("base")
     assert get_current_revision(base) is None
-    assert look(base).structure.own_tables == set()
+    assert inspect_file(base).structure.own_tables == set()
 
 
 def test_each_copy_is_its_own(token_db: Path, token_db_at: TokenDbAt) -> None:

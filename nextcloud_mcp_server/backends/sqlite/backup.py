@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from nextcloud_mcp_server import __version__
-from nextcloud_mcp_server.backends.sqlite.catalog import counts, observe
+from nextcloud_mcp_server.backends.sqlite.catalog import counts, read_snapshot
 from nextcloud_mcp_server.backends.sqlite.connect import BUSY_TIMEOUT, connect_read_only
 from nextcloud_mcp_server.backends.sqlite.errors import named, naming
 from nextcloud_mcp_server.backends.sqlite.inspect import check_pages
@@ -281,7 +281,7 @@ def _verify(source: Path, copy: Path, there: Summary) -> None:
 
 def summary(connection: sqlite3.Connection) -> Summary:
     """Return the revisions and the row counts of a database."""
-    seen = observe(connection.execute)
+    seen = read_snapshot(connection.execute)
     return Summary(seen.versions, counts(connection.execute, seen.structure))
 
 

@@ -60,7 +60,7 @@ ORDER BY m.rowid, c.cid
 """
 
 
-def observe(execute: Execute, known: Known = _NONE) -> Snapshot:
+def read_snapshot(execute: Execute, known: Known = _NONE) -> Snapshot:
     """Read a snapshot, inside a transaction of the caller."""
     structure = read_structure(execute, known)
     versions: tuple[str | None, ...] | None = None

@@ -15,11 +15,7 @@ from nextcloud_mcp_server.backends.base import Hold, LockedDatabase, Pool, Snaps
 from nextcloud_mcp_server.backends.sqlite.catalog import quoted, read_structure
 from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
 from nextcloud_mcp_server.backends.sqlite.errors import named, naming, not_writable
-from nextcloud_mcp_server.backends.sqlite.inspect import (
-    check_pages,
-    look_without_recovery,
-    observed,
-)
+from nextcloud_mcp_server.backends.sqlite.inspect import check_pages, readable
 from nextcloud_mcp_server.backends.sqlite.secrets import columns_there, read_secrets
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem import files, permissions
@@ -118,17 +114,19 @@ class SqliteDatabase:
 
     def inspect(self, *, samples: bool = False) -> Snapshot:
         """Read the file, or a recovered copy of it after a crash."""
-        return look_without_recovery(self.path, load_history().known, sampling=samples)
+        known = load_history().known
+        with readable(self.path, known, sampling=samples) as (_, snapshot):
+            return snapshot
 
     def check_integrity(self) -> str:
         """Run ``quick_check``, on a recovered copy after a crash."""
-        with observed(self.path) as (source, snapshot):
+        with readable(self.path) as (source, snapshot):
             # A file that is missing or empty has no page.
             return check_pages(source) if snapshot.journal_mode else ""
 
     def samples(self, columns: Iterable[tuple[str, str]], limit: int | None) -> Iterator[bytes]:
         """Read encrypted values, from a recovered copy after a crash."""
-        with observed(self.path) as (source, snapshot):
+        with readable(self.path) as (source, snapshot):
             if there := columns_there(snapshot.structure, columns):
                 with naming(source), closing(connect_read_only(source)) as connection:
                     yield from (value for _, value in read_secrets(connection, there, limit))
@@ -137,7 +135,7 @@ class SqliteDatabase:
         self, table: str, columns: Sequence[str], limit: int | None
     ) -> list[Sequence[Any]] | None:
         """Read the newest rows of a table, from a recovered copy after a crash."""
-        with observed(self.path) as (source, snapshot):
+        with readable(self.path) as (source, snapshot):
             if not snapshot.journal_mode:
                 return None
             with naming(source), closing(connect_read_only(source)) as connection:

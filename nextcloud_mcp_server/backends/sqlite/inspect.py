@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Final
 
 from nextcloud_mcp_server.backends.base import SAMPLE_SIZE, RecoveryNeededError, Snapshot
-from nextcloud_mcp_server.backends.sqlite.catalog import Known, observe
+from nextcloud_mcp_server.backends.sqlite.catalog import Known, read_snapshot
 from nextcloud_mcp_server.backends.sqlite.connect import BUSY_TIMEOUT, _has_wal, connect_read_only
 from nextcloud_mcp_server.backends.sqlite.errors import named, naming
 from nextcloud_mcp_server.backends.sqlite.secrets import columns_there, read_secrets
@@ -28,7 +28,7 @@ WAL: Final = "wal"
 _NONE: Final[Known] = MappingProxyType({})
 
 
-def look(path: Path, known: Known = _NONE, *, sampling: bool = False) -> Snapshot:
+def inspect_file(path: Path, known: Known = _NONE, *, sampling: bool = False) -> Snapshot:
     """Read a snapshot of ``path``; damage is part of it, not an error.
 
     Args:
@@ -64,14 +64,14 @@ def _observe(connection: sqlite3.Connection, known: Known) -> Snapshot:
     # The driver reads UTF-8, the usual case, in a third of the time.
     tolerant, connection.text_factory = connection.text_factory, str
     try:
-        return observe(connection.execute, known)
+        return read_snapshot(connection.execute, known)
     except sqlite3.OperationalError as error:
         # An error of SQLite has a code; the driver's "not UTF-8" has none.
         if hasattr(error, "sqlite_errorcode"):
             raise
     finally:
         connection.text_factory = tolerant
-    return observe(connection.execute, known)
+    return read_snapshot(connection.execute, known)
 
 
 def _samples(connection: sqlite3.Connection, seen: Snapshot) -> tuple[bytes, ...] | None:
@@ -152,23 +152,17 @@ def recovered_copy(path: Path) -> Iterator[Path]:
         yield copy
 
 
-def look_without_recovery(path: Path, known: Known = _NONE, *, sampling: bool = False) -> Snapshot:
-    """Read a snapshot; of a crashed database that of a recovered copy."""
-    with observed(path, known, sampling=sampling) as (_, seen):
-        return seen
-
-
 @contextmanager
-def observed(
+def readable(
     path: Path, known: Known = _NONE, *, sampling: bool = False
 ) -> Iterator[tuple[Path, Snapshot]]:
     """Yield the file to read, which may be a recovered copy, and its snapshot."""
     with ExitStack() as stack:
         try:
-            seen = look(path, known, sampling=sampling)
+            seen = inspect_file(path, known, sampling=sampling)
         except RecoveryNeededError:
             path = stack.enter_context(recovered_copy(path))
-            seen = look(path, known, sampling=sampling)
+            seen = inspect_file(path, known, sampling=sampling)
         yield path, seen
 
 

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 from nextcloud_mcp_server.backends.base import RecoveryNeededError, Snapshot, Transaction
 from nextcloud_mcp_server.backends.sqlite.errors import named, naming, not_writable
-from nextcloud_mcp_server.backends.sqlite.inspect import WAL, look, recover
+from nextcloud_mcp_server.backends.sqlite.inspect import WAL, inspect_file, recover
 from nextcloud_mcp_server.backends.sqlite.lock import MigrationLock, lock_path
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem import mounts, permissions
@@ -68,7 +68,7 @@ class LockedFile:
         """Read the file; roll back a crashed writer's journal first."""
         known = load_history().known
         try:
-            return look(self._path, known, sampling=samples)
+            return inspect_file(self._path, known, sampling=samples)
         except RecoveryNeededError:
             if self._shared:
                 raise
@@ -76,7 +76,7 @@ class LockedFile:
             logger.warning("%s has the journal of a crashed write: rolling it back", self._path)
             recover(self._path)
         try:
-            return look(self._path, known, sampling=samples)
+            return inspect_file(self._path, known, sampling=samples)
         except RecoveryNeededError as error:
             raise named(error.__cause__ or error, self._path) or error from error
 

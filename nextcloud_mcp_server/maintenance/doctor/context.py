@@ -13,7 +13,7 @@ from nextcloud_mcp_server.backends.base import Snapshot
 from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.backends.sqlite.errors import naming
-from nextcloud_mcp_server.backends.sqlite.inspect import observed
+from nextcloud_mcp_server.backends.sqlite.inspect import readable
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem import files, permissions
 from nextcloud_mcp_server.maintenance.backups import newest_backup
@@ -175,7 +175,7 @@ def open_context(settings: Settings, *, full: bool = False) -> Iterator[Context]
             files.check_path(path)
             path = files.follow(path)
             history = known_history()
-            source, seen = stack.enter_context(observed(path))
+            source, seen = stack.enter_context(readable(path))
         except TokenStorageError as error:
             context = Context(settings, path, full, error=error)
         else:
