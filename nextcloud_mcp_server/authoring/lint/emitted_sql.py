@@ -17,8 +17,9 @@ from nextcloud_mcp_server.authoring.lint.lexer import DIALECTS, Dialect
 from nextcloud_mcp_server.authoring.lint.rules import Problem, problem
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrate.alembic_commands import write_sql
-from nextcloud_mcp_server.migrate.structures import Trial, there_and_back
+from nextcloud_mcp_server.migrate.structures import up_and_down
 from nextcloud_mcp_server.schema.history import History
+from nextcloud_mcp_server.schema.structure import Structure
 
 Direction = Literal["upgrade", "downgrade"]
 
@@ -170,10 +171,10 @@ def _sentence(text: str) -> str:
     return " ".join(text.split()).rstrip(".") + "."
 
 
-def run_all(history: History) -> tuple[Trial | None, Problem | None]:
-    """Upgrade and downgrade an empty database; return the result and the first failure."""
+def run_all(history: History) -> tuple[dict[str, Structure] | None, Problem | None]:
+    """Upgrade and downgrade an empty database; return the structures and the first failure."""
     try:
-        result = there_and_back(history)
-    except TokenStorageError as error:
-        return None, failure(error, history.directory)
-    return result, failure(result.failure, history.directory) if result.failure else None
+        structures, error = up_and_down(history)
+    except TokenStorageError as failed:
+        structures, error = None, failed
+    return structures, failure(error, history.directory) if error else None
