@@ -111,12 +111,7 @@ def without_bytecode() -> Iterator[None]:
 
 
 def emit_sql(history: History, files: Mapping[str, Path]) -> Emitted:
-    """Run every revision offline, for each dialect, up and down.
-
-    Args:
-        history: the revisions.
-        files: their files, by id.
-    """
+    """Run every revision offline, for each dialect, up and down; ``files`` are by id."""
     found: dict[tuple[str, Dialect, Direction], tuple[Statement, ...]] = {}
     problems: set[Problem] = set()
     for dialect in DIALECTS:
@@ -127,13 +122,7 @@ def emit_sql(history: History, files: Mapping[str, Path]) -> Emitted:
             broken = ""
             try:
                 write_sql(
-                    history,
-                    start,
-                    target,
-                    recorder,
-                    dialect=dialect,
-                    down=down,
-                    reviewed=True,
+                    history, start, target, recorder, dialect=dialect, down=down, reviewed=True
                 )
             except Exception as error:  # noqa: BLE001 - any error of a developer's file is reported
                 failed = failure(error, history.directory)
