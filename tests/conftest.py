@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults import trials as fault_trials
 from tests.faults.programs import ProgramServer
-from tests.faults.trials import pytest_report_header, pytest_runtest_makereport, trials
+from tests.faults.trials import pytest_report_header, trials
 from tests.migrations.walk_report import summarize
 from tests.support.scripts import copied_scripts, used
 
@@ -18,7 +18,6 @@ from tests.support.scripts import copied_scripts, used
 __all__ = [
     "own_scripts",
     "pytest_report_header",
-    "pytest_runtest_makereport",
     "pytest_terminal_summary",
     "trials",
 ]
@@ -28,6 +27,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the number of fault trials and of migration walks."""
     fault_trials.pytest_terminal_summary(terminalreporter)
     summarize(terminalreporter)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Return the path of this test's database, which does not exist, in an empty folder."""
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data" / "tokens.db"
 
 
 @pytest.fixture

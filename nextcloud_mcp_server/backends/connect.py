@@ -1,4 +1,4 @@
-"""Choose the engine of a database. The only module above the engines that imports one."""
+"""Choose the engine of a database: what does not work on files alone goes through here."""
 
 from __future__ import annotations
 

@@ -16,11 +16,7 @@ from nextcloud_mcp_server.settings import Settings, load_settings, locate
 
 
 class DatabaseOption:
-    """The value of ``-d`` or ``-u``.
-
-    Args:
-        value: a path or an SQLite URL; None if the settings decide.
-    """
+    """The value of ``-d`` or ``-u``: a path or a URL; None if the settings decide."""
 
     def __init__(self, value: str | None) -> None:
         self.value = value
@@ -52,13 +48,9 @@ class DatabaseOption:
         return require_file(self.database(output), command)
 
     def settings(self, output: Output, *, files_only: str = "") -> Settings:
-        """Return all settings of the command, after :meth:`locate`.
-
-        Args:
-            output: where to print.
-            files_only: the command, if it works on files only; as :meth:`file`.
-        """
-        database = self.database(output)
+        """Return all settings; ``files_only`` names a command that needs :meth:`file`."""
         if files_only:
-            require_file(database, files_only)
+            self.file(output, files_only)
+        else:
+            self.database(output)
         return load_settings(database=self.value)

@@ -38,7 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str], command: fast_path.Command | None, output: Output) -> int:
     try:
-        return _run_click(arguments, output) if command is None else command(output)
+        if command is not None:
+            return command(output)
+        from nextcloud_mcp_server.cli.root import cli  # noqa: PLC0415 - imports click
+
+        status = cli.main(arguments, prog_name=PROGRAM, standalone_mode=False, obj=output)
+        return status if isinstance(status, int) else 0
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 1
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - printed below, always
@@ -55,10 +60,3 @@ def _run(arguments: list[str], command: fast_path.Command | None, output: Output
         else:
             error.show()
         return error.exit_code if is_usage(error) else 1
-
-
-def _run_click(arguments: list[str], output: Output) -> int:
-    from nextcloud_mcp_server.cli.root import cli  # noqa: PLC0415 - imports click
-
-    status = cli.main(arguments, prog_name=PROGRAM, standalone_mode=False, obj=output)
-    return status if isinstance(status, int) else 0

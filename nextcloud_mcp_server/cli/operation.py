@@ -33,13 +33,9 @@ def operation(output: Output, database: Path | None = None) -> Iterator[Progress
 
     With ``--debug`` all log lines are printed.
 
-    Args:
-        output: where to print.
-        database: the database that the body changes, if any; inspected again after Ctrl-C,
-            because the change may have been committed.
-
     Raises:
-        TokenStorageError: ``interrupted``; it names the revision of ``database``.
+        TokenStorageError: ``interrupted``; it names the revision of ``database``, which the
+            body changes and may have committed before Ctrl-C.
     """
     logger = logging.getLogger("nextcloud_mcp_server")
     handler, level = _LogHandler(output), logger.level

@@ -22,7 +22,6 @@ from nextcloud_mcp_server.errors import (
 if TYPE_CHECKING:
     import click
 
-#: The name of the command.
 PROGRAM: Final = "nextcloud-mcp-server"
 
 #: The most bytes that are read of an answer to a question.
@@ -38,9 +37,8 @@ _COLOURS: Final = {"error": 31, "unexpected error": 31, "warning": 33, "remedy":
 class Output:
     """The streams of one command.
 
-    Args:
-        as_json: whether stdout gets exactly one JSON document and nothing else.
-        debug: whether an error is printed with its traceback.
+    With ``as_json`` stdout gets exactly one JSON document and nothing else; with ``debug`` an
+    error is printed with its traceback.
     """
 
     def __init__(self, *, as_json: bool = False, debug: bool = False) -> None:
@@ -101,15 +99,13 @@ class Output:
             self.note(line)
 
     def confirm(self, question: str, command: str) -> None:
-        """Ask on stderr; return if the answer is yes.
+        """Ask on stderr; return only after a yes.
 
-        Args:
-            question: the question.
-            command: the arguments that do the same without a question.
+        ``command`` is the arguments that do the same without a question.
 
         Raises:
-            TokenStorageError: ``declined`` if the answer is not yes or there is none;
-                ``interrupted`` if it is Ctrl-C.
+            TokenStorageError: ``declined`` for any other answer or none; ``interrupted`` for
+                Ctrl-C.
         """
         answer = self._answer(f"{question} [y/N] ")
         if answer.lower() in {b"y", b"yes"}:
@@ -193,7 +189,10 @@ def error_facts(error: BaseException) -> dict[str, str]:
     if is_usage(error):
         return {
             "code": "bad-input",
-            "message": _usage_message(error),
+            # The message of this one is the complete help text.
+            "message": "A command is missing."
+            if type(error).__name__ == "NoArgsIsHelpError"
+            else printable(error.format_message()),
             "remedy": "See the options of the command with --help.",
         }
     remedy = describe_error(error)[1].removeprefix("remedy: ")
@@ -211,13 +210,6 @@ def is_abort(error: BaseException) -> bool:
     click = sys.modules.get("click")
     aborts = (KeyboardInterrupt,) if click is None else (KeyboardInterrupt, click.Abort)
     return isinstance(error, aborts)
-
-
-def _usage_message(error: click.ClickException) -> str:
-    # The message of this one is the complete help text.
-    if type(error).__name__ == "NoArgsIsHelpError":
-        return "A command is missing."
-    return printable(error.format_message())
 
 
 def _print(text: str, stream: TextIO | None) -> None:

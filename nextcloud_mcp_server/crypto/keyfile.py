@@ -133,10 +133,7 @@ def _read(path: Path) -> Keyring:
 def verified_keyring(keyring: Keyring | None, samples: Samples, database: Path) -> Keyring:
     """Return the keyring for ``database``, verified against its secrets. Only under the lock.
 
-    Args:
-        keyring: the result of :func:`given_keyring`.
-        samples: reads encrypted values of the database.
-        database: its path.
+    ``keyring`` is the result of :func:`given_keyring`.
 
     Raises:
         TokenStorageError: ``key-missing`` if there are encrypted values and no key,
@@ -176,8 +173,8 @@ def _make(database: Path) -> Keyring:
             # Another start that no lock kept out was faster.
             return _read(path)
     logger.warning(
-        "Made an encryption key in %s: move it away from the tokens, into "
-        "TOKEN_ENCRYPTION_KEY or TOKEN_ENCRYPTION_KEY_FILE, and keep a copy",
+        "Created an encryption key in %s: keep a copy, and move it away from the tokens, into "
+        "TOKEN_ENCRYPTION_KEY, or into a file that TOKEN_ENCRYPTION_KEY_FILE names",
         path,
     )
     return Keyring([key])

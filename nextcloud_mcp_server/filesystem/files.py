@@ -25,6 +25,14 @@ _LONGEST_NAME: Final = 175
 #: Create a file that did not exist, and do not follow a link.
 _NEW: Final = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW
 
+_KINDS: Final = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+
 #: Seconds since its last change until a temporary file counts as abandoned.
 ABANDONED_AFTER: Final = 3600.0
 
@@ -46,12 +54,17 @@ def check_path(path: Path, longest: int = _LONGEST_NAME) -> None:
     except FileNotFoundError:
         if path.is_symlink():
             raise _bad(f"{path} is a link to a file that is not there.") from None
-        _check_folder(path.parent)
+        for folder in path.parents:
+            if folder.is_dir():
+                break
+            if folder.exists() or folder.is_symlink():
+                raise _bad(f"{folder} is not a folder.") from None
         return
     except OSError as error:
         raise _bad(f"{path} cannot be accessed ({error.strerror}).") from error
     if not stat.S_ISREG(mode):
-        raise _bad(f"{path} is {_kind(mode)}, not a file.")
+        kind = _KINDS.get(stat.S_IFMT(mode), "something else")
+        raise _bad(f"{path} is {kind}, not a file.")
 
 
 def follow(path: Path) -> Path:
@@ -69,25 +82,6 @@ def names_of(path: Path) -> int:
         return path.stat().st_nlink
     except OSError:
         return 1
-
-
-def _check_folder(folder: Path) -> None:
-    for place in (folder, *folder.parents):
-        if place.is_dir():
-            return
-        if place.exists() or place.is_symlink():
-            raise _bad(f"{place} is not a folder.")
-
-
-def _kind(mode: int) -> str:
-    kinds = {
-        stat.S_IFDIR: "a folder",
-        stat.S_IFIFO: "a named pipe",
-        stat.S_IFCHR: "a device",
-        stat.S_IFBLK: "a device",
-        stat.S_IFSOCK: "a socket",
-    }
-    return kinds.get(stat.S_IFMT(mode), "something else")
 
 
 def _bad(message: str) -> TokenStorageError:
@@ -127,7 +121,7 @@ def private_file(target: Path, owner: Path, middle: str = "") -> Iterator[Path]:
     Args:
         target: the later name of the file.
         owner: the database; if root creates the file, it gets the owner of the database.
-        middle: put into the temporary name.
+        middle: a part of the temporary name.
 
     Raises:
         OSError: the file cannot be created.
@@ -178,19 +172,15 @@ def publish(partial: Path, target: Path, *, overwrite: bool = False) -> None:
     if overwrite:
         partial.rename(target)
     else:
-        _link(partial, target)
+        try:
+            # A rename would overwrite a file that another process created meanwhile.
+            os.link(partial, target)
+        except FileExistsError:
+            raise
+        except OSError:
+            # A file system without hard links.
+            partial.rename(target)
     sync_folder(target.parent)
-
-
-def _link(partial: Path, target: Path) -> None:
-    try:
-        # A rename would overwrite a file that another process created meanwhile.
-        os.link(partial, target)
-    except FileExistsError:
-        raise
-    except OSError:
-        # A file system without hard links.
-        partial.rename(target)
 
 
 def write_private(target: Path, content: bytes, owner: Path, *, overwrite: bool = False) -> None:

@@ -54,10 +54,8 @@ os.register_at_fork(after_in_child=_release_in_child)
 def acquire(path: Path, database: Path, *, shared: bool) -> Hold | None:
     """Lock the file ``path``, which is created if missing; None if another holds the lock.
 
-    Args:
-        path: the lock file; it is private, and never deleted by this program.
-        database: if root creates the file, it gets the owner of the database.
-        shared: share the lock with other holders that share it.
+    The file is private, and never deleted by this program. If root creates it, it gets the
+    owner of ``database``. A ``shared`` lock can have several holders.
 
     Raises:
         OSError: the file cannot be created, is not a regular file, or cannot be locked.

@@ -14,11 +14,7 @@ def may(path: Path | str, how: int) -> bool:
 
 
 def owner(path: Path) -> str:
-    """Describe the owner and the mode of a file.
-
-    Raises:
-        OSError: they cannot be read.
-    """
+    """Describe the owner and the mode of a file; raises an OSError if they cannot be read."""
     status = path.stat()
     mode = stat.S_IMODE(status.st_mode)
     return f"it belongs to user {user_name(status.st_uid)}, its mode is {mode:04o}"

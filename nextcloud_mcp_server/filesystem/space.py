@@ -33,10 +33,7 @@ def free_bytes(folder: Path) -> int | None:
 def require_space(folder: Path, needed: int, doing: str) -> None:
     """Fail if ``folder`` has no space for ``needed`` bytes and a small margin.
 
-    Args:
-        folder: the folder to write to.
-        needed: bytes.
-        doing: the purpose, for the message: "to back up tokens.db".
+    ``doing`` is the purpose, for the message: "to back up tokens.db".
 
     Raises:
         TokenStorageError: ``disk-full``, with the needed and the free bytes.

@@ -30,11 +30,11 @@ def back_up(
 
     Args:
         database: the database file.
-        target: the path of the backup (default: beside the database, under a name with time
-            and revision that is never pruned).
+        target: default: beside the database, under a name with time and revision that is
+            never pruned.
         keys: fingerprints of the available keys, for the manifest.
-        lock_timeout: seconds to wait for the lock.
-        progress: receives progress updates (default: the log).
+        lock_timeout: in seconds.
+        progress: receives updates (default: the log).
 
     Raises:
         TokenStorageError: ``bad-path`` if there is no database or the target exists; the

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 from nextcloud_mcp_server.backends.sqlite.backup import NAME, time_of
 from nextcloud_mcp_server.backends.sqlite.catalog import counts, observe
 from nextcloud_mcp_server.backends.sqlite.connect import connect_at_rest
-from nextcloud_mcp_server.backends.sqlite.inspect import columns_there
 from nextcloud_mcp_server.backends.sqlite.manifest import Manifest, read_manifest, sha256_of
-from nextcloud_mcp_server.backends.sqlite.secrets import read_secrets
+from nextcloud_mcp_server.backends.sqlite.secrets import columns_there, read_secrets
 from nextcloud_mcp_server.errors import TokenStorageError, counted, for_shell
 from nextcloud_mcp_server.migrate.classify import classify
 from nextcloud_mcp_server.migrate.inspect import known_history
@@ -35,16 +34,12 @@ class Backup:
     """A file that was read completely and can be restored.
 
     Attributes:
-        path: the file.
-        finding: the state of its database.
         revisions: the rows of its version table; None without the table.
         rows: the number of rows of every table.
         size: in bytes.
         made_at: the time in its manifest, in its name, or else of the file.
-        manifest: its manifest; None if it has none.
         secrets: the number of encrypted values in it.
         opened: how many of them the available keys open; None without a key.
-        signature: of the file when it was read.
     """
 
     path: Path
@@ -71,10 +66,7 @@ class ChangedError(Exception):
 def check_backup(path: Path, database: Path, keyring: Keyring | None = None) -> Backup:
     """Read a backup completely and return what is in it.
 
-    Args:
-        path: the file; this program or the user made it.
-        database: the database that it belongs to, for the texts of errors.
-        keyring: the available keys, to try on every secret in it.
+    ``database`` is only named in errors; the keys are tried on every secret.
 
     Raises:
         TokenStorageError: ``bad-backup`` if it is not a database of this program, is
@@ -91,11 +83,21 @@ def check_backup(path: Path, database: Path, keyring: Keyring | None = None) -> 
             # Last, because the errors of SQLite are more precise.
             raise ChangedError("its SHA-256 is not the one in its manifest")
     except ChangedError as error:
-        raise _changed(path, str(error)) from error
+        raise TokenStorageError(
+            f"{path} has been changed since it was made: {error}.",
+            code="bad-backup",
+            remedy=f"Choose another. If you made the change, delete {path.name}.json: then only "
+            "the content of the file is checked.",
+        ) from error
     except (sqlite3.Error, UnicodeDecodeError, OSError, ValueError) as error:
         raise _bad(path, f"it cannot be read ({' '.join(str(error).split())})", database) from error
     if backup.secrets and backup.opened == 0:
-        raise _wrong_key(path, backup.secrets)
+        raise TokenStorageError(
+            f"No given key opens any of the {backup.secrets} secrets in {path}.",
+            code="wrong-key",
+            remedy="Give the key that they were written with in TOKEN_ENCRYPTION_KEY "
+            "(several: NEWEST;OLDER); nothing was changed.",
+        )
     if signature != signature_of(path, database):
         raise _bad(path, "it was changed while it was read", database)
     return backup
@@ -187,22 +189,4 @@ def _bad(path: Path, reason: str, database: Path) -> TokenStorageError:
         code="bad-backup",
         remedy="Choose another; list them with: "
         f"nextcloud-mcp-server db backups --verify -d {for_shell(database)}",
-    )
-
-
-def _changed(path: Path, reason: str) -> TokenStorageError:
-    return TokenStorageError(
-        f"{path} has been changed since it was made: {reason}.",
-        code="bad-backup",
-        remedy=f"Choose another. If you made the change, delete {path.name}.json: then only the "
-        "content of the file is checked.",
-    )
-
-
-def _wrong_key(path: Path, secrets: int) -> TokenStorageError:
-    return TokenStorageError(
-        f"No given key opens any of the {secrets} secrets in {path}.",
-        code="wrong-key",
-        remedy="Give the key that they were written with in TOKEN_ENCRYPTION_KEY "
-        "(several: NEWEST;OLDER); nothing was changed.",
     )

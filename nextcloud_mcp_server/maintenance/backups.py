@@ -34,10 +34,9 @@ class BackupFile:
     """A backup beside a database.
 
     Attributes:
-        path: the file.
         kind: ``automatic``, ``manual`` or ``replaced``.
-        made_at: when it was made, in UTC.
-        revision: the revision that it records; None if it records none.
+        made_at: in UTC.
+        revision: None if it records none.
         grants: the number of refresh tokens in it; None if they were not counted.
         size: in bytes.
         status: ``ok``, ``no manifest``, ``changed`` or ``damaged``.
@@ -69,11 +68,9 @@ class Newest(NamedTuple):
 
 
 def list_backups(database: Path, *, verify: bool = False) -> list[BackupFile]:
-    """Return the backups beside ``database``, newest first.
+    """Return the backups beside ``database``, which need not exist, newest first.
 
-    Args:
-        database: the database file; it need not exist.
-        verify: read each of them completely, not only its manifest and its size.
+    With ``verify``, read each completely, not only its manifest and its size.
 
     Raises:
         TokenStorageError: ``bad-path`` if the path cannot be a database, or the folder cannot
@@ -95,11 +92,6 @@ def newest_backup(
 
     Only automatic and manual backups count, not what a restore replaced. They are read from
     the newest on, until one is intact.
-
-    Args:
-        database: the database file; it need not exist.
-        keyring: the available keys, to try on every secret in a backup.
-        report: receives progress updates.
 
     Raises:
         TokenStorageError: ``bad-backup`` if none is intact; ``wrong-key`` if no key opens the

@@ -39,23 +39,22 @@ def copy_pages(database: Path) -> Path:
 def copy_files(database: Path) -> Path:
     """Copy the bytes of a crashed database and its journal; the copy is never pruned.
 
-    Call it only under the lock, and only if this process has no connection to the database:
-    closing a descriptor of the file drops the connection's locks.
+    Only under the lock, and if this process has no connection to the database: closing a
+    descriptor of the file drops the connection's locks.
 
     Raises:
         TokenStorageError: as :func:`copy_pages`.
     """
     # The database comes last: without it, its journal belongs to no file.
-    sources = [Path(f"{database}{suffix}") for suffix in ("-wal", "-journal", "")]
-    sources = [source for source in sources if source.exists()]
+    paths = [Path(f"{database}{suffix}") for suffix in ("-wal", "-journal", "")]
+    sources = [path for path in paths if path.exists()]
     needed = sum(source.stat().st_size for source in sources)
     require_space(database.parent, needed, f"to keep {database} as it is")
     target = damaged_path(database)
     with naming(target), ExitStack() as stack:
         copies = []
         for source in sources:
-            suffix = source.name.removeprefix(database.name)
-            copy = Path(f"{target}{suffix}")
+            copy = Path(f"{target}{source.name.removeprefix(database.name)}")
             partial = stack.enter_context(private_file(copy, database))
             shutil.copyfile(source, partial)
             copies.append((partial, copy))

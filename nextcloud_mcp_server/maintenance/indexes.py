@@ -21,7 +21,7 @@ _LARGEST: Final = 1 << 30
 
 
 def damage(path: Path, pragma: str = "quick_check") -> list[str]:
-    """Return the problems that SQLite finds in ``path``; an empty list if there are none."""
+    """Return the problems that SQLite finds in ``path``."""
     try:
         with closing(connect_read_only(path)) as connection:
             return complaints_of(connection, pragma)

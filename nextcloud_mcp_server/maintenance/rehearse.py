@@ -34,9 +34,6 @@ class Rehearsal:
     """What an upgrade would do and need, as its rehearsal showed.
 
     Attributes:
-        database: the database file, which is unchanged.
-        inspection: the inspection of it.
-        todo: what an upgrade does.
         rows: the number of rows in the copy.
         seconds: how long it took on the copy, including its backup.
         need: bytes that it needs beside the database, measured on the copy.
@@ -54,13 +51,7 @@ class Rehearsal:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """The statements of an upgrade.
-
-    Attributes:
-        database: the database file, which is unchanged.
-        todo: what they do.
-        sql: the statements, for SQLite's shell; empty if there is nothing to do.
-    """
+    """The statements of an upgrade, for SQLite's shell; empty if there is nothing to do."""
 
     database: Path
     todo: Plan
@@ -81,9 +72,9 @@ def rehearse(
 
     Args:
         database: the file; it need not exist yet.
-        target: the revision to end at (default: head).
+        target: the last revision (default: head).
         verify: verifies the keys on the stored secrets, and creates no key.
-        progress: receives progress updates (default: the log).
+        progress: receives updates (default: the log).
 
     Raises:
         TokenStorageError: what the upgrade itself would raise; ``disk-full`` and
@@ -92,11 +83,14 @@ def rehearse(
     place = SqliteDatabase(database)
     inspection, database = inspect(place, target), place.path
     todo = inspection.accepted()
-    free = free_bytes(_place(database))
+    place_of_copy = database.parent
+    if not place_of_copy.is_dir():
+        place_of_copy = Path(tempfile.gettempdir())
+    free = free_bytes(place_of_copy)
     if not todo.migrates:
         inspection.verify_keys(verify)
         return Rehearsal(database, inspection, todo, free=free)
-    with _private_folder(_place(database), database.name) as folder:
+    with _private_folder(place_of_copy, database.name) as folder:
         copy = folder / database.name
         try:
             rows, before = _copied(database, inspection, copy)
@@ -168,11 +162,6 @@ def _as_of(database: Path, copy: Path, error: TokenStorageError) -> TokenStorage
         for text in (error.message, error.remedy)
     )
     return TokenStorageError(message, code=error.code, remedy=remedy)
-
-
-def _place(database: Path) -> Path:
-    """Return the folder for the copy: beside the database, or the temporary folder."""
-    return database.parent if database.parent.is_dir() else Path(tempfile.gettempdir())
 
 
 @contextmanager

@@ -12,13 +12,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
-from nextcloud_mcp_server.backends.base import (
-    LockedDatabase,
-    RecoveryNeededError,
-    Transaction,
-)
+from nextcloud_mcp_server.backends.base import LockedDatabase, RecoveryNeededError, Transaction
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.backends.sqlite.errors import naming
 from nextcloud_mcp_server.backends.sqlite.inspect import look
@@ -38,16 +33,12 @@ from nextcloud_mcp_server.schema.history import History
 from nextcloud_mcp_server.schema.structure import VERSION_TABLE
 from nextcloud_mcp_server.settings import Settings
 
-#: Shown to the processes that wait for the lock.
-_DOING: Final = "repairing it"
-
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
     """The result of a repair.
 
     Attributes:
-        database: the database file.
         done: what was repaired, one line each.
         backup: the verified backup made before; None if no table was changed.
         kept: the damaged file as it was; None if it could be backed up.
@@ -103,9 +94,9 @@ def repair(
     in the settings, if any, are verified before anything is changed.
 
     Args:
-        settings: which database.
+        settings: the database and the keys.
         confirmed: what the user confirmed; None if the user was not asked.
-        progress: receives progress updates (default: the log).
+        progress: receives updates (default: the log).
 
     Raises:
         TokenStorageError: the state's own code for a file that is not of this program, is
@@ -121,7 +112,7 @@ def repair(
     verify = key_verifier(settings)
     with place.lock(settings.lock_timeout) as locked:
         locked.require_writable()
-        with progress_to(place, locked, _DOING, progress) as report:
+        with progress_to(place, locked, "repairing it", progress) as report:
             return _repair(place, locked, verify, confirmed, report)
 
 

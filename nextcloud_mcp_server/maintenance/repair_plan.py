@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,16 +61,12 @@ def plan_repair(
     complaints = damage(source, "integrity_check")
     if complaints and not only_indexes(source):
         raise refusal(Finding(State.CORRUPT, reason="; ".join(complaints[:3])), history, database)
+    leftovers = leftover_tables(seen.structure, history)
+    with naming(source), closing(connect_read_only(source)) as connection:
+        drops = tuple(table for table in leftovers if not count(connection.execute, table))
     return RepairPlan(
         corrected or finding,
         replaces_version=corrected is not None,
-        drops=tuple(_empty_leftovers(source, seen, history)),
+        drops=drops,
         indexes=bool(complaints),
     )
-
-
-def _empty_leftovers(path: Path, seen: Snapshot, history: History) -> Iterator[str]:
-    with naming(path), closing(connect_read_only(path)) as connection:
-        for table in leftover_tables(seen.structure, history):
-            if not count(connection.execute, table):
-                yield table

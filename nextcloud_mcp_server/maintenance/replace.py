@@ -29,8 +29,7 @@ def staged_copy(backup: Path, database: Path, report: Reporter = silent) -> Iter
     """Copy ``backup`` to a private temporary file beside ``database``; remove it at the end.
 
     Raises:
-        sqlite3.Error: the copy cannot be made.
-        OSError: the same.
+        sqlite3.Error, OSError: the copy cannot be made.
     """
     # A later start removes a file of this name if this process is killed.
     with files.private_file(database, database, ".backup-restoring") as stage:

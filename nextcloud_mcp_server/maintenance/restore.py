@@ -42,9 +42,8 @@ class Restored:
     """The result of a restore.
 
     Attributes:
-        preview: what it was to do.
         kept: the copy of what it replaced; None if there was nothing to keep.
-        seconds: how long it took, including the wait for the lock.
+        seconds: the duration, including the wait for the lock.
     """
 
     preview: RestorePreview
@@ -77,8 +76,8 @@ def restore(
         preview: what the user confirmed.
         while_running: allow a running server, which then uses the restored database.
         keys: fingerprints of the available keys, for the manifest of the kept copy.
-        lock_timeout: seconds to wait for the lock.
-        progress: receives progress updates (default: the log).
+        lock_timeout: in seconds.
+        progress: receives updates (default: the log).
 
     Raises:
         TokenStorageError: ``in-use`` if a server is running; ``bad-backup`` if the backup was

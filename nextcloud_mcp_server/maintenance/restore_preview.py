@@ -35,10 +35,8 @@ class RestorePreview:
     """What a restore would do.
 
     Attributes:
-        database: the database file.
-        backup: what would be restored.
         exists: whether there is a database file now.
-        present: the state of the present database.
+        present: the state of that file.
         rows: the number of rows of each of its tables; None if they cannot be read.
         head: the newest revision of this program.
     """
@@ -64,11 +62,8 @@ def preview_restore(
 ) -> RestorePreview:
     """Check a backup and return what a restore of it would replace. Changes nothing.
 
-    Args:
-        database: the database file; it need not exist, or be readable.
-        backup: the file to restore, or a backup that was checked already.
-        keyring: the available keys, to try on every secret in the backup.
-        report: receives progress updates.
+    The database need not exist, or be readable. A :class:`Backup` is not checked again; in
+    another, the keys are tried on every secret.
 
     Raises:
         TokenStorageError: ``bad-input`` if both are one file, or the database is a backup;

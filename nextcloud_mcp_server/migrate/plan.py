@@ -224,7 +224,7 @@ _TEXTS: Final[dict[State, tuple[str, str]]] = {
         ),
     ),
     State.INCONSISTENT: (
-        "The tables of {database} do not match its version row: {reason}.",
+        "{database} has tables that do not match its version row: {reason}.",
         (
             "Compare it with a backup, and restore an intact one: nextcloud-mcp-server db "
             "restore --newest {option} (nextcloud-mcp-server db backups --verify {option} "

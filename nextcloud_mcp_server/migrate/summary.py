@@ -86,7 +86,7 @@ def downgrade_warning(
     return (
         f"{path} is at revision {inspection.recorded} and goes back to {end}. This undoes:",
         *(f"  {r.id}  {r.title}. Loses: {r.loses or '(not documented)'}" for r in undone),
-        f"A backup is made first. The next start of this version upgrades it to {head} again.",
+        f"Rows are backed up first. The next start of this version upgrades it to {head} again.",
     )
 
 

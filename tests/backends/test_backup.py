@@ -23,13 +23,6 @@ from tests.support.shapes import at, at_head
 from tests.support.snapshot import snapshot
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Return the path of this test's database, in an empty folder."""
-    (tmp_path / "data").mkdir()
-    return tmp_path / "data" / "tokens.db"
-
-
 def test_a_backup_is_private_verified_and_one_file(path: Path) -> None:
     """The name of a manual backup has its time, revision and kind; it has no companions."""
     at("006").write(path, ["journal_mode=WAL"])
@@ -43,8 +36,8 @@ def test_a_backup_is_private_verified_and_one_file(path: Path) -> None:
     assert beside == {made.name, f"{made.name}.json"}
 
 
-def test_a_backup_lies_where_it_is_wanted(path: Path, tmp_path: Path) -> None:
-    """Another folder and another name are taken; what is there already is not overwritten."""
+def test_a_backup_is_written_to_a_given_path(path: Path, tmp_path: Path) -> None:
+    """Another folder and name are accepted; an existing file is not overwritten."""
     at("006").write(path)
     target = tmp_path / "elsewhere.db"
     assert back_up(path, target) == target
@@ -52,13 +45,13 @@ def test_a_backup_lies_where_it_is_wanted(path: Path, tmp_path: Path) -> None:
     assert refused(lambda: back_up(path, target)).code == "bad-path"
     assert target.read_bytes() == content
     assert refused(lambda: back_up(path, tmp_path / "no" / "folder.db")).code == "bad-path"
-    assert refused(lambda: back_up(path, tmp_path)).code == "bad-path"
 
 
 @pytest.mark.parametrize("name", ["", "/dev/null", "x" * 240, "link"])
-def test_the_remedy_for_a_place_of_a_backup_is_about_the_backup(tmp_path: Path, name: str) -> None:
-    """A folder, a device, a long name: the place was given to the command, not to the database."""
-    path = tmp_path / "tokens.db"
+def test_the_remedy_for_a_bad_path_is_about_the_backup(
+    path: Path, tmp_path: Path, name: str
+) -> None:
+    """A folder, a device, a long name and a link: the path of the database is not the problem."""
     at("009").write(path)
     (tmp_path / "link").symlink_to("nowhere")
     error = refused(lambda: back_up(path, tmp_path / name))
@@ -68,7 +61,7 @@ def test_the_remedy_for_a_place_of_a_backup_is_about_the_backup(tmp_path: Path, 
 
 @contextmanager
 def writing(path: Path) -> Iterator[list[int]]:
-    """Another connection adds an entry again and again; how many it has committed."""
+    """Let another connection add entries; yield the number that it has committed."""
     done = [0]
     stop = threading.Event()
 
@@ -91,8 +84,8 @@ def writing(path: Path) -> Iterator[list[int]]:
 
 
 @pytest.mark.parametrize("mode", ["wal", "delete"])
-def test_a_live_database_is_backed_up(mode: str, path: Path) -> None:
-    """While others write, a backup holds all that was committed when it began, and verifies."""
+def test_a_database_in_use_is_backed_up(mode: str, path: Path) -> None:
+    """While others write, a backup has all that was committed when it began."""
     at_head(path, f"journal_mode={mode}")
     with writing(path) as done:
         while done[0] < 5:
@@ -107,8 +100,8 @@ def test_a_live_database_is_backed_up(mode: str, path: Path) -> None:
             assert before <= found <= done[0] + 1
 
 
-def test_a_backup_is_of_one_moment(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is committed after the backup has begun is not in it, and is no mismatch."""
+def test_a_backup_is_one_snapshot(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit during the backup is not in it, and is no mismatch."""
     at_head(path)
     before = snapshot(path)
     summary = backups.summary
@@ -124,8 +117,8 @@ def test_a_backup_is_of_one_moment(path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("mode", ["wal", "delete"])
-def test_a_backup_is_made_while_a_transaction_is_open(mode: str, path: Path) -> None:
-    """What a writer has not committed is not in the backup, and does not stop it."""
+def test_an_open_transaction_is_not_backed_up(mode: str, path: Path) -> None:
+    """Uncommitted changes are not in the backup, and do not stop it."""
     at("010").write(path, [f"journal_mode={mode}"])
     before = snapshot(path)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
@@ -137,7 +130,7 @@ def test_a_backup_is_made_while_a_transaction_is_open(mode: str, path: Path) -> 
 
 
 def test_a_backup_follows_a_link(path: Path) -> None:
-    """The backup of a linked database is beside the file, where a start finds it."""
+    """The backup of a linked database is beside the file."""
     at("006").write(path)
     link = path.parent.parent / "link.db"
     link.symlink_to(path)
@@ -146,10 +139,8 @@ def test_a_backup_follows_a_link(path: Path) -> None:
 
 @pytest.mark.parametrize("offset", [0, 8], ids=["kind of the page", "cells of the page"])
 @pytest.mark.parametrize("name", ["refresh_tokens", "sqlite_autoindex_refresh_tokens_1"])
-def test_damage_that_only_the_copy_meets_is_named_damage(
-    name: str, offset: int, path: Path
-) -> None:
-    """A broken page of a table or of an index is `corrupt`, with the remedy for it."""
+def test_a_damaged_page_is_corrupt(name: str, offset: int, path: Path) -> None:
+    """A damaged page of a table or an index has the code and remedy of damage."""
     at_head(path, "journal_mode=DELETE")
     with closing(sqlite3.connect(path)) as connection:
         ((size,),) = connection.execute("PRAGMA page_size")
@@ -164,8 +155,8 @@ def test_damage_that_only_the_copy_meets_is_named_damage(
 
 
 @pytest.mark.parametrize("code", ["foreign", "not-a-database", "corrupt"])
-def test_what_is_no_good_is_not_backed_up(code: str, path: Path) -> None:
-    """A backup of a damaged or another application's file would be taken for a good one."""
+def test_a_refused_database_is_not_backed_up(code: str, path: Path) -> None:
+    """No backup is made of a damaged file or of another application's database."""
     if code == "foreign":
         with closing(sqlite3.connect(path)) as connection:
             connection.execute("CREATE TABLE notes (id INTEGER)")
@@ -179,10 +170,10 @@ def test_what_is_no_good_is_not_backed_up(code: str, path: Path) -> None:
 
 
 def test_only_the_newest_five_automatic_backups_are_kept(path: Path) -> None:
-    """Seven upgrades leave five; by hand, of others and of other databases stay."""
+    """Manual backups, other files and backups of other databases stay."""
     at("006").write(path)
     manual = back_up(path)
-    strangers = [
+    others = [
         "tokens.db.backup",
         "tokens.db.backup-old",
         "tokens.db.backup-20200101T000000Z-006",
@@ -191,19 +182,18 @@ def test_only_the_newest_five_automatic_backups_are_kept(path: Path) -> None:
         "xtokens.db.backup-20200101T000000.000000Z-006",
         "other.db.backup-20200101T000000.000000Z-006",
     ]
-    for name in strangers:
+    for name in others:
         path.with_name(name).write_text("mine")
     made = []
     for _ in range(7):
         made.append(prepare(path).backup)
-        downgraded = downgrade(path, "006")
-        made.append(downgraded.backup)
+        made.append(downgrade(path, "006").backup)
     assert backups.automatic_backups(path) == made[-5:]
-    assert {manual.name, *strangers} <= names(path.parent)
+    assert {manual.name, *others} <= names(path.parent)
 
 
-def test_what_a_killed_backup_left_is_cleared_after_an_hour(path: Path) -> None:
-    """A partial copy contains secrets: the next start removes it."""
+def test_an_incomplete_backup_is_deleted_after_an_hour(path: Path) -> None:
+    """The copy of a killed backup contains secrets: the next start deletes it."""
     at("006").write(path)
     old = [".tokens.db.backup-x.1.partial", ".tokens.db.backup-x.1.partial-journal"]
     others = [".tokens.db.backup-y.2.partial", ".other.db.backup-x.1.partial", ".tokens.db.partial"]
@@ -217,10 +207,8 @@ def test_what_a_killed_backup_left_is_cleared_after_an_hour(path: Path) -> None:
     assert set(others) <= left
 
 
-def test_backups_that_cannot_be_pruned_stop_no_start(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A folder that cannot be listed, or a file that is gone meanwhile, costs nothing."""
+def test_a_failed_pruning_stops_no_start(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the folder cannot be listed, the start succeeds."""
     at("006").write(path)
 
     def fail(_: Path) -> list[Path]:
@@ -231,9 +219,7 @@ def test_backups_that_cannot_be_pruned_stop_no_start(
         assert prepare(path).after == HEAD
 
 
-def test_a_copy_that_is_not_the_same_is_no_backup(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_copy_with_other_rows_is_no_backup(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the copy differs from its source, nothing is migrated and no file is left."""
     at("006").write(path)
     before = snapshot(path)

@@ -1,4 +1,4 @@
-"""What is read from the catalog, however it is written."""
+"""Reading the catalog of SQLite into a structure."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from nextcloud_mcp_server.backends.sqlite.inspect import look
 
 
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
-def test_names_are_folded_as_sqlite_folds_them(name: str) -> None:
-    """Letters of ASCII lose their case, and all others keep it."""
+def test_names_are_folded_as_in_sqlite(name: str) -> None:
+    """Only ASCII letters are converted to lower case."""
     with closing(sqlite3.connect(":memory:")) as connection:
         assert connection.execute("SELECT lower(?)", (name,)).fetchone() == (folded(name),)
 
 
 def test_names_are_compared_without_their_case(tmp_path: Path) -> None:
-    """Tables, columns, indexes and their owners are known by their folded names."""
+    """Tables, columns, indexes and their owners have folded names."""
     with closing(sqlite3.connect(tmp_path / "tokens.db")) as connection:
         connection.execute('CREATE TABLE "ÄPFEL" (ID INTEGER PRIMARY KEY, "Größe" TEXT UNIQUE)')
         connection.execute('CREATE INDEX IX_Size ON "ÄPFEL" ("Größe")')
-        seen = read_structure(connection.execute)
-    assert set(seen.tables) == {"Äpfel"}
-    assert set(seen.tables["Äpfel"].columns) == {"id", "größe"}
-    assert seen.owners == {"ix_size": "Äpfel"}, "what SQLite makes for UNIQUE is not listed"
+        found = read_structure(connection.execute)
+    assert set(found.tables) == {"Äpfel"}
+    assert set(found.tables["Äpfel"].columns) == {"id", "größe"}
+    assert found.owners == {"ix_size": "Äpfel"}, "the index of UNIQUE is not listed"
 
 
-def test_a_statement_that_is_no_text_is_read_all_the_same(tmp_path: Path) -> None:
-    """A table that was made in another encoding, by hand, is seen like every other."""
+def test_a_statement_that_is_not_utf8_is_read(tmp_path: Path) -> None:
+    """A statement in another encoding is read with surrogate escapes."""
     path = tmp_path / "tokens.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE mine (word TEXT)")

@@ -1,4 +1,4 @@
-"""What SQLite and the operating system report has one name each, and no value in it."""
+"""Errors of SQLite and of the operating system have one code each, and no value of a row."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.unprivileged import as_nobody, open_folder
 
 PATH = Path("/data/tokens.db")
 
-#: The primary result codes that have a name, and what it is.
+#: Primary result codes and the error code of each.
 NAMED = {
     "SQLITE_PERM": "read-only",
     "SQLITE_BUSY": "lock-timeout",
@@ -35,15 +35,15 @@ NAMED = {
 }
 
 
-def sqlite_error(name: str, text: str = "said SQLite") -> sqlite3.Error:
-    """The error that the driver raises for a result code."""
+def sqlite_error(name: str, text: str = "text of SQLite") -> sqlite3.Error:
+    """Return the error that the driver raises for a result code."""
     error = sqlite3.OperationalError(text)
     error.sqlite_errorcode = getattr(sqlite3, name)
     error.sqlite_errorname = name
     return error
 
 
-#: The families of result codes; other constants of the driver's begin like them.
+#: The families of result codes; the driver has other constants with the same prefix.
 FAMILIES = re.compile(
     "SQLITE_(ERROR|INTERNAL|PERM|ABORT|BUSY|LOCKED|NOMEM|READONLY|INTERRUPT|IOERR|CORRUPT|NOTFOUND"
     "|FULL|CANTOPEN|PROTOCOL|EMPTY|SCHEMA|TOOBIG|CONSTRAINT|MISMATCH|MISUSE|NOLFS|FORMAT|RANGE"
@@ -54,8 +54,8 @@ ALL_CODES = sorted(name for name in dir(sqlite3) if FAMILIES.fullmatch(name))
 
 
 @pytest.mark.parametrize("name", ALL_CODES)
-def test_every_result_code_has_the_name_of_its_family(name: str) -> None:
-    """The extended codes of a family have the family's name; the others have none."""
+def test_a_result_code_has_the_code_of_its_family(name: str) -> None:
+    """Extended codes have the error code of their family; other families have none."""
     family = f"SQLITE_{name.split('_')[1]}"
     expected = NAMED.get(family)
     if name in {"SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"}:
@@ -68,24 +68,24 @@ def test_every_result_code_has_the_name_of_its_family(name: str) -> None:
 
 
 @pytest.mark.parametrize("number", sorted(errno.errorcode))
-def test_every_error_of_the_system_has_a_name(number: int) -> None:
-    """Full, read-only, a bad path, or else an I/O error with what the system said."""
-    found = named(OSError(number, "said the system"), PATH)
+def test_every_errno_has_a_code(number: int) -> None:
+    """The disk is full, read-only, the path is bad, or else it is an I/O error."""
+    found = named(OSError(number, "text of the system"), PATH)
     assert found is not None
     assert found.code in {"disk-full", "read-only", "bad-path", "io-error"}
     assert found.code in CODES
 
 
-def test_the_drivers_error_is_found_inside_sqlalchemys() -> None:
-    """The decision is made by what SQLite said, whoever wrapped it."""
+def test_an_error_wrapped_by_sqlalchemy_has_the_same_code() -> None:
+    """The result code of SQLite decides."""
     wrapped = IntegrityError("INSERT ...", {}, sqlite_error("SQLITE_CONSTRAINT_UNIQUE"))
     found = named(wrapped, PATH)
     assert found is not None
     assert found.code == "conflict"
 
 
-def test_what_is_not_the_databases_doing_keeps_its_name() -> None:
-    """Errors of others pass through, and a named one is itself."""
+def test_other_errors_are_not_translated() -> None:
+    """Errors of other code pass through, and an error with a code is returned as it is."""
     own = TokenStorageError("mine", code="bad-input", remedy="none")
     assert named(own, PATH) is own
     for other in (ValueError("x"), KeyError("y"), RuntimeError()):
@@ -95,8 +95,8 @@ def test_what_is_not_the_databases_doing_keeps_its_name() -> None:
         raise ValueError("x")
 
 
-def test_naming_raises_the_name_from_the_cause() -> None:
-    """The first error stays reachable for whoever debugs."""
+def test_naming_raises_from_the_cause() -> None:
+    """The original error is the cause."""
     cause = sqlite_error("SQLITE_FULL")
 
     def fail() -> None:
@@ -108,15 +108,15 @@ def test_naming_raises_the_name_from_the_cause() -> None:
     assert error.__cause__ is cause
 
 
-def test_schema_text_that_is_no_text_is_damage() -> None:
-    """A flipped byte in a schema page reaches Python as a decoding error."""
+def test_a_decoding_error_is_damage() -> None:
+    """A flipped byte in a schema page is a decoding error in Python."""
     found = named(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), PATH)
     assert found is not None
     assert found.code == "corrupt"
 
 
-def test_the_running_store_names_everything() -> None:
-    """Where the statements fit the schema, an odd answer means that the schema has changed."""
+def test_every_sqlite_error_of_the_running_store_has_a_code() -> None:
+    """The statements fit the schema, so that SQLITE_ERROR means that the schema has changed."""
     for error, code in (
         (sqlite_error("SQLITE_ERROR", "no such table: refresh_tokens"), "inconsistent"),
         (sqlite_error("SQLITE_ERROR", "Could not decode to UTF-8 column 'x'"), "unreadable"),
@@ -126,8 +126,8 @@ def test_the_running_store_names_everything() -> None:
         assert found.code == code
 
 
-def test_no_statement_and_no_value_is_in_a_message() -> None:
-    """What SQLAlchemy knows of a statement and its values is not repeated."""
+def test_no_statement_or_value_is_in_a_message() -> None:
+    """The statement and the values in an error of SQLAlchemy are not repeated."""
     secret = "gAAAA-secret"
     inner = sqlite_error("SQLITE_CONSTRAINT_NOTNULL", "NOT NULL constraint failed: t.c")
     for wrapped in (
@@ -140,7 +140,7 @@ def test_no_statement_and_no_value_is_in_a_message() -> None:
 
 
 def test_a_command_in_a_remedy_can_be_typed() -> None:
-    """The path of a damaged file is quoted where it is to be typed, and plain where it is read."""
+    """The path of a damaged file is quoted in the command, and plain in the message."""
     path = Path("/data/it's; rm -rf x.db")
     error = named(sqlite_error("SQLITE_CORRUPT"), path)
     assert error is not None
@@ -148,10 +148,10 @@ def test_a_command_in_a_remedy_can_be_typed() -> None:
     assert error.remedy.endswith(f" -d {shlex.quote(str(path))}")
 
 
-def test_an_io_error_on_a_full_disk_is_the_full_disk(
+def test_an_io_error_on_a_full_disk_is_disk_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SQLite calls it an I/O error that there is no room for the shared memory of a WAL."""
+    """SQLite reports an I/O error if there is no space for the shared memory of a WAL."""
     error, path = sqlite_error("SQLITE_IOERR_SHMSIZE"), tmp_path / "tokens.db"
 
     def code() -> str | None:
@@ -165,8 +165,8 @@ def test_an_io_error_on_a_full_disk_is_the_full_disk(
     assert code() == "disk-full"
 
 
-def test_a_file_that_this_user_may_not_read_is_told_as_one() -> None:
-    """Whose it is, and its mode: nothing is wrong with the folder."""
+def test_an_unreadable_file_is_named() -> None:
+    """The message has its owner and mode, and does not blame the folder."""
     code = """
 from tests.support.by_path import inspect
 try:
@@ -178,7 +178,7 @@ except TokenStorageError as error:
         path = folder / "tokens.db"
         path.write_bytes(b"x" * 512)
         path.chmod(0o600)
-        said = as_nobody(code, path)
-    assert said.startswith(f"bad-path {path} cannot be read by this user (it belongs to user ")
-    assert ", its mode is 0600)" in said
-    assert "folder is there" not in said
+        output = as_nobody(code, path)
+    assert output.startswith(f"bad-path {path} cannot be read by this user (it belongs to user ")
+    assert ", its mode is 0600)" in output
+    assert "folder is there" not in output

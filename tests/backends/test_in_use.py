@@ -24,10 +24,7 @@ from nextcloud_mcp_server.backends.sqlite.in_use import (
 )
 from nextcloud_mcp_server.backends.sqlite.lock import guard
 from nextcloud_mcp_server.filesystem.flock import Hold
-from nextcloud_mcp_server.migrations import (
-    downgrade_database,
-    upgrade_database,
-)
+from nextcloud_mcp_server.migrations import downgrade_database, upgrade_database
 from tests.support.child import ROOT, child
 from tests.support.contents import KEY
 from tests.support.errors import refused
@@ -53,15 +50,15 @@ from nextcloud_mcp_server.backends.sqlite.in_use import hold, in_use
 
 path = Path(sys.argv[1])
 share = hold(path)
-told, tell = os.pipe()
+ready, started = os.pipe()
 wait, end = os.pipe()
 child = os.fork()
 if child == 0:
     os.close(end)
-    os.write(tell, b"x")
+    os.write(started, b"x")
     os.read(wait, 1)
     os._exit(0)
-os.read(told, 1)
+os.read(ready, 1)
 share.release()
 kept = in_use(path)
 second = hold(path)
@@ -76,22 +73,15 @@ os.register_at_fork = lambda **hooks: None
 """
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Return the path of this test's database, in an empty folder."""
-    (tmp_path / "data").mkdir()
-    return tmp_path / "data" / "tokens.db"
-
-
 def held(path: Path) -> Hold:
-    """A hold that must be there."""
-    found = hold(path)
-    assert found is not None
-    return found
+    """Return a hold, which must be possible."""
+    share = hold(path)
+    assert share is not None
+    return share
 
 
 async def test_an_open_store_is_in_use_until_it_is_closed(path: Path) -> None:
-    """From initialize() to close(), and the file stays, private, for the next one."""
+    """It is in use from initialize() to close(); the file stays, private and empty."""
     assert not in_use(path)
     storage = RefreshTokenStorage(path, encryption_key=KEY)
     await storage.initialize()
@@ -103,7 +93,7 @@ async def test_an_open_store_is_in_use_until_it_is_closed(path: Path) -> None:
     assert inuse_path(path).stat().st_size == 0
 
 
-def test_asking_makes_no_file(path: Path) -> None:
+def test_a_check_creates_no_file(path: Path) -> None:
     """A command that only reads creates no file."""
     upgrade_database(path)
     before = names(path.parent)
@@ -112,8 +102,8 @@ def test_asking_makes_no_file(path: Path) -> None:
     assert names(path.parent) == before
 
 
-def test_several_stores_hold_it_together(path: Path) -> None:
-    """It is in use until the last of them has let go; letting go twice is nothing."""
+def test_several_stores_share_it(path: Path) -> None:
+    """It is in use until the last of them is released; releasing twice does nothing."""
     first, second = held(path), held(path)
     first.release()
     first.release()
@@ -122,8 +112,8 @@ def test_several_stores_hold_it_together(path: Path) -> None:
     assert not in_use(path)
 
 
-def test_a_link_is_the_file_itself(path: Path, tmp_path: Path) -> None:
-    """Two names of one database are one."""
+def test_a_link_and_its_file_are_one_database(path: Path, tmp_path: Path) -> None:
+    """A hold through a link is found at the file."""
     path.touch()
     link = tmp_path / "link.db"
     link.symlink_to(path)
@@ -132,8 +122,8 @@ def test_a_link_is_the_file_itself(path: Path, tmp_path: Path) -> None:
     share.release()
 
 
-def test_another_process_is_named_and_a_killed_one_is_gone(path: Path) -> None:
-    """The kernel tells which process it is, and frees the lock when it is killed."""
+def test_another_process_is_named_until_it_is_killed(path: Path) -> None:
+    """The kernel knows the process, and frees the lock when it is killed."""
     with child(OPEN, path, KEY) as running:
         assert in_use(path)
         assert holders(path) in {(), (running.process.pid,)}
@@ -144,11 +134,11 @@ def test_another_process_is_named_and_a_killed_one_is_gone(path: Path) -> None:
     assert not in_use(path)
 
 
-@pytest.mark.parametrize(("hook", "seen"), [("", "False True"), (WITHOUT_HOOK, "True True")])
-def test_a_forked_child_holds_nothing(hook: str, seen: str, path: Path) -> None:
-    """A child keeps no lock for a store that is closed, and its end frees no other's.
+@pytest.mark.parametrize(("hook", "states"), [("", "False True"), (WITHOUT_HOOK, "True True")])
+def test_a_forked_child_holds_nothing(hook: str, states: str, path: Path) -> None:
+    """A child holds no lock for a closed store, and its end frees no other hold.
 
-    Negative control: without what runs after a fork, the lock lives as long as the child.
+    Negative control: without the hook at the fork, the lock stays until the child ends.
     """
     done = subprocess.run(
         [sys.executable, "-c", hook + FORK, str(path)],
@@ -158,22 +148,22 @@ def test_a_forked_child_holds_nothing(hook: str, seen: str, path: Path) -> None:
         check=False,
         timeout=60,
     )
-    assert (done.stdout.strip(), done.stderr) == (seen, "")
+    assert (done.stdout.strip(), done.stderr) == (states, "")
 
 
-def test_it_is_taken_before_the_lock_of_migrations_is_given_back(
+def test_it_is_taken_before_the_migration_lock_is_released(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There is no moment in which a command has the lock and does not see the store."""
-    free: list[str] = []
+    """A command that gets the migration lock always finds the store in use."""
+    codes: list[str] = []
     real = module.hold
 
     def watched(database: Path) -> Hold | None:
         def take() -> None:
             with guard(database, 0.0):
-                free.append("free")
+                codes.append("free")
 
-        free.append(refused(take).code)
+        codes.append(refused(take).code)
         return real(database)
 
     async def start() -> None:
@@ -184,7 +174,7 @@ def test_it_is_taken_before_the_lock_of_migrations_is_given_back(
     with monkeypatch.context() as patch:
         patch.setattr(module, "hold", watched)
         asyncio.run(start())
-    assert free == ["lock-timeout", "lock-timeout"]
+    assert codes == ["lock-timeout", "lock-timeout"]
 
 
 async def test_a_start_that_is_cancelled_or_refused_holds_nothing(
@@ -215,10 +205,10 @@ async def test_a_start_that_is_cancelled_or_refused_holds_nothing(
 
 
 @pytest.mark.parametrize("what", ["folder", "pipe", "link"])
-async def test_where_it_cannot_be_made_the_store_works_without(
+async def test_without_a_hold_the_store_works(
     what: str, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A link is not followed and a pipe is not waited for; there is one warning."""
+    """If the file cannot be made there is one warning; a link is not followed."""
     place = inuse_path(path)
     if what == "folder":
         place.mkdir()
@@ -228,15 +218,15 @@ async def test_where_it_cannot_be_made_the_store_works_without(
         place.symlink_to("elsewhere")
     async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
         await storage.store_refresh_token("alice", "token")
-    said = [r.getMessage() for r in caplog.records if "cannot be locked" in r.getMessage()]
-    assert len(said) == 1
-    assert str(place) in said[0]
+    warnings = [r.getMessage() for r in caplog.records if "cannot be locked" in r.getMessage()]
+    assert len(warnings) == 1
+    assert str(place) in warnings[0]
     assert not path.with_name("elsewhere").exists()
     assert not in_use(path)
 
 
 @pytest.mark.parametrize("what", ["folder", "pipe"])
-def test_where_nobody_can_tell_a_change_asks_for_a_word(what: str, path: Path) -> None:
+def test_an_unknown_state_stops_a_change(what: str, path: Path) -> None:
     """If the lock cannot be read, the change is refused unless --while-running is given."""
     upgrade_database(path)
     place = inuse_path(path)
@@ -248,14 +238,14 @@ def test_where_nobody_can_tell_a_change_asks_for_a_word(what: str, path: Path) -
     assert downgrade_database(path, "-1", while_running=True).after == "010"
 
 
-def test_a_folder_that_cannot_be_written_is_told_of_once() -> None:
+def test_a_folder_that_cannot_be_written_gives_one_warning() -> None:
     """A store at head in a read-only folder serves, with one warning in total."""
     with open_folder() as folder:
         path = folder / "tokens.db"
         upgrade_database(path)
         path.chmod(0o644)
         path.with_name("tokens.db.lock").unlink()
-        said = as_nobody(
+        output = as_nobody(
             """
 import logging
 logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format="%(message)s")
@@ -269,11 +259,11 @@ asyncio.run(main(sys.argv[1]))
             path,
         )
         assert not inuse_path(path).exists()
-    assert said.count("locked") == 1
+    assert output.count("locked") == 1
 
 
-def test_a_command_that_asks_keeps_no_start_waiting(path: Path) -> None:
-    """The moment in which a command tests the lock is waited for, and not a second longer."""
+def test_a_check_by_a_command_delays_no_start(path: Path) -> None:
+    """A start waits while a command checks the lock, and never for five seconds."""
     place = inuse_path(path)
     descriptor = os.open(place, os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(descriptor, fcntl.LOCK_EX)

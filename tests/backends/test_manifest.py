@@ -1,4 +1,4 @@
-"""A backup has a manifest that describes it, and never one of other bytes."""
+"""The manifest of a backup, and the disk space that a backup needs."""
 
 from __future__ import annotations
 
@@ -30,22 +30,15 @@ from tests.support.shapes import at
 from tests.support.snapshot import snapshot
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Return the path of this test's database, in an empty folder."""
-    (tmp_path / "data").mkdir()
-    return tmp_path / "data" / "tokens.db"
-
-
 def manifest_of(backup: Path | None) -> Manifest:
-    """The manifest that a backup must have."""
+    """Return the manifest of a backup, which must exist."""
     assert backup is not None
     manifest = read_manifest(backup)
     assert manifest is not None
     return manifest
 
 
-def test_a_manifest_says_what_the_backup_is(path: Path) -> None:
+def test_a_manifest_describes_its_backup(path: Path) -> None:
     """Hash, size, revision, rows, kind, version and time are those of the file beside it."""
     at("006").write(path)
     made = back_up(path)
@@ -63,7 +56,7 @@ def test_a_manifest_says_what_the_backup_is(path: Path) -> None:
     assert manifest_path(made).stat().st_mode & 0o777 == 0o600
 
 
-async def test_the_backup_of_a_start_names_its_keys(path: Path) -> None:
+async def test_the_manifest_of_a_start_has_the_keys(path: Path) -> None:
     """A server that migrates writes the fingerprints of its keys into the manifest."""
     at("006").write(path)
     async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
@@ -73,28 +66,28 @@ async def test_the_backup_of_a_start_names_its_keys(path: Path) -> None:
     assert KEY not in manifest_path(storage.outcome.backup or path).read_text()
 
 
-def test_a_manifest_goes_with_its_backup(path: Path) -> None:
-    """Pruning deletes both, so that no manifest is left alone."""
+def test_a_manifest_is_deleted_with_its_backup(path: Path) -> None:
+    """Pruning deletes both."""
     at("006").write(path)
     for _ in range(3):
         backups.make_backup(path, backups.backup_path(path, "006"))
-    gone = backups.prune(path, keep=1)
+    deleted = backups.prune(path, keep=1)
     [left] = backups.automatic_backups(path)
-    assert len(gone) == 2
+    assert len(deleted) == 2
     beside = {name for name in names(path.parent) if "backup" in name}
     assert beside == {left.name, f"{left.name}.json"}
 
 
 @pytest.mark.parametrize("what", ["published", "write_manifest"])
-def test_a_backup_that_dies_on_the_way_leaves_no_manifest_that_lies(
+def test_a_killed_backup_has_no_manifest(
     what: str, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a kill between its name and its manifest, a backup is complete without a manifest."""
+    """If it is killed before the manifest is written, the backup is complete."""
     at("006").write(path)
     target = backups.backup_path(path, "006")
 
     class Killed(BaseException):
-        """Nothing of the program's own is in the way of a kill."""
+        """An exception that the program does not catch."""
 
     def die(*_: object) -> None:
         raise Killed
@@ -126,8 +119,8 @@ def test_a_manifest_that_cannot_be_written_fails_the_backup(
     assert names(path.parent) == before
 
 
-def test_a_backup_replaces_the_manifest_of_one_that_is_gone(path: Path, tmp_path: Path) -> None:
-    """A daily job that deletes yesterday's copy and makes a new one works."""
+def test_a_manifest_without_its_backup_is_replaced(path: Path, tmp_path: Path) -> None:
+    """A manifest without its backup is overwritten."""
     at("006").write(path)
     target = tmp_path / "copy.db"
     back_up(path, target)
@@ -137,7 +130,7 @@ def test_a_backup_replaces_the_manifest_of_one_that_is_gone(path: Path, tmp_path
     assert manifest_of(target).revisions == ("007",)
 
 
-def test_a_backup_overwrites_no_file_of_another(path: Path, tmp_path: Path) -> None:
+def test_another_file_is_not_overwritten(path: Path, tmp_path: Path) -> None:
     """A file under the manifest's name that is no manifest is not overwritten."""
     at("006").write(path)
     target = tmp_path / "copy.db"
@@ -148,12 +141,25 @@ def test_a_backup_overwrites_no_file_of_another(path: Path, tmp_path: Path) -> N
     assert (taken.read_text(), target.exists()) == ("[1, 2]", False)
 
 
-def _without(key: str) -> Callable[[dict[str, Any]], object]:
-    return lambda facts: facts.pop(key)
+def _fields(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], bytes]:
+    def changed(raw: bytes) -> bytes:
+        fields = json.loads(raw)
+        change(fields)
+        return json.dumps(fields).encode()
+
+    return changed
 
 
-def _with(key: str, value: object) -> Callable[[dict[str, Any]], object]:
-    return lambda facts: facts.update({key: value})
+def _without(key: str) -> Callable[[bytes], bytes]:
+    return _fields(lambda fields: fields.pop(key))
+
+
+def _with(key: str, value: object) -> Callable[[bytes], bytes]:
+    return _fields(lambda fields: fields.update({key: value}))
+
+
+def _content(raw: bytes) -> Callable[[bytes], bytes]:
+    return lambda _: raw
 
 
 @pytest.mark.parametrize(
@@ -169,35 +175,23 @@ def _with(key: str, value: object) -> Callable[[dict[str, Any]], object]:
         _with("keys", "abcd1234"),
         _with("made_at", "yesterday"),
         _with("made_at", "2026-01-01T00:00:00"),
-        _with("kind", "unheard-of"),
+        _with("kind", "other"),
+        *map(_content, [b"", b"\xff", b"[" * 100_000, b"null", b"{}", b"[]", b"7"]),
     ],
 )
-def test_what_is_no_manifest_is_not_taken_for_one(
-    change: Callable[[dict[str, Any]], object], path: Path
-) -> None:
-    """A field that is missing or of another type makes it unreadable, not half true."""
+def test_a_wrong_manifest_is_refused(change: Callable[[bytes], bytes], path: Path) -> None:
+    """Each field must exist and have its type; no exception of the parser is raised."""
     at("006").write(path)
     made = back_up(path)
-    facts = json.loads(manifest_path(made).read_text())
     assert read_manifest(made) is not None
-    change(facts)
-    manifest_path(made).write_text(json.dumps(facts))
+    place = manifest_path(made)
+    place.write_bytes(change(place.read_bytes()))
     with pytest.raises(ValueError, match="is no manifest"):
         read_manifest(made)
 
 
-@pytest.mark.parametrize("raw", [b"", b"\xff", b"[" * 100_000, b"null", b"{}", b"[]", b"7"])
-def test_a_damaged_manifest_is_no_manifest(raw: bytes, path: Path) -> None:
-    """Any other content gives one error, and no exception of a parser."""
-    at("006").write(path)
-    made = back_up(path)
-    manifest_path(made).write_bytes(raw)
-    with pytest.raises(ValueError, match="is no manifest"):
-        read_manifest(made)
-
-
-def test_a_pipe_in_the_place_of_a_manifest_keeps_nobody_waiting(path: Path) -> None:
-    """A named pipe, a folder and a dangling link are no manifests, and are not opened."""
+def test_a_pipe_is_no_manifest(path: Path) -> None:
+    """A named pipe and a dangling link are not opened."""
     place = manifest_path(path)
     os.mkfifo(place)
     with pytest.raises(ValueError, match="is no manifest"):
@@ -218,42 +212,31 @@ class Disk(NamedTuple):
     f_flag: int = 0
 
 
-def disk(patch: pytest.MonkeyPatch, says: Disk, user: int = 1000) -> None:
+def disk(patch: pytest.MonkeyPatch, result: Disk, user: int = 1000) -> None:
     """Give every disk the same result, for a user."""
-    patch.setattr("os.statvfs", lambda _: says)
+    patch.setattr("os.statvfs", lambda _: result)
     patch.setattr("os.geteuid", lambda: user)
 
 
-def test_space_is_checked_before_a_backup_begins(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("call", [back_up, prepare])
+def test_space_is_checked_before_a_backup(
+    call: Callable[[Path], object], path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If the copy does not fit, the error has the needed and the free bytes."""
+    """If the copy does not fit, nothing changes; the error has the needed and the free bytes."""
     at("006").write(path)
-    before = names(path.parent)
+    before = snapshot(path)
     need = path.stat().st_size + space.MARGIN
     with monkeypatch.context() as patch:
         disk(patch, Disk())
-        error = refused(lambda: back_up(path))
+        error = refused(lambda: call(path))
     assert error.code == "disk-full"
     assert f"{space.readable(need)} are needed and 10.0 kB are free" in error.message
-    assert names(path.parent) == before
-
-
-def test_space_is_checked_before_a_migration_begins(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A start that has no room for the backup changes nothing."""
-    at("006").write(path)
-    before = snapshot(path)
-    with monkeypatch.context() as patch:
-        disk(patch, Disk())
-        assert refused(lambda: prepare(path)).code == "disk-full"
     assert snapshot(path) == before
-    assert names(path.parent) == {"tokens.db", "tokens.db.lock"}
+    assert names(path.parent) <= {"tokens.db", "tokens.db.lock"}
 
 
-def test_what_waits_in_the_wal_counts(path: Path) -> None:
-    """Pages that are only in the WAL are pages of the copy."""
+def test_pages_in_the_wal_count(path: Path) -> None:
+    """The size of a database includes its pages in the WAL."""
     at("006").write(path)
     small = size.size_of(path)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
@@ -264,23 +247,23 @@ def test_what_waits_in_the_wal_counts(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("says", "user", "free"),
+    ("result", "user", "free"),
     [
         (Disk(), 1000, 10_000),
         (Disk(), 0, 20_000),
         (Disk(f_blocks=0, f_bavail=0, f_bfree=0), 1000, None),
     ],
 )
-def test_free_space_is_that_of_this_user(
-    says: Disk, user: int, free: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_free_space_is_for_this_user(
+    result: Disk, user: int, free: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is reserved for root is root's; a disk that reports nothing is not taken for full."""
+    """Only root may use the reserved blocks; None if the disk reports no size."""
     with monkeypatch.context() as patch:
-        disk(patch, says, user)
+        disk(patch, result, user)
         assert space.free_bytes(tmp_path) == free
 
 
-def test_a_folder_that_is_not_there_is_not_full(tmp_path: Path) -> None:
+def test_a_missing_folder_is_not_full(tmp_path: Path) -> None:
     """A missing folder is reported by the code that writes there."""
     assert space.free_bytes(tmp_path / "nowhere") is None
     space.require_space(tmp_path / "nowhere", 10**18, "to try")

@@ -1,4 +1,4 @@
-"""A statement that is compiled once gives what SQLAlchemy itself gives."""
+"""A statement that is compiled once gives the same results as SQLAlchemy."""
 
 from __future__ import annotations
 
@@ -78,43 +78,43 @@ def core(raw: sqlite3.Connection) -> Iterator[Connection]:
         yield connection
 
 
-def test_writes_and_reads_agree_with_sqlalchemy(raw: sqlite3.Connection, core: Connection) -> None:
-    """The same changes are counted, and the same rows read, with the same names and types."""
-    door = DriverConnection(raw)
+def test_results_are_those_of_sqlalchemy(raw: sqlite3.Connection, core: Connection) -> None:
+    """Row counts, rows, and their names and types are the same."""
+    connection = DriverConnection(raw)
     for statement, parameters in WRITES:
         raw.execute("SAVEPOINT s")
         expected = core.execute(statement, parameters).rowcount
         raw.execute("ROLLBACK TO s")
-        assert door.run(statement, parameters) == expected, str(statement)
+        assert connection.run(statement, parameters) == expected, str(statement)
         raw.execute("RELEASE s")
     for statement, parameters in READS:
         rows = core.execute(statement, parameters).all()
-        found = door.all(statement, parameters)
+        found = connection.all(statement, parameters)
         assert [tuple(row) for row in found] == [tuple(row) for row in rows], str(statement)
         assert [row._fields for row in found] == [row._fields for row in rows]
-        first = door.first(statement, parameters)
+        first = connection.first(statement, parameters)
         assert first is not None
         assert tuple(first) == tuple(rows[0])
         assert [type(value) for value in first] == [type(value) for value in rows[0]]
 
 
 def test_a_statement_is_compiled_once() -> None:
-    """The second use of a statement finds the first one's work."""
+    """The second use of a statement returns the same prepared statement."""
     statement = select(things.c.id)
     assert prepared(statement) is prepared(statement)
 
 
-def test_a_missing_parameter_is_no_null(raw: sqlite3.Connection) -> None:
-    """A parameter that was not given is an error, and never a NULL in its place."""
+def test_a_missing_parameter_is_an_error(raw: sqlite3.Connection) -> None:
+    """A missing parameter is never stored as NULL."""
     statement = insert(things).values(id=bindparam("id"), name=bindparam("name")).inline()
     with pytest.raises(KeyError):
         DriverConnection(raw).run(statement, {"id": 1})
     assert raw.execute("SELECT count(*) FROM things").fetchone() == (0,)
 
 
-def test_a_first_row_does_not_keep_the_moment(raw: sqlite3.Connection) -> None:
-    """After the first of many rows the statement is over: the table can be dropped."""
-    door = DriverConnection(raw)
-    door.run(text("INSERT INTO things (id) VALUES (1), (2), (3)"))
-    assert door.first(select(things.c.id)) is not None
+def test_first_ends_the_statement(raw: sqlite3.Connection) -> None:
+    """After the first of many rows the table can be dropped."""
+    connection = DriverConnection(raw)
+    connection.run(text("INSERT INTO things (id) VALUES (1), (2), (3)"))
+    assert connection.first(select(things.c.id)) is not None
     raw.execute("DROP TABLE things")

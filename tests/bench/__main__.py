@@ -7,13 +7,14 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
 import click
 
 from tests.bench import commands, fixtures, growth, imports, large, pool, starts, table
-from tests.bench.harness import Row, as_facts
+from tests.bench.harness import Row
 from tests.bench.place import FULL, Place, Scale
 
 AREAS: Final[dict[str, Callable[[Place], Iterator[Row]]]] = {
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None, scale: Scale = FULL) -> int:
 def report(rows: Sequence[Row], *, as_json: bool = False, document: Path | None = None) -> int:
     """Print the figures and the exceeded limits; return the exit status."""
     if as_json:
-        click.echo(json.dumps([as_facts(row) for row in rows], indent=2))
+        click.echo(json.dumps([asdict(row) for row in rows], indent=2))
     else:
         click.echo(table.plain(rows))
         click.echo(table.where())

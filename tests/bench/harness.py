@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
 from subprocess import DEVNULL, Popen, check_call
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,8 +37,6 @@ class Row:
     """One figure.
 
     Attributes:
-        what: what is measured.
-        baseline: what it is compared with.
         base: seconds of the baseline; None if the figure is no time.
         ours: seconds of the program.
         ratio: the median of ``ours / base``.
@@ -72,14 +70,11 @@ class Pairs:
         """Return the row: at most ``limit`` times the baseline and ``seconds``, if given."""
         ratios = [ours / base for base, ours in zip(self.base, self.ours, strict=True)]
         ratio, ours = median(ratios), median(self.ours)
-        held = [
-            *([] if limit is None else [ratio <= limit]),
-            *([] if seconds is None else [ours <= seconds]),
-        ]
-        reach = [
-            *([] if limit is None else [f"at most {limit:g}x"]),
-            *([] if seconds is None else [f"under {readable(seconds)}"]),
-        ]
+        limits = {}
+        if limit is not None:
+            limits[f"at most {limit:g}x"] = ratio <= limit
+        if seconds is not None:
+            limits[f"under {readable(seconds)}"] = ours <= seconds
         return Row(
             what=what,
             baseline=baseline,
@@ -87,8 +82,8 @@ class Pairs:
             ours=ours,
             ratio=ratio,
             spread=median(abs(r - ratio) for r in ratios),
-            reach=", ".join(reach),
-            holds=all(held) if held else None,
+            reach=", ".join(limits),
+            holds=all(limits.values()) if limits else None,
         )
 
 
@@ -164,12 +159,12 @@ def process(command: Sequence[str], environ: Mapping[str, str]) -> Clock:
 def peak(command: Sequence[str], environ: Mapping[str, str]) -> tuple[str, int]:
     """Return the output of a child process and its peak memory in bytes (Linux)."""
     with Popen(command, env=environ, stdin=DEVNULL, stdout=-1, text=True) as child:
-        said = child.stdout.read() if child.stdout else ""
+        output = child.stdout.read() if child.stdout else ""
         _, status, used = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
         raise RuntimeError(f"{command[:3]} ended with {child.returncode}")
-    return said, used.ru_maxrss * 1024
+    return output, used.ru_maxrss * 1024
 
 
 def environment(**settings: str) -> dict[str, str]:
@@ -189,8 +184,3 @@ def readable(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"
     return f"{seconds * 1e6:.3g} us"
-
-
-def as_facts(row: Row) -> dict[str, Any]:
-    """Return one figure for ``--json``."""
-    return {name: getattr(row, name) for name in Row.__slots__}

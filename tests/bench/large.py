@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from subprocess import PIPE, run
-from typing import Any, Final
+from typing import Final
 
 from nextcloud_mcp_server.schema.history import load_history, locate_scripts
 from tests.bench.harness import Pairs, Row, compare, environment, fact, peak
@@ -124,9 +124,9 @@ class Upgrades:
         """Return the seconds of the transaction: of ``run.migrate`` without the backup."""
         path = self.place.database("upgraded", self.rows)
         command = [sys.executable, "-c", UPGRADE, str(path), str(self.scripts), KEY]
-        said, memory = peak(command, environment())
+        output, memory = peak(command, environment())
         remove(path)
-        seconds: dict[str, float] = json.loads(said)
+        seconds: dict[str, float] = json.loads(output)
         self.parts.append(seconds)
         self.peaks.append(memory)
         return seconds["migrate"] - seconds.get("make_backup", 0.0)
@@ -204,7 +204,10 @@ def rows(place: Place) -> Iterator[Row]:
         f"its statements in the sqlite3 command line {_version()}",
         1.3,
     )
-    yield _whole(upgrades, pairs)
+    whole = Pairs(pairs.base, tuple(parts["prepare"] for parts in upgrades.parts))
+    yield whole.judged(
+        "the whole of that upgrade: inspection, checks, backup, transaction, WAL", "the same"
+    )
     few = Upgrades(place, small)
     few.ours()
     yield _memory(upgrades.peaks, few.peaks, small, large)
@@ -214,15 +217,8 @@ def rows(place: Place) -> Iterator[Row]:
 
 
 def _version() -> str:
-    said: Any = run(["sqlite3", "--version"], stdout=PIPE, text=True, check=True).stdout
-    return str(said).partition(" ")[0]
-
-
-def _whole(upgrades: Upgrades, pairs: Pairs) -> Row:
-    whole = Pairs(pairs.base, tuple(parts["prepare"] for parts in upgrades.parts))
-    return whole.judged(
-        "the whole of that upgrade: look, checks, backup, transaction, WAL", "the same"
-    )
+    done = run(["sqlite3", "--version"], stdout=PIPE, text=True, check=True)
+    return done.stdout.partition(" ")[0]
 
 
 def _memory(many: list[int], few: list[int], small: int, large: int) -> Row:

@@ -47,8 +47,7 @@ class Scale:
         calls: calls in a row that are measured as one.
         rows: rows of the small, the middle and the large database.
         large: pairs of work on the large one.
-        tasks: tasks at once.
-        starts: starts at once.
+        tasks, starts: how many at once.
         warm: pairs that are run before, and not counted.
     """
 

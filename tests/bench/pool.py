@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
@@ -47,7 +47,7 @@ _PER_COMMIT: Final = 5
 class Raw:
     """The same work with sqlite3 and Fernet only."""
 
-    def __init__(self, path: Path, *, threads: bool = True) -> None:
+    def __init__(self, path: Path) -> None:
         """Open ``path`` with the pragmas that the store serves with."""
         self.connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         for pragma in ("foreign_keys=ON", "synchronous=FULL", "secure_delete=ON"):
@@ -107,13 +107,8 @@ class Both:
 
     def in_a_thread(self, work: Callable[[str], object], times: int) -> Clock:
         """Run ``work`` in the worker thread and await it, ``times`` times in a row."""
-
-        async def main() -> None:
-            loop = asyncio.get_running_loop()
-            for _ in range(times):
-                await loop.run_in_executor(self.thread, work, self.who())
-
-        return self._clock(main, times)
+        loop = self.runner.get_loop()
+        return self.one_task(lambda who: loop.run_in_executor(self.thread, work, who), times)
 
     def in_a_loop(self, work: Callable[[str], object], times: int) -> Clock:
         """Do ``work`` for ``times`` users of each task in this thread, one after the other."""
@@ -129,7 +124,7 @@ class Both:
 
         return clock
 
-    def one_task(self, work: Callable[[str], Coroutine[Any, Any, object]], times: int) -> Clock:
+    def one_task(self, work: Callable[[str], Awaitable[object]], times: int) -> Clock:
         """Await ``work`` of the store ``times`` times in a row."""
 
         async def main() -> None:
@@ -138,7 +133,7 @@ class Both:
 
         return self._clock(main, times)
 
-    def at_once(self, work: Callable[[str], Coroutine[Any, Any, object]], times: int) -> Clock:
+    def at_once(self, work: Callable[[str], Awaitable[object]], times: int) -> Clock:
         """Await ``work`` of the store in all tasks at once, ``times`` times in each."""
 
         async def one(people: Iterable[str]) -> None:
@@ -220,7 +215,9 @@ def rows(place: Place) -> Iterator[Row]:
             0.35,
         )
         yield pair.put_at_once(pair.raw.encrypt_and_put).judged(
-            "the same, beside a baseline that seals, too", "the same, and sealing the token", 0.35
+            "the same, with a baseline that encrypts, too",
+            "the same, and encrypting the token",
+            0.35,
         )
         yield pair.runner.run(failing(pair.storage, tasks))
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
-from subprocess import PIPE, Popen
 from typing import Final
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
@@ -26,6 +23,7 @@ from tests.bench.harness import (
 )
 from tests.bench.place import KEY, Place, remove
 from tests.bench.table import cores
+from tests.support.child import Child
 
 #: A process that has imported everything, starts on a line of input, and closes on the next.
 STARTER: Final = f"""
@@ -121,14 +119,6 @@ def created(place: Place) -> Pairs:
                 connection.execute(statement)
             connection.execute("COMMIT")
 
-    async def start() -> float:
-        begun = time.perf_counter()
-        storage = RefreshTokenStorage(path, encryption_key=KEY)
-        await storage.initialize()
-        seconds = time.perf_counter() - begun
-        await storage.close()
-        return seconds
-
     def base() -> float:
         remove(path)
         return timed(ddl)()
@@ -136,7 +126,7 @@ def created(place: Place) -> Pairs:
     def ours() -> float:
         remove(path)
         with undisturbed():
-            return asyncio.run(start())
+            return asyncio.run(_start(path))
 
     return compare(base, ours, place.scale.rounds, warm=place.scale.warm)
 
@@ -155,18 +145,14 @@ def _statements(path: Path) -> list[str]:
 def crowd(place: Place) -> Pairs:
     """Measure one start, and many at once until the last is open."""
     path = place.database("crowd")
-    command = [sys.executable, "-c", STARTER, str(path)]
-    starters = [
-        Popen(command, env=environment(), stdin=PIPE, stdout=PIPE)
-        for _ in range(place.scale.starts)
-    ]
+    starters = [Child(STARTER, path, environ=environment()) for _ in range(place.scale.starts)]
 
-    def signal(some: list[Popen[bytes]]) -> list[bytes]:
+    def signal(some: list[Child]) -> list[str]:
         for starter in some:
-            os.write(_descriptor(starter.stdin), b"\n")
-        return [_line(starter) for starter in some]
+            starter.tell()
+        return [starter.answer() for starter in some]
 
-    def starting(some: list[Popen[bytes]]) -> float:
+    def starting(some: list[Child]) -> float:
         begun = time.monotonic()
         opened = max(map(float, signal(some)))
         signal(some)
@@ -181,19 +167,4 @@ def crowd(place: Place) -> Pairs:
         )
     finally:
         for starter in starters:
-            with suppress(OSError), starter:
-                starter.communicate()
-
-
-def _descriptor(stream: object) -> int:
-    fileno = getattr(stream, "fileno", None)
-    if fileno is None:
-        raise RuntimeError("a starter has no pipe")
-    return int(fileno())
-
-
-def _line(starter: Popen[bytes]) -> bytes:
-    line = starter.stdout.readline() if starter.stdout else b""
-    if not line:
-        raise RuntimeError("a start failed")
-    return line
+            starter.kill()

@@ -71,9 +71,9 @@ def write(document: Path, rows: Sequence[Row]) -> None:
 
 def missed(rows: Sequence[Row]) -> list[str]:
     """Return a line for each exceeded limit."""
-    lines = []
-    for row in rows:
-        if row.holds is False:
-            found = row.found or f"{row.ratio:.2f}x, {readable(row.ours or 0.0)}"
-            lines.append(f"missed: {row.what}: {found} where {row.reach} was to be reached")
-    return lines
+    return [
+        f"missed: {row.what}: {row.found or f'{row.ratio:.2f}x, {readable(row.ours or 0.0)}'}"
+        f" where {row.reach} was to be reached"
+        for row in rows
+        if row.holds is False
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,28 @@ from tests.cli.places import Done, Shelf
 
 #: Runs a command in this process.
 Command = Callable[..., Done]
+
+
+class Db:
+    """The database of a test, and the ``db`` commands on it."""
+
+    def __init__(self, path: Path, shelf: Shelf, command: Command) -> None:
+        self.path = path
+        self._shelf, self._command = shelf, command
+
+    def put(self, state: str) -> Path:
+        """Put a database in ``state`` there."""
+        return self._shelf.put(state, self.path)
+
+    def __call__(self, *arguments: str, stdin: bytes = b"") -> Done:
+        """Run a ``db`` command on it."""
+        return self._command("db", *arguments, "-d", str(self.path), stdin=stdin)
+
+    def refused(self, *arguments: str) -> str:
+        """Run a ``db`` command that fails, and return the code of its error."""
+        done = self(*arguments, "--json")
+        assert done.status == 1
+        return str(json.loads(done.out)["error"]["code"])
 
 
 @pytest.fixture(autouse=True)
@@ -58,3 +81,9 @@ def command(
     yield run
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def db(database: Path, shelf: Shelf, command: Command) -> Db:
+    """The database of the test, and the `db` commands on it."""
+    return Db(database, shelf, command)

@@ -15,6 +15,7 @@ from typing import Any
 
 import nextcloud_mcp_server
 from nextcloud_mcp_server.migrations import upgrade_database
+from tests.support.files import root_page
 
 ROOT = Path(nextcloud_mcp_server.__file__).resolve().parents[1]
 
@@ -42,10 +43,12 @@ def process(
     stdin: bytes = b"",
     environ: Mapping[str, str] | None = None,
     root: Path = ROOT,
+    code: str = "",
 ) -> Done:
-    """Run the program in a process, in ``cwd``, and wait for it."""
+    """Run the program, or a program of this code, in a process in ``cwd``, and wait for it."""
+    program = ["-c", code] if code else ["-m", "nextcloud_mcp_server"]
     done = subprocess.run(
-        [sys.executable, "-m", "nextcloud_mcp_server", *arguments],
+        [sys.executable, *program, *arguments],
         cwd=cwd,
         input=stdin,
         capture_output=True,
@@ -185,9 +188,7 @@ def crash(live: Path, left: Path) -> None:
 
 def damage(path: Path, table: str) -> Path:
     """Damage the root page of a table, which an inspection does not read."""
-    [(page,)] = rows(path, f"SELECT rootpage FROM sqlite_schema WHERE name = '{table}'")
-    [(size,)] = rows(path, "PRAGMA page_size")
-    _overwrite(path, (page - 1) * size, b"\xff" * 40)
+    _overwrite(path, root_page(path, table), b"\xff" * 40)
     return path
 
 

@@ -14,7 +14,7 @@ from nextcloud_mcp_server.backends.sqlite.lock import guard
 from nextcloud_mcp_server.backends.sqlite.manifest import read_manifest
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.migrations import get_current_revision
-from tests.cli.conftest import Command
+from tests.cli.conftest import Command, Db
 from tests.cli.places import BACKUP, REFUSED, SERVED, Shelf, crash, fingerprint, listing, rows
 from tests.support import shapes
 from tests.support.contents import KEY
@@ -45,30 +45,27 @@ CHANGES = pytest.mark.parametrize(
 
 
 @pytest.mark.parametrize("state", SERVED)
-def test_upgrade_prints_its_outcome(
-    state: str, shelf: Shelf, database: Path, command: Command
-) -> None:
+def test_upgrade_prints_its_outcome(state: str, db: Db) -> None:
     """`db upgrade` upgrades every served state to head, and prints what it did and the backup."""
-    shelf.put(state, database)
-    done = command("db", "upgrade", "-d", str(database))
+    db.put(state)
+    done = db("upgrade")
     assert (done.status, done.err) == (0, "")
-    values = {"db": re.escape(str(database)), "head": HEAD}
+    values = {"db": re.escape(str(db.path)), "head": HEAD}
     values["revision"] = REVISION.get(state, "unversioned")
     assert re.fullmatch(UPGRADED[state].format(**values), done.out), done.out
-    assert rows(database, "SELECT version_num FROM alembic_version") == [(HEAD,)]
-    assert command("db", "check", "-d", str(database)).status == 0
+    assert rows(db.path, "SELECT version_num FROM alembic_version") == [(HEAD,)]
+    assert db("check").status == 0
 
 
-def test_upgrade_as_json(shelf: Shelf, database: Path, command: Command) -> None:
+def test_upgrade_as_json(db: Db) -> None:
     """With --json the outcome is one document."""
-    shelf.put("pre-alembic", database)
-    done = command("db", "upgrade", "-d", str(database), "--json")
-    document = json.loads(done.out)
+    db.put("pre-alembic")
+    document = json.loads(db("upgrade", "--json").out)
     backup, seconds = document.pop("backup"), document.pop("seconds")
     assert Path(backup).is_file()
     assert seconds > 0
     assert document == {
-        "database": str(database),
+        "database": str(db.path),
         "state": "pre-alembic",
         "action": "stamp",
         "before": "001",
@@ -85,38 +82,32 @@ def test_upgrade_as_json(shelf: Shelf, database: Path, command: Command) -> None
     ("spelling", "expected"),
     [("-r 008", "008"), ("--revision=008", "008"), ("--revision 008", "008"), ("-r head", HEAD)],
 )
-def test_upgrade_stops_at_a_revision(
-    spelling: str, expected: str, shelf: Shelf, database: Path, command: Command
-) -> None:
+def test_upgrade_stops_at_a_revision(spelling: str, expected: str, db: Db) -> None:
     """`db upgrade -r REV` ends at REV, which may be `head`."""
-    shelf.put("behind", database)
-    assert command("db", "upgrade", *spelling.split(), "-d", str(database)).status == 0
-    assert get_current_revision(database) == expected
+    db.put("behind")
+    assert db("upgrade", *spelling.split()).status == 0
+    assert get_current_revision(db.path) == expected
 
 
 @pytest.mark.parametrize(("revision", "code"), [("004", "bad-input"), ("011", "unknown-revision")])
-def test_upgrade_refuses_a_revision_below(
-    revision: str, code: str, shelf: Shelf, database: Path, command: Command
-) -> None:
+def test_upgrade_refuses_a_revision_below(revision: str, code: str, db: Db) -> None:
     """A revision below, or one that does not exist, is refused, and nothing changes."""
-    before = fingerprint(shelf.put("behind", database))
-    done = command("db", "upgrade", "-r", revision, "-d", str(database))
+    before = fingerprint(db.put("behind"))
+    done = db("upgrade", "-r", revision)
     assert (done.status, done.out) == (1, "")
     assert f" [{code}]\nremedy: " in done.err
-    assert fingerprint(database) == before
+    assert fingerprint(db.path) == before
 
 
 @pytest.mark.parametrize("name", ["upgrade", "downgrade", "stamp"])
-def test_an_empty_revision_is_wrong_usage(
-    name: str, shelf: Shelf, database: Path, command: Command
-) -> None:
+def test_an_empty_revision_is_wrong_usage(name: str, db: Db) -> None:
     """A shell variable that is not set does not silently mean head."""
-    before = fingerprint(shelf.put("behind", database))
+    before = fingerprint(db.put("behind"))
     revision = [""] if name == "stamp" else ["--revision", ""]
-    done = command("db", name, "-d", str(database), *revision)
+    done = db(name, *revision)
     assert (done.status, done.out) == (2, "")
     assert "it is empty." in done.err
-    assert fingerprint(database) == before
+    assert fingerprint(db.path) == before
 
 
 #: States that can be stamped and backed up although a start refuses them.
@@ -140,60 +131,47 @@ CASES = [
 
 
 @pytest.mark.parametrize(("arguments", "state"), sorted(CASES))
-def test_a_refused_file_is_not_touched(
-    arguments: str, state: str, shelf: Shelf, database: Path, command: Command
-) -> None:
+def test_a_refused_file_is_not_touched(arguments: str, state: str, db: Db) -> None:
     """The exit status is 1 with the code of the state; only a lock file may be created."""
-    shelf.put(state, database)
-    database.chmod(0o640)
-    before = (fingerprint(database), listing(database.parent))
-    done = command("db", *arguments.split(), "-d", str(database), "--json")
-    assert (done.status, json.loads(done.out)["error"]["code"]) == (1, REFUSED[state][0])
+    db.put(state)
+    db.path.chmod(0o640)
+    before = (fingerprint(db.path), listing(db.path.parent))
+    assert db.refused(*arguments.split()) == REFUSED[state][0]
     if arguments in {"upgrade", f"stamp {HEAD}"}:
-        database.with_name(f"{database.name}.lock").unlink()
-    assert (fingerprint(database), listing(database.parent)) == before
+        db.path.with_name(f"{db.path.name}.lock").unlink()
+    assert (fingerprint(db.path), listing(db.path.parent)) == before
 
 
 @CHANGES
 def test_a_change_needs_the_right_key_or_none(
-    arguments: tuple[str, ...],
-    shelf: Shelf,
-    database: Path,
-    command: Command,
-    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...], db: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A key that decrypts nothing, or is malformed, stops a change; without a key it is made."""
-    before = fingerprint(shelf.put("at-head", database))
+    before = fingerprint(db.put("at-head"))
     for key, code in ((KEY, "wrong-key"), ("no key", "malformed-key")):
         monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", key)
-        done = command("db", *arguments, "-d", str(database), "--json")
-        assert (done.status, json.loads(done.out)["error"]["code"]) == (1, code)
-        assert fingerprint(database) == before
+        assert db.refused(*arguments) == code
+        assert fingerprint(db.path) == before
     monkeypatch.delenv("TOKEN_ENCRYPTION_KEY")
-    assert _keys(command("db", *arguments, "-d", str(database), "--json").out) is None
+    assert _keys(db(*arguments, "--json").out) is None
 
 
 @pytest.mark.parametrize("arguments", [("downgrade", "--yes"), ("stamp", HEAD), ("backup",)])
 def test_a_manifest_names_the_keys(
-    arguments: tuple[str, ...],
-    database: Path,
-    command: Command,
-    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...], db: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The manifest of a backup has the fingerprint of the key in the settings."""
-    shapes.at(HEAD).write(database)
+    shapes.at(HEAD).write(db.path)
     monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", KEY)
-    done = command("db", *arguments, "-d", str(database), "--json")
+    done = db(*arguments, "--json")
     assert _keys(done.out) == Keyring([KEY]).fingerprints
 
 
-def test_a_malformed_key_does_not_stop_a_backup(
-    shelf: Shelf, database: Path, command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_malformed_key_does_not_stop_a_backup(db: Db, monkeypatch: pytest.MonkeyPatch) -> None:
     """The manifest names no key then."""
-    shelf.put("at-head", database)
+    db.put("at-head")
     monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", "no key")
-    assert _keys(command("db", "backup", "-d", str(database), "--json").out) is None
+    assert _keys(db("backup", "--json").out) is None
 
 
 def _keys(document: str) -> object:
@@ -204,53 +182,46 @@ def _keys(document: str) -> object:
 
 
 @CHANGES
-def test_a_running_server_stops_a_change(
-    arguments: tuple[str, ...], shelf: Shelf, database: Path, command: Command
-) -> None:
+def test_a_running_server_stops_a_change(arguments: tuple[str, ...], db: Db) -> None:
     """The code is `in-use`; with --while-running the change is made."""
-    before = fingerprint(shelf.put("at-head", database))
-    share = hold(database)
+    before = fingerprint(db.put("at-head"))
+    share = hold(db.path)
     assert share is not None
-    refused = command("db", *arguments, "-d", str(database), "--json")
-    assert (refused.status, json.loads(refused.out)["error"]["code"]) == (1, "in-use")
-    assert fingerprint(database) == before
-    done = command("db", *arguments, "-d", str(database), "--while-running")
+    assert db.refused(*arguments) == "in-use"
+    assert fingerprint(db.path) == before
+    done = db(*arguments, "--while-running")
     share.release()
     assert done.status == 0
 
 
 @pytest.mark.parametrize("state", ["newer", "two-rows"])
-def test_stamp_repairs_a_wrong_version_table(
-    state: str, shelf: Shelf, database: Path, command: Command
-) -> None:
+def test_stamp_repairs_a_wrong_version_table(state: str, db: Db) -> None:
     """After `db stamp` with the true revision the database is served again."""
-    shelf.put(state, database)
-    done = command("db", "stamp", HEAD, "-d", str(database))
+    db.put(state)
+    done = db("stamp", HEAD)
     assert (done.status, done.err) == (0, "")
-    assert done.out.startswith(f"stamped {database} with {HEAD} (recorded before: ")
-    assert command("db", "check", "-d", str(database)).status == 0
+    assert done.out.startswith(f"stamped {db.path} with {HEAD} (recorded before: ")
+    assert db("check").status == 0
 
 
-def test_stamp_prints_the_revision_before(shelf: Shelf, database: Path, command: Command) -> None:
+def test_stamp_prints_the_revision_before(db: Db) -> None:
     """`db stamp` also takes `head` and `base`, and prints the backup."""
-    shelf.put("pre-alembic", database)
-    path = re.escape(str(database))
+    db.put("pre-alembic")
+    path = re.escape(str(db.path))
     backup = BACKUP.format(db=path, revision="unversioned")
-    done = command("db", "stamp", "001", "-d", str(database))
+    done = db("stamp", "001")
     first = rf"stamped {path} with 001 \(recorded before: none\)\n"
     assert re.fullmatch(first + backup, done.out)
-    done = command("db", "stamp", "base", "-d", str(database))
-    assert done.out.startswith(f"unstamped {database} (recorded before: 001)\nbackup: ")
-    assert command("db", "upgrade", "-d", str(database)).status == 0
-    assert command("db", "stamp", "head", "-d", str(database)).status == 0
+    done = db("stamp", "base")
+    assert done.out.startswith(f"unstamped {db.path} (recorded before: 001)\nbackup: ")
+    assert db("upgrade").status == 0
+    assert db("stamp", "head").status == 0
 
 
-def test_backup_is_created_beside_the_database(
-    shelf: Shelf, database: Path, command: Command
-) -> None:
+def test_backup_is_created_beside_the_database(db: Db) -> None:
     """`db backup` makes a private copy under a name that is never deleted, and prints it."""
-    shelf.put("behind", database)
-    done = command("db", "backup", "-d", str(database))
+    db.put("behind")
+    done = db("backup")
     assert (done.status, done.err) == (0, "")
     path = Path(done.out.removeprefix("backup: ").rstrip("\n"))
     assert path.name.endswith("-007-manual")
@@ -273,39 +244,32 @@ def test_backup_takes_a_path_and_overwrites_nothing(
     assert fingerprint(target) == before
 
 
-def test_a_backup_after_a_crash_holds_what_was_committed(
-    shelf: Shelf, database: Path, command: Command
-) -> None:
+def test_a_backup_after_a_crash_holds_what_was_committed(shelf: Shelf, db: Db) -> None:
     """A crashed writer's journal is rolled back before the copy is made."""
-    crash(shelf.put("at-head", database.with_name("live.db")), database)
-    done = command("db", "backup", "-d", str(database), "--json")
+    crash(shelf.put("at-head", db.path.with_name("live.db")), db.path)
+    done = db("backup", "--json")
     copy = Path(json.loads(done.out)["backup"])
     assert rows(copy, "SELECT count(*) FROM refresh_tokens") == [(1,)]
 
 
 @pytest.mark.parametrize("state", ["missing", "zero-bytes"])
-def test_a_backup_needs_a_database(
-    state: str, shelf: Shelf, database: Path, command: Command
-) -> None:
+def test_a_backup_needs_a_database(state: str, db: Db) -> None:
     """A missing or empty file is refused."""
-    shelf.put(state, database)
-    done = command("db", "backup", "-d", str(database), "--json")
-    assert (done.status, json.loads(done.out)["error"]["code"]) == (1, "bad-path")
+    db.put(state)
+    assert db.refused("backup") == "bad-path"
 
 
-def test_waiting_for_the_lock_is_printed(
-    shelf: Shelf, database: Path, command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_waiting_for_the_lock_is_printed(db: Db, monkeypatch: pytest.MonkeyPatch) -> None:
     """A warning names the process that holds the lock; after the deadline the command fails."""
-    before = fingerprint(shelf.put("behind", database))
+    before = fingerprint(db.put("behind"))
     monkeypatch.setenv("TOKEN_STORAGE_LOCK_TIMEOUT", "0.3")
     monkeypatch.setattr("nextcloud_mcp_server.backends.sqlite.lock.TELL_INTERVAL", 0.1)
-    with guard(database, 1) as held:
+    with guard(db.path, 1) as held:
         held.announce("upgrading it")
-        done = command("db", "upgrade", "-d", str(database))
+        done = db("upgrade")
     assert (done.status, done.out) == (1, "")
     waiting, *_, error, remedy = done.err.splitlines()
-    assert waiting.startswith(f"warning: Waiting for {database}: process ")
-    assert error.startswith(f"error: {database} was not free within 0.3 seconds: process ")
+    assert waiting.startswith(f"warning: Waiting for {db.path}: process ")
+    assert error.startswith(f"error: {db.path} was not free within 0.3 seconds: process ")
     assert remedy.startswith("remedy: Let that process finish or stop it, then try again; ")
-    assert fingerprint(database) == before
+    assert fingerprint(db.path) == before

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from nextcloud_mcp_server.maintenance.doctor.run import CHECKS
-from tests.cli.conftest import Command
-from tests.cli.places import REFUSED, Shelf, execute, fingerprint, listing, rows
+from tests.cli.conftest import Command, Db
+from tests.cli.places import REFUSED, execute, fingerprint, listing, rows
 from tests.support.contents import KEY
 from tests.support.invariants import HEAD
 
@@ -25,18 +25,16 @@ def _no_key(monkeypatch: pytest.MonkeyPatch, _key: None) -> None:
     monkeypatch.delenv("TOKEN_ENCRYPTION_KEY")
 
 
-def test_every_line_is_a_check_and_errors_come_first(
-    shelf: Shelf, database: Path, command: Command
-) -> None:
+def test_every_line_is_a_check_and_errors_come_first(db: Db) -> None:
     """One line each: level, check, message and the command that fixes it; then the counts."""
-    shelf.put("two-rows", database)
-    database.chmod(0o600)
-    done = command("db", "doctor", "-d", str(database))
+    db.put("two-rows")
+    db.path.chmod(0o600)
+    done = db("doctor")
     *lines, total = done.out.splitlines()
     assert (done.status, done.err) == (1, "")
     assert lines[0] == (
         f"error    state: ambiguous-version: alembic_version holds 003 and {HEAD}; "
-        f"fix it: nextcloud-mcp-server db repair -d {database}"
+        f"fix it: nextcloud-mcp-server db repair -d {db.path}"
     )
     assert {line[9:].partition(":")[0] for line in lines} <= set(CHECKS)
     levels = [line[:7].rstrip() for line in lines]
@@ -44,10 +42,10 @@ def test_every_line_is_a_check_and_errors_come_first(
     assert total.endswith("; db repair fixes 2")
 
 
-def test_the_document_of_the_doctor(shelf: Shelf, database: Path, command: Command) -> None:
+def test_the_document_of_the_doctor(db: Db) -> None:
     """With --json every finding is an object, and stderr is empty."""
-    shelf.put("narrow", database)
-    done = command("db", "doctor", "-d", str(database), "--json")
+    db.put("narrow")
+    done = db("doctor", "--json")
     document = json.loads(done.out)
     assert done.err == ""
     assert document.keys() == {"database", "worst", "findings"}
@@ -56,44 +54,40 @@ def test_the_document_of_the_doctor(shelf: Shelf, database: Path, command: Comma
         "check": "structure",
         "level": "warning",
         "message": "it lacks index idx_browser_sessions_user",
-        "mend": f"nextcloud-mcp-server db repair -d {database}",
+        "mend": f"nextcloud-mcp-server db repair -d {db.path}",
         "mendable": True,
     }
 
 
 @pytest.mark.parametrize("state", REFUSED)
-def test_a_refused_state_is_exit_status_one(
-    state: str, shelf: Shelf, database: Path, command: Command
-) -> None:
+def test_a_refused_state_is_exit_status_one(state: str, db: Db) -> None:
     """The doctor reports every state that a start refuses, without a traceback."""
-    shelf.put(state, database)
+    db.put(state)
     for options in ([], ["--full"], ["--json"]):
-        done = command("db", "doctor", "-d", str(database), *options)
+        done = db("doctor", *options)
         assert (done.status, done.err) == (1, "")
 
 
-def test_notes_and_warnings_are_exit_status_zero(database: Path, command: Command) -> None:
+def test_notes_and_warnings_are_exit_status_zero(db: Db) -> None:
     """A missing database is no error."""
-    done = command("db", "doctor", "-d", str(database))
+    done = db("doctor")
     assert (done.status, done.err) == (0, "")
     assert "there is no file" in done.out
 
 
-def test_an_incomplete_check_is_exit_status_three(
-    shelf: Shelf, database: Path, command: Command
-) -> None:
+def test_an_incomplete_check_is_exit_status_three(db: Db) -> None:
     """If there is no error but something could not be checked, "unknown" is printed."""
-    shelf.put("at-head", database)
-    database.chmod(0o600)
-    execute(database, "DELETE FROM refresh_tokens")
+    db.put("at-head")
+    db.path.chmod(0o600)
+    execute(db.path, "DELETE FROM refresh_tokens")
     # Not even root can lock a folder as if it were a file.
-    database.with_name(f"{database.name}.inuse").mkdir()
-    done = command("db", "doctor", "-d", str(database))
+    db.path.with_name(f"{db.path.name}.inuse").mkdir()
+    done = db("doctor")
     assert (done.status, done.err) == (3, "")
     first, *_, total = done.out.splitlines()
     assert first.startswith("unknown  server: ")
     assert total.startswith("1 unknown, ")
-    done = command("db", "doctor", "-d", str(database), "--json")
+    done = db("doctor", "--json")
     assert (done.status, done.err) == (3, "")
     document = json.loads(done.out)
     assert document["worst"] == "unknown"
@@ -110,53 +104,52 @@ def test_control_characters_in_a_name_are_escaped(database: Path, command: Comma
 
 
 @pytest.mark.usefixtures("_no_key")
-def test_repair_prints_what_it_did(shelf: Shelf, database: Path, command: Command) -> None:
+def test_repair_prints_what_it_did(db: Db) -> None:
     """The problems are printed first; then what was repaired, and the backup."""
-    shelf.put("two-rows", database)
-    database.chmod(0o600)
-    done = command("db", "repair", "-d", str(database), "--yes")
+    db.put("two-rows")
+    db.path.chmod(0o600)
+    done = db("repair", "--yes")
     first = f"error    state: ambiguous-version: alembic_version holds 003 and {HEAD}\n"
     assert done.err.startswith(first)
     repaired, backup, *_ = done.out.splitlines()
     assert repaired == f"recorded revision {HEAD}, which its tables have"
-    assert backup.startswith(f"backup: {database}.backup-")
-    assert rows(database, "SELECT version_num FROM alembic_version") == [(HEAD,)]
-    assert command("db", "check", "-d", str(database)).status == 0
+    assert backup.startswith(f"backup: {db.path}.backup-")
+    assert rows(db.path, "SELECT version_num FROM alembic_version") == [(HEAD,)]
+    assert db("check").status == 0
 
 
 @pytest.mark.usefixtures("_no_key")
-def test_the_question_names_the_upgrade(shelf: Shelf, database: Path, command: Command) -> None:
+def test_the_question_names_the_upgrade(db: Db) -> None:
     """If a repair also upgrades the database to head, that is printed before the question."""
-    shelf.put("behind", database)
-    execute(database, "DELETE FROM alembic_version")
-    done = command("db", "repair", "-d", str(database), stdin=b"n\n")
+    db.put("behind")
+    execute(db.path, "DELETE FROM alembic_version")
+    done = db("repair", stdin=b"n\n")
     listed, _, _ = done.err.partition("Fix these problems?")
     assert listed.splitlines()[-1].startswith(
         "upgrade  the repair also upgrades the database from 0"
     )
     assert listed.endswith(f" to {HEAD}\n")
-    shelf.put("two-rows", database)
-    assert "upgrade  " not in command("db", "repair", "-d", str(database), stdin=b"n\n").err
+    db.put("two-rows")
+    assert "upgrade  " not in db("repair", stdin=b"n\n").err
 
 
 @pytest.mark.usefixtures("_no_key")
-def test_the_document_of_a_repair(shelf: Shelf, database: Path, command: Command) -> None:
+def test_the_document_of_a_repair(db: Db) -> None:
     """With --json one document has what was repaired and what is left."""
-    shelf.put("narrow", database)
-    done = command("db", "repair", "-d", str(database), "--yes", "--json")
-    document = json.loads(done.out)
+    db.put("narrow")
+    document = json.loads(db("repair", "--yes", "--json").out)
     assert document.keys() == {"database", "mended", "backup", "kept", "worst", "findings"}
     assert document["mended"][-1] == "added index idx_browser_sessions_user"
     assert Path(document["backup"]).is_file()
 
 
 @pytest.mark.usefixtures("_no_key")
-def test_nothing_to_repair(shelf: Shelf, database: Path, command: Command) -> None:
+def test_nothing_to_repair(db: Db) -> None:
     """A healthy database is not changed, and there is no question."""
-    shelf.put("at-head", database)
-    database.chmod(0o600)
-    before = (fingerprint(database), listing(database.parent))
-    done = command("db", "repair", "-d", str(database))
+    db.put("at-head")
+    db.path.chmod(0o600)
+    before = (fingerprint(db.path), listing(db.path.parent))
+    done = db("repair")
     assert done.out.splitlines()[0] == "nothing to repair"
     assert "[y/N]" not in done.err
-    assert (fingerprint(database), listing(database.parent)) == before
+    assert (fingerprint(db.path), listing(db.path.parent)) == before

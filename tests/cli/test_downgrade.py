@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from nextcloud_mcp_server.migrations import get_current_revision
-from tests.cli.conftest import Command
-from tests.cli.places import BACKUP, Shelf, fingerprint
+from tests.cli.conftest import Command, Db
+from tests.cli.places import BACKUP, fingerprint
 from tests.support import revisions
 from tests.support.revisions import ALL, BEFORE, HEAD
 
@@ -21,36 +21,32 @@ if HEAD in revisions.NEWER:
 WARNING = (
     f"{{db}} is at revision {HEAD} and goes back to revision {BEFORE}. This undoes:\n"
     f"  {HEAD}  {UNDONE}\n"
-    f"A backup is made first. The next start of this version upgrades it to {HEAD} again.\n"
+    f"Rows are backed up first. The next start of this version upgrades it to {HEAD} again.\n"
 )
 
 
 @pytest.mark.parametrize("with_yes", [False, True])
-def test_downgrade_warns_and_goes_back(
-    with_yes: bool, shelf: Shelf, database: Path, command: Command
-) -> None:
+def test_downgrade_warns_and_goes_back(with_yes: bool, db: Db) -> None:
     """It prints what will be lost, with or without a question, backs up, and goes back one."""
-    shelf.put("at-head", database)
-    arguments = ("db", "downgrade", "-d", str(database))
-    done = command(*arguments, "--yes") if with_yes else command(*arguments, stdin=b"y\n")
+    db.put("at-head")
+    done = db("downgrade", "--yes") if with_yes else db("downgrade", stdin=b"y\n")
     question = "" if with_yes else "Go back? [y/N] \n"
-    assert (done.status, done.err) == (0, WARNING.format(db=database) + question)
-    path = re.escape(str(database))
+    assert (done.status, done.err) == (0, WARNING.format(db=db.path) + question)
+    path = re.escape(str(db.path))
     backup = BACKUP.format(db=path, revision=HEAD)
     assert re.fullmatch(f"downgraded {path} from {HEAD} to {BEFORE}\n{backup}", done.out)
-    assert get_current_revision(database) == BEFORE
+    assert get_current_revision(db.path) == BEFORE
 
 
-def test_downgrade_as_json(shelf: Shelf, database: Path, command: Command) -> None:
+def test_downgrade_as_json(db: Db) -> None:
     """With --json stdout holds only the document; the question is on stderr."""
-    shelf.put("at-head", database)
-    refused = command("db", "downgrade", "-d", str(database), "--json")
-    assert (refused.status, json.loads(refused.out)["error"]["code"]) == (1, "declined")
-    done = command("db", "downgrade", "-d", str(database), "--json", "-r", "-2", stdin=b"y\n")
+    db.put("at-head")
+    assert db.refused("downgrade") == "declined"
+    done = db("downgrade", "--json", "-r", "-2", stdin=b"y\n")
     document = json.loads(done.out)
     assert Path(document.pop("backup")).is_file()
     assert document == {
-        "database": str(database),
+        "database": str(db.path),
         "before": HEAD,
         "after": ALL[-3],
         "steps": [HEAD, BEFORE],
@@ -71,20 +67,18 @@ def test_downgrade_as_json(shelf: Shelf, database: Path, command: Command) -> No
         ("--revision=003", "003"),
     ],
 )
-def test_downgrade_takes_steps_ids_and_base(
-    arguments: str, expected: str | None, shelf: Shelf, database: Path, command: Command
-) -> None:
+def test_downgrade_takes_steps_ids_and_base(arguments: str, expected: str | None, db: Db) -> None:
     """-N, an id and `base` are parsed in every spelling, although -1 looks like an option."""
-    shelf.put("at-head", database)
-    done = command("db", "downgrade", "-d", str(database), "-y", *arguments.split())
+    db.put("at-head")
+    done = db("downgrade", "-y", *arguments.split())
     assert done.status == 0, done.err
-    assert get_current_revision(database) == expected
+    assert get_current_revision(db.path) == expected
 
 
-def test_downgrade_to_base_lists_every_loss(shelf: Shelf, database: Path, command: Command) -> None:
+def test_downgrade_to_base_lists_every_loss(db: Db) -> None:
     """Each revision to be undone is listed with what it loses, newest first."""
-    shelf.put("at-head", database)
-    done = command("db", "downgrade", "-d", str(database), "-y", "-r", "base")
+    db.put("at-head")
+    done = db("downgrade", "-y", "-r", "base")
     lines = done.err.splitlines()
     assert "goes back to base, where it has no tables" in lines[0]
     assert [line.split()[0] for line in lines[1:-1]] == list(reversed(ALL))
@@ -92,29 +86,25 @@ def test_downgrade_to_base_lists_every_loss(shelf: Shelf, database: Path, comman
         "Loses: every table and row: all grants, clients, sessions and the audit log."
     )
     assert f"from {HEAD} to base: it has no tables of this program" in done.out
-    assert command("db", "upgrade", "-d", str(database)).out.startswith(f"created {database}")
+    assert db("upgrade").out.startswith(f"created {db.path}")
 
 
 @pytest.mark.parametrize(
     "revision", [HEAD, "-0", f"-{len(ALL) + 1}", "-²", "-" + "9" * 5000, "011", "x\n"]
 )
-def test_downgrade_refuses_a_revision_that_is_not_below(
-    revision: str, shelf: Shelf, database: Path, command: Command
-) -> None:
+def test_downgrade_refuses_a_revision_that_is_not_below(revision: str, db: Db) -> None:
     """A revision that is not below, and too many steps, change nothing."""
-    before = fingerprint(shelf.put("at-head", database))
-    done = command("db", "downgrade", "-d", str(database), "-y", "-r", revision)
+    before = fingerprint(db.put("at-head"))
+    done = db("downgrade", "-y", "-r", revision)
     assert (done.status, done.out) == (1, "")
     assert [line.split(":")[0] for line in done.err.splitlines()] == ["error", "remedy"]
-    assert fingerprint(database) == before
+    assert fingerprint(db.path) == before
 
 
-def test_the_remedy_for_too_many_steps_is_a_command(
-    shelf: Shelf, database: Path, command: Command
-) -> None:
+def test_the_remedy_for_too_many_steps_is_a_command(db: Db, command: Command) -> None:
     """The command can be typed as printed; it asks before everything is lost."""
-    shelf.put("at-head", database)
-    done = command("db", "downgrade", "-d", str(database), "-y", "-r", "-99")
+    db.put("at-head")
+    done = db("downgrade", "-y", "-r", "-99")
     _, _, typed = done.err.rstrip().rpartition(": nextcloud-mcp-server ")
     assert done.err.splitlines()[1].startswith("remedy: To undo every revision, and lose every row")
     done = command(*shlex.split(typed), stdin=b"n\n")

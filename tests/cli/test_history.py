@@ -13,8 +13,8 @@ import pytest
 
 from nextcloud_mcp_server.cli.db.history import history_lines
 from nextcloud_mcp_server.migrate.inspect import known_history
-from tests.cli.conftest import Command
-from tests.cli.places import ROOT, Shelf, process
+from tests.cli.conftest import Command, Db
+from tests.cli.places import ROOT, process
 from tests.support.revisions import ALL, HEAD, NEWER, NEXT_ID, described
 
 LISTED = """\
@@ -52,40 +52,38 @@ for _id in NEWER:
 LISTED = LISTED.replace("\n", " (head)\n", 1)
 
 
-def test_history_marks_head_and_current(shelf: Shelf, database: Path, command: Command) -> None:
+def test_history_marks_head_and_current(db: Db) -> None:
     """The revisions are listed newest first; without a database none is the current one."""
-    done = command("db", "history", "-d", str(database))
+    done = db("history")
     assert (done.status, done.out, done.err) == (0, LISTED.replace(" (current)", ""), "")
-    assert not database.exists()
-    shelf.put("behind", database)
-    done = command("db", "history", "-d", str(database))
+    assert not db.path.exists()
+    db.put("behind")
+    done = db("history")
     assert (done.status, done.out, done.err) == (0, LISTED, "")
 
 
-def test_history_is_printed_although_the_database_is_refused(
-    shelf: Shelf, database: Path, command: Command
-) -> None:
+def test_history_is_printed_although_the_database_is_refused(db: Db) -> None:
     """The error is on stderr and in the exit status, or in the JSON document."""
-    shelf.put("newer", database)
-    done = command("db", "history", "-d", str(database))
+    db.put("newer")
+    done = db("history")
     assert (done.status, done.out) == (1, LISTED.replace(" (current)", ""))
-    assert done.err.startswith(f"error: {database} is newer than this program")
-    document = json.loads(command("db", "history", "-d", str(database), "--json").out)
+    assert done.err.startswith(f"error: {db.path} is newer than this program")
+    document = json.loads(db("history", "--json").out)
     assert (len(document["revisions"]), document["current"]) == (len(ALL), "999")
     assert document["error"]["code"] == "unknown-revision"
 
 
-def test_history_verbose(command: Command, database: Path) -> None:
+def test_history_verbose(db: Db, database: Path) -> None:
     """-v adds the docstring of each revision, and the path of its file."""
-    done = command("db", "history", "-v", "-d", str(database))
+    done = db("history", "-v")
     assert "\n    Downgrade loses: the table document_paths, a cache: it fills again.\n" in done.out
     assert re.search(r"\n    File: .*/20260721_0101_009_add_document_paths\.py\n", done.out)
 
 
-def test_history_as_json(shelf: Shelf, database: Path, command: Command) -> None:
+def test_history_as_json(db: Db) -> None:
     """With --json each revision has its parent, date, changes, loss and file."""
-    shelf.put("behind", database)
-    document = json.loads(command("db", "history", "-d", str(database), "--json").out)
+    db.put("behind")
+    document = json.loads(db("history", "--json").out)
     assert (document["head"], document["current"]) == (HEAD, "007")
     (seventh,) = (r for r in document["revisions"] if r["id"] == "007")
     assert Path(seventh.pop("file")).is_file()

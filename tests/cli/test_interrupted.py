@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
-from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Command
+from tests.cli.conftest import Db
 from tests.cli.places import Shelf, rows
 from tests.support.revisions import BEFORE, HEAD
 
@@ -37,58 +36,52 @@ def interrupt(*_: object, **__: object) -> str:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}, {case[2]}")
 def test_the_error_names_the_revision(
-    case: tuple[str, ...],
-    shelf: Shelf,
-    database: Path,
-    command: Command,
-    monkeypatch: pytest.MonkeyPatch,
+    case: tuple[str, ...], db: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is the old one before the commit and the new one after it; the exit status is 130."""
     arguments, state, function, now = case
-    shelf.put(state, database)
+    db.put(state)
     monkeypatch.setattr(f"nextcloud_mcp_server.{function}", interrupt)
-    done = command("db", *arguments.split(), "-d", str(database), "--json")
+    done = db(*arguments.split(), "--json")
     assert done.status == 130
     assert json.loads(done.out)["error"] == {
         "code": "interrupted",
-        "message": f"Interrupted. Unfinished changes were rolled back, and {database} is {now}.",
+        "message": f"Interrupted. Unfinished changes were rolled back, and {db.path} is {now}.",
         "remedy": "Run the command again.",
     }
-    found = rows(database, "SELECT version_num FROM alembic_version") if "at " in now else []
+    found = rows(db.path, "SELECT version_num FROM alembic_version") if "at " in now else []
     assert found == [(now.removeprefix("at revision "),)] * len(found)
 
 
 def test_an_interrupted_restore_names_the_revision(
-    shelf: Shelf, database: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+    shelf: Shelf, db: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A restored database may be at any revision."""
-    saved = shelf.put("behind", database.with_name("saved.db"))
-    shelf.put("at-head", database)
+    saved = shelf.put("behind", db.path.with_name("saved.db"))
+    db.put("at-head")
     monkeypatch.setattr(f"nextcloud_mcp_server.{WAL}", interrupt)
-    done = command("db", "restore", str(saved), "-d", str(database), "--yes")
+    done = db("restore", str(saved), "--yes")
     assert done.status == 130
-    assert f", and {database} is at revision 007. [interrupted]\n" in done.err
+    assert f", and {db.path} is at revision 007. [interrupted]\n" in done.err
 
 
 @pytest.mark.parametrize("state", ["two-rows", "corrupt"])
 def test_without_a_single_revision_none_is_named(
-    state: str, shelf: Shelf, database: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+    state: str, db: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same holds for a file that cannot be read."""
-    shelf.put(state, database)
+    db.put(state)
     monkeypatch.setattr("nextcloud_mcp_server.backends.sqlite.locked.look", interrupt)
-    done = command("db", "upgrade", "-d", str(database))
+    done = db("upgrade")
     assert done.status == 130
     assert "error: Interrupted. Unfinished changes were rolled back. [interrupted]\n" in done.err
 
 
-def test_without_a_change_no_revision_is_named(
-    shelf: Shelf, database: Path, command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_change_no_revision_is_named(db: Db, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rehearsal and a backup do not change the database."""
-    shelf.put("behind", database)
+    db.put("behind")
     monkeypatch.setattr("nextcloud_mcp_server.backends.sqlite.backup.check_pages", interrupt)
     for arguments in (["upgrade", "--dry-run"], ["backup"]):
-        done = command("db", *arguments, "-d", str(database))
+        done = db(*arguments)
         assert done.status == 130
         assert "Interrupted. Unfinished changes were rolled back. [interrupted]\n" in done.err

@@ -12,7 +12,7 @@ from nextcloud_mcp_server import __version__
 from nextcloud_mcp_server.backends.base import Database
 from nextcloud_mcp_server.cli.db import current, group
 from nextcloud_mcp_server.server import run
-from tests.cli.conftest import Command
+from tests.cli.conftest import Command, Db
 from tests.cli.places import Shelf
 from tests.support.revisions import HEAD
 
@@ -133,12 +133,12 @@ def test_an_unexpected_error_is_one_line(command: Command) -> None:
 @pytest.mark.parametrize("options", [(), ("--json",)], ids=["lines", "json"])
 @pytest.mark.parametrize("name", ["current", "backup"])
 def test_with_debug_a_remedy_is_printed_once(
-    name: str, options: tuple[str, ...], database: Path, command: Command
+    name: str, options: tuple[str, ...], db: Db, command: Command
 ) -> None:
     """The traceback ends with the code; the remedy is printed only below it."""
-    database.write_text("no database\n" * 100)
-    plain = command("db", name, "-d", str(database), *options)
-    done = command("--debug", "db", name, "-d", str(database), *options)
+    db.path.write_text("no database\n" * 100)
+    plain = db(name, *options)
+    done = command("--debug", "db", name, "-d", str(db.path), *options)
     assert (done.status, done.out) == (1, plain.out)
     assert done.err.startswith("Traceback (most recent call last):\n")
     assert done.err.endswith(f"\n[not-a-database]\n{plain.err}")

@@ -56,15 +56,8 @@ def test_inspecting_imports_nothing_slow(
 ) -> None:
     """`db current` and `db check` do not even import click, --help only click and its imports."""
     shelf.put("at-head", tmp_path / "t.db")
-    done = subprocess.run(
-        [sys.executable, "-c", LIGHT, *arguments.split()],
-        cwd=tmp_path,
-        env=environment(tmp_path),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    status, *imported = done.stderr.split()
+    done = process(*arguments.split(), cwd=tmp_path, code=LIGHT)
+    status, *imported = done.err.split()
     assert (status, set(imported) - set(allowed)) == ("0", set())
 
 

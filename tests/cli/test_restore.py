@@ -15,7 +15,7 @@ from nextcloud_mcp_server.backends.sqlite.manifest import manifest_path, read_ma
 from nextcloud_mcp_server.cli.db.restore import age
 from nextcloud_mcp_server.maintenance.backup import back_up
 from nextcloud_mcp_server.migrations import upgrade_database
-from tests.cli.conftest import Command
+from tests.cli.conftest import Command, Db
 from tests.cli.places import Shelf, execute, fingerprint, rows
 from tests.maintenance.restore.harm import flip
 from tests.support import shapes
@@ -61,29 +61,26 @@ def made_at(backup: Path) -> str:
     return datetime.fromisoformat(manifest.made_at).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
-def test_restore_shows_asks_and_restores(saved: Path, database: Path, command: Command) -> None:
+def test_restore_shows_asks_and_restores(saved: Path, db: Db) -> None:
     """It prints what is replaced by what, asks, and prints where the replaced file is."""
-    done = command("db", "restore", str(saved), "-d", str(database), stdin=b"y\n")
-    preview = PREVIEW.format(db=database, backup=saved, made=made_at(saved))
+    done = db("restore", str(saved), stdin=b"y\n")
+    preview = PREVIEW.format(db=db.path, backup=saved, made=made_at(saved))
     assert (done.status, done.err) == (0, preview + "Restore? [y/N] \n")
-    db, backup = re.escape(str(database)), re.escape(str(saved))
+    path, backup = re.escape(str(db.path)), re.escape(str(saved))
     assert re.fullmatch(
-        rf"restored {db} from {backup} in \d+\.\d\d s\n"
-        rf"replaced: {db}\.backup-\d{{8}}T\d{{6}}\.\d{{6}}Z-{HEAD}-replaced\n",
+        rf"restored {path} from {backup} in \d+\.\d\d s\n"
+        rf"replaced: {path}\.backup-\d{{8}}T\d{{6}}\.\d{{6}}Z-{HEAD}-replaced\n",
         done.out,
     )
-    assert rows(database, USERS) == [("alice",)]
+    assert rows(db.path, USERS) == [("alice",)]
 
 
-def test_restore_as_json(
-    saved: Path, database: Path, command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_restore_as_json(saved: Path, db: Db, monkeypatch: pytest.MonkeyPatch) -> None:
     """With --json the result is one document on stdout."""
     execute(saved, "PRAGMA journal_mode=DELETE")
-    done = command("db", "restore", str(saved), "-d", str(database), "--yes", "--json")
-    document = json.loads(done.out)
+    document = json.loads(db("restore", str(saved), "--yes", "--json").out)
     assert Path(document["replaced"]).is_file()
-    assert document["database"] == str(database)
+    assert document["database"] == str(db.path)
     assert document["backup"] == str(saved)
     assert (document["before"], document["after"]) == (HEAD, HEAD)
     assert document["rows_before"]["refresh_tokens"] == 0
@@ -91,155 +88,145 @@ def test_restore_as_json(
     assert (document["secrets"], document["opened"]) == (1, None)
     assert (document["upgrade_pending"], document["passed_over"]) == (False, [])
     monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", OTHER_KEY)
-    refused = command("db", "restore", str(saved), "-d", str(database), "--yes", "--json")
-    assert (refused.status, json.loads(refused.out)["error"]["code"]) == (1, "wrong-key")
+    assert db.refused("restore", str(saved), "--yes") == "wrong-key"
 
 
 def test_restore_warns_about_the_backup(
-    database: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, db: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Secrets that no key decrypts, a missing manifest and an older revision are printed."""
     old = tmp_path / "old.db"
     shapes.at("006").write(old)
     execute(old, "UPDATE refresh_tokens SET encrypted_token = x'00' WHERE user_id = 'alice'")
     monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", KEY)
-    done = command("db", "restore", str(old), "-d", str(database), "--yes")
+    done = db("restore", str(old), "--yes")
     assert done.status == 0
     lines = done.err.splitlines()
-    assert lines[0] == f"{database} does not exist."
+    assert lines[0] == f"{db.path} does not exist."
     assert lines[1].startswith(f"It is created from {old}, made ")
     assert f"The next start of this version upgrades it to {HEAD}." in lines
     assert "warning: it has no manifest, so only its contents could be verified" in lines
     assert re.search(r"warning: no given key decrypts 1 of its \d+ secrets", done.err)
-    assert done.out.startswith(f"restored {database} from {old} in ")
-    assert rows(database, "SELECT count(*) FROM refresh_tokens") == [(len(REFRESH_TOKENS),)]
+    assert done.out.startswith(f"restored {db.path} from {old} in ")
+    assert rows(db.path, "SELECT count(*) FROM refresh_tokens") == [(len(REFRESH_TOKENS),)]
 
 
-def test_a_running_server_stops_a_restore(saved: Path, database: Path, command: Command) -> None:
+def test_a_running_server_stops_a_restore(saved: Path, db: Db) -> None:
     """There is no question then; --while-running restores the backup."""
-    before = fingerprint(database)
-    share = hold(database)
+    before = fingerprint(db.path)
+    share = hold(db.path)
     assert share is not None
-    refused = command("db", "restore", str(saved), "-d", str(database))
+    refused = db("restore", str(saved))
     assert (refused.status, refused.out) == (1, "")
     error, remedy = refused.err.splitlines()
     assert error.endswith(" [in-use]")
     assert "--while-running" in remedy
-    assert fingerprint(database) == before
-    done = command("db", "restore", str(saved), "-d", str(database), "--yes", "--while-running")
+    assert fingerprint(db.path) == before
+    done = db("restore", str(saved), "--yes", "--while-running")
     share.release()
     assert done.status == 0
-    assert rows(database, USERS) == [("alice",)]
+    assert rows(db.path, USERS) == [("alice",)]
 
 
-def test_a_database_without_a_recorded_revision_is_unversioned(
-    shelf: Shelf, database: Path, command: Command
-) -> None:
+def test_a_database_without_a_recorded_revision_is_unversioned(shelf: Shelf, db: Db) -> None:
     """The same word is printed for the database and for the backup."""
-    saved = shelf.put("pre-alembic", database.with_name("saved.db"))
-    shelf.put("pre-alembic", database)
-    done = command("db", "restore", str(saved), "-d", str(database), stdin=b"n\n")
+    saved = shelf.put("pre-alembic", db.path.with_name("saved.db"))
+    db.put("pre-alembic")
+    done = db("restore", str(saved), stdin=b"n\n")
     first, second, *_ = done.err.splitlines()
-    assert first == f"{database} is unversioned."
+    assert first == f"{db.path} is unversioned."
     assert second.endswith("), unversioned:")
 
 
-def test_the_newest_intact_backup_is_restored(
-    two: tuple[Path, Path], database: Path, command: Command
-) -> None:
+def test_the_newest_intact_backup_is_restored(two: tuple[Path, Path], db: Db) -> None:
     """--newest prints which newer backup it skipped and why, and which one it takes."""
     intact, damaged = two
-    done = command("db", "restore", "--newest", "-d", str(database), stdin=b"y\n")
+    done = db("restore", "--newest", stdin=b"y\n")
     assert done.status == 0
     first, second, third, *_ = done.err.splitlines()
     assert first.startswith(f"warning: skipped: {damaged} has been changed since it was made")
-    assert second == f"{database} is at revision {HEAD}."
+    assert second == f"{db.path} is at revision {HEAD}."
     assert third.startswith(f"It is replaced by {intact}, made ")
-    assert done.out.startswith(f"restored {database} from {intact} in ")
-    assert rows(database, USERS) == [("alice",)]
+    assert done.out.startswith(f"restored {db.path} from {intact} in ")
+    assert rows(db.path, USERS) == [("alice",)]
 
 
-def test_newest_as_json(two: tuple[Path, Path], database: Path, command: Command) -> None:
+def test_newest_as_json(two: tuple[Path, Path], db: Db) -> None:
     """The document lists the skipped backups; without an intact one it is an error."""
     intact, damaged = two
-    arguments = ("db", "restore", "--newest", "-d", str(database), "--yes", "--json")
-    document = json.loads(command(*arguments).out)
+    document = json.loads(db("restore", "--newest", "--yes", "--json").out)
     assert document["backup"] == str(intact)
     [skipped] = document["passed_over"]
     assert skipped["backup"] == str(damaged)
     assert skipped["reason"].startswith(f"{damaged} has been changed since it was made")
     flip(intact)
-    before = fingerprint(database)
-    refused = command(*arguments)
-    assert (refused.status, json.loads(refused.out)["error"]["code"]) == (1, "bad-backup")
-    assert fingerprint(database) == before
+    before = fingerprint(db.path)
+    assert db.refused("restore", "--newest", "--yes") == "bad-backup"
+    assert fingerprint(db.path) == before
 
 
 @pytest.mark.parametrize("state", ["corrupt", "no-grants"])
 def test_the_remedy_for_a_damaged_database_is_a_command(
-    state: str, shelf: Shelf, database: Path, command: Command
+    state: str, db: Db, command: Command
 ) -> None:
     """It can be typed as printed, and the tokens are back."""
-    back_up(shelf.put("at-head", database))
-    shelf.put(state, database)
-    refused = command("db", "current", "-d", str(database))
+    back_up(db.put("at-head"))
+    db.put(state)
+    refused = db("current")
     [line] = re.findall(r"remedy: .*nextcloud-mcp-server (db restore .*)\n", refused.err)
     arguments = shlex.split(line.partition(" (")[0])
-    assert arguments == ["db", "restore", "--newest", "-d", str(database)]
+    assert arguments == ["db", "restore", "--newest", "-d", str(db.path)]
     assert command(*arguments, stdin=b"y\n").status == 0
-    assert command("db", "current", "-d", str(database)).out == f"{HEAD} (head)\n"
-    assert rows(database, USERS) == [("alice",)]
+    assert db("current").out == f"{HEAD} (head)\n"
+    assert rows(db.path, USERS) == [("alice",)]
 
 
 @pytest.mark.parametrize("arguments", [(), ("",), ("kept.db", "--newest")])
-def test_one_backup_is_named_or_the_newest(
-    arguments: tuple[str, ...], database: Path, command: Command
-) -> None:
+def test_one_backup_is_named_or_the_newest(arguments: tuple[str, ...], db: Db) -> None:
     """None, an empty one and both are wrong usage."""
-    done = command("db", "restore", *arguments, "-d", str(database))
+    done = db("restore", *arguments)
     assert (done.status, done.out) == (2, "")
     assert done.err.startswith("Usage: nextcloud-mcp-server db restore")
 
 
-def test_backups_are_listed_newest_first(saved: Path, database: Path, command: Command) -> None:
+def test_backups_are_listed_newest_first(saved: Path, db: Db) -> None:
     """One line each: time, age, revision, tokens, size, result of the verification, and name."""
-    newer = back_up(database)
+    newer = back_up(db.path)
     manifest_path(saved).unlink()
-    done = command("db", "backups", "-d", str(database))
+    done = db("backups")
     assert (done.status, done.err) == (0, "")
     first, second = done.out.splitlines()
     size = r"\d+\.\d kB"
     when = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ  just now"
     assert re.fullmatch(f"{when}  {HEAD}  0 tokens  {size}  ok           {newer.name}", first)
     assert re.fullmatch(rf".*  {HEAD}  \? tokens  .* kB  no manifest  " + saved.name, second)
-    verified = command("db", "backups", "--verify", "-d", str(database))
+    verified = db("backups", "--verify")
     assert verified.status == 0
     assert "  1 token   " in verified.out.splitlines()[1]
 
 
-def test_a_changed_backup_has_a_reason(saved: Path, database: Path, command: Command) -> None:
+def test_a_changed_backup_has_a_reason(saved: Path, db: Db) -> None:
     """Another size is found at once; a flipped bit with --verify, which then exits 1."""
-    newer, raw = back_up(database), saved.read_bytes()
-    arguments = ("db", "backups", "-d", str(database), "--json")
+    newer, raw = back_up(db.path), saved.read_bytes()
     saved.write_bytes(raw + bytes(4096))
-    done = command(*arguments)
+    done = db("backups", "--json")
     _, changed = json.loads(done.out)["backups"]
     assert (done.status, changed["status"], changed["backup"]) == (0, "changed", str(saved))
     assert changed["reason"] == f"it has {len(raw) + 4096} bytes, and {len(raw)} in its manifest"
     saved.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
     for options, status, exit_status in (((), "ok", 0), (("--verify",), "changed", 1)):
-        done = command(*arguments, *options)
+        done = db("backups", "--json", *options)
         assert [backup["status"] for backup in json.loads(done.out)["backups"]] == ["ok", status]
         assert done.status == exit_status
-    done = command("db", "backups", "-d", str(database), "--verify")
+    done = db("backups", "--verify")
     assert [newer.name in line for line in done.out.splitlines()] == [True, False]
 
 
-def test_a_folder_without_a_backup_is_no_error(database: Path, command: Command) -> None:
+def test_a_folder_without_a_backup_is_no_error(db: Db) -> None:
     """One line says that there is none."""
-    upgrade_database(database)
-    done = command("db", "backups", "-d", str(database))
-    assert (done.status, done.out) == (0, f"There is no backup beside {database}.\n")
+    upgrade_database(db.path)
+    done = db("backups")
+    assert (done.status, done.out) == (0, f"There is no backup beside {db.path}.\n")
 
 
 @pytest.mark.parametrize(

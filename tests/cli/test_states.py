@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Command
+from tests.cli.conftest import Command, Db
 from tests.cli.places import REFUSED, SERVED, Shelf, crash, damage, fingerprint, listing
 from tests.support.files import names
 from tests.support.revisions import HEAD, pending_after
@@ -48,37 +47,33 @@ REASONS = {
 
 
 @pytest.mark.parametrize("state", SERVED)
-def test_current_says_what_the_database_is(
-    state: str, shelf: Shelf, database: Path, command: Command
-) -> None:
+def test_current_prints_what_the_database_is(state: str, db: Db) -> None:
     """`db current` prints the state and what an upgrade does; `db check` exits 0 or 3."""
-    shelf.put(state, database)
+    db.put(state)
     lines, ready = CURRENT[state]
-    done = command("db", "current", "-d", str(database))
+    done = db("current")
     assert (done.status, done.out, done.err) == (0, lines, "")
     if ready:
-        expected = (0, f"ready: {database} is at head, {HEAD}\n")
+        expected = (0, f"ready: {db.path} is at head, {HEAD}\n")
     else:
-        expected = (3, f"pending: {database}: {lines.splitlines()[1]}\n")
-    done = command("db", "check", "-d", str(database))
+        expected = (3, f"pending: {db.path}: {lines.splitlines()[1]}\n")
+    done = db("check")
     assert (done.status, done.out, done.err) == (*expected, "")
 
 
 @pytest.mark.parametrize("name", ["current", "check"])
 @pytest.mark.parametrize("state", REFUSED)
-def test_a_refused_state_is_an_error(
-    name: str, state: str, shelf: Shelf, database: Path, command: Command
-) -> None:
+def test_a_refused_state_is_an_error(name: str, state: str, db: Db) -> None:
     """The error is printed with its reason, code and remedy, or as JSON; the exit status is 1."""
-    shelf.put(state, database)
-    done = command("db", name, "-d", str(database))
+    db.put(state)
+    done = db(name)
     assert (done.status, done.out) == (1, "")
     error, remedy = done.err.splitlines()
-    assert error.startswith(f"error: {database} ")
-    reason, code = REASONS[state].format(db=database), REFUSED[state][0]
+    assert error.startswith(f"error: {db.path} ")
+    reason, code = REASONS[state].format(db=db.path), REFUSED[state][0]
     assert f": {reason}" in error
     assert error.endswith(f". [{code}]")
-    done = command("db", name, "-d", str(database), "--json")
+    done = db(name, "--json")
     assert (done.status, done.err) == (1, "")
     facts = json.loads(done.out)["error"]
     assert facts.keys() == {"code", "message", "remedy"}
@@ -87,25 +82,23 @@ def test_a_refused_state_is_an_error(
 
 @pytest.mark.parametrize("name", ["current", "check", "history"])
 @pytest.mark.parametrize("state", [*SERVED, *REFUSED])
-def test_inspecting_changes_nothing(
-    name: str, state: str, shelf: Shelf, database: Path, command: Command
-) -> None:
+def test_inspecting_changes_nothing(name: str, state: str, db: Db) -> None:
     """The bytes, mode and times of the file stay the same, and no other file is created."""
-    shelf.put(state, database)
-    if database.exists():
-        database.chmod(0o640)
-    before = (fingerprint(database), listing(database.parent))
-    command("db", name, "-d", str(database))
-    assert (fingerprint(database), listing(database.parent)) == before
+    db.put(state)
+    if db.path.exists():
+        db.path.chmod(0o640)
+    before = (fingerprint(db.path), listing(db.path.parent))
+    db(name)
+    assert (fingerprint(db.path), listing(db.path.parent)) == before
 
 
-def test_current_as_json(shelf: Shelf, database: Path, command: Command) -> None:
+def test_current_as_json(db: Db) -> None:
     """With --json the result is one document."""
-    shelf.put("pre-alembic", database)
-    done = command("db", "current", "-d", str(database), "--json")
+    db.put("pre-alembic")
+    done = db("current", "--json")
     assert done.err == ""
     assert json.loads(done.out) == {
-        "database": str(database),
+        "database": str(db.path),
         "exists": True,
         "state": "pre-alembic",
         "reason": "it has no recorded revision and the tables of 001",
@@ -117,50 +110,48 @@ def test_current_as_json(shelf: Shelf, database: Path, command: Command) -> None
         "mends": [],
         "journal_mode": "wal",
     }
-    shelf.put("narrow", database)
-    done = command("db", "check", "-d", str(database), "--json")
+    db.put("narrow")
+    done = db("check", "--json")
     document = json.loads(done.out)
     assert (done.status, document["ready"], document["pending"]) == (3, False, [])
     assert document["mends"] == ["adds index idx_browser_sessions_user"]
 
 
-def test_a_hot_journal_is_not_rolled_back(shelf: Shelf, database: Path, command: Command) -> None:
+def test_a_hot_journal_is_not_rolled_back(shelf: Shelf, db: Db) -> None:
     """A crashed writer's journal is rolled back in a copy only, and stays for the next start."""
-    crash(shelf.put("at-head", database.with_name("live.db")), database)
-    journal = database.with_name("tokens.db-journal")
-    before = (fingerprint(database), fingerprint(journal), listing(database.parent))
-    assert command("db", "current", "-d", str(database)).out == f"{HEAD} (head)\n"
-    assert command("db", "check", "-d", str(database)).status == 0
-    done = command("db", "log", "-d", str(database))
+    crash(shelf.put("at-head", db.path.with_name("live.db")), db.path)
+    journal = db.path.with_name("tokens.db-journal")
+    before = (fingerprint(db.path), fingerprint(journal), listing(db.path.parent))
+    assert db("current").out == f"{HEAD} (head)\n"
+    assert db("check").status == 0
+    done = db("log")
     assert (done.status, done.out.splitlines()[1].split()[2]) == (0, "create")
-    assert (fingerprint(database), fingerprint(journal), listing(database.parent)) == before
+    assert (fingerprint(db.path), fingerprint(journal), listing(db.path.parent)) == before
 
 
 @pytest.mark.parametrize("name", ["current", "check", "doctor", "log"])
-def test_a_wal_database_gets_only_the_files_of_sqlite(
-    name: str, shelf: Shelf, database: Path, command: Command
-) -> None:
+def test_a_wal_database_gets_only_the_files_of_sqlite(name: str, db: Db) -> None:
     """Beside a stopped database in WAL mode only a `-shm` and an empty `-wal` are created."""
-    before = fingerprint(shelf.put("at-head", database))
-    command("db", name, "-d", str(database))
-    wal, shm = f"{database.name}-wal", f"{database.name}-shm"
-    assert (fingerprint(database), names(database.parent)) == (before, {database.name, wal, shm})
-    assert database.with_name(wal).stat().st_size == 0
+    before = fingerprint(db.put("at-head"))
+    db(name)
+    wal, shm = f"{db.path.name}-wal", f"{db.path.name}-shm"
+    assert (fingerprint(db.path), names(db.path.parent)) == (before, {db.path.name, wal, shm})
+    assert db.path.with_name(wal).stat().st_size == 0
 
 
 def test_pages_are_checked_before_a_migration_and_by_the_doctor(
-    shelf: Shelf, database: Path, command: Command
+    shelf: Shelf, db: Db, command: Command
 ) -> None:
     """A damaged page stops a migration, a backup and the doctor, but not a start at head."""
-    damage(shelf.put("at-head", database), "audit_logs")
-    before = fingerprint(database)
-    assert "nothing to do" in command("db", "upgrade", "-d", str(database)).out
+    damage(db.put("at-head"), "audit_logs")
+    before = fingerprint(db.path)
+    assert "nothing to do" in db("upgrade").out
     for arguments in (("doctor", "--full"), ("doctor",), ("backup",)):
-        done = command("db", *arguments, "-d", str(database))
+        done = db(*arguments)
         assert (done.status, "malformed" in done.out + done.err) == (1, True)
-    assert fingerprint(database) == before
+    assert fingerprint(db.path) == before
 
-    old = damage(shelf.put("behind", database.with_name("old.db")), "audit_logs")
+    old = damage(shelf.put("behind", db.path.with_name("old.db")), "audit_logs")
     before = fingerprint(old)
     refused = command("db", "upgrade", "-d", str(old), "--json")
     assert (refused.status, json.loads(refused.out)["error"]["code"]) == (1, "corrupt")

@@ -14,7 +14,7 @@ import pytest
 
 from nextcloud_mcp_server.cli.operation import progress_bar
 from nextcloud_mcp_server.progress import Progress
-from tests.cli.places import Shelf, environment
+from tests.cli.places import Shelf, environment, process
 
 #: The command; a copy is verified only after the progress line about it was printed.
 SLOW = """
@@ -113,17 +113,10 @@ def test_json_has_no_bar(shelf: Shelf, tmp_path: Path) -> None:
 def test_a_pipe_gets_lines(shelf: Shelf, tmp_path: Path) -> None:
     """If stderr is not a terminal, it gets lines without control characters."""
     shelf.put("behind", tmp_path / "t.db")
-    done = subprocess.run(
-        [sys.executable, "-c", SLOW, "db", "upgrade", "-d", "t.db"],
-        cwd=tmp_path,
-        env=environment(tmp_path),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert re.search(r"^verifying the copy, \d+ s so far$", done.stderr, re.MULTILINE)
-    assert "\x1b" not in done.stderr
-    assert "\r" not in done.stderr
+    done = process("db", "upgrade", "-d", "t.db", cwd=tmp_path, code=SLOW)
+    assert done.status == 0
+    assert re.search(r"^verifying the copy, \d+ s so far$", done.err, re.MULTILINE)
+    assert {"\x1b", "\r"}.isdisjoint(done.err)
 
 
 def test_a_bar_is_full_at_the_end() -> None:

@@ -14,7 +14,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from nextcloud_mcp_server.crypto.keyring import Keyring
-from tests.cli.conftest import Command
+from tests.cli.conftest import Db
 from tests.cli.places import SERVED, Shelf, crash, fingerprint, listing, process, rows
 from tests.cli.test_states import CURRENT
 from tests.support.revisions import HEAD
@@ -24,20 +24,18 @@ WITHOUT_SQL = {"pre-alembic", "no-version-row", "null-version-row", "narrow", "u
 
 
 @pytest.mark.parametrize("state", SERVED)
-def test_dry_run_prints_what_an_upgrade_does(
-    state: str, shelf: Shelf, database: Path, command: Command
-) -> None:
+def test_dry_run_prints_what_an_upgrade_does(state: str, db: Db) -> None:
     """It prints the plan, as `db current` does, the time and the space; nothing changes."""
-    shelf.put(state, database)
-    before = (fingerprint(database), listing(database.parent))
-    done = command("db", "upgrade", "--dry-run", "-d", str(database))
-    assert (fingerprint(database), listing(database.parent)) == before
+    db.put(state)
+    before = (fingerprint(db.path), listing(db.path.parent))
+    done = db("upgrade", "--dry-run")
+    assert (fingerprint(db.path), listing(db.path.parent)) == before
     assert (done.status, done.err) == (0, "")
     if state == "at-head":
-        assert done.out == f"{database} is at revision {HEAD} already: nothing to do\n"
+        assert done.out == f"{db.path} is at revision {HEAD} already: nothing to do\n"
         return
     first, time, space, last = done.out.splitlines()
-    assert first == f"{database}: {CURRENT[state][0].splitlines()[1]}"
+    assert first == f"{db.path}: {CURRENT[state][0].splitlines()[1]}"
     held = r"(1 row|(?!1 )\d+ rows)"
     assert re.fullmatch(
         rf"ran on a copy with {held} in \d+\.\d\d s: it is at revision {HEAD}", time
@@ -50,15 +48,14 @@ def test_dry_run_prints_what_an_upgrade_does(
     assert last == "nothing was changed"
 
 
-def test_dry_run_as_json(shelf: Shelf, database: Path, command: Command) -> None:
+def test_dry_run_as_json(db: Db) -> None:
     """With --json the document has the facts of an upgrade, and the space."""
-    shelf.put("pre-alembic", database)
-    done = command("db", "upgrade", "--dry-run", "--json", "-r", "003", "-d", str(database))
-    document = json.loads(done.out)
+    db.put("pre-alembic")
+    document = json.loads(db("upgrade", "--dry-run", "--json", "-r", "003").out)
     assert min(document.pop(name) for name in ("seconds", "bytes_backup", "bytes_free")) > 0
     assert document.pop("bytes_needed") > 0
     assert document == {
-        "database": str(database),
+        "database": str(db.path),
         "dry_run": True,
         "state": "pre-alembic",
         "action": "stamp",
@@ -83,39 +80,37 @@ WRONG = {
 
 
 @pytest.mark.parametrize("state", ["behind", "pre-alembic", "at-head"])
-def test_dry_run_verifies_the_keys(
-    state: str, shelf: Shelf, database: Path, command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dry_run_verifies_the_keys(state: str, db: Db, monkeypatch: pytest.MonkeyPatch) -> None:
     """It succeeds and fails with the same keys as the upgrade; nothing changes."""
-    before = (fingerprint(encrypt(shelf.put(state, database))), [database.name])
+    before = (fingerprint(encrypt(db.put(state))), [db.path.name])
     refused = {}
     for key, code in WRONG.items():
         monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", key)
-        refused[key] = command("db", "upgrade", "--dry-run", "-d", str(database))
+        refused[key] = db("upgrade", "--dry-run")
         assert (refused[key].status, refused[key].out) == (1, "")
         assert f" [{code}]\n" in refused[key].err
     monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", KEY)
-    assert command("db", "upgrade", "--dry-run", "-d", str(database)).status == 0
+    assert db("upgrade", "--dry-run").status == 0
     monkeypatch.delenv("TOKEN_ENCRYPTION_KEY")
-    assert command("db", "upgrade", "--dry-run", "-d", str(database)).status == 0
-    assert (fingerprint(database), listing(database.parent)) == before
+    assert db("upgrade", "--dry-run").status == 0
+    assert (fingerprint(db.path), listing(db.path.parent)) == before
     for key, done in refused.items():
         monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", key)
-        assert command("db", "upgrade", "-d", str(database)) == done
+        assert db("upgrade") == done
 
 
 def test_dry_run_verifies_the_keys_after_a_crash(
-    shelf: Shelf, tmp_path: Path, database: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+    shelf: Shelf, tmp_path: Path, db: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The keys are verified in a copy, and the journal of the crashed writer stays."""
-    crash(encrypt(shelf.put("at-head", tmp_path / "live.db")), database)
-    journal = database.with_name(f"{database.name}-journal")
-    before = (fingerprint(database), fingerprint(journal))
+    crash(encrypt(shelf.put("at-head", tmp_path / "live.db")), db.path)
+    journal = db.path.with_name(f"{db.path.name}-journal")
+    before = (fingerprint(db.path), fingerprint(journal))
     monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", next(iter(WRONG)))
-    done = command("db", "upgrade", "--dry-run", "--json", "-d", str(database))
+    done = db("upgrade", "--dry-run", "--json")
     error = json.loads(done.out)["error"]
-    assert (error["code"], str(database) in error["message"]) == ("wrong-key", True)
-    assert (fingerprint(database), fingerprint(journal)) == before
+    assert (error["code"], str(db.path) in error["message"]) == ("wrong-key", True)
+    assert (fingerprint(db.path), fingerprint(journal)) == before
 
 
 def encrypt(path: Path) -> Path:
@@ -127,38 +122,35 @@ def encrypt(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("state", SERVED)
-def test_sql_prints_the_statements(
-    state: str, shelf: Shelf, database: Path, command: Command
-) -> None:
+def test_sql_prints_the_statements(state: str, db: Db) -> None:
     """Statements are printed, or refused if they would not be enough; nothing changes."""
-    shelf.put(state, database)
-    before = (fingerprint(database), listing(database.parent))
-    done = command("db", "upgrade", "--sql", "-d", str(database))
-    assert (fingerprint(database), listing(database.parent)) == before
+    db.put(state)
+    before = (fingerprint(db.path), listing(db.path.parent))
+    done = db("upgrade", "--sql")
+    assert (fingerprint(db.path), listing(db.path.parent)) == before
     if state in WITHOUT_SQL:
         assert (done.status, done.out) == (1, "")
-        assert done.err.startswith(f"error: There are no statements for {database}: it")
-        assert f"'nextcloud-mcp-server db upgrade -d {database} --dry-run'" in done.err
+        assert done.err.startswith(f"error: There are no statements for {db.path}: it")
+        assert f"'nextcloud-mcp-server db upgrade -d {db.path} --dry-run'" in done.err
         return
     assert (done.status, done.err) == (0, "")
     first, *more = done.out.splitlines()
     if state == "at-head":
-        assert done.out == f"-- {database} is at revision {HEAD} already: nothing to do\n"
+        assert done.out == f"-- {db.path} is at revision {HEAD} already: nothing to do\n"
         return
     start = "007" if state == "behind" else "base"
-    assert first == f"-- {database}: from revision {start} to {HEAD}."
+    assert first == f"-- {db.path}: from revision {start} to {HEAD}."
     assert more[1] == "PRAGMA foreign_keys=OFF;"
     assert [more.count("BEGIN;"), more.count("COMMIT;"), more[-1]] == [1, 1, "COMMIT;"]
 
 
-def test_sql_as_json(shelf: Shelf, database: Path, command: Command) -> None:
+def test_sql_as_json(db: Db) -> None:
     """With --json the document has the statements as one text."""
-    shelf.put("behind", database)
-    done = command("db", "upgrade", "--sql", "--json", "-r", "008", "-d", str(database))
-    document = json.loads(done.out)
+    db.put("behind")
+    document = json.loads(db("upgrade", "--sql", "--json", "-r", "008").out)
     assert "CREATE TABLE IF NOT EXISTS batch_ocr_jobs" in document.pop("sql")
     assert document == {
-        "database": str(database),
+        "database": str(db.path),
         "before": "007",
         "after": "008",
         "steps": ["008"],

@@ -50,6 +50,15 @@ async def start(path: Path, **options: object) -> None:
         pass
 
 
+async def is_refused(path: Path, code: str, **options: object) -> None:
+    """Check that a start raises the error of this code and changes nothing."""
+    before = invariants.disk(path)
+    with pytest.raises(TokenStorageError) as caught:
+        await start(path, **options)
+    assert caught.value.code == code
+    invariants.untouched(before, invariants.disk(path))
+
+
 def test_given_keys_win(tmp_path: Path) -> None:
     """A key of the caller wins over the variable, and that over the file it names."""
     file = tmp_path / "key"
@@ -190,11 +199,7 @@ async def test_a_start_without_the_key_changes_nothing(
     """Without the right key nothing is migrated, backed up or made, whatever the revision."""
     path = tmp_path / "tokens.db"
     at(revision).write(path)
-    before = invariants.disk(path)
-    with pytest.raises(TokenStorageError) as caught:
-        await start(path, **options)
-    assert caught.value.code == code
-    invariants.untouched(before, invariants.disk(path))
+    await is_refused(path, code, **options)
     assert names(tmp_path) <= {"tokens.db", "tokens.db.lock"}
 
 
@@ -203,11 +208,7 @@ async def test_a_recreation_that_was_cut_short_still_needs_its_key(tmp_path: Pat
     path = tmp_path / "tokens.db"
     shape = at("006").without("app_passwords", "oauth_clients", "login_flow_sessions")
     shape.also("ALTER TABLE refresh_tokens RENAME TO _alembic_tmp_refresh_tokens").write(path)
-    before = invariants.disk(path)
-    with pytest.raises(TokenStorageError) as caught:
-        await start(path)
-    assert caught.value.code == "key-missing"
-    invariants.untouched(before, invariants.disk(path))
+    await is_refused(path, "key-missing")
 
 
 async def test_a_malformed_key_beside_the_database_changes_nothing(tmp_path: Path) -> None:
@@ -215,11 +216,7 @@ async def test_a_malformed_key_beside_the_database_changes_nothing(tmp_path: Pat
     path = tmp_path / "tokens.db"
     at("006").write(path)
     key_path(path).write_text(KEY[:40])
-    before = invariants.disk(path)
-    with pytest.raises(TokenStorageError) as caught:
-        await start(path)
-    assert caught.value.code == "malformed-key"
-    invariants.untouched(before, invariants.disk(path))
+    await is_refused(path, "malformed-key")
 
 
 async def test_text_and_keyless_tables_are_read_for_keys(tmp_path: Path) -> None:
@@ -295,7 +292,7 @@ def _until_waiting(processes: list[subprocess.Popen[str]]) -> None:
     time.sleep(0.05)
 
 
-def test_looking_for_a_key_makes_none(tmp_path: Path) -> None:
+def test_searching_for_a_key_makes_none(tmp_path: Path) -> None:
     """Given keys come first, then the file beside the database; no key is created."""
     database = tmp_path / "tokens.db"
     assert find_keyring(Settings(database), database) is None

@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import traceback
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.errors import TokenStorageError
+from tests.support.errors import refused
 
 #: A public key, for tests only.
 KEY = "bm1jcC1jb3JwdXMtZml4ZWQta2V5LTAxMjM0NTY3ODk="
@@ -110,10 +112,9 @@ def test_keys_are_text_or_bytes() -> None:
 def test_a_malformed_key_is_refused(key: str) -> None:
     """The error for a malformed key has its position and never the key."""
     for form in (key, key.encode()):
-        with pytest.raises(TokenStorageError) as caught:
-            Keyring([KEY, form])
-        assert caught.value.code == "malformed-key"
-        text = "".join(traceback.format_exception(caught.value)) + caught.value.remedy
+        error = refused(partial(Keyring, [KEY, form]))
+        assert error.code == "malformed-key"
+        text = "".join(traceback.format_exception(error)) + error.remedy
         assert "key 2 of 2" in text
         assert KEY[:20] not in text
         assert not key or key not in text
@@ -122,9 +123,8 @@ def test_a_malformed_key_is_refused(key: str) -> None:
 def test_a_new_key_is_never_the_first_advice() -> None:
     """The remedy is first to check the key; its command creates a valid one."""
     for key in (f'"{KEY}"', f"{KEY},", KEY[:-1], KEY[:40]):
-        with pytest.raises(TokenStorageError) as caught:
-            Keyring([key])
-        remedy = caught.value.remedy
+        error = refused(partial(Keyring, [key]))
+        remedy = error.remedy
         assert remedy.startswith("Check it for quotes, commas and a missing end; ")
         assert remedy.index("only for a new database") < remedy.index("make one")
         code = remedy.partition('-c "')[2].removesuffix('"')
@@ -169,10 +169,11 @@ def test_other_ciphertexts_raise_one_error(ciphertext: bytes | str) -> None:
     keyring = Keyring([KEY])
     assert not keyring.can_decrypt(ciphertext)
     for attempt in (keyring.decrypt, keyring.rotate):
-        with pytest.raises(TokenStorageError) as caught:
-            attempt(ciphertext, "refresh_tokens.encrypted_token of user 'alice'")
-        assert caught.value.code == "undecryptable"
-        assert str(caught.value) == (
+        error = refused(
+            partial(attempt, ciphertext, "refresh_tokens.encrypted_token of user 'alice'")
+        )
+        assert error.code == "undecryptable"
+        assert str(error) == (
             "refresh_tokens.encrypted_token of user 'alice' "
             "cannot be decrypted with any of the given keys."
         )
@@ -181,9 +182,7 @@ def test_other_ciphertexts_raise_one_error(ciphertext: bytes | str) -> None:
 @given(st.binary())
 def test_arbitrary_bytes_are_not_decrypted(ciphertext: bytes) -> None:
     """Arbitrary bytes raise this error and no other."""
-    with pytest.raises(TokenStorageError) as caught:
-        Keyring([KEY]).decrypt(ciphertext)
-    assert caught.value.code == "undecryptable"
+    assert refused(lambda: Keyring([KEY]).decrypt(ciphertext)).code == "undecryptable"
 
 
 def test_encrypted_bytes_that_are_not_text_are_unreadable() -> None:
@@ -191,18 +190,16 @@ def test_encrypted_bytes_that_are_not_text_are_unreadable() -> None:
     encrypted = Fernet(KEY).encrypt(b"\xff\xfe")
     keyring = Keyring([KEY])
     assert keyring.can_decrypt(encrypted)
-    with pytest.raises(TokenStorageError) as caught:
-        keyring.decrypt(encrypted)
-    assert caught.value.code == "unreadable"
-    assert caught.value.__context__ is None
+    error = refused(lambda: keyring.decrypt(encrypted))
+    assert error.code == "unreadable"
+    assert error.__context__ is None
 
 
 def test_text_that_utf8_cannot_encode_is_refused() -> None:
     """A lone surrogate is refused, and no error contains the text."""
-    with pytest.raises(TokenStorageError) as caught:
-        Keyring([KEY]).encrypt("secret\ud800")
-    assert caught.value.code == "bad-input"
-    assert caught.value.__context__ is None
+    error = refused(lambda: Keyring([KEY]).encrypt("secret\ud800"))
+    assert error.code == "bad-input"
+    assert error.__context__ is None
 
 
 def test_fingerprints_differ() -> None:

@@ -16,6 +16,7 @@ from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrate.plan import Action
 from nextcloud_mcp_server.migrations import upgrade_database
+from tests.faults.injection import copy_database
 from tests.support import shapes
 from tests.support.contents import KEY, NOW
 from tests.support.invariants import Secrets, read_through_the_store, secrets_in
@@ -37,23 +38,14 @@ TOKENS: Final = {f"user-{n:03}-{n * n:05}": f"token of {n:03}" for n in range(24
 
 @dataclass(frozen=True)
 class Specimen:
-    """An intact database with a filled ``-wal``, which is copied and damaged.
-
-    Attributes:
-        path: its path.
-        secrets: its secrets.
-    """
+    """An intact database with a filled ``-wal``, which is copied and damaged."""
 
     path: Path
     secrets: Secrets
 
     def put(self, folder: Path) -> Path:
         """Copy it into the emptied ``folder``."""
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        for suffix in ("", "-wal"):
-            shutil.copyfile(f"{self.path}{suffix}", f"{folder / self.path.name}{suffix}")
-        return folder / self.path.name
+        return copy_database(self.path, folder)
 
 
 def at_head(folder: Path, encrypt: Encrypt) -> Specimen:
@@ -160,14 +152,14 @@ class Results:
                 if storage.outcome.action is Action.CREATE:
                     self.created.append(damage)
                 for name, secret in secrets.items():
-                    self._judge(await _answer(storage, {name: secret}), damage)
+                    self._record(await _answer(storage, {name: secret}), damage)
         except TokenStorageError as error:
             self.starts[error.code] += 1
         except Exception as error:
             error.add_note(damage)
             raise
 
-    def _judge(self, answer: str, damage: str) -> None:
+    def _record(self, answer: str, damage: str) -> None:
         self.reads[answer.partition(":")[0]] += 1
         if answer.startswith("wrong"):
             self.wrong.append(f"{damage}: {answer}")

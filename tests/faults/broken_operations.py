@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from nextcloud_mcp_server.backends.sqlite import pool, transaction
 from tests.faults import operations
-from tests.faults.operations import Operation, acknowledge
+from tests.faults.operations import acknowledge
 
 _INSERT: Final = (
     "INSERT INTO refresh_tokens (user_id, encrypted_token, created_at, updated_at) "
@@ -120,19 +120,3 @@ def leave_open(path: Path, _argument: str) -> None:
 
 
 _forgotten: list[sqlite3.Connection] = []
-
-OPERATIONS: Final[dict[str, Operation]] = {
-    operation.__name__: operation
-    for operation in (
-        naive,
-        log_and_go_on,
-        without_begin,
-        early_promise,
-        copy_as_backup,
-        restore_by_copying,
-        store_in_delete_mode,
-        store_with_normal,
-        start_unsynced,
-        leave_open,
-    )
-}

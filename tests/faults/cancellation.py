@@ -104,10 +104,10 @@ class CancelledRun:
         with self._profiled(loop, task, strike):
             await asyncio.wait([task], timeout=PATIENCE)
         self.turns = loop.turns
-        self._judge(task, scope)
+        self._record(task, scope)
         await self._left(threads, files)
 
-    def _judge(self, task: asyncio.Task[object], scope: anyio.CancelScope) -> None:
+    def _record(self, task: asyncio.Task[object], scope: anyio.CancelScope) -> None:
         if not task.done():
             self.wrong.append("it hangs")
             task.cancel()

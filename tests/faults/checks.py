@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -56,9 +55,7 @@ class Case:
     """A scenario after its reference run: its database before, after, and after a start.
 
     Attributes:
-        scenario: the scenario.
-        injector: the process with faults.
-        source: its database, which is only copied.
+        source: the database of the scenario, which is only copied.
         operations: the number of file operations.
         old: the database before.
         new: the database after.
@@ -83,9 +80,7 @@ class Case:
         Folders with the same files are checked once. (Backups have random names and count by
         their bytes.)
 
-        Args:
-            path: the database.
-            only: the digest that it must have (default: that of before or of after).
+        ``only`` is the digest that the database must have (default: that of before or of after).
         """
         key = f"{only} {fingerprint(path)}"
         if key not in self.checked:
@@ -146,13 +141,7 @@ def fingerprint(path: Path) -> str:
 
 
 def reference_run(scenario: Scenario, injector: Injector, workspace: Path) -> Case:
-    """Run the scenario without a fault and start afterwards; check that nothing is lost.
-
-    Args:
-        scenario: the scenario.
-        injector: the process that runs it.
-        workspace: an empty folder for it.
-    """
+    """Run the scenario without a fault and start afterwards; check that nothing is lost."""
     source = prepare(scenario, workspace / "source")
     before = read(source) if scenario.keeps else None
     path = copy_database(source, workspace / "reference")
@@ -171,10 +160,7 @@ def reference_run(scenario: Scenario, injector: Injector, workspace: Path) -> Ca
 def state_problem(case: Case, path: Path, *, only: str | None = None) -> str:
     """Return the problem of a database right after a fault; empty if there is none.
 
-    Args:
-        case: the scenario.
-        path: the database.
-        only: the digest that it must have (default: that of before or of after).
+    ``only`` is the digest that it must have (default: that of before or of after).
     """
     left = case.left(path)
     if left in ({case.old, case.new} if only is None else {only}):
@@ -194,10 +180,9 @@ def restart_problem(case: Case, path: Path) -> str:
 
 
 def lost_acknowledgement(path: Path, acknowledged: Iterable[str], *, key: str | None = KEY) -> str:
-    """Return the acknowledged write that ``path`` has lost; empty if there is none.
+    """Return the acknowledged write that the closed ``path`` has lost; empty if there is none.
 
     Args:
-        path: the database, closed and recovered.
         acknowledged: ``stored user-N``, ``deleted user-N``, ``backup NAME``; or ``done``, which
             only :func:`state_problem` checks.
         key: the key of the tokens; None for the key file beside the database.
@@ -253,13 +238,7 @@ def _tokens(path: Path, key: str) -> dict[str, str | None]:
 
 
 def backup_problem(case: Case, path: Path, acknowledged: Iterable[str] = ()) -> str:
-    """Return the problem of the published backups; empty if each is a complete database.
-
-    Args:
-        case: the scenario.
-        path: the database.
-        acknowledged: names of backups that must exist.
-    """
+    """Return the problem of the published backups, of which those ``acknowledged`` must exist."""
     if missing := [name for name in acknowledged if not path.with_name(name).exists()]:
         return f"{missing} was acknowledged, and does not exist"
     for backup in path.parent.glob(f"{path.name}.backup-*"):
@@ -282,10 +261,3 @@ def is_of_another_backup(manifest: Path) -> bool:
     except (ValueError, KeyError, FileNotFoundError):
         return True
     return bool(sha256 != hashlib.sha256(backup).hexdigest())
-
-
-def clear(folder: Path) -> Path:
-    """Return ``folder``, emptied."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder

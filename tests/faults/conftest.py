@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,15 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.injection import Injector, build_shim
+from tests.faults.injection import Injector, build_library
 
 
 @pytest.fixture(scope="session")
 def injector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Injector]:
     """A process whose file operations can be counted, failed and killed."""
-    if not sys.platform.startswith("linux") or not (shutil.which("cc") or shutil.which("gcc")):
+    shim = build_library(tmp_path_factory.mktemp("shim"), "shim.c", "record.c")
+    if shim is None:
         pytest.skip("LD_PRELOAD and a C compiler are needed")
-    with closing(Injector(build_shim(tmp_path_factory.mktemp("shim")))) as process:
+    with closing(Injector(shim)) as process:
         yield process
 
 

@@ -26,11 +26,8 @@ class Place:
     """The path of a database, and how the program runs on it.
 
     Attributes:
-        path: the path.
         refused: whether no command may serve, upgrade or read it.
-        user: the user of the program.
         clock: seconds that the clock is ahead.
-        environ: additional environment variables.
         codes: the possible error codes; empty if any is possible.
     """
 

@@ -9,19 +9,20 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-ROOT: Final = Path(__file__).parents[2]
+from tests.support.child import Child
 
 COUNT, KILL, ENOSPC_ONCE, ENOSPC, EIO_ONCE, EIO = range(6)
 
 
-def build_shim(folder: Path) -> Path:
-    """Compile the shim into ``folder`` and return its path."""
-    target = folder / "shim.so"
+def build_library(folder: Path, *names: str) -> Path | None:
+    """Compile C files for LD_PRELOAD; None if there is no compiler or no Linux."""
     compiler = shutil.which("cc") or shutil.which("gcc")
-    assert compiler is not None
-    sources = [str(Path(__file__).with_name(name)) for name in ("shim.c", "record.c")]
+    if compiler is None or not sys.platform.startswith("linux"):
+        return None
+    target = folder / "library.so"
+    sources = [str(Path(__file__).with_name(name)) for name in names]
     flags = ["-O1", "-shared", "-fPIC", "-o", str(target)]
     subprocess.run([compiler, *flags, *sources, "-ldl", "-pthread"], check=True)
     return target
@@ -35,7 +36,6 @@ class Result:
         end: ``done``, ``refused``, ``raised`` or ``killed``.
         operations: the number of file operations (0 if killed).
         code: the error code, if refused.
-        message: the text of the error.
         acknowledged: what the child acknowledged before it ended.
         left: files that are still open and threads that still run in a surviving process.
     """
@@ -48,48 +48,30 @@ class Result:
     left: list[str] = field(default_factory=list)
 
 
-class Process:
+class Process(Child):
     """A process that runs operations one after the other; messages are lines of JSON."""
 
     def __init__(self, **environment: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.injection_process"],
-            cwd=ROOT,
-            # Every child imports the migration scripts: from bytecode.
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "", **environment},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        """Start it; every child imports the migration scripts, and does so from bytecode."""
+        environ = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", **environment}
+        code = "from tests.faults.injection_process import main; main()"
+        super().__init__(code, environ=environ)
 
     def run(self, order: dict[str, Any]) -> Result:
         """Run one operation and return its result."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
+        self.tell(json.dumps(order))
         result = Result("killed")
-        for line in self._process.stdout:
+        acknowledged: list[str] = []
+        while line := self.answer():
             answer: dict[str, Any] = json.loads(line)
             if "killed" in answer:
+                result.acknowledged = acknowledged
                 return result
             if "acknowledged" in answer:
-                result.acknowledged.append(answer["acknowledged"])
+                acknowledged.append(answer["acknowledged"])
             else:
-                result.end = answer["end"]
-                result.operations = answer["operations"]
-                result.code = answer.get("code", "")
-                result.message = answer.get("message", "")
-                result.left = answer.get("left", [])
+                result = Result(**answer)
         raise AssertionError("the process has ended")
-
-    def close(self) -> None:
-        """End the process."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.wait(timeout=10)
-        self._process.stdout.close()
 
 
 class Injector:
@@ -112,11 +94,8 @@ class Injector:
         """Run ``do`` on ``path``, in a forked child if it may be killed or is recorded.
 
         Args:
-            do: the operation.
-            path: the database.
             at: the number of the file operation that fails.
             kind: the fault.
-            argument: the argument of the operation.
             record: a file in another folder that receives every file operation.
         """
         order = {
@@ -136,14 +115,20 @@ class Injector:
 
     def close(self) -> None:
         """End both processes."""
-        self._faulty.close()
-        self._normal.close()
+        self._faulty.kill()
+        self._normal.kill()
+
+
+def clear(folder: Path) -> Path:
+    """Return ``folder``, emptied."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
 
 
 def copy_database(source: Path, target: Path) -> Path:
     """Copy a database with the files beside it into the emptied folder ``target``."""
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
+    clear(target)
     for path in source.parent.glob(source.name + "*"):
         if not path.name.endswith(".lock"):
             shutil.copy2(path, target / path.name)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.filesystem import mounts
@@ -18,8 +18,6 @@ from nextcloud_mcp_server.maintenance.restore_preview import preview_restore
 from nextcloud_mcp_server.migrations import downgrade_database, stamp_database, upgrade_database
 from nextcloud_mcp_server.settings import load_settings
 from tests.support.contents import KEY
-
-Operation = Callable[[Path, str], None]
 
 #: Called with each acknowledgement, before it is written.
 on_acknowledge: list[Callable[[str], None]] = []
@@ -67,43 +65,57 @@ def repair(path: Path, _argument: str) -> None:
     repair_module.repair(load_settings(database=path))
 
 
-def store(path: Path, argument: str) -> None:
+def store(path: Path, argument: str, key: str | None = KEY) -> None:
     """Store tokens one by one and acknowledge each at once."""
-    asyncio.run(_store(path, int(argument), KEY))
+
+    async def one_by_one(storage: RefreshTokenStorage) -> None:
+        for number in range(int(argument)):
+            await _store_one(storage, number)
+
+    _with_store(path, one_by_one, key)
 
 
 def first_store(path: Path, argument: str) -> None:
     """Store tokens with the key that the first start creates beside the database."""
-    asyncio.run(_store(path, int(argument), None))
+    store(path, argument, None)
 
 
 def start_with_key(path: Path, _argument: str) -> None:
     """Start without a key in the settings, with the key file of an earlier start."""
-
-    async def main() -> None:
-        async with RefreshTokenStorage(path):
-            pass
-
-    asyncio.run(main())
-
-
-async def _store(path: Path, count: int, key: str | None) -> None:
-    async with RefreshTokenStorage(path, encryption_key=key) as storage:
-        for number in range(count):
-            await storage.store_refresh_token(f"user-{number}", f"token-{number}")
-            acknowledge(f"stored user-{number}")
+    store(path, "0", None)
 
 
 def store_together(path: Path, argument: str) -> None:
     """Store tokens concurrently, so that they share commits, and acknowledge each."""
 
-    async def main() -> None:
-        async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
-            await asyncio.gather(*(keep(storage, number) for number in range(int(argument))))
+    async def together(storage: RefreshTokenStorage) -> None:
+        await asyncio.gather(*(_store_one(storage, number) for number in range(int(argument))))
 
-    async def keep(storage: RefreshTokenStorage, number: int) -> None:
-        await storage.store_refresh_token(f"user-{number}", f"token-{number}")
-        acknowledge(f"stored user-{number}")
+    _with_store(path, together)
+
+
+def delete(path: Path, argument: str) -> None:
+    """Delete tokens one by one and acknowledge each at once."""
+
+    async def one_by_one(storage: RefreshTokenStorage) -> None:
+        for number in range(int(argument)):
+            await storage.delete_refresh_token(f"user-{number}")
+            acknowledge(f"deleted user-{number}")
+
+    _with_store(path, one_by_one)
+
+
+async def _store_one(storage: RefreshTokenStorage, number: int) -> None:
+    await storage.store_refresh_token(f"user-{number}", f"token-{number}")
+    acknowledge(f"stored user-{number}")
+
+
+def _with_store(
+    path: Path, work: Callable[[RefreshTokenStorage], Awaitable[None]], key: str | None = KEY
+) -> None:
+    async def main() -> None:
+        async with RefreshTokenStorage(path, encryption_key=key) as storage:
+            await work(storage)
 
     asyncio.run(main())
 
@@ -116,34 +128,3 @@ def store_on_network(path: Path, argument: str) -> None:
         store(path, argument)
     finally:
         vars(mounts)["on_network"] = elsewhere
-
-
-def delete(path: Path, argument: str) -> None:
-    """Delete tokens one by one and acknowledge each at once."""
-
-    async def main() -> None:
-        async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
-            for number in range(int(argument)):
-                await storage.delete_refresh_token(f"user-{number}")
-                acknowledge(f"deleted user-{number}")
-
-    asyncio.run(main())
-
-
-OPERATIONS: Final[dict[str, Operation]] = {
-    operation.__name__: operation
-    for operation in (
-        start,
-        start_with_key,
-        downgrade,
-        stamp,
-        backup,
-        repair,
-        restore,
-        store,
-        first_store,
-        store_together,
-        store_on_network,
-        delete,
-    )
-}

@@ -50,10 +50,7 @@ class Entry:
 class Recording:
     """The operations of one process in one folder.
 
-    Attributes:
-        folder: the folder.
-        before: the inode and the content of each file before, by its name.
-        entries: the operations in their order.
+    ``before`` has the inode and the content of each file before, by its name.
     """
 
     folder: Path
@@ -185,9 +182,7 @@ class Machine:
     def cut(self, how: str, chance: Chance) -> Disk:
         """Return the content of the disk if the power is cut now.
 
-        Args:
-            how: one of :data:`WAYS`: the unsynced writes that have arrived.
-            chance: the random generator.
+        ``how`` is one of :data:`WAYS`: the unsynced writes that have arrived.
         """
         names = dict(self._kept)
         for move in _some(self._moves, how, chance):
@@ -252,13 +247,8 @@ def states(
 ) -> Iterator[tuple[int, Disk, list[str]]]:
     """Yield different states of the disk after cuts at all points of a recording.
 
-    Args:
-        recording: the recording.
-        wanted: the number of states; fewer if there are no more.
-        chance: the random generator.
-
-    Yields:
-        The number of operations before the cut, the disk, and what was acknowledged by then.
+    Yields ``wanted`` times (fewer if there are no more) the number of operations before the cut,
+    the disk, and what was acknowledged by then.
     """
     seen: set[str] = set()
     entries = recording.entries

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-ROOT: Final = Path(__file__).parents[2]
+from tests.faults.injection import build_library
+from tests.support.child import ROOT
 
 #: Seconds that a child may take; a slower one counts as hanging.
 LIMIT: Final = 10.0
@@ -27,10 +27,8 @@ class Invocation:
     Attributes:
         arguments: the command line; ``alembic`` first for Alembic, ``unlocked`` first for a
             program without the lock.
-        folder: the working directory.
         user: the id of the user; 0 for the user of the tests.
         clock: seconds that its clock is ahead.
-        environ: additional environment variables.
     """
 
     arguments: Sequence[str]
@@ -50,18 +48,6 @@ class Ended:
     seconds: float
 
 
-def build_clock(folder: Path) -> Path | None:
-    """Compile the library that changes the clock; None if there is no compiler."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None or not sys.platform.startswith("linux"):
-        return None
-    target = folder / "clock.so"
-    source = Path(__file__).with_name("clock.c")
-    command = [compiler, "-O1", "-shared", "-fPIC", "-o", str(target), str(source), "-ldl"]
-    subprocess.run(command, check=True)
-    return target
-
-
 class ProgramServer:
     """A process that has imported the program and forks it."""
 
@@ -70,7 +56,7 @@ class ProgramServer:
         self._folder = Path(
             self._stack.enter_context(tempfile.TemporaryDirectory(prefix="output-"))
         )
-        self.clock = build_clock(self._folder)
+        self.clock = build_library(self._folder, "clock.c")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.program_server"],
             cwd=ROOT,

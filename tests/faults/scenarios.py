@@ -20,7 +20,7 @@ from tests.support.invariants import complete_at_head, rows_survive, secrets_in
 from tests.support.shapes import Shape
 from tests.support.snapshot import Snapshot, copy_database, snapshot
 
-Make = Callable[[Path], None]
+Make = Callable[[Path], object]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,6 @@ class Scenario:
     Attributes:
         name: the id of the test.
         do: the operation.
-        argument: its argument.
         make: creates the database; None for a path without a file.
         base: the revision that the database counts as.
         keeps: whether the operation keeps every row, unlike a downgrade.
@@ -130,12 +129,12 @@ def upgrades() -> Iterator[Scenario]:
         name = f"{lineage} {revision}" + (" in WAL" if wal else "")
         make = of(shapes.at(revision, lineage), *wal)
         yield Scenario(name, "start", make=make, base=revision)
-    for revision, shape in (
-        ("006", shapes.at("006")),
-        ("009 in WAL", shapes.at("009", "portable")),
+    for name, make in (
+        ("006", of(shapes.at("006"))),
+        ("009 in WAL", of(shapes.at("009", "portable"), "journal_mode=WAL")),
     ):
-        left = cut_short(of(shape, *(["journal_mode=WAL"] if "WAL" in revision else [])))
-        yield Scenario(f"a writer killed at {revision}", "start", make=left, base=revision[:3])
+        left = cut_short(make)
+        yield Scenario(f"a writer killed at {name}", "start", make=left, base=name[:3])
     # One draft stands for all, since each recreates the same table. Each width of a table
     # occurs, but not each combination.
     drafts = (case for case in released_files.drafts() if case.name == "rev010_portable_draft2")
@@ -189,11 +188,6 @@ TYPICAL: Final = named(
 )
 
 
-def created(path: Path) -> None:
-    """Create a database with the program."""
-    upgrade_database(path)
-
-
 def stored(path: Path) -> None:
     """Create a database at head with five tokens, with the program."""
     # Imported late: only this scenario needs the store.
@@ -204,12 +198,21 @@ def stored(path: Path) -> None:
 
 #: Writes of a running store, which acknowledges each. The first start is a scenario of its own.
 WRITES: Final = (
-    Scenario("tokens stored", "store", "5", created),
-    Scenario("tokens stored together", "store_together", "8", created),
+    Scenario("tokens stored", "store", "5", upgrade_database),
+    Scenario("tokens stored together", "store_together", "8", upgrade_database),
     Scenario("tokens stored without WAL", "store_on_network", "5", head_without_wal),
-    Scenario("tokens stored with a new key", "first_store", "3", created),
+    Scenario("tokens stored with a new key", "first_store", "3", upgrade_database),
     Scenario("tokens deleted", "delete", "5", stored),
 )
+
+
+#: Databases of a start that is disturbed.
+BEGINNINGS: Final = {
+    "fresh": Scenario("", ""),
+    "pre-Alembic": Scenario("", "", make=of(NARROW), base="001"),
+    "old": Scenario("", "", make=of(shapes.at("005", "raw")), base="005"),
+    "current": Scenario("", "", make=of(shapes.at("010")), base="010"),
+}
 
 
 def prepare(scenario: Scenario, folder: Path) -> Path:
@@ -224,10 +227,7 @@ def prepare(scenario: Scenario, folder: Path) -> Path:
 def assert_complete(path: Path, before: Snapshot | None, base: str | None) -> None:
     """Check that ``path`` is complete at head, with every row and secret of ``before``.
 
-    Args:
-        path: the database, closed.
-        before: its content before; None if there was no database.
-        base: the revision that it counted as.
+    ``before`` is None if there was no database; ``base`` is the revision that it counted as.
     """
     after = snapshot(path)
     complete_at_head(after)

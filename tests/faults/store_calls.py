@@ -150,12 +150,7 @@ _NONE_IF_EMPTY: Final = {
 
 @dataclass(frozen=True)
 class Method:
-    """One public method of the store.
-
-    Attributes:
-        path: its name, from the store.
-        takes: the generator of each argument.
-    """
+    """One public method of the store, with the generator of each argument."""
 
     path: str
     takes: Mapping[str, Value]

@@ -16,7 +16,6 @@ from tests.faults import scenarios
 from tests.faults.cancellation import CancelledRun, is_locked
 from tests.faults.injection import copy_database
 from tests.faults.trials import SEED, Trials, sample, seeded
-from tests.support import shapes
 from tests.support.contents import KEY
 from tests.support.invariants import complete_at_head, secrets_in
 from tests.support.snapshot import Snapshot, snapshot
@@ -26,12 +25,7 @@ POINTS = 60
 
 WAYS = ("task", "scope")
 
-SCENARIOS = {
-    "a fresh file": scenarios.Scenario("", ""),
-    "an old file": scenarios.Scenario("", "", make=scenarios.of(scenarios.NARROW), base="001"),
-    "a current file": scenarios.Scenario("", "", make=scenarios.of(shapes.at("010")), base="010"),
-}
-
+SCENARIOS = {name: scenarios.BEGINNINGS[name] for name in ("fresh", "pre-Alembic", "current")}
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -66,7 +60,7 @@ class Lifespan:
 
 def _source(scenario: str, workspace: Path) -> tuple[Path, Snapshot | None]:
     path = scenarios.prepare(SCENARIOS[scenario], workspace / "source")
-    if scenario == "a current file":
+    if scenario == "current":
         upgrade_database(path)
         for backup in path.parent.glob("*.backup-*"):
             backup.unlink()
@@ -120,7 +114,7 @@ def test_a_lifespan_may_be_cancelled_at_every_turn(
     reference = _trial(source, workspace, before, way)
     assert reference.turns > 20, reference
     # After the start all scenarios are the same, and the current file is the fastest.
-    step = 1 if scenario == "a current file" else 10
+    step = 1 if scenario == "current" else 10
     turns = [*range(1, 10), *range(10, reference.turns + 1, step)]
     chosen = sample(turns, f"{scenario} {way}")
     struck = sum(_trial(source, workspace, before, way, turn=turn).struck for turn in chosen)
@@ -148,7 +142,7 @@ def test_a_cancelled_start_outlives_its_worker(
 @pytest.mark.parametrize("way", WAYS)
 def test_a_start_that_waits_may_be_cancelled(way: str, workspace: Path, trials: Trials) -> None:
     """Cancelled while another process holds the lock, it ends at once without a change."""
-    source, _ = _source("an old file", workspace)
+    source, _ = _source("pre-Alembic", workspace)
     # The loop iterates once before the wait; then only the worker runs.
     for turn, call in sample([(2, 0), *((0, call) for call in range(1, 12))], f"waiting {way}"):
         life = Lifespan(copy_database(source, workspace / "faulty"))
@@ -178,7 +172,7 @@ class NotWaiting(Lifespan):
 @pytest.mark.parametrize("way", WAYS)
 def test_the_harness_detects_a_worker_that_is_not_waited_for(way: str, workspace: Path) -> None:
     """Negative control: with a bare ``to_thread``, the lock is free while the worker runs."""
-    source, _ = _source("a current file", workspace)
+    source, _ = _source("current", workspace)
     life = NotWaiting(copy_database(source, workspace / "faulty"))
     trial = CancelledRun(life.path, way, call=3).run(life)
     assert "it ended before its worker" in trial.wrong

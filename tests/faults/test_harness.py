@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
+from nextcloud_mcp_server.migrations import upgrade_database
 from tests.faults import powercut
 from tests.faults.injection import Injector
 from tests.faults.powercut import File, Machine, Recording, Write
-from tests.faults.scenarios import Scenario, created
+from tests.faults.scenarios import Scenario
 from tests.faults.test_powercut import record
 from tests.faults.trials import Trials, seeded, table
 
@@ -89,7 +90,7 @@ def test_a_file_that_grew_is_filled_with_something() -> None:
 
 def test_a_recording_replayed_is_what_the_process_left(injector: Injector, workspace: Path) -> None:
     """With all writes arrived, a replayed machine has the files that the process left."""
-    scenario = Scenario("", "store", "3", created)
+    scenario = Scenario("", "store", "3", upgrade_database)
     recording = record(scenario, injector, workspace)
     machine = Machine(recording)
     for step in recording.entries:
@@ -106,17 +107,10 @@ def test_states_are_different_and_repeat_with_their_seed(
     injector: Injector, workspace: Path
 ) -> None:
     """A seed gives the same states again, all different, in the wanted number."""
-    recording = record(Scenario("", "store", "3", created), injector, workspace)
+    recording = record(Scenario("", "store", "3", upgrade_database), injector, workspace)
     first, again = (list(powercut.states(recording, 90, seeded("states"))) for _ in range(2))
     assert first == again
     assert len({repr(state[1:]) for state in first}) == 90
-
-
-@dataclass
-class Reported:
-    """A report of a finished test."""
-
-    user_properties: list[tuple[str, object]] = field(default_factory=list)
 
 
 def test_the_table_counts_what_held() -> None:
@@ -124,5 +118,6 @@ def test_the_table_counts_what_held() -> None:
     trials = Trials()
     trials.count("SIGKILL")
     trials.count("SIGKILL", "lost")
-    (line,) = table([Reported(trials.properties()), Reported(trials.properties()), Reported()])
+    properties = [*(trials.properties() for _ in range(2)), []]
+    (line,) = table(SimpleNamespace(user_properties=each) for each in properties)
     assert line.split() == ["SIGKILL", "2", "of", "4"]

@@ -43,21 +43,21 @@ def problems(case: Case, workspace: Path, kind: int) -> Iterator[str]:
             yield wrong
 
 
-def test_a_commit_for_every_statement_is_detected(injector: Injector, workspace: Path) -> None:
-    """An upgrade with a commit for every statement is incomplete after some kill."""
-    assert any(problems(broken_case(injector, workspace, "naive"), workspace, KILL))
-
-
-def test_a_missing_begin_is_detected(injector: Injector, workspace: Path) -> None:
-    """The upgrade without its BEGIN leaves a database between two revisions."""
-    found = problems(broken_case(injector, workspace, "without_begin"), workspace, KILL)
-    assert any("neither the old" in wrong for wrong in found)
-
-
-@pytest.mark.parametrize("kind", [ENOSPC, EIO_ONCE])
-def test_swallowed_errors_are_detected(kind: int, injector: Injector, workspace: Path) -> None:
-    """An upgrade that ignores its errors reports success without it."""
-    assert any(problems(broken_case(injector, workspace, "log_and_go_on"), workspace, kind))
+@pytest.mark.parametrize(
+    ("do", "kind", "problem"),
+    [
+        pytest.param("naive", KILL, "", id="a commit for every statement"),
+        pytest.param("without_begin", KILL, "neither the old", id="a missing BEGIN"),
+        pytest.param("log_and_go_on", ENOSPC, "", id="swallowed errors of a full disk"),
+        pytest.param("log_and_go_on", EIO_ONCE, "", id="a swallowed I/O error"),
+    ],
+)
+def test_a_broken_upgrade_is_detected(
+    do: str, kind: int, problem: str, injector: Injector, workspace: Path
+) -> None:
+    """The upgrade is incomplete after some fault, or reports success without it."""
+    found = problems(broken_case(injector, workspace, do), workspace, kind)
+    assert any(problem in wrong for wrong in found)
 
 
 def test_a_restore_by_copying_is_detected(injector: Injector, workspace: Path) -> None:

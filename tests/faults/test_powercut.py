@@ -7,8 +7,9 @@ from typing import Final
 
 import pytest
 
+from nextcloud_mcp_server.migrations import upgrade_database
 from tests.faults import checks, powercut, scenarios
-from tests.faults.injection import Injector, copy_database
+from tests.faults.injection import Injector, clear, copy_database
 from tests.faults.powercut import Disk, Recording
 from tests.faults.scenarios import Scenario
 from tests.faults.trials import SHARE, Trials, scaled, seeded
@@ -22,7 +23,7 @@ WRITING: Final = {
     Scenario("storing at once", "store_together", "20", scenarios.head): 1100,
     Scenario("storing without WAL", "store_on_network", "12", scenarios.head_without_wal): 1700,
     Scenario("storing after a first start", "first_store", "3"): 200,
-    Scenario("storing with a new key", "first_store", "3", scenarios.created): 800,
+    Scenario("storing with a new key", "first_store", "3", upgrade_database): 800,
     Scenario("deleting", "delete", "5", scenarios.stored): 1000,
 }
 
@@ -58,7 +59,7 @@ def record(scenario: Scenario, injector: Injector, workspace: Path) -> Recording
 
 def write_files(disk: Disk, workspace: Path) -> Path:
     """Write a state of the disk into an empty folder and return the path of the database."""
-    folder = checks.clear(workspace / "faulty")
+    folder = clear(workspace / "faulty")
     for name, content in disk.items():
         (folder / name).write_bytes(content)
     return folder / "tokens.db"

@@ -25,10 +25,7 @@ STORMS = 100
 #: Seconds after the first output of a server within which its start ends.
 START = 0.6
 
-SCENARIOS = {
-    "fresh": scenarios.Scenario("", ""),
-    "old": scenarios.Scenario("", "", make=scenarios.of(scenarios.NARROW), base="001"),
-}
+SCENARIOS = {name: scenarios.BEGINNINGS[name] for name in ("fresh", "pre-Alembic")}
 
 
 def _storm(path: Path, rng: random.Random) -> tuple[int, str]:
@@ -90,7 +87,7 @@ def test_a_start_may_be_asked_to_stop_at_any_moment(
 
 def test_the_harness_detects_a_server_that_dies_in_the_middle(workspace: Path) -> None:
     """Negative control: an upgrade with a commit per statement is incomplete after a signal."""
-    source = scenarios.prepare(SCENARIOS["old"], workspace / "source")
+    source = scenarios.prepare(SCENARIOS["pre-Alembic"], workspace / "source")
     half = 0
     for number in range(20):
         path = copy_database(source, workspace / str(number))

@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 import pytest
 
@@ -57,7 +57,7 @@ class Trials:
     """The trials of one test.
 
     Attributes:
-        trials: the number of trials of each kind.
+        trials: their number by kind.
         failures: the kind and the problem of each failed trial.
     """
 
@@ -83,16 +83,12 @@ class Trials:
         return [(_PROPERTY, (kind, n, n - failed[kind])) for kind, n in self.trials.items()]
 
 
-class _Reported(Protocol):
-    user_properties: list[tuple[str, object]]
-
-
-def table(reports: Iterable[_Reported]) -> list[str]:
+def table(reports: Iterable[Any]) -> list[str]:
     """Return a line for each kind of trial: how many held, of how many."""
     trials: Counter[str] = Counter()
     held: Counter[str] = Counter()
     for report in reports:
-        for name, counted in getattr(report, "user_properties", ()):
+        for name, counted in report.user_properties:
             if name == _PROPERTY:
                 kind, tried, good = counted
                 trials[kind] += tried
@@ -107,34 +103,17 @@ def pytest_report_header() -> str:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the table."""
-    finished = [
-        report
-        for outcome in ("passed", "failed")
-        for report in terminalreporter.stats.get(outcome, [])
-        if getattr(report, "when", "") == "call"
-    ]
-    if lines := table(finished):
+    # The counts are known after the teardown, whose reports have no category.
+    reports = terminalreporter.stats.get("", [])
+    if lines := table(report for report in reports if report.when == "teardown"):
         terminalreporter.section(f"faults (FAULT_SHARE={SHARE:g} FAULT_SEED={SEED})")
         for line in lines:
             terminalreporter.line(line)
 
 
-_TRIALS = pytest.StashKey[Trials]()
-
-
 @pytest.fixture
-def trials(request: pytest.FixtureRequest) -> Trials:
+def trials(request: pytest.FixtureRequest) -> Iterator[Trials]:
     """Counts the trials of this test, for the table at the end."""
     made = Trials()
-    request.node.stash[_TRIALS] = made
-    return made
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Add the counts of a test to its report."""
-    if call.when == "call" and _TRIALS in item.stash:
-        item.user_properties.extend(item.stash[_TRIALS].properties())
-    return (yield)
+    yield made
+    request.node.user_properties.extend(made.properties())

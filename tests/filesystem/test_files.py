@@ -55,7 +55,7 @@ def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path: Path) -> None:
         assert refused(lambda f=folder: files.check_path(tmp_path / f / "t.db")).code == "bad-path"  # type: ignore[misc]
 
 
-def test_a_file_or_nothing_is_let_in(tmp_path: Path) -> None:
+def test_a_file_or_nothing_is_accepted(tmp_path: Path) -> None:
     """A regular file, a link to one, and a path where one can be created are accepted."""
     (tmp_path / "there").touch()
     (tmp_path / "link").symlink_to(tmp_path / "there")
@@ -70,7 +70,7 @@ def test_names_are_measured_in_bytes(tmp_path: Path) -> None:
     assert refused(lambda: files.check_path(tmp_path / ("ü" * 88))).code == "bad-path"
 
 
-def test_a_folder_that_may_not_be_entered_is_told() -> None:
+def test_a_folder_that_may_not_be_entered_is_reported() -> None:
     """What this user may not see is not taken for what is not there."""
     code = """
 from nextcloud_mcp_server.filesystem import files

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 from tests.history.case import Case, Write, from_bytes, from_sql, of
 from tests.support.facts import HEAD
+from tests.support.files import flip
 from tests.support.revisions import NEXT_ID
 from tests.support.shapes import Shape, at
 
@@ -88,12 +87,9 @@ def foreign() -> Iterator[Case]:
         "only_a_view": ("CREATE VIEW refresh_tokens AS SELECT 1 AS user_id",),
     }
     for name, statements in files.items():
-        yield Case(f"foreign_{name}", "refuse:foreign", from_sql(*statements))
-        yield Case(
-            f"foreign_{name}_wal",
-            "refuse:foreign",
-            from_sql("PRAGMA journal_mode=WAL", *statements),
-        )
+        for suffix, pragmas in (("", ()), ("_wal", ("PRAGMA journal_mode=WAL",))):
+            write = from_sql(*pragmas, *statements)
+            yield Case(f"foreign_{name}{suffix}", "refuse:foreign", write)
 
 
 def damaged() -> Iterator[Case]:
@@ -108,23 +104,17 @@ def damaged() -> Iterator[Case]:
     }
     for name, content in contents.items():
         yield Case(f"not_sqlite_{name}", "refuse:not-a-database", from_bytes(content))
+    damages = {
+        "truncated_half": _halve,
+        "truncated_odd": lambda raw: raw[:-1234],
+        "flipped_schema_page": _flip_page_type,
+        "flipped_schema_text": _flip_schema_text,
+    }
     for name, shape in (("pre06", at("001").unversioned()), ("009", at("009")), ("head", at(HEAD))):
-        yield Case(f"truncated_half_{name}", "refuse:corrupt", _harmed(shape, _halve))
-        yield Case(
-            f"truncated_odd_{name}", "refuse:corrupt", _harmed(shape, lambda raw: raw[:-1234])
-        )
-        yield Case(f"flipped_schema_page_{name}", "refuse:corrupt", _harmed(shape, _flip_page_type))
-        yield Case(
-            f"flipped_schema_text_{name}", "refuse:corrupt", _harmed(shape, _flip_schema_text)
-        )
-    yield Case(
-        "flipped_table_page", "refuse:corrupt", _harmed(at("009"), _flip_root("refresh_tokens"))
-    )
-    yield Case(
-        "flipped_index_page",
-        "refuse:corrupt",
-        _harmed(at("009"), _flip_root("idx_audit_user_timestamp")),
-    )
+        for damage, harm in damages.items():
+            yield Case(f"{damage}_{name}", "refuse:corrupt", _harmed(shape, harm))
+    for kind, name in (("table", "refresh_tokens"), ("index", "idx_audit_user_timestamp")):
+        yield Case(f"flipped_{kind}_page", "refuse:corrupt", _flip_root(name))
 
 
 def _harmed(shape: Shape, harm: Callable[[bytearray], bytes | bytearray]) -> Write:
@@ -150,17 +140,12 @@ def _flip_schema_text(raw: bytearray) -> bytes:
     return bytes(raw)
 
 
-def _flip_root(name: str) -> Callable[[bytearray], bytes]:
-    def flip(raw: bytearray) -> bytes:
-        with closing(sqlite3.connect(":memory:")) as connection:
-            connection.deserialize(bytes(raw))
-            [(page,)] = connection.execute(
-                "SELECT rootpage FROM sqlite_master WHERE name = ?", (name,)
-            )
-        raw[(page - 1) * 4096] ^= 0xFF
-        return bytes(raw)
+def _flip_root(name: str) -> Write:
+    def write(path: Path) -> None:
+        at("009").write(path)
+        flip(path, name)
 
-    return flip
+    return write
 
 
 def all_cases() -> list[Case]:

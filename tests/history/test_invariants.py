@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -29,24 +30,13 @@ def upgraded(tmp_path: Path) -> tuple[Snapshot, Path]:
     return before, path
 
 
-def _after(path: Path, statement: str) -> Snapshot:
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute(statement)
-    return snapshot(path)
-
-
-def test_a_correct_start_passes(upgraded: tuple[Snapshot, Path]) -> None:
-    """Without a violation no check fails."""
-    before, path = upgraded
-    after = snapshot(path)
-    invariants.rows_survive(before, after, "003", {})
-    invariants.complete_at_head(after)
-    invariants.operator_objects_stay(before, after)
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
+CHECKS: dict[str, Callable[[Snapshot, Snapshot], None]] = {
+    "rows": lambda before, after: invariants.rows_survive(before, after, "003", {}),
+    "structure": lambda _, after: invariants.complete_at_head(after),
+    "objects of an operator": invariants.operator_objects_stay,
+}
+VIOLATIONS = {
+    "rows": (
         "DELETE FROM refresh_tokens WHERE user_id = 'carol'",
         "UPDATE refresh_tokens SET encrypted_token = zeroblob(99) WHERE user_id = 'alice'",
         "UPDATE refresh_tokens SET scopes = replace(scopes, ':', '.')",
@@ -56,46 +46,43 @@ def test_a_correct_start_passes(upgraded: tuple[Snapshot, Path]) -> None:
         "UPDATE oauth_sessions SET nonce = '' WHERE session_id = 'sess-plain'",
         "INSERT INTO audit_logs (timestamp, event, user_id) VALUES (1, 'e', 'u')",
         "DROP TABLE login_flow_sessions",
-    ],
-)
-def test_a_lost_or_changed_row_is_detected(upgraded: tuple[Snapshot, Path], fault: str) -> None:
-    """A missing row, a changed value and a changed type are errors."""
-    before, path = upgraded
-    after = _after(path, fault)
-    with pytest.raises((AssertionError, KeyError)):
-        invariants.rows_survive(before, after, "003", {})
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
+    ),
+    "structure": (
         "UPDATE alembic_version SET version_num = '009'",
         "DELETE FROM alembic_version",
         "DROP TABLE document_paths",
         "DROP INDEX idx_browser_sessions_user",
         "ALTER TABLE oauth_sessions DROP COLUMN nonce",
         "ALTER TABLE batch_ocr_jobs ADD COLUMN status TEXT",
-    ],
-)
-def test_an_incomplete_structure_is_detected(upgraded: tuple[Snapshot, Path], fault: str) -> None:
-    """A missing table, column, index or version row is an error."""
-    _, path = upgraded
-    after = _after(path, fault)
-    with pytest.raises((AssertionError, KeyError)):
-        invariants.complete_at_head(after)
+    ),
+    "objects of an operator": (
+        "DROP TRIGGER op",
+        "DROP INDEX op_index",
+        "PRAGMA user_version = 9",
+    ),
+}
+
+
+def test_a_correct_start_passes(upgraded: tuple[Snapshot, Path]) -> None:
+    """Without a violation no check fails."""
+    before, path = upgraded
+    for check in CHECKS.values():
+        check(before, snapshot(path))
 
 
 @pytest.mark.parametrize(
-    "fault", ["DROP TRIGGER op", "DROP INDEX op_index", "PRAGMA user_version = 9"]
+    ("check", "statement"), [(check, text) for check in CHECKS for text in VIOLATIONS[check]]
 )
-def test_a_lost_object_of_an_operator_is_detected(
-    upgraded: tuple[Snapshot, Path], fault: str
+def test_a_violation_is_detected(
+    check: str, statement: str, upgraded: tuple[Snapshot, Path]
 ) -> None:
-    """A missing trigger, index or pragma of an operator is an error."""
+    """A lost or changed row, an incomplete structure and a lost object are errors."""
     before, path = upgraded
-    after = _after(path, fault)
-    with pytest.raises(AssertionError):
-        invariants.operator_objects_stay(before, after)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(statement)
+    after = snapshot(path)
+    with pytest.raises((AssertionError, KeyError)):
+        CHECKS[check](before, after)
 
 
 def test_a_touched_file_is_detected(tmp_path: Path) -> None:

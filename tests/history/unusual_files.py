@@ -14,6 +14,7 @@ from pathlib import Path
 from tests.history.case import Case, Write, from_bytes, from_sql, of
 from tests.history.released_files import WEBHOOKS
 from tests.support.facts import HEAD
+from tests.support.operator_objects import CHILD
 from tests.support.shapes import Shape, at
 
 
@@ -84,14 +85,7 @@ def operators() -> Iterator[Case]:
     for revision in ("001", "006", "009", "010", HEAD):
         action = "none" if revision == HEAD else f"upgrade:{revision}->head"
         yield of(f"operator_objects_{revision}", action, at(revision).also(*extra))
-    child = (
-        (
-            "CREATE TABLE op_child "
-            "(user_id TEXT REFERENCES refresh_tokens (user_id) ON DELETE CASCADE)"
-        ),
-        "INSERT INTO op_child SELECT user_id FROM refresh_tokens",
-    )
-    yield of("operator_child_rows", "upgrade:005->head", at("005").also(*child))
+    yield of("operator_child_rows", "upgrade:005->head", at("005").also(*CHILD))
 
 
 def interrupted() -> Iterator[Case]:

@@ -61,7 +61,7 @@ def everything(folder: Path) -> dict[str, tuple[object, ...]]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
-def test_a_rehearsal_foresees_the_upgrade_and_changes_nothing(case: Case, path: Path) -> None:
+def test_a_rehearsal_predicts_the_upgrade_and_changes_nothing(case: Case, path: Path) -> None:
     """Every file is unchanged, and the upgrade then does what the rehearsal returned."""
     case.write(path)
     before, others = invariants.disk(path), everything(path.parent)
@@ -97,7 +97,7 @@ _EVERY_PAGE = sql_revision(
 )
 
 
-def test_an_upgrade_needs_no_more_space_than_told(
+def test_an_upgrade_needs_no_more_space_than_reported(
     own_scripts: Path, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The folder never holds more bytes than the rehearsal returned."""
@@ -127,7 +127,7 @@ def _bytes_in(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.iterdir() if not file.name.endswith("-shm"))
 
 
-def test_the_doctor_the_rehearsal_and_the_upgrade_say_the_same(
+def test_the_doctor_the_rehearsal_and_the_upgrade_report_the_same(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All three have the same bytes for the backup, and the same total without the growth."""
@@ -185,7 +185,7 @@ def test_what_is_refused_is_not_copied(state: str, path: Path, tmp_path: Path) -
     assert refused(path).code == REFUSED[state][0]
 
 
-def test_a_disk_without_room_is_told_before(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_without_room_is_found_first(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error has the needed and the free bytes, and no copy was begun."""
     at("009").write(path)
     monkeypatch.setattr(space, "free_bytes", lambda _: 100_000)

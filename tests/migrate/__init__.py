@@ -1,1 +1,1 @@
-"""The start, from a look at the database to the open store."""
+"""Tests of a start, from the inspection to the journal, and of downgrades and stamps."""

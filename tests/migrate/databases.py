@@ -1,14 +1,22 @@
-"""What the tests of a start ask a database, and do to it."""
+"""Steps of the tests of a start."""
 
 from __future__ import annotations
 
+import signal
 import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 def versions(path: Path) -> list[str]:
-    """The version rows of a file."""
+    """Return the version rows of a file."""
     with closing(sqlite3.connect(path)) as connection:
         return [row[0] for row in connection.execute("SELECT version_num FROM alembic_version")]
 
@@ -18,3 +26,22 @@ def sql(path: Path, *statements: str) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for statement in statements:
             connection.execute(statement)
+
+
+def in_thread(call: Callable[[], T]) -> T:
+    """Call in another thread, which must wait for a lock of this one."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(call).result()
+
+
+def crash_in_a_write(path: Path) -> None:
+    """Kill a writer in its transaction, so that a hot journal stays."""
+    code = (
+        "import os, signal, sqlite3, sys; "
+        "c = sqlite3.connect(sys.argv[1], isolation_level=None); "
+        "c.execute('PRAGMA cache_size=1'); c.execute('BEGIN'); "
+        "c.execute('DELETE FROM audit_logs'); c.execute('DELETE FROM refresh_tokens'); "
+        "c.execute('DROP TABLE browser_sessions'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert done.returncode == -signal.SIGKILL

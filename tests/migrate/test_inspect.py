@@ -1,4 +1,4 @@
-"""What a look reports, and where a downgrade may go."""
+"""The target of a downgrade, found from an inspection."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrate.change import downgrade_target
 from nextcloud_mcp_server.schema.history import BASE, load_history
 from tests.cli.places import Shelf
 from tests.support.by_path import inspect
+from tests.support.errors import refused
 
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
-    """Databases in every state."""
+    """Return databases in every state."""
     return Shelf(tmp_path_factory.mktemp("states"))
 
 
@@ -40,61 +40,36 @@ def test_a_downgrade_ends_below(
 
 
 @pytest.mark.parametrize(
-    ("revision", "code"),
+    ("state", "revision", "code"),
     [
-        ("007", "bad-input"),
-        ("010", "bad-input"),
-        ("-0", "bad-input"),
-        ("-8", "bad-input"),
-        ("-9999", "bad-input"),
-        ("-99999", "unknown-revision"),
-        ("--1", "unknown-revision"),
-        ("-²", "unknown-revision"),
-        ("-\u0661", "unknown-revision"),
-        ("", "unknown-revision"),
-        ("7", "unknown-revision"),
-        ("head", "unknown-revision"),
+        *(("behind", revision, "bad-input") for revision in ("007", "010", "-0", "-8", "-9999")),
+        *(
+            ("behind", revision, "unknown-revision")
+            for revision in ("-99999", "--1", "-²", "-\u0661", "", "7", "head")
+        ),
+        ("missing", "base", "bad-path"),
+        ("zero-bytes", "base", "bad-input"),
+        ("pre-alembic", "base", "bad-input"),
+        ("newer", "base", "unknown-revision"),
     ],
 )
-def test_a_downgrade_goes_nowhere_else(
-    revision: str, code: str, shelf: Shelf, tmp_path: Path
+def test_other_targets_and_states_are_refused(
+    state: str, revision: str, code: str, shelf: Shelf, tmp_path: Path
 ) -> None:
-    """What is not below, and more steps than there are, is refused and never taken for base."""
-    report = inspect(shelf.put("behind", tmp_path / "t.db"))
-    with pytest.raises(TokenStorageError) as error:
-        downgrade_target(report, revision)
-    assert error.value.code == code
-
-
-@pytest.mark.parametrize(
-    ("state", "code"),
-    [
-        ("missing", "bad-path"),
-        ("zero-bytes", "bad-input"),
-        ("pre-alembic", "bad-input"),
-        ("newer", "unknown-revision"),
-    ],
-)
-def test_there_must_be_a_revision_to_go_back_from(
-    state: str, code: str, shelf: Shelf, tmp_path: Path
-) -> None:
-    """A database without a recorded revision that is known here cannot go back."""
+    """The target must be below, and the database must have a recorded, known revision."""
     report = inspect(shelf.put(state, tmp_path / "t.db"))
-    with pytest.raises(TokenStorageError) as error:
-        downgrade_target(report, "base")
-    assert error.value.code == code
+    assert refused(lambda: downgrade_target(report, revision)).code == code
 
 
 def test_a_remedy_can_be_typed(shelf: Shelf, tmp_path: Path) -> None:
-    """A path with a space is quoted in the command of a remedy."""
+    """A path with a space is quoted in the command."""
     report = inspect(tmp_path / "not there.db")
-    with pytest.raises(TokenStorageError) as error:
-        downgrade_target(report, None)
-    assert error.value.remedy.endswith(f"db upgrade -d '{tmp_path}/not there.db'")
+    error = refused(lambda: downgrade_target(report, None))
+    assert error.remedy.endswith(f"db upgrade -d '{tmp_path}/not there.db'")
 
 
-def test_what_is_undone_is_named_newest_first() -> None:
-    """A downgrade undoes what lies above its target, the recorded revision included."""
+def test_undone_revisions_are_listed_newest_first() -> None:
+    """A downgrade undoes the recorded revision and all others above its target."""
     history = load_history()
     assert history.undone("004", "002") == ("004", "003")
     assert history.undone("002", BASE) == ("002", "001")

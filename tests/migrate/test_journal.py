@@ -13,49 +13,37 @@ import pytest
 from nextcloud_mcp_server import __version__
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrate.journal import Entry
+from tests.migrate.databases import sql
 from tests.support import invariants
 from tests.support.by_path import downgrade, prepare, read_journal, stamp
 from tests.support.facts import HEAD
 from tests.support.scripts import SCRIPTS, add_revision, sql_revision
 from tests.support.shapes import at
 
-#: The revision that makes the journal.
+#: The revision that creates the journal.
 SINCE = "101"
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Where a test's database lies."""
-    return tmp_path / "tokens.db"
-
-
-def sql(path: Path, *statements: str) -> None:
-    """Run statements in a database."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        for statement in statements:
-            connection.execute(statement)
-
-
 def entries(path: Path) -> list[Entry]:
-    """The journal, newest first; there must be one."""
+    """Return the journal, newest first, which must exist."""
     found = read_journal(path)
     assert found is not None
     return found
 
 
 def add_the_journal(own_scripts: Path) -> None:
-    """Add the revision that makes the journal to a copy of the scripts up to 010."""
+    """Add the revision that creates the journal to a copy of the scripts up to 010."""
     (real,) = (SCRIPTS / "versions").glob(f"*_{SINCE}_*.py")
     (own_scripts / "versions" / real.name).write_text(real.read_text("utf-8"), "utf-8")
 
 
-def told(path: Path) -> list[tuple[str, str | None, str | None, str | None]]:
-    """What was done, from where to where, and what is noted, newest first."""
+def changes(path: Path) -> list[tuple[str, str | None, str | None, str | None]]:
+    """Return the action, the revisions and the note of each entry, newest first."""
     return [(e.action, e.before, e.after, e.note) for e in entries(path)]
 
 
-def test_an_entry_says_who_did_what_when_and_how_long(path: Path) -> None:
-    """Time, seconds, program, host and the name of the backup are those of the change."""
+def test_an_entry_describes_its_change(path: Path) -> None:
+    """It has the time, duration, program, host and backup of the change."""
     at("009").write(path)
     begun = int(time.time())
     outcome = prepare(path)
@@ -71,49 +59,49 @@ def test_an_entry_says_who_did_what_when_and_how_long(path: Path) -> None:
     assert entry.note is None
 
 
-def test_every_way_of_a_start_is_written_down(path: Path) -> None:
-    """A creation, a stamp, an upgrade and a mending have an entry each, with their words."""
+def test_every_action_of_a_start_is_recorded(path: Path) -> None:
+    """A creation, a stamp and both repairs have an entry each, with a note."""
     prepare(path)
-    assert told(path) == [("create", None, HEAD, None)]
+    assert changes(path) == [("create", None, HEAD, None)]
     sql(path, "DROP INDEX idx_browser_sessions_user")
     prepare(path)
-    assert told(path)[0] == ("mend", HEAD, HEAD, "added index idx_browser_sessions_user")
+    assert changes(path)[0] == ("mend", HEAD, HEAD, "added index idx_browser_sessions_user")
     sql(path, "DELETE FROM alembic_version")
     prepare(path)
-    assert told(path)[0] == ("stamp", None, HEAD, f"stamped with {HEAD}")
+    assert changes(path)[0] == ("stamp", None, HEAD, f"stamped with {HEAD}")
     sql(path, "INSERT INTO alembic_version VALUES ('')")
     prepare(path)
-    assert told(path)[0] == ("mend", HEAD, HEAD, "put the version table in order")
-    assert len(told(path)) == 4
+    assert changes(path)[0] == ("mend", HEAD, HEAD, "put the version table in order")
+    assert len(changes(path)) == 4
 
 
-def test_a_start_with_nothing_to_do_writes_nothing(path: Path) -> None:
-    """At head no row is added, whatever it costs to look."""
+def test_a_start_with_nothing_to_do_adds_no_entry(path: Path) -> None:
+    """At head the journal stays the same."""
     prepare(path)
     before = entries(path)
     prepare(path)
     assert entries(path) == before
 
 
-def test_a_database_from_before_migrations_records_what_it_was_stamped_with(path: Path) -> None:
-    """Nothing was recorded before; the revision that it counted as stands in the note."""
+def test_the_note_has_the_stamped_revision(path: Path) -> None:
+    """A database without a version row has no revision before; the note has the stamp."""
     at("001").unversioned().write(path)
     prepare(path)
-    assert told(path) == [("stamp", None, HEAD, "stamped with 001")]
+    assert changes(path) == [("stamp", None, HEAD, "stamped with 001")]
 
 
-def test_a_stamp_is_written_down_where_there_is_a_journal(path: Path) -> None:
-    """`db stamp` has an entry, also one that records no revision at all."""
+def test_a_stamp_is_recorded(path: Path) -> None:
+    """`db stamp` adds an entry, also if it records no revision."""
     at(HEAD).write(path)
     before = len(entries(path))
     stamp(path, "010")
     stamp(path, "base")
-    assert told(path)[:2] == [("stamp", "010", None, None), ("stamp", HEAD, "010", None)]
+    assert changes(path)[:2] == [("stamp", "010", None, None), ("stamp", HEAD, "010", None)]
     assert len(entries(path)) == before + 2
 
 
-def test_below_101_there_is_nothing_to_write_into(path: Path) -> None:
-    """A downgrade drops the journal, and the way up again begins a new one."""
+def test_below_101_there_is_no_journal(path: Path) -> None:
+    """A downgrade drops the journal, and the next upgrade begins a new one."""
     at(HEAD).write(path)
     done = downgrade(path, "010")
     assert read_journal(path) is None
@@ -122,20 +110,20 @@ def test_below_101_there_is_nothing_to_write_into(path: Path) -> None:
     prepare(path, target="010")
     assert read_journal(path) is None
     prepare(path)
-    assert told(path) == [("upgrade", "010", HEAD, None)]
+    assert changes(path) == [("upgrade", "010", HEAD, None)]
 
 
-def test_a_downgrade_that_leaves_the_journal_is_written_down(own_scripts: Path, path: Path) -> None:
-    """Going down to a revision that has the table adds a row to it."""
+def test_a_downgrade_that_keeps_the_journal_is_recorded(own_scripts: Path, path: Path) -> None:
+    """A downgrade to a revision with the table adds an entry."""
     add_the_journal(own_scripts)
     add_revision(own_scripts, sql_revision("CREATE TABLE notes (a)"), "102", SINCE)
     prepare(path)
     downgrade(path, SINCE)
-    assert told(path)[0] == ("downgrade", "102", SINCE, None)
+    assert changes(path)[0] == ("downgrade", "102", SINCE, None)
 
 
-def test_a_migration_that_fails_leaves_no_row(own_scripts: Path, path: Path) -> None:
-    """The row and the change share one transaction: neither is there without the other."""
+def test_a_failed_migration_has_no_entry(own_scripts: Path, path: Path) -> None:
+    """The entry and the change share one transaction."""
     at(SINCE).write(path)
     add_the_journal(own_scripts)
     before = entries(path)
@@ -145,8 +133,8 @@ def test_a_migration_that_fails_leaves_no_row(own_scripts: Path, path: Path) -> 
     assert entries(path) == before
 
 
-def test_a_change_whose_row_cannot_be_written_is_undone(path: Path) -> None:
-    """Where the journal refuses the row, the whole migration is rolled back, with a word."""
+def test_a_change_is_undone_if_its_entry_cannot_be_written(path: Path) -> None:
+    """If the insert fails, the migration is undone with an error."""
     refuse = (
         "CREATE TRIGGER op BEFORE INSERT ON migration_journal BEGIN SELECT RAISE(ABORT, 'no'); END"
     )
@@ -159,14 +147,14 @@ def test_a_change_whose_row_cannot_be_written_is_undone(path: Path) -> None:
     assert "idx_browser_sessions_user" not in names
 
 
-def test_a_journal_alone_is_not_worth_a_backup(path: Path) -> None:
-    """A database without a grant in it is taken down without a copy beside it."""
+def test_a_journal_alone_is_not_backed_up(path: Path) -> None:
+    """The downgrade of a database without other rows makes no backup."""
     prepare(path)
     assert downgrade(path).backup is None
 
 
 def test_the_newest_come_first(path: Path) -> None:
-    """By their ids, whatever the clock said; ``limit`` takes from the new end."""
+    """Entries are sorted by id, not by time; ``limit`` keeps the newest."""
     at(HEAD).write(path)
     for number, clock in ((7, 99), (8, 1), (9, 50)):
         values = f"{number}, {clock}, 'n{number}', NULL, NULL, 0, 'v', 'h', NULL, NULL"
@@ -176,7 +164,7 @@ def test_the_newest_come_first(path: Path) -> None:
 
 
 def test_rows_written_by_hand_are_read(path: Path) -> None:
-    """Values of any type are told as far as they can be, and are no error."""
+    """A value of another type is converted, or None if it cannot be."""
     at(HEAD).write(path)
     sql(
         path,
@@ -188,7 +176,7 @@ def test_rows_written_by_hand_are_read(path: Path) -> None:
 
 
 def test_reading_changes_nothing(path: Path) -> None:
-    """Not the file, its mode or times, and nothing is made beside it."""
+    """Reading keeps the file, its mode and times, and creates no file."""
     at(HEAD).write(path)
     before = invariants.disk(path)
     assert read_journal(path)
@@ -196,8 +184,8 @@ def test_reading_changes_nothing(path: Path) -> None:
 
 
 @pytest.mark.parametrize("table", ["", "CREATE TABLE migration_journal (id INTEGER PRIMARY KEY)"])
-def test_without_the_table_there_is_no_journal(table: str, path: Path) -> None:
-    """No file, no table, and another application's table of the name have none."""
+def test_without_its_table_there_is_no_journal(table: str, path: Path) -> None:
+    """A missing file, a missing table, and another table of the name have no journal."""
     assert read_journal(path) is None
     at("010").also(*filter(None, [table])).write(path)
     assert read_journal(path) is None

@@ -1,4 +1,4 @@
-"""What each state is owed: every finding has a plan or a refusal, and neither is half of one."""
+"""Every finding has a plan or an error with a remedy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nextcloud_mcp_server.backends.base import Snapshot
 from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.errors import CODES, TokenStorageError
 from nextcloud_mcp_server.migrate.plan import REFUSED, Action, Finding, State, plan, refusal
@@ -18,7 +17,7 @@ from tests.support.errors import attempt
 from tests.support.structures import HISTORY
 
 DATABASE = connect("/data/tokens.db")
-ODD = connect("/data/it's; rm -rf x.db")
+ODD = connect("/data/it's; rm -rf {path}{0}.db")
 
 gap_lists = st.sampled_from(
     [
@@ -33,7 +32,7 @@ subsets = st.sampled_from([(), ("batch_ocr_jobs",)])
 
 @st.composite
 def findings(draw: st.DrawFn) -> Finding:
-    """Every finding that a look can come to, and more."""
+    """Every finding that an inspection can have, and more."""
     state = draw(st.sampled_from(State))
     base = draw(st.sampled_from(HISTORY.revisions))
     recorded: str | None = base
@@ -55,14 +54,13 @@ def findings(draw: st.DrawFn) -> Finding:
     )
 
 
+accepted = findings().filter(lambda finding: not finding.refused)
 targets = st.one_of(st.none(), st.sampled_from(HISTORY.revisions))
 
 
 @given(findings(), targets)
-def test_a_plan_ends_at_its_target_or_refuses_with_a_remedy(
-    finding: Finding, target: str | None
-) -> None:
-    """No plan that runs ends below its target; every refusal says what to do."""
+def test_a_plan_ends_at_its_target_or_is_refused(finding: Finding, target: str | None) -> None:
+    """No plan ends below its target; every refusal has a remedy."""
     wanted = target or HISTORY.head
     todo = attempt(lambda: plan(finding, HISTORY, DATABASE, target))
     if isinstance(todo, TokenStorageError):
@@ -78,53 +76,44 @@ def test_a_plan_ends_at_its_target_or_refuses_with_a_remedy(
     assert todo.start is not None or begin == 0
 
 
-@given(findings())
-def test_a_plan_that_does_nothing_owes_nothing(finding: Finding) -> None:
-    """Nothing is done only where no step, stamp, gap or mending is owed."""
-    if finding.refused:
-        return
+@given(accepted)
+def test_a_plan_does_nothing_if_nothing_is_pending(finding: Finding) -> None:
+    """The action is "nothing" only if no step, stamp, gap or repair is pending."""
     todo = plan(finding, HISTORY, DATABASE)
-    owes = bool(
+    pending = bool(
         todo.steps or todo.stamp or todo.gaps or todo.adopted or todo.unusable or not todo.start
     )
-    assert todo.migrates == owes
-    assert (todo.action is Action.NOTHING) == (not owes)
+    assert todo.migrates == pending
+    assert (todo.action is Action.NOTHING) == (not pending)
 
 
-@given(findings())
-def test_an_unversioned_database_is_stamped_with_what_it_is(finding: Finding) -> None:
-    """The version row is written exactly where there is none, or more than the one."""
-    if finding.refused:
-        return
+@given(accepted)
+def test_a_missing_or_wrong_version_row_is_stamped(finding: Finding) -> None:
+    """The version row is written only if there is none, or more than one."""
+    tidy = finding.recorded is not None and finding.tidy
+    assert plan(finding, HISTORY, DATABASE).stamp == (None if tidy else finding.base)
+
+
+@given(accepted)
+def test_every_repair_is_described(finding: Finding) -> None:
+    """The description of the repairs names each table and gap."""
     todo = plan(finding, HISTORY, DATABASE)
-    if finding.recorded is None or not finding.tidy:
-        assert todo.stamp == finding.base
-    else:
-        assert todo.stamp is None
-
-
-@given(findings())
-def test_what_is_mended_is_told(finding: Finding) -> None:
-    """Each table and gap that is mended is named in the words for a person."""
-    if finding.refused:
-        return
-    todo = plan(finding, HISTORY, DATABASE)
-    told = " ".join(todo.mends)
-    assert all(name in told for name in (*finding.adopted, *finding.unusable))
-    assert (str(finding.gaps) in told) == bool(finding.gaps)
+    text = " ".join(todo.mends)
+    assert all(name in text for name in (*finding.adopted, *finding.unusable))
+    assert (str(finding.gaps) in text) == bool(finding.gaps)
 
 
 @pytest.mark.parametrize("target", ["", "011", "base", "head", "10", "-1"])
 def test_a_target_that_is_no_revision_is_refused(target: str) -> None:
-    """A plan goes to a revision of this program, and to nothing that is only called so."""
+    """A target is a revision of this program."""
     with pytest.raises(TokenStorageError) as caught:
         plan(Finding(State.NEW), HISTORY, DATABASE, target)
     assert caught.value.code == "unknown-revision"
 
 
 @pytest.mark.parametrize("state", sorted(REFUSED))
-def test_every_refusal_has_words_of_its_own(state: State) -> None:
-    """Each names the file, the reason and what to do, with no placeholder left over."""
+def test_every_refusal_has_a_text(state: State) -> None:
+    """Each has the file, the reason and a remedy, and no placeholder."""
     error = refusal(Finding(state, reason="it is so"), HISTORY, DATABASE)
     assert error.code == state.value
     assert str(DATABASE) in error.message
@@ -134,24 +123,16 @@ def test_every_refusal_has_words_of_its_own(state: State) -> None:
         assert not [name for _, name, _, _ in string.Formatter().parse(text) if name]
 
 
-def test_a_path_with_braces_is_no_format() -> None:
-    """A file called like a placeholder is named as it is."""
-    for state in REFUSED:
-        error = refusal(Finding(state, reason="{head}"), HISTORY, connect("/data/{path}{0}.db"))
-        assert "/data/{path}{0}.db" in error.message
-
-
-def test_the_states_are_the_codes_of_the_design() -> None:
-    """Ten states; each refused one is an error code too."""
+def test_every_refused_state_is_a_code() -> None:
+    """There are ten states; each refused one is an error code."""
     assert len(State) == 10
     assert {state.value for state in REFUSED} <= CODES.keys()
-    assert Snapshot().damage == ""
 
 
 @pytest.mark.parametrize("state", sorted(REFUSED))
 def test_a_command_in_a_remedy_can_be_typed(state: State) -> None:
-    """Whatever is in the name of the file, a shell hands it on; the message has it plain."""
-    error = refusal(Finding(state, reason="it is so"), HISTORY, ODD)
+    """The name is quoted in commands, plain in the message, and never used as a format."""
+    error = refusal(Finding(state, reason="{head}"), HISTORY, ODD)
     assert str(ODD) in error.message
     quoted = shlex.quote(str(ODD))
     assert "rm -rf" not in error.remedy.replace(quoted, "")

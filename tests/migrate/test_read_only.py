@@ -1,4 +1,4 @@
-"""A database that cannot be written: at head it is read, behind it is refused."""
+"""A database that cannot be written is served at head, and refused behind it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem import permissions
 from nextcloud_mcp_server.server.app import create_app
 from nextcloud_mcp_server.settings import Settings
+from tests.migrate.databases import sql
 from tests.support import invariants
 from tests.support.by_path import prepare
 from tests.support.contents import KEY
@@ -48,7 +49,7 @@ except TokenStorageError as error:
 
 
 def database(path: Path, revision: str = HEAD) -> Path:
-    """A database with rows, closed cleanly, that everybody may read."""
+    """Make a database with rows, closed cleanly, that every user may read."""
     at(revision if revision != HEAD else "010", "portable").write(path, ["journal_mode=WAL"])
     if revision == HEAD:
         prepare(path)
@@ -62,15 +63,13 @@ def database(path: Path, revision: str = HEAD) -> Path:
 
 @pytest.mark.parametrize("folder_mode", [0o555, 0o777])
 @pytest.mark.parametrize("journal", ["wal", "delete"])
-def test_at_head_a_read_only_file_is_read(folder_mode: int, journal: str) -> None:
-    """Another user reads every secret; each write is refused in one line; nothing changes."""
+def test_at_head_a_read_only_file_is_served(folder_mode: int, journal: str) -> None:
+    """Secrets are read, each write is refused with the reason, and nothing changes."""
     with open_folder() as folder:
         path = database(folder / "tokens.db")
         if journal == "delete":
             path.chmod(0o644)
-            subprocess.run(
-                ["python3", "-c", _DELETE_MODE, str(path)], check=True, capture_output=True
-            )
+            sql(path, "PRAGMA journal_mode=DELETE")
             path.chmod(0o444)
         before = path.read_bytes()
         folder.chmod(folder_mode)
@@ -85,45 +84,38 @@ def test_at_head_a_read_only_file_is_read(folder_mode: int, journal: str) -> Non
         assert path.read_bytes() == before
 
 
-_DELETE_MODE = """
-import sqlite3, sys
-c = sqlite3.connect(sys.argv[1]); c.execute("PRAGMA journal_mode=DELETE"); c.close()
-"""
-
-
-def test_behind_a_read_only_file_is_refused_with_its_name() -> None:
-    """What is in the way is named: the file, its mode, and that it has to be migrated."""
+def test_behind_a_read_only_file_is_refused() -> None:
+    """The error has the file, its mode, and that a change is needed."""
     with open_folder() as folder:
         path = database(folder / "tokens.db", "009")
         folder.chmod(0o777)
         before = invariants.disk(path)
-        said = as_nobody(_SERVE, path)
-        assert said == (
+        assert as_nobody(_SERVE, path) == (
             f"read-only {path} has to be changed, and the file {path} cannot be written by this "
             "user (mode 0444)."
         )
         invariants.untouched(before, invariants.disk(path))
 
 
-_ASK = """
-for ask in (lambda path: downgrade(path, "009"), lambda path: stamp(path, "010")):
+_CHANGE = """
+for change in (lambda path: downgrade(path, "009"), lambda path: stamp(path, "010")):
     try:
-        ask(Path(sys.argv[1]))
+        change(Path(sys.argv[1]))
     except TokenStorageError as error:
         print(error.code, error.message, error.remedy)
 """
 
 
-def test_what_is_asked_for_by_name_is_refused_in_words_that_fit() -> None:
-    """A downgrade or a stamp in a read-only folder is no migration, and no start to try again."""
+def test_a_downgrade_and_a_stamp_have_their_own_remedy() -> None:
+    """In a read-only folder the remedy of a command is not to start again."""
     with open_folder() as folder:
         path = database(folder / "tokens.db")
         for lock in folder.glob("*.lock"):
             lock.unlink()
         before = invariants.disk(path)
-        said = as_nobody(_ASK, path).splitlines()
-        assert len(said) == 2
-        for line in said:
+        lines = as_nobody(_CHANGE, path).splitlines()
+        assert len(lines) == 2
+        for line in lines:
             assert line.startswith(
                 f"read-only {path} has to be changed, and its folder {folder} cannot be written "
             )
@@ -150,14 +142,14 @@ def mounted(folder: Path) -> Iterator[Path]:
 
 
 def remount(folder: Path, how: str) -> None:
-    """Mount ``folder`` again, ``ro`` or ``rw``."""
+    """Remount ``folder``, ``ro`` or ``rw``."""
     subprocess.run(["mount", "-o", f"remount,{how}", str(folder)], check=True)
 
 
-async def test_at_head_a_read_only_mount_is_read(
+async def test_at_head_a_read_only_mount_is_served(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A disk that is mounted read-only serves what is on it, with one warning line."""
+    """A read-only file system gives one warning, and writes are refused."""
     with mounted(tmp_path) as folder:
         path = database(folder / "tokens.db")
         remount(folder, "ro")
@@ -174,7 +166,7 @@ async def test_at_head_a_read_only_mount_is_read(
 
 
 def test_behind_a_read_only_mount_is_refused(tmp_path: Path) -> None:
-    """The reason names the mount."""
+    """The reason names the file system."""
     with mounted(tmp_path) as folder:
         path = database(folder / "tokens.db", "009")
         remount(folder, "ro")
@@ -183,8 +175,8 @@ def test_behind_a_read_only_mount_is_refused(tmp_path: Path) -> None:
         assert f"the file system of {folder} is mounted read-only" in error.message
 
 
-def test_readiness_says_that_it_is_read_only(tmp_path: Path) -> None:
-    """/health/ready answers 200 and says so; where it can be written it says nothing of it."""
+def test_readiness_reports_read_only(tmp_path: Path) -> None:
+    """/health/ready has status 200 and ``read_only``, which is absent if it can be written."""
     with mounted(tmp_path) as folder:
         path = database(folder / "tokens.db")
         app = create_app(settings=Settings(path, (KEY,)), check_interval=0)
@@ -193,16 +185,16 @@ def test_readiness_says_that_it_is_read_only(tmp_path: Path) -> None:
             assert "read_only" not in body
         remount(folder, "ro")
         with TestClient(app) as client:
-            answer = client.get("/health/ready")
-            assert (answer.status_code, answer.json()["status"]) == (200, "ready")
-            assert answer.json()["read_only"] is True
+            response = client.get("/health/ready")
+            assert (response.status_code, response.json()["status"]) == (200, "ready")
+            assert response.json()["read_only"] is True
             # It was opened for reading, so it stays read-only until the next start.
             remount(folder, "rw")
             assert client.get("/health/ready").json()["read_only"] is True
 
 
-def test_a_database_that_is_written_is_not_read_only(tmp_path: Path) -> None:
-    """A writable file in a writable folder is nobody's warning."""
+def test_a_writable_database_is_not_read_only(tmp_path: Path) -> None:
+    """A writable file in a writable folder gives no warning."""
     path = tmp_path / "tokens.db"
     outcome = prepare(path)
     assert (outcome.read_only, outcome.warning) == ("", "")

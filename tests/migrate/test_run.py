@@ -1,12 +1,11 @@
-"""A migration that is committed keeps all that it should, and all that an operator has added."""
+"""A migration keeps every row that it does not delete on purpose, and operator objects."""
 
 from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-
-import pytest
+from typing import TYPE_CHECKING
 
 from nextcloud_mcp_server.migrate.plan import Action
 from tests.migrations.test_examples import ADD_A_TABLE, RECREATE_A_TABLE
@@ -18,22 +17,18 @@ from tests.support.scripts import add_revision, sql_revision
 from tests.support.shapes import at
 from tests.support.snapshot import snapshot
 
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Where this test's database lies; nothing else is in its folder."""
-    (tmp_path / "data").mkdir()
-    return tmp_path / "data" / "tokens.db"
+if TYPE_CHECKING:
+    import pytest
 
 
 def query(path: Path, sql: str) -> list[tuple[object, ...]]:
-    """What another program finds in a file."""
+    """Return the rows that another program reads."""
     with closing(sqlite3.connect(path)) as connection:
         return connection.execute(sql).fetchall()
 
 
-def test_a_migration_may_delete_what_it_says_it_deletes(own_scripts: Path, path: Path) -> None:
-    """DELETES_ROWS_FROM names the tables that lose rows on purpose, and no other may."""
+def test_only_declared_rows_may_be_deleted(own_scripts: Path, path: Path) -> None:
+    """Only the tables in DELETES_ROWS_FROM may lose rows."""
     body = sql_revision("DELETE FROM audit_logs", "DELETE FROM refresh_tokens")
     add_revision(own_scripts, f'DELETES_ROWS_FROM = ("audit_logs",)\n\n\n{body}')
     at("010", "portable").write(path)
@@ -47,10 +42,8 @@ def test_a_migration_may_delete_what_it_says_it_deletes(own_scripts: Path, path:
     assert query(outcome.backup, "SELECT count(*) FROM audit_logs") == [(13,)]
 
 
-def test_both_examples_of_the_documentation_run_as_they_stand(
-    own_scripts: Path, path: Path
-) -> None:
-    """A new table and a recreated one: the rows, children, views and triggers stay."""
+def test_both_examples_of_the_documentation_run(own_scripts: Path, path: Path) -> None:
+    """A table is created and one recreated: rows, children, views and triggers stay."""
     add_revision(own_scripts, ADD_A_TABLE)
     add_revision(own_scripts, RECREATE_A_TABLE, "102", "101")
     at("006").also(*CHILD, *LOG, VIEW, INDEX, TRIGGER).write(path)
@@ -65,7 +58,8 @@ def test_both_examples_of_the_documentation_run_as_they_stand(
     assert sorted(str([row[c] for c in kept]) for row in before.rows["refresh_tokens"]) == sorted(
         str([row[c] for c in kept]) for row in after.rows["refresh_tokens"]
     )
-    assert len(after.rows["op_child"]) == 12
+    assert len(after.rows["op_child"]) == 12, "the recreation fired no cascade"
+    assert query(path, "PRAGMA foreign_key_check") == []
     assert ("view", "op_view") in after.others
     assert len(query(path, "SELECT * FROM op_view")) == 12
     assert after.indexes["op_index"] == ("expires_at",)
@@ -74,10 +68,10 @@ def test_both_examples_of_the_documentation_run_as_they_stand(
     assert prepare(path).action is Action.NOTHING
 
 
-def test_what_an_operator_had_on_a_lost_column_is_told(
+def test_an_operator_index_on_a_lost_column_is_logged(
     own_scripts: Path, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An index on a column that a recreation leaves out stops nothing, and is named."""
+    """An index on a column that a recreation leaves out is dropped with a warning."""
     add_revision(own_scripts, RECREATE_A_TABLE)
     at("006").also("CREATE INDEX op_index ON refresh_tokens (updated_at)").write(path)
     assert prepare(path).after == "101"
@@ -85,16 +79,16 @@ def test_what_an_operator_had_on_a_lost_column_is_told(
     assert "op_index" not in snapshot(path).indexes
 
 
-def test_an_index_of_ours_that_a_revision_drops_stays_away(own_scripts: Path, path: Path) -> None:
-    """Only what no revision made is made again."""
+def test_an_index_that_a_revision_drops_is_not_restored(own_scripts: Path, path: Path) -> None:
+    """Only operator objects are restored."""
     add_revision(own_scripts, sql_revision("DROP INDEX idx_audit_user_timestamp"))
     at("006").write(path)
     assert prepare(path).after == "101"
     assert "idx_audit_user_timestamp" not in snapshot(path).indexes
 
 
-def test_the_first_example_goes_down_again(own_scripts: Path, path: Path) -> None:
-    """Its table is gone after a downgrade, and every other row is there."""
+def test_the_first_example_is_downgraded(own_scripts: Path, path: Path) -> None:
+    """A downgrade drops its table and keeps every other row."""
     add_revision(own_scripts, ADD_A_TABLE)
     at("010", "portable").write(path)
     before = snapshot(path)
@@ -104,17 +98,8 @@ def test_the_first_example_goes_down_again(own_scripts: Path, path: Path) -> Non
     invariants.same_content(before, snapshot(path))
 
 
-def test_a_recreation_fires_no_cascade(own_scripts: Path, path: Path) -> None:
-    """Dropping a table that others reference deletes none of their rows."""
-    add_revision(own_scripts, RECREATE_A_TABLE)
-    at("010", "portable").also(*CHILD).write(path)
-    prepare(path)
-    assert query(path, "SELECT count(*) FROM op_child") == [(12,)]
-    assert query(path, "PRAGMA foreign_key_check") == []
-
-
-def test_references_that_were_broken_before_stop_nothing(path: Path) -> None:
-    """Orphans of an operator, and a reference that SQLite cannot even compare, are no new fault."""
+def test_broken_references_from_before_stop_nothing(path: Path) -> None:
+    """Orphans of an operator and a mismatched reference are no error of the migration."""
     for name, extra in (
         ("orphan.db", (*CHILD, "INSERT INTO op_child VALUES ('nobody')")),
         ("mismatch.db", ("CREATE TABLE op_odd (s TEXT REFERENCES refresh_tokens (scopes))",)),
@@ -125,7 +110,7 @@ def test_references_that_were_broken_before_stop_nothing(path: Path) -> None:
 
 
 def test_grants_in_a_lost_recreation_are_backed_up_and_counted(path: Path) -> None:
-    """Rows that lie under a temporary name are rows: a backup is made of them."""
+    """Rows in a table with a temporary name are backed up as well."""
     shape = at("006")
     for name in shape.tables:
         if name != "refresh_tokens":

@@ -1,4 +1,4 @@
-"""A migration that fails leaves nothing: the database is as it was, and nobody can tell."""
+"""A migration that fails changes nothing."""
 
 from __future__ import annotations
 
@@ -23,14 +23,6 @@ from tests.support.scripts import add_revision, sql_revision
 from tests.support.shapes import at
 from tests.support.snapshot import snapshot
 
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Where this test's database lies; nothing else is in its folder."""
-    (tmp_path / "data").mkdir()
-    return tmp_path / "data" / "tokens.db"
-
-
 RAISES = """
 def upgrade() -> None:
     op.execute("CREATE TABLE half (id INTEGER PRIMARY KEY)")
@@ -43,7 +35,7 @@ def downgrade() -> None:
     pass
 """
 
-#: What is wrong with a revision: its body, and a word of the message.
+#: Broken revisions: the body, and a part of the message.
 BROKEN: dict[str, tuple[str, str]] = {
     "raises": (RAISES, "failed in revision 101: the sky is falling"),
     "breaks a constraint": (
@@ -74,17 +66,17 @@ BROKEN: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("mode", ["delete", "wal"])
-@pytest.mark.parametrize(("body", "word"), BROKEN.values(), ids=BROKEN.keys())
-def test_a_broken_migration_leaves_nothing(
-    body: str, word: str, mode: str, own_scripts: Path, path: Path
+@pytest.mark.parametrize(("body", "part"), BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_migration_is_undone(
+    body: str, part: str, mode: str, own_scripts: Path, path: Path
 ) -> None:
-    """Every revision before it is undone too, the message names it, and no backup is left."""
+    """The revisions before it are undone too, the message names it, and no backup is left."""
     add_revision(own_scripts, body)
     at("007").also(*CHILD, *LOG, VIEW, SWEEPER).write(path, [f"journal_mode={mode}"])
     before, raw = snapshot(path), path.read_bytes()
     error = refused(lambda: prepare(path))
     assert error.code == "migration-failed"
-    assert word in error.message
+    assert part in error.message
     invariants.same_content(before, snapshot(path))
     assert snapshot(path).versions == ["007"]
     assert mode == "wal" or path.read_bytes() == raw
@@ -94,13 +86,13 @@ def test_a_broken_migration_leaves_nothing(
     }
 
 
-def test_a_migration_that_never_works_is_told_before_any_database_is_touched(
+def test_a_migration_that_always_fails_is_refused_before_the_database_is_opened(
     own_scripts: Path, path: Path
 ) -> None:
-    """A syntax error in a new migration is told by its revision, and changes nothing."""
+    """A syntax error in a new migration is an error with its revision, and changes nothing."""
     at("007").write(path)
     before = invariants.disk(path)
-    for body, word in (
+    for body, part in (
         (sql_revision("CREATE TABEL x (a)"), 'near "TABEL"'),
         ("def upgrade( -> None:\n", "invalid syntax"),
         ("def upgrade() -> None:\n    op.no_such_thing()\n", "no_such_thing"),
@@ -109,25 +101,14 @@ def test_a_migration_that_never_works_is_told_before_any_database_is_touched(
         error = refused(lambda: prepare(path))
         assert error.code == "migration-failed"
         assert "101" in error.message
-        assert word in error.message
+        assert part in error.message
         invariants.untouched(before, invariants.disk(path))
 
 
-def test_the_next_start_completes_what_a_broken_migration_stopped(
+def test_a_migration_that_causes_a_foreign_key_mismatch_is_refused(
     own_scripts: Path, path: Path
 ) -> None:
-    """As soon as the revision is mended, the start goes through."""
-    at("007").write(path)
-    add_revision(own_scripts, RAISES)
-    assert refused(lambda: prepare(path)).code == "migration-failed"
-    add_revision(own_scripts, sql_revision("CREATE TABLE half (id INTEGER PRIMARY KEY)"))
-    assert prepare(path).steps == ("008", "009", "010", "101")
-
-
-def test_a_migration_that_makes_references_incomparable_is_refused(
-    own_scripts: Path, path: Path
-) -> None:
-    """A recreated table that loses the key which others reference is not committed."""
+    """A recreated table must keep the key that others reference."""
     add_revision(
         own_scripts,
         sql_revision(
@@ -148,8 +129,8 @@ def test_a_migration_that_makes_references_incomparable_is_refused(
     invariants.same_content(before, snapshot(path))
 
 
-def test_a_failing_downgrade_leaves_nothing(own_scripts: Path, path: Path) -> None:
-    """A way down that fails half-way is undone, and names the revision it failed in."""
+def test_a_failing_downgrade_is_undone(own_scripts: Path, path: Path) -> None:
+    """The error names the revision that failed."""
     body = (
         "def upgrade() -> None:\n    pass\n\n\ndef downgrade() -> None:\n    raise KeyError('no')\n"
     )
@@ -166,24 +147,24 @@ def test_a_failing_downgrade_leaves_nothing(own_scripts: Path, path: Path) -> No
     assert snapshot(path).versions == ["102"]
 
 
-def test_a_failed_start_keeps_the_backups_that_were_there(own_scripts: Path, path: Path) -> None:
-    """A start that fails again and again neither fills the disk nor pushes good backups out."""
+def test_failed_starts_keep_the_older_backups(own_scripts: Path, path: Path) -> None:
+    """Eight failed starts leave no backup and prune none; a corrected revision then runs."""
     at("007").write(path)
     older = [backup.make_backup(path, backup.backup_path(path, "007")) for _ in range(3)]
     add_revision(own_scripts, RAISES)
     for _ in range(8):
         assert refused(lambda: prepare(path)).code == "migration-failed"
     assert backup.automatic_backups(path) == older
+    add_revision(own_scripts, sql_revision("CREATE TABLE half (id INTEGER PRIMARY KEY)"))
+    assert prepare(path).steps == ("008", "009", "010", "101")
 
 
-def test_a_start_that_is_killed_again_and_again_keeps_a_handful(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where nobody is left to tidy up after a kill, the next start does."""
+def test_killed_starts_leave_few_backups(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each start prunes the backups of the killed ones before it."""
     at("007").write(path)
 
     class Killed(BaseException):
-        """What no handler of the program catches."""
+        """An exception that the program does not catch."""
 
     def die(*_: object) -> None:
         raise Killed
@@ -198,8 +179,8 @@ def test_a_start_that_is_killed_again_and_again_keeps_a_handful(
     assert len(backup.automatic_backups(path)) == backup.KEEP
 
 
-def test_a_full_disk_is_no_fault_of_a_revision(own_scripts: Path, path: Path) -> None:
-    """What SQLite says of the disk keeps its own code, and everything is rolled back."""
+def test_a_full_disk_is_disk_full(own_scripts: Path, path: Path) -> None:
+    """The code is that of the disk, not of a failed migration, and everything is undone."""
     big = (
         "INSERT INTO op_big WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n "
         "WHERE i < 100) SELECT randomblob(100000) FROM n WHERE (SELECT count(*) FROM audit_logs)"
@@ -216,7 +197,7 @@ def test_a_full_disk_is_no_fault_of_a_revision(own_scripts: Path, path: Path) ->
 def test_no_value_of_a_row_is_in_a_message_or_a_log(
     own_scripts: Path, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The parameters of a failing statement, which may be secrets, are nowhere repeated."""
+    """The parameters of a failing statement may be secrets and are never repeated."""
     body = """
 import sqlalchemy as sa
 
@@ -255,13 +236,13 @@ def _unnamed(*_: object) -> None:
 @pytest.mark.parametrize(
     ("fail", "kind"), [(_interrupt, KeyboardInterrupt), (_unnamed, TokenStorageError)]
 )
-def test_whatever_stops_a_migration_rolls_it_back(
+def test_any_exception_undoes_a_migration(
     fail: Callable[..., None],
     kind: type[BaseException],
     path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Ctrl-C and a fault of our own end with the old database and a free lock."""
+    """After Ctrl-C or an unexpected error the database is as before and the lock is free."""
     at("007").write(path)
     before = snapshot(path)
     with monkeypatch.context() as patch:
@@ -273,18 +254,18 @@ def test_whatever_stops_a_migration_rolls_it_back(
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
-    [("x = (", "'(' was never closed"), ("import nobody_has_this", "No module named"), ("1/0", "")],
+    ("body", "message"),
+    [("x = (", "'(' was never closed"), ("import no_such_module", "No module named"), ("1/0", "")],
 )
 def test_a_file_that_cannot_be_loaded_is_named(
-    path: Path, own_scripts: Path, body: str, said: str
+    path: Path, own_scripts: Path, body: str, message: str
 ) -> None:
-    """Not the revision that would have run first: Alembic loads every file before one runs."""
+    """The error names this file: Alembic loads all files before one runs."""
     file = add_revision(own_scripts, sql_revision("SELECT 1"))
     write_structures()
     add_revision(own_scripts, body)
     error = refused(lambda: prepare(path))
-    assert f"to 101 failed: {file.name} cannot be loaded: {said}" in error.message
+    assert f"to 101 failed: {file.name} cannot be loaded: {message}" in error.message
     assert error.remedy.startswith("The database is an empty file. ")
     assert path.stat().st_size == 0
     add_revision(own_scripts, sql_revision("SELECT 1"))
@@ -295,8 +276,8 @@ def test_a_file_that_cannot_be_loaded_is_named(
 
 
 def test_a_new_file_that_cannot_be_loaded_is_named(path: Path, own_scripts: Path) -> None:
-    """Before its structure is known nothing is made at all."""
-    file = add_revision(own_scripts, "import nobody_has_this")
+    """If its structure is not known yet, no file is created."""
+    file = add_revision(own_scripts, "import no_such_module")
     error = refused(lambda: prepare(path))
-    assert f"{file.name} cannot be loaded: No module named 'nobody_has_this'" in error.message
+    assert f"{file.name} cannot be loaded: No module named 'no_such_module'" in error.message
     assert names(path.parent) == set()

@@ -1,4 +1,4 @@
-"""The path of a start: locked, looked at, migrated, told; and what it costs."""
+"""A start locks, inspects and migrates; at head it only reads."""
 
 from __future__ import annotations
 
@@ -7,19 +7,17 @@ import os
 import sqlite3
 import subprocess
 import sys
-import threading
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from nextcloud_mcp_server.backends.sqlite import database, lock, locked
-from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrate import startup
 from nextcloud_mcp_server.migrate.plan import Action, State
 from nextcloud_mcp_server.migrate.startup import Outcome
 from nextcloud_mcp_server.schema.history import load_history
-from tests.migrate.databases import sql, versions
+from tests.migrate.databases import in_thread, sql, versions
 from tests.support import invariants
 from tests.support.by_path import prepare
 from tests.support.errors import attempt, refused
@@ -39,8 +37,8 @@ print(json.dumps([name for name in heavy if name in sys.modules]))
 """
 
 
-def test_a_start_at_head_reads_and_no_more(path: Path) -> None:
-    """No byte, mode or time changes, nothing but the lock is made, nothing heavy is imported."""
+def test_a_start_at_head_only_reads(path: Path) -> None:
+    """No byte, mode or time changes, only the lock is created, nothing heavy is imported."""
     prepare(path)
     (path.parent / "tokens.db.lock").unlink()
     path.chmod(0o640)
@@ -52,7 +50,7 @@ def test_a_start_at_head_reads_and_no_more(path: Path) -> None:
         check=True,
         cwd=ROOT,
     )
-    # The event loop's package is there for the worker, its loops are nothing heavy.
+    # The worker needs the package of the event loop, which is not heavy.
     assert set(json.loads(done.stdout)) <= {"asyncio.base_events"}
     invariants.untouched(before, invariants.disk(path))
     assert names(path.parent) - {"tokens.db-shm", "tokens.db-wal"} == {
@@ -63,19 +61,16 @@ def test_a_start_at_head_reads_and_no_more(path: Path) -> None:
     assert (lock.st_mode & 0o777, lock.st_size) == (0o600, 0)
 
 
-def test_the_lock_is_held_while_the_work_is_done(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The look, the proof of the keys, the migration and the switch to WAL are under the lock."""
+def test_every_step_is_under_the_lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inspection, verification of the keys, migration and the switch to WAL are under the lock."""
     at("006").write(path)
-    seen: list[str] = []
+    calls: list[tuple[str, str]] = []
 
     def spied(module: object, name: str) -> None:
         original = getattr(module, name)
 
         def call(*arguments: object, **options: object) -> object:
-            error = refused(lambda: _take(path))
-            seen.append(f"{name}:{error.code}")
+            calls.append((name, _lock_code(path)))
             return original(*arguments, **options)
 
         monkeypatch.setattr(module, name, call)
@@ -84,46 +79,39 @@ def test_the_lock_is_held_while_the_work_is_done(
     spied(database, "check_pages")
     spied(locked, "use_wal")
     spied(startup, "_migrate")
-    prepare(path, verify=lambda _: seen.append(f"unlock:{refused(lambda: _take(path)).code}"))
-    # The first look shares the lock with others who only look; what follows is alone with it.
-    calls = ("look", "look", "check_pages", "unlock", "_migrate", "use_wal")
-    assert seen == [f"{name}:lock-timeout" for name in calls]
-    _take(path)
+    prepare(path, verify=lambda _: calls.append(("verify", _lock_code(path))))
+    # The first inspection shares the lock; the other steps have it alone.
+    names = ("look", "look", "check_pages", "verify", "_migrate", "use_wal")
+    assert calls == [(name, "lock-timeout") for name in names]
+    assert _lock_code(path) == ""
 
 
 def test_starts_at_head_do_not_wait_for_each_other(path: Path) -> None:
-    """Whoever finds nothing to do shares the lock; whoever has to change the file is alone."""
+    """A start with nothing to do shares the lock; a start that changes the file does not."""
     at("010").write(path)
     prepare(path)
 
     def meanwhile() -> None:
-        done = []
-        thread = threading.Thread(target=lambda: done.append(prepare(path, lock_timeout=0).action))
-        thread.start()
-        thread.join()
-        assert done == [Action.NOTHING]
-        assert refused(lambda: _take(path)).code == "lock-timeout"
+        assert in_thread(lambda: prepare(path, lock_timeout=0)).action is Action.NOTHING
+        assert _lock_code(path) == "lock-timeout"
 
     assert prepare(path, then=meanwhile).action is Action.NOTHING
-    _take(path)
+    assert _lock_code(path) == ""
 
 
-def _take(path: Path) -> None:
+def _lock_code(path: Path) -> str:
+    """Return the error code of the lock for another thread, "" if the lock is free."""
+
     def take() -> None:
         with lock.guard(path, 0):
             pass
 
-    # In another thread: the lock knows when its own thread asks for it twice.
-    answers: list[TokenStorageError | None] = []
-    thread = threading.Thread(target=lambda: answers.append(attempt(take)))
-    thread.start()
-    thread.join()
-    if isinstance(answers[0], TokenStorageError):
-        raise answers[0]
+    error = in_thread(lambda: attempt(take))
+    return error.code if error else ""
 
 
 def test_a_new_database_is_private_from_its_first_byte(path: Path) -> None:
-    """File, journals and lock are 0600 whatever the umask, and the folder is made."""
+    """File, journals and lock are 0600 with any umask, and the folder is created."""
     deep = path.parent / "a" / "b" / "tokens.db"
     before = os.umask(0)
     try:
@@ -137,7 +125,7 @@ def test_a_new_database_is_private_from_its_first_byte(path: Path) -> None:
 
 
 def test_an_upgrade_keeps_the_mode_of_the_file(path: Path) -> None:
-    """A file that a group may read stays so; its backup is private."""
+    """The group may still read the file; its backup is private."""
     at("009").write(path)
     path.chmod(0o640)
     outcome = prepare(path)
@@ -148,14 +136,14 @@ def test_an_upgrade_keeps_the_mode_of_the_file(path: Path) -> None:
 
 @pytest.mark.parametrize("target", ["003", "006", "010"])
 def test_a_start_ends_at_its_target(target: str, path: Path) -> None:
-    """A target below head is reached, recorded, and kept by the next start for the same."""
+    """A target below head is recorded, and the next start with it does nothing."""
     assert prepare(path, target=target).after == target
     assert versions(path) == [target]
     assert prepare(path, target=target).action is Action.NOTHING
 
 
-def test_an_outcome_says_what_was_done(path: Path) -> None:
-    """State, revisions, steps, stamp and backup of a start are what happened."""
+def test_an_outcome_describes_the_start(path: Path) -> None:
+    """It has the state, revisions, steps, stamp and backup of the start."""
     at("001").unversioned().write(path)
     outcome = prepare(path)
     assert isinstance(outcome, Outcome)
@@ -176,10 +164,10 @@ def test_an_outcome_says_what_was_done(path: Path) -> None:
     ],
     ids=["recorded", "unversioned"],
 )
-def test_what_is_about_to_be_done_is_logged(
+def test_the_plan_is_logged(
     shape: Shape, words: str, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What was never recorded is stamped, and comes from no revision."""
+    """A database without a version row is stamped first."""
     shape.write(path)
     with caplog.at_level("INFO", logger=startup.logger.name):
         prepare(path)
@@ -187,7 +175,7 @@ def test_what_is_about_to_be_done_is_logged(
 
 
 def test_a_virtual_table_whose_module_is_missing_stays(path: Path) -> None:
-    """An operator's virtual table, which this SQLite cannot read, is nobody's damage."""
+    """An operator's virtual table that this SQLite cannot read is not damage."""
     at("006").also(
         "PRAGMA writable_schema=ON",
         "INSERT INTO sqlite_master VALUES "
@@ -200,17 +188,17 @@ def test_a_virtual_table_whose_module_is_missing_stays(path: Path) -> None:
         ).fetchone() == (1,)
 
 
-def test_another_program_that_migrates_without_the_lock_is_noticed(
+def test_a_change_by_another_program_is_detected(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What changed between the look and the transaction is not migrated on a stale plan."""
+    """If the schema changes between inspection and transaction, nothing is migrated."""
     at("006").write(path)
 
-    def meddle(file: Path) -> str:
+    def add_column(file: Path) -> str:
         sql(file, "ALTER TABLE app_passwords ADD COLUMN meanwhile TEXT")
         return ""
 
-    monkeypatch.setattr(database, "check_pages", meddle)
+    monkeypatch.setattr(database, "check_pages", add_column)
     error = refused(lambda: prepare(path))
     assert error.code == "lock-timeout"
     assert versions(path) == ["006"]
@@ -226,7 +214,7 @@ def test_memory_does_not_grow_with_the_database(path: Path) -> None:
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200) "
         "INSERT INTO op_big SELECT randomblob(1000000) FROM n",
     )
-    # Not what getrusage() says: that begins with the size of the process that forked.
+    # Not getrusage(): it begins with the size of the process that forked.
     code = (
         "import sys; from pathlib import Path; "
         "from tests.support.by_path import prepare; prepare(Path(sys.argv[1])); "

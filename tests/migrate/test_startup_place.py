@@ -1,7 +1,8 @@
-"""Folders that cannot be written, disks that cannot lock, fail or are shared, and busy files."""
+"""Folders that cannot be written, disks that cannot lock or fail, and files in use or crashed."""
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sqlite3
@@ -18,10 +19,11 @@ from nextcloud_mcp_server.backends.sqlite.in_use import hold
 from nextcloud_mcp_server.crypto.keyfile import verified_keyring
 from nextcloud_mcp_server.filesystem import mounts
 from nextcloud_mcp_server.migrate.plan import Action
-from tests.migrate.databases import sql
+from tests.migrate.databases import crash_in_a_write, sql
 from tests.support import invariants
 from tests.support.by_path import prepare
 from tests.support.errors import refused
+from tests.support.files import names
 from tests.support.revisions import HEAD
 from tests.support.shapes import at
 from tests.support.snapshot import snapshot
@@ -29,14 +31,14 @@ from tests.support.unprivileged import NOBODY, as_nobody, open_folder
 
 
 @contextmanager
-def read_only_folder(revision: str, *, mode: int = 0o555) -> Iterator[Path]:
-    """A database in WAL mode, closed cleanly, where another user may only read."""
+def read_only_folder(revision: str) -> Iterator[Path]:
+    """Yield a database in WAL mode, closed cleanly, where another user may only read."""
     with open_folder() as folder:
         path = folder / "tokens.db"
         prepare(path) if revision == HEAD else at(revision).write(path, ["journal_mode=WAL"])
         for file in folder.iterdir():
             file.chmod(0o644)
-        folder.chmod(mode)
+        folder.chmod(0o555)
         yield path
 
 
@@ -49,29 +51,28 @@ except TokenStorageError as error:
 """
 
 
-def test_at_head_in_a_read_only_folder_it_starts_with_a_warning() -> None:
-    """Where nothing can be locked and nothing has to be done, the start goes on and says so."""
-    with read_only_folder(HEAD) as path:
+@pytest.mark.parametrize(
+    ("revision", "action", "reason"),
+    [
+        (HEAD, "nothing", "could not be locked (tokens.db.lock: Permission denied)"),
+        ("009", "read-only", "Permission denied"),
+    ],
+)
+def test_in_a_read_only_folder_only_head_is_accepted(
+    revision: str, action: str, reason: str
+) -> None:
+    """Without a lock, a database at head is served with a warning, and no other one."""
+    with read_only_folder(revision) as path:
         before = invariants.disk(path)
-        said = as_nobody(_REPORT, path)
-        assert said.startswith("nothing ")
-        assert "could not be locked (tokens.db.lock: Permission denied)" in said
-        assert invariants.disk(path) == before
-
-
-def test_behind_in_a_read_only_folder_it_refuses() -> None:
-    """Where something has to be done and cannot be, the start names folder and reason."""
-    with read_only_folder("009") as path:
-        before = invariants.disk(path)
-        said = as_nobody(_REPORT, path)
-        assert said.startswith("read-only ")
-        assert "Permission denied" in said
+        output = as_nobody(_REPORT, path)
+        assert output.startswith(f"{action} ")
+        assert reason in output
         assert invariants.disk(path) == before
 
 
 @contextmanager
 def nobodys_folder() -> Iterator[Path]:
-    """A database behind head that belongs to the user of ``as_nobody``, as its folder does."""
+    """Yield a database behind head; it and its folder belong to the user of ``as_nobody``."""
     with open_folder() as folder:
         path = folder / "tokens.db"
         at("010", "portable").write(path)
@@ -82,8 +83,8 @@ def nobodys_folder() -> Iterator[Path]:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_what_root_makes_belongs_to_the_databases_user() -> None:
-    """One upgrade by root leaves locks, backup and manifest that the server's user may use."""
+def test_files_made_by_root_belong_to_the_owner_of_the_database() -> None:
+    """After an upgrade by root, the server's user may use the locks, backup and manifest."""
     with nobodys_folder() as path:
         prepare(path)
         verified_keyring(None, lambda _: (), path)
@@ -99,8 +100,8 @@ def test_what_root_makes_belongs_to_the_databases_user() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_root_gives_away_nothing_that_was_there() -> None:
-    """A lock that lies there already may be a second name of anything, and stays whose it is."""
+def test_root_changes_no_owner_of_an_existing_file() -> None:
+    """An existing lock may be a hard link to any file, so that its owner stays."""
     with nobodys_folder() as path:
         secret = path.with_name("secret")
         secret.touch(0o600)
@@ -110,39 +111,21 @@ def test_root_gives_away_nothing_that_was_there() -> None:
 
 
 def test_a_lock_of_another_user_is_named() -> None:
-    """Where the lock file is in the way, the folder is not blamed, and nothing is changed."""
+    """The error names the lock file and not the folder, and nothing is changed."""
     with nobodys_folder() as path:
         file = lock.lock_path(path)
         file.touch(0o600)
         before = invariants.disk(path)
-        said = as_nobody(_REPORT.replace("error.message", "error.message, error.remedy"), path)
-        assert f"{path} has to be changed, and its lock {file} cannot be opened: it " in said
-        assert "belongs to user root" in said
-        assert "folder cannot be written" not in said
-        assert f"chown {NOBODY} {file}" in said
+        output = as_nobody(_REPORT.replace("error.message", "error.message, error.remedy"), path)
+        assert f"{path} has to be changed, and its lock {file} cannot be opened: it " in output
+        assert "belongs to user root" in output
+        assert "folder cannot be written" not in output
+        assert f"chown {NOBODY} {file}" in output
         assert invariants.disk(path) == before
 
 
-def test_a_store_in_a_read_only_folder_reads_and_says_why_it_does_not_write() -> None:
-    """A start that went on serves what is there; a write is refused by its name."""
-    code = """
-async def main(path):
-    async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
-        print(await storage.list_user_ids())
-        try:
-            await storage.store_refresh_token("alice", "token")
-        except TokenStorageError as error:
-            print(error.code)
-asyncio.run(main(Path(sys.argv[1])))
-"""
-    with read_only_folder(HEAD) as path:
-        before = invariants.disk(path)
-        assert as_nobody(code, path).splitlines() == ["[]", "read-only"]
-        assert invariants.disk(path) == before
-
-
-def test_a_crashed_wal_in_a_read_only_folder_is_not_read_past() -> None:
-    """Where rows are in the WAL and it cannot be read, nothing is served without them."""
+def test_a_crashed_wal_in_a_read_only_folder_is_refused() -> None:
+    """If the rows in the WAL cannot be read, nothing is served without them."""
     with open_folder() as folder:
         other = folder / "other.db"
         at("010", "portable").write(other)
@@ -161,7 +144,7 @@ def test_a_crashed_wal_in_a_read_only_folder_is_not_read_past() -> None:
 def test_without_space_for_the_lock_nothing_is_started(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A full disk on which no lock file can be made is told as what it is."""
+    """If the disk is too full for a lock file, the code is `disk-full`."""
     at("006").write(path)
     before = invariants.disk(path)
     real_open = os.open
@@ -179,10 +162,10 @@ def test_without_space_for_the_lock_nothing_is_started(
 
 
 @pytest.mark.parametrize("number", [38, 37, 95, 22])
-def test_a_file_system_that_cannot_lock_is_told(
+def test_a_file_system_that_cannot_lock(
     number: int, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without flock a database at head starts with a warning, and every other one is refused."""
+    """Without flock, a database at head is served with a warning, and no other one."""
     at("006").write(path)
     prepare(path)
     old = path.with_name("old.db")
@@ -198,10 +181,10 @@ def test_a_file_system_that_cannot_lock_is_told(
     invariants.untouched(before, invariants.disk(old))
 
 
-def test_a_database_on_a_network_share_is_kept_out_of_wal(
+def test_a_database_on_a_network_share_is_not_in_wal(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """On a network file system the journal mode is DELETE, and the next start asks for no more."""
+    """On a network file system the journal mode is DELETE, also after the next start."""
     monkeypatch.setattr(mounts, "on_network", lambda _: True)
     assert prepare(path).journal_mode == "delete"
     assert "network file system" in caplog.text
@@ -209,10 +192,10 @@ def test_a_database_on_a_network_share_is_kept_out_of_wal(
     assert (again.action, again.journal_mode) == (Action.NOTHING, "delete")
 
 
-def test_a_database_that_came_to_a_network_share_leaves_wal(
+def test_a_database_moved_to_a_network_share_leaves_wal(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At head and in WAL on a network file system, it is taken out of WAL once, and stays so."""
+    """A start changes its journal mode once."""
     prepare(path)
     monkeypatch.setattr(mounts, "on_network", lambda *_: True)
     assert [prepare(path).journal_mode for _ in range(2)] == ["delete", "delete"]
@@ -221,7 +204,7 @@ def test_a_database_that_came_to_a_network_share_leaves_wal(
 def test_a_disk_that_fails_after_the_commit_stops_no_start(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where only the switch to WAL fails, the migrated database is served in its old mode."""
+    """If only the switch to WAL fails, the migrated database is served in its old mode."""
     at("009").write(path)
     real = sqlite3.connect
 
@@ -242,7 +225,7 @@ def test_a_disk_that_fails_after_the_commit_stops_no_start(
 def test_a_database_in_use_keeps_its_journal_until_the_next_start(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A reader that is in the way of WAL costs a warning and no more."""
+    """A reader prevents the switch to WAL, not the start."""
     monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, timeout=0.05))
     prepare(path)
     sql(path, "PRAGMA journal_mode=DELETE")
@@ -253,8 +236,8 @@ def test_a_database_in_use_keeps_its_journal_until_the_next_start(
     assert prepare(path).journal_mode == "wal"
 
 
-def test_a_database_that_is_written_to_meanwhile_is_waited_for(path: Path) -> None:
-    """A writer that holds the database for a moment delays the migration, and loses nothing."""
+def test_a_writer_is_waited_for(path: Path) -> None:
+    """A write transaction delays the migration, and its changes stay."""
     at("006").write(path)
     writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     writer.execute("BEGIN IMMEDIATE")
@@ -270,3 +253,26 @@ def test_a_database_that_is_written_to_meanwhile_is_waited_for(path: Path) -> No
     timer.join()
     assert outcome.after == HEAD
     assert "alice" not in {r["user_id"][1] for r in snapshot(path).rows["refresh_tokens"]}
+
+
+def test_a_hot_journal_is_rolled_back(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The write of a crashed writer is undone with a warning, then the file is upgraded."""
+    at("006").write(path)
+    before = snapshot(path)
+    crash_in_a_write(path)
+    assert invariants.companions(path) == {"-journal"}
+    with caplog.at_level(logging.WARNING):
+        outcome = prepare(path)
+    assert "has the journal of a crashed write" in caplog.text
+    assert (outcome.before, outcome.after) == ("006", HEAD)
+    assert len(snapshot(path).rows["refresh_tokens"]) == len(before.rows["refresh_tokens"])
+
+
+def test_a_hot_journal_of_a_linked_database_is_found(path: Path) -> None:
+    """The journal is beside the file, not beside the link."""
+    at("006").write(path)
+    crash_in_a_write(path)
+    link = path.parent.parent / "link.db"
+    link.symlink_to(path)
+    assert prepare(link).before == "006"
+    assert names(link.parent) == {"data", "link.db"}

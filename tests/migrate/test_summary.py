@@ -1,4 +1,4 @@
-"""The sentences that the server and the commands share."""
+"""The texts that the server and the commands print for outcomes and errors."""
 
 from __future__ import annotations
 
@@ -61,32 +61,32 @@ OUTCOMES = [
 
 @pytest.mark.parametrize(("state", "done", "expected"), OUTCOMES)
 def test_an_outcome_is_one_sentence(state: State, done: Plan, expected: str) -> None:
-    """Each thing that a start can do has its sentence, with the time that it took."""
+    """Each action of a start has a sentence with its duration."""
     outcome = Outcome(DATABASE, state, done, seconds=0.0341)
     assert describe_outcome(outcome) == expected
     assert outcome_lines(outcome) == (expected,)
 
 
-def test_an_outcome_names_its_backup() -> None:
-    """Where a backup was made, its path is the last word."""
+def test_an_outcome_has_its_backup() -> None:
+    """The path of the backup is at the end."""
     outcome = Outcome(DATABASE, State.BEHIND, UP, BACKUP, seconds=1)
     assert outcome_lines(outcome)[1:] == ("backup: /d/t.db.backup-1",)
     assert describe_outcome(outcome).endswith("1.00 s; backup: /d/t.db.backup-1")
 
 
-def test_a_named_error_is_told_in_its_own_words() -> None:
-    """The message with its code and the remedy are a line each, whatever a path in them holds."""
+def test_an_error_is_its_message_and_remedy() -> None:
+    """The message with its code and the remedy are a line each, with escapes."""
     error = TokenStorageError("No\nway.", code="foreign", remedy="Go\x1b[2J on.")
     assert describe_error(error) == ("error: No\\nway. [foreign]", "remedy: Go\\x1b[2J on.")
 
 
-def test_a_traceback_leaves_the_remedy_to_the_line_that_follows() -> None:
-    """It shows the code and whatever else was noted, and nothing in it moves the cursor."""
+def test_a_traceback_has_no_remedy() -> None:
+    """It has the code and other notes, and control characters are escaped."""
     error = TokenStorageError("No\x1b[2J way.", code="foreign", remedy="Go on.")
     error.add_note("seed 4")
-    first, *_, told, code, note = traceback_lines(_raised(error))
+    first, *_, message, code, note = traceback_lines(_raised(error))
     assert first == "Traceback (most recent call last):"
-    assert told.endswith(".TokenStorageError: No\\x1b[2J way.")
+    assert message.endswith(".TokenStorageError: No\\x1b[2J way.")
     assert (code, note) == ("[foreign]", "seed 4")
     assert traceback_lines(_raised(ValueError("odd")))[-1] == "ValueError: odd"
 
@@ -110,8 +110,8 @@ def _raised(error: Exception) -> Exception:
         (ValueError("at sqlite://me:pa@ss@host/x"), "ValueError: at sqlite://***host/x"),
     ],
 )
-def test_any_other_error_is_told_shortly(error: Exception, expected: str) -> None:
-    """What nobody has named is told by its type and one line, without what may be a secret."""
+def test_any_other_error_is_one_line(error: Exception, expected: str) -> None:
+    """An error without a code is its type and first line, without possible secrets."""
     first, remedy = describe_error(error)
     assert first == f"unexpected error: {expected.replace(chr(10), chr(92) + 'n')}"
     assert "--debug" in remedy
@@ -128,6 +128,6 @@ def test_any_other_error_is_told_shortly(error: Exception, expected: str) -> Non
         ("back\\slash", "back\\slash"),
     ],
 )
-def test_nothing_printed_moves_the_cursor(text: str, expected: str) -> None:
-    """Control characters, direction marks and bytes that are no text are shown as escapes."""
+def test_control_characters_are_escaped(text: str, expected: str) -> None:
+    """Control characters, direction marks and undecodable bytes are printed as escapes."""
     assert printable(text) == expected

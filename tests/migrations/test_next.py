@@ -28,7 +28,7 @@ SAMPLE: Final = (
 )
 CHOSEN: Final = (
     f"(sqlite and {NEXT_ID}) or test_scripts or test_rows or (sqlite and whole_history) or "
-    "current_says or "
+    "current_prints or "
     "newest_come_first"
 )
 
@@ -105,6 +105,6 @@ def test_a_new_revision_joins_the_tests(tmp_path: Path) -> None:
         f"test_every_table_has_rows[{NEXT_ID}]",
         f"test_a_part_of_the_result_is_completed[sqlite-{NEXT_ID}: table user_preferences]",
         "test_the_newest_come_first",
-        "test_current_says_what_the_database_is[at-head]",
+        "test_current_prints_what_the_database_is[at-head]",
     ):
         assert test in said, said

@@ -13,6 +13,7 @@ from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.migrate.plan import Action
 from tests.faults import scenarios
 from tests.faults.programs import Ended, Invocation, ProgramServer
+from tests.faults.scenarios import BEGINNINGS
 from tests.faults.trials import SEED, SHARE, Trials, seeded
 from tests.support import shapes
 from tests.support.contents import KEY
@@ -20,14 +21,6 @@ from tests.support.snapshot import snapshot
 
 PROCESSES = 32 if SHARE >= 1 else 16
 ROUNDS = 5 if SHARE >= 1 else 1
-
-#: The database of a round, and the revision that it counts as.
-BEGINNINGS = {
-    "fresh": scenarios.Scenario("fresh", ""),
-    "pre-Alembic": scenarios.Scenario("", "", make=scenarios.of(scenarios.NARROW), base="001"),
-    "old": scenarios.Scenario("", "", make=scenarios.of(shapes.at("005", "raw")), base="005"),
-    "current": scenarios.Scenario("", "", make=scenarios.of(shapes.at("010")), base="010"),
-}
 
 #: Seconds that all processes of a round may take, each waiting for the others.
 PATIENCE = 60.0

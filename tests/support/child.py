@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -15,11 +15,14 @@ ROOT: Final = Path(__file__).parents[2]
 class Child:
     """A running process."""
 
-    def __init__(self, code: str, *arguments: object) -> None:
+    def __init__(
+        self, code: str, *arguments: object, environ: Mapping[str, str] | None = None
+    ) -> None:
         """Start it."""
         self.process = subprocess.Popen(
             [sys.executable, "-c", code, *map(str, arguments)],
             cwd=ROOT,
+            env=environ,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

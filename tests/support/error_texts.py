@@ -127,8 +127,8 @@ def written() -> Iterator[str]:
                     source.text(given.get("remedy")),
                 )
             for call in _calls(function, *makers):
-                said = [source.text(a) for a in (*call.args, *(k.value for k in call.keywords))]
-                if texts := [text for text in said if " " in _FILLED.sub("", text).strip()]:
+                texts = [source.text(a) for a in (*call.args, *(k.value for k in call.keywords))]
+                if texts := [text for text in texts if " " in _FILLED.sub("", text).strip()]:
                     assert isinstance(call.func, ast.Name)
                     yield "\n    ".join([f"{source.name}.{name} by {call.func.id}", *texts])
 

@@ -27,14 +27,19 @@ from tests.support.facts import (
     Table,
 )
 
+_OPPOSITES = {
+    "table": "drop-table",
+    "index": "drop-index",
+    "drop-table": "table",
+    "drop-index": "index",
+}
+
 
 @dataclass(frozen=True)
 class Made:
     """One table of one file: its columns and its lineage.
 
     Attributes:
-        table: the facts about it.
-        lineage: the types that it was created with.
         columns: the columns it was created with.
         added: columns that ALTER TABLE added later.
     """
@@ -75,8 +80,6 @@ class Shape:
     """A database that is not written yet, as data.
 
     Attributes:
-        tables: the tables by name.
-        indexes: the names of the indexes.
         versions: the rows of the version table; None without the table.
         dotted: tables whose scopes were written, or rewritten, with dots.
         extra: statements that run last.
@@ -119,21 +122,14 @@ class Shape:
     def undone(self, step: Step) -> Shape:
         """Return the shape after the downgrade of one statement."""
         match step:
-            case ("table", name):
-                after = self.without(name)
             case ("column", name, column):
-                after = self.narrowed(name, column)
-            case ("index", name):
-                after = replace(self, indexes=tuple(i for i in self.indexes if i != name))
+                return self.narrowed(name, column)
             case ("rewrite", name):
-                after = replace(self, dotted=self.dotted - {name})
-            case ("drop-index", name):
-                after = self.stepped(("index", name), "portable")
-            case ("drop-table", name):
-                after = self.stepped(("table", name), "portable")
+                return replace(self, dotted=self.dotted - {name})
+            case (verb, name):
+                return self.stepped((_OPPOSITES[verb], name), "portable")
             case _:
                 raise ValueError(step)
-        return after
 
     def having(self, name: str, made: Made) -> Shape:
         """Return the shape with a table added or replaced."""

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,17 +53,21 @@ def uv(*arguments: str, cwd: Path = CHECKOUT) -> str:
     """Run uv, in the checkout so that the pins of ``pyproject.toml`` apply."""
     program = os.environ.get("UV") or shutil.which("uv")
     assert program, "these tests build with uv"
-    done = _call([program, *arguments], cwd)
+    # uv must not use the environment of the nox session.
+    kept = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "PYTHONPATH")}
+    command = [program, *arguments]
+    done = subprocess.run(
+        command, cwd=cwd, env=kept, capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-def _call(command: Sequence[str], cwd: Path) -> subprocess.CompletedProcess[str]:
-    # uv must not use the environment of the nox session.
-    kept = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "PYTHONPATH")}
-    return subprocess.run(
-        command, cwd=cwd, env=kept, capture_output=True, text=True, timeout=300, check=False
-    )
+def _built(kind: str, folder: Path, *source: str) -> Path:
+    """Build a distribution in the empty ``folder`` and return its path."""
+    uv("build", "--quiet", f"--{kind}", "--out-dir", str(folder), *source)
+    [distribution] = folder.glob("nextcloud_mcp_server-*")
+    return distribution
 
 
 @pytest.fixture(scope="session")
@@ -75,25 +79,19 @@ def project() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The source distribution, built from the checkout."""
-    folder = tmp_path_factory.mktemp("sdist")
-    uv("build", "--quiet", "--sdist", "--out-dir", str(folder))
-    return next(folder.glob("*.tar.gz"))
+    return _built("sdist", tmp_path_factory.mktemp("sdist"))
 
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from the checkout."""
-    folder = tmp_path_factory.mktemp("wheel")
-    uv("build", "--quiet", "--wheel", "--out-dir", str(folder))
-    return next(folder.glob("*.whl"))
+    return _built("wheel", tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="session")
 def wheel_of_sdist(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from the sdist alone."""
-    folder = tmp_path_factory.mktemp("again")
-    uv("build", "--quiet", "--wheel", "--out-dir", str(folder), str(sdist))
-    return next(folder.glob("*.whl"))
+    return _built("wheel", tmp_path_factory.mktemp("again"), str(sdist))
 
 
 @pytest.fixture(scope="session")

@@ -48,13 +48,7 @@ serve_briefly() {
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block of a document.
-
-    Attributes:
-        line: its first line in the document.
-        language: the language of the fence.
-        text: its content.
-    """
+    """One fenced block of a document; ``line`` is its first line there."""
 
     line: int
     language: str

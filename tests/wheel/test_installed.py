@@ -9,11 +9,8 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
-import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
@@ -59,35 +56,25 @@ def _revision(database: Path) -> str:
     return str(revision)
 
 
-def _ready(port: int, server: subprocess.Popen[str]) -> Any:
-    """Return the response of ``/health/ready`` as soon as it succeeds."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            url = f"http://127.0.0.1:{port}/health/ready"
-            with urllib.request.urlopen(url, timeout=5) as response:
-                return json.load(response)
-        except (urllib.error.URLError, ConnectionError):
-            time.sleep(0.05)
-    server.kill()
-    raise AssertionError(server.communicate())
-
-
 def _serve_briefly(installed: Installed, folder: Path, **settings: str) -> None:
     """Start the installed server in ``folder``, wait until it is ready at head, and stop it."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
     with subprocess.Popen(
-        [installed.script, "--port", str(port)],
+        [installed.script, "--port", "0"],
         cwd=folder,
         env=installed.environment(**settings),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     ) as server:
-        ready = _ready(port, server)
-        server.send_signal(signal.SIGTERM)
+        assert server.stdout is not None
+        address = next(line for line in server.stdout if line.startswith("listening on "))
+        try:
+            port = address.strip().rpartition(":")[2]
+            url = f"http://127.0.0.1:{port}/health/ready"
+            with urllib.request.urlopen(url, timeout=30) as response:
+                ready = json.load(response)
+        finally:
+            server.send_signal(signal.SIGTERM)
         _, log = server.communicate(timeout=30)
     assert (ready["revision"], ready["head"]) == (HEAD, HEAD)
     assert server.returncode == 0

@@ -17,11 +17,10 @@ from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
 from nextcloud_mcp_server.backends.sqlite.errors import named, naming, not_writable
 from nextcloud_mcp_server.backends.sqlite.inspect import (
     check_pages,
-    ciphertexts,
-    columns_there,
     look_without_recovery,
     observed,
 )
+from nextcloud_mcp_server.backends.sqlite.secrets import columns_there, read_secrets
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem import files, permissions
 from nextcloud_mcp_server.schema.history import History, load_history
@@ -131,7 +130,8 @@ class SqliteDatabase:
         """Read encrypted values, from a recovered copy after a crash."""
         with observed(self.path) as (source, snapshot):
             if there := columns_there(snapshot.structure, columns):
-                yield from ciphertexts(source, there, limit)
+                with naming(source), closing(connect_read_only(source)) as connection:
+                    yield from (value for _, value in read_secrets(connection, there, limit))
 
     def newest(
         self, table: str, columns: Sequence[str], limit: int | None

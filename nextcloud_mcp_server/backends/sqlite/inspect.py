@@ -8,18 +8,19 @@ under the lock.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
 from nextcloud_mcp_server.backends.base import SAMPLE_SIZE, RecoveryNeededError, Snapshot
-from nextcloud_mcp_server.backends.sqlite.catalog import Known, observe, quoted
+from nextcloud_mcp_server.backends.sqlite.catalog import Known, observe
 from nextcloud_mcp_server.backends.sqlite.connect import BUSY_TIMEOUT, _has_wal, connect_read_only
 from nextcloud_mcp_server.backends.sqlite.errors import named, naming
+from nextcloud_mcp_server.backends.sqlite.secrets import columns_there, read_secrets
 from nextcloud_mcp_server.errors import for_shell
-from nextcloud_mcp_server.schema.structure import ENCRYPTED, Structure
+from nextcloud_mcp_server.schema.structure import ENCRYPTED
 
 #: The journal mode that a start leaves a local file in.
 WAL: Final = "wal"
@@ -77,20 +78,14 @@ def _samples(connection: sqlite3.Connection, seen: Snapshot) -> tuple[bytes, ...
     """Return some encrypted values; None if they cannot be read."""
     try:
         # One column is proof enough, and the first is that of the grants.
-        for table, column in columns_there(seen.structure, ENCRYPTED):
-            if rows := connection.execute(
-                f"{_sealed(table, column)} LIMIT {SAMPLE_SIZE}"
-            ).fetchall():
-                return tuple(_bytes(value) for (value,) in rows)
+        for column in columns_there(seen.structure, ENCRYPTED):
+            if found := tuple(
+                value for _, value in read_secrets(connection, [column], SAMPLE_SIZE)
+            ):
+                return found
         return ()
     except (sqlite3.Error, UnicodeDecodeError):
         return None
-
-
-def columns_there(structure: Structure, wanted: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Those of the ``wanted`` (table, column) that a database has."""
-    tables = structure.tables
-    return [(t, c) for t, c in wanted if t in tables and c in tables[t].columns]
 
 
 def _unless_cut_off(path: Path, connection: sqlite3.Connection, seen: Snapshot) -> Snapshot:
@@ -189,23 +184,3 @@ def check_pages(path: Path) -> str:
         return _detail(error, path)
     found = [" ".join(str(row[0]).split()) for row in rows if row[0] != "ok"]
     return "; ".join(found)
-
-
-def ciphertexts(
-    path: Path, columns: Iterable[tuple[str, str]], limit: int | None
-) -> Iterator[bytes]:
-    """Up to ``limit`` (None: all) encrypted values of each (table, column), one by one."""
-    most = -1 if limit is None else limit
-    with naming(path), closing(connect_read_only(path)) as connection:
-        for table, column in columns:
-            for (value,) in connection.execute(f"{_sealed(table, column)} LIMIT {most}"):
-                yield _bytes(value)
-
-
-def _sealed(table: str, column: str) -> str:
-    name = quoted(column)
-    return f"SELECT {name} FROM {quoted(table)} WHERE {name} IS NOT NULL"  # noqa: S608 - our own
-
-
-def _bytes(value: object) -> bytes:
-    return value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")

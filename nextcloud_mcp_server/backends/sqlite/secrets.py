@@ -6,12 +6,19 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 
 from nextcloud_mcp_server.backends.sqlite.catalog import quoted
+from nextcloud_mcp_server.schema.structure import Structure
+
+
+def columns_there(structure: Structure, wanted: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return those of the ``wanted`` (table, column) that a database has."""
+    tables = structure.tables
+    return [(t, c) for t, c in wanted if t in tables and c in tables[t].columns]
 
 
 def read_secrets(
     connection: sqlite3.Connection, columns: Iterable[tuple[str, str]], limit: int | None = None
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield (table, value) of existing columns (table, column), up to ``limit`` of each."""
+    """Yield (table, value) of each existing (table, column), up to ``limit`` of each."""
     most = -1 if limit is None else limit
     for table, column in columns:
         name = quoted(column)

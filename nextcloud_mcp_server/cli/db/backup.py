@@ -19,9 +19,9 @@ def backup(output: Output, option: DatabaseOption, path: str | None) -> int:
 
     Without PATH the copy is created beside the database. The server never deletes it.
     """
-    from nextcloud_mcp_server.cli.operation import operation  # noqa: PLC0415
-    from nextcloud_mcp_server.crypto.keyfile import fingerprints  # noqa: PLC0415
-    from nextcloud_mcp_server.maintenance.backup import back_up  # noqa: PLC0415
+    from nextcloud_mcp_server.cli.operation import operation
+    from nextcloud_mcp_server.crypto.keyfile import fingerprints
+    from nextcloud_mcp_server.maintenance.backup import back_up
 
     settings = option.settings(output, files_only="db backup")
     with operation(output) as progress:

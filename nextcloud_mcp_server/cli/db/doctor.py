@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 #: The phase that takes long if a database is large.
 CHECKING: Final = "checking the database"
 
-#: The exit status if there is no error, but something could not be checked.
-_INCOMPLETE: Final = 3
-
 #: Levels without a plural: "2 ok".
 _ADJECTIVES: Final = frozenset({Level.OK, Level.UNKNOWN})
 
@@ -36,8 +33,8 @@ def doctor(output: Output, option: DatabaseOption, *, full: bool) -> int:
     Exits 1 if there is an error, 3 if there is none but something could not be checked, and
     0 if there are only warnings and notes.
     """
-    from nextcloud_mcp_server.cli.operation import phases  # noqa: PLC0415
-    from nextcloud_mcp_server.maintenance.doctor.run import diagnose  # noqa: PLC0415
+    from nextcloud_mcp_server.cli.operation import phases
+    from nextcloud_mcp_server.maintenance.doctor.run import diagnose
 
     settings = option.settings(output, files_only="db doctor")
     with phases(output, CHECKING):
@@ -51,7 +48,7 @@ def doctor(output: Output, option: DatabaseOption, *, full: bool) -> int:
     output.result(document, *lines, _summary_line(diagnosis))
     if diagnosis.worst is Level.ERROR:
         return 1
-    return _INCOMPLETE if diagnosis.unknown else 0
+    return 3 if diagnosis.unknown else 0
 
 
 def finding_line(finding: Finding, *, fix: bool = True) -> str:

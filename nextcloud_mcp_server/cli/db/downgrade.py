@@ -34,10 +34,10 @@ def downgrade(
     Lists what will be lost, asks for confirmation, and makes a backup first. Needs no
     encryption key; if one is set, it is verified first.
     """
-    from nextcloud_mcp_server.cli.operation import operation, phases  # noqa: PLC0415
-    from nextcloud_mcp_server.crypto.keyfile import key_verifier  # noqa: PLC0415
-    from nextcloud_mcp_server.migrate import change as changes  # noqa: PLC0415
-    from nextcloud_mcp_server.migrate.alembic_commands import listing  # noqa: PLC0415
+    from nextcloud_mcp_server.cli.operation import operation, phases
+    from nextcloud_mcp_server.crypto.keyfile import key_verifier
+    from nextcloud_mcp_server.migrate import change as changes
+    from nextcloud_mcp_server.migrate.alembic_commands import listing
 
     settings = option.settings(output)
     database, verify = connect(settings.database), key_verifier(settings)

@@ -21,13 +21,16 @@ if TYPE_CHECKING:
     from nextcloud_mcp_server.schema.revision import Revision
 
 
-#: The indent of the changes below the title of a revision.
-_INDENT: Final = " " * 17
-
 _SINGULAR: Final = {"tables": "table", "columns": "column", "indexes": "index"}
 
-#: The longest line of the changes, unless a name is longer.
-_WIDTH: Final = 100
+#: Wraps the changes below the title of a revision.
+_WRAPPER: Final = textwrap.TextWrapper(
+    width=100,
+    initial_indent=" " * 17,
+    subsequent_indent=" " * 19,
+    break_long_words=False,
+    break_on_hyphens=False,
+)
 
 
 @click.command()
@@ -40,8 +43,8 @@ def history(output: Output, option: DatabaseOption, *, verbose: bool) -> int:
 
     Newest first; the current one is marked. The database need not exist.
     """
-    from nextcloud_mcp_server.authoring.create import ORDER, require_one_line  # noqa: PLC0415 - imports Alembic
-    from nextcloud_mcp_server.migrate.alembic_commands import listing  # noqa: PLC0415 - imports Alembic
+    from nextcloud_mcp_server.authoring.create import ORDER, require_one_line
+    from nextcloud_mcp_server.migrate.alembic_commands import listing
 
     require_one_line(load_history().directory, rules=ORDER)
     known = known_history()
@@ -81,14 +84,7 @@ def history_lines(
         mark = f" ({', '.join(marks)})" if marks else ""
         lines.append(f"{revision.id}  {revision.date}  {revision.title}{mark}")
         for line in change_lines(revision, known):
-            lines += textwrap.wrap(
-                line,
-                _WIDTH,
-                initial_indent=_INDENT,
-                subsequent_indent=_INDENT + "  ",
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
+            lines += _WRAPPER.wrap(line)
         if verbose:
             text = revision.doc.partition("\n")[2].strip()
             lines += [f"    {line}".rstrip() for line in text.splitlines()]
@@ -166,8 +162,8 @@ def show(output: Output, option: DatabaseOption, revision: str, dialect: str, *,
     REV is an id or 'head'. Uses no database, so -d and -u have no effect.
     """
     del option
-    from nextcloud_mcp_server.authoring.create import ORDER, require_one_line  # noqa: PLC0415 - imports Alembic
-    from nextcloud_mcp_server.migrate.alembic_commands import write_sql  # noqa: PLC0415 - imports Alembic
+    from nextcloud_mcp_server.authoring.create import ORDER, require_one_line
+    from nextcloud_mcp_server.migrate.alembic_commands import write_sql
 
     known = load_history()
     wanted = known.head if revision == "head" else revision

@@ -51,13 +51,13 @@ def lint(
     del option
     if overwrite and not release:
         raise click.UsageError("--overwrite REV needs --release.")
-    from nextcloud_mcp_server.authoring.lint import review  # noqa: PLC0415 - imports Alembic
-    from nextcloud_mcp_server.authoring.lint.rules import refused  # noqa: PLC0415 - see above
+    from nextcloud_mcp_server.authoring.lint import review
+    from nextcloud_mcp_server.authoring.lint.rules import refused
 
-    result, written = review.review(), None
-    if fix:
-        written = review.fix(result)
-        result = result if written is None else review.review()
+    result = review.review()
+    written = review.fix(result) if fix else None
+    if written is not None:
+        result = review.review()
     if release:
         added = review.release(result, overwrite)
         result = review.review()

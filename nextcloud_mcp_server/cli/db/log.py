@@ -38,7 +38,7 @@ def log(output: Output, option: DatabaseOption, lines: int | None) -> int:
     101. It is shown even if a start would refuse the database. A missing database is no
     error: a start creates it.
     """
-    from nextcloud_mcp_server.migrate.journal import read  # noqa: PLC0415
+    from nextcloud_mcp_server.migrate.journal import read
 
     database = option.database(output)
     inspection = inspect(database)
@@ -68,9 +68,7 @@ def log_lines(entries: Sequence[Entry]) -> list[str]:
     head, *rows = table([_HEADINGS, *map(_row, entries)])
     lines = [head]
     for entry, row in zip(entries, rows, strict=True):
-        lines.append(row)
-        if entry.note:
-            lines.append(f"    {printable(entry.note)}")
+        lines += [row, f"    {printable(entry.note)}"] if entry.note else [row]
     return lines
 
 

@@ -32,7 +32,7 @@ def migrate(
         raise click.UsageError("Give a MESSAGE, or --renumber FILE.")
     if renumber is not None:
         return _renumber(output, renumber)
-    from nextcloud_mcp_server.authoring.create import write  # noqa: PLC0415 - imports Alembic
+    from nextcloud_mcp_server.authoring.create import write
 
     made = write(str(message))
     rows = None if made.rows is None else str(made.rows)
@@ -50,18 +50,15 @@ def migrate(
 
 
 def _renumber(output: Output, given: str) -> int:
-    from nextcloud_mcp_server.authoring.renumber import renumber  # noqa: PLC0415 - imports Alembic
+    from nextcloud_mcp_server.authoring.renumber import renumber
 
     places = renumber(given)
-    document = [
-        {"from": str(place.script.path), "to": str(place.path), "id": place.id} for place in places
-    ]
-    lines = [
-        f"renamed {printable(place.script.path.name)} to {printable(place.path.name)}"
-        for place in places
-    ]
-    last = "Then: nextcloud-mcp-server db lint --fix"
-    if not lines:
-        last = "It is at the end of the history already: nothing to do"
+    document = [{"from": str(p.script.path), "to": str(p.path), "id": p.id} for p in places]
+    lines = [f"renamed {printable(p.script.path.name)} to {printable(p.path.name)}" for p in places]
+    last = (
+        "Then: nextcloud-mcp-server db lint --fix"
+        if places
+        else "It is at the end of the history already: nothing to do"
+    )
     output.result({"renumbered": document}, *lines, last)
     return 0

@@ -27,9 +27,9 @@ def repair(output: Output, option: DatabaseOption, *, yes: bool) -> int:
     Lists them, asks for confirmation, and makes a backup first. Needs no encryption key; if
     one is set, it is verified first. Exits 1 if an error remains.
     """
-    from nextcloud_mcp_server.cli.operation import operation, phases  # noqa: PLC0415
-    from nextcloud_mcp_server.maintenance import repair as repairs  # noqa: PLC0415
-    from nextcloud_mcp_server.maintenance.doctor.run import diagnose  # noqa: PLC0415
+    from nextcloud_mcp_server.cli.operation import operation, phases
+    from nextcloud_mcp_server.maintenance import repair as repairs
+    from nextcloud_mcp_server.maintenance.doctor.run import diagnose
 
     settings = option.settings(output, files_only="db repair")
     with phases(output, CHECKING):

@@ -41,8 +41,8 @@ def backups(output: Output, option: DatabaseOption, *, verify: bool) -> int:
     verification: of its manifest and its size, with --verify also of every page, the row
     counts and the SHA-256. With --verify exits 1 if a backup is damaged.
     """
-    from nextcloud_mcp_server.cli.operation import phases  # noqa: PLC0415
-    from nextcloud_mcp_server.maintenance.backups import list_backups  # noqa: PLC0415
+    from nextcloud_mcp_server.cli.operation import phases
+    from nextcloud_mcp_server.maintenance.backups import list_backups
 
     database = option.file(output, "db backups")
     with phases(output, "reading the backups"):
@@ -76,9 +76,9 @@ def restore(
     Verifies the backup, shows what it replaces, asks for confirmation, and keeps the
     replaced file. A running server uses the restored database; restart it afterwards.
     """
-    from nextcloud_mcp_server.cli.operation import operation  # noqa: PLC0415
-    from nextcloud_mcp_server.crypto.keyfile import available_keyring  # noqa: PLC0415
-    from nextcloud_mcp_server.maintenance import restore as restoring  # noqa: PLC0415
+    from nextcloud_mcp_server.cli.operation import operation
+    from nextcloud_mcp_server.crypto.keyfile import available_keyring
+    from nextcloud_mcp_server.maintenance import restore as restoring
 
     if newest is (backup is not None):
         raise click.UsageError("Give BACKUP or --newest, and not both.")
@@ -110,9 +110,9 @@ def _preview(
     output: Output, database: Path, backup: str | None, keyring: Keyring | None
 ) -> tuple[RestorePreview, Sequence[Skipped]]:
     """Return what a restore would do, and the newer backups that are not usable."""
-    from nextcloud_mcp_server.cli.operation import phases  # noqa: PLC0415
-    from nextcloud_mcp_server.maintenance.backups import newest_backup  # noqa: PLC0415
-    from nextcloud_mcp_server.maintenance.restore_preview import preview_restore  # noqa: PLC0415
+    from nextcloud_mcp_server.cli.operation import phases
+    from nextcloud_mcp_server.maintenance.backups import newest_backup
+    from nextcloud_mcp_server.maintenance.restore_preview import preview_restore
 
     with phases(output) as report:
         if backup is not None:

@@ -28,9 +28,9 @@ def stamp(output: Output, option: DatabaseOption, revision: str, *, while_runnin
     match REV. Use it if the version table holds several rows. Needs no encryption key; if
     one is set, it is verified first.
     """
-    from nextcloud_mcp_server.cli.operation import operation  # noqa: PLC0415
-    from nextcloud_mcp_server.crypto.keyfile import key_verifier  # noqa: PLC0415
-    from nextcloud_mcp_server.migrate import change as changes  # noqa: PLC0415
+    from nextcloud_mcp_server.cli.operation import operation
+    from nextcloud_mcp_server.crypto.keyfile import key_verifier
+    from nextcloud_mcp_server.migrate import change as changes
 
     settings = option.settings(output)
     with operation(output, settings.database) as progress:

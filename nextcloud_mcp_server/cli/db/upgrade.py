@@ -41,19 +41,19 @@ def upgrade(
         raise click.UsageError("--dry-run and --sql exclude each other: give only one.")
     if as_sql:
         return _print_sql(output, option, target)
-    from nextcloud_mcp_server.cli.operation import operation  # noqa: PLC0415
-    from nextcloud_mcp_server.crypto.keyfile import key_verifier  # noqa: PLC0415
+    from nextcloud_mcp_server.cli.operation import operation
+    from nextcloud_mcp_server.crypto.keyfile import key_verifier
 
     settings = option.settings(output, files_only="db upgrade --dry-run" if dry_run else "")
     verify = key_verifier(settings)
     if dry_run:
-        from nextcloud_mcp_server.maintenance.rehearse import rehearse  # noqa: PLC0415
+        from nextcloud_mcp_server.maintenance.rehearse import rehearse
 
         with operation(output) as progress:
             done = rehearse(settings.database, target=target, verify=verify, progress=progress)
         output.result(rehearsal_facts(done), *rehearsal_lines(done))
         return 0
-    from nextcloud_mcp_server.migrate.startup import prepare  # noqa: PLC0415
+    from nextcloud_mcp_server.migrate.startup import prepare
 
     with operation(output, settings.database) as progress:
         outcome = prepare(
@@ -68,7 +68,7 @@ def upgrade(
 
 
 def _print_sql(output: Output, option: DatabaseOption, target: str | None) -> int:
-    from nextcloud_mcp_server.maintenance.rehearse import script  # noqa: PLC0415
+    from nextcloud_mcp_server.maintenance.rehearse import script
 
     # Only SQL may be printed on stdout; the first comment names the database.
     quiet = Output(as_json=True, debug=output.debug)

@@ -70,31 +70,31 @@ def unlisted(folder: Path) -> str:
 
 def backups(context: Context) -> Iterator[Finding]:
     """Check that there is an intact backup, and how old it is."""
-    name, found = "backups", backups_of(context.path)
+    found = backups_of(context.path)
     if reason := unlisted(context.path.parent):
-        yield Finding(name, Level.UNKNOWN, f"whether there are any is unknown: {reason}")
+        yield Finding(Level.UNKNOWN, f"whether there are any is unknown: {reason}")
         return
     if not found:
         holds = context.contents is not None and context.contents.readable
         level = Level.NOTE if holds or context.unread else Level.OK
         what = "there is none yet; a migration makes one"
-        yield Finding(name, level, what, context.command("backup") if holds else None)
+        yield Finding(level, what, context.command("backup") if holds else None)
         return
     for path in found if context.full else found[-1:]:
         level, what = _examine(path)
         if level is Level.UNKNOWN:
-            yield Finding(name, level, f"whether {path.name} is intact is unknown: {what}")
+            yield Finding(level, f"whether {path.name} is intact is unknown: {what}")
         elif level is not Level.OK:
-            yield Finding(name, level, f"{path.name} is not intact: {what}")
+            yield Finding(level, f"{path.name} is not intact: {what}")
     if bare := [path for path in found if not manifest_path(path).exists()]:
         what = f"{len(bare)} of {len(found)} have no manifest, so only their pages can be checked"
-        yield Finding(name, Level.NOTE, what)
+        yield Finding(Level.NOTE, what)
     days = int((time.time() - found[-1].stat().st_mtime) // _DAY)
     what = f"there are {len(found)}, the newest {counted(days, 'day')} old: {found[-1].name}"
     if days > _OLD:
-        yield Finding(name, Level.NOTE, what, context.command("backup"))
+        yield Finding(Level.NOTE, what, context.command("backup"))
     else:
-        yield Finding(name, Level.OK, what)
+        yield Finding(Level.OK, what)
 
 
 def _examine(backup: Path) -> tuple[Level, str]:
@@ -115,87 +115,85 @@ def _examine(backup: Path) -> tuple[Level, str]:
 
 def incomplete(context: Context) -> Iterator[Finding]:
     """Check for incomplete files of processes that were killed."""
-    name = "half-made files"
     if reason := unlisted(context.path.parent):
-        yield Finding(name, Level.UNKNOWN, f"whether there are any is unknown: {reason}")
+        yield Finding(Level.UNKNOWN, f"whether there are any is unknown: {reason}")
     elif found := abandoned_files(context.path, "."):
         names = ", ".join(path.name for path in found[:3])
         what = f"{counted(len(found), 'incomplete file')} left behind: {names}"
-        yield context.repairable(name, Level.NOTE, what)
+        yield context.repairable(Level.NOTE, what)
     else:
-        yield Finding(name, Level.OK, "there are none")
+        yield Finding(Level.OK, "there are none")
 
 
 def lock(context: Context) -> Iterator[Finding]:
     """Check who holds the migration lock now."""
-    name, path = "lock", context.beside(".lock")
+    path = context.beside(".lock")
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             what = f"{path.name} is no regular file, so nothing can be started or migrated here"
             command = f"mv {for_shell(path)} {for_shell(path)}.moved"
-            yield Finding(name, Level.ERROR, what, command)
+            yield Finding(Level.ERROR, what, command)
             return
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
-        yield Finding(name, Level.OK, "no process has started or migrated it here yet")
+        yield Finding(Level.OK, "no process has started or migrated it here yet")
         return
     except OSError as error:
         what = (
             f"{path.name} cannot be opened ({error.strerror}), so this user cannot migrate, "
             "nor see whether another process does"
         )
-        yield Finding(name, Level.WARNING, what)
+        yield Finding(Level.WARNING, what)
         return
     try:
         # Shared and released at once: a process that wants the lock retries.
         if try_lock(descriptor, shared=True):
-            yield Finding(name, Level.OK, "no process holds it")
+            yield Finding(Level.OK, "no process holds it")
         else:
-            yield Finding(name, Level.NOTE, f"it is held: {holder(path)}")
+            yield Finding(Level.NOTE, f"it is held: {holder(path)}")
     except OSError as error:
         what = f"the file system cannot lock ({error.strerror}), so nothing can be migrated here"
-        yield Finding(name, Level.WARNING, what)
+        yield Finding(Level.WARNING, what)
     finally:
         os.close(descriptor)
 
 
 def server(context: Context) -> Iterator[Finding]:
     """Check whether a server is using the database."""
-    name = "server"
     try:
         running = is_held(context.path)
     except OSError as error:
         path = context.beside(".inuse")
         what = f"whether one is running is unknown: {path.name} cannot be opened ({error.strerror})"
-        yield Finding(name, Level.UNKNOWN, what)
+        yield Finding(Level.UNKNOWN, what)
         return
     if not running:
-        yield Finding(name, Level.OK, "none is running on it")
+        yield Finding(Level.OK, "none is running on it")
         return
     pids = ", ".join(map(str, holders(context.path)))
     what = f"one is running on it (process {pids})" if pids else "one is running on it"
-    yield Finding(name, Level.OK, what)
+    yield Finding(Level.OK, what)
 
 
 def clock(context: Context) -> Iterator[Finding]:
     """Check that the clock can be right, and that no row has a later time."""
-    name, now = "clock", time.time()
+    now = time.time()
     moment = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
     if now < _TOO_EARLY:
         what = f"the clock shows {moment}, which is in the past: tokens do not expire"
-        yield Finding(name, Level.ERROR, what, "timedatectl set-ntp true")
+        yield Finding(Level.ERROR, what, "timedatectl set-ntp true")
         return
     if reason := context.rows_unread:
         what = f"it shows {moment}; whether a row has a later time is unknown: {reason}"
-        yield Finding(name, Level.UNKNOWN, what)
+        yield Finding(Level.UNKNOWN, what)
         return
     newest, table = _newest(context)
     if newest > now + _SKEW:
         ahead = f"{(newest - now) / _DAY:.1f} days" if newest - now > _DAY else "hours"
         what = f"{table} has a row from the future ({ahead} after the clock, {moment})"
-        yield Finding(name, Level.WARNING, what, "timedatectl set-ntp true")
+        yield Finding(Level.WARNING, what, "timedatectl set-ntp true")
     else:
-        yield Finding(name, Level.OK, f"it shows {moment}, and no row has a later time")
+        yield Finding(Level.OK, f"it shows {moment}, and no row has a later time")
 
 
 def _newest(context: Context) -> tuple[float, str]:

@@ -33,9 +33,6 @@ class Contents:
     """A database that was inspected.
 
     Attributes:
-        history: the revisions of this program.
-        seen: its snapshot.
-        finding: its state.
         corrected: its state after a repair of the version table; None if a start accepts the
             database, or would refuse it then too.
         crashed: whether the journal of a crashed writer must be rolled back.
@@ -66,8 +63,7 @@ class Context:
     """What the checks examine.
 
     Attributes:
-        settings: the database and the keys.
-        path: the database file itself.
+        path: the target of the database's name, if that is a link.
         full: whether every index entry and every backup is checked, however long it takes.
         contents: the inspected database; None if it cannot be inspected.
         error: why it cannot be inspected.
@@ -146,7 +142,12 @@ class Context:
 
     def _refuses(self, name: str) -> bool:
         if name == "repair":
-            return self._refuses_repair()
+            contents = self.contents
+            if contents is None or (contents.finding.refused and contents.corrected is None):
+                return True
+            if permissions.unwritable(self.path):
+                return True
+            return bool(self.complaints) and not self.only_indexes
         if name == "restore --newest":
             try:
                 newest_backup(self.path)
@@ -156,18 +157,10 @@ class Context:
         # backup and upgrade
         return bool(self.complaints) or (name == "upgrade" and bool(self.closed))
 
-    def _refuses_repair(self) -> bool:
-        contents = self.contents
-        if contents is None or (contents.finding.refused and contents.corrected is None):
-            return True
-        if permissions.unwritable(self.path):
-            return True
-        return bool(self.complaints) and not self.only_indexes
-
-    def repairable(self, check: str, level: Level, message: str) -> Finding:
+    def repairable(self, level: Level, message: str) -> Finding:
         """Return a finding that ``db repair`` fixes, unless it would be refused."""
         command = self.command("repair")
-        return Finding(check, level, message, command, fixable=command is not None)
+        return Finding(level, message, command, fixable=command is not None)
 
 
 @contextmanager

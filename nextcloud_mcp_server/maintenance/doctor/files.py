@@ -23,51 +23,48 @@ from nextcloud_mcp_server.migrate.plan import Action, plan
 OTHERS: Final = 0o007
 _GROUP: Final = 0o070
 
-#: The number of file names in a finding.
-_NAMED: Final = 3
-
 
 def configuration(context: Context) -> Iterator[Finding]:
     """Check which setting names the database, and which settings have no effect."""
-    settings, name = context.settings, "configuration"
+    settings = context.settings
     wins = "{0} wins over {1}, which is set too"
     if settings.fallback_from:
         what = (
             f"{settings.fallback_from} cannot be used here, so {settings.database} is used instead"
         )
         command = f"export TOKEN_STORAGE_DB={for_shell(settings.database)}"
-        yield Finding(name, Level.WARNING, what, command)
+        yield Finding(Level.WARNING, what, command)
     if settings.overruled:
         what = wins.format("DATABASE_URL", "TOKEN_STORAGE_DB")
-        yield Finding(name, Level.NOTE, what, "unset TOKEN_STORAGE_DB")
+        yield Finding(Level.NOTE, what, "unset TOKEN_STORAGE_DB")
     if settings.keys and settings.key_file:
         what = wins.format("TOKEN_ENCRYPTION_KEY", "TOKEN_ENCRYPTION_KEY_FILE")
-        yield Finding(name, Level.NOTE, what, "unset TOKEN_ENCRYPTION_KEY_FILE")
+        yield Finding(Level.NOTE, what, "unset TOKEN_ENCRYPTION_KEY_FILE")
     if not (settings.fallback_from or settings.overruled):
         source = settings.source or "the command line or the default"
-        yield Finding(name, Level.OK, f"the database is named by {source}")
+        yield Finding(Level.OK, f"the database is named by {source}")
 
 
 def file(context: Context) -> Iterator[Finding]:
     """Check that the file can be a database, and has one name."""
-    path, name = context.path, "file"
+    path = context.path
     if error := context.error:
-        yield Finding(name, Level.ERROR, f"{error.message} {error.remedy}")
+        yield Finding(Level.ERROR, f"{error.message} {error.remedy}")
         return
     if context.settings.database.is_symlink():
         what = f"{context.settings.database} is a link to {path}; other files are beside the latter"
-        yield Finding(name, Level.NOTE, what)
+        yield Finding(Level.NOTE, what)
     if not path.exists():
         can = "; a start makes it"
         cannot = ", and a start cannot make it (see writable)"
         what = f"there is no file {path}{cannot if context.closed else can}"
-        yield Finding(name, Level.NOTE, what, context.command("upgrade"))
+        yield Finding(Level.NOTE, what, context.command("upgrade"))
         return
     found = path.stat()
     if found.st_nlink > 1:
         what = f"{path} has {found.st_nlink} names (hard links), and each has a journal of its own"
-        yield Finding(name, Level.WARNING, what, "rm the names that are not used")
-    yield Finding(name, Level.OK, f"{path} is a regular file of {readable(found.st_size)}")
+        yield Finding(Level.WARNING, what, "rm the names that are not used")
+    yield Finding(Level.OK, f"{path} is a regular file of {readable(found.st_size)}")
 
 
 def readable_by_others(database: Path, bits: int = OTHERS) -> list[Path]:
@@ -89,31 +86,29 @@ def readable_by_others(database: Path, bits: int = OTHERS) -> list[Path]:
 
 def permissions(context: Context) -> Iterator[Finding]:
     """Check that only the server's user can read or replace secret files."""
-    name, folder = "permissions", context.path.parent
+    folder = context.path.parent
     if hidden := unlisted(folder):
-        yield Finding(name, Level.UNKNOWN, f"who can use secret files is unknown: {hidden}")
+        yield Finding(Level.UNKNOWN, f"who can use secret files is unknown: {hidden}")
     others = readable_by_others(context.path)
     if others:
         what = f"every user of this machine can use {_names(others)}"
         fixable = all(map(_is_own, others)) and context.command("repair") is not None
-        yield Finding(name, Level.WARNING, what, _chmod(others), fixable)
+        yield Finding(Level.WARNING, what, _chmod(others), fixable)
     if group := [path for path in readable_by_others(context.path, _GROUP) if path not in others]:
-        what = f"a group can use {_names(group)}"
-        yield Finding(name, Level.NOTE, what, _chmod(group))
+        yield Finding(Level.NOTE, f"a group can use {_names(group)}", _chmod(group))
     if _is_open(folder):
         what = f"every user of this machine can replace the files in {folder}"
-        yield Finding(name, Level.WARNING, what, f"chmod o-w {for_shell(folder)}")
+        yield Finding(Level.WARNING, what, f"chmod o-w {for_shell(folder)}")
     if context.error is None and context.path.exists() and not _is_own(context.path):
         owner = context.path.stat().st_uid
         what = f"the file belongs to user {owner}, and this is user {os.geteuid()}"
-        yield Finding(name, Level.NOTE, what)
+        yield Finding(Level.NOTE, what)
     if not others and not group and not hidden:
-        yield Finding(name, Level.OK, "only their owner can use secret files")
+        yield Finding(Level.OK, "only their owner can use secret files")
 
 
 def _names(paths: list[Path]) -> str:
-    names = ", ".join(path.name for path in paths[:_NAMED])
-    more = len(paths) - _NAMED
+    names, more = ", ".join(path.name for path in paths[:3]), len(paths) - 3
     return f"{names} and {more} more" if more > 0 else names
 
 
@@ -136,34 +131,33 @@ def _is_open(folder: Path) -> bool:
 
 def file_system(context: Context) -> Iterator[Finding]:
     """Check that SQLite's shared memory, and so WAL, works there."""
-    name = "file system"
     if mounts.on_network(context.path):
         what = f"{context.path.parent} is a network file system, so WAL is not used"
-        yield Finding(name, Level.WARNING, what)
+        yield Finding(Level.WARNING, what)
     elif not mounts.tells_network():
         what = "cannot determine whether it is a network one; if it is, move the database elsewhere"
-        yield Finding(name, Level.NOTE, what)
+        yield Finding(Level.NOTE, what)
     elif context.error:
         # A folder that cannot be entered can be a link to another file system.
-        yield Finding(name, Level.UNKNOWN, f"not checked: {context.unread}")
+        yield Finding(Level.UNKNOWN, f"not checked: {context.unread}")
     else:
-        yield Finding(name, Level.OK, f"{context.path.parent} is no network file system")
+        yield Finding(Level.OK, f"{context.path.parent} is no network file system")
 
 
 def writable(context: Context) -> Iterator[Finding]:
     """Check that the server can write; else it serves for reading, at head only."""
-    name, reason = "writable", access.unwritable(context.path)
+    reason = access.unwritable(context.path)
     if context.unread:
         level = Level.WARNING if reason else Level.UNKNOWN
-        yield Finding(name, level, reason or f"not checked: {context.unread}")
+        yield Finding(level, reason or f"not checked: {context.unread}")
     elif missing := access.unmakeable(context.path.parent):
-        yield Finding(name, Level.ERROR, missing)
+        yield Finding(Level.ERROR, missing)
     elif not reason:
-        yield Finding(name, Level.OK, "file and folder can be written")
+        yield Finding(Level.OK, "file and folder can be written")
     elif pending(context):
-        yield Finding(name, Level.ERROR, f"{reason}, and it must be changed")
+        yield Finding(Level.ERROR, f"{reason}, and it must be changed")
     else:
-        yield Finding(name, Level.WARNING, f"{reason}, so it opens for reading only")
+        yield Finding(Level.WARNING, f"{reason}, so it opens for reading only")
 
 
 def pending(context: Context) -> bool:
@@ -176,13 +170,13 @@ def pending(context: Context) -> bool:
 
 def space(context: Context) -> Iterator[Finding]:
     """Check that a migration and its backup fit on the disk."""
-    name, contents = "space", context.contents
+    contents = context.contents
     if contents is None or context.unread:
-        yield Finding(name, Level.UNKNOWN, f"what an upgrade needs is unknown: {context.unread}")
+        yield Finding(Level.UNKNOWN, f"what an upgrade needs is unknown: {context.unread}")
         return
     free = free_bytes(access.existing_folder(context.path.parent))
     if free is None:
-        yield Finding(name, Level.NOTE, "cannot determine how much space is free")
+        yield Finding(Level.NOTE, "cannot determine how much space is free")
         return
     need = upgrade_needs(pages_of(contents.source) if contents.readable else Pages())
     backup, most = readable(need.backup), readable(need.most)
@@ -191,7 +185,7 @@ def space(context: Context) -> Iterator[Finding]:
         "twice what the file grows by (see db upgrade --dry-run)"
     )
     if free >= need.most:
-        yield Finding(name, Level.OK, what)
+        yield Finding(Level.OK, what)
     else:
         refused = pending(context) and free < need.backup
-        yield Finding(name, Level.ERROR if refused else Level.WARNING, what)
+        yield Finding(Level.ERROR if refused else Level.WARNING, what)

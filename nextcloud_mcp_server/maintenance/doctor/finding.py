@@ -25,16 +25,16 @@ class Finding:
     """One line of a diagnosis.
 
     Attributes:
-        check: the name of the check.
         level: how severe it is. An ``error`` prevents a start or makes a user's tokens
             unusable; ``unknown`` could not be checked.
         message: the finding, on one line, without a secret.
         command: the command that fixes it; None if there is none.
         fixable: whether ``db repair`` fixes it.
+        check: the name of the check; :func:`~.run.diagnose` adds it.
     """
 
-    check: str
     level: Level
     message: str
     command: str | None = None
     fixable: bool = False
+    check: str = ""

@@ -11,69 +11,61 @@ from nextcloud_mcp_server.backends.sqlite.inspect import WAL
 from nextcloud_mcp_server.errors import counted
 from nextcloud_mcp_server.filesystem import mounts, permissions
 from nextcloud_mcp_server.filesystem.space import readable
-from nextcloud_mcp_server.maintenance.doctor.context import Contents, Context
+from nextcloud_mcp_server.maintenance.doctor.context import Context
 from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
 
 #: Bytes of a write-ahead log that was not written back for a long time.
 _LONG_WAL: Final = 256 * 1024 * 1024
 
-#: The number of SQLite's complaints that a finding repeats.
-_MOST: Final = 3
-
 
 def journal(context: Context) -> Iterator[Finding]:
     """Check that the journal mode loses no write, and that no journal is left over."""
-    name, contents = "journal", context.contents
+    contents = context.contents
     if contents is None or not contents.readable:
         return
     if contents.crashed:
         what = "a crashed writer left a journal; a start rolls it back before it reads anything"
-        yield context.repairable(name, Level.WARNING, what)
+        yield context.repairable(Level.WARNING, what)
         return
     wal = context.beside("-wal")
     if wal.exists() and wal.stat().st_size > _LONG_WAL:
         what = f"its -wal has grown to {readable(wal.stat().st_size)}; a clean stop writes it back"
-        yield Finding(name, Level.NOTE, what)
+        yield Finding(Level.NOTE, what)
     mode = contents.seen.journal_mode
     wanted = "delete" if mounts.on_network(context.path) else WAL
     if is_still(contents.source):
         # Only a database in WAL mode lacks shared memory, and SQLite does not report its mode.
         mode = WAL
     if mode == wanted or permissions.unwritable(context.path):
-        yield Finding(name, Level.OK, f"its mode is {mode}")
+        yield Finding(Level.OK, f"its mode is {mode}")
     else:
-        what = f"its mode is {mode}; a start makes it {wanted}"
-        yield context.repairable(name, Level.NOTE, what)
+        yield context.repairable(Level.NOTE, f"its mode is {mode}; a start makes it {wanted}")
 
 
 def integrity(context: Context) -> Iterator[Finding]:
     """Check that SQLite finds every page intact, and with ``--full`` every index entry."""
-    name, contents = "integrity", context.contents
+    contents = context.contents
     if contents is None or not contents.readable:
         if contents is not None and contents.seen.damage:
             detail = contents.seen.detail
-            yield Finding(name, Level.ERROR, detail, context.command("restore --newest"))
+            yield Finding(Level.ERROR, detail, context.command("restore --newest"))
         return
-    what = "; ".join(context.complaints[:_MOST])
+    what = "; ".join(context.complaints[:3])
     if not what:
         pragma = "integrity_check" if context.full else "quick_check"
-        yield Finding(name, Level.OK, f"{pragma} finds nothing")
+        yield Finding(Level.OK, f"{pragma} finds nothing")
     elif context.only_indexes:
         what = f"an index is damaged and its table is intact: {what}"
-        yield context.repairable(name, Level.ERROR, what)
+        yield context.repairable(Level.ERROR, what)
     else:
-        yield Finding(name, Level.ERROR, what, context.command("restore --newest"))
+        yield Finding(Level.ERROR, what, context.command("restore --newest"))
 
 
 def references(context: Context) -> Iterator[Finding]:
     """Check that every reference points at an existing row."""
-    name, contents = "foreign keys", context.contents
+    contents = context.contents
     if contents is None or not contents.readable or context.rows_unread:
         return
-    yield _references(name, contents)
-
-
-def _references(name: str, contents: Contents) -> Finding:
     try:
         with contents.reader() as connection:
             broken = connection.execute("PRAGMA foreign_key_check").fetchall()
@@ -81,9 +73,11 @@ def _references(name: str, contents: Contents) -> Finding:
         # An operator's own table can reference columns that are not unique.
         if "foreign key mismatch" not in str(error):
             raise
-        return Finding(name, Level.NOTE, str(error))
+        yield Finding(Level.NOTE, str(error))
+        return
     if not broken:
-        return Finding(name, Level.OK, "every reference points at a row")
+        yield Finding(Level.OK, "every reference points at a row")
+        return
     tables = ", ".join(sorted({str(row[0]) for row in broken}))
     what = f"{counted(len(broken), 'reference')} of {tables} to rows that do not exist"
-    return Finding(name, Level.WARNING, what)
+    yield Finding(Level.WARNING, what)

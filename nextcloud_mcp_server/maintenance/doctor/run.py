@@ -35,7 +35,7 @@ CHECKS: Final[Mapping[str, Check]] = MappingProxyType(
         "file system": files.file_system,
         "space": files.space,
         "backups": companions.backups,
-        "half-made files": companions.incomplete,
+        "incomplete files": companions.incomplete,
         "lock": companions.lock,
         "server": companions.server,
         "clock": companions.clock,
@@ -56,9 +56,9 @@ class Diagnosis:
         return self.findings[0].level
 
     @property
-    def unknown(self) -> tuple[Finding, ...]:
-        """What could not be checked."""
-        return tuple(finding for finding in self.findings if finding.level is Level.UNKNOWN)
+    def unknown(self) -> bool:
+        """Whether something could not be checked."""
+        return any(finding.level is Level.UNKNOWN for finding in self.findings)
 
     @property
     def fixable(self) -> tuple[Finding, ...]:
@@ -74,7 +74,11 @@ def diagnose(
     With ``full``, check every index entry and every backup too, however long it takes.
     """
     with open_context(settings, full=full) as context:
-        found = [f for name, check in checks.items() for f in _run(name, check, context)]
+        found = [
+            replace(finding, check=name)
+            for name, check in checks.items()
+            for finding in _run(check, context)
+        ]
         if not context.is_ours:
             # No command may change a file that is not of this program.
             found = [replace(finding, command=None, fixable=False) for finding in found]
@@ -82,16 +86,15 @@ def diagnose(
     return Diagnosis(context.path, tuple(sorted(found, key=lambda f: order[f.level])))
 
 
-def _run(name: str, check: Check, context: Context) -> list[Finding]:
+def _run(check: Check, context: Context) -> list[Finding]:
     """Return the findings of a check; an exception in it is a finding too."""
     found: list[Finding] = []
     try:
         found.extend(check(context))
     except TokenStorageError as error:
-        found.append(Finding(name, Level.ERROR, f"{error.message} {error.remedy}"))
+        found.append(Finding(Level.ERROR, f"{error.message} {error.remedy}"))
     except Exception as error:  # noqa: BLE001 - one check that fails must not hide the others
-        what = f"the check itself failed: {type(error).__name__}"
-        found.append(Finding(name, Level.ERROR, what))
+        found.append(Finding(Level.ERROR, f"the check itself failed: {type(error).__name__}"))
     if not found and context.rows_unread:
-        found.append(Finding(name, Level.UNKNOWN, f"not checked: {context.rows_unread}"))
+        found.append(Finding(Level.UNKNOWN, f"not checked: {context.rows_unread}"))
     return found

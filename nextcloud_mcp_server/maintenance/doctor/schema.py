@@ -14,45 +14,44 @@ from nextcloud_mcp_server.migrate.plan import State, plan, refusal
 
 def state(context: Context) -> Iterator[Finding]:
     """Check which state a start would find, and whether it would accept it."""
-    name, contents = "state", context.contents
+    contents = context.contents
     if contents is None:
         return
     finding = contents.finding
     if finding.refused:
         yield _refused(context, contents)
     elif finding.state is State.AT_HEAD:
-        yield Finding(name, Level.OK, f"at head, {contents.history.head}")
+        yield Finding(Level.OK, f"at head, {contents.history.head}")
     else:
         steps = ", ".join(plan(finding, contents.history, context.database).steps)
         action = "creates it" if finding.state is State.NEW else f"runs {steps or 'nothing'}"
         what = f"{finding.state}: {finding.reason}; a start {action}"
         if context.closed:
             what = f"{what}, if it can write (see writable)"
-        yield Finding(name, Level.NOTE, what, context.command("upgrade"))
+        yield Finding(Level.NOTE, what, context.command("upgrade"))
 
 
 def _refused(context: Context, contents: Contents) -> Finding:
     what = f"{contents.finding.state}: {contents.finding.reason}"
     if contents.corrected:
-        return context.repairable("state", Level.ERROR, what)
+        return context.repairable(Level.ERROR, what)
     lost = contents.finding.state in {State.CORRUPT, State.INCONSISTENT}
     command = context.command("restore --newest") if lost else None
     if command is None:
         what = f"{what}. {refusal(contents.finding, contents.history, context.database).remedy}"
-    return Finding("state", Level.ERROR, what, command)
+    return Finding(Level.ERROR, what, command)
 
 
 def structure(context: Context) -> Iterator[Finding]:
     """Check that every table, column and index of the revision exists."""
-    name, contents = "structure", context.tables
+    contents = context.tables
     if contents is None:
         return
     problems = list(_problems(contents))
     for what in problems:
-        yield context.repairable(name, Level.WARNING, what)
+        yield context.repairable(Level.WARNING, what)
     if not problems and not contents.finding.refused and contents.finding.base:
-        what = f"it has every table, column and index of {contents.finding.base}"
-        yield Finding(name, Level.OK, what)
+        yield Finding(Level.OK, f"it has every table, column and index of {contents.finding.base}")
 
 
 def _problems(contents: Contents) -> Iterator[str]:
@@ -67,29 +66,29 @@ def _problems(contents: Contents) -> Iterator[str]:
 
 def version(context: Context) -> Iterator[Finding]:
     """Check that the version table holds one row that matches the tables."""
-    name, contents = "version", context.tables
+    contents = context.tables
     if contents is None or contents.finding.state is State.NEW:
         return
     finding = contents.finding
     tables = f"the tables are those of {(contents.corrected or finding).base}"
     if contents.corrected:
-        yield context.repairable(name, Level.ERROR, f"{finding.reason}, and {tables}")
+        yield context.repairable(Level.ERROR, f"{finding.reason}, and {tables}")
     elif finding.state in {State.AMBIGUOUS_VERSION, State.UNKNOWN_REVISION}:
-        yield Finding(name, Level.ERROR, finding.reason)
+        yield Finding(Level.ERROR, finding.reason)
     elif contents.seen.versions is None:
-        yield context.repairable(name, Level.NOTE, f"there is no version table; {tables}")
+        yield context.repairable(Level.NOTE, f"there is no version table; {tables}")
     elif finding.recorded is None:
-        yield context.repairable(name, Level.WARNING, f"no revision is recorded; {tables}")
+        yield context.repairable(Level.WARNING, f"no revision is recorded; {tables}")
     elif not finding.tidy:
         what = f"it holds {len(contents.seen.versions)} rows for one revision"
-        yield context.repairable(name, Level.WARNING, what)
+        yield context.repairable(Level.WARNING, what)
     else:
-        yield Finding(name, Level.OK, f"it records {finding.recorded}")
+        yield Finding(Level.OK, f"it records {finding.recorded}")
 
 
 def leftovers(context: Context) -> Iterator[Finding]:
     """Check for tables that an interrupted recreation left."""
-    name, contents = "leftover tables", context.intact
+    contents = context.intact
     if contents is None:
         return
     tables = leftover_tables(contents.seen.structure, contents.history)
@@ -97,8 +96,8 @@ def leftovers(context: Context) -> Iterator[Finding]:
         for table in tables:
             if number := count(connection.execute, table):
                 what = f"{table} is left over and holds {counted(number, 'row')}: check it, drop it"
-                yield Finding(name, Level.WARNING, what)
+                yield Finding(Level.WARNING, what)
             else:
-                yield context.repairable(name, Level.NOTE, f"{table} is left over and is empty")
+                yield context.repairable(Level.NOTE, f"{table} is left over and is empty")
     if not tables:
-        yield Finding(name, Level.OK, "there are none")
+        yield Finding(Level.OK, "there are none")

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from nextcloud_mcp_server.backends.sqlite.catalog import Execute, quoted
-from nextcloud_mcp_server.backends.sqlite.inspect import columns_there
-from nextcloud_mcp_server.backends.sqlite.secrets import read_secrets
+from nextcloud_mcp_server.backends.sqlite.secrets import columns_there, read_secrets
 from nextcloud_mcp_server.crypto.keyfile import find_keyring, key_path
 from nextcloud_mcp_server.errors import TokenStorageError, counted
 from nextcloud_mcp_server.maintenance.doctor.context import Contents, Context
@@ -27,52 +26,51 @@ _PLAIN: Final = (("oauth_sessions", "idp_access_token"), ("oauth_sessions", "idp
 
 def keys(context: Context) -> Iterator[Finding]:
     """Check how many secrets each key opens, and how many no key opens."""
-    name = "keys"
     try:
         ring = find_keyring(context.settings, context.path)
     except TokenStorageError as error:
-        yield Finding(name, Level.ERROR, f"{error.message} {error.remedy}")
+        yield Finding(Level.ERROR, f"{error.message} {error.remedy}")
         return
     file = context.settings.key_file or key_path(context.path)
     if not context.settings.keys and file.exists() and file.parent == context.path.parent:
         what = f"{file.name} lies beside the tokens: a copy of the folder has both"
-        yield Finding(name, Level.WARNING, what, "move it, and name it: TOKEN_ENCRYPTION_KEY_FILE")
+        yield Finding(Level.WARNING, what, "move it, and name it: TOKEN_ENCRYPTION_KEY_FILE")
     if reason := context.rows_unread:
         known = "whether a key is missing"
         if ring is not None:
             known = f"what key {' and '.join(ring.fingerprints)} opens"
-        yield Finding(name, Level.UNKNOWN, f"{known} is unknown: {reason}")
+        yield Finding(Level.UNKNOWN, f"{known} is unknown: {reason}")
         return
     if not context.is_ours:
         return
     secrets = _secrets(context.tables)
     if ring is None:
-        yield _no_key(name, len(secrets), context.closed)
+        yield _no_key(len(secrets), context.closed)
         return
     opened_by = [(table, ring.key_of(value)) for table, value in secrets]
     opened, total = Counter(key for _, key in opened_by), counted(len(secrets), "secret")
     for place, fingerprint in enumerate(ring.fingerprints):
         what = f"key {fingerprint} opens {opened[fingerprint]} of {total}"
         if place == 0:
-            yield Finding(name, Level.OK, f"{what}, and encrypts new ones")
+            yield Finding(Level.OK, f"{what}, and encrypts new ones")
         elif opened[fingerprint]:
-            yield Finding(name, Level.OK, what)
+            yield Finding(Level.OK, what)
         else:
-            yield Finding(name, Level.NOTE, f"{what}: it is no longer needed here")
+            yield Finding(Level.NOTE, f"{what}: it is no longer needed here")
     if closed := Counter(table for table, key in opened_by if key is None):
         where = ", ".join(f"{number} in {table}" for table, number in sorted(closed.items()))
         level = Level.ERROR if closed.total() == len(secrets) else Level.WARNING
         what = f"{closed.total()} of {total} cannot be opened ({where})"
-        yield Finding(name, level, what, "add the key that encrypted them to TOKEN_ENCRYPTION_KEY")
+        yield Finding(level, what, "add the key that encrypted them to TOKEN_ENCRYPTION_KEY")
 
 
-def _no_key(name: str, secrets: int, closed: str) -> Finding:
+def _no_key(secrets: int, closed: str) -> Finding:
     if not secrets:
         what = "there is no key and no secret yet"
-        return Finding(name, Level.NOTE, what if closed else f"{what}; a start makes a key")
+        return Finding(Level.NOTE, what if closed else f"{what}; a start makes a key")
     what = f"it holds {counted(secrets, 'secret')}, and no key was given"
     command = "set TOKEN_ENCRYPTION_KEY to the key that encrypted them"
-    return Finding(name, Level.ERROR, what, command)
+    return Finding(Level.ERROR, what, command)
 
 
 def _secrets(contents: Contents | None) -> list[tuple[str, bytes]]:
@@ -84,12 +82,12 @@ def _secrets(contents: Contents | None) -> list[tuple[str, bytes]]:
 
 def formats(context: Context) -> Iterator[Finding]:
     """Check that secrets are stored as every release stored them, and what is plain text."""
-    name, contents = "format", context.intact
+    contents = context.intact
     if contents is None:
         return
     with contents.reader() as connection:
-        found = [Finding(name, *finding) for finding in _formats(connection.execute, contents)]
-    yield from found or [Finding(name, Level.OK, "every secret is stored as every release does")]
+        found = [Finding(*finding) for finding in _formats(connection.execute, contents)]
+    yield from found or [Finding(Level.OK, "every secret is stored as every release does")]
 
 
 def _formats(execute: Execute, contents: Contents) -> Iterator[tuple[Level, str]]:

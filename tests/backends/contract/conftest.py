@@ -13,18 +13,18 @@ from tests.backends.contract.engines import ENGINES, Engine
 
 @pytest.fixture(params=ENGINES, ids=lambda engine: engine.name)
 def engine(request: pytest.FixtureRequest) -> Engine:
-    """The engine under test."""
+    """Return the engine under test."""
     assert isinstance(request.param, Engine)
     return request.param
 
 
 @pytest.fixture
 def place(engine: Engine, tmp_path: Path) -> str:
-    """A place that holds no database yet."""
+    """Return a place without a database."""
     return engine.place(tmp_path)
 
 
 @pytest.fixture
 def database(place: str) -> Database:
-    """The database of that place, which does not exist yet."""
+    """Return the database of that place, which does not exist yet."""
     return connect(place)

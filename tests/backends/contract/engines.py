@@ -12,7 +12,7 @@ class Engine(NamedTuple):
 
     Attributes:
         name: its name, as ``Database.engine`` gives it.
-        place: makes a new, empty place for a database; returns what ``connect()`` takes.
+        place: makes a place without a database; returns the argument of ``connect()``.
         secret: an SQL literal of encrypted bytes.
     """
 

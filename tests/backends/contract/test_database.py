@@ -43,7 +43,7 @@ def test_a_place_without_a_database_is_not_changed(database: Database, engine: E
 
 
 def test_a_start_leaves_it_at_head(database: Database, place: str) -> None:
-    """A second start finds nothing to do, and the journal has one entry."""
+    """A second start does nothing, and the journal has one entry."""
     assert [prepare(database).action.value for _ in range(2)] == ["create", "nothing"]
     snapshot = connect(place).inspect()
     assert snapshot.versions == (database.history.head,)
@@ -53,7 +53,7 @@ def test_a_start_leaves_it_at_head(database: Database, place: str) -> None:
 
 
 def test_encrypted_values_are_sampled(database: Database, engine: Engine) -> None:
-    """The first ones come with an inspection, all of them on request, from existing columns."""
+    """An inspection has the first values; samples() has all values of existing columns."""
     prepare(database)
     insert = (
         "INSERT INTO refresh_tokens (user_id, encrypted_token, created_at, updated_at) "
@@ -68,8 +68,8 @@ def test_encrypted_values_are_sampled(database: Database, engine: Engine) -> Non
     assert list(database.samples(columns, 2)) == [b"\1\2"] * 2
 
 
-async def test_what_is_acknowledged_is_read(database: Database, place: str) -> None:
-    """Writes at once are all there, also for a pool that is opened afterwards."""
+async def test_acknowledged_writes_are_read(database: Database, place: str) -> None:
+    """Concurrent writes are all read by a pool that is opened afterwards."""
     pool = _open(database, prepare(database))
     users = [f"user-{number}" for number in range(20)]
     await asyncio.gather(*(pool.write(_write(user)) for user in users))
@@ -79,7 +79,7 @@ async def test_what_is_acknowledged_is_read(database: Database, place: str) -> N
     await pool.close()
 
 
-async def test_a_unit_that_fails_keeps_nothing(database: Database) -> None:
+async def test_a_failing_unit_is_undone(database: Database) -> None:
     """Its own error is raised, and the units beside it are committed."""
     pool = _open(database, prepare(database))
 
@@ -98,7 +98,7 @@ async def test_a_unit_that_fails_keeps_nothing(database: Database) -> None:
 
 
 async def test_an_open_store_is_in_use(database: Database) -> None:
-    """Commands that replace the database refuse until the pool is closed."""
+    """Commands that replace the database are refused until the pool is closed."""
     pool = _open(database, prepare(database))
     with pytest.raises(TokenStorageError) as caught:
         database.require_idle()
@@ -120,7 +120,7 @@ async def test_a_database_that_is_only_read_refuses_writes(database: Database) -
 
 
 async def test_a_session_commits_if_its_body_ends_well(database: Database) -> None:
-    """``alembic`` typed in a checkout runs in it: under the lock, in one transaction."""
+    """``alembic`` in a checkout uses it: under the lock, in one transaction."""
 
     async def execute(*statements: str) -> None:
         async with database.session() as connection:
@@ -135,6 +135,6 @@ async def test_a_session_commits_if_its_body_ends_well(database: Database) -> No
 
 
 def test_only_errors_of_the_database_are_translated(database: Database) -> None:
-    """An error of anything else stays what it is."""
+    """Another error is not translated."""
     assert database.translate(LookupError("mine")) is None
     assert database.translate(OSError(28, "No space left on device")).code == "disk-full"  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""The lock of an engine: one process at a time migrates, and a dead one holds nothing."""
+"""The lock of an engine: one process at a time migrates, and a killed one holds no lock."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ sys.stdin.readline()
 print(startup.prepare(connect(sys.argv[1])).action)
 """
 
-#: The negative control: every process believes that it holds the lock.
+#: Negative control: every process gets the lock at once.
 _NO_LOCK = """
 from contextlib import nullcontext
 from nextcloud_mcp_server.backends.sqlite import lock
@@ -58,7 +58,7 @@ def _process(code: str, place: str) -> subprocess.Popen[str]:
 
 
 def _race(place: str, broken: str = "") -> Sequence[str]:
-    """Start five processes at once; return what each of them has done."""
+    """Start five processes at once; return the action of each."""
     code = _START.format(broken=broken)
     with ThreadPoolExecutor(5) as threads:
         processes = list(threads.map(lambda _: _process(code, place), range(5)))
@@ -66,12 +66,12 @@ def _race(place: str, broken: str = "") -> Sequence[str]:
 
 
 def test_of_five_processes_one_migrates(place: str) -> None:
-    """The others wait and find nothing to do."""
+    """The others wait and do nothing."""
     assert Counter(_race(place)) == {"create": 1, "nothing": 4}
 
 
-def test_without_a_lock_they_do_not(place: str) -> None:
-    """The negative control: the race is a race."""
+def test_without_a_lock_several_migrate(place: str) -> None:
+    """Negative control: without the lock the race is detected."""
     assert Counter(_race(place, _NO_LOCK)) != {"create": 1, "nothing": 4}
 
 
@@ -84,8 +84,8 @@ def test_a_killed_holder_frees_the_lock(database: Database, place: str) -> None:
         assert (locked.unlocked, locked.read_only) == ("", "")
 
 
-def test_a_waiting_process_learns_who_holds_it(database: Database, place: str) -> None:
-    """At the deadline the error names the process and its activity."""
+def test_a_timeout_names_the_holder(database: Database, place: str) -> None:
+    """After the timeout the error has the process and its activity."""
     holder = _process(_HOLD, place)
     try:
         with pytest.raises(TokenStorageError) as caught, database.lock(0.2):
@@ -99,7 +99,7 @@ def test_a_waiting_process_learns_who_holds_it(database: Database, place: str) -
 
 
 def test_a_cancelled_wait_ends(database: Database) -> None:
-    """A start that is stopped while it waits does not wait for the deadline."""
+    """A cancelled wait does not continue until the timeout."""
     with database.lock(5), ThreadPoolExecutor(1) as other:
 
         def wait() -> str:

@@ -1,4 +1,4 @@
-"""One transaction for a migration: all of it or nothing, and nothing before its commit."""
+"""A migration is one transaction: it is kept or undone as a whole, and invisible before."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _tables(database: Database) -> set[str]:
 
 
 def test_nothing_is_visible_before_the_commit(database: Database, place: str) -> None:
-    """Another connection sees the old tables until the work has returned."""
+    """Another connection reads the old tables until the commit."""
 
     def work(transaction: Transaction) -> None:
         transaction.execute("CREATE TABLE op_new (id INTEGER)")
@@ -44,7 +44,7 @@ def test_nothing_is_visible_before_the_commit(database: Database, place: str) ->
 
 
 def test_an_error_undoes_everything(database: Database) -> None:
-    """Tables and rows are as they were, and the error is the caller's own."""
+    """Tables and rows are as before, and the error of the caller is raised."""
 
     def work(transaction: Transaction) -> None:
         transaction.execute(_STORE, {"user": "alice"})
@@ -58,8 +58,8 @@ def test_an_error_undoes_everything(database: Database) -> None:
     assert counted["refresh_tokens"] == counted["audit_logs"] == 0
 
 
-def test_work_that_hides_an_error_is_committed_as_a_whole_or_fails(database: Database) -> None:
-    """If the call returns, all is there; an engine that cannot commit must raise."""
+def test_work_that_hides_an_error_is_committed_completely_or_fails(database: Database) -> None:
+    """If the call returns, everything is committed; an engine that cannot commit must raise."""
 
     def work(transaction: Transaction) -> None:
         transaction.execute(_STORE, {"user": "alice"})
@@ -71,13 +71,13 @@ def test_work_that_hides_an_error_is_committed_as_a_whole_or_fails(database: Dat
         acknowledged = True
         try:
             locked.transact(work)
-        except Exception:  # noqa: BLE001 - any error says that nothing was committed
+        except Exception:  # noqa: BLE001 - any error means that nothing was committed
             acknowledged = False
         assert locked.transact(lambda t: t.count("refresh_tokens")) == (2 if acknowledged else 0)
 
 
-def test_a_backup_is_what_the_transaction_sees(database: Database) -> None:
-    """It has the rows from before the first write; a transaction that fails leaves none."""
+def test_a_backup_has_the_rows_from_before(database: Database) -> None:
+    """It has no write of the transaction; a transaction that fails leaves no backup."""
     failed = []
 
     def work(transaction: Transaction) -> object:
@@ -101,8 +101,8 @@ def test_a_backup_is_what_the_transaction_sees(database: Database) -> None:
             assert locked.transact(lambda t: t.count("refresh_tokens")) == 0
 
 
-def test_missing_objects_are_added_in_their_declared_shape(database: Database) -> None:
-    """Tables, columns and indexes that are gone come back as the revision makes them."""
+def test_missing_objects_are_added(database: Database) -> None:
+    """Missing tables, columns and indexes are added as the revision declares them."""
     wanted = database.history.structure(database.history.head)
 
     def work(transaction: Transaction) -> None:
@@ -136,8 +136,8 @@ def test_an_interrupted_recreation_is_finished_or_undone(database: Database) -> 
         locked.transact(work)
 
 
-def test_what_an_operator_attached_survives(database: Database) -> None:
-    """An index of an operator on a table that is dropped and made again comes back."""
+def test_operator_indexes_are_kept(database: Database) -> None:
+    """An operator's index on a recreated table is created again."""
 
     def work(transaction: Transaction) -> None:
         transaction.execute("CREATE INDEX op_by_time ON audit_logs (timestamp)")
@@ -152,7 +152,7 @@ def test_what_an_operator_attached_survives(database: Database) -> None:
 
 
 def test_versions_and_references_are_read(database: Database) -> None:
-    """The version row is the start's; no reference is broken in a new database."""
+    """A new database has one version row and no broken reference."""
     with database.lock(5) as locked:
         versions, broken = locked.transact(lambda t: (t.versions(), t.broken_references()))
     assert (versions, broken) == ((database.history.head,), set())

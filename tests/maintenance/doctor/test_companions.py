@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ from tests.support.unprivileged import as_nobody, open_folder
 
 
 @pytest.mark.parametrize("name", ["tokens.db", "tokens.db.key", "backup"])
-def test_what_others_may_read_is_told(name: str, path: Path, ask: Ask) -> None:
+def test_what_others_may_read_is_reported(name: str, path: Path, ask: Ask) -> None:
     """No other user can read the database, the key and the backups."""
     file = companions.backups_of(path)[0] if name == "backup" else path.with_name(name)
     file.touch()
@@ -38,7 +39,7 @@ def test_what_others_may_read_is_told(name: str, path: Path, ask: Ask) -> None:
     assert worst(ask("permissions")).level is Level.NOTE
 
 
-def test_a_folder_where_anybody_may_write_is_told(path: Path, ask: Ask) -> None:
+def test_a_folder_where_anybody_may_write_is_reported(path: Path, ask: Ask) -> None:
     """Who may rename in the folder may replace the database, but not in a sticky one."""
     path.parent.chmod(0o777)
     assert "can replace" in worst(ask("permissions")).message
@@ -46,13 +47,13 @@ def test_a_folder_where_anybody_may_write_is_told(path: Path, ask: Ask) -> None:
     assert [f.level for f in ask("permissions")] == [Level.OK]
 
 
-def test_a_second_name_is_told(path: Path, ask: Ask) -> None:
+def test_a_second_name_is_reported(path: Path, ask: Ask) -> None:
     """A hard link has another journal, and so is another database to SQLite."""
     os.link(path, path.with_name("second.db"))
     assert "2 names" in ask("file")[0].message
 
 
-def test_the_settings_that_are_not_looked_at_are_told(path: Path, ask: Ask) -> None:
+def test_the_settings_that_are_not_used_are_reported(path: Path, ask: Ask) -> None:
     """A variable that another one overrules misleads its reader."""
     found = ask("configuration", overruled="/other.db", key_file=path, source="DATABASE_URL")
     assert [f.command for f in found] == [
@@ -66,7 +67,7 @@ def test_the_settings_that_are_not_looked_at_are_told(path: Path, ask: Ask) -> N
     )
 
 
-def test_who_holds_the_lock_is_told(path: Path, ask: Ask) -> None:
+def test_who_holds_the_lock_is_reported(path: Path, ask: Ask) -> None:
     """During a migration, the doctor names the process and does not wait."""
     with guard(path, 1) as held:
         held.announce("having a test")
@@ -78,7 +79,7 @@ def test_who_holds_the_lock_is_told(path: Path, ask: Ask) -> None:
 
 
 @pytest.mark.parametrize("kind", ["folder", "link", "pipe"])
-def test_what_lies_where_the_lock_should_is_told(kind: str, path: Path, ask: Ask) -> None:
+def test_what_lies_where_the_lock_should_is_reported(kind: str, path: Path, ask: Ask) -> None:
     """The start and the doctor both name the lock file and the command to move it."""
     lock = path.with_name("tokens.db.lock")
     lock.unlink(missing_ok=True)
@@ -103,7 +104,7 @@ def test_what_lies_where_the_lock_should_is_told(kind: str, path: Path, ask: Ask
     prepare(path)
 
 
-def test_a_running_server_is_told(path: Path, ask: Ask) -> None:
+def test_a_running_server_is_reported(path: Path, ask: Ask) -> None:
     """A running server is listed, and is not a problem."""
     open_store = hold(path)
     assert open_store is not None
@@ -128,23 +129,17 @@ def test_backups_are_checked(path: Path, ask: Ask) -> None:
     assert worst(ask("backups")).command == f"nextcloud-mcp-server db backup -d {path}"
 
 
-def test_half_made_files_are_found_when_they_are_old(path: Path, ask: Ask) -> None:
+def test_incomplete_files_are_found_when_they_are_old(path: Path, ask: Ask) -> None:
     """What is younger than an hour may be being made."""
     partial = path.with_name(f".{path.name}.backup-x.1234.partial")
     partial.touch()
-    assert [f.level for f in ask("half-made files")] == [Level.OK]
+    assert [f.level for f in ask("incomplete files")] == [Level.OK]
     hours = time.time() - 2 * ABANDONED_AFTER
     os.utime(partial, (hours, hours))
-    assert worst(ask("half-made files")).fixable
+    assert worst(ask("incomplete files")).fixable
 
 
-def test_a_clock_before_this_program_is_wrong(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that lost its time would take every token for fresh."""
-    monkeypatch.setattr(time, "time", lambda: 1000.0)
-    assert worst(ask("clock")).level is Level.ERROR
-
-
-def test_too_little_space_is_told(path: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_space_is_found(path: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before a migration needs the space it is an error, otherwise a warning."""
     monkeypatch.setattr(doctor_files, "free_bytes", lambda _: 1000)
     assert worst(ask("space")).level is Level.WARNING
@@ -157,13 +152,13 @@ def test_too_little_space_is_told(path: Path, ask: Ask, monkeypatch: pytest.Monk
 def test_space_is_that_of_the_folder_that_will_hold_it(tmp_path: Path) -> None:
     """If the folder is missing, the space of its parent is checked, and nothing is created."""
     found = diagnose(Settings(tmp_path / "not" / "yet" / "tokens.db")).findings
-    [said] = [f for f in found if f.check == "space"]
-    assert said.level is Level.OK
-    assert " are free; an upgrade takes " in said.message
+    [finding] = [f for f in found if f.check == "space"]
+    assert finding.level is Level.OK
+    assert " are free; an upgrade takes " in finding.message
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_cannot_be_written_is_told(
+def test_what_cannot_be_written_is_reported(
     path: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is a warning at head and an error if an upgrade is pending; a repair is not offered."""
@@ -217,7 +212,21 @@ def test_no_upgrade_is_offered_that_cannot_write(
     assert finding.message.endswith(", if it can write (see writable)")
 
 
-def test_a_network_file_system_is_told(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shared memory does not reach over a network."""
-    monkeypatch.setattr(mounts, "on_network", lambda _: True)
-    assert worst(ask("file system")).level is Level.WARNING
+#: A function of the machine, its result, the check that reports it, and its level and message.
+MACHINES: list[tuple[Any, str, object, str, Level, str]] = [
+    (time, "time", 1000.0, "clock", Level.ERROR, "tokens do not expire"),
+    (mounts, "on_network", True, "file system", Level.WARNING, "so WAL is not used"),
+    (mounts, "tells_network", False, "file system", Level.NOTE, "cannot determine"),
+]
+
+
+@pytest.mark.parametrize("case", MACHINES, ids=lambda case: case[1])
+def test_a_problem_of_the_machine_is_found(
+    case: tuple[Any, str, object, str, Level, str], ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrong clock, and a file system that is not local or not known, are reported."""
+    module, name, result, check, level, message = case
+    monkeypatch.setattr(module, name, lambda *_: result)
+    finding = worst(ask(check))
+    assert finding.level is level
+    assert message in finding.message

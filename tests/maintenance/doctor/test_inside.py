@@ -38,7 +38,7 @@ OTHER_COLUMN = "ALTER TABLE alembic_version RENAME COLUMN version_num TO version
 
 #: What is done to a healthy database; the check that finds it, how bad it is, what it says,
 #: and whether a repair mends it.
-ILLS = [
+PROBLEMS = [
     ("DROP INDEX idx_browser_sessions_user", "structure", "warning", "it lacks index idx_b", True),
     ("ALTER TABLE app_passwords DROP COLUMN scopes", "structure", "warning", "lacks column", True),
     ("DROP TABLE document_paths", "structure", "warning", "it lacks table document_paths", True),
@@ -72,8 +72,8 @@ ILLS = [
 ]
 
 
-@pytest.mark.parametrize(("statements", "check", "level", "said", "mendable"), ILLS)
-def test_an_ill_is_found(  # noqa: PLR0917 - the columns of the table
+@pytest.mark.parametrize(("statements", "check", "level", "said", "mendable"), PROBLEMS)
+def test_a_problem_is_found(  # noqa: PLR0917 - the columns of the table
     statements: str, check: str, level: str, said: str, mendable: bool, path: Path, ask: Ask
 ) -> None:
     """What is done to the database is found by its check, with its level and its cure."""
@@ -87,7 +87,7 @@ def test_an_ill_is_found(  # noqa: PLR0917 - the columns of the table
         assert not [f for f in found if f.level is Level.OK and level != "ok"]
 
 
-def test_lost_grants_are_mended_by_a_backup_alone(path: Path, ask: Ask) -> None:
+def test_lost_grants_are_repaired_by_a_backup_alone(path: Path, ask: Ask) -> None:
     """If refresh_tokens is missing, the command restores the newest intact backup."""
     [backup] = companions.backups_of(path)
     execute(path, "DROP TABLE refresh_tokens")
@@ -99,7 +99,7 @@ def test_lost_grants_are_mended_by_a_backup_alone(path: Path, ask: Ask) -> None:
     assert worst(ask("state")).command is None
 
 
-def test_a_damaged_index_can_be_mended(path: Path, ask: Ask) -> None:
+def test_a_damaged_index_can_be_repaired(path: Path, ask: Ask) -> None:
     """A damaged page of an index is not confused with one of a table."""
     flip(path, "idx_audit_user_timestamp")
     finding = worst(ask("integrity"))
@@ -129,7 +129,7 @@ def test_an_index_that_lacks_a_row_is_found_by_a_full_check(path: Path, ask: Ask
     assert (finding.level, finding.fixable) == (Level.ERROR, True)
 
 
-def test_a_damaged_table_is_restored_and_not_mended(path: Path, ask: Ask) -> None:
+def test_a_damaged_table_is_restored_and_not_repaired(path: Path, ask: Ask) -> None:
     """If rows are damaged, only a restore is offered."""
     path.chmod(0o644)
     flip(path, "refresh_tokens")
@@ -156,7 +156,7 @@ def test_keys_that_do_not_fit(settings: dict[str, object], level: str, said: str
     assert said in finding.message
 
 
-def test_each_key_is_told_with_what_it_opens(ask: Ask) -> None:
+def test_each_key_is_reported_with_what_it_opens(ask: Ask) -> None:
     """Keys are listed by fingerprint, and the first one encrypts."""
     lines = [f.message for f in ask("keys", keys=(OTHER_KEY, KEY))]
     assert any("opens 0 of" in line and "encrypts new ones" in line for line in lines)

@@ -43,23 +43,23 @@ def test_the_worst_comes_first(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (RuntimeError("s3cr3t"), "the check itself failed: RuntimeError"),
         (TokenStorageError("It is so.", code="io-error", remedy="Do that."), "It is so. Do that."),
     ],
 )
-def test_a_check_that_fails_is_a_line(path: Path, error: Exception, said: str) -> None:
+def test_a_check_that_fails_is_a_line(path: Path, error: Exception, message: str) -> None:
     """A crash inside one check is an error of that check, after what it had found."""
 
     def broken(_: Context) -> Iterator[Finding]:
-        yield Finding("broken", Level.NOTE, "so far, so good")
+        yield Finding(Level.NOTE, "so far, so good")
         raise error
 
     checks = {"broken": broken, "file": CHECKS["file"]}
     found = diagnose(Settings(path), checks=checks).findings
     assert [(f.check, f.level, f.message) for f in found[:2]] == [
-        ("broken", Level.ERROR, said),
+        ("broken", Level.ERROR, message),
         ("broken", Level.NOTE, "so far, so good"),
     ]
     assert found[2].check == "file"
@@ -86,9 +86,9 @@ def test_nothing_changes(state: str, full: bool, shelf: Shelf, tmp_path: Path) -
 def test_what_a_start_refuses_is_an_error(state: str, shelf: Shelf, tmp_path: Path) -> None:
     """The state that a start would refuse is named by its code."""
     found = diagnose(Settings(shelf.put(state, tmp_path / "tokens.db")))
-    [said] = [f for f in found.findings if f.check == "state"]
-    assert said.level is Level.ERROR
-    assert said.message.startswith(f"{REFUSED[state][0]}: ")
+    [finding] = [f for f in found.findings if f.check == "state"]
+    assert finding.level is Level.ERROR
+    assert finding.message.startswith(f"{REFUSED[state][0]}: ")
 
 
 def test_a_crashed_database_is_examined_in_a_copy(tmp_path: Path) -> None:
@@ -107,17 +107,17 @@ def test_a_crashed_database_is_examined_in_a_copy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["missing/far/away.db", "folder"])
-def test_what_is_not_there_is_told(name: str, tmp_path: Path) -> None:
+def test_what_is_not_there_is_reported(name: str, tmp_path: Path) -> None:
     """A path without a file is a note, one that cannot be a file an error."""
     (tmp_path / "folder").mkdir()
     found = diagnose(Settings(tmp_path / name))
-    [said] = [f for f in found.findings if f.check == "file"]
-    assert said.level is (Level.ERROR if name == "folder" else Level.NOTE)
+    [finding] = [f for f in found.findings if f.check == "file"]
+    assert finding.level is (Level.ERROR if name == "folder" else Level.NOTE)
     assert not [f for f in found.findings if "check itself" in f.message]
     assert not (tmp_path / "missing").exists()
 
 
-def test_no_secret_is_told(path: Path) -> None:
+def test_no_secret_is_reported(path: Path) -> None:
     """No line has a key or a secret, encrypted or not."""
     found = diagnose(Settings(path, (contents.OTHER_KEY, KEY)), full=True)
     text = " ".join(f"{f.message} {f.command}" for f in found.findings)
@@ -156,7 +156,7 @@ def offers(path: Path) -> list[str]:
     return [f.command for f in found if f.check == "backups" and f.command]
 
 
-def test_the_reference_tells_of_every_check() -> None:
+def test_the_reference_lists_every_check() -> None:
     """The reference lists every check."""
     page = Path(__file__).parents[3] / "docs" / "reference" / "doctor.md"
     told = page.read_text("utf-8").partition("\n## ")[0]

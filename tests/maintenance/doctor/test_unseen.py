@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server.filesystem import mounts
 from nextcloud_mcp_server.maintenance.doctor import companions
 from nextcloud_mcp_server.maintenance.doctor.finding import Level
 from nextcloud_mcp_server.maintenance.doctor.run import CHECKS, diagnose
@@ -19,6 +16,7 @@ from nextcloud_mcp_server.settings import Settings
 from tests.cli.places import execute
 from tests.maintenance.doctor.conftest import Ask, healthy, worst
 from tests.support.contents import KEY
+from tests.support.files import root_page
 from tests.support.unprivileged import as_nobody, open_folder
 
 #: What a user who owns nothing is told of each database: each finding as JSON.
@@ -100,7 +98,7 @@ def _by_check(line: str) -> Told:
     return found
 
 
-def test_a_running_server_that_cannot_be_seen_is_unknown(told: Mapping[str, Told]) -> None:
+def test_a_running_server_that_cannot_be_examined_is_unknown(told: Mapping[str, Told]) -> None:
     """The lock of running servers can belong to another user, who alone can read it."""
     [server] = told["server"]["server"]
     assert server["level"] == "unknown"
@@ -122,7 +120,7 @@ def test_a_folder_that_nobody_may_enter_is_unknown(told: Mapping[str, Told]) -> 
         "file system",
         "space",
         "backups",
-        "half-made files",
+        "incomplete files",
         "server",
     }
     assert not [f for each in found.values() for f in each if "check itself" in f["message"]]
@@ -132,10 +130,10 @@ def test_a_folder_that_nobody_may_enter_is_unknown(told: Mapping[str, Told]) -> 
 
 
 @pytest.mark.parametrize("how", ["not read", "not entered"])
-def test_a_folder_whose_files_cannot_be_seen(how: str, told: Mapping[str, Told]) -> None:
+def test_a_folder_whose_files_cannot_be_examined(how: str, told: Mapping[str, Told]) -> None:
     """Who may enter it and not list it, or list it and not enter, sees no backup in it."""
     found = told[how]
-    for check in ("backups", "half-made files", "permissions"):
+    for check in ("backups", "incomplete files", "permissions"):
         assert [f for f in found[check] if f["level"] == "unknown"], found[check]
     assert not [f for f in found["permissions"] if f["level"] == "ok"]
 
@@ -155,15 +153,10 @@ def test_a_mode_that_is_read_as_none_is_still_wal(told: Mapping[str, Told]) -> N
     assert (journal["level"], journal["message"]) == ("ok", "its mode is wal")
 
 
-def _broken_header(path: Path) -> None:
-    raw = bytearray(path.read_bytes())
-    raw[100:108] = b"\xff" * 8
-    path.write_bytes(raw)
-
-
 def test_what_a_damaged_file_holds_is_unknown(path: Path, ask: Ask) -> None:
     """If no table can be read, no check of the content is ok."""
-    _broken_header(path)
+    raw = path.read_bytes()
+    path.write_bytes(raw[:100] + b"\xff" * 8 + raw[108:])
     found = diagnose(Settings(path, (KEY,))).findings
     well = {f.check for f in found if f.level is Level.OK}
     assert well.isdisjoint(_INSIDE | {"writable"})
@@ -177,27 +170,15 @@ def test_what_a_damaged_file_holds_is_unknown(path: Path, ask: Ask) -> None:
 
 def test_rows_behind_a_damaged_page_are_unknown(path: Path, ask: Ask) -> None:
     """A check of the rows of a damaged table is unknown."""
-    with closing(sqlite3.connect(path)) as connection:
-        (size,) = connection.execute("PRAGMA page_size").fetchone()
-        query = "SELECT rootpage FROM sqlite_master WHERE name = 'refresh_tokens'"
-        [(page,)] = connection.execute(query)
     raw = bytearray(path.read_bytes())
-    # The number of cells: rows that are there are not seen any more.
-    raw[(page - 1) * size + 4] = 1
+    # The number of cells: the other rows are hidden.
+    raw[root_page(path, "refresh_tokens") + 4] = 1
     path.write_bytes(raw)
     assert worst(ask("integrity")).level is Level.ERROR
     levels = {f.level for f in ask("keys")}
     assert Level.OK not in levels
     [keys] = [f for f in ask("keys") if f.level is Level.UNKNOWN]
     assert keys.message.endswith(" is unknown: damaged pages can hide rows (see integrity)")
-
-
-def test_a_machine_that_names_no_file_system(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the file system is unknown, it is not called local."""
-    monkeypatch.setattr(mounts, "tells_network", lambda: False)
-    finding = worst(ask("file system"))
-    assert finding.level is Level.NOTE
-    assert "cannot determine" in finding.message
 
 
 def test_a_foreign_database_has_no_secrets_to_count(path: Path, ask: Ask) -> None:

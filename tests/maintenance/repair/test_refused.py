@@ -55,14 +55,20 @@ def test_an_index_that_cannot_be_made_is_left(path: Path) -> None:
     assert len(snapshot(path).rows["refresh_tokens"]) == len(before.rows["refresh_tokens"])
 
 
+def is_refused(path: Path, code: str) -> None:
+    """Check that a repair and its preview raise the error of this code and change nothing."""
+    before = fingerprint(path)
+    settings = Settings(path)
+    assert refused(lambda: repair(settings)).code == code
+    assert refused(lambda: repairs.preview_repair(settings)).code == code
+    assert fingerprint(path) == before
+
+
 def test_a_renamed_column_is_refused_unchanged(path: Path) -> None:
     """A repair does not guess the name of a column; the file keeps bytes, mode and times."""
     at("009").also(RENAMED).write(path)
     path.chmod(0o644)
-    before = fingerprint(path)
-    assert refused(lambda: run_repair(path)).code == "inconsistent"
-    assert refused(lambda: repairs.preview_repair(Settings(path))).code == "inconsistent"
-    assert fingerprint(path) == before
+    is_refused(path, "inconsistent")
 
 
 @pytest.mark.parametrize(
@@ -74,7 +80,7 @@ def test_a_renamed_column_is_refused_unchanged(path: Path) -> None:
     ],
     ids=["two rows", "a copy of the grants", "not private"],
 )
-def test_the_given_keys_are_proven_first(path: Path, shape: Shape, mode: int) -> None:
+def test_the_given_keys_are_verified_first(path: Path, shape: Shape, mode: int) -> None:
     """A wrong or malformed key prevents any repair; a missing one does not."""
     shape.write(path)
     path.chmod(mode)
@@ -95,27 +101,19 @@ def test_a_damaged_table_is_refused_unchanged(path: Path) -> None:
     """A database with damaged rows is not repaired."""
     at("009").write(path, ["page_size=4096"])
     flip(path, "refresh_tokens")
-    before = fingerprint(path)
-    error = refused(lambda: run_repair(path))
-    assert error.code == "corrupt"
-    assert fingerprint(path) == before
+    is_refused(path, "corrupt")
 
 
 @pytest.mark.parametrize("state", sorted(REFUSED.keys() - {"two-rows"}))
 def test_what_a_start_refuses_is_refused(state: str, path: Path, tmp_path: Path) -> None:
     """It has the state's own code, and the file is unchanged; only two rows can be repaired."""
     Shelf(tmp_path).put(state, path)
-    before = fingerprint(path)
-    settings = Settings(path)
-    assert refused(lambda: repair(settings)).code == REFUSED[state][0]
-    assert refused(lambda: repairs.preview_repair(settings)).code == REFUSED[state][0]
-    assert fingerprint(path) == before
+    is_refused(path, REFUSED[state][0])
 
 
 def test_what_is_not_there_is_refused(path: Path) -> None:
     """A repair makes no database."""
-    assert refused(lambda: run_repair(path)).code == "bad-path"
-    assert refused(lambda: repairs.preview_repair(Settings(path))).code == "bad-path"
+    is_refused(path, "bad-path")
     assert not path.exists()
 
 
@@ -166,7 +164,7 @@ def test_a_repair_that_fails_changes_nothing(path: Path, monkeypatch: pytest.Mon
     invariants.same_content(before, snapshot(path))
 
 
-def test_what_was_not_agreed_to_is_not_done(path: Path) -> None:
+def test_what_was_not_confirmed_is_not_done(path: Path) -> None:
     """If the database needs another repair by now, the user must confirm again."""
     at("006").recording("005", "006").write(path)
     agreed = repairs.preview_repair(Settings(path))

@@ -79,7 +79,7 @@ def test_a_leftover_with_rows_stays(path: Path) -> None:
     assert len(snapshot(path).rows["_alembic_tmp_oauth_sessions"]) == rows
 
 
-def test_a_damaged_index_is_made_anew(path: Path) -> None:
+def test_a_damaged_index_is_made_again(path: Path) -> None:
     """The index comes from its table again, and the damaged file is kept as it was."""
     at("009").write(path, ["page_size=4096"])
     whole = snapshot(path)
@@ -109,7 +109,7 @@ def test_a_crashed_writer_is_rolled_back_and_kept(path: Path) -> None:
     assert len(snapshot(path).rows["refresh_tokens"]) == len(snapshot(live).rows["refresh_tokens"])
 
 
-def test_files_become_private_and_half_made_ones_go(path: Path) -> None:
+def test_files_become_private_and_incomplete_ones_go(path: Path) -> None:
     """Files become private, and old incomplete files are deleted."""
     at("010").write(path)
     prepare(path)
@@ -145,7 +145,7 @@ updated_at BIGINT NOT NULL, UNIQUE (user_id, doc_id, doc_type, etag))
 """
 
 
-def test_a_draft_is_made_anew(path: Path) -> None:
+def test_a_draft_is_made_again(path: Path) -> None:
     """A cache in the shape of a draft gets its released shape."""
     at("008").without("batch_ocr_jobs").also(DRAFT).write(path)
     done = run_repair(path)

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Final
 
 from nextcloud_mcp_server.backends.sqlite.manifest import manifest_path
+from tests.cli.places import execute
 
 Harm = Callable[[Path], object]
-
-
-def run(path: Path, statement: str) -> None:
-    """Execute one statement as another program would."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute(statement)
 
 
 def garbage(path: Path) -> None:
@@ -95,7 +88,7 @@ LOSS: Final[Mapping[str, Harm]] = {
 #: Of a backup.
 BAD_BACKUP: Final[Mapping[str, Harm]] = {
     "flipped bit": flip,
-    "another row": lambda saved: run(saved, "INSERT INTO schema_version VALUES (9, 1)"),
+    "another row": lambda saved: execute(saved, "INSERT INTO schema_version VALUES (9, 1)"),
     "no table": _emptied,
     "pipe": _pipe,
     "bad manifest": lambda saved: manifest_path(saved).write_text("{}"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 from nextcloud_mcp_server.backends.sqlite.manifest import manifest_path
@@ -19,7 +20,7 @@ def unsigned(saved: Path) -> None:
     manifest_path(saved).unlink()
 
 
-def test_a_list_of_backups_says_which_are_good(path: Path, saved: Path) -> None:
+def test_a_list_of_backups_shows_which_are_good(path: Path, saved: Path) -> None:
     """By manifest and size at once; page by page, row by row and byte by byte on demand."""
     assert saved.exists()
     names_of = {}
@@ -44,7 +45,6 @@ def test_a_list_needs_no_database(path: Path, saved: Path) -> None:
     path.unlink()
     [found] = list_backups(path)
     assert (found.path, found.grants, found.revision) == (made, len(REFRESH_TOKENS), HEAD)
-    assert found.made_at == check_backup(made, path).made_at.replace(
-        microsecond=found.made_at.microsecond
-    )
+    # The time in the name and the time in the manifest are taken one after the other.
+    assert abs(found.made_at - check_backup(made, path).made_at) < timedelta(minutes=1)
     assert refused(lambda: list_backups(path.parent / "nowhere" / "tokens.db")).code == "bad-path"

@@ -16,7 +16,8 @@ from nextcloud_mcp_server.maintenance.backup import back_up
 from nextcloud_mcp_server.maintenance.backups import Newest, Skipped, newest_backup
 from nextcloud_mcp_server.maintenance.restore import restore
 from nextcloud_mcp_server.maintenance.restore_preview import preview_restore
-from tests.maintenance.restore.harm import bad_pages, flip, garbage, run
+from tests.cli.places import execute
+from tests.maintenance.restore.harm import bad_pages, flip, garbage
 from tests.maintenance.restore.restoring import restored, same
 from tests.support import invariants
 from tests.support.contents import KEY, OTHER_KEY
@@ -45,7 +46,7 @@ def in_turn(three: list[Path]) -> Iterator[tuple[bool, ...]]:
         yield wanted
 
 
-class Said(list[str]):
+class Phases(list[str]):
     """The reported phases."""
 
     def __call__(self, phase: str, done: int = 0, total: int = 0, unit: str = "") -> None:
@@ -56,10 +57,10 @@ class Said(list[str]):
 def test_the_first_good_one_ends_the_reading(path: Path, three: list[Path]) -> None:
     """Whichever are bad, those passed over are the newer ones, and nothing older is read."""
     for good in in_turn(three):
-        say = Said()
-        found = attempt(partial(newest_backup, path, None, say))
+        phases = Phases()
+        found = attempt(partial(newest_backup, path, None, phases))
         first = good.index(True) if any(good) else 3
-        assert say == [f"verifying {backup.name}" for backup in three[: first + 1]]
+        assert phases == [f"verifying {backup.name}" for backup in three[: first + 1]]
         if first == 3:
             assert isinstance(found, TokenStorageError)
             assert found.code == "bad-backup"
@@ -83,9 +84,9 @@ def test_what_was_found_is_restored_without_reading_it_again(path: Path, saved: 
     [passed] = found.skipped
     assert passed == Skipped(newer, passed.reason)
     assert passed.reason.startswith(f"{newer} cannot be restored: ")
-    say = Said()
-    offer = preview_restore(path, found.backup, report=say)
-    assert (offer.backup, say) == (found.backup, ["counting its rows"])
+    phases = Phases()
+    offer = preview_restore(path, found.backup, report=phases)
+    assert (offer.backup, phases) == (found.backup, ["counting its rows"])
     done = restore(offer, lock_timeout=10)
     same(snapshot(path), before)
     assert done.kept is not None
@@ -94,7 +95,7 @@ def test_what_was_found_is_restored_without_reading_it_again(path: Path, saved: 
 def test_what_a_restore_replaced_is_no_candidate(path: Path, saved: Path) -> None:
     """The database that a restore replaced is not chosen, although it is newer."""
     made = back_up(path)
-    run(path, "DELETE FROM refresh_tokens")
+    execute(path, "DELETE FROM refresh_tokens")
     done = restored(path, saved)
     assert done.kept is not None
     assert done.kept.name > made.name
@@ -130,7 +131,7 @@ def test_a_missing_key_takes_no_older_one(path: Path, three: list[Path]) -> None
     assert (found.path, found.opened) == (three[1], found.secrets)
 
 
-def test_a_place_that_is_none_is_told(path: Path) -> None:
+def test_a_place_that_is_none_is_reported(path: Path) -> None:
     """A folder that is not there holds no backup, and a folder is no database."""
     assert refused(lambda: newest_backup(path.parent / "no" / "tokens.db")).code == "bad-path"
     assert refused(lambda: newest_backup(path.parent)).code == "bad-path"

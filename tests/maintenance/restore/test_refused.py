@@ -16,8 +16,8 @@ from nextcloud_mcp_server.maintenance import restore as restoring
 from nextcloud_mcp_server.maintenance.backup import back_up
 from nextcloud_mcp_server.maintenance.restore import restore
 from nextcloud_mcp_server.maintenance.restore_preview import preview_restore
-from tests.cli.places import REFUSED, Shelf
-from tests.maintenance.restore.harm import BAD_BACKUP, Harm, flip, run
+from tests.cli.places import REFUSED, Shelf, execute
+from tests.maintenance.restore.harm import BAD_BACKUP, Harm, flip
 from tests.maintenance.restore.restoring import same
 from tests.support import invariants
 from tests.support.contents import KEY, OTHER_KEY, REFRESH_TOKENS
@@ -51,7 +51,7 @@ def test_what_a_start_would_refuse_is_not_restored(
 def test_another_application_is_not_replaced(path: Path, saved: Path) -> None:
     """With -d on the wrong file, its owner would miss it."""
     path.unlink()
-    run(path, "CREATE TABLE songs (title TEXT)")
+    execute(path, "CREATE TABLE songs (title TEXT)")
     before = path.read_bytes()
     assert refused(lambda: preview_restore(path, saved)).code == "foreign"
     assert path.read_bytes() == before
@@ -66,19 +66,19 @@ def test_a_database_is_not_restored_onto_itself(path: Path, saved: Path, tmp_pat
         assert refused(lambda d=database, b=backup: preview_restore(d, b)).code == "bad-input"  # type: ignore[misc]
 
 
-def test_secrets_are_tried_with_the_keys_at_hand(path: Path, saved: Path) -> None:
+def test_secrets_are_tried_with_the_available_keys(path: Path, saved: Path) -> None:
     """If no key opens a secret, it is refused; else the preview counts the secrets that open."""
     assert preview_restore(path, saved).backup.opened is None
     whole = preview_restore(path, saved, Keyring([KEY])).backup
     assert whole.opened == whole.secrets > len(REFRESH_TOKENS)
     assert refused(lambda: preview_restore(path, saved, Keyring([OTHER_KEY]))).code == "wrong-key"
     manifest_path(saved).unlink()
-    run(saved, "UPDATE refresh_tokens SET encrypted_token = 'gAAAA' WHERE user_id = 'alice'")
+    execute(saved, "UPDATE refresh_tokens SET encrypted_token = 'gAAAA' WHERE user_id = 'alice'")
     some = preview_restore(path, saved, Keyring([KEY])).backup
     assert some.opened == some.secrets - 1
 
 
-def test_a_backup_that_changes_after_it_was_agreed_to_is_refused(path: Path, saved: Path) -> None:
+def test_a_backup_that_changes_after_it_was_confirmed_is_refused(path: Path, saved: Path) -> None:
     """What is restored is what was verified and shown."""
     offer = preview_restore(path, saved)
     before = snapshot(path)
@@ -97,7 +97,7 @@ def test_space_is_checked_first(path: Path, saved: Path, monkeypatch: pytest.Mon
     assert names(path.parent) == before
 
 
-def test_a_program_that_does_not_let_go_is_an_error(
+def test_a_program_that_keeps_a_lock_is_an_error(
     path: Path, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A transaction that stays open ends the wait, and the database is as it was."""
@@ -113,11 +113,11 @@ def test_a_program_that_does_not_let_go_is_an_error(
     same(snapshot(path), before)
 
 
-def test_a_result_that_does_not_read_back_is_told(
+def test_a_result_that_does_not_read_back_is_reported(
     path: Path, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An exchange that copies nothing is noticed."""
-    run(path, "DELETE FROM refresh_tokens")
+    execute(path, "DELETE FROM refresh_tokens")
     offer = preview_restore(path, saved)
     with monkeypatch.context() as patch:
         patch.setattr(restoring.replace, "copy_into", lambda *_: None)  # type: ignore[attr-defined]

@@ -15,7 +15,8 @@ from nextcloud_mcp_server.maintenance.backups import list_backups
 from nextcloud_mcp_server.maintenance.restore import restore
 from nextcloud_mcp_server.maintenance.restore_preview import preview_restore
 from nextcloud_mcp_server.migrations import upgrade_database
-from tests.maintenance.restore.harm import garbage, run
+from tests.cli.places import execute
+from tests.maintenance.restore.harm import garbage
 from tests.maintenance.restore.restoring import restored, same
 from tests.support import invariants
 from tests.support.by_path import read_journal
@@ -30,7 +31,7 @@ def test_a_restore_brings_back_what_was_saved_and_keeps_what_it_replaces(
     path: Path, saved: Path
 ) -> None:
     """Rows, revision and mode are as they were; what was there is a verified backup of its own."""
-    run(path, "DELETE FROM refresh_tokens")
+    execute(path, "DELETE FROM refresh_tokens")
     path.chmod(0o640)
     before = snapshot(path)
     done = restored(path, saved)
@@ -102,7 +103,7 @@ def test_a_link_is_followed(path: Path, saved: Path, tmp_path: Path) -> None:
     """The file behind the link is restored, and the link stays one."""
     link = tmp_path / "link.db"
     link.symlink_to(path)
-    run(path, "DELETE FROM refresh_tokens")
+    execute(path, "DELETE FROM refresh_tokens")
     done = restored(link, saved)
     assert link.is_symlink()
     assert done.kept is not None

@@ -12,7 +12,8 @@ import pytest
 from nextcloud_mcp_server.maintenance.backup import back_up
 from nextcloud_mcp_server.maintenance.restore import restore
 from nextcloud_mcp_server.maintenance.restore_preview import preview_restore
-from tests.maintenance.restore.harm import garbage, run
+from tests.cli.places import execute
+from tests.maintenance.restore.harm import garbage
 from tests.maintenance.restore.restoring import restored
 from tests.support.child import Child, child
 from tests.support.contents import KEY
@@ -48,13 +49,13 @@ def two(path: Path, tmp_path: Path) -> Path:
         running.ask("store anna")
         running.ask("store bert")
     saved = back_up(path, tmp_path / "saved.db")
-    run(path, "DELETE FROM refresh_tokens WHERE user_id = 'bert'")
+    execute(path, "DELETE FROM refresh_tokens WHERE user_id = 'bert'")
     with server(path) as running:
         running.ask("store carl")
     return saved
 
 
-def test_a_running_server_sees_what_was_restored_and_its_writes_are_kept(
+def test_a_running_server_reads_what_was_restored_and_its_writes_are_kept(
     path: Path, two: Path
 ) -> None:
     """It reads the restored rows at once; what it acknowledges afterwards is there when it ends."""
