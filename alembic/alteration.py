@@ -34,12 +34,11 @@ _CONSTRAINTS = """
 _WANTED = "_alembic_wanted"
 _SERIAL = {"integer": "SERIAL", "bigint": "BIGSERIAL", "smallint": "SMALLSERIAL"}
 
-#: Executes a statement and returns its rows.
 Execute = Callable[..., Sequence[Any]]
 
 
 class Column(NamedTuple):
-    """A column as the catalogue describes it; every sequence is the default ``nextval``."""
+    """A column in the catalogue; a sequence of any name is the default ``nextval``."""
 
     type: str
     required: bool

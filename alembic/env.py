@@ -140,13 +140,6 @@ def dialect_of(text: str | None) -> str:
     return name
 
 
-def sqlite_path(text: str | None) -> Path:
-    """Return the given database file, or the one of the settings."""
-    from nextcloud_mcp_server.settings import locate  # noqa: PLC0415
-
-    return locate(database=text).database
-
-
 def reading_url(path: Path) -> sa.URL:
     """Return a read-only URL; a missing file is an empty database."""
     if not path.exists():
@@ -156,27 +149,20 @@ def reading_url(path: Path) -> sa.URL:
 
 
 @asynccontextmanager
-async def reading(url: sa.URL) -> AsyncIterator[AsyncConnection]:
-    """Open a connection in a transaction that only reads."""
-    async with opened(url) as connection, connection.begin():
-        yield connection
-
-
-@asynccontextmanager
 async def postgresql(text: str) -> AsyncIterator[AsyncConnection]:
     """Open a connection in a transaction that holds the advisory lock."""
     try:
         url = sa.make_url(text).set(drivername="postgresql+psycopg")
     except (sa.exc.ArgumentError, ValueError):
         raise CommandError("database_url is not a valid URL.") from None
-    async with opened(url) as connection, connection.begin():
+    async with opened(url) as connection:
         await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({POSTGRESQL_LOCK})")
         yield connection
 
 
 @asynccontextmanager
 async def opened(url: sa.URL) -> AsyncIterator[AsyncConnection]:
-    """Open a connection of an engine that is disposed of afterwards."""
+    """Open a connection in a transaction."""
     try:
         engine = create_async_engine(url, poolclass=NullPool, hide_parameters=True)
     except ModuleNotFoundError as error:
@@ -184,7 +170,7 @@ async def opened(url: sa.URL) -> AsyncIterator[AsyncConnection]:
             f"{error.name} is not installed; the extra postgres brings it."
         ) from None
     try:
-        async with engine.connect() as connection:
+        async with engine.begin() as connection:
             yield connection
     finally:
         await engine.dispose()
@@ -200,15 +186,16 @@ async def run_on_own_connection() -> None:
     """Open the database, run the revisions, and commit."""
     from nextcloud_mcp_server.backends.connect import connect  # noqa: PLC0415
     from nextcloud_mcp_server.errors import TokenStorageError  # noqa: PLC0415
+    from nextcloud_mcp_server.settings import locate  # noqa: PLC0415
 
     database = given()
     try:
         if database is not None and dialect_of(database) == "postgresql":
             session = postgresql(database)
         elif is_writing():
-            session = connect(sqlite_path(database)).session()
+            session = connect(locate(database=database).database).session()
         else:
-            session = reading(reading_url(sqlite_path(database)))
+            session = opened(reading_url(locate(database=database).database))
         async with session as connection:
             await connection.run_sync(migrate_and_record if is_writing() else migrate)
     except TokenStorageError as error:

@@ -138,7 +138,6 @@ class Guards:
         constraints that name it.
 
         Args:
-            name: the table.
             elements: all its columns and constraints, as for :meth:`create_table`.
             values: SQL expressions over the old row, by column. Other columns keep their
                 values; a new column gets its default.
@@ -182,7 +181,6 @@ class Guards:
         """Change values in Python, page by page, and return how many rows were changed.
 
         Args:
-            table: the table.
             function: takes the ``columns`` of a row as a dictionary, and returns the values
                 that change, or None.
             columns: the columns that ``function`` reads or changes.
@@ -208,7 +206,7 @@ class Guards:
         return int(rows.rewrite(function, self._progress))
 
     def _not_offline(self, reason: str) -> None:
-        """Refuse to go on without a database; for a review write a comment instead."""
+        """Raise CommandError; for a review write a comment instead."""
         if not self._reviewed:
             raise CommandError(reason)
         op.get_context().impl.static_output(f"-- {reason}")

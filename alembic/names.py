@@ -34,11 +34,7 @@ _DDL = re.compile(r"\b(CREATE|ALTER|DROP)\b", re.IGNORECASE)
 
 
 class Names:
-    """The names of tables and columns of the database.
-
-    Args:
-        connection: of the migration; None if offline.
-    """
+    """The names of tables and columns of the database; ``connection`` is None if offline."""
 
     def __init__(self, connection: sa.Connection | None) -> None:
         self._connection = connection

@@ -54,8 +54,6 @@ class Rows(NamedTuple):
     """The rows to change.
 
     Attributes:
-        connection: of the migration.
-        table: their table.
         key: identifies a row, and orders the pages.
         columns: the columns to read, which may be changed.
         where: SQL condition for rows that are not changed yet.
@@ -96,24 +94,17 @@ class Rows(NamedTuple):
     def _target(self) -> sa.TableClause:
         return sa.table(self.table, *(sa.column(name) for name in self.columns))
 
-    @property
-    def _condition(self) -> sa.ColumnElement[bool]:
+    def _select(self, *columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
         # Not text(), which gives a colon and a percent sign a meaning.
-        return sa.literal_column(f"({self.where})", sa.Boolean())
+        condition = sa.literal_column(f"({self.where})", sa.Boolean())
+        return sa.select(*columns).select_from(self._target).where(condition)
 
     def _count(self) -> int:
-        counting = sa.select(sa.func.count()).select_from(self._target).where(self._condition)
-        return int(self.connection.scalar(counting) or 0)
+        return int(self.connection.scalar(self._select(sa.func.count())) or 0)
 
     def _pages(self) -> Iterator[Sequence[Sequence[Any]]]:
-        target = self._target
-        page = (
-            sa.select(*self.key, *target.columns)
-            .select_from(target)
-            .where(self._condition)
-            .order_by(*self.key)
-            .limit(self.size)
-        )
+        page = self._select(*self.key, *map(sa.column, self.columns))
+        page = page.order_by(*self.key).limit(self.size)
         rows: Sequence[Sequence[Any]] = self.connection.execute(page).all()
         while rows:
             yield rows
@@ -136,9 +127,8 @@ class Rows(NamedTuple):
         return None if new == old else new
 
     def _write(self, new: list[tuple[Sequence[Any], dict[str, Any]]]) -> None:
-        target = self._target
         update = (
-            sa.update(target)
+            sa.update(self._target)
             .where(*(k == sa.bindparam(f"key_{n}") for n, k in enumerate(self.key)))
             .values({name: sa.bindparam(f"new_{n}") for n, name in enumerate(self.columns)})
         )

@@ -1,10 +1,9 @@
 """Fixtures for tests of services that use the token store: migrated databases, opened stores.
 
-pytest loads them through the entry point; nothing has to be imported. Every fixture works on
-files below the ``tmp_path`` of the test, and sets the environment to them while the test runs,
-so that no test reaches a database or a key of the person who runs it.
+pytest loads them through the entry point. Each fixture works on files in ``tmp_path``, and sets
+the environment to them, so that no test uses the developer's database or key.
 
-Only pytest is imported here: a run that uses no fixture pays for one small file.
+Only pytest is imported here, so that a run without these fixtures stays fast.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ def _token_templates(
 
 @pytest.fixture(scope="session")
 def token_encryption_key(pytestconfig: pytest.Config) -> str:
-    """A Fernet key for this run: random, and the same in every worker of pytest-xdist."""
+    """Return a Fernet key for this run: random, and the same in every worker of pytest-xdist."""
     import base64  # noqa: PLC0415
     import hashlib  # noqa: PLC0415
     import secrets  # noqa: PLC0415
@@ -63,9 +62,9 @@ def token_encryption_key(pytestconfig: pytest.Config) -> str:
 def token_environment(
     tmp_path: Path, token_encryption_key: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Mapping[str, str]]:
-    """The variables that the program reads, for this test: a path in tmp_path and the key.
+    """Set the variables of the program for this test: a path in tmp_path and the key.
 
-    All other variables of the program are unset. Every fixture below uses this one.
+    All its other variables are unset. Every fixture below uses this one.
     """
     from nextcloud_mcp_server.settings import VARIABLES  # noqa: PLC0415
 
@@ -88,10 +87,7 @@ def token_environment(
 def token_db(
     token_environment: Mapping[str, str], tmp_path: Path, _token_templates: Templates
 ) -> Path:
-    """The path of an empty database at head, this test's own.
-
-    It is migrated once in a run, and copied for each test.
-    """
+    """Return the path of this test's own empty database at head, a copy of the run's template."""
     return _token_templates.copy("head", tmp_path / "tokens.db")
 
 
@@ -99,10 +95,10 @@ def token_db(
 def token_db_at(
     token_environment: Mapping[str, str], tmp_path: Path, _token_templates: Templates
 ) -> TokenDbAt:
-    """Call it with a revision for the path of an empty database at that revision.
+    """Return a function that creates an empty database at a revision, and returns its path.
 
-    Takes an id, ``base`` or ``head``. Each call makes another file in ``tmp_path``. Raises
-    TokenStorageError with the code ``unknown-revision``.
+    It takes an id, ``base`` or ``head``, and creates another file in ``tmp_path`` for each call.
+    It raises TokenStorageError with the code ``unknown-revision``.
     """
     made = 0
 
@@ -116,7 +112,7 @@ def token_db_at(
 
 @pytest.fixture
 def token_settings(token_db: Path, token_encryption_key: str) -> Settings:
-    """The settings of ``token_db``: its path, the key of this run, 30 seconds for the lock."""
+    """Return the settings of ``token_db``: its path, the key, 30 seconds for the lock."""
     from nextcloud_mcp_server.settings import Settings  # noqa: PLC0415
 
     return Settings(token_db, keys=(token_encryption_key,), lock_timeout=LOCK_TIMEOUT)
@@ -126,7 +122,7 @@ def token_settings(token_db: Path, token_encryption_key: str) -> Settings:
 def token_storage(
     request: pytest.FixtureRequest, token_settings: Settings
 ) -> Iterator[RefreshTokenStorage]:
-    """A RefreshTokenStorage on ``token_db``, open while the test runs and closed afterwards.
+    """Yield a RefreshTokenStorage on ``token_db``, open while the test runs.
 
     It works on every event loop of asyncio: with pytest-asyncio, with anyio's plugin, and in
     ``asyncio.run()`` of a test that is not asynchronous. A test on trio fails.
@@ -151,11 +147,11 @@ def token_storage(
 
 @pytest.fixture
 def migration_walk(token_environment: Mapping[str, str], tmp_path: Path) -> Iterator[StartWalk]:
-    """Call it to walk a database up and down its revisions, one by one, with rows in it.
+    """Yield a function that migrates a database up and down, one revision at a time, with rows.
 
-    A given database is copied into ``tmp_path``, and the copy walks. ``rows`` are the author's
-    own, by table; ``changes`` declares, by revision, what it changes in rows on purpose. Each
-    step asserts what :class:`~nextcloud_mcp_server.testing.walk.MigrationWalk` lists.
+    A given database is copied into ``tmp_path``. ``rows`` are inserted, by table; ``changes``
+    declares, by revision, the intended changes of rows. Each step asserts what
+    :class:`~nextcloud_mcp_server.testing.walk.MigrationWalk` lists.
     """
     from contextlib import ExitStack  # noqa: PLC0415
 

@@ -1,8 +1,7 @@
 """Create the progressive-consent schema.
 
-What a server needs that holds users' grants and lets a user consent step by step
-(docs/ADR-004-progressive-consent.md). Databases from before revisions existed may have
-narrower tables: the columns that later releases wrote are added to them.
+See docs/ADR-004-progressive-consent.md. Databases from before revisions existed may lack
+columns that later releases wrote: they are added.
 
 Downgrade loses: every table and row: all grants, clients, sessions and the audit log.
 
@@ -23,7 +22,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Create what every release with revisions started from."""
+    """Create the tables and their indexes, or add the missing columns."""
     guards = op.get_context().opts["guards"]
     guards.create_table(
         "refresh_tokens",
@@ -112,7 +111,7 @@ def create_oauth_sessions(guards) -> None:
 
 
 def downgrade() -> None:
-    """Drop all of it."""
+    """Drop every table."""
     guards = op.get_context().opts["guards"]
     for table in (
         "registered_webhooks",

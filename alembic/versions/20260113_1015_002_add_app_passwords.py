@@ -1,7 +1,6 @@
 """Add app passwords.
 
-A Nextcloud app password is the other credential that a user can deposit, where the
-identity provider gives no refresh token.
+A user's credential if the identity provider gives no refresh token.
 
 Downgrade loses: the table app_passwords: every stored app password.
 
@@ -36,5 +35,4 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop the table with its index."""
-    guards = op.get_context().opts["guards"]
-    guards.drop_table("app_passwords")
+    op.get_context().opts["guards"].drop_table("app_passwords")

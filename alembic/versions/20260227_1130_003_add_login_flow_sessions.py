@@ -1,8 +1,7 @@
-"""Add login flows, and what an app password may do.
+"""Add login flows, and the scopes and login name of an app password.
 
-Login flow v2 of Nextcloud hands out an app password after the user confirmed in a
-browser. The running flow is polled with a token; the password remembers the scopes that
-were granted (NULL: never recorded) and the login name that it belongs to.
+Login flow v2 of Nextcloud creates an app password after the user confirmed in a browser; the
+running flow is polled with a token. Scopes are NULL if they were never recorded.
 
 Downgrade loses: running login flows; scopes and login name of app passwords; any index on these.
 

@@ -1,12 +1,8 @@
 """Write scopes with a dot.
 
-Data only: from here on releases write and look for `notes.read` where earlier ones had
-`notes:read`, in app passwords and login flows. The scopes of refresh tokens and OAuth
-sessions are the identity provider's, and keep their colons.
-
-The way back is the same replacement reversed, which is what the earlier releases read and
-what their own downgrade wrote. It restores every value that those releases wrote, byte
-for byte, because their scopes held no dot.
+Releases from here on use `notes.read`, earlier ones `notes:read`. The scopes of refresh
+tokens and OAuth sessions are the identity provider's, and keep their colons. The downgrade
+restores every value that earlier releases wrote: their scopes contained no dot.
 
 Upgrade changes: the scopes of app passwords and login flows: every ":" in them becomes ".".
 Downgrade loses: which scopes held a "." before the upgrade; every "." in them becomes ":".
@@ -25,17 +21,16 @@ down_revision = "003"
 branch_labels = None
 depends_on = None
 
-
 SCOPES = (("app_passwords", "scopes"), ("login_flow_sessions", "requested_scopes"))
 
 
 def upgrade() -> None:
-    """Turn every colon into a dot."""
+    """Replace every colon with a dot."""
     replace_in_scopes(":", ".")
 
 
 def downgrade() -> None:
-    """Turn every dot into a colon."""
+    """Replace every dot with a colon."""
     replace_in_scopes(".", ":")
 
 

@@ -36,5 +36,4 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop the table with its indexes."""
-    guards = op.get_context().opts["guards"]
-    guards.drop_table("browser_sessions")
+    op.get_context().opts["guards"].drop_table("browser_sessions")

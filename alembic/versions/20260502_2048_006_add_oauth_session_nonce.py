@@ -1,7 +1,7 @@
 """Add the nonce of an OAuth session.
 
-The OpenID Connect nonce binds the identity provider's answer to the flow that asked. A
-file that releases v0.79.1 to v0.86.3 downgraded from here kept the column.
+The OpenID Connect nonce binds the identity provider's answer to the flow. Releases v0.79.1
+to v0.86.3 kept the column in a downgrade.
 
 Downgrade loses: the nonce of every running OAuth session; any index on it.
 
@@ -23,11 +23,9 @@ depends_on = None
 
 def upgrade() -> None:
     """Add the column."""
-    guards = op.get_context().opts["guards"]
-    guards.add_column("oauth_sessions", sa.Column("nonce", sa.Text()))
+    op.get_context().opts["guards"].add_column("oauth_sessions", sa.Column("nonce", sa.Text()))
 
 
 def downgrade() -> None:
     """Drop the column."""
-    guards = op.get_context().opts["guards"]
-    guards.drop_column("oauth_sessions", "nonce")
+    op.get_context().opts["guards"].drop_column("oauth_sessions", "nonce")

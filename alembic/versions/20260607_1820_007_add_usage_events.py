@@ -1,6 +1,6 @@
 """Add usage events.
 
-One row for each thing counted: which metric, when, how much, and details as JSON text.
+One row for each event; metadata is JSON text.
 
 Downgrade loses: the table usage_events: every event that was counted.
 
@@ -38,5 +38,4 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop the table with its index."""
-    guards = op.get_context().opts["guards"]
-    guards.drop_table("usage_events")
+    op.get_context().opts["guards"].drop_table("usage_events")

@@ -1,8 +1,7 @@
 """Add batch OCR jobs.
 
-Which job reads the text of which version of a document, so that no version is sent twice.
-Two drafts of this revision made the table with columns that no release fills; a file with
-one of them is mended by the program's start, not here.
+The job of each version of a document, so that no version is sent twice. Two drafts of this
+revision created other columns; a startup of the program repairs such a file, not this revision.
 
 Downgrade loses: the table batch_ocr_jobs, a cache: documents are sent again.
 
@@ -39,5 +38,4 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop the table."""
-    guards = op.get_context().opts["guards"]
-    guards.drop_table("batch_ocr_jobs")
+    op.get_context().opts["guards"].drop_table("batch_ocr_jobs")

@@ -1,6 +1,6 @@
 """Add document paths.
 
-Where a document lay when a user last saw it.
+The last known path of a document, by user.
 
 Downgrade loses: the table document_paths, a cache: it fills again.
 
@@ -39,5 +39,4 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop the table with its index."""
-    guards = op.get_context().opts["guards"]
-    guards.drop_table("document_paths")
+    op.get_context().opts["guards"].drop_table("document_paths")

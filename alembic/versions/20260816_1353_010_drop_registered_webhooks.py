@@ -1,8 +1,7 @@
 """Drop registered webhooks.
 
-Releases no longer register webhooks. The upgrade drops the table with its rows; the backup of
-the upgrade has them. A downgrade creates the table again, empty, and the earlier release then
-registers its webhooks again.
+Releases no longer register webhooks. The backup of the upgrade has the rows. A downgrade
+creates an empty table, and the earlier release registers its webhooks again.
 
 Upgrade changes: every registered webhook goes, with its table.
 Downgrade loses: nothing.
@@ -32,7 +31,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Make the table and its indexes again, empty."""
+    """Create the empty table and its indexes."""
     guards = op.get_context().opts["guards"]
     guards.create_table(
         "registered_webhooks",

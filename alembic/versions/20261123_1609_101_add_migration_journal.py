@@ -1,9 +1,7 @@
 """Add migration journal.
 
-One row for each change of the schema: from which revision to which, when, in how many
-seconds, by which version of the program on which host, and the backup made before. A NULL
-revision is base: no revision at all. The program writes the row in the transaction of the
-change itself; Alembic's own command line writes none.
+One row for each change of the schema, written in the transaction of the change. A NULL
+revision is base; backup is the one made before the change.
 
 Downgrade loses: the journal of migrations.
 
@@ -43,5 +41,4 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop the table."""
-    guards = op.get_context().opts["guards"]
-    guards.drop_table("migration_journal")
+    op.get_context().opts["guards"].drop_table("migration_journal")

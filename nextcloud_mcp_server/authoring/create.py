@@ -17,9 +17,6 @@ from nextcloud_mcp_server.migrate import alembic_commands
 from nextcloud_mcp_server.schema import history
 from nextcloud_mcp_server.schema.history import is_checkout, load_history
 
-#: The template of a new file of test rows, beside ``script.py.mako``.
-ROWS_TEMPLATE: Final = "rows.py.template"
-
 #: The folder of the test rows in a checkout.
 ROWS_FOLDER: Final = ("tests", "migrations", "revisions")
 
@@ -64,7 +61,7 @@ def _write_rows(script: Path, message: str) -> Path | None:
     rows = rows_file(made)
     if not rows.parent.parent.is_dir():
         return None
-    template = Template((load_history().directory / ROWS_TEMPLATE).read_text("utf-8"))
+    template = Template((load_history().directory / "rows.py.template").read_text("utf-8"))
     text = template.substitute(id=made.id, title=alembic_commands.one_line(message))
     with naming(rows):
         rows.parent.mkdir(exist_ok=True)

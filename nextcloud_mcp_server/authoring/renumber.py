@@ -128,9 +128,8 @@ def arrange(line: Sequence[Script], fixed: Sequence[Script]) -> list[Place]:
 
 def _move(places: Sequence[Place]) -> None:
     """Write each file and its test rows; all new files exist before an old one is deleted."""
-    texts: dict[Path, tuple[Path, str]] = {}
+    texts = {place.path: (place.script.path, _rewritten(place)) for place in places}
     for place in places:
-        texts[place.path] = (place.script.path, _rewritten(place))
         rows = rows_file(place.script)
         if rows.is_file():
             text = rows.read_text("utf-8").replace(

@@ -46,7 +46,7 @@ _LONGEST_SLUG: Final = 60
 
 
 #: Called after each revision that has run.
-Applied = Callable[[], None]
+Applied = Callable[[], object]
 
 
 def _ignore() -> None:

@@ -1,9 +1,7 @@
-"""The structure at each revision, by running the migrations in an empty database."""
+"""Find the structure at each revision by running the migrations in an empty database."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from nextcloud_mcp_server.backends.base import Transaction
@@ -21,10 +19,9 @@ from nextcloud_mcp_server.schema.structure import VERSION_TABLE, Structure
 
 
 def complete(history: History) -> History:
-    """Find the structure of revisions that ``structure.json`` does not know yet.
+    """Add the structures of revisions that are missing in ``structure.json``.
 
-    A developer who has just written a migration can run it at once; the file is
-    generated before it is committed.
+    So a new migration can run at once; the file is generated before it is committed.
     """
     if not history.unknown_structures:
         return history
@@ -32,48 +29,30 @@ def complete(history: History) -> History:
 
 
 def structures(history: History) -> dict[str, Structure]:
-    """The structure at each revision, by running the migrations in an empty database."""
+    """Return the structure at each revision, by running the migrations in an empty database."""
     with empty_database() as transaction:
         return _up(transaction, history)
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """The way up an empty database, and back.
-
-    Attributes:
-        up: the structure after each revision was run, oldest first.
-        down: the structure after each was undone, newest first, as far as they could be.
-        failure: why the next one could not be undone; None where all could.
-    """
-
-    up: Mapping[str, Structure]
-    down: Mapping[str, Structure]
-    failure: TokenStorageError | None = None
-
-
-def there_and_back(history: History) -> Trial:
+def up_and_down(history: History) -> tuple[dict[str, Structure], TokenStorageError | None]:
     """Run every revision in an empty database, then undo every one.
 
+    Returns:
+        The structure at each revision, and the error if a downgrade fails.
+
     Raises:
-        TokenStorageError: ``migration-failed`` where one cannot be run.
+        TokenStorageError: ``migration-failed`` if an upgrade fails.
     """
-    down: dict[str, Structure] = {}
-    failure = None
+    left = list(history.revisions)
     with empty_database() as transaction:
-        up = _up(transaction, history)
-
-        def undone() -> None:
-            down[history.revisions[-1 - len(down)]] = _without_version_table(
-                transaction.structure()
-            )
-
+        found = _up(transaction, history)
         try:
-            downgrade(transaction.connection, history, BASE, undone)
-        except Exception as error:  # noqa: BLE001 - whatever a developer's file does is told
-            failure = _fails(_text(error), history, history.revisions[-1 - len(down)])
+            downgrade(transaction.connection, history, BASE, left.pop)
+        except Exception as error:  # noqa: BLE001 - a new file may raise anything
+            failure = _fails(error, history, left[-1])
             failure.__cause__ = error
-    return Trial(up, down, failure)
+            return found, failure
+    return found, None
 
 
 def _up(transaction: Transaction, history: History) -> dict[str, Structure]:
@@ -87,12 +66,11 @@ def _up(transaction: Transaction, history: History) -> dict[str, Structure]:
     except TokenStorageError:
         raise
     except Exception as error:
-        # Whatever a developer's new file does, it is told by its revision.
         if not found:
-            raise _no_line(unloadable(history) or _text(error)) from error
-        raise _fails(_text(error), history, history.revisions[len(found)]) from error
+            raise _not_linear(unloadable(history) or _text(error)) from error
+        raise _fails(error, history, history.revisions[len(found)]) from error
     if unreached := history.revisions[len(found) :]:
-        raise _no_line(f"{unreached[0]} is not reached")
+        raise _not_linear(f"{unreached[0]} is not reached")
     return found
 
 
@@ -100,19 +78,19 @@ def _text(error: Exception) -> str:
     return str(getattr(error, "orig", None) or error) or type(error).__name__
 
 
-def _no_line(why: str) -> TokenStorageError:
+def _not_linear(why: str) -> TokenStorageError:
     return TokenStorageError(
-        f"The revisions are not one line: {' '.join(why.split())}.",
+        f"The revision history is not linear: {' '.join(why.split())}.",
         code="migration-failed",
         remedy=LINT,
     )
 
 
-def _fails(text: str, history: History, revision: str) -> TokenStorageError:
+def _fails(error: Exception, history: History, revision: str) -> TokenStorageError:
     return TokenStorageError(
-        f"Revision {revision} fails in an empty database: {' '.join(text.split())}.",
+        f"Revision {revision} fails in an empty database: {' '.join(_text(error).split())}.",
         code="migration-failed",
-        remedy=f"Mend it in {history.directory / 'versions'}; no database was touched.",
+        remedy=f"Correct it in {history.directory / 'versions'}; no database was changed.",
     )
 
 
@@ -126,7 +104,7 @@ def _without_version_table(structure: Structure) -> Structure:
 
 
 def write_structures(history: History | None = None) -> Path:
-    """Generate ``structure.json`` anew from the migrations, and return its path."""
+    """Generate ``structure.json`` from the migrations, and return its path."""
     history = history or load_history()
     path = history.directory / STRUCTURE_FILE
     path.write_text(dump_structures(structures(history)), "utf-8")

@@ -26,18 +26,14 @@ _CHANGING: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What the upgrade and the downgrade of a revision change in rows on purpose."""
+    """The intended changes of rows by the upgrade and the downgrade of a revision."""
 
     upgrade: RowChanges = field(default_factory=dict)
     downgrade: RowChanges = field(default_factory=dict)
 
 
 class Statements:
-    """The UPDATE and DELETE statements on an engine, each with the number of rows it changed.
-
-    Attributes:
-        step: names the step that is running.
-    """
+    """The UPDATE and DELETE statements on an engine by ``step``, with the rows they changed."""
 
     def __init__(self, engine: Engine) -> None:
         self.step = ""

@@ -1,4 +1,4 @@
-"""Rows of the author of a test, each inserted as soon as a table has its columns."""
+"""Rows of a test, each inserted as soon as its table has all of its columns."""
 
 from __future__ import annotations
 
@@ -13,11 +13,7 @@ Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 class WaitingRows:
-    """Rows that wait for a revision that has their table with all of their columns.
-
-    Args:
-        connection: of the database, in no transaction.
-    """
+    """Rows that wait for their table; ``connection`` must be outside a transaction."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection

@@ -1,8 +1,7 @@
-"""Migrated databases, each made once in a run and copied for every test.
+"""Migrated databases, each created once in a run and copied for every test.
 
-A template is one closed file in WAL mode, without a ``-wal`` beside it. It is made under
-another name and renamed, under a lock: the workers of pytest-xdist share it, and a worker
-that is killed leaves no incomplete template.
+A template is one closed file in WAL mode. It is created under another name and renamed, under a
+lock: the workers of pytest-xdist share it, and a killed worker leaves no incomplete one.
 """
 
 from __future__ import annotations
@@ -26,16 +25,11 @@ from nextcloud_mcp_server.schema.history import BASE
 #: What the fixture ``token_db_at`` gives: the path of a new database at a revision.
 TokenDbAt = Callable[[str], Path]
 
-#: Names the newest revision.
 HEAD: Final = "head"
 
 
 class Templates:
-    """The templates of one run, in a folder that its workers share.
-
-    Args:
-        folder: their folder, created with the first of them.
-    """
+    """The templates of one run, in a folder that its workers share."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -76,7 +70,7 @@ def _make(template: Path, revision: str) -> None:
         downgrade(SqliteDatabase(partial), BASE)
     else:
         prepare(SqliteDatabase(partial), target=revision)
-    # Writes the -wal back into the file and removes it.
+    # Without this a copy would need the -wal.
     with closing(sqlite3.connect(partial)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     partial.rename(template)

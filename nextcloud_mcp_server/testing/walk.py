@@ -1,8 +1,7 @@
 """Run the revisions one by one, up and down, and check that no row changes.
 
-Each revision runs as the program runs it: through Alembic, on the connection that it is given,
-in one transaction, with foreign keys off and checked before the commit. The rest of a start
-(the lock, the backup, syncing) is left out, so that a step takes milliseconds.
+Each revision runs as in the program: through Alembic, in one transaction, with foreign keys off
+and checked before the commit. There is no lock, backup or sync, so a step takes milliseconds.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ class Step:
         before: the revision before it; ``base`` for none.
         after: the revision after it.
         up: whether it was run; otherwise it was undone.
-        rows: how many rows of each table were there before, and were compared.
+        rows: the number of compared rows by table.
     """
 
     before: str
@@ -70,7 +69,7 @@ class Step:
         return f"revision {self.revision}, {'upgrade' if self.up else 'downgrade'}"
 
     def __str__(self) -> str:
-        """As people write it: ``005 -> 006``."""
+        """Return ``005 -> 006``."""
         return f"{self.before} -> {self.after}"
 
 
@@ -79,13 +78,12 @@ Each = Callable[[Step], object]
 
 
 class MigrationWalk:
-    """A database that goes from revision to revision.
+    """A database that is migrated one revision at a time.
 
-    Each step asserts that every row of a table that is there before and after is kept, byte for
-    byte and type for type, in every column that is there before and after, except for declared
-    changes, which must happen exactly; that no row refers to a missing one; that the program
-    accepts the result as the revision; and that a revision reached again has the same tables,
-    columns, indexes and keys as before.
+    Each step asserts that every row of a table that exists before and after keeps the value and
+    type of each common column, except for declared changes, which must happen exactly; that no
+    row refers to a missing one; that the program accepts the result as the revision; and that a
+    revision reached again has the same tables, columns, indexes and keys as before.
 
     Attributes:
         database: the file.
@@ -122,15 +120,17 @@ class MigrationWalk:
         self.insert(rows or {})
 
     def close(self) -> None:
-        """Close the file; it stays where it is."""
+        """Close the file, without deleting it."""
         self._engine.dispose()
         self._raw.close()
 
     def insert(self, rows: Rows) -> None:
-        """Insert each row now, or as soon as a step gives its table all of its columns.
+        """Insert each row now, or after the step that completes the columns of its table.
 
-        If a step drops the table, the row is inserted again when the table is back. Raises
-        AssertionError if the database refuses a row.
+        If a step drops the table, the row is inserted again with the next table of that name.
+
+        Raises:
+            AssertionError: the database refuses a row.
         """
         self._waiting.add(rows)
 
@@ -152,9 +152,8 @@ class MigrationWalk:
             each: called after each step that passed.
 
         Raises:
-            AssertionError: names the revision that fails, or that does not keep what it must.
-                Also if no row goes through a declared change, or, at head, if no revision has
-                a table for a row.
+            AssertionError: a revision fails or breaks a rule of this class, no row goes through a
+                declared change, or, at head, no revision has a table for a row.
             TokenStorageError: ``unknown-revision``.
         """
         return self._walk(each, max(self._place(to), self._place(self.revision)))
@@ -164,7 +163,7 @@ class MigrationWalk:
         return self._walk(each, min(self._place(to), self._place(self.revision)))
 
     def round_trip(self, *, each: Each | None = None) -> list[Step]:
-        """Go up to head, down to where the walk began, and up again, as :meth:`up` does."""
+        """Go up to head, down to the first revision of the walk, and up again."""
         head = self._place(_HEAD)
         return self._walk(each, head, self._place(self._start), head)
 
@@ -286,12 +285,7 @@ def _start(database: Path) -> str:
 
 
 class StartWalk:
-    """Begins walks; made by the fixture ``migration_walk``.
-
-    Args:
-        folder: receives the databases.
-        opened: closes them.
-    """
+    """Begins walks in ``folder``; created by the fixture ``migration_walk``."""
 
     def __init__(self, folder: Path, opened: ExitStack) -> None:
         self._folder = folder
@@ -309,8 +303,7 @@ class StartWalk:
         copy = self._folder / f"tokens-{next(self._numbers)}-walking.db"
         copy.touch(mode=0o600)
         if database is not None:
-            # With what its -wal holds.
             source = connect_read_only(Path(database))
             with closing(source) as old, closing(sqlite3.connect(copy)) as new:
-                old.backup(new)
+                old.backup(new)  # includes its -wal
         return self._opened.enter_context(closing(MigrationWalk(copy, rows=rows, changes=changes)))

@@ -161,7 +161,7 @@ def test_current_with_a_broken_history(folder: Folder, command: Command, kind: s
     BROKEN[kind](folder)
     done = command("db", "current", "-d", "none.db")
     assert (done.status, done.out) == (1, "")
-    assert done.err.startswith("error: The revisions are not one line: ")
+    assert done.err.startswith("error: The revision history is not linear: ")
     assert done.err.endswith("nextcloud-mcp-server db lint\n")
 
 

@@ -18,9 +18,10 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from tests.migrations import newer
-from tests.migrations.database import ROOT, SCRIPTS, Database, sqlite_engine
+from tests.migrations.database import ROOT, Database, sqlite_engine
 from tests.migrations.walk_report import Walk
 from tests.support.revisions import NEWER
+from tests.support.scripts import SCRIPTS
 
 _schemas = count(1)
 
@@ -106,13 +107,13 @@ def walk(database: Database, record_property: Callable[[str, object], None]) -> 
 @pytest.fixture
 def scripts(tmp_path: Path) -> Path:
     """A copy of the scripts up to 101, to which a test may add revisions."""
-    later = [path.name for path in (SCRIPTS / "versions").glob("2*.py") if _id(path) in NEWER]
+    later = [
+        path.name
+        for path in (SCRIPTS / "versions").glob("2*.py")
+        if path.name.split("_")[2] in NEWER
+    ]
     ignored = shutil.ignore_patterns("__pycache__", *later)
     return Path(shutil.copytree(SCRIPTS, tmp_path / "alembic", ignore=ignored))
-
-
-def _id(path: Path) -> str:
-    return path.name.split("_")[2]
 
 
 @pytest.fixture(scope="session")

@@ -16,9 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from tests.migrations import facts, shapes
+from tests.support.scripts import SCRIPTS, add_revision
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-SCRIPTS: Final = ROOT / "alembic"
 
 Row = tuple[Any, ...]
 Rows = dict[str, list[dict[str, Any]]]
@@ -51,6 +51,15 @@ class Database:
     def is_sqlite(self) -> bool:
         """Whether the engine is SQLite."""
         return self.engine.dialect.name == "sqlite"
+
+    def revise(self, scripts: Path, body: str, number: str = "102") -> None:
+        """Use ``scripts`` with one more revision, above the previous number."""
+        body = f"import sqlalchemy as sa\n{body}"
+        self.scripts = add_revision(scripts, body, number, f"{int(number) - 1}").parents[1]
+
+    def call_guard(self, scripts: Path, call: str) -> None:
+        """Use ``scripts`` with a revision 102 whose upgrade() calls a guard."""
+        self.revise(scripts, f'def upgrade():\n    op.get_context().opts["guards"].{call}\n')
 
     async def run(self, *steps: tuple[str, str]) -> None:
         """Run commands of Alembic (name, revision) in one transaction, and commit it."""

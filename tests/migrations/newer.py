@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from functools import cache
-from pathlib import Path
 from typing import Final
 
 import sqlalchemy as sa
 from alembic import command
-from alembic.config import Config
 
 from nextcloud_mcp_server.migrate.alembic_commands import ALEMBIC
 from tests.migrations import facts, shapes
+from tests.migrations.database import configuration
 from tests.support import revisions
 
 _SCHEMA: Final = "newer"
@@ -48,12 +46,7 @@ def read_from_postgresql(url: str) -> None:
 
 
 def _upgrade(connection: sa.Connection, revision: str) -> None:
-    config = Config(output_buffer=io.StringIO(), stdout=io.StringIO())
-    config.set_main_option("script_location", _escaped(revisions.SCRIPTS))
+    config = configuration()
     config.attributes["connection"] = connection
     with ALEMBIC:
         command.upgrade(config, revision)
-
-
-def _escaped(path: Path) -> str:
-    return str(path).replace("%", "%%")

@@ -153,9 +153,7 @@ async def test_a_table_that_another_case_names_is_another_one_on_postgresql(
     }
 
 
-async def test_the_leftover_of_an_interrupted_recreation_stays(
-    sqlite: Database,
-) -> None:
+async def test_the_leftover_of_an_interrupted_recreation_stays(sqlite: Database) -> None:
     """A table _alembic_tmp_oauth_sessions of an earlier release stays where it is."""
     await sqlite.upgrade("005")
     await sqlite.execute("CREATE TABLE _alembic_tmp_oauth_sessions (session_id TEXT)")

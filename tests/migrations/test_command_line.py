@@ -15,9 +15,11 @@ import pytest
 from alembic import command
 from alembic.config import Config
 
+from nextcloud_mcp_server.migrations import get_current_revision
 from tests.migrations.database import ROOT, Database
 from tests.migrations.facts import HEAD, previous
 from tests.support.by_path import read_journal as read
+from tests.support.files import names
 
 #: The advisory lock of a migration.
 LOCK = 7954321640722232431
@@ -40,10 +42,7 @@ async def alembic(*arguments: str, **environment: str) -> Result:
         "alembic",
         *arguments,
         cwd=ROOT,
-        env={
-            **{k: v for k, v in os.environ.items() if k != "DATABASE_URL"},
-            **environment,
-        },
+        env={k: v for k, v in os.environ.items() if k != "DATABASE_URL"} | environment,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -59,31 +58,19 @@ async def succeed(*arguments: str, **environment: str) -> str:
     return result.out
 
 
-def revision_of(path: Path) -> str | None:
-    """Return the revision in the version table of a file."""
-    with closing(sqlite3.connect(path)) as connection:
-        row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-    return row[0] if row else None
-
-
-def names(folder: Path) -> list[str]:
-    """Return the names of the files in a folder."""
-    return [path.name for path in folder.iterdir()]
-
-
 async def test_up_and_down_with_the_database_of_the_settings(tmp_path: Path) -> None:
     """Commands use the file of TOKEN_STORAGE_DB, with the program's settings."""
     path = tmp_path / "tokens.db"
     home = {"TOKEN_STORAGE_DB": str(path)}
     await succeed("upgrade", "head", **home)
-    assert revision_of(path) == HEAD
+    assert get_current_revision(path) == HEAD
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.with_name("tokens.db.lock").exists()
     assert HEAD in await succeed("current", **home)
     await succeed("downgrade", "-1", **home)
-    assert revision_of(path) == previous(HEAD)
+    assert get_current_revision(path) == previous(HEAD)
 
 
 async def test_a_typed_command_is_recorded_in_the_journal(tmp_path: Path) -> None:
@@ -124,7 +111,7 @@ async def test_the_database_can_be_named_in_a_url(tmp_path: Path, name: str) -> 
     """The path in a URL may be escaped."""
     url = f"database_url=sqlite:///{quote(str(tmp_path / name))}"
     await succeed("-x", url, "upgrade", "002")
-    assert revision_of(tmp_path / name) == "002"
+    assert get_current_revision(tmp_path / name) == "002"
     assert "002" in await succeed("-x", url, "current")
 
 
@@ -134,16 +121,16 @@ async def test_a_plain_path_may_hold_a_question_mark(tmp_path: Path) -> None:
     refused = await alembic("-x", f"database_url=sqlite:///{path}", "upgrade", "head")
     assert refused.status
     assert "Traceback" not in refused.err
-    assert names(tmp_path) == []
+    assert names(tmp_path) == set()
     await succeed("-x", f"database_url={path}", "upgrade", "001")
-    assert revision_of(path) == "001"
+    assert get_current_revision(path) == "001"
 
 
 async def test_current_changes_nothing(tmp_path: Path) -> None:
     """`current` does not create a missing file."""
     path = tmp_path / "missing.db"
     assert await succeed("-x", f"database_url={path}", "current") == ""
-    assert names(tmp_path) == []
+    assert names(tmp_path) == set()
 
 
 async def test_history_needs_no_database() -> None:
@@ -160,7 +147,7 @@ async def test_sql_is_written_without_a_database(tmp_path: Path) -> None:
     path = tmp_path / "made.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(sql)
-    assert revision_of(path) == HEAD
+    assert get_current_revision(path) == HEAD
     assert "BYTEA" in await succeed(
         "-x", "database_url=postgresql://", "upgrade", "001:002", "--sql"
     )
@@ -203,7 +190,7 @@ async def test_a_file_is_migrated_by_one_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "tokens.db"
     commands = [succeed("-x", f"database_url={path}", "upgrade", "head") for _ in range(3)]
     await asyncio.gather(*commands)
-    assert revision_of(path) == HEAD
+    assert get_current_revision(path) == HEAD
 
 
 @pytest.mark.parametrize(

@@ -128,19 +128,19 @@ async def test_head_is_what_the_schema_declares(database: Database) -> None:
 async def test_a_change_of_the_declared_tables_is_reported(database: Database) -> None:
     """Each difference that only the declared tables have is reported."""
     changed = []
-    for change, told in DECLARED:
+    for change, report in DECLARED:
         copy = copied()
         change(copy)
-        changed.append((await declared(database, copy), told))
+        changed.append((await declared(database, copy), report))
     await database.upgrade()
-    there = await made(database)
-    for wanted, told in changed:
-        assert told in "\n".join(drift(wanted, there)), told
+    found = await made(database)
+    for wanted, report in changed:
+        assert report in "\n".join(drift(wanted, found)), report
 
 
 async def test_a_change_of_the_database_is_reported(database: Database) -> None:
     """Each difference that only the database has is reported."""
     wanted = await declared(database, metadata)
     await database.upgrade()
-    for statements, told in MADE:
-        assert told in "\n".join(drift(wanted, await made(database, statements))), statements
+    for statements, report in MADE:
+        assert report in "\n".join(drift(wanted, await made(database, statements))), statements

@@ -69,7 +69,7 @@ async def test_a_second_run_on_one_connection_sees_the_first(sqlite: Database) -
 
 
 async def test_the_connection_is_given_back_as_it_was(sqlite: Database) -> None:
-    """No event listener is left on the connection."""
+    """No event handler is left on the connection."""
 
     def go(connection: sa.Connection) -> None:
         upgrade(connection)

@@ -12,17 +12,7 @@ from nextcloud_mcp_server import migrations
 from tests.migrations import facts
 from tests.migrations.database import Database, columns_of, configuration
 from tests.migrations.rows import seed
-from tests.support.scripts import used
-
-HEADER = '''
-"""{number}."""
-
-from alembic import op
-
-revision = "{number}"
-down_revision = "{below}"
-
-'''
+from tests.support.scripts import add_revision, used
 
 ADD_A_TABLE = '''
 def upgrade() -> None:
@@ -76,15 +66,9 @@ def downgrade() -> None:
 '''
 
 
-def add_revision(scripts: Path, number: str, below: str, body: str) -> None:
-    """Write a revision with this body."""
-    path = scripts / "versions" / f"20261101_1200_{number}_example.py"
-    path.write_text(HEADER.format(number=number, below=below).lstrip() + body)
-
-
 async def test_the_example_that_adds_a_table_runs(database: Database, scripts: Path) -> None:
     """The upgrade and the downgrade run on both engines, and leave nothing behind."""
-    add_revision(scripts, "102", "101", ADD_A_TABLE)
+    add_revision(scripts, ADD_A_TABLE, "102", "101")
     await database.upgrade("101")
     catalogue = await database.catalogue()
     database.scripts = scripts
@@ -103,8 +87,8 @@ async def test_the_example_that_recreates_a_table_keeps_the_rows(
     sqlite: Database, scripts: Path
 ) -> None:
     """Every grant is unchanged in the copied columns."""
-    add_revision(scripts, "102", "101", ADD_A_TABLE)
-    add_revision(scripts, "103", "102", RECREATE_A_TABLE)
+    add_revision(scripts, ADD_A_TABLE, "102", "101")
+    add_revision(scripts, RECREATE_A_TABLE, "103", "102")
     await sqlite.upgrade("101")
     await sqlite.insert(seed("101", "portable"))
     kept = {"refresh_tokens": ["user_id", "encrypted_token", "expires_at", "created_at"]}
@@ -127,7 +111,7 @@ async def test_the_same_example_runs_in_the_program(
         "CREATE VIEW op_view AS SELECT user_id FROM refresh_tokens",
         "CREATE TRIGGER op_trigger AFTER DELETE ON refresh_tokens BEGIN SELECT 1; END",
     )
-    add_revision(scripts, "102", "101", RECREATE_A_TABLE)
+    add_revision(scripts, RECREATE_A_TABLE, "102", "101")
     with used(scripts):
         assert migrations.upgrade_database(tmp_path / "tokens.db").after == "102"
     assert await sqlite.query("SELECT count(*) FROM op_view") == [(3,)]
@@ -172,7 +156,7 @@ async def test_the_examples_in_the_template_are_those_that_run(
     for name, parts in (("upgrade", up), ("downgrade", down)):
         lines = "\n".join(parts).replace("\n    # ", "\n").splitlines()
         body += f"\ndef {name}():\n" + "".join(f"    {line}\n" for line in lines)
-    add_revision(scripts, "102", "101", body)
+    add_revision(scripts, body, "102", "101")
     await database.upgrade("101")
     await database.insert(seed("101", database.lineage))
     database.scripts = scripts

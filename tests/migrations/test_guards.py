@@ -11,33 +11,11 @@ from tests.migrations import facts
 from tests.migrations.database import Database, columns_of
 from tests.migrations.rows import seed
 
-HEADER = '''
-"""{number}.
-
-Downgrade loses: nothing.
-"""
-
-import sqlalchemy as sa
-from alembic import op
-
-revision = "{number}"
-down_revision = "{below}"
-'''
-
-
-def add_revision(scripts: Path, number: str, below: str, body: str) -> None:
-    """Write a revision with this body."""
-    text = HEADER.format(number=number, below=below) + body
-    (scripts / "versions" / f"20261101_1200_{number}_added.py").write_text(text.lstrip())
-
 
 async def test_raw_sql_between_two_guards_is_detected(database: Database, scripts: Path) -> None:
     """After raw DDL a guard reads the names again, also in a later revision."""
-    database.scripts = scripts
-    add_revision(
+    database.revise(
         scripts,
-        "102",
-        "101",
         """
 def upgrade():
     guards = op.get_context().opts["guards"]
@@ -63,10 +41,8 @@ def downgrade():
     guards.drop_table("plain")
 """,
     )
-    add_revision(
+    database.revise(
         scripts,
-        "103",
-        "102",
         """
 def upgrade():
     op.get_context().opts["guards"].add_column("plain", sa.Column("c", sa.Text()))
@@ -75,6 +51,7 @@ def upgrade():
 def downgrade():
     pass
 """,
+        "103",
     )
     await database.upgrade()
     assert columns_of(await database.shape())["plain"] == ["a", "b", "c"]
@@ -135,9 +112,7 @@ async def test_a_column_that_cannot_be_added_is_refused(
     database: Database, scripts: Path, column: str, message: str
 ) -> None:
     """The error names the remedy, on both engines, and nothing changes."""
-    body = f'op.get_context().opts["guards"].add_column("app_passwords", {column})'
-    add_revision(scripts, "102", "101", f"\ndef upgrade():\n    {body}\n")
-    database.scripts = scripts
+    database.call_guard(scripts, f'add_column("app_passwords", {column})')
     with pytest.raises(CommandError, match=message):
         await database.upgrade()
     assert await database.shape() == {}
@@ -148,9 +123,7 @@ async def test_a_required_column_with_a_default_is_added(database: Database, scr
     await database.upgrade("101")
     await database.insert(seed("101", database.lineage))
     column = 'sa.Column("n", sa.BigInteger(), nullable=False, server_default="7")'
-    body = f'op.get_context().opts["guards"].add_column("app_passwords", {column})'
-    add_revision(scripts, "102", "101", f"\ndef upgrade():\n    {body}\n")
-    database.scripts = scripts
+    database.call_guard(scripts, f'add_column("app_passwords", {column})')
     await database.upgrade()
     await database.execute("UPDATE app_passwords SET n = 8")
     await database.run(("stamp", "101"), ("upgrade", "102"))
@@ -174,9 +147,7 @@ async def test_a_table_without_its_key_is_refused(sqlite: Database) -> None:
         await sqlite.upgrade()
 
 
-async def test_a_virtual_table_without_its_module_is_ignored(
-    sqlite: Database,
-) -> None:
+async def test_a_virtual_table_without_its_module_is_ignored(sqlite: Database) -> None:
     """A virtual table whose module is missing is not read."""
     await sqlite.upgrade("002")
     await sqlite.execute(

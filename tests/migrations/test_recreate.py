@@ -11,7 +11,6 @@ import sqlalchemy as sa
 from tests.migrations import facts
 from tests.migrations.database import Database, columns_of
 from tests.migrations.rows import seed
-from tests.migrations.test_guards import add_revision
 
 #: Gives browser_sessions other types, constraints and defaults.
 SESSIONS: Final = """
@@ -79,18 +78,12 @@ OTHERS: Final = (
 )
 
 
-def revised(database: Database, scripts: Path, body: str, number: str = "102") -> None:
-    """Add a revision with this body above 101."""
-    add_revision(scripts, number, f"{int(number) - 1}", body)
-    database.scripts = scripts
-
-
 @pytest.fixture
 async def recreating(database: Database, scripts: Path) -> Database:
     """Create a database at 101 with rows, and a revision 102 that recreates browser_sessions."""
     await database.upgrade("101")
     await database.insert(seed("101", database.lineage))
-    revised(database, scripts, SESSIONS)
+    database.revise(scripts, SESSIONS)
     return database
 
 
@@ -120,8 +113,7 @@ async def test_a_recreated_table_has_the_wanted_shape_and_every_row(recreating: 
 
 async def test_a_second_recreation_changes_nothing(recreating: Database, scripts: Path) -> None:
     """A table without differences is not touched, nor a column of a later revision."""
-    revised(
-        recreating,
+    recreating.revise(
         scripts,
         """
 def upgrade():
@@ -171,8 +163,7 @@ async def test_a_constraint_of_a_surplus_column_is_kept(database: Database, scri
         "CREATE TABLE notes (k TEXT, theirs TEXT, UNIQUE (k), UNIQUE (k, theirs))",
         "INSERT INTO notes VALUES ('k', 'x')",
     )
-    body = 'recreate_table("notes", sa.Column("k", sa.String(9)))'
-    revised(database, scripts, f'\ndef upgrade():\n    op.get_context().opts["guards"].{body}\n')
+    database.call_guard(scripts, 'recreate_table("notes", sa.Column("k", sa.String(9)))')
     await database.upgrade()
     assert (await database.shape())["notes"].uniques == (("k", "theirs"),)
     assert await database.query("SELECT * FROM notes") == [("k", "x")]
@@ -185,7 +176,7 @@ async def test_autoincrement_is_kept(sqlite: Database, scripts: Path) -> None:
     insert = "INSERT INTO audit_logs (id, timestamp, event, user_id) VALUES (?, 1, 'e', 'u')"
     await sqlite.execute(insert.replace("?", "7"), insert.replace("?", "900"))
     await sqlite.execute("DELETE FROM audit_logs WHERE id = 900")
-    revised(sqlite, scripts, AUDIT)
+    sqlite.revise(scripts, AUDIT)
     await sqlite.upgrade()
     catalogue = await sqlite.catalogue()
     await sqlite.execute(insert.replace("?", "NULL"))
@@ -208,7 +199,7 @@ async def test_a_sequence_stays_on_postgresql(postgresql: Database, scripts: Pat
     )
     granted = "SELECT relacl::text FROM pg_class WHERE oid = 'audit_logs'::regclass"
     before = await postgresql.query(granted)
-    revised(postgresql, scripts, AUDIT)
+    postgresql.revise(scripts, AUDIT)
     await postgresql.upgrade()
     await postgresql.execute("INSERT INTO audit_logs (timestamp) VALUES (1)")
     assert await postgresql.query("SELECT id, event FROM audit_logs WHERE id > 2") == [
@@ -229,7 +220,7 @@ async def test_rows_keep_their_number_and_their_place(sqlite: Database, scripts:
     await sqlite.insert(seed("101", "portable"))
     await sqlite.execute("UPDATE browser_sessions SET rowid = rowid * 10")
     before = await sqlite.query("SELECT rowid, session_id FROM browser_sessions")
-    revised(sqlite, scripts, SESSIONS)
+    sqlite.revise(scripts, SESSIONS)
     await sqlite.upgrade()
     assert await sqlite.query("SELECT rowid, session_id FROM browser_sessions") == before
     assert before[-1][0] == 30
@@ -241,7 +232,7 @@ async def test_a_leftover_copy_is_kept(sqlite: Database, scripts: Path) -> None:
     await sqlite.insert(seed("101", "portable"))
     copy = "CREATE TABLE _alembic_tmp_browser_sessions AS SELECT * FROM browser_sessions"
     await sqlite.execute(copy)
-    revised(sqlite, scripts, SESSIONS)
+    sqlite.revise(scripts, SESSIONS)
     await sqlite.upgrade()
     counting = "SELECT count(*) FROM {}browser_sessions"
     assert await sqlite.query(counting.format("_alembic_tmp_")) == [(3,)]
@@ -273,7 +264,7 @@ async def test_the_connection_keeps_its_pragma(
     sa.event.listen(sqlite.engine.sync_engine, "commit", after)
     await sqlite.upgrade("101")
     await sqlite.execute(*OTHERS)
-    revised(sqlite, scripts, SESSIONS)
+    sqlite.revise(scripts, SESSIONS)
     await sqlite.upgrade()
     await sqlite.downgrade("101")
     assert set(found) == {legacy == "ON"}
@@ -287,8 +278,9 @@ async def test_an_unusual_table_is_kept(sqlite: Database, scripts: Path) -> None
         " WITHOUT ROWID",
         "INSERT INTO notes VALUES ('k', 'r')",
     )
-    body = 'recreate_table("notes", sa.Column("K", sa.String(9), primary_key=True))'
-    revised(sqlite, scripts, f'\ndef upgrade():\n    op.get_context().opts["guards"].{body}\n')
+    sqlite.call_guard(
+        scripts, 'recreate_table("notes", sa.Column("K", sa.String(9), primary_key=True))'
+    )
     await sqlite.upgrade()
     assert await sqlite.query("SELECT * FROM notes") == [("k", "r", "r!")]
     (sql,) = (row[3] for row in await sqlite.catalogue() if row[1] == "notes")

@@ -8,7 +8,7 @@ import pytest
 from alembic.util import CommandError
 
 from tests.migrations.database import Database
-from tests.migrations.test_recreate import SESSIONS, revised
+from tests.migrations.test_recreate import SESSIONS
 
 
 @pytest.mark.parametrize(
@@ -32,8 +32,7 @@ async def test_an_impossible_change_is_refused(
     await database.upgrade("101")
     await database.execute("CREATE TABLE notes (a TEXT, k TEXT)", *filter(None, [before]))
     catalogue = await database.catalogue()
-    call = f'op.get_context().opts["guards"].recreate_table("notes", {body})'
-    revised(database, scripts, f"\ndef upgrade():\n    {call}\n")
+    database.call_guard(scripts, f'recreate_table("notes", {body})')
     with pytest.raises(Exception, match=message):
         await database.upgrade()
     assert await database.catalogue() == catalogue
@@ -48,8 +47,7 @@ async def test_a_trigger_that_needs_a_dropped_column_stops_it(
         "CREATE TABLE notes (a TEXT, k TEXT)",
         "CREATE TRIGGER needs AFTER DELETE ON notes BEGIN UPDATE notes SET k = old.a; END",
     )
-    body = 'recreate_table("notes", sa.Column("k", sa.Text()), drop=["a"])'
-    revised(sqlite, scripts, f'\ndef upgrade():\n    op.get_context().opts["guards"].{body}\n')
+    sqlite.call_guard(scripts, 'recreate_table("notes", sa.Column("k", sa.Text()), drop=["a"])')
     with pytest.raises(CommandError, match=r"a of notes cannot be dropped: .*needs"):
         await sqlite.upgrade()
     assert len((await sqlite.shape())["notes"].columns) == 2
@@ -64,8 +62,7 @@ async def test_a_view_that_is_broken_already_stops_nothing(sqlite: Database, scr
         "CREATE INDEX on_k ON notes (k)",
         "CREATE VIEW broken AS SELECT * FROM nowhere",
     )
-    body = 'recreate_table("notes", sa.Column("k", sa.Text()), drop=["A"])'
-    revised(sqlite, scripts, f'\ndef upgrade():\n    op.get_context().opts["guards"].{body}\n')
+    sqlite.call_guard(scripts, 'recreate_table("notes", sa.Column("k", sa.Text()), drop=["A"])')
     await sqlite.upgrade()
     table = (await sqlite.shape())["notes"]
     assert [column.name for column in table.columns] == ["k"]
@@ -75,7 +72,7 @@ async def test_a_view_that_is_broken_already_stops_nothing(sqlite: Database, scr
 
 async def test_offline_it_is_refused(database: Database, scripts: Path) -> None:
     """Without a connection it is refused; the error gives the reason and an alternative."""
-    revised(database, scripts, SESSIONS)
+    database.revise(scripts, SESSIONS)
     refused = r"recreate_table: browser_sessions .* --sql has no connection.* INSERT \.\.\. SELECT"
     with pytest.raises(CommandError, match=refused):
         await database.offline("upgrade", "101:102")

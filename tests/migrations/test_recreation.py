@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.migrations.database import SCRIPTS
+from tests.support.scripts import SCRIPTS
 
 
 def loaded() -> Any:

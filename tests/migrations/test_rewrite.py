@@ -17,8 +17,7 @@ from nextcloud_mcp_server import migrations, progress
 from tests.migrations import facts
 from tests.migrations.database import ROOT, Database, configuration
 from tests.migrations.rows import seed
-from tests.migrations.test_guards import add_revision
-from tests.support.scripts import used
+from tests.support.scripts import add_revision, used
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -54,12 +53,6 @@ VALUES ({}, '', 1, 1, '{}')
 """
 
 
-def revised(database: Database, scripts: Path, body: str) -> None:
-    """Add a revision 102 with this body."""
-    add_revision(scripts, "102", "101", body)
-    database.scripts = scripts
-
-
 @pytest.mark.parametrize("count", [0, 1, 6, 7, 8, 30])
 async def test_every_row_is_rewritten_once(database: Database, scripts: Path, count: int) -> None:
     """Each row is rewritten once, for any number of rows per page."""
@@ -74,7 +67,7 @@ async def test_every_row_is_rewritten_once(database: Database, scripts: Path, co
             ]
         }
     )
-    revised(database, scripts, PROFILES)
+    database.revise(scripts, PROFILES)
     await database.upgrade()
     found = await database.query("SELECT user_profile, scopes FROM refresh_tokens ORDER BY user_id")
     assert [profile for profile, _ in found] == [
@@ -89,7 +82,7 @@ async def test_a_second_run_rewrites_nothing(database: Database, scripts: Path) 
     """A second run changes nothing."""
     await database.upgrade("101")
     await database.insert(seed("101", database.lineage))
-    revised(database, scripts, PROFILES)
+    database.revise(scripts, PROFILES)
     await database.upgrade()
     columns = {"refresh_tokens": ["user_id", "user_profile", "scopes"]}
     rows = await database.rows(columns)
@@ -108,8 +101,7 @@ async def test_a_key_of_several_columns_is_followed(database: Database, scripts:
     await database.insert(
         {"batch_ocr_jobs": [j | {"job_id": "j", "submitted_at": 1} for j in jobs]}
     )
-    revised(
-        database,
+    database.revise(
         scripts,
         """
 def upgrade():
@@ -128,7 +120,7 @@ async def test_rows_with_null_keys_are_rewritten(sqlite: Database, scripts: Path
     await sqlite.execute(*facts.raw_statements("006"))
     await sqlite.upgrade("101")
     await sqlite.execute(*(INSERT.format("refresh_tokens", "NULL", n) for n in range(20)))
-    revised(sqlite, scripts, PROFILES.replace(".hex()", ""))
+    sqlite.revise(scripts, PROFILES.replace(".hex()", ""))
     await sqlite.upgrade()
     found = await sqlite.query("SELECT user_profile FROM refresh_tokens ORDER BY rowid")
     assert found == [(f"v2 {n}",) for n in range(20)]
@@ -156,8 +148,7 @@ async def test_a_rewrite_that_is_not_idempotent_is_refused(
         "CREATE TABLE notes (id INTEGER PRIMARY KEY, note TEXT)",
         "INSERT INTO notes VALUES (1, 'a'), (2, 'b'), (3, NULL)",
     )
-    body = f'op.get_context().opts["guards"].rewrite("notes", {call})'
-    revised(database, scripts, f"\ndef upgrade():\n    {body}\n")
+    database.call_guard(scripts, f'rewrite("notes", {call})')
     with pytest.raises(CommandError, match=message):
         await database.upgrade()
     assert await database.query("SELECT note FROM notes ORDER BY id") == [("a",), ("b",), (None,)]
@@ -168,8 +159,9 @@ async def test_a_table_needs_a_key(database: Database, scripts: Path, columns: s
     """A table without a key (PostgreSQL) or a usable rowid (SQLite) is refused."""
     await database.upgrade("101")
     await database.execute(f"CREATE TABLE notes ({columns})")
-    body = 'rewrite("notes", lambda row: None, columns=["note"], where="note IS NULL")'
-    revised(database, scripts, f'\ndef upgrade():\n    op.get_context().opts["guards"].{body}\n')
+    database.call_guard(
+        scripts, 'rewrite("notes", lambda row: None, columns=["note"], where="note IS NULL")'
+    )
     if database.is_sqlite and "oid" not in columns:
         await database.upgrade()
     else:
@@ -181,7 +173,7 @@ async def test_a_table_needs_a_key(database: Database, scripts: Path, columns: s
 
 async def test_offline_it_is_refused(database: Database, scripts: Path) -> None:
     """--sql refuses a rewrite."""
-    revised(database, scripts, PROFILES)
+    database.revise(scripts, PROFILES)
     with pytest.raises(CommandError, match=r"rows of refresh_tokens .* Run this revision"):
         await database.offline("upgrade", "101:102")
 
@@ -190,7 +182,7 @@ async def test_the_progress_is_reported(sqlite: Database, scripts: Path) -> None
     """After each page the number of rows is reported."""
     await sqlite.upgrade("101")
     await sqlite.execute(*(INSERT.format("refresh_tokens", n, n) for n in range(10)))
-    revised(sqlite, scripts, PROFILES.replace(".hex()", ""))
+    sqlite.revise(scripts, PROFILES.replace(".hex()", ""))
     updates: list[tuple[Any, ...]] = []
 
     def go(connection: sa.Connection) -> None:
@@ -215,10 +207,7 @@ SLOW: Final = (
 
 
 def test_an_upgrade_logs_the_progress(
-    scripts: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    scripts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The program logs the progress of a rewrite."""
     path = tmp_path / "tokens.db"
@@ -226,7 +215,7 @@ def test_an_upgrade_logs_the_progress(
     with closing(sqlite3.connect(path)) as connection, connection:
         for n in range(30):
             connection.execute(INSERT.format("refresh_tokens", n, n))
-    add_revision(scripts, "102", "101", SLOW)
+    add_revision(scripts, SLOW, "102", "101")
     monkeypatch.setattr(progress, "INTERVAL", 0.1)
     monkeypatch.setattr(progress, "LOG_INTERVAL", 0.0)
     with used(scripts), caplog.at_level("INFO"):
@@ -282,7 +271,7 @@ def upgrade():
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells the peak")
 def test_memory_does_not_grow_with_the_rows(scripts: Path, tmp_path: Path) -> None:
     """200,000 rows are rewritten, and their table recreated, in the memory of 1,000."""
-    add_revision(scripts, "102", "101", BOTH)
+    add_revision(scripts, f"import sqlalchemy as sa\n{BOTH}", "102", "101")
     peaks = {}
     for count in (1_000, 200_000):
         done = subprocess.run(

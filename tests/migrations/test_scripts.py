@@ -6,9 +6,10 @@ import re
 
 from alembic.script import ScriptDirectory
 
-from tests.migrations.database import SCRIPTS, configuration
+from tests.migrations.database import configuration
 from tests.migrations.facts import REVISIONS
 from tests.support.revisions import KNOWN
+from tests.support.scripts import SCRIPTS
 
 DATES = {
     "001": "20251217_2200",

@@ -9,9 +9,9 @@ from typing import Final
 
 import pytest
 
-from tests.migrations.database import ROOT, SCRIPTS, Database, columns_of
+from tests.migrations.database import ROOT, Database, columns_of
 from tests.migrations.rows import seed
-from tests.migrations.test_guards import add_revision
+from tests.support.scripts import SCRIPTS
 
 PAGE: Final = (ROOT / "docs" / "reference" / "migration-vocabulary.md").read_text("utf-8")
 _SECTION: Final = re.compile(r"^## (.+?)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
@@ -82,8 +82,7 @@ async def test_every_example_runs(database: Database, scripts: Path, name: str) 
         if "drop_table" not in name or table != "document_paths"
     }
     rows, shape = await database.rows(kept), await database.shape()
-    add_revision(scripts, "102", "101", f"\n{EXAMPLES[name]}")
-    database.scripts = scripts
+    database.revise(scripts, EXAMPLES[name])
     await database.upgrade()
     catalogue = await database.catalogue()
     assert await database.rows(kept) == rows

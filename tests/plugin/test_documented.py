@@ -46,13 +46,8 @@ def test_the_table_names_scopes_and_types() -> None:
     there = []
     for name, fixture in _fixtures().items():
         gives = inspect.signature(inspect.unwrap(fixture)).return_annotation
-        there.append(
-            (
-                name,
-                fixture._fixture_function_marker.scope,
-                re.sub(r"^Iterator\[(.+)\]$", r"\1", gives),
-            )
-        )
+        scope = fixture._fixture_function_marker.scope
+        there.append((name, scope, re.sub(r"^Iterator\[(.+)\]$", r"\1", gives)))
     assert sorted(rows) == sorted(there)
 
 

@@ -27,16 +27,8 @@ def test_workers_share_templates_and_the_key(tmp_path: Path) -> None:
     """Under pytest-xdist each template is made once, and all workers have the same key."""
     folder = project(tmp_path / "project", test_it=_WORKERS)
     base = tmp_path / "base"
-    ran = run_pytest(
-        folder,
-        "-p",
-        "no:asyncio",
-        "-n",
-        "2",
-        "--dist=each",
-        "--maxprocesses=2",
-        f"--basetemp={base}",
-    )
+    workers = ("-n", "2", "--dist=each", "--maxprocesses=2")
+    ran = run_pytest(folder, "-p", "no:asyncio", *workers, f"--basetemp={base}")
     assert ran.counts == {"passed": 12}, ran.text
 
     [templates] = base.glob("**/token-store-templates*")
@@ -91,10 +83,7 @@ def test_the_plugin_imports_nothing_but_pytest() -> None:
     done = subprocess.run(
         [sys.executable, "-c", _IMPORTED], capture_output=True, check=True, timeout=60
     )
-    assert json.loads(done.stdout) == [
-        "nextcloud_mcp_server",
-        "nextcloud_mcp_server.pytest_plugin",
-    ]
+    assert json.loads(done.stdout) == ["nextcloud_mcp_server", "nextcloud_mcp_server.pytest_plugin"]
 
 
 _OTHER_PROJECT = """

@@ -12,8 +12,9 @@ import pytest
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.testing.changes import Changes, RowChange
 from nextcloud_mcp_server.testing.contents import read_catalogue
-from nextcloud_mcp_server.testing.walk import StartWalk, Step
+from nextcloud_mcp_server.testing.walk import StartWalk
 from tests.migrations.rows import declared, seed
+from tests.support.errors import refused
 from tests.support.revisions import ALL, HEAD
 from tests.support.scripts import add_revision
 from tests.support.shapes import at
@@ -82,9 +83,7 @@ def test_a_file_that_no_start_would_touch_is_refused(
     foreign = tmp_path / "foreign.db"
     with closing(sqlite3.connect(foreign)) as connection, connection:
         connection.execute("CREATE TABLE notes (body TEXT)")
-    with pytest.raises(TokenStorageError) as caught:
-        migration_walk(foreign)
-    assert caught.value.code == "foreign"
+    assert refused(lambda: migration_walk(foreign)).code == "foreign"
 
 
 def test_rows_are_inserted_at_the_first_revision_that_has_their_columns(
@@ -117,12 +116,14 @@ def test_a_row_that_the_table_refuses_fails_the_walk(migration_walk: StartWalk) 
 
 
 def test_an_unknown_revision_is_refused(migration_walk: StartWalk) -> None:
-    """A walk to an unknown revision raises the program's own error."""
+    """A walk to an unknown revision, and changes of one, raise the program's own error."""
     walk = migration_walk()
-    for go in (walk.up, walk.down):
-        with pytest.raises(TokenStorageError) as caught:
-            go("999")
-        assert caught.value.code == "unknown-revision"
+    for call in (
+        lambda: walk.up("999"),
+        lambda: walk.down("999"),
+        lambda: migration_walk(changes={"999": Changes()}),
+    ):
+        assert refused(call).code == "unknown-revision"
 
 
 def _revision(up: Sequence[str], down: Sequence[str] = ()) -> str:
@@ -226,13 +227,6 @@ def test_declared_changes_pass(migration_walk: StartWalk, own_scripts: Path, wha
     assert [text for text in walk.untested if "101" in text] == []
 
 
-def test_changes_of_an_unknown_revision_are_refused(migration_walk: StartWalk) -> None:
-    """Changes that are declared for a revision that does not exist raise the program's error."""
-    with pytest.raises(TokenStorageError) as caught:
-        migration_walk(changes={"999": Changes()})
-    assert caught.value.code == "unknown-revision"
-
-
 def test_statements_that_change_no_row_are_listed(
     migration_walk: StartWalk, own_scripts: Path
 ) -> None:
@@ -270,10 +264,3 @@ def test_a_released_revision_that_changes_values(migration_walk: StartWalk) -> N
     assert [text.partition(" SET ")[0] for text in walk.untested] == [
         "revision 004, upgrade: UPDATE login_flow_sessions"
     ]
-
-
-def test_a_step_is_named_like_people_write_it() -> None:
-    """A step names the revision that ran, whichever way it went."""
-    down = Step("006", "005", up=False, rows={})
-    assert (str(down), down.revision) == ("006 -> 005", "006")
-    assert Step("005", "006", up=True, rows={}).revision == "006"

@@ -17,8 +17,9 @@ from nextcloud_mcp_server.authoring.lint.lexer import DIALECTS, Dialect
 from nextcloud_mcp_server.authoring.lint.rules import Problem, problem
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrate.alembic_commands import write_sql
-from nextcloud_mcp_server.migrate.structures import Trial, there_and_back
+from nextcloud_mcp_server.migrate.structures import up_and_down
 from nextcloud_mcp_server.schema.history import History
+from nextcloud_mcp_server.schema.structure import Structure
 
 Direction = Literal["upgrade", "downgrade"]
 
@@ -110,12 +111,7 @@ def without_bytecode() -> Iterator[None]:
 
 
 def emit_sql(history: History, files: Mapping[str, Path]) -> Emitted:
-    """Run every revision offline, for each dialect, up and down.
-
-    Args:
-        history: the revisions.
-        files: their files, by id.
-    """
+    """Run every revision offline, for each dialect, up and down; ``files`` are by id."""
     found: dict[tuple[str, Dialect, Direction], tuple[Statement, ...]] = {}
     problems: set[Problem] = set()
     for dialect in DIALECTS:
@@ -126,13 +122,7 @@ def emit_sql(history: History, files: Mapping[str, Path]) -> Emitted:
             broken = ""
             try:
                 write_sql(
-                    history,
-                    start,
-                    target,
-                    recorder,
-                    dialect=dialect,
-                    down=down,
-                    reviewed=True,
+                    history, start, target, recorder, dialect=dialect, down=down, reviewed=True
                 )
             except Exception as error:  # noqa: BLE001 - any error of a developer's file is reported
                 failed = failure(error, history.directory)
@@ -170,10 +160,10 @@ def _sentence(text: str) -> str:
     return " ".join(text.split()).rstrip(".") + "."
 
 
-def run_all(history: History) -> tuple[Trial | None, Problem | None]:
-    """Upgrade and downgrade an empty database; return the result and the first failure."""
+def run_all(history: History) -> tuple[dict[str, Structure] | None, Problem | None]:
+    """Upgrade and downgrade an empty database; return the structures and the first failure."""
     try:
-        result = there_and_back(history)
-    except TokenStorageError as error:
-        return None, failure(error, history.directory)
-    return result, failure(result.failure, history.directory) if result.failure else None
+        structures, error = up_and_down(history)
+    except TokenStorageError as failed:
+        structures, error = None, failed
+    return structures, failure(error, history.directory) if error else None

@@ -84,9 +84,8 @@ def review(folder: Path | None = None) -> Review:
     # Without structure.json, which may contain a merge conflict.
     line = History(folder, tuple(script.id for script in scripts), {})
     with without_bytecode():
-        result, failed = run_all(line)
+        structures, failed = run_all(line)
         emitted = emit_sql(line, {script.id: script.path for script in scripts})
-    structures = None if result is None else result.up
     found = [*texts, *emitted.problems]
     found += [p for script in scripts for p in statement_problems(script, emitted)]
     digests = {s.id: released.digests(s, emitted) for s in scripts if _completed(s, emitted)}

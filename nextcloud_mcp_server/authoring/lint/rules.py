@@ -113,9 +113,7 @@ RULES: Final = MappingProxyType(
             "git log --diff-filter=D --summary shows FILE and the commit.",
         ),
         "released-file": Rule(
-            True,
-            "released.json cannot be read.",
-            "Restore it from the repository's history.",
+            True, "released.json cannot be read.", "Restore it from the repository's history."
         ),
         "stale-structure": Rule(
             True,
@@ -150,9 +148,7 @@ RULES: Final = MappingProxyType(
             'Say what the revision does, beginning with a verb: "Add a table", "Drop a column".',
         ),
         "unfinished": Rule(
-            False,
-            "A part of the template is not filled in.",
-            'Replace the text after "FILL IN".',
+            False, "A part of the template is not filled in.", 'Replace the text after "FILL IN".'
         ),
         "foreign-import": Rule(
             False,

@@ -201,11 +201,7 @@ CASES = [
         edited("002", "body TEXT)", f'body BLOB)")  # {HERE}("'),
         also=("dialect-only",),
     ),
-    Case(
-        "edited-release",
-        "downgrade",
-        edited("002", 'S t002")', f'S t001")  # {HERE}'),
-    ),
+    Case("edited-release", "downgrade", edited("002", 'S t002")', f'S t001")  # {HERE}')),
     Case("deleted-release", "the-newest", lambda f: f.file("002").unlink(), 7),
     Case("released-file", "conflict", unreadable),
     Case("stale-structure", "edited", stale),
@@ -223,11 +219,7 @@ CASES = [
         "UPDATE t001 SET body = ifnull(body, '') WHERE body IS NULL",
         also=("undeclared-change",),
     ),
-    sends(
-        "drop-without-recreation",
-        "table",
-        "DROP TABLE IF EXISTS t001",
-    ),
+    sends("drop-without-recreation", "table", "DROP TABLE IF EXISTS t001"),
     sends(
         "drop-without-recreation",
         "column",
@@ -240,29 +232,12 @@ CASES = [
         "ALTER TABLE t001 RENAME COLUMN body TO b",
         also=("not-idempotent",),
     ),
-    sends(
-        "drop-without-recreation",
-        "rename",
-        "ALTER TABLE t001 RENAME TO x",
-    ),
+    sends("drop-without-recreation", "rename", "ALTER TABLE t001 RENAME TO x"),
     sends("not-idempotent", "create", "CREATE TABLE x (id INTEGER)"),
     sends("not-idempotent", "index", "CREATE INDEX i ON t001(body)"),
-    sends(
-        "not-idempotent",
-        "unique",
-        "CREATE UNIQUE INDEX i ON t001(body)",
-    ),
-    sends(
-        "not-idempotent",
-        "drop",
-        "DROP TABLE t001",
-        also=("drop-without-recreation",),
-    ),
-    sends(
-        "not-idempotent",
-        "add-column",
-        "ALTER TABLE t001 ADD COLUMN a TEXT",
-    ),
+    sends("not-idempotent", "unique", "CREATE UNIQUE INDEX i ON t001(body)"),
+    sends("not-idempotent", "drop", "DROP TABLE t001", also=("drop-without-recreation",)),
+    sends("not-idempotent", "add-column", "ALTER TABLE t001 ADD COLUMN a TEXT"),
     sends(
         "not-idempotent", "insert", "INSERT INTO t001 VALUES (1, 'a')", also=("undeclared-change",)
     ),

@@ -42,5 +42,5 @@ ROWS: Final[dict[str, list[dict[str, Any]]]] = {
             "backup": "",
             "note": "",
         },
-    ],
+    ]
 }
