@@ -80,7 +80,7 @@ def test_other_routes_and_methods_are_refused_in_json(client: TestClient) -> Non
 
 
 def test_not_ready_before_it_is_open_and_after(database: Path) -> None:
-    """Without an open store the answer is 503 with a reason; a restart makes it ready again."""
+    """Without an open store the result is 503 with a reason; a restart makes it ready again."""
     app = create_app(database, encryption_key=KEY)
     client = TestClient(app)
     assert _not_ready(client)["reason"] == "The token store is not open."
