@@ -10,6 +10,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final, NoReturn
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
@@ -71,9 +72,7 @@ class Keyring:
     def decrypt(self, ciphertext: bytes | str, of: str = "A stored secret") -> str:
         """Decrypt a Fernet token with any of the keys.
 
-        Args:
-            ciphertext: the token, from a BLOB or a TEXT column.
-            of: its table, column and row, for the message.
+        The message of an error contains ``of``: the table, column and row.
 
         Raises:
             TokenStorageError: ``undecryptable`` if no key decrypts it (one error for every
@@ -99,11 +98,9 @@ class Keyring:
     def key_of(self, ciphertext: bytes | str) -> str | None:
         """Return the fingerprint of the first key that decrypts it; None if none does."""
         for fernet, fingerprint in zip(self._each, self.fingerprints, strict=True):
-            try:
+            with suppress(InvalidToken):
                 fernet.decrypt(_bytes(ciphertext))
-            except InvalidToken:
-                continue
-            return fingerprint
+                return fingerprint
         return None
 
     def rotate(self, ciphertext: bytes | str, of: str = "A stored secret") -> bytes:
@@ -112,10 +109,8 @@ class Keyring:
         Raises:
             TokenStorageError: ``undecryptable`` if no key decrypts it.
         """
-        try:
+        with suppress(InvalidToken):
             return self._fernets.rotate(_bytes(ciphertext))
-        except InvalidToken:
-            pass
         return _undecryptable(of)
 
     def _decrypted(self, ciphertext: bytes | str) -> bytes | None:

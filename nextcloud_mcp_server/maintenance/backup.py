@@ -29,7 +29,6 @@ def back_up(
     If a crashed writer left a journal, the lock is taken and the journal is rolled back first.
 
     Args:
-        database: the database file.
         target: default: beside the database, under a name with time and revision that is
             never pruned.
         keys: fingerprints of the available keys, for the manifest.

@@ -68,13 +68,9 @@ def rehearse(
     """Run a complete upgrade on a copy that is deleted afterwards.
 
     The database is only read, and no file beside it changes. No lock is needed: the copy is
-    of one moment even if other processes write.
-
-    Args:
-        database: the file; it need not exist yet.
-        target: the last revision (default: head).
-        verify: verifies the keys on the stored secrets, and creates no key.
-        progress: receives updates (default: the log).
+    of one moment even if other processes write. The database need not exist yet, the
+    default of ``target`` is head, ``verify`` creates no key, and the default of ``progress``
+    is the log.
 
     Raises:
         TokenStorageError: what the upgrade itself would raise; ``disk-full`` and

@@ -26,7 +26,7 @@ from nextcloud_mcp_server.maintenance.doctor.files import readable_by_others
 from nextcloud_mcp_server.maintenance.indexes import rebuild_indexes
 from nextcloud_mcp_server.maintenance.repair_plan import RepairPlan, plan_repair
 from nextcloud_mcp_server.migrate.inspect import Inspection, VerifyKeys, known_history, no_database
-from nextcloud_mcp_server.migrate.plan import Finding, State, plan, refusal
+from nextcloud_mcp_server.migrate.plan import Finding, Plan, State, plan, refusal
 from nextcloud_mcp_server.migrate.startup import progress_to
 from nextcloud_mcp_server.progress import ProgressCallback, Reporter
 from nextcloud_mcp_server.schema.history import History
@@ -91,12 +91,8 @@ def repair(
 
     After a kill at any point, the file is unchanged or repaired, and the next repair does the
     rest. Secrets are moved with their rows and not decrypted, so no key is needed; the keys
-    in the settings, if any, are verified before anything is changed.
-
-    Args:
-        settings: the database and the keys.
-        confirmed: what the user confirmed; None if the user was not asked.
-        progress: receives updates (default: the log).
+    in the settings, if any, are verified before anything is changed. ``confirmed`` is None
+    if the user was not asked; ``progress`` receives updates (default: the log).
 
     Raises:
         TokenStorageError: the state's own code for a file that is not of this program, is
@@ -149,7 +145,7 @@ def _repair(
     backup = None
     if needed.restructures:
         backup = _restructure(inspection, locked, needed, keys, report)
-        done += _restructured(needed, history)
+        done += _restructured(needed, todo, history)
     if seen.journal_mode and (mode := locked.finish()) != seen.journal_mode:
         done += (f"switched its journal to {mode}",)
     done += _delete_abandoned(path)
@@ -195,7 +191,7 @@ def _restructure(
     return migrate(inspection, locked, keys=keys, first=first, report=report)
 
 
-def _restructured(needed: RepairPlan, history: History) -> tuple[str, ...]:
+def _restructured(needed: RepairPlan, todo: Plan, history: History) -> tuple[str, ...]:
     """Return what was done to the tables, one line each."""
     finding = needed.finding
     base = f"recorded revision {finding.base}, which its tables have"
@@ -204,9 +200,7 @@ def _restructured(needed: RepairPlan, history: History) -> tuple[str, ...]:
         *([base] if needed.replaces_version or finding.recorded is None else []),
         *(["put the version table in order"] if not finding.tidy and finding.recorded else []),
         *(f"dropped the empty {table}" for table in needed.drops),
-        *(f"renamed the filled copy of {name} back" for name in finding.adopted),
-        *(f"recreated {name} in its released shape" for name in finding.unusable),
-        *([f"added {finding.gaps}"] if finding.gaps else []),
+        *todo.mends,
         *([upgraded] if finding.base != history.head else []),
     )
 

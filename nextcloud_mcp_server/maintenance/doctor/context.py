@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -149,11 +149,10 @@ class Context:
                 return True
             return bool(self.complaints) and not self.only_indexes
         if name == "restore --newest":
-            try:
+            with suppress(TokenStorageError):
                 newest_backup(self.path)
-            except TokenStorageError:
-                return True
-            return False
+                return False
+            return True
         # backup and upgrade
         return bool(self.complaints) or (name == "upgrade" and bool(self.closed))
 
