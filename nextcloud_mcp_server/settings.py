@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -40,7 +41,6 @@ class Settings(NamedTuple):
     """The settings of a start.
 
     Attributes:
-        database: the database file.
         keys: Fernet keys, newest first, not checked; empty if none was given.
         key_file: the file with the keys, if none was given directly.
         lock_timeout: seconds to wait for the migration lock.
@@ -220,15 +220,12 @@ def _path_of_variable(url: str) -> Path:
 
 def _can_hold_data(folder: Path) -> bool:
     """Check whether ``folder`` exists or the user may create it. Creates nothing."""
-    try:
+    # A folder of another user may be unreadable to this user.
+    with suppress(OSError):
         for parent in (folder, *folder.parents):
-            if parent.is_dir():
-                return parent == folder or os.access(parent, os.W_OK | os.X_OK)
             if parent.exists():
-                return False
-    except OSError:
-        # A folder of another user, which this user may not read.
-        return False
+                writable = parent == folder or os.access(parent, os.W_OK | os.X_OK)
+                return parent.is_dir() and writable
     return False
 
 

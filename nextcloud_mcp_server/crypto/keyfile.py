@@ -151,9 +151,8 @@ def verified_keyring(keyring: Keyring | None, samples: Samples, database: Path) 
                 f"were written with, or put it back at {key_path(database)}; nothing was changed.",
             )
         return _make(database)
-    if not values or any(keyring.can_decrypt(value) for value in values):
-        return keyring
-    if any(keyring.can_decrypt(value) for value in samples(None)):
+    opens = keyring.can_decrypt
+    if not values or any(map(opens, values)) or any(map(opens, samples(None))):
         return keyring
     raise TokenStorageError(
         f"No given key opens the encrypted values in {database}.",

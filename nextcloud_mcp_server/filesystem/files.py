@@ -205,12 +205,10 @@ def hand_over(descriptor: int, owner: Path) -> None:
         OSError: the file system has no owners.
     """
     if os.geteuid() == 0:
-        try:
+        with suppress(FileNotFoundError):
             status = owner.stat()
-        except FileNotFoundError:
-            return
-        if (status.st_uid, status.st_gid) != (0, 0):
-            os.fchown(descriptor, status.st_uid, status.st_gid)
+            if (status.st_uid, status.st_gid) != (0, 0):
+                os.fchown(descriptor, status.st_uid, status.st_gid)
 
 
 def sync(path: Path) -> None:

@@ -73,7 +73,6 @@ def restore(
     """Restore what :func:`~.restore_preview.preview_restore` returned, completely or not at all.
 
     Args:
-        preview: what the user confirmed.
         while_running: allow a running server, which then uses the restored database.
         keys: fingerprints of the available keys, for the manifest of the kept copy.
         lock_timeout: in seconds.

@@ -38,7 +38,6 @@ class RestorePreview:
         exists: whether there is a database file now.
         present: the state of that file.
         rows: the number of rows of each of its tables; None if they cannot be read.
-        head: the newest revision of this program.
     """
 
     database: Path
