@@ -1,4 +1,4 @@
-"""Add login flows, and the scopes and login name of an app password.
+"""Add login flows, and what an app password may do.
 
 Login flow v2 of Nextcloud creates an app password after the user confirmed in a browser; the
 running flow is polled with a token. Scopes are NULL if they were never recorded.
