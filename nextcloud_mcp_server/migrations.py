@@ -13,10 +13,10 @@ from pathlib import Path
 from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.migrate import change
 from nextcloud_mcp_server.migrate.change import Change
-from nextcloud_mcp_server.migrate.inspect import inspect
+from nextcloud_mcp_server.migrate.inspect import VerifyKeys, inspect
 from nextcloud_mcp_server.migrate.startup import Outcome, prepare
 from nextcloud_mcp_server.schema.history import load_history
-from nextcloud_mcp_server.settings import load_settings
+from nextcloud_mcp_server.settings import Settings, load_settings
 
 Database = str | os.PathLike[str] | None
 
@@ -29,13 +29,11 @@ def upgrade_database(database: Database = None, revision: str = "head") -> Outco
     Raises:
         TokenStorageError: with the code of what is wrong; the file is as it was.
     """
-    from nextcloud_mcp_server.crypto.keyfile import key_verifier as prover  # noqa: PLC0415 - cryptography is heavy
-
     settings = load_settings(database=database)
     return prepare(
         connect(settings.database),
         target=None if revision == "head" else revision,
-        verify=prover(settings),
+        verify=_key_verifier(settings),
         lock_timeout=settings.lock_timeout,
     )
 
@@ -51,14 +49,12 @@ def downgrade_database(
         TokenStorageError: with the code of what is wrong; the file is as it was. ``in-use``
             if a server is running on it, unless ``while_running`` is true.
     """
-    from nextcloud_mcp_server.crypto.keyfile import key_verifier as prover  # noqa: PLC0415 - cryptography is heavy
-
     settings = load_settings(database=database)
     return change.downgrade(
         connect(settings.database),
         revision,
         while_running=while_running,
-        verify=prover(settings),
+        verify=_key_verifier(settings),
         lock_timeout=settings.lock_timeout,
     )
 
@@ -74,14 +70,12 @@ def stamp_database(
         TokenStorageError: ``inconsistent`` if the schema does not match it, ``in-use`` if a server
             is running on it, unless ``while_running`` is true, and others.
     """
-    from nextcloud_mcp_server.crypto.keyfile import key_verifier as prover  # noqa: PLC0415 - cryptography is heavy
-
     settings = load_settings(database=database)
     return change.stamp(
         connect(settings.database),
         get_head_revision() if revision == "head" else revision,
         while_running=while_running,
-        verify=prover(settings),
+        verify=_key_verifier(settings),
         lock_timeout=settings.lock_timeout,
     )
 
@@ -115,3 +109,9 @@ def create_migration(message: str) -> Path:
     from nextcloud_mcp_server.authoring.create import write  # noqa: PLC0415
 
     return write(message).script
+
+
+def _key_verifier(settings: Settings) -> VerifyKeys:
+    from nextcloud_mcp_server.crypto.keyfile import key_verifier  # noqa: PLC0415 - cryptography is heavy
+
+    return key_verifier(settings)

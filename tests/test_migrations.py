@@ -1,4 +1,4 @@
-"""The functions for scripts: synchronous, safe to call anywhere, with the start's own care."""
+"""The functions for scripts: synchronous, safe to call anywhere, as safe as a start."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.migrate.change import Change
 from nextcloud_mcp_server.migrate.plan import Action
 from nextcloud_mcp_server.migrations import (
     create_migration,
@@ -45,7 +46,7 @@ def path(tmp_path: Path) -> Path:
     [("-1", "005"), ("-3", "003"), ("-6", None), ("base", None), ("001", "001")],
 )
 def test_every_form_of_a_downgrade(revision: str, ends: str | None, path: Path) -> None:
-    """An id, a number of steps and base are where it ends."""
+    """A target is an id, a number of steps or base."""
     at("006").write(path)
     assert downgrade_database(path, revision).after == ends
     assert get_current_revision(path) == ends
@@ -67,17 +68,17 @@ def test_every_form_of_a_downgrade(revision: str, ends: str | None, path: Path) 
         ("-99999999999999999999", "unknown-revision"),
     ],
 )
-def test_a_downgrade_that_is_none_changes_nothing(revision: str, code: str, path: Path) -> None:
-    """A target that is not below, or is no revision, is refused before anything is touched."""
+def test_a_downgrade_to_a_wrong_target_changes_nothing(
+    revision: str, code: str, path: Path
+) -> None:
+    """A target that is not below, or is no revision, is refused before anything is written."""
     at("006").write(path)
     before = invariants.disk(path)
     assert refused(lambda: downgrade_database(path, revision)).code == code
     invariants.untouched(before, invariants.disk(path))
 
 
-def test_an_upgrade_proves_the_keys_that_are_there(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_upgrade_verifies_the_keys(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A key that the server would refuse is refused before the migration; none is needed."""
     at("006").write(path)
     before = invariants.disk(path)
@@ -88,42 +89,33 @@ def test_an_upgrade_proves_the_keys_that_are_there(
     assert upgrade_database(path).after == HEAD
 
 
-def test_a_downgrade_proves_the_keys_that_are_there(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("change", "first", "then"),
+    [(downgrade_database, "005", "004"), (stamp_database, "005", "006")],
+)
+def test_a_downgrade_and_a_stamp_verify_the_keys(
+    change: Callable[..., Change],
+    first: str,
+    then: str,
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With a key that opens nothing it is the wrong key or database; with none it goes back."""
+    """A wrong or malformed key is refused; no key, or the right one among several, is accepted."""
     at("006").write(path)
     before = invariants.disk(path)
     monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", Fernet.generate_key().decode())
-    assert refused(lambda: downgrade_database(path)).code == "wrong-key"
+    assert refused(lambda: change(path, first)).code == "wrong-key"
     monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", "short")
-    assert refused(lambda: downgrade_database(path)).code == "malformed-key"
+    assert refused(lambda: change(path, first)).code == "malformed-key"
     invariants.untouched(before, invariants.disk(path))
     monkeypatch.delenv("TOKEN_ENCRYPTION_KEY")
-    assert downgrade_database(path).after == "005"
+    assert change(path, first).after == first
     monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", f"{Fernet.generate_key().decode()};{KEY}")
-    assert downgrade_database(path).after == "004"
+    assert change(path, then).after == then
 
 
-def test_a_stamp_proves_the_keys_that_are_there(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As a downgrade: keys that open nothing, or are none, stop it; without any it goes on."""
-    at("006").write(path)
-    before = invariants.disk(path)
-    monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", Fernet.generate_key().decode())
-    assert refused(lambda: stamp_database(path, "005")).code == "wrong-key"
-    monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", "short")
-    assert refused(lambda: stamp_database(path, "005")).code == "malformed-key"
-    invariants.untouched(before, invariants.disk(path))
-    monkeypatch.delenv("TOKEN_ENCRYPTION_KEY")
-    assert stamp_database(path, "005").after == "005"
-    monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", f"{Fernet.generate_key().decode()};{KEY}")
-    assert stamp_database(path, "006").after == "006"
-
-
-def test_an_upgrade_goes_to_head_or_where_it_is_told(path: Path) -> None:
-    """Head is the default; a revision is taken; what is none is refused."""
+def test_an_upgrade_goes_to_head_or_to_a_revision(path: Path) -> None:
+    """Head is the default; an unknown revision, or one below, is refused."""
     assert upgrade_database(path, "004").after == "004"
     assert upgrade_database(path).after == HEAD
     assert upgrade_database(str(path), "head").action is Action.NOTHING
@@ -154,7 +146,7 @@ def test_the_lock_timeout_is_the_settings(path: Path, monkeypatch: pytest.Monkey
 
 
 def test_asking_for_the_revision_changes_nothing(path: Path) -> None:
-    """A file that is not there stays away, an old one stays old, a foreign one is told."""
+    """No file is created or changed; what is no database is refused."""
     assert get_current_revision(path) is None
     assert names(path.parent) == set()
     at("006").write(path)
@@ -243,8 +235,8 @@ def test_up_and_down_in_threads_never_lose_a_grant(path: Path) -> None:
 
 
 @pytest.mark.parametrize("given", [5, b"-1", ["001"]])
-def test_what_is_no_text_names_no_revision(given: Any, path: Path) -> None:
-    """Whatever is no revision is unknown, of whatever type it is."""
+def test_a_revision_that_is_no_text_is_unknown(given: Any, path: Path) -> None:
+    """An argument of the wrong type is refused as an unknown revision."""
     upgrade_database(path)
     for change in (upgrade_database, downgrade_database, stamp_database):
         error = refused(lambda change=change: change(path, given))  # type: ignore[misc]
