@@ -248,14 +248,15 @@ def model() -> Script:
     st.lists(st.tuples(st.integers(0, 10_000), st.integers(101, 112)), max_size=8, unique=True),
     st.integers(0, 3),
 )
-def test_any_heap_becomes_a_line(
-    model: Script, heap: Sequence[tuple[int, int]], count: int
+def test_any_collection_becomes_a_line(
+    model: Script, collection: Sequence[tuple[int, int]], count: int
 ) -> None:
     """Any collision of ids and dates becomes a linear history; fixed revisions keep their id."""
     field = [_script(model, number, f"20251217_{number:04}") for number in range(1, 11)]
-    made = sorted((number, f"2026{moment:05}"[:8] + "_0000") for moment, number in heap)
+    made = sorted((number, f"2026{moment:05}"[:8] + "_0000") for moment, number in collection)
     fixed = field + [_script(model, 101 + n, f"20260101_{n:04}") for n in range(count)]
-    loose = [_script(model, number, moment) for number, moment in made]
+    # A folder holds no two files of one name.
+    loose = [_script(model, *one, slug=f"y{n}") for n, one in enumerate(made)]
     places = arrange([*fixed, *loose], fixed)
     assert [place.script for place in places] == [*fixed, *loose]
     numbers = [int(place.id) for place in places]
@@ -268,7 +269,9 @@ def test_any_heap_becomes_a_line(
     assert list(line_problems(arranged)) == []
 
 
-def _script(model: Script, number: int, moment: str, parent: str | None = None) -> Script:
+def _script(
+    model: Script, number: int, moment: str, parent: str | None = None, slug: str = "x"
+) -> Script:
     values = {"revision": (f"{number:03}", 1), "down_revision": (parent, 1)}
-    path = model.path.with_name(f"{moment}_{number:03}_x.py")
-    return Script(path, moment, f"{number:03}", "x", model.tree, values, {})
+    path = model.path.with_name(f"{moment}_{number:03}_{slug}.py")
+    return Script(path, moment, f"{number:03}", slug, model.tree, values, {})
