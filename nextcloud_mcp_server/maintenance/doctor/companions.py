@@ -75,6 +75,8 @@ def backups(context: Context) -> Iterator[Finding]:
         yield Finding(Level.UNKNOWN, f"whether there are any is unknown: {reason}")
         return
     if not found:
+        if context.is_foreign:
+            return
         holds = context.contents is not None and context.contents.readable
         level = Level.NOTE if holds or context.unread else Level.OK
         what = "there is none yet; a migration makes one"

@@ -122,8 +122,13 @@ class Context:
     @property
     def is_ours(self) -> bool:
         """Whether the database belongs to this program, or does not exist yet."""
+        return self.contents is not None and not self.is_foreign
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the file is not a database of this program, so that no start changes it."""
         foreign = {State.FOREIGN, State.NOT_A_DATABASE}
-        return self.contents is not None and self.contents.finding.state not in foreign
+        return self.contents is not None and self.contents.finding.state in foreign
 
     @property
     def database(self) -> SqliteDatabase:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -131,6 +132,18 @@ def test_what_is_not_ours_gets_no_command(shelf: Shelf, tmp_path: Path) -> None:
     database.chmod(0o666)
     found = diagnose(Settings(database)).findings
     assert not [f for f in found if f.command or f.fixable]
+
+
+@pytest.mark.parametrize("content", [b"", b"no database" * 99])
+def test_of_what_is_not_ours_no_migration_is_announced(
+    content: bytes, shelf: Shelf, tmp_path: Path
+) -> None:
+    """No line tells what a start, an upgrade or a migration would do to another's file."""
+    database = shelf.put("foreign", tmp_path / "tokens.db")
+    if content:
+        database.write_bytes(content)
+    told = [f.message for f in diagnose(Settings(database), full=True).findings]
+    assert not [m for m in told if re.search("a start |an upgrade|a migration", m)]
 
 
 @pytest.mark.parametrize("hurt", ["refresh_tokens", "idx_audit_user_timestamp"])
