@@ -107,11 +107,7 @@ def locate_scripts() -> Path:
     for folder in (package / "_alembic", package.parent / "alembic"):
         if (folder / "versions").is_dir() and (folder / "env.py").is_file():
             return folder
-    raise TokenStorageError(
-        f"The migration scripts are missing from {package}.",
-        code="no-migrations",
-        remedy="Install the package again: pip install --force-reinstall nextcloud-mcp-server.",
-    )
+    raise _no_migrations(f"The migration scripts are missing from {package}.")
 
 
 def is_checkout() -> bool:
@@ -130,12 +126,16 @@ def load_history(directory: Path | None = None) -> History:
     matches = (_VERSION_FILE.fullmatch(path.name) for path in (folder / "versions").iterdir())
     ids = sorted({m["id"] for m in matches if m}, key=lambda text: (int(text), text))
     if not ids:
-        raise TokenStorageError(
-            f"There is no migration script in {folder / 'versions'}.",
-            code="no-migrations",
-            remedy="Install the package again: pip install --force-reinstall nextcloud-mcp-server.",
-        )
+        raise _no_migrations(f"There is no migration script in {folder / 'versions'}.")
     return History(folder, tuple(ids), _load_structures(folder / STRUCTURE_FILE, ids))
+
+
+def _no_migrations(message: str) -> TokenStorageError:
+    return TokenStorageError(
+        message,
+        code="no-migrations",
+        remedy="Install the package again: pip install --force-reinstall nextcloud-mcp-server.",
+    )
 
 
 def _load_structures(path: Path, ids: list[str]) -> dict[str, Structure]:
