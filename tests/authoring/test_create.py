@@ -204,6 +204,12 @@ def test_a_released_revision_keeps_its_id(folder: Folder) -> None:
     assert first.exists()
 
 
+def test_a_shared_revision_never_moves(folder: Folder) -> None:
+    """The revisions that every release has keep their id, even if no file records a release."""
+    (folder.path / "released.json").unlink(missing_ok=True)
+    assert "is released" in refused(lambda: renumber("010")).message
+
+
 @pytest.mark.parametrize("named", ["999", "nothing.py"])
 def test_an_unknown_revision_is_refused(folder: Folder, named: str) -> None:
     """A name without a revision is an error."""
