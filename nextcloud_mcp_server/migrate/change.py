@@ -158,9 +158,10 @@ def _locked(
     if database.identity() is None:
         raise no_database(database)
     with database.lock(lock_timeout) as locked:
+        # A file that cannot even be read is refused as such.
+        inspection = Inspection.of(database, locked.inspect(samples=True))
         locked.require_writable()
         with progress_to(database, locked, activity, progress) as report:
-            inspection = Inspection.of(database, locked.inspect(samples=True))
             report("checking its pages")
             if not inspection.refusal:
                 require_sound(inspection)
