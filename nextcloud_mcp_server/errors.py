@@ -25,6 +25,7 @@ CODES: Final = MappingProxyType(
         "lock-timeout": "Another process held the lock for longer than the timeout.",
         "lock-unavailable": "The file system does not support locks, and a migration is pending.",
         "in-use": "A server is using the database that the command would replace.",
+        "replaced": "The file that a store has open was moved, deleted or replaced.",
         "interrupted": "The start was stopped before it was complete.",
         "migration-failed": "A migration failed and was rolled back; the database is unchanged.",
         "backup-failed": "The backup could not be made or verified; nothing was migrated.",

@@ -69,6 +69,10 @@ class Access:
         """Decrypt; an ``undecryptable`` error names ``of``."""
         return self._keyring.decrypt(ciphertext, of) if self._keyring else _not_open()
 
+    def check(self) -> None:
+        """Check that the open database is the one at its place."""
+        return self._pool.check() if self._pool else _not_open()
+
     def read(self, unit: Callable[[Connection], T]) -> Awaitable[T]:
         """Run a read-only unit of work."""
         return self._pool.read(unit) if self._pool else _not_open()

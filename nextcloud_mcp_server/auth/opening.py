@@ -6,7 +6,7 @@ Most of what a start needs is imported in that thread, so that importing the sto
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -55,6 +55,7 @@ async def open_store(
     keyring = given_keyring(keys, settings)
     place = connect(settings.database)
     hold: Hold | None = None
+    opened: Hashable = None
 
     def verify(samples: Samples) -> Sequence[str]:
         nonlocal keyring
@@ -63,8 +64,8 @@ async def open_store(
 
     def mark() -> None:
         # Before the lock is released: the next holder sees that a store is open.
-        nonlocal hold
-        hold = place.hold()
+        nonlocal hold, opened
+        hold, opened = place.hold(), place.identity()
 
     def work(cancelled: Callable[[], bool]) -> Outcome:
         from nextcloud_mcp_server.migrate.startup import prepare  # noqa: PLC0415
@@ -81,7 +82,9 @@ async def open_store(
         outcome = await run_to_the_end(work, name="token-store-start")
         if keyring is None:
             raise AssertionError("a start that succeeds has a key ring")
-        pool = place.open_pool(outcome.journal_mode, hold, read_only=outcome.read_only)
+        pool = place.open_pool(
+            outcome.journal_mode, hold, read_only=outcome.read_only, opened=opened
+        )
     except BaseException:
         # Even if it was cancelled, the start may have been done already.
         if hold is not None:

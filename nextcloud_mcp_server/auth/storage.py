@@ -108,6 +108,14 @@ class RefreshTokenStorage(RefreshTokens):
                 await pool.close()
                 self._access.forget_keys()
 
+    def check(self) -> None:
+        """Check that the open database is still the one at its path.
+
+        Raises:
+            TokenStorageError: ``replaced`` if it was moved, deleted or replaced; ``not-open``.
+        """
+        self._access.check()
+
     async def __aenter__(self) -> Self:
         await self.initialize()
         return self

@@ -166,13 +166,21 @@ class Database(Protocol):
             TokenStorageError: ``in-use``.
         """
 
-    def open_pool(self, journal_mode: str, hold: Hold | None, *, read_only: str = "") -> Pool:
+    def open_pool(
+        self,
+        journal_mode: str,
+        hold: Hold | None,
+        *,
+        read_only: str = "",
+        opened: Any = None,
+    ) -> Pool:
         """Return a pool on the database, which is at head.
 
         Args:
             journal_mode: what the start left the database in.
             hold: released when the pool is closed.
             read_only: why it can only be read; empty if it can be written.
+            opened: the :meth:`identity` of the database that the start prepared.
         """
 
     def session(self, lock_timeout: float = ...) -> AbstractAsyncContextManager[AsyncConnection]:
@@ -332,6 +340,13 @@ class Pool(Protocol):
         Returns only after a durable commit. If ``unit`` raises, nothing of it is kept and the
         error is raised again. Other units may share its commit; if that fails, the unit is run
         again alone, so it must change nothing but its connection.
+        """
+
+    def check(self) -> None:
+        """Check that the open database is the one at its place, as every unit does.
+
+        Raises:
+            TokenStorageError: ``replaced``.
         """
 
     async def close(self) -> None:

@@ -53,6 +53,7 @@ def create_app(
             health = HealthCheck(
                 connect(storage.outcome.database),
                 interval=check_interval,
+                still_open=storage.check,
                 read_only=bool(storage.outcome.read_only),
             )
             try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Hashable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -71,6 +71,7 @@ class HealthCheck:
         database: the file that the store has open.
         interval: seconds for which a result is repeated.
         patience: seconds that a request waits for a check.
+        still_open: raises if the database is not the one that the store has open.
         read_only: whether the store was opened for reading only.
     """
 
@@ -80,13 +81,14 @@ class HealthCheck:
         *,
         interval: float = CHECK_INTERVAL,
         patience: float = PATIENCE,
+        still_open: Callable[[], object] = lambda: None,
         read_only: bool = False,
     ) -> None:
         self._database = database
         self._read_only = read_only
         self._interval = interval
         self._patience = patience
-        self._opened = database.identity()
+        self._still_open = still_open
         self._open = True
         self._checked = float("-inf")
         self._last = Health()
@@ -97,7 +99,7 @@ class HealthCheck:
         if not self._open:
             return NOT_OPEN
         if self._running is None and time.monotonic() - self._checked >= self._interval:
-            check = asyncio.to_thread(check_database, self._database, self._opened)
+            check = asyncio.to_thread(check_database, self._database, self._still_open)
             self._running = asyncio.create_task(check)
             self._running.add_done_callback(self._finished)
         if (running := self._running) is None:
@@ -130,21 +132,15 @@ class HealthCheck:
             await asyncio.wait([self._running])
 
 
-def check_database(database: Database, opened: Hashable) -> Health:
+def check_database(database: Database, still_open: Callable[[], object]) -> Health:
     """Check ``database`` through a separate connection. Changes nothing.
 
     Args:
         database: the file.
-        opened: the identity of the file that the store has open. The store continues to
-            use that file even if it was removed or replaced.
+        still_open: raises if the file is not the one that the store has open.
     """
-    if (identity := database.identity()) is None or identity != opened:
-        what = "missing" if identity is None else "not the file that the server opened"
-        return Health(
-            reason=f"The database file is {what}.",
-            detail=f"{database} is {what}. Put the file back or restart the server.",
-        )
     try:
+        still_open()
         report = inspect(database)
     except TokenStorageError as error:
         return Health(reason=CODES[error.code], detail=with_code(error))

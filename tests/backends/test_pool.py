@@ -240,11 +240,11 @@ async def test_stop_iteration_of_a_unit_is_raised(pool: SqlitePool) -> None:
 
 
 async def test_a_missing_database_is_not_created(pool: SqlitePool, path: Path) -> None:
-    """If the file is gone, a first write raises and creates no empty file."""
+    """If the file is gone, a first write is refused and creates no empty file."""
     await asyncio.to_thread(path.rename, path.with_name("elsewhere.db"))
     with pytest.raises(TokenStorageError) as caught:
         await pool.write(adding("a"))
-    assert caught.value.code == "bad-path"
+    assert caught.value.code == "replaced"
     assert names(path.parent) == {"elsewhere.db", "tokens.db.lock"}
 
 

@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.backends.base import Database
 from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.errors import CODES
@@ -117,6 +118,8 @@ def _record_another(database: Path) -> None:
 
 #: The end of the line in the log, if there is a code.
 CODE_AT_END: dict[Callable[[Path], None], str] = {
+    _remove: " [replaced]",
+    _replace: " [replaced]",
     _damage: " [not-a-database]",
     _record_another: " [unknown-revision]",
 }
@@ -144,9 +147,23 @@ def test_not_ready_when_the_database_is_no_longer_what_it_was(
     assert logged[0].endswith(CODE_AT_END.get(harm, "."))
 
 
+@pytest.mark.parametrize("suffix", ["-wal", "-shm"])
+def test_not_ready_when_a_companion_is_gone(
+    suffix: str, client: TestClient, database: Path
+) -> None:
+    """A -wal or -shm that was deleted under the open store makes the server not ready."""
+    storage: RefreshTokenStorage = client.app_state["storage"]
+    assert client.portal is not None
+    client.portal.call(storage.store_refresh_token, "alice", "token")
+    assert client.get("/health/ready").status_code == 200
+    database.with_name(database.name + suffix).unlink()
+
+    assert _not_ready(client)["reason"] == CODES["replaced"]
+
+
 def test_a_check_that_fails_returns_the_error(tmp_path: Path) -> None:
     """If the inspection itself fails, the reason is its error and the log has its code."""
-    result = check_database(connect(tmp_path), connect(tmp_path).identity())
+    result = check_database(connect(tmp_path), lambda: None)
     assert result.reason == CODES["bad-path"]
     assert result.detail.endswith("[bad-path]")
 
@@ -174,9 +191,9 @@ def checks(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Slow checks, with the time at which each ended."""
     times: list[float] = []
 
-    def slow(database: Database, opened: Hashable) -> Health:
+    def slow(database: Database, still_open: Callable[[], object]) -> Health:
         time.sleep(0.05)
-        result = check_database(database, opened)
+        result = check_database(database, still_open)
         times.append(time.monotonic())
         return result
 
@@ -237,6 +254,6 @@ async def test_a_cancelled_request_does_not_cancel_the_check(
 def test_a_check_changes_nothing(database: Path) -> None:
     """A check leaves the bytes and the time of the file as they are."""
     before = (database.read_bytes(), database.stat().st_mtime_ns)
-    assert check_database(connect(database), connect(database).identity()).reason == ""
+    assert check_database(connect(database), lambda: None).reason == ""
 
     assert (database.read_bytes(), database.stat().st_mtime_ns) == before

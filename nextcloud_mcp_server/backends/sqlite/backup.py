@@ -162,6 +162,24 @@ def make_backup(
     return target
 
 
+def save_open(reader: sqlite3.Connection, database: Path) -> Path:
+    """Back up what ``reader`` still has open of a database that was moved or replaced.
+
+    Raises:
+        TokenStorageError: ``backup-failed`` if the copy differs.
+        sqlite3.Error, OSError: the copy cannot be made.
+    """
+    reader.execute("BEGIN")
+    there = summary(reader)
+    recorded = there.revisions[0] if there.revisions else None
+    target = backup_path(database, recorded, "replaced")
+    with files.private_file(target, database.parent) as partial:
+        copy_to_file(reader, partial, "copying it")
+        _verify(database, partial, there)
+        _publish(partial, target, _manifest(database, partial, there, "replaced", None))
+    return target
+
+
 def _manifest(
     source: Path, partial: Path, there: Summary, kind: Kind, keys: Sequence[str] | None
 ) -> Manifest:

@@ -16,6 +16,7 @@ from nextcloud_mcp_server.backends.sqlite.catalog import quoted, read_structure
 from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
 from nextcloud_mcp_server.backends.sqlite.errors import named, naming, not_writable
 from nextcloud_mcp_server.backends.sqlite.inspect import check_pages, readable
+from nextcloud_mcp_server.backends.sqlite.open_files import FileId, file_id
 from nextcloud_mcp_server.backends.sqlite.secrets import columns_there, read_secrets
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem import files, permissions
@@ -104,13 +105,12 @@ class SqliteDatabase:
         if reason := self.unwritable():
             raise not_writable(self.path, reason)
 
-    def identity(self) -> tuple[int, int] | None:
+    def identity(self) -> FileId | None:
         """Return device and inode."""
         try:
-            status = self.path.stat()
+            return file_id(self.path)
         except OSError:
             return None
-        return status.st_dev, status.st_ino
 
     def inspect(self, *, samples: bool = False) -> Snapshot:
         """Read the file, or a recovered copy of it after a crash."""
@@ -171,11 +171,18 @@ class SqliteDatabase:
 
         require_idle(self.path, while_running=while_running)
 
-    def open_pool(self, journal_mode: str, hold: Hold | None, *, read_only: str = "") -> Pool:
+    def open_pool(
+        self,
+        journal_mode: str,
+        hold: Hold | None,
+        *,
+        read_only: str = "",
+        opened: FileId | None = None,
+    ) -> Pool:
         """Return a pool of threads."""
         from nextcloud_mcp_server.backends.sqlite.pool import SqlitePool  # noqa: PLC0415
 
-        return SqlitePool(self.path, journal_mode, hold, read_only=read_only)
+        return SqlitePool(self.path, journal_mode, hold, read_only=read_only, opened=opened)
 
     @asynccontextmanager
     async def session(

@@ -8,9 +8,14 @@ others are committed. In WAL mode readers and the writer do not block each other
 
 from __future__ import annotations
 
+import atexit
+import logging
+import os
 import sqlite3
+import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, TypeVar
@@ -19,9 +24,12 @@ from nextcloud_mcp_server.backends.base import Connection, Hold
 from nextcloud_mcp_server.backends.sqlite.batches import Answer, Job, Lane, attempt
 from nextcloud_mcp_server.backends.sqlite.connect import BUSY_TIMEOUT, file_uri, is_still
 from nextcloud_mcp_server.backends.sqlite.errors import always_named
+from nextcloud_mcp_server.backends.sqlite.open_files import FileId, OpenFiles
 from nextcloud_mcp_server.backends.sqlite.statements import DriverConnection
 from nextcloud_mcp_server.concurrency import run_to_the_end
 from nextcloud_mcp_server.errors import TokenStorageError
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -42,7 +50,13 @@ class SqlitePool:
     """An open SQLite database."""
 
     def __init__(
-        self, path: Path, journal_mode: str, hold: Hold | None = None, *, read_only: str = ""
+        self,
+        path: Path,
+        journal_mode: str,
+        hold: Hold | None = None,
+        *,
+        read_only: str = "",
+        opened: FileId | None = None,
     ) -> None:
         """Create the pool; connections are opened when they are first needed.
 
@@ -51,16 +65,25 @@ class SqlitePool:
             journal_mode: the journal mode; other than WAL only EXTRA is durable.
             hold: the marker "in use"; released when the pool is closed.
             read_only: why it can only be read; empty if it can be written.
+            opened: the identity of the file that the start prepared; None for the file now.
         """
         self.path = path
         self._hold = hold
         self._read_only = read_only
         self._pragmas = dict(SERVING_PRAGMAS)
-        if journal_mode != "wal":
+        self._in_wal = journal_mode == "wal"
+        if not self._in_wal:
             self._pragmas["synchronous"] = "EXTRA"
         self._how = _how(path, read_only)
-        self._readers = Lane("token-store-read", _READERS, self._connect, _read, self._named)
-        self._writer = Lane("token-store-write", 1, self._connect, _write, self._named)
+        self._files = OpenFiles(path, opened)
+        self._guard: sqlite3.Connection | None = None
+        self._opening = threading.Lock()
+        read, write = partial(_read, self._files), partial(_write, self._files)
+        self._readers = Lane("token-store-read", _READERS, self._connect, read, self._named)
+        self._writer = Lane("token-store-write", 1, self._connect, write, self._named)
+        self._process = os.getpid()
+        # After those of the lanes, so it is called first.
+        atexit.register(self._at_exit)
 
     def read(self, unit: Callable[[Connection], T]) -> Awaitable[T]:
         """Run ``unit`` in a read transaction."""
@@ -93,21 +116,58 @@ class SqlitePool:
         """
         await run_to_the_end(lambda _: self._close(), name="token-store-close")
 
+    def check(self) -> None:
+        """Check that no open file was moved, deleted or replaced."""
+        self._files.require()
+
+    def _at_exit(self) -> None:
+        # A forked child must not use the parent's connections.
+        if os.getpid() == self._process:
+            self._close()
+
     def _close(self) -> None:
+        """Close every connection.
+
+        The last one that can write applies the ``-wal`` that it has open to the database, and
+        deletes the file of that name. So if a file was replaced, the guard is the last.
+        """
+        atexit.unregister(self._at_exit)
         try:
-            closed = [lane.close() for lane in (self._readers, self._writer)]
-            # The start leaves a -shm, which the last connection removes: if no unit opened one,
-            # open one now. This PRAGMA reads the file, but not the schema.
-            if not any(closed):
-                with suppress(sqlite3.Error), closing(self._open()) as last:
-                    last.execute("PRAGMA user_version").fetchall()
+            for lane in (self._readers, self._writer):
+                lane.close()
+            self._close_guard()
         finally:
             if self._hold is not None:
                 self._hold.release()
 
-    def _open(self) -> sqlite3.Connection:
+    def _close_guard(self) -> None:
+        guard, self._guard = self._guard, None
+        with suppress(sqlite3.Error), ExitStack() as stack:
+            if not (replaced := self._files.replaced()):
+                # The start leaves a -shm, so one is opened even if no unit needed any. This
+                # PRAGMA reads the file, but not the schema.
+                last = stack.enter_context(closing(self._open(self._how)))
+                last.execute("PRAGMA user_version").fetchall()
+            if guard is not None:
+                stack.enter_context(closing(guard))
+                if replaced and not self._read_only:
+                    self._save(guard, replaced)
+
+    def _save(self, guard: sqlite3.Connection, replaced: str) -> None:
+        """Keep the acknowledged writes of files that have lost their names."""
+        # Imported here, because a store seldom needs it.
+        from nextcloud_mcp_server.backends.sqlite.backup import save_open  # noqa: PLC0415
+
+        try:
+            saved = save_open(guard, self.path)
+        except Exception as error:  # noqa: BLE001 - closing must not fail for it
+            logger.error("%s: what this store had open could not be saved (%s)", replaced, error)
+        else:
+            logger.warning("%s: what this store had open is saved in %s", replaced, saved)
+
+    def _open(self, how: str) -> sqlite3.Connection:
         return sqlite3.connect(
-            f"{file_uri(self.path)}?{self._how}",
+            f"{file_uri(self.path)}?{how}",
             uri=True,
             timeout=BUSY_TIMEOUT,
             isolation_level=None,
@@ -116,7 +176,12 @@ class SqlitePool:
         )
 
     def _connect(self) -> sqlite3.Connection:
-        connection = self._open()
+        with self._opening:
+            # Another file of this name must not even be opened.
+            self._files.require()
+            if self._guard is None:
+                self._guard = self._open_guard()
+        connection = self._open(self._how)
         try:
             for name, value in self._pragmas.items():
                 connection.execute(f"PRAGMA {name}={value}")
@@ -125,8 +190,31 @@ class SqlitePool:
             raise
         return connection
 
+    def _open_guard(self) -> sqlite3.Connection:
+        """Open the connection that is open as long as any other, and changes nothing.
+
+        While it is open, no program deletes the ``-wal``: so a ``-wal`` that is gone is a fault.
+        """
+        guard = self._open(self._how.replace("mode=rw", "mode=ro"))
+        try:
+            if self._in_wal:
+                # In WAL mode this opens the companions, too.
+                guard.execute("PRAGMA user_version").fetchall()
+                self._files.add_companions()
+            self._files.require()
+        except BaseException:
+            guard.close()
+            raise
+        return guard
+
     def _named(self, error: BaseException) -> BaseException:
         # Not chained to the driver's error, whose text may hold values.
+        if isinstance(error, sqlite3.Error):
+            # SQLite reports many errors on files that have lost their names.
+            try:
+                self._files.require()
+            except TokenStorageError as replaced:
+                return replaced
         known = always_named(error, self.path) if isinstance(error, Exception) else None
         return known or error
 
@@ -138,7 +226,9 @@ def _how(path: Path, read_only: str) -> str:
     return "mode=ro&immutable=1" if is_still(path) else "mode=ro"
 
 
-def _read(connection: sqlite3.Connection, jobs: Sequence[Job]) -> Sequence[Answer]:
+def _read(
+    files: OpenFiles, connection: sqlite3.Connection, jobs: Sequence[Job]
+) -> Sequence[Answer]:
     """Run every job on one moment of the database."""
     door, answers = DriverConnection(connection), []
     for job in jobs:
@@ -149,28 +239,31 @@ def _read(connection: sqlite3.Connection, jobs: Sequence[Job]) -> Sequence[Answe
         answers.append(Answer() if job.future.done() else attempt(job, door))
     if connection.in_transaction:
         connection.execute("COMMIT")
+    files.require()
     return answers
 
 
-def _write(connection: sqlite3.Connection, jobs: Sequence[Job]) -> Sequence[Answer]:
+def _write(
+    files: OpenFiles, connection: sqlite3.Connection, jobs: Sequence[Job]
+) -> Sequence[Answer]:
     """Run every job in one commit; each alone if that commit fails."""
     if len(jobs) > 1:
         # Most batches have no failure, and savepoints are a fifth of their cost.
         for carry_out in (_all_or_none, _each_or_not):
-            if (answers := _together(connection, jobs, carry_out)) is not None:
+            if (answers := _together(files, connection, jobs, carry_out)) is not None:
                 return answers
-    return [_alone(connection, job) for job in jobs]
+    return [_alone(files, connection, job) for job in jobs]
 
 
 def _together(
-    connection: sqlite3.Connection, jobs: Sequence[Job], carry_out: _Batch
+    files: OpenFiles, connection: sqlite3.Connection, jobs: Sequence[Job], carry_out: _Batch
 ) -> list[Answer] | None:
     """Return the answers after one commit; None if there was none."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         answers = carry_out(connection, jobs)
         if answers is not None:
-            connection.execute("COMMIT")
+            _commit(files, connection)
     except sqlite3.Error as error:
         _roll_back(connection)
         if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
@@ -204,16 +297,23 @@ def _each_or_not(connection: sqlite3.Connection, jobs: Sequence[Job]) -> list[An
     return answers
 
 
-def _alone(connection: sqlite3.Connection, job: Job) -> Answer:
+def _alone(files: OpenFiles, connection: sqlite3.Connection, job: Job) -> Answer:
     try:
         connection.execute("BEGIN IMMEDIATE")
         answer = attempt(job, DriverConnection(connection))
         if answer.error is None:
-            connection.execute("COMMIT")
-    except sqlite3.Error as error:
+            _commit(files, connection)
+    except (sqlite3.Error, TokenStorageError) as error:
         answer = Answer(error=error)
     _roll_back(connection)
     return answer
+
+
+def _commit(files: OpenFiles, connection: sqlite3.Connection) -> None:
+    """Commit into the file that has the name of the database, or raise."""
+    files.require()
+    connection.execute("COMMIT")
+    files.require()
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:

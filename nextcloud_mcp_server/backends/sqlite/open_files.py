@@ -1,0 +1,72 @@
+"""The identity of the files that a store has open.
+
+A file that is deleted, moved or replaced stays open: SQLite commits into it without an error,
+and nobody reads it again. A ``-wal`` and a ``-shm`` belong to the database that is there
+when they are opened, not to their name. So device and inode of all three are compared.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+from nextcloud_mcp_server.errors import TokenStorageError, for_shell
+
+#: Device and inode of a file.
+FileId = tuple[int, int]
+
+#: What belongs to an open database in WAL mode, and lasts as long as it is open.
+_COMPANIONS: Final = ("-wal", "-shm")
+
+
+def file_id(path: Path | str) -> FileId | None:
+    """Return device and inode; None if there is no such file."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - Path.stat() takes half as long again
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_dev, status.st_ino
+
+
+class OpenFiles:
+    """A database and its companions as they were when they were opened.
+
+    Args:
+        path: the database.
+        opened: its device and inode; None to read them now.
+    """
+
+    def __init__(self, path: Path, opened: FileId | None = None) -> None:
+        self._path = path
+        self._opened = {str(path): opened or file_id(path)}
+
+    def add_companions(self) -> None:
+        """Remember the companions too, once a connection has opened them."""
+        names = (f"{self._path}{suffix}" for suffix in _COMPANIONS)
+        self._opened |= {name: there for name in names if (there := file_id(name))}
+
+    def replaced(self) -> str:
+        """Return which file is missing or another one; empty if all are as they were."""
+        for name, opened in self._opened.items():
+            if (there := file_id(name)) is None or there != opened:
+                what = "missing" if there is None else "another file now"
+                return f"{os.path.basename(name)} is {what}"  # noqa: PTH119
+        return ""
+
+    def require(self) -> None:
+        """Fail if a file was moved, deleted or replaced.
+
+        Raises:
+            TokenStorageError: ``replaced``.
+        """
+        if what := self.replaced():
+            raise TokenStorageError(
+                f"{self._path} is not the database that this server opened: {what}; "
+                "nothing more is read or stored.",
+                code="replaced",
+                remedy="If that was on purpose, restart the server. If not, stop it: it saves what "
+                "it has open as a backup. Then: nextcloud-mcp-server db restore "
+                f"{for_shell(self._path)}.backup-TIME-REVISION-replaced -d "
+                f"{for_shell(self._path)}",
+            )

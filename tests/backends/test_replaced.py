@@ -1,0 +1,296 @@
+"""A store whose files were moved, deleted or replaced refuses by name and harms no other file."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from nextcloud_mcp_server.backends.sqlite.pool import SqlitePool
+from nextcloud_mcp_server.errors import TokenStorageError
+from tests.backends.test_pool import adding, committed, count
+from tests.maintenance.restore.restoring import restored
+from tests.support.by_path import prepare
+from tests.support.child import ROOT
+
+Harm = Callable[[Path], object]
+
+
+def sibling(path: Path, suffix: str) -> Path:
+    """Return the path of a companion."""
+    return path.with_name(path.name + suffix)
+
+
+def delete(*suffixes: str) -> Harm:
+    """Return a harm that deletes files."""
+
+    def harm(path: Path) -> None:
+        for suffix in suffixes:
+            sibling(path, suffix).unlink()
+
+    return harm
+
+
+def move_away(path: Path) -> None:
+    """Move the database away."""
+    path.rename(path.with_name("away.db"))
+
+
+def move_over(path: Path) -> None:
+    """Move a migrated database of another server over it."""
+    other = path.with_name("other.db")
+    prepare(other)
+    other.rename(path)
+
+
+def copy_over(suffix: str) -> Harm:
+    """Return a harm that puts an equal copy in the place of a file."""
+
+    def harm(path: Path) -> None:
+        copy = path.with_name("copy")
+        shutil.copy(sibling(path, suffix), copy)
+        copy.rename(sibling(path, suffix))
+
+    return harm
+
+
+def replace_all(path: Path) -> None:
+    """Delete all files and let another program write a database there, and be killed."""
+    delete("", "-wal", "-shm")(path)
+    prepare(path)
+    write_and_die(path)
+
+
+def replace_wal(path: Path) -> None:
+    """Delete the companions, and let another program write a new -wal and be killed."""
+    delete("-wal", "-shm")(path)
+    write_and_die(path)
+
+
+def move_folder(path: Path) -> None:
+    """Move the folder away, and make another database at the same path."""
+    path.parent.rename(path.parent.with_name("away"))
+    path.parent.mkdir()
+    prepare(path)
+
+
+#: Adds a session from another process, which leaves its -wal behind.
+_DIES = """
+import os, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("INSERT INTO browser_sessions VALUES ('foreign', 'u', 1, 2)")
+os._exit(0)
+"""
+
+
+def write_and_die(path: Path) -> None:
+    """Write from a process that is killed before it closes the database."""
+    subprocess.run([sys.executable, "-c", _DIES, str(path)], check=True, cwd=ROOT)
+
+
+BOTH_MODES: dict[str, Harm] = {
+    "deleted": delete(""),
+    "moved away": move_away,
+    "another moved over it": move_over,
+    "an equal copy moved over it": copy_over(""),
+    "its folder moved": move_folder,
+}
+HARMS: dict[str, Harm] = BOTH_MODES | {
+    "all deleted": delete("", "-wal", "-shm"),
+    "-wal deleted": delete("-wal"),
+    "-shm deleted": delete("-shm"),
+    "-wal and -shm deleted": delete("-wal", "-shm"),
+    "-wal replaced": copy_over("-wal"),
+    "-shm replaced": copy_over("-shm"),
+    "-wal of a killed process": replace_wal,
+    "all of a killed process": replace_all,
+}
+harms = pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS.keys())
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Return the path of a database at head, in a folder of its own."""
+    path = tmp_path / "here" / "tokens.db"
+    prepare(path)
+    return path
+
+
+@pytest.fixture
+async def pool(path: Path) -> AsyncIterator[SqlitePool]:
+    """Return a pool that has written and read."""
+    pool = SqlitePool(path, "wal")
+    assert await pool.write(adding("before")) == 1
+    assert await pool.read(count) == 1
+    yield pool
+    await pool.close()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return every file of a folder, apart from the locks and the copies of a store."""
+    return {
+        file.name: file.read_bytes()
+        for file in folder.iterdir()
+        if not file.name.endswith((".lock", "-replaced", ".json"))
+    }
+
+
+async def refused(pool: SqlitePool) -> None:
+    """Check that a write and a read are refused by name."""
+    for call in (pool.write(adding("lost")), pool.read(count)):
+        with pytest.raises(TokenStorageError) as caught:
+            await call
+        assert caught.value.code == "replaced"
+        assert caught.value.__cause__ is None
+    with pytest.raises(TokenStorageError, match="is not the database that this server opened"):
+        pool.check()
+
+
+@harms
+async def test_a_store_on_replaced_files_refuses(harm: Harm, pool: SqlitePool, path: Path) -> None:
+    """After a file was deleted, moved or replaced, no write and no read is answered."""
+    pool.check()
+    harm(path)
+    await refused(pool)
+
+
+@harms
+async def test_a_refused_store_changes_no_file(harm: Harm, pool: SqlitePool, path: Path) -> None:
+    """Using and closing a store on replaced files leaves what is there now, byte for byte."""
+    harm(path)
+    before = contents(path.parent)
+    await refused(pool)
+    await pool.close()
+    assert contents(path.parent) == before
+
+
+@pytest.mark.parametrize("harm", BOTH_MODES.values(), ids=BOTH_MODES.keys())
+async def test_a_file_replaced_before_the_first_connection_is_refused(
+    harm: Harm, path: Path
+) -> None:
+    """The file that was there at the start counts, also if no connection was open yet."""
+    pool = SqlitePool(path, "wal")
+    harm(path)
+    before = contents(path.parent) if path.parent.exists() else {}
+    await refused(pool)
+    await pool.close()
+    assert contents(path.parent) == before
+
+
+@pytest.mark.parametrize("harm", BOTH_MODES.values(), ids=BOTH_MODES.keys())
+async def test_a_store_outside_wal_mode_refuses_too(harm: Harm, path: Path) -> None:
+    """With a rollback journal, a store on a replaced file refuses as well."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=DELETE")
+    pool = SqlitePool(path, "delete")
+    assert await pool.write(adding("before")) == 1
+    harm(path)
+    before = contents(path.parent)
+    await refused(pool)
+    await pool.close()
+    assert contents(path.parent) == before
+
+
+async def test_a_write_is_refused_if_the_file_goes_during_it(pool: SqlitePool, path: Path) -> None:
+    """A file that is replaced inside the unit or at the commit makes the write fail."""
+
+    def unit(connection: object) -> int:
+        move_over(path)
+        return 1
+
+    with pytest.raises(TokenStorageError) as caught:
+        await pool.write(unit)
+    assert caught.value.code == "replaced"
+
+
+async def test_a_write_is_refused_if_the_file_goes_at_its_commit(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is deleted while SQLite commits makes every write of the commit fail."""
+    connect = sqlite3.connect
+
+    def traced(*arguments: object, **options: object) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*arguments, **options)  # type: ignore[call-overload]
+        connection.set_trace_callback(
+            lambda statement: path.unlink() if statement == "COMMIT" else None
+        )
+        return connection
+
+    pool = SqlitePool(path, "wal")
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite3, "connect", traced)
+        with pytest.raises(TokenStorageError) as caught:
+            await pool.write(adding("lost"))
+    assert caught.value.code == "replaced"
+    await pool.close()
+
+
+async def test_a_file_that_is_put_back_is_used_again(pool: SqlitePool, path: Path) -> None:
+    """If the same file gets its name back, the store continues, and nothing is lost."""
+    move_away(path)
+    await refused(pool)
+    path.with_name("away.db").rename(path)
+    pool.check()
+    assert await pool.write(adding("after")) == 1
+    await pool.close()
+    assert committed(path) == {"before", "after"}
+
+
+@harms
+async def test_a_closing_store_saves_what_it_had_open(
+    harm: Harm, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was acknowledged before a file was replaced is saved, and a restore puts it back."""
+    pool = SqlitePool(path, "wal")
+    assert await pool.write(adding("before")) == 1
+    harm(path)
+    await refused(pool)
+    await pool.close()
+    [saved] = path.parent.glob("*-replaced")
+    assert str(saved) in caplog.text
+    assert "before" in committed(saved)
+    await asyncio.to_thread(restored, path, saved)
+    assert "before" in committed(path)
+
+
+async def test_a_copy_that_cannot_be_made_is_logged(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If the folder is gone, the store still closes, and the log has the reason."""
+    pool = SqlitePool(path, "wal")
+    assert await pool.write(adding("before")) == 1
+    path.parent.rename(path.parent.with_name("away"))
+    await refused(pool)
+    await pool.close()
+    assert "could not be saved (" in caplog.text
+
+
+async def test_other_programs_on_the_same_file_are_no_reason(pool: SqlitePool, path: Path) -> None:
+    """Another program that opens, writes, checkpoints, vacuums and closes changes no identity."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("INSERT INTO browser_sessions VALUES ('other', 'u', 1, 2)")
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        other.execute("VACUUM")
+    write_and_die(path)
+    assert await pool.write(adding("after")) == 1
+    assert await pool.read(count) == 4
+
+
+def test_without_the_check_a_write_is_acknowledged_and_lost(path: Path) -> None:
+    """Negative control: plain SQLite commits into files without a name, and deletes a new -wal."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("INSERT INTO browser_sessions VALUES ('before', 'u', 1, 2)")
+        replace_wal(path)
+        connection.execute("INSERT INTO browser_sessions VALUES ('lost', 'u', 1, 2)")
+        wal = sibling(path, "-wal").read_bytes()
+        assert b"foreign" in wal
+        assert b"lost" not in wal + path.read_bytes()
+    assert not sibling(path, "-wal").exists()
+    assert "foreign" not in committed(path)
