@@ -14,7 +14,7 @@ from nextcloud_mcp_server.migrate.summary import backup_lines
 @click.command()
 @database_options
 @click.argument("path", required=False, callback=not_empty)
-def backup(output: Output, option: DatabaseOption, path: str | None) -> int:
+def backup(output: Output, option: DatabaseOption, path: str | None) -> None:
     """Make a verified copy of the database, even while it is in use.
 
     Without PATH the copy is created beside the database. The server never deletes it.
@@ -33,4 +33,3 @@ def backup(output: Output, option: DatabaseOption, path: str | None) -> int:
             progress=progress,
         )
     output.result({"database": str(settings.database), "backup": str(made)}, *backup_lines(made))
-    return 0

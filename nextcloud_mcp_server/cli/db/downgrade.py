@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @yes_option
 def downgrade(
     output: Output, option: DatabaseOption, revision: str | None, *, yes: bool, while_running: bool
-) -> int:
+) -> None:
     """Go back one or more revisions (emergency use only).
 
     Lists what will be lost, asks for confirmation, and makes a backup first. Needs no
@@ -63,7 +63,6 @@ def downgrade(
             progress=progress,
         )
     output.result(change_facts(change), *downgraded_lines(change))
-    return 0
 
 
 def change_facts(change: Change) -> dict[str, Any]:

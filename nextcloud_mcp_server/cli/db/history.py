@@ -156,7 +156,9 @@ def _facts(difference: Gaps) -> Mapping[str, list[str]]:
     help="The engine to print the statements for.",
 )
 @click.option("--down", is_flag=True, help="Print the downgrade instead.")
-def show(output: Output, option: DatabaseOption, revision: str, dialect: str, *, down: bool) -> int:
+def show(
+    output: Output, option: DatabaseOption, revision: str, dialect: str, *, down: bool
+) -> None:
     """Print the SQL of one revision.
 
     REV is an id or 'head'. Uses no database, so -d and -u have no effect.
@@ -188,4 +190,3 @@ def show(output: Output, option: DatabaseOption, revision: str, dialect: str, *,
         ) from error
     document = {"revision": wanted, "dialect": dialect, "before": start, "after": target}
     output.result({**document, "sql": sql.getvalue()}, sql.getvalue().rstrip("\n"))
-    return 0

@@ -67,7 +67,7 @@ def restore(
     newest: bool,
     yes: bool,
     while_running: bool,
-) -> int:
+) -> None:
     """Replace the database with a backup.
 
     BACKUP is the path of one. --newest takes the newest intact backup beside the database
@@ -103,7 +103,6 @@ def restore(
             progress=progress,
         )
     output.result(restored_facts(done, skipped), *restored_lines(done))
-    return 0
 
 
 def _preview(
