@@ -6,12 +6,12 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import bindparam, delete, select
+from sqlalchemy import bindparam, delete
 
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth import values
 from nextcloud_mcp_server.auth.concern import Clock, Concern, Expiring
-from nextcloud_mcp_server.auth.statements import in_row, insertion
+from nextcloud_mcp_server.auth.statements import in_row, insertion, rows_with
 from nextcloud_mcp_server.schema.tables import browser_sessions
 
 if TYPE_CHECKING:
@@ -21,10 +21,7 @@ if TYPE_CHECKING:
 _c: Final = browser_sessions.c
 
 _CREATE: Final = insertion(browser_sessions)
-_ALL: Final = select(*_c).where(
-    # A text key of an early release may be NULL: such a row belongs to no user.
-    _c.session_id.is_not(None)
-)
+_ALL: Final = rows_with(_c.session_id, *_c)
 _GET: Final = _ALL.add_columns(in_row(_c.session_id)).where(
     _c.session_id == bindparam("session_id")
 )
