@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from nextcloud_mcp_server.cli.options import DatabaseOption, database_options, not_empty
+from nextcloud_mcp_server.cli.database import DatabaseOption
+from nextcloud_mcp_server.cli.options import database_options, not_empty
 from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.migrate.summary import backup_lines
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nextcloud_mcp_server.backends.connect import connect
+from nextcloud_mcp_server.cli.database import DatabaseOption
 from nextcloud_mcp_server.cli.options import (
-    DatabaseOption,
     database_options,
     not_empty,
     while_running_option,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 
 from nextcloud_mcp_server.backends.connect import connect
+from nextcloud_mcp_server.cli.database import DatabaseOption
 from nextcloud_mcp_server.cli.db.downgrade import change_facts
 from nextcloud_mcp_server.cli.options import (
-    DatabaseOption,
     database_options,
     not_empty,
     while_running_option,

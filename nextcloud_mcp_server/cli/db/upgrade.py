@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nextcloud_mcp_server.backends.connect import connect
-from nextcloud_mcp_server.cli.options import DatabaseOption, database_options, revision_option
+from nextcloud_mcp_server.cli.database import DatabaseOption
+from nextcloud_mcp_server.cli.options import database_options, revision_option
 from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.errors import counted, printable
 from nextcloud_mcp_server.filesystem.space import readable
