@@ -13,7 +13,11 @@ from typing import Final
 
 from nextcloud_mcp_server.backends.sqlite.backup import copy_database
 from nextcloud_mcp_server.backends.sqlite.catalog import quoted
-from nextcloud_mcp_server.backends.sqlite.connect import BUSY_TIMEOUT, connect_read_only
+from nextcloud_mcp_server.backends.sqlite.connect import (
+    BUSY_TIMEOUT,
+    connect_read_only,
+    connect_to_write,
+)
 from nextcloud_mcp_server.backends.sqlite.errors import naming
 
 #: The largest database, in bytes, that is copied into memory to test its indexes.
@@ -74,8 +78,7 @@ def rebuild_indexes(path: Path) -> str:
     Raises:
         TokenStorageError: an error of SQLite or the operating system; nothing has changed.
     """
-    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
-    with naming(path), closing(connection):
+    with naming(path), closing(connect_to_write(path, BUSY_TIMEOUT)) as connection:
         connection.execute("PRAGMA synchronous=EXTRA")
         connection.execute("BEGIN IMMEDIATE")
         before = row_counts(connection)

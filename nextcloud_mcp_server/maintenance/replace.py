@@ -19,7 +19,9 @@ from nextcloud_mcp_server.backends.sqlite.connect import (
     BUSY_TIMEOUT,
     connect_at_rest,
     connect_read_only,
+    connect_to_write,
 )
+from nextcloud_mcp_server.backends.sqlite.wal import checkpoint, wal_size
 from nextcloud_mcp_server.filesystem import files
 from nextcloud_mcp_server.progress import Reporter, silent
 
@@ -39,7 +41,7 @@ def staged_copy(backup: Path, database: Path, report: Reporter = silent) -> Iter
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
+    connection = connect_to_write(path, BUSY_TIMEOUT)
     try:
         for pragma in ("synchronous=EXTRA", "secure_delete=ON", "temp_store=MEMORY"):
             connection.execute(f"PRAGMA {pragma}")
@@ -71,10 +73,11 @@ def copy_into(stage: Path, database: Path, report: Reporter = silent) -> None:
     """
     with closing(connect_read_only(stage)) as reader, closing(_connect(database)) as writer:
         copy_database(reader, writer, "putting it in place", report)
-        # Old content must not stay in the WAL. If a reader blocks this, it stays there
-        # until the last connection closes.
+    # Old content must not stay in the WAL. If a reader blocks this, it stays there until a
+    # server is idle or the last connection closes.
+    if wal_size(database):
         with suppress(sqlite3.Error):
-            writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            checkpoint(database, BUSY_TIMEOUT, empty=True)
 
 
 def link_aside(database: Path, aside: Path) -> bool:

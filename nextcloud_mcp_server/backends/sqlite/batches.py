@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import groupby
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Final, NamedTuple, TypeVar
 
 from nextcloud_mcp_server.backends.base import Connection
@@ -56,6 +56,8 @@ class Lane:
         connect: opens a connection, for the first batch of a thread.
         carry_out: runs a batch.
         named: converts an error into the one that the caller receives.
+        afterwards: called in the thread with False after each batch, and with True if no unit
+            arrives within the seconds that it returned (None: no limit).
     """
 
     def __init__(
@@ -65,12 +67,15 @@ class Lane:
         connect: Callable[[], sqlite3.Connection],
         carry_out: CarryOut,
         named: Callable[[BaseException], BaseException],
+        *,
+        afterwards: Callable[[bool], float | None] = lambda _: None,
     ) -> None:
         self._name = name
         self._most = threads
         self._connect = connect
         self._carry_out = carry_out
         self._named = named
+        self._afterwards = afterwards
         self._idle: list[sqlite3.Connection] = []
         self._threads: list[threading.Thread] = []
         # Not an executor: submitting to one costs more than a read.
@@ -142,9 +147,19 @@ class Lane:
             thread.start()
 
     def _serve(self) -> None:
-        while self._calls.get():
+        pause: float | None = None
+        while self._is_called(pause):
             while jobs := self._take():
                 _deliver(jobs, self._answers(jobs))
+                pause = self._afterwards(False)
+
+    def _is_called(self, pause: float | None) -> bool:
+        """Wait for the next call; return whether the lane is still open."""
+        while True:
+            try:
+                return self._calls.get(timeout=pause)
+            except Empty:
+                pause = self._afterwards(True)
 
     def _take(self) -> list[Job]:
         with self._lock:

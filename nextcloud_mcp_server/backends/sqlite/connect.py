@@ -1,4 +1,4 @@
-"""Open a database with plain sqlite3, read-only: nothing of the file changes."""
+"""Open a database with plain sqlite3: for reading, so that nothing changes, or for writing."""
 
 from __future__ import annotations
 
@@ -41,15 +41,31 @@ def connect_at_rest(path: Path) -> sqlite3.Connection:
     return _connect(path, "mode=ro&immutable=1")
 
 
+def connect_to_write(path: Path, timeout: float) -> sqlite3.Connection:
+    """Open an existing database for writing, without automatic checkpoints.
+
+    See :mod:`nextcloud_mcp_server.backends.sqlite.wal`. Damage shows at the first statement
+    that reads the file.
+
+    Args:
+        path: the database.
+        timeout: seconds to wait for another connection's lock.
+    """
+    connection = _connect(path, "mode=rw", timeout)
+    connection.text_factory = str
+    connection.execute("PRAGMA wal_autocheckpoint=0")
+    return connection
+
+
 def is_still(path: Path) -> bool:
     """Return whether ``path`` can only be read as immutable."""
     with closing(_connect(path, "mode=ro")) as connection:
         return _lacks_shared_memory(connection, path)
 
 
-def _connect(path: Path, how: str) -> sqlite3.Connection:
+def _connect(path: Path, how: str, timeout: float = BUSY_TIMEOUT) -> sqlite3.Connection:
     uri = f"{file_uri(path)}?{how}"
-    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT, isolation_level=None)
+    connection = sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=None)
     connection.text_factory = _text
     return connection
 

@@ -16,7 +16,12 @@ from typing import Final
 
 from nextcloud_mcp_server.backends.base import SAMPLE_SIZE, RecoveryNeededError, Snapshot
 from nextcloud_mcp_server.backends.sqlite.catalog import Known, read_snapshot
-from nextcloud_mcp_server.backends.sqlite.connect import BUSY_TIMEOUT, _has_wal, connect_read_only
+from nextcloud_mcp_server.backends.sqlite.connect import (
+    BUSY_TIMEOUT,
+    _has_wal,
+    connect_read_only,
+    connect_to_write,
+)
 from nextcloud_mcp_server.backends.sqlite.errors import named, naming
 from nextcloud_mcp_server.backends.sqlite.secrets import columns_there, read_secrets
 from nextcloud_mcp_server.errors import for_shell
@@ -131,7 +136,7 @@ def _what_it_is(path: Path) -> str:
 
 def recover(path: Path) -> None:
     """Let SQLite roll back the journal of a crashed writer. Only under the lock."""
-    with naming(path), closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT)) as connection:
+    with naming(path), closing(connect_to_write(path, BUSY_TIMEOUT)) as connection:
         connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
 
 

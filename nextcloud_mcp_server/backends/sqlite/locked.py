@@ -6,15 +6,17 @@ import logging
 import os
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Final, TypeVar
 
 from nextcloud_mcp_server.backends.base import RecoveryNeededError, Snapshot, Transaction
+from nextcloud_mcp_server.backends.sqlite.connect import connect_to_write
 from nextcloud_mcp_server.backends.sqlite.errors import named, naming, not_writable
 from nextcloud_mcp_server.backends.sqlite.inspect import WAL, inspect_file, recover
 from nextcloud_mcp_server.backends.sqlite.lock import MigrationLock, lock_path
+from nextcloud_mcp_server.backends.sqlite.wal import checkpoint, wal_size
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem import mounts, permissions
 from nextcloud_mcp_server.schema.history import load_history
@@ -22,6 +24,9 @@ from nextcloud_mcp_server.schema.history import load_history
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+#: Seconds to wait for a lock before the journal mode stays as it is.
+_PATIENCE: Final = 5.0
 
 #: Reasons to keep the journal mode for now; none of them harms the data.
 _TRANSIENT: Final = frozenset(
@@ -93,8 +98,15 @@ class LockedFile:
         return (snapshot.journal_mode == WAL) is not mounts.on_network(self._path)
 
     def finish(self) -> str:
-        """Switch to WAL if that is safe; return the journal mode."""
-        return use_wal(self._path)
+        """Switch to WAL if that is safe; return the journal mode.
+
+        If a server is running, the -wal is still there, with all that a migration has written.
+        """
+        mode = use_wal(self._path)
+        if wal_size(self._path):
+            with suppress(sqlite3.Error):
+                checkpoint(self._path, _PATIENCE, empty=True)
+        return mode
 
 
 def require_lock(held: MigrationLock, path: Path) -> None:
@@ -135,7 +147,7 @@ def use_wal(path: Path) -> str:
     wanted = "delete" if mounts.on_network(path) else WAL
     if wanted != WAL:
         logger.warning("%s is on a network file system, so it is not used in WAL mode", path)
-    with naming(path), closing(sqlite3.connect(path, isolation_level=None)) as connection:
+    with naming(path), closing(connect_to_write(path, _PATIENCE)) as connection:
         try:
             (mode,) = connection.execute(f"PRAGMA journal_mode={wanted}").fetchone()
         except sqlite3.OperationalError as error:

@@ -26,6 +26,7 @@ from nextcloud_mcp_server.backends.sqlite.connect import BUSY_TIMEOUT, file_uri,
 from nextcloud_mcp_server.backends.sqlite.errors import always_named
 from nextcloud_mcp_server.backends.sqlite.open_files import FileId, OpenFiles
 from nextcloud_mcp_server.backends.sqlite.statements import DriverConnection
+from nextcloud_mcp_server.backends.sqlite.wal import KEPT, Checkpoints
 from nextcloud_mcp_server.concurrency import run_to_the_end
 from nextcloud_mcp_server.errors import TokenStorageError
 
@@ -35,7 +36,13 @@ T = TypeVar("T")
 
 #: FULL in WAL mode loses no acknowledged write in a power cut.
 SERVING_PRAGMAS: Final[Mapping[str, str]] = MappingProxyType(
-    {"foreign_keys": "ON", "synchronous": "FULL", "secure_delete": "ON"}
+    {
+        "foreign_keys": "ON",
+        "synchronous": "FULL",
+        "secure_delete": "ON",
+        "wal_autocheckpoint": "0",
+        "journal_size_limit": str(KEPT),
+    }
 )
 
 #: Reader threads, so that one long batch does not block the others.
@@ -80,7 +87,15 @@ class SqlitePool:
         self._opening = threading.Lock()
         read, write = partial(_read, self._files), partial(_write, self._files)
         self._readers = Lane("token-store-read", _READERS, self._connect, read, self._named)
-        self._writer = Lane("token-store-write", 1, self._connect, write, self._named)
+        self._checkpoints = Checkpoints(path, self._files) if self._in_wal else _no_checkpoints
+        self._writer = Lane(
+            "token-store-write",
+            1,
+            self._connect,
+            write,
+            self._named,
+            afterwards=self._checkpoints,
+        )
         self._process = os.getpid()
         # After those of the lanes, so it is called first.
         atexit.register(self._at_exit)
@@ -136,6 +151,8 @@ class SqlitePool:
             for lane in (self._readers, self._writer):
                 lane.close()
             self._close_guard()
+            # If another program has the database open, the -wal is still there.
+            self._checkpoints(True)
         finally:
             if self._hold is not None:
                 self._hold.release()
@@ -224,6 +241,10 @@ def _how(path: Path, read_only: str) -> str:
     if not read_only:
         return "mode=rw"
     return "mode=ro&immutable=1" if is_still(path) else "mode=ro"
+
+
+def _no_checkpoints(_: bool) -> None:
+    """Stand for the checkpoints of a rollback journal, which has none."""
 
 
 def _read(

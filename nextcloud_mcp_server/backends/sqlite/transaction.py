@@ -47,6 +47,8 @@ MIGRATION_PRAGMAS: Final[Mapping[str, str]] = MappingProxyType(
         "legacy_alter_table": "ON",
         "synchronous": "EXTRA",
         "secure_delete": "ON",
+        # See wal.py.
+        "wal_autocheckpoint": "0",
     }
 )
 

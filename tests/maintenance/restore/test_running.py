@@ -21,17 +21,21 @@ from tests.support.errors import refused
 
 SERVER = """
 import asyncio, sys
+from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 
 async def main():
     async with RefreshTokenStorage(sys.argv[1], encryption_key=sys.argv[2]) as storage:
         print("ready", flush=True)
         while line := (await asyncio.to_thread(sys.stdin.readline)).split():
-            if line[0] == "list":
-                print(" ".join(await storage.list_user_ids()), flush=True)
-            else:
-                await storage.store_refresh_token(line[1], "token")
-                print("stored", flush=True)
+            try:
+                if line[0] == "list":
+                    print(" ".join(await storage.list_user_ids()), flush=True)
+                else:
+                    await storage.store_refresh_token(line[1], "token")
+                    print("stored", flush=True)
+            except TokenStorageError as error:
+                print(error.code, flush=True)
 
 asyncio.run(main())
 """
@@ -101,8 +105,8 @@ def test_acknowledged_writes_during_a_restore_are_old_or_kept(path: Path, two: P
     assert "carl" not in there
 
 
-def test_a_restore_by_renaming_loses_acknowledged_writes(path: Path, two: Path) -> None:
-    """Negative control: a rename under an open store is not seen, and its writes are lost."""
+def test_a_restore_by_renaming_is_refused_by_the_running_server(path: Path, two: Path) -> None:
+    """After a rename under an open store, it confirms nothing, and a restart reads the new file."""
     with server(path) as running:
         assert running.ask("list") == "anna carl"
         # A connection is opened when it is first needed.
@@ -112,8 +116,8 @@ def test_a_restore_by_renaming_loses_acknowledged_writes(path: Path, two: Path) 
         copy.replace(path)
         for suffix in ("-wal", "-shm"):
             path.with_name(path.name + suffix).unlink()
-        assert running.ask("list") == "anna carl"
-        assert running.ask("store dora") == "stored"
+        assert running.ask("list") == "replaced"
+        assert running.ask("store dora") == "replaced"
     with server(path) as again:
         assert again.ask("list") == "anna bert"
 

@@ -1,0 +1,134 @@
+"""The write-ahead log: checkpoints that lose no commit on any version of SQLite.
+
+The "WAL-reset bug" of SQLite 3.7.0 to 3.51.2 (https://www.sqlite.org/wal.html#walresetbug): a
+checkpoint first reads the length of the WAL, then how much of it is copied already. If a
+commit begins the WAL again between the two, its pages count as copied and are lost. So no
+connection of this program makes automatic checkpoints, and :func:`checkpoint` keeps every
+commit of every process away. A checkpoint at the close of the last connection is safe as it
+is: SQLite makes it under an exclusive lock on the database.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+from nextcloud_mcp_server.backends.sqlite.connect import connect_to_write
+from nextcloud_mcp_server.backends.sqlite.open_files import OpenFiles
+from nextcloud_mcp_server.errors import TokenStorageError
+
+#: Bytes of a ``-wal`` after which the writer makes a checkpoint: a thousand pages.
+LIMIT: Final = 4 * 1024 * 1024
+
+#: Bytes by which a ``-wal`` grows until the next try, if a reader prevents a full checkpoint.
+_STEP: Final = LIMIT // 4
+
+#: Bytes to which SQLite cuts a ``-wal`` that it begins again. Extending a file costs a commit
+#: more than overwriting it.
+KEPT: Final = LIMIT // 2
+
+#: Seconds without a write after which the ``-wal`` is emptied; the most, if a reader prevents it.
+IDLE: Final = 3.0
+_LONGEST_IDLE: Final = 300.0
+
+#: Seconds to wait for another writer.
+_PATIENCE: Final = 1.0
+
+#: Bytes before the page of the first frame.
+_HEADERS: Final = 32 + 24
+
+
+def has_reset_bug(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> bool:
+    """Return whether checkpoints of this SQLite can lose a commit."""
+    if version[:2] in {(3, 44), (3, 50)}:
+        return version < ((3, 44, 6) if version[1] == 44 else (3, 50, 7))  # noqa: PLR2004
+    return (3, 7, 0) <= version < (3, 51, 3)
+
+
+def wal_size(path: Path) -> int:
+    """Return the bytes of the ``-wal`` of a database; 0 if there is none."""
+    try:
+        return path.with_name(path.name + "-wal").stat().st_size
+    except OSError:
+        return 0
+
+
+def checkpoint(path: Path, timeout: float, *, empty: bool = False) -> bool:
+    """Copy the ``-wal`` of an open database into it; return whether that is done.
+
+    A commit can begin the WAL again only while it holds the write lock. So one connection
+    holds that lock while a second one makes the checkpoint: ``PASSIVE``, because every other
+    kind takes the lock itself, and becomes a ``PASSIVE`` one without it if the lock is busy.
+
+    Args:
+        path: the database, in WAL mode.
+        timeout: seconds to wait for the commits of others.
+        empty: whether to cut the ``-wal`` to one page afterwards, so that it holds no old row.
+            A commit that changes nothing begins it again, and ``journal_size_limit`` cuts it.
+
+    Raises:
+        sqlite3.OperationalError: another connection keeps the write lock.
+    """
+    with (
+        closing(connect_to_write(path, timeout)) as holder,
+        closing(connect_to_write(path, timeout)) as copier,
+    ):
+        # Opens the WAL; a connection that has not read anything makes no checkpoint.
+        [(version,)] = copier.execute("PRAGMA user_version").fetchall()
+        holder.execute("BEGIN IMMEDIATE")
+        busy, pages, copied = copier.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        holder.execute("ROLLBACK")
+        if busy or pages != copied:
+            return False
+        if empty:
+            holder.execute("PRAGMA journal_size_limit=0")
+            # Writes its page even if the number is the same.
+            holder.execute(f"PRAGMA user_version={int(version)}")
+            [(page_size,)] = holder.execute("PRAGMA page_size").fetchall()
+            return wal_size(path) <= _HEADERS + int(page_size)
+    return True
+
+
+class Checkpoints:
+    """Makes the checkpoints of an open store, in the thread that writes.
+
+    Args:
+        path: the database, in WAL mode.
+        files: its open files.
+    """
+
+    def __init__(self, path: Path, files: OpenFiles) -> None:
+        self._path = path
+        self._files = files
+        self._tried_at = 0
+        self._pause = IDLE
+        self._pending = False
+
+    def __call__(self, idle: bool) -> float | None:
+        """Make a checkpoint if the ``-wal`` is long or nobody writes; return when to look again.
+
+        Args:
+            idle: whether nobody has written for as long as this returned before.
+        """
+        size = wal_size(self._path)
+        if idle:
+            self._pending = self._pending and size > 0 and not self._make(empty=True)
+            self._pause = min(2 * self._pause, _LONGEST_IDLE)
+            return self._pause if self._pending else None
+        if size <= LIMIT:
+            self._tried_at = 0
+        elif size >= self._tried_at + _STEP:
+            self._tried_at = size
+            self._make(empty=False)
+        self._pending, self._pause = True, IDLE
+        return IDLE
+
+    def _make(self, *, empty: bool) -> bool:
+        try:
+            self._files.require()
+            return checkpoint(self._path, _PATIENCE, empty=empty)
+        except (sqlite3.Error, OSError, TokenStorageError):
+            # The next one does what this one could not.
+            return False
