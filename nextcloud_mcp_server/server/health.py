@@ -38,6 +38,7 @@ class Health:
         reason: why the server is not ready. It contains no path: the page is public.
         detail: the same for the log, with the path.
         read_only: whether the store can only be read.
+        wal_bytes: the size of the write-ahead log.
     """
 
     revision: str | None = None
@@ -46,6 +47,7 @@ class Health:
     reason: str = ""
     detail: str = ""
     read_only: bool = False
+    wal_bytes: int = 0
 
     def response(self) -> JSONResponse:
         """Return the response: 200, or 503 with a reason."""
@@ -53,6 +55,7 @@ class Health:
             "revision": self.revision,
             "head": self.head,
             "state": self.state,
+            "wal_bytes": self.wal_bytes,
             **({"read_only": True} if self.read_only else {}),
         }
         if not self.reason:
@@ -145,10 +148,12 @@ def check_database(database: Database, still_open: Callable[[], object]) -> Heal
     except TokenStorageError as error:
         return Health(reason=CODES[error.code], detail=with_code(error))
     finding = report.finding
-    facts = (finding.recorded, report.head, finding.state.value)
+    now = Health(finding.recorded, report.head, finding.state.value, wal_bytes=database.wal_size())
     if report.refusal is not None:
-        return Health(*facts, CODES[report.refusal.code], with_code(report.refusal))
+        code = CODES[report.refusal.code]
+        return replace(now, reason=code, detail=with_code(report.refusal))
     if finding.state is not State.AT_HEAD:
         reason = "The database is no longer at head."
-        return Health(*facts, reason, f"{database} is {finding.state.value}. Restart the server.")
-    return Health(*facts, read_only=bool(database.unwritable()))
+        detail = f"{database} is {finding.state.value}. Restart the server."
+        return replace(now, reason=reason, detail=detail)
+    return replace(now, read_only=bool(database.unwritable()))

@@ -275,7 +275,8 @@ class _Server(uvicorn.Server):
             self.should_exit = True
             await self.lifespan.shutdown()
             return
-        for line in outcome_lines(self.lifespan.state["storage"].outcome):
+        outcome = self.lifespan.state["storage"].outcome
+        for line in (*outcome_lines(outcome), connect(outcome.database).version()):
             _print(line)
         if not self.should_exit:
             self.served = True

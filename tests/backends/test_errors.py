@@ -67,6 +67,17 @@ def test_a_result_code_has_the_code_of_its_family(name: str) -> None:
         assert found.remedy
 
 
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [("UNIQUE constraint failed: t.c", "conflict"), ("CHECK constraint failed: c", "bad-input")],
+)
+def test_a_driver_without_extended_codes_has_only_the_text(text: str, code: str) -> None:
+    """If the driver reports the primary code alone, the text tells a taken key."""
+    found = named(sqlite_error("SQLITE_CONSTRAINT", text), PATH)
+    assert found is not None
+    assert found.code == code
+
+
 @pytest.mark.parametrize("number", sorted(errno.errorcode))
 def test_every_errno_has_a_code(number: int) -> None:
     """The disk is full, read-only, the path is bad, or else it is an I/O error."""

@@ -53,6 +53,7 @@ def test_ready_returns_revision_head_and_state(client: TestClient, head: str) ->
         "revision": head,
         "head": head,
         "state": "at-head",
+        "wal_bytes": 0,
     }
     assert answer.headers["cache-control"] == "no-store"
 

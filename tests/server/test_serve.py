@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.migrate import inspect
 from nextcloud_mcp_server.server import run as module
 from nextcloud_mcp_server.server.run import serve
@@ -36,6 +37,7 @@ def test_serves_on_a_new_database_and_stops_cleanly(new_database: Path, head: st
 
     assert status == 0
     assert f"database: {new_database}" in server.output
+    assert connect(new_database).version() in server.output
     [created] = [line for line in server.output if line.startswith("created ")]
     assert re.search(rf"at revision {head} in \d+\.\d\d s$", created)
     assert server.output[-1] == "stopped"

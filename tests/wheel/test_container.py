@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
+from nextcloud_mcp_server.backends.sqlite.wal import has_reset_bug
 from tests.wheel.conftest import CHECKOUT
 
 
@@ -89,8 +90,21 @@ def test_the_operators_tools_are_inside() -> None:
     """``sqlite3`` and ``uv`` are in the final image."""
     _, final = _stages()
 
-    assert "sqlite3" in _values(final, "RUN")[0]
+    assert "--from=build /sqlite/sqlite3 /usr/local/bin/" in _values(final, "COPY")
     assert "--from=build /usr/local/bin/uv /usr/local/bin/uv" in _values(final, "COPY")
+
+
+def test_sqlite_is_a_release_without_the_reset_bug() -> None:
+    """The image builds a verified release of SQLite, and fails if Python loads another one."""
+    build, final = _stages()
+    [source] = _values(build, "ADD")
+    [number] = re.findall(r"sqlite-autoconf-(\d)(\d\d)(\d\d)00\.tar\.gz", source)
+    version = tuple(map(int, number))
+
+    assert re.search(r"--checksum=sha256:[0-9a-f]{64} ", source)
+    assert not has_reset_bug(version)
+    assert f"sqlite_version == '{'.'.join(map(str, version))}'" in _values(final, "RUN")[0]
+    assert "--from=build /sqlite/libsqlite3.so.0 /usr/local/lib/" in _values(final, "COPY")
 
 
 def test_the_health_check_needs_no_library() -> None:

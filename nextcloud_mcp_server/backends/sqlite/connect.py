@@ -92,7 +92,8 @@ def _lacks_shared_memory(connection: sqlite3.Connection, path: Path) -> bool:
     try:
         connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
     except (sqlite3.Error, UnicodeDecodeError) as error:
-        lacking = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY_DIRECTORY}
+        # The second is SQLITE_READONLY_DIRECTORY, which pysqlite3 does not name.
+        lacking = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY | 6 << 8}
         return getattr(error, "sqlite_errorcode", 0) in lacking and not _has_wal(path)
     return False
 

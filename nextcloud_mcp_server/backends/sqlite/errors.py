@@ -35,7 +35,8 @@ _SQLITE: Final = {
 #: Bytes that SQLite needs beside a database in WAL mode before it reads anything.
 _SHARED_MEMORY: Final = 32 * 1024
 
-_TAKEN: Final = frozenset({sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY})
+#: PRIMARYKEY and UNIQUE: not every driver in the place of sqlite3 has a name for an extended code.
+_TAKEN: Final = frozenset({sqlite3.SQLITE_CONSTRAINT | number << 8 for number in (6, 8)})
 
 _TEXTS: Final = {
     **system.TEXTS,
@@ -76,7 +77,7 @@ def named(error: BaseException, path: Path) -> TokenStorageError | None:
         return error
     driver = _driver_error(error)
     if isinstance(driver, sqlite3.Error):
-        code = _code(getattr(driver, "sqlite_errorcode", 0))
+        code = _code(getattr(driver, "sqlite_errorcode", 0), str(driver))
         # SQLite reports an I/O error if the shared memory of a WAL does not fit on the disk.
         if code == "io-error" and _is_full(path):
             code = "disk-full"
@@ -89,8 +90,10 @@ def named(error: BaseException, path: Path) -> TokenStorageError | None:
     return system.named(driver, path)
 
 
-def _code(number: int) -> str | None:
-    if number & 0xFF == sqlite3.SQLITE_CONSTRAINT and number not in _TAKEN:
+def _code(number: int, text: str) -> str | None:
+    # A driver that reports no extended codes has only the text.
+    taken = number in _TAKEN or (number == sqlite3.SQLITE_CONSTRAINT and text[:7] == "UNIQUE ")
+    if number & 0xFF == sqlite3.SQLITE_CONSTRAINT and not taken:
         return "bad-input"
     return _SQLITE.get(number & 0xFF)
 

@@ -26,7 +26,7 @@ from nextcloud_mcp_server.backends.sqlite.connect import BUSY_TIMEOUT, file_uri,
 from nextcloud_mcp_server.backends.sqlite.errors import always_named
 from nextcloud_mcp_server.backends.sqlite.open_files import FileId, OpenFiles
 from nextcloud_mcp_server.backends.sqlite.statements import DriverConnection
-from nextcloud_mcp_server.backends.sqlite.wal import KEPT, Checkpoints
+from nextcloud_mcp_server.backends.sqlite.wal import KEPT, Checkpoints, library
 from nextcloud_mcp_server.concurrency import run_to_the_end
 from nextcloud_mcp_server.errors import TokenStorageError
 
@@ -97,6 +97,7 @@ class SqlitePool:
             afterwards=self._checkpoints,
         )
         self._process = os.getpid()
+        logger.debug("%s is open: %s", path, library())
         # After those of the lanes, so it is called first.
         atexit.register(self._at_exit)
 

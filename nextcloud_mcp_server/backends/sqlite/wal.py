@@ -47,6 +47,14 @@ def has_reset_bug(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> boo
     return (3, 7, 0) <= version < (3, 51, 3)
 
 
+def library() -> str:
+    """Describe the SQLite in use, and what its bug means here."""
+    text = f"SQLite {sqlite3.sqlite_version}"
+    if not has_reset_bug():
+        return f"{text}, without the WAL-reset bug"
+    return f"{text} has the WAL-reset bug, but this program loses no write through it"
+
+
 def wal_size(path: Path) -> int:
     """Return the bytes of the ``-wal`` of a database; 0 if there is none."""
     try:

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Final
 
+from nextcloud_mcp_server.backends.sqlite import wal
 from nextcloud_mcp_server.backends.sqlite.connect import is_still
 from nextcloud_mcp_server.backends.sqlite.inspect import WAL
 from nextcloud_mcp_server.errors import counted
@@ -15,7 +16,12 @@ from nextcloud_mcp_server.maintenance.doctor.context import Context
 from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
 
 #: Bytes of a write-ahead log that was not written back for a long time.
-_LONG_WAL: Final = 256 * 1024 * 1024
+_LONG_WAL: Final = 64 * 1024 * 1024
+
+
+def library(context: Context) -> Iterator[Finding]:
+    """Tell which SQLite is used. This program loses no commit with any."""
+    yield Finding(Level.OK, wal.library())
 
 
 def journal(context: Context) -> Iterator[Finding]:
@@ -27,9 +33,12 @@ def journal(context: Context) -> Iterator[Finding]:
         what = "a crashed writer left a journal; a start rolls it back before it reads anything"
         yield context.repairable(Level.WARNING, what)
         return
-    wal = context.beside("-wal")
-    if wal.exists() and wal.stat().st_size > _LONG_WAL:
-        what = f"its -wal has grown to {readable(wal.stat().st_size)}; a clean stop writes it back"
+    size = wal.wal_size(context.path)
+    if size > _LONG_WAL:
+        what = (
+            f"its -wal has grown to {readable(size)}, because a program reads an old state of the "
+            "database; stop that program, and a running server cuts it"
+        )
         yield Finding(Level.NOTE, what)
     mode = contents.seen.journal_mode
     wanted = "delete" if mounts.on_network(context.path) else WAL
@@ -37,7 +46,8 @@ def journal(context: Context) -> Iterator[Finding]:
         # Only a database in WAL mode lacks shared memory, and SQLite does not report its mode.
         mode = WAL
     if mode == wanted or permissions.unwritable(context.path):
-        yield Finding(Level.OK, f"its mode is {mode}")
+        length = f", and its -wal has {readable(size)}" if size else ""
+        yield Finding(Level.OK, f"its mode is {mode}{length}")
     else:
         yield context.repairable(Level.NOTE, f"its mode is {mode}; a start makes it {wanted}")
 

@@ -28,6 +28,7 @@ CHECKS: Final[Mapping[str, Check]] = MappingProxyType(
         "integrity": integrity.integrity,
         "foreign keys": integrity.references,
         "journal": integrity.journal,
+        "sqlite": integrity.library,
         "keys": secrets.keys,
         "format": secrets.formats,
         "permissions": files.permissions,
