@@ -11,7 +11,7 @@ import math
 import socket
 import time
 from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from nextcloud_mcp_server.schema.structure import Structure
 
 TABLE: Final = "migration_journal"
 
+#: In the order of the fields of :class:`Entry`.
 _COLUMNS: Final = (
     "happened_at",
     "action",
@@ -119,20 +120,7 @@ def has_columns(there: Set[str]) -> bool:
 
 def record(run: Run, made: Entry) -> None:
     """Write one entry, inside the transaction of its change."""
-    run(
-        _INSERT,
-        {
-            "happened_at": made.happened_at,
-            "action": made.action,
-            "from_revision": made.before,
-            "to_revision": made.after,
-            "seconds": made.seconds,
-            "program_version": made.program_version,
-            "host": made.host,
-            "backup": made.backup,
-            "note": made.note,
-        },
-    )
+    run(_INSERT, dict(zip(_COLUMNS, astuple(made), strict=True)))
 
 
 def read(database: Database, limit: int | None = None) -> list[Entry] | None:
