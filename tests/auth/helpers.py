@@ -31,12 +31,6 @@ class Clock:
         return self.time
 
 
-def rows(path: Path, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-    """Read the file as another program."""
-    with closing(sqlite3.connect(path)) as connection:
-        return connection.execute(sql, parameters).fetchall()
-
-
 def tamper(path: Path, sql: str, parameters: Sequence[Any] = ()) -> None:
     """Change the file as another program."""
     with closing(sqlite3.connect(path)) as connection, connection:

@@ -91,10 +91,6 @@ def test_not_ready_before_it_is_open_and_after(database: Path) -> None:
         assert client.get("/health/ready").status_code == 200
 
 
-def _remove(database: Path) -> None:
-    database.unlink()
-
-
 def _damage(database: Path) -> None:
     with database.open("r+b") as file:
         file.write(b"\xff" * 8192)
@@ -122,7 +118,7 @@ CODE_AT_END: dict[Callable[[Path], None], str] = {
 }
 
 
-@pytest.mark.parametrize("harm", [_remove, _damage, _replace, _step_back, _record_another])
+@pytest.mark.parametrize("harm", [Path.unlink, _damage, _replace, _step_back, _record_another])
 def test_not_ready_when_the_database_is_no_longer_what_it_was(
     client: TestClient,
     database: Path,
