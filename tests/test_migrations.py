@@ -98,6 +98,7 @@ def test_a_downgrade_and_a_stamp_verify_the_keys(
 def test_an_upgrade_goes_to_head_or_to_a_revision(path: Path) -> None:
     """Head is the default; an unknown revision, or one below, is refused."""
     assert upgrade_database(path, "004").after == "004"
+    assert upgrade_database(path, "004").action is Action.NOTHING
     assert upgrade_database(path).after == HEAD
     assert upgrade_database(str(path), "head").action is Action.NOTHING
     with invariants.unchanged(path):

@@ -15,8 +15,9 @@ import pytest
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.settings import Settings
-from tests.auth.helpers import KEY, NOW, OTHER_KEY, Clock, events, tamper
+from tests.auth.helpers import NOW, Clock, events, tamper
 from tests.cli.places import rows
+from tests.support.contents import KEY, OTHER_KEY
 from tests.support.errors import refuses
 
 SECRET = "s3cr3t-sentinel"

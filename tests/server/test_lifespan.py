@@ -18,8 +18,9 @@ from starlette.testclient import TestClient
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.lifespan import TokenStoreLifespan, token_store_lifespan
-from tests.server.helpers import KEY, is_closed
+from tests.server.helpers import is_closed
 from tests.support.child import run_python
+from tests.support.contents import KEY
 from tests.support.errors import refuses
 
 if TYPE_CHECKING:
