@@ -24,8 +24,6 @@ def test_formats_are_those_of_the_releases() -> None:
     assert values.json_list(["notes.read", "ü"]) == '["notes.read", "\\u00fc"]'
     assert values.json_list([]) == "[]"
     assert values.json_list(None) is None
-    assert values.json_list_or_null([]) is None
-    assert values.json_list_or_null(["a"]) == '["a"]'
     assert values.spaced(["openid", "notes:read"]) == "openid notes:read"
     assert values.spaced([]) == ""
     assert values.spaced(None) is None
