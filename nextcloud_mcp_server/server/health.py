@@ -148,7 +148,8 @@ def check_database(database: Database, still_open: Callable[[], object]) -> Heal
     except TokenStorageError as error:
         return Health(reason=CODES[error.code], detail=with_code(error))
     finding = report.finding
-    now = Health(finding.recorded, report.head, finding.state.value, wal_bytes=database.wal_size())
+    facts = (finding.recorded, report.history.head, finding.state.value)
+    now = Health(*facts, wal_bytes=database.wal_size())
     if report.refusal is not None:
         code = CODES[report.refusal.code]
         return replace(now, reason=code, detail=with_code(report.refusal))

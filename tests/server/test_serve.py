@@ -20,7 +20,8 @@ from nextcloud_mcp_server.migrate import inspect
 from nextcloud_mcp_server.server import run as module
 from nextcloud_mcp_server.server.run import serve
 from nextcloud_mcp_server.settings import Settings
-from tests.server.helpers import KEY, Server, fails, leftovers, needs_ipv6, revision, stop_at_once
+from tests.server.helpers import Server, fails, leftovers, needs_ipv6, revision, stop_at_once
+from tests.support.contents import KEY
 
 pytestmark = pytest.mark.usefixtures("as_before")
 

@@ -81,7 +81,10 @@ class SqlitePool:
         self._in_wal = journal_mode == "wal"
         if not self._in_wal:
             self._pragmas["synchronous"] = "EXTRA"
-        self._how = _how(path, read_only)
+        # Not "rwc": a missing database must not be replaced by an empty one.
+        self._how = "mode=rw"
+        if read_only:
+            self._how = "mode=ro&immutable=1" if is_still(path) else "mode=ro"
         self._files = OpenFiles(path, opened)
         self._guard: sqlite3.Connection | None = None
         self._opening = threading.Lock()
@@ -235,13 +238,6 @@ class SqlitePool:
                 return replaced
         known = always_named(error, self.path) if isinstance(error, Exception) else None
         return known or error
-
-
-def _how(path: Path, read_only: str) -> str:
-    # Not "rwc": a missing database must not be replaced by an empty one.
-    if not read_only:
-        return "mode=rw"
-    return "mode=ro&immutable=1" if is_still(path) else "mode=ro"
 
 
 def _no_checkpoints(_: bool) -> None:
