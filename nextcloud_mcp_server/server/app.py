@@ -51,7 +51,6 @@ def create_app(
                 connect(storage.outcome.database),
                 interval=check_interval,
                 still_open=storage.check,
-                read_only=bool(storage.outcome.read_only),
             )
             try:
                 yield {"storage": storage, "health": health}

@@ -75,7 +75,6 @@ class HealthCheck:
         interval: seconds for which a result is repeated.
         patience: seconds that a request waits for a check.
         still_open: raises if the database is not the one that the store has open.
-        read_only: whether the store was opened for reading only.
     """
 
     def __init__(
@@ -85,10 +84,8 @@ class HealthCheck:
         interval: float = CHECK_INTERVAL,
         patience: float = PATIENCE,
         still_open: Callable[[], object] = lambda: None,
-        read_only: bool = False,
     ) -> None:
         self._database = database
-        self._read_only = read_only
         self._interval = interval
         self._patience = patience
         self._still_open = still_open
@@ -113,8 +110,7 @@ class HealthCheck:
                 reason = f"The database did not answer within {self._patience:g} seconds."
                 return Health(self._last.revision, self._last.head, reason=reason)
             result = running.result()
-        # A store that was opened for reading only stays so if the file becomes writable.
-        return replace(result, read_only=result.read_only or self._read_only)
+        return result
 
     def _finished(self, check: asyncio.Task[Health]) -> None:
         self._running, self._checked = None, time.monotonic()

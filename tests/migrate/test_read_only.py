@@ -24,7 +24,7 @@ from tests.support.contents import KEY
 from tests.support.errors import refused
 from tests.support.invariants import HEAD
 from tests.support.shapes import at
-from tests.support.unprivileged import as_nobody, open_folder
+from tests.support.unprivileged import NOBODY, as_nobody, open_folder
 
 _SERVE = """
 async def main(path):
@@ -188,9 +188,9 @@ def test_readiness_reports_read_only(tmp_path: Path) -> None:
             response = client.get("/health/ready")
             assert (response.status_code, response.json()["status"]) == (200, "ready")
             assert response.json()["read_only"] is True
-            # It was opened for reading, so it stays read-only until the next start.
+            # The next write looks again, so it can be written from now on.
             remount(folder, "rw")
-            assert client.get("/health/ready").json()["read_only"] is True
+            assert "read_only" not in client.get("/health/ready").json()
 
 
 def test_a_writable_database_is_not_read_only(tmp_path: Path) -> None:
@@ -200,3 +200,40 @@ def test_a_writable_database_is_not_read_only(tmp_path: Path) -> None:
     assert (outcome.read_only, outcome.warning) == ("", "")
     assert permissions.unwritable(path) == ""
     assert permissions.unwritable(tmp_path / "not" / "yet" / "tokens.db") == ""
+
+
+_BECOMES_WRITABLE = """
+async def main(path, closed, mode):
+    path.chmod(0o444) if closed == path else closed.chmod(0o555)
+    async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
+        assert storage.outcome.read_only
+        assert len(await storage.list_user_ids()) == 12
+        try:
+            await storage.store_refresh_token("new", "token")
+        except TokenStorageError as error:
+            print(error.code)
+        closed.chmod(mode)
+        await storage.store_refresh_token("new", "token")
+        assert (await storage.get_refresh_token("new")).token == "token"
+        print(len(await storage.list_user_ids()))
+        await asyncio.gather(*(storage.store_refresh_token("more", "x" * n) for n in (1, 2, 3)))
+        print(Path(f"{path}-wal").exists())
+    print(Path(f"{path}-wal").exists())
+asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3], 8)))
+"""
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+@pytest.mark.parametrize("journal", ["wal", "delete"])
+def test_a_file_that_becomes_writable_is_written_without_a_restart(what: str, journal: str) -> None:
+    """After a refused write the mode is corrected: the next write is stored and read back."""
+    with open_folder() as folder:
+        path = database(folder / "tokens.db")
+        path.chmod(0o644)
+        if journal == "delete":
+            execute(path, "PRAGMA journal_mode=DELETE")
+        for entry in (folder, *folder.iterdir()):
+            os.chown(entry, NOBODY, NOBODY)
+        closed, mode = (path, "600") if what == "file" else (folder, "755")
+        answers = as_nobody(_BECOMES_WRITABLE, path, closed, mode).splitlines()
+        assert answers == ["read-only", "13", str(journal == "wal"), "False"]

@@ -12,6 +12,7 @@ import atexit
 import logging
 import os
 import sqlite3
+import stat
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
@@ -21,6 +22,7 @@ from types import MappingProxyType
 from typing import Final, TypeVar
 
 from nextcloud_mcp_server.backends.base import Connection, Hold
+from nextcloud_mcp_server.backends.sqlite import in_use
 from nextcloud_mcp_server.backends.sqlite.batches import Answer, Job, Lane, attempt
 from nextcloud_mcp_server.backends.sqlite.connect import BUSY_TIMEOUT, file_uri, is_still
 from nextcloud_mcp_server.backends.sqlite.errors import always_named
@@ -29,6 +31,7 @@ from nextcloud_mcp_server.backends.sqlite.statements import DriverConnection
 from nextcloud_mcp_server.backends.sqlite.wal import KEPT, Checkpoints, library
 from nextcloud_mcp_server.concurrency import run_to_the_end
 from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.filesystem import permissions
 
 logger = logging.getLogger(__name__)
 
@@ -78,18 +81,20 @@ class SqlitePool:
         self._hold = hold
         self._read_only = read_only
         self._pragmas = dict(SERVING_PRAGMAS)
-        self._in_wal = journal_mode == "wal"
+        still = bool(read_only) and is_still(path)
+        # SQLite does not report the mode of a database that can only be read as immutable.
+        self._in_wal = journal_mode == "wal" or still
         if not self._in_wal:
             self._pragmas["synchronous"] = "EXTRA"
         # Not "rwc": a missing database must not be replaced by an empty one.
         self._how = "mode=rw"
         if read_only:
-            self._how = "mode=ro&immutable=1" if is_still(path) else "mode=ro"
+            self._how = "mode=ro&immutable=1" if still else "mode=ro"
         self._files = OpenFiles(path, opened)
         self._guard: sqlite3.Connection | None = None
         self._opening = threading.Lock()
-        read, write = partial(_read, self._files), partial(_write, self._files)
-        self._readers = Lane("token-store-read", _READERS, self._connect, read, self._named)
+        self._readers = self._reading()
+        write = partial(_write, self._files)
         self._checkpoints = Checkpoints(path, self._files) if self._in_wal else _no_checkpoints
         self._writer = Lane(
             "token-store-write",
@@ -118,14 +123,43 @@ class SqlitePool:
             TokenStorageError: ``read-only`` if the database was opened for reading.
         """
         if self._read_only:
+            self._look_again()
+        return self._writer.run(unit)
+
+    def _look_again(self) -> None:
+        """Open the database for writing if it can be written by now."""
+        if permissions.may(self.path, os.W_OK):
+            # SQLite has given them the mode that the database had then.
+            mode = self.path.stat().st_mode
+            for companion in (Path(f"{self.path}-wal"), Path(f"{self.path}-shm")):
+                with suppress(OSError):
+                    if stat.S_ISREG(companion.lstat().st_mode):
+                        companion.chmod(stat.S_IMODE(mode))
+        self._read_only = permissions.unwritable(self.path)
+        if self._read_only:
             raise TokenStorageError(
                 f"{self.path} is open for reading only, because {self._read_only}; "
                 "nothing was written.",
                 code="read-only",
-                remedy="Give this user write access to the file and to its folder, then restart "
-                "the server.",
+                remedy="Give this user write access to the file and to its folder: the next write "
+                "needs no restart.",
             )
-        return self._writer.run(unit)
+        logger.warning("%s can be written now", self.path)
+        # An immutable connection sees no change, and the shared memory of a read-only one is
+        # read-only for the whole process. This blocks the event loop for one batch of reads.
+        self._how, earlier = "mode=rw", self._readers
+        self._readers = self._reading()
+        earlier.close()
+        with self._opening:
+            if self._guard is not None:
+                self._guard.close()
+                self._guard = None
+        if self._hold is None:
+            self._hold = in_use.hold(self.path)
+
+    def _reading(self) -> Lane:
+        read = partial(_read, self._files)
+        return Lane("token-store-read", _READERS, self._connect, read, self._named)
 
     async def close(self) -> None:
         """Finish the running units, then close every connection.
