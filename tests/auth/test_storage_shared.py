@@ -15,10 +15,9 @@ import pytest
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.errors import TokenStorageError
 from tests.support.by_path import prepare
+from tests.support.contents import KEY
 from tests.support.forks import in_child
 from tests.support.unprivileged import as_nobody, open_folder
-
-KEY = "dGVzdHMtc3VwcG9ydC1maXhlZC1rZXktMDEyMzQ1Njc="
 
 
 def run(call: Callable[[], Awaitable[Any]]) -> Any:

@@ -14,14 +14,14 @@ _PROGRAM = """
 import asyncio, sys, threading, time, warnings
 from pathlib import Path
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from tests.support.contents import KEY
 from tests.support.forks import Fork
 
 folder, first, pause = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 ended = threading.Event()
 
 async def use(path):
-    key = "dGVzdHMtc3VwcG9ydC1maXhlZC1rZXktMDEyMzQ1Njc="
-    async with asyncio.timeout(60), RefreshTokenStorage(path, encryption_key=key) as storage:
+    async with asyncio.timeout(60), RefreshTokenStorage(path, encryption_key=KEY) as storage:
         await storage.store_refresh_token("alice", "token")
         return await storage.list_user_ids()
 

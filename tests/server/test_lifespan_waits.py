@@ -16,7 +16,8 @@ from nextcloud_mcp_server.backends.sqlite.lock import guard
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.lifespan import token_store_lifespan
 from nextcloud_mcp_server.settings import EMBEDDED_LOCK_TIMEOUT, Settings
-from tests.server.helpers import KEY, ROOT
+from tests.support.child import ROOT
+from tests.support.contents import KEY
 
 
 async def _waited(database: Path, settings: Settings | None) -> str:
