@@ -76,7 +76,7 @@ def test_several_loops_share_a_pool(path: Path) -> None:
     failed: list[BaseException] = []
 
     async def turns(number: int) -> None:
-        for turn in range(40):
+        for turn in range(15):
             assert await pool.write(adding(f"{number}-{turn}")) == 1
             await asyncio.gather(*(pool.read(count) for _ in range(3)))
 
@@ -213,3 +213,44 @@ asyncio.run(main())
     )
     assert done.stderr == ""
     assert committed(path) == {"slow"}
+
+
+def test_a_close_ends_beside_a_turn_that_has_not_ended(path: Path) -> None:
+    """A close that waits for a long unit starts no thread for a loop whose turn ends meanwhile."""
+    prepare(path)
+    pool = SqlitePool(path, "wal")
+    begun, added, finish = threading.Event(), threading.Event(), threading.Event()
+    results: list[object] = []
+
+    def long(_: object) -> str:
+        begun.set()
+        assert finish.wait(20)
+        return "long"
+
+    async def add_and_block() -> Any:
+        answer = pool.read(count)
+        added.set()
+        # The turn ends after the close has begun.
+        finish.wait(0.3)
+        return await answer
+
+    def close() -> None:
+        live(pool.close)
+        results.append("closed")
+
+    def start(target: Callable[[], object], after: threading.Event) -> threading.Thread:
+        thread = threading.Thread(target=target, daemon=True)
+        thread.start()
+        assert after.wait(20)
+        return thread
+
+    threads = [
+        start(lambda: results.append(live(lambda: pool.read(long))), begun),
+        start(lambda: results.append(live(add_and_block)), added),
+        start(close, added),
+    ]
+    threads[1].join(0.5)
+    finish.set()
+    for thread in threads:
+        thread.join(10)
+    assert {"long", 0, "closed"} == set(results)

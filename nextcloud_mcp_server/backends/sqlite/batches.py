@@ -93,7 +93,7 @@ class Lane:
         self._called = False
         # The loop that calls a thread at the end of this turn.
         self._due: asyncio.AbstractEventLoop | None = None
-        # Whether another thread is about to fork.
+        # Whether a thread is about to fork.
         self._paused = False
         # The error of every new unit; None while the lane is open.
         self._refusal: Callable[[], TokenStorageError] | None = None
@@ -134,9 +134,10 @@ class Lane:
         with self._lock:
             if self._refusal is not None:
                 return True
+            # No thread is started from now on.
             self._refusal = not_open
-        for _ in self._threads:
-            self._calls.put(False)
+            for _ in self._threads:
+                self._calls.put(False)
         while self._threads:
             self._threads.pop().join()
         # What no thread has taken: at the exit of the interpreter none can be started.
@@ -180,7 +181,9 @@ class Lane:
         """Wake or start a thread for the waiting units, unless one was called already."""
         with self._lock:
             self._due = None
-            if self._called or self._paused or not self._waiting or not self._can_call():
+            if self._refusal is not None or self._paused:
+                return
+            if self._called or not self._waiting or not self._can_call():
                 return
             if self._free:
                 self._calls.put(True)
@@ -217,7 +220,7 @@ class Lane:
             self._called = False
             jobs: list[Job] = []
             if self._paused and self._refusal is None:
-                pass
+                pass  # this thread waits until the fork is done
             elif len(self._waiting) <= BATCH:
                 jobs.extend(self._waiting)
                 self._waiting.clear()
@@ -229,16 +232,21 @@ class Lane:
 
     def _answers(self, jobs: Sequence[Job]) -> Sequence[Answer]:
         try:
-            connection = self._connection()
-        except Exception as error:  # noqa: BLE001 - passed to every caller
-            return [Answer(error=self._named(error))] * len(jobs)
+            answers = self._batch(jobs)
+            return [a if a.error is None else Answer(error=self._named(a.error)) for a in answers]
+        except BaseException as error:  # noqa: BLE001 - no error may end the thread
+            return [Answer(error=error)] * len(jobs)
+
+    def _batch(self, jobs: Sequence[Job]) -> Sequence[Answer]:
         try:
-            answers = self._carry_out(connection, jobs)
-        except BaseException as error:  # noqa: BLE001 - the same
-            answers = [Answer(error=error)] * len(jobs)
-        if _is_usable(connection):
-            self._idle.append(connection)
-        return [a if a.error is None else Answer(error=self._named(a.error)) for a in answers]
+            connection = self._connection()
+            try:
+                return self._carry_out(connection, jobs)
+            finally:
+                if _is_usable(connection):
+                    self._idle.append(connection)
+        except BaseException as error:  # noqa: BLE001 - passed to every caller
+            return [Answer(error=error)] * len(jobs)
 
     def _connection(self) -> sqlite3.Connection:
         # Not checked first: another thread may take the last one.
