@@ -76,7 +76,7 @@ def test_several_loops_share_a_pool(path: Path) -> None:
     failed: list[BaseException] = []
 
     async def turns(number: int) -> None:
-        for turn in range(15):
+        for turn in range(40):
             assert await pool.write(adding(f"{number}-{turn}")) == 1
             await asyncio.gather(*(pool.read(count) for _ in range(3)))
 
