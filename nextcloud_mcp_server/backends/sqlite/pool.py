@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, TypeVar
+from weakref import WeakSet
 
 from nextcloud_mcp_server.backends.base import Connection, Hold
 from nextcloud_mcp_server.backends.sqlite import in_use
@@ -95,7 +96,9 @@ class SqlitePool:
         self._opening = threading.Lock()
         self._readers = self._reading()
         write = partial(_write, self._files)
-        self._checkpoints = Checkpoints(path, self._files) if self._in_wal else _no_checkpoints
+        self._checkpoints: Callable[[bool], float | None] = _no_checkpoints
+        if self._in_wal:
+            self._checkpoints = Checkpoints(path, self._files, self._opening)
         self._writer = Lane(
             "token-store-write",
             1,
@@ -105,9 +108,10 @@ class SqlitePool:
             afterwards=self._checkpoints,
         )
         self._process = os.getpid()
+        _pools.add(self)
         logger.debug("%s is open: %s", path, library())
         # After those of the lanes, so it is called first.
-        atexit.register(self._at_exit)
+        atexit.register(self._close)
 
     def read(self, unit: Callable[[Connection], T]) -> Awaitable[T]:
         """Run ``unit`` in a read transaction."""
@@ -151,9 +155,7 @@ class SqlitePool:
         self._readers = self._reading()
         earlier.close()
         with self._opening:
-            if self._guard is not None:
-                self._guard.close()
-                self._guard = None
+            self._drop_guard()
         if self._hold is None:
             self._hold = in_use.hold(self.path)
 
@@ -165,26 +167,48 @@ class SqlitePool:
         """Finish the running units, then close every connection.
 
         The last one writes the WAL back into the file and removes it. A cancelled caller
-        waits until that is done.
+        waits until that is done. In a forked child nothing is closed.
         """
-        await run_to_the_end(lambda _: self._close(), name="token-store-close")
+        try:
+            await run_to_the_end(lambda _: self._close(), name="token-store-close")
+        except TokenStorageError as error:
+            if error.code != "no-thread":
+                raise
+            # Blocking the event loop is better than an open database.
+            self._close()
 
     def check(self) -> None:
         """Check that no open file was moved, deleted or replaced."""
         self._files.require()
 
-    def _at_exit(self) -> None:
-        # A forked child must not use the parent's connections.
-        if os.getpid() == self._process:
-            self._close()
+    def pause(self) -> None:
+        """Close the guard before a fork, and open no connection until :meth:`resume`."""
+        self._opening.acquire()
+        # If a file was replaced, the guard must outlive the connections that can write.
+        with suppress(OSError):
+            if not self._files.replaced():
+                self._drop_guard()
+
+    def resume(self) -> None:
+        """Continue in the parent after the fork."""
+        self._opening.release()
+
+    def _drop_guard(self) -> None:
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            guard.close()
+            self._files.forget_companions()
 
     def _close(self) -> None:
-        """Close every connection.
+        """Close every connection; in a forked child, nothing.
 
         The last one that can write applies the ``-wal`` that it has open to the database, and
         deletes the file of that name. So if a file was replaced, the guard is the last.
         """
-        atexit.unregister(self._at_exit)
+        atexit.unregister(self._close)
+        if os.getpid() != self._process:
+            return
+        _pools.discard(self)
         try:
             for lane in (self._readers, self._writer):
                 lane.close()
@@ -372,3 +396,23 @@ def _roll_back(connection: sqlite3.Connection) -> None:
     """Undo what is not committed."""
     if connection.in_transaction:
         connection.execute("ROLLBACK")
+
+
+_pools: WeakSet[SqlitePool] = WeakSet()
+#: The pools that wait for a fork to end.
+_pausing: Final[list[SqlitePool]] = []
+
+
+def _before_fork() -> None:
+    # The lanes are paused after this one, and close their connections last.
+    for pool in list(_pools):
+        pool.pause()
+        _pausing.append(pool)
+
+
+def _after_fork() -> None:
+    while _pausing:
+        _pausing.pop().resume()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
