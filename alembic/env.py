@@ -43,9 +43,12 @@ config = context.config
 
 
 def load(name: str) -> ModuleType:
-    """Load a file of this folder, which is not on the import path."""
+    """Load a file of this folder, which is not on the import path, as this one was loaded."""
     path = Path(__file__).with_name(f"{name}.py")
-    spec = importlib.util.spec_from_file_location(f"_token_store_{name}", path)
+    module_name = f"_token_store_{name}"
+    # The program's own loader gives its files an `op` that no other use of Alembic can reach.
+    loader = type(__loader__)(module_name, str(path))
+    spec = importlib.util.spec_from_file_location(module_name, path, loader=loader)
     if spec is None or spec.loader is None:
         raise CommandError(f"{path} cannot be loaded.")
     module = importlib.util.module_from_spec(spec)
