@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from nextcloud_mcp_server.backends.sqlite.backup import NAME, time_of
 from nextcloud_mcp_server.backends.sqlite.catalog import counts, read_snapshot
 from nextcloud_mcp_server.backends.sqlite.connect import connect_at_rest
+from nextcloud_mcp_server.backends.sqlite.integrity import check
 from nextcloud_mcp_server.backends.sqlite.manifest import Manifest, read_manifest, sha256_of
 from nextcloud_mcp_server.backends.sqlite.secrets import columns_there, read_secrets
 from nextcloud_mcp_server.errors import TokenStorageError, counted, for_shell
@@ -120,9 +121,8 @@ def _read(
     (page_size,) = connection.execute("PRAGMA page_size").fetchone()
     if status.st_size % page_size:
         raise _bad(path, "its last page is cut off", database)
-    lines = [row[0] for row in connection.execute("PRAGMA integrity_check(3)")]
-    if lines != ["ok"]:
-        raise _bad(path, f"it is damaged: {' '.join('; '.join(map(str, lines)).split())}", database)
+    if damage := check(connection, "integrity_check").damage:
+        raise _bad(path, f"it is damaged: {'; '.join(damage[:3])}", database)
     rows = counts(connection.execute, seen.structure)
     if manifest is not None:
         _check_contents(manifest, status.st_size, seen.versions, rows)

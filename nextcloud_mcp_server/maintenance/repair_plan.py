@@ -11,8 +11,9 @@ from nextcloud_mcp_server.backends.sqlite.catalog import count
 from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.backends.sqlite.errors import naming
+from nextcloud_mcp_server.backends.sqlite.integrity import check_file
 from nextcloud_mcp_server.maintenance.corrections import leftover_tables, without_version_table
-from nextcloud_mcp_server.maintenance.indexes import damage, only_indexes
+from nextcloud_mcp_server.maintenance.indexes import only_indexes
 from nextcloud_mcp_server.migrate.classify import classify
 from nextcloud_mcp_server.migrate.plan import Finding, State, refusal
 from nextcloud_mcp_server.schema.history import History
@@ -58,9 +59,9 @@ def plan_repair(
         raise refusal(finding, history, database)
     if not seen.journal_mode:
         return RepairPlan(finding)
-    complaints = damage(source, "integrity_check")
-    if complaints and not only_indexes(source):
-        raise refusal(Finding(State.CORRUPT, reason="; ".join(complaints[:3])), history, database)
+    damage = check_file(source, "integrity_check").damage
+    if damage and not only_indexes(source):
+        raise refusal(Finding(State.CORRUPT, reason="; ".join(damage[:3])), history, database)
     leftovers = leftover_tables(seen.structure, history)
     with naming(source), closing(connect_read_only(source)) as connection:
         drops = tuple(table for table in leftovers if not count(connection.execute, table))
@@ -68,5 +69,5 @@ def plan_repair(
         corrected or finding,
         replaces_version=corrected is not None,
         drops=drops,
-        indexes=bool(complaints),
+        indexes=bool(damage),
     )

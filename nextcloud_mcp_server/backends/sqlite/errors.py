@@ -28,6 +28,7 @@ _SQLITE: Final = {
     sqlite3.SQLITE_NOTADB: "not-a-database",
     sqlite3.SQLITE_BUSY: "lock-timeout",
     sqlite3.SQLITE_LOCKED: "lock-timeout",
+    sqlite3.SQLITE_PROTOCOL: "lock-timeout",
     sqlite3.SQLITE_CONSTRAINT: "conflict",
     sqlite3.SQLITE_TOOBIG: "bad-input",
 }
@@ -74,7 +75,7 @@ def named(error: BaseException, path: Path) -> TokenStorageError | None:
     """Return the named error for an exception; None if it has another cause."""
     if isinstance(error, TokenStorageError):
         return error
-    driver = _driver_error(error)
+    driver = driver_error(error)
     if isinstance(driver, sqlite3.Error):
         code = _code(getattr(driver, "sqlite_errorcode", 0))
         # SQLite reports an I/O error if the shared memory of a WAL does not fit on the disk.
@@ -125,7 +126,7 @@ def always_named(error: Exception, path: Path) -> TokenStorageError | None:
     """
     if (known := named(error, path)) is not None:
         return known
-    driver = _driver_error(error)
+    driver = driver_error(error)
     if isinstance(driver, sqlite3.Error):
         # SQLite names only tables and columns, no values.
         undecoded = "decode to UTF-8" in str(driver)
@@ -145,8 +146,15 @@ def naming(path: Path) -> Iterator[None]:
         raise known from error
 
 
-def _driver_error(error: BaseException) -> BaseException:
-    # SQLAlchemy keeps the driver's exception in `orig`; its own text has the statement.
+def needs_its_program(error: BaseException) -> bool:
+    """Return whether SQLite lacks a collation, a function or a module of another program."""
+    code = getattr(driver_error(error), "sqlite_errorcode", 0)
+    return bool(code & 0xFF == sqlite3.SQLITE_ERROR)
+
+
+def driver_error(error: BaseException) -> BaseException:
+    """Return the exception of the driver behind one of SQLAlchemy, or the exception itself."""
+    # SQLAlchemy keeps it in `orig`; its own text has the statement.
     original = getattr(error, "orig", None)
     return original if isinstance(original, BaseException) else error
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from nextcloud_mcp_server.backends.sqlite.integrity import Checked, check_file
 from nextcloud_mcp_server.filesystem.files import ABANDONED_AFTER
 from nextcloud_mcp_server.maintenance.doctor.finding import Level
 from nextcloud_mcp_server.maintenance.doctor.run import diagnose
-from nextcloud_mcp_server.maintenance.indexes import damage
 from nextcloud_mcp_server.maintenance.repair import Repaired
 from nextcloud_mcp_server.settings import Settings
 from tests.cli.places import crash
@@ -91,7 +91,7 @@ def test_a_damaged_index_is_made_again(path: Path) -> None:
     # SQLite counts the copying as a change, in the header.
     assert done.kept.read_bytes()[100:] == hurt[100:]
     assert stat.S_IMODE(done.kept.stat().st_mode) == 0o600
-    assert damage(path, "integrity_check") == []
+    assert check_file(path, "integrity_check") == Checked()
     invariants.same_content(whole, snapshot(path))
 
 
