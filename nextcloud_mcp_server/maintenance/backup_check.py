@@ -17,7 +17,7 @@ from nextcloud_mcp_server.backends.sqlite.integrity import check
 from nextcloud_mcp_server.backends.sqlite.manifest import Manifest, read_manifest, sha256_of
 from nextcloud_mcp_server.backends.sqlite.secrets import columns_there, read_secrets
 from nextcloud_mcp_server.errors import TokenStorageError, counted, for_shell
-from nextcloud_mcp_server.migrate.classify import classify
+from nextcloud_mcp_server.migrate.classify import classify, triggers_on
 from nextcloud_mcp_server.migrate.inspect import known_history
 from nextcloud_mcp_server.migrate.plan import Finding, State
 from nextcloud_mcp_server.schema.structure import ENCRYPTED
@@ -41,6 +41,7 @@ class Backup:
         made_at: the time in its manifest, in its name, or else of the file.
         secrets: the number of encrypted values in it.
         opened: how many of them the available keys open; None without a key.
+        triggers: the table of each trigger on a table of this program.
     """
 
     path: Path
@@ -52,6 +53,7 @@ class Backup:
     manifest: Manifest | None
     secrets: int
     opened: int | None
+    triggers: dict[str, str]
     signature: Signature
 
     @property
@@ -138,6 +140,7 @@ def _read(
         manifest=manifest,
         secrets=len(secrets),
         opened=None if keyring is None else sum(map(keyring.can_decrypt, secrets)),
+        triggers=triggers_on(seen.structure, known_history()),
         signature=signature_of(path, database),
     )
 

@@ -12,7 +12,7 @@ from typing import Final
 from nextcloud_mcp_server.backends.base import Snapshot
 from nextcloud_mcp_server.migrate.plan import Finding, State
 from nextcloud_mcp_server.schema.history import History
-from nextcloud_mcp_server.schema.structure import VERSION_TABLE, Structure, Table, gaps
+from nextcloud_mcp_server.schema.structure import UNUSED, VERSION_TABLE, Structure, Table, gaps
 
 #: The one table that every release created: without it, people's grants are lost.
 GRANTS: Final = "refresh_tokens"
@@ -112,6 +112,40 @@ def _ours(structure: Structure, history: History) -> Iterator[str]:
         there = structure.tables.get(name)
         if there and name not in COMMON and _has_required(there, shapes):
             yield name
+
+
+def used_tables(history: History, revision: str) -> dict[str, Table]:
+    """Return the tables of ``revision`` that this program reads and writes."""
+    tables = history.structure(revision).tables
+    return {name: table for name, table in tables.items() if name not in UNUSED}
+
+
+def triggers_on(structure: Structure, history: History) -> dict[str, str]:
+    """Return the triggers on tables of this program, each with its table; no release made one."""
+    triggers = structure.triggers.items()
+    return {name: table for name, table in triggers if table in history.shapes}
+
+
+def is_released(structure: Structure, history: History, revision: str) -> bool:
+    """Return whether the tables are those of ``revision``, and nothing is attached to them.
+
+    Only then can every statement of the store be executed for sure.
+    """
+    used = used_tables(history, revision)
+    return (
+        all(structure.tables.get(name) is table for name, table in used.items())
+        and used.keys().isdisjoint(structure.triggers.values())
+        and not any(
+            table in used and name not in history.indexes
+            for name, table in structure.owners.items()
+        )
+        # A foreign key of another table can make it impossible to write to one of these.
+        and not any(
+            "references" in table.sql.lower()
+            for name, table in structure.tables.items()
+            if name not in history.shapes
+        )
+    )
 
 
 def _contradiction(structure: Structure, history: History, recorded: str | None) -> str:

@@ -6,6 +6,7 @@ and every refusal carries a remedy.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -199,6 +200,18 @@ def refusal(finding: Finding, history: History, database: Database) -> TokenStor
     }
     return TokenStorageError(
         message.format(**facts), code=finding.state.value, remedy=remedy.format(**facts)
+    )
+
+
+def unusable(tables: Mapping[str, str], database: Database) -> TokenStorageError:
+    """Return the error for tables that the store cannot use, each with the reason."""
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in sorted(tables.items()))
+    return TokenStorageError(
+        f"{database} has tables that were changed so that this program cannot use them: {reasons}.",
+        code=State.INCONSISTENT.value,
+        remedy="Undo that change, which is shown by: sqlite3 "
+        f"{for_shell(str(database))} '.schema {min(tables)}' - or restore a backup: "
+        f"nextcloud-mcp-server db restore --newest {database.option} (nothing was changed).",
     )
 
 

@@ -139,6 +139,7 @@ def prepare(
         with progress_to(database, locked, plan.activity, progress) as report:
             report("checking its pages")
             require_sound(inspection)
+            inspection.require_usable()
             keys = inspection.verify_keys(verify)
             backup = _migrate(inspection, locked, keys, report) if plan.migrates else None
             mode = locked.finish()
@@ -187,6 +188,7 @@ def _open(
     then: Callable[[], object],
 ) -> Outcome:
     """Verify the keys of an up-to-date database and return the outcome."""
+    inspection.require_usable()
     inspection.verify_keys(verify)
     if not locked.unlocked:
         then()

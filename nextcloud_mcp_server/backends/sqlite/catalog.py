@@ -86,6 +86,7 @@ def read_structure(execute: Execute, known: Known = _NONE) -> Structure:
     strange: dict[str, str] = {}
     indexes: dict[str, str] = {}
     owners: dict[str, str] = {}
+    triggers: dict[str, str] = {}
     others = set()
     for kind, written, table, text in execute(_NAMES):
         name = folded(written)
@@ -96,11 +97,13 @@ def read_structure(execute: Execute, known: Known = _NONE) -> Structure:
                 strange[name] = text or ""
         elif kind == "index":
             indexes[name], owners[name] = text, folded(table)
+        elif kind == "trigger":
+            triggers[name] = folded(table)
         elif kind == "view":
             others.add(name)
     columns = _columns(execute, strange) if strange else {}
     tables |= {name: Table(columns[name], text) for name, text in strange.items()}
-    return Structure(tables, indexes, owners, frozenset(others))
+    return Structure(tables, indexes, owners, frozenset(others), triggers)
 
 
 def _columns(execute: Execute, tables: Iterable[str]) -> dict[str, dict[str, Column]]:

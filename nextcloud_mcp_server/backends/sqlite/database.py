@@ -7,7 +7,7 @@ used, because SQLAlchemy takes ten times as long to import as an inspection take
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +21,7 @@ from nextcloud_mcp_server.backends.sqlite.secrets import columns_there, read_sec
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem import files, permissions
 from nextcloud_mcp_server.schema.history import History, load_history
+from nextcloud_mcp_server.schema.structure import Table
 from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT
 
 if TYPE_CHECKING:
@@ -134,6 +135,13 @@ class SqliteDatabase:
         for table in checked.unchecked:
             logger.warning("The pages of this table of %s cannot be checked: %s", self, table)
         return "; ".join(checked.damage[:3])
+
+    def unusable(self, wanted: Mapping[str, Table]) -> dict[str, str]:
+        """Prepare statements on the file, or on a recovered copy after a crash."""
+        from nextcloud_mcp_server.backends.sqlite.usable import unusable  # noqa: PLC0415 - see above
+
+        with readable(self.path) as (source, snapshot):
+            return unusable(source, wanted) if snapshot.journal_mode else {}
 
     def samples(self, columns: Iterable[tuple[str, str]], limit: int | None) -> Iterator[bytes]:
         """Read encrypted values, from a recovered copy after a crash."""

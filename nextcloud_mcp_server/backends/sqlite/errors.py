@@ -61,8 +61,8 @@ _TEXTS: Final = {
         "Store another value, or remove the constraint or trigger that an operator added.",
     ),
     "inconsistent": (
-        "{path} changed while it was in use ({detail}).",
-        "Restart the server: a start upgrades the database or reports the problem.",
+        "A table of {path} was changed so that this program cannot use it ({detail}).",
+        "See what was changed: nextcloud-mcp-server db doctor -d {path}",
     ),
     "unreadable": (
         "{path} holds text that is not UTF-8.",

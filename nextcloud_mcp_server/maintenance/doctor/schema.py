@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nextcloud_mcp_server.backends.sqlite.catalog import count
+from nextcloud_mcp_server.backends.sqlite.usable import unusable
 from nextcloud_mcp_server.errors import counted
 from nextcloud_mcp_server.maintenance.corrections import leftover_tables
 from nextcloud_mcp_server.maintenance.doctor.context import Contents, Context
 from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
+from nextcloud_mcp_server.migrate.classify import triggers_on, used_tables
 from nextcloud_mcp_server.migrate.plan import State, plan, refusal
 
 
@@ -43,14 +45,18 @@ def _refused(context: Context, contents: Contents) -> Finding:
 
 
 def structure(context: Context) -> Iterator[Finding]:
-    """Check that every table, column and index of the revision exists."""
+    """Check that every table, column and index of the revision exists and can be used."""
     contents = context.tables
     if contents is None:
         return
     problems = list(_problems(contents))
     for what in problems:
         yield context.repairable(Level.WARNING, what)
-    if not problems and not contents.finding.refused and contents.finding.base:
+    unusable = _unusable(contents)
+    for table, reason in unusable.items():
+        what = f"{table} was changed so that this program cannot use it: {reason}"
+        yield Finding(Level.ERROR, what, context.command("restore --newest"))
+    if not problems and not unusable and not contents.finding.refused and contents.finding.base:
         yield Finding(Level.OK, f"it has every table, column and index of {contents.finding.base}")
 
 
@@ -62,6 +68,24 @@ def _problems(contents: Contents) -> Iterator[str]:
         yield f"{table} has the shape of a draft that no release can fill"
     if finding.gaps:
         yield f"it lacks {finding.gaps}"
+
+
+def _unusable(contents: Contents) -> dict[str, str]:
+    base = (contents.corrected or contents.finding).base
+    return unusable(contents.source, used_tables(contents.history, base)) if base else {}
+
+
+def triggers(context: Context) -> Iterator[Finding]:
+    """Check for triggers on the tables of this program, which make none."""
+    contents = context.tables
+    if contents is None:
+        return
+    found = triggers_on(contents.seen.structure, contents.history)
+    for trigger, table in found.items():
+        what = f"the trigger {trigger} on {table} can change or prevent what is stored there"
+        yield Finding(Level.WARNING, what)
+    if not found:
+        yield Finding(Level.OK, "there are none")
 
 
 def version(context: Context) -> Iterator[Finding]:

@@ -30,6 +30,7 @@ CHILD = (
 
 EMPTY_CHILD = "CREATE TABLE child (user_id TEXT REFERENCES refresh_tokens (user_id))"
 ODD_CHILD = "CREATE TABLE child (s TEXT REFERENCES refresh_tokens (scopes))"
+IGNORING = "CREATE TRIGGER op_ignore BEFORE INSERT ON refresh_tokens BEGIN SELECT RAISE(IGNORE);END"
 LEFT = "CREATE TABLE _replaced_batch_ocr_jobs AS SELECT 1"
 NO_TOKEN = "UPDATE refresh_tokens SET encrypted_token = x'00' WHERE user_id = 'alice'"
 FUTURE = "UPDATE refresh_tokens SET created_at = 4000000000 WHERE user_id = 'alice'"
@@ -69,6 +70,8 @@ PROBLEMS = [
     (EMPTY_CHILD, "foreign keys", "ok", "every reference", False),
     (CHILD, "foreign keys", "warning", "1 reference of child to rows that do not exist", False),
     (ODD_CHILD, "foreign keys", "note", "foreign key mismatch", False),
+    (ODD_CHILD, "structure", "error", "refresh_tokens was changed so that", False),
+    (IGNORING, "triggers", "warning", "the trigger op_ignore on refresh_tokens", False),
 ]
 
 
