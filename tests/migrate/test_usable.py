@@ -14,7 +14,7 @@ from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.backends.sqlite import usable
 from nextcloud_mcp_server.schema.history import load_history
 from nextcloud_mcp_server.schema.structure import UNUSED
-from tests.migrate.databases import sql
+from tests.cli.places import execute
 from tests.support import invariants, operator_objects
 from tests.support.by_path import prepare
 from tests.support.contents import KEY
@@ -128,12 +128,11 @@ def test_it_is_refused_by_name(name: str, revision: str, path: Path) -> None:
     if revision == "head":
         prepare(path)
     add_foreign(path, statements)
-    before = invariants.disk(path)
-    error = refused(lambda: prepare(path))
+    with invariants.unchanged(path):
+        error = refused(lambda: prepare(path))
     assert error.code == "inconsistent"
     assert reason in error.message
     assert "db restore --newest" in error.remedy
-    invariants.untouched(before, invariants.disk(path))
 
 
 #: What an operator did that the store can use.
@@ -184,7 +183,7 @@ def test_a_released_database_is_not_examined(path: Path, monkeypatch: pytest.Mon
     prepare(path)
     monkeypatch.setattr(usable, "unusable", None)
     prepare(path)
-    sql(path, "CREATE INDEX op_index ON refresh_tokens (expires_at)")
+    execute(path, "CREATE INDEX op_index ON refresh_tokens (expires_at)")
     with pytest.raises(TypeError):
         prepare(path)
 
