@@ -1,8 +1,8 @@
 """Corrections that make a refused database acceptable to a start. Pure: opens no file.
 
 A start only adds what is missing. On request, a version table that contradicts the tables
-can be replaced too. If ``refresh_tokens`` is lost or a newer release wrote the file, there
-is no correction.
+can be replaced too, and what held lost secrets is added, empty. If ``refresh_tokens`` is lost
+or a newer release wrote the file, there is no correction.
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ _CORRECTABLE: Final = frozenset(
 REPLACED: Final = "_replaced_"
 
 
-def without_version_table(seen: Snapshot, history: History) -> Finding | None:
-    """Return the state of a refused database after its version table is dropped.
+def corrected_state(seen: Snapshot, history: History) -> Finding | None:
+    """Return the state of a refused database after a repair.
 
-    None if the database is not refused, or would still be.
+    A repair adds what held lost secrets, empty, or drops the version table. None if the
+    database is not refused, or would still be.
     """
     finding = classify(seen, history)
+    if finding.lost:
+        return classify(seen, history, accept_loss=True)
     if finding.state not in _CORRECTABLE:
         return None
     if finding.state is State.UNKNOWN_REVISION and not _is_mistyped(seen, history):

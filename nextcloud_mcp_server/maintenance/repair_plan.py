@@ -12,7 +12,7 @@ from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.backends.sqlite.errors import naming
 from nextcloud_mcp_server.backends.sqlite.integrity import check_file
-from nextcloud_mcp_server.maintenance.corrections import leftover_tables, without_version_table
+from nextcloud_mcp_server.maintenance.corrections import corrected_state, leftover_tables
 from nextcloud_mcp_server.maintenance.indexes import only_indexes
 from nextcloud_mcp_server.migrate.classify import classify
 from nextcloud_mcp_server.migrate.plan import Finding, State, refusal
@@ -54,7 +54,7 @@ def plan_repair(
     """
     database = SqliteDatabase(path or source)
     finding = classify(seen, history)
-    corrected = without_version_table(seen, history)
+    corrected = corrected_state(seen, history)
     if finding.refused and corrected is None:
         raise refusal(finding, history, database)
     if not seen.journal_mode:
@@ -67,7 +67,7 @@ def plan_repair(
         drops = tuple(table for table in leftovers if not count(connection.execute, table))
     return RepairPlan(
         corrected or finding,
-        replaces_version=corrected is not None,
+        replaces_version=corrected is not None and not finding.lost,
         drops=drops,
         indexes=bool(damage),
     )

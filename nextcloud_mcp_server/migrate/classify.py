@@ -12,7 +12,16 @@ from typing import Final
 from nextcloud_mcp_server.backends.base import Snapshot
 from nextcloud_mcp_server.migrate.plan import Finding, State
 from nextcloud_mcp_server.schema.history import History
-from nextcloud_mcp_server.schema.structure import UNUSED, VERSION_TABLE, Structure, Table, gaps
+from nextcloud_mcp_server.schema.structure import (
+    ENCRYPTED,
+    JOURNAL_TABLE,
+    UNUSED,
+    VERSION_TABLE,
+    Gaps,
+    Structure,
+    Table,
+    gaps,
+)
 
 #: The one table that every release created: without it, people's grants are lost.
 GRANTS: Final = "refresh_tokens"
@@ -30,8 +39,12 @@ TEMPORARY: Final = "_alembic_tmp_"
 MISSPELT: Final = 0.75
 
 
-def classify(snapshot: Snapshot, history: History) -> Finding:
-    """Return the state of a database and what follows from it."""
+def classify(snapshot: Snapshot, history: History, *, accept_loss: bool = False) -> Finding:
+    """Return the state of a database and what follows from it.
+
+    With ``accept_loss``, a table or column of secrets that is gone is one that is missing: it
+    is added, empty.
+    """
     if snapshot.damage:
         return Finding(State(snapshot.damage), reason=snapshot.detail)
     snapshot, adopted = _adopt(snapshot, history)
@@ -42,7 +55,10 @@ def classify(snapshot: Snapshot, history: History) -> Finding:
     if strangers and next(_ours(structure, history), None) is None:
         names = ", ".join(sorted(strangers)[:4])
         return Finding(State.FOREIGN, reason=f"it holds {names}, and no table of this program")
-    return _classify_ours(snapshot, history, adopted)
+    finding = _classify_ours(snapshot, history, adopted)
+    if finding.base is None or accept_loss:
+        return finding
+    return _unless_lost(finding, snapshot.structure, history)
 
 
 def _classify_ours(snapshot: Snapshot, history: History, adopted: tuple[str, ...]) -> Finding:
@@ -74,6 +90,42 @@ def _classify_ours(snapshot: Snapshot, history: History, adopted: tuple[str, ...
         unusable=_unusable(snapshot.structure, history),
         tidy=list(snapshot.versions or ()) == recorded,
         reason=reason,
+    )
+
+
+def _unless_lost(finding: Finding, structure: Structure, history: History) -> Finding:
+    """Return the finding; a refusal if a table or column of secrets has been removed.
+
+    A file with a journal was made complete by this program. One without it may have been
+    stamped by hand, and never had them.
+    """
+    if finding.recorded is None or JOURNAL_TABLE not in structure.tables:
+        return finding
+    lost = lost_secrets(finding.gaps)
+    if not lost:
+        return finding
+    reason = f"it lacks {', '.join(lost)}, where secrets were stored"
+    if alike := _alike(lost, structure, history):
+        reason = f"{reason} ({alike} has the same columns)"
+    return Finding(State.INCONSISTENT, recorded=finding.recorded, lost=lost, reason=reason)
+
+
+def lost_secrets(missing: Gaps) -> tuple[str, ...]:
+    """Return the missing tables and columns (``table.column``) that secrets are stored in."""
+    tables = {table for table, _ in ENCRYPTED}
+    return (
+        *(table for table in missing.tables if table in tables),
+        *(".".join(column) for column in missing.columns if column in ENCRYPTED),
+    )
+
+
+def _alike(lost: tuple[str, ...], structure: Structure, history: History) -> str:
+    """Return the names of other tables with the columns of a lost one: renamed ones."""
+    columns = [history.shapes[name][-1].columns.keys() for name in lost if name in history.shapes]
+    return ", ".join(
+        name
+        for name, table in sorted(structure.tables.items())
+        if name not in history.shapes and any(known <= table.columns.keys() for known in columns)
     )
 
 

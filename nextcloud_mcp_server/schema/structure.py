@@ -16,6 +16,9 @@ _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 #: Alembic's own table, which comparisons ignore.
 VERSION_TABLE: Final = "alembic_version"
 
+#: The table of the journal, which this program alone makes.
+JOURNAL_TABLE: Final = "migration_journal"
+
 #: The columns with Fernet tokens, as (table, column).
 ENCRYPTED: Final = (
     ("refresh_tokens", "encrypted_token"),

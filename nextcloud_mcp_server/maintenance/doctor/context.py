@@ -18,7 +18,7 @@ from nextcloud_mcp_server.backends.sqlite.integrity import Checked, check_file
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem import files, permissions
 from nextcloud_mcp_server.maintenance.backups import newest_backup
-from nextcloud_mcp_server.maintenance.corrections import without_version_table
+from nextcloud_mcp_server.maintenance.corrections import corrected_state
 from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
 from nextcloud_mcp_server.maintenance.indexes import only_indexes
 from nextcloud_mcp_server.migrate import plan
@@ -34,8 +34,8 @@ class Contents:
     """A database that was inspected.
 
     Attributes:
-        corrected: its state after a repair of the version table; None if a start accepts the
-            database, or would refuse it then too.
+        corrected: its state after a repair; None if a start accepts the database, or would
+            refuse it then too.
         crashed: whether the journal of a crashed writer must be rolled back.
         source: the file to read: the database, or a recovered copy of a crashed one.
     """
@@ -192,7 +192,7 @@ def open_context(settings: Settings, *, full: bool = False) -> Iterator[Context]
         except TokenStorageError as error:
             context = Context(settings, path, full, error=error)
         else:
-            finding, corrected = classify(seen, history), without_version_table(seen, history)
+            finding, corrected = classify(seen, history), corrected_state(seen, history)
             contents = Contents(history, seen, finding, corrected, source != path, source)
             context = Context(settings, path, full, contents)
         yield context

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from nextcloud_mcp_server.backends.sqlite.catalog import count
 from nextcloud_mcp_server.backends.sqlite.usable import unusable
@@ -35,10 +36,14 @@ def state(context: Context) -> Iterator[Finding]:
 
 def _refused(context: Context, contents: Contents) -> Finding:
     what = f"{contents.finding.state}: {contents.finding.reason}"
-    if contents.corrected:
-        return context.repairable(Level.ERROR, what)
+    repair = context.repairable(Level.ERROR, what)
+    if contents.corrected and not contents.finding.lost:
+        return repair
     lost = contents.finding.state in {State.CORRUPT, State.INCONSISTENT}
     command = context.command("restore --newest") if lost else None
+    if contents.corrected:
+        # A repair gives the secrets up.
+        return replace(repair, command=command or repair.command)
     if command is None:
         what = f"{what}. {refusal(contents.finding, contents.history, context.database).remedy}"
     return Finding(Level.ERROR, what, command)
@@ -95,7 +100,7 @@ def version(context: Context) -> Iterator[Finding]:
         return
     finding = contents.finding
     tables = f"the tables are those of {(contents.corrected or finding).base}"
-    if contents.corrected:
+    if contents.corrected and not finding.lost:
         yield context.repairable(Level.ERROR, f"{finding.reason}, and {tables}")
     elif finding.state in {State.AMBIGUOUS_VERSION, State.UNKNOWN_REVISION}:
         yield Finding(Level.ERROR, finding.reason)
