@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from nextcloud_mcp_server.backends.base import Snapshot
-from nextcloud_mcp_server.migrate.classify import TEMPORARY, classify
+from nextcloud_mcp_server.migrate.classify import TEMPORARY, classify, is_mistyped
 from nextcloud_mcp_server.migrate.plan import Finding, State
 from nextcloud_mcp_server.schema.history import History
 from nextcloud_mcp_server.schema.structure import VERSION_TABLE, Structure
@@ -34,7 +34,7 @@ def corrected_state(seen: Snapshot, history: History) -> Finding | None:
         return classify(seen, history, accept_loss=True)
     if finding.state not in _CORRECTABLE:
         return None
-    if finding.state is State.UNKNOWN_REVISION and not _is_mistyped(seen, history):
+    if finding.state is State.UNKNOWN_REVISION and not is_mistyped(seen, history):
         return None
     tables = dict(seen.structure.tables)
     tables.pop(VERSION_TABLE, None)
@@ -45,12 +45,6 @@ def corrected_state(seen: Snapshot, history: History) -> Finding | None:
     return None if corrected.refused or corrected.state is State.NEW else corrected
 
 
-def _is_mistyped(seen: Snapshot, history: History) -> bool:
-    """Return whether every version row is a mistyped id of this program, and no newer one."""
-    rows = [str(row).strip() for row in seen.versions or () if row not in (None, "")]
-    return all(row.isdecimal() and row.zfill(3) in history for row in rows)
-
-
 def leftover_tables(seen: Structure, history: History) -> list[str]:
     """Return the copies that an interrupted recreation left beside the original table."""
     known = {name for revision in history.revisions for name in history.structure(revision).tables}
@@ -58,3 +52,15 @@ def leftover_tables(seen: Structure, history: History) -> list[str]:
     return sorted(
         copy for copy, name in copies.items() if copy in seen.tables and name in seen.tables
     )
+
+
+def outlived_tables(seen: Structure, history: History, base: str | None) -> dict[str, str]:
+    """Return the tables that ``base`` or an earlier revision drops, each with that revision."""
+    if base is None:
+        return {}
+    return {
+        name: next(
+            revision for revision in history.revisions if name in history.dropped_before(revision)
+        )
+        for name in sorted(history.dropped_before(base) & seen.tables.keys())
+    }

@@ -75,7 +75,7 @@ def _classify_ours(snapshot: Snapshot, history: History, adopted: tuple[str, ...
         found = recorded[0] if recorded else None
         return Finding(State.INCONSISTENT, recorded=found, reason=reason)
     if not recorded:
-        state, base = State.PRE_ALEMBIC, _newest_complete(snapshot.structure, history)
+        state, base = State.PRE_ALEMBIC, newest_complete(snapshot.structure, history)
         reason = f"it has no recorded revision and the tables of {base}"
     else:
         base = recorded[0]
@@ -108,6 +108,12 @@ def _unless_lost(finding: Finding, structure: Structure, history: History) -> Fi
     if alike := _alike(lost, structure, history):
         reason = f"{reason} ({alike} has the same columns)"
     return Finding(State.INCONSISTENT, recorded=finding.recorded, lost=lost, reason=reason)
+
+
+def is_mistyped(seen: Snapshot, history: History) -> bool:
+    """Return whether every version row is a mistyped id of this program, and no newer one."""
+    rows = [str(row).strip() for row in seen.versions or () if row not in (None, "")]
+    return all(row.isdecimal() and row.zfill(3) in history for row in rows)
 
 
 def lost_secrets(missing: Gaps) -> tuple[str, ...]:
@@ -263,7 +269,7 @@ def _unusable(structure: Structure, history: History) -> tuple[str, ...]:
     )
 
 
-def _newest_complete(structure: Structure, history: History) -> str:
+def newest_complete(structure: Structure, history: History) -> str:
     """Return the revision to stamp an unversioned database with.
 
     The newest whose structure is complete, without a table that it had dropped by then; of

@@ -8,7 +8,7 @@ from dataclasses import replace
 from nextcloud_mcp_server.backends.sqlite.catalog import count
 from nextcloud_mcp_server.backends.sqlite.usable import unusable
 from nextcloud_mcp_server.errors import counted
-from nextcloud_mcp_server.maintenance.corrections import leftover_tables
+from nextcloud_mcp_server.maintenance.corrections import leftover_tables, outlived_tables
 from nextcloud_mcp_server.maintenance.doctor.context import Contents, Context
 from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
 from nextcloud_mcp_server.migrate.classify import triggers_on, used_tables
@@ -116,11 +116,13 @@ def version(context: Context) -> Iterator[Finding]:
 
 
 def leftovers(context: Context) -> Iterator[Finding]:
-    """Check for tables that an interrupted recreation left."""
+    """Check for tables that an interrupted recreation left, or that a revision drops."""
     contents = context.intact
     if contents is None:
         return
-    tables = leftover_tables(contents.seen.structure, contents.history)
+    there, base = contents.seen.structure, (contents.corrected or contents.finding).base
+    tables = leftover_tables(there, contents.history)
+    outlived = outlived_tables(there, contents.history, base)
     with contents.reader() as connection:
         for table in tables:
             if number := count(connection.execute, table):
@@ -128,5 +130,11 @@ def leftovers(context: Context) -> Iterator[Finding]:
                 yield Finding(Level.WARNING, what)
             else:
                 yield context.repairable(Level.NOTE, f"{table} is left over and is empty")
-    if not tables:
+        for table, revision in outlived.items():
+            rows = count(connection.execute, table)
+            what = f"{table} is left over, although revision {revision} drops it"
+            if rows:
+                what = f"{what}; its {counted(rows, 'row')} will only be in the backup"
+            yield context.repairable(Level.WARNING if rows else Level.NOTE, what)
+    if not tables and not outlived:
         yield Finding(Level.OK, "there are none")

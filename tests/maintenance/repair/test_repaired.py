@@ -23,6 +23,7 @@ from tests.support import invariants
 from tests.support.by_path import prepare
 from tests.support.contents import KEY
 from tests.support.files import flip
+from tests.support.revisions import HEAD
 from tests.support.shapes import Shape, at
 from tests.support.snapshot import snapshot
 
@@ -77,6 +78,23 @@ def test_a_leftover_with_rows_stays(path: Path) -> None:
     run_repair(path)
     prepare(path)
     assert len(snapshot(path).rows["_alembic_tmp_oauth_sessions"]) == rows
+
+
+@pytest.mark.parametrize("revision", ["010", HEAD])
+def test_a_table_that_a_revision_drops_is_dropped(revision: str, path: Path) -> None:
+    """The backup keeps its rows."""
+    at("009").recording("010").write(path)
+    if revision == HEAD:
+        prepare(path)
+    before = snapshot(path)
+    assert before.rows["registered_webhooks"]
+    done = run_repair(path)
+    assert "dropped registered_webhooks, as its revision does" in done.done
+    assert done.backup is not None
+    kept = snapshot(done.backup).rows["registered_webhooks"]
+    assert kept == before.rows["registered_webhooks"]
+    assert "registered_webhooks" not in snapshot(path).rows
+    assert run_repair(path) == Repaired(path, ())
 
 
 def test_a_damaged_index_is_made_again(path: Path) -> None:
