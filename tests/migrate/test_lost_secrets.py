@@ -20,6 +20,7 @@ from tests.support import invariants
 from tests.support.by_path import inspect, prepare
 from tests.support.contents import KEY
 from tests.support.errors import refused
+from tests.support.revisions import HEAD
 from tests.support.shapes import at
 
 #: By what is named: how it was lost.
@@ -82,7 +83,7 @@ def test_a_repair_goes_on_without_them(path: Path) -> None:
     done = repair(Settings(path, (KEY,)))
     assert "added table app_passwords, index idx_app_passwords_updated" in done.done
     assert inspect(path).ready
-    assert rows(path, "SELECT version_num FROM alembic_version") == [(inspect(path).head,)]
+    assert rows(path, "SELECT version_num FROM alembic_version") == [(HEAD,)]
 
 
 def test_rows_that_were_deleted_are_somebodys_decision(path: Path) -> None:
