@@ -52,8 +52,8 @@ async def open_store(
         settings = load_settings(database=database)
     elif database is not None:
         settings = settings.with_database(database)
-    keyring = given_keyring(keys, settings)
     place = connect(settings.database)
+    keyring: Keyring | None = None
     hold: Hold | None = None
 
     def verify(samples: Samples) -> Sequence[str]:
@@ -69,6 +69,8 @@ async def open_store(
     def work(cancelled: Callable[[], bool]) -> Outcome:
         from nextcloud_mcp_server.migrate.startup import prepare  # noqa: PLC0415
 
+        nonlocal keyring
+        keyring = given_keyring(keys, settings)
         return prepare(
             place,
             verify=verify,

@@ -8,8 +8,11 @@ database holds no encrypted value yet, that last file is created.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Final
 
 from cryptography.fernet import Fernet
 
@@ -17,10 +20,16 @@ from nextcloud_mcp_server.backends.base import SAMPLE_SIZE
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem.errors import naming
-from nextcloud_mcp_server.filesystem.files import check_path, follow, write_private
+from nextcloud_mcp_server.filesystem.files import check_path, follow, read_small, write_private
 from nextcloud_mcp_server.settings import Settings, split_keys
 
 logger = logging.getLogger(__name__)
+
+#: The largest size of a key file, in bytes: more than a thousand keys.
+_LONGEST: Final = 65_536
+
+#: Seconds to wait for the key file of the settings, which can be on another, dead file system.
+_PATIENCE: Final = 10.0
 
 #: Returns up to this many encrypted values of each column (None: all of them).
 Samples = Callable[[int | None], Iterable[bytes]]
@@ -46,7 +55,7 @@ def given_keyring(
         return Keyring(keys)
     if settings.keys:
         return Keyring(settings.keys)
-    return None if settings.key_file is None else _read(settings.key_file)
+    return None if settings.key_file is None else _read_in_time(settings.key_file)
 
 
 def find_keyring(settings: Settings, database: Path) -> Keyring | None:
@@ -109,18 +118,32 @@ def _beside(database: Path) -> Keyring | None:
     return _read(path)
 
 
+def _read_in_time(path: Path) -> Keyring:
+    """Read a key file in a thread, because no other wait for a file system can be ended."""
+    answer: Future[Keyring] = Future()
+
+    def read() -> None:
+        try:
+            answer.set_result(_read(path))
+        except BaseException as error:  # noqa: BLE001 - raised below
+            answer.set_exception(error)
+
+    threading.Thread(target=read, name="key-file", daemon=True).start()
+    try:
+        return answer.result(_PATIENCE)
+    except TimeoutError:
+        raise _unreadable(
+            path, f"its file system does not answer in {_PATIENCE:g} seconds"
+        ) from None
+
+
 def _read(path: Path) -> Keyring:
     try:
-        text = path.read_text("ascii")
+        # An editor may have put a byte order mark in front, and any line ends.
+        text = read_small(path, _LONGEST).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        detail = getattr(error, "strerror", None) or "it is not text"
-        raise TokenStorageError(
-            f"The key file {path} cannot be read ({detail}).",
-            code="key-missing",
-            remedy="Put it back, or give this user permission to read it; tokens cannot be "
-            "opened without their key.",
-        ) from error
-    keys = split_keys(text.replace("\n", ";"))
+        raise _unreadable(path, getattr(error, "strerror", None) or "it is not text") from error
+    keys = split_keys(";".join(text.splitlines()))
     if not keys:
         raise TokenStorageError(
             f"The key file {path} is empty.",
@@ -128,6 +151,15 @@ def _read(path: Path) -> Keyring:
             remedy="Put the key back; tokens cannot be opened without it.",
         )
     return Keyring(keys)
+
+
+def _unreadable(path: Path, detail: str) -> TokenStorageError:
+    return TokenStorageError(
+        f"The key file {path} cannot be read ({detail}).",
+        code="key-missing",
+        remedy="Put the key back as a regular file that this user can read; tokens cannot be "
+        "opened without their key.",
+    )
 
 
 def verified_keyring(keyring: Keyring | None, samples: Samples, database: Path) -> Keyring:

@@ -1,4 +1,4 @@
-"""Check where a file can lie, and write private files.
+"""Check where a file can lie, read small files, and write private ones.
 
 Never open a database file here while SQLite has it open: closing any descriptor of a file
 drops all POSIX locks that this process holds on it.
@@ -6,6 +6,7 @@ drops all POSIX locks that this process holds on it.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -24,6 +25,9 @@ _LONGEST_NAME: Final = 175
 
 #: Create a file that did not exist, and do not follow a link.
 _NEW: Final = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW
+
+#: Read a file that may be anything: do not wait for a pipe, do not become its terminal.
+_READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 _KINDS: Final = {
     stat.S_IFDIR: "a folder",
@@ -62,9 +66,37 @@ def check_path(path: Path, longest: int = _LONGEST_NAME) -> None:
         return
     except OSError as error:
         raise _bad(f"{path} cannot be accessed ({error.strerror}).") from error
-    if not stat.S_ISREG(mode):
-        kind = _KINDS.get(stat.S_IFMT(mode), "something else")
+    if kind := _other_kind(mode):
         raise _bad(f"{path} is {kind}, not a file.")
+
+
+def _other_kind(mode: int) -> str:
+    """Return what a file is if it is not a regular one; empty if it is."""
+    return "" if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "something else")
+
+
+def read_small(path: Path, longest: int) -> bytes:
+    """Read a small regular file, such as a key or a manifest that anybody may have put there.
+
+    Raises:
+        OSError: it cannot be read, is not a regular file (nothing waits for a pipe or opens a
+            device), or is longer than ``longest`` bytes.
+    """
+    _require_regular(path.stat().st_mode)
+    descriptor = os.open(path, _READ)
+    with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 - opened above
+        _require_regular(os.fstat(descriptor).st_mode)
+        content = b""
+        while len(content) <= longest and (piece := file.read(longest + 1 - len(content))):
+            content += piece
+    if len(content) > longest:
+        raise OSError(errno.EFBIG, f"it is longer than {longest} bytes")
+    return content
+
+
+def _require_regular(mode: int) -> None:
+    if kind := _other_kind(mode):
+        raise OSError(errno.EINVAL, f"it is {kind}, not a file")
 
 
 def follow(path: Path) -> Path:
