@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nextcloud_mcp_server.concurrency import run_to_the_end
@@ -46,7 +47,6 @@ async def open_store(
     """
     from nextcloud_mcp_server.backends.connect import connect  # noqa: PLC0415
     from nextcloud_mcp_server.crypto.keyfile import given_keyring, verified_keyring  # noqa: PLC0415
-    from nextcloud_mcp_server.filesystem.files import follow  # noqa: PLC0415
 
     if settings is None:
         settings = load_settings(database=database)
@@ -58,7 +58,7 @@ async def open_store(
 
     def verify(samples: Samples) -> Sequence[str]:
         nonlocal keyring
-        keyring = verified_keyring(keyring, samples, follow(settings.database))
+        keyring = verified_keyring(keyring, samples, Path(place.location))
         return keyring.fingerprints
 
     def mark() -> None:

@@ -100,12 +100,14 @@ def _require_regular(mode: int) -> None:
 
 
 def follow(path: Path) -> Path:
-    """Return the target of ``path`` if it is a symbolic link, else ``path``.
+    """Return the path of the file itself, through every link, its folders included.
 
     SQLite puts its journal beside the file and not beside the link. The lock, the key and
-    the backups must do the same, so that two names of one file share them.
+    the backups must do the same, so that two names of one file share them, and so that all
+    stay where they are if a link to the folder is changed.
     """
-    return path.resolve() if path.is_symlink() else path
+    # Not resolve(), which raises an unnamed error for a loop of links.
+    return Path(os.path.realpath(path))
 
 
 def names_of(path: Path) -> int:

@@ -66,7 +66,9 @@ def test_the_module_is_the_command(shelf: Shelf, tmp_path: Path) -> None:
     shelf.put("behind", tmp_path / "t.db")
     done = process("db", "check", "-d", "t.db", cwd=tmp_path)
     assert (done.status, done.err) == (3, "")
-    assert done.out == f"pending: t.db: an upgrade runs {', '.join(pending_after('007'))}\n"
+    assert (
+        done.out == f"pending: {tmp_path}/t.db: an upgrade runs {', '.join(pending_after('007'))}\n"
+    )
 
 
 def test_the_database_of_the_environment_is_printed_first(shelf: Shelf, tmp_path: Path) -> None:
@@ -77,8 +79,8 @@ def test_the_database_of_the_environment_is_printed_first(shelf: Shelf, tmp_path
     assert done.out == f"database: {path} (from DATABASE_URL)\n{HEAD} (head)\n"
     done = process("db", "upgrade", cwd=tmp_path, environ={"TOKEN_STORAGE_DB": "t.db"})
     assert done.out == (
-        "database: t.db (from TOKEN_STORAGE_DB)\n"
-        f"t.db is at revision {HEAD} already: nothing to do\n"
+        f"database: {path} (from TOKEN_STORAGE_DB)\n"
+        f"{path} is at revision {HEAD} already: nothing to do\n"
     )
     document = process("db", "current", "--json", cwd=tmp_path, environ=both)
     assert json.loads(document.out)["database"] == str(path)
@@ -158,7 +160,7 @@ def test_a_path_is_printed_in_every_encoding(encoding: str, tmp_path: Path) -> N
         "db", "check", "-d", "grüße.db", cwd=tmp_path, environ={"PYTHONIOENCODING": encoding}
     )
     assert done.status == 3
-    assert done.out.startswith("pending: gr")
+    assert done.out.startswith(f"pending: {tmp_path}/gr")
 
 
 def test_control_c_ends_the_wait_for_the_lock(shelf: Shelf, tmp_path: Path) -> None:
@@ -177,7 +179,7 @@ def test_control_c_ends_the_wait_for_the_lock(shelf: Shelf, tmp_path: Path) -> N
         ) as running,
     ):
         assert running.stderr is not None
-        waiting = "warning: Waiting for t.db: another process is starting on it\n"
+        waiting = f"warning: Waiting for {path}: another process is starting on it\n"
         try:
             assert running.stderr.readline() == waiting
             running.send_signal(signal.SIGINT)
@@ -187,7 +189,7 @@ def test_control_c_ends_the_wait_for_the_lock(shelf: Shelf, tmp_path: Path) -> N
             running.kill()
     assert (running.returncode, out) == (130, "")
     assert err.replace(waiting, "").strip() == (
-        "error: Interrupted. Unfinished changes were rolled back, and t.db is at revision 007. "
+        f"error: Interrupted. Unfinished changes were rolled back, and {path} is at revision 007. "
         "[interrupted]\n"
         "remedy: Run the command again."
     )

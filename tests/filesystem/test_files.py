@@ -141,17 +141,15 @@ def test_a_new_file_is_private_and_an_old_one_is_left_alone(tmp_path: Path) -> N
     assert (old.read_text(), stat.S_IMODE(old.stat().st_mode)) == ("content", 0o640)
 
 
-def test_a_link_is_followed_and_a_path_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Only a database that is itself a link gets another name."""
+def test_every_link_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The place of a file is absolute, and no link is part of it."""
     (tmp_path / "real.db").touch()
     (tmp_path / "link.db").symlink_to("real.db")
     (tmp_path / "folder").symlink_to(tmp_path)
     assert files.follow(tmp_path / "link.db") == tmp_path / "real.db"
-    assert files.follow(tmp_path / "folder" / "real.db") == tmp_path / "folder" / "real.db"
+    assert files.follow(tmp_path / "folder" / "real.db") == tmp_path / "real.db"
     monkeypatch.chdir(tmp_path)
-    assert files.follow(Path("real.db")) == Path("real.db")
+    assert files.follow(Path("link.db")) == tmp_path / "real.db"
 
 
 def test_a_companion_that_comes_and_goes_closes_nothing(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ used, because SQLAlchemy takes ten times as long to import as an inspection take
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from nextcloud_mcp_server.backends.sqlite.secrets import columns_there, read_sec
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem import files, permissions
 from nextcloud_mcp_server.schema.history import History, load_history
-from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT
+from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT, absolute
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -35,18 +36,21 @@ class SqliteDatabase:
 
     Attributes:
         path: the file itself, even if a link named it: SQLite puts its journal beside the
-            file, and so are the lock, the key file and the backups.
+            file, and so are the lock, the key file and the backups. Absolute.
     """
 
     engine: Final = "sqlite"
 
     def __init__(self, path: Path) -> None:
-        """Take the path of a file, which need not exist."""
-        try:
-            # A link to a missing file stays one: check() refuses it.
-            self.path = files.follow(path) if path.exists() else path
-        except OSError:
-            self.path = path
+        """Take the path of a file, which need not exist.
+
+        The path is absolute and without links from here on: every connection and every file
+        beside the database uses it, whatever becomes of the working directory or of a link.
+        """
+        path = absolute(path)
+        # A link to a missing file stays one: check() refuses it.
+        whole = os.path.exists(path) or not os.path.islink(path)  # noqa: PTH110, PTH114 - raise nothing
+        self.path = files.follow(path) if whole else files.follow(path.parent) / path.name
 
     def __str__(self) -> str:
         """Return the path."""
