@@ -89,8 +89,14 @@ def migrate_and_record(connection: sa.Connection) -> None:
     if journal.has_columns({column["name"] for column in tables.get_columns(journal.TABLE)}):
         # Called from Python, the name of the command is unknown.
         action = config.cmd_opts.cmd[0].__name__ if config.cmd_opts else "alembic"
-        entry = journal.entry(action, before, after, begun=begun, note="by alembic itself")
-        journal.record(lambda sql, values: connection.execute(sa.text(sql), values), entry)
+        journal.record(
+            lambda sql, values: connection.execute(sa.text(sql), values),
+            action,
+            before,
+            after,
+            begun=begun,
+            note="by alembic itself",
+        )
 
 
 def recorded(connection: sa.Connection) -> str | None:

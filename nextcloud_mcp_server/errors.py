@@ -7,6 +7,7 @@ appear in the ``--json`` output of the commands and in :attr:`TokenStorageError.
 from __future__ import annotations
 
 import re
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -77,15 +78,14 @@ class TokenStorageError(Exception):
     def __reduce__(self) -> tuple[object, ...]:
         # By default pickling drops keyword-only arguments, and a worker process must be
         # able to raise this error.
-        return (_rebuild, (self.message, self.code, self.remedy, self.exit_status))
+        rebuild = partial(
+            TokenStorageError, code=self.code, remedy=self.remedy, exit_status=self.exit_status
+        )
+        return (rebuild, (self.message,))
 
     def as_dict(self) -> dict[str, str]:
         """Return the values for ``--json``."""
         return {"code": self.code, "message": self.message, "remedy": self.remedy}
-
-
-def _rebuild(message: str, code: str, remedy: str, exit_status: int) -> TokenStorageError:
-    return TokenStorageError(message, code=code, remedy=remedy, exit_status=exit_status)
 
 
 # Parts of messages.

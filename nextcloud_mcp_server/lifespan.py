@@ -39,11 +39,7 @@ class TokenStoreState(TypedDict):
 class TokenStoreLifespan:
     """A configured lifespan. Each call opens a new store, so it can be used several times.
 
-    Attributes:
-        database: a path or an SQLite URL; None for the one in the settings.
-        encryption_key: one Fernet key or several, newest first; None for those of the settings.
-        settings: None to read them from the environment when the application starts.
-        inner: another lifespan, which runs while the store is open.
+    Its fields are the arguments of :func:`token_store_lifespan`.
     """
 
     database: str | os.PathLike[str] | None = None

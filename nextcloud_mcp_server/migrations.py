@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.migrate import change
 from nextcloud_mcp_server.migrate.change import Change
-from nextcloud_mcp_server.migrate.inspect import VerifyKeys, inspect
+from nextcloud_mcp_server.migrate.inspect import inspect
 from nextcloud_mcp_server.migrate.startup import Outcome, prepare
 from nextcloud_mcp_server.schema.history import load_history
 from nextcloud_mcp_server.settings import Settings, load_settings
@@ -33,8 +34,7 @@ def upgrade_database(database: Database = None, revision: str = "head") -> Outco
     return prepare(
         connect(settings.database),
         target=None if revision == "head" else revision,
-        verify=_key_verifier(settings),
-        lock_timeout=settings.lock_timeout,
+        **_options(settings),
     )
 
 
@@ -54,8 +54,7 @@ def downgrade_database(
         connect(settings.database),
         revision,
         while_running=while_running,
-        verify=_key_verifier(settings),
-        lock_timeout=settings.lock_timeout,
+        **_options(settings),
     )
 
 
@@ -75,8 +74,7 @@ def stamp_database(
         connect(settings.database),
         get_head_revision() if revision == "head" else revision,
         while_running=while_running,
-        verify=_key_verifier(settings),
-        lock_timeout=settings.lock_timeout,
+        **_options(settings),
     )
 
 
@@ -111,7 +109,7 @@ def create_migration(message: str) -> Path:
     return write(message).script
 
 
-def _key_verifier(settings: Settings) -> VerifyKeys:
+def _options(settings: Settings) -> dict[str, Any]:
     from nextcloud_mcp_server.crypto.keyfile import key_verifier  # noqa: PLC0415 - cryptography is heavy
 
-    return key_verifier(settings)
+    return {"verify": key_verifier(settings), "lock_timeout": settings.lock_timeout}

@@ -8,6 +8,7 @@ Only pytest is imported here, so that a run without these fixtures stays fast.
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,11 +24,6 @@ if TYPE_CHECKING:
 
 #: How long a test waits for the lock of a database before it fails, in seconds.
 LOCK_TIMEOUT = 30.0
-
-_NOT_ASYNCIO = (
-    "token_storage cannot run on {backend}, because it needs asyncio: let a fixture "
-    'anyio_backend return "asyncio".'
-)
 
 
 def _run_id(config: pytest.Config) -> str:
@@ -100,12 +96,12 @@ def token_db_at(
     It takes an id, ``base`` or ``head``, and creates another file in ``tmp_path`` for each call.
     It raises TokenStorageError with the code ``unknown-revision``.
     """
-    made = 0
+    numbers = count(1)
 
     def at(revision: str) -> Path:
-        nonlocal made
-        made += 1
-        return _token_templates.copy(revision, tmp_path / f"tokens-{made}-at-{revision}.db")
+        return _token_templates.copy(
+            revision, tmp_path / f"tokens-{next(numbers)}-at-{revision}.db"
+        )
 
     return at
 
@@ -136,7 +132,11 @@ def token_storage(
     if "anyio_backend" in request.fixturenames and not request.node.get_closest_marker("asyncio"):
         backend = request.getfixturevalue("anyio_backend_name")
         if backend != "asyncio":
-            pytest.fail(_NOT_ASYNCIO.format(backend=backend), pytrace=False)
+            pytest.fail(
+                f"token_storage cannot run on {backend}, because it needs asyncio: let a fixture "
+                'anyio_backend return "asyncio".',
+                pytrace=False,
+            )
     storage = RefreshTokenStorage(settings=token_settings)
     # A loop of its own in a thread of its own: the loop of the test may be running.
     with ThreadPoolExecutor(1, "token-storage-fixture") as thread:

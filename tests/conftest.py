@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.places import Shelf
 from tests.faults import trials as fault_trials
 from tests.faults.programs import ProgramServer
 from tests.faults.trials import pytest_report_header, trials
@@ -31,9 +32,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Return the path of this test's database, which does not exist, in an empty folder."""
-    (tmp_path / "data").mkdir()
+    """Return the path of this test's database, which does not exist, in an empty private folder."""
+    (tmp_path / "data").mkdir(mode=0o700)
     return tmp_path / "data" / "tokens.db"
+
+
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
+    """Databases in every state."""
+    return Shelf(tmp_path_factory.mktemp("states"))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The errors: their codes, their texts, pickling and tracebacks."""
+"""The errors: their codes, their texts, how they are printed, pickling and tracebacks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ import traceback
 
 import pytest
 
-from nextcloud_mcp_server.errors import CODES, TokenStorageError
+from nextcloud_mcp_server.errors import (
+    CODES,
+    TokenStorageError,
+    describe_error,
+    printable,
+    traceback_lines,
+)
 from tests.support import error_texts
 
 
@@ -82,3 +88,62 @@ def test_an_unknown_code_is_refused() -> None:
     """An error needs a code of CODES."""
     with pytest.raises(ValueError, match="made-up"):
         TokenStorageError("what", code="made-up", remedy="do")
+
+
+def test_an_error_is_its_message_and_remedy() -> None:
+    """The message with its code and the remedy are a line each, with escapes."""
+    error = TokenStorageError("No\nway.", code="foreign", remedy="Go\x1b[2J on.")
+    assert describe_error(error) == ("error: No\\nway. [foreign]", "remedy: Go\\x1b[2J on.")
+
+
+def test_a_traceback_has_no_remedy() -> None:
+    """It has the code and other notes, and control characters are escaped."""
+    error = TokenStorageError("No\x1b[2J way.", code="foreign", remedy="Go on.")
+    error.add_note("seed 4")
+    first, *_, message, code, note = traceback_lines(_raised(error))
+    assert first == "Traceback (most recent call last):"
+    assert message.endswith(".TokenStorageError: No\\x1b[2J way.")
+    assert (code, note) == ("[foreign]", "seed 4")
+    assert traceback_lines(_raised(ValueError("odd")))[-1] == "ValueError: odd"
+
+
+def _raised(error: Exception) -> Exception:
+    try:
+        raise error
+    except type(error) as caught:
+        return caught
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ValueError(""), "ValueError"),
+        (ValueError("first\nsecond"), "ValueError: first"),
+        (ValueError("x" * 500), "ValueError: " + "x" * 200 + "..."),
+        (OSError(5, "oops", "/d\n"), "OSError: [Errno 5] oops: '/d\\n'"),
+        (ValueError("key " + "A" * 43 + "= is odd"), "ValueError: key *** is odd"),
+        (ValueError("token gAAAAAB" + "b" * 60), "ValueError: token ***"),
+        (ValueError("at sqlite://me:pa@ss@host/x"), "ValueError: at sqlite://***host/x"),
+    ],
+)
+def test_any_other_error_is_one_line(error: Exception, expected: str) -> None:
+    """An error without a code is its type and first line, without possible secrets."""
+    first, remedy = describe_error(error)
+    assert first == f"unexpected error: {expected.replace(chr(10), chr(92) + 'n')}"
+    assert "--debug" in remedy
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("grüße 🔑", "grüße 🔑"),
+        ("a\tb\r\n", "a\\tb\\r\\n"),
+        ("\x1b]0;x\x07", "\\x1b]0;x\\x07"),
+        ("\udce9", "\\udce9"),
+        ("\u202egnp", "\\u202egnp"),
+        ("back\\slash", "back\\slash"),
+    ],
+)
+def test_control_characters_are_escaped(text: str, expected: str) -> None:
+    """Control characters, direction marks and undecodable bytes are printed as escapes."""
+    assert printable(text) == expected

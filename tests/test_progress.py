@@ -47,12 +47,6 @@ def downgrade():
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """The database of a test."""
-    return tmp_path / "tokens.db"
-
-
-@pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Call callbacks every 5 ms, and log a line every 20 ms."""
     monkeypatch.setattr(progress, "INTERVAL", 0.005)

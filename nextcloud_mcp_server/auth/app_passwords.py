@@ -10,7 +10,7 @@ from sqlalchemy import bindparam, delete, select
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth import values
 from nextcloud_mcp_server.auth.concern import Concern
-from nextcloud_mcp_server.auth.statements import in_row, upsert
+from nextcloud_mcp_server.auth.statements import in_row, rows_with, upsert
 from nextcloud_mcp_server.schema.tables import app_passwords
 
 if TYPE_CHECKING:
@@ -23,8 +23,7 @@ _c: Final = app_passwords.c
 
 _STORE: Final = upsert(app_passwords)
 _GET: Final = select(*_c, in_row(_c.user_id)).where(_c.user_id == bindparam("user_id"))
-# A text key of an early release may be NULL: such a row belongs to no user.
-_USERS: Final = select(_c.user_id).where(_c.user_id.is_not(None))
+_USERS: Final = rows_with(_c.user_id, _c.user_id)
 _DELETE: Final = delete(app_passwords).where(_c.user_id == bindparam("user_id"))
 
 

@@ -13,7 +13,6 @@ from nextcloud_mcp_server.schema.tables import audit_logs
 
 if TYPE_CHECKING:
     from nextcloud_mcp_server.auth.context import Access
-    from nextcloud_mcp_server.backends.base import Connection, Row
 
 #: The user id of entries without a user: the server's own OAuth client, a session before login.
 SYSTEM: Final = "system"
@@ -21,7 +20,8 @@ SYSTEM: Final = "system"
 #: The maximum number of entries that one call lists.
 MOST: Final = 10_000
 
-_RECORD: Final = insertion(audit_logs, without=("id",))
+#: Writes one entry, in the transaction of the change.
+RECORD: Final = insertion(audit_logs, without=("id",))
 _SINCE: Final = (
     select(audit_logs)
     .where(audit_logs.c.timestamp >= bindparam("since"))
@@ -35,6 +35,7 @@ _OF_USER: Final = _SINCE.where(audit_logs.c.user_id == bindparam("user_id"))
 class AuditEntry:
     """One entry. ``timestamp`` is in seconds since 1970."""
 
+    # The columns of the table, in their order.
     id: int
     timestamp: int
     event: str
@@ -43,32 +44,6 @@ class AuditEntry:
     resource_id: str | None
     auth_method: str | None
     hostname: str | None
-
-
-def record(
-    connection: Connection,
-    access: Access,
-    event: str,
-    user_id: str,
-    *,
-    at: int,
-    auth_method: str | None = None,
-    resource_type: str | None = None,
-    resource_id: str | None = None,
-) -> None:
-    """Write one entry in the transaction of the change."""
-    connection.run(
-        _RECORD,
-        {
-            "timestamp": at,
-            "event": event,
-            "user_id": user_id,
-            "resource_type": resource_type,
-            "resource_id": resource_id,
-            "auth_method": auth_method,
-            "hostname": access.hostname,
-        },
-    )
 
 
 class AuditLog:
@@ -91,26 +66,16 @@ class AuditLog:
         Raises:
             TokenStorageError: ``bad-input``.
         """
-        access, at = self._access, self._access.now()
-        valid.text(event, "event")
-        valid.user_id(user_id)
-        valid.optional_text(resource_type, "resource_type")
-        valid.optional_text(resource_id, "resource_id")
-        valid.optional_text(auth_method, "auth_method")
-
-        def unit(connection: Connection) -> None:
-            record(
-                connection,
-                access,
-                event,
-                user_id,
-                at=at,
-                auth_method=auth_method,
-                resource_type=resource_type,
-                resource_id=resource_id,
-            )
-
-        await access.write(unit)
+        entry = {
+            "timestamp": self._access.now(),
+            "event": valid.text(event, "event"),
+            "user_id": valid.user_id(user_id),
+            "resource_type": valid.optional_text(resource_type, "resource_type"),
+            "resource_id": valid.optional_text(resource_id, "resource_id"),
+            "auth_method": valid.optional_text(auth_method, "auth_method"),
+            "hostname": self._access.hostname,
+        }
+        await self._access.write(lambda connection: connection.run(RECORD, entry))
 
     async def list(
         self, user_id: str | None = None, *, since: int = 0, limit: int = 100
@@ -133,17 +98,4 @@ class AuditLog:
             parameters["user_id"] = valid.user_id(user_id)
         statement = _SINCE if user_id is None else _OF_USER
         rows = await self._access.read(lambda connection: connection.all(statement, parameters))
-        return [_entry(row) for row in rows]
-
-
-def _entry(row: Row) -> AuditEntry:
-    return AuditEntry(
-        id=row.id,
-        timestamp=row.timestamp,
-        event=row.event,
-        user_id=row.user_id,
-        resource_type=row.resource_type,
-        resource_id=row.resource_id,
-        auth_method=row.auth_method,
-        hostname=row.hostname,
-    )
+        return [AuditEntry(*row) for row in rows]

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import bindparam, delete, select
+from sqlalchemy import bindparam, delete
 
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth import values
-from nextcloud_mcp_server.auth.concern import Concern
-from nextcloud_mcp_server.auth.statements import in_row, insertion
+from nextcloud_mcp_server.auth.concern import Clock, Concern, Expiring
+from nextcloud_mcp_server.auth.statements import in_row, insertion, rows_with
 from nextcloud_mcp_server.schema.tables import browser_sessions
 
 if TYPE_CHECKING:
@@ -22,10 +21,7 @@ if TYPE_CHECKING:
 _c: Final = browser_sessions.c
 
 _CREATE: Final = insertion(browser_sessions)
-_ALL: Final = select(*_c).where(
-    # A text key of an early release may be NULL: such a row belongs to no user.
-    _c.session_id.is_not(None)
-)
+_ALL: Final = rows_with(_c.session_id, *_c)
 _GET: Final = _ALL.add_columns(in_row(_c.session_id)).where(
     _c.session_id == bindparam("session_id")
 )
@@ -35,19 +31,14 @@ _DELETE: Final = delete(browser_sessions).where(_c.session_id == bindparam("sess
 
 
 @dataclass(frozen=True, slots=True)
-class BrowserSession:
+class BrowserSession(Expiring):
     """A browser's session; the repr hides its id. Times are whole seconds since 1970."""
 
     session_id: str = field(repr=False)
     user_id: str
     created_at: int
     expires_at: int
-    _clock: Callable[[], float] = field(default=time.time, repr=False, compare=False)
-
-    @property
-    def is_expired(self) -> bool:
-        """Whether it is expired now."""
-        return self.expires_at <= self._clock()
+    _clock: Clock = field(default=time.time, repr=False, compare=False)
 
 
 class BrowserSessions(Concern):
@@ -76,8 +67,7 @@ class BrowserSessions(Concern):
             "created_at": now,
             "expires_at": valid.seconds(expires_at, "expires_at"),
         }
-        event = "create_browser_session"
-        await self._write(_CREATE, row, event, user_id, at=now, session_id=session_id)
+        await self._write(_CREATE, row, "create_browser_session", user_id, at=now)
 
     async def get(self, session_id: str) -> BrowserSession | None:
         """Return the session, expired or not, or None.
@@ -101,18 +91,17 @@ class BrowserSessions(Concern):
 
     async def delete(self, session_id: str) -> bool:
         """Delete one session; False if there was none."""
-        event = "delete_browser_session"
-        return await self._delete_all(_GET, _DELETE, _key(session_id), event) > 0
+        key = _key(session_id)
+        return await self._delete_all(_GET, _DELETE, "delete_browser_session", key) > 0
 
     async def delete_for_user(self, user_id: str) -> int:
         """Delete every session of the user; return how many there were."""
         key = {"user_id": valid.user_id(user_id)}
-        return await self._delete_all(_OF_USER, _DELETE, key, "delete_browser_session")
+        return await self._delete_all(_OF_USER, _DELETE, "delete_browser_session", key)
 
     async def delete_expired(self) -> int:
         """Delete every expired session; return how many there were."""
-        now = {"now": self._access.now()}
-        return await self._delete_all(_EXPIRED, _DELETE, now, "delete_expired_browser_session")
+        return await self._delete_all(_EXPIRED, _DELETE, "delete_expired_browser_session")
 
 
 def _key(session_id: str) -> dict[str, str]:
@@ -120,14 +109,11 @@ def _key(session_id: str) -> dict[str, str]:
 
 
 def _session(row: Row, access: Access) -> BrowserSession:
+    of = f"of user {row.user_id!r}"
     return BrowserSession(
         session_id=row.session_id,
         user_id=row.user_id,
-        created_at=values.read_seconds(
-            row.created_at, f"browser_sessions.created_at of user {row.user_id!r}"
-        ),
-        expires_at=values.read_seconds(
-            row.expires_at, f"browser_sessions.expires_at of user {row.user_id!r}"
-        ),
+        created_at=values.read_seconds(row.created_at, f"browser_sessions.created_at {of}"),
+        expires_at=values.read_seconds(row.expires_at, f"browser_sessions.expires_at {of}"),
         _clock=access.clock,
     )

@@ -1,14 +1,18 @@
-"""The base of the concerns: each change and its entry in the audit log are one transaction."""
+"""The base of the concerns: each change and its entry in the audit log are one transaction.
+
+Also the base of their rows that expire.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from nextcloud_mcp_server.auth.audit import SYSTEM, record
+from nextcloud_mcp_server.auth.audit import RECORD, SYSTEM
 from nextcloud_mcp_server.auth.values import check_row, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from sqlalchemy import Delete, Executable, Select
 
@@ -16,6 +20,24 @@ if TYPE_CHECKING:
     from nextcloud_mcp_server.backends.base import Connection, Row
 
 T = TypeVar("T")
+
+
+#: Returns seconds since 1970.
+Clock = Callable[[], float]
+
+
+class Expiring:
+    """A row that expires, by the clock of its store. Both are fields of the subclass."""
+
+    __slots__ = ()
+
+    expires_at: int | None
+    _clock: Clock
+
+    @property
+    def is_expired(self) -> bool:
+        """Whether it is expired now. Without ``expires_at`` it never is."""
+        return self.expires_at is not None and self.expires_at <= self._clock()
 
 
 class Concern:
@@ -64,7 +86,6 @@ class Concern:
         user_id: str | None = None,
         *,
         at: int | None = None,
-        session_id: str | None = None,
     ) -> bool:
         """Run ``statement`` and record ``event``; False, and no entry, if no row was changed."""
         now = self._access.now() if at is None else at
@@ -72,13 +93,17 @@ class Concern:
         def unit(connection: Connection) -> bool:
             if not connection.run(statement, parameters):
                 return False
-            self._record(connection, event, user_id, now, session_id)
+            self._record(connection, event, user_id, now, parameters.get(self._key))
             return True
 
         return await self._access.write(unit)
 
     async def _delete_all(
-        self, rows: Select[Any], statement: Delete, parameters: Mapping[str, Any], event: str
+        self,
+        rows: Select[Any],
+        statement: Delete,
+        event: str,
+        parameters: Mapping[str, Any] | None = None,
     ) -> int:
         """Delete each of ``rows`` and record ``event`` for it; return how many were deleted.
 
@@ -86,38 +111,33 @@ class Concern:
             rows: selects at least the key and ``user_id``.
             statement: deletes the row of one key. It repeats the condition of ``rows`` if
                 that can change meanwhile.
-            parameters: those of both statements, without the key.
             event: the event in the audit log.
+            parameters: those of both statements, beside ``now`` and the key.
         """
         now = self._access.now()
+        given = {"now": now, **(parameters or {})}
 
         def unit(connection: Connection) -> int:
             deleted = 0
-            for row in connection.all(rows, parameters):
+            for row in connection.all(rows, given):
                 key = getattr(row, self._key)
-                if connection.run(statement, {**parameters, self._key: key}):
+                if connection.run(statement, {**given, self._key: key}):
                     deleted += 1
-                    session_id = key if self._resource_type else None
-                    self._record(connection, event, row.user_id, now, session_id)
+                    self._record(connection, event, row.user_id, now, key)
             return deleted
 
         return await self._access.write(unit)
 
     def _record(
-        self,
-        connection: Connection,
-        event: str,
-        user_id: str | None,
-        at: int,
-        session_id: str | None = None,
+        self, connection: Connection, event: str, user_id: str | None, at: int, key: str | None
     ) -> None:
-        record(
-            connection,
-            self._access,
-            event,
-            user_id or SYSTEM,
-            at=at,
-            auth_method=self._auth_method,
-            resource_type=self._resource_type,
-            resource_id=None if session_id is None else shown(session_id),
-        )
+        entry = {
+            "timestamp": at,
+            "event": event,
+            "user_id": user_id or SYSTEM,
+            "resource_type": self._resource_type,
+            "resource_id": None if key is None or not self._resource_type else shown(key),
+            "auth_method": self._auth_method,
+            "hostname": self._access.hostname,
+        }
+        connection.run(RECORD, entry)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -11,8 +10,8 @@ from sqlalchemy import bindparam, delete, select
 
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth import values
-from nextcloud_mcp_server.auth.concern import Concern
-from nextcloud_mcp_server.auth.statements import in_row, upsert
+from nextcloud_mcp_server.auth.concern import Clock, Concern, Expiring
+from nextcloud_mcp_server.auth.statements import in_row, rows_with, upsert
 from nextcloud_mcp_server.schema.tables import login_flow_sessions
 
 if TYPE_CHECKING:
@@ -25,15 +24,13 @@ _c: Final = login_flow_sessions.c
 
 _STORE: Final = upsert(login_flow_sessions)
 _GET: Final = select(*_c, in_row(_c.user_id)).where(_c.user_id == bindparam("user_id"))
-_EXPIRED: Final = select(_c.user_id).where(
-    _c.user_id.is_not(None), _c.expires_at <= bindparam("now")
-)
+_EXPIRED: Final = rows_with(_c.user_id, _c.user_id).where(_c.expires_at <= bindparam("now"))
 _DELETE: Final = delete(login_flow_sessions).where(_c.user_id == bindparam("user_id"))
 _DELETE_EXPIRED: Final = _DELETE.where(_c.expires_at <= bindparam("now"))
 
 
 @dataclass(frozen=True, slots=True)
-class LoginFlow:
+class LoginFlow(Expiring):
     """A running login flow; the repr hides the poll token. Times are whole seconds."""
 
     user_id: str
@@ -42,12 +39,7 @@ class LoginFlow:
     requested_scopes: tuple[str, ...] | None
     created_at: int
     expires_at: int
-    _clock: Callable[[], float] = field(default=time.time, repr=False, compare=False)
-
-    @property
-    def is_expired(self) -> bool:
-        """Whether it is expired now."""
-        return self.expires_at <= self._clock()
+    _clock: Clock = field(default=time.time, repr=False, compare=False)
 
 
 class LoginFlows(Concern):
@@ -82,7 +74,7 @@ class LoginFlows(Concern):
         row = {
             "user_id": valid.user_id(user_id),
             "poll_endpoint": valid.text(poll_endpoint, "poll_endpoint"),
-            "requested_scopes": values.json_list_or_null(scopes),
+            "requested_scopes": values.json_list(scopes or None),
             "created_at": now,
             "expires_at": valid.seconds(expires_at, "expires_at"),
             "encrypted_poll_token": access.encrypt(valid.secret(poll_token, "poll_token")),
@@ -104,13 +96,11 @@ class LoginFlows(Concern):
 
     async def delete_expired(self) -> int:
         """Delete every expired flow; return how many there were."""
-        now = {"now": self._access.now()}
-        return await self._delete_all(_EXPIRED, _DELETE_EXPIRED, now, "delete_expired_login_flow")
+        return await self._delete_all(_EXPIRED, _DELETE_EXPIRED, "delete_expired_login_flow")
 
 
 def _flow(row: Row, access: Access) -> LoginFlow:
     of = f"of user {row.user_id!r}"
-    scopes = row.requested_scopes
     return LoginFlow(
         user_id=row.user_id,
         poll_token=access.decrypt(
@@ -118,7 +108,7 @@ def _flow(row: Row, access: Access) -> LoginFlow:
         ),
         poll_endpoint=row.poll_endpoint,
         requested_scopes=values.read_json_list(
-            scopes, f"login_flow_sessions.requested_scopes {of}"
+            row.requested_scopes, f"login_flow_sessions.requested_scopes {of}"
         ),
         created_at=row.created_at,
         expires_at=values.read_seconds(row.expires_at, f"login_flow_sessions.expires_at {of}"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -11,7 +10,7 @@ from sqlalchemy import bindparam, delete, select
 
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth import values
-from nextcloud_mcp_server.auth.concern import Concern
+from nextcloud_mcp_server.auth.concern import Clock, Concern
 from nextcloud_mcp_server.auth.statements import upsert
 from nextcloud_mcp_server.schema.tables import oauth_clients
 
@@ -45,7 +44,7 @@ class OAuthClient:
     registration_client_uri: str | None
     created_at: int
     updated_at: int
-    _clock: Callable[[], float] = field(default=time.time, repr=False, compare=False)
+    _clock: Clock = field(default=time.time, repr=False, compare=False)
 
     @property
     def is_expired(self) -> bool:
@@ -123,7 +122,6 @@ class OAuthClients(Concern):
 def _client(row: Row, access: Access) -> OAuthClient:
     of = "of row 1"
     token = row.encrypted_registration_access_token
-    expires_at = row.client_secret_expires_at
     return OAuthClient(
         client_id=row.client_id,
         client_secret=access.decrypt(
@@ -131,7 +129,7 @@ def _client(row: Row, access: Access) -> OAuthClient:
         ),
         client_id_issued_at=row.client_id_issued_at,
         client_secret_expires_at=values.read_seconds(
-            expires_at, f"oauth_clients.client_secret_expires_at {of}"
+            row.client_secret_expires_at, f"oauth_clients.client_secret_expires_at {of}"
         ),
         redirect_uris=values.read_json_list(row.redirect_uris, f"oauth_clients.redirect_uris {of}")
         or (),

@@ -7,16 +7,15 @@ reads them so. A row is meant to exist for minutes: delete it when the flow is d
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import bindparam, delete, func, select, update
+from sqlalchemy import bindparam, delete, func, update
 
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth import values
-from nextcloud_mcp_server.auth.concern import Concern
-from nextcloud_mcp_server.auth.statements import in_row, insertion
+from nextcloud_mcp_server.auth.concern import Clock, Concern, Expiring
+from nextcloud_mcp_server.auth.statements import in_row, insertion, rows_with
 from nextcloud_mcp_server.schema.tables import oauth_sessions
 
 if TYPE_CHECKING:
@@ -28,8 +27,7 @@ if TYPE_CHECKING:
 _c: Final = oauth_sessions.c
 
 _CREATE: Final = insertion(oauth_sessions)
-# A text key of an early release may be NULL: such a row belongs to no user.
-_ALL: Final = select(*_c).where(_c.session_id.is_not(None))
+_ALL: Final = rows_with(_c.session_id, *_c)
 _GET: Final = _ALL.add_columns(in_row(_c.session_id)).where(
     _c.session_id == bindparam("session_id")
 )
@@ -63,7 +61,7 @@ _DELETE_EXPIRED: Final = _DELETE.where(_c.expires_at <= bindparam("now"))
 
 
 @dataclass(frozen=True, slots=True)
-class OAuthSession:
+class OAuthSession(Expiring):
     """A running authorization; the repr hides everything that could be used to complete it.
 
     Times are whole seconds since 1970. ``is_provisioning`` is true for a flow that grants
@@ -87,12 +85,7 @@ class OAuthSession:
     granted_scopes: tuple[str, ...] | None
     is_provisioning: bool
     nonce: str | None = field(repr=False)
-    _clock: Callable[[], float] = field(default=time.time, repr=False, compare=False)
-
-    @property
-    def is_expired(self) -> bool:
-        """Whether it is expired now."""
-        return self.expires_at <= self._clock()
+    _clock: Clock = field(default=time.time, repr=False, compare=False)
 
 
 class OAuthSessions(Concern):
@@ -150,8 +143,7 @@ class OAuthSessions(Concern):
                 user_id, idp_access_token, idp_refresh_token, granted_scopes, mcp_authorization_code
             ),
         }
-        event = "create_oauth_session"
-        await self._write(_CREATE, row, event, user_id, at=now, session_id=session_id)
+        await self._write(_CREATE, row, "create_oauth_session", user_id, at=now)
 
     async def get(self, session_id: str) -> OAuthSession | None:
         """Return the session, expired or not, or None."""
@@ -206,15 +198,12 @@ class OAuthSessions(Concern):
 
     async def delete(self, session_id: str) -> bool:
         """Delete the session; False if there was none."""
-        event = "delete_oauth_session"
-        return await self._delete_all(_GET, _DELETE, _key(session_id), event) > 0
+        key = _key(session_id)
+        return await self._delete_all(_GET, _DELETE, "delete_oauth_session", key) > 0
 
     async def delete_expired(self) -> int:
         """Delete every expired session; return how many there were."""
-        now = {"now": self._access.now()}
-        return await self._delete_all(
-            _EXPIRED, _DELETE_EXPIRED, now, "delete_expired_oauth_session"
-        )
+        return await self._delete_all(_EXPIRED, _DELETE_EXPIRED, "delete_expired_oauth_session")
 
 
 def _key(session_id: str) -> dict[str, str]:

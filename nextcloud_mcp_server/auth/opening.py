@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,26 +20,14 @@ if TYPE_CHECKING:
     from nextcloud_mcp_server.migrate.startup import Outcome
 
 
-@dataclass(frozen=True)
-class OpenStore:
-    """An open token database: its pool, its keys and what the start did."""
-
-    pool: Pool
-    keyring: Keyring
-    outcome: Outcome
-
-
 async def open_store(
     database: str | os.PathLike[str] | None = None,
     keys: str | bytes | Sequence[str | bytes] | None = None,
     settings: Settings | None = None,
-) -> OpenStore:
+) -> tuple[Pool, Keyring, Outcome]:
     """Prepare a database in a worker thread, then open its pool.
 
-    Args:
-        database: a path or an SQLite URL (default: the settings').
-        keys: one Fernet key or several, newest first (default: the settings').
-        settings: frozen settings (default: the environment's).
+    Takes the arguments of :class:`~.storage.RefreshTokenStorage`.
 
     Raises:
         TokenStorageError: the database or the keys cannot be used; nothing is left open.
@@ -89,4 +76,4 @@ async def open_store(
         if hold is not None:
             hold.release()
         raise
-    return OpenStore(pool, keyring, outcome)
+    return pool, keyring, outcome

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -11,8 +10,8 @@ from sqlalchemy import bindparam, delete, select
 
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth import values
-from nextcloud_mcp_server.auth.concern import Concern
-from nextcloud_mcp_server.auth.statements import in_row, upsert
+from nextcloud_mcp_server.auth.concern import Clock, Concern, Expiring
+from nextcloud_mcp_server.auth.statements import in_row, rows_with, upsert
 from nextcloud_mcp_server.schema.tables import refresh_tokens
 
 if TYPE_CHECKING:
@@ -30,15 +29,14 @@ _STORE: Final = upsert(refresh_tokens, without=_PROFILE)
 _GET: Final = select(*(c for c in _c if c.name not in _PROFILE), in_row(_c.user_id)).where(
     _c.user_id == bindparam("user_id")
 )
-# A text key of an early release may be NULL: such a row belongs to no user.
-_USERS: Final = select(_c.user_id).where(_c.user_id.is_not(None))
+_USERS: Final = rows_with(_c.user_id, _c.user_id)
 _EXPIRED: Final = _USERS.where(_c.expires_at <= bindparam("now"))
 _DELETE: Final = delete(refresh_tokens).where(_c.user_id == bindparam("user_id"))
 _DELETE_EXPIRED: Final = _DELETE.where(_c.expires_at <= bindparam("now"))
 
 
 @dataclass(frozen=True, slots=True)
-class RefreshToken:
+class RefreshToken(Expiring):
     """One user's grant. Times are whole seconds since 1970; the repr hides the token."""
 
     user_id: str
@@ -51,12 +49,7 @@ class RefreshToken:
     provisioning_client_id: str | None
     created_at: int
     updated_at: int
-    _clock: Callable[[], float] = field(default=time.time, repr=False, compare=False)
-
-    @property
-    def is_expired(self) -> bool:
-        """Whether it is expired now. A token without ``expires_at`` never is."""
-        return self.expires_at is not None and self.expires_at <= self._clock()
+    _clock: Clock = field(default=time.time, repr=False, compare=False)
 
 
 class RefreshTokens(Concern):
@@ -111,7 +104,7 @@ class RefreshTokens(Concern):
             "provisioning_client_id": valid.optional_text(
                 provisioning_client_id, "provisioning_client_id"
             ),
-            "scopes": values.json_list_or_null(valid.scopes(scopes)),
+            "scopes": values.json_list(valid.scopes(scopes) or None),
             "encrypted_token": self._access.encrypt(valid.secret(refresh_token, "refresh_token")),
         }
         await self._write(_STORE, row, "store_refresh_token", user_id, at=now)
@@ -138,10 +131,7 @@ class RefreshTokens(Concern):
 
     async def delete_expired_refresh_tokens(self) -> int:
         """Delete every expired refresh token; return how many there were."""
-        now = {"now": self._access.now()}
-        return await self._delete_all(
-            _EXPIRED, _DELETE_EXPIRED, now, "delete_expired_refresh_token"
-        )
+        return await self._delete_all(_EXPIRED, _DELETE_EXPIRED, "delete_expired_refresh_token")
 
 
 def _token(row: Row, access: Access) -> RefreshToken:

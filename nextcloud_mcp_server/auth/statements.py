@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import Insert, Text, bindparam
+from sqlalchemy import Insert, Text, bindparam, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 if TYPE_CHECKING:
-    from sqlalchemy import Column, Label, Table
+    from sqlalchemy import Column, Label, Select, Table
     from sqlalchemy.sql.compiler import SQLCompiler
 
 
@@ -58,6 +58,14 @@ def in_row(column: Column[Any]) -> Label[str]:
     bound to its row.
     """
     return _InRow(column).label("own")
+
+
+def rows_with(key: Column[Any], *columns: Column[Any]) -> Select[Any]:
+    """Select ``columns`` of the rows that have a key.
+
+    A text key of an early release may be NULL: such a row belongs to no user.
+    """
+    return select(*columns).where(key.is_not(None))
 
 
 def insertion(table: Table, *, without: tuple[str, ...] = ()) -> Insert:

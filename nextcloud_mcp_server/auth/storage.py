@@ -98,9 +98,10 @@ class RefreshTokenStorage(RefreshTokens):
         async with self._turn:
             if self._access.is_open:
                 return
-            opened = await open_store(self._database, self._keys, self._settings)
-            self._outcome = opened.outcome
-            self._access.open(opened.pool, opened.keyring)
+            pool, keyring, self._outcome = await open_store(
+                self._database, self._keys, self._settings
+            )
+            self._access.open(pool, keyring)
 
     async def close(self) -> None:
         """Refuse new work and close the database. Safe to call twice."""

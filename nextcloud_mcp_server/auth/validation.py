@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Final, NoReturn
 
@@ -46,9 +47,9 @@ def text(value: str, field: str, *, limit: int = MAX_TEXT) -> str:
     return value
 
 
-def optional_text(value: str | None, field: str, *, limit: int = MAX_TEXT) -> str | None:
+def optional_text(value: str | None, field: str) -> str | None:
     """Check like :func:`text`; None is allowed."""
-    return None if value is None else text(value, field, limit=limit)
+    return None if value is None else text(value, field)
 
 
 def secret(value: str, field: str) -> str:
@@ -121,7 +122,10 @@ def profile(value: Mapping[str, Any]) -> str:
     """Check for a dict that JSON can represent, and return its JSON text."""
     if not isinstance(value, dict):
         _refuse("profile is not a dict")
-    encoded = _json(value)
+    encoded = None
+    # The error of json is suppressed, so that it is not the context of the one below.
+    with suppress(TypeError, ValueError, RecursionError):
+        encoded = json.dumps(value, allow_nan=False)
     if encoded is None or not _has_text_keys(value):
         _refuse("profile cannot be represented in JSON: text keys, no NaN, no cycles, no objects")
     return text(encoded, "profile", limit=MAX_SECRET)
@@ -139,11 +143,7 @@ def _sized(value: str, field: str, limit: int) -> None:
         _refuse(f"{field} is not text")
     if not value:
         _refuse(f"{field} is empty")
-    size = _size(value)
-    if size is None:
-        _refuse(f"{field} contains a lone surrogate, which UTF-8 cannot encode")
-    if size > limit:
-        _refuse(f"{field} is longer than {limit} bytes")
+    _encodable(value, field, limit)
 
 
 def _list(value: Sequence[str], field: str) -> tuple[str, ...]:
@@ -155,28 +155,18 @@ def _list(value: Sequence[str], field: str) -> tuple[str, ...]:
     items = tuple(value)
     if not all(isinstance(item, str) for item in items):
         _refuse(f"{field} is not a list of texts")
-    size = _size("".join(items))
-    if size is None:
-        _refuse(f"{field} contains a lone surrogate, which UTF-8 cannot encode")
-    if size > MAX_TEXT:
-        _refuse(f"{field} is longer than {MAX_TEXT} bytes")
+    _encodable("".join(items), field, MAX_TEXT)
     return items
 
 
-# These return None instead of raising inside ``except``: the error of a codec contains the
-# value, and would become the context of the error raised there.
-def _size(value: str) -> int | None:
-    try:
-        return len(value.encode("utf-8"))
-    except UnicodeEncodeError:
-        return None
-
-
-def _json(value: Mapping[str, Any]) -> str | None:
-    try:
-        return json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
-        return None
+def _encodable(value: str, field: str, limit: int) -> None:
+    # Refused after the block and not inside ``except``: the error of a codec contains the
+    # value, and would become the context of the error raised there.
+    with suppress(UnicodeEncodeError):
+        if len(value.encode("utf-8")) > limit:
+            _refuse(f"{field} is longer than {limit} bytes")
+        return
+    _refuse(f"{field} contains a lone surrogate, which UTF-8 cannot encode")
 
 
 def _has_text_keys(value: Mapping[str, Any]) -> bool:

@@ -7,6 +7,7 @@ be read raises ``unreadable``; it is never treated as absent.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -16,17 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-_BROKEN = object()
-
-
 def json_list(items: Sequence[str] | None) -> str | None:
     """Return a JSON array; None for None."""
     return None if items is None else _json_list(tuple(items))
-
-
-def json_list_or_null(items: Sequence[str] | None) -> str | None:
-    """Return a JSON array; None for None or an empty list."""
-    return _json_list(tuple(items)) if items else None
 
 
 @lru_cache(maxsize=64)
@@ -110,12 +103,11 @@ def shown(session_id: str) -> str:
 
 
 def _parsed(value: str) -> Any:
-    # Returns a marker instead of raising inside ``except``: a JSONDecodeError contains the
+    # Returns None instead of raising inside ``except``: a JSONDecodeError contains the
     # complete text, and would become the context of the error raised there.
-    try:
+    with suppress(TypeError, ValueError, RecursionError):
         return json.loads(value)
-    except (TypeError, ValueError, RecursionError):
-        return _BROKEN
+    return None
 
 
 def _unreadable(of: str, form: str) -> NoReturn:

@@ -8,17 +8,7 @@ from typing import Any, Final
 
 import click
 
-from nextcloud_mcp_server.cli.database import DatabaseOption
 from nextcloud_mcp_server.cli.output import Output
-
-__all__ = [
-    "DatabaseOption",
-    "database_options",
-    "not_empty",
-    "revision_option",
-    "while_running_option",
-    "yes_option",
-]
 
 
 def _use_json(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
@@ -64,6 +54,9 @@ def database_options(command: Callable[..., Any]) -> Callable[..., Any]:
             raise click.UsageError(
                 "-u takes a URL, as in sqlite:////app/data/tokens.db; -d takes a plain path."
             )
+        # Not for --help: the settings take as long to import as half of click.
+        from nextcloud_mcp_server.cli.database import DatabaseOption  # noqa: PLC0415
+
         output = click.get_current_context().ensure_object(Output)
         option = DatabaseOption(database_path if database_url is None else database_url)
         return output.run(lambda: command(output, option, **arguments))

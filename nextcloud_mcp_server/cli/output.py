@@ -65,27 +65,26 @@ class Output:
             # It takes longer to import than `db current` runs.
             import json  # noqa: PLC0415
 
-            self._write(json.dumps(document, indent=2))
-            return
+            lines = (json.dumps(document, indent=2),)
         for line in lines:
-            self._write(line)
+            self._print(f"{line}\n", self._stdout)
 
     def heading(self, line: str) -> None:
         """Print a line before the result; not with ``--json``, whose document contains it."""
         if not self.as_json:
-            self._write(line)
+            self._print(f"{line}\n", self._stdout)
 
     def status(self, line: str) -> None:
         """Show a line on the terminal that the next one replaces; an empty one removes it."""
         if not line and not self._replaced:
             return
         self._replaced = bool(line)
-        _print_error(f"\r\x1b[K{line}")
+        self._print(f"\r\x1b[K{line}", sys.stderr)
 
     def note(self, line: str, *, end: bool = True) -> None:
         """Print a line that is not the result, on stderr."""
         self.status("")
-        _print_error(_coloured(line) + ("\n" if end else ""))
+        self._print(_coloured(line) + ("\n" if end else ""), sys.stderr)
 
     def error(self, error: BaseException, document: Mapping[str, Any] | None = None) -> None:
         """Print an error and its remedy on stderr, or with ``--json`` as a part of the document."""
@@ -139,27 +138,27 @@ class Output:
     def finish(self, status: int) -> int:
         """Flush the streams, and return the exit status."""
         for stream in (self._stdout, sys.stderr):
-            try:
-                if stream is not None:
-                    stream.flush()
-            except OSError as error:
-                self._give_up(error, stream)
+            self._print("", stream)
         if self.write_error is None:
             return status
         self.note(f"error: The output could not be written ({self.write_error.strerror}).")
         self.note("remedy: Send it to another place; the work of the command is finished.")
         return status or 1
 
-    def _write(self, line: str) -> None:
+    def _print(self, text: str, stream: TextIO | None) -> None:
+        """Write and flush; after an error the stream goes to the null device."""
+        # None if the program was started with the stream closed.
+        if stream is None:
+            return
         try:
-            _print(f"{line}\n", self._stdout)
+            stream.write(text)
+            stream.flush()
         except OSError as error:
-            self._give_up(error, self._stdout)
-
-    def _give_up(self, error: OSError, stream: TextIO) -> None:
-        if stream is self._stdout and not isinstance(error, BrokenPipeError):
-            self.write_error = error
-        _discard(stream)
+            if stream is self._stdout and not isinstance(error, BrokenPipeError):
+                self.write_error = error
+            # At exit the interpreter flushes the stream again, and would print that it cannot.
+            with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a path
+                os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -212,20 +211,6 @@ def is_abort(error: BaseException) -> bool:
     return isinstance(error, aborts)
 
 
-def _print(text: str, stream: TextIO | None) -> None:
-    # None if the program was started with the stream closed.
-    if stream is not None:
-        stream.write(text)
-        stream.flush()
-
-
-def _print_error(text: str) -> None:
-    try:
-        _print(text, sys.stderr)
-    except OSError:
-        _discard(sys.stderr)
-
-
 def _coloured(line: str) -> str:
     label, colon, rest = line.partition(":")
     colour = _COLOURS.get(label)
@@ -236,10 +221,3 @@ def _coloured(line: str) -> str:
     if not wants_colour():
         return line
     return f"\x1b[{colour}m{label}{colon}\x1b[0m{rest}"
-
-
-def _discard(stream: TextIO) -> None:
-    """Send what ``stream`` still buffers, and all later writes, to the null device."""
-    # At exit the interpreter flushes the stream again, and would print that it cannot.
-    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a path to handle
-        os.dup2(nowhere.fileno(), stream.fileno())

@@ -1,4 +1,4 @@
-"""The key ring: encrypt and decrypt secrets, and move them to a newer key. No I/O.
+"""The key ring: encrypt and decrypt secrets. No I/O.
 
 The format is Fernet (AES-128-CBC with HMAC-SHA256, github.com/fernet/spec). The first of
 several keys encrypts, and all of them decrypt. Every release stores its secrets in this format.
@@ -60,14 +60,15 @@ class Keyring:
 
     def encrypt(self, secret: str) -> bytes:
         """Encrypt text with the newest key."""
-        plaintext = _utf8(secret)
-        if plaintext is None:
-            raise TokenStorageError(
-                "A secret is not valid Unicode text.",
-                code="bad-input",
-                remedy="Pass text without lone surrogates; nothing was written.",
-            )
-        return self._fernets.encrypt(plaintext)
+        # Not raised inside ``except``, here and below: the error of a codec contains the
+        # complete text, and would become the context of the error raised there.
+        with suppress(UnicodeEncodeError):
+            return self._fernets.encrypt(secret.encode("utf-8"))
+        raise TokenStorageError(
+            "A secret is not valid Unicode text.",
+            code="bad-input",
+            remedy="Pass text without lone surrogates; nothing was written.",
+        )
 
     def decrypt(self, ciphertext: bytes | str, of: str = "A stored secret") -> str:
         """Decrypt a Fernet token with any of the keys.
@@ -79,21 +80,25 @@ class Keyring:
                 failure that an attacker could cause), ``unreadable`` if the plaintext is
                 not text.
         """
-        plaintext = self._decrypted(ciphertext)
-        if plaintext is None:
-            _undecryptable(of)
-        secret = _text(plaintext)
-        if secret is None:
+        with suppress(InvalidToken):
+            plaintext = self._fernets.decrypt(_bytes(ciphertext))
+            with suppress(UnicodeDecodeError):
+                return plaintext.decode("utf-8")
             raise TokenStorageError(
                 f"{of} can be decrypted, but its plaintext is not text.",
                 code="unreadable",
                 remedy="Delete the row, or restore it from a backup.",
             )
-        return secret
+        raise TokenStorageError(
+            f"{of} cannot be decrypted with any of the given keys.",
+            code="undecryptable",
+            remedy="Add the key it was encrypted with to TOKEN_ENCRYPTION_KEY, after the newest, "
+            "or delete the row and ask the user to consent again.",
+        )
 
     def can_decrypt(self, ciphertext: bytes | str) -> bool:
         """Check whether one of the keys decrypts it."""
-        return self._decrypted(ciphertext) is not None
+        return self.key_of(ciphertext) is not None
 
     def key_of(self, ciphertext: bytes | str) -> str | None:
         """Return the fingerprint of the first key that decrypts it; None if none does."""
@@ -102,22 +107,6 @@ class Keyring:
                 fernet.decrypt(_bytes(ciphertext))
                 return fingerprint
         return None
-
-    def rotate(self, ciphertext: bytes | str, of: str = "A stored secret") -> bytes:
-        """Encrypt again with the newest key; the time in the token stays the same.
-
-        Raises:
-            TokenStorageError: ``undecryptable`` if no key decrypts it.
-        """
-        with suppress(InvalidToken):
-            return self._fernets.rotate(_bytes(ciphertext))
-        return _undecryptable(of)
-
-    def _decrypted(self, ciphertext: bytes | str) -> bytes | None:
-        try:
-            return self._fernets.decrypt(_bytes(ciphertext))
-        except InvalidToken:
-            return None
 
     def __repr__(self) -> str:
         return f"<Keyring of {len(self.fingerprints)}>"
@@ -154,30 +143,5 @@ def _bytes(ciphertext: bytes | str) -> bytes:
     return bytes(ciphertext)
 
 
-# These two return None instead of raising inside ``except``: the error of a codec contains
-# the complete text, and would become the context of the error raised there.
-def _utf8(text: str) -> bytes | None:
-    try:
-        return text.encode("utf-8")
-    except UnicodeEncodeError:
-        return None
-
-
-def _text(plaintext: bytes) -> str | None:
-    try:
-        return plaintext.decode("utf-8")
-    except UnicodeDecodeError:
-        return None
-
-
 def _refuse(message: str, remedy: str) -> NoReturn:
     raise TokenStorageError(message, code="malformed-key", remedy=remedy)
-
-
-def _undecryptable(of: str) -> NoReturn:
-    raise TokenStorageError(
-        f"{of} cannot be decrypted with any of the given keys.",
-        code="undecryptable",
-        remedy="Add the key it was encrypted with to TOKEN_ENCRYPTION_KEY, after the newest, "
-        "or delete the row and ask the user to consent again.",
-    )

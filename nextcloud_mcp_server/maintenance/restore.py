@@ -178,7 +178,8 @@ def _finish_copy(
         if (there.revisions, there.rows) != (backup.revisions, backup.rows):
             raise _differs(backup.path, f"{there} was read back")
         if journal.is_kept(read_snapshot(connection.execute).structure):
-            made = journal.entry(
+            journal.record(
+                connection.execute,
                 "restore",
                 preview.present.recorded,
                 backup.revision,
@@ -186,7 +187,6 @@ def _finish_copy(
                 backup=kept.path,
                 note=f"from {backup.path.name}",
             )
-            journal.record(connection.execute, made)
         return backups.summary(connection)
 
 

@@ -77,18 +77,14 @@ LINT: Final = "See what is wrong with them: nextcloud-mcp-server db lint"
 
 @contextmanager
 def _running(
-    what: str,
-    remedy: str = "List the revisions: nextcloud-mcp-server db history",
+    what: str, remedy: str = "List the revisions: nextcloud-mcp-server db history"
 ) -> Iterator[None]:
     with ALEMBIC:
         try:
             yield
         except CommandError as error:
-            raise TokenStorageError(
-                f"The {what} failed: {error}.",
-                code="migration-failed",
-                remedy=remedy,
-            ) from error
+            message = f"The {what} failed: {error}."
+            raise TokenStorageError(message, code="migration-failed", remedy=remedy) from error
 
 
 def stamp(connection: Connection, history: History, revision: str) -> None:

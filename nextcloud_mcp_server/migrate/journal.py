@@ -11,7 +11,7 @@ import math
 import socket
 import time
 from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from nextcloud_mcp_server.schema.structure import Structure
 
 TABLE: Final = "migration_journal"
 
+#: The column of each field of :class:`Entry`.
 _COLUMNS: Final = (
     "happened_at",
     "action",
@@ -69,7 +70,8 @@ class Entry:
     note: str | None = None
 
 
-def entry(
+def record(
+    run: Run,
     action: str,
     before: str | None,
     after: str | None,
@@ -77,18 +79,12 @@ def entry(
     begun: float,
     backup: Path | None = None,
     note: str = "",
-) -> Entry:
-    """Return the entry for a change that is about to be committed.
+) -> None:
+    """Write the entry of a change inside its transaction, just before the commit.
 
-    Args:
-        action: what is done, in one word.
-        before: the revision recorded before; None for none.
-        after: the revision recorded from now on; None for none.
-        begun: when it began, by ``time.monotonic()``.
-        backup: the backup made before.
-        note: what else is worth knowing.
+    ``begun`` is by ``time.monotonic()``; the others are as in :class:`Entry`.
     """
-    return Entry(
+    made = Entry(
         happened_at=int(time.time()),
         action=action,
         before=before,
@@ -99,6 +95,7 @@ def entry(
         backup=_storable(backup.name) if backup else None,
         note=note or None,
     )
+    run(_INSERT, dict(zip(_COLUMNS, astuple(made), strict=True)))
 
 
 def _storable(name: str) -> str:
@@ -115,24 +112,6 @@ def is_kept(structure: Structure) -> bool:
 def has_columns(there: Set[str]) -> bool:
     """Return whether a table with these columns is the journal."""
     return {"id", *_COLUMNS} <= there
-
-
-def record(run: Run, made: Entry) -> None:
-    """Write one entry, inside the transaction of its change."""
-    run(
-        _INSERT,
-        {
-            "happened_at": made.happened_at,
-            "action": made.action,
-            "from_revision": made.before,
-            "to_revision": made.after,
-            "seconds": made.seconds,
-            "program_version": made.program_version,
-            "host": made.host,
-            "backup": made.backup,
-            "note": made.note,
-        },
-    )
 
 
 def read(database: Database, limit: int | None = None) -> list[Entry] | None:

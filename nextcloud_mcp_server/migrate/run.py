@@ -177,16 +177,16 @@ def _run(
             backup = transaction.backup(change.before, keys=keys, report=report)
         after = _change(transaction, change, rows, work, report)
         if journal.is_kept(after):
-            entry = journal.entry(
-                change.action,
-                change.before,
-                None if change.target == BASE else change.target,
-                begun=begun,
-                backup=backup,
-                note=change.note,
-            )
             with verify.blaming(change, transaction):
-                journal.record(transaction.execute, entry)
+                journal.record(
+                    transaction.execute,
+                    change.action,
+                    change.before,
+                    None if change.target == BASE else change.target,
+                    begun=begun,
+                    backup=backup,
+                    note=change.note,
+                )
         return backup
 
     try:

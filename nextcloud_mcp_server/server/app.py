@@ -36,11 +36,8 @@ def create_app(
 ) -> Starlette:
     """Return the application: ``GET /health/live``, ``GET /health/ready``, JSON errors.
 
-    Args:
-        database: a path or an SQLite URL; None for the one in the settings.
-        encryption_key: one Fernet key or several, newest first; None for those of the settings.
-        settings: None to read them from the environment when the application starts.
-        check_interval: seconds for which ``/health/ready`` repeats its last result.
+    Takes the arguments of :func:`~nextcloud_mcp_server.lifespan.token_store_lifespan`;
+    ``check_interval`` is the seconds for which ``/health/ready`` repeats its last result.
     """
     opened = token_store_lifespan(database, encryption_key=encryption_key, settings=settings)
 

@@ -50,7 +50,6 @@ def serve(
     *,
     settings: Settings | None = None,
     debug: bool = False,
-    access_log: bool = False,
 ) -> int:
     """Serve until SIGTERM or SIGINT, and print what happens to stdout and stderr.
 
@@ -62,14 +61,13 @@ def serve(
         port: 0 for a free one, which is printed.
         settings: None to read them from the environment.
         debug: log debug messages, and print tracebacks.
-        access_log: log every request.
 
     Returns:
         The exit status: 0 after serving and a clean stop, otherwise 1.
     """
-    with _Stop().handling() as stop, _log_to_stderr(debug=debug, access_log=access_log):
+    with _Stop().handling() as stop, _log_to_stderr(debug=debug):
         try:
-            _serve(host, port, settings or load_settings(), stop, access_log=access_log)
+            _serve(host, port, settings or load_settings(), stop)
         except Exception as error:  # noqa: BLE001 - every error is printed here
             for line in (*(traceback_lines(error) if debug else ()), *describe_error(error)):
                 _print(line, sys.stderr)
@@ -77,7 +75,7 @@ def serve(
         return 0
 
 
-def _serve(host: str, port: int, settings: Settings, stop: _Stop, *, access_log: bool) -> None:
+def _serve(host: str, port: int, settings: Settings, stop: _Stop) -> None:
     with ExitStack() as closing:
         # Bound first, so that nothing is migrated if the port is taken.
         sockets = bind(host, port)
@@ -100,7 +98,7 @@ def _serve(host: str, port: int, settings: Settings, stop: _Stop, *, access_log:
             ws="none",
             workers=1,
             log_config=None,
-            access_log=access_log,
+            access_log=False,
             server_header=False,
             timeout_graceful_shutdown=_GRACE,
         )
@@ -143,7 +141,7 @@ class _Lines(logging.Formatter):
 
 
 @contextmanager
-def _log_to_stderr(*, debug: bool, access_log: bool) -> Iterator[None]:
+def _log_to_stderr(*, debug: bool) -> Iterator[None]:
     """Write this package's log to stderr, and the warnings of the libraries."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines())
@@ -151,7 +149,6 @@ def _log_to_stderr(*, debug: bool, access_log: bool) -> Iterator[None]:
     root, ours = logging.getLogger(), logging.getLogger("nextcloud_mcp_server")
     before = ours.level
     ours.setLevel(logging.DEBUG if debug else logging.INFO)
-    logging.getLogger("uvicorn.access").setLevel(logging.INFO if access_log else logging.WARNING)
     root.addHandler(handler)
     try:
         yield

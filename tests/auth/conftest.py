@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
-from tests.auth.helpers import KEY, Clock
+from tests.auth.helpers import Clock
+from tests.support.contents import KEY
 
 
 @pytest.fixture

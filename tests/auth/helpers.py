@@ -10,10 +10,7 @@ from typing import Any
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.crypto.keyring import Keyring
-
-#: A public key, for tests only.
-KEY = "bm1jcC1jb3JwdXMtZml4ZWQta2V5LTAxMjM0NTY3ODk="
-OTHER_KEY = "cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4="
+from tests.support.contents import KEY
 
 KEYRING = Keyring([KEY])
 
@@ -29,12 +26,6 @@ class Clock:
     def __call__(self) -> float:
         """Return seconds since 1970."""
         return self.time
-
-
-def rows(path: Path, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-    """Read the file as another program."""
-    with closing(sqlite3.connect(path)) as connection:
-        return connection.execute(sql, parameters).fetchall()
 
 
 def tamper(path: Path, sql: str, parameters: Sequence[Any] = ()) -> None:

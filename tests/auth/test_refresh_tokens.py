@@ -9,8 +9,9 @@ import pytest
 
 from nextcloud_mcp_server.auth.refresh_tokens import RefreshToken
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
-from nextcloud_mcp_server.errors import TokenStorageError
-from tests.auth.helpers import KEYRING, NOW, Clock, events, rows, tamper
+from tests.auth.helpers import KEYRING, NOW, Clock, events, tamper
+from tests.cli.places import rows
+from tests.support.errors import refuses
 
 EVERYTHING: dict[str, Any] = {
     "expires_at": NOW + 60,
@@ -209,18 +210,16 @@ async def test_a_broken_row_raises(
     """A value in another format is an error with its place."""
     await storage.store_refresh_token("alice", "rt-1")
     tamper(path, f"UPDATE refresh_tokens SET {column} = ?", [value])
-    with pytest.raises(TokenStorageError, match=f"^refresh_tokens.{column} of user 'alice'") as e:
+    with refuses("unreadable", match=f"^refresh_tokens.{column} of user 'alice'"):
         await storage.get_refresh_token("alice")
-    assert e.value.code == "unreadable"
 
 
 async def test_a_broken_profile_raises(storage: RefreshTokenStorage, path: Path) -> None:
     """A profile that is not a JSON object is unreadable; the token beside it is not."""
     await storage.store_refresh_token("alice", "rt-1")
     tamper(path, "UPDATE refresh_tokens SET user_profile = 's3cr3t {'")
-    with pytest.raises(TokenStorageError, match=r"refresh_tokens\.user_profile") as caught:
+    with refuses("unreadable", match=r"refresh_tokens\.user_profile") as caught:
         await storage.get_user_profile("alice")
-    assert caught.value.code == "unreadable"
     assert "s3cr3t" not in str(caught.value)
     assert await storage.get_refresh_token("alice") is not None
 
@@ -242,9 +241,8 @@ BAD: list[tuple[str, Any]] = [
 async def test_bad_input_is_refused(storage: RefreshTokenStorage, name: str, value: Any) -> None:
     """An invalid value is refused before anything is written or recorded."""
     arguments = {"user_id": "alice", "refresh_token": "rt-1", name: value}
-    with pytest.raises(TokenStorageError) as caught:
+    with refuses("bad-input"):
         await storage.store_refresh_token(**arguments)
-    assert caught.value.code == "bad-input"
     assert await storage.list_user_ids() == []
     assert await events(storage) == []
 
@@ -263,6 +261,5 @@ async def test_readers_check_the_user_id(storage: RefreshTokenStorage) -> None:
         storage.browser_sessions.list_for_user,
         storage.audit.list,
     ):
-        with pytest.raises(TokenStorageError) as caught:
+        with refuses("bad-input"):
             await call("a\x00b")
-        assert caught.value.code == "bad-input"

@@ -12,7 +12,9 @@ from nextcloud_mcp_server.auth.login_flows import LoginFlow
 from nextcloud_mcp_server.auth.oauth_clients import OAuthClient
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.errors import TokenStorageError
-from tests.auth.helpers import KEYRING, NOW, Clock, events, rows, tamper
+from tests.auth.helpers import KEYRING, NOW, Clock, events, tamper
+from tests.cli.places import rows
+from tests.support.errors import refuses
 
 REGISTRATION: dict[str, Any] = {
     "redirect_uris": ["http://localhost/cb", "http://localhost/ü"],
@@ -204,8 +206,7 @@ async def test_bad_input_is_refused(storage: RefreshTokenStorage, path: Path) ->
         lambda: storage.login_flows.store("a", "x", "https://x", expires_at=1.5),  # type: ignore[arg-type]
     ]
     for call in calls:
-        with pytest.raises(TokenStorageError) as caught:
+        with refuses("bad-input"):
             await call()
-        assert caught.value.code == "bad-input"
     for table in ("app_passwords", "oauth_clients", "login_flow_sessions", "audit_logs"):
         assert rows(path, f"SELECT count(*) FROM {table}") == [(0,)]

@@ -13,8 +13,9 @@ from nextcloud_mcp_server.auth.audit import AuditEntry
 from nextcloud_mcp_server.auth.browser_sessions import BrowserSession
 from nextcloud_mcp_server.auth.oauth_sessions import OAuthSession
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
-from nextcloud_mcp_server.errors import TokenStorageError
-from tests.auth.helpers import NOW, Clock, events, rows, tamper
+from tests.auth.helpers import NOW, Clock, events, tamper
+from tests.cli.places import rows
+from tests.support.errors import refuses
 
 EVERYTHING: dict[str, Any] = {
     "expires_at": NOW + 600,
@@ -116,9 +117,8 @@ async def test_codes_and_ids_are_unique(storage: RefreshTokenStorage, path: Path
         create(storage, "session-0003", mcp_authorization_code="code-1"),
         storage.oauth_sessions.update("session-0002", mcp_authorization_code="code-1"),
     ):
-        with pytest.raises(TokenStorageError) as caught:
+        with refuses("conflict") as caught:
             await attempt
-        assert caught.value.code == "conflict"
         assert "code-1" not in str(caught.value)
     assert rows(path, "SELECT count(*) FROM oauth_sessions") == [(2,)]
     assert len(await events(storage)) == 2
@@ -162,9 +162,8 @@ async def test_browser_sessions(storage: RefreshTokenStorage, clock: Clock) -> N
 async def test_a_browser_session_id_is_unique(storage: RefreshTokenStorage) -> None:
     """A second session with the same id is a conflict, and the first one stays."""
     await storage.browser_sessions.create("bs-1", "alice", expires_at=NOW + 60)
-    with pytest.raises(TokenStorageError) as caught:
+    with refuses("conflict"):
         await storage.browser_sessions.create("bs-1", "mallory", expires_at=NOW + 60)
-    assert caught.value.code == "conflict"
     assert await storage.browser_sessions.get_user_id("bs-1") == "alice"
 
 
@@ -240,9 +239,8 @@ async def listed(
 @pytest.mark.parametrize("limit", [0, -1, 10_001, True, 1.5])
 async def test_a_listing_has_a_limit(storage: RefreshTokenStorage, limit: Any) -> None:
     """1 to 10,000 entries at once."""
-    with pytest.raises(TokenStorageError) as caught:
+    with refuses("bad-input"):
         await storage.audit.list(limit=limit)
-    assert caught.value.code == "bad-input"
 
 
 async def test_a_broken_session_raises_without_its_id(
@@ -256,9 +254,8 @@ async def test_a_broken_session_raises_without_its_id(
         ("browser_sessions", storage.browser_sessions.get, "browser-session-id-0001"),
     ):
         tamper(path, f"UPDATE {table} SET expires_at = 'soon'")
-        with pytest.raises(TokenStorageError, match=rf"^{table}\.expires_at of ") as caught:
+        with refuses("unreadable", match=rf"^{table}\.expires_at of ") as caught:
             await read(name)
-        assert caught.value.code == "unreadable"
         assert name not in str(caught.value)
 
 
@@ -281,8 +278,7 @@ async def test_a_broken_session_raises_without_its_id(
 )
 async def test_bad_input_is_refused(storage: RefreshTokenStorage, column: str, value: Any) -> None:
     """An invalid value is refused before anything is written or recorded."""
-    with pytest.raises(TokenStorageError) as caught:
+    with refuses("bad-input"):
         await create(storage, "session-0001", **{column: value})
-    assert caught.value.code == "bad-input"
     assert await storage.oauth_sessions.get("session-0001") is None
     assert await events(storage) == []

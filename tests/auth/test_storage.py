@@ -15,7 +15,10 @@ import pytest
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.settings import Settings
-from tests.auth.helpers import KEY, NOW, OTHER_KEY, Clock, events, rows, tamper
+from tests.auth.helpers import NOW, Clock, events, tamper
+from tests.cli.places import rows
+from tests.support.contents import KEY, OTHER_KEY
+from tests.support.errors import refuses
 
 SECRET = "s3cr3t-sentinel"
 
@@ -58,9 +61,8 @@ async def test_a_database_is_named_by_path_url_or_settings(path: Path) -> None:
 async def test_a_wrong_type_is_refused_at_the_start(database: Any, key: Any, code: str) -> None:
     """A value of another type is an error with a code, when the store is opened."""
     storage = RefreshTokenStorage(database, encryption_key=key)
-    with pytest.raises(TokenStorageError) as caught:
+    with refuses(code):
         await storage.initialize()
-    assert caught.value.code == code
 
 
 async def test_initialize_opens_once(path: Path) -> None:
@@ -78,12 +80,10 @@ async def test_a_failed_start_leaves_the_store_closed(tmp_path: Path) -> None:
     path = tmp_path / "tokens.db"
     path.write_text("not a database, but long enough to be read " * 20)
     storage = RefreshTokenStorage(path, encryption_key=KEY)
-    with pytest.raises(TokenStorageError) as caught:
+    with refuses("not-a-database"):
         await storage.initialize()
-    assert caught.value.code == "not-a-database"
-    with pytest.raises(TokenStorageError) as caught:
+    with refuses("not-open"):
         await storage.list_user_ids()
-    assert caught.value.code == "not-open"
     path.unlink()
     async with storage:
         assert await storage.list_user_ids() == []
@@ -92,17 +92,17 @@ async def test_a_failed_start_leaves_the_store_closed(tmp_path: Path) -> None:
 async def test_a_closed_store_refuses(path: Path) -> None:
     """Before it is opened and after it is closed, every method raises not-open."""
     storage = RefreshTokenStorage(path, encryption_key=KEY)
-    await refuses(storage)
+    await is_refused(storage)
     await storage.initialize()
     await storage.close()
-    await refuses(storage)
+    await is_refused(storage)
     await storage.close()
     await storage.initialize()
     assert await storage.list_user_ids() == []
     await storage.close()
 
 
-async def refuses(storage: RefreshTokenStorage) -> None:
+async def is_refused(storage: RefreshTokenStorage) -> None:
     """Check that the methods of the store and of its concerns raise not-open."""
     calls: list[Any] = [
         lambda: storage.store_refresh_token("a", "rt"),
@@ -121,9 +121,8 @@ async def refuses(storage: RefreshTokenStorage) -> None:
         storage.audit.list,
     ]
     for call in calls:
-        with pytest.raises(TokenStorageError) as caught:
+        with refuses("not-open"):
             await call()
-        assert caught.value.code == "not-open"
 
 
 async def test_a_change_and_its_entry_are_one(storage: RefreshTokenStorage, path: Path) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -25,7 +23,7 @@ from nextcloud_mcp_server.backends.sqlite.in_use import (
 from nextcloud_mcp_server.backends.sqlite.lock import guard
 from nextcloud_mcp_server.filesystem.flock import Hold
 from nextcloud_mcp_server.migrations import downgrade_database, upgrade_database
-from tests.support.child import ROOT, child
+from tests.support.child import child, run_python
 from tests.support.contents import KEY
 from tests.support.errors import refused
 from tests.support.files import names
@@ -140,15 +138,7 @@ def test_a_forked_child_holds_nothing(hook: str, states: str, path: Path) -> Non
 
     Negative control: without the hook at the fork, the lock stays until the child ends.
     """
-    done = subprocess.run(
-        [sys.executable, "-c", hook + FORK, str(path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert (done.stdout.strip(), done.stderr) == (states, "")
+    assert run_python(hook + FORK, path) == states
 
 
 def test_it_is_taken_before_the_migration_lock_is_released(

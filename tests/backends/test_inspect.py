@@ -30,11 +30,10 @@ from tests.support.shapes import at
 def test_an_inspection_changes_nothing(mode: str, encoding: str, path: Path) -> None:
     """In every journal mode and encoding the structure is read, and no byte or time changes."""
     at("006").write(path, [f"encoding='{encoding}'", f"journal_mode={mode}"])
-    before = invariants.disk(path)
-    found = inspect_file(path)
-    assert found.versions == ("006",)
-    assert found.structure.own_tables == set(load_history().structure("006").tables)
-    invariants.untouched(before, invariants.disk(path))
+    with invariants.unchanged(path):
+        found = inspect_file(path)
+        assert found.versions == ("006",)
+        assert found.structure.own_tables == set(load_history().structure("006").tables)
 
 
 def test_rows_in_the_wal_are_read(path: Path) -> None:
@@ -45,9 +44,8 @@ def test_rows_in_the_wal_are_read(path: Path) -> None:
         crashed = path.with_name("crashed.db")
         for suffix in ("", "-wal"):
             shutil.copy(f"{path}{suffix}", f"{crashed}{suffix}")
-    before = invariants.disk(crashed)
-    assert inspect_file(crashed).versions == ("005",)
-    invariants.untouched(before, invariants.disk(crashed))
+    with invariants.unchanged(crashed):
+        assert inspect_file(crashed).versions == ("005",)
 
 
 def test_a_missing_and_an_empty_file_have_nothing(path: Path) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,8 +15,8 @@ import pytest
 
 from nextcloud_mcp_server.backends.sqlite import lock as module
 from nextcloud_mcp_server.backends.sqlite.lock import MigrationLock, guard, holder, lock_path
+from tests.support.child import run_python
 from tests.support.errors import refused
-from tests.support.unprivileged import ROOT
 
 
 @contextmanager
@@ -137,7 +135,6 @@ def test_a_lock_file_that_is_a_link_is_refused(tmp_path: Path) -> None:
 
 def test_a_forked_child_does_not_hold_it(tmp_path: Path) -> None:
     """A child that inherits the descriptor does not keep the lock of its parent."""
-    database = tmp_path / "tokens.db"
     code = """
 import os, sys
 from pathlib import Path
@@ -156,12 +153,4 @@ with guard(database, 0):
 os.write(writing, b"x")
 os.waitpid(child, 0)
 """
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code, str(database)],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
-        timeout=60,
-    )
-    assert done.stdout.strip() == "locked again"
+    assert run_python(code, tmp_path / "tokens.db") == "locked again"

@@ -48,12 +48,6 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.fixture(scope="session")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
-    """Databases in every state."""
-    return Shelf(tmp_path_factory.mktemp("states"))
-
-
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
     """The path of the test's database."""

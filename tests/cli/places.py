@@ -78,10 +78,10 @@ def execute(path: Path, *statements: str) -> None:
             connection.execute(statement)
 
 
-def rows(path: Path, query: str) -> list[tuple[Any, ...]]:
+def rows(path: Path, query: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
     """Return the rows of ``query`` in ``path``."""
     with closing(sqlite3.connect(path)) as connection:
-        return connection.execute(query).fetchall()
+        return connection.execute(query, parameters).fetchall()
 
 
 def at(path: Path, revision: str = "head", *statements: str) -> None:

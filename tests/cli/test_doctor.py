@@ -9,7 +9,7 @@ import pytest
 
 from nextcloud_mcp_server.maintenance.doctor.run import CHECKS
 from tests.cli.conftest import Command, Db
-from tests.cli.places import REFUSED, execute, fingerprint, listing, rows
+from tests.cli.places import execute, fingerprint, listing, rows
 from tests.support.contents import KEY
 from tests.support.invariants import HEAD
 
@@ -57,15 +57,6 @@ def test_the_document_of_the_doctor(db: Db) -> None:
         "mend": f"nextcloud-mcp-server db repair -d {db.path}",
         "mendable": True,
     }
-
-
-@pytest.mark.parametrize("state", REFUSED)
-def test_a_refused_state_is_exit_status_one(state: str, db: Db) -> None:
-    """The doctor reports every state that a start refuses, without a traceback."""
-    db.put(state)
-    for options in ([], ["--full"], ["--json"]):
-        done = db("doctor", *options)
-        assert (done.status, done.err) == (1, "")
 
 
 def test_notes_and_warnings_are_exit_status_zero(db: Db) -> None:

@@ -123,14 +123,6 @@ def test_a_url_names_a_file(url: str, shelf: Shelf, database: Path, command: Com
     assert (done.status, done.out, done.err) == (0, f"{HEAD} (head)\n", "")
 
 
-def test_a_url_of_another_engine_is_refused_without_its_password(command: Command) -> None:
-    """The error does not repeat the URL."""
-    done = command("db", "upgrade", "-u", "postgresql://me:s3cret@host/tokens")
-    assert (done.status, done.out) == (1, "")
-    assert " [unsupported-database]\nremedy: " in done.err
-    assert "s3cret" not in done.err
-
-
 def test_only_upgrade_creates_a_missing_folder(tmp_path: Path, command: Command) -> None:
     """`db upgrade` creates the folders of a new database, private to its user; `db check` none."""
     path = tmp_path / "new" / "folder" / "tokens.db"

@@ -14,7 +14,7 @@ import pytest
 from nextcloud_mcp_server.backends.sqlite.lock import guard
 from nextcloud_mcp_server.cli.main import main
 from tests.cli.places import Shelf, environment, fingerprint, process
-from tests.support.revisions import HEAD, pending_after
+from tests.support.revisions import HEAD
 
 #: Modules that commands which only inspect, and --help, must not import.
 HEAVY = (
@@ -59,16 +59,6 @@ def test_inspecting_imports_nothing_slow(
     done = process(*arguments.split(), cwd=tmp_path, code=LIGHT)
     status, *imported = done.err.split()
     assert (status, set(imported) - set(allowed)) == ("0", set())
-
-
-def test_the_module_is_the_command(shelf: Shelf, tmp_path: Path) -> None:
-    """`python -m nextcloud_mcp_server` exits with the status of the command."""
-    shelf.put("behind", tmp_path / "t.db")
-    done = process("db", "check", "-d", "t.db", cwd=tmp_path)
-    assert (done.status, done.err) == (3, "")
-    assert (
-        done.out == f"pending: {tmp_path}/t.db: an upgrade runs {', '.join(pending_after('007'))}\n"
-    )
 
 
 def test_the_database_of_the_environment_is_printed_first(shelf: Shelf, tmp_path: Path) -> None:

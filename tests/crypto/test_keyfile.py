@@ -31,7 +31,7 @@ from tests.support import invariants
 from tests.support.child import child
 from tests.support.contents import KEY, OTHER_KEY
 from tests.support.dead_file import dead_file
-from tests.support.errors import refused
+from tests.support.errors import refused, refuses
 from tests.support.files import names
 from tests.support.shapes import at
 
@@ -56,11 +56,8 @@ async def start(path: Path, **options: object) -> None:
 
 async def is_refused(path: Path, code: str, **options: object) -> None:
     """Check that a start raises the error of this code and changes nothing."""
-    before = invariants.disk(path)
-    with pytest.raises(TokenStorageError) as caught:
+    with invariants.unchanged(path), refuses(code):
         await start(path, **options)
-    assert caught.value.code == code
-    invariants.untouched(before, invariants.disk(path))
 
 
 def test_given_keys_win(tmp_path: Path) -> None:

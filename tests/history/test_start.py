@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
-from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrate.plan import Action
 from nextcloud_mcp_server.migrate.startup import Outcome
 from tests.history import corpus, interrupted_upgrades, refused_files, released_files, unusual_files
 from tests.history.case import Case
 from tests.support import invariants
 from tests.support.by_path import prepare
+from tests.support.errors import refused, refuses
 from tests.support.revisions import HEAD
 from tests.support.snapshot import Snapshot, snapshot
 
@@ -102,9 +102,8 @@ def test_the_backup_has_the_old_content(started: Started) -> None:
 
 def test_a_second_start_does_nothing(started: Started) -> None:
     """A second start has nothing to do and changes no byte and no time."""
-    before = invariants.disk(started.path)
-    assert prepare(started.path).action is Action.NOTHING
-    invariants.untouched(before, invariants.disk(started.path))
+    with invariants.unchanged(started.path):
+        assert prepare(started.path).action is Action.NOTHING
 
 
 async def test_every_secret_is_readable(started: Started) -> None:
@@ -128,13 +127,10 @@ def test_a_refused_file_is_not_changed(case: Case, tmp_path: Path) -> None:
     path = tmp_path / "tokens.db"
     case.write(path)
     path.chmod(0o640)
-    before = invariants.disk(path)
-    with pytest.raises(TokenStorageError) as error:
-        prepare(path)
-
-    assert error.value.code == case.refusal
-    assert error.value.remedy
-    invariants.untouched(before, invariants.disk(path))
+    with invariants.unchanged(path):
+        error = refused(lambda: prepare(path))
+        assert error.code == case.refusal
+        assert error.remedy
 
 
 async def test_a_refused_file_opens_no_store(tmp_path: Path) -> None:
@@ -142,9 +138,8 @@ async def test_a_refused_file_opens_no_store(tmp_path: Path) -> None:
     path = tmp_path / "tokens.db"
     next(c for c in REFUSED if c.refusal == "foreign").write(path)
     storage = RefreshTokenStorage(path)
-    with pytest.raises(TokenStorageError, match="another application") as error:
+    with refuses("foreign", match="another application"):
         await storage.initialize()
-    assert error.value.code == "foreign"
 
 
 @pytest.mark.skipif(not corpus.ARCHIVE.exists(), reason="the corpus is not beside the checkout")

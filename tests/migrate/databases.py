@@ -21,13 +21,6 @@ def versions(path: Path) -> list[str]:
         return [row[0] for row in connection.execute("SELECT version_num FROM alembic_version")]
 
 
-def sql(path: Path, *statements: str) -> None:
-    """Execute statements as another program would."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        for statement in statements:
-            connection.execute(statement)
-
-
 def in_thread(call: Callable[[], T]) -> T:
     """Call in another thread, which must wait for a lock of this one."""
     with ThreadPoolExecutor(1) as thread:

@@ -45,9 +45,8 @@ def test_a_database_without_some_columns_is_downgraded(path: Path) -> None:
 def test_a_downgrade_confirmed_for_another_revision_is_declined(path: Path) -> None:
     """If the revision has changed since the confirmation, nothing is changed."""
     at("006").write(path)
-    before = invariants.disk(path)
-    assert refused(lambda: downgrade(path, "005", agreed_from="005")).code == "declined"
-    invariants.untouched(before, invariants.disk(path))
+    with invariants.unchanged(path):
+        assert refused(lambda: downgrade(path, "005", agreed_from="005")).code == "declined"
 
 
 def test_a_missing_database_is_not_created(path: Path) -> None:
@@ -66,11 +65,10 @@ def test_a_missing_database_is_not_created(path: Path) -> None:
 def test_a_change_needs_the_lock(call: Callable[..., object], path: Path) -> None:
     """While the lock is held, a downgrade and a stamp time out and change nothing."""
     at("006").write(path)
-    before = invariants.disk(path)
-    with guard(path, 0):
-        error = in_thread(lambda: refused(lambda: call(path, lock_timeout=0)))
-    assert error.code == "lock-timeout"
-    invariants.untouched(before, invariants.disk(path))
+    with invariants.unchanged(path):
+        with guard(path, 0):
+            error = in_thread(lambda: refused(lambda: call(path, lock_timeout=0)))
+        assert error.code == "lock-timeout"
 
 
 def test_a_stamp_resolves_several_version_rows(path: Path) -> None:
@@ -93,9 +91,8 @@ def test_a_stamp_replaces_an_unknown_revision(path: Path) -> None:
 def test_a_stamp_that_does_not_match_the_tables_is_refused(revision: str, path: Path) -> None:
     """It is refused if tables are missing, or exist although the revision drops them."""
     at("006").write(path)
-    before = invariants.disk(path)
-    assert refused(lambda: stamp(path, revision)).code == "inconsistent"
-    invariants.untouched(before, invariants.disk(path))
+    with invariants.unchanged(path):
+        assert refused(lambda: stamp(path, revision)).code == "inconsistent"
 
 
 def test_a_stamp_below_is_written_and_goes_up_again(path: Path) -> None:

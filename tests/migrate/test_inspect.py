@@ -13,12 +13,6 @@ from tests.support.by_path import inspect
 from tests.support.errors import refused
 
 
-@pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
-    """Return databases in every state."""
-    return Shelf(tmp_path_factory.mktemp("states"))
-
-
 @pytest.mark.parametrize(
     ("revision", "expected"),
     [

@@ -17,7 +17,7 @@ from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem import permissions
 from nextcloud_mcp_server.server.app import create_app
 from nextcloud_mcp_server.settings import Settings
-from tests.migrate.databases import sql
+from tests.cli.places import execute
 from tests.support import invariants
 from tests.support.by_path import prepare
 from tests.support.contents import KEY
@@ -69,7 +69,7 @@ def test_at_head_a_read_only_file_is_served(folder_mode: int, journal: str) -> N
         path = database(folder / "tokens.db")
         if journal == "delete":
             path.chmod(0o644)
-            sql(path, "PRAGMA journal_mode=DELETE")
+            execute(path, "PRAGMA journal_mode=DELETE")
             path.chmod(0o444)
         before = path.read_bytes()
         folder.chmod(folder_mode)

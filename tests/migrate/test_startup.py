@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -14,18 +12,17 @@ import pytest
 
 from nextcloud_mcp_server.backends.sqlite import database, lock, locked
 from nextcloud_mcp_server.migrate import startup
-from nextcloud_mcp_server.migrate.plan import Action, State
-from nextcloud_mcp_server.migrate.startup import Outcome
-from nextcloud_mcp_server.schema.history import load_history
-from tests.migrate.databases import in_thread, sql, versions
+from nextcloud_mcp_server.migrate.plan import Action
+from tests.cli.places import execute
+from tests.migrate.databases import in_thread, versions
 from tests.support import invariants
 from tests.support.by_path import prepare
+from tests.support.child import run_python
 from tests.support.errors import attempt, refused
 from tests.support.files import names
 from tests.support.revisions import HEAD
 from tests.support.scripts import add_revision, sql_revision
 from tests.support.shapes import Shape, at
-from tests.support.unprivileged import ROOT
 
 _AT_HEAD = """
 import json, os, sys
@@ -42,17 +39,9 @@ def test_a_start_at_head_only_reads(path: Path) -> None:
     prepare(path)
     (path.parent / "tokens.db.lock").unlink()
     path.chmod(0o640)
-    before = invariants.disk(path)
-    done = subprocess.run(
-        [sys.executable, "-c", _AT_HEAD, str(path)],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
-    )
-    # The worker needs the package of the event loop, which is not heavy.
-    assert set(json.loads(done.stdout)) <= {"asyncio.base_events"}
-    invariants.untouched(before, invariants.disk(path))
+    with invariants.unchanged(path):
+        # The worker needs the package of the event loop, which is not heavy.
+        assert set(json.loads(run_python(_AT_HEAD, path))) <= {"asyncio.base_events"}
     assert names(path.parent) - {"tokens.db-shm", "tokens.db-wal"} == {
         "tokens.db",
         "tokens.db.lock",
@@ -124,38 +113,6 @@ def test_a_new_database_is_private_from_its_first_byte(path: Path) -> None:
     assert deep.parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_an_upgrade_keeps_the_mode_of_the_file(path: Path) -> None:
-    """The group may still read the file; its backup is private."""
-    at("009").write(path)
-    path.chmod(0o640)
-    outcome = prepare(path)
-    assert path.stat().st_mode & 0o777 == 0o640
-    assert outcome.backup is not None
-    assert outcome.backup.stat().st_mode & 0o777 == 0o600
-
-
-@pytest.mark.parametrize("target", ["003", "006", "010"])
-def test_a_start_ends_at_its_target(target: str, path: Path) -> None:
-    """A target below head is recorded, and the next start with it does nothing."""
-    assert prepare(path, target=target).after == target
-    assert versions(path) == [target]
-    assert prepare(path, target=target).action is Action.NOTHING
-
-
-def test_an_outcome_describes_the_start(path: Path) -> None:
-    """It has the state, revisions, steps, stamp and backup of the start."""
-    at("001").unversioned().write(path)
-    outcome = prepare(path)
-    assert isinstance(outcome, Outcome)
-    assert outcome.state is State.PRE_ALEMBIC
-    assert (outcome.before, outcome.after, outcome.stamped) == ("001", HEAD, True)
-    assert outcome.steps == load_history().revisions[1:]
-    assert outcome.backup is not None
-    assert outcome.backup.is_file()
-    assert outcome.journal_mode == "wal"
-    assert outcome.seconds > 0
-
-
 @pytest.mark.parametrize(
     ("shape", "words"),
     [
@@ -195,7 +152,7 @@ def test_a_change_by_another_program_is_detected(
     at("006").write(path)
 
     def add_column(file: Path) -> str:
-        sql(file, "ALTER TABLE app_passwords ADD COLUMN meanwhile TEXT")
+        execute(file, "ALTER TABLE app_passwords ADD COLUMN meanwhile TEXT")
         return ""
 
     monkeypatch.setattr(database, "check_pages", add_column)
@@ -208,7 +165,7 @@ def test_a_change_by_another_program_is_detected(
 def test_memory_does_not_grow_with_the_database(path: Path) -> None:
     """A database is migrated and backed up in pages, never as a whole in memory."""
     at("006").write(path)
-    sql(
+    execute(
         path,
         "CREATE TABLE op_big (a BLOB)",
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200) "
@@ -221,14 +178,7 @@ def test_memory_does_not_grow_with_the_database(path: Path) -> None:
         "[peak] = [l for l in open('/proc/self/status') if l.startswith('VmHWM')]; "
         "print(peak.split()[1])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(path)],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
-    )
-    assert int(done.stdout) < 150_000, "kilobytes, for a database of 200 000"
+    assert int(run_python(code, path)) < 150_000, "kilobytes, for a database of 200 000"
 
 
 def test_a_new_revision_is_run_before_its_structure_is_written(

@@ -19,7 +19,8 @@ from nextcloud_mcp_server.backends.sqlite.in_use import hold
 from nextcloud_mcp_server.crypto.keyfile import verified_keyring
 from nextcloud_mcp_server.filesystem import mounts
 from nextcloud_mcp_server.migrate.plan import Action
-from tests.migrate.databases import crash_in_a_write, sql
+from tests.cli.places import execute
+from tests.migrate.databases import crash_in_a_write
 from tests.support import invariants
 from tests.support.by_path import prepare
 from tests.support.errors import refused
@@ -228,7 +229,7 @@ def test_a_database_in_use_keeps_its_journal_until_the_next_start(
     """A reader prevents the switch to WAL, not the start."""
     monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, timeout=0.05))
     prepare(path)
-    sql(path, "PRAGMA journal_mode=DELETE")
+    execute(path, "PRAGMA journal_mode=DELETE")
     with closing(sqlite3.connect(path, isolation_level=None)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT * FROM refresh_tokens").fetchone()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -15,8 +13,9 @@ from alembic.util import CommandError
 
 from nextcloud_mcp_server import migrations, progress
 from tests.migrations import facts
-from tests.migrations.database import ROOT, Database, configuration
+from tests.migrations.database import Database, configuration
 from tests.migrations.rows import seed
+from tests.support.child import run_python
 from tests.support.scripts import add_revision, used
 
 if TYPE_CHECKING:
@@ -228,6 +227,7 @@ MEASURED: Final = """
 import sqlite3, sys
 from pathlib import Path
 from nextcloud_mcp_server import migrations
+from tests.support.child import run_python
 from tests.support.scripts import used
 scripts, path, count = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 migrations.upgrade_database(path, "101")
@@ -274,14 +274,7 @@ def test_memory_does_not_grow_with_the_rows(scripts: Path, tmp_path: Path) -> No
     add_revision(scripts, f"import sqlalchemy as sa\n{BOTH}", "102", "101")
     peaks = {}
     for count in (1_000, 200_000):
-        done = subprocess.run(
-            [sys.executable, "-c", MEASURED, scripts, tmp_path / f"{count}.db", str(count)],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        peaks[count] = int(done.stdout)
+        peaks[count] = int(run_python(MEASURED, scripts, tmp_path / f"{count}.db", count))
         with closing(sqlite3.connect(tmp_path / f"{count}.db")) as connection:
             (rows,) = connection.execute(
                 "SELECT count(*) FROM refresh_tokens WHERE user_profile LIKE 'v2 name %'"

@@ -21,11 +21,8 @@ from nextcloud_mcp_server.backends.sqlite.lock import guard
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.server.run import serve
 from nextcloud_mcp_server.settings import Settings
-
-ROOT = Path(__file__).resolve().parents[2]
-
-#: A public key, for tests only.
-KEY = "bm1jcC1jb3JwdXMtZml4ZWQta2V5LTAxMjM0NTY3ODk="
+from tests.support.child import ROOT
+from tests.support.contents import KEY
 
 _SERVE = "import sys; from nextcloud_mcp_server.server.run import serve; sys.exit(serve(port=0))"
 

@@ -21,8 +21,9 @@ from nextcloud_mcp_server.errors import CODES
 from nextcloud_mcp_server.server import health as module
 from nextcloud_mcp_server.server.app import create_app
 from nextcloud_mcp_server.server.health import Health, HealthCheck, check_database
-from tests.server.helpers import KEY
 from tests.support.by_path import downgrade
+from tests.support.contents import KEY
+from tests.support.revisions import BEFORE
 
 
 @pytest.fixture
@@ -91,10 +92,6 @@ def test_not_ready_before_it_is_open_and_after(database: Path) -> None:
         assert client.get("/health/ready").status_code == 200
 
 
-def _remove(database: Path) -> None:
-    database.unlink()
-
-
 def _damage(database: Path) -> None:
     with database.open("r+b") as file:
         file.write(b"\xff" * 8192)
@@ -115,14 +112,17 @@ def _record_another(database: Path) -> None:
         connection.execute("UPDATE alembic_version SET version_num = 'elsewhere'")
 
 
-#: The end of the line in the log, if there is a code.
-CODE_AT_END: dict[Callable[[Path], None], str] = {
-    _damage: " [not-a-database]",
-    _record_another: " [unknown-revision]",
+#: What is done to the database; the state and the revision in the response, and the end of the log.
+HARMS: dict[Callable[[Path], None], tuple[str | None, str | None, str]] = {
+    Path.unlink: (None, None, "."),
+    _damage: ("not-a-database", None, " [not-a-database]"),
+    _replace: (None, None, "."),
+    _step_back: ("behind", BEFORE, "."),
+    _record_another: ("unknown-revision", "elsewhere", " [unknown-revision]"),
 }
 
 
-@pytest.mark.parametrize("harm", [_remove, _damage, _replace, _step_back, _record_another])
+@pytest.mark.parametrize("harm", HARMS)
 def test_not_ready_when_the_database_is_no_longer_what_it_was(
     client: TestClient,
     database: Path,
@@ -131,17 +131,19 @@ def test_not_ready_when_the_database_is_no_longer_what_it_was(
 ) -> None:
     """A missing, damaged, replaced or downgraded file is detected while serving.
 
-    The response has a reason without a path. The log has the path, once.
+    The response has the current state, and a reason without a path. The log has the path, once.
     """
+    state, revision, end = HARMS[harm]
     assert client.get("/health/ready").status_code == 200
     harm(database)
 
     assert str(database) not in _not_ready(client)["reason"]
-    assert _not_ready(client)["state"] != "at-head"
+    body = _not_ready(client)
+    assert (body["state"], body["revision"]) == (state, revision)
     logged = [record.getMessage() for record in caplog.records if record.name == module.__name__]
     assert len(logged) == 1
     assert str(database) in logged[0]
-    assert logged[0].endswith(CODE_AT_END.get(harm, "."))
+    assert logged[0].endswith(end)
 
 
 def test_a_check_that_fails_returns_the_error(tmp_path: Path) -> None:
@@ -159,14 +161,6 @@ def test_ready_again_when_the_database_is_back(client: TestClient, database: Pat
     away.rename(database)
 
     assert client.get("/health/ready").status_code == 200
-
-
-def test_a_refused_database_gives_its_state(client: TestClient, database: Path) -> None:
-    """The response has the current state of the database."""
-    _record_another(database)
-
-    body = _not_ready(client)
-    assert (body["state"], body["revision"]) == ("unknown-revision", "elsewhere")
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,9 +17,11 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
-from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.lifespan import TokenStoreLifespan, token_store_lifespan
-from tests.server.helpers import KEY, ROOT, is_closed
+from tests.server.helpers import is_closed
+from tests.support.child import run_python
+from tests.support.contents import KEY
+from tests.support.errors import refuses
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -86,15 +86,21 @@ def test_an_inner_lifespan_runs_while_the_store_is_open(database: Path) -> None:
     assert is_closed(opened[0])
 
 
-async def test_an_inner_lifespan_need_not_yield_a_state(database: Path) -> None:
-    """An inner lifespan may yield nothing."""
+def _around(database: Path, state: Mapping[str, Any] | Exception | None) -> TokenStoreLifespan:
+    """Return a lifespan around an inner one that yields this state, or raises this error."""
 
     @asynccontextmanager
-    async def theirs(_app: object) -> AsyncIterator[None]:
-        yield
+    async def theirs(_app: object) -> AsyncIterator[Mapping[str, Any] | None]:
+        if isinstance(state, Exception):
+            raise state
+        yield state
 
-    lifespan = token_store_lifespan(database, encryption_key=KEY, inner=theirs)
-    async with lifespan(None) as state:
+    return token_store_lifespan(database, encryption_key=KEY, inner=theirs)
+
+
+async def test_an_inner_lifespan_need_not_yield_a_state(database: Path) -> None:
+    """An inner lifespan may yield nothing."""
+    async with _around(database, None)(None) as state:
         assert list(state) == ["storage"]
 
 
@@ -102,17 +108,11 @@ async def test_a_key_that_both_yield_is_an_error(
     database: Path, opened: list[RefreshTokenStorage]
 ) -> None:
     """If both states have the same key the start fails, and the store is closed."""
-
-    @asynccontextmanager
-    async def theirs(_app: object) -> AsyncIterator[Mapping[str, Any]]:
-        yield {"storage": "disk"}
-
-    lifespan = token_store_lifespan(database, encryption_key=KEY, inner=theirs)
-    with pytest.raises(TokenStorageError, match="'storage'") as raised:
+    lifespan = _around(database, {"storage": "disk"})
+    with refuses("bad-input", match="'storage'"):
         async with lifespan(None):
             pass
 
-    assert raised.value.code == "bad-input"
     assert [is_closed(storage) for storage in opened] == [True]
 
 
@@ -120,15 +120,8 @@ async def test_a_failing_inner_lifespan_closes_the_store(
     database: Path, opened: list[RefreshTokenStorage]
 ) -> None:
     """If the inner lifespan fails to start, its error is raised and the store is closed."""
-
-    @asynccontextmanager
-    async def theirs(_app: object) -> AsyncIterator[None]:
-        raise LookupError("their trouble")
-        yield
-
-    lifespan = token_store_lifespan(database, encryption_key=KEY, inner=theirs)
     with pytest.raises(LookupError, match="their trouble"):
-        async with lifespan(None):
+        async with _around(database, LookupError("their trouble"))(None):
             pass
 
     assert [is_closed(storage) for storage in opened] == [True]
@@ -171,11 +164,7 @@ def test_no_framework_is_imported() -> None:
         "import sys, nextcloud_mcp_server.lifespan;"
         "print({'starlette', 'uvicorn', 'click', 'alembic'} & sys.modules.keys())"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-
-    assert done.stdout == "set()\n"
+    assert run_python(program) == "set()"
 
 
 def test_the_key_is_not_shown(database: Path) -> None:

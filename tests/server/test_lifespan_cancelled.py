@@ -14,7 +14,8 @@ from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.backends.sqlite.lock import guard
 from nextcloud_mcp_server.lifespan import token_store_lifespan
 from nextcloud_mcp_server.migrate import run
-from tests.server.helpers import KEY, is_closed, is_locked, revision
+from tests.server.helpers import is_closed, is_locked, revision
+from tests.support.contents import KEY
 
 
 async def test_a_cancelled_body_closes_to_the_end(database: Path) -> None:

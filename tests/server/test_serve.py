@@ -19,7 +19,8 @@ from nextcloud_mcp_server.migrate import inspect
 from nextcloud_mcp_server.server import run as module
 from nextcloud_mcp_server.server.run import serve
 from nextcloud_mcp_server.settings import Settings
-from tests.server.helpers import KEY, Server, fails, leftovers, needs_ipv6, revision, stop_at_once
+from tests.server.helpers import Server, fails, leftovers, needs_ipv6, revision, stop_at_once
+from tests.support.contents import KEY
 
 pytestmark = pytest.mark.usefixtures("as_before")
 
@@ -166,7 +167,7 @@ def test_a_failing_stop_is_an_error(
 
 def test_the_log_of_the_package_is_written_to_stderr(capfd: pytest.CaptureFixture[str]) -> None:
     """A message of any module of the package is shown from info up, not only the server's."""
-    with module._log_to_stderr(debug=False, access_log=False):
+    with module._log_to_stderr(debug=False):
         log = logging.getLogger("nextcloud_mcp_server.migrate.startup")
         log.info("waiting\nfor the lock")
         log.debug("a detail")

@@ -20,7 +20,6 @@ from nextcloud_mcp_server.server import run as module
 from nextcloud_mcp_server.server.run import serve
 from nextcloud_mcp_server.settings import Settings
 from tests.server.helpers import (
-    KEY,
     SLOW_ROUTE,
     SLOWLY,
     Server,
@@ -32,6 +31,7 @@ from tests.server.helpers import (
     wait_for,
     wait_until_at_work,
 )
+from tests.support.contents import KEY
 
 pytestmark = pytest.mark.usefixtures("as_before")
 

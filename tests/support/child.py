@@ -1,4 +1,4 @@
-"""Another Python process that runs a script and answers line by line."""
+"""Another Python process: run to its end, or answering line by line."""
 
 from __future__ import annotations
 
@@ -10,6 +10,20 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
+
+
+def run_python(code: str, *arguments: object) -> str:
+    """Run ``code`` in another process, which prints no error, and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.strip()
 
 
 class Child:

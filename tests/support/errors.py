@@ -1,8 +1,9 @@
-"""Return an error as a value, for tests of both the result and the error."""
+"""Errors with a code: as a value, and as what a test expects."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import pytest
@@ -25,3 +26,13 @@ def refused(call: Callable[[], object]) -> TokenStorageError:
     with pytest.raises(TokenStorageError) as caught:
         call()
     return caught.value
+
+
+@contextmanager
+def refuses(
+    code: str, match: str | None = None
+) -> Iterator[pytest.ExceptionInfo[TokenStorageError]]:
+    """Check that the block raises an error with this code, and return the error."""
+    with pytest.raises(TokenStorageError, match=match) as caught:
+        yield caught
+    assert caught.value.code == code

@@ -6,7 +6,8 @@ nothing of the implementation.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -190,6 +191,14 @@ def untouched(before: Disk, after: Disk) -> None:
         assert suffix in before, f"{suffix} was created"
         assert suffix in after, f"{suffix} was removed"
         assert after[suffix] == before[suffix], f"the file{suffix} was changed"
+
+
+@contextmanager
+def unchanged(path: Path) -> Iterator[None]:
+    """Check that the block changes nothing, as :func:`untouched` defines it."""
+    before = disk(path)
+    yield
+    untouched(before, disk(path))
 
 
 def same_content(one: Snapshot, other: Snapshot) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from nextcloud_mcp_server.cli.options import DatabaseOption, database_options, not_empty
+from nextcloud_mcp_server.cli.database import DatabaseOption
+from nextcloud_mcp_server.cli.options import database_options, not_empty
 from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.migrate.summary import backup_lines
 
@@ -14,7 +15,7 @@ from nextcloud_mcp_server.migrate.summary import backup_lines
 @click.command()
 @database_options
 @click.argument("path", required=False, callback=not_empty)
-def backup(output: Output, option: DatabaseOption, path: str | None) -> int:
+def backup(output: Output, option: DatabaseOption, path: str | None) -> None:
     """Make a verified copy of the database, even while it is in use.
 
     Without PATH the copy is created beside the database. The server never deletes it.
@@ -33,4 +34,3 @@ def backup(output: Output, option: DatabaseOption, path: str | None) -> int:
             progress=progress,
         )
     output.result({"database": str(settings.database), "backup": str(made)}, *backup_lines(made))
-    return 0

@@ -17,11 +17,10 @@ if TYPE_CHECKING:
 PENDING: Final = 3
 
 
-def current(output: Output, option: DatabaseOption) -> int:
+def current(output: Output, option: DatabaseOption) -> None:
     """Show the revision of the database; change nothing."""
     inspection = _inspect(output, option)
     output.result(inspection_facts(inspection), *current_lines(inspection))
-    return 0
 
 
 def check(output: Output, option: DatabaseOption) -> int:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nextcloud_mcp_server.backends.connect import connect
+from nextcloud_mcp_server.cli.database import DatabaseOption
 from nextcloud_mcp_server.cli.options import (
-    DatabaseOption,
     database_options,
     revision_option,
     while_running_option,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @yes_option
 def downgrade(
     output: Output, option: DatabaseOption, revision: str | None, *, yes: bool, while_running: bool
-) -> int:
+) -> None:
     """Go back one or more revisions (emergency use only).
 
     Lists what will be lost, asks for confirmation, and makes a backup first. Needs no
@@ -63,7 +63,6 @@ def downgrade(
             progress=progress,
         )
     output.result(change_facts(change), *downgraded_lines(change))
-    return 0
 
 
 def change_facts(change: Change) -> dict[str, Any]:

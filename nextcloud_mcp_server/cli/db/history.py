@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from nextcloud_mcp_server.cli.options import DatabaseOption, database_options, not_empty
+from nextcloud_mcp_server.cli.database import DatabaseOption
+from nextcloud_mcp_server.cli.options import database_options, not_empty
 from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.errors import TokenStorageError, printable
 from nextcloud_mcp_server.migrate.inspect import inspect, known_history
@@ -156,7 +157,9 @@ def _facts(difference: Gaps) -> Mapping[str, list[str]]:
     help="The engine to print the statements for.",
 )
 @click.option("--down", is_flag=True, help="Print the downgrade instead.")
-def show(output: Output, option: DatabaseOption, revision: str, dialect: str, *, down: bool) -> int:
+def show(
+    output: Output, option: DatabaseOption, revision: str, dialect: str, *, down: bool
+) -> None:
     """Print the SQL of one revision.
 
     REV is an id or 'head'. Uses no database, so -d and -u have no effect.
@@ -188,4 +191,3 @@ def show(output: Output, option: DatabaseOption, revision: str, dialect: str, *,
         ) from error
     document = {"revision": wanted, "dialect": dialect, "before": start, "after": target}
     output.result({**document, "sql": sql.getvalue()}, sql.getvalue().rstrip("\n"))
-    return 0

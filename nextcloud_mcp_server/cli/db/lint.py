@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nextcloud_mcp_server.cli.options import DatabaseOption, database_options
+from nextcloud_mcp_server.cli.database import DatabaseOption
+from nextcloud_mcp_server.cli.options import database_options
 from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.errors import counted, printable
 

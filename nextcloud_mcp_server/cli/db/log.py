@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from nextcloud_mcp_server.cli.options import DatabaseOption, database_options
+from nextcloud_mcp_server.cli.database import DatabaseOption
+from nextcloud_mcp_server.cli.options import database_options
 from nextcloud_mcp_server.cli.output import Output, table
 from nextcloud_mcp_server.errors import TokenStorageError, printable
 from nextcloud_mcp_server.migrate.inspect import inspect
@@ -30,7 +31,7 @@ _HEADINGS: Final = ("when (UTC)", "what", "from", "to", "seconds", "program", "h
     metavar="N",
     help="Show only the newest N.  [default: all]",
 )
-def log(output: Output, option: DatabaseOption, lines: int | None) -> int:
+def log(output: Output, option: DatabaseOption, lines: int | None) -> None:
     """Show the journal of migrations, newest first.
 
     For each change: when, what, from and to which revision, how long it took, the version
@@ -56,11 +57,10 @@ def log(output: Output, option: DatabaseOption, lines: int | None) -> int:
     }
     if entries:
         output.result(document, *log_lines(entries))
-        return 0
+        return
     since = "" if entries is not None else "; it exists since revision 101"
     none = f"has no journal of migrations yet{since}" if inspection.exists else "does not exist yet"
     output.result(document, f"{printable(str(database))} {none}")
-    return 0
 
 
 def log_lines(entries: Sequence[Entry]) -> list[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from nextcloud_mcp_server.cli.options import DatabaseOption, database_options, not_empty
+from nextcloud_mcp_server.cli.database import DatabaseOption
+from nextcloud_mcp_server.cli.options import database_options, not_empty
 from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.errors import printable
 
@@ -20,7 +21,7 @@ from nextcloud_mcp_server.errors import printable
 )
 def migrate(
     output: Output, option: DatabaseOption, message: str | None, renumber: str | None
-) -> int:
+) -> None:
     """Create an empty migration (in a checkout only).
 
     Gives it the next revision id, and also creates test data for the migration tests. With
@@ -31,7 +32,8 @@ def migrate(
     if (message is None) == (renumber is None):
         raise click.UsageError("Give a MESSAGE, or --renumber FILE.")
     if renumber is not None:
-        return _renumber(output, renumber)
+        _renumber(output, renumber)
+        return
     from nextcloud_mcp_server.authoring.create import write
 
     made = write(str(message))
@@ -46,10 +48,9 @@ def migrate(
         "Then check whether it may be merged:",
         "  nextcloud-mcp-server db lint --fix",
     )
-    return 0
 
 
-def _renumber(output: Output, given: str) -> int:
+def _renumber(output: Output, given: str) -> None:
     from nextcloud_mcp_server.authoring.renumber import renumber
 
     places = renumber(given)
@@ -61,4 +62,3 @@ def _renumber(output: Output, given: str) -> int:
         else "It is at the end of the history already: nothing to do"
     )
     output.result({"renumbered": document}, *lines, last)
-    return 0

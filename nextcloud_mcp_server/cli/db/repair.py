@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nextcloud_mcp_server.cli.database import DatabaseOption
 from nextcloud_mcp_server.cli.db.doctor import CHECKING, finding_facts, finding_line
-from nextcloud_mcp_server.cli.options import DatabaseOption, database_options, yes_option
+from nextcloud_mcp_server.cli.options import database_options, yes_option
 from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.errors import for_shell, printable
 from nextcloud_mcp_server.maintenance.doctor.finding import Level

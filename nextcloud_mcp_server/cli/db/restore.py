@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nextcloud_mcp_server.backends.connect import connect
+from nextcloud_mcp_server.cli.database import DatabaseOption
 from nextcloud_mcp_server.cli.options import (
-    DatabaseOption,
     database_options,
     not_empty,
     while_running_option,
@@ -67,7 +67,7 @@ def restore(
     newest: bool,
     yes: bool,
     while_running: bool,
-) -> int:
+) -> None:
     """Replace the database with a backup.
 
     BACKUP is the path of one. --newest takes the newest intact backup beside the database
@@ -103,7 +103,6 @@ def restore(
             progress=progress,
         )
     output.result(restored_facts(done, skipped), *restored_lines(done))
-    return 0
 
 
 def _preview(

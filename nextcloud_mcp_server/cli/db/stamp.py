@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 
 from nextcloud_mcp_server.backends.connect import connect
+from nextcloud_mcp_server.cli.database import DatabaseOption
 from nextcloud_mcp_server.cli.db.downgrade import change_facts
 from nextcloud_mcp_server.cli.options import (
-    DatabaseOption,
     database_options,
     not_empty,
     while_running_option,
@@ -21,7 +21,7 @@ from nextcloud_mcp_server.migrate.summary import stamped_lines
 @database_options
 @click.argument("revision", metavar="REV", callback=not_empty)
 @while_running_option
-def stamp(output: Output, option: DatabaseOption, revision: str, *, while_running: bool) -> int:
+def stamp(output: Output, option: DatabaseOption, revision: str, *, while_running: bool) -> None:
     """Record a revision without running a migration.
 
     REV is an id, 'head' or 'base'. Makes a backup first, and fails if the schema does not
@@ -43,4 +43,3 @@ def stamp(output: Output, option: DatabaseOption, revision: str, *, while_runnin
             progress=progress,
         )
     output.result(change_facts(change), *stamped_lines(change))
-    return 0

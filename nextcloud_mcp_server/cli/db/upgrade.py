@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nextcloud_mcp_server.backends.connect import connect
-from nextcloud_mcp_server.cli.options import DatabaseOption, database_options, revision_option
+from nextcloud_mcp_server.cli.database import DatabaseOption
+from nextcloud_mcp_server.cli.options import database_options, revision_option
 from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.errors import counted, printable
 from nextcloud_mcp_server.filesystem.space import readable
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 @click.option("--sql", "as_sql", is_flag=True, help="Print its SQL statements; change nothing.")
 def upgrade(
     output: Output, option: DatabaseOption, revision: str | None, *, dry_run: bool, as_sql: bool
-) -> int:
+) -> None:
     """Create the database or upgrade it to head.
 
     Does the same as a start of the server: lock, inspect, back up, one transaction. Needs no
@@ -40,7 +41,8 @@ def upgrade(
     if dry_run and as_sql:
         raise click.UsageError("--dry-run and --sql exclude each other: give only one.")
     if as_sql:
-        return _print_sql(output, option, target)
+        _print_sql(output, option, target)
+        return
     from nextcloud_mcp_server.cli.operation import operation
     from nextcloud_mcp_server.crypto.keyfile import key_verifier
 
@@ -52,7 +54,7 @@ def upgrade(
         with operation(output) as progress:
             done = rehearse(settings.database, target=target, verify=verify, progress=progress)
         output.result(rehearsal_facts(done), *rehearsal_lines(done))
-        return 0
+        return
     from nextcloud_mcp_server.migrate.startup import prepare
 
     with operation(output, settings.database) as progress:
@@ -64,10 +66,9 @@ def upgrade(
             progress=progress,
         )
     output.result(outcome_facts(outcome), *outcome_lines(outcome))
-    return 0
 
 
-def _print_sql(output: Output, option: DatabaseOption, target: str | None) -> int:
+def _print_sql(output: Output, option: DatabaseOption, target: str | None) -> None:
     from nextcloud_mcp_server.maintenance.rehearse import script
 
     # Only SQL may be printed on stdout; the first comment names the database.
@@ -83,7 +84,7 @@ def _print_sql(output: Output, option: DatabaseOption, target: str | None) -> in
     }
     if not made.sql:
         output.result(document, f"-- {up_to_date(made.database, made.todo.target)}")
-        return 0
+        return
     start, path = made.todo.start or "base", printable(str(made.database))
     output.result(
         document,
@@ -91,7 +92,6 @@ def _print_sql(output: Output, option: DatabaseOption, target: str | None) -> in
         "-- Only for a database at that revision. Stop every server and make a backup first.",
         made.sql.rstrip("\n"),
     )
-    return 0
 
 
 def _plan_facts(todo: Plan) -> dict[str, Any]:

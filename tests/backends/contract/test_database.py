@@ -11,11 +11,11 @@ from sqlalchemy.exc import DatabaseError
 
 from nextcloud_mcp_server.backends.base import SAMPLE_SIZE, Connection, Database, Pool
 from nextcloud_mcp_server.backends.connect import connect
-from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrate import journal
 from nextcloud_mcp_server.migrate.startup import Outcome, prepare
 from nextcloud_mcp_server.schema.tables import audit_logs
 from tests.backends.contract.engines import Engine
+from tests.support.errors import refuses
 
 _INSERT = audit_logs.insert().values(user_id=bindparam("user"), event="stored", timestamp=1)
 
@@ -100,9 +100,8 @@ async def test_a_failing_unit_is_undone(database: Database) -> None:
 async def test_an_open_store_is_in_use(database: Database) -> None:
     """Commands that replace the database are refused until the pool is closed."""
     pool = _open(database, prepare(database))
-    with pytest.raises(TokenStorageError) as caught:
+    with refuses("in-use"):
         database.require_idle()
-    assert caught.value.code == "in-use"
     database.require_idle(while_running=True)
     await pool.close()
     database.require_idle()
@@ -112,9 +111,8 @@ async def test_a_database_that_is_only_read_refuses_writes(database: Database) -
     """The error has the reason; reading works."""
     outcome = prepare(database)
     pool = database.open_pool(outcome.journal_mode, None, read_only="the disk is a compact disc")
-    with pytest.raises(TokenStorageError, match="compact disc") as caught:
+    with refuses("read-only", match="compact disc"):
         await pool.write(_write("alice"))
-    assert caught.value.code == "read-only"
     assert await pool.read(_users) == []
     await pool.close()
 

@@ -74,7 +74,7 @@ def test_a_renamed_column_is_refused_unchanged(path: Path) -> None:
 @pytest.mark.parametrize(
     ("shape", "mode"),
     [
-        (at("006").recording("005", "006"), 0o600),
+        (TWO_ROWS, 0o600),
         (at("006").without(*OTHERS).also(ADOPTED), 0o600),
         (at("010"), 0o644),
     ],
@@ -105,9 +105,9 @@ def test_a_damaged_table_is_refused_unchanged(path: Path) -> None:
 
 
 @pytest.mark.parametrize("state", sorted(REFUSED.keys() - {"two-rows"}))
-def test_what_a_start_refuses_is_refused(state: str, path: Path, tmp_path: Path) -> None:
+def test_what_a_start_refuses_is_refused(state: str, path: Path, shelf: Shelf) -> None:
     """It has the state's own code, and the file is unchanged; only two rows can be repaired."""
-    Shelf(tmp_path).put(state, path)
+    shelf.put(state, path)
     is_refused(path, REFUSED[state][0])
 
 
@@ -119,7 +119,7 @@ def test_what_is_not_there_is_refused(path: Path) -> None:
 
 def test_what_cannot_be_written_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reason names what is in the way."""
-    at("006").recording("005", "006").write(path)
+    TWO_ROWS.write(path)
     monkeypatch.setattr(permissions, "unwritable", lambda _: "the disk is a compact disc")
     error = refused(lambda: run_repair(path))
     assert (error.code, error.message) == (
@@ -166,7 +166,7 @@ def test_a_repair_that_fails_changes_nothing(path: Path, monkeypatch: pytest.Mon
 
 def test_what_was_not_confirmed_is_not_done(path: Path) -> None:
     """If the database needs another repair by now, the user must confirm again."""
-    at("006").recording("005", "006").write(path)
+    TWO_ROWS.write(path)
     agreed = repairs.preview_repair(Settings(path))
     path.unlink()
     at("009").recording("010", "009").write(path)

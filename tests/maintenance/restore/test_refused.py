@@ -30,19 +30,18 @@ from tests.support.snapshot import snapshot
 def test_what_is_no_good_backup_is_refused(harm: Harm, path: Path, saved: Path) -> None:
     """Damaged, changed, cut off or gone: one error, and nothing of the database changes."""
     harm(saved)
-    before = invariants.disk(path)
-    error = refused(lambda: preview_restore(path, saved))
-    assert error.code == "bad-backup"
-    assert str(saved) in error.message
-    invariants.untouched(before, invariants.disk(path))
+    with invariants.unchanged(path):
+        error = refused(lambda: preview_restore(path, saved))
+        assert error.code == "bad-backup"
+        assert str(saved) in error.message
 
 
 @pytest.mark.parametrize("state", REFUSED)
 def test_what_a_start_would_refuse_is_not_restored(
-    state: str, path: Path, saved: Path, tmp_path: Path
+    state: str, path: Path, saved: Path, shelf: Shelf
 ) -> None:
     """A backup of another application, a newer program, or a damaged one is no backup."""
-    bad = Shelf(tmp_path).put(state, saved.with_name("bad.db"))
+    bad = shelf.put(state, saved.with_name("bad.db"))
     before = invariants.disk(bad)
     assert refused(lambda: preview_restore(path, bad)).code == "bad-backup"
     assert invariants.disk(bad) == before

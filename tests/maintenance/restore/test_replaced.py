@@ -50,11 +50,11 @@ def test_what_is_gone_is_made_again(harm: str, path: Path, saved: Path) -> None:
 
 @pytest.mark.parametrize("state", ["newer", "two-rows", "no-grants"])
 def test_what_no_start_may_touch_is_replaced_and_kept(
-    state: str, path: Path, saved: Path, tmp_path: Path
+    state: str, path: Path, saved: Path, shelf: Shelf
 ) -> None:
     """The way back from a newer release's database, or a contradictory one, is a restore."""
     path.unlink()
-    Shelf(tmp_path).put(state, path)
+    shelf.put(state, path)
     before = snapshot(path)
     done = restored(path, saved)
     same(snapshot(path), snapshot(saved))
