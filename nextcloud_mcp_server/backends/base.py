@@ -103,6 +103,9 @@ class Database(Protocol):
             TokenStorageError: ``bad-path``.
         """
 
+    def leaves_traces(self) -> bool:
+        """Whether :meth:`lock` would create something that stays, such as a lock file."""
+
     def warnings(self) -> Sequence[str]:
         """Return what an operator should change about the place, one sentence each."""
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from nextcloud_mcp_server.backends.base import Database, LockedDatabase, RecoveryNeededError
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.migrate.inspect import Inspection, VerifyKeys, known_history
+from nextcloud_mcp_server.migrate.inspect import Inspection, VerifyKeys, known_history, look_first
 from nextcloud_mcp_server.migrate.plan import Action, Finding, Plan, State, refusal
 from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT
 
@@ -124,6 +124,7 @@ def prepare(
     known_history(database)
     for warning in database.warnings():
         logger.warning("%s", warning)
+    look_first(database, _require_changeable, target=target, verify=verify)
     # Many may inspect at once, and most find nothing to do; one that finds more locks alone
     # and inspects again.
     with database.lock(lock_timeout, cancelled, shared=True) as locked:
@@ -145,6 +146,11 @@ def prepare(
         then()
     outcome = Outcome(database.location, inspection.finding.state, plan, backup, mode)
     return _finish(outcome, locked, begun)
+
+
+def _require_changeable(inspection: Inspection) -> None:
+    if inspection.accepted().migrates and inspection.exists:
+        inspection.database.require_writable()
 
 
 @contextmanager

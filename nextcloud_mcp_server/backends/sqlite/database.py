@@ -92,6 +92,13 @@ class SqliteDatabase:
         """Check that the path can hold a database file."""
         files.check_path(self.path)
 
+    def leaves_traces(self) -> bool:
+        """Return whether there is no lock file yet, and one can be made."""
+        if os.path.exists(f"{self.path}.lock"):  # noqa: PTH110 - faster than a Path
+            return False
+        folder = self.path.parent
+        return not folder.exists() or permissions.may(folder, os.W_OK | os.X_OK)
+
     def warnings(self) -> Sequence[str]:
         """Warn about hard links."""
         if (number := files.names_of(self.path)) < 2:  # noqa: PLR2004 - one name is the usual
