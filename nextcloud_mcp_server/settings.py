@@ -7,6 +7,7 @@
 | ``TOKEN_ENCRYPTION_KEY`` | Fernet keys separated by ``;``, newest first | unset |
 | ``TOKEN_ENCRYPTION_KEY_FILE`` | a file that holds the same | unset |
 | ``TOKEN_STORAGE_LOCK_TIMEOUT`` | seconds to wait for the migration lock | 600 |
+| ``TOKEN_STORAGE_TRUSTED_OWNERS`` | users whose files are used too, separated by ``,`` | unset |
 | ``NO_COLOR`` | any text: no colours in a terminal (https://no-color.org) | unset |
 """
 
@@ -24,13 +25,14 @@ from nextcloud_mcp_server.errors import TokenStorageError
 DEFAULT_LOCK_TIMEOUT: Final = 600.0
 DEFAULT_DATABASE: Final = Path("/app/data/tokens.db")
 
-#: The variables that :func:`load_settings` reads.
+#: The variables that this module reads.
 VARIABLES: Final = (
     "DATABASE_URL",
     "TOKEN_STORAGE_DB",
     "TOKEN_ENCRYPTION_KEY",
     "TOKEN_ENCRYPTION_KEY_FILE",
     "TOKEN_STORAGE_LOCK_TIMEOUT",
+    "TOKEN_STORAGE_TRUSTED_OWNERS",
 )
 
 _SQLITE_SCHEMES: Final = ("sqlite", "sqlite+aiosqlite", "sqlite+pysqlite")
@@ -101,12 +103,14 @@ def load_settings(
             ignored, even if they are invalid.
 
     Raises:
-        TokenStorageError: ``bad-input`` for an invalid lock timeout, ``bad-path`` or
+        TokenStorageError: ``bad-input`` for an invalid lock timeout or owner, ``bad-path`` or
             ``unsupported-database`` for a database that cannot be used. ``bad-path`` also for
             a key file below an unknown home folder.
     """
     environ = os.environ if environ is None else environ
     key_file = environ.get("TOKEN_ENCRYPTION_KEY_FILE")
+    # Checked here, and read again where the files are.
+    trusted_owners(environ)
     return locate(environ, database=database)._replace(
         keys=split_keys(environ.get("TOKEN_ENCRYPTION_KEY", "")),
         key_file=_absolute_text(key_file, "the key file") if key_file else None,
@@ -149,6 +153,32 @@ def _data_folder() -> Path:
         remedy="Set TOKEN_STORAGE_DB to the path of a file in a folder that this user can write "
         "to, for example TOKEN_STORAGE_DB=/data/tokens.db, or give -d.",
     )
+
+
+def trusted_owners(environ: Mapping[str, str] | None = None) -> tuple[int, ...]:
+    """Return the users whose files are used as if they were this user's.
+
+    Raises:
+        TokenStorageError: ``bad-input`` for a user that does not exist.
+    """
+    environ = os.environ if environ is None else environ
+    listed = environ.get("TOKEN_STORAGE_TRUSTED_OWNERS", "").split(",")
+    return tuple(_user_number(name) for name in map(str.strip, listed) if name)
+
+
+def _user_number(name: str) -> int:
+    if name.isascii() and name.isdigit():
+        return int(name)
+    import pwd  # noqa: PLC0415 - rarely needed
+
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        raise TokenStorageError(
+            f"TOKEN_STORAGE_TRUSTED_OWNERS lists {name!r}, and there is no such user.",
+            code="bad-input",
+            remedy="List users by their names or numbers, separated by commas: 1000,backup",
+        ) from None
 
 
 def wants_colour(environ: Mapping[str, str] | None = None) -> bool:

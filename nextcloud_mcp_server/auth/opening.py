@@ -33,7 +33,11 @@ async def open_store(
         TokenStorageError: the database or the keys cannot be used; nothing is left open.
     """
     from nextcloud_mcp_server.backends.connect import connect  # noqa: PLC0415
-    from nextcloud_mcp_server.crypto.keyfile import given_keyring, verified_keyring  # noqa: PLC0415
+    from nextcloud_mcp_server.crypto.keyfile import (  # noqa: PLC0415
+        given_keyring,
+        require_trusted_key,
+        verified_keyring,
+    )
 
     if settings is None:
         settings = load_settings(database=database)
@@ -58,6 +62,8 @@ async def open_store(
 
         nonlocal keyring
         keyring = given_keyring(keys, settings)
+        if keyring is None:
+            require_trusted_key(Path(place.location))
         return prepare(
             place,
             verify=verify,

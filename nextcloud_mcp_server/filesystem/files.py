@@ -43,6 +43,12 @@ ABANDONED_AFTER: Final = 3600.0
 #: The files that SQLite can create beside a database.
 COMPANIONS: Final = ("-wal", "-shm", "-journal")
 
+#: The lock files beside a database.
+LOCKS: Final = (".lock", ".inuse")
+
+#: The database itself, what SQLite creates beside it, and the lock files.
+BESIDE: Final = ("", *COMPANIONS, *LOCKS)
+
 
 def check_path(path: Path, longest: int = _LONGEST_NAME) -> None:
     """Check that ``path`` can be a database file. Changes nothing.
@@ -132,7 +138,10 @@ def make_folder(path: Path) -> None:
     if path.parent.is_dir():
         return
     with naming(path):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # With parents=True, mkdir would make the folders above with the umask alone.
+        for folder in (*reversed(path.parent.parents), path.parent):
+            if not folder.is_dir():
+                folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def create_private(path: Path) -> None:

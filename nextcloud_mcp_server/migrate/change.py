@@ -164,6 +164,7 @@ def _look_first(
     database.check()
     if database.identity() is None:
         raise no_database(database)
+    database.require_trusted()
 
     def accept_writable(inspection: Inspection) -> None:
         accept(inspection)

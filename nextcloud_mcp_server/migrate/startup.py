@@ -120,6 +120,7 @@ def prepare(
     """
     begun = time.monotonic()
     database.check()
+    database.require_trusted()
     # Raises before anything is created if a migration file cannot be loaded.
     known_history(database)
     for warning in database.warnings():
@@ -141,6 +142,7 @@ def prepare(
             report("checking its pages")
             require_sound(inspection)
             keys = inspection.verify_keys(verify)
+            locked.make_private()
             backup = _migrate(inspection, locked, keys, report) if plan.migrates else None
             mode = locked.finish()
         then()
@@ -194,6 +196,7 @@ def _open(
 ) -> Outcome:
     """Verify the keys of an up-to-date database and return the outcome."""
     inspection.verify_keys(verify)
+    locked.make_private()
     if not locked.unlocked:
         then()
     return Outcome(

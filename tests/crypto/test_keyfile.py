@@ -259,6 +259,7 @@ async def test_a_malformed_key_beside_the_database_changes_nothing(tmp_path: Pat
     path = tmp_path / "tokens.db"
     at("006").write(path)
     key_path(path).write_text(KEY[:40])
+    key_path(path).chmod(0o600)
     await is_refused(path, "malformed-key")
 
 

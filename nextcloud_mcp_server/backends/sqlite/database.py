@@ -7,6 +7,7 @@ used, because SQLAlchemy takes ten times as long to import as an inspection take
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ from nextcloud_mcp_server.backends.sqlite.secrets import columns_there, read_sec
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem import files, permissions
 from nextcloud_mcp_server.schema.history import History, load_history
-from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT, absolute
+from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT, absolute, trusted_owners
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -91,6 +92,15 @@ class SqliteDatabase:
     def check(self) -> None:
         """Check that the path can hold a database file."""
         files.check_path(self.path)
+
+    def require_trusted(self) -> None:
+        """Check the owners and modes of the file and of all beside it, but for the key."""
+        trusted = trusted_owners()
+        for suffix in files.BESIDE:
+            # What is in a lock file is only shown.
+            forbidden = 0 if suffix in files.LOCKS else stat.S_IWOTH
+            file = f"{self.path}{suffix}"
+            permissions.require_trusted(file, self.path, trusted, forbidden=forbidden)
 
     def leaves_traces(self) -> bool:
         """Return whether there is no lock file yet, and one can be made."""
@@ -198,6 +208,7 @@ class SqliteDatabase:
         )
 
         self.check()
+        self.require_trusted()
         with self.lock(lock_timeout) as locked, naming(self.path):
             locked.require_writable()
             files.create_private(self.path)

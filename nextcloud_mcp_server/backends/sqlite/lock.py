@@ -208,7 +208,7 @@ def _problem(error: OSError, path: Path, database: Path) -> tuple[str, str]:
 
 def _no_lock(path: Path, database: Path, what: str) -> TokenStorageError:
     return TokenStorageError(
-        f"{path} should be the lock of {database}, and {what}; nothing was changed.",
+        f"{path} should be the lock of {database}, and {what}.",
         code="bad-path",
         remedy="Give the database another name, or move that file away, then try again: "
         f"mv {for_shell(path)} {for_shell(path)}.moved",
