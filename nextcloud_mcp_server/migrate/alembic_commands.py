@@ -44,19 +44,14 @@ FIRST_OWN_ID: Final = 101
 #: The longest description in the name of a file, in characters.
 _LONGEST_SLUG: Final = 60
 
-
 #: Called after each revision that has run.
 Applied = Callable[[], object]
-
-
-def _ignore() -> None:
-    """Ignore that a revision was applied."""
 
 
 def configuration(
     history: History,
     connection: Connection | None = None,
-    applied: Applied = _ignore,
+    applied: Applied = lambda: None,
     report: Reporter = silent,
 ) -> Config:
     """Return Alembic's configuration for ``history``, without a file and without a URL."""
@@ -97,7 +92,7 @@ def upgrade(
     connection: Connection,
     history: History,
     target: str,
-    applied: Applied = _ignore,
+    applied: Applied = lambda: None,
     report: Reporter = silent,
 ) -> None:
     """Run every revision from the recorded one up to ``target``; ``applied`` after each.
@@ -112,19 +107,12 @@ def downgrade(
     connection: Connection,
     history: History,
     target: str,
-    applied: Applied = _ignore,
+    applied: Applied = lambda: None,
     report: Reporter = silent,
 ) -> None:
     """Run every revision from the recorded one down to ``target`` (an id or ``base``)."""
     with _running("downgrade"):
         command.downgrade(configuration(history, connection, applied, report), target)
-
-
-def statements(history: History, start: str | None, target: str) -> str:
-    """Return the SQL for SQLite from ``start`` (None: base) to ``target``."""
-    written = StringIO()
-    write_sql(history, start, target, written)
-    return written.getvalue()
 
 
 def write_sql(

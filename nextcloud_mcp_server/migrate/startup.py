@@ -82,23 +82,14 @@ class Outcome:
         return self.done.mends
 
 
-def never() -> bool:
-    """Return False: the default for "was this cancelled?"."""
-    return False
-
-
-def _nothing() -> None:
-    """Do nothing under the lock."""
-
-
 def prepare(
     database: Database,
     *,
     target: str | None = None,
     verify: VerifyKeys | None = None,
-    then: Callable[[], object] = _nothing,
+    then: Callable[[], object] = lambda: None,
     lock_timeout: float = DEFAULT_LOCK_TIMEOUT,
-    cancelled: Callable[[], bool] = never,
+    cancelled: Callable[[], bool] = lambda: False,
     progress: ProgressCallback | None = None,
 ) -> Outcome:
     """Bring ``database`` to ``target`` (default: head) from any state, or fail unchanged.

@@ -11,7 +11,7 @@ import stat
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from nextcloud_mcp_server.backends.base import Hold, LockedDatabase, Pool, Snapshot
 from nextcloud_mcp_server.backends.sqlite.catalog import quoted, read_structure
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 
-def _never() -> bool:
-    return False
-
-
 class SqliteDatabase:
     """A database in one file.
 
@@ -39,8 +35,6 @@ class SqliteDatabase:
         path: the file itself, even if a link named it: SQLite puts its journal beside the
             file, and so are the lock, the key file and the backups. Absolute.
     """
-
-    engine: Final = "sqlite"
 
     def __init__(self, path: Path) -> None:
         """Take the path of a file, which need not exist.
@@ -170,7 +164,7 @@ class SqliteDatabase:
 
     @contextmanager
     def lock(
-        self, timeout: float, cancelled: Callable[[], bool] = _never, *, shared: bool = False
+        self, timeout: float, cancelled: Callable[[], bool] = lambda: False, *, shared: bool = False
     ) -> Iterator[LockedDatabase]:
         """Hold the file lock beside the database; create its folder if needed."""
         from nextcloud_mcp_server.backends.sqlite.lock import guard  # noqa: PLC0415 - see above

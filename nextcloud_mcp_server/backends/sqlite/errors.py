@@ -76,7 +76,10 @@ def named(error: BaseException, path: Path) -> TokenStorageError | None:
         return error
     driver = _driver_error(error)
     if isinstance(driver, sqlite3.Error):
-        code = _code(getattr(driver, "sqlite_errorcode", 0))
+        number = getattr(driver, "sqlite_errorcode", 0)
+        code = _SQLITE.get(number & 0xFF)
+        if code == "conflict" and number not in _TAKEN:
+            code = "bad-input"
         # SQLite reports an I/O error if the shared memory of a WAL does not fit on the disk.
         if code == "io-error" and _is_full(path):
             code = "disk-full"
@@ -87,12 +90,6 @@ def named(error: BaseException, path: Path) -> TokenStorageError | None:
         # A flipped byte in a schema page: SQLite's own message is no longer UTF-8.
         return from_texts(_TEXTS, "corrupt", path, "its schema is not readable text")
     return system.named(driver, path)
-
-
-def _code(number: int) -> str | None:
-    if number & 0xFF == sqlite3.SQLITE_CONSTRAINT and number not in _TAKEN:
-        return "bad-input"
-    return _SQLITE.get(number & 0xFF)
 
 
 def _unreadable(path: Path) -> TokenStorageError | None:
