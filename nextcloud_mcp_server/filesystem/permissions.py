@@ -108,15 +108,16 @@ def _open_to_others(path: Path | str, status: os.stat_result) -> TokenStorageErr
 def make_private(path: Path | str) -> int | None:
     """Take a file of this user away from all others; return its old mode, None if it was private.
 
-    A group alone may keep its access: somebody gave it on purpose.
+    A group alone may keep its access: somebody gave it on purpose. A read-only file stays one.
     """
     try:
         status = os.lstat(path)
         mode = stat.S_IMODE(status.st_mode)
         if not (stat.S_ISREG(status.st_mode) and mode & OTHERS and status.st_uid == os.geteuid()):
             return None
-        os.chmod(path, 0o600)  # noqa: PTH101 - may be text
-        return mode if stat.S_IMODE(os.lstat(path).st_mode) == 0o600 else None  # noqa: PLR2004
+        os.chmod(path, mode & 0o600)  # noqa: PTH101 - may be text
+        # Some file systems keep no modes.
+        return None if os.lstat(path).st_mode & OTHERS else mode
     except OSError:
         # It is gone, or on a disk that cannot be written.
         return None

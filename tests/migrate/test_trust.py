@@ -1,4 +1,4 @@
-"""Files that another user owns or can change: what a start refuses, mends and uses."""
+"""Files that another user owns or can change: what a start refuses, repairs and uses."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_root_uses_the_files_of_the_owner_of_the_database(shared: Path) -> None:
 def test_every_change_refuses_a_planted_file(
     change: Callable[[Path], object], shared: Path
 ) -> None:
-    """Commands that change a database check the files too; a look changes nothing and may look."""
+    """Commands that change a database check the files too; an inspection is allowed."""
     path = shared / "tokens.db"
     upgrade_database(path)
     _plant(shared / "tokens.db-journal", OTHER)
@@ -172,6 +172,15 @@ def test_an_own_file_that_others_can_use_is_made_private(
     caplog.clear()
     upgrade_database(path)
     assert "could be used" not in caplog.text
+
+
+def test_a_read_only_file_stays_read_only(tmp_path: Path) -> None:
+    """A database that its owner has closed for writing is not opened again."""
+    path = tmp_path / "tokens.db"
+    upgrade_database(path)
+    path.chmod(0o444)
+    upgrade_database(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o400
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o660])
@@ -241,7 +250,7 @@ def test_new_folders_are_private_under_any_umask(umask: int, tmp_path: Path) -> 
 
 
 def test_a_look_is_allowed_and_changes_nothing(shared: Path) -> None:
-    """`db current` shows the database of another user and mends nothing."""
+    """`db current` shows the database of another user and changes nothing."""
     path = shared / "tokens.db"
     upgrade_database(path)
     path.chmod(0o644)

@@ -65,14 +65,15 @@ class LockedFile:
         require_lock(self._held, self._path)
 
     def make_private(self) -> None:
-        """Give the file, its companions and its locks the mode 0600."""
+        """Close the file, its companions and its locks to every other user."""
         for suffix in files.BESIDE:
             if mode := permissions.make_private(file := f"{self._path}{suffix}"):
                 logger.warning(
-                    "%s could be used by every user of this machine (mode %04o): its mode is 0600 "
+                    "%s could be used by every user of this machine (mode %04o): its mode is %04o "
                     "now",
                     file,
                     mode,
+                    mode & 0o600,
                 )
 
     def inspect(self, *, samples: bool = False) -> Snapshot:
