@@ -85,7 +85,8 @@ class MigrationLock:
 
 def lock_path(database: Path) -> Path:
     """Return the lock file of ``database``; it lies beside the file itself, not beside a link."""
-    real = follow(database)
+    # A link to a folder leads to the same file.
+    real = follow(database) if database.is_symlink() else database
     return real.with_name(real.name + ".lock")
 
 
