@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nextcloud_mcp_server.concurrency import run_to_the_end
+from nextcloud_mcp_server.imports import IMPORTING
 from nextcloud_mcp_server.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -32,12 +33,13 @@ async def open_store(
     Raises:
         TokenStorageError: the database or the keys cannot be used; nothing is left open.
     """
-    from nextcloud_mcp_server.backends.connect import connect  # noqa: PLC0415
-    from nextcloud_mcp_server.crypto.keyfile import (  # noqa: PLC0415
-        given_keyring,
-        require_trusted_key,
-        verified_keyring,
-    )
+    with IMPORTING:
+        from nextcloud_mcp_server.backends.connect import connect  # noqa: PLC0415
+        from nextcloud_mcp_server.crypto.keyfile import (  # noqa: PLC0415
+            given_keyring,
+            require_trusted_key,
+            verified_keyring,
+        )
 
     if settings is None:
         settings = load_settings(database=database)
@@ -58,7 +60,8 @@ async def open_store(
         hold = place.hold()
 
     def work(cancelled: Callable[[], bool]) -> Outcome:
-        from nextcloud_mcp_server.migrate.startup import prepare  # noqa: PLC0415
+        with IMPORTING:
+            from nextcloud_mcp_server.migrate.startup import prepare  # noqa: PLC0415
 
         nonlocal keyring
         keyring = given_keyring(keys, settings)

@@ -8,6 +8,9 @@ transaction that the caller commits: Alembic itself then commits nothing.
 
 from __future__ import annotations
 
+# env.py imports it, where no fork waits for it.
+import logging.config  # noqa: F401
+import os
 import re
 import runpy
 import threading
@@ -37,6 +40,9 @@ if TYPE_CHECKING:
 
 #: Held while a command of Alembic runs, inside the file lock, never on the event loop.
 ALEMBIC: Final = threading.RLock()
+
+# The thread that held it does not exist in a forked child.
+os.register_at_fork(after_in_child=ALEMBIC._at_fork_reinit)  # type: ignore[attr-defined]
 
 #: Where ids of this project begin; those below are history shared with other programs.
 FIRST_OWN_ID: Final = 101

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.errors import TokenStorageError, is_no_thread, no_thread
 from nextcloud_mcp_server.filesystem import errors as system
 from nextcloud_mcp_server.filesystem.errors import from_texts
 from nextcloud_mcp_server.filesystem.permissions import may, owner
@@ -89,6 +89,9 @@ def named(error: BaseException, path: Path) -> TokenStorageError | None:
     if isinstance(driver, UnicodeDecodeError):
         # A flipped byte in a schema page: SQLite's own message is no longer UTF-8.
         return from_texts(_TEXTS, "corrupt", path, "its schema is not readable text")
+    if isinstance(driver, RuntimeError) and is_no_thread(driver):
+        # aiosqlite starts one for its connection.
+        return no_thread()
     return system.named(driver, path)
 
 

@@ -92,9 +92,15 @@ class SqlitePool:
         """Finish the running units, then close every connection.
 
         The last one writes the WAL back into the file and removes it. A cancelled caller
-        waits until that is done.
+        waits until that is done. In a forked child nothing is closed.
         """
-        await run_to_the_end(lambda _: self._close(), name="token-store-close")
+        try:
+            await run_to_the_end(lambda _: self._close(), name="token-store-close")
+        except TokenStorageError as error:
+            if error.code != "no-thread":
+                raise
+            # Blocking the event loop is better than an open database.
+            self._close()
 
     def _close(self) -> None:
         try:

@@ -17,6 +17,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
+# Imported by the first engine otherwise, where no fork waits for it.
+import aiosqlite  # noqa: F401
+import sqlalchemy.dialects.sqlite.aiosqlite  # noqa: F401
 from sqlalchemy import URL, Connection, NullPool, StaticPool, event
 from sqlalchemy import create_engine as create_sync_engine
 from sqlalchemy.exc import OperationalError
