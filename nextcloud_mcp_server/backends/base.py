@@ -99,6 +99,16 @@ class Database(Protocol):
             TokenStorageError: ``bad-path``.
         """
 
+    def require_trusted(self) -> None:
+        """Fail if another user can have put or changed a file of the database. Changes nothing.
+
+        Raises:
+            TokenStorageError: ``untrusted``.
+        """
+
+    def leaves_traces(self) -> bool:
+        """Whether :meth:`lock` would create something that stays, such as a lock file."""
+
     def warnings(self) -> Sequence[str]:
         """Return what an operator should change about the place, one sentence each."""
 
@@ -201,6 +211,9 @@ class LockedDatabase(Protocol):
         Raises:
             TokenStorageError: ``read-only`` or ``lock-unavailable``.
         """
+
+    def make_private(self) -> None:
+        """Take files of this user that every user can use away from the others."""
 
     def inspect(self, *, samples: bool = False) -> Snapshot:
         """Read the database, after rolling back what a crashed writer left.

@@ -105,6 +105,7 @@ def repair(
     place.check()
     if not place.path.exists():
         raise no_database(place)
+    place.require_trusted()
     verify = key_verifier(settings)
     with place.lock(settings.lock_timeout) as locked:
         locked.require_writable()

@@ -86,6 +86,7 @@ def restore(
     begun = time.monotonic()
     database, backup = preview.database, preview.backup
     place = SqliteDatabase(database)
+    place.require_trusted()
     doing = f"restoring it from {backup.path.name}"
     with place.lock(lock_timeout) as locked:
         locked.require_writable()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,13 @@ from typing import Final
 from nextcloud_mcp_server.backends.base import Database, LockedDatabase
 from nextcloud_mcp_server.errors import TokenStorageError, counted
 from nextcloud_mcp_server.migrate.classify import is_mistyped, newest_complete
-from nextcloud_mcp_server.migrate.inspect import Inspection, VerifyKeys, inspect, no_database
+from nextcloud_mcp_server.migrate.inspect import (
+    Inspection,
+    VerifyKeys,
+    inspect,
+    look_first,
+    no_database,
+)
 from nextcloud_mcp_server.migrate.plan import State, unknown_target
 from nextcloud_mcp_server.migrate.startup import progress_to, require_sound
 from nextcloud_mcp_server.progress import ProgressCallback, Reporter
@@ -98,6 +104,7 @@ def downgrade(
             what ``verify`` raises.
     """
     activity = f"downgrading it to {revision or 'the one before'}"
+    _look_first(database, lambda seen: downgrade_target(seen, revision), verify)
     with _locked(database, lock_timeout, activity, progress) as (locked, inspection, report):
         database.require_idle(while_running=while_running)
         target = downgrade_target(inspection, revision)
@@ -159,6 +166,7 @@ def stamp(
             ``verify`` raises.
     """
     activity = f"stamping it with {revision}"
+    _look_first(database, lambda seen: _check_stamp(seen, revision), verify)
     with _locked(database, lock_timeout, activity, progress) as (locked, inspection, report):
         database.require_idle(while_running=while_running)
         _check_stamp(inspection, revision)
@@ -172,14 +180,27 @@ def stamp(
     return Change(database.location, inspection.recorded, after, backup=backup)
 
 
+def _look_first(
+    database: Database, accept: Callable[[Inspection], object], verify: VerifyKeys | None
+) -> None:
+    """Raise what can be refused without the lock, which would leave a file."""
+    database.check()
+    if database.identity() is None:
+        raise no_database(database)
+    database.require_trusted()
+
+    def accept_writable(inspection: Inspection) -> None:
+        accept(inspection)
+        database.require_writable()
+
+    look_first(database, accept_writable, verify=verify)
+
+
 @contextmanager
 def _locked(
     database: Database, lock_timeout: float, activity: str, progress: ProgressCallback | None
 ) -> Iterator[tuple[LockedDatabase, Inspection, Reporter]]:
     """Lock and inspect a database that is about to be changed on request."""
-    database.check()
-    if database.identity() is None:
-        raise no_database(database)
     with database.lock(lock_timeout) as locked:
         # A file that cannot even be read is refused as such.
         inspection = Inspection.of(database, locked.inspect(samples=True))

@@ -164,6 +164,32 @@ def inspect(database: Database, target: str | None = None) -> Inspection:
     return Inspection.of(database, database.inspect(), target)
 
 
+def look_first(
+    database: Database,
+    accept: Callable[[Inspection], object],
+    *,
+    target: str | None = None,
+    verify: VerifyKeys | None = None,
+) -> None:
+    """Raise what can be refused without the lock, if the lock would leave a file or a folder.
+
+    Nothing is decided here: under the lock, all of it is asked again.
+
+    Args:
+        database: the database; it need not exist.
+        accept: raises the error for a database that is not accepted.
+        target: the revision to end at.
+        verify: verifies the keys, if there are encrypted values.
+    """
+    if not database.leaves_traces():
+        return
+    snapshot = database.inspect(samples=True)
+    inspection = Inspection.of(database, snapshot, target)
+    accept(inspection)
+    if snapshot.samples:
+        inspection.verify_keys(verify)
+
+
 def no_database(database: Database) -> TokenStorageError:
     """Return the error for a change of a database that does not exist."""
     return TokenStorageError(

@@ -19,7 +19,7 @@ from nextcloud_mcp_server.backends.base import Database, LockedDatabase, Recover
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.imports import IMPORTING
 from nextcloud_mcp_server.migrate.classify import lost_secrets
-from nextcloud_mcp_server.migrate.inspect import Inspection, VerifyKeys, known_history
+from nextcloud_mcp_server.migrate.inspect import Inspection, VerifyKeys, known_history, look_first
 from nextcloud_mcp_server.migrate.plan import Action, Finding, Plan, State, refusal
 from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT
 
@@ -113,10 +113,12 @@ def prepare(
     """
     begun = time.monotonic()
     database.check()
+    database.require_trusted()
     # Raises before anything is created if a migration file cannot be loaded.
     known_history(database)
     for warning in database.warnings():
         logger.warning("%s", warning)
+    look_first(database, _require_changeable, target=target, verify=verify)
     # Many may inspect at once, and most find nothing to do; one that finds more locks alone
     # and inspects again.
     with database.lock(lock_timeout, cancelled, shared=True) as locked:
@@ -135,11 +137,18 @@ def prepare(
             inspection.require_usable()
             _warn_of_loss(inspection, plan)
             keys = inspection.verify_keys(verify)
+            locked.make_private()
             backup = _migrate(inspection, locked, keys, report) if plan.migrates else None
             mode = locked.finish()
         then()
     outcome = Outcome(database.location, inspection.finding.state, plan, backup, mode)
     return _finish(outcome, locked, begun)
+
+
+def _require_changeable(inspection: Inspection) -> None:
+    if inspection.accepted().migrates and inspection.exists:
+        inspection.database.require_writable()
+    inspection.require_usable()
 
 
 @contextmanager
@@ -189,6 +198,7 @@ def _open(
     """Verify the keys of an up-to-date database and return the outcome."""
     inspection.require_usable()
     inspection.verify_keys(verify)
+    locked.make_private()
     if not locked.unlocked:
         then()
     return Outcome(

@@ -7,6 +7,8 @@ used, because SQLAlchemy takes ten times as long to import as an inspection take
 from __future__ import annotations
 
 import logging
+import os
+import stat
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
@@ -22,7 +24,7 @@ from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem import files, permissions
 from nextcloud_mcp_server.schema.history import History, load_history
 from nextcloud_mcp_server.schema.structure import Table
-from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT
+from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT, absolute, trusted_owners
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -35,16 +37,19 @@ class SqliteDatabase:
 
     Attributes:
         path: the file itself, even if a link named it: SQLite puts its journal beside the
-            file, and so are the lock, the key file and the backups.
+            file, and so are the lock, the key file and the backups. Absolute.
     """
 
     def __init__(self, path: Path) -> None:
-        """Take the path of a file, which need not exist."""
-        try:
-            # A link to a missing file stays one: check() refuses it.
-            self.path = files.follow(path) if path.exists() else path
-        except OSError:
-            self.path = path
+        """Take the path of a file, which need not exist.
+
+        The path is absolute and without links from here on: every connection and every file
+        beside the database uses it, whatever becomes of the working directory or of a link.
+        """
+        path = absolute(path)
+        # A link to a missing file stays one: check() refuses it.
+        whole = os.path.exists(path) or not os.path.islink(path)  # noqa: PTH110, PTH114 - raise nothing
+        self.path = files.follow(path) if whole else files.follow(path.parent) / path.name
 
     def __str__(self) -> str:
         """Return the path."""
@@ -85,6 +90,22 @@ class SqliteDatabase:
     def check(self) -> None:
         """Check that the path can hold a database file."""
         files.check_path(self.path)
+
+    def require_trusted(self) -> None:
+        """Check the owners and modes of the file and of all beside it, but for the key."""
+        trusted = trusted_owners()
+        for suffix in files.BESIDE:
+            # What is in a lock file is only shown.
+            forbidden = 0 if suffix in files.LOCKS else stat.S_IWOTH
+            file = f"{self.path}{suffix}"
+            permissions.require_trusted(file, self.path, trusted, forbidden=forbidden)
+
+    def leaves_traces(self) -> bool:
+        """Return whether there is no lock file yet, and one can be made."""
+        if os.path.exists(f"{self.path}.lock"):  # noqa: PTH110 - faster than a Path
+            return False
+        folder = self.path.parent
+        return not folder.exists() or permissions.may(folder, os.W_OK | os.X_OK)
 
     def warnings(self) -> Sequence[str]:
         """Warn about hard links."""
@@ -209,6 +230,7 @@ class SqliteDatabase:
         )
 
         self.check()
+        self.require_trusted()
         with self.lock(lock_timeout) as locked, naming(self.path):
             locked.require_writable()
             files.create_private(self.path)
