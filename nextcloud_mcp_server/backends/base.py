@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from nextcloud_mcp_server.schema.structure import Gaps, Structure
+from nextcloud_mcp_server.schema.structure import Gaps, Structure, Table
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -46,7 +46,7 @@ class Snapshot(NamedTuple):
         versions: the rows of the version table; None without the table.
         version_column: whether the version table is Alembic's (has ``version_num``).
         journal_mode: SQLite's journal mode, lower case; empty without a file and on other engines.
-        damage: ``corrupt`` or ``not-a-database``; empty for a readable database.
+        damage: ``corrupt``, ``not-a-database`` or ``inconsistent``; empty for a readable database.
         detail: the engine's description of the damage.
         samples: some encrypted values, if they were asked for and can be read.
         exists: whether there is a database.
@@ -139,6 +139,9 @@ class Database(Protocol):
 
     def check_integrity(self) -> str:
         """Return what the engine's own check finds wrong; empty if the database is sound."""
+
+    def unusable(self, wanted: Mapping[str, Table]) -> Mapping[str, str]:
+        """Return the existing tables of ``wanted`` that the store cannot use, with the reason."""
 
     def samples(self, columns: Iterable[tuple[str, str]], limit: int | None) -> Iterable[bytes]:
         """Read up to ``limit`` (None: all) encrypted values of each existing (table, column)."""

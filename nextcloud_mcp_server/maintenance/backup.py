@@ -8,7 +8,8 @@ from pathlib import Path
 from nextcloud_mcp_server.backends.base import RecoveryNeededError
 from nextcloud_mcp_server.backends.sqlite import backup as backups
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
-from nextcloud_mcp_server.backends.sqlite.inspect import check_pages, inspect_file
+from nextcloud_mcp_server.backends.sqlite.inspect import inspect_file
+from nextcloud_mcp_server.backends.sqlite.integrity import check_pages
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrate.inspect import inspect
 from nextcloud_mcp_server.migrate.plan import Finding, State, refusal

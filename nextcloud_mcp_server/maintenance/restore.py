@@ -19,7 +19,7 @@ from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.backends.sqlite.errors import named, naming
 from nextcloud_mcp_server.backends.sqlite.in_use import in_use, require_idle
-from nextcloud_mcp_server.backends.sqlite.inspect import check_pages
+from nextcloud_mcp_server.backends.sqlite.integrity import check_pages
 from nextcloud_mcp_server.backends.sqlite.size import pages_of
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem import files
@@ -130,7 +130,7 @@ def _check_unchanged(backup: Backup, database: Path) -> None:
 def _check_space(preview: RestorePreview, seen: Snapshot) -> None:
     """Check the space for the temporary copy, the restored database and the kept copy."""
     database, present = preview.database, 0
-    if seen.damage == "corrupt":
+    if seen.damage and seen.damage != "not-a-database":
         present = database.stat().st_size
     elif seen.journal_mode:
         present = pages_of(database).bytes

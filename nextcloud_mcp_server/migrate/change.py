@@ -11,6 +11,7 @@ from typing import Final
 
 from nextcloud_mcp_server.backends.base import Database, LockedDatabase
 from nextcloud_mcp_server.errors import TokenStorageError, counted
+from nextcloud_mcp_server.migrate.classify import is_mistyped, newest_complete
 from nextcloud_mcp_server.migrate.inspect import (
     Inspection,
     VerifyKeys,
@@ -123,6 +124,27 @@ def downgrade(
     return Change(database.location, recorded, after, steps, backup)
 
 
+def preview_stamp(
+    database: Database, revision: str, *, while_running: bool = False
+) -> tuple[Inspection, str | None]:
+    """Return what the database is, and the revision of its tables if ``revision`` is another.
+
+    Takes no lock, so that nobody waits while a person decides.
+
+    Raises:
+        TokenStorageError: as :func:`stamp`, if it is known without the lock.
+    """
+    inspection = inspect(database)
+    if not inspection.exists:
+        raise no_database(database)
+    _check_stamp(inspection, revision)
+    database.require_idle(while_running=while_running)
+    history, recorded = inspection.history, inspection.recorded
+    tables = newest_complete(inspection.snapshot.structure, history)
+    same = revision != BASE and history.structure(revision) == history.structure(tables)
+    return inspection, None if same or revision == recorded else tables
+
+
 def stamp(
     database: Database,
     revision: str,
@@ -139,8 +161,9 @@ def stamp(
 
     Raises:
         TokenStorageError: ``inconsistent`` if the schema does not match ``revision``,
-            ``unknown-revision``, and what an inspection finds; ``in-use`` if a server is
-            running and ``while_running`` is false; what ``verify`` raises.
+            ``unknown-revision`` (also for a file of a newer release), and what an inspection
+            finds; ``in-use`` if a server is running and ``while_running`` is false; what
+            ``verify`` raises.
     """
     activity = f"stamping it with {revision}"
     _look_first(database, lambda seen: _check_stamp(seen, revision), verify)
@@ -271,7 +294,8 @@ def _check_stamp(inspection: Inspection, revision: str) -> None:
             code="bad-input",
             remedy=f"Create it: nextcloud-mcp-server db upgrade {database.option}",
         )
-    if state not in {State.UNKNOWN_REVISION, State.AMBIGUOUS_VERSION}:
+    mistyped = is_mistyped(inspection.snapshot, history)
+    if state is not State.AMBIGUOUS_VERSION and not (state is State.UNKNOWN_REVISION and mistyped):
         inspection.accepted()
     if revision == BASE:
         return

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server.backends.sqlite import database, lock, locked
+from nextcloud_mcp_server.backends.sqlite import integrity, lock, locked
+from nextcloud_mcp_server.backends.sqlite.integrity import Checked
 from nextcloud_mcp_server.migrate import startup
 from nextcloud_mcp_server.migrate.plan import Action
 from tests.cli.places import execute
@@ -67,12 +68,14 @@ def test_every_step_is_under_the_lock(path: Path, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(module, name, call)
 
     spied(locked, "inspect_file")
-    spied(database, "check_pages")
+    spied(integrity, "check_file")
     spied(locked, "use_wal")
     spied(startup, "_migrate")
     prepare(path, verify=lambda _: calls.append(("verify", _lock_code(path))))
-    # The first inspection shares the lock; the other steps have it alone.
-    names = ("inspect_file", "inspect_file", "check_pages", "verify", "_migrate", "use_wal")
+    # The first inspection shares the lock; the other steps have it alone. The second check is
+    # of the backup.
+    steps = "inspect_file inspect_file check_file verify _migrate check_file use_wal"
+    names = steps.split()
     assert calls == [(name, "lock-timeout") for name in names]
     assert _lock_code(path) == ""
 
@@ -153,11 +156,11 @@ def test_a_change_by_another_program_is_detected(
     """If the schema changes between inspection and transaction, nothing is migrated."""
     at("006").write(path)
 
-    def add_column(file: Path) -> str:
+    def add_column(file: Path) -> Checked:
         execute(file, "ALTER TABLE app_passwords ADD COLUMN meanwhile TEXT")
-        return ""
+        return Checked()
 
-    monkeypatch.setattr(database, "check_pages", add_column)
+    monkeypatch.setattr(integrity, "check_file", add_column)
     error = refused(lambda: prepare(path))
     assert error.code == "lock-timeout"
     assert versions(path) == ["006"]

@@ -6,9 +6,10 @@ used, because SQLAlchemy takes ten times as long to import as an inspection take
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,15 +18,18 @@ from nextcloud_mcp_server.backends.base import Hold, LockedDatabase, Pool, Snaps
 from nextcloud_mcp_server.backends.sqlite.catalog import quoted, read_structure
 from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
 from nextcloud_mcp_server.backends.sqlite.errors import named, naming, not_writable
-from nextcloud_mcp_server.backends.sqlite.inspect import check_pages, readable
+from nextcloud_mcp_server.backends.sqlite.inspect import readable
 from nextcloud_mcp_server.backends.sqlite.secrets import columns_there, read_secrets
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem import files, permissions
 from nextcloud_mcp_server.schema.history import History, load_history
+from nextcloud_mcp_server.schema.structure import Table
 from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT, absolute, trusted_owners
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
+
+logger = logging.getLogger(__name__)
 
 
 class SqliteDatabase:
@@ -134,10 +138,25 @@ class SqliteDatabase:
             return snapshot
 
     def check_integrity(self) -> str:
-        """Run ``quick_check``, on a recovered copy after a crash."""
+        """Run ``quick_check``, on a recovered copy after a crash; log what it cannot check."""
+        from nextcloud_mcp_server.backends.sqlite.integrity import (  # noqa: PLC0415 - see above
+            Checked,
+            check_file,
+        )
+
         with readable(self.path) as (source, snapshot):
             # A file that is missing or empty has no page.
-            return check_pages(source) if snapshot.journal_mode else ""
+            checked = check_file(source) if snapshot.journal_mode else Checked()
+        for table in checked.unchecked:
+            logger.warning("The pages of this table of %s cannot be checked: %s", self, table)
+        return "; ".join(checked.damage[:3])
+
+    def unusable(self, wanted: Mapping[str, Table]) -> dict[str, str]:
+        """Prepare statements on the file, or on a recovered copy after a crash."""
+        from nextcloud_mcp_server.backends.sqlite.usable import unusable  # noqa: PLC0415 - see above
+
+        with readable(self.path) as (source, snapshot):
+            return unusable(source, wanted) if snapshot.journal_mode else {}
 
     def samples(self, columns: Iterable[tuple[str, str]], limit: int | None) -> Iterator[bytes]:
         """Read encrypted values, from a recovered copy after a crash."""

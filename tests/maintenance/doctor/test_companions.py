@@ -167,7 +167,7 @@ def test_what_cannot_be_written_is_reported(
     """It is a warning at head and an error if an upgrade is pending; a repair is not offered."""
     monkeypatch.setattr(permissions, "unwritable", lambda _: "the disk is a compact disc")
     assert worst(ask("writable")).level is Level.WARNING
-    execute(path, "UPDATE alembic_version SET version_num = '009'", "DROP TABLE app_passwords")
+    execute(path, "UPDATE alembic_version SET version_num = '009'", "DROP TABLE document_paths")
     assert worst(ask("writable")).level is Level.ERROR
     assert not worst(ask("structure")).fixable
 
