@@ -18,6 +18,7 @@ from typing import Final
 from cryptography.fernet import Fernet
 
 from nextcloud_mcp_server.backends.base import SAMPLE_SIZE
+from nextcloud_mcp_server.concurrency import start
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem import permissions
@@ -162,7 +163,7 @@ def _read_in_time(settings: Settings) -> Keyring:
         except BaseException as error:  # noqa: BLE001 - raised below
             answer.set_exception(error)
 
-    threading.Thread(target=read, name="key-file", daemon=True).start()
+    start(threading.Thread(target=read, name="key-file", daemon=True))
     try:
         return answer.result(_PATIENCE)
     except TimeoutError:
