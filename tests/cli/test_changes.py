@@ -122,13 +122,11 @@ CASES = [
 
 @pytest.mark.parametrize(("arguments", "state"), sorted(CASES))
 def test_a_refused_file_is_not_touched(arguments: str, state: str, db: Db) -> None:
-    """The exit status is 1 with the code of the state; only an upgrade may create a lock file."""
+    """The exit status is 1 with the code of the state, and no file is created."""
     db.put(state)
     db.path.chmod(0o640)
     before = (fingerprint(db.path), listing(db.path.parent))
     assert db.refused(*arguments.split()) == REFUSED[state][0]
-    if arguments == "upgrade":
-        db.path.with_name(f"{db.path.name}.lock").unlink()
     assert (fingerprint(db.path), listing(db.path.parent)) == before
 
 

@@ -6,7 +6,6 @@ used, because SQLAlchemy takes ten times as long to import as an inspection take
 
 from __future__ import annotations
 
-import logging
 import os
 import stat
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,8 +27,6 @@ from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT, absolute, truste
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
-
-logger = logging.getLogger(__name__)
 
 
 class SqliteDatabase:
@@ -139,10 +136,14 @@ class SqliteDatabase:
 
     def check_integrity(self) -> str:
         """Run ``quick_check``, on a recovered copy after a crash; log what it cannot check."""
-        from nextcloud_mcp_server.backends.sqlite.integrity import (  # noqa: PLC0415 - see above
+        import logging  # noqa: PLC0415 - see above
+
+        from nextcloud_mcp_server.backends.sqlite.integrity import (  # noqa: PLC0415
             Checked,
             check_file,
         )
+
+        logger = logging.getLogger(__name__)
 
         with readable(self.path) as (source, snapshot):
             # A file that is missing or empty has no page.
