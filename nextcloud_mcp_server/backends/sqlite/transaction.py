@@ -28,7 +28,7 @@ from nextcloud_mcp_server.backends.base import Transaction
 from nextcloud_mcp_server.backends.sqlite import alter, backup, catalog, integrity
 from nextcloud_mcp_server.backends.sqlite.connect import BUSY_TIMEOUT
 from nextcloud_mcp_server.backends.sqlite.errors import named
-from nextcloud_mcp_server.concurrency import run_in_own_loop
+from nextcloud_mcp_server.concurrency import run_in_own_loop, wait_to_the_end
 from nextcloud_mcp_server.filesystem import files
 from nextcloud_mcp_server.progress import Reporter
 from nextcloud_mcp_server.schema.history import load_history
@@ -95,10 +95,14 @@ async def migration_transaction(path: Path) -> AsyncIterator[AsyncConnection]:
     The caller holds the lock of the database.
     """
     engine = create_engine(path, MIGRATION_PRAGMAS)
+    connection = engine.connect()
     try:
-        async with engine.connect() as connection, connection.begin():
+        # Even after Ctrl-C: the thread of aiosqlite answers to this loop, which must be open.
+        _ = await wait_to_the_end(asyncio.ensure_future(connection.start()))
+        async with connection.begin():
             yield connection
     finally:
+        await connection.close()
         await engine.dispose()
 
 
