@@ -33,7 +33,7 @@ MISSPELT: Final = 0.75
 def classify(snapshot: Snapshot, history: History) -> Finding:
     """Return the state of a database and what follows from it."""
     if snapshot.damage:
-        return Finding(State(snapshot.damage), reason=snapshot.detail)
+        return Finding(State(snapshot.damage), reason=snapshot.detail, companion=snapshot.companion)
     snapshot, adopted = _adopt(snapshot, history)
     structure = snapshot.structure
     strangers = structure.own_tables | structure.others
