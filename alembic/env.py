@@ -57,8 +57,10 @@ def migrate(connection: sa.Connection) -> None:
     """Run the revisions on a connection that is in a transaction."""
     if not connection.in_transaction():
         raise CommandError("The migrations need a connection that is in a transaction.")
-    if connection.dialect.name == "sqlite":
-        refuse_foreign_keys(connection)
+    # Dropping a table would delete rows of other tables.
+    is_sqlite = connection.dialect.name == "sqlite"
+    if is_sqlite and connection.exec_driver_sql("PRAGMA foreign_keys").scalar():
+        raise CommandError("PRAGMA foreign_keys must be OFF before the transaction begins.")
     applied = config.attributes.get("applied", lambda: None)
     progress = config.attributes.get("say", lambda *_: None)
     guards = load("guards").Guards(connection, load, progress=progress)
@@ -102,15 +104,6 @@ def migrate_and_record(connection: sa.Connection) -> None:
 def recorded(connection: sa.Connection) -> str | None:
     """Return the revision in the version table; None if there is none."""
     return ", ".join(MigrationContext.configure(connection).get_current_heads()) or None
-
-
-def refuse_foreign_keys(connection: sa.Connection) -> None:
-    """Refuse to run with foreign keys on: dropping a table would delete rows of other tables.
-
-    The pragma has no effect inside a transaction, so it must be set before.
-    """
-    if connection.exec_driver_sql("PRAGMA foreign_keys").scalar():
-        raise CommandError("PRAGMA foreign_keys must be OFF before the transaction begins.")
 
 
 def write_sql() -> None:

@@ -6,7 +6,7 @@
 | ``TOKEN_STORAGE_DB`` | path of the database file | ``/app/data/tokens.db`` |
 | ``TOKEN_ENCRYPTION_KEY`` | Fernet keys separated by ``;``, newest first | unset |
 | ``TOKEN_ENCRYPTION_KEY_FILE`` | a file that holds the same | unset |
-| ``TOKEN_STORAGE_LOCK_TIMEOUT`` | seconds to wait for the migration lock | 600 |
+| ``TOKEN_STORAGE_LOCK_TIMEOUT`` | seconds to wait for the migration lock | 600; embedded 30 |
 | ``NO_COLOR`` | any text: no colours in a terminal (https://no-color.org) | unset |
 """
 
@@ -22,6 +22,10 @@ from typing import Final, NamedTuple
 from nextcloud_mcp_server.errors import TokenStorageError
 
 DEFAULT_LOCK_TIMEOUT: Final = 600.0
+
+#: For the lifespan in another application: its server stops only after the start has ended.
+EMBEDDED_LOCK_TIMEOUT: Final = 30.0
+
 DEFAULT_DATABASE: Final = Path("/app/data/tokens.db")
 
 #: The variables that :func:`load_settings` reads.
@@ -76,7 +80,10 @@ class Settings(NamedTuple):
 
 
 def load_settings(
-    environ: Mapping[str, str] | None = None, *, database: str | os.PathLike[str] | None = None
+    environ: Mapping[str, str] | None = None,
+    *,
+    database: str | os.PathLike[str] | None = None,
+    default_lock_timeout: float = DEFAULT_LOCK_TIMEOUT,
 ) -> Settings:
     """Read all settings. Creates and opens nothing.
 
@@ -86,6 +93,7 @@ def load_settings(
         environ: the environment; None for that of the process.
         database: a path or an SQLite URL. If given, the variables for the database are
             ignored, even if they are invalid.
+        default_lock_timeout: seconds, if ``TOKEN_STORAGE_LOCK_TIMEOUT`` is not set.
 
     Raises:
         TokenStorageError: ``bad-input`` for an invalid lock timeout, ``bad-path`` or
@@ -96,7 +104,7 @@ def load_settings(
     return locate(environ, database=database)._replace(
         keys=split_keys(environ.get("TOKEN_ENCRYPTION_KEY", "")),
         key_file=Path(key_file) if key_file else None,
-        lock_timeout=_lock_timeout(environ.get("TOKEN_STORAGE_LOCK_TIMEOUT")),
+        lock_timeout=_lock_timeout(environ.get("TOKEN_STORAGE_LOCK_TIMEOUT"), default_lock_timeout),
     )
 
 
@@ -135,9 +143,9 @@ def split_keys(text: str) -> tuple[str, ...]:
     return tuple(part for part in (piece.strip() for piece in text.split(";")) if part)
 
 
-def _lock_timeout(text: str | None) -> float:
+def _lock_timeout(text: str | None, default: float) -> float:
     if not text:
-        return DEFAULT_LOCK_TIMEOUT
+        return default
     try:
         seconds = float(text)
     except ValueError:

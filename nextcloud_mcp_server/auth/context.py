@@ -6,7 +6,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.errors import not_open
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -79,8 +79,4 @@ class Access:
 
 
 def _not_open() -> NoReturn:
-    raise TokenStorageError(
-        "The token store is not open.",
-        code="not-open",
-        remedy="Await initialize() first, or use it inside `async with RefreshTokenStorage(...)`.",
-    )
+    raise not_open()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from nextcloud_mcp_server.concurrency import run_to_the_end
+from nextcloud_mcp_server.imports import IMPORTING
 from nextcloud_mcp_server.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -31,9 +32,13 @@ async def open_store(
     Raises:
         TokenStorageError: the database or the keys cannot be used; nothing is left open.
     """
-    from nextcloud_mcp_server.backends.connect import connect  # noqa: PLC0415
-    from nextcloud_mcp_server.crypto.keyfile import given_keyring, verified_keyring  # noqa: PLC0415
-    from nextcloud_mcp_server.filesystem.files import follow  # noqa: PLC0415
+    with IMPORTING:
+        from nextcloud_mcp_server.backends.connect import connect  # noqa: PLC0415
+        from nextcloud_mcp_server.crypto.keyfile import (  # noqa: PLC0415
+            given_keyring,
+            verified_keyring,
+        )
+        from nextcloud_mcp_server.filesystem.files import follow  # noqa: PLC0415
 
     if settings is None:
         settings = load_settings(database=database)
@@ -54,7 +59,8 @@ async def open_store(
         hold = place.hold()
 
     def work(cancelled: Callable[[], bool]) -> Outcome:
-        from nextcloud_mcp_server.migrate.startup import prepare  # noqa: PLC0415
+        with IMPORTING:
+            from nextcloud_mcp_server.migrate.startup import prepare  # noqa: PLC0415
 
         return prepare(
             place,

@@ -79,10 +79,6 @@ class Database(Protocol):
     """The place of a database. Constructing one opens nothing; ``str()`` names it."""
 
     @property
-    def engine(self) -> str:
-        """The name of the engine: ``sqlite``."""
-
-    @property
     def location(self) -> Path | str:
         """The path of a file; for a server its URL, without a password."""
 

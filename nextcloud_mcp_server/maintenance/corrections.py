@@ -50,8 +50,6 @@ def _is_mistyped(seen: Snapshot, history: History) -> bool:
 
 def leftover_tables(seen: Structure, history: History) -> list[str]:
     """Return the copies that an interrupted recreation left beside the original table."""
-    known = {name for revision in history.revisions for name in history.structure(revision).tables}
-    copies = {prefix + name: name for name in known for prefix in (TEMPORARY, REPLACED)}
-    return sorted(
-        copy for copy, name in copies.items() if copy in seen.tables and name in seen.tables
-    )
+    originals = history.shapes.keys() & seen.tables.keys()
+    copies = {prefix + name for name in originals for prefix in (TEMPORARY, REPLACED)}
+    return sorted(copies & seen.tables.keys())

@@ -10,7 +10,7 @@ from pathlib import Path
 from nextcloud_mcp_server.backends.sqlite.backup import TIMESTAMP, copy_to_file
 from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
 from nextcloud_mcp_server.backends.sqlite.errors import naming
-from nextcloud_mcp_server.backends.sqlite.size import size_of
+from nextcloud_mcp_server.backends.sqlite.size import pages_of
 from nextcloud_mcp_server.filesystem.files import private_file, publish
 from nextcloud_mcp_server.filesystem.space import require_space
 
@@ -27,7 +27,7 @@ def copy_pages(database: Path) -> Path:
     Raises:
         TokenStorageError: ``disk-full``, ``io-error``; there is no copy then.
     """
-    require_space(database.parent, size_of(database), f"to keep {database} as it is")
+    require_space(database.parent, pages_of(database).bytes, f"to keep {database} as it is")
     target = damaged_path(database)
     with naming(target), private_file(target, database) as partial:
         with closing(connect_read_only(database)) as reader:

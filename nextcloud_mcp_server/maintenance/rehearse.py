@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +17,7 @@ from nextcloud_mcp_server.backends.sqlite import backup
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.backends.sqlite.errors import naming
 from nextcloud_mcp_server.backends.sqlite.inspect import readable
-from nextcloud_mcp_server.backends.sqlite.size import Need, Pages, pages_of, size_of, upgrade_needs
+from nextcloud_mcp_server.backends.sqlite.size import Need, Pages, pages_of, upgrade_needs
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem import files
 from nextcloud_mcp_server.filesystem.space import free_bytes, require_space
@@ -119,10 +120,11 @@ def script(database: Path, *, target: str | None = None) -> Script:
         return Script(database, todo, "")
     from nextcloud_mcp_server.migrate import alembic_commands  # noqa: PLC0415 - imports Alembic
 
-    sql = alembic_commands.statements(inspection.history, todo.start, todo.target)
+    sql = StringIO()
+    alembic_commands.write_sql(inspection.history, todo.start, todo.target, sql)
     # The pragma has no effect inside a transaction. Without it, a table that is dropped and
     # created again would delete the rows that reference it.
-    return Script(database, todo, f"PRAGMA foreign_keys=OFF;\n\n{sql.strip()}\n")
+    return Script(database, todo, f"PRAGMA foreign_keys=OFF;\n\n{sql.getvalue().strip()}\n")
 
 
 def _no_statements_for(inspection: Inspection, todo: Plan) -> str:
@@ -146,7 +148,7 @@ def _copied(database: Path, inspection: Inspection, copy: Path) -> tuple[int, Pa
         return 0, Pages()
     with readable(database) as (source, _), naming(copy):
         # For the copy, its own backup, and the journal of its migration.
-        require_space(copy.parent, 3 * size_of(source), "to rehearse on a copy")
+        require_space(copy.parent, 3 * pages_of(source).bytes, "to rehearse on a copy")
         made = backup.copy_with_summary(source, copy)
     return sum(made.rows.values()), pages_of(copy)
 

@@ -20,7 +20,7 @@ from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.backends.sqlite.errors import named, naming
 from nextcloud_mcp_server.backends.sqlite.in_use import in_use, require_idle
 from nextcloud_mcp_server.backends.sqlite.inspect import check_pages
-from nextcloud_mcp_server.backends.sqlite.size import size_of
+from nextcloud_mcp_server.backends.sqlite.size import pages_of
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem import files
 from nextcloud_mcp_server.filesystem.space import require_space
@@ -132,7 +132,7 @@ def _check_space(preview: RestorePreview, seen: Snapshot) -> None:
     if seen.damage == "corrupt":
         present = database.stat().st_size
     elif seen.journal_mode:
-        present = size_of(database)
+        present = pages_of(database).bytes
     needed = 2 * preview.backup.size + present
     require_space(database.parent, needed, f"to restore {preview.backup.path.name}")
 

@@ -8,6 +8,9 @@ transaction that the caller commits: Alembic itself then commits nothing.
 
 from __future__ import annotations
 
+# env.py imports it, where no fork waits for it.
+import logging.config  # noqa: F401
+import os
 import re
 import runpy
 import threading
@@ -38,25 +41,23 @@ if TYPE_CHECKING:
 #: Held while a command of Alembic runs, inside the file lock, never on the event loop.
 ALEMBIC: Final = threading.RLock()
 
+# The thread that held it does not exist in a forked child.
+os.register_at_fork(after_in_child=ALEMBIC._at_fork_reinit)  # type: ignore[attr-defined]
+
 #: Where ids of this project begin; those below are history shared with other programs.
 FIRST_OWN_ID: Final = 101
 
 #: The longest description in the name of a file, in characters.
 _LONGEST_SLUG: Final = 60
 
-
 #: Called after each revision that has run.
 Applied = Callable[[], object]
-
-
-def _ignore() -> None:
-    """Ignore that a revision was applied."""
 
 
 def configuration(
     history: History,
     connection: Connection | None = None,
-    applied: Applied = _ignore,
+    applied: Applied = lambda: None,
     report: Reporter = silent,
 ) -> Config:
     """Return Alembic's configuration for ``history``, without a file and without a URL."""
@@ -97,7 +98,7 @@ def upgrade(
     connection: Connection,
     history: History,
     target: str,
-    applied: Applied = _ignore,
+    applied: Applied = lambda: None,
     report: Reporter = silent,
 ) -> None:
     """Run every revision from the recorded one up to ``target``; ``applied`` after each.
@@ -112,19 +113,12 @@ def downgrade(
     connection: Connection,
     history: History,
     target: str,
-    applied: Applied = _ignore,
+    applied: Applied = lambda: None,
     report: Reporter = silent,
 ) -> None:
     """Run every revision from the recorded one down to ``target`` (an id or ``base``)."""
     with _running("downgrade"):
         command.downgrade(configuration(history, connection, applied, report), target)
-
-
-def statements(history: History, start: str | None, target: str) -> str:
-    """Return the SQL for SQLite from ``start`` (None: base) to ``target``."""
-    written = StringIO()
-    write_sql(history, start, target, written)
-    return written.getvalue()
 
 
 def write_sql(

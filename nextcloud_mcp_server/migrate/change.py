@@ -222,8 +222,7 @@ def _steps_below(database: Database, recorded: str, below: tuple[str, ...], step
 
 def _require_way_up(inspection: Inspection) -> None:
     """Refuse a downgrade to base that no upgrade could follow."""
-    structure, history = inspection.snapshot.structure, inspection.history
-    known = {name for r in history.revisions for name in history.structure(r).tables}
+    structure, known = inspection.snapshot.structure, inspection.history.shapes.keys()
     if strangers := sorted((structure.own_tables | structure.others) - known):
         raise TokenStorageError(
             f"{inspection.database} also holds {', '.join(strangers)}: at base nothing would "

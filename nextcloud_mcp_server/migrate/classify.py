@@ -6,7 +6,6 @@ columns, what is required, and primary keys, never the text of the SQL.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final
 
 from nextcloud_mcp_server.backends.base import Snapshot
@@ -39,7 +38,7 @@ def classify(snapshot: Snapshot, history: History) -> Finding:
     strangers = structure.own_tables | structure.others
     if not strangers and not _recorded(snapshot) and snapshot.version_column:
         return Finding(State.NEW, reason="there is no table in it")
-    if strangers and next(_ours(structure, history), None) is None:
+    if strangers and not ours(structure, history):
         names = ", ".join(sorted(strangers)[:4])
         return Finding(State.FOREIGN, reason=f"it holds {names}, and no table of this program")
     return _classify_ours(snapshot, history, adopted)
@@ -104,36 +103,32 @@ def _has_required(there: Table, shapes: list[Table]) -> bool:
 
 def ours(structure: Structure, history: History) -> frozenset[str]:
     """Return the tables that have the required columns of a table of this program."""
-    return frozenset(_ours(structure, history))
-
-
-def _ours(structure: Structure, history: History) -> Iterator[str]:
-    for name, shapes in history.shapes.items():
-        there = structure.tables.get(name)
-        if there and name not in COMMON and _has_required(there, shapes):
-            yield name
+    return frozenset(
+        name
+        for name, shapes in history.shapes.items()
+        if name in structure.tables
+        and name not in COMMON
+        and _has_required(structure.tables[name], shapes)
+    )
 
 
 def _contradiction(structure: Structure, history: History, recorded: str | None) -> str:
     """Return why the tables do not match the version row; empty if they do."""
     if GRANTS not in structure.tables:
         return f"the table {GRANTS}, which every release made, is not there"
+    at_recorded = history.structure(recorded).tables if recorded else {}
     for name, shapes in history.shapes.items():
         if name in structure.others:
             return f"{name} is a view, where every release made a table"
         if name not in structure.tables or name in DISPOSABLE:
             continue
-        wanted = _shape_at(name, history, recorded) or shapes[0]
+        wanted = at_recorded.get(name, shapes[0])
         if structure.tables[name] is wanted:
             continue
         known = {column for shape in shapes for column in shape.columns}
         if reason := _denies(name, structure.tables[name], wanted, known):
             return reason
     return ""
-
-
-def _shape_at(name: str, history: History, recorded: str | None) -> Table | None:
-    return history.structure(recorded).tables.get(name) if recorded else None
 
 
 def _denies(name: str, there: Table, wanted: Table, known: set[str]) -> str:

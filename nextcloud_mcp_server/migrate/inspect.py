@@ -66,11 +66,6 @@ class Inspection(NamedTuple):
         return self.finding.recorded
 
     @property
-    def head(self) -> str:
-        """The newest revision of this program."""
-        return self.history.head
-
-    @property
     def ready(self) -> bool:
         """Whether a start would change nothing in the schema."""
         return self.plan is not None and self.plan.action is Action.NOTHING

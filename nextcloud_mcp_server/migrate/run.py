@@ -25,16 +25,12 @@ from nextcloud_mcp_server.schema.structure import Structure, gaps
 Work = Callable[[Transaction, Applied], None]
 
 
-def _nothing(_: Transaction) -> None:
-    """Change nothing first."""
-
-
 def migrate(
     inspection: Inspection,
     locked: LockedDatabase,
     *,
     keys: Sequence[str] | None = None,
-    first: Callable[[Transaction], None] = _nothing,
+    first: Callable[[Transaction], object] = lambda _: None,
     report: Reporter = silent,
 ) -> Path | None:
     """Carry out the plan of ``inspection``, all of it or nothing.
@@ -200,7 +196,8 @@ def _run(
 
 def _rows(transaction: Transaction, change: Change) -> dict[str, int]:
     """Count the rows of every table before the change, under the names that they keep."""
-    if transaction.structure() != change.there:
+    before = change.inspection.snapshot.structure
+    if transaction.structure() != before:
         raise TokenStorageError(
             f"Another program, which takes no lock, has changed the tables of {change.database} "
             "just now.",
@@ -208,7 +205,7 @@ def _rows(transaction: Transaction, change: Change) -> dict[str, int]:
             remedy="Stop every other program that migrates this database, then try again.",
         )
     adopted = {name: transaction.count(TEMPORARY + name) for name in change.adopted}
-    return transaction.row_counts(change.there) | adopted
+    return transaction.row_counts(before) | adopted
 
 
 def _change(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from nextcloud_mcp_server.backends.base import Database, LockedDatabase, RecoveryNeededError
 from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.imports import IMPORTING
 from nextcloud_mcp_server.migrate.inspect import Inspection, VerifyKeys, known_history
 from nextcloud_mcp_server.migrate.plan import Action, Finding, Plan, State, refusal
 from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT
@@ -82,23 +83,14 @@ class Outcome:
         return self.done.mends
 
 
-def never() -> bool:
-    """Return False: the default for "was this cancelled?"."""
-    return False
-
-
-def _nothing() -> None:
-    """Do nothing under the lock."""
-
-
 def prepare(
     database: Database,
     *,
     target: str | None = None,
     verify: VerifyKeys | None = None,
-    then: Callable[[], object] = _nothing,
+    then: Callable[[], object] = lambda: None,
     lock_timeout: float = DEFAULT_LOCK_TIMEOUT,
-    cancelled: Callable[[], bool] = never,
+    cancelled: Callable[[], bool] = lambda: False,
     progress: ProgressCallback | None = None,
 ) -> Outcome:
     """Bring ``database`` to ``target`` (default: head) from any state, or fail unchanged.
@@ -153,7 +145,12 @@ def progress_to(
 ) -> Iterator[Reporter]:
     """Send progress to the callback (default: the log) and to those who wait for the lock."""
     # A start at head has no progress to report.
-    from nextcloud_mcp_server.progress import reporting, to_log, to_waiters  # noqa: PLC0415
+    with IMPORTING:
+        from nextcloud_mcp_server.progress import (  # noqa: PLC0415
+            reporting,
+            to_log,
+            to_waiters,
+        )
 
     locked.announce(activity)
     with reporting(progress or to_log(database), to_waiters(locked.announce, activity)) as report:
@@ -214,7 +211,8 @@ def _migrate(
     inspection: Inspection, locked: LockedDatabase, keys: Sequence[str] | None, report: Reporter
 ) -> Path | None:
     # Imports Alembic and SQLAlchemy.
-    from nextcloud_mcp_server.migrate.run import migrate  # noqa: PLC0415
+    with IMPORTING:
+        from nextcloud_mcp_server.migrate.run import migrate  # noqa: PLC0415
 
     logger.info("%s: %s", inspection.database, inspection.accepted().activity)
     return migrate(inspection, locked, keys=keys, report=report)

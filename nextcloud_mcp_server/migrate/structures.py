@@ -23,9 +23,7 @@ def complete(history: History) -> History:
 
     So a new migration can run at once; the file is generated before it is committed.
     """
-    if not history.unknown_structures:
-        return history
-    return history.with_structures(structures(history))
+    return History(history.directory, history.revisions, structures(history))
 
 
 def structures(history: History) -> dict[str, Structure]:
@@ -34,18 +32,18 @@ def structures(history: History) -> dict[str, Structure]:
         return _up(transaction, history)
 
 
-def up_and_down(history: History) -> tuple[dict[str, Structure], TokenStorageError | None]:
+def up_and_down(history: History) -> tuple[dict[str, Structure] | None, TokenStorageError | None]:
     """Run every revision in an empty database, then undo every one.
 
     Returns:
-        The structure at each revision, and the error if a downgrade fails.
-
-    Raises:
-        TokenStorageError: ``migration-failed`` if an upgrade fails.
+        The structure at each revision, None if an upgrade fails; and the error if one fails.
     """
     left = list(history.revisions)
     with empty_database() as transaction:
-        found = _up(transaction, history)
+        try:
+            found = _up(transaction, history)
+        except TokenStorageError as error:
+            return None, error
         try:
             downgrade(transaction.connection, history, BASE, left.pop)
         except Exception as error:  # noqa: BLE001 - a new file may raise anything
@@ -95,12 +93,8 @@ def _fails(error: Exception, history: History, revision: str) -> TokenStorageErr
 
 
 def _without_version_table(structure: Structure) -> Structure:
-    tables = {
-        name: table
-        for name, table in structure.tables.items()
-        if name != VERSION_TABLE and not name.startswith("sqlite_")
-    }
-    return Structure(tables, structure.indexes, structure.owners)
+    own = {name for name in structure.tables if name.startswith("sqlite_")}
+    return structure.without(own | {VERSION_TABLE})._replace(others=frozenset())
 
 
 def write_structures(history: History | None = None) -> Path:

@@ -17,11 +17,6 @@ if TYPE_CHECKING:
     from nextcloud_mcp_server.schema.revision import Revision
 
 
-def describe_outcome(outcome: Outcome) -> str:
-    """Return :func:`outcome_lines` as one line."""
-    return "; ".join(outcome_lines(outcome))
-
-
 def outcome_lines(outcome: Outcome) -> tuple[str, ...]:
     """Return what a start did and how long it took, then where the backup is."""
     if outcome.action is Action.NOTHING:
@@ -58,22 +53,20 @@ def current_lines(inspection: Inspection) -> tuple[str, ...]:
     finding = inspection.finding
     state = {
         State.AT_HEAD: f"{finding.recorded} (head)",
-        State.BEHIND: f"{finding.recorded} (behind; head is {inspection.head})",
+        State.BEHIND: f"{finding.recorded} (behind; head is {inspection.history.head})",
         State.PRE_ALEMBIC: "unversioned (it has tables but no recorded revision)",
         State.NEW: "empty (it has no tables)" if inspection.exists else "missing (no file)",
     }[finding.state]
-    return (
-        (state,)
-        if inspection.ready or inspection.plan is None
-        else (state, plan_line(inspection.plan))
-    )
+    if inspection.ready or inspection.plan is None:
+        return (state,)
+    return (state, plan_line(inspection.plan))
 
 
 def check_line(inspection: Inspection) -> str:
     """Return whether a database is ready, and if not, what an upgrade does."""
     path = printable(str(inspection.database))
     if inspection.ready or inspection.plan is None:
-        return f"ready: {path} is at head, {inspection.head}"
+        return f"ready: {path} is at head, {inspection.history.head}"
     return f"pending: {path}: {plan_line(inspection.plan)}"
 
 

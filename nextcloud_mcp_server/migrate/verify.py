@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from nextcloud_mcp_server.errors import TokenStorageError, counted
 from nextcloud_mcp_server.migrate import alembic_commands
 from nextcloud_mcp_server.migrate.classify import DISPOSABLE
 from nextcloud_mcp_server.migrate.inspect import Inspection
-from nextcloud_mcp_server.schema.history import BASE, History
+from nextcloud_mcp_server.schema.history import BASE
 from nextcloud_mcp_server.schema.structure import Structure, gaps
 
 #: Faults of the machine, which are no fault of a revision.
@@ -60,16 +60,6 @@ class Change:
         """The database."""
         return self.inspection.database
 
-    @property
-    def history(self) -> History:
-        """The revisions of this program."""
-        return self.inspection.history
-
-    @property
-    def there(self) -> Structure:
-        """The structure before."""
-        return self.inspection.snapshot.structure
-
 
 def problem(
     transaction: Transaction,
@@ -80,7 +70,7 @@ def problem(
 ) -> str:
     """Return why the result may not be committed; empty if it may."""
     if change.target != BASE:
-        missing = gaps(after, change.history.structure(change.target))
+        missing = gaps(after, change.inspection.history.structure(change.target))
         if missing and change.restructures:
             return f"the result lacks {missing}"
         versions = list(transaction.versions())
@@ -92,7 +82,7 @@ def problem(
     fewer = {table for table in _kept(change, rows) if now.get(table, 0) < rows[table]}
     # Last, because it loads the revisions once more.
     if fewer and change.steps:
-        fewer -= alembic_commands.deleting(change.history, change.steps)
+        fewer -= alembic_commands.deleting(change.inspection.history, change.steps)
     if not fewer:
         return ""
     table = min(fewer)
@@ -101,11 +91,10 @@ def problem(
 
 def _kept(change: Change, rows: dict[str, int]) -> set[str]:
     """Return the tables that may lose no row unless a step declares it."""
-    history = change.history
-    wanted = Structure() if change.target == BASE else history.structure(change.target)
-    ours = {name for r in history.revisions for name in history.structure(r).tables}
-    dropped = ours - set(wanted.tables)
-    return set(rows) - dropped - DISPOSABLE
+    history = change.inspection.history
+    wanted = {} if change.target == BASE else history.structure(change.target).tables
+    dropped = history.shapes.keys() - wanted.keys()
+    return rows.keys() - dropped - DISPOSABLE
 
 
 def failing_step(change: Change, transaction: Transaction) -> str:
@@ -118,12 +107,9 @@ def failing_step(change: Change, transaction: Transaction) -> str:
         return ""
     if change.down:
         return str(done[0]) if done else ""
-    revisions_left = change.history.revisions[_index(change.history, done) :]
-    return revisions_left[0] if revisions_left else ""
-
-
-def _index(history: History, done: Sequence[str | None]) -> int:
-    return history.revisions.index(str(done[0])) + 1 if done and done[0] in history else 0
+    revisions = change.inspection.history.revisions
+    place = revisions.index(str(done[0])) + 1 if done and done[0] in revisions else 0
+    return next(iter(revisions[place:]), "")
 
 
 @contextmanager
@@ -137,12 +123,12 @@ def blaming(change: Change, transaction: Transaction) -> Iterator[None]:
         known = change.database.translate(error)
         if known is not None and known.code in _MACHINE:
             raise known from error
-        if file := alembic_commands.unloadable(change.history):
+        if file := alembic_commands.unloadable(change.inspection.history):
             raise failed(change, "", file) from error
         raise failed(change, failing_step(change, transaction), one_line(error)) from error
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """Return the driver's message, or the error's own, on one line."""
     text = str(getattr(error, "orig", None) or error) or type(error).__name__
     return " ".join(text.split())
@@ -153,7 +139,7 @@ def failed(change: Change, step: str, detail: str) -> TokenStorageError:
     where = f" in revision {step}" if step else ""
     # A new file stays, though empty: a program that takes no lock may have it open already,
     # and would lose what it writes into a file that is unlinked.
-    kept = "as it was" if change.there.tables else "an empty file"
+    kept = "as it was" if change.inspection.snapshot.structure.tables else "an empty file"
     return TokenStorageError(
         f"Migrating {change.database} to {change.target} failed{where}: {detail}.",
         code="migration-failed",

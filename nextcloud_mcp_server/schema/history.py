@@ -90,10 +90,6 @@ class History:
         names = {name for r in earlier for name in self.structures[r].tables}
         return frozenset(names) - frozenset(self.structures[revision].tables)
 
-    def with_structures(self, structures: Mapping[str, Structure]) -> History:
-        """Return the same history with more structures."""
-        return History(self.directory, self.revisions, {**self.structures, **structures})
-
 
 def locate_scripts() -> Path:
     """Return the folder of the scripts: in the package, otherwise in the checkout around it.
@@ -159,16 +155,11 @@ def _table(entry: dict[str, Any]) -> Table:
 
 
 def _structure(document: dict[str, Any], tables: dict[str, Table], keys: list[str]) -> Structure:
-    entries = {key: document["tables"][key] for key in keys}
-    owned = [
-        (index, sql, entry["name"])
-        for entry in entries.values()
-        for index, sql in entry["indexes"].items()
-    ]
+    entries = [document["tables"][key] for key in keys]
     return Structure(
-        tables={entry["name"]: tables[key] for key, entry in entries.items()},
-        indexes={index: sql for index, sql, _ in owned},
-        owners={index: table for index, _, table in owned},
+        tables={entry["name"]: tables[key] for key, entry in zip(keys, entries, strict=True)},
+        indexes={index: sql for entry in entries for index, sql in entry["indexes"].items()},
+        owners={index: entry["name"] for entry in entries for index in entry["indexes"]},
     )
 
 

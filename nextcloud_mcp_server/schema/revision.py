@@ -7,13 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-_LOSES: Final = re.compile(
-    r"^Downgrade loses:\s*(?P<what>.+?)(?:\n\s*\n|\Z)", re.MULTILINE | re.DOTALL
-)
-_CHANGES: Final = re.compile(
-    r"^Upgrade changes:\s*(?P<what>.+?)(?:\n\s*\n|\nDowngrade loses:|\Z)",
-    re.MULTILINE | re.DOTALL,
-)
+#: A label, and the text up to the next empty line or label.
+_LABELLED: Final = r"(?ms)^{}:\s*(.+?)(?:\n\s*\n|\nDowngrade loses:|\Z)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +45,13 @@ def describe(doc: str, revision: str, parent: str | None, path: Path) -> Revisio
         title=doc.partition("\n")[0].rstrip("."),
         date=f"{day[:4]}-{day[4:6]}-{day[6:8]}",
         doc=doc,
-        loses=_labelled(_LOSES, doc),
-        changes=_labelled(_CHANGES, doc),
+        loses=_labelled("Downgrade loses", doc),
+        changes=_labelled("Upgrade changes", doc),
         path=path,
     )
 
 
-def _labelled(label: re.Pattern[str], doc: str) -> str:
+def _labelled(label: str, doc: str) -> str:
     """Return the text after a label, on one line; empty if there is no such label."""
-    match = label.search(doc)
-    return " ".join(match["what"].split()) if match else ""
+    match = re.search(_LABELLED.format(label), doc)
+    return " ".join(match[1].split()) if match else ""

@@ -149,7 +149,7 @@ def check_database(database: Database, opened: Hashable) -> Health:
     except TokenStorageError as error:
         return Health(reason=CODES[error.code], detail=with_code(error))
     finding = report.finding
-    facts = (finding.recorded, report.head, finding.state.value)
+    facts = (finding.recorded, report.history.head, finding.state.value)
     if report.refusal is not None:
         return Health(*facts, CODES[report.refusal.code], with_code(report.refusal))
     if finding.state is not State.AT_HEAD:

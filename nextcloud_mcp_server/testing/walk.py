@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import StaticPool, create_engine
 
@@ -38,8 +38,7 @@ from nextcloud_mcp_server.testing.contents import (
     read_contents,
 )
 from nextcloud_mcp_server.testing.rows import Rows, WaitingRows
-
-_HEAD: Final = "head"
+from nextcloud_mcp_server.testing.templates import HEAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +143,7 @@ class MigrationWalk:
         """The UPDATE and DELETE statements that changed no row in any step so far."""
         return self._statements.untested
 
-    def up(self, to: str = _HEAD, *, each: Each | None = None) -> list[Step]:
+    def up(self, to: str = HEAD, *, each: Each | None = None) -> list[Step]:
         """Run every revision up to ``to``, one by one, and return the steps.
 
         Args:
@@ -164,13 +163,13 @@ class MigrationWalk:
 
     def round_trip(self, *, each: Each | None = None) -> list[Step]:
         """Go up to head, down to the first revision of the walk, and up again."""
-        head = self._place(_HEAD)
+        head = self._place(HEAD)
         return self._walk(each, head, self._place(self._start), head)
 
     def _place(self, revision: str) -> int:
         if revision == BASE:
             return 0
-        wanted = self._history.head if revision == _HEAD else revision
+        wanted = self._history.head if revision == HEAD else revision
         if wanted not in self._history:
             raise unknown_target(revision, self._history)
         return 1 + self._history.revisions.index(wanted)

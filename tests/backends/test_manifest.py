@@ -238,12 +238,12 @@ def test_space_is_checked_before_a_backup(
 def test_pages_in_the_wal_count(path: Path) -> None:
     """The size of a database includes its pages in the WAL."""
     at("006").write(path)
-    small = size.size_of(path)
+    small = size.pages_of(path).bytes
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("CREATE TABLE much (it BLOB)")
         connection.execute("INSERT INTO much VALUES (zeroblob(1000000))")
-        assert size.size_of(path) >= small + 1_000_000
+        assert size.pages_of(path).bytes >= small + 1_000_000
 
 
 @pytest.mark.parametrize(

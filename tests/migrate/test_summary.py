@@ -8,7 +8,7 @@ import pytest
 
 from nextcloud_mcp_server.migrate.plan import Action, Plan, State
 from nextcloud_mcp_server.migrate.startup import Outcome
-from nextcloud_mcp_server.migrate.summary import describe_outcome, outcome_lines
+from nextcloud_mcp_server.migrate.summary import outcome_lines
 from nextcloud_mcp_server.schema.structure import Gaps
 
 DATABASE, BACKUP = Path("/d/t.db"), Path("/d/t.db.backup-1")
@@ -57,7 +57,7 @@ OUTCOMES = [
 def test_an_outcome_is_one_sentence(state: State, done: Plan, expected: str) -> None:
     """Each action of a start has a sentence with its duration."""
     outcome = Outcome(DATABASE, state, done, seconds=0.0341)
-    assert describe_outcome(outcome) == expected
+    assert "; ".join(outcome_lines(outcome)) == expected
     assert outcome_lines(outcome) == (expected,)
 
 
@@ -65,4 +65,4 @@ def test_an_outcome_has_its_backup() -> None:
     """The path of the backup is at the end."""
     outcome = Outcome(DATABASE, State.BEHIND, UP, BACKUP, seconds=1)
     assert outcome_lines(outcome)[1:] == ("backup: /d/t.db.backup-1",)
-    assert describe_outcome(outcome).endswith("1.00 s; backup: /d/t.db.backup-1")
+    assert "; ".join(outcome_lines(outcome)).endswith("1.00 s; backup: /d/t.db.backup-1")

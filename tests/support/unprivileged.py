@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 # Everything is imported and runs once before the user changes: another user may not be able
 # to read the files of the interpreter.
 _PREAMBLE = """
-import asyncio, os, pwd, shlex, sys, tempfile
+import asyncio, os, pwd, resource, shlex, sys, tempfile
 from pathlib import Path
 from platformdirs import user_data_path
 from nextcloud_mcp_server import settings

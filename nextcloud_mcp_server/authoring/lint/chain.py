@@ -82,11 +82,6 @@ def _parents(scripts: Sequence[Script], gone: Collection[str]) -> Iterator[Probl
             text = f"{script.id} follows {parent}, and so does {min(others)}."
             yield problem("second-head", script.path, line, text)
             continue
-        text = f"{_described(parent)}, and the previous id is {wanted or 'none'}."
+        said = "missing or not a literal" if parent is UNREADABLE else repr(parent)
+        text = f"The down_revision is {said}, and the previous id is {wanted or 'none'}."
         yield problem("broken-chain", script.path, line, text, parent=repr(wanted))
-
-
-def _described(parent: object) -> str:
-    if parent is UNREADABLE:
-        return "The down_revision is missing or not a literal"
-    return f"The down_revision is {parent!r}"

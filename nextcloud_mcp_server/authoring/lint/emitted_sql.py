@@ -9,17 +9,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import StringIO
+from itertools import takewhile
 from pathlib import Path
 from types import FrameType
 from typing import Final, Literal
 
 from nextcloud_mcp_server.authoring.lint.lexer import DIALECTS, Dialect
 from nextcloud_mcp_server.authoring.lint.rules import Problem, problem
-from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrate.alembic_commands import write_sql
-from nextcloud_mcp_server.migrate.structures import up_and_down
+from nextcloud_mcp_server.migrate.verify import one_line
 from nextcloud_mcp_server.schema.history import History
-from nextcloud_mcp_server.schema.structure import Structure
 
 Direction = Literal["upgrade", "downgrade"]
 
@@ -114,6 +113,7 @@ def emit_sql(history: History, files: Mapping[str, Path]) -> Emitted:
     """Run every revision offline, for each dialect, up and down; ``files`` are by id."""
     found: dict[tuple[str, Dialect, Direction], tuple[Statement, ...]] = {}
     problems: set[Problem] = set()
+    names = [path.name for path in files.values()]
     for dialect in DIALECTS:
         for direction in DIRECTIONS:
             recorder = _Recorder(history.directory)
@@ -128,42 +128,21 @@ def emit_sql(history: History, files: Mapping[str, Path]) -> Emitted:
                 failed = failure(error, history.directory)
                 problems.add(failed)
                 broken = failed.path.name
-            for name in _completed(files, broken, down=down):
+            ran = reversed(names) if down else names
+            for name in takewhile(broken.__ne__, ran):
                 sent = tuple(one for caller, one in recorder.recorded if caller == name)
                 found[name, dialect, direction] = sent
     return Emitted(found, tuple(sorted(problems)))
 
 
-def _completed(files: Mapping[str, Path], broken: str, *, down: bool) -> Iterator[str]:
-    """Yield the names of the files that ran before the ``broken`` one."""
-    names = [path.name for path in files.values()]
-    for name in reversed(names) if down else names:
-        if name == broken:
-            return
-        yield name
-
-
 def failure(error: BaseException, folder: Path) -> Problem:
     """Create the problem for ``error``, at the line of the revision that raised it."""
     cause: BaseException | None = error
-    text = str(getattr(error, "orig", None) or error) or type(error).__name__
+    text = f"{one_line(error).rstrip('.')}."
     while cause is not None:
         for place in reversed(traceback.extract_tb(cause.__traceback__)):
             path = Path(place.filename)
             if path.parent == folder / "versions":
-                return problem("fails", path, place.lineno or 1, _sentence(text))
+                return problem("fails", path, place.lineno or 1, text)
         cause = cause.__cause__
-    return problem("fails", folder / "env.py", 1, _sentence(text))
-
-
-def _sentence(text: str) -> str:
-    return " ".join(text.split()).rstrip(".") + "."
-
-
-def run_all(history: History) -> tuple[dict[str, Structure] | None, Problem | None]:
-    """Upgrade and downgrade an empty database; return the structures and the first failure."""
-    try:
-        structures, error = up_and_down(history)
-    except TokenStorageError as failed:
-        structures, error = None, failed
-    return structures, failure(error, history.directory) if error else None
+    return problem("fails", folder / "env.py", 1, text)

@@ -8,7 +8,6 @@ PostgreSQL's (https://www.postgresql.org/docs/current/sql-syntax-lexical.html).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Final, Literal
 
 Dialect = Literal["sqlite", "postgresql"]
@@ -49,17 +48,14 @@ _EDGE: Final = re.compile(r"/\*|\*/")
 
 def tokens(sql: str, dialect: Dialect = "sqlite") -> tuple[str, ...]:
     """Return the tokens of ``sql`` without white space and comments."""
-    return tuple(_tokens(sql, dialect))
-
-
-def _tokens(sql: str, dialect: Dialect) -> Iterator[str]:
-    position = 0
-    while found := _LEXER[dialect].match(sql, position):
-        position = found.end()
-        if found["opens"]:
+    found, position = [], 0
+    while match := _LEXER[dialect].match(sql, position):
+        position = match.end()
+        if match["opens"]:
             position = _end_of_comment(sql, position, nests=dialect == "postgresql")
-        elif found["token"]:
-            yield found["token"]
+        elif match["token"]:
+            found.append(match["token"])
+    return tuple(found)
 
 
 def _end_of_comment(sql: str, position: int, *, nests: bool) -> int:

@@ -14,7 +14,7 @@ from nextcloud_mcp_server.authoring.lint.emitted_sql import (
     DIRECTIONS,
     Emitted,
     emit_sql,
-    run_all,
+    failure,
     without_bytecode,
 )
 from nextcloud_mcp_server.authoring.lint.lexer import DIALECTS
@@ -44,7 +44,6 @@ class Review:
         problems: by file and line.
         whole: whether the SQL was checked too, which needs a linear history.
         digests: the digests of each revision that runs, by id.
-        structures: the structure at each revision; None if they fail.
     """
 
     folder: Path
@@ -52,7 +51,6 @@ class Review:
     problems: tuple[Problem, ...]
     whole: bool
     digests: Mapping[str, released.Digests]
-    structures: Mapping[str, Structure] | None
 
     @property
     def new(self) -> tuple[str, ...]:
@@ -80,19 +78,19 @@ def review(folder: Path | None = None) -> Review:
     texts = [found for script in scripts for found in text_problems(script)]
     missing = [found for found in texts if found.rule == "missing-function"]
     if broken or missing:
-        return Review(folder, tuple(scripts), _sorted([*broken, *texts]), False, {}, None)
+        return Review(folder, tuple(scripts), _sorted([*broken, *texts]), False, {})
     # Without structure.json, which may contain a merge conflict.
     line = History(folder, tuple(script.id for script in scripts), {})
     with without_bytecode():
-        structures, failed = run_all(line)
+        made, error = structures.up_and_down(line)
         emitted = emit_sql(line, {script.id: script.path for script in scripts})
     found = [*texts, *emitted.problems]
     found += [p for script in scripts for p in statement_problems(script, emitted)]
     digests = {s.id: released.digests(s, emitted) for s in scripts if _completed(s, emitted)}
     found += _released(folder, scripts, digests, emitted)
-    found += [failed] if failed else ()
-    found += _stale(folder, structures)
-    return Review(folder, tuple(scripts), _sorted(found), True, digests, structures)
+    found += [failure(error, folder)] if error else ()
+    found += _stale(folder, made)
+    return Review(folder, tuple(scripts), _sorted(found), True, digests)
 
 
 def _gone(folder: Path, scripts: list[Script]) -> frozenset[str]:

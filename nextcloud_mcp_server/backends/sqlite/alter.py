@@ -42,12 +42,6 @@ def attach(execute: Execute, before: Mapping[str, tuple[str, str]], ours: Set[st
             logger.warning("%s on %s could not be created again: %s", name, table, error.orig)
 
 
-def adopt(execute: Execute, tables: Iterable[str], prefix: str) -> None:
-    """Rename the filled copy of each table back after an interrupted recreation."""
-    for name in tables:
-        execute(f"ALTER TABLE {quoted(prefix + name)} RENAME TO {quoted(name)}")
-
-
 def remake(execute: Execute, there: Structure, wanted: Structure, names: Iterable[str]) -> None:
     """Recreate each table in its wanted shape, with the rows that fit."""
     for name in names:

@@ -29,7 +29,7 @@ from nextcloud_mcp_server.backends.sqlite.manifest import (
     sha256_of,
     write_manifest,
 )
-from nextcloud_mcp_server.backends.sqlite.size import size_of
+from nextcloud_mcp_server.backends.sqlite.size import pages_of
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem import files
 from nextcloud_mcp_server.filesystem.space import require_space
@@ -146,7 +146,7 @@ def make_backup(
             ``disk-full``, ``io-error``; ``backup-failed`` if the copy differs.
     """
     _check_free(target)
-    require_space(target.parent, size_of(source), f"to back up {source}")
+    require_space(target.parent, pages_of(source).bytes, f"to back up {source}")
     try:
         with files.private_file(target, source) as partial:
             there = copy_with_summary(source, partial, report)

@@ -106,29 +106,14 @@ def _columns(execute: Execute, tables: Iterable[str]) -> dict[str, dict[str, Col
     """Read the columns of ``tables``, in one query."""
     found: dict[str, dict[str, Column]] = {name: {} for name in tables}
     names = ", ".join("'" + name.replace("'", "''") + "'" for name in found)
-    for name, *column in execute(_COLUMNS.format(names=names)):
-        _add_column(found[name], *column)
+    for table, name, kind, not_null, default, key, hidden in execute(_COLUMNS.format(names=names)):
+        if name is None or hidden:
+            continue
+        required = bool(not_null) and default is None
+        words = [kind, "NOT NULL" if not_null else "", f"DEFAULT {default}" if default else ""]
+        declaration = "" if required else " ".join(filter(None, words))
+        found[table][name] = Column(required, key, declaration)
     return found
-
-
-def _add_column(  # noqa: PLR0917 - the columns of pragma_table_xinfo
-    columns: dict[str, Column],
-    name: str | None,
-    kind: str,
-    not_null: int,
-    default: str | None,
-    key: int,
-    hidden: int,
-) -> None:
-    if name is None or hidden:
-        return
-    words = [
-        kind,
-        *(["NOT NULL"] if not_null else []),
-        *([f"DEFAULT {default}"] if default else []),
-    ]
-    required = bool(not_null) and default is None
-    columns[name] = Column(required, key, "" if required else " ".join(words))
 
 
 def counts(execute: Execute, structure: Structure) -> dict[str, int]:

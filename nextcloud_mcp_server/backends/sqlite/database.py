@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from nextcloud_mcp_server.backends.base import Hold, LockedDatabase, Pool, Snapshot
 from nextcloud_mcp_server.backends.sqlite.catalog import quoted, read_structure
@@ -26,10 +26,6 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 
-def _never() -> bool:
-    return False
-
-
 class SqliteDatabase:
     """A database in one file.
 
@@ -37,8 +33,6 @@ class SqliteDatabase:
         path: the file itself, even if a link named it: SQLite puts its journal beside the
             file, and so are the lock, the key file and the backups.
     """
-
-    engine: Final = "sqlite"
 
     def __init__(self, path: Path) -> None:
         """Take the path of a file, which need not exist."""
@@ -149,11 +143,14 @@ class SqliteDatabase:
 
     @contextmanager
     def lock(
-        self, timeout: float, cancelled: Callable[[], bool] = _never, *, shared: bool = False
+        self, timeout: float, cancelled: Callable[[], bool] = lambda: False, *, shared: bool = False
     ) -> Iterator[LockedDatabase]:
         """Hold the file lock beside the database; create its folder if needed."""
-        from nextcloud_mcp_server.backends.sqlite.lock import guard  # noqa: PLC0415 - see above
-        from nextcloud_mcp_server.backends.sqlite.locked import LockedFile  # noqa: PLC0415
+        from nextcloud_mcp_server.imports import IMPORTING  # noqa: PLC0415 - see above
+
+        with IMPORTING:
+            from nextcloud_mcp_server.backends.sqlite.lock import guard  # noqa: PLC0415
+            from nextcloud_mcp_server.backends.sqlite.locked import LockedFile  # noqa: PLC0415
 
         files.make_folder(self.path)
         with guard(self.path, timeout, cancelled, shared=shared) as held:
@@ -161,7 +158,10 @@ class SqliteDatabase:
 
     def hold(self) -> Hold | None:
         """Take a share of the in-use lock; None, with a warning, if the place cannot lock."""
-        from nextcloud_mcp_server.backends.sqlite import in_use  # noqa: PLC0415 - see above
+        from nextcloud_mcp_server.imports import IMPORTING  # noqa: PLC0415 - see above
+
+        with IMPORTING:
+            from nextcloud_mcp_server.backends.sqlite import in_use  # noqa: PLC0415
 
         return in_use.hold(self.path)
 
@@ -173,7 +173,10 @@ class SqliteDatabase:
 
     def open_pool(self, journal_mode: str, hold: Hold | None, *, read_only: str = "") -> Pool:
         """Return a pool of threads."""
-        from nextcloud_mcp_server.backends.sqlite.pool import SqlitePool  # noqa: PLC0415
+        from nextcloud_mcp_server.imports import IMPORTING  # noqa: PLC0415
+
+        with IMPORTING:
+            from nextcloud_mcp_server.backends.sqlite.pool import SqlitePool  # noqa: PLC0415
 
         return SqlitePool(self.path, journal_mode, hold, read_only=read_only)
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.errors import TokenStorageError, is_no_thread, no_thread
 from nextcloud_mcp_server.filesystem import errors as system
 from nextcloud_mcp_server.filesystem.errors import from_texts
 from nextcloud_mcp_server.filesystem.permissions import may, owner
@@ -76,7 +76,10 @@ def named(error: BaseException, path: Path) -> TokenStorageError | None:
         return error
     driver = _driver_error(error)
     if isinstance(driver, sqlite3.Error):
-        code = _code(getattr(driver, "sqlite_errorcode", 0))
+        number = getattr(driver, "sqlite_errorcode", 0)
+        code = _SQLITE.get(number & 0xFF)
+        if code == "conflict" and number not in _TAKEN:
+            code = "bad-input"
         # SQLite reports an I/O error if the shared memory of a WAL does not fit on the disk.
         if code == "io-error" and _is_full(path):
             code = "disk-full"
@@ -86,13 +89,10 @@ def named(error: BaseException, path: Path) -> TokenStorageError | None:
     if isinstance(driver, UnicodeDecodeError):
         # A flipped byte in a schema page: SQLite's own message is no longer UTF-8.
         return from_texts(_TEXTS, "corrupt", path, "its schema is not readable text")
+    if isinstance(driver, RuntimeError) and is_no_thread(driver):
+        # aiosqlite starts one for its connection.
+        return no_thread()
     return system.named(driver, path)
-
-
-def _code(number: int) -> str | None:
-    if number & 0xFF == sqlite3.SQLITE_CONSTRAINT and number not in _TAKEN:
-        return "bad-input"
-    return _SQLITE.get(number & 0xFF)
 
 
 def _unreadable(path: Path) -> TokenStorageError | None:

@@ -86,7 +86,12 @@ def _read(path: Path, known: Known, *, sampling: bool) -> Snapshot:
     with closing(connect_read_only(path)) as connection:
         # One moment, so that the version row and the tables match.
         connection.execute("BEGIN")
-        seen = _unless_cut_off(path, connection, _observe(connection, known))
+        seen = _observe(connection, known)
+        # SQLite rounds the number of pages up and reads zeros for the missing part of the last
+        # one, so that quick_check passes. With a WAL, the page may be in it.
+        (page_size,) = connection.execute("PRAGMA page_size").fetchone()
+        if path.stat().st_size % page_size and not _has_content(path, "-wal"):
+            return Snapshot(damage="corrupt", detail="its last page is cut off")
         return seen._replace(samples=_samples(connection, seen)) if sampling else seen
 
 
@@ -116,15 +121,6 @@ def _samples(connection: sqlite3.Connection, seen: Snapshot) -> tuple[bytes, ...
         return ()
     except (sqlite3.Error, UnicodeDecodeError):
         return None
-
-
-def _unless_cut_off(path: Path, connection: sqlite3.Connection, seen: Snapshot) -> Snapshot:
-    # SQLite rounds the number of pages up and reads zeros for the missing part of the last
-    # one, so that quick_check passes. With a WAL, the page may be in it.
-    (page_size,) = connection.execute("PRAGMA page_size").fetchone()
-    if path.stat().st_size % page_size and not _has_content(path, "-wal"):
-        return Snapshot(damage="corrupt", detail="its last page is cut off")
-    return seen
 
 
 def _diagnose(error: Exception, path: Path) -> Snapshot:

@@ -17,6 +17,7 @@ from nextcloud_mcp_server.backends.sqlite.inspect import WAL, inspect_file, reco
 from nextcloud_mcp_server.backends.sqlite.lock import MigrationLock, lock_path
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem import mounts, permissions
+from nextcloud_mcp_server.imports import IMPORTING
 from nextcloud_mcp_server.schema.history import load_history
 
 logger = logging.getLogger(__name__)
@@ -83,7 +84,10 @@ class LockedFile:
     def transact(self, work: Callable[[Transaction], T]) -> T:
         """Run ``work`` over an aiosqlite engine, in an event loop of its own."""
         # Imports SQLAlchemy.
-        from nextcloud_mcp_server.backends.sqlite.transaction import transact  # noqa: PLC0415
+        with IMPORTING:
+            from nextcloud_mcp_server.backends.sqlite.transaction import (  # noqa: PLC0415
+                transact,
+            )
 
         return transact(self._path, work)
 

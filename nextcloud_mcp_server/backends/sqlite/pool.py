@@ -58,7 +58,10 @@ class SqlitePool:
         self._pragmas = dict(SERVING_PRAGMAS)
         if journal_mode != "wal":
             self._pragmas["synchronous"] = "EXTRA"
-        self._how = _how(path, read_only)
+        # Not "rwc": a missing database must not be replaced by an empty one.
+        self._how = "mode=rw"
+        if read_only:
+            self._how = "mode=ro&immutable=1" if is_still(path) else "mode=ro"
         self._readers = Lane("token-store-read", _READERS, self._connect, _read, self._named)
         self._writer = Lane("token-store-write", 1, self._connect, _write, self._named)
 
@@ -89,9 +92,15 @@ class SqlitePool:
         """Finish the running units, then close every connection.
 
         The last one writes the WAL back into the file and removes it. A cancelled caller
-        waits until that is done.
+        waits until that is done. In a forked child nothing is closed.
         """
-        await run_to_the_end(lambda _: self._close(), name="token-store-close")
+        try:
+            await run_to_the_end(lambda _: self._close(), name="token-store-close")
+        except TokenStorageError as error:
+            if error.code != "no-thread":
+                raise
+            # Blocking the event loop is better than an open database.
+            self._close()
 
     def _close(self) -> None:
         try:
@@ -129,13 +138,6 @@ class SqlitePool:
         # Not chained to the driver's error, whose text may hold values.
         known = always_named(error, self.path) if isinstance(error, Exception) else None
         return known or error
-
-
-def _how(path: Path, read_only: str) -> str:
-    # Not "rwc": a missing database must not be replaced by an empty one.
-    if not read_only:
-        return "mode=rw"
-    return "mode=ro&immutable=1" if is_still(path) else "mode=ro"
 
 
 def _read(connection: sqlite3.Connection, jobs: Sequence[Job]) -> Sequence[Answer]:

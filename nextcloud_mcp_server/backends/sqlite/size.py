@@ -52,11 +52,6 @@ def pages_of(database: Path) -> Pages:
     return Pages(int(number), int(size))
 
 
-def size_of(database: Path) -> int:
-    """Return the bytes of a copy of ``database``."""
-    return pages_of(database).bytes
-
-
 def upgrade_needs(pages: Pages, growth: int = 0, *, backed_up: bool = True) -> Need:
     """Return the bytes that an upgrade of a database needs while it runs.
 

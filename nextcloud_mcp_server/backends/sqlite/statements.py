@@ -49,9 +49,10 @@ class Statement:
         self._pick: Final = _picker(names)
         binds = compiled.binds
         self._fixed: Final = {n: b.effective_value for n, b in binds.items() if not b.required}
-        into = [(at, _into(binds[name].type)) for at, name in enumerate(names)]
-        self._into: Final = [(at, convert) for at, convert in into if convert]
-        out = [_out_of(c.type) for c in getattr(statement, "selected_columns", ())]
+        into = [_own(binds[name].type).bind_processor(_DIALECT) for name in names]
+        self._into: Final = [(at, convert) for at, convert in enumerate(into) if convert]
+        columns = getattr(statement, "selected_columns", ())
+        out = [_own(column.type).result_processor(_DIALECT, None) for column in columns]
         self._out_of: Final = [(at, convert) for at, convert in enumerate(out) if convert]
         self._make: Callable[[Sequence[Any]], Row] | None = None
 
@@ -98,12 +99,8 @@ def prepared(statement: Executable) -> Statement:
     return Statement(statement)
 
 
-def _into(kind: TypeEngine[Any]) -> Convert | None:
-    return kind.dialect_impl(_DIALECT).bind_processor(_DIALECT)
-
-
-def _out_of(kind: TypeEngine[Any]) -> Convert | None:
-    return kind.dialect_impl(_DIALECT).result_processor(_DIALECT, None)
+def _own(kind: TypeEngine[Any]) -> TypeEngine[Any]:
+    return kind.dialect_impl(_DIALECT)
 
 
 class DriverConnection:

@@ -17,6 +17,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
+# Imported by the first engine otherwise, where no fork waits for it.
+import aiosqlite  # noqa: F401
+import sqlalchemy.dialects.sqlite.aiosqlite  # noqa: F401
 from sqlalchemy import URL, Connection, NullPool, StaticPool, event
 from sqlalchemy import create_engine as create_sync_engine
 from sqlalchemy.exc import OperationalError
@@ -55,15 +58,11 @@ def _values_stay_out(record: logging.LogRecord) -> bool:
     return record.levelno > logging.DEBUG
 
 
-def _silence_values() -> None:
+def create_engine(path: Path, pragmas: Mapping[str, str]) -> AsyncEngine:
+    """Create an engine on ``path`` with ``pragmas`` whose connections begin nothing themselves."""
     # At DEBUG, aiosqlite's logger prints every statement with its bound values, and
     # hide_parameters is SQLAlchemy's alone. Adding a filter twice adds it once.
     logging.getLogger("aiosqlite").addFilter(_values_stay_out)
-
-
-def create_engine(path: Path, pragmas: Mapping[str, str]) -> AsyncEngine:
-    """Create an engine on ``path`` with ``pragmas`` whose connections begin nothing themselves."""
-    _silence_values()
     engine = create_async_engine(
         # Built from parts: in a URL typed as text, 'x?y.db' silently opens 'x'.
         URL.create("sqlite+aiosqlite", database=str(path.absolute())),
@@ -126,17 +125,13 @@ def transact(path: Path, work: Callable[[Transaction], T]) -> T:
         known = named(error, path)
         # The database is as it was, and a start that is repeated would fill the disk.
         if known is None or known.code not in _DAMAGE:
-            _discard(made)
+            for file in made:
+                with suppress(OSError):
+                    backup.discard(file)
         raise
     if made:
         backup.prune(path)
     return result
-
-
-def _discard(backups: Iterable[Path]) -> None:
-    for path in backups:
-        with suppress(OSError):
-            backup.discard(path)
 
 
 class SqliteTransaction:
@@ -207,12 +202,13 @@ class SqliteTransaction:
 
     def rename_back(self, tables: Iterable[str], prefix: str) -> None:
         """Rename the filled copies of an interrupted table recreation back."""
-        alter.adopt(self.execute, tables, prefix)
+        for name in tables:
+            copy, original = catalog.quoted(prefix + name), catalog.quoted(name)
+            self.execute(f"ALTER TABLE {copy} RENAME TO {original}")
 
     def recreate(self, tables: Iterable[str], wanted: Structure) -> None:
         """Recreate disposable tables in their wanted shape."""
-        names = tuple(tables)
-        if names:
+        if names := tuple(tables):
             alter.remake(self.execute, self.structure(), wanted, names)
 
     def add(self, missing: Gaps, wanted: Structure) -> None:

@@ -49,7 +49,7 @@ def inspection_facts(inspection: Inspection) -> dict[str, Any]:
         "state": inspection.finding.state.value,
         "reason": inspection.finding.reason,
         "revision": inspection.recorded,
-        "head": inspection.head,
+        "head": inspection.history.head,
         "ready": inspection.ready,
         "stamp": plan.stamp if plan else None,
         "pending": list(inspection.pending),

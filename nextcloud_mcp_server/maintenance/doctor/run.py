@@ -82,8 +82,8 @@ def diagnose(
         if not context.is_ours:
             # No command may change a file that is not of this program.
             found = [replace(finding, command=None, fixable=False) for finding in found]
-    order = {level: place for place, level in enumerate(WORST_FIRST)}
-    return Diagnosis(context.path, tuple(sorted(found, key=lambda f: order[f.level])))
+    found.sort(key=lambda finding: WORST_FIRST.index(finding.level))
+    return Diagnosis(context.path, tuple(found))
 
 
 def _run(check: Check, context: Context) -> list[Finding]:
