@@ -41,6 +41,7 @@ CODES: Final = MappingProxyType(
         "disk-full": "The disk is full.",
         "io-error": "The operating system reported an error while reading or writing.",
         "read-only": "The database, its folder or its disk cannot be written.",
+        "untrusted": "Another user can have put a file there, or changed it.",
         "bad-path": "The path of the database cannot be used.",
         "bad-input": "A value was refused before anything was written.",
         "conflict": "Another row already has the value.",

@@ -6,6 +6,7 @@ and every refusal carries a remedy.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -48,6 +49,7 @@ class Finding(NamedTuple):
         unusable: disposable tables with columns that no writer fills.
         tidy: whether the version table holds exactly one row.
         reason: one line on why it is this state.
+        lost: tables and columns of secrets that have been removed; the database is refused.
         companion: the file to move away from an ``orphaned`` database.
     """
 
@@ -59,6 +61,7 @@ class Finding(NamedTuple):
     unusable: tuple[str, ...] = ()
     tidy: bool = True
     reason: str = ""
+    lost: tuple[str, ...] = ()
     companion: str = ""
 
     @property
@@ -192,7 +195,7 @@ def unknown_target(target: str, history: History) -> TokenStorageError:
 
 def refusal(finding: Finding, history: History, database: Database) -> TokenStorageError:
     """Return the error for a database that no start may touch."""
-    message, remedy = _TEXTS[finding.state]
+    message, remedy = _LOST if finding.lost else _TEXTS[finding.state]
     facts = {
         "database": database,
         "reason": finding.reason,
@@ -207,10 +210,30 @@ def refusal(finding: Finding, history: History, database: Database) -> TokenStor
     )
 
 
+def unusable(tables: Mapping[str, str], database: Database) -> TokenStorageError:
+    """Return the error for tables that the store cannot use, each with the reason."""
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in sorted(tables.items()))
+    return TokenStorageError(
+        f"{database} has tables that were changed so that this program cannot use them: {reasons}.",
+        code=State.INCONSISTENT.value,
+        remedy="Undo that change, which is shown by: sqlite3 "
+        f"{for_shell(str(database))} '.schema {min(tables)}' - or restore a backup: "
+        f"nextcloud-mcp-server db restore --newest {database.option} (nothing was changed).",
+    )
+
+
 _RESTORE: Final = (
     "Stop every server, then: nextcloud-mcp-server db restore --newest {option} (it keeps the "
     "damaged file; nextcloud-mcp-server db backups --verify {option} lists the intact backups); "
     'without a backup try: sqlite3 {place} ".recover" | sqlite3 NEW.db'
+)
+
+_LOST: Final = (
+    "{database} has lost secrets: {reason}.",
+    (
+        "Restore a backup: nextcloud-mcp-server db restore --newest {option} - or, to go on "
+        "without these secrets: nextcloud-mcp-server db repair {option} (nothing was changed)."
+    ),
 )
 
 _TEXTS: Final[dict[State, tuple[str, str]]] = {

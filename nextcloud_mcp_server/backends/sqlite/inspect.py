@@ -134,7 +134,11 @@ def _diagnose(error: Exception, path: Path) -> Snapshot:
         return Snapshot(damage=known.code, detail=_detail(error, path))
     if known is not None:
         raise known from error
-    return Snapshot(damage="corrupt", detail=str(error))
+    # No version of SQLite has written the format that a damaged header names.
+    if code != sqlite3.SQLITE_ERROR or "unsupported file format" in str(error):
+        return Snapshot(damage="corrupt", detail=_detail(error, path))
+    detail = f"SQLite {sqlite3.sqlite_version} cannot read its tables here ({error})"
+    return Snapshot(damage="inconsistent", detail=detail)
 
 
 def _detail(error: Exception, path: Path) -> str:
@@ -192,17 +196,3 @@ def readable(
             path = stack.enter_context(recovered_copy(path))
             seen = inspect_file(path, known, sampling=sampling)
         yield path, seen
-
-
-def check_pages(path: Path) -> str:
-    """Return what ``quick_check`` finds wrong with the pages of ``path``; empty if nothing."""
-    try:
-        with closing(connect_read_only(path)) as connection:
-            rows = connection.execute("PRAGMA quick_check(3)").fetchall()
-    except (sqlite3.Error, UnicodeDecodeError) as error:
-        known = named(error, path)
-        if known is not None and known.code not in {"corrupt", "not-a-database"}:
-            raise known from error
-        return _detail(error, path)
-    found = [" ".join(str(row[0]).split()) for row in rows if row[0] != "ok"]
-    return "; ".join(found)
