@@ -23,6 +23,7 @@ CODES: Final = MappingProxyType(
         "foreign": "The file is another application's database.",
         "corrupt": "SQLite finds damage in the file.",
         "not-a-database": "The file is not an SQLite database.",
+        "orphaned": "A -wal or -journal beside the file belongs to another file or to none.",
         "lock-timeout": "Another process held the lock for longer than the timeout.",
         "lock-unavailable": "The file system does not support locks, and a migration is pending.",
         "in-use": "A server is using the database that the command would replace.",

@@ -46,8 +46,10 @@ class Snapshot(NamedTuple):
         versions: the rows of the version table; None without the table.
         version_column: whether the version table is Alembic's (has ``version_num``).
         journal_mode: SQLite's journal mode, lower case; empty without a file and on other engines.
-        damage: ``corrupt``, ``not-a-database`` or ``inconsistent``; empty for a readable database.
+        damage: ``corrupt``, ``not-a-database``, ``inconsistent`` or ``orphaned``; empty for a
+            readable database.
         detail: the engine's description of the damage.
+        companion: the file beside the database that makes it ``orphaned``.
         samples: some encrypted values, if they were asked for and can be read.
         exists: whether there is a database.
     """
@@ -60,6 +62,7 @@ class Snapshot(NamedTuple):
     detail: str = ""
     samples: tuple[bytes, ...] | None = None
     exists: bool = True
+    companion: str = ""
 
 
 class RecoveryNeededError(Exception):

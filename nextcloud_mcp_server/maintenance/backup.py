@@ -42,7 +42,7 @@ def back_up(
     """
     place = SqliteDatabase(database)
     inspection, database = inspect(place), place.path
-    damaged = {State.CORRUPT, State.NOT_A_DATABASE, State.FOREIGN}
+    damaged = {State.CORRUPT, State.NOT_A_DATABASE, State.FOREIGN, State.ORPHANED}
     if inspection.refusal and inspection.finding.state in damaged:
         raise inspection.refusal
     if not inspection.snapshot.journal_mode:

@@ -130,7 +130,7 @@ def _check_unchanged(backup: Backup, database: Path) -> None:
 def _check_space(preview: RestorePreview, seen: Snapshot) -> None:
     """Check the space for the temporary copy, the restored database and the kept copy."""
     database, present = preview.database, 0
-    if seen.damage and seen.damage != "not-a-database":
+    if seen.exists and seen.damage and seen.damage != "not-a-database":
         present = database.stat().st_size
     elif seen.journal_mode:
         present = pages_of(database).bytes

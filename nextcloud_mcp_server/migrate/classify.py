@@ -45,7 +45,7 @@ def classify(snapshot: Snapshot, history: History, *, accept_loss: bool = False)
     is added, empty.
     """
     if snapshot.damage:
-        return Finding(State(snapshot.damage), reason=snapshot.detail)
+        return Finding(State(snapshot.damage), reason=snapshot.detail, companion=snapshot.companion)
     snapshot, adopted = _adopt(snapshot, history)
     structure = snapshot.structure
     strangers = structure.own_tables | structure.others

@@ -192,7 +192,8 @@ def look_first(
 
 def no_database(database: Database) -> TokenStorageError:
     """Return the error for a change of a database that does not exist."""
-    return TokenStorageError(
+    refusal = Inspection.of(database, database.inspect()).refusal
+    return refusal or TokenStorageError(
         f"There is no database at {database}.",
         code="bad-path",
         remedy="Give the path of the token database with -d, or create it: "

@@ -29,6 +29,7 @@ class State(StrEnum):
     FOREIGN = "foreign"
     CORRUPT = "corrupt"
     NOT_A_DATABASE = "not-a-database"
+    ORPHANED = "orphaned"
 
 
 #: States that no start may touch.
@@ -49,6 +50,7 @@ class Finding(NamedTuple):
         tidy: whether the version table holds exactly one row.
         reason: one line on why it is this state.
         lost: tables and columns of secrets that have been removed; the database is refused.
+        companion: the file to move away from an ``orphaned`` database.
     """
 
     state: State
@@ -60,6 +62,7 @@ class Finding(NamedTuple):
     tidy: bool = True
     reason: str = ""
     lost: tuple[str, ...] = ()
+    companion: str = ""
 
     @property
     def refused(self) -> bool:
@@ -199,6 +202,8 @@ def refusal(finding: Finding, history: History, database: Database) -> TokenStor
         "head": history.head,
         "option": database.option,
         "place": for_shell(str(database)),
+        "companion": for_shell(finding.companion),
+        "aside": for_shell(f"{finding.companion}.orphaned"),
     }
     return TokenStorageError(
         message.format(**facts), code=finding.state.value, remedy=remedy.format(**facts)
@@ -262,5 +267,12 @@ _TEXTS: Final[dict[State, tuple[str, str]]] = {
     State.NOT_A_DATABASE: (
         "{database} is not an SQLite database: {reason}.",
         "Point TOKEN_STORAGE_DB or -d at the token database, or at a file that is not there yet.",
+    ),
+    State.ORPHANED: (
+        "{database} cannot be used with what lies beside it: {reason}.",
+        (
+            "Stop every server, then bring the database that it belongs to back to {place}; or, "
+            "to do without its transactions: mv {companion} {aside}"
+        ),
     ),
 }

@@ -16,7 +16,11 @@ from typing import Final
 
 from nextcloud_mcp_server.backends.base import SAMPLE_SIZE, RecoveryNeededError, Snapshot
 from nextcloud_mcp_server.backends.sqlite.catalog import Known, read_snapshot
-from nextcloud_mcp_server.backends.sqlite.connect import BUSY_TIMEOUT, _has_wal, connect_read_only
+from nextcloud_mcp_server.backends.sqlite.connect import (
+    BUSY_TIMEOUT,
+    _has_content,
+    connect_read_only,
+)
 from nextcloud_mcp_server.backends.sqlite.errors import named, naming
 from nextcloud_mcp_server.backends.sqlite.secrets import columns_there, read_secrets
 from nextcloud_mcp_server.errors import for_shell
@@ -43,13 +47,39 @@ def inspect_file(path: Path, known: Known = _NONE, *, sampling: bool = False) ->
     try:
         size = path.stat().st_size
     except FileNotFoundError:
-        return Snapshot(exists=False)
-    if size == 0 and not _has_wal(path):
+        return _misplaced(path, None) or Snapshot(exists=False)
+    if refused := _misplaced(path, size):
+        return refused
+    if size == 0 and not _has_content(path, "-wal"):
         return Snapshot()
     try:
         return _read(path, known, sampling=sampling)
     except (sqlite3.Error, UnicodeDecodeError) as error:
         return _diagnose(error, path)
+
+
+def _misplaced(path: Path, size: int | None) -> Snapshot | None:
+    """Return the snapshot of a file beside a companion of another; None if there is none."""
+    if not (_has_content(path, "-wal") or _has_content(path, "-journal")):
+        return None
+    # Most inspections find no companion with content.
+    from nextcloud_mcp_server.backends.sqlite.companions import find_misplaced  # noqa: PLC0415
+
+    try:
+        found = find_misplaced(path, size)
+    except FileNotFoundError:
+        # Its writer has finished and deleted it.
+        return None
+    except (OSError, sqlite3.Error) as error:
+        raise named(error, path) or error from error
+    if found is None:
+        return None
+    return Snapshot(
+        damage="orphaned",
+        detail=found.reason,
+        companion=found.path,
+        exists=size is not None,
+    )
 
 
 def _read(path: Path, known: Known, *, sampling: bool) -> Snapshot:
@@ -60,7 +90,7 @@ def _read(path: Path, known: Known, *, sampling: bool) -> Snapshot:
         # SQLite rounds the number of pages up and reads zeros for the missing part of the last
         # one, so that quick_check passes. With a WAL, the page may be in it.
         (page_size,) = connection.execute("PRAGMA page_size").fetchone()
-        if path.stat().st_size % page_size and not _has_wal(path):
+        if path.stat().st_size % page_size and not _has_content(path, "-wal"):
             return Snapshot(damage="corrupt", detail="its last page is cut off")
         return seen._replace(samples=_samples(connection, seen)) if sampling else seen
 
@@ -95,7 +125,9 @@ def _samples(connection: sqlite3.Connection, seen: Snapshot) -> tuple[bytes, ...
 
 def _diagnose(error: Exception, path: Path) -> Snapshot:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code == sqlite3.SQLITE_READONLY or (code == sqlite3.SQLITE_CANTOPEN and _has_wal(path)):
+    if code == sqlite3.SQLITE_READONLY or (
+        code == sqlite3.SQLITE_CANTOPEN and _has_content(path, "-wal")
+    ):
         raise RecoveryNeededError from error
     known = named(error, path)
     if known is not None and known.code in {"corrupt", "not-a-database"}:

@@ -56,7 +56,11 @@ def file(context: Context) -> Iterator[Finding]:
     if not path.exists():
         can = "; a start makes it"
         cannot = ", and a start cannot make it (see writable)"
-        what = f"there is no file {path}{cannot if context.closed else can}"
+        what = f"there is no file {path}"
+        if context.contents is not None and context.contents.finding.refused:
+            yield Finding(Level.ERROR, f"{what}, and files of it are there (see state)")
+            return
+        what = f"{what}{cannot if context.closed else can}"
         yield Finding(Level.NOTE, what, context.command("upgrade"))
         return
     found = path.stat()

@@ -46,7 +46,7 @@ def integrity(context: Context) -> Iterator[Finding]:
     """Check that SQLite finds every page intact, and with ``--full`` every index entry."""
     contents = context.contents
     if contents is None or not contents.readable:
-        if contents is not None and contents.seen.damage:
+        if contents is not None and contents.seen.damage and not contents.seen.companion:
             detail = contents.seen.detail
             yield Finding(Level.ERROR, detail, context.command("restore --newest"))
         return
