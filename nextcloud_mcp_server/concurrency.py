@@ -154,9 +154,8 @@ def run_in_own_loop(main: Callable[[], T]) -> T:
     Raises:
         TokenStorageError: ``no-thread`` if no thread can be started.
     """
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    # Outside of the `except`, so that an error of `main` has no other in its context.
+    if not _is_in_loop():
         return main()
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="own-loop") as executor:
         try:
@@ -164,3 +163,11 @@ def run_in_own_loop(main: Callable[[], T]) -> T:
         except RuntimeError as error:
             raise no_thread() from error
         return future.result()
+
+
+def _is_in_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

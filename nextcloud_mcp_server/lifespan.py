@@ -20,7 +20,12 @@ from typing import Any, TypedDict, cast, overload
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.concurrency import wait_to_the_end
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.settings import EMBEDDED_LOCK_TIMEOUT, Settings, load_settings
+from nextcloud_mcp_server.settings import (
+    EMBEDDED_LOCK_TIMEOUT,
+    Settings,
+    load_settings,
+    named_now,
+)
 
 #: An ASGI application.
 App = Callable[[Any, Any, Any], Awaitable[None]]
@@ -46,6 +51,10 @@ class TokenStoreLifespan:
     encryption_key: str | bytes | Sequence[str | bytes] | None = field(default=None, repr=False)
     settings: Settings | None = None
     inner: Lifespan | None = None
+
+    def __post_init__(self) -> None:
+        """Make a relative path absolute, before the working directory can change."""
+        object.__setattr__(self, "database", named_now(self.database))
 
     @asynccontextmanager
     async def __call__(self, app: Any) -> AsyncIterator[TokenStoreState]:

@@ -17,6 +17,7 @@ from nextcloud_mcp_server.auth.opening import open_store
 from nextcloud_mcp_server.auth.profiles import Profiles
 from nextcloud_mcp_server.auth.refresh_tokens import RefreshToken, RefreshTokens
 from nextcloud_mcp_server.concurrency import Turn
+from nextcloud_mcp_server.settings import named_now
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +36,8 @@ class RefreshTokenStorage(RefreshTokens):
     open cannot use it before it calls :meth:`initialize` again.
 
     Args:
-        database: a path or an SQLAlchemy URL; None for the one in the settings.
+        database: a path or an SQLAlchemy URL; None for the one in the settings. A relative path
+            is made absolute here.
         encryption_key: one Fernet key, or several, newest first: the first encrypts, all
             decrypt. None for those of the settings.
         settings: None to read them from the environment.
@@ -68,7 +70,7 @@ class RefreshTokenStorage(RefreshTokens):
         settings: Settings | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._database = database
+        self._database = named_now(database)
         self._keys = encryption_key
         self._settings = settings
         self._outcome: Outcome | None = None

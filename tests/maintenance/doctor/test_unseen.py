@@ -34,6 +34,7 @@ _INSIDE = {
     "version",
     "structure",
     "leftover tables",
+    "triggers",
     "integrity",
     "foreign keys",
     "journal",
