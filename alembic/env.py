@@ -36,16 +36,16 @@ if TYPE_CHECKING:
 #: The advisory lock of a migration on PostgreSQL.
 POSTGRESQL_LOCK = 0x6E63_6D63_7073_746F
 
-#: The commands of Alembic that change the database.
-WRITING_COMMANDS = frozenset({"upgrade", "downgrade", "stamp", "ensure_version"})
-
 config = context.config
 
 
 def load(name: str) -> ModuleType:
-    """Load a file of this folder, which is not on the import path."""
+    """Load a file of this folder, which is not on the import path, as this one was loaded."""
     path = Path(__file__).with_name(f"{name}.py")
-    spec = importlib.util.spec_from_file_location(f"_token_store_{name}", path)
+    module_name = f"_token_store_{name}"
+    # The program's own loader gives its files an `op` that no other use of Alembic can reach.
+    loader = type(__loader__)(module_name, str(path))
+    spec = importlib.util.spec_from_file_location(module_name, path, loader=loader)
     if spec is None or spec.loader is None:
         raise CommandError(f"{path} cannot be loaded.")
     module = importlib.util.module_from_spec(spec)
@@ -53,8 +53,11 @@ def load(name: str) -> ModuleType:
     return module
 
 
-def migrate(connection: sa.Connection) -> None:
-    """Run the revisions on a connection that is in a transaction."""
+def migrate(connection: sa.Connection, **options: Any) -> None:
+    """Run the revisions on a connection that is in a transaction.
+
+    ``options`` are further ones of ``context.configure``.
+    """
     if not connection.in_transaction():
         raise CommandError("The migrations need a connection that is in a transaction.")
     # Dropping a table would delete rows of other tables.
@@ -71,6 +74,7 @@ def migrate(connection: sa.Connection) -> None:
             transaction_per_migration=False,
             on_version_apply=lambda **_: applied(),
             guards=guards,
+            **options,
         )
         with context.begin_transaction():
             context.run_migrations()
@@ -99,6 +103,23 @@ def migrate_and_record(connection: sa.Connection) -> None:
             begun=begun,
             note="by alembic itself",
         )
+
+
+def compare(connection: sa.Connection) -> None:
+    """Run a command that changes nothing: ``current``, or ``check``, which compares the tables."""
+    from nextcloud_mcp_server.schema.tables import metadata  # noqa: PLC0415
+
+    def is_ours(item: Any, _name: object, kind: str, reflected: bool, found: Any) -> bool:
+        # Operators may have tables, columns and indexes of their own.
+        if reflected and found is None:
+            return False
+        if kind == "column" and item.primary_key and found is not None:
+            # In the tables of old releases SQLite allows NULL there.
+            found.nullable = item.nullable
+        return connection.dialect.name == "sqlite" or not item.info.get("sqlite_only")
+
+    # Old releases had other types, which hold the same values.
+    migrate(connection, target_metadata=metadata, include_object=is_ours, compare_type=False)
 
 
 def recorded(connection: sa.Connection) -> str | None:
@@ -144,7 +165,11 @@ def reading_url(path: Path) -> sa.URL:
     if not path.exists():
         return sa.URL.create("sqlite+aiosqlite", database=":memory:")
     name = f"file:{quote(str(path.absolute()))}"
-    return sa.URL.create("sqlite+aiosqlite", database=name, query={"mode": "ro", "uri": "true"})
+    query = {"mode": "ro", "uri": "true"}
+    if not any(path.with_name(path.name + end).exists() for end in ("-wal", "-journal")):
+        # Nobody has it open, and SQLite would leave a -shm and an empty -wal.
+        query["immutable"] = "1"
+    return sa.URL.create("sqlite+aiosqlite", database=name, query=query)
 
 
 @asynccontextmanager
@@ -176,19 +201,29 @@ async def opened(url: sa.URL) -> AsyncIterator[AsyncConnection]:
 
 
 def is_writing() -> bool:
-    """Return whether the command changes the database."""
+    """Return whether the command is an upgrade, downgrade, stamp or ensure_version."""
     command: Any = getattr(config.cmd_opts, "cmd", None)
-    return command is None or command[0].__name__ in WRITING_COMMANDS
+    if command is not None and command[0].__name__ == "ensure_version":
+        return True
+    try:
+        context.get_revision_argument()
+    except KeyError:
+        # The others have no revision to end at.
+        return False
+    return True
 
 
 async def run_on_own_connection() -> None:
     """Open the database, run the revisions, and commit."""
     from nextcloud_mcp_server.backends.connect import connect  # noqa: PLC0415
     from nextcloud_mcp_server.errors import TokenStorageError  # noqa: PLC0415
+    from nextcloud_mcp_server.schema.history import load_history  # noqa: PLC0415
     from nextcloud_mcp_server.settings import locate  # noqa: PLC0415
 
     database = given()
     try:
+        # Alembic only warns of two files with one id.
+        load_history(Path(__file__).parent)
         if database is not None and dialect_of(database) == "postgresql":
             session = postgresql(database)
         elif is_writing():
@@ -196,7 +231,7 @@ async def run_on_own_connection() -> None:
         else:
             session = opened(reading_url(locate(database=database).database))
         async with session as connection:
-            await connection.run_sync(migrate_and_record if is_writing() else migrate)
+            await connection.run_sync(migrate_and_record if is_writing() else compare)
     except TokenStorageError as error:
         raise CommandError(f"{error} {error.remedy}") from error
 
@@ -212,7 +247,9 @@ def main() -> None:
         if config.cmd_opts is not None and config.config_file_name is not None:
             # Only Alembic's command line: in other processes this would disable loggers.
             fileConfig(config.config_file_name, disable_existing_loggers=False)
-        asyncio.run(run_on_own_connection())
+        from nextcloud_mcp_server.concurrency import run_in_own_loop  # noqa: PLC0415
+
+        run_in_own_loop(lambda: asyncio.run(run_on_own_connection()))
 
 
 main()

@@ -7,15 +7,57 @@ released during a migration. Here the task is cancelled only after the thread ha
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import anyio
 
+from nextcloud_mcp_server.errors import no_thread
+
 T = TypeVar("T")
+
+_POLL: Final = 0.005
+
+
+class Turn:
+    """A lock for tasks that may run in different event loops and threads.
+
+    It is free in a forked child: no task of the parent runs there.
+    """
+
+    __slots__ = ("_lock", "_process")
+
+    def __init__(self) -> None:
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+
+    async def __aenter__(self) -> None:
+        """Wait until no other task has it."""
+        if self._process != os.getpid():
+            self._process, self._lock = os.getpid(), threading.Lock()
+        # An event of asyncio belongs to one loop.
+        while not self._lock.acquire(blocking=False):  # noqa: ASYNC110
+            await asyncio.sleep(_POLL)
+
+    async def __aexit__(self, *_: object) -> None:
+        """Let the next task have it."""
+        self._lock.release()
+
+
+def start(thread: threading.Thread) -> None:
+    """Start a thread.
+
+    Raises:
+        TokenStorageError: ``no-thread``.
+    """
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise no_thread() from error
 
 
 async def run_to_the_end(work: Callable[[Callable[[], bool]], T], *, name: str) -> T:
@@ -28,6 +70,7 @@ async def run_to_the_end(work: Callable[[Callable[[], bool]], T], *, name: str) 
 
     Raises:
         asyncio.CancelledError: if the task was cancelled, after ``work`` has ended.
+        TokenStorageError: ``no-thread`` if no thread can be started; ``work`` was not called.
         BaseException: otherwise, the error of ``work``.
     """
     stop = threading.Event()
@@ -45,7 +88,7 @@ async def run_to_the_end(work: Callable[[Callable[[], bool]], T], *, name: str) 
     # An executor would double the cost of the thread. A thread that has delivered its result
     # is not joined, which would cost a quarter of it.
     thread = threading.Thread(target=body, name=name)
-    thread.start()
+    start(thread)
     try:
         return await wait_to_the_end(future, stop.set)
     except BaseException:
@@ -106,10 +149,25 @@ async def _until_done(future: asyncio.Future[T]) -> None:
 
 
 def run_in_own_loop(main: Callable[[], T]) -> T:
-    """Call ``main``, which runs an event loop; in a new thread if this one already runs a loop."""
+    """Call ``main``, which runs an event loop; in a new thread if this one already runs a loop.
+
+    Raises:
+        TokenStorageError: ``no-thread`` if no thread can be started.
+    """
+    # Outside of the `except`, so that an error of `main` has no other in its context.
+    if not _is_in_loop():
+        return main()
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="own-loop") as executor:
+        try:
+            future = executor.submit(main)
+        except RuntimeError as error:
+            raise no_thread() from error
+        return future.result()
+
+
+def _is_in_loop() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return main()
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="own-loop") as executor:
-        return executor.submit(main).result()
+        return False
+    return True

@@ -23,6 +23,7 @@ CODES: Final = MappingProxyType(
         "foreign": "The file is another application's database.",
         "corrupt": "SQLite finds damage in the file.",
         "not-a-database": "The file is not an SQLite database.",
+        "orphaned": "A -wal or -journal beside the file belongs to another file or to none.",
         "lock-timeout": "Another process held the lock for longer than the timeout.",
         "lock-unavailable": "The file system does not support locks, and a migration is pending.",
         "in-use": "A server is using the database that the command would replace.",
@@ -41,11 +42,14 @@ CODES: Final = MappingProxyType(
         "disk-full": "The disk is full.",
         "io-error": "The operating system reported an error while reading or writing.",
         "read-only": "The database, its folder or its disk cannot be written.",
+        "untrusted": "Another user can have put a file there, or changed it.",
         "bad-path": "The path of the database cannot be used.",
         "bad-input": "A value was refused before anything was written.",
         "conflict": "Another row already has the value.",
         "not-open": "The store was used before it was opened or after it was closed.",
+        "no-thread": "The operating system refuses to start a thread.",
         "unsupported-database": "The database URL names an engine that this version cannot use.",
+        "forked": "The store was opened before this process was forked.",
         "declined": "The confirmation was refused, or was not possible.",
         "unexpected": "An error that has no code of its own.",
         "cannot-listen": "The address to serve on is in use or not allowed.",
@@ -87,6 +91,34 @@ class TokenStorageError(Exception):
     def as_dict(self) -> dict[str, str]:
         """Return the values for ``--json``."""
         return {"code": self.code, "message": self.message, "remedy": self.remedy}
+
+
+# Errors that several packages raise.
+
+
+def not_open() -> TokenStorageError:
+    """Return the error for the use of a store that is not open."""
+    return TokenStorageError(
+        "The token store is not open.",
+        code="not-open",
+        remedy="Await initialize() first, or use it inside `async with RefreshTokenStorage(...)`.",
+    )
+
+
+def is_no_thread(error: RuntimeError) -> bool:
+    """Check whether ``error`` is that of a thread that cannot be started."""
+    # "can't start new thread"; at the exit of the interpreter "can't create new thread at ..."
+    return "new thread" in str(error)
+
+
+def no_thread() -> TokenStorageError:
+    """Return the error for a thread that cannot be started."""
+    return TokenStorageError(
+        "The operating system refuses to start another thread.",
+        code="no-thread",
+        remedy="Raise the limit on threads (ulimit -u; in a container the limit on pids) or the "
+        "memory limit, then try again.",
+    )
 
 
 # Parts of messages.

@@ -20,7 +20,12 @@ from typing import Any, TypedDict, cast, overload
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.concurrency import wait_to_the_end
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.settings import Settings
+from nextcloud_mcp_server.settings import (
+    EMBEDDED_LOCK_TIMEOUT,
+    Settings,
+    load_settings,
+    named_now,
+)
 
 #: An ASGI application.
 App = Callable[[Any, Any, Any], Awaitable[None]]
@@ -47,11 +52,17 @@ class TokenStoreLifespan:
     settings: Settings | None = None
     inner: Lifespan | None = None
 
+    def __post_init__(self) -> None:
+        """Make a relative path absolute, before the working directory can change."""
+        object.__setattr__(self, "database", named_now(self.database))
+
     @asynccontextmanager
     async def __call__(self, app: Any) -> AsyncIterator[TokenStoreState]:
         """Open the store, yield the state, and always close the store.
 
-        A cancelled start waits until its worker thread has ended and the lock is free. If
+        A cancelled start waits until its worker thread has ended and the lock is free. A server
+        that is stopped during the start does not cancel it, so the start waits for the lock of
+        the database for 30 seconds only, unless the settings have another time. If
         both the body and closing fail, the first error is the ``__context__`` of the second.
 
         Args:
@@ -61,8 +72,11 @@ class TokenStoreLifespan:
             TokenStorageError: the error of the store, unchanged; ``bad-input`` if ``inner``
                 yields a key of the store's state.
         """
+        settings = self.settings or load_settings(
+            database=self.database, default_lock_timeout=EMBEDDED_LOCK_TIMEOUT
+        )
         storage = RefreshTokenStorage(
-            self.database, encryption_key=self.encryption_key, settings=self.settings
+            self.database, encryption_key=self.encryption_key, settings=settings
         )
         state = TokenStoreState(storage=storage)
         try:
@@ -106,7 +120,8 @@ def token_store_lifespan(
     Args:
         database: a path or an SQLite URL; None for the one in the settings.
         encryption_key: one Fernet key or several, newest first; None for those of the settings.
-        settings: None to read them from the environment when the application starts.
+        settings: None to read them from the environment when the application starts. Their
+            ``lock_timeout`` is then 30 seconds, unless ``TOKEN_STORAGE_LOCK_TIMEOUT`` is set.
         inner: another lifespan, which runs while the store is open; the states are merged.
     """
     if callable(database):

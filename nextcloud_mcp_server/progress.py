@@ -92,7 +92,12 @@ def reporting(*callbacks: ProgressCallback) -> Iterator[Reporter]:
                     active.remove(callback)
 
     thread = threading.Thread(target=pass_on, name="token-store-progress", daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:
+        # None can be had: the work goes on, and its progress is not shown.
+        yield report
+        return
     try:
         yield report
     finally:

@@ -6,7 +6,8 @@
 | ``TOKEN_STORAGE_DB`` | path of the database file | ``/app/data/tokens.db`` |
 | ``TOKEN_ENCRYPTION_KEY`` | Fernet keys separated by ``;``, newest first | unset |
 | ``TOKEN_ENCRYPTION_KEY_FILE`` | a file that holds the same | unset |
-| ``TOKEN_STORAGE_LOCK_TIMEOUT`` | seconds to wait for the migration lock | 600 |
+| ``TOKEN_STORAGE_LOCK_TIMEOUT`` | seconds to wait for the migration lock | 600; embedded 30 |
+| ``TOKEN_STORAGE_TRUSTED_OWNERS`` | users whose files are used too, separated by ``,`` | unset |
 | ``NO_COLOR`` | any text: no colours in a terminal (https://no-color.org) | unset |
 """
 
@@ -17,28 +18,43 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from nextcloud_mcp_server.errors import TokenStorageError
 
 DEFAULT_LOCK_TIMEOUT: Final = 600.0
+
+#: For the lifespan in another application: its server stops only after the start has ended.
+EMBEDDED_LOCK_TIMEOUT: Final = 30.0
+
 DEFAULT_DATABASE: Final = Path("/app/data/tokens.db")
 
-#: The variables that :func:`load_settings` reads.
+#: The variables that this module reads.
 VARIABLES: Final = (
     "DATABASE_URL",
     "TOKEN_STORAGE_DB",
     "TOKEN_ENCRYPTION_KEY",
     "TOKEN_ENCRYPTION_KEY_FILE",
     "TOKEN_STORAGE_LOCK_TIMEOUT",
+    "TOKEN_STORAGE_TRUSTED_OWNERS",
 )
 
 _SQLITE_SCHEMES: Final = ("sqlite", "sqlite+aiosqlite", "sqlite+pysqlite")
 
 
 # A NamedTuple, because importing dataclasses takes longer than `db current` has.
-class Settings(NamedTuple):
-    """The settings of a start.
+class _Fields(NamedTuple):
+    database: Path
+    keys: tuple[str, ...] = ()
+    key_file: Path | None = None
+    lock_timeout: float = DEFAULT_LOCK_TIMEOUT
+    fallback_from: Path | None = None
+    source: str = ""
+    overruled: str = ""
+
+
+class Settings(_Fields):
+    """The settings of a start. Its paths are made absolute: a later ``chdir`` changes nothing.
 
     Attributes:
         keys: Fernet keys, newest first, not checked; empty if none was given.
@@ -51,13 +67,16 @@ class Settings(NamedTuple):
         overruled: the value of ``TOKEN_STORAGE_DB`` if ``DATABASE_URL`` wins over it.
     """
 
-    database: Path
-    keys: tuple[str, ...] = ()
-    key_file: Path | None = None
-    lock_timeout: float = DEFAULT_LOCK_TIMEOUT
-    fallback_from: Path | None = None
-    source: str = ""
-    overruled: str = ""
+    __slots__ = ()
+
+    # A type checker takes the signature from the fields.
+    if not TYPE_CHECKING:
+
+        def __new__(cls, *values, **named):
+            """Make the paths absolute; ``bad-path`` if there is no working directory."""
+            made = super().__new__(cls, *values, **named)
+            key_file = made.key_file and absolute(made.key_file)
+            return made._replace(database=absolute(made.database), key_file=key_file)
 
     def __repr__(self) -> str:
         """Show the settings without the keys."""
@@ -76,7 +95,10 @@ class Settings(NamedTuple):
 
 
 def load_settings(
-    environ: Mapping[str, str] | None = None, *, database: str | os.PathLike[str] | None = None
+    environ: Mapping[str, str] | None = None,
+    *,
+    database: str | os.PathLike[str] | None = None,
+    default_lock_timeout: float = DEFAULT_LOCK_TIMEOUT,
 ) -> Settings:
     """Read all settings. Creates and opens nothing.
 
@@ -86,17 +108,21 @@ def load_settings(
         environ: the environment; None for that of the process.
         database: a path or an SQLite URL. If given, the variables for the database are
             ignored, even if they are invalid.
+        default_lock_timeout: seconds, if ``TOKEN_STORAGE_LOCK_TIMEOUT`` is not set.
 
     Raises:
-        TokenStorageError: ``bad-input`` for an invalid lock timeout, ``bad-path`` or
-            ``unsupported-database`` for a database that cannot be used.
+        TokenStorageError: ``bad-input`` for an invalid lock timeout or owner, ``bad-path`` or
+            ``unsupported-database`` for a database that cannot be used. ``bad-path`` also for
+            a key file below an unknown home folder.
     """
     environ = os.environ if environ is None else environ
     key_file = environ.get("TOKEN_ENCRYPTION_KEY_FILE")
+    # Checked here, and read again where the files are.
+    trusted_owners(environ)
     return locate(environ, database=database)._replace(
         keys=split_keys(environ.get("TOKEN_ENCRYPTION_KEY", "")),
-        key_file=Path(key_file) if key_file else None,
-        lock_timeout=_lock_timeout(environ.get("TOKEN_STORAGE_LOCK_TIMEOUT")),
+        key_file=_absolute_text(key_file, "the key file") if key_file else None,
+        lock_timeout=_lock_timeout(environ.get("TOKEN_STORAGE_LOCK_TIMEOUT"), default_lock_timeout),
     )
 
 
@@ -117,11 +143,50 @@ def locate(
         return Settings(database_path(path), source="TOKEN_STORAGE_DB")
     if _can_hold_data(DEFAULT_DATABASE.parent):
         return Settings(DEFAULT_DATABASE)
+    return Settings(_data_folder() / DEFAULT_DATABASE.name, fallback_from=DEFAULT_DATABASE)
+
+
+def _data_folder() -> Path:
     # platformdirs is imported only if the default cannot be used.
     from platformdirs import user_data_path  # noqa: PLC0415
 
-    folder = user_data_path("nextcloud-mcp-server")
-    return Settings(folder / DEFAULT_DATABASE.name, fallback_from=DEFAULT_DATABASE)
+    # Without a home folder it returns a relative path or raises, depending on its version.
+    with suppress(RuntimeError, LookupError, OSError, ValueError):
+        folder = user_data_path("nextcloud-mcp-server")
+        if folder.is_absolute():
+            return folder
+    raise TokenStorageError(
+        f"{DEFAULT_DATABASE} cannot be used here, and this user has no home folder.",
+        code="bad-path",
+        remedy="Set TOKEN_STORAGE_DB to the path of a file in a folder that this user can write "
+        "to, for example TOKEN_STORAGE_DB=/data/tokens.db, or give -d.",
+    )
+
+
+def trusted_owners(environ: Mapping[str, str] | None = None) -> tuple[int, ...]:
+    """Return the users whose files are used as if they were this user's.
+
+    Raises:
+        TokenStorageError: ``bad-input`` for a user that does not exist.
+    """
+    environ = os.environ if environ is None else environ
+    listed = environ.get("TOKEN_STORAGE_TRUSTED_OWNERS", "").split(",")
+    return tuple(_user_number(name) for name in map(str.strip, listed) if name)
+
+
+def _user_number(name: str) -> int:
+    if name.isascii() and name.isdigit():
+        return int(name)
+    import pwd  # noqa: PLC0415 - rarely needed
+
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        raise TokenStorageError(
+            f"TOKEN_STORAGE_TRUSTED_OWNERS lists {name!r}, and there is no such user.",
+            code="bad-input",
+            remedy="List users by their names or numbers, separated by commas: 1000,backup",
+        ) from None
 
 
 def wants_colour(environ: Mapping[str, str] | None = None) -> bool:
@@ -135,9 +200,9 @@ def split_keys(text: str) -> tuple[str, ...]:
     return tuple(part for part in (piece.strip() for piece in text.split(";")) if part)
 
 
-def _lock_timeout(text: str | None) -> float:
+def _lock_timeout(text: str | None, default: float) -> float:
     if not text:
-        return DEFAULT_LOCK_TIMEOUT
+        return default
     try:
         seconds = float(text)
     except ValueError:
@@ -152,9 +217,10 @@ def _lock_timeout(text: str | None) -> float:
 
 
 def database_path(database: str | os.PathLike[str]) -> Path:
-    """Return the file of a path or an SQLite URL.
+    """Return the file of a path or an SQLite URL, as an absolute path.
 
-    In a URL ``%20`` and the like are escapes, as in SQLAlchemy. A path has no escapes.
+    In a URL ``%20`` and the like are escapes, as in SQLAlchemy. A path has no escapes. A
+    ``~`` at the beginning is a home folder, as in a shell.
 
     Raises:
         TokenStorageError: ``unsupported-database`` for the URL of another engine,
@@ -173,7 +239,44 @@ def database_path(database: str | os.PathLike[str]) -> Path:
         raise _bad_path(f"{text!r} is lost when the process ends; tokens need a file.")
     if text.startswith("file:"):
         raise _bad_path(f"{text!r} is an SQLite URI; a plain path is needed.")
-    return Path(text)
+    return _absolute_text(text, "the database")
+
+
+def named_now(database: str | os.PathLike[str] | None) -> str | os.PathLike[str] | None:
+    """Return ``database`` as an absolute path; unchanged if :func:`load_settings` refuses it."""
+    with suppress(TokenStorageError):
+        return None if database is None else database_path(database)
+    return database
+
+
+def absolute(path: Path) -> Path:
+    """Return ``path`` as an absolute one, without following links.
+
+    Raises:
+        TokenStorageError: ``bad-path`` if the working directory is gone.
+    """
+    try:
+        return path.absolute()
+    except OSError as error:
+        raise TokenStorageError(
+            f"{path} is a relative path, and the working directory is gone ({error.strerror}).",
+            code="bad-path",
+            remedy="Change to a folder that exists, or give an absolute path.",
+        ) from error
+
+
+def _absolute_text(text: str, what: str) -> Path:
+    path = Path(text)
+    if text.startswith("~"):
+        path = Path(os.path.expanduser(text))  # noqa: PTH111 - Path's raises an unnamed error
+        if not path.is_absolute():
+            raise TokenStorageError(
+                f"The path of {what} is {text!r}, and the home folder that it begins with is "
+                "unknown.",
+                code="bad-path",
+                remedy=f"Give an absolute path; a file that is named like this is ./{text}",
+            )
+    return absolute(path)
 
 
 def _is_url(text: str) -> bool:

@@ -244,6 +244,96 @@ print(settings.load_settings({"HOME": "/"}).fallback_from)
         assert as_nobody(code, default) == str(default)
 
 
+@pytest.mark.parametrize("given", ["a/t.db", "sqlite:///a/t.db", Path("a/t.db")], ids=str)
+def test_a_relative_path_is_made_absolute_where_it_is_named(
+    given: str | Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The working directory of that moment is part of the database's path, whatever follows."""
+    monkeypatch.chdir(tmp_path)
+    wanted = tmp_path / "a" / "t.db"
+    variable = "DATABASE_URL" if "://" in str(given) else "TOKEN_STORAGE_DB"
+    every = [
+        load_settings({}, database=given),
+        load_settings({variable: str(given), "TOKEN_ENCRYPTION_KEY_FILE": "a/key"}),
+        Settings(Path("x")).with_database(given),
+        Settings(wanted.relative_to(tmp_path), key_file=Path("a/key")),
+    ]
+    assert [read.database for read in every] == [wanted] * 4
+    assert [read.key_file for read in every] == [None, tmp_path / "a/key", None, tmp_path / "a/key"]
+
+
+def test_a_home_folder_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path that begins with ~ is one below a home folder, as in a shell."""
+    monkeypatch.setenv("HOME", "/home/anna")
+    environ = {"TOKEN_STORAGE_DB": "~/t.db", "TOKEN_ENCRYPTION_KEY_FILE": "~/key"}
+    read = load_settings(environ)
+    assert (read.database, read.key_file) == (Path("/home/anna/t.db"), Path("/home/anna/key"))
+    for text in ("~/t.db", "sqlite:///~/t.db", Path("~/t.db")):
+        assert database_path(text) == Path("/home/anna/t.db")
+    assert database_path("./~/t.db") == Path.cwd() / "~" / "t.db"
+
+
+@pytest.mark.parametrize("home", ["", "not/absolute"])
+@pytest.mark.parametrize("name", ["TOKEN_STORAGE_DB", "TOKEN_ENCRYPTION_KEY_FILE"])
+def test_an_unknown_home_folder_is_refused(
+    name: str, home: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path below the home folder of nobody is no relative path."""
+    monkeypatch.setenv("HOME", home)
+    given = "~/t.db" if home else "~no-such-user/t.db"
+    error = refused(lambda: load_settings(GIVEN | {name: given}))
+    assert error.code == "bad-path"
+    assert given in error.message
+
+
+@pytest.mark.parametrize("found", [Path("~/.local/share/x"), Path("x"), RuntimeError, KeyError, ""])
+def test_a_default_is_never_relative(
+    found: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever platformdirs does without a home folder, the remedy is to set the variable."""
+
+    def data_path(_: str) -> Path:
+        if isinstance(found, Path):
+            return found
+        raise found() if found else OSError(2, "no such user")
+
+    monkeypatch.setattr(module, "DEFAULT_DATABASE", tmp_path / "not" / "there")
+    monkeypatch.setattr(module, "_can_hold_data", lambda _: False)
+    monkeypatch.setattr("platformdirs.user_data_path", data_path)
+    error = refused(lambda: load_settings({}))
+    assert error.code == "bad-path"
+    assert "Set TOKEN_STORAGE_DB" in error.remedy
+
+
+def test_a_user_without_a_home_is_told_to_set_the_variable() -> None:
+    """A container's arbitrary user, with no HOME and no entry in the list of users, is one."""
+    code = """
+os.environ.pop("HOME", None)
+os.chdir(sys.argv[1])
+try:
+    print(settings.load_settings({}).database)
+except TokenStorageError as error:
+    print(error.code, error.remedy)
+"""
+    with open_folder() as folder:
+        folder.chmod(0o777)
+        printed = as_nobody(code, folder, user=12345)
+    assert printed.startswith("bad-path Set TOKEN_STORAGE_DB"), printed
+
+
+def test_a_relative_path_needs_a_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the working directory was deleted, a relative path is refused, and no other one is."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    error = refused(lambda: load_settings({"TOKEN_STORAGE_DB": "tokens.db"}))
+    assert error.code == "bad-path"
+    assert "working directory is gone" in error.message
+    assert load_settings(GIVEN).database == Path("/data/tokens.db")
+
+
 def test_no_color_disables_colours() -> None:
     """NO_COLOR with any text disables colours; an empty one does not."""
     assert not wants_colour({"NO_COLOR": "0"})

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from nextcloud_mcp_server.auth.audit import RECORD, SYSTEM
 from nextcloud_mcp_server.auth.values import check_row, shown
+from nextcloud_mcp_server.errors import TokenStorageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,15 +89,25 @@ class Concern:
         at: int | None = None,
     ) -> bool:
         """Run ``statement`` and record ``event``; False, and no entry, if no row was changed."""
-        now = self._access.now() if at is None else at
+        access = self._access
+        now = access.now() if at is None else at
+        encrypts = any(name.startswith("encrypted_") for name in parameters)
 
         def unit(connection: Connection) -> bool:
+            if encrypts:
+                access.require_key(connection)
             if not connection.run(statement, parameters):
+                if statement.is_insert:
+                    raise _not_stored(self._table)
                 return False
             self._record(connection, event, user_id, now, parameters.get(self._key))
             return True
 
-        return await self._access.write(unit)
+        written = await access.write(unit)
+        if encrypts:
+            # Only after the commit: now a stored secret opens with this key ring.
+            access.key_is_verified = True
+        return written
 
     async def _delete_all(
         self,
@@ -140,4 +151,15 @@ class Concern:
             "auth_method": self._auth_method,
             "hostname": self._access.hostname,
         }
-        connection.run(RECORD, entry)
+        if not connection.run(RECORD, entry):
+            raise _not_stored("audit_logs")
+
+
+def _not_stored(table: str) -> TokenStorageError:
+    return TokenStorageError(
+        f"A row could not be stored in {table}: the database ignored the statement, and nothing "
+        "was written.",
+        code="unexpected",
+        remedy=f"List the triggers of {table} (in sqlite3: .schema {table}), and drop the one that "
+        "ignores rows.",
+    )

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import socket
 import time
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
-from nextcloud_mcp_server.errors import TokenStorageError
+from sqlalchemy import select
+
+from nextcloud_mcp_server.backends.base import SAMPLE_SIZE
+from nextcloud_mcp_server.errors import TokenStorageError, not_open
+from nextcloud_mcp_server.schema.structure import ENCRYPTED
+from nextcloud_mcp_server.schema.tables import metadata
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -16,6 +21,12 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+
+_SECRETS: Final = [
+    select(column).where(column.is_not(None))
+    for column in (metadata.tables[table].c[name] for table, name in ENCRYPTED)
+]
+_SAMPLES: Final = [secrets.limit(SAMPLE_SIZE) for secrets in _SECRETS]
 
 
 class Access:
@@ -28,11 +39,13 @@ class Access:
         clock: returns seconds since 1970, for every time that is written or compared.
     """
 
-    __slots__ = ("_keyring", "_pool", "clock", "hostname")
+    __slots__ = ("_keyring", "_pool", "clock", "hostname", "key_is_verified")
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self.clock = clock
         self.hostname = socket.gethostname()
+        #: Whether a committed secret opens with the key ring.
+        self.key_is_verified = False
         self._pool: Pool | None = None
         self._keyring: Keyring | None = None
 
@@ -43,7 +56,7 @@ class Access:
 
     def open(self, pool: Pool, keyring: Keyring) -> None:
         """Run units of work in ``pool`` from now on."""
-        self._pool, self._keyring = pool, keyring
+        self._pool, self._keyring, self.key_is_verified = pool, keyring, False
 
     def close(self) -> Pool | None:
         """Refuse new work, and return the pool for the caller to close; None if there is none.
@@ -73,6 +86,33 @@ class Access:
         """Check that the open database is the one at its place."""
         return self._pool.check() if self._pool else _not_open()
 
+    def require_key(self, connection: Connection) -> None:
+        """Fail if there are secrets and the key ring opens none of them.
+
+        Two servers with different keys can start on a database without secrets: the first
+        secret decides. To be called in the transaction that writes a secret.
+
+        Raises:
+            TokenStorageError: ``wrong-key``.
+        """
+        keyring = self._keyring
+        if self.key_is_verified or keyring is None:
+            return
+        there = False
+        for statement in (*_SAMPLES, *_SECRETS):
+            for [value] in connection.all(statement):
+                there = True
+                if keyring.can_decrypt(value):
+                    return
+        if there:
+            raise TokenStorageError(
+                "No given key opens the secrets that another server has stored; nothing was "
+                "written.",
+                code="wrong-key",
+                remedy="Give every server the same key in TOKEN_ENCRYPTION_KEY, and restart this "
+                "one.",
+            )
+
     def read(self, unit: Callable[[Connection], T]) -> Awaitable[T]:
         """Run a read-only unit of work."""
         return self._pool.read(unit) if self._pool else _not_open()
@@ -83,8 +123,4 @@ class Access:
 
 
 def _not_open() -> NoReturn:
-    raise TokenStorageError(
-        "The token store is not open.",
-        code="not-open",
-        remedy="Await initialize() first, or use it inside `async with RefreshTokenStorage(...)`.",
-    )
+    raise not_open()

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nextcloud_mcp_server.concurrency import run_to_the_end
+from nextcloud_mcp_server.imports import IMPORTING
 from nextcloud_mcp_server.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -31,22 +33,26 @@ async def open_store(
     Raises:
         TokenStorageError: the database or the keys cannot be used; nothing is left open.
     """
-    from nextcloud_mcp_server.backends.connect import connect  # noqa: PLC0415
-    from nextcloud_mcp_server.crypto.keyfile import given_keyring, verified_keyring  # noqa: PLC0415
-    from nextcloud_mcp_server.filesystem.files import follow  # noqa: PLC0415
+    with IMPORTING:
+        from nextcloud_mcp_server.backends.connect import connect  # noqa: PLC0415
+        from nextcloud_mcp_server.crypto.keyfile import (  # noqa: PLC0415
+            given_keyring,
+            require_trusted_key,
+            verified_keyring,
+        )
 
     if settings is None:
         settings = load_settings(database=database)
     elif database is not None:
         settings = settings.with_database(database)
-    keyring = given_keyring(keys, settings)
     place = connect(settings.database)
+    keyring: Keyring | None = None
     hold: Hold | None = None
     opened: Hashable = None
 
     def verify(samples: Samples) -> Sequence[str]:
         nonlocal keyring
-        keyring = verified_keyring(keyring, samples, follow(settings.database))
+        keyring = verified_keyring(keyring, samples, Path(place.location))
         return keyring.fingerprints
 
     def mark() -> None:
@@ -55,8 +61,13 @@ async def open_store(
         hold, opened = place.hold(), place.identity()
 
     def work(cancelled: Callable[[], bool]) -> Outcome:
-        from nextcloud_mcp_server.migrate.startup import prepare  # noqa: PLC0415
+        with IMPORTING:
+            from nextcloud_mcp_server.migrate.startup import prepare  # noqa: PLC0415
 
+        nonlocal keyring
+        keyring = given_keyring(keys, settings)
+        if keyring is None:
+            require_trusted_key(Path(place.location))
         return prepare(
             place,
             verify=verify,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import os
 import time
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,9 +16,10 @@ from nextcloud_mcp_server.auth.oauth_sessions import OAuthSessions
 from nextcloud_mcp_server.auth.opening import open_store
 from nextcloud_mcp_server.auth.profiles import Profiles
 from nextcloud_mcp_server.auth.refresh_tokens import RefreshToken, RefreshTokens
+from nextcloud_mcp_server.concurrency import Turn
+from nextcloud_mcp_server.settings import named_now
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
@@ -31,10 +32,12 @@ __all__ = ["RefreshToken", "RefreshTokenStorage"]
 class RefreshTokenStorage(RefreshTokens):
     """The token store. Opening it migrates its database to the right schema.
 
-    The tasks of one event loop may share it.
+    Tasks may share it, also those of several event loops. A process that is forked while it is
+    open cannot use it before it calls :meth:`initialize` again.
 
     Args:
-        database: a path or an SQLAlchemy URL; None for the one in the settings.
+        database: a path or an SQLAlchemy URL; None for the one in the settings. A relative path
+            is made absolute here.
         encryption_key: one Fernet key, or several, newest first: the first encrypts, all
             decrypt. None for those of the settings.
         settings: None to read them from the environment.
@@ -47,6 +50,7 @@ class RefreshTokenStorage(RefreshTokens):
         "_database",
         "_keys",
         "_outcome",
+        "_process",
         "_settings",
         "_turn",
         "app_passwords",
@@ -66,12 +70,13 @@ class RefreshTokenStorage(RefreshTokens):
         settings: Settings | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._database = database
+        self._database = named_now(database)
         self._keys = encryption_key
         self._settings = settings
         self._outcome: Outcome | None = None
+        self._process = 0
         # Held by initialize() and close(), so that two calls at once open one pool.
-        self._turn = asyncio.Lock()
+        self._turn = Turn()
         access = Access(clock)
         super().__init__(access)
         self.profiles = Profiles(access)
@@ -94,11 +99,13 @@ class RefreshTokenStorage(RefreshTokens):
             TokenStorageError: the start failed; the database is unchanged.
         """
         async with self._turn:
-            if self._access.is_open:
+            # A forked child has a copy of the parent's store, and opens one of its own.
+            if self._access.is_open and self._process == os.getpid():
                 return
             pool, keyring, self._outcome = await open_store(
                 self._database, self._keys, self._settings
             )
+            self._process = os.getpid()
             self._access.open(pool, keyring)
 
     async def close(self) -> None:

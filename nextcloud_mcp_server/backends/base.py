@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from nextcloud_mcp_server.schema.structure import Gaps, Structure
+from nextcloud_mcp_server.schema.structure import Gaps, Structure, Table
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -46,8 +46,10 @@ class Snapshot(NamedTuple):
         versions: the rows of the version table; None without the table.
         version_column: whether the version table is Alembic's (has ``version_num``).
         journal_mode: SQLite's journal mode, lower case; empty without a file and on other engines.
-        damage: ``corrupt`` or ``not-a-database``; empty for a readable database.
+        damage: ``corrupt``, ``not-a-database``, ``inconsistent`` or ``orphaned``; empty for a
+            readable database.
         detail: the engine's description of the damage.
+        companion: the file beside the database that makes it ``orphaned``.
         samples: some encrypted values, if they were asked for and can be read.
         exists: whether there is a database.
     """
@@ -60,6 +62,7 @@ class Snapshot(NamedTuple):
     detail: str = ""
     samples: tuple[bytes, ...] | None = None
     exists: bool = True
+    companion: str = ""
 
 
 class RecoveryNeededError(Exception):
@@ -99,6 +102,16 @@ class Database(Protocol):
             TokenStorageError: ``bad-path``.
         """
 
+    def require_trusted(self) -> None:
+        """Fail if another user can have put or changed a file of the database. Changes nothing.
+
+        Raises:
+            TokenStorageError: ``untrusted``.
+        """
+
+    def leaves_traces(self) -> bool:
+        """Whether :meth:`lock` would create something that stays, such as a lock file."""
+
     def warnings(self) -> Sequence[str]:
         """Return what an operator should change about the place, one sentence each."""
 
@@ -135,6 +148,9 @@ class Database(Protocol):
 
     def check_integrity(self) -> str:
         """Return what the engine's own check finds wrong; empty if the database is sound."""
+
+    def unusable(self, wanted: Mapping[str, Table]) -> Mapping[str, str]:
+        """Return the existing tables of ``wanted`` that the store cannot use, with the reason."""
 
     def samples(self, columns: Iterable[tuple[str, str]], limit: int | None) -> Iterable[bytes]:
         """Read up to ``limit`` (None: all) encrypted values of each existing (table, column)."""
@@ -212,6 +228,9 @@ class LockedDatabase(Protocol):
         Raises:
             TokenStorageError: ``read-only`` or ``lock-unavailable``.
         """
+
+    def make_private(self) -> None:
+        """Take files of this user that every user can use away from the others."""
 
     def inspect(self, *, samples: bool = False) -> Snapshot:
         """Read the database, after rolling back what a crashed writer left.

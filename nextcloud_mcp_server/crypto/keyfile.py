@@ -8,19 +8,34 @@ database holds no encrypted value yet, that last file is created.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from cryptography.fernet import Fernet
 
 from nextcloud_mcp_server.backends.base import SAMPLE_SIZE
+from nextcloud_mcp_server.concurrency import start
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.filesystem import permissions
 from nextcloud_mcp_server.filesystem.errors import naming
-from nextcloud_mcp_server.filesystem.files import check_path, follow, write_private
-from nextcloud_mcp_server.settings import Settings, split_keys
+from nextcloud_mcp_server.filesystem.files import check_path, follow, read_small, write_private
+from nextcloud_mcp_server.settings import Settings, split_keys, trusted_owners
 
 logger = logging.getLogger(__name__)
+
+#: The largest size of a key file, in bytes: more than a thousand keys.
+_LONGEST: Final = 65_536
+
+#: The byte order mark of UTF-8.
+_MARK: Final = b"\xef\xbb\xbf"
+
+#: Seconds to wait for the key file of the settings, which can be on another, dead file system.
+_PATIENCE: Final = 10.0
 
 #: Returns up to this many encrypted values of each column (None: all of them).
 Samples = Callable[[int | None], Iterable[bytes]]
@@ -46,7 +61,7 @@ def given_keyring(
         return Keyring(keys)
     if settings.keys:
         return Keyring(settings.keys)
-    return None if settings.key_file is None else _read(settings.key_file)
+    return None if settings.key_file is None else _read_in_time(settings)
 
 
 def find_keyring(settings: Settings, database: Path) -> Keyring | None:
@@ -98,8 +113,35 @@ def key_verifier(settings: Settings) -> Callable[[Samples], Sequence[str] | None
     return verify
 
 
+def require_trusted_key(database: Path) -> None:
+    """Fail if another user can have put, changed or read the key file beside ``database``.
+
+    Raises:
+        TokenStorageError: ``untrusted``.
+    """
+    private = permissions.OTHERS
+    permissions.require_trusted(
+        key_path(database), database, trusted_owners(), forbidden=private, own=private
+    )
+
+
+def _check_named(path: Path, database: Path) -> None:
+    """Check the key file of the settings; warn if every user can use it.
+
+    It can belong to another user, and a container's secret is often readable for all. So it is
+    refused only where that user can have put it there.
+    """
+    if permissions.can_be_planted(path):
+        permissions.require_trusted(path, database, trusted_owners())
+    with suppress(OSError):
+        mode = path.stat().st_mode & 0o7777
+        if mode & permissions.OTHERS:
+            logger.warning("Every user can use the key file %s (mode %04o)", path, mode)
+
+
 def _beside(database: Path) -> Keyring | None:
     path = key_path(database)
+    permissions.require_trusted(path, database, trusted_owners())
     with naming(path):
         try:
             # A link to a secret that is not mounted is a missing key, and must not be replaced.
@@ -109,18 +151,34 @@ def _beside(database: Path) -> Keyring | None:
     return _read(path)
 
 
+def _read_in_time(settings: Settings) -> Keyring:
+    """Read a key file in a thread, because no other wait for a file system can be ended."""
+    path = Path(settings.key_file or "")
+    answer: Future[Keyring] = Future()
+
+    def read() -> None:
+        try:
+            _check_named(path, settings.database)
+            answer.set_result(_read(path))
+        except BaseException as error:  # noqa: BLE001 - raised below
+            answer.set_exception(error)
+
+    start(threading.Thread(target=read, name="key-file", daemon=True))
+    try:
+        return answer.result(_PATIENCE)
+    except TimeoutError:
+        raise _unreadable(
+            path, f"its file system does not answer in {_PATIENCE:g} seconds"
+        ) from None
+
+
 def _read(path: Path) -> Keyring:
     try:
-        text = path.read_text("ascii")
+        # An editor may have put a byte order mark in front, and any line ends.
+        text = read_small(path, _LONGEST).removeprefix(_MARK).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        detail = getattr(error, "strerror", None) or "it is not text"
-        raise TokenStorageError(
-            f"The key file {path} cannot be read ({detail}).",
-            code="key-missing",
-            remedy="Put it back, or give this user permission to read it; tokens cannot be "
-            "opened without their key.",
-        ) from error
-    keys = split_keys(text.replace("\n", ";"))
+        raise _unreadable(path, getattr(error, "strerror", None) or "it is not text") from error
+    keys = split_keys(";".join(text.splitlines()))
     if not keys:
         raise TokenStorageError(
             f"The key file {path} is empty.",
@@ -128,6 +186,15 @@ def _read(path: Path) -> Keyring:
             remedy="Put the key back; tokens cannot be opened without it.",
         )
     return Keyring(keys)
+
+
+def _unreadable(path: Path, detail: str) -> TokenStorageError:
+    return TokenStorageError(
+        f"The key file {path} cannot be read ({detail}).",
+        code="key-missing",
+        remedy="Put the key back as a regular file that this user can read; tokens cannot be "
+        "opened without their key.",
+    )
 
 
 def verified_keyring(keyring: Keyring | None, samples: Samples, database: Path) -> Keyring:

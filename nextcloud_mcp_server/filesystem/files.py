@@ -1,4 +1,4 @@
-"""Check where a file can lie, and write private files.
+"""Check where a file can lie, read small files, and write private ones.
 
 Never open a database file here while SQLite has it open: closing any descriptor of a file
 drops all POSIX locks that this process holds on it.
@@ -6,6 +6,7 @@ drops all POSIX locks that this process holds on it.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -25,6 +26,9 @@ _LONGEST_NAME: Final = 175
 #: Create a file that did not exist, and do not follow a link.
 _NEW: Final = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW
 
+#: Read a file that may be anything: do not wait for a pipe, do not become its terminal.
+_READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
 _KINDS: Final = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a named pipe",
@@ -38,6 +42,12 @@ ABANDONED_AFTER: Final = 3600.0
 
 #: The files that SQLite can create beside a database.
 COMPANIONS: Final = ("-wal", "-shm", "-journal")
+
+#: The lock files beside a database.
+LOCKS: Final = (".lock", ".inuse")
+
+#: The database itself, what SQLite creates beside it, and the lock files.
+BESIDE: Final = ("", *COMPANIONS, *LOCKS)
 
 
 def check_path(path: Path, longest: int = _LONGEST_NAME) -> None:
@@ -62,18 +72,48 @@ def check_path(path: Path, longest: int = _LONGEST_NAME) -> None:
         return
     except OSError as error:
         raise _bad(f"{path} cannot be accessed ({error.strerror}).") from error
-    if not stat.S_ISREG(mode):
-        kind = _KINDS.get(stat.S_IFMT(mode), "something else")
+    if kind := _other_kind(mode):
         raise _bad(f"{path} is {kind}, not a file.")
 
 
+def _other_kind(mode: int) -> str:
+    """Return what a file is if it is not a regular one; empty if it is."""
+    return "" if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "something else")
+
+
+def read_small(path: Path, longest: int) -> bytes:
+    """Read a small regular file, such as a key or a manifest that anybody may have put there.
+
+    Raises:
+        OSError: it cannot be read, is not a regular file (nothing waits for a pipe or opens a
+            device), or is longer than ``longest`` bytes.
+    """
+    _require_regular(path.stat().st_mode)
+    descriptor = os.open(path, _READ)
+    with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 - opened above
+        _require_regular(os.fstat(descriptor).st_mode)
+        content = b""
+        while len(content) <= longest and (piece := file.read(longest + 1 - len(content))):
+            content += piece
+    if len(content) > longest:
+        raise OSError(errno.EFBIG, f"it is longer than {longest} bytes")
+    return content
+
+
+def _require_regular(mode: int) -> None:
+    if kind := _other_kind(mode):
+        raise OSError(errno.EINVAL, f"it is {kind}, not a file")
+
+
 def follow(path: Path) -> Path:
-    """Return the target of ``path`` if it is a symbolic link, else ``path``.
+    """Return the path of the file itself, through every link, its folders included.
 
     SQLite puts its journal beside the file and not beside the link. The lock, the key and
-    the backups must do the same, so that two names of one file share them.
+    the backups must do the same, so that two names of one file share them, and so that all
+    stay where they are if a link to the folder is changed.
     """
-    return path.resolve() if path.is_symlink() else path
+    # Not resolve(), which raises an unnamed error for a loop of links.
+    return Path(os.path.realpath(path))
 
 
 def names_of(path: Path) -> int:
@@ -98,7 +138,10 @@ def make_folder(path: Path) -> None:
     if path.parent.is_dir():
         return
     with naming(path):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # With parents=True, mkdir would make the folders above with the umask alone.
+        for folder in (*reversed(path.parent.parents), path.parent):
+            if not folder.is_dir():
+                folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def create_private(path: Path) -> None:

@@ -1,11 +1,18 @@
-"""Describe the owner of a file, and what this user can do with it. Changes nothing."""
+"""Check the owner and the mode of a file, and what this user can do with it."""
 
 from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
+
+from nextcloud_mcp_server.errors import TokenStorageError, for_shell
+
+#: The bits of a mode for every user of the machine.
+OTHERS: Final = 0o007
 
 
 def may(path: Path | str, how: int) -> bool:
@@ -27,6 +34,101 @@ def user_name(number: int) -> str:
     with suppress(KeyError):
         return pwd.getpwuid(number).pw_name
     return str(number)
+
+
+def require_trusted(
+    path: Path | str,
+    database: Path,
+    trusted: Collection[int],
+    *,
+    forbidden: int = stat.S_IWOTH,
+    own: int = 0,
+) -> None:
+    """Fail if another user can have put a file there, or changed it. A missing one is accepted.
+
+    The owner must be this user, root or ``trusted``; if root asks, the owner of the database
+    is accepted too.
+
+    Args:
+        path: the file, or a link, whose target is checked as well.
+        database: the database that it belongs to.
+        trusted: users whose files are accepted with any mode.
+        forbidden: the bits that the mode must not have, if the file is not this user's.
+        own: those if it is; :func:`make_private` removes the others.
+
+    Raises:
+        TokenStorageError: ``untrusted``.
+    """
+    us = os.geteuid()
+    for look in (os.lstat, os.stat):
+        try:
+            status = look(path)
+        except OSError:
+            return
+        mode, owner_id = status.st_mode, status.st_uid
+        if owner_id in trusted:
+            return
+        if owner_id not in {0, us} and not (us == 0 and owner_id == _owner_id(database)):
+            raise _belongs_to(path, owner_id)
+        if stat.S_ISREG(mode):
+            if mode & (own if owner_id == us else forbidden):
+                raise _open_to_others(path, status)
+            return
+
+
+def _owner_id(path: Path) -> int:
+    try:
+        return path.stat().st_uid
+    except OSError:
+        return 0
+
+
+def _belongs_to(path: Path | str, owner_id: int) -> TokenStorageError:
+    name, me = user_name(owner_id), user_name(os.geteuid())
+    return TokenStorageError(
+        f"{path} belongs to user {name}, and this is user {me}: it is not used, because "
+        f"{name} could read or change what is stored.",
+        code="untrusted",
+        remedy=f"Remove it if it is not yours; if it is: chown {me} {for_shell(path)} - or set "
+        f"TOKEN_STORAGE_TRUSTED_OWNERS={name}",
+    )
+
+
+def _open_to_others(path: Path | str, status: os.stat_result) -> TokenStorageError:
+    how = "written" if status.st_mode & stat.S_IWOTH else "read"
+    return TokenStorageError(
+        f"{path} can be {how} by every user of this machine (mode {status.st_mode & 0o7777:04o}), "
+        "so it is not used.",
+        code="untrusted",
+        remedy=f"chmod 600 {for_shell(path)} - or, if the file system keeps no modes, set "
+        f"TOKEN_STORAGE_TRUSTED_OWNERS={user_name(status.st_uid)}",
+    )
+
+
+def make_private(path: Path | str) -> int | None:
+    """Take a file of this user away from all others; return its old mode, None if it was private.
+
+    A group alone may keep its access: somebody gave it on purpose. A read-only file stays one.
+    """
+    try:
+        status = os.lstat(path)
+        mode = stat.S_IMODE(status.st_mode)
+        if not (stat.S_ISREG(status.st_mode) and mode & OTHERS and status.st_uid == os.geteuid()):
+            return None
+        os.chmod(path, mode & 0o600)  # noqa: PTH101 - may be text
+        # Some file systems keep no modes.
+        return None if os.lstat(path).st_mode & OTHERS else mode
+    except OSError:
+        # It is gone, or on a disk that cannot be written.
+        return None
+
+
+def can_be_planted(path: Path) -> bool:
+    """Return whether other users can put files in the folder of ``path``."""
+    try:
+        return bool(path.parent.stat().st_mode & stat.S_IWOTH)
+    except OSError:
+        return False
 
 
 def unwritable(path: Path) -> str:

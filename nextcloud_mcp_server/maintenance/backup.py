@@ -8,12 +8,13 @@ from pathlib import Path
 from nextcloud_mcp_server.backends.base import RecoveryNeededError
 from nextcloud_mcp_server.backends.sqlite import backup as backups
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
-from nextcloud_mcp_server.backends.sqlite.inspect import check_pages, inspect_file
+from nextcloud_mcp_server.backends.sqlite.inspect import inspect_file
+from nextcloud_mcp_server.backends.sqlite.integrity import check_pages
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrate.inspect import inspect
 from nextcloud_mcp_server.migrate.plan import Finding, State, refusal
 from nextcloud_mcp_server.progress import ProgressCallback, reporting, to_log
-from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT
+from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT, absolute
 
 
 def back_up(
@@ -41,7 +42,7 @@ def back_up(
     """
     place = SqliteDatabase(database)
     inspection, database = inspect(place), place.path
-    damaged = {State.CORRUPT, State.NOT_A_DATABASE, State.FOREIGN}
+    damaged = {State.CORRUPT, State.NOT_A_DATABASE, State.FOREIGN, State.ORPHANED}
     if inspection.refusal and inspection.finding.state in damaged:
         raise inspection.refusal
     if not inspection.snapshot.journal_mode:
@@ -55,7 +56,9 @@ def back_up(
     except RecoveryNeededError:
         with place.lock(lock_timeout) as locked:
             locked.inspect()
-    target = target or backups.backup_path(database, inspection.recorded, "manual")
+    target = (
+        absolute(target) if target else backups.backup_path(database, inspection.recorded, "manual")
+    )
     with reporting(progress or to_log(database)) as report:
         try:
             return backups.make_backup(database, target, kind="manual", keys=keys, report=report)

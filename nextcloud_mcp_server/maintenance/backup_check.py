@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 from nextcloud_mcp_server.backends.sqlite.backup import NAME, time_of
 from nextcloud_mcp_server.backends.sqlite.catalog import counts, read_snapshot
 from nextcloud_mcp_server.backends.sqlite.connect import connect_at_rest
+from nextcloud_mcp_server.backends.sqlite.integrity import check
 from nextcloud_mcp_server.backends.sqlite.manifest import Manifest, read_manifest, sha256_of
 from nextcloud_mcp_server.backends.sqlite.secrets import columns_there, read_secrets
 from nextcloud_mcp_server.errors import TokenStorageError, counted, for_shell
-from nextcloud_mcp_server.migrate.classify import classify
+from nextcloud_mcp_server.migrate.classify import classify, triggers_on
 from nextcloud_mcp_server.migrate.inspect import known_history
 from nextcloud_mcp_server.migrate.plan import Finding, State
 from nextcloud_mcp_server.schema.structure import ENCRYPTED
@@ -40,6 +41,7 @@ class Backup:
         made_at: the time in its manifest, in its name, or else of the file.
         secrets: the number of encrypted values in it.
         opened: how many of them the available keys open; None without a key.
+        triggers: the table of each trigger on a table of this program.
     """
 
     path: Path
@@ -51,6 +53,7 @@ class Backup:
     manifest: Manifest | None
     secrets: int
     opened: int | None
+    triggers: dict[str, str]
     signature: Signature
 
     @property
@@ -120,9 +123,8 @@ def _read(
     (page_size,) = connection.execute("PRAGMA page_size").fetchone()
     if status.st_size % page_size:
         raise _bad(path, "its last page is cut off", database)
-    lines = [row[0] for row in connection.execute("PRAGMA integrity_check(3)")]
-    if lines != ["ok"]:
-        raise _bad(path, f"it is damaged: {' '.join('; '.join(map(str, lines)).split())}", database)
+    if damage := check(connection, "integrity_check").damage:
+        raise _bad(path, f"it is damaged: {'; '.join(damage[:3])}", database)
     rows = counts(connection.execute, seen.structure)
     if manifest is not None:
         _check_contents(manifest, status.st_size, seen.versions, rows)
@@ -138,6 +140,7 @@ def _read(
         manifest=manifest,
         secrets=len(secrets),
         opened=None if keyring is None else sum(map(keyring.can_decrypt, secrets)),
+        triggers=triggers_on(seen.structure, known_history()),
         signature=signature_of(path, database),
     )
 

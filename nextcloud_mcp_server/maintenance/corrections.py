@@ -1,8 +1,8 @@
 """Corrections that make a refused database acceptable to a start. Pure: opens no file.
 
 A start only adds what is missing. On request, a version table that contradicts the tables
-can be replaced too. If ``refresh_tokens`` is lost or a newer release wrote the file, there
-is no correction.
+can be replaced too, and what held lost secrets is added, empty. If ``refresh_tokens`` is lost
+or a newer release wrote the file, there is no correction.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from nextcloud_mcp_server.backends.base import Snapshot
-from nextcloud_mcp_server.migrate.classify import TEMPORARY, classify
+from nextcloud_mcp_server.migrate.classify import TEMPORARY, classify, is_mistyped
 from nextcloud_mcp_server.migrate.plan import Finding, State
 from nextcloud_mcp_server.schema.history import History
 from nextcloud_mcp_server.schema.structure import VERSION_TABLE, Structure
@@ -23,15 +23,18 @@ _CORRECTABLE: Final = frozenset(
 REPLACED: Final = "_replaced_"
 
 
-def without_version_table(seen: Snapshot, history: History) -> Finding | None:
-    """Return the state of a refused database after its version table is dropped.
+def corrected_state(seen: Snapshot, history: History) -> Finding | None:
+    """Return the state of a refused database after a repair.
 
-    None if the database is not refused, or would still be.
+    A repair adds what held lost secrets, empty, or drops the version table. None if the
+    database is not refused, or would still be.
     """
     finding = classify(seen, history)
+    if finding.lost:
+        return classify(seen, history, accept_loss=True)
     if finding.state not in _CORRECTABLE:
         return None
-    if finding.state is State.UNKNOWN_REVISION and not _is_mistyped(seen, history):
+    if finding.state is State.UNKNOWN_REVISION and not is_mistyped(seen, history):
         return None
     tables = dict(seen.structure.tables)
     tables.pop(VERSION_TABLE, None)
@@ -42,14 +45,20 @@ def without_version_table(seen: Snapshot, history: History) -> Finding | None:
     return None if corrected.refused or corrected.state is State.NEW else corrected
 
 
-def _is_mistyped(seen: Snapshot, history: History) -> bool:
-    """Return whether every version row is a mistyped id of this program, and no newer one."""
-    rows = [str(row).strip() for row in seen.versions or () if row not in (None, "")]
-    return all(row.isdecimal() and row.zfill(3) in history for row in rows)
-
-
 def leftover_tables(seen: Structure, history: History) -> list[str]:
     """Return the copies that an interrupted recreation left beside the original table."""
     originals = history.shapes.keys() & seen.tables.keys()
     copies = {prefix + name for name in originals for prefix in (TEMPORARY, REPLACED)}
     return sorted(copies & seen.tables.keys())
+
+
+def outlived_tables(seen: Structure, history: History, base: str | None) -> dict[str, str]:
+    """Return the tables that ``base`` or an earlier revision drops, each with that revision."""
+    if base is None:
+        return {}
+    return {
+        name: next(
+            revision for revision in history.revisions if name in history.dropped_before(revision)
+        )
+        for name in sorted(history.dropped_before(base) & seen.tables.keys())
+    }

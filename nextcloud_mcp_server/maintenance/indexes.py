@@ -1,4 +1,4 @@
-"""Find damaged pages, and rebuild the indexes if only they are damaged.
+"""Rebuild the indexes of a database if only they are damaged.
 
 An index holds only data of its table, so ``REINDEX`` loses nothing if the pages of every
 table are intact. A copy in memory shows whether they are.
@@ -19,25 +19,10 @@ from nextcloud_mcp_server.backends.sqlite.connect import (
     connect_to_write,
 )
 from nextcloud_mcp_server.backends.sqlite.errors import naming
+from nextcloud_mcp_server.backends.sqlite.integrity import check
 
 #: The largest database, in bytes, that is copied into memory to test its indexes.
 _LARGEST: Final = 1 << 30
-
-
-def damage(path: Path, pragma: str = "quick_check") -> list[str]:
-    """Return the problems that SQLite finds in ``path``."""
-    try:
-        with closing(connect_read_only(path)) as connection:
-            return complaints_of(connection, pragma)
-    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-        return [" ".join(str(error).split())]
-
-
-def complaints_of(connection: sqlite3.Connection, pragma: str) -> list[str]:
-    """Return the same as :func:`damage`, for an open connection."""
-    rows = connection.execute(f"PRAGMA {pragma}(20)").fetchall()
-    lines = [" ".join(str(row[0]).split()) for row in rows if row[0] != "ok"]
-    return [line.removeprefix("*** in database main *** ") for line in lines]
 
 
 def only_indexes(path: Path) -> bool:
@@ -52,7 +37,7 @@ def only_indexes(path: Path) -> bool:
             copy_database(reader, copy, "copying it")
             before = row_counts(copy)
             copy.execute("REINDEX")
-            return not complaints_of(copy, "integrity_check") and row_counts(copy) == before
+            return not check(copy, "integrity_check").damage and row_counts(copy) == before
     except (sqlite3.Error, UnicodeDecodeError, OSError):
         return False
 
@@ -83,9 +68,9 @@ def rebuild_indexes(path: Path) -> str:
         connection.execute("BEGIN IMMEDIATE")
         before = row_counts(connection)
         connection.execute("REINDEX")
-        complaints = complaints_of(connection, "integrity_check")
-        if complaints or row_counts(connection) != before:
+        damage = check(connection, "integrity_check").damage
+        if damage or row_counts(connection) != before:
             connection.execute("ROLLBACK")
-            return "; ".join(complaints[:3]) or "rows would be lost with an index"
+            return "; ".join(damage[:3]) or "rows would be lost with an index"
         connection.execute("COMMIT")
     return ""

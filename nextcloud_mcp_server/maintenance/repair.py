@@ -105,6 +105,7 @@ def repair(
     place.check()
     if not place.path.exists():
         raise no_database(place)
+    place.require_trusted()
     verify = key_verifier(settings)
     with place.lock(settings.lock_timeout) as locked:
         locked.require_writable()
@@ -187,6 +188,8 @@ def _restructure(
         for table in needed.drops:
             if not transaction.count(table):
                 transaction.drop(table)
+        for table in needed.outlived:
+            transaction.drop(table)
 
     return migrate(inspection, locked, keys=keys, first=first, report=report)
 
@@ -200,6 +203,7 @@ def _restructured(needed: RepairPlan, todo: Plan, history: History) -> tuple[str
         *([base] if needed.replaces_version or finding.recorded is None else []),
         *(["put the version table in order"] if not finding.tidy and finding.recorded else []),
         *(f"dropped the empty {table}" for table in needed.drops),
+        *(f"dropped {table}, as its revision does" for table in needed.outlived),
         *todo.mends,
         *([upgraded] if finding.base != history.head else []),
     )

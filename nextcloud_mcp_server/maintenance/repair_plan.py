@@ -11,8 +11,13 @@ from nextcloud_mcp_server.backends.sqlite.catalog import count
 from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.backends.sqlite.errors import naming
-from nextcloud_mcp_server.maintenance.corrections import leftover_tables, without_version_table
-from nextcloud_mcp_server.maintenance.indexes import damage, only_indexes
+from nextcloud_mcp_server.backends.sqlite.integrity import check_file
+from nextcloud_mcp_server.maintenance.corrections import (
+    corrected_state,
+    leftover_tables,
+    outlived_tables,
+)
+from nextcloud_mcp_server.maintenance.indexes import only_indexes
 from nextcloud_mcp_server.migrate.classify import classify
 from nextcloud_mcp_server.migrate.plan import Finding, State, refusal
 from nextcloud_mcp_server.schema.history import History
@@ -26,12 +31,14 @@ class RepairPlan:
         finding: the state of the database after the version table is dropped, if it is.
         replaces_version: whether the version table is replaced.
         drops: leftover tables to drop if they are empty.
+        outlived: tables to drop with their rows, because a revision drops them.
         indexes: whether its indexes are damaged.
     """
 
     finding: Finding
     replaces_version: bool = False
     drops: tuple[str, ...] = ()
+    outlived: tuple[str, ...] = ()
     indexes: bool = False
 
     @property
@@ -40,7 +47,7 @@ class RepairPlan:
         state = self.finding
         unrecorded = state.state is State.PRE_ALEMBIC
         incomplete = state.gaps or state.adopted or state.unusable or not state.tidy or unrecorded
-        return bool(self.replaces_version or self.drops or incomplete)
+        return bool(self.replaces_version or self.drops or self.outlived or incomplete)
 
 
 def plan_repair(
@@ -53,20 +60,22 @@ def plan_repair(
     """
     database = SqliteDatabase(path or source)
     finding = classify(seen, history)
-    corrected = without_version_table(seen, history)
+    corrected = corrected_state(seen, history)
     if finding.refused and corrected is None:
         raise refusal(finding, history, database)
     if not seen.journal_mode:
         return RepairPlan(finding)
-    complaints = damage(source, "integrity_check")
-    if complaints and not only_indexes(source):
-        raise refusal(Finding(State.CORRUPT, reason="; ".join(complaints[:3])), history, database)
+    damage = check_file(source, "integrity_check").damage
+    if damage and not only_indexes(source):
+        raise refusal(Finding(State.CORRUPT, reason="; ".join(damage[:3])), history, database)
     leftovers = leftover_tables(seen.structure, history)
     with naming(source), closing(connect_read_only(source)) as connection:
         drops = tuple(table for table in leftovers if not count(connection.execute, table))
+    after = corrected or finding
     return RepairPlan(
-        corrected or finding,
-        replaces_version=corrected is not None,
+        after,
+        replaces_version=corrected is not None and not finding.lost,
         drops=drops,
-        indexes=bool(complaints),
+        outlived=tuple(outlived_tables(seen.structure, history, after.base)),
+        indexes=bool(damage),
     )

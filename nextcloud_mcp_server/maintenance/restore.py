@@ -19,7 +19,7 @@ from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.backends.sqlite.errors import named, naming
 from nextcloud_mcp_server.backends.sqlite.in_use import in_use, require_idle
-from nextcloud_mcp_server.backends.sqlite.inspect import check_pages
+from nextcloud_mcp_server.backends.sqlite.integrity import check_pages
 from nextcloud_mcp_server.backends.sqlite.size import pages_of
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem import files
@@ -86,6 +86,7 @@ def restore(
     begun = time.monotonic()
     database, backup = preview.database, preview.backup
     place = SqliteDatabase(database)
+    place.require_trusted()
     doing = f"restoring it from {backup.path.name}"
     with place.lock(lock_timeout) as locked:
         locked.require_writable()
@@ -129,7 +130,7 @@ def _check_unchanged(backup: Backup, database: Path) -> None:
 def _check_space(preview: RestorePreview, seen: Snapshot) -> None:
     """Check the space for the temporary copy, the restored database and the kept copy."""
     database, present = preview.database, 0
-    if seen.damage == "corrupt":
+    if seen.exists and seen.damage and seen.damage != "not-a-database":
         present = database.stat().st_size
     elif seen.journal_mode:
         present = pages_of(database).bytes

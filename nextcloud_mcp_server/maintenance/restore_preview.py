@@ -21,6 +21,7 @@ from nextcloud_mcp_server.migrate.classify import classify
 from nextcloud_mcp_server.migrate.inspect import known_history
 from nextcloud_mcp_server.migrate.plan import Finding, State, refusal
 from nextcloud_mcp_server.progress import Reporter, silent
+from nextcloud_mcp_server.settings import absolute
 
 if TYPE_CHECKING:
     from nextcloud_mcp_server.crypto.keyring import Keyring
@@ -73,6 +74,7 @@ def preview_restore(
     database = files.follow(database)
     _refuse_itself(database, backup if isinstance(backup, Path) else backup.path)
     if isinstance(backup, Path):
+        backup = absolute(backup)
         report("verifying the backup")
         backup = check_backup(backup, database, keyring)
     report("counting its rows")

@@ -1,13 +1,15 @@
 """All contact with Alembic: run, stamp, list and write revisions.
 
-``alembic.context`` keeps its proxies in module globals, so two commands at once in one
-process would run on each other's configuration. Everything here that runs a command
-holds :data:`ALEMBIC` while it does. The connection is always handed over, inside a
-transaction that the caller commits: Alembic itself then commits nothing.
+Everything here that runs a command holds :data:`ALEMBIC` while it does: the environment of
+:mod:`.environment` serves one command at a time. The connection is always handed over, inside
+a transaction that the caller commits: Alembic itself then commits nothing.
 """
 
 from __future__ import annotations
 
+# env.py imports it, where no fork waits for it.
+import logging.config  # noqa: F401
+import os
 import re
 import runpy
 import threading
@@ -18,15 +20,16 @@ from contextlib import contextmanager, redirect_stdout
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
 
 from alembic import command
 from alembic.config import Config
-from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem.errors import naming
+from nextcloud_mcp_server.migrate import environment
+from nextcloud_mcp_server.migrate.environment import Scripts
 from nextcloud_mcp_server.progress import Reporter, silent
 from nextcloud_mcp_server.schema.history import BASE, History, is_checkout, load_history
 from nextcloud_mcp_server.schema.revision import Revision, describe
@@ -37,6 +40,9 @@ if TYPE_CHECKING:
 
 #: Held while a command of Alembic runs, inside the file lock, never on the event loop.
 ALEMBIC: Final = threading.RLock()
+
+# The thread that held it does not exist in a forked child.
+os.register_at_fork(after_in_child=ALEMBIC._at_fork_reinit)  # type: ignore[attr-defined]
 
 #: Where ids of this project begin; those below are history shared with other programs.
 FIRST_OWN_ID: Final = 101
@@ -84,8 +90,15 @@ def _running(
 
 def stamp(connection: Connection, history: History, revision: str) -> None:
     """Make ``revision`` the only row of the version table, without running anything."""
+    scripts = Scripts(history.directory)
     with _running("stamp"):
-        command.stamp(configuration(history, connection), revision, purge=True)
+        environment.run(
+            configuration(history, connection),
+            scripts,
+            fn=lambda recorded, _: scripts._stamp_revs((revision,), recorded),
+            destination_rev=(revision,),
+            purge=True,
+        )
 
 
 def upgrade(
@@ -99,8 +112,7 @@ def upgrade(
 
     Long operations report their progress.
     """
-    with _running("upgrade"):
-        command.upgrade(configuration(history, connection, applied, report), target)
+    _migrate("upgrade", configuration(history, connection, applied, report), history, target)
 
 
 def downgrade(
@@ -111,8 +123,26 @@ def downgrade(
     report: Reporter = silent,
 ) -> None:
     """Run every revision from the recorded one down to ``target`` (an id or ``base``)."""
-    with _running("downgrade"):
-        command.downgrade(configuration(history, connection, applied, report), target)
+    _migrate("downgrade", configuration(history, connection, applied, report), history, target)
+
+
+def _migrate(
+    what: Literal["upgrade", "downgrade"],
+    config: Config,
+    history: History,
+    target: str,
+    **options: Any,
+) -> None:
+    scripts = Scripts(history.directory)
+    steps = scripts._upgrade_revs if what == "upgrade" else scripts._downgrade_revs
+    with _running(what):
+        environment.run(
+            config,
+            scripts,
+            fn=lambda recorded, _: steps(target, recorded),
+            destination_rev=target,
+            **options,
+        )
 
 
 def write_sql(
@@ -135,9 +165,8 @@ def write_sql(
     config.cmd_opts = Namespace(x=[f"database_url={dialect}://"])
     config.output_buffer = written
     config.attributes["reviewed"] = reviewed
-    what = "downgrade" if down else "upgrade"
-    with _running(what):
-        getattr(command, what)(config, f"{start or BASE}:{target or BASE}", sql=True)
+    what: Literal["upgrade", "downgrade"] = "downgrade" if down else "upgrade"
+    _migrate(what, config, history, target or BASE, as_sql=True, starting_rev=start or BASE)
 
 
 def listing(history: History) -> list[Revision]:
@@ -147,7 +176,7 @@ def listing(history: History) -> list[Revision]:
         TokenStorageError: ``migration-failed`` if they are not linear.
     """
     with _running("list of the revisions", LINT):
-        scripts = ScriptDirectory.from_config(configuration(history))
+        scripts = Scripts(history.directory)
         found: list[Any] = list(scripts.walk_revisions())[::-1]
         return [
             describe(s.module.__doc__ or "", s.revision, s.down_revision, Path(s.path))
@@ -158,7 +187,7 @@ def listing(history: History) -> list[Revision]:
 def deleting(history: History, steps: Sequence[str]) -> frozenset[str]:
     """Return the tables that ``steps`` declare to delete rows from (``DELETES_ROWS_FROM``)."""
     with ALEMBIC:
-        scripts = ScriptDirectory.from_config(configuration(history))
+        scripts = Scripts(history.directory)
         modules = [scripts.get_revision(step).module for step in steps]
     return frozenset(t for m in modules for t in getattr(m, "DELETES_ROWS_FROM", ()))
 

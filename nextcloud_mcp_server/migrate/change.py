@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,14 @@ from typing import Final
 
 from nextcloud_mcp_server.backends.base import Database, LockedDatabase
 from nextcloud_mcp_server.errors import TokenStorageError, counted
-from nextcloud_mcp_server.migrate.inspect import Inspection, VerifyKeys, inspect, no_database
+from nextcloud_mcp_server.migrate.classify import is_mistyped, newest_complete
+from nextcloud_mcp_server.migrate.inspect import (
+    Inspection,
+    VerifyKeys,
+    inspect,
+    look_first,
+    no_database,
+)
 from nextcloud_mcp_server.migrate.plan import State, unknown_target
 from nextcloud_mcp_server.migrate.startup import progress_to, require_sound
 from nextcloud_mcp_server.progress import ProgressCallback, Reporter
@@ -97,6 +104,7 @@ def downgrade(
             what ``verify`` raises.
     """
     activity = f"downgrading it to {revision or 'the one before'}"
+    _look_first(database, lambda seen: downgrade_target(seen, revision), verify)
     with _locked(database, lock_timeout, activity, progress) as (locked, inspection, report):
         database.require_idle(while_running=while_running)
         target = downgrade_target(inspection, revision)
@@ -116,6 +124,27 @@ def downgrade(
     return Change(database.location, recorded, after, steps, backup)
 
 
+def preview_stamp(
+    database: Database, revision: str, *, while_running: bool = False
+) -> tuple[Inspection, str | None]:
+    """Return what the database is, and the revision of its tables if ``revision`` is another.
+
+    Takes no lock, so that nobody waits while a person decides.
+
+    Raises:
+        TokenStorageError: as :func:`stamp`, if it is known without the lock.
+    """
+    inspection = inspect(database)
+    if not inspection.exists:
+        raise no_database(database)
+    _check_stamp(inspection, revision)
+    database.require_idle(while_running=while_running)
+    history, recorded = inspection.history, inspection.recorded
+    tables = newest_complete(inspection.snapshot.structure, history)
+    same = revision != BASE and history.structure(revision) == history.structure(tables)
+    return inspection, None if same or revision == recorded else tables
+
+
 def stamp(
     database: Database,
     revision: str,
@@ -132,10 +161,12 @@ def stamp(
 
     Raises:
         TokenStorageError: ``inconsistent`` if the schema does not match ``revision``,
-            ``unknown-revision``, and what an inspection finds; ``in-use`` if a server is
-            running and ``while_running`` is false; what ``verify`` raises.
+            ``unknown-revision`` (also for a file of a newer release), and what an inspection
+            finds; ``in-use`` if a server is running and ``while_running`` is false; what
+            ``verify`` raises.
     """
     activity = f"stamping it with {revision}"
+    _look_first(database, lambda seen: _check_stamp(seen, revision), verify)
     with _locked(database, lock_timeout, activity, progress) as (locked, inspection, report):
         database.require_idle(while_running=while_running)
         _check_stamp(inspection, revision)
@@ -149,14 +180,27 @@ def stamp(
     return Change(database.location, inspection.recorded, after, backup=backup)
 
 
+def _look_first(
+    database: Database, accept: Callable[[Inspection], object], verify: VerifyKeys | None
+) -> None:
+    """Raise what can be refused without the lock, which would leave a file."""
+    database.check()
+    if database.identity() is None:
+        raise no_database(database)
+    database.require_trusted()
+
+    def accept_writable(inspection: Inspection) -> None:
+        accept(inspection)
+        database.require_writable()
+
+    look_first(database, accept_writable, verify=verify)
+
+
 @contextmanager
 def _locked(
     database: Database, lock_timeout: float, activity: str, progress: ProgressCallback | None
 ) -> Iterator[tuple[LockedDatabase, Inspection, Reporter]]:
     """Lock and inspect a database that is about to be changed on request."""
-    database.check()
-    if database.identity() is None:
-        raise no_database(database)
     with database.lock(lock_timeout) as locked:
         # A file that cannot even be read is refused as such.
         inspection = Inspection.of(database, locked.inspect(samples=True))
@@ -250,7 +294,8 @@ def _check_stamp(inspection: Inspection, revision: str) -> None:
             code="bad-input",
             remedy=f"Create it: nextcloud-mcp-server db upgrade {database.option}",
         )
-    if state not in {State.UNKNOWN_REVISION, State.AMBIGUOUS_VERSION}:
+    mistyped = is_mistyped(inspection.snapshot, history)
+    if state is not State.AMBIGUOUS_VERSION and not (state is State.UNKNOWN_REVISION and mistyped):
         inspection.accepted()
     if revision == BASE:
         return

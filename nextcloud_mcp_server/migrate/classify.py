@@ -11,7 +11,16 @@ from typing import Final
 from nextcloud_mcp_server.backends.base import Snapshot
 from nextcloud_mcp_server.migrate.plan import Finding, State
 from nextcloud_mcp_server.schema.history import History
-from nextcloud_mcp_server.schema.structure import VERSION_TABLE, Structure, Table, gaps
+from nextcloud_mcp_server.schema.structure import (
+    ENCRYPTED,
+    JOURNAL_TABLE,
+    UNUSED,
+    VERSION_TABLE,
+    Gaps,
+    Structure,
+    Table,
+    gaps,
+)
 
 #: The one table that every release created: without it, people's grants are lost.
 GRANTS: Final = "refresh_tokens"
@@ -29,10 +38,14 @@ TEMPORARY: Final = "_alembic_tmp_"
 MISSPELT: Final = 0.75
 
 
-def classify(snapshot: Snapshot, history: History) -> Finding:
-    """Return the state of a database and what follows from it."""
+def classify(snapshot: Snapshot, history: History, *, accept_loss: bool = False) -> Finding:
+    """Return the state of a database and what follows from it.
+
+    With ``accept_loss``, a table or column of secrets that is gone is one that is missing: it
+    is added, empty.
+    """
     if snapshot.damage:
-        return Finding(State(snapshot.damage), reason=snapshot.detail)
+        return Finding(State(snapshot.damage), reason=snapshot.detail, companion=snapshot.companion)
     snapshot, adopted = _adopt(snapshot, history)
     structure = snapshot.structure
     strangers = structure.own_tables | structure.others
@@ -41,7 +54,10 @@ def classify(snapshot: Snapshot, history: History) -> Finding:
     if strangers and not ours(structure, history):
         names = ", ".join(sorted(strangers)[:4])
         return Finding(State.FOREIGN, reason=f"it holds {names}, and no table of this program")
-    return _classify_ours(snapshot, history, adopted)
+    finding = _classify_ours(snapshot, history, adopted)
+    if finding.base is None or accept_loss:
+        return finding
+    return _unless_lost(finding, snapshot.structure, history)
 
 
 def _classify_ours(snapshot: Snapshot, history: History, adopted: tuple[str, ...]) -> Finding:
@@ -58,7 +74,7 @@ def _classify_ours(snapshot: Snapshot, history: History, adopted: tuple[str, ...
         found = recorded[0] if recorded else None
         return Finding(State.INCONSISTENT, recorded=found, reason=reason)
     if not recorded:
-        state, base = State.PRE_ALEMBIC, _newest_complete(snapshot.structure, history)
+        state, base = State.PRE_ALEMBIC, newest_complete(snapshot.structure, history)
         reason = f"it has no recorded revision and the tables of {base}"
     else:
         base = recorded[0]
@@ -73,6 +89,48 @@ def _classify_ours(snapshot: Snapshot, history: History, adopted: tuple[str, ...
         unusable=_unusable(snapshot.structure, history),
         tidy=list(snapshot.versions or ()) == recorded,
         reason=reason,
+    )
+
+
+def _unless_lost(finding: Finding, structure: Structure, history: History) -> Finding:
+    """Return the finding; a refusal if a table or column of secrets has been removed.
+
+    A file with a journal was made complete by this program. One without it may have been
+    stamped by hand, and never had them.
+    """
+    if finding.recorded is None or JOURNAL_TABLE not in structure.tables:
+        return finding
+    lost = lost_secrets(finding.gaps)
+    if not lost:
+        return finding
+    reason = f"it lacks {', '.join(lost)}, where secrets were stored"
+    if alike := _alike(lost, structure, history):
+        reason = f"{reason} ({alike} has the same columns)"
+    return Finding(State.INCONSISTENT, recorded=finding.recorded, lost=lost, reason=reason)
+
+
+def is_mistyped(seen: Snapshot, history: History) -> bool:
+    """Return whether every version row is a mistyped id of this program, and no newer one."""
+    rows = [str(row).strip() for row in seen.versions or () if row not in (None, "")]
+    return all(row.isdecimal() and row.zfill(3) in history for row in rows)
+
+
+def lost_secrets(missing: Gaps) -> tuple[str, ...]:
+    """Return the missing tables and columns (``table.column``) that secrets are stored in."""
+    tables = {table for table, _ in ENCRYPTED}
+    return (
+        *(table for table in missing.tables if table in tables),
+        *(".".join(column) for column in missing.columns if column in ENCRYPTED),
+    )
+
+
+def _alike(lost: tuple[str, ...], structure: Structure, history: History) -> str:
+    """Return the names of other tables with the columns of a lost one: renamed ones."""
+    columns = [history.shapes[name][-1].columns.keys() for name in lost if name in history.shapes]
+    return ", ".join(
+        name
+        for name, table in sorted(structure.tables.items())
+        if name not in history.shapes and any(known <= table.columns.keys() for known in columns)
     )
 
 
@@ -109,6 +167,40 @@ def ours(structure: Structure, history: History) -> frozenset[str]:
         if name in structure.tables
         and name not in COMMON
         and _has_required(structure.tables[name], shapes)
+    )
+
+
+def used_tables(history: History, revision: str) -> dict[str, Table]:
+    """Return the tables of ``revision`` that this program reads and writes."""
+    tables = history.structure(revision).tables
+    return {name: table for name, table in tables.items() if name not in UNUSED}
+
+
+def triggers_on(structure: Structure, history: History) -> dict[str, str]:
+    """Return the triggers on tables of this program, each with its table; no release made one."""
+    triggers = structure.triggers.items()
+    return {name: table for name, table in triggers if table in history.shapes}
+
+
+def is_released(structure: Structure, history: History, revision: str) -> bool:
+    """Return whether the tables are those of ``revision``, and nothing is attached to them.
+
+    Only then can every statement of the store be executed for sure.
+    """
+    used = used_tables(history, revision)
+    return (
+        all(structure.tables.get(name) is table for name, table in used.items())
+        and used.keys().isdisjoint(structure.triggers.values())
+        and not any(
+            table in used and name not in history.indexes
+            for name, table in structure.owners.items()
+        )
+        # A foreign key of another table can make it impossible to write to one of these.
+        and not any(
+            "references" in table.sql.lower()
+            for name, table in structure.tables.items()
+            if name not in history.shapes
+        )
     )
 
 
@@ -172,7 +264,7 @@ def _unusable(structure: Structure, history: History) -> tuple[str, ...]:
     )
 
 
-def _newest_complete(structure: Structure, history: History) -> str:
+def newest_complete(structure: Structure, history: History) -> str:
     """Return the revision to stamp an unversioned database with.
 
     The newest whose structure is complete, without a table that it had dropped by then; of

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from nextcloud_mcp_server.backends.base import SAMPLE_SIZE, Database, LockedDatabase, Snapshot
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrate import plan as plans
-from nextcloud_mcp_server.migrate.classify import TEMPORARY, classify
+from nextcloud_mcp_server.migrate.classify import (
+    TEMPORARY,
+    classify,
+    is_released,
+    used_tables,
+)
 from nextcloud_mcp_server.migrate.plan import Action, Finding, Plan
 from nextcloud_mcp_server.schema.history import History, load_history
 from nextcloud_mcp_server.schema.structure import ENCRYPTED
@@ -93,6 +98,21 @@ class Inspection(NamedTuple):
             return True
         return locked.is_finished(self.snapshot)
 
+    def require_usable(self) -> None:
+        """Fail if somebody has changed a table so that the store cannot use it.
+
+        Names and columns were compared already. If nothing in the database can differ from
+        what the revisions make, this opens nothing.
+
+        Raises:
+            TokenStorageError: ``inconsistent``, with the tables and the reasons.
+        """
+        there, base = self.snapshot.structure, self.finding.base
+        if base is None or is_released(there, self.history, base):
+            return
+        if found := self.database.unusable(used_tables(self.history, base)):
+            raise plans.unusable(found, self.database)
+
     def verify_keys(self, verify: VerifyKeys | None) -> Sequence[str] | None:
         """Verify the available keys on what is stored; return their fingerprints.
 
@@ -144,9 +164,36 @@ def inspect(database: Database, target: str | None = None) -> Inspection:
     return Inspection.of(database, database.inspect(), target)
 
 
+def look_first(
+    database: Database,
+    accept: Callable[[Inspection], object],
+    *,
+    target: str | None = None,
+    verify: VerifyKeys | None = None,
+) -> None:
+    """Raise what can be refused without the lock, if the lock would leave a file or a folder.
+
+    Nothing is decided here: under the lock, all of it is asked again.
+
+    Args:
+        database: the database; it need not exist.
+        accept: raises the error for a database that is not accepted.
+        target: the revision to end at.
+        verify: verifies the keys, if there are encrypted values.
+    """
+    if not database.leaves_traces():
+        return
+    snapshot = database.inspect(samples=True)
+    inspection = Inspection.of(database, snapshot, target)
+    accept(inspection)
+    if snapshot.samples:
+        inspection.verify_keys(verify)
+
+
 def no_database(database: Database) -> TokenStorageError:
     """Return the error for a change of a database that does not exist."""
-    return TokenStorageError(
+    refusal = Inspection.of(database, database.inspect()).refusal
+    return refusal or TokenStorageError(
         f"There is no database at {database}.",
         code="bad-path",
         remedy="Give the path of the token database with -d, or create it: "

@@ -17,9 +17,9 @@ from typing import Any, Final
 
 from nextcloud_mcp_server import __version__
 from nextcloud_mcp_server.backends.base import Database
-from nextcloud_mcp_server.schema.structure import Structure
+from nextcloud_mcp_server.schema.structure import JOURNAL_TABLE, Structure
 
-TABLE: Final = "migration_journal"
+TABLE: Final = JOURNAL_TABLE
 
 #: The column of each field of :class:`Entry`.
 _COLUMNS: Final = (

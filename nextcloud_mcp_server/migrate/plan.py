@@ -6,6 +6,7 @@ and every refusal carries a remedy.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -28,6 +29,7 @@ class State(StrEnum):
     FOREIGN = "foreign"
     CORRUPT = "corrupt"
     NOT_A_DATABASE = "not-a-database"
+    ORPHANED = "orphaned"
 
 
 #: States that no start may touch.
@@ -47,6 +49,8 @@ class Finding(NamedTuple):
         unusable: disposable tables with columns that no writer fills.
         tidy: whether the version table holds exactly one row.
         reason: one line on why it is this state.
+        lost: tables and columns of secrets that have been removed; the database is refused.
+        companion: the file to move away from an ``orphaned`` database.
     """
 
     state: State
@@ -57,6 +61,8 @@ class Finding(NamedTuple):
     unusable: tuple[str, ...] = ()
     tidy: bool = True
     reason: str = ""
+    lost: tuple[str, ...] = ()
+    companion: str = ""
 
     @property
     def refused(self) -> bool:
@@ -189,16 +195,30 @@ def unknown_target(target: str, history: History) -> TokenStorageError:
 
 def refusal(finding: Finding, history: History, database: Database) -> TokenStorageError:
     """Return the error for a database that no start may touch."""
-    message, remedy = _TEXTS[finding.state]
+    message, remedy = _LOST if finding.lost else _TEXTS[finding.state]
     facts = {
         "database": database,
         "reason": finding.reason,
         "head": history.head,
         "option": database.option,
         "place": for_shell(str(database)),
+        "companion": for_shell(finding.companion),
+        "aside": for_shell(f"{finding.companion}.orphaned"),
     }
     return TokenStorageError(
         message.format(**facts), code=finding.state.value, remedy=remedy.format(**facts)
+    )
+
+
+def unusable(tables: Mapping[str, str], database: Database) -> TokenStorageError:
+    """Return the error for tables that the store cannot use, each with the reason."""
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in sorted(tables.items()))
+    return TokenStorageError(
+        f"{database} has tables that were changed so that this program cannot use them: {reasons}.",
+        code=State.INCONSISTENT.value,
+        remedy="Undo that change, which is shown by: sqlite3 "
+        f"{for_shell(str(database))} '.schema {min(tables)}' - or restore a backup: "
+        f"nextcloud-mcp-server db restore --newest {database.option} (nothing was changed).",
     )
 
 
@@ -206,6 +226,14 @@ _RESTORE: Final = (
     "Stop every server, then: nextcloud-mcp-server db restore --newest {option} (it keeps the "
     "damaged file; nextcloud-mcp-server db backups --verify {option} lists the intact backups); "
     'without a backup try: sqlite3 {place} ".recover" | sqlite3 NEW.db'
+)
+
+_LOST: Final = (
+    "{database} has lost secrets: {reason}.",
+    (
+        "Restore a backup: nextcloud-mcp-server db restore --newest {option} - or, to go on "
+        "without these secrets: nextcloud-mcp-server db repair {option} (nothing was changed)."
+    ),
 )
 
 _TEXTS: Final[dict[State, tuple[str, str]]] = {
@@ -239,5 +267,12 @@ _TEXTS: Final[dict[State, tuple[str, str]]] = {
     State.NOT_A_DATABASE: (
         "{database} is not an SQLite database: {reason}.",
         "Point TOKEN_STORAGE_DB or -d at the token database, or at a file that is not there yet.",
+    ),
+    State.ORPHANED: (
+        "{database} cannot be used with what lies beside it: {reason}.",
+        (
+            "Stop every server, then bring the database that it belongs to back to {place}; or, "
+            "to do without its transactions: mv {companion} {aside}"
+        ),
     ),
 }

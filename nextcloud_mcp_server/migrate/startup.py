@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING
 
 from nextcloud_mcp_server.backends.base import Database, LockedDatabase, RecoveryNeededError
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.migrate.inspect import Inspection, VerifyKeys, known_history
+from nextcloud_mcp_server.imports import IMPORTING
+from nextcloud_mcp_server.migrate.classify import lost_secrets
+from nextcloud_mcp_server.migrate.inspect import Inspection, VerifyKeys, known_history, look_first
 from nextcloud_mcp_server.migrate.plan import Action, Finding, Plan, State, refusal
 from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT
 
@@ -111,10 +113,12 @@ def prepare(
     """
     begun = time.monotonic()
     database.check()
+    database.require_trusted()
     # Raises before anything is created if a migration file cannot be loaded.
     known_history(database)
     for warning in database.warnings():
         logger.warning("%s", warning)
+    look_first(database, _require_changeable, target=target, verify=verify)
     # Many may inspect at once, and most find nothing to do; one that finds more locks alone
     # and inspects again.
     with database.lock(lock_timeout, cancelled, shared=True) as locked:
@@ -130,12 +134,21 @@ def prepare(
         with progress_to(database, locked, plan.activity, progress) as report:
             report("checking its pages")
             require_sound(inspection)
+            inspection.require_usable()
+            _warn_of_loss(inspection, plan)
             keys = inspection.verify_keys(verify)
+            locked.make_private()
             backup = _migrate(inspection, locked, keys, report) if plan.migrates else None
             mode = locked.finish()
         then()
     outcome = Outcome(database.location, inspection.finding.state, plan, backup, mode)
     return _finish(outcome, locked, begun)
+
+
+def _require_changeable(inspection: Inspection) -> None:
+    if inspection.accepted().migrates and inspection.exists:
+        inspection.database.require_writable()
+    inspection.require_usable()
 
 
 @contextmanager
@@ -144,7 +157,12 @@ def progress_to(
 ) -> Iterator[Reporter]:
     """Send progress to the callback (default: the log) and to those who wait for the lock."""
     # A start at head has no progress to report.
-    from nextcloud_mcp_server.progress import reporting, to_log, to_waiters  # noqa: PLC0415
+    with IMPORTING:
+        from nextcloud_mcp_server.progress import (  # noqa: PLC0415
+            reporting,
+            to_log,
+            to_waiters,
+        )
 
     locked.announce(activity)
     with reporting(progress or to_log(database), to_waiters(locked.announce, activity)) as report:
@@ -178,7 +196,9 @@ def _open(
     then: Callable[[], object],
 ) -> Outcome:
     """Verify the keys of an up-to-date database and return the outcome."""
+    inspection.require_usable()
     inspection.verify_keys(verify)
+    locked.make_private()
     if not locked.unlocked:
         then()
     return Outcome(
@@ -201,11 +221,26 @@ def require_sound(inspection: Inspection) -> None:
         raise refusal(finding, inspection.history, inspection.database)
 
 
+def _warn_of_loss(inspection: Inspection, plan: Plan) -> None:
+    """Name the tables and columns of secrets that the recorded revision has and the file lacks."""
+    lost = lost_secrets(plan.gaps) if inspection.recorded else ()
+    if lost:
+        logger.warning(
+            "%s lacks %s, where secrets are stored, although it records revision %s: it is added, "
+            "empty. If there were secrets, restore a backup: nextcloud-mcp-server db backups %s",
+            inspection.database,
+            ", ".join(lost),
+            inspection.recorded,
+            inspection.database.option,
+        )
+
+
 def _migrate(
     inspection: Inspection, locked: LockedDatabase, keys: Sequence[str] | None, report: Reporter
 ) -> Path | None:
     # Imports Alembic and SQLAlchemy.
-    from nextcloud_mcp_server.migrate.run import migrate  # noqa: PLC0415
+    with IMPORTING:
+        from nextcloud_mcp_server.migrate.run import migrate  # noqa: PLC0415
 
     logger.info("%s: %s", inspection.database, inspection.accepted().activity)
     return migrate(inspection, locked, keys=keys, report=report)

@@ -90,6 +90,16 @@ def downgraded_lines(change: Change) -> tuple[str, ...]:
     return (f"downgraded {path} from {change.before} to {after}", *backup_lines(change.backup))
 
 
+def stamp_warning(inspection: Inspection, revision: str, tables: str) -> str:
+    """Return how a stamp contradicts the tables, and what the next start does then."""
+    path, history = printable(str(inspection.database)), inspection.history
+    counts_as = "none" if revision == BASE else revision
+    # Without a recorded revision a start counts a database as what its tables are.
+    steps = history.undone(tables, revision)[::-1] if revision != BASE else ()
+    again = f"runs {', '.join(steps)} again" if steps else f"records {tables}"
+    return f"{path} has the tables of {tables}, and not of {counts_as}: the next start {again}."
+
+
 def stamped_lines(change: Change) -> tuple[str, ...]:
     """Return what a stamp did."""
     path = printable(str(change.database))

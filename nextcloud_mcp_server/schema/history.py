@@ -116,14 +116,29 @@ def load_history(directory: Path | None = None) -> History:
     """Read the ids and structures, once per process and folder.
 
     Raises:
-        TokenStorageError: ``no-migrations`` if there is no version file.
+        TokenStorageError: ``no-migrations`` if there is no version file, ``migration-failed`` if
+            two have one id.
     """
     folder = directory or locate_scripts()
-    matches = (_VERSION_FILE.fullmatch(path.name) for path in (folder / "versions").iterdir())
-    ids = sorted({m["id"] for m in matches if m}, key=lambda text: (int(text), text))
+    names: dict[str, str] = {}
+    for name in sorted(path.name for path in (folder / "versions").iterdir()):
+        if match := _VERSION_FILE.fullmatch(name):
+            if other := names.get(match["id"]):
+                raise _same_id(match["id"], other, name)
+            names[match["id"]] = name
+    ids = sorted(names, key=lambda text: (int(text), text))
     if not ids:
         raise _no_migrations(f"There is no migration script in {folder / 'versions'}.")
     return History(folder, tuple(ids), _load_structures(folder / STRUCTURE_FILE, ids))
+
+
+def _same_id(revision: str, first: str, second: str) -> TokenStorageError:
+    return TokenStorageError(
+        f"Two migrations have the id {revision}: {first} and {second}.",
+        code="migration-failed",
+        remedy="Give the next id to the file that only you have run: nextcloud-mcp-server db "
+        "migrate --renumber FILE",
+    )
 
 
 def _no_migrations(message: str) -> TokenStorageError:

@@ -16,6 +16,9 @@ _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 #: Alembic's own table, which comparisons ignore.
 VERSION_TABLE: Final = "alembic_version"
 
+#: The table of the journal, which this program alone makes.
+JOURNAL_TABLE: Final = "migration_journal"
+
 #: The columns with Fernet tokens, as (table, column).
 ENCRYPTED: Final = (
     ("refresh_tokens", "encrypted_token"),
@@ -24,6 +27,9 @@ ENCRYPTED: Final = (
     ("oauth_clients", "encrypted_registration_access_token"),
     ("login_flow_sessions", "encrypted_poll_token"),
 )
+
+#: Tables that are migrated and kept, although no statement of this program uses them.
+UNUSED: Final = frozenset({"batch_ocr_jobs", "document_paths", "schema_version", "usage_events"})
 
 
 class Column(NamedTuple):
@@ -67,12 +73,14 @@ class Structure(NamedTuple):
         indexes: the statement that creates each index (empty if unknown), by name.
         owners: the table of each index, by the name of the index.
         others: names of views, because a table cannot have the same name.
+        triggers: the table of each trigger, by the name of the trigger.
     """
 
     tables: Mapping[str, Table] = _NOTHING
     indexes: Mapping[str, str] = _NOTHING
     owners: Mapping[str, str] = _NOTHING
     others: frozenset[str] = frozenset()
+    triggers: Mapping[str, str] = _NOTHING
 
     @property
     def own_tables(self) -> frozenset[str]:
@@ -91,6 +99,7 @@ class Structure(NamedTuple):
             {index: self.indexes[index] for index in owners},
             owners,
             self.others,
+            self.triggers,
         )
 
 

@@ -24,6 +24,7 @@ NAMED = {
     "SQLITE_PERM": "read-only",
     "SQLITE_BUSY": "lock-timeout",
     "SQLITE_LOCKED": "lock-timeout",
+    "SQLITE_PROTOCOL": "lock-timeout",
     "SQLITE_READONLY": "read-only",
     "SQLITE_IOERR": "io-error",
     "SQLITE_CORRUPT": "corrupt",

@@ -16,7 +16,7 @@ import pytest
 from nextcloud_mcp_server.backends.sqlite import lock as module
 from nextcloud_mcp_server.backends.sqlite.lock import MigrationLock, guard, holder, lock_path
 from tests.support.child import run_python
-from tests.support.errors import refused
+from tests.support.errors import refused, refuses
 
 
 @contextmanager
@@ -92,16 +92,29 @@ def test_the_holder_is_logged_during_a_wait(
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\0" * 4096, b"\xff\xfe", b"[]", b"7", b'"text"', b"{}", b'{"pid": 1}', b"[" * 100_000,
-     b'{"pid": 1, "host": "x", "since": "y", "doing'],
-)  # fmt: skip
-def test_a_lock_file_may_have_any_content(content: bytes, tmp_path: Path) -> None:
-    """Content that is no announcement names no holder and is deleted by the next one."""
+    [b"", b"\0" * 4096, b'{"p', b'{"pid": 1}', b'{"pid": 1, "host": "x", "since": "y", "doing'],
+)
+def test_what_a_crash_left_of_an_announcement_is_deleted(content: bytes, tmp_path: Path) -> None:
+    """An incomplete announcement names no holder and is deleted by the next one."""
     database = tmp_path / "tokens.db"
     lock_path(database).write_bytes(content)
     assert holder(lock_path(database)) == "another process is starting on it"
     _hold(database, 0)
     assert lock_path(database).read_bytes() == b""
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize(
+    "content",
+    [b"\0" * 5000, b"\xff\xfe", b"[]", b"7", b'"text"', b"{}", b'{"pid": 1' * 1000, b"name = 1"],
+)
+def test_other_content_is_of_another_program(content: bytes, shared: bool, tmp_path: Path) -> None:
+    """A file that no lock of this program wrote is refused and left as it is."""
+    database = tmp_path / "tokens.db"
+    lock_path(database).write_bytes(content)
+    with refuses("bad-path", "is the file of another program"), guard(database, 0, shared=shared):
+        pass
+    assert lock_path(database).read_bytes() == content
 
 
 def test_the_announcement_is_json(tmp_path: Path) -> None:

@@ -109,6 +109,7 @@ def _truncated(path: Path) -> None:
 
 def _write(content: bytes) -> Callable[[Path], None]:
     def make(path: Path) -> None:
+        path.touch(0o600)
         path.write_bytes(content)
 
     return make

@@ -138,13 +138,15 @@ def test_migrate_writes_the_next_revision(checkout: Path, tmp_path: Path) -> Non
     nothing = process("db", "migrate", "???", cwd=tmp_path, root=checkout)
     assert (nothing.status, nothing.out) == (1, "")
     up = process("db", "upgrade", "-d", "test.db", cwd=tmp_path, root=checkout)
-    assert (up.status, up.out.split(" in ")[0]) == (0, f"created test.db at revision {NEXT_ID}"), (
-        up.err
-    )
+    assert (up.status, up.out.split(" in ")[0]) == (
+        0,
+        f"created {tmp_path}/test.db at revision {NEXT_ID}",
+    ), up.err
     down = process("db", "downgrade", "-d", "test.db", cwd=tmp_path, root=checkout, stdin=b"y\n")
-    assert (down.status, down.out) == (0, f"downgraded test.db from {NEXT_ID} to {HEAD}\n"), (
-        down.err
-    )
+    assert (down.status, down.out) == (
+        0,
+        f"downgraded {tmp_path}/test.db from {NEXT_ID} to {HEAD}\n",
+    ), down.err
     assert f"  {NEXT_ID}  Add user preferences table. Loses: " in down.err.replace("add", "Add", 1)
     second = process("db", "migrate", "--json", "drop it", cwd=tmp_path, root=checkout)
     assert json.loads(second.out)["file"].endswith(f"_{int(NEXT_ID) + 1}_drop_it.py")

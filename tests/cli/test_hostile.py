@@ -110,7 +110,7 @@ def test_an_odd_name_is_a_name(
         assert (arguments, done.status) == (arguments, 0), done.err
         assert "\x1b" not in done.out + done.err
     document = json.loads(command("db", "current", "-d", name, "--json").out)
-    assert (document["database"], document["state"]) == (name, "at-head")
+    assert (document["database"], document["state"]) == (str(tmp_path / name), "at-head")
     assert rows(tmp_path / name, "SELECT version_num FROM alembic_version") == [(HEAD,)]
     assert all(entry.startswith(name) for entry in listing(tmp_path))
 

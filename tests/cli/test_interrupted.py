@@ -23,7 +23,7 @@ CASES = [
     ("downgrade --yes", "at-head", REFERENCES, f"at revision {HEAD}"),
     ("downgrade --yes", "at-head", WAL, f"at revision {BEFORE}"),
     ("downgrade --yes -r base", "at-head", WAL, "without a recorded revision"),
-    (f"stamp {BEFORE}", "at-head", WAL, f"at revision {BEFORE}"),
+    (f"stamp {BEFORE} --yes", "at-head", WAL, f"at revision {BEFORE}"),
     ("repair --yes", "two-rows", WAL, f"at revision {HEAD}"),
 ]
 
@@ -71,6 +71,8 @@ def test_without_a_single_revision_none_is_named(
 ) -> None:
     """The same holds for a file that cannot be read."""
     db.put(state)
+    # With a lock file the database is inspected under the lock only.
+    db.path.with_name(f"{db.path.name}.lock").touch(0o600)
     monkeypatch.setattr("nextcloud_mcp_server.backends.sqlite.locked.inspect_file", interrupt)
     done = db("upgrade")
     assert done.status == 130

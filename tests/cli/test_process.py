@@ -69,8 +69,8 @@ def test_the_database_of_the_environment_is_printed_first(shelf: Shelf, tmp_path
     assert done.out == f"database: {path} (from DATABASE_URL)\n{HEAD} (head)\n"
     done = process("db", "upgrade", cwd=tmp_path, environ={"TOKEN_STORAGE_DB": "t.db"})
     assert done.out == (
-        "database: t.db (from TOKEN_STORAGE_DB)\n"
-        f"t.db is at revision {HEAD} already: nothing to do\n"
+        f"database: {path} (from TOKEN_STORAGE_DB)\n"
+        f"{path} is at revision {HEAD} already: nothing to do\n"
     )
     document = process("db", "current", "--json", cwd=tmp_path, environ=both)
     assert json.loads(document.out)["database"] == str(path)
@@ -150,7 +150,7 @@ def test_a_path_is_printed_in_every_encoding(encoding: str, tmp_path: Path) -> N
         "db", "check", "-d", "grüße.db", cwd=tmp_path, environ={"PYTHONIOENCODING": encoding}
     )
     assert done.status == 3
-    assert done.out.startswith("pending: gr")
+    assert done.out.startswith(f"pending: {tmp_path}/gr")
 
 
 def test_control_c_ends_the_wait_for_the_lock(shelf: Shelf, tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_control_c_ends_the_wait_for_the_lock(shelf: Shelf, tmp_path: Path) -> N
         ) as running,
     ):
         assert running.stderr is not None
-        waiting = "warning: Waiting for t.db: another process is starting on it\n"
+        waiting = f"warning: Waiting for {path}: another process is starting on it\n"
         try:
             assert running.stderr.readline() == waiting
             running.send_signal(signal.SIGINT)
@@ -179,7 +179,7 @@ def test_control_c_ends_the_wait_for_the_lock(shelf: Shelf, tmp_path: Path) -> N
             running.kill()
     assert (running.returncode, out) == (130, "")
     assert err.replace(waiting, "").strip() == (
-        "error: Interrupted. Unfinished changes were rolled back, and t.db is at revision 007. "
+        f"error: Interrupted. Unfinished changes were rolled back, and {path} is at revision 007. "
         "[interrupted]\n"
         "remedy: Run the command again."
     )

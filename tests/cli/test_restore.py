@@ -94,10 +94,11 @@ def test_restore_as_json(saved: Path, db: Db, monkeypatch: pytest.MonkeyPatch) -
 def test_restore_warns_about_the_backup(
     tmp_path: Path, db: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Secrets that no key decrypts, a missing manifest and an older revision are printed."""
+    """Secrets without a key, a missing manifest, a trigger and an older revision are printed."""
     old = tmp_path / "old.db"
     shapes.at("006").write(old)
     execute(old, "UPDATE refresh_tokens SET encrypted_token = x'00' WHERE user_id = 'alice'")
+    execute(old, "CREATE TRIGGER op_t AFTER INSERT ON app_passwords BEGIN SELECT 1; END")
     monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", KEY)
     done = db("restore", str(old), "--yes")
     assert done.status == 0
@@ -106,6 +107,7 @@ def test_restore_warns_about_the_backup(
     assert lines[1].startswith(f"It is created from {old}, made ")
     assert f"The next start of this version upgrades it to {HEAD}." in lines
     assert "warning: it has no manifest, so only its contents could be verified" in lines
+    assert "warning: its trigger op_t on app_passwords can change" in done.err
     assert re.search(r"warning: no given key decrypts 1 of its \d+ secrets", done.err)
     assert done.out.startswith(f"restored {db.path} from {old} in ")
     assert rows(db.path, "SELECT count(*) FROM refresh_tokens") == [(len(REFRESH_TOKENS),)]

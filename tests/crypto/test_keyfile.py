@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterable
@@ -15,6 +17,7 @@ from cryptography.fernet import Fernet
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.backends.sqlite.lock import guard
+from nextcloud_mcp_server.crypto import keyfile
 from nextcloud_mcp_server.crypto.keyfile import (
     find_keyring,
     given_keyring,
@@ -27,6 +30,7 @@ from nextcloud_mcp_server.settings import Settings
 from tests.support import invariants
 from tests.support.child import child
 from tests.support.contents import KEY, OTHER_KEY
+from tests.support.dead_file import dead_file
 from tests.support.errors import refused, refuses
 from tests.support.files import names
 from tests.support.shapes import at
@@ -82,6 +86,48 @@ def test_a_file_may_hold_several_keys(tmp_path: Path) -> None:
     found = given_keyring(None, Settings(tmp_path / "tokens.db", key_file=file))
     assert found is not None
     assert found.fingerprints == Keyring([KEY, OTHER_KEY]).fingerprints
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_key_file_of_any_editor_is_read(end: str, tmp_path: Path) -> None:
+    """A byte order mark and the line ends of another system are no part of a key."""
+    file = tmp_path / "key"
+    file.write_bytes(f"\ufeff{KEY}{end}{OTHER_KEY}{end}".encode())
+    found = given_keyring(None, Settings(tmp_path / "tokens.db", key_file=file))
+    assert found is not None
+    assert found.fingerprints == Keyring([KEY, OTHER_KEY]).fingerprints
+
+
+@pytest.mark.parametrize("name", ["named", "tokens.db.key"])
+async def test_a_pipe_as_key_file_is_refused_at_once(name: str, tmp_path: Path) -> None:
+    """A start does not wait for a pipe, named in the settings or beside the database."""
+    os.mkfifo(tmp_path / name)
+    settings = Settings(
+        tmp_path / "tokens.db", key_file=tmp_path / name if name == "named" else None
+    )
+    async with asyncio.timeout(5):
+        with pytest.raises(TokenStorageError, match="is a named pipe") as caught:
+            await RefreshTokenStorage(None, settings=settings).initialize()
+    assert caught.value.code == "key-missing"
+
+
+async def test_a_dead_file_system_of_the_key_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the key file cannot be read in time, the start fails, before the lock and off the loop."""
+    monkeypatch.setattr(keyfile, "_PATIENCE", 0.3)
+    ticks = 0
+    with dead_file(tmp_path / "secrets") as file:
+        settings = Settings(tmp_path / "tokens.db", key_file=file)
+        start = asyncio.ensure_future(RefreshTokenStorage(None, settings=settings).initialize())
+        while not start.done():
+            await asyncio.sleep(0.01)
+            ticks += 1
+    with pytest.raises(TokenStorageError, match="does not answer") as caught:
+        await start
+    assert caught.value.code == "key-missing"
+    assert ticks > 10, "the event loop was blocked"
+    assert names(tmp_path) == {"secrets"}
 
 
 @pytest.mark.parametrize("content", [None, b"", b" ;\n", b"\xff\xfe", "folder"])
@@ -213,22 +259,15 @@ async def test_a_malformed_key_beside_the_database_changes_nothing(tmp_path: Pat
     path = tmp_path / "tokens.db"
     at("006").write(path)
     key_path(path).write_text(KEY[:40])
+    key_path(path).chmod(0o600)
     await is_refused(path, "malformed-key")
 
 
-async def test_text_and_keyless_tables_are_read_for_keys(tmp_path: Path) -> None:
-    """Encrypted values kept as text, or in a table without row ids, prove a key as well."""
+async def test_text_is_read_for_keys(tmp_path: Path) -> None:
+    """Encrypted values that are kept as text verify a key as well."""
     path = tmp_path / "tokens.db"
-    columns = "encrypted_password, created_at, updated_at, scopes, username"
-    at("010").also(
-        "UPDATE refresh_tokens SET encrypted_token = CAST(encrypted_token AS TEXT)",
-        "ALTER TABLE app_passwords RENAME TO old",
-        "CREATE TABLE app_passwords (user_id TEXT PRIMARY KEY, encrypted_password BLOB NOT NULL, "
-        "created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL, scopes TEXT, username TEXT) "
-        "WITHOUT ROWID",
-        f"INSERT INTO app_passwords SELECT user_id, {columns} FROM old",
-        "DROP TABLE old",
-    ).write(path)
+    text = "UPDATE refresh_tokens SET encrypted_token = CAST(encrypted_token AS TEXT)"
+    at("010").also(text).write(path)
     await start(path, keys=(KEY,))
     with pytest.raises(TokenStorageError, match="No given key"):
         await start(path, keys=(THIRD,))

@@ -61,6 +61,8 @@ def write_files(disk: Disk, workspace: Path) -> Path:
     """Write a state of the disk into an empty folder and return the path of the database."""
     folder = clear(workspace / "faulty")
     for name, content in disk.items():
+        # As every file of the program: a start refuses a key that others can read.
+        (folder / name).touch(0o600)
         (folder / name).write_bytes(content)
     return folder / "tokens.db"
 

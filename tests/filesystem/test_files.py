@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from nextcloud_mcp_server.filesystem import files, permissions
+from tests.support.child import child
 from tests.support.errors import refused
 from tests.support.files import names
 from tests.support.unprivileged import as_nobody, open_folder
@@ -31,6 +32,45 @@ KINDS: dict[str, tuple[Callable[[Path], object], str]] = {
     "dead link": (lambda p: p.symlink_to(p.with_name("gone")), "is a link to a file that is not"),
     "loop": (lambda p: p.symlink_to(p), "cannot be accessed"),
 }
+
+
+NO_FILES = {kind: KINDS[kind] for kind in ("folder", "pipe", "socket", "device")}
+
+
+@pytest.mark.parametrize(("make", "word"), NO_FILES.values(), ids=NO_FILES.keys())
+def test_a_small_file_is_a_regular_one(
+    make: Callable[[Path], object], word: str, tmp_path: Path
+) -> None:
+    """Reading a pipe, a device, a socket or a folder fails at once, with its kind."""
+    make(tmp_path / "key")
+    with pytest.raises(OSError, match=word):
+        files.read_small(tmp_path / "key", 100)
+
+
+def test_a_small_file_is_small(tmp_path: Path) -> None:
+    """A file is read whole up to the limit; a longer one is refused, however long it is."""
+    path = tmp_path / "key"
+    path.write_bytes(b"x" * 100)
+    assert files.read_small(path, 100) == b"x" * 100
+    os.truncate(path, 1 << 40)
+    with pytest.raises(OSError, match="longer than 100 bytes"):
+        files.read_small(path, 100)
+
+
+def test_a_file_that_another_process_leases_is_not_waited_for(tmp_path: Path) -> None:
+    """Opening a regular file can block too: a file server may hold a lease on it."""
+    path = tmp_path / "key"
+    path.write_bytes(b"key")
+    code = """
+import fcntl, os, signal, sys
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+descriptor = os.open(sys.argv[1], os.O_RDWR)
+fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print("ready", flush=True)
+sys.stdin.readline()
+"""
+    with child(code, path), pytest.raises(BlockingIOError):
+        files.read_small(path, 100)
 
 
 @pytest.mark.parametrize(("make", "word"), KINDS.values(), ids=KINDS.keys())
@@ -101,17 +141,15 @@ def test_a_new_file_is_private_and_an_old_one_is_left_alone(tmp_path: Path) -> N
     assert (old.read_text(), stat.S_IMODE(old.stat().st_mode)) == ("content", 0o640)
 
 
-def test_a_link_is_followed_and_a_path_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Only a database that is itself a link gets another name."""
+def test_every_link_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The place of a file is absolute, and no link is part of it."""
     (tmp_path / "real.db").touch()
     (tmp_path / "link.db").symlink_to("real.db")
     (tmp_path / "folder").symlink_to(tmp_path)
     assert files.follow(tmp_path / "link.db") == tmp_path / "real.db"
-    assert files.follow(tmp_path / "folder" / "real.db") == tmp_path / "folder" / "real.db"
+    assert files.follow(tmp_path / "folder" / "real.db") == tmp_path / "real.db"
     monkeypatch.chdir(tmp_path)
-    assert files.follow(Path("real.db")) == Path("real.db")
+    assert files.follow(Path("link.db")) == tmp_path / "real.db"
 
 
 def test_a_companion_that_comes_and_goes_closes_nothing(tmp_path: Path) -> None:

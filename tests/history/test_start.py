@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +39,6 @@ class Started:
     before: Snapshot
     outcome: Outcome
     after: Snapshot
-    mode: int
 
 
 @pytest.fixture(scope="module", params=ACCEPTED, ids=lambda c: c.name)
@@ -47,10 +47,9 @@ def started(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     case: Case = request.param
     path = tmp_path_factory.mktemp("history") / "tokens.db"
     case.write(path)
-    mode = path.stat().st_mode
     before = snapshot(path)
     outcome = prepare(path)
-    return Started(case, path, before, outcome, snapshot(path), mode)
+    return Started(case, path, before, outcome, snapshot(path))
 
 
 def test_the_file_is_complete_at_head(started: Started) -> None:
@@ -65,9 +64,9 @@ def test_every_row_survives(started: Started) -> None:
 
 
 def test_operator_objects_stay(started: Started) -> None:
-    """An operator's objects and pragmas are kept, and so is the mode of the file."""
+    """An operator's objects and pragmas are kept, and the file is private afterwards."""
     invariants.operator_objects_stay(started.before, started.after)
-    assert started.path.stat().st_mode == started.mode
+    assert stat.S_IMODE(started.path.stat().st_mode) == 0o600
 
 
 def test_the_outcome_is_correct(started: Started) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nextcloud_mcp_server.backends.sqlite.inspect import inspect_file
-from nextcloud_mcp_server.maintenance.corrections import without_version_table
+from nextcloud_mcp_server.maintenance.corrections import corrected_state
 from nextcloud_mcp_server.migrate.inspect import known_history
 from tests.support.revisions import NEXT_ID
 from tests.support.shapes import Shape, at
@@ -34,7 +34,7 @@ def test_a_version_table_that_contradicts_the_tables_is_replaced(
 ) -> None:
     """The new row has the newest revision whose structure is complete."""
     shape.write(tmp_path / "t.db")
-    found = without_version_table(inspect_file(tmp_path / "t.db"), known_history())
+    found = corrected_state(inspect_file(tmp_path / "t.db"), known_history())
     assert found is not None
     assert found.base == base
 
@@ -69,4 +69,4 @@ def test_a_version_table_that_contradicts_the_tables_is_replaced(
 def test_nothing_else_is_corrected(tmp_path: Path, shape: Shape) -> None:
     """Lost grants, newer releases and foreign databases stay refused."""
     shape.write(tmp_path / "t.db")
-    assert without_version_table(inspect_file(tmp_path / "t.db"), known_history()) is None
+    assert corrected_state(inspect_file(tmp_path / "t.db"), known_history()) is None

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.backends.sqlite.lock import guard
 from nextcloud_mcp_server.maintenance.backup import back_up
+from nextcloud_mcp_server.migrate.change import preview_stamp
+from tests.cli.places import execute
 from tests.migrate.databases import in_thread, versions
 from tests.support import invariants
 from tests.support.by_path import downgrade, prepare, stamp
@@ -80,11 +83,45 @@ def test_a_stamp_resolves_several_version_rows(path: Path) -> None:
     assert change.backup is not None
 
 
-def test_a_stamp_replaces_an_unknown_revision(path: Path) -> None:
-    """A file with an unknown revision can be stamped with the one of its tables."""
-    at("010").recording("999").write(path)
+def test_a_stamp_replaces_a_mistyped_revision(path: Path) -> None:
+    """A file with a mistyped id can be stamped with the revision of its tables."""
+    at("010").recording("10").write(path)
     assert stamp(path, "010").after == "010"
     assert prepare(path).after == HEAD
+
+
+@pytest.mark.parametrize("recorded", [("999",), ("102",), ("010", "999"), ("1b2c3d4e5f60",)])
+@pytest.mark.parametrize("revision", ["010", "005", "base", HEAD])
+def test_a_file_of_a_newer_release_is_not_stamped(
+    recorded: tuple[str, ...], revision: str, path: Path
+) -> None:
+    """The error is that of a start: it names the release's own downgrade as the way back."""
+    if revision == HEAD:
+        prepare(path)
+        execute(path, f"UPDATE alembic_version SET version_num = '{recorded[-1]}'")
+    else:
+        at("010").recording(*recorded).write(path)
+    with invariants.unchanged(path):
+        error = refused(lambda: stamp(path, revision))
+    assert error.code == "unknown-revision"
+    assert "that release's own: nextcloud-mcp-server db downgrade" in error.remedy
+
+
+@pytest.mark.parametrize(
+    ("tables", "revision", "contradicted"),
+    [
+        ("006", "006", None),
+        ("006", "003", "006"),
+        ("006", "base", "006"),
+        ("010", "001", "010"),
+    ],
+)
+def test_a_stamp_of_another_revision_than_that_of_the_tables_is_known_before(
+    tables: str, revision: str, contradicted: str | None, path: Path
+) -> None:
+    """A preview returns the revision of the tables if the stamp contradicts it."""
+    at(tables).recording().write(path)
+    assert preview_stamp(connect(path), revision)[1] == contradicted
 
 
 @pytest.mark.parametrize("revision", ["007", "010"])

@@ -123,8 +123,8 @@ def test_every_refusal_has_a_text(state: State) -> None:
 
 
 def test_every_refused_state_is_a_code() -> None:
-    """There are ten states; each refused one is an error code."""
-    assert len(State) == 10
+    """There are eleven states; each refused one is an error code."""
+    assert len(State) == 11
     assert {state.value for state in REFUSED} <= CODES.keys()
 
 

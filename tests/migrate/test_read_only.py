@@ -153,6 +153,7 @@ async def test_at_head_a_read_only_mount_is_served(
     with mounted(tmp_path) as folder:
         path = database(folder / "tokens.db")
         remount(folder, "ro")
+        caplog.clear()
         async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
             assert len(await storage.list_user_ids()) == 12
             with pytest.raises(TokenStorageError) as caught:

@@ -102,7 +102,7 @@ def test_broken_references_from_before_stop_nothing(path: Path) -> None:
     """Orphans of an operator and a mismatched reference are no error of the migration."""
     for name, extra in (
         ("orphan.db", (*CHILD, "INSERT INTO op_child VALUES ('nobody')")),
-        ("mismatch.db", ("CREATE TABLE op_odd (s TEXT REFERENCES refresh_tokens (scopes))",)),
+        ("mismatch.db", (*LOG, "CREATE TABLE op_odd (s TEXT REFERENCES op_log (what))")),
     ):
         database = path.with_name(name)
         at("007").also(*extra).write(database)

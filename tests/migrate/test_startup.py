@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server.backends.sqlite import database, lock, locked
+from nextcloud_mcp_server.backends.sqlite import integrity, lock, locked
+from nextcloud_mcp_server.backends.sqlite.integrity import Checked
 from nextcloud_mcp_server.migrate import startup
 from nextcloud_mcp_server.migrate.plan import Action
 from tests.cli.places import execute
@@ -53,6 +54,8 @@ def test_a_start_at_head_only_reads(path: Path) -> None:
 def test_every_step_is_under_the_lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Inspection, verification of the keys, migration and the switch to WAL are under the lock."""
     at("006").write(path)
+    # Without one, a start looks once more before the lock (see tests/cli/test_nothing_left.py).
+    lock.lock_path(path).touch()
     calls: list[tuple[str, str]] = []
 
     def spied(module: object, name: str) -> None:
@@ -65,12 +68,14 @@ def test_every_step_is_under_the_lock(path: Path, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(module, name, call)
 
     spied(locked, "inspect_file")
-    spied(database, "check_pages")
+    spied(integrity, "check_file")
     spied(locked, "use_wal")
     spied(startup, "_migrate")
     prepare(path, verify=lambda _: calls.append(("verify", _lock_code(path))))
-    # The first inspection shares the lock; the other steps have it alone.
-    names = ("inspect_file", "inspect_file", "check_pages", "verify", "_migrate", "use_wal")
+    # The first inspection shares the lock; the other steps have it alone. The second check is
+    # of the backup.
+    steps = "inspect_file inspect_file check_file verify _migrate check_file use_wal"
+    names = steps.split()
     assert calls == [(name, "lock-timeout") for name in names]
     assert _lock_code(path) == ""
 
@@ -151,11 +156,11 @@ def test_a_change_by_another_program_is_detected(
     """If the schema changes between inspection and transaction, nothing is migrated."""
     at("006").write(path)
 
-    def add_column(file: Path) -> str:
+    def add_column(file: Path) -> Checked:
         execute(file, "ALTER TABLE app_passwords ADD COLUMN meanwhile TEXT")
-        return ""
+        return Checked()
 
-    monkeypatch.setattr(database, "check_pages", add_column)
+    monkeypatch.setattr(integrity, "check_file", add_column)
     error = refused(lambda: prepare(path))
     assert error.code == "lock-timeout"
     assert versions(path) == ["006"]
@@ -171,6 +176,8 @@ def test_memory_does_not_grow_with_the_database(path: Path) -> None:
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200) "
         "INSERT INTO op_big SELECT randomblob(1000000) FROM n",
     )
+    # A start says that it makes an open file private.
+    path.chmod(0o600)
     # Not getrusage(): it begins with the size of the process that forked.
     code = (
         "import sys; from pathlib import Path; "

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -210,12 +211,12 @@ def test_a_disk_that_fails_after_the_commit_stops_no_start(
     real = sqlite3.connect
 
     class Failing(sqlite3.Connection):
-        def execute(self, sql: str, *_: object) -> sqlite3.Cursor:
+        def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
             if sql == "PRAGMA journal_mode=wal":
                 error = sqlite3.OperationalError("disk I/O error")
                 error.sqlite_errorcode = sqlite3.SQLITE_IOERR
                 raise error
-            return super().execute(sql)
+            return super().execute(sql, *values)
 
     monkeypatch.setattr(sqlite3, "connect", lambda p, **o: real(p, factory=Failing, **o))
     outcome = prepare(path)

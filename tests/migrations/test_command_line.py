@@ -14,12 +14,16 @@ from urllib.parse import quote
 import pytest
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 
-from nextcloud_mcp_server.migrations import get_current_revision
+from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.migrations import get_current_revision, upgrade_database
 from tests.migrations.database import ROOT, Database
 from tests.migrations.facts import HEAD, previous
 from tests.support.by_path import read_journal as read
 from tests.support.files import names
+from tests.support.scripts import add_revision, sql_revision
+from tests.support.shapes import at
 
 #: The advisory lock of a migration.
 LOCK = 7954321640722232431
@@ -209,3 +213,68 @@ async def test_what_cannot_be_migrated_is_refused_in_one_line(url: str, word: st
     assert word in result.err + result.out
     assert "secret" not in result.err + result.out
     assert "Traceback" not in result.err
+
+
+def in_process() -> Config:
+    """Return the configuration for Alembic's commands, called from Python."""
+    return Config(ROOT / "alembic.ini")
+
+
+async def test_a_command_called_in_an_event_loop_runs(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs in a thread with a loop of its own."""
+    monkeypatch.setenv("TOKEN_STORAGE_DB", str(path))
+    command.upgrade(in_process(), "head")
+    assert get_current_revision(path) == HEAD
+    command.downgrade(in_process(), "-1")
+    assert get_current_revision(path) == previous(HEAD)
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["at head", "missing"])
+def test_looking_from_python_leaves_no_trace(
+    there: bool, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`command.current` and `command.check` write nothing and create no file."""
+    monkeypatch.setenv("TOKEN_STORAGE_DB", str(path))
+    if there:
+        command.upgrade(in_process(), "head")
+    before = {file: file.read_bytes() for file in path.parent.iterdir()}
+    command.current(in_process())
+    if there:
+        command.check(in_process())
+    else:
+        with pytest.raises(CommandError, match="not up to date"):
+            command.check(in_process())
+    assert {file: file.read_bytes() for file in path.parent.iterdir()} == before
+
+
+def test_check_accepts_old_tables_and_reports_what_is_missing(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`alembic check` accepts the types of old releases and operators' own tables."""
+    monkeypatch.setenv("TOKEN_STORAGE_DB", str(path))
+    at("008").also("CREATE TABLE op_notes (id INTEGER PRIMARY KEY, note TEXT)").write(path)
+    command.upgrade(in_process(), "head")
+    command.check(in_process())
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TABLE browser_sessions")
+    with pytest.raises(CommandError, match="browser_sessions"):
+        command.check(in_process())
+
+
+@pytest.mark.parametrize("arguments", [("upgrade", "head"), ("current",), ("stamp", "head")])
+def test_two_files_with_one_id_are_refused(
+    arguments: tuple[str, ...], own_scripts: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alembic itself would run one of the two."""
+    monkeypatch.setenv("TOKEN_STORAGE_DB", str(path))
+    first = add_revision(own_scripts, sql_revision("CREATE TABLE a (id INTEGER)"))
+    first.with_name("20261102_1200_101_other.py").write_text(first.read_text())
+    config = Config()
+    config.set_main_option("script_location", str(own_scripts))
+    with pytest.raises(CommandError, match="Two migrations have the id 101"):
+        getattr(command, arguments[0])(config, *arguments[1:])
+    with pytest.raises(TokenStorageError, match="Two migrations have the id 101"):
+        upgrade_database(path)
+    assert not path.exists()

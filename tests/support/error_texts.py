@@ -14,7 +14,7 @@ from pathlib import Path
 from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.backends.sqlite import errors
 from nextcloud_mcp_server.filesystem.errors import from_texts
-from nextcloud_mcp_server.migrate.plan import REFUSED, Finding, refusal
+from nextcloud_mcp_server.migrate.plan import REFUSED, Finding, State, refusal
 from nextcloud_mcp_server.schema.history import load_history
 
 ROOT = Path(__file__).parents[2]
@@ -136,11 +136,14 @@ def written() -> Iterator[str]:
 def filled_in() -> Iterator[str]:
     """Yield the texts of the tables of errors, filled in for one database."""
     history = load_history()
-    for state in sorted(REFUSED):
-        error = refusal(Finding(state, reason="REASON"), history, connect(DATABASE))
+    findings = [Finding(state, reason="REASON") for state in sorted(REFUSED)]
+    lost = Finding(State.INCONSISTENT, reason="REASON", lost=("TABLE",))
+    for finding in (*findings, lost):
+        error = refusal(finding, history, connect(DATABASE))
         message = error.message.replace(history.head, "HEAD")
         remedy = error.remedy.replace(history.head, "HEAD")
-        yield _entry(f"state {state}", error.code, message, remedy)
+        what = "lost secrets" if finding.lost else f"state {finding.state}"
+        yield _entry(what, error.code, message, remedy)
     for code in errors._TEXTS:
         error = from_texts(errors._TEXTS, code, DATABASE, "DETAIL")
         yield _entry(f"fault {code}", error.code, error.message, error.remedy)

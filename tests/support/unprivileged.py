@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 # Everything is imported and runs once before the user changes: another user may not be able
 # to read the files of the interpreter.
 _PREAMBLE = """
-import asyncio, os, pwd, shlex, sys, tempfile
+import asyncio, os, pwd, resource, shlex, sys, tempfile
 from pathlib import Path
 from platformdirs import user_data_path
 from nextcloud_mcp_server import settings
@@ -41,23 +41,23 @@ with tempfile.TemporaryDirectory() as folder:
     diagnose(settings.Settings(Path(folder, "t.db")))
     user_data_path("warm-up")
 os.setgroups([])
-os.setgid(65534)
-os.setuid(65534)
+os.setgid(USER)
+os.setuid(USER)
 """
 
 #: The user and the group that the code runs as.
 NOBODY: Final = 65534
 
 
-def as_nobody(code: str, *arguments: object) -> str:
-    """Run ``code`` as ``nobody``, with the imports done, and return what it prints.
+def as_nobody(code: str, *arguments: object, user: int = NOBODY) -> str:
+    """Run ``code`` as ``nobody`` or ``user``, with the imports done, and return what it prints.
 
     Skips the test if this process is not root.
     """
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
     done = subprocess.run(
-        [sys.executable, "-c", _PREAMBLE + code, *map(str, arguments)],
+        [sys.executable, "-c", f"USER = {user}{_PREAMBLE}{code}", *map(str, arguments)],
         cwd="/",
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
         capture_output=True,

@@ -12,20 +12,29 @@ import atexit
 import os
 import sqlite3
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import groupby
 from queue import Empty, SimpleQueue
 from typing import Any, Final, NamedTuple, TypeVar
+from weakref import WeakSet
 
 from nextcloud_mcp_server.backends.base import Connection
 from nextcloud_mcp_server.backends.sqlite.statements import DriverConnection
+from nextcloud_mcp_server.concurrency import start
+from nextcloud_mcp_server.errors import TokenStorageError, not_open
 
 T = TypeVar("T")
 
 #: The most units in one batch; the first of them waits for the last.
 BATCH: Final = 128
+
+#: Seconds that a fork waits for the running batches.
+FORK_WAIT: Final = 1.0
+
+_PAUSE: Final = 0.001
 
 
 class Job(NamedTuple):
@@ -47,6 +56,10 @@ class Answer(NamedTuple):
 CarryOut = Callable[[sqlite3.Connection, Sequence[Job]], Sequence[Answer]]
 
 
+def _nothing() -> None:
+    pass
+
+
 class Lane:
     """Runs units of work in batches. Its threads are started when they are needed.
 
@@ -58,6 +71,8 @@ class Lane:
         named: converts an error into the one that the caller receives.
         afterwards: called in the thread with False after each batch, and with True if no unit
             arrives within the seconds that it returned (None: no limit).
+        around_fork: called before a fork, after the connections are closed, and after it, in
+            the parent and in the child.
     """
 
     def __init__(
@@ -69,6 +84,7 @@ class Lane:
         named: Callable[[BaseException], BaseException],
         *,
         afterwards: Callable[[bool], float | None] = lambda _: None,
+        around_fork: tuple[Callable[[], None], Callable[[], None]] = (_nothing, _nothing),
     ) -> None:
         self._name = name
         self._most = threads
@@ -76,82 +92,140 @@ class Lane:
         self._carry_out = carry_out
         self._named = named
         self._afterwards = afterwards
+        self._before_fork, self._after_fork = around_fork
         self._idle: list[sqlite3.Connection] = []
-        self._threads: list[threading.Thread] = []
         # Not an executor: submitting to one costs more than a read.
         self._calls: SimpleQueue[bool] = SimpleQueue()
-        # The attributes below are changed only under the lock.
+        # The attributes below are changed only under the lock, after the change has happened.
         self._lock = threading.Lock()
         self._waiting: deque[Job] = deque()
-        self._working = 0
+        self._threads: list[threading.Thread] = []
+        # How many threads wait for a call.
+        self._free = 0
+        # Whether a thread was called and has not taken its batch yet.
         self._called = False
+        # The loop that calls a thread at the end of this turn.
         self._due: asyncio.AbstractEventLoop | None = None
-        self._process = os.getpid()
+        # Whether a thread is about to fork.
+        self._paused = False
+        # The error of every new unit; None while the lane is open.
+        self._refusal: Callable[[], TokenStorageError] | None = None
+        _lanes.add(self)
         # If the lane is never closed, waiting units still run at exit.
-        atexit.register(self._at_exit)
+        atexit.register(self.close)
 
     def run(self, unit: Callable[[Connection], T]) -> asyncio.Future[T]:
         """Run ``unit`` in the next batch.
 
         If the caller is cancelled, the unit still runs, unless :data:`CarryOut` skips units
         without a caller.
+
+        Raises:
+            TokenStorageError: ``forked`` in a child of the process that opened the store,
+                ``not-open`` after :meth:`close`, ``no-thread`` if none can be started.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         with self._lock:
+            if self._refusal is not None:
+                raise self._refusal()
             self._waiting.append(Job(unit, future))
-            # A thread that was called and has not started yet takes this one too.
-            if not self._called and self._working < self._most:
-                self._called, self._due = True, loop
-                self._working += 1
+            # A thread that was called takes this unit too, and a working one looks for more.
+            # Each loop calls for its own units: another one may end before it does.
+            if not self._called and self._due is not loop and self._can_call():
+                self._due = loop
                 # After this turn of the loop, so that its other units join the batch.
-                loop.call_soon(self._call)
-            elif self._due not in (None, loop):
-                # The other loop may be closed before it calls a thread.
                 loop.call_soon(self._call)
         return future
 
     def close(self) -> bool:
         """Run the waiting units, then end the threads; return whether any connection was open.
 
-        Blocks.
+        Blocks until the running batches have ended. In a forked child it does nothing.
         """
-        atexit.unregister(self._at_exit)
-        self._call()
-        for _ in self._threads:
-            self._calls.put(False)
+        atexit.unregister(self.close)
+        with self._lock:
+            if self._refusal is not None:
+                return True
+            # No thread is started from now on.
+            self._refusal = not_open
+            for _ in self._threads:
+                self._calls.put(False)
         while self._threads:
             self._threads.pop().join()
+        # What no thread has taken: at the exit of the interpreter none can be started.
+        self._run_waiting()
         was_open = bool(self._idle)
-        while self._idle:
-            self._idle.pop().close()
+        self._close_idle()
+        _lanes.discard(self)
         return was_open
 
-    def _at_exit(self) -> None:
-        # A forked child has no threads and must not use the parent's connections: SQLite's
-        # locks are not inherited.
-        if os.getpid() == self._process:
-            self.close()
+    def pause(self, deadline: float) -> None:
+        """Let the batches end, close the connections, and hold the lock, until :meth:`resume`.
+
+        A child must not inherit a connection of SQLite: the locks of the file would be noted as
+        held there, and are not. If the child opened the file again, the parent would remove
+        the WAL that the child writes to.
+        """
+        self._paused = True
+        while True:
+            self._lock.acquire()
+            if self._free >= len(self._threads) or time.monotonic() > deadline:
+                break
+            self._lock.release()
+            time.sleep(_PAUSE)
+        self._close_idle()
+        self._before_fork()
+
+    def resume(self) -> None:
+        """Continue in the parent after the fork."""
+        self._after_fork()
+        self._paused = False
+        self._lock.release()
+        self._call()
+
+    def disable(self) -> None:
+        """Refuse every unit in the child after the fork."""
+        self._after_fork()
+        self._lock = threading.Lock()
+        self._refusal = _forked
+
+    def _can_call(self) -> bool:
+        return bool(self._free) or len(self._threads) < self._most
 
     def _call(self) -> None:
-        """Wake a thread for the waiting units, unless one was called already."""
+        """Wake or start a thread for the waiting units, unless one was called already."""
         with self._lock:
-            due, self._due = self._due, None
-        if due is None:
-            return
-        self._calls.put(True)
-        if len(self._threads) < self._working:
-            name = f"{self._name}-{len(self._threads) + 1}"
-            thread = threading.Thread(target=self._serve, name=name, daemon=True)
-            self._threads.append(thread)
-            thread.start()
+            self._due = None
+            if self._refusal is not None or self._paused:
+                return
+            if self._called or not self._waiting or not self._can_call():
+                return
+            if self._free:
+                self._calls.put(True)
+                self._free -= 1
+            else:
+                name = f"{self._name}-{len(self._threads) + 1}"
+                thread = threading.Thread(target=self._serve, name=name, daemon=True)
+                try:
+                    start(thread)
+                except TokenStorageError as error:
+                    self._fail_waiting(error)
+                    return
+                self._threads.append(thread)
+            self._called = True
+
+    def _fail_waiting(self, error: TokenStorageError) -> None:
+        # A working thread takes the waiting units after its batch.
+        if not self._threads:
+            jobs = list(self._waiting)
+            self._waiting.clear()
+            _deliver(jobs, [Answer(error=error)] * len(jobs))
 
     def _serve(self) -> None:
-        pause: float | None = None
+        pause = self._run_waiting()
         while self._is_called(pause):
-            while jobs := self._take():
-                _deliver(jobs, self._answers(jobs))
-                pause = self._afterwards(False)
+            pause = self._run_waiting()
 
     def _is_called(self, pause: float | None) -> bool:
         """Wait for the next call; return whether the lane is still open."""
@@ -161,36 +235,56 @@ class Lane:
             except Empty:
                 pause = self._afterwards(True)
 
+    def _run_waiting(self) -> float | None:
+        pause: float | None = None
+        while jobs := self._take():
+            _deliver(jobs, self._answers(jobs))
+            pause = self._afterwards(False)
+        return pause
+
     def _take(self) -> list[Job]:
         with self._lock:
             self._called = False
-            if len(self._waiting) <= BATCH:
-                jobs = list(self._waiting)
+            jobs: list[Job] = []
+            if self._paused and self._refusal is None:
+                pass  # this thread waits until the fork is done
+            elif len(self._waiting) <= BATCH:
+                jobs.extend(self._waiting)
                 self._waiting.clear()
             else:
-                jobs = [self._waiting.popleft() for _ in range(BATCH)]
+                jobs.extend(self._waiting.popleft() for _ in range(BATCH))
             if not jobs:
-                self._working -= 1
+                self._free += 1
         return jobs
 
     def _answers(self, jobs: Sequence[Job]) -> Sequence[Answer]:
         try:
-            connection = self._connection()
-        except Exception as error:  # noqa: BLE001 - passed to every caller
-            return [Answer(error=self._named(error))] * len(jobs)
+            answers = self._batch(jobs)
+            return [a if a.error is None else Answer(error=self._named(a.error)) for a in answers]
+        except BaseException as error:  # noqa: BLE001 - no error may end the thread
+            return [Answer(error=error)] * len(jobs)
+
+    def _batch(self, jobs: Sequence[Job]) -> Sequence[Answer]:
         try:
-            answers = self._carry_out(connection, jobs)
-        except BaseException as error:  # noqa: BLE001 - the same
-            answers = [Answer(error=error)] * len(jobs)
-        if _is_usable(connection):
-            self._idle.append(connection)
-        return [a if a.error is None else Answer(error=self._named(a.error)) for a in answers]
+            connection = self._connection()
+            try:
+                return self._carry_out(connection, jobs)
+            finally:
+                if _is_usable(connection):
+                    self._idle.append(connection)
+        except BaseException as error:  # noqa: BLE001 - passed to every caller
+            return [Answer(error=error)] * len(jobs)
 
     def _connection(self) -> sqlite3.Connection:
         # Not checked first: another thread may take the last one.
         with suppress(IndexError):
             return self._idle.pop()
         return self._connect()
+
+    def _close_idle(self) -> None:
+        while self._idle:
+            with suppress(sqlite3.Error):
+                self._idle.pop().close()
 
 
 def _is_usable(connection: sqlite3.Connection) -> bool:
@@ -233,3 +327,45 @@ def _settle(answered: Sequence[tuple[Job, Answer]]) -> None:
             future.set_exception(RuntimeError(f"a unit raised {error!r}"))
         else:
             future.set_exception(error)
+
+
+def _forked() -> TokenStorageError:
+    return TokenStorageError(
+        f"The token store was opened before this process ({os.getpid()}) was forked, and only the "
+        "process that opened it can use it.",
+        code="forked",
+        remedy="Open a store in each process, after the fork: await initialize() there, or use "
+        "the lifespan in each worker.",
+    )
+
+
+_lanes: WeakSet[Lane] = WeakSet()
+#: The lanes that wait for the fork to end, and the lock of the thread that forks.
+_pausing: Final[list[Lane]] = []
+_fork: Final = threading.RLock()
+
+
+def _before_fork() -> None:
+    _fork.acquire()
+    deadline = time.monotonic() + FORK_WAIT
+    for lane in list(_lanes):
+        lane.pause(deadline)
+        _pausing.append(lane)
+
+
+def _after_in_parent() -> None:
+    while _pausing:
+        _pausing.pop().resume()
+    _fork.release()
+
+
+def _after_in_child() -> None:
+    _pausing.clear()
+    for lane in list(_lanes):
+        lane.disable()
+    _fork.release()
+
+
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child
+)

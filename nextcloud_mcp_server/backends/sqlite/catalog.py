@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from nextcloud_mcp_server.backends.base import Snapshot
+from nextcloud_mcp_server.backends.sqlite.errors import needs_its_program
 from nextcloud_mcp_server.schema.structure import VERSION_TABLE, Column, Structure, Table
 
 #: Executes one SQL text and returns its rows.
@@ -85,6 +86,7 @@ def read_structure(execute: Execute, known: Known = _NONE) -> Structure:
     strange: dict[str, str] = {}
     indexes: dict[str, str] = {}
     owners: dict[str, str] = {}
+    triggers: dict[str, str] = {}
     others = set()
     for kind, written, table, text in execute(_NAMES):
         name = folded(written)
@@ -95,11 +97,13 @@ def read_structure(execute: Execute, known: Known = _NONE) -> Structure:
                 strange[name] = text or ""
         elif kind == "index":
             indexes[name], owners[name] = text, folded(table)
+        elif kind == "trigger":
+            triggers[name] = folded(table)
         elif kind == "view":
             others.add(name)
     columns = _columns(execute, strange) if strange else {}
     tables |= {name: Table(columns[name], text) for name, text in strange.items()}
-    return Structure(tables, indexes, owners, frozenset(others))
+    return Structure(tables, indexes, owners, frozenset(others), triggers)
 
 
 def _columns(execute: Execute, tables: Iterable[str]) -> dict[str, dict[str, Column]]:
@@ -120,17 +124,29 @@ def counts(execute: Execute, structure: Structure) -> dict[str, int]:
     """Count the rows of every table that is not bookkeeping.
 
     Virtual tables are left out: their modules may be missing, and other tables hold their rows.
+    So is a table that only its own program can read.
     """
     names = [
         name
         for name in sorted(structure.own_tables)
         if not structure.tables[name].sql.startswith("CREATE VIRTUAL ")
     ]
-    found: list[int] = []
+    found: dict[str, int] = {}
     for begin in range(0, len(names), _AT_ONCE):
-        some = names[begin : begin + _AT_ONCE]
-        found += (row[0] for row in execute(" UNION ALL ".join(map(_counting, some))))
-    return dict(zip(names, map(int, found), strict=True))
+        found |= _counts(execute, names[begin : begin + _AT_ONCE])
+    return found
+
+
+def _counts(execute: Execute, names: Sequence[str]) -> dict[str, int]:
+    try:
+        rows = execute(" UNION ALL ".join(map(_counting, names)))
+        return {name: int(row[0]) for name, row in zip(names, rows, strict=True)}
+    except Exception as error:
+        if not needs_its_program(error):
+            raise
+    if len(names) == 1:
+        return {}
+    return {name: n for one in names for name, n in _counts(execute, [one]).items()}
 
 
 def count(execute: Execute, table: str) -> int:

@@ -57,6 +57,11 @@ def connect_to_write(path: Path, timeout: float) -> sqlite3.Connection:
     return connection
 
 
+def connect_to_pages(path: Path) -> sqlite3.Connection:
+    """Open ``path`` without its companions, as it is on the disk."""
+    return _connect(path, "mode=ro&immutable=1")
+
+
 def is_still(path: Path) -> bool:
     """Return whether ``path`` can only be read as immutable."""
     with closing(_connect(path, "mode=ro")) as connection:
@@ -94,7 +99,7 @@ def _lacks_shared_memory(connection: sqlite3.Connection, path: Path) -> bool:
     except (sqlite3.Error, UnicodeDecodeError) as error:
         # The second is SQLITE_READONLY_DIRECTORY, which pysqlite3 does not name.
         lacking = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY | 6 << 8}
-        return getattr(error, "sqlite_errorcode", 0) in lacking and not _has_wal(path)
+        return getattr(error, "sqlite_errorcode", 0) in lacking and not _has_content(path, "-wal")
     return False
 
 
@@ -102,9 +107,9 @@ def _lacks_shared_memory(connection: sqlite3.Connection, path: Path) -> bool:
 _text: Final = partial(str, encoding="utf-8", errors="surrogateescape")
 
 
-def _has_wal(path: Path) -> bool:
-    """Return whether the ``-wal`` holds content."""
+def _has_content(path: Path, suffix: str) -> bool:
+    """Return whether the companion with this suffix holds content."""
     try:
-        return path.with_name(path.name + "-wal").stat().st_size > 0
+        return os.stat(f"{path}{suffix}").st_size > 0  # noqa: PTH116 - faster than a Path
     except OSError:
         return False

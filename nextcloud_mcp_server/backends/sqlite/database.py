@@ -6,7 +6,9 @@ used, because SQLAlchemy takes ten times as long to import as an inspection take
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+import os
+import stat
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,14 +17,15 @@ from nextcloud_mcp_server.backends.base import Hold, LockedDatabase, Pool, Snaps
 from nextcloud_mcp_server.backends.sqlite.catalog import quoted, read_structure
 from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
 from nextcloud_mcp_server.backends.sqlite.errors import named, naming, not_writable
-from nextcloud_mcp_server.backends.sqlite.inspect import check_pages, readable
+from nextcloud_mcp_server.backends.sqlite.inspect import readable
 from nextcloud_mcp_server.backends.sqlite.open_files import FileId, file_id
 from nextcloud_mcp_server.backends.sqlite.secrets import columns_there, read_secrets
 from nextcloud_mcp_server.backends.sqlite.wal import library, wal_size
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem import files, permissions
 from nextcloud_mcp_server.schema.history import History, load_history
-from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT
+from nextcloud_mcp_server.schema.structure import Table
+from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT, absolute, trusted_owners
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -33,16 +36,19 @@ class SqliteDatabase:
 
     Attributes:
         path: the file itself, even if a link named it: SQLite puts its journal beside the
-            file, and so are the lock, the key file and the backups.
+            file, and so are the lock, the key file and the backups. Absolute.
     """
 
     def __init__(self, path: Path) -> None:
-        """Take the path of a file, which need not exist."""
-        try:
-            # A link to a missing file stays one: check() refuses it.
-            self.path = files.follow(path) if path.exists() else path
-        except OSError:
-            self.path = path
+        """Take the path of a file, which need not exist.
+
+        The path is absolute and without links from here on: every connection and every file
+        beside the database uses it, whatever becomes of the working directory or of a link.
+        """
+        path = absolute(path)
+        # A link to a missing file stays one: check() refuses it.
+        whole = os.path.exists(path) or not os.path.islink(path)  # noqa: PTH110, PTH114 - raise nothing
+        self.path = files.follow(path) if whole else files.follow(path.parent) / path.name
 
     def __str__(self) -> str:
         """Return the path."""
@@ -84,6 +90,22 @@ class SqliteDatabase:
         """Check that the path can hold a database file."""
         files.check_path(self.path)
 
+    def require_trusted(self) -> None:
+        """Check the owners and modes of the file and of all beside it, but for the key."""
+        trusted = trusted_owners()
+        for suffix in files.BESIDE:
+            # What is in a lock file is only shown.
+            forbidden = 0 if suffix in files.LOCKS else stat.S_IWOTH
+            file = f"{self.path}{suffix}"
+            permissions.require_trusted(file, self.path, trusted, forbidden=forbidden)
+
+    def leaves_traces(self) -> bool:
+        """Return whether there is no lock file yet, and one can be made."""
+        if os.path.exists(f"{self.path}.lock"):  # noqa: PTH110 - faster than a Path
+            return False
+        folder = self.path.parent
+        return not folder.exists() or permissions.may(folder, os.W_OK | os.X_OK)
+
     def warnings(self) -> Sequence[str]:
         """Warn about hard links."""
         if (number := files.names_of(self.path)) < 2:  # noqa: PLR2004 - one name is the usual
@@ -122,10 +144,29 @@ class SqliteDatabase:
             return snapshot
 
     def check_integrity(self) -> str:
-        """Run ``quick_check``, on a recovered copy after a crash."""
+        """Run ``quick_check``, on a recovered copy after a crash; log what it cannot check."""
+        import logging  # noqa: PLC0415 - see above
+
+        from nextcloud_mcp_server.backends.sqlite.integrity import (  # noqa: PLC0415
+            Checked,
+            check_file,
+        )
+
+        logger = logging.getLogger(__name__)
+
         with readable(self.path) as (source, snapshot):
             # A file that is missing or empty has no page.
-            return check_pages(source) if snapshot.journal_mode else ""
+            checked = check_file(source) if snapshot.journal_mode else Checked()
+        for table in checked.unchecked:
+            logger.warning("The pages of this table of %s cannot be checked: %s", self, table)
+        return "; ".join(checked.damage[:3])
+
+    def unusable(self, wanted: Mapping[str, Table]) -> dict[str, str]:
+        """Prepare statements on the file, or on a recovered copy after a crash."""
+        from nextcloud_mcp_server.backends.sqlite.usable import unusable  # noqa: PLC0415 - see above
+
+        with readable(self.path) as (source, snapshot):
+            return unusable(source, wanted) if snapshot.journal_mode else {}
 
     def samples(self, columns: Iterable[tuple[str, str]], limit: int | None) -> Iterator[bytes]:
         """Read encrypted values, from a recovered copy after a crash."""
@@ -155,8 +196,11 @@ class SqliteDatabase:
         self, timeout: float, cancelled: Callable[[], bool] = lambda: False, *, shared: bool = False
     ) -> Iterator[LockedDatabase]:
         """Hold the file lock beside the database; create its folder if needed."""
-        from nextcloud_mcp_server.backends.sqlite.lock import guard  # noqa: PLC0415 - see above
-        from nextcloud_mcp_server.backends.sqlite.locked import LockedFile  # noqa: PLC0415
+        from nextcloud_mcp_server.imports import IMPORTING  # noqa: PLC0415 - see above
+
+        with IMPORTING:
+            from nextcloud_mcp_server.backends.sqlite.lock import guard  # noqa: PLC0415
+            from nextcloud_mcp_server.backends.sqlite.locked import LockedFile  # noqa: PLC0415
 
         files.make_folder(self.path)
         with guard(self.path, timeout, cancelled, shared=shared) as held:
@@ -164,7 +208,10 @@ class SqliteDatabase:
 
     def hold(self) -> Hold | None:
         """Take a share of the in-use lock; None, with a warning, if the place cannot lock."""
-        from nextcloud_mcp_server.backends.sqlite import in_use  # noqa: PLC0415 - see above
+        from nextcloud_mcp_server.imports import IMPORTING  # noqa: PLC0415 - see above
+
+        with IMPORTING:
+            from nextcloud_mcp_server.backends.sqlite import in_use  # noqa: PLC0415
 
         return in_use.hold(self.path)
 
@@ -183,7 +230,10 @@ class SqliteDatabase:
         opened: FileId | None = None,
     ) -> Pool:
         """Return a pool of threads."""
-        from nextcloud_mcp_server.backends.sqlite.pool import SqlitePool  # noqa: PLC0415
+        from nextcloud_mcp_server.imports import IMPORTING  # noqa: PLC0415
+
+        with IMPORTING:
+            from nextcloud_mcp_server.backends.sqlite.pool import SqlitePool  # noqa: PLC0415
 
         return SqlitePool(self.path, journal_mode, hold, read_only=read_only, opened=opened)
 
@@ -197,6 +247,7 @@ class SqliteDatabase:
         )
 
         self.check()
+        self.require_trusted()
         with self.lock(lock_timeout) as locked, naming(self.path):
             locked.require_writable()
             files.create_private(self.path)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.errors import TokenStorageError, is_no_thread, no_thread
 from nextcloud_mcp_server.filesystem import errors as system
 from nextcloud_mcp_server.filesystem.errors import from_texts
 from nextcloud_mcp_server.filesystem.permissions import may, owner
@@ -28,6 +28,7 @@ _SQLITE: Final = {
     sqlite3.SQLITE_NOTADB: "not-a-database",
     sqlite3.SQLITE_BUSY: "lock-timeout",
     sqlite3.SQLITE_LOCKED: "lock-timeout",
+    sqlite3.SQLITE_PROTOCOL: "lock-timeout",
     sqlite3.SQLITE_CONSTRAINT: "conflict",
     sqlite3.SQLITE_TOOBIG: "bad-input",
 }
@@ -61,8 +62,8 @@ _TEXTS: Final = {
         "Store another value, or remove the constraint or trigger that an operator added.",
     ),
     "inconsistent": (
-        "{path} changed while it was in use ({detail}).",
-        "Restart the server: a start upgrades the database or reports the problem.",
+        "A table of {path} was changed so that this program cannot use it ({detail}).",
+        "See what was changed: nextcloud-mcp-server db doctor -d {path}",
     ),
     "unreadable": (
         "{path} holds text that is not UTF-8.",
@@ -75,7 +76,7 @@ def named(error: BaseException, path: Path) -> TokenStorageError | None:
     """Return the named error for an exception; None if it has another cause."""
     if isinstance(error, TokenStorageError):
         return error
-    driver = _driver_error(error)
+    driver = driver_error(error)
     if isinstance(driver, sqlite3.Error):
         number = getattr(driver, "sqlite_errorcode", 0)
         code = _SQLITE.get(number & 0xFF)
@@ -92,6 +93,9 @@ def named(error: BaseException, path: Path) -> TokenStorageError | None:
     if isinstance(driver, UnicodeDecodeError):
         # A flipped byte in a schema page: SQLite's own message is no longer UTF-8.
         return from_texts(_TEXTS, "corrupt", path, "its schema is not readable text")
+    if isinstance(driver, RuntimeError) and is_no_thread(driver):
+        # aiosqlite starts one for its connection.
+        return no_thread()
     return system.named(driver, path)
 
 
@@ -125,7 +129,7 @@ def always_named(error: Exception, path: Path) -> TokenStorageError | None:
     """
     if (known := named(error, path)) is not None:
         return known
-    driver = _driver_error(error)
+    driver = driver_error(error)
     if isinstance(driver, sqlite3.Error):
         # SQLite names only tables and columns, no values.
         undecoded = "decode to UTF-8" in str(driver)
@@ -145,8 +149,15 @@ def naming(path: Path) -> Iterator[None]:
         raise known from error
 
 
-def _driver_error(error: BaseException) -> BaseException:
-    # SQLAlchemy keeps the driver's exception in `orig`; its own text has the statement.
+def needs_its_program(error: BaseException) -> bool:
+    """Return whether SQLite lacks a collation, a function or a module of another program."""
+    code = getattr(driver_error(error), "sqlite_errorcode", 0)
+    return bool(code & 0xFF == sqlite3.SQLITE_ERROR)
+
+
+def driver_error(error: BaseException) -> BaseException:
+    """Return the exception of the driver behind one of SQLAlchemy, or the exception itself."""
+    # SQLAlchemy keeps it in `orig`; its own text has the statement.
     original = getattr(error, "orig", None)
     return original if isinstance(original, BaseException) else error
 

@@ -27,7 +27,8 @@ _KNOWN_LOCKS: Final = Path("/proc/locks")
 
 def inuse_path(database: Path) -> Path:
     """Return the lock file of ``database``; it lies beside the file itself, not beside a link."""
-    real = follow(database)
+    # A link to a folder leads to the same file.
+    real = follow(database) if database.is_symlink() else database
     return real.with_name(real.name + ".inuse")
 
 

@@ -18,7 +18,7 @@ from nextcloud_mcp_server.backends.base import SAMPLE_SIZE, RecoveryNeededError,
 from nextcloud_mcp_server.backends.sqlite.catalog import Known, read_snapshot
 from nextcloud_mcp_server.backends.sqlite.connect import (
     BUSY_TIMEOUT,
-    _has_wal,
+    _has_content,
     connect_read_only,
     connect_to_write,
 )
@@ -48,13 +48,39 @@ def inspect_file(path: Path, known: Known = _NONE, *, sampling: bool = False) ->
     try:
         size = path.stat().st_size
     except FileNotFoundError:
-        return Snapshot(exists=False)
-    if size == 0 and not _has_wal(path):
+        return _misplaced(path, None) or Snapshot(exists=False)
+    if refused := _misplaced(path, size):
+        return refused
+    if size == 0 and not _has_content(path, "-wal"):
         return Snapshot()
     try:
         return _read(path, known, sampling=sampling)
     except (sqlite3.Error, UnicodeDecodeError) as error:
         return _diagnose(error, path)
+
+
+def _misplaced(path: Path, size: int | None) -> Snapshot | None:
+    """Return the snapshot of a file beside a companion of another; None if there is none."""
+    if not (_has_content(path, "-wal") or _has_content(path, "-journal")):
+        return None
+    # Most inspections find no companion with content.
+    from nextcloud_mcp_server.backends.sqlite.companions import find_misplaced  # noqa: PLC0415
+
+    try:
+        found = find_misplaced(path, size)
+    except FileNotFoundError:
+        # Its writer has finished and deleted it.
+        return None
+    except (OSError, sqlite3.Error) as error:
+        raise named(error, path) or error from error
+    if found is None:
+        return None
+    return Snapshot(
+        damage="orphaned",
+        detail=found.reason,
+        companion=found.path,
+        exists=size is not None,
+    )
 
 
 def _read(path: Path, known: Known, *, sampling: bool) -> Snapshot:
@@ -65,7 +91,7 @@ def _read(path: Path, known: Known, *, sampling: bool) -> Snapshot:
         # SQLite rounds the number of pages up and reads zeros for the missing part of the last
         # one, so that quick_check passes. With a WAL, the page may be in it.
         (page_size,) = connection.execute("PRAGMA page_size").fetchone()
-        if path.stat().st_size % page_size and not _has_wal(path):
+        if path.stat().st_size % page_size and not _has_content(path, "-wal"):
             return Snapshot(damage="corrupt", detail="its last page is cut off")
         return seen._replace(samples=_samples(connection, seen)) if sampling else seen
 
@@ -100,14 +126,20 @@ def _samples(connection: sqlite3.Connection, seen: Snapshot) -> tuple[bytes, ...
 
 def _diagnose(error: Exception, path: Path) -> Snapshot:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code == sqlite3.SQLITE_READONLY or (code == sqlite3.SQLITE_CANTOPEN and _has_wal(path)):
+    if code == sqlite3.SQLITE_READONLY or (
+        code == sqlite3.SQLITE_CANTOPEN and _has_content(path, "-wal")
+    ):
         raise RecoveryNeededError from error
     known = named(error, path)
     if known is not None and known.code in {"corrupt", "not-a-database"}:
         return Snapshot(damage=known.code, detail=_detail(error, path))
     if known is not None:
         raise known from error
-    return Snapshot(damage="corrupt", detail=str(error))
+    # No version of SQLite has written the format that a damaged header names.
+    if code != sqlite3.SQLITE_ERROR or "unsupported file format" in str(error):
+        return Snapshot(damage="corrupt", detail=_detail(error, path))
+    detail = f"SQLite {sqlite3.sqlite_version} cannot read its tables here ({error})"
+    return Snapshot(damage="inconsistent", detail=detail)
 
 
 def _detail(error: Exception, path: Path) -> str:
@@ -165,17 +197,3 @@ def readable(
             path = stack.enter_context(recovered_copy(path))
             seen = inspect_file(path, known, sampling=sampling)
         yield path, seen
-
-
-def check_pages(path: Path) -> str:
-    """Return what ``quick_check`` finds wrong with the pages of ``path``; empty if nothing."""
-    try:
-        with closing(connect_read_only(path)) as connection:
-            rows = connection.execute("PRAGMA quick_check(3)").fetchall()
-    except (sqlite3.Error, UnicodeDecodeError) as error:
-        known = named(error, path)
-        if known is not None and known.code not in {"corrupt", "not-a-database"}:
-            raise known from error
-        return _detail(error, path)
-    found = [" ".join(str(row[0]).split()) for row in rows if row[0] != "ok"]
-    return "; ".join(found)

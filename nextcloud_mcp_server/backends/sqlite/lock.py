@@ -24,7 +24,7 @@ from typing import Final
 from nextcloud_mcp_server.backends.sqlite.errors import named
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem.files import follow
-from nextcloud_mcp_server.filesystem.flock import Hold, acquire
+from nextcloud_mcp_server.filesystem.flock import Hold, acquire, open_lock
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,12 @@ _FIRST_PAUSE: Final = 0.0005
 TELL_INTERVAL: Final = 5.0
 
 _READ_ONLY: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+#: How every announcement in a lock file begins.
+_BEGINNING: Final = b'{"pid": '
+
+#: The largest size of an announcement, in bytes.
+_LONGEST: Final = 4096
+
 #: The errors of opening something that is not a regular file; 0 is raised by open_lock().
 _NO_FILE: Final = frozenset({0, errno.EISDIR, errno.ELOOP, errno.ENXIO})
 _NO_LOCKS: Final = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL})
@@ -79,7 +85,8 @@ class MigrationLock:
 
 def lock_path(database: Path) -> Path:
     """Return the lock file of ``database``; it lies beside the file itself, not beside a link."""
-    real = follow(database)
+    # A link to a folder leads to the same file.
+    real = follow(database) if database.is_symlink() else database
     return real.with_name(real.name + ".lock")
 
 
@@ -114,11 +121,12 @@ def guard(
         yield MigrationLock(problem, detail)
         return
     lock = MigrationLock(_descriptor=hold.descriptor)
-    # The announcement of a killed holder.
-    if os.fstat(hold.descriptor).st_size:
-        lock._written = True
-        lock._clear()
     try:
+        if os.fstat(hold.descriptor).st_size:
+            # The announcement of a killed holder.
+            _require_ours(hold.descriptor, path, database)
+            lock._written = True
+            lock._clear()
         yield lock
     finally:
         lock._clear()
@@ -134,6 +142,7 @@ def _wait_for(
     begun = logged = time.monotonic()
     pause = _FIRST_PAUSE
     while (hold := acquire(path, database, shared=shared)) is None:
+        _require_ours_at(path, database)
         now = time.monotonic()
         if cancelled():
             raise TokenStorageError(
@@ -156,10 +165,32 @@ def _wait_for(
     return hold
 
 
+def _require_ours_at(path: Path, database: Path) -> None:
+    """Do as :func:`_require_ours` with a file that another process has locked, perhaps its own."""
+    with suppress(OSError):
+        descriptor = open_lock(path)
+        try:
+            _require_ours(descriptor, path, database)
+        finally:
+            os.close(descriptor)
+
+
+def _require_ours(descriptor: int, path: Path, database: Path) -> None:
+    """Fail if a lock file has content that no announcement has, as the file of another program."""
+    if not is_announcement(os.pread(descriptor, _LONGEST + 1, 0)):
+        raise _no_lock(path, database, "is the file of another program")
+
+
+def is_announcement(content: bytes) -> bool:
+    """Return whether the content of a lock file is an announcement, or what a crash left of it."""
+    begun = content.startswith(_BEGINNING) or _BEGINNING.startswith(content.rstrip(b"\0"))
+    return begun and len(content) <= _LONGEST
+
+
 def holder(path: Path) -> str:
     """Describe the holder of the lock file ``path``, as far as the file names it."""
     try:
-        who = json.loads(path.read_bytes()[:4096])
+        who = json.loads(path.read_bytes()[:_LONGEST])
         return f"process {who['pid']} on {who['host']} has been {who['doing']} since {who['since']}"
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "another process is starting on it"
@@ -172,9 +203,14 @@ def _problem(error: OSError, path: Path, database: Path) -> tuple[str, str]:
     if error.errno in _NO_LOCKS:
         return "lock-unavailable", detail
     if error.errno in _NO_FILE:
-        raise TokenStorageError(
-            f"{path} should be the lock of {database}, and is no regular file.",
-            code="bad-path",
-            remedy=f"Move it away, then try again: mv {for_shell(path)} {for_shell(path)}.moved",
-        ) from error
+        raise _no_lock(path, database, "is no regular file") from error
     raise named(error, path) or error from error
+
+
+def _no_lock(path: Path, database: Path, what: str) -> TokenStorageError:
+    return TokenStorageError(
+        f"{path} should be the lock of {database}, and {what}.",
+        code="bad-path",
+        remedy="Give the database another name, or move that file away, then try again: "
+        f"mv {for_shell(path)} {for_shell(path)}.moved",
+    )

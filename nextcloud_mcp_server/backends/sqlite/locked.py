@@ -17,8 +17,9 @@ from nextcloud_mcp_server.backends.sqlite.errors import named, naming, not_writa
 from nextcloud_mcp_server.backends.sqlite.inspect import WAL, inspect_file, recover
 from nextcloud_mcp_server.backends.sqlite.lock import MigrationLock, lock_path
 from nextcloud_mcp_server.backends.sqlite.wal import checkpoint, wal_size
-from nextcloud_mcp_server.errors import TokenStorageError, for_shell
-from nextcloud_mcp_server.filesystem import mounts, permissions
+from nextcloud_mcp_server.errors import TokenStorageError, for_shell, printable
+from nextcloud_mcp_server.filesystem import files, mounts, permissions
+from nextcloud_mcp_server.imports import IMPORTING
 from nextcloud_mcp_server.schema.history import load_history
 
 logger = logging.getLogger(__name__)
@@ -69,6 +70,18 @@ class LockedFile:
             raise not_writable(self._path, reason + detail)
         require_lock(self._held, self._path)
 
+    def make_private(self) -> None:
+        """Close the file, its companions and its locks to every other user."""
+        for suffix in files.BESIDE:
+            if mode := permissions.make_private(file := f"{self._path}{suffix}"):
+                logger.warning(
+                    "%s could be used by every user of this machine (mode %04o): its mode is %04o "
+                    "now",
+                    printable(file),
+                    mode,
+                    mode & 0o600,
+                )
+
     def inspect(self, *, samples: bool = False) -> Snapshot:
         """Read the file; roll back a crashed writer's journal first."""
         known = load_history().known
@@ -88,7 +101,10 @@ class LockedFile:
     def transact(self, work: Callable[[Transaction], T]) -> T:
         """Run ``work`` over an aiosqlite engine, in an event loop of its own."""
         # Imports SQLAlchemy.
-        from nextcloud_mcp_server.backends.sqlite.transaction import transact  # noqa: PLC0415
+        with IMPORTING:
+            from nextcloud_mcp_server.backends.sqlite.transaction import (  # noqa: PLC0415
+                transact,
+            )
 
         return transact(self._path, work)
 

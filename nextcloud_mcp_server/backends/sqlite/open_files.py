@@ -46,6 +46,10 @@ class OpenFiles:
         names = (f"{self._path}{suffix}" for suffix in _COMPANIONS)
         self._opened |= {name: there for name in names if (there := file_id(name))}
 
+    def forget_companions(self) -> None:
+        """Forget the companions, because the last connection may remove them from now on."""
+        self._opened = {str(self._path): self._opened[str(self._path)]}
+
     def replaced(self) -> str:
         """Return which file is missing or another one; empty if all are as they were."""
         for name, opened in self._opened.items():

@@ -23,7 +23,7 @@ from typing import Final, TypeVar
 
 from nextcloud_mcp_server.backends.base import Connection, Hold
 from nextcloud_mcp_server.backends.sqlite import in_use
-from nextcloud_mcp_server.backends.sqlite.batches import Answer, Job, Lane, attempt
+from nextcloud_mcp_server.backends.sqlite.batches import FORK_WAIT, Answer, Job, Lane, attempt
 from nextcloud_mcp_server.backends.sqlite.connect import BUSY_TIMEOUT, file_uri, is_still
 from nextcloud_mcp_server.backends.sqlite.errors import always_named
 from nextcloud_mcp_server.backends.sqlite.open_files import FileId, OpenFiles
@@ -92,10 +92,14 @@ class SqlitePool:
             self._how = "mode=ro&immutable=1" if still else "mode=ro"
         self._files = OpenFiles(path, opened)
         self._guard: sqlite3.Connection | None = None
-        self._opening = threading.Lock()
+        self._held = False
         self._readers = self._reading()
         write = partial(_write, self._files)
-        self._checkpoints = Checkpoints(path, self._files) if self._in_wal else _no_checkpoints
+        # Held while the guard or the connections of a checkpoint are opened, and during a fork.
+        self._opening = threading.Lock()
+        self._checkpoints: Callable[[bool], float | None] = _no_checkpoints
+        if self._in_wal:
+            self._checkpoints = Checkpoints(path, self._files, self._opening)
         self._writer = Lane(
             "token-store-write",
             1,
@@ -103,11 +107,12 @@ class SqlitePool:
             write,
             self._named,
             afterwards=self._checkpoints,
+            around_fork=(self._pause, self._resume),
         )
         self._process = os.getpid()
         logger.debug("%s is open: %s", path, library())
         # After those of the lanes, so it is called first.
-        atexit.register(self._at_exit)
+        atexit.register(self._close)
 
     def read(self, unit: Callable[[Connection], T]) -> Awaitable[T]:
         """Run ``unit`` in a read transaction."""
@@ -165,18 +170,33 @@ class SqlitePool:
         """Finish the running units, then close every connection.
 
         The last one writes the WAL back into the file and removes it. A cancelled caller
-        waits until that is done.
+        waits until that is done. In a forked child nothing is closed.
         """
-        await run_to_the_end(lambda _: self._close(), name="token-store-close")
+        try:
+            await run_to_the_end(lambda _: self._close(), name="token-store-close")
+        except TokenStorageError as error:
+            if error.code != "no-thread":
+                raise
+            # Blocking the event loop is better than an open database.
+            self._close()
 
     def check(self) -> None:
         """Check that no open file was moved, deleted or replaced."""
         self._files.require()
 
-    def _at_exit(self) -> None:
-        # A forked child must not use the parent's connections.
-        if os.getpid() == self._process:
-            self._close()
+    def _pause(self) -> None:
+        """Close the guard too before a fork. The -wal may be gone when it is opened again."""
+        self._held = self._opening.acquire(timeout=FORK_WAIT)
+        if self._held:
+            guard, self._guard = self._guard, None
+            if guard is not None:
+                self._files.forget_companions()
+                guard.close()
+
+    def _resume(self) -> None:
+        if self._held:
+            self._held = False
+            self._opening.release()
 
     def _close(self) -> None:
         """Close every connection.
@@ -184,7 +204,10 @@ class SqlitePool:
         The last one that can write applies the ``-wal`` that it has open to the database, and
         deletes the file of that name. So if a file was replaced, the guard is the last.
         """
-        atexit.unregister(self._at_exit)
+        atexit.unregister(self._close)
+        # A forked child has no connection, and must not open one.
+        if os.getpid() != self._process:
+            return
         try:
             for lane in (self._readers, self._writer):
                 lane.close()

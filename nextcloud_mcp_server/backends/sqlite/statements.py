@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from sqlalchemy.dialects.sqlite import pysqlite
 
+from nextcloud_mcp_server.backends.sqlite.catalog import folded
+
 if TYPE_CHECKING:
     import sqlite3
 
@@ -79,7 +81,8 @@ class Statement:
             values = converted
         make = self._make
         if make is None:
-            names = [column[0] for column in cursor.description]
+            # A column whose name was changed to another case has it in the result, too.
+            names = [folded(column[0]) for column in cursor.description]
             # Two threads may both do this, with the same result.
             make = self._make = cast("Any", namedtuple("Row", names, rename=True))._make
         return make(values)

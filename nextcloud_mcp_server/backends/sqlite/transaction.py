@@ -17,16 +17,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
+# Imported by the first engine otherwise, where no fork waits for it.
+import aiosqlite  # noqa: F401
+import sqlalchemy.dialects.sqlite.aiosqlite  # noqa: F401
 from sqlalchemy import URL, Connection, NullPool, StaticPool, event
 from sqlalchemy import create_engine as create_sync_engine
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from nextcloud_mcp_server.backends.base import Transaction
-from nextcloud_mcp_server.backends.sqlite import alter, backup, catalog
+from nextcloud_mcp_server.backends.sqlite import alter, backup, catalog, integrity
 from nextcloud_mcp_server.backends.sqlite.connect import BUSY_TIMEOUT
 from nextcloud_mcp_server.backends.sqlite.errors import named
-from nextcloud_mcp_server.concurrency import run_in_own_loop
+from nextcloud_mcp_server.concurrency import run_in_own_loop, wait_to_the_end
 from nextcloud_mcp_server.filesystem import files
 from nextcloud_mcp_server.progress import Reporter
 from nextcloud_mcp_server.schema.history import load_history
@@ -95,10 +97,15 @@ async def migration_transaction(path: Path) -> AsyncIterator[AsyncConnection]:
     The caller holds the lock of the database.
     """
     engine = create_engine(path, MIGRATION_PRAGMAS)
+    connection = engine.connect()
     try:
-        async with engine.connect() as connection, connection.begin():
+        # Even after Ctrl-C: the thread of aiosqlite answers to this loop, which must be open.
+        _ = await wait_to_the_end(asyncio.ensure_future(connection.start()))
+        async with connection.begin():
             yield connection
     finally:
+        if connection.sync_connection is not None:
+            await connection.close()
         await engine.dispose()
 
 
@@ -177,15 +184,10 @@ class SqliteTransaction:
         return catalog.counts(self.execute, structure)
 
     def broken_references(self) -> set[tuple[Any, ...]]:
-        """Run ``foreign_key_check``; return SQLite's message if it cannot compare."""
-        try:
-            return set(map(tuple, self.execute("PRAGMA foreign_key_check")))
-        except OperationalError as error:
-            # An operator's table may reference columns that are not unique: that is no reason
-            # to migrate nothing, as long as it was so before.
-            if "foreign key mismatch" not in str(error.orig):
-                raise
-            return {(str(error.orig),)}
+        """Run ``foreign_key_check``; a table that cannot be checked gives SQLite's message."""
+        # An operator's table may reference columns that are not unique: that is no reason to
+        # migrate nothing, as long as it was so before.
+        return integrity.broken_references(self.execute)
 
     def backup(
         self, revision: str | None, *, keys: Sequence[str] | None, report: Reporter

@@ -11,6 +11,7 @@ is: SQLite makes it under an exclusive lock on the database.
 from __future__ import annotations
 
 import sqlite3
+import threading
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -105,11 +106,13 @@ class Checkpoints:
     Args:
         path: the database, in WAL mode.
         files: its open files.
+        lock: held while connections are open for a checkpoint.
     """
 
-    def __init__(self, path: Path, files: OpenFiles) -> None:
+    def __init__(self, path: Path, files: OpenFiles, lock: threading.Lock) -> None:
         self._path = path
         self._files = files
+        self._lock = lock
         self._tried_at = 0
         self._pause = IDLE
         self._pending = False
@@ -135,8 +138,9 @@ class Checkpoints:
 
     def _make(self, *, empty: bool) -> bool:
         try:
-            self._files.require()
-            return checkpoint(self._path, _PATIENCE, empty=empty)
+            with self._lock:
+                self._files.require()
+                return checkpoint(self._path, _PATIENCE, empty=empty)
         except (sqlite3.Error, OSError, TokenStorageError):
             # The next one does what this one could not.
             return False

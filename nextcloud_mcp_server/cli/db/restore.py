@@ -216,6 +216,10 @@ def warnings(preview: RestorePreview) -> list[str]:
         lines.append(f"no key is set, so its {secrets} could not be verified")
     if backup.opened is not None and backup.opened < backup.secrets:
         lines.append(f"no given key decrypts {backup.secrets - backup.opened} of its {secrets}")
+    lines += [
+        f"its trigger {printable(trigger)} on {table} can change or prevent what is stored there"
+        for trigger, table in backup.triggers.items()
+    ]
     return lines
 
 

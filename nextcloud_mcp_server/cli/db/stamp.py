@@ -11,32 +11,43 @@ from nextcloud_mcp_server.cli.options import (
     database_options,
     not_empty,
     while_running_option,
+    yes_option,
 )
 from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.migrate.inspect import known_history
-from nextcloud_mcp_server.migrate.summary import stamped_lines
+from nextcloud_mcp_server.migrate.summary import stamp_warning, stamped_lines
 
 
 @click.command()
 @database_options
 @click.argument("revision", metavar="REV", callback=not_empty)
 @while_running_option
-def stamp(output: Output, option: DatabaseOption, revision: str, *, while_running: bool) -> None:
+@yes_option
+def stamp(
+    output: Output, option: DatabaseOption, revision: str, *, while_running: bool, yes: bool
+) -> None:
     """Record a revision without running a migration.
 
-    REV is an id, 'head' or 'base'. Makes a backup first, and fails if the schema does not
-    match REV. Use it if the version table holds several rows. Needs no encryption key; if
-    one is set, it is verified first.
+    REV is an id, 'head' or 'base'. Makes a backup first, and fails if the schema lacks a part
+    of REV. Asks for confirmation if the tables are of another revision. Use it if the version
+    table holds several rows. Needs no encryption key; if one is set, it is verified first.
     """
     from nextcloud_mcp_server.cli.operation import operation
     from nextcloud_mcp_server.crypto.keyfile import key_verifier
     from nextcloud_mcp_server.migrate import change as changes
 
     settings = option.settings(output)
+    database = connect(settings.database)
+    revision = known_history().head if revision == "head" else revision
+    inspection, tables = changes.preview_stamp(database, revision, while_running=while_running)
+    if tables is not None:
+        output.note(stamp_warning(inspection, revision, tables))
+        if not yes:
+            output.confirm("Record it?", f"db stamp {revision} {database.option} --yes")
     with operation(output, settings.database) as progress:
         change = changes.stamp(
-            connect(settings.database),
-            known_history().head if revision == "head" else revision,
+            database,
+            revision,
             while_running=while_running,
             verify=key_verifier(settings),
             lock_timeout=settings.lock_timeout,

@@ -13,7 +13,7 @@ from typing import Final
 from nextcloud_mcp_server.backends.sqlite.backup import find_backups
 from nextcloud_mcp_server.backends.sqlite.catalog import quoted
 from nextcloud_mcp_server.backends.sqlite.in_use import holders, is_held
-from nextcloud_mcp_server.backends.sqlite.inspect import check_pages
+from nextcloud_mcp_server.backends.sqlite.integrity import check_pages
 from nextcloud_mcp_server.backends.sqlite.lock import holder
 from nextcloud_mcp_server.backends.sqlite.manifest import manifest_path, read_manifest, sha256_of
 from nextcloud_mcp_server.errors import TokenStorageError, counted, for_shell

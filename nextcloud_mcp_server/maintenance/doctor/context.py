@@ -14,12 +14,13 @@ from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.backends.sqlite.errors import naming
 from nextcloud_mcp_server.backends.sqlite.inspect import readable
+from nextcloud_mcp_server.backends.sqlite.integrity import Checked, check_file
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem import files, permissions
 from nextcloud_mcp_server.maintenance.backups import newest_backup
-from nextcloud_mcp_server.maintenance.corrections import without_version_table
+from nextcloud_mcp_server.maintenance.corrections import corrected_state
 from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
-from nextcloud_mcp_server.maintenance.indexes import damage, only_indexes
+from nextcloud_mcp_server.maintenance.indexes import only_indexes
 from nextcloud_mcp_server.migrate import plan
 from nextcloud_mcp_server.migrate.classify import classify
 from nextcloud_mcp_server.migrate.inspect import known_history
@@ -33,8 +34,8 @@ class Contents:
     """A database that was inspected.
 
     Attributes:
-        corrected: its state after a repair of the version table; None if a start accepts the
-            database, or would refuse it then too.
+        corrected: its state after a repair; None if a start accepts the database, or would
+            refuse it then too.
         crashed: whether the journal of a crashed writer must be rolled back.
         source: the file to read: the database, or a recovered copy of a crashed one.
     """
@@ -76,11 +77,19 @@ class Context:
     error: TokenStorageError | None = None
 
     @cached_property
-    def complaints(self) -> list[str]:
-        """The damage that SQLite finds in the pages."""
+    def checked(self) -> Checked:
+        """The damage that SQLite finds in the pages, and what it cannot check."""
         if self.contents is None or not self.contents.readable:
-            return []
-        return damage(self.contents.source, "integrity_check" if self.full else "quick_check")
+            return Checked()
+        try:
+            return check_file(self.contents.source, self.pragma)
+        except TokenStorageError as error:
+            return Checked(unchecked=(error.message,))
+
+    @property
+    def pragma(self) -> str:
+        """The check of the pages."""
+        return "integrity_check" if self.full else "quick_check"
 
     @cached_property
     def only_indexes(self) -> bool:
@@ -110,7 +119,7 @@ class Context:
     @property
     def rows_unread(self) -> str:
         """Why some rows may not have been read; empty if all were."""
-        if self.complaints:
+        if self.checked.damage:
             return "damaged pages can hide rows (see integrity)"
         return self.unread
 
@@ -152,14 +161,14 @@ class Context:
                 return True
             if permissions.unwritable(self.path):
                 return True
-            return bool(self.complaints) and not self.only_indexes
+            return bool(self.checked.damage) and not self.only_indexes
         if name == "restore --newest":
             with suppress(TokenStorageError):
                 newest_backup(self.path)
                 return False
             return True
         # backup and upgrade
-        return bool(self.complaints) or (name == "upgrade" and bool(self.closed))
+        return bool(self.checked.damage) or (name == "upgrade" and bool(self.closed))
 
     def repairable(self, level: Level, message: str) -> Finding:
         """Return a finding that ``db repair`` fixes, unless it would be refused."""
@@ -183,7 +192,7 @@ def open_context(settings: Settings, *, full: bool = False) -> Iterator[Context]
         except TokenStorageError as error:
             context = Context(settings, path, full, error=error)
         else:
-            finding, corrected = classify(seen, history), without_version_table(seen, history)
+            finding, corrected = classify(seen, history), corrected_state(seen, history)
             contents = Contents(history, seen, finding, corrected, source != path, source)
             context = Context(settings, path, full, contents)
         yield context

@@ -13,14 +13,13 @@ from nextcloud_mcp_server.crypto.keyfile import key_path
 from nextcloud_mcp_server.errors import for_shell
 from nextcloud_mcp_server.filesystem import mounts
 from nextcloud_mcp_server.filesystem import permissions as access
+from nextcloud_mcp_server.filesystem.permissions import OTHERS
 from nextcloud_mcp_server.filesystem.space import free_bytes, readable
 from nextcloud_mcp_server.maintenance.doctor.companions import backups_of, unlisted
 from nextcloud_mcp_server.maintenance.doctor.context import Context
 from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
 from nextcloud_mcp_server.migrate.plan import Action, plan
 
-#: The bits of a mode for every user of the machine.
-OTHERS: Final = 0o007
 _GROUP: Final = 0o070
 
 
@@ -57,7 +56,11 @@ def file(context: Context) -> Iterator[Finding]:
     if not path.exists():
         can = "; a start makes it"
         cannot = ", and a start cannot make it (see writable)"
-        what = f"there is no file {path}{cannot if context.closed else can}"
+        what = f"there is no file {path}"
+        if context.contents is not None and context.contents.finding.refused:
+            yield Finding(Level.ERROR, f"{what}, and files of it are there (see state)")
+            return
+        what = f"{what}{cannot if context.closed else can}"
         yield Finding(Level.NOTE, what, context.command("upgrade"))
         return
     found = path.stat()
@@ -93,18 +96,24 @@ def permissions(context: Context) -> Iterator[Finding]:
     if others:
         what = f"every user of this machine can use {_names(others)}"
         fixable = all(map(_is_own, others)) and context.command("repair") is not None
-        yield Finding(Level.WARNING, what, _chmod(others), fixable)
+        # A start refuses the key then.
+        level = Level.ERROR if key_path(context.path) in others else Level.WARNING
+        yield Finding(level, what, _chmod(others), fixable)
     if group := [path for path in readable_by_others(context.path, _GROUP) if path not in others]:
         yield Finding(Level.NOTE, f"a group can use {_names(group)}", _chmod(group))
     if _is_open(folder):
         what = f"every user of this machine can replace the files in {folder}"
         yield Finding(Level.WARNING, what, f"chmod o-w {for_shell(folder)}")
+    elif access.can_be_planted(context.path):
+        what = f"every user of this machine can put files in {folder}; a start refuses theirs"
+        yield Finding(Level.NOTE, what)
     if context.error is None and context.path.exists() and not _is_own(context.path):
         owner = context.path.stat().st_uid
         what = f"the file belongs to user {owner}, and this is user {os.geteuid()}"
         yield Finding(Level.NOTE, what)
     if not others and not group and not hidden:
         yield Finding(Level.OK, "only their owner can use secret files")
+    context.database.require_trusted()
 
 
 def _names(paths: list[Path]) -> str:

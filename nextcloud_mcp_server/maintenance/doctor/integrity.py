@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from typing import Final
 
 from nextcloud_mcp_server.backends.sqlite import wal
 from nextcloud_mcp_server.backends.sqlite.connect import is_still
 from nextcloud_mcp_server.backends.sqlite.inspect import WAL
+from nextcloud_mcp_server.backends.sqlite.integrity import broken_references
 from nextcloud_mcp_server.errors import counted
 from nextcloud_mcp_server.filesystem import mounts, permissions
 from nextcloud_mcp_server.filesystem.space import readable
@@ -56,14 +56,15 @@ def integrity(context: Context) -> Iterator[Finding]:
     """Check that SQLite finds every page intact, and with ``--full`` every index entry."""
     contents = context.contents
     if contents is None or not contents.readable:
-        if contents is not None and contents.seen.damage:
+        if contents is not None and contents.seen.damage and not contents.seen.companion:
             detail = contents.seen.detail
             yield Finding(Level.ERROR, detail, context.command("restore --newest"))
         return
-    what = "; ".join(context.complaints[:3])
+    what = "; ".join(context.checked.damage[:3])
+    for table in context.checked.unchecked:
+        yield Finding(Level.UNKNOWN, f"not checked: {table}")
     if not what:
-        pragma = "integrity_check" if context.full else "quick_check"
-        yield Finding(Level.OK, f"{pragma} finds nothing")
+        yield Finding(Level.OK, f"{context.pragma} finds no damage")
     elif context.only_indexes:
         what = f"an index is damaged and its table is intact: {what}"
         yield context.repairable(Level.ERROR, what)
@@ -76,17 +77,16 @@ def references(context: Context) -> Iterator[Finding]:
     contents = context.contents
     if contents is None or not contents.readable or context.rows_unread:
         return
-    try:
-        with contents.reader() as connection:
-            broken = connection.execute("PRAGMA foreign_key_check").fetchall()
-    except sqlite3.OperationalError as error:
-        # An operator's own table can reference columns that are not unique.
-        if "foreign key mismatch" not in str(error):
-            raise
-        yield Finding(Level.NOTE, str(error))
+    with contents.reader() as connection:
+        found = broken_references(connection.execute)
+    # An operator's own table can reference columns that are not unique.
+    for (message,) in sorted(row for row in found if len(row) == 1):
+        yield Finding(Level.NOTE, str(message))
+    broken = [row for row in found if len(row) > 1]
+    if not found:
+        yield Finding(Level.OK, "every reference points at a row")
         return
     if not broken:
-        yield Finding(Level.OK, "every reference points at a row")
         return
     tables = ", ".join(sorted({str(row[0]) for row in broken}))
     what = f"{counted(len(broken), 'reference')} of {tables} to rows that do not exist"

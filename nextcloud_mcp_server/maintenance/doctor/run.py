@@ -24,6 +24,7 @@ CHECKS: Final[Mapping[str, Check]] = MappingProxyType(
         "state": schema.state,
         "version": schema.version,
         "structure": schema.structure,
+        "triggers": schema.triggers,
         "leftover tables": schema.leftovers,
         "integrity": integrity.integrity,
         "foreign keys": integrity.references,

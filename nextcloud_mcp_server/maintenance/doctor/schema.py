@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from nextcloud_mcp_server.backends.sqlite.catalog import count
+from nextcloud_mcp_server.backends.sqlite.usable import unusable
 from nextcloud_mcp_server.errors import counted
-from nextcloud_mcp_server.maintenance.corrections import leftover_tables
+from nextcloud_mcp_server.maintenance.corrections import leftover_tables, outlived_tables
 from nextcloud_mcp_server.maintenance.doctor.context import Contents, Context
 from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
+from nextcloud_mcp_server.migrate.classify import triggers_on, used_tables
 from nextcloud_mcp_server.migrate.plan import State, plan, refusal
 
 
@@ -33,24 +36,32 @@ def state(context: Context) -> Iterator[Finding]:
 
 def _refused(context: Context, contents: Contents) -> Finding:
     what = f"{contents.finding.state}: {contents.finding.reason}"
-    if contents.corrected:
-        return context.repairable(Level.ERROR, what)
+    repair = context.repairable(Level.ERROR, what)
+    if contents.corrected and not contents.finding.lost:
+        return repair
     lost = contents.finding.state in {State.CORRUPT, State.INCONSISTENT}
     command = context.command("restore --newest") if lost else None
+    if contents.corrected:
+        # A repair gives the secrets up.
+        return replace(repair, command=command or repair.command)
     if command is None:
         what = f"{what}. {refusal(contents.finding, contents.history, context.database).remedy}"
     return Finding(Level.ERROR, what, command)
 
 
 def structure(context: Context) -> Iterator[Finding]:
-    """Check that every table, column and index of the revision exists."""
+    """Check that every table, column and index of the revision exists and can be used."""
     contents = context.tables
     if contents is None:
         return
     problems = list(_problems(contents))
     for what in problems:
         yield context.repairable(Level.WARNING, what)
-    if not problems and not contents.finding.refused and contents.finding.base:
+    unusable = _unusable(contents)
+    for table, reason in unusable.items():
+        what = f"{table} was changed so that this program cannot use it: {reason}"
+        yield Finding(Level.ERROR, what, context.command("restore --newest"))
+    if not problems and not unusable and not contents.finding.refused and contents.finding.base:
         yield Finding(Level.OK, f"it has every table, column and index of {contents.finding.base}")
 
 
@@ -64,6 +75,24 @@ def _problems(contents: Contents) -> Iterator[str]:
         yield f"it lacks {finding.gaps}"
 
 
+def _unusable(contents: Contents) -> dict[str, str]:
+    base = (contents.corrected or contents.finding).base
+    return unusable(contents.source, used_tables(contents.history, base)) if base else {}
+
+
+def triggers(context: Context) -> Iterator[Finding]:
+    """Check for triggers on the tables of this program, which make none."""
+    contents = context.tables
+    if contents is None:
+        return
+    found = triggers_on(contents.seen.structure, contents.history)
+    for trigger, table in found.items():
+        what = f"the trigger {trigger} on {table} can change or prevent what is stored there"
+        yield Finding(Level.WARNING, what)
+    if not found:
+        yield Finding(Level.OK, "there are none")
+
+
 def version(context: Context) -> Iterator[Finding]:
     """Check that the version table holds one row that matches the tables."""
     contents = context.tables
@@ -71,7 +100,7 @@ def version(context: Context) -> Iterator[Finding]:
         return
     finding = contents.finding
     tables = f"the tables are those of {(contents.corrected or finding).base}"
-    if contents.corrected:
+    if contents.corrected and not finding.lost:
         yield context.repairable(Level.ERROR, f"{finding.reason}, and {tables}")
     elif finding.state in {State.AMBIGUOUS_VERSION, State.UNKNOWN_REVISION}:
         yield Finding(Level.ERROR, finding.reason)
@@ -87,11 +116,13 @@ def version(context: Context) -> Iterator[Finding]:
 
 
 def leftovers(context: Context) -> Iterator[Finding]:
-    """Check for tables that an interrupted recreation left."""
+    """Check for tables that an interrupted recreation left, or that a revision drops."""
     contents = context.intact
     if contents is None:
         return
-    tables = leftover_tables(contents.seen.structure, contents.history)
+    there, base = contents.seen.structure, (contents.corrected or contents.finding).base
+    tables = leftover_tables(there, contents.history)
+    outlived = outlived_tables(there, contents.history, base)
     with contents.reader() as connection:
         for table in tables:
             if number := count(connection.execute, table):
@@ -99,5 +130,11 @@ def leftovers(context: Context) -> Iterator[Finding]:
                 yield Finding(Level.WARNING, what)
             else:
                 yield context.repairable(Level.NOTE, f"{table} is left over and is empty")
-    if not tables:
+        for table, revision in outlived.items():
+            rows = count(connection.execute, table)
+            what = f"{table} is left over, although revision {revision} drops it"
+            if rows:
+                what = f"{what}; its {counted(rows, 'row')} will only be in the backup"
+            yield context.repairable(Level.WARNING if rows else Level.NOTE, what)
+    if not tables and not outlived:
         yield Finding(Level.OK, "there are none")

@@ -11,6 +11,7 @@ import pytest
 from nextcloud_mcp_server.crypto.keyfile import key_path
 from nextcloud_mcp_server.maintenance.doctor import companions
 from nextcloud_mcp_server.maintenance.doctor.finding import Level
+from nextcloud_mcp_server.schema.history import load_history
 from tests.cli.places import execute
 from tests.maintenance.doctor.conftest import Ask, worst
 from tests.support.contents import KEY, OTHER_KEY
@@ -30,7 +31,10 @@ CHILD = (
 
 EMPTY_CHILD = "CREATE TABLE child (user_id TEXT REFERENCES refresh_tokens (user_id))"
 ODD_CHILD = "CREATE TABLE child (s TEXT REFERENCES refresh_tokens (scopes))"
+IGNORING = "CREATE TRIGGER op_ignore BEFORE INSERT ON refresh_tokens BEGIN SELECT RAISE(IGNORE);END"
 LEFT = "CREATE TABLE _replaced_batch_ocr_jobs AS SELECT 1"
+WEBHOOKS = load_history().structure("009").tables["registered_webhooks"].sql
+WEBHOOK = f"{WEBHOOKS}; INSERT INTO registered_webhooks VALUES (1, 2, 'preset', 3)"
 NO_TOKEN = "UPDATE refresh_tokens SET encrypted_token = x'00' WHERE user_id = 'alice'"
 FUTURE = "UPDATE refresh_tokens SET created_at = 4000000000 WHERE user_id = 'alice'"
 PLAIN = "UPDATE oauth_sessions SET idp_access_token = 'plain'"
@@ -59,6 +63,8 @@ PROBLEMS = [
     (OTHER_COLUMN, "version", "error", "no column version_num", True),
     ("UPDATE alembic_version SET version_num = '010'", "state", "note", "behind", False),
     ("CREATE TABLE _alembic_tmp_oauth_sessions (a)", "leftover tables", "note", "is empty", True),
+    (WEBHOOKS, "leftover tables", "note", "although revision 010 drops it", True),
+    (WEBHOOK, "leftover tables", "warning", "revision 010 drops it; its 1 row will", True),
     (LEFT, "leftover tables", "warning", "holds 1 row", False),
     ("PRAGMA journal_mode=DELETE", "journal", "note", "its mode is delete", True),
     (AS_TEXT, "format", "note", "holds 1 secret as TEXT", False),
@@ -69,6 +75,8 @@ PROBLEMS = [
     (EMPTY_CHILD, "foreign keys", "ok", "every reference", False),
     (CHILD, "foreign keys", "warning", "1 reference of child to rows that do not exist", False),
     (ODD_CHILD, "foreign keys", "note", "foreign key mismatch", False),
+    (ODD_CHILD, "structure", "error", "refresh_tokens was changed so that", False),
+    (IGNORING, "triggers", "warning", "the trigger op_ignore on refresh_tokens", False),
 ]
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from nextcloud_mcp_server.backends.sqlite.integrity import Checked, check_file
 from nextcloud_mcp_server.filesystem.files import ABANDONED_AFTER
 from nextcloud_mcp_server.maintenance.doctor.finding import Level
 from nextcloud_mcp_server.maintenance.doctor.run import diagnose
-from nextcloud_mcp_server.maintenance.indexes import damage
 from nextcloud_mcp_server.maintenance.repair import Repaired
 from nextcloud_mcp_server.settings import Settings
 from tests.cli.places import crash
@@ -23,6 +23,7 @@ from tests.support import invariants
 from tests.support.by_path import prepare
 from tests.support.contents import KEY
 from tests.support.files import flip
+from tests.support.revisions import HEAD
 from tests.support.shapes import Shape, at
 from tests.support.snapshot import snapshot
 
@@ -79,6 +80,23 @@ def test_a_leftover_with_rows_stays(path: Path) -> None:
     assert len(snapshot(path).rows["_alembic_tmp_oauth_sessions"]) == rows
 
 
+@pytest.mark.parametrize("revision", ["010", HEAD])
+def test_a_table_that_a_revision_drops_is_dropped(revision: str, path: Path) -> None:
+    """The backup keeps its rows."""
+    at("009").recording("010").write(path)
+    if revision == HEAD:
+        prepare(path)
+    before = snapshot(path)
+    assert before.rows["registered_webhooks"]
+    done = run_repair(path)
+    assert "dropped registered_webhooks, as its revision does" in done.done
+    assert done.backup is not None
+    kept = snapshot(done.backup).rows["registered_webhooks"]
+    assert kept == before.rows["registered_webhooks"]
+    assert "registered_webhooks" not in snapshot(path).rows
+    assert run_repair(path) == Repaired(path, ())
+
+
 def test_a_damaged_index_is_made_again(path: Path) -> None:
     """The index comes from its table again, and the damaged file is kept as it was."""
     at("009").write(path, ["page_size=4096"])
@@ -91,7 +109,7 @@ def test_a_damaged_index_is_made_again(path: Path) -> None:
     # SQLite counts the copying as a change, in the header.
     assert done.kept.read_bytes()[100:] == hurt[100:]
     assert stat.S_IMODE(done.kept.stat().st_mode) == 0o600
-    assert damage(path, "integrity_check") == []
+    assert check_file(path, "integrity_check") == Checked()
     invariants.same_content(whole, snapshot(path))
 
 

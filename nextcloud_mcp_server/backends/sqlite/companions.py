@@ -1,0 +1,297 @@
+"""Compare a database with the ``-wal`` and the ``-journal`` beside it. Changes nothing.
+
+SQLite trusts the files beside a database. It deletes the ``-wal`` of a file that is gone, at the
+first write to a new one, and applies that of another file, even to a file in DELETE mode.
+The formats are those of https://sqlite.org/fileformat2.html. What cannot be compared is
+taken to belong: a ``-wal`` of an earlier state of the same file, if no transaction since has
+changed the number of pages or the schema.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import BinaryIO, Final, NamedTuple
+
+from nextcloud_mcp_server.backends.sqlite.connect import connect_to_pages
+from nextcloud_mcp_server.backends.sqlite.in_use import in_use
+
+_JOURNAL_MAGIC: Final = bytes.fromhex("d9d505f920a163d7")
+_WAL_MAGIC: Final = (0x377F0682, 0x377F0683)
+_DATABASE_MAGIC: Final = b"SQLite format 3\0"
+
+#: The open files of this process.
+_DESCRIPTORS: Final = "/dev/fd"
+
+#: Seconds for which a difference must stay.
+_STEADY: Final = 0.05
+
+_HEADER: Final = 100
+_WAL_HEADER: Final = 32
+_FRAME_HEADER: Final = 24
+
+#: An SQLite file begins with a page of a power of two in this range.
+_SMALLEST, _LARGEST = 512, 65536
+
+#: The part of a companion that is searched for content if its header is not SQLite's.
+_SAMPLE: Final = 65536
+
+
+#: Compares the header of a database with a companion.
+_Comparison = Callable[[bytes, str], str]
+
+
+class Misplaced(NamedTuple):
+    """A companion that does not belong to the file beside it.
+
+    Attributes:
+        path: the companion.
+        reason: one line.
+    """
+
+    path: str
+    reason: str
+
+
+def find_misplaced(path: Path, size: int | None) -> Misplaced | None:
+    """Return a companion that SQLite would destroy or apply to the wrong file; else None.
+
+    Args:
+        path: the database file.
+        size: its size in bytes; None if there is no file.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    for suffix, has_content, differs in (
+        ("-wal", _wal_has_content, _wal_differs),
+        ("-journal", _journal_has_content, _journal_differs),
+    ):
+        companion = f"{path}{suffix}"
+        try:
+            length = os.stat(companion).st_size  # noqa: PTH116 - faster than a Path
+        except OSError:
+            continue
+        if not length:
+            continue
+        name = f"{path.name}{suffix} ({length} bytes)"
+        if not size:
+            if has_content(companion):
+                state = "is not there" if size is None else "is empty"
+                return Misplaced(companion, f"{name} is there, and the file it belongs to {state}")
+        elif reason := _unless_open(path, companion, differs):
+            return Misplaced(companion, f"{name} belongs to another file: {reason}")
+    return None
+
+
+def _unless_open(path: Path, companion: str, differs: _Comparison) -> str:
+    """Compare, unless a store is open, whose companions are in use.
+
+    Another program can write meanwhile: a difference counts only if it stays.
+    """
+    if in_use(path):
+        return ""
+    before = _states(path, companion)
+    header = _header_of(path)
+    if not header or not differs(header, companion):
+        return ""
+    time.sleep(_STEADY)
+    header = _header_of(path)
+    reason = differs(header, companion) if header else ""
+    return reason if _states(path, companion) == before else ""
+
+
+def _header_of(path: Path) -> bytes:
+    """Read the header of a database; empty if it has none.
+
+    It is read from SQLite's own descriptor: closing another one would drop the locks that
+    this process has on the file.
+    """
+    with closing(connect_to_pages(path)):
+        wanted = os.stat(path)  # noqa: PTH116
+        for name in os.listdir(_DESCRIPTORS):  # noqa: PTH208 - faster than a Path
+            with suppress(OSError):
+                if os.path.samestat(os.fstat(int(name)), wanted):
+                    header = os.pread(int(name), _HEADER, 0)
+                    valid = len(header) == _HEADER and header.startswith(_DATABASE_MAGIC)
+                    return header if valid else b""
+    return b""
+
+
+def _states(*paths: Path | str) -> list[tuple[int, ...]]:
+    found: list[tuple[int, ...]] = []
+    for path in paths:
+        try:
+            seen = os.stat(path)  # noqa: PTH116
+        except FileNotFoundError:
+            found.append((0, 0, 0))
+        else:
+            found.append((seen.st_ino, seen.st_size, seen.st_mtime_ns))
+    return found
+
+
+def _number(data: bytes, offset: int) -> int:
+    return int.from_bytes(data[offset : offset + 4], "big")
+
+
+def _page_size(header: bytes) -> int:
+    size = int.from_bytes(header[16:18], "big")
+    return _LARGEST if size == 1 else size
+
+
+def _pages(header: bytes) -> int:
+    """Return the number of pages in the header of a database; 0 if it is out of date."""
+    return _number(header, 28) if header[24:28] == header[92:96] else 0
+
+
+def _is_page_size(size: int) -> bool:
+    return _SMALLEST <= size <= _LARGEST and not size & (size - 1)
+
+
+def _start(companion: str) -> bytes:
+    with open(companion, "rb") as file:  # noqa: PTH123
+        return file.read(_SAMPLE)
+
+
+def _contradicts(old: bytes, new: bytes) -> bool:
+    """Return whether no transaction makes the header ``old`` into ``new``."""
+    # A file without a table has no encoding yet.
+    encodes = any(old[56:60])
+    return (encodes and old[56:60] != new[56:60]) or _number(old, 40) > _number(new, 40)
+
+
+def _wal_has_content(companion: str) -> bool:
+    return any(_start(companion))
+
+
+def _journal_has_content(companion: str) -> bool:
+    """Return whether a journal has pages of a file; the one of a new file has none."""
+    start = _start(companion)
+    if start.startswith(_JOURNAL_MAGIC) and not _number(start, 16):
+        return False
+    # One sector holds a header, of which a power cut can leave a part.
+    return any(start[_SMALLEST:])
+
+
+def _wal_differs(header: bytes, companion: str) -> str:  # noqa: PLR0911
+    """Return what shows that a ``-wal`` is another file's; empty if nothing does.
+
+    A checkpoint copies its page 1 into the file, and each new page 1 counts one more. Without
+    a copy of page 1 the number of pages is unchanged.
+    """
+    with open(companion, "rb") as file:  # noqa: PTH123
+        start = file.read(_WAL_HEADER)
+        size = _number(start, 8)
+        if _number(start, 0) not in _WAL_MAGIC or not _is_page_size(size):
+            # SQLite ignores it.
+            return ""
+        first, pages, frames = b"", 0, 0
+        for number, page, committed in _frames(file, start, size):
+            if number == 1:
+                if page == header:
+                    return ""
+                if not pages:
+                    first = first or page
+            if not pages:
+                frames, pages = frames + 1, committed
+        # The first transaction is evidence. A power cut can leave a part of it.
+        if not pages or not _is_intact(file, start, size, frames):
+            return ""
+    if size != _page_size(header):
+        return f"its pages have {size} bytes, and those of the file {_page_size(header)}"
+    if not first:
+        known = _pages(header)
+        same = known in {0, pages}
+        return "" if same else f"it is of a file of {pages} pages, and this one has {known}"
+    change, counter = _number(first, 24) - 1, _number(header, 24)
+    # A connection can write several of them under one number.
+    if counter in {change, change + 1} and not _contradicts(header, first):
+        return ""
+    return f"it continues change {change} of another file, and this one is at {counter}"
+
+
+def _frames(file: BinaryIO, start: bytes, size: int) -> Iterator[tuple[int, bytes, int]]:
+    """Yield page number, the page's header, and the file's pages if a transaction ends there."""
+    file.seek(_WAL_HEADER)
+    while len(frame := file.read(_FRAME_HEADER)) == _FRAME_HEADER:
+        # The rest is from before the last reset of the WAL.
+        if frame[8:16] != start[16:24]:
+            return
+        number, page = _number(frame, 0), b""
+        if number == 1:
+            page = file.read(_HEADER)
+        file.seek(size - len(page), os.SEEK_CUR)
+        yield number, page, _number(frame, 4)
+
+
+def _is_intact(file: BinaryIO, start: bytes, size: int, frames: int) -> bool:
+    """Return whether the checksums of the first frames are valid, as SQLite requires."""
+    order = ">" if _number(start, 0) & 1 else "<"
+    sums = _sums((0, 0), start[:24], order)
+    valid = sums == struct.unpack(">II", start[24:32])
+    file.seek(_WAL_HEADER)
+    for _ in range(frames):
+        frame, page = file.read(_FRAME_HEADER), file.read(size)
+        if not valid or len(page) < size:
+            return False
+        sums = _sums(_sums(sums, frame[:8], order), page, order)
+        valid = sums == struct.unpack(">II", frame[16:24])
+    return valid
+
+
+def _sums(sums: tuple[int, int], data: bytes, order: str) -> tuple[int, int]:
+    one, two = sums
+    words = struct.unpack(f"{order}{len(data) // 4}I", data)
+    for first, second in zip(words[::2], words[1::2], strict=True):
+        one = (one + first + two) & 0xFFFFFFFF
+        two = (two + second + one) & 0xFFFFFFFF
+    return one, two
+
+
+def _journal_differs(header: bytes, companion: str) -> str:
+    """Return what shows that a ``-journal`` is another file's; empty if nothing does.
+
+    It holds the pages from before a transaction, which counts one more in page 1.
+    """
+    with open(companion, "rb") as file:  # noqa: PTH123
+        start = file.read(28)
+        pages, sector, size = (_number(start, offset) for offset in (16, 20, 24))
+        if not start.startswith(_JOURNAL_MAGIC) or not _is_page_size(size) or not pages:
+            # SQLite ignores it, or the file was being created.
+            return ""
+        counter, before = _number(header, 24), _first_page(file, start, sector, size)
+    if before:
+        change = _number(before, 24)
+        if before == header or (counter == change + 1 and not _contradicts(before, header)):
+            return ""
+        return f"it is of change {change} of another file, and this one is at {counter}"
+    if size != _page_size(header):
+        return f"its pages have {size} bytes, and those of the file {_page_size(header)}"
+    if _pages(header) not in {0, pages}:
+        return f"it is of a file of {pages} pages, and this one has {_pages(header)}"
+    return ""
+
+
+def _first_page(file: BinaryIO, header: bytes, sector: int, size: int) -> bytes:
+    """Return the header in a journal's copy of page 1; empty if there is none.
+
+    A journal consists of segments, each with a header of one sector.
+    """
+    begin = 0
+    while header.startswith(_JOURNAL_MAGIC) and sector:
+        file.seek(begin + sector)
+        for _ in range(_number(header, 8)):
+            number, page = file.read(4), file.read(size)
+            if len(page) < size:
+                return b""
+            if _number(number, 0) == 1:
+                return page[:_HEADER]
+            file.seek(4, os.SEEK_CUR)
+        begin = -(-file.tell() // sector) * sector
+        file.seek(begin)
+        header = file.read(_WAL_HEADER)
+    return b""

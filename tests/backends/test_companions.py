@@ -1,0 +1,220 @@
+"""A ``-wal`` or ``-journal`` that belongs to another file is refused, and kept."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nextcloud_mcp_server.backends.sqlite.inspect import inspect_file
+from nextcloud_mcp_server.cli.main import main
+from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.maintenance.backup import back_up
+from tests.migrate.databases import crash_in_a_write
+from tests.support.by_path import inspect, prepare
+from tests.support.shapes import at
+
+WRITER = """
+import os, signal, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("PRAGMA wal_autocheckpoint=0")
+for statement in sys.argv[2:]:
+    connection.execute(statement)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+#: Writes that change the first page of the file, and one that changes other pages only.
+GROW = "CREATE TABLE grown (x)"
+CHANGE = "UPDATE refresh_tokens SET flow_type = 'x'"
+
+
+def killed_after(path: Path, *statements: str) -> None:
+    """Kill a writer after its commits, so that they are only in the ``-wal``."""
+    done = subprocess.run([sys.executable, "-c", WRITER, str(path), *statements], check=False)
+    assert done.returncode == -signal.SIGKILL
+
+
+def crashed(path: Path, mode: str) -> Path:
+    """Create a database with a ``-wal`` or a hot ``-journal``, and return that."""
+    at("006").write(path, [f"journal_mode={mode}"])
+    if mode == "wal":
+        killed_after(path, GROW, CHANGE)
+        return Path(f"{path}-wal")
+    crash_in_a_write(path)
+    return Path(f"{path}-journal")
+
+
+def _everywhere(path: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """Return the code that each command reports; fail if one changes a file."""
+    found = []
+    for words in (
+        "current",
+        "check",
+        "upgrade",
+        "upgrade --dry-run",
+        "stamp 006",
+        "downgrade --revision 005 -y",
+        "repair -y",
+        "backup",
+    ):
+        before = {name: Path(path.parent, name).read_bytes() for name in _files(path)}
+        capsys.readouterr()
+        assert main(["db", *words.split(), "-d", str(path), "--json"]) == 1, words
+        document: dict[str, Any] = json.loads(capsys.readouterr().out)
+        found.append(document["error"]["code"])
+        assert {name: Path(path.parent, name).read_bytes() for name in _files(path)} == before
+    return found
+
+
+def _files(path: Path) -> list[str]:
+    return [p.name for p in path.parent.iterdir() if not p.name.endswith((".lock", ".key"))]
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+@pytest.mark.parametrize("left", ["nothing", "an empty file", "another file"])
+def test_an_orphan_is_refused_by_every_command(
+    mode: str, left: str, path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A companion without its file is reported by every command, and nothing is changed."""
+    crashed(path, mode)
+    Path(f"{path}-shm").unlink(missing_ok=True)
+    path.unlink()
+    if left == "an empty file":
+        path.touch()
+    elif left == "another file":
+        # Beside the companion SQLite would apply it.
+        other = path.with_name("other.db")
+        at("001").write(other)
+        other.rename(path)
+    assert set(_everywhere(path, capsys)) == {"orphaned"}
+    assert main(["db", "doctor", "-d", str(path)]) == 1
+    assert "orphaned" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_the_remedy_works(mode: str, path: Path) -> None:
+    """After the command of the remedy a start succeeds; the companion is kept."""
+    companion = crashed(path, mode)
+    content = companion.read_bytes()
+    Path(f"{path}-shm").unlink(missing_ok=True)
+    path.unlink()
+    refused = inspect(path).refusal
+    assert refused is not None
+    command = refused.remedy[refused.remedy.index("mv ") :]
+    subprocess.run(shlex.split(command), check=True)
+    prepare(path)
+    assert Path(f"{companion}.orphaned").read_bytes() == content
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_a_database_is_accepted_when_it_is_back(mode: str, path: Path) -> None:
+    """If the file returns to its companion, its last commits are read."""
+    crashed(path, mode)
+    away = path.with_name("away.db")
+    path.rename(away)
+    with pytest.raises(TokenStorageError, match="is not there"):
+        prepare(path)
+    away.rename(path)
+    prepare(path)
+    with closing(sqlite3.connect(path)) as connection:
+        grown = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'grown'").fetchall()
+        assert bool(grown) == (mode == "wal")
+        assert connection.execute("SELECT count(*) FROM refresh_tokens").fetchone() != (0,)
+
+
+def test_a_backup_that_is_copied_into_place_is_not_undone(path: Path) -> None:
+    """A ``-wal`` that continues a later state of the same file is refused."""
+    at("006").write(path, ["journal_mode=WAL"])
+    prepare(path)
+    backup = back_up(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for number in range(3):
+            connection.execute(f"CREATE TABLE later{number} (x)")
+    killed_after(path, GROW, CHANGE)
+    shutil.copyfile(backup, path)
+    Path(f"{path}-shm").unlink(missing_ok=True)
+    with pytest.raises(TokenStorageError, match="belongs to another file") as refused:
+        prepare(path)
+    assert refused.value.code == "orphaned"
+
+
+def test_another_page_size_and_length_are_told_apart(path: Path) -> None:
+    """Without a copy of the first page, the page size and the number of pages are compared."""
+    at("006").write(path, ["journal_mode=WAL"])
+    killed_after(path, CHANGE)
+    assert not inspect_file(path).damage
+    for size in (1024, 4096):
+        other = path.with_name(f"{size}.db")
+        at("001").write(other, [f"page_size={size}"])
+        shutil.copyfile(f"{path}-wal", f"{other}-wal")
+        assert inspect_file(other).damage == "orphaned"
+
+
+@pytest.mark.parametrize("suffix", ["-wal", "-journal"])
+@pytest.mark.parametrize("content", [b"", bytes(4096)])
+def test_an_empty_companion_is_no_reason_to_refuse(suffix: str, content: bytes, path: Path) -> None:
+    """A companion without content, as a power cut during the first start leaves it, is replaced."""
+    path.touch()
+    Path(f"{path}{suffix}").write_bytes(content)
+    prepare(path)
+
+
+def test_a_kill_during_the_creation_is_no_reason_to_refuse(path: Path) -> None:
+    """The journal of a transaction that creates the first table is rolled back."""
+    statements = ["PRAGMA cache_size=1", "BEGIN", "CREATE TABLE x (y)"]
+    statements += ["INSERT INTO x VALUES (zeroblob(9000))"] * 20
+    killed_after(path, *statements)
+    assert Path(f"{path}-journal").stat().st_size
+    prepare(path)
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_the_companion_of_the_file_itself_is_accepted(mode: str, path: Path) -> None:
+    """After a crash in any of many writes, its own companion is never refused."""
+    at("006").write(path, [f"journal_mode={mode}"])
+    for number in range(6):
+        statements = [f"CREATE TABLE t{number} (x)", CHANGE]
+        statements += [f"INSERT INTO t{number} VALUES (zeroblob(20000))"] * number
+        if mode == "wal" and number % 2:
+            statements += ["PRAGMA wal_checkpoint(PASSIVE)", f"DROP TABLE t{number}"]
+        elif mode == "delete":
+            statements = ["PRAGMA cache_size=1", "BEGIN", *statements]
+        killed_after(path, *statements)
+        assert Path(f"{path}-{'wal' if mode == 'wal' else 'journal'}").stat().st_size
+        assert inspect(path).refusal is None
+        if number == 3:
+            with closing(sqlite3.connect(path)) as connection:
+                connection.execute("SELECT * FROM refresh_tokens").fetchall()
+
+
+def test_a_restore_moves_an_orphan_away(path: Path) -> None:
+    """A restore beside an orphan succeeds, keeps the orphan, and is not undone by it."""
+    at("006").write(path, ["journal_mode=WAL"])
+    prepare(path)
+    backup = back_up(path)
+    killed_after(path, GROW, CHANGE)
+    content = Path(f"{path}-wal").read_bytes()
+    Path(f"{path}-shm").unlink(missing_ok=True)
+    for empty in (False, True):
+        path.unlink(missing_ok=True)
+        Path(f"{path}-wal").write_bytes(content)
+        if empty:
+            path.touch()
+        assert main(["db", "restore", str(backup), "-y", "-d", str(path)]) == 0
+        kept = list(path.parent.glob("tokens.db.damaged-*-wal"))
+        assert [p.read_bytes() for p in kept] == [content], empty
+        kept[0].unlink()
+        assert inspect(path).ready
+        with closing(sqlite3.connect(path)) as connection:
+            assert not connection.execute(
+                "SELECT 1 FROM sqlite_master WHERE name = 'grown'"
+            ).fetchall()

@@ -1,0 +1,263 @@
+"""Files that another user owns or can change: what a start refuses, repairs and uses."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.filesystem import files
+from nextcloud_mcp_server.maintenance.doctor.run import diagnose
+from nextcloud_mcp_server.migrations import (
+    downgrade_database,
+    get_current_revision,
+    stamp_database,
+    upgrade_database,
+)
+from nextcloud_mcp_server.settings import Settings, trusted_owners
+from tests.support.by_path import prepare
+from tests.support.contents import KEY
+from tests.support.errors import refused, refuses
+from tests.support.files import names
+from tests.support.revisions import HEAD
+from tests.support.unprivileged import NOBODY, as_nobody
+
+#: Any user but root and nobody.
+OTHER = 12345
+
+SUFFIXES = ("", "-wal", "-shm", "-journal", ".lock", ".inuse", ".key")
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+
+_START = """
+async def start(path):
+    try:
+        async with RefreshTokenStorage(path):
+            print("started")
+    except TokenStorageError as error:
+        print(error.code, error.message, error.remedy)
+
+os.environ.pop("TOKEN_ENCRYPTION_KEY", None)
+asyncio.run(start(Path(sys.argv[1])))
+"""
+
+
+@pytest.fixture(params=[0o1777, 0o777], ids=["sticky", "open"])
+def shared(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A folder that every user can write."""
+    import tempfile  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory(prefix="tokens-") as name:
+        folder = Path(name)
+        folder.chmod(request.param)
+        yield folder
+
+
+def _facts(folder: Path) -> dict[str, tuple[int, int, int]]:
+    return {
+        path.name: ((s := path.lstat()).st_mode, s.st_size, s.st_mtime_ns)
+        for path in folder.iterdir()
+    }
+
+
+def _plant(path: Path, owner: int, content: bytes = b"", mode: int = 0o666) -> Path:
+    path.write_bytes(content)
+    path.chmod(mode)
+    os.chown(path, owner, owner)
+    return path
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_a_file_of_another_user_is_refused_by_name(kind: str, suffix: str, shared: Path) -> None:
+    """Whatever another user put there before the first start is not used, and not changed."""
+    path = shared / f"tokens.db{suffix}"
+    target = shared / "elsewhere" if kind == "link" else path
+    _plant(target, OTHER, f"{KEY}\n".encode() if suffix == ".key" else b"")
+    if kind == "link":
+        path.symlink_to(target)
+        os.chown(path, OTHER, OTHER, follow_symlinks=False)
+    before = _facts(shared)
+    printed = as_nobody(_START, shared / "tokens.db")
+    named = target if kind == "link" and not suffix else path
+    assert printed.startswith(f"untrusted {named} belongs to user {OTHER}, and this is user nobody")
+    assert f"TOKEN_STORAGE_TRUSTED_OWNERS={OTHER}" in printed
+    assert _facts(shared) == before
+
+
+def test_a_folder_that_others_can_write_is_used(shared: Path) -> None:
+    """A database in /tmp, or in a volume of mode 0777, is created, private, and used again."""
+    for _ in range(2):
+        assert as_nobody(_START, shared / "tokens.db") == "started"
+    found = {path.name: stat.S_IMODE(path.stat().st_mode) for path in shared.iterdir()}
+    assert {"tokens.db", "tokens.db.key", "tokens.db.lock", "tokens.db.inuse"} <= found.keys()
+    assert set(found.values()) == {0o600}
+    findings = diagnose(Settings(shared / "tokens.db")).findings
+    assert any(str(shared) in f.message for f in findings if f.check == "permissions")
+
+
+def test_a_trusted_owner_is_named_in_a_setting(shared: Path) -> None:
+    """An owner in the list is trusted, by name or by number, with the modes of the files."""
+    _plant(shared / "tokens.db", OTHER)
+    setting = "os.environ['TOKEN_STORAGE_TRUSTED_OWNERS'] = {!r}\n"
+    assert as_nobody(setting.format(f"root, {OTHER}") + _START, shared / "tokens.db") == "started"
+    printed = as_nobody(setting.format("root") + _START, shared / "tokens.db")
+    assert printed.startswith("untrusted")
+
+
+@pytest.mark.parametrize("given", ["nobody-of-this-name", "-1", "1 000"])
+def test_a_user_that_does_not_exist_is_not_trusted(given: str) -> None:
+    """A misspelt name is an error."""
+    error = refused(lambda: trusted_owners({"TOKEN_STORAGE_TRUSTED_OWNERS": given}))
+    assert error.code == "bad-input"
+    assert trusted_owners({"TOKEN_STORAGE_TRUSTED_OWNERS": " root ,7,"}) == (0, 7)
+
+
+def test_a_file_of_root_is_used_unless_all_can_write_it(shared: Path) -> None:
+    """Root is trusted; what root left open to every user is not."""
+    path = _plant(shared / "tokens.db", 0, mode=0o666)
+    assert as_nobody(_START, path).startswith(f"untrusted {path} can be written by every user")
+    path.chmod(0o660)
+    os.chown(path, 0, NOBODY)
+    assert as_nobody(_START, path) == "started"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+
+
+def test_root_uses_the_files_of_the_owner_of_the_database(shared: Path) -> None:
+    """Root maintains a user's database with its files, and refuses those of a third user."""
+    path = shared / "tokens.db"
+    assert as_nobody(_START, path) == "started"
+    assert prepare(path).after == HEAD
+    _plant(shared / "tokens.db-journal", OTHER)
+    with refuses("untrusted", f"belongs to user {OTHER}"):
+        prepare(path)
+
+
+@pytest.mark.parametrize("change", [upgrade_database, downgrade_database, stamp_database])
+def test_every_change_refuses_a_planted_file(
+    change: Callable[[Path], object], shared: Path
+) -> None:
+    """Commands that change a database check the files too; an inspection is allowed."""
+    path = shared / "tokens.db"
+    upgrade_database(path)
+    _plant(shared / "tokens.db-journal", OTHER)
+    before = _facts(shared)
+    with refuses("untrusted"):
+        change(path)
+    assert get_current_revision(path) == HEAD
+    assert _facts(shared).keys() - before.keys() <= {"tokens.db-wal", "tokens.db-shm"}
+
+
+@pytest.mark.parametrize("revision", ["007", HEAD])
+@pytest.mark.parametrize("mode", [0o644, 0o666, 0o664])
+def test_an_own_file_that_others_can_use_is_made_private(
+    mode: int, revision: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What an old release left readable is 0600 after a start, with what lies beside it."""
+    path = tmp_path / "tokens.db"
+    upgrade_database(path, revision)
+    for suffix in ("", ".lock"):
+        path.with_name(f"tokens.db{suffix}").chmod(mode)
+    with caplog.at_level(logging.WARNING):
+        upgrade_database(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "tokens.db.lock").stat().st_mode) == 0o600
+    assert f"{path} could be used by every user of this machine (mode {mode:04o})" in caplog.text
+    caplog.clear()
+    upgrade_database(path)
+    assert "could be used" not in caplog.text
+
+
+def test_a_read_only_file_stays_read_only(tmp_path: Path) -> None:
+    """A database that its owner has closed for writing is not opened again."""
+    path = tmp_path / "tokens.db"
+    upgrade_database(path)
+    path.chmod(0o444)
+    upgrade_database(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o400
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o660])
+def test_a_file_that_is_shared_with_a_group_stays_shared(mode: int, tmp_path: Path) -> None:
+    """A group has its access on purpose: a start takes it from nobody."""
+    path = tmp_path / "tokens.db"
+    upgrade_database(path)
+    path.chmod(mode)
+    upgrade_database(path)
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_a_refused_file_keeps_its_mode(tmp_path: Path) -> None:
+    """The file of another program is not made private."""
+    path = _plant(tmp_path / "tokens.db", 0, b"no database" * 99, 0o644)
+    with refuses("not-a-database"):
+        upgrade_database(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+async def test_a_key_beside_the_database_must_be_private(tmp_path: Path) -> None:
+    """A key file that others can read is refused there, and named with the remedy."""
+    path = tmp_path / "tokens.db"
+    async with RefreshTokenStorage(path, settings=Settings(path)):
+        pass
+    key = tmp_path / "tokens.db.key"
+    key.chmod(0o644)
+    before = names(tmp_path)
+    with refuses("untrusted") as caught:
+        await RefreshTokenStorage(path, settings=Settings(path)).initialize()
+    assert str(key) in caught.value.message
+    assert f"chmod 600 {key}" in caught.value.remedy
+    assert names(tmp_path) == before
+    # It is not used if another key is given.
+    async with RefreshTokenStorage(path, encryption_key=key.read_text().strip()):
+        pass
+
+
+async def test_a_key_elsewhere_may_be_readable(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The secret of a container is 0444, and may belong to a user of the host."""
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    key = _plant(secrets / "key", OTHER, KEY.encode(), 0o444)
+    path = tmp_path / "tokens.db"
+    async with RefreshTokenStorage(None, settings=Settings(path, key_file=key)):
+        pass
+    assert f"Every user can use the key file {key} (mode 0444)" in caplog.text
+    secrets.chmod(0o1777)
+    with pytest.raises(TokenStorageError, match="belongs to user") as caught:
+        await RefreshTokenStorage(None, settings=Settings(path, key_file=key)).initialize()
+    assert caught.value.code == "untrusted"
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o700])
+def test_new_folders_are_private_under_any_umask(umask: int, tmp_path: Path) -> None:
+    """Each folder that is made above a database is 0700, not the last one alone."""
+    before = os.umask(umask)
+    try:
+        files.make_folder(tmp_path / "a" / "b" / "c" / "tokens.db")
+    finally:
+        os.umask(before)
+    made = (tmp_path / "a", tmp_path / "a" / "b", tmp_path / "a" / "b" / "c")
+    wanted = 0o700 & ~umask
+    assert [stat.S_IMODE(folder.stat().st_mode) for folder in made] == [wanted] * 3
+
+
+def test_a_look_is_allowed_and_changes_nothing(shared: Path) -> None:
+    """`db current` shows the database of another user and changes nothing."""
+    path = shared / "tokens.db"
+    upgrade_database(path)
+    path.chmod(0o644)
+    os.chown(path, OTHER, OTHER)
+    code = """
+from nextcloud_mcp_server.migrations import get_current_revision
+print(get_current_revision(Path(sys.argv[1])))
+"""
+    assert as_nobody(code, path) == HEAD
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
