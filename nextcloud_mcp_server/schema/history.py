@@ -74,7 +74,7 @@ class History:
         """All versions of all tables, by the name and the statement that creates it."""
         return {(name, table.sql): table for name, all_ in self.shapes.items() for table in all_}
 
-    @property
+    @cached_property
     def indexes(self) -> frozenset[str]:
         """The names of the indexes of all revisions."""
         return frozenset(name for known in self.structures.values() for name in known.indexes)

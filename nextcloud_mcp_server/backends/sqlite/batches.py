@@ -32,7 +32,7 @@ T = TypeVar("T")
 BATCH: Final = 128
 
 #: Seconds that a fork waits for the running batches.
-_FORK_WAIT: Final = 1.0
+FORK_WAIT: Final = 1.0
 
 _PAUSE: Final = 0.001
 
@@ -56,6 +56,10 @@ class Answer(NamedTuple):
 CarryOut = Callable[[sqlite3.Connection, Sequence[Job]], Sequence[Answer]]
 
 
+def _nothing() -> None:
+    pass
+
+
 class Lane:
     """Runs units of work in batches. Its threads are started when they are needed.
 
@@ -67,6 +71,8 @@ class Lane:
         named: converts an error into the one that the caller receives.
         afterwards: called in the thread with False after each batch, and with True if no unit
             arrives within the seconds that it returned (None: no limit).
+        around_fork: called before a fork, after the connections are closed, and after it, in
+            the parent and in the child.
     """
 
     def __init__(
@@ -78,6 +84,7 @@ class Lane:
         named: Callable[[BaseException], BaseException],
         *,
         afterwards: Callable[[bool], float | None] = lambda _: None,
+        around_fork: tuple[Callable[[], None], Callable[[], None]] = (_nothing, _nothing),
     ) -> None:
         self._name = name
         self._most = threads
@@ -85,6 +92,7 @@ class Lane:
         self._carry_out = carry_out
         self._named = named
         self._afterwards = afterwards
+        self._before_fork, self._after_fork = around_fork
         self._idle: list[sqlite3.Connection] = []
         # Not an executor: submitting to one costs more than a read.
         self._calls: SimpleQueue[bool] = SimpleQueue()
@@ -167,15 +175,18 @@ class Lane:
             self._lock.release()
             time.sleep(_PAUSE)
         self._close_idle()
+        self._before_fork()
 
     def resume(self) -> None:
         """Continue in the parent after the fork."""
+        self._after_fork()
         self._paused = False
         self._lock.release()
         self._call()
 
     def disable(self) -> None:
         """Refuse every unit in the child after the fork."""
+        self._after_fork()
         self._lock = threading.Lock()
         self._refusal = _forked
 
@@ -336,7 +347,7 @@ _fork: Final = threading.RLock()
 
 def _before_fork() -> None:
     _fork.acquire()
-    deadline = time.monotonic() + _FORK_WAIT
+    deadline = time.monotonic() + FORK_WAIT
     for lane in list(_lanes):
         lane.pause(deadline)
         _pausing.append(lane)

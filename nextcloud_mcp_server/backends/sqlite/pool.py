@@ -24,7 +24,7 @@ from weakref import WeakSet
 
 from nextcloud_mcp_server.backends.base import Connection, Hold
 from nextcloud_mcp_server.backends.sqlite import in_use
-from nextcloud_mcp_server.backends.sqlite.batches import Answer, Job, Lane, attempt
+from nextcloud_mcp_server.backends.sqlite.batches import FORK_WAIT, Answer, Job, Lane, attempt
 from nextcloud_mcp_server.backends.sqlite.connect import BUSY_TIMEOUT, file_uri, is_still
 from nextcloud_mcp_server.backends.sqlite.errors import always_named
 from nextcloud_mcp_server.backends.sqlite.open_files import FileId, OpenFiles
@@ -93,9 +93,11 @@ class SqlitePool:
             self._how = "mode=ro&immutable=1" if still else "mode=ro"
         self._files = OpenFiles(path, opened)
         self._guard: sqlite3.Connection | None = None
-        self._opening = threading.Lock()
+        self._held = False
         self._readers = self._reading()
         write = partial(_write, self._files)
+        # Held while the guard or the connections of a checkpoint are opened, and during a fork.
+        self._opening = threading.Lock()
         self._checkpoints: Callable[[bool], float | None] = _no_checkpoints
         if self._in_wal:
             self._checkpoints = Checkpoints(path, self._files, self._opening)
@@ -106,6 +108,7 @@ class SqlitePool:
             write,
             self._named,
             afterwards=self._checkpoints,
+            around_fork=(self._pause, self._resume),
         )
         self._process = os.getpid()
         _pools.add(self)
@@ -181,23 +184,19 @@ class SqlitePool:
         """Check that no open file was moved, deleted or replaced."""
         self._files.require()
 
-    def pause(self) -> None:
-        """Close the guard before a fork, and open no connection until :meth:`resume`."""
-        self._opening.acquire()
-        # If a file was replaced, the guard must outlive the connections that can write.
-        with suppress(OSError):
-            if not self._files.replaced():
-                self._drop_guard()
+    def _pause(self) -> None:
+        """Close the guard too before a fork. The -wal may be gone when it is opened again."""
+        self._held = self._opening.acquire(timeout=FORK_WAIT)
+        if self._held:
+            guard, self._guard = self._guard, None
+            if guard is not None:
+                self._files.forget_companions()
+                guard.close()
 
-    def resume(self) -> None:
-        """Continue in the parent after the fork."""
-        self._opening.release()
-
-    def _drop_guard(self) -> None:
-        guard, self._guard = self._guard, None
-        if guard is not None:
-            guard.close()
-            self._files.forget_companions()
+    def _resume(self) -> None:
+        if self._held:
+            self._held = False
+            self._opening.release()
 
     def _close(self) -> None:
         """Close every connection; in a forked child, nothing.
@@ -206,9 +205,9 @@ class SqlitePool:
         deletes the file of that name. So if a file was replaced, the guard is the last.
         """
         atexit.unregister(self._close)
+        # A forked child has no connection, and must not open one.
         if os.getpid() != self._process:
             return
-        _pools.discard(self)
         try:
             for lane in (self._readers, self._writer):
                 lane.close()

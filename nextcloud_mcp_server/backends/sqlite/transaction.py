@@ -104,7 +104,8 @@ async def migration_transaction(path: Path) -> AsyncIterator[AsyncConnection]:
         async with connection.begin():
             yield connection
     finally:
-        await connection.close()
+        if connection.sync_connection is not None:
+            await connection.close()
         await engine.dispose()
 
 

@@ -106,12 +106,12 @@ async def test_an_open_store_is_in_use(database: Database) -> None:
     database.require_idle()
 
 
-async def test_a_database_that_was_only_read_is_written_when_it_can_be(
+async def test_a_database_that_could_only_be_read_is_written_once_it_can_be(
     database: Database,
 ) -> None:
-    """A store that was opened for reading looks again at a write, and continues with it."""
+    """The reason is looked for again at each write; reading works before and after it."""
     outcome = prepare(database)
-    pool = database.open_pool(outcome.journal_mode, None, read_only="the disk is a compact disc")
+    pool = database.open_pool(outcome.journal_mode, None, read_only="the disk was a compact disc")
     assert await pool.read(_users) == []
     await pool.write(_write("alice"))
     assert await pool.read(_users) == ["alice"]

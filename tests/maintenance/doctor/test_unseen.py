@@ -114,7 +114,8 @@ def test_a_folder_that_nobody_may_enter_is_unknown(told: Mapping[str, Told]) -> 
     found = told["folder"]
     assert found.keys() == set(CHECKS)
     assert [f["check"] for each in found.values() for f in each if f["level"] == "ok"] == [
-        "configuration"
+        "configuration",
+        "sqlite",
     ]
     assert {name for name, each in found.items() if each[0]["level"] == "unknown"} == _INSIDE | {
         "permissions",
