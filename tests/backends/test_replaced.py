@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import sqlite3
 import subprocess
 import sys
+import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +21,7 @@ from tests.backends.test_pool import adding, committed, count
 from tests.maintenance.restore.restoring import restored
 from tests.support.by_path import prepare
 from tests.support.child import ROOT
+from tests.support.unprivileged import as_nobody, open_folder
 
 Harm = Callable[[Path], object]
 
@@ -171,6 +174,28 @@ async def test_a_refused_store_changes_no_file(harm: Harm, pool: SqlitePool, pat
     assert contents(path.parent) == before
 
 
+@harms
+async def test_a_fork_of_a_refused_store_changes_no_file(
+    harm: Harm, pool: SqlitePool, path: Path
+) -> None:
+    """A fork, before which connections are closed, changes nothing either, and nothing is lost."""
+    harm(path)
+    before = contents(path.parent)
+    with warnings.catch_warnings():
+        # Newer interpreters warn of a fork beside threads, which this tests.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        os._exit(0)
+    await asyncio.to_thread(os.waitpid, child, 0)
+    assert contents(path.parent) == before
+    await refused(pool)
+    await pool.close()
+    assert contents(path.parent) == before
+    [saved] = path.parent.glob("*-replaced")
+    assert "before" in committed(saved)
+
+
 @pytest.mark.parametrize("harm", BOTH_MODES.values(), ids=BOTH_MODES.keys())
 async def test_a_file_replaced_before_the_first_connection_is_refused(
     harm: Harm, path: Path
@@ -270,6 +295,26 @@ async def test_a_copy_that_cannot_be_made_is_logged(
     await refused(pool)
     await pool.close()
     assert "could not be saved (" in caplog.text
+
+
+def test_a_store_closes_if_its_files_cannot_be_examined() -> None:
+    """If the folder was closed to the server's user, closing raises nothing and leaves the -wal."""
+    with open_folder() as folder:
+        (own := folder / "own").mkdir()
+        own.chmod(0o777)
+        assert as_nobody(_CLOSED_FOLDER, own / "sub" / "tokens.db") == "closed\n['tokens.db-wal']"
+
+
+_CLOSED_FOLDER = """
+async def main(path):
+    async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
+        await storage.store_refresh_token("alice", "token")
+        path.parent.chmod(0)
+    print("closed")
+    path.parent.chmod(0o700)
+    print([file.name for file in path.parent.glob("*-wal")])
+asyncio.run(main(Path(sys.argv[1])))
+"""
 
 
 async def test_other_programs_on_the_same_file_are_no_reason(pool: SqlitePool, path: Path) -> None:

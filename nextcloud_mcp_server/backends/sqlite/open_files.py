@@ -58,6 +58,13 @@ class OpenFiles:
                 return f"{os.path.basename(name)} is {what}"  # noqa: PTH119
         return ""
 
+    def doubt(self) -> str:
+        """Return :meth:`replaced`, or why that cannot be determined."""
+        try:
+            return self.replaced()
+        except OSError as error:
+            return f"{error.filename} cannot be examined ({error.strerror})"
+
     def require(self) -> None:
         """Fail if a file was moved, deleted or replaced.
 

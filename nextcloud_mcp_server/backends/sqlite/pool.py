@@ -20,7 +20,6 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, TypeVar
-from weakref import WeakSet
 
 from nextcloud_mcp_server.backends.base import Connection, Hold
 from nextcloud_mcp_server.backends.sqlite import in_use
@@ -111,7 +110,6 @@ class SqlitePool:
             around_fork=(self._pause, self._resume),
         )
         self._process = os.getpid()
-        _pools.add(self)
         logger.debug("%s is open: %s", path, library())
         # After those of the lanes, so it is called first.
         atexit.register(self._close)
@@ -158,7 +156,9 @@ class SqlitePool:
         self._readers = self._reading()
         earlier.close()
         with self._opening:
-            self._drop_guard()
+            if self._guard is not None:
+                self._guard.close()
+                self._guard = None
         if self._hold is None:
             self._hold = in_use.hold(self.path)
 
@@ -185,9 +185,13 @@ class SqlitePool:
         self._files.require()
 
     def _pause(self) -> None:
-        """Close the guard too before a fork. The -wal may be gone when it is opened again."""
+        """Close the guard too before a fork. The -wal may be gone when it is opened again.
+
+        If a file was replaced it stays: it is needed to save what is open, and a child that
+        inherits it cannot write, and locks nothing of the file that is there now.
+        """
         self._held = self._opening.acquire(timeout=FORK_WAIT)
-        if self._held:
+        if self._held and not self._files.doubt():
             guard, self._guard = self._guard, None
             if guard is not None:
                 self._files.forget_companions()
@@ -199,7 +203,7 @@ class SqlitePool:
             self._opening.release()
 
     def _close(self) -> None:
-        """Close every connection; in a forked child, nothing.
+        """Close every connection.
 
         The last one that can write applies the ``-wal`` that it has open to the database, and
         deletes the file of that name. So if a file was replaced, the guard is the last.
@@ -221,7 +225,7 @@ class SqlitePool:
     def _close_guard(self) -> None:
         guard, self._guard = self._guard, None
         with suppress(sqlite3.Error), ExitStack() as stack:
-            if not (replaced := self._files.replaced()):
+            if not (replaced := self._files.doubt()):
                 # The start leaves a -shm, so one is opened even if no unit needed any. This
                 # PRAGMA reads the file, but not the schema.
                 last = stack.enter_context(closing(self._open(self._how)))
@@ -395,23 +399,3 @@ def _roll_back(connection: sqlite3.Connection) -> None:
     """Undo what is not committed."""
     if connection.in_transaction:
         connection.execute("ROLLBACK")
-
-
-_pools: WeakSet[SqlitePool] = WeakSet()
-#: The pools that wait for a fork to end.
-_pausing: Final[list[SqlitePool]] = []
-
-
-def _before_fork() -> None:
-    # The lanes are paused after this one, and close their connections last.
-    for pool in list(_pools):
-        pool.pause()
-        _pausing.append(pool)
-
-
-def _after_fork() -> None:
-    while _pausing:
-        _pausing.pop().resume()
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
