@@ -123,8 +123,7 @@ def newest_backup(
 
 
 def _found(database: Path) -> tuple[Path, list[tuple[datetime, Path, re.Match[str]]]]:
-    files.check_path(database)
-    database = files.follow(database)
+    database = files.find_database(database)
     try:
         return database, find_backups(database)
     except OSError as error:

@@ -95,6 +95,7 @@ class SqliteDatabase:
     def check(self) -> None:
         """Check that the path can hold a database file."""
         files.check_path(self.path)
+        files.require_folder(self.path)
 
     def require_trusted(self) -> None:
         """Check the owners and modes of the file and of all beside it, but for the key."""
