@@ -6,21 +6,28 @@ backup without a manifest, but never a manifest that describes other bytes.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from nextcloud_mcp_server.filesystem.files import write_private
+from nextcloud_mcp_server.filesystem.files import read_small, write_private
 
 #: The largest size of a manifest, in bytes.
 _LONGEST: Final = 1_000_000
 
 #: The fields that hold text.
 _TEXTS: Final = ("sha256", "database", "kind", "made_at", "program_version")
+
+#: SQLite holds no larger number of bytes or rows.
+_TOO_MANY: Final = 1 << 63
+
+#: The errors of read_small for what is not a small regular file.
+_NOT_A_SMALL_FILE: Final = frozenset({errno.EINVAL, errno.EFBIG})
 
 _CHUNK: Final = 1 << 20
 
@@ -89,31 +96,29 @@ def read_manifest(backup: Path) -> Manifest | None:
     """
     path = manifest_path(backup)
     try:
-        if not path.is_file():
-            # A reader of a pipe would wait.
-            if path.is_symlink() or path.exists():
-                raise ValueError(f"{path.name} is no manifest")
-            return None
-        with path.open("rb") as file:
-            raw = file.read(_LONGEST)
+        return _parsed(json.loads(read_small(path, _LONGEST)))
     except FileNotFoundError:
-        return None
-    try:
-        return _parsed(json.loads(raw))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path.name} is no manifest") from error
+        if not path.is_symlink():
+            return None
+        cause = "it is a link to a file that is not there"
+    except OSError as error:
+        if error.errno not in _NOT_A_SMALL_FILE:
+            raise
+        cause = str(error.strerror)
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError):
+        cause = "a field is missing or has another type"
+    raise ValueError(f"{path.name} is no manifest: {cause}")
 
 
 def _parsed(facts: Any) -> Manifest:
     rows, revisions, keys = facts["rows"], facts["revisions"], facts["keys"]
     valid = (
         all(type(facts[name]) is str for name in _TEXTS)
-        and type(facts["bytes"]) is int
-        and all(type(number) is int for number in rows.values())
+        and all(map(_is_number, (facts["bytes"], *rows.values())))
         and _is_list(revisions, str, type(None))
         and _is_list(keys, str)
         and facts["kind"] in {"automatic", "manual", "replaced"}
-        and datetime.fromisoformat(facts["made_at"]).tzinfo is not None
+        and _is_time(facts["made_at"])
     )
     if not valid:
         raise ValueError("a field has another type")
@@ -124,6 +129,20 @@ def _parsed(facts: Any) -> Manifest:
         keys=None if keys is None else tuple(keys),
         **{name: facts[name] for name in _TEXTS},
     )
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int and 0 <= value < _TOO_MANY
+
+
+def _is_time(text: str) -> bool:
+    """Return whether a time has an offset, and can be converted to UTC.
+
+    Raises:
+        ValueError, OverflowError: it is no time, or UTC has no such year.
+    """
+    made_at = datetime.fromisoformat(text)
+    return made_at.tzinfo is not None and made_at.astimezone(UTC) is not None
 
 
 def _is_list(value: Any, *kinds: type) -> bool:
