@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nextcloud_mcp_server.backends.sqlite.backup import NAME, time_of
+from nextcloud_mcp_server.backends.sqlite.backup_files import NAME, time_of
 from nextcloud_mcp_server.backends.sqlite.catalog import counts, read_snapshot
 from nextcloud_mcp_server.backends.sqlite.connect import connect_at_rest
 from nextcloud_mcp_server.backends.sqlite.integrity import check

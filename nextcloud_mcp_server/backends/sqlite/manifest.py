@@ -23,8 +23,8 @@ _LONGEST: Final = 1_000_000
 #: The fields that hold text.
 _TEXTS: Final = ("sha256", "database", "kind", "made_at", "program_version")
 
-#: SQLite holds no larger number of bytes or rows.
-_TOO_MANY: Final = 1 << 63
+#: The largest number in a manifest: SQLite holds no more bytes or rows.
+LARGEST: Final = (1 << 63) - 1
 
 #: The errors of read_small for what is not a small regular file.
 _NOT_A_SMALL_FILE: Final = frozenset({errno.EINVAL, errno.EFBIG})
@@ -46,6 +46,10 @@ class Manifest:
         keys: fingerprints of the available keys, newest first; None if there were none.
         made_at: when, in UTC (ISO 8601).
         program_version: of the program that made it.
+        sequence: a number higher than that of every older backup beside the database,
+            because clocks go back; 0 in a manifest of an older release.
+        action: of an automatic backup, the change that it was made before, as ``upgrade``;
+            empty for others, and in a manifest of an older release.
     """
 
     sha256: str
@@ -57,6 +61,8 @@ class Manifest:
     keys: tuple[str, ...] | None
     made_at: str
     program_version: str
+    sequence: int = 0
+    action: str = ""
 
 
 def manifest_path(backup: Path) -> Path:
@@ -112,9 +118,11 @@ def read_manifest(backup: Path) -> Manifest | None:
 
 def _parsed(facts: Any) -> Manifest:
     rows, revisions, keys = facts["rows"], facts["revisions"], facts["keys"]
+    sequence, action = facts.get("sequence", 0), facts.get("action", "")
     valid = (
         all(type(facts[name]) is str for name in _TEXTS)
-        and all(map(_is_number, (facts["bytes"], *rows.values())))
+        and all(map(_is_number, (facts["bytes"], sequence, *rows.values())))
+        and type(action) is str
         and _is_list(revisions, str, type(None))
         and _is_list(keys, str)
         and facts["kind"] in {"automatic", "manual", "replaced"}
@@ -126,13 +134,15 @@ def _parsed(facts: Any) -> Manifest:
         bytes=facts["bytes"],
         revisions=None if revisions is None else tuple(revisions),
         rows=rows,
+        sequence=sequence,
+        action=action,
         keys=None if keys is None else tuple(keys),
         **{name: facts[name] for name in _TEXTS},
     )
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) is int and 0 <= value < _TOO_MANY
+    return type(value) is int and 0 <= value <= LARGEST
 
 
 def _is_time(text: str) -> bool:
