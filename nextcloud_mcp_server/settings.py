@@ -8,6 +8,7 @@
 | ``TOKEN_ENCRYPTION_KEY_FILE`` | a file that holds the same | unset |
 | ``TOKEN_STORAGE_LOCK_TIMEOUT`` | seconds to wait for the migration lock | 600; embedded 30 |
 | ``TOKEN_STORAGE_TRUSTED_OWNERS`` | users whose files are used too, separated by ``,`` | unset |
+| ``TOKEN_STORAGE_FILESYSTEM`` | ``local`` or ``remote``, if the type does not tell | detected |
 | ``NO_COLOR`` | any text: no colours in a terminal (https://no-color.org) | unset |
 """
 
@@ -37,6 +38,7 @@ VARIABLES: Final = (
     "TOKEN_ENCRYPTION_KEY_FILE",
     "TOKEN_STORAGE_LOCK_TIMEOUT",
     "TOKEN_STORAGE_TRUSTED_OWNERS",
+    "TOKEN_STORAGE_FILESYSTEM",
 )
 
 _SQLITE_SCHEMES: Final = ("sqlite", "sqlite+aiosqlite", "sqlite+pysqlite")
@@ -111,14 +113,15 @@ def load_settings(
         default_lock_timeout: seconds, if ``TOKEN_STORAGE_LOCK_TIMEOUT`` is not set.
 
     Raises:
-        TokenStorageError: ``bad-input`` for an invalid lock timeout or owner, ``bad-path`` or
-            ``unsupported-database`` for a database that cannot be used. ``bad-path`` also for
-            a key file below an unknown home folder.
+        TokenStorageError: ``bad-input`` for an invalid lock timeout, owner or file
+            system, ``bad-path`` or ``unsupported-database`` for a database that cannot be used.
+            ``bad-path`` also for a key file below an unknown home folder.
     """
     environ = os.environ if environ is None else environ
     key_file = environ.get("TOKEN_ENCRYPTION_KEY_FILE")
     # Checked here, and read again where the files are.
     trusted_owners(environ)
+    declared_file_system(environ)
     return locate(environ, database=database)._replace(
         keys=split_keys(environ.get("TOKEN_ENCRYPTION_KEY", "")),
         key_file=_absolute_text(key_file, "the key file") if key_file else None,
@@ -187,6 +190,23 @@ def _user_number(name: str) -> int:
             code="bad-input",
             remedy="List users by their names or numbers, separated by commas: 1000,backup",
         ) from None
+
+
+def declared_file_system(environ: Mapping[str, str] | None = None) -> str:
+    """Return ``local`` or ``remote``; empty if the type of the file system decides.
+
+    Raises:
+        TokenStorageError: ``bad-input`` for another value.
+    """
+    environ = os.environ if environ is None else environ
+    text = environ.get("TOKEN_STORAGE_FILESYSTEM", "")
+    if text not in {"", "local", "remote"}:
+        raise TokenStorageError(
+            f"TOKEN_STORAGE_FILESYSTEM is {text!r}, which is neither local nor remote.",
+            code="bad-input",
+            remedy="Set it to local or remote, or unset it.",
+        )
+    return text
 
 
 def wants_colour(environ: Mapping[str, str] | None = None) -> bool:

@@ -112,7 +112,7 @@ class Database(Protocol):
     def leaves_traces(self) -> bool:
         """Whether :meth:`lock` would create something that stays, such as a lock file."""
 
-    def warnings(self) -> Sequence[str]:
+    def warnings(self) -> Iterable[str]:
         """Return what an operator should change about the place, one sentence each."""
 
     def unwritable(self) -> str:

@@ -18,6 +18,7 @@ from typing import Final
 
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem.errors import naming
+from nextcloud_mcp_server.filesystem.mounts import is_alone
 
 #: A file beside a database can have a name up to 80 bytes longer than the database: for
 #: example SQLite's journal of an unfinished backup. File systems allow 255 bytes.
@@ -74,6 +75,36 @@ def check_path(path: Path, longest: int = _LONGEST_NAME) -> None:
         raise _bad(f"{path} cannot be accessed ({error.strerror}).") from error
     if kind := _other_kind(mode):
         raise _bad(f"{path} is {kind}, not a file.")
+
+
+def find_database(path: Path) -> Path:
+    """Check ``path`` as :func:`check_path`; return the file itself, which has its folder around it.
+
+    Raises:
+        TokenStorageError: ``bad-path``, also for a file that is mounted without its folder:
+            what others write beside it would not be seen here.
+    """
+    check_path(path)
+    path = follow(path)
+    require_folder(path)
+    return path
+
+
+def require_folder(path: Path) -> None:
+    """Check that ``path``, which is no link, is not mounted without its folder.
+
+    Raises:
+        TokenStorageError: ``bad-path``.
+    """
+    if is_alone(path):
+        raise TokenStorageError(
+            f"{path} is mounted without its folder, so its -wal and its locks would be in "
+            f"{path.parent}, where other containers and the host do not see them.",
+            code="bad-path",
+            remedy="Stop what uses the file, then mount the folder that contains it: with Docker "
+            f"-v ./data:{path.parent} instead of -v ./data/{path.name}:{path}, in Kubernetes "
+            "without subPath.",
+        )
 
 
 def _other_kind(mode: int) -> str:

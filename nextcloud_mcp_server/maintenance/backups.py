@@ -139,8 +139,7 @@ def _from_future(backup: Backup) -> str:
 
 
 def _found(database: Path) -> tuple[Path, list[FoundBackup]]:
-    files.check_path(database)
-    database = files.follow(database)
+    database = files.find_database(database)
     try:
         return database, find_backups(database)
     except OSError as error:

@@ -70,8 +70,7 @@ def preview_restore(
             ``foreign`` if the database belongs to another application; and as
             :func:`~nextcloud_mcp_server.maintenance.backup_check.check_backup`.
     """
-    files.check_path(database)
-    database = files.follow(database)
+    database = files.find_database(database)
     _refuse_itself(database, backup if isinstance(backup, Path) else backup.path)
     if isinstance(backup, Path):
         backup = absolute(backup)

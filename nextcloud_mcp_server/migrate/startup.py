@@ -148,7 +148,6 @@ def prepare(
 def _require_changeable(inspection: Inspection) -> None:
     if inspection.accepted().migrates and inspection.exists:
         inspection.database.require_writable()
-    inspection.require_usable()
 
 
 @contextmanager

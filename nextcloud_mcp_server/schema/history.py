@@ -116,8 +116,8 @@ def load_history(directory: Path | None = None) -> History:
     """Read the ids and structures, once per process and folder.
 
     Raises:
-        TokenStorageError: ``no-migrations`` if there is no version file, ``migration-failed`` if
-            two have one id.
+        TokenStorageError: ``no-migrations`` if there is no version file, ``bad-input`` if two
+            have one id.
     """
     folder = directory or locate_scripts()
     names: dict[str, str] = {}
@@ -134,10 +134,9 @@ def load_history(directory: Path | None = None) -> History:
 
 def _same_id(revision: str, first: str, second: str) -> TokenStorageError:
     return TokenStorageError(
-        f"Two migrations have the id {revision}: {first} and {second}.",
-        code="migration-failed",
-        remedy="Give the next id to the file that only you have run: nextcloud-mcp-server db "
-        "migrate --renumber FILE",
+        f"The revision history is not linear: {second}: {revision} is also the id of {first}.",
+        code="bad-input",
+        remedy="Show the problems with: nextcloud-mcp-server db lint",
     )
 
 

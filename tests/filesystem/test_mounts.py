@@ -1,4 +1,4 @@
-"""Which file systems are those of a network."""
+"""Which file systems are local, and which files are mounted without their folder."""
 
 from __future__ import annotations
 
@@ -56,27 +56,62 @@ def test_the_innermost_and_newest_mount_counts() -> None:
     assert mounts.file_system("/database", lines) == "ext4"
 
 
-NETWORK = (
+#: The names that the kernel and FUSE programs give; "" if the list has no line for the folder.
+REMOTE = (
+    "",
+    "9p",
+    "afs",
+    "beegfs",
+    "ceph",
+    "cifs",
+    "drvfs",
+    "fakeowner",
+    "fuse",
+    "fuse.blobfuse2",
+    "fuse.gcsfuse",
+    "fuse.glusterfs",
+    "fuse.grpcfuse",
+    "fuse.juicefs",
+    "fuse.mergerfs",
+    "fuse.mountpoint-s3",
+    "fuse.rclone",
+    "fuse.s3fs",
+    "fuse.sshfs",
+    "fuse.vmhgfs-fuse",
+    "gfs2",
+    "gpfs",
+    "lustre",
     "nfs",
     "nfs4",
-    "cifs",
+    "ocfs2",
+    "prl_fs",
     "smb3",
-    "9p",
-    "fuse.sshfs",
-    "fuse.glusterfs",
-    "fuse.rclone",
-    "ceph",
+    "vboxsf",
+    "virtiofs",
+    "vmhgfs",
+    "xfs_of_next_year",
 )
-LOCAL = ("ext4", "overlay", "fuseblk", "fuse.portal", "virtiofs", "tmpfs", "")
+LOCAL = ("bcachefs", "btrfs", "ext4", "f2fs", "fuseblk", "overlay", "tmpfs", "xfs", "zfs")
 
 
-@pytest.mark.parametrize("kind", NETWORK + LOCAL)
-def test_network_file_systems_are_recognised(kind: str, tmp_path: Path) -> None:
-    """File systems without working shared memory are recognized."""
+@pytest.mark.skipif(not mounts.tells_network(), reason="no list of mounts")
+@pytest.mark.parametrize("kind", REMOTE + LOCAL)
+def test_what_is_not_known_to_be_local_is_remote(kind: str, tmp_path: Path) -> None:
+    """A type that no list names counts as remote, and so does a folder without a type."""
     told = tmp_path / "mountinfo"
     told.write_text(_line(str(tmp_path), kind) + "\n" if kind else "")
-    assert mounts.on_network(tmp_path / "tokens.db", told) == (kind in NETWORK)
-    assert not mounts.on_network(tmp_path / "tokens.db", tmp_path / "gone")
+    assert mounts.type_of(tmp_path / "tokens.db", told) == kind
+    assert mounts.on_network(tmp_path / "tokens.db", told) == (kind in REMOTE)
+    assert mounts.on_network(tmp_path / "tokens.db", tmp_path / "gone"), "without a list"
+
+
+def test_an_operating_system_without_types_counts_as_local(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On macOS, nothing is known and nothing is warned of."""
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert not mounts.on_network(tmp_path / "tokens.db")
+    assert not mounts.is_alone(tmp_path / "tokens.db")
 
 
 def test_a_name_that_looks_like_several_lines_is_one(tmp_path: Path) -> None:
@@ -91,36 +126,40 @@ def test_a_name_that_looks_like_several_lines_is_one(tmp_path: Path) -> None:
 def test_a_mount_that_is_no_text_stops_nobody(tmp_path: Path) -> None:
     """One odd mount somewhere on the machine is no reason not to start."""
     told = tmp_path / "mountinfo"
-    told.write_bytes(b"1 0 0:1 / /mnt/\xff\xfe rw - nfs x rw\n")
+    told.write_bytes(b"1 0 0:1 / /mnt/\xff\xfe rw - nfs x rw\n2 0 0:2 / / rw - ext4 x rw\n")
     assert not mounts.on_network(tmp_path / "tokens.db", told)
 
 
-def test_a_device_of_this_machine_is_no_network(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "f2fs"])
+def test_a_device_with_a_local_file_system_needs_no_list(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What has a device of its own is asked for no list of mounts, unless a cluster shares it."""
-    file, kernel = tmp_path / "tokens.db", tmp_path / "fs"
+    """A device decides only if the kernel names its file system: a cluster can share one."""
+    file, kernel = tmp_path / "tokens.db", tmp_path / "sys"
     file.touch()
     monkeypatch.setattr(os, "major", lambda _: 8)
-    assert not mounts.on_own_device(file, str(kernel)), "nobody could tell of a cluster"
-    kernel.mkdir()
+    monkeypatch.setattr(os, "minor", lambda _: 1)
+    assert not mounts.on_own_device(file, str(kernel)), "no device is listed"
+    (kernel / "dev" / "block").mkdir(parents=True)
+    (kernel / "dev" / "block" / "8:1").symlink_to("../../devices/pci0000:00/block/sda/sda1")
+    (kernel / "fs" / "gfs2" / "sda1").mkdir(parents=True)
+    (kernel / "fs" / kind / "sda2").mkdir(parents=True)
+    assert not mounts.on_own_device(file, str(kernel)), "another device"
+    (kernel / "fs" / kind / "sda1").mkdir()
     assert mounts.on_own_device(file, str(kernel))
     assert not mounts.on_own_device(tmp_path / "gone", str(kernel))
-    (kernel / "ocfs2").mkdir()
-    assert not mounts.on_own_device(file, str(kernel))
     monkeypatch.setattr(os, "major", lambda _: 0)
-    (kernel / "ocfs2").rmdir()
     assert not mounts.on_own_device(file, str(kernel)), "it may come over a network"
 
 
 @pytest.mark.skipif(not mounts.tells_network(), reason="no list of mounts")
 def test_no_mount_of_this_machine_is_misjudged() -> None:
-    """A file on a device of its own is on no network file system by the list of mounts."""
+    """The device and the list of mounts give the same result for every mount that is here."""
     lines = Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").split("\n")
     places = [Path(line.split(" ")[4]) for line in lines if line]
     own = [place for place in places if mounts.on_own_device(place)]
     kinds = {mounts.file_system(str(place), lines) for place in own}
-    assert not {kind for kind in kinds if kind in {"nfs", "nfs4", "cifs", "9p", "ceph", "gfs2"}}
+    assert kinds <= {"ext4", "ext3", "ext2", "xfs", "f2fs"}
 
 
 def test_a_start_does_not_read_what_it_need_not(

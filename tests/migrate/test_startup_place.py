@@ -18,8 +18,6 @@ import pytest
 from nextcloud_mcp_server.backends.sqlite import lock
 from nextcloud_mcp_server.backends.sqlite.in_use import hold
 from nextcloud_mcp_server.crypto.keyfile import verified_keyring
-from nextcloud_mcp_server.filesystem import mounts
-from nextcloud_mcp_server.migrate.plan import Action
 from tests.cli.places import execute
 from tests.migrate.databases import crash_in_a_write
 from tests.support import invariants
@@ -181,26 +179,6 @@ def test_a_file_system_that_cannot_lock(
     assert os.strerror(number) in prepare(path).warning
     assert refused(lambda: prepare(old)).code == "lock-unavailable"
     invariants.untouched(before, invariants.disk(old))
-
-
-def test_a_database_on_a_network_share_is_not_in_wal(
-    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """On a network file system the journal mode is DELETE, also after the next start."""
-    monkeypatch.setattr(mounts, "on_network", lambda _: True)
-    assert prepare(path).journal_mode == "delete"
-    assert "network file system" in caplog.text
-    again = prepare(path)
-    assert (again.action, again.journal_mode) == (Action.NOTHING, "delete")
-
-
-def test_a_database_moved_to_a_network_share_leaves_wal(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A start changes its journal mode once."""
-    prepare(path)
-    monkeypatch.setattr(mounts, "on_network", lambda *_: True)
-    assert [prepare(path).journal_mode for _ in range(2)] == ["delete", "delete"]
 
 
 def test_a_disk_that_fails_after_the_commit_stops_no_start(

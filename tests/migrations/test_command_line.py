@@ -273,8 +273,8 @@ def test_two_files_with_one_id_are_refused(
     first.with_name("20261102_1200_101_other.py").write_text(first.read_text())
     config = Config()
     config.set_main_option("script_location", str(own_scripts))
-    with pytest.raises(CommandError, match="Two migrations have the id 101"):
+    with pytest.raises(CommandError, match="101 is also the id of"):
         getattr(command, arguments[0])(config, *arguments[1:])
-    with pytest.raises(TokenStorageError, match="Two migrations have the id 101"):
+    with pytest.raises(TokenStorageError, match="101 is also the id of"):
         upgrade_database(path)
     assert not path.exists()

@@ -68,7 +68,8 @@ def is_still(path: Path) -> bool:
         return _lacks_shared_memory(connection, path)
 
 
-def _connect(path: Path, how: str, timeout: float = BUSY_TIMEOUT) -> sqlite3.Connection:
+def _connect(path: Path, how: str, timeout: float | None = None) -> sqlite3.Connection:
+    timeout = BUSY_TIMEOUT if timeout is None else timeout
     uri = f"{file_uri(path)}?{how}"
     connection = sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=None)
     connection.text_factory = _text
@@ -97,9 +98,14 @@ def _lacks_shared_memory(connection: sqlite3.Connection, path: Path) -> bool:
     try:
         connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
     except (sqlite3.Error, UnicodeDecodeError) as error:
+        code = getattr(error, "sqlite_errorcode", 0)
+        if code & 0xFF == sqlite3.SQLITE_BUSY:
+            # The next statement would wait as long again.
+            connection.close()
+            raise
         # The second is SQLITE_READONLY_DIRECTORY, which pysqlite3 does not name.
         lacking = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY | 6 << 8}
-        return getattr(error, "sqlite_errorcode", 0) in lacking and not _has_content(path, "-wal")
+        return code in lacking and not _has_content(path, "-wal")
     return False
 
 

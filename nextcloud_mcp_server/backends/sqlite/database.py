@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +18,20 @@ from nextcloud_mcp_server.backends.base import Hold, LockedDatabase, Pool, Snaps
 from nextcloud_mcp_server.backends.sqlite.catalog import quoted, read_structure
 from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
 from nextcloud_mcp_server.backends.sqlite.errors import named, naming, not_writable
-from nextcloud_mcp_server.backends.sqlite.inspect import readable
+from nextcloud_mcp_server.backends.sqlite.inspect import is_remote, readable
 from nextcloud_mcp_server.backends.sqlite.open_files import FileId, file_id
 from nextcloud_mcp_server.backends.sqlite.secrets import columns_there, read_secrets
 from nextcloud_mcp_server.backends.sqlite.wal import library, wal_size
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
-from nextcloud_mcp_server.filesystem import files, permissions
+from nextcloud_mcp_server.filesystem import files, mounts, permissions
 from nextcloud_mcp_server.schema.history import History, load_history
 from nextcloud_mcp_server.schema.structure import Table
-from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT, absolute, trusted_owners
+from nextcloud_mcp_server.settings import (
+    DEFAULT_LOCK_TIMEOUT,
+    absolute,
+    declared_file_system,
+    trusted_owners,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -89,6 +95,7 @@ class SqliteDatabase:
     def check(self) -> None:
         """Check that the path can hold a database file."""
         files.check_path(self.path)
+        files.require_folder(self.path)
 
     def require_trusted(self) -> None:
         """Check the owners and modes of the file and of all beside it, but for the key."""
@@ -106,12 +113,24 @@ class SqliteDatabase:
         folder = self.path.parent
         return not folder.exists() or permissions.may(folder, os.W_OK | os.X_OK)
 
-    def warnings(self) -> Sequence[str]:
-        """Warn about hard links."""
-        if (number := files.names_of(self.path)) < 2:  # noqa: PLR2004 - one name is the usual
-            return ()
-        text = f"{self.path} has {number} names (hard links), each with its own lock and journal: "
-        return (f"{text}use one of them, and remove the others",)
+    def warnings(self) -> Iterator[str]:
+        """Warn about hard links, and a file system that may be remote."""
+        if (number := files.names_of(self.path)) > 1:
+            yield (
+                f"{self.path} has {number} names (hard links), each with its own lock and journal: "
+                "use one of them, and remove the others"
+            )
+        if self._remote and not declared_file_system():
+            kind = mounts.type_of(self.path) or "unknown"
+            yield (
+                f"{self.path} is on a file system that is not known to be local (its type is "
+                f"{kind}), so WAL is not used: set TOKEN_STORAGE_FILESYSTEM=local if only this "
+                "machine uses it, else TOKEN_STORAGE_FILESYSTEM=remote"
+            )
+
+    @cached_property
+    def _remote(self) -> bool:
+        return is_remote(self.path)
 
     def unwritable(self) -> str:
         """Return the file, folder or mount that cannot be written."""
@@ -204,7 +223,7 @@ class SqliteDatabase:
 
         files.make_folder(self.path)
         with guard(self.path, timeout, cancelled, shared=shared) as held:
-            yield LockedFile(self.path, held, shared=shared)
+            yield LockedFile(self.path, held, shared=shared, remote=self._remote)
 
     def hold(self) -> Hold | None:
         """Take a share of the in-use lock; None, with a warning, if the place cannot lock."""

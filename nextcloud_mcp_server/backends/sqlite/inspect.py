@@ -25,10 +25,19 @@ from nextcloud_mcp_server.backends.sqlite.connect import (
 from nextcloud_mcp_server.backends.sqlite.errors import named, naming
 from nextcloud_mcp_server.backends.sqlite.secrets import columns_there, read_secrets
 from nextcloud_mcp_server.errors import for_shell
+from nextcloud_mcp_server.filesystem import mounts
 from nextcloud_mcp_server.schema.structure import ENCRYPTED
+from nextcloud_mcp_server.settings import declared_file_system
 
 #: The journal mode that a start leaves a local file in.
 WAL: Final = "wal"
+
+
+def is_remote(path: Path) -> bool:
+    """Return whether WAL is not used for ``path``: its file system is not known to be local."""
+    declared = declared_file_system()
+    return declared == "remote" if declared else mounts.on_network(path)
+
 
 _NONE: Final[Known] = MappingProxyType({})
 

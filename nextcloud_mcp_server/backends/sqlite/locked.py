@@ -14,11 +14,12 @@ from typing import Final, TypeVar
 from nextcloud_mcp_server.backends.base import RecoveryNeededError, Snapshot, Transaction
 from nextcloud_mcp_server.backends.sqlite.connect import connect_to_write
 from nextcloud_mcp_server.backends.sqlite.errors import named, naming, not_writable
-from nextcloud_mcp_server.backends.sqlite.inspect import WAL, inspect_file, recover
+from nextcloud_mcp_server.backends.sqlite.in_use import in_use
+from nextcloud_mcp_server.backends.sqlite.inspect import WAL, inspect_file, is_remote, recover
 from nextcloud_mcp_server.backends.sqlite.lock import MigrationLock, lock_path
 from nextcloud_mcp_server.backends.sqlite.wal import checkpoint, wal_size
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell, printable
-from nextcloud_mcp_server.filesystem import files, mounts, permissions
+from nextcloud_mcp_server.filesystem import files, permissions
 from nextcloud_mcp_server.imports import IMPORTING
 from nextcloud_mcp_server.schema.history import load_history
 
@@ -42,10 +43,14 @@ class LockedFile:
         path: the database file.
         held: the lock, or the reason why there is none.
         shared: whether others that only inspect hold it too.
+        remote: whether its file system is not known to be local.
     """
 
-    def __init__(self, path: Path, held: MigrationLock, *, shared: bool = False) -> None:
+    def __init__(
+        self, path: Path, held: MigrationLock, *, remote: bool, shared: bool = False
+    ) -> None:
         self._path = path
+        self._remote = remote
         self._held = held
         self._shared = shared
 
@@ -110,8 +115,8 @@ class LockedFile:
 
     def is_finished(self, snapshot: Snapshot) -> bool:
         """Return whether the journal mode is the one to serve in."""
-        # On a network file system WAL must go, everywhere else it must come.
-        return (snapshot.journal_mode == WAL) is not mounts.on_network(self._path)
+        # On a remote file system WAL must go, everywhere else it must come.
+        return (snapshot.journal_mode == WAL) is not self._remote
 
     def finish(self) -> str:
         """Switch to WAL if that is safe; return the journal mode.
@@ -155,20 +160,25 @@ def require_lock(held: MigrationLock, path: Path) -> None:
 def use_wal(path: Path) -> str:
     """Switch ``path`` to WAL if that is safe; return the journal mode.
 
-    Only under the lock and outside a transaction. If another connection or the disk prevents
-    it, the mode stays and the next start tries again: the migration is committed, and every
-    mode is safe to serve from. On a network file system, where shared memory cannot be
-    trusted, the mode becomes DELETE.
+    Only under the lock and outside a transaction. If an open store, another connection or the
+    disk prevents it, the mode stays and the next start tries again: the migration is
+    committed, and every mode is safe to serve from. On a remote file system, where shared
+    memory cannot be trusted, the mode becomes DELETE.
     """
-    wanted = "delete" if mounts.on_network(path) else WAL
-    if wanted != WAL:
-        logger.warning("%s is on a network file system, so it is not used in WAL mode", path)
+    wanted = "delete" if is_remote(path) else WAL
     with naming(path), closing(connect_to_write(path, _PATIENCE)) as connection:
+        (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+        if mode == wanted:
+            return wanted
+        # A store without a connection at the moment does not prevent the change, and would
+        # write as in the mode that it was opened in.
+        if in_use(path):
+            logger.warning("%s stays in its journal mode for now (a server is running)", path)
+            return str(mode)
         try:
             (mode,) = connection.execute(f"PRAGMA journal_mode={wanted}").fetchone()
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF not in _TRANSIENT:
                 raise
             logger.warning("%s stays in its journal mode for now (%s)", path, error)
-            (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
     return str(mode)

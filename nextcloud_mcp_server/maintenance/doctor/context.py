@@ -185,8 +185,7 @@ def open_context(settings: Settings, *, full: bool = False) -> Iterator[Context]
     path = settings.database
     with ExitStack() as stack:
         try:
-            files.check_path(path)
-            path = files.follow(path)
+            path = files.find_database(path)
             history = known_history()
             source, seen = stack.enter_context(readable(path))
         except TokenStorageError as error:

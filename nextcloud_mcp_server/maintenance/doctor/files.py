@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from nextcloud_mcp_server.backends.sqlite.inspect import is_remote
 from nextcloud_mcp_server.backends.sqlite.size import Pages, pages_of, upgrade_needs
 from nextcloud_mcp_server.crypto.keyfile import key_path
 from nextcloud_mcp_server.errors import for_shell
@@ -19,6 +20,7 @@ from nextcloud_mcp_server.maintenance.doctor.companions import backups_of, unlis
 from nextcloud_mcp_server.maintenance.doctor.context import Context
 from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
 from nextcloud_mcp_server.migrate.plan import Action, plan
+from nextcloud_mcp_server.settings import declared_file_system
 
 _GROUP: Final = 0o070
 
@@ -140,17 +142,23 @@ def _is_open(folder: Path) -> bool:
 
 def file_system(context: Context) -> Iterator[Finding]:
     """Check that SQLite's shared memory, and so WAL, works there."""
-    if mounts.on_network(context.path):
-        what = f"{context.path.parent} is a network file system, so WAL is not used"
-        yield Finding(Level.WARNING, what)
-    elif not mounts.tells_network():
-        what = "cannot determine whether it is a network one; if it is, move the database elsewhere"
+    kind, remote = mounts.type_of(context.path) or "unknown", is_remote(context.path)
+    if declared := declared_file_system():
+        used = "is not used" if remote else "is used"
+        what = f"TOKEN_STORAGE_FILESYSTEM is {declared}, so WAL {used} (its type is {kind})"
         yield Finding(Level.NOTE, what)
+    elif remote:
+        what = f"{context.path.parent} is not known to be local (its type is {kind})"
+        what = f"{what}, so WAL is not used; if only this machine uses it, set the variable"
+        yield Finding(Level.WARNING, what, "export TOKEN_STORAGE_FILESYSTEM=local")
+    elif not mounts.tells_network():
+        what = "cannot determine whether it is local; if other machines use it, set the variable"
+        yield Finding(Level.NOTE, what, "export TOKEN_STORAGE_FILESYSTEM=remote")
     elif context.error:
         # A folder that cannot be entered can be a link to another file system.
         yield Finding(Level.UNKNOWN, f"not checked: {context.unread}")
     else:
-        yield Finding(Level.OK, f"{context.path.parent} is no network file system")
+        yield Finding(Level.OK, f"{context.path.parent} is local (its type is {kind})")
 
 
 def writable(context: Context) -> Iterator[Finding]:

@@ -7,10 +7,10 @@ from typing import Final
 
 from nextcloud_mcp_server.backends.sqlite import wal
 from nextcloud_mcp_server.backends.sqlite.connect import is_still
-from nextcloud_mcp_server.backends.sqlite.inspect import WAL
+from nextcloud_mcp_server.backends.sqlite.inspect import WAL, is_remote
 from nextcloud_mcp_server.backends.sqlite.integrity import broken_references
 from nextcloud_mcp_server.errors import counted
-from nextcloud_mcp_server.filesystem import mounts, permissions
+from nextcloud_mcp_server.filesystem import permissions
 from nextcloud_mcp_server.filesystem.space import readable
 from nextcloud_mcp_server.maintenance.doctor.context import Context
 from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
@@ -41,7 +41,7 @@ def journal(context: Context) -> Iterator[Finding]:
         )
         yield Finding(Level.NOTE, what)
     mode = contents.seen.journal_mode
-    wanted = "delete" if mounts.on_network(context.path) else WAL
+    wanted = "delete" if is_remote(context.path) else WAL
     if is_still(contents.source):
         # Only a database in WAL mode lacks shared memory, and SQLite does not report its mode.
         mode = WAL

@@ -233,3 +233,28 @@ def test_a_problem_of_the_machine_is_found(
     finding = worst(ask(check))
     assert finding.level is level
     assert message in finding.message
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ("", "is not known to be local (its type is virtiofs), so WAL is not used"),
+        ("local", "so WAL is used (its type is virtiofs)"),
+        ("remote", "so WAL is not used (its type is virtiofs)"),
+    ],
+)
+def test_the_type_of_the_file_system_is_named(
+    declared: str, message: str, ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The doctor names the type that it saw, what follows, and the setting."""
+    told = tmp_path / "mountinfo"
+    told.write_text("36 35 0:9 / / rw - virtiofs share rw\n")
+    monkeypatch.setattr(mounts, "_MOUNTS", told)
+    monkeypatch.setattr(mounts, "on_own_device", lambda _: False)
+    monkeypatch.setenv("TOKEN_STORAGE_FILESYSTEM", declared)
+    finding = worst(ask("file system"))
+    assert finding.level is (Level.NOTE if declared else Level.WARNING)
+    assert message in finding.message
+    assert "TOKEN_STORAGE_FILESYSTEM" in (finding.command or finding.message)
+    left = [found.message for found in ask("journal") if found.level is not Level.OK]
+    assert left == ([] if declared == "local" else ["its mode is wal; a start makes it delete"])
