@@ -286,11 +286,17 @@ class Transaction(Protocol):
         """Return the rows that reference a missing row."""
 
     def backup(
-        self, revision: str | None, *, keys: Sequence[str] | None, report: Reporter
+        self,
+        revision: str | None,
+        *,
+        action: str,
+        keys: Sequence[str] | None,
+        report: Reporter,
     ) -> Path | None:
         """Back up exactly what this transaction sees, before its first write.
 
-        Returns None if the engine makes no backup files.
+        ``action`` is the change that follows, for the manifest. Returns None if the engine
+        makes no backup files.
         """
 
     def rename_back(self, tables: Iterable[str], prefix: str) -> None:

@@ -220,17 +220,19 @@ def private_file(target: Path, owner: Path, middle: str = "") -> Iterator[Path]:
 def abandoned_files(target: Path, middle: str) -> list[Path]:
     """Return what killed processes left of :func:`private_file`, an hour ago or earlier.
 
+    A file that is more than an hour from the future is of a process with another clock.
+
     Raises:
         OSError: the folder cannot be read.
     """
     name = re.compile(re.escape(f".{target.name}{middle}") + r".+\.partial(-journal|-wal|-shm)?")
-    youngest, found = time.time() - ABANDONED_AFTER, []
+    now, found = time.time(), []
     if not target.parent.exists():
         return []
     for path in target.parent.iterdir():
         # A file that is in progress can be renamed at any moment.
         with suppress(FileNotFoundError):
-            if name.fullmatch(path.name) and path.lstat().st_mtime < youngest:
+            if name.fullmatch(path.name) and abs(now - path.lstat().st_mtime) > ABANDONED_AFTER:
                 found.append(path)
     return sorted(found)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nextcloud_mcp_server.backends.base import RecoveryNeededError
 from nextcloud_mcp_server.backends.sqlite import backup as backups
+from nextcloud_mcp_server.backends.sqlite.backup_files import backup_path
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.backends.sqlite.inspect import inspect_file
 from nextcloud_mcp_server.backends.sqlite.integrity import check_pages
@@ -56,9 +57,7 @@ def back_up(
     except RecoveryNeededError:
         with place.lock(lock_timeout) as locked:
             locked.inspect()
-    target = (
-        absolute(target) if target else backups.backup_path(database, inspection.recorded, "manual")
-    )
+    target = absolute(target) if target else backup_path(database, inspection.recorded, "manual")
     with reporting(progress or to_log(database)) as report:
         try:
             return backups.make_backup(database, target, kind="manual", keys=keys, report=report)

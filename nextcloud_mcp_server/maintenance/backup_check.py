@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nextcloud_mcp_server.backends.sqlite.backup import NAME, time_of
+from nextcloud_mcp_server.backends.sqlite.backup_files import NAME, time_of
 from nextcloud_mcp_server.backends.sqlite.catalog import counts, read_snapshot
 from nextcloud_mcp_server.backends.sqlite.connect import connect_at_rest
 from nextcloud_mcp_server.backends.sqlite.integrity import check
@@ -136,7 +136,7 @@ def _read(
         revisions=seen.versions,
         rows=rows,
         size=status.st_size,
-        made_at=_made_at(path, manifest, status.st_mtime),
+        made_at=time_made(path, manifest, status.st_mtime),
         manifest=manifest,
         secrets=len(secrets),
         opened=None if keyring is None else sum(map(keyring.can_decrypt, secrets)),
@@ -164,11 +164,19 @@ def _check_contents(
             raise ChangedError(f"{table} has {found}, and {expected} in its manifest")
 
 
-def _made_at(path: Path, manifest: Manifest | None, modified: float) -> datetime:
+def time_made(path: Path, manifest: Manifest | None, modified: float) -> datetime:
+    """Return the time of a backup in its manifest, in its name, or else of the file."""
     if manifest is not None:
         return datetime.fromisoformat(manifest.made_at).astimezone(UTC)
     match = NAME.search(path.name)
-    return (match and time_of(match)) or datetime.fromtimestamp(modified, UTC)
+    if match and (named := time_of(match)):
+        return named
+    try:
+        return datetime.fromtimestamp(modified, UTC)
+    except (ValueError, OverflowError, OSError):
+        # File systems keep times of years that a calendar does not have.
+        edge = datetime.max.replace(tzinfo=UTC)
+        return edge if modified > 0 else datetime.min.replace(tzinfo=UTC)
 
 
 def signature_of(path: Path, database: Path) -> Signature:
@@ -179,8 +187,10 @@ def signature_of(path: Path, database: Path) -> Signature:
     """
     try:
         status = path.stat()
-    except OSError as error:
-        raise _bad(path, error.strerror or "it cannot be opened", database) from error
+    except (OSError, ValueError) as error:
+        # A name with a null byte is a ValueError.
+        reason = getattr(error, "strerror", None) or "it cannot be opened"
+        raise _bad(path, reason, database) from error
     if not stat.S_ISREG(status.st_mode):
         raise _bad(path, "it is not a regular file", database)
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

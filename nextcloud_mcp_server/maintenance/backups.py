@@ -5,14 +5,17 @@ Changes no file.
 
 from __future__ import annotations
 
-import re
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from nextcloud_mcp_server.backends.sqlite.backup import find_backups
+from nextcloud_mcp_server.backends.sqlite.backup_files import (
+    CLOCK_SKEW,
+    FoundBackup,
+    find_backups,
+)
 from nextcloud_mcp_server.backends.sqlite.manifest import read_manifest
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem import files
@@ -78,10 +81,10 @@ def list_backups(database: Path, *, verify: bool = False) -> list[BackupFile]:
     """
     database, found = _found(database)
     backups = []
-    for made_at, path, name in reversed(found):
+    for one in reversed(found):
         # A backup can be pruned at any moment.
         with suppress(FileNotFoundError):
-            backups.append(_examine(path, name, made_at, database if verify else None))
+            backups.append(_examine(one, database if verify else None))
     return backups
 
 
@@ -91,7 +94,8 @@ def newest_backup(
     """Find the newest backup beside ``database`` that can be restored.
 
     Only automatic and manual backups count, not what a restore replaced. They are read from
-    the newest on, until one is intact.
+    the newest on, until one is intact. One from the future is skipped: what made it had a
+    wrong clock, or this process has.
 
     Raises:
         TokenStorageError: ``bad-backup`` if none is intact; ``wrong-key`` if no key opens the
@@ -100,16 +104,20 @@ def newest_backup(
     """
     database, found = _found(database)
     skipped: list[Skipped] = []
-    for _, path, name in reversed(found):
-        if name["kind"] == "replaced":
+    for one in reversed(found):
+        if one.kind == "replaced":
             continue
-        report(f"verifying {path.name}")
+        report(f"verifying {one.path.name}")
         try:
-            return Newest(check_backup(path, database, keyring), tuple(skipped))
+            backup = check_backup(one.path, database, keyring)
         except TokenStorageError as error:
             if error.code != "bad-backup":
                 raise
-            skipped.append(Skipped(path, error.message))
+            skipped.append(Skipped(one.path, error.message))
+            continue
+        if backup.made_at <= datetime.now(UTC) + CLOCK_SKEW:
+            return Newest(backup, tuple(skipped))
+        skipped.append(Skipped(one.path, _from_future(backup)))
     raise TokenStorageError(
         f"No backup beside {database} can be restored ({len(skipped)} read). The newest: "
         f"{skipped[0].reason}"
@@ -122,7 +130,15 @@ def newest_backup(
     )
 
 
-def _found(database: Path) -> tuple[Path, list[tuple[datetime, Path, re.Match[str]]]]:
+def _from_future(backup: Backup) -> str:
+    return (
+        f"{backup.path} was made at {backup.made_at:%Y-%m-%d %H:%M:%SZ}, which is in the future: "
+        "the clock was wrong then, or is wrong now. To restore it, correct the clock or give "
+        "its path."
+    )
+
+
+def _found(database: Path) -> tuple[Path, list[FoundBackup]]:
     database = files.find_database(database)
     try:
         return database, find_backups(database)
@@ -134,11 +150,9 @@ def _found(database: Path) -> tuple[Path, list[tuple[datetime, Path, re.Match[st
         ) from error
 
 
-def _examine(
-    path: Path, name: re.Match[str], made_at: datetime, database: Path | None
-) -> BackupFile:
+def _examine(found: FoundBackup, database: Path | None) -> BackupFile:
     """Describe one backup; read it completely if ``database``, its owner, is given."""
-    manifest, status, reason = None, "no manifest", ""
+    path, manifest, status, reason = found.path, None, "no manifest", ""
     size = path.stat().st_size
     try:
         manifest = read_manifest(path)
@@ -147,7 +161,7 @@ def _examine(
             check_size(manifest, size)
     except (OSError, ValueError, ChangedError) as error:
         status, reason = "changed", str(error)
-    revision = name["revision"]
+    revision: str | None = found.revision
     if manifest:
         revisions = manifest.revisions or ()
         revision = revisions[0] if len(revisions) == 1 else None
@@ -162,8 +176,8 @@ def _examine(
             revision, grants = backup.revision, backup.rows.get(GRANTS, 0)
     return BackupFile(
         path=path,
-        kind=name["kind"] or "automatic",
-        made_at=made_at,
+        kind=found.kind,
+        made_at=found.made_at,
         revision=None if revision == "unversioned" else revision,
         grants=grants,
         size=size,

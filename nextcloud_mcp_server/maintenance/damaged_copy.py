@@ -7,7 +7,8 @@ from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from pathlib import Path
 
-from nextcloud_mcp_server.backends.sqlite.backup import TIMESTAMP, copy_to_file
+from nextcloud_mcp_server.backends.sqlite.backup import copy_to_file
+from nextcloud_mcp_server.backends.sqlite.backup_files import TIMESTAMP
 from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
 from nextcloud_mcp_server.backends.sqlite.errors import naming
 from nextcloud_mcp_server.backends.sqlite.size import pages_of

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from nextcloud_mcp_server.backends.base import LockedDatabase, Snapshot
 from nextcloud_mcp_server.backends.sqlite import backup as backups
+from nextcloud_mcp_server.backends.sqlite.backup_files import backup_path
 from nextcloud_mcp_server.backends.sqlite.catalog import read_snapshot
 from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
@@ -146,7 +147,7 @@ def _keep(database: Path, seen: Snapshot, keys: tuple[str, ...] | None, report: 
         if not seen.journal_mode or not seen.structure.tables:
             return _Kept()
         recorded = seen.versions[0] if seen.versions else None
-        target = backups.backup_path(database, recorded, "replaced")
+        target = backup_path(database, recorded, "replaced")
         try:
             kept = backups.make_backup(database, target, kind="replaced", keys=keys, report=report)
             return _Kept(kept)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from nextcloud_mcp_server.backends.base import Snapshot
-from nextcloud_mcp_server.backends.sqlite.backup import NAME
+from nextcloud_mcp_server.backends.sqlite.backup_files import NAME
 from nextcloud_mcp_server.backends.sqlite.catalog import counts
 from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase

@@ -7,6 +7,7 @@ nothing is written.
 
 from __future__ import annotations
 
+import logging
 import math
 import socket
 import time
@@ -16,10 +17,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from nextcloud_mcp_server import __version__
-from nextcloud_mcp_server.backends.base import Database
+from nextcloud_mcp_server.backends.base import Database, Transaction
 from nextcloud_mcp_server.schema.structure import JOURNAL_TABLE, Structure
 
+logger = logging.getLogger(__name__)
+
 TABLE: Final = JOURNAL_TABLE
+
+#: Seconds by which two clocks can differ.
+_SKEW: Final = 86400
 
 #: The column of each field of :class:`Entry`.
 _COLUMNS: Final = (
@@ -96,6 +102,17 @@ def record(
         note=note or None,
     )
     run(_INSERT, dict(zip(_COLUMNS, astuple(made), strict=True)))
+
+
+def warn_of_clock(transaction: Transaction) -> None:
+    """Log a warning if the newest entry has a later time than the clock."""
+    rows = transaction.execute(f"SELECT happened_at FROM {TABLE} ORDER BY id DESC LIMIT 1")  # noqa: S608 - a constant
+    newest = rows[0][0] if rows else None
+    if isinstance(newest, int) and newest > time.time() + _SKEW:
+        logger.warning(
+            "The clock is wrong, or was: it is earlier than the newest entry of the journal "
+            "(db log). Correct it, because tokens expire by it"
+        )
 
 
 def _storable(name: str) -> str:

@@ -147,7 +147,16 @@ def stamp(
 
     Returns and raises as :func:`migrate`.
     """
-    change = Change(inspection, "stamp", inspection.recorded, revision, (), restructures=False)
+    recorded = () if revision == BASE else (revision,)
+    change = Change(
+        inspection,
+        "stamp",
+        inspection.recorded,
+        revision,
+        (),
+        restructures=False,
+        backs_up=inspection.snapshot.versions != recorded,
+    )
 
     def work(transaction: Transaction, _applied: Applied) -> None:
         alembic_commands.stamp(transaction.connection, inspection.history, revision)
@@ -169,11 +178,14 @@ def _run(
         # exactly the state that is about to be migrated.
         rows = _rows(transaction, change)
         backup = None
-        if any(number for table, number in rows.items() if table != journal.TABLE):
-            backup = transaction.backup(change.before, keys=keys, report=report)
+        if change.backs_up and any(rows[table] for table in rows.keys() - {journal.TABLE}):
+            backup = transaction.backup(
+                change.before, action=change.action, keys=keys, report=report
+            )
         after = _change(transaction, change, rows, work, report)
         if journal.is_kept(after):
             with verify.blaming(change, transaction):
+                journal.warn_of_clock(transaction)
                 journal.record(
                     transaction.execute,
                     change.action,

@@ -43,6 +43,7 @@ class Change:
         adopted: tables that are renamed back first.
         down: whether the steps are undone.
         restructures: whether the structure must be that of ``target`` afterwards.
+        backs_up: whether something changes that a backup is made before.
     """
 
     inspection: Inspection
@@ -54,6 +55,7 @@ class Change:
     adopted: tuple[str, ...] = ()
     down: bool = False
     restructures: bool = True
+    backs_up: bool = True
 
     @property
     def database(self) -> Database:

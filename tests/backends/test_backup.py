@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from nextcloud_mcp_server.backends.sqlite import backup as backups
+from nextcloud_mcp_server.backends.sqlite import backup_files
 from nextcloud_mcp_server.maintenance.backup import back_up
 from tests.support import invariants
 from tests.support.by_path import downgrade, prepare
@@ -188,14 +189,17 @@ def test_only_the_newest_five_automatic_backups_are_kept(path: Path) -> None:
     for _ in range(7):
         made.append(prepare(path).backup)
         made.append(downgrade(path, "006").backup)
-    assert backups.automatic_backups(path) == made[-5:]
+    assert backup_files.automatic_backups(path) == made[-5:]
     assert {manual.name, *others} <= names(path.parent)
 
 
 def test_an_incomplete_backup_is_deleted_after_an_hour(path: Path) -> None:
-    """The copy of a killed backup contains secrets: the next start deletes it."""
+    """The copy of a killed backup contains secrets: the next start deletes it, on any clock."""
     at("006").write(path)
     old = [".tokens.db.backup-x.1.partial", ".tokens.db.backup-x.1.partial-journal"]
+    future = ".tokens.db.backup-z.3.partial"
+    path.with_name(future).touch()
+    os.utime(path.with_name(future), (4e9, 4e9))
     others = [".tokens.db.backup-y.2.partial", ".other.db.backup-x.1.partial", ".tokens.db.partial"]
     for name in (*old, *others):
         path.with_name(name).touch()
@@ -203,7 +207,7 @@ def test_an_incomplete_backup_is_deleted_after_an_hour(path: Path) -> None:
         os.utime(path.with_name(name), (1, 1))
     prepare(path)
     left = names(path.parent)
-    assert left.isdisjoint(old)
+    assert left.isdisjoint([*old, future])
     assert set(others) <= left
 
 
@@ -215,7 +219,7 @@ def test_a_failed_pruning_stops_no_start(path: Path, monkeypatch: pytest.MonkeyP
         raise PermissionError(13, "Permission denied")
 
     with monkeypatch.context() as patch:
-        patch.setattr(backups, "automatic_backups", fail)
+        patch.setattr(backup_files, "find_backups", fail)
         assert prepare(path).after == HEAD
 
 

@@ -17,7 +17,7 @@ import pytest
 from nextcloud_mcp_server import __version__
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.backends.sqlite import backup as backups
-from nextcloud_mcp_server.backends.sqlite import size
+from nextcloud_mcp_server.backends.sqlite import backup_files, size
 from nextcloud_mcp_server.backends.sqlite.manifest import Manifest, manifest_path, read_manifest
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.filesystem import files, space
@@ -70,9 +70,9 @@ def test_a_manifest_is_deleted_with_its_backup(path: Path) -> None:
     """Pruning deletes both."""
     at("006").write(path)
     for _ in range(3):
-        backups.make_backup(path, backups.backup_path(path, "006"))
-    deleted = backups.prune(path, keep=1)
-    [left] = backups.automatic_backups(path)
+        backups.make_backup(path, backup_files.backup_path(path, "006"))
+    deleted = backup_files.prune(path, keep=1)
+    [left] = backup_files.automatic_backups(path)
     assert len(deleted) == 2
     beside = {name for name in names(path.parent) if "backup" in name}
     assert beside == {left.name, f"{left.name}.json"}
@@ -84,7 +84,7 @@ def test_a_killed_backup_has_no_manifest(
 ) -> None:
     """If it is killed before the manifest is written, the backup is complete."""
     at("006").write(path)
-    target = backups.backup_path(path, "006")
+    target = backup_files.backup_path(path, "006")
 
     class Killed(BaseException):
         """An exception that the program does not catch."""
@@ -165,7 +165,7 @@ def _content(raw: bytes) -> Callable[[bytes], bytes]:
 @pytest.mark.parametrize(
     "change",
     [
-        *map(_without, Manifest.__dataclass_fields__),
+        *map(_without, Manifest.__dataclass_fields__.keys() - {"sequence", "action"}),
         _with("bytes", "12"),
         _with("bytes", True),
         _with("rows", []),
@@ -176,6 +176,9 @@ def _content(raw: bytes) -> Callable[[bytes], bytes]:
         _with("made_at", "yesterday"),
         _with("made_at", "2026-01-01T00:00:00"),
         _with("kind", "other"),
+        _with("sequence", "7"),
+        _with("sequence", -1),
+        _with("action", 7),
         *map(_content, [b"", b"\xff", b"[" * 100_000, b"null", b"{}", b"[]", b"7"]),
     ],
 )

@@ -130,7 +130,9 @@ def test_a_refused_file_is_not_touched(arguments: str, state: str, db: Db) -> No
     assert (fingerprint(db.path), listing(db.path.parent)) == before
 
 
-@pytest.mark.parametrize("arguments", [("downgrade", "--yes"), ("stamp", HEAD), ("backup",)])
+@pytest.mark.parametrize(
+    "arguments", [("downgrade", "--yes"), ("stamp", "010", "--yes"), ("backup",)]
+)
 def test_a_manifest_names_the_keys(
     arguments: tuple[str, ...], db: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server.backends.sqlite import alter, backup
+from nextcloud_mcp_server.backends.sqlite import alter, backup, backup_files
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrate import alembic_commands
 from nextcloud_mcp_server.migrate.plan import Action
@@ -150,11 +150,11 @@ def test_a_failing_downgrade_is_undone(own_scripts: Path, path: Path) -> None:
 def test_failed_starts_keep_the_older_backups(own_scripts: Path, path: Path) -> None:
     """Eight failed starts leave no backup and prune none; a corrected revision then runs."""
     at("007").write(path)
-    older = [backup.make_backup(path, backup.backup_path(path, "007")) for _ in range(3)]
+    older = [backup.make_backup(path, backup_files.backup_path(path, "007")) for _ in range(3)]
     add_revision(own_scripts, RAISES)
     for _ in range(8):
         assert refused(lambda: prepare(path)).code == "migration-failed"
-    assert backup.automatic_backups(path) == older
+    assert backup_files.automatic_backups(path) == older
     add_revision(own_scripts, sql_revision("CREATE TABLE half (id INTEGER PRIMARY KEY)"))
     assert prepare(path).steps == ("008", "009", "010", "101")
 
@@ -174,9 +174,9 @@ def test_killed_starts_leave_few_backups(path: Path, monkeypatch: pytest.MonkeyP
         for _ in range(9):
             with pytest.raises(Killed):
                 prepare(path)
-    assert len(backup.automatic_backups(path)) <= backup.KEEP + 1
+    assert len(backup_files.automatic_backups(path)) <= backup_files.KEEP + 1
     assert prepare(path).after == load_history().head
-    assert len(backup.automatic_backups(path)) == backup.KEEP
+    assert len(backup_files.automatic_backups(path)) == backup_files.KEEP
 
 
 def test_a_full_disk_is_disk_full(own_scripts: Path, path: Path) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from nextcloud_mcp_server.backends.sqlite import backup as backups
+from nextcloud_mcp_server.backends.sqlite import backup_files
 from tests.support import contents, revisions
 from tests.support.by_path import prepare
 from tests.support.facts import (
@@ -240,8 +240,8 @@ def at_head(path: Path, *pragmas: str) -> None:
     """Write a database that the program itself has migrated to head, with rows in every table."""
     at("010", "portable").write(path)
     prepare(path)
-    for made in backups.automatic_backups(path):
-        backups.discard(made)
+    for made in backup_files.automatic_backups(path):
+        backup_files.discard(made)
     with closing(sqlite3.connect(path)) as connection:
         for pragma in pragmas:
             connection.execute(f"PRAGMA {pragma}")

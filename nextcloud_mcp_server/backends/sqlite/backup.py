@@ -7,7 +7,7 @@ row, synced, and then renamed. Its manifest follows.
 from __future__ import annotations
 
 import errno
-import re
+import logging
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -15,14 +15,22 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from nextcloud_mcp_server import __version__
+from nextcloud_mcp_server.backends.sqlite.backup_files import (
+    CLOCK_SKEW,
+    Kind,
+    backup_path,
+    discard,
+    find_backups,
+)
 from nextcloud_mcp_server.backends.sqlite.catalog import counts, read_snapshot
 from nextcloud_mcp_server.backends.sqlite.connect import BUSY_TIMEOUT, connect_read_only
 from nextcloud_mcp_server.backends.sqlite.errors import named, naming
 from nextcloud_mcp_server.backends.sqlite.integrity import check_pages
 from nextcloud_mcp_server.backends.sqlite.manifest import (
+    LARGEST,
     Manifest,
     manifest_path,
     read_manifest,
@@ -35,8 +43,7 @@ from nextcloud_mcp_server.filesystem import files
 from nextcloud_mcp_server.filesystem.space import require_space
 from nextcloud_mcp_server.progress import Reporter, silent
 
-#: The number of automatic backups of a database that are kept.
-KEEP: Final = 5
+logger = logging.getLogger(__name__)
 
 #: Bytes in the name of a backup. Its temporary names are longer.
 _LONGEST_NAME: Final = 230
@@ -46,20 +53,6 @@ _PAGES: Final = 1024
 
 #: Seconds without a copied page after which a copy fails.
 _DEADLINE: Final = 2 * BUSY_TIMEOUT
-
-#: What a backup was made for: a migration, the user, or a restore that replaces a database.
-Kind = Literal["automatic", "manual", "replaced"]
-
-_ID: Final = re.compile(r"\w{1,32}", re.ASCII)
-
-#: The end of a backup's name, after the name of its database.
-NAME: Final = re.compile(
-    r"\.backup-(?P<made>\d{8}T\d{6}\.\d{6}Z)-(?P<revision>\w{1,32}?)(?:-(?P<kind>manual|replaced))?",
-    re.ASCII,
-)
-
-#: A time in the name of a backup.
-TIMESTAMP: Final = "%Y%m%dT%H%M%S.%fZ"
 
 
 class BusyError(TimeoutError):
@@ -79,53 +72,12 @@ class Summary:
     rows: dict[str, int]
 
 
-def backup_path(database: Path, revision: str | None, kind: Kind = "automatic") -> Path:
-    """Return the name of a new backup: ``tokens.db.backup-<UTC time>-<revision>``.
-
-    The other kinds end in ``-manual`` or ``-replaced`` and are never pruned. If a damaged
-    version table holds something else than an id, the name has ``unversioned``.
-    """
-    moment = datetime.now(UTC).strftime(TIMESTAMP)
-    ending = "" if kind == "automatic" else f"-{kind}"
-    if revision is None or not _ID.fullmatch(revision):
-        revision = "unversioned"
-    return database.with_name(f"{database.name}.backup-{moment}-{revision}{ending}")
-
-
-def time_of(name: re.Match[str]) -> datetime | None:
-    """Return the time in the name of a backup; None if it is not a valid time."""
-    try:
-        return datetime.strptime(name["made"], TIMESTAMP).replace(tzinfo=UTC)
-    except ValueError:
-        return None
-
-
-def find_backups(database: Path) -> list[tuple[datetime, Path, re.Match[str]]]:
-    """Return time, path and matched name of the backups beside ``database``, oldest first.
-
-    Raises:
-        OSError: the folder cannot be read.
-    """
-    found = []
-    for path in database.parent.iterdir():
-        name = NAME.fullmatch(path.name.removeprefix(database.name))
-        if name is None or not path.name.startswith(database.name):
-            continue
-        if (made_at := time_of(name)) and path.is_file():
-            found.append((made_at, path, name))
-    return sorted(found, key=lambda one: one[:2])
-
-
-def automatic_backups(database: Path) -> list[Path]:
-    """Return the automatic backups beside ``database``, oldest first."""
-    return [path for _, path, name in find_backups(database) if name["kind"] is None]
-
-
 def make_backup(
     source: Path,
     target: Path,
     *,
     kind: Kind = "automatic",
+    action: str = "",
     keys: Sequence[str] | None = None,
     report: Reporter = silent,
 ) -> Path:
@@ -138,6 +90,7 @@ def make_backup(
         source: the database, in use or not.
         target: the path of the backup; it must not exist.
         kind: for the manifest.
+        action: for the manifest: the change that it is made before.
         keys: fingerprints of the available keys, for the manifest; None if there are none.
         report: receives progress updates.
 
@@ -153,7 +106,7 @@ def make_backup(
             report("verifying the copy")
             _verify(source, partial, there)
             report("syncing the copy")
-            _publish(partial, target, _manifest(source, partial, there, kind, keys))
+            _publish(partial, target, _manifest(source, partial, there, kind, keys, action=action))
     except (sqlite3.Error, OSError) as error:
         known = named(error, target)
         if known is None or known.code in {"corrupt", "not-a-database", "lock-timeout"}:
@@ -181,7 +134,13 @@ def save_open(reader: sqlite3.Connection, database: Path) -> Path:
 
 
 def _manifest(
-    source: Path, partial: Path, there: Summary, kind: Kind, keys: Sequence[str] | None
+    source: Path,
+    partial: Path,
+    there: Summary,
+    kind: Kind,
+    keys: Sequence[str] | None,
+    *,
+    action: str = "",
 ) -> Manifest:
     return Manifest(
         sha256=sha256_of(partial),
@@ -193,7 +152,26 @@ def _manifest(
         keys=None if keys is None else tuple(keys),
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         program_version=__version__,
+        sequence=_next_number(source),
+        action=action,
     )
+
+
+def _next_number(database: Path) -> int:
+    """Return a number above that of every backup, and warn if the clock is behind them."""
+    try:
+        found = find_backups(database)
+    except OSError:
+        return 1
+    now = datetime.now(UTC)
+    if found and (newest := max(found, key=lambda one: one.made_at)).made_at > now + CLOCK_SKEW:
+        logger.warning(
+            "The clock shows %s, and the backup %s has a later time: correct the clock, or "
+            "delete that backup if the clock was wrong when it was made",
+            f"{now:%Y-%m-%d %H:%M:%SZ}",
+            newest.path,
+        )
+    return min(LARGEST, 1 + max((one.sequence for one in found), default=0))
 
 
 def _check_free(target: Path) -> None:
@@ -309,30 +287,3 @@ def _failed(path: Path, detail: str) -> TokenStorageError:
         code="backup-failed",
         remedy="Check the disk and its free space, then try again; nothing was changed.",
     )
-
-
-def discard(backup: Path) -> None:
-    """Delete a backup and its manifest; the manifest first, so that none is left alone.
-
-    Raises:
-        OSError: the backup could not be deleted.
-    """
-    with suppress(OSError):
-        manifest_path(backup).unlink(missing_ok=True)
-    backup.unlink()
-
-
-def prune(database: Path, keep: int = KEEP) -> list[Path]:
-    """Delete the automatic backups except the newest ``keep``, and return the deleted ones.
-
-    Files of other names and of other databases are never deleted. A backup that cannot be
-    deleted stays: a start must not fail for it.
-    """
-    gone = []
-    with suppress(OSError):
-        old = automatic_backups(database)[:-keep] if keep else []
-        for path in (*old, *files.abandoned_files(database, ".backup-")):
-            with suppress(OSError):
-                discard(path)
-                gone.append(path)
-    return gone

@@ -6,21 +6,28 @@ backup without a manifest, but never a manifest that describes other bytes.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from nextcloud_mcp_server.filesystem.files import write_private
+from nextcloud_mcp_server.filesystem.files import read_small, write_private
 
 #: The largest size of a manifest, in bytes.
 _LONGEST: Final = 1_000_000
 
 #: The fields that hold text.
 _TEXTS: Final = ("sha256", "database", "kind", "made_at", "program_version")
+
+#: The largest number in a manifest: SQLite holds no more bytes or rows.
+LARGEST: Final = (1 << 63) - 1
+
+#: The errors of read_small for what is not a small regular file.
+_NOT_A_SMALL_FILE: Final = frozenset({errno.EINVAL, errno.EFBIG})
 
 _CHUNK: Final = 1 << 20
 
@@ -39,6 +46,10 @@ class Manifest:
         keys: fingerprints of the available keys, newest first; None if there were none.
         made_at: when, in UTC (ISO 8601).
         program_version: of the program that made it.
+        sequence: a number higher than that of every older backup beside the database,
+            because clocks go back; 0 in a manifest of an older release.
+        action: of an automatic backup, the change that it was made before, as ``upgrade``;
+            empty for others, and in a manifest of an older release.
     """
 
     sha256: str
@@ -50,6 +61,8 @@ class Manifest:
     keys: tuple[str, ...] | None
     made_at: str
     program_version: str
+    sequence: int = 0
+    action: str = ""
 
 
 def manifest_path(backup: Path) -> Path:
@@ -89,31 +102,31 @@ def read_manifest(backup: Path) -> Manifest | None:
     """
     path = manifest_path(backup)
     try:
-        if not path.is_file():
-            # A reader of a pipe would wait.
-            if path.is_symlink() or path.exists():
-                raise ValueError(f"{path.name} is no manifest")
-            return None
-        with path.open("rb") as file:
-            raw = file.read(_LONGEST)
+        return _parsed(json.loads(read_small(path, _LONGEST)))
     except FileNotFoundError:
-        return None
-    try:
-        return _parsed(json.loads(raw))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path.name} is no manifest") from error
+        if not path.is_symlink():
+            return None
+        cause = "it is a link to a file that is not there"
+    except OSError as error:
+        if error.errno not in _NOT_A_SMALL_FILE:
+            raise
+        cause = str(error.strerror)
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError):
+        cause = "a field is missing or has another type"
+    raise ValueError(f"{path.name} is no manifest: {cause}")
 
 
 def _parsed(facts: Any) -> Manifest:
     rows, revisions, keys = facts["rows"], facts["revisions"], facts["keys"]
+    sequence, action = facts.get("sequence", 0), facts.get("action", "")
     valid = (
         all(type(facts[name]) is str for name in _TEXTS)
-        and type(facts["bytes"]) is int
-        and all(type(number) is int for number in rows.values())
+        and all(map(_is_number, (facts["bytes"], sequence, *rows.values())))
+        and type(action) is str
         and _is_list(revisions, str, type(None))
         and _is_list(keys, str)
         and facts["kind"] in {"automatic", "manual", "replaced"}
-        and datetime.fromisoformat(facts["made_at"]).tzinfo is not None
+        and _is_time(facts["made_at"])
     )
     if not valid:
         raise ValueError("a field has another type")
@@ -121,9 +134,25 @@ def _parsed(facts: Any) -> Manifest:
         bytes=facts["bytes"],
         revisions=None if revisions is None else tuple(revisions),
         rows=rows,
+        sequence=sequence,
+        action=action,
         keys=None if keys is None else tuple(keys),
         **{name: facts[name] for name in _TEXTS},
     )
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= LARGEST
+
+
+def _is_time(text: str) -> bool:
+    """Return whether a time has an offset, and can be converted to UTC.
+
+    Raises:
+        ValueError, OverflowError: it is no time, or UTC has no such year.
+    """
+    made_at = datetime.fromisoformat(text)
+    return made_at.tzinfo is not None and made_at.astimezone(UTC) is not None
 
 
 def _is_list(value: Any, *kinds: type) -> bool:

@@ -25,7 +25,7 @@ from sqlalchemy import create_engine as create_sync_engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from nextcloud_mcp_server.backends.base import Transaction
-from nextcloud_mcp_server.backends.sqlite import alter, backup, catalog, integrity
+from nextcloud_mcp_server.backends.sqlite import alter, backup, backup_files, catalog, integrity
 from nextcloud_mcp_server.backends.sqlite.connect import BUSY_TIMEOUT
 from nextcloud_mcp_server.backends.sqlite.errors import named
 from nextcloud_mcp_server.concurrency import run_in_own_loop, wait_to_the_end
@@ -133,10 +133,10 @@ def transact(path: Path, work: Callable[[Transaction], T]) -> T:
         if known is None or known.code not in _DAMAGE:
             for file in made:
                 with suppress(OSError):
-                    backup.discard(file)
+                    backup_files.discard(file)
         raise
     if made:
-        backup.prune(path)
+        backup_files.prune(path, made=made)
     return result
 
 
@@ -190,14 +190,19 @@ class SqliteTransaction:
         return integrity.broken_references(self.execute)
 
     def backup(
-        self, revision: str | None, *, keys: Sequence[str] | None, report: Reporter
+        self,
+        revision: str | None,
+        *,
+        action: str,
+        keys: Sequence[str] | None,
+        report: Reporter,
     ) -> Path | None:
         """Copy the file through a second connection, after removing the oldest backups."""
         if self._path is None:
             return None
-        backup.prune(self._path)
-        target = backup.backup_path(self._path, revision)
-        made = backup.make_backup(self._path, target, keys=keys, report=report)
+        backup_files.prune(self._path)
+        target = backup_files.backup_path(self._path, revision)
+        made = backup.make_backup(self._path, target, action=action, keys=keys, report=report)
         self._made.append(made)
         return made
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from nextcloud_mcp_server.backends.sqlite.backup import find_backups
+from nextcloud_mcp_server.backends.sqlite.backup_files import find_backups
 from nextcloud_mcp_server.backends.sqlite.catalog import quoted
 from nextcloud_mcp_server.backends.sqlite.in_use import holders, is_held
 from nextcloud_mcp_server.backends.sqlite.integrity import check_pages
@@ -50,7 +50,7 @@ _CLOSED: Final = frozenset({"read-only", "bad-path", "lock-timeout"})
 def backups_of(database: Path) -> list[Path]:
     """Return every backup beside ``database``, automatic or not, oldest first."""
     try:
-        return [path for _, path, _ in find_backups(database)]
+        return [one.path for one in find_backups(database)]
     except OSError:
         return []
 

@@ -81,12 +81,12 @@ def test_a_backup_has_the_rows_from_before(database: Database) -> None:
     failed = []
 
     def work(transaction: Transaction) -> object:
-        made = transaction.backup("101", keys=None, report=silent)
+        made = transaction.backup("101", action="upgrade", keys=None, report=silent)
         transaction.execute(_STORE, {"user": "alice"})
         return made
 
     def failing(transaction: Transaction) -> None:
-        failed.append(transaction.backup("101", keys=None, report=silent))
+        failed.append(transaction.backup("101", action="upgrade", keys=None, report=silent))
         raise LookupError
 
     with database.lock(5) as locked:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from nextcloud_mcp_server.backends.sqlite import backup as backups
+from nextcloud_mcp_server.backends.sqlite import backup_files
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.maintenance.backup import back_up
@@ -75,7 +76,7 @@ def test_what_was_found_is_restored_without_reading_it_again(path: Path, saved: 
     """A damaged database gets the rows of it back; the newer one is passed over by its damage."""
     assert saved.exists()
     before = snapshot(path)
-    good = backups.make_backup(path, backups.backup_path(path, HEAD))
+    good = backups.make_backup(path, backup_files.backup_path(path, HEAD))
     newer = back_up(path)
     bad_pages(newer)
     garbage(path)

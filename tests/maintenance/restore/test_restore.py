@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
-from nextcloud_mcp_server.backends.sqlite import backup as backups
+from nextcloud_mcp_server.backends.sqlite import backup_files
 from nextcloud_mcp_server.maintenance.backups import list_backups
 from nextcloud_mcp_server.maintenance.restore import restore
 from nextcloud_mcp_server.maintenance.restore_preview import preview_restore
@@ -43,7 +43,7 @@ def test_a_restore_brings_back_what_was_saved_and_keeps_what_it_replaces(
     same(snapshot(done.kept), before)
     [kept] = list_backups(path, verify=True)
     assert (kept.path, kept.kind, kept.status, kept.grants) == (done.kept, "replaced", "ok", 0)
-    assert backups.automatic_backups(path) == []
+    assert backup_files.automatic_backups(path) == []
     assert invariants.companions(path) == set()
     assert not {name for name in names(path.parent) if name.endswith(".partial")}
 
