@@ -59,11 +59,14 @@ def create_app(
                 # one of a check must not be the last.
                 await health.close()
 
-    return Starlette(
+    app = Starlette(
         lifespan=lifespan,
         routes=[Route("/health/live", _live), Route("/health/ready", _ready)],
         exception_handlers={HTTPException: _refused},
     )
+    # A redirect would repeat the Host header, which anybody can set.
+    app.router.redirect_slashes = False
+    return app
 
 
 async def _live(request: Request) -> JSONResponse:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+
+# These codecs are imported when they are needed: on an error path, where no descriptor is left.
+import encodings.idna
+import encodings.unicode_escape  # noqa: F401
 import logging
 import signal
 import socket
@@ -10,9 +14,10 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO, cast
 
 import uvicorn
 
@@ -26,6 +31,14 @@ from nextcloud_mcp_server.errors import (
 from nextcloud_mcp_server.migrate.inspect import inspect
 from nextcloud_mcp_server.migrate.summary import outcome_lines
 from nextcloud_mcp_server.server.app import create_app
+from nextcloud_mcp_server.server.limits import (
+    ACCEPTED_AT_ONCE,
+    QUEUE,
+    Connection,
+    Connections,
+    OncePerSecond,
+    raise_limits,
+)
 from nextcloud_mcp_server.server.sockets import bind, cannot_listen, shown
 from nextcloud_mcp_server.settings import Settings, load_settings
 
@@ -76,6 +89,7 @@ def serve(
 
 
 def _serve(host: str, port: int, settings: Settings, stop: _Stop) -> None:
+    connections = Connections(raise_limits())
     with ExitStack() as closing:
         # Bound first, so that nothing is migrated if the port is taken.
         sockets = bind(host, port)
@@ -93,6 +107,9 @@ def _serve(host: str, port: int, settings: Settings, stop: _Stop) -> None:
         config = uvicorn.Config(
             app,
             interface="asgi3",
+            http=cast("Any", partial(Connection, connections=connections)),
+            # Nobody is told to be believed.
+            proxy_headers=False,
             lifespan="on",
             loop="asyncio",
             ws="none",
@@ -100,6 +117,7 @@ def _serve(host: str, port: int, settings: Settings, stop: _Stop) -> None:
             log_config=None,
             access_log=False,
             server_header=False,
+            backlog=ACCEPTED_AT_ONCE,
             timeout_graceful_shutdown=_GRACE,
         )
         server = _Server(config, app)
@@ -146,6 +164,7 @@ def _log_to_stderr(*, debug: bool) -> Iterator[None]:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines())
     handler.addFilter(lambda record: record.msg not in _DROPPED)
+    handler.addFilter(OncePerSecond())
     root, ours = logging.getLogger(), logging.getLogger("nextcloud_mcp_server")
     before = ours.level
     ours.setLevel(logging.DEBUG if debug else logging.INFO)
@@ -281,4 +300,5 @@ class _Server(uvicorn.Server):
         if not self.should_exit:
             self.served = True
             for bound in sockets or ():
+                bound.listen(QUEUE)
                 _print(f"listening on http://{shown(*bound.getsockname()[:2])}")

@@ -1,0 +1,175 @@
+"""The limits of the server: open files, connections, the time for a request's head, its log.
+
+A server without descriptors answers nobody. So connections that send no request are closed
+first, and a number of descriptors is kept for the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+import time
+from contextlib import suppress
+from typing import Any, Final
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+#: The most open connections, if the process may open as many files.
+MOST: Final = 1_000
+
+#: Descriptors that are kept for the database, its locks and backups, and the listening sockets.
+RESERVED: Final = 100
+
+#: Connections that are accepted at once, before any of them is counted.
+ACCEPTED_AT_ONCE: Final = 16
+
+#: Connections that the operating system keeps until they are accepted.
+QUEUE: Final = 1_024
+
+#: Seconds for the head of a request, from the connection or from its first byte on.
+HEAD_TIMEOUT: Final = 10.0
+
+#: Seconds in which a repeated log line is printed once.
+_REPEAT: Final = 1.0
+
+#: Log lines that are remembered.
+_REMEMBERED: Final = 256
+
+_BUSY: Final = (
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\n"
+    b"Connection: close\r\n\r\n"
+)
+_SLOW: Final = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+def raise_limits() -> int:
+    """Raise the limit on open files as far as allowed, and write no core dump, which has keys.
+
+    Returns:
+        The most connections that the server may have open.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with suppress(OSError, ValueError):
+        _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return MOST
+    return max(1, min(MOST, files - RESERVED))
+
+
+class Connections:
+    """The open connections that wait for a request, oldest first.
+
+    Args:
+        most: how many connections may be open, those with a request included.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.waiting: dict[Connection, None] = {}
+
+
+class Connection(H11Protocol):
+    """A connection that is closed if no request arrives in time, or if others need its place."""
+
+    def __init__(self, *arguments: Any, connections: Connections, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._all = connections
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Accept the connection; if there are too many, close the one that waits longest."""
+        super().connection_made(transport)
+        if len(self.connections) > self._all.most:
+            oldest = next(iter(self._all.waiting), None)
+            if oldest is None:
+                transport.write(_BUSY)
+                transport.close()
+                return
+            oldest.give_way()
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read a part of a request."""
+        if self._timer is None and not self._is_busy():
+            self._wait()
+        super().data_received(data)
+
+    def handle_events(self) -> None:
+        """Handle complete events; a request's head has arrived if one is being answered."""
+        try:
+            super().handle_events()
+        except h11.LocalProtocolError:
+            # A malformed body, of which the answer has begun already.
+            self.transport.close()
+        if self._is_busy():
+            self._stop_waiting()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer a request that cannot be read; the application's own answer is dropped."""
+        if self._is_busy():
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        super().send_400_response(msg)
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request. uvicorn closes the connection if none begins."""
+        super().on_response_complete()
+        if not self._is_busy() and not self.transport.is_closing():
+            self._all.waiting[self] = None
+
+    def give_way(self) -> None:
+        """Close the connection at once."""
+        self._stop_waiting()
+        self.connections.discard(self)
+        self.transport.abort()
+
+    def _is_busy(self) -> bool:
+        cycle: Any = self.cycle  # None before the first request
+        return cycle is not None and not cycle.response_complete
+
+    def _wait(self) -> None:
+        self._all.waiting[self] = None
+        self._timer = self.loop.call_later(HEAD_TIMEOUT, self._close_slow)
+
+    def _stop_waiting(self) -> None:
+        self._all.waiting.pop(self, None)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _close_slow(self) -> None:
+        self._stop_waiting()
+        if self.conn.trailing_data[0]:
+            self.transport.write(_SLOW)
+        self.transport.close()
+
+
+class OncePerSecond(logging.Filter):
+    """Drops a record that repeats another one of the same second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._times: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether to print the record."""
+        if record.levelno < logging.WARNING:
+            return True
+        key, now = (record.name, record.getMessage()), time.monotonic()
+        if now < self._times.get(key, -_REPEAT) + _REPEAT:
+            return False
+        if len(self._times) >= _REMEMBERED:
+            self._times.clear()
+        self._times[key] = now
+        return True

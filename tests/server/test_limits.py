@@ -1,0 +1,138 @@
+"""The server at the limits of its process, and with clients that send slowly or nonsense."""
+
+from __future__ import annotations
+
+import resource
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from tests.server.helpers import Server
+
+#: Python code that gives the process few descriptors, and little patience.
+FEW = """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (160, 160))
+"""
+IMPATIENT = """
+from nextcloud_mcp_server.server import limits
+limits.HEAD_TIMEOUT = 0.4
+"""
+
+
+def connect(url: str) -> socket.socket:
+    """Open a connection that sends nothing."""
+    parts = urlsplit(url)
+    return socket.create_connection((str(parts.hostname), int(parts.port or 0)), timeout=10)
+
+
+@pytest.fixture
+def crowd() -> Iterator[ExitStack]:
+    """Close the connections of a test at its end."""
+    with ExitStack() as stack:
+        yield stack
+
+
+def test_silent_connections_keep_nobody_out(token_db: Path, crowd: ExitStack) -> None:
+    """With more silent connections than descriptors the server answers, and logs little."""
+    with Server(token_db, FEW) as server:
+        url = server.url()
+        for _ in range(300):
+            crowd.enter_context(connect(url))
+        for path in ("/health/live", "/health/ready"):
+            assert httpx.get(url + path, timeout=10).status_code == 200
+        status, err = server.stop()
+    assert status == 0
+    assert len(err) < 2_000
+    assert "Traceback" not in err
+
+
+def test_a_request_under_way_is_not_closed_for_others(token_db: Path, crowd: ExitStack) -> None:
+    """Only connections without a request make room."""
+    with Server(token_db, FEW) as server:
+        url = server.url()
+        with httpx.Client(timeout=10) as client:
+            assert client.get(f"{url}/health/live").status_code == 200
+            for _ in range(300):
+                crowd.enter_context(connect(url))
+            assert client.get(f"{url}/health/live").status_code == 200
+        server.stop()
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /health/live HTTP/1.1\r\nHost: a\r\nX-Slow: "])
+def test_a_head_that_does_not_arrive_is_not_waited_for(sent: bytes, token_db: Path) -> None:
+    """The connection is closed after some seconds; one that has sent a part gets status 408."""
+    with Server(token_db, IMPATIENT) as server:
+        with connect(server.url()) as silent:
+            silent.sendall(sent)
+            begun = time.monotonic()
+            answer = silent.recv(1000)
+            assert time.monotonic() - begun < 5
+        assert answer[:12] == (b"HTTP/1.1 408" if sent else b"")
+        assert server.stop()[0] == 0
+
+
+def test_a_second_request_has_its_own_time(token_db: Path) -> None:
+    """A slow head is not waited for on a connection that was answered before, either."""
+    with Server(token_db, IMPATIENT) as server:
+        with connect(server.url()) as client:
+            client.sendall(b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert client.recv(1000).startswith(b"HTTP/1.1 200")
+            client.sendall(b"GET /health/live HTTP/1.1\r\nX-Slow: ")
+            rest = b""
+            while piece := client.recv(1000):
+                rest += piece
+            assert b"408" in rest
+        server.stop()
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"POST /health/live HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n\r\n",
+        b"POST /health/live HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+        b"GET /\x00 HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 100_000,
+    ],
+    ids=["chunk", "length", "null", "tls", "long"],
+)
+def test_nonsense_gives_no_traceback(request_: bytes, token_db: Path) -> None:
+    """The connection is answered or closed, and the server goes on."""
+    with Server(token_db) as server:
+        url = server.url()
+        with connect(url) as client:
+            client.sendall(request_)
+            client.settimeout(10)
+            while client.recv(1000):
+                pass
+        assert httpx.get(f"{url}/health/live").status_code == 200
+        status, err = server.stop()
+    assert (status, "Traceback" in err) == (0, False)
+
+
+def test_headers_that_anybody_can_send_are_not_believed(token_db: Path) -> None:
+    """No answer repeats the Host or the address that a client claims."""
+    with Server(token_db) as server:
+        url = server.url()
+        headers = {"Host": "evil.example", "X-Forwarded-Host": "evil.example"}
+        for path in ("/health/live/", "/health/ready", "//evil.example"):
+            answer = httpx.get(url + path, headers=headers, follow_redirects=False)
+            assert "evil" not in answer.text + str(answer.headers)
+        server.stop()
+
+
+def test_the_limits_of_the_process_are_set(token_db: Path) -> None:
+    """All allowed descriptors are used, and no core dump is written, which would hold the key."""
+    first = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (200, 1000))\n"
+    with Server(token_db, first) as server:
+        server.url()
+        assert resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE) == (1000, 1000)
+        assert resource.prlimit(server.process.pid, resource.RLIMIT_CORE)[0] == 0
+        server.stop()
