@@ -46,6 +46,7 @@ CODES: Final = MappingProxyType(
         "bad-path": "The path of the database cannot be used.",
         "bad-input": "A value was refused before anything was written.",
         "conflict": "Another row already has the value.",
+        "ignored": "The database acknowledged a write and did not carry it out.",
         "not-open": "The store was used before it was opened or after it was closed.",
         "no-thread": "The operating system refuses to start a thread.",
         "unsupported-database": "The database URL names an engine that this version cannot use.",

@@ -9,10 +9,14 @@ from sqlalchemy import Integer, bindparam, select
 
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth.statements import insertion
+from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.schema.tables import audit_logs
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from nextcloud_mcp_server.auth.context import Access
+    from nextcloud_mcp_server.backends.base import Connection
 
 #: The user id of entries without a user: the server's own OAuth client, a session before login.
 SYSTEM: Final = "system"
@@ -20,8 +24,7 @@ SYSTEM: Final = "system"
 #: The maximum number of entries that one call lists.
 MOST: Final = 10_000
 
-#: Writes one entry, in the transaction of the change.
-RECORD: Final = insertion(audit_logs, without=("id",))
+_RECORD: Final = insertion(audit_logs, without=("id",))
 _SINCE: Final = (
     select(audit_logs)
     .where(audit_logs.c.timestamp >= bindparam("since"))
@@ -75,7 +78,7 @@ class AuditLog:
             "auth_method": valid.optional_text(auth_method, "auth_method"),
             "hostname": self._access.hostname,
         }
-        await self._access.write(lambda connection: connection.run(RECORD, entry))
+        await self._access.write(lambda connection: record(connection, entry))
 
     async def list(
         self, user_id: str | None = None, *, since: int = 0, limit: int = 100
@@ -99,3 +102,24 @@ class AuditLog:
         statement = _SINCE if user_id is None else _OF_USER
         rows = await self._access.read(lambda connection: connection.all(statement, parameters))
         return [AuditEntry(*row) for row in rows]
+
+
+def record(connection: Connection, entry: Mapping[str, Any]) -> None:
+    """Write one entry, in the transaction of the change.
+
+    Raises:
+        TokenStorageError: ``ignored``.
+    """
+    if not connection.run(_RECORD, entry):
+        raise not_stored("audit_logs")
+
+
+def not_stored(table: str) -> TokenStorageError:
+    """Return the error for a write that the database acknowledged and did not carry out."""
+    return TokenStorageError(
+        f"A row could not be stored in {table}: the database ignored the statement, and nothing "
+        "was written.",
+        code="ignored",
+        remedy=f"List the triggers of {table} (in sqlite3: .schema {table}), and drop the one that "
+        "ignores rows.",
+    )

@@ -11,7 +11,7 @@ from sqlalchemy import bindparam, delete
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth import values
 from nextcloud_mcp_server.auth.concern import Clock, Concern, Expiring
-from nextcloud_mcp_server.auth.statements import in_row, insertion, rows_with
+from nextcloud_mcp_server.auth.statements import expired, in_row, insertion, rows_with
 from nextcloud_mcp_server.schema.tables import browser_sessions
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _GET: Final = _ALL.add_columns(in_row(_c.session_id)).where(
     _c.session_id == bindparam("session_id")
 )
 _OF_USER: Final = _ALL.where(_c.user_id == bindparam("user_id"))
-_EXPIRED: Final = _ALL.where(_c.expires_at <= bindparam("now"))
+_EXPIRED: Final = expired(_c.session_id, _c.expires_at, _c.session_id, _c.user_id)
 _DELETE: Final = delete(browser_sessions).where(_c.session_id == bindparam("session_id"))
 
 

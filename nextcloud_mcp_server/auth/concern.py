@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from nextcloud_mcp_server.auth.audit import RECORD, SYSTEM
-from nextcloud_mcp_server.auth.values import check_row, shown
-from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.auth.audit import SYSTEM, not_stored, record
+from nextcloud_mcp_server.auth.statements import AT_ONCE
+from nextcloud_mcp_server.auth.values import check_row, digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -98,7 +98,7 @@ class Concern:
                 access.require_key(connection)
             if not connection.run(statement, parameters):
                 if statement.is_insert:
-                    raise _not_stored(self._table)
+                    raise not_stored(self._table)
                 return False
             self._record(connection, event, user_id, now, parameters.get(self._key))
             return True
@@ -118,26 +118,35 @@ class Concern:
     ) -> int:
         """Delete each of ``rows`` and record ``event`` for it; return how many were deleted.
 
+        If there are many, each page of them is a transaction, and others can write in between.
+
         Args:
-            rows: selects at least the key and ``user_id``.
+            rows: selects at least the key and ``user_id``, as :func:`~.statements.expired` does.
             statement: deletes the row of one key. It repeats the condition of ``rows`` if
                 that can change meanwhile.
             event: the event in the audit log.
-            parameters: those of both statements, beside ``now`` and the key.
+            parameters: those of both statements, beside ``now``, ``after`` and the key.
         """
         now = self._access.now()
-        given = {"now": now, **(parameters or {})}
+        given = {"now": now, "after": "", **(parameters or {})}
+        deleted = 0
 
-        def unit(connection: Connection) -> int:
-            deleted = 0
+        def unit(connection: Connection) -> tuple[int, list[str]]:
+            keys, gone = [], 0
             for row in connection.all(rows, given):
                 key = getattr(row, self._key)
+                keys.append(key)
                 if connection.run(statement, {**given, self._key: key}):
-                    deleted += 1
+                    gone += 1
                     self._record(connection, event, row.user_id, now, key)
-            return deleted
+            return gone, keys
 
-        return await self._access.write(unit)
+        while True:
+            gone, keys = await self._access.write(unit)
+            deleted += gone
+            if len(keys) < AT_ONCE:
+                return deleted
+            given["after"] = keys[-1]
 
     def _record(
         self, connection: Connection, event: str, user_id: str | None, at: int, key: str | None
@@ -147,19 +156,8 @@ class Concern:
             "event": event,
             "user_id": user_id or SYSTEM,
             "resource_type": self._resource_type,
-            "resource_id": None if key is None or not self._resource_type else shown(key),
+            "resource_id": None if key is None or not self._resource_type else digest(key),
             "auth_method": self._auth_method,
             "hostname": self._access.hostname,
         }
-        if not connection.run(RECORD, entry):
-            raise _not_stored("audit_logs")
-
-
-def _not_stored(table: str) -> TokenStorageError:
-    return TokenStorageError(
-        f"A row could not be stored in {table}: the database ignored the statement, and nothing "
-        "was written.",
-        code="unexpected",
-        remedy=f"List the triggers of {table} (in sqlite3: .schema {table}), and drop the one that "
-        "ignores rows.",
-    )
+        record(connection, entry)

@@ -11,7 +11,7 @@ from sqlalchemy import bindparam, delete, select
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth import values
 from nextcloud_mcp_server.auth.concern import Clock, Concern, Expiring
-from nextcloud_mcp_server.auth.statements import in_row, rows_with, upsert
+from nextcloud_mcp_server.auth.statements import expired, in_row, upsert
 from nextcloud_mcp_server.schema.tables import login_flow_sessions
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _c: Final = login_flow_sessions.c
 
 _STORE: Final = upsert(login_flow_sessions)
 _GET: Final = select(*_c, in_row(_c.user_id)).where(_c.user_id == bindparam("user_id"))
-_EXPIRED: Final = rows_with(_c.user_id, _c.user_id).where(_c.expires_at <= bindparam("now"))
+_EXPIRED: Final = expired(_c.user_id, _c.expires_at, _c.user_id)
 _DELETE: Final = delete(login_flow_sessions).where(_c.user_id == bindparam("user_id"))
 _DELETE_EXPIRED: Final = _DELETE.where(_c.expires_at <= bindparam("now"))
 

@@ -15,7 +15,7 @@ from sqlalchemy import bindparam, delete, func, update
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth import values
 from nextcloud_mcp_server.auth.concern import Clock, Concern, Expiring
-from nextcloud_mcp_server.auth.statements import in_row, insertion, rows_with
+from nextcloud_mcp_server.auth.statements import expired, in_row, insertion, rows_with
 from nextcloud_mcp_server.schema.tables import oauth_sessions
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ _BY_CODE: Final = _ALL.add_columns(in_row(_c.mcp_authorization_code)).where(
 _BY_STATE: Final = _ALL.where(_c.state == bindparam("of_state")).order_by(
     _c.created_at.desc(), _c.session_id.desc()
 )
-_EXPIRED: Final = _ALL.where(_c.expires_at <= bindparam("now"))
+_EXPIRED: Final = expired(_c.session_id, _c.expires_at, _c.session_id, _c.user_id)
 _CHANGEABLE: Final = (
     "user_id",
     "idp_access_token",

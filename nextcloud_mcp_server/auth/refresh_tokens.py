@@ -11,7 +11,7 @@ from sqlalchemy import bindparam, delete, select
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth import values
 from nextcloud_mcp_server.auth.concern import Clock, Concern, Expiring
-from nextcloud_mcp_server.auth.statements import in_row, rows_with, upsert
+from nextcloud_mcp_server.auth.statements import expired, in_row, rows_with, upsert
 from nextcloud_mcp_server.schema.tables import refresh_tokens
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _GET: Final = select(*(c for c in _c if c.name not in _PROFILE), in_row(_c.user_
     _c.user_id == bindparam("user_id")
 )
 _USERS: Final = rows_with(_c.user_id, _c.user_id)
-_EXPIRED: Final = _USERS.where(_c.expires_at <= bindparam("now"))
+_EXPIRED: Final = expired(_c.user_id, _c.expires_at, _c.user_id)
 _DELETE: Final = delete(refresh_tokens).where(_c.user_id == bindparam("user_id"))
 _DELETE_EXPIRED: Final = _DELETE.where(_c.expires_at <= bindparam("now"))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from sqlalchemy import Insert, Text, bindparam, select
 from sqlalchemy.ext.compiler import compiles
@@ -11,6 +11,11 @@ from sqlalchemy.sql.functions import FunctionElement
 if TYPE_CHECKING:
     from sqlalchemy import Column, Label, Select, Table
     from sqlalchemy.sql.compiler import SQLCompiler
+
+
+#: The most rows that one transaction deletes because they are expired: it takes some
+#: milliseconds, in which nobody else can write.
+AT_ONCE: Final = 500
 
 
 class _Upsert(Insert):
@@ -66,6 +71,16 @@ def rows_with(key: Column[Any], *columns: Column[Any]) -> Select[Any]:
     A text key of an early release may be NULL: such a row belongs to no user.
     """
     return select(*columns).where(key.is_not(None))
+
+
+def expired(key: Column[Any], expires_at: Column[Any], *columns: Column[Any]) -> Select[Any]:
+    """Select the next :data:`AT_ONCE` expired rows, by their key: those above ``after``."""
+    return (
+        rows_with(key, *columns)
+        .where(expires_at <= bindparam("now"), key > bindparam("after"))
+        .order_by(key)
+        .limit(AT_ONCE)
+    )
 
 
 def insertion(table: Table, *, without: tuple[str, ...] = ()) -> Insert:

@@ -20,7 +20,7 @@ from cryptography.fernet import Fernet
 from nextcloud_mcp_server.backends.base import SAMPLE_SIZE
 from nextcloud_mcp_server.concurrency import start
 from nextcloud_mcp_server.crypto.keyring import Keyring
-from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.errors import TokenStorageError, for_shell, printable
 from nextcloud_mcp_server.filesystem import permissions
 from nextcloud_mcp_server.filesystem.errors import naming
 from nextcloud_mcp_server.filesystem.files import check_path, follow, read_small, write_private
@@ -36,6 +36,9 @@ _MARK: Final = b"\xef\xbb\xbf"
 
 #: Seconds to wait for the key file of the settings, which can be on another, dead file system.
 _PATIENCE: Final = 10.0
+
+#: The secrets that a start tries before it warns: a million would take it half a minute.
+_MOST_COUNTED: Final = 10_000
 
 #: Returns up to this many encrypted values of each column (None: all of them).
 Samples = Callable[[int | None], Iterable[bytes]]
@@ -218,15 +221,39 @@ def verified_keyring(keyring: Keyring | None, samples: Samples, database: Path) 
                 f"were written with, or put it back at {key_path(database)}; nothing was changed.",
             )
         return _make(database)
-    opens = keyring.can_decrypt
-    if not values or any(map(opens, values)) or any(map(opens, samples(None))):
+    # The first and the last: if some secrets need another key, these two differ as a rule.
+    if all(map(keyring.can_decrypt, values[:: max(1, len(values) - 1)])):
         return keyring
-    raise TokenStorageError(
-        f"No given key opens the encrypted values in {database}.",
-        code="wrong-key",
-        remedy="Give the key that they were written with in TOKEN_ENCRYPTION_KEY "
-        "(several: NEWEST;OLDER); nothing was changed.",
-    )
+    opened, read = _count(keyring, samples(None))
+    if not opened:
+        raise TokenStorageError(
+            f"No given key opens the encrypted values in {database}.",
+            code="wrong-key",
+            remedy="Give the key that they were written with in TOKEN_ENCRYPTION_KEY "
+            "(several: NEWEST;OLDER); nothing was changed.",
+        )
+    if opened < read:
+        logger.warning(
+            "No given key opens %d of the %s of %s: their users must log in again. Add the key "
+            "that they were written with; to see which they are: nextcloud-mcp-server db doctor "
+            "-d %s",
+            read - opened,
+            f"{read} stored secrets" if read < _MOST_COUNTED else f"first {read} secrets",
+            printable(str(database)),
+            printable(for_shell(database)),
+        )
+    return keyring
+
+
+def _count(keyring: Keyring, values: Iterable[bytes]) -> tuple[int, int]:
+    """Return how many of ``values`` a key opens, and how many were tried."""
+    opened = tried = 0
+    for value in values:
+        tried += 1
+        opened += keyring.can_decrypt(value)
+        if opened and tried == _MOST_COUNTED:
+            break
+    return opened, tried
 
 
 def _make(database: Path) -> Keyring:

@@ -13,6 +13,7 @@ from nextcloud_mcp_server.auth.audit import AuditEntry
 from nextcloud_mcp_server.auth.browser_sessions import BrowserSession
 from nextcloud_mcp_server.auth.oauth_sessions import OAuthSession
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.auth.values import digest
 from tests.auth.helpers import NOW, Clock, events, tamper
 from tests.cli.places import rows
 from tests.support.errors import refuses
@@ -190,10 +191,10 @@ async def test_browser_sessions_are_deleted(storage: RefreshTokenStorage) -> Non
     assert await sessions.get_user_id("bs-e-secret") == "bob"
     ended = (await storage.audit.list())[3::-1]
     assert [(e.event, e.user_id, e.resource_type, e.resource_id) for e in ended] == [
-        ("delete_browser_session", "alice", "browser_session", "bs-a-sec"),
-        ("delete_browser_session", "alice", "browser_session", "bs-b-sec"),
-        ("delete_browser_session", "alice", "browser_session", "bs-c-sec"),
-        ("delete_expired_browser_session", "bob", "browser_session", "bs-d-sec"),
+        ("delete_browser_session", "alice", "browser_session", digest("bs-a-secret")),
+        ("delete_browser_session", "alice", "browser_session", digest("bs-b-secret")),
+        ("delete_browser_session", "alice", "browser_session", digest("bs-c-secret")),
+        ("delete_expired_browser_session", "bob", "browser_session", digest("bs-d-secret")),
     ]
 
 

@@ -340,3 +340,24 @@ def test_searching_for_a_key_makes_none(tmp_path: Path) -> None:
     assert given is not None
     assert beside.can_decrypt(sealed(OTHER_KEY)[0])
     assert given.can_decrypt(sealed(KEY)[0])
+
+
+@pytest.mark.parametrize("opening", ["first", "middle", "last"])
+async def test_a_key_that_opens_few_of_the_secrets_is_not_accepted_in_silence(
+    opening: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The start names how many secrets no given key opens, and where to see which."""
+    path, number = tmp_path / "tokens.db", {"first": 0, "middle": 20, "last": 40}[opening]
+    async with RefreshTokenStorage(path, encryption_key=[THIRD, KEY]) as storage:
+        for user in range(41):
+            await storage.store_refresh_token(f"user-{user:02}", "token")
+    async with RefreshTokenStorage(path, encryption_key=[KEY, THIRD]) as storage:
+        await storage.store_refresh_token(f"user-{number:02}", "token")
+    caplog.clear()
+    await start(path, keys=(KEY,))
+    [told] = [r.getMessage() for r in caplog.records if "No given key opens" in r.getMessage()]
+    assert "opens 40 of the 41 stored secrets" in told
+    assert f"db doctor -d {path}" in told
+    caplog.clear()
+    await start(path, keys=(KEY, THIRD))
+    assert "No given key opens" not in caplog.text
