@@ -117,7 +117,7 @@ def test_wrong_arguments_delete_nothing(
 
 
 def test_it_waits_for_a_restore(made: list[Path], db: Db) -> None:
-    """Whoever holds the lock may read a backup; what was deleted meanwhile is no error."""
+    """The holder of the lock may read a backup; one that was deleted meanwhile is no error."""
     agreed = old_backups(db.path, keep=3)
     with guard(db.path, 5):
         error = refused(lambda: delete_backups(db.path, agreed, keep=3, lock_timeout=0.1))
