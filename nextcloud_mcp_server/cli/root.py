@@ -16,7 +16,7 @@ DEFAULT_PORT: Final = 8000
 #: The first line of every ``db`` command's docstring; a test compares them.
 SUMMARIES: Final = {
     "backup": "Make a verified copy of the database, even while it is in use.",
-    "backups": "List the backups beside the database, newest first.",
+    "backups": "List the backups beside the database, newest first, or delete old ones.",
     "check": "Exit 0 if the database is ready, 3 if an upgrade is pending.",
     "current": "Show the revision of the database; change nothing.",
     "doctor": "Check the database and list its problems, most severe first.",

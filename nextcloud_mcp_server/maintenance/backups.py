@@ -79,7 +79,7 @@ def list_backups(database: Path, *, verify: bool = False) -> list[BackupFile]:
         TokenStorageError: ``bad-path`` if the path cannot be a database, or the folder cannot
             be read.
     """
-    database, found = _found(database)
+    database, found = found_backups(database)
     backups = []
     for one in reversed(found):
         # A backup can be pruned at any moment.
@@ -102,7 +102,7 @@ def newest_backup(
             newest intact one: an older one would lose what the missing key opens;
             ``bad-path`` as :func:`list_backups`.
     """
-    database, found = _found(database)
+    database, found = found_backups(database)
     skipped: list[Skipped] = []
     for one in reversed(found):
         if one.kind == "replaced":
@@ -138,7 +138,12 @@ def _from_future(backup: Backup) -> str:
     )
 
 
-def _found(database: Path) -> tuple[Path, list[FoundBackup]]:
+def found_backups(database: Path) -> tuple[Path, list[FoundBackup]]:
+    """Return the file itself, through every link, and the backups beside it, oldest first.
+
+    Raises:
+        TokenStorageError: ``bad-path`` as :func:`list_backups`.
+    """
     database = files.find_database(database)
     try:
         return database, find_backups(database)

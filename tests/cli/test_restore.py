@@ -12,7 +12,7 @@ import pytest
 
 from nextcloud_mcp_server.backends.sqlite.in_use import hold
 from nextcloud_mcp_server.backends.sqlite.manifest import manifest_path, read_manifest
-from nextcloud_mcp_server.cli.db.restore import age
+from nextcloud_mcp_server.cli.db.backups import age
 from nextcloud_mcp_server.maintenance.backup import back_up
 from nextcloud_mcp_server.migrations import upgrade_database
 from tests.cli.conftest import Command, Db

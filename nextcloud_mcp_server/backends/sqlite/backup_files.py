@@ -168,12 +168,15 @@ def surplus(
     database from before that change.
     """
     gone: list[FoundBackup] = []
+    proven: set[tuple[str, str]] = set()
     newer: dict[tuple[str, str], list[FoundBackup]] = {}
     for place, one in enumerate(reversed(found)):
-        same = newer.setdefault((one.revision, one.manifest.action if one.manifest else ""), [])
+        change = (one.revision, one.manifest.action if one.manifest else "")
+        same = newer.setdefault(change, [])
         if place >= keep and one.path not in made:
-            proven = any(other.path in made or is_intact(other) for other in same)
-            if proven or (same and not is_intact(one)):
+            if change not in proven and any(two.path in made or is_intact(two) for two in same):
+                proven.add(change)
+            if change in proven or (same and not is_intact(one)):
                 gone.append(one)
                 continue
         same.append(one)

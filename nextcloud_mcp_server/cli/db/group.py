@@ -8,6 +8,7 @@ import click
 
 from nextcloud_mcp_server.cli.db import current
 from nextcloud_mcp_server.cli.db.backup import backup
+from nextcloud_mcp_server.cli.db.backups import backups
 from nextcloud_mcp_server.cli.db.doctor import doctor
 from nextcloud_mcp_server.cli.db.downgrade import downgrade
 from nextcloud_mcp_server.cli.db.history import history, show
@@ -15,7 +16,7 @@ from nextcloud_mcp_server.cli.db.lint import lint
 from nextcloud_mcp_server.cli.db.log import log
 from nextcloud_mcp_server.cli.db.migrate import migrate
 from nextcloud_mcp_server.cli.db.repair import repair
-from nextcloud_mcp_server.cli.db.restore import backups, restore
+from nextcloud_mcp_server.cli.db.restore import restore
 from nextcloud_mcp_server.cli.db.stamp import stamp
 from nextcloud_mcp_server.cli.db.upgrade import upgrade
 from nextcloud_mcp_server.cli.options import database_options

@@ -1,9 +1,8 @@
-"""``db backups`` and ``db restore``: list the backups, and restore one."""
+"""``db restore``: restore a backup."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import click
 
 from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.cli.database import DatabaseOption
+from nextcloud_mcp_server.cli.db.backups import age, moment
 from nextcloud_mcp_server.cli.options import (
     database_options,
     not_empty,
@@ -19,38 +19,12 @@ from nextcloud_mcp_server.cli.options import (
 )
 from nextcloud_mcp_server.cli.output import Output, table
 from nextcloud_mcp_server.errors import counted, for_shell, printable
-from nextcloud_mcp_server.filesystem.space import readable
 
 if TYPE_CHECKING:
     from nextcloud_mcp_server.crypto.keyring import Keyring
-    from nextcloud_mcp_server.maintenance.backups import BackupFile, Skipped
+    from nextcloud_mcp_server.maintenance.backups import Skipped
     from nextcloud_mcp_server.maintenance.restore import Restored
     from nextcloud_mcp_server.maintenance.restore_preview import RestorePreview
-
-
-_UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"))
-
-
-@click.command()
-@database_options
-@click.option("--verify", is_flag=True, help="Read each backup completely.")
-def backups(output: Output, option: DatabaseOption, *, verify: bool) -> int:
-    """List the backups beside the database, newest first.
-
-    For each: the time, age, revision, number of refresh tokens, size, and the result of its
-    verification: of its manifest and its size, with --verify also of every page, the row
-    counts and the SHA-256. With --verify exits 1 if a backup is damaged.
-    """
-    from nextcloud_mcp_server.cli.operation import phases
-    from nextcloud_mcp_server.maintenance.backups import list_backups
-
-    database = option.file(output, "db backups")
-    with phases(output, "reading the backups"):
-        listed = list_backups(database, verify=verify)
-    document = {"database": str(database), "backups": [listed_facts(backup) for backup in listed]}
-    lines = table([_row(backup) for backup in listed])
-    output.result(document, *(lines or [f"There is no backup beside {printable(str(database))}."]))
-    return 1 if verify and any(backup.reason for backup in listed) else 0
 
 
 @click.command()
@@ -120,53 +94,11 @@ def _preview(
         return preview_restore(database, newest.backup, keyring, report), newest.skipped
 
 
-def age(moment: datetime, now: datetime | None = None) -> str:
-    """Return how long ago ``moment`` was, in its largest unit."""
-    seconds = int(((now or datetime.now(UTC)) - moment).total_seconds())
-    if seconds < 0:
-        return "in the future"
-    for size, unit in _UNITS:
-        if number := seconds // size:
-            return f"{counted(number, unit)} ago"
-    return "just now"
-
-
-def _time(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%d %H:%M:%SZ")
-
-
-def _row(backup: BackupFile) -> tuple[str, ...]:
-    return (
-        _time(backup.made_at),
-        age(backup.made_at),
-        backup.revision or "unversioned",
-        "? tokens" if backup.grants is None else counted(backup.grants, "token"),
-        readable(backup.size),
-        backup.status,
-        f"{backup.path.name}{f' ({backup.reason})' if backup.reason else ''}",
-    )
-
-
-def listed_facts(backup: BackupFile) -> dict[str, Any]:
-    """Return one backup of ``db backups`` for ``--json``."""
-    return {
-        "backup": str(backup.path),
-        "kind": backup.kind,
-        "made_at": backup.made_at.isoformat(),
-        "age_seconds": int((datetime.now(UTC) - backup.made_at).total_seconds()),
-        "revision": backup.revision,
-        "refresh_tokens": backup.grants,
-        "bytes": backup.size,
-        "status": backup.status,
-        "reason": backup.reason or None,
-    }
-
-
 def preview_lines(preview: RestorePreview) -> list[str]:
     """Return what a restore would replace, and with what."""
     backup = preview.backup
     verb = "replaced by" if preview.exists else "created from"
-    when = f"made {_time(backup.made_at)} ({age(backup.made_at)})"
+    when = f"made {moment(backup.made_at)} ({age(backup.made_at)})"
     lines = [
         f"{printable(str(preview.database))} {_state(preview)}.",
         f"It is {verb} {printable(str(backup.path))}, {when}, {_revision(backup.revision)}:",
