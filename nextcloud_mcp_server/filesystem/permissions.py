@@ -87,7 +87,7 @@ def _belongs_to(path: Path | str, owner_id: int) -> TokenStorageError:
     name, me = user_name(owner_id), user_name(os.geteuid())
     return TokenStorageError(
         f"{path} belongs to user {name}, and this is user {me}: it is not used, because "
-        f"{name} could read or change what is stored.",
+        f"user {name} could read or change what is stored.",
         code="untrusted",
         remedy=f"Remove it if it is not yours; if it is: chown {me} {for_shell(path)} - or set "
         f"TOKEN_STORAGE_TRUSTED_OWNERS={name}",
