@@ -117,8 +117,8 @@ def record(connection: Connection, entry: Mapping[str, Any]) -> None:
 def not_stored(table: str) -> TokenStorageError:
     """Return the error for a write that the database acknowledged and did not carry out."""
     return TokenStorageError(
-        f"A row could not be stored in {table}: the database ignored the statement, and nothing "
-        "was written.",
+        f"A row of {table} could not be written: the database ignored the statement, and nothing "
+        "was changed.",
         code="ignored",
         remedy=f"List the triggers of {table} (in sqlite3: .schema {table}), and drop the one that "
         "ignores rows.",

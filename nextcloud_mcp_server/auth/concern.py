@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from nextcloud_mcp_server.auth.audit import SYSTEM, not_stored, record
-from nextcloud_mcp_server.auth.statements import AT_ONCE
+from nextcloud_mcp_server.auth.statements import AT_ONCE, affected
 from nextcloud_mcp_server.auth.values import check_row, digest
 
 if TYPE_CHECKING:
@@ -96,9 +96,7 @@ class Concern:
         def unit(connection: Connection) -> bool:
             if encrypts:
                 access.require_key(connection)
-            if not connection.run(statement, parameters):
-                if statement.is_insert:
-                    raise not_stored(self._table)
+            if not self._run(connection, statement, parameters):
                 return False
             self._record(connection, event, user_id, now, parameters.get(self._key))
             return True
@@ -136,7 +134,7 @@ class Concern:
             for row in connection.all(rows, given):
                 key = getattr(row, self._key)
                 keys.append(key)
-                if connection.run(statement, {**given, self._key: key}):
+                if self._run(connection, statement, {**given, self._key: key}):
                     gone += 1
                     self._record(connection, event, row.user_id, now, key)
             return gone, keys
@@ -147,6 +145,20 @@ class Concern:
             if len(keys) < AT_ONCE:
                 return deleted
             given["after"] = keys[-1]
+
+    def _run(
+        self, connection: Connection, statement: Executable, parameters: Mapping[str, Any]
+    ) -> bool:
+        """Run a write; False if there is no row to change.
+
+        Raises:
+            TokenStorageError: ``ignored`` if there is one, and it was not changed.
+        """
+        if connection.run(statement, parameters):
+            return True
+        if statement.is_insert or connection.first(affected(statement), parameters):
+            raise not_stored(self._table)
+        return False
 
     def _record(
         self, connection: Connection, event: str, user_id: str | None, at: int, key: str | None

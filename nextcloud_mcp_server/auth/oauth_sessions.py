@@ -187,7 +187,7 @@ class OAuthSessions(Concern):
         )
 
         def unit(connection: Connection) -> bool:
-            if not connection.run(_UPDATE, {**changes, "of_session": session_id}):
+            if not self._run(connection, _UPDATE, {**changes, "of_session": session_id}):
                 return False
             row = connection.first(_GET, key)
             user = user_id if row is None else row.user_id

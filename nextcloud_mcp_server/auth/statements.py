@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from sqlalchemy import Insert, Text, bindparam, select
+from sqlalchemy import Insert, Text, bindparam, literal, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 if TYPE_CHECKING:
-    from sqlalchemy import Column, Label, Select, Table
+    from sqlalchemy import Column, Delete, Label, Select, Table, Update
     from sqlalchemy.sql.compiler import SQLCompiler
 
 
@@ -101,6 +102,13 @@ def upsert(table: Table, *, without: tuple[str, ...] = ()) -> Insert:
     statement = _Upsert(table).values(parameters).inline()
     statement.replaced = tuple(name for name in parameters if name not in kept)
     return statement
+
+
+@lru_cache
+def affected(statement: Delete | Update) -> Select[Any]:
+    """Select the rows that ``statement`` changes."""
+    matching = select(literal(1)).select_from(statement.table)
+    return matching if statement.whereclause is None else matching.where(statement.whereclause)
 
 
 def _parameters(table: Table, without: tuple[str, ...]) -> dict[str, Any]:

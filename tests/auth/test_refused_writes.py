@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ from cryptography.fernet import Fernet
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.errors import TokenStorageError
-from tests.auth.helpers import tamper
+from tests.auth.helpers import NOW, tamper
 from tests.support.contents import KEY
+from tests.support.errors import refuses
 
 OTHER = Fernet.generate_key()
 
@@ -58,7 +60,71 @@ async def test_an_ignored_insert_is_an_error(table: str, path: Path) -> None:
             path,
             f"CREATE TRIGGER t BEFORE INSERT ON {table} BEGIN SELECT RAISE(IGNORE); END",
         )
-        with pytest.raises(TokenStorageError, match=f"trigger on {table}|stored in {table}"):
+        with pytest.raises(TokenStorageError, match=f"row of {table}"):
             await storage.store_refresh_token("alice", "token")
         assert await storage.list_user_ids() == []
         assert await storage.audit.list() == []
+
+
+#: Changes of rows that are there: the table, the kind of trigger, and the change.
+CHANGES: dict[str, tuple[str, str, Callable[[RefreshTokenStorage], Awaitable[object]]]] = {
+    "store again": (
+        "refresh_tokens",
+        "UPDATE",
+        lambda s: s.store_refresh_token("alice", "another"),
+    ),
+    "profile": ("refresh_tokens", "UPDATE", lambda s: s.store_user_profile("alice", {})),
+    "step": (
+        "oauth_sessions",
+        "UPDATE",
+        lambda s: s.oauth_sessions.update("oauth", user_id="alice"),
+    ),
+    "token": ("refresh_tokens", "DELETE", lambda s: s.delete_refresh_token("alice")),
+    "flow": ("login_flow_sessions", "DELETE", lambda s: s.login_flows.delete("alice")),
+    "session": ("browser_sessions", "DELETE", lambda s: s.browser_sessions.delete("browser")),
+    "expired tokens": (
+        "refresh_tokens",
+        "DELETE",
+        lambda s: s.delete_expired_refresh_tokens(),
+    ),
+    "expired sessions": (
+        "browser_sessions",
+        "DELETE",
+        lambda s: s.browser_sessions.delete_expired(),
+    ),
+    "sessions of a user": (
+        "browser_sessions",
+        "DELETE",
+        lambda s: s.browser_sessions.delete_for_user("alice"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+async def test_an_ignored_change_is_an_error(
+    name: str, path: Path, storage: RefreshTokenStorage
+) -> None:
+    """A row that is there and was not changed is not reported as a row that is not there."""
+    table, kind, change = CHANGES[name]
+    await storage.store_refresh_token("alice", "token", expires_at=NOW)
+    await storage.login_flows.store("alice", "token", "endpoint", expires_at=NOW)
+    await storage.browser_sessions.create("browser", "alice", expires_at=NOW)
+    await storage.oauth_sessions.create("oauth", client_redirect_uri="uri", expires_at=NOW)
+    before = len(await storage.audit.list())
+    tamper(path, f"CREATE TRIGGER t BEFORE {kind} ON {table} BEGIN SELECT RAISE(IGNORE); END")
+    with refuses("ignored", table):
+        await change(storage)
+    assert len(await storage.audit.list()) == before
+    # The same change is carried out without the trigger.
+    tamper(path, "DROP TRIGGER t")
+    await change(storage)
+    assert len(await storage.audit.list()) == before + 1
+
+
+async def test_an_ignored_event_from_outside_is_an_error(
+    path: Path, storage: RefreshTokenStorage
+) -> None:
+    """An audit entry that a trigger ignores is not acknowledged."""
+    tamper(path, "CREATE TRIGGER t BEFORE INSERT ON audit_logs BEGIN SELECT RAISE(IGNORE); END")
+    with refuses("ignored", "audit_logs"):
+        await storage.audit.add("login", "alice")
