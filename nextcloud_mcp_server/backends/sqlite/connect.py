@@ -9,8 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from nextcloud_mcp_server.errors import printable
+
 #: Seconds to wait for another connection's lock.
 BUSY_TIMEOUT: Final = 30.0
+
+#: Seconds of them after which the wait is reported.
+_SILENT: Final = 1.0
 
 #: What stands for itself in a URI (RFC 3986), beside letters and digits.
 _UNRESERVED: Final = "-._~/"
@@ -19,11 +24,20 @@ _UNRESERVED: Final = "-._~/"
 def connect_read_only(path: Path) -> sqlite3.Connection:
     """Open ``path`` for reading. Nothing of the file changes, not even when it is closed.
 
+    A wait for a program that has locked the file exclusively is logged.
+
     Raises:
         sqlite3.OperationalError: it cannot be opened. Damage shows at the first statement.
     """
-    connection = _connect(path, "mode=ro")
-    if _lacks_shared_memory(connection, path):
+    connection = _connect(path, "mode=ro", min(_SILENT, BUSY_TIMEOUT))
+    try:
+        lacking = _lacks_shared_memory(connection, path)
+    except sqlite3.OperationalError:
+        _report_wait(path)
+        connection = _connect(path, "mode=ro", max(0.0, BUSY_TIMEOUT - _SILENT))
+        lacking = _lacks_shared_memory(connection, path)
+    connection.execute(f"PRAGMA busy_timeout={int(BUSY_TIMEOUT * 1000)}")
+    if lacking:
         connection.close()
         connection = _connect(path, "mode=ro&immutable=1")
     return connection
@@ -66,6 +80,18 @@ def is_still(path: Path) -> bool:
     """Return whether ``path`` can only be read as immutable."""
     with closing(_connect(path, "mode=ro")) as connection:
         return _lacks_shared_memory(connection, path)
+
+
+def _report_wait(path: Path) -> None:
+    # Importing it takes longer than `db current` runs.
+    import logging  # noqa: PLC0415
+
+    logging.getLogger(__name__).warning(
+        "%s is locked by another program; waiting for it, at most %.0f seconds. Stop that program "
+        "to go on at once.",
+        printable(str(path)),
+        BUSY_TIMEOUT,
+    )
 
 
 def _connect(path: Path, how: str, timeout: float | None = None) -> sqlite3.Connection:
