@@ -9,6 +9,7 @@
 | ``TOKEN_STORAGE_LOCK_TIMEOUT`` | seconds to wait for the migration lock | 600; embedded 30 |
 | ``TOKEN_STORAGE_TRUSTED_OWNERS`` | users whose files are used too, separated by ``,`` | unset |
 | ``TOKEN_STORAGE_FILESYSTEM`` | ``local`` or ``remote``, if the type does not tell | detected |
+| ``AUDIT_RETENTION_DAYS`` | days after which entries of the audit log are deleted | never |
 | ``NO_COLOR`` | any text: no colours in a terminal (https://no-color.org) | unset |
 """
 
@@ -39,7 +40,11 @@ VARIABLES: Final = (
     "TOKEN_STORAGE_LOCK_TIMEOUT",
     "TOKEN_STORAGE_TRUSTED_OWNERS",
     "TOKEN_STORAGE_FILESYSTEM",
+    "AUDIT_RETENTION_DAYS",
 )
+
+#: A hundred years.
+_MOST_DAYS: Final = 36_500
 
 _SQLITE_SCHEMES: Final = ("sqlite", "sqlite+aiosqlite", "sqlite+pysqlite")
 
@@ -53,6 +58,7 @@ class _Fields(NamedTuple):
     fallback_from: Path | None = None
     source: str = ""
     overruled: str = ""
+    audit_retention_days: int | None = None
 
 
 class Settings(_Fields):
@@ -67,6 +73,7 @@ class Settings(_Fields):
         source: the variable that ``database`` comes from; empty for the default and for a
             path that was passed in.
         overruled: the value of ``TOKEN_STORAGE_DB`` if ``DATABASE_URL`` wins over it.
+        audit_retention_days: the days for which entries of the audit log are kept; None for ever.
     """
 
     __slots__ = ()
@@ -113,9 +120,9 @@ def load_settings(
         default_lock_timeout: seconds, if ``TOKEN_STORAGE_LOCK_TIMEOUT`` is not set.
 
     Raises:
-        TokenStorageError: ``bad-input`` for an invalid lock timeout, owner or file
-            system, ``bad-path`` or ``unsupported-database`` for a database that cannot be used.
-            ``bad-path`` also for a key file below an unknown home folder.
+        TokenStorageError: ``bad-input`` for an invalid lock timeout, owner, file system or
+            number of days, ``bad-path`` or ``unsupported-database`` for a database that cannot
+            be used, ``bad-path`` also for a key file below an unknown home folder.
     """
     environ = os.environ if environ is None else environ
     key_file = environ.get("TOKEN_ENCRYPTION_KEY_FILE")
@@ -126,6 +133,7 @@ def load_settings(
         keys=split_keys(environ.get("TOKEN_ENCRYPTION_KEY", "")),
         key_file=_absolute_text(key_file, "the key file") if key_file else None,
         lock_timeout=_lock_timeout(environ.get("TOKEN_STORAGE_LOCK_TIMEOUT"), default_lock_timeout),
+        audit_retention_days=_days(environ.get("AUDIT_RETENTION_DAYS")),
     )
 
 
@@ -234,6 +242,22 @@ def _lock_timeout(text: str | None, default: float) -> float:
             remedy="Set it to a number from 0 up, for example 600, or unset it.",
         )
     return seconds
+
+
+def _days(text: str | None) -> int | None:
+    if not text:
+        return None
+    # Not longer than the limit: Python refuses to convert thousands of digits.
+    if text.isascii() and text.isdigit() and len(text) <= len(str(_MOST_DAYS)):
+        days = int(text)
+        if 1 <= days <= _MOST_DAYS:
+            return days
+    raise TokenStorageError(
+        f"AUDIT_RETENTION_DAYS is {text[:20]!r}, which is not a number of days.",
+        code="bad-input",
+        remedy=f"Set it to a whole number from 1 to {_MOST_DAYS}, for example 365, or unset it to "
+        "keep every entry.",
+    )
 
 
 def database_path(database: str | os.PathLike[str]) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Integer, bindparam, select
+from sqlalchemy import Integer, bindparam, delete, select
 
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth.statements import insertion
@@ -24,7 +24,17 @@ SYSTEM: Final = "system"
 #: The maximum number of entries that one call lists.
 MOST: Final = 10_000
 
+#: The most old entries that a new one deletes. More than one, so that a long log shrinks.
+TOGETHER: Final = 10
+
+_DAY: Final = 86_400
+
 _RECORD: Final = insertion(audit_logs, without=("id",))
+# Only the oldest are examined: no index helps to find the others.
+_DELETE_OLD: Final = delete(audit_logs).where(
+    audit_logs.c.id.in_(select(audit_logs.c.id).order_by(audit_logs.c.id).limit(TOGETHER)),
+    audit_logs.c.timestamp < bindparam("before"),
+)
 _SINCE: Final = (
     select(audit_logs)
     .where(audit_logs.c.timestamp >= bindparam("since"))
@@ -78,7 +88,7 @@ class AuditLog:
             "auth_method": valid.optional_text(auth_method, "auth_method"),
             "hostname": self._access.hostname,
         }
-        await self._access.write(lambda connection: record(connection, entry))
+        await self._access.write(lambda connection: record(connection, entry, self._access))
 
     async def list(
         self, user_id: str | None = None, *, since: int = 0, limit: int = 100
@@ -104,14 +114,16 @@ class AuditLog:
         return [AuditEntry(*row) for row in rows]
 
 
-def record(connection: Connection, entry: Mapping[str, Any]) -> None:
-    """Write one entry, in the transaction of the change.
+def record(connection: Connection, entry: Mapping[str, Any], access: Access) -> None:
+    """Write one entry, in the transaction of the change, and delete some that are too old.
 
     Raises:
         TokenStorageError: ``ignored``.
     """
     if not connection.run(_RECORD, entry):
         raise not_stored("audit_logs")
+    if (days := access.audit_retention_days) is not None:
+        connection.run(_DELETE_OLD, {"before": entry["timestamp"] - days * _DAY})
 
 
 def not_stored(table: str) -> TokenStorageError:

@@ -172,4 +172,4 @@ class Concern:
             "auth_method": self._auth_method,
             "hostname": self._access.hostname,
         }
-        record(connection, entry)
+        record(connection, entry, self._access)

@@ -39,13 +39,22 @@ class Access:
         clock: returns seconds since 1970, for every time that is written or compared.
     """
 
-    __slots__ = ("_keyring", "_pool", "clock", "hostname", "key_is_verified")
+    __slots__ = (
+        "_keyring",
+        "_pool",
+        "audit_retention_days",
+        "clock",
+        "hostname",
+        "key_is_verified",
+    )
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self.clock = clock
         self.hostname = socket.gethostname()
         #: Whether a committed secret opens with the key ring.
         self.key_is_verified = False
+        #: The days for which entries of the audit log are kept; None for ever.
+        self.audit_retention_days: int | None = None
         self._pool: Pool | None = None
         self._keyring: Keyring | None = None
 
@@ -54,8 +63,9 @@ class Access:
         """Whether transactions can run."""
         return self._pool is not None
 
-    def open(self, pool: Pool, keyring: Keyring) -> None:
+    def open(self, pool: Pool, keyring: Keyring, audit_retention_days: int | None) -> None:
         """Run units of work in ``pool`` from now on."""
+        self.audit_retention_days = audit_retention_days
         self._pool, self._keyring, self.key_is_verified = pool, keyring, False
 
     def close(self) -> Pool | None:

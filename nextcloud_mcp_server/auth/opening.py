@@ -25,10 +25,11 @@ async def open_store(
     database: str | os.PathLike[str] | None = None,
     keys: str | bytes | Sequence[str | bytes] | None = None,
     settings: Settings | None = None,
-) -> tuple[Pool, Keyring, Outcome]:
+) -> tuple[Pool, Keyring, Outcome, int | None]:
     """Prepare a database in a worker thread, then open its pool.
 
-    Takes the arguments of :class:`~.storage.RefreshTokenStorage`.
+    Takes the arguments of :class:`~.storage.RefreshTokenStorage`. The last result is the number of
+    days for which entries of the audit log are kept.
 
     Raises:
         TokenStorageError: the database or the keys cannot be used; nothing is left open.
@@ -88,4 +89,4 @@ async def open_store(
         if hold is not None:
             hold.release()
         raise
-    return pool, keyring, outcome
+    return pool, keyring, outcome, settings.audit_retention_days

@@ -102,11 +102,11 @@ class RefreshTokenStorage(RefreshTokens):
             # A forked child has a copy of the parent's store, and opens one of its own.
             if self._access.is_open and self._process == os.getpid():
                 return
-            pool, keyring, self._outcome = await open_store(
+            pool, keyring, self._outcome, days = await open_store(
                 self._database, self._keys, self._settings
             )
             self._process = os.getpid()
-            self._access.open(pool, keyring)
+            self._access.open(pool, keyring, days)
 
     async def close(self) -> None:
         """Refuse new work and close the database. Safe to call twice."""
