@@ -33,8 +33,8 @@ else:
 
 T = TypeVar("T")
 
-#: Encrypted values of one column that are read to verify the keys; all are read only if none
-#: of these can be decrypted.
+#: The most encrypted values of one column that are read to verify the keys; all are read only
+#: if one of these cannot be decrypted.
 SAMPLE_SIZE = 16
 
 
@@ -50,7 +50,8 @@ class Snapshot(NamedTuple):
             readable database.
         detail: the engine's description of the damage.
         companion: the file beside the database that makes it ``orphaned``.
-        samples: some encrypted values, if they were asked for and can be read.
+        samples: the first encrypted value and the newest of each column, each once, if they were
+            asked for and can be read.
         exists: whether there is a database.
     """
 
@@ -140,7 +141,7 @@ class Database(Protocol):
         A crashed database is read as it will be after its recovery.
 
         Args:
-            samples: whether to read the first encrypted values too.
+            samples: whether to read some encrypted values too.
 
         Raises:
             TokenStorageError: the operating system or the server does not let it be read.

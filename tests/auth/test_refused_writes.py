@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from cryptography.fernet import Fernet
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.errors import TokenStorageError
 from tests.auth.helpers import NOW, tamper
+from tests.support.child import child
 from tests.support.contents import KEY
 from tests.support.errors import refuses
 
@@ -41,6 +43,42 @@ async def test_one_key_wins(first: str, path: Path) -> None:
         assert await one.list_user_ids() == (
             ["alice", "carol"] if first == "refresh token" else ["carol"]
         )
+
+
+_SERVER = """
+import asyncio, sys
+from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.errors import TokenStorageError
+
+async def main(path, key):
+    async with RefreshTokenStorage(path, encryption_key=key) as storage:
+        print("ready", flush=True)
+        sys.stdin.readline()
+        try:
+            await storage.store_refresh_token(key, "token")
+            print("stored", flush=True)
+        except TokenStorageError as error:
+            print(error.code, flush=True)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_one_of_two_processes_wins(path: Path) -> None:
+    """Two servers store a first secret at once, each with a key of its own: one is refused."""
+    for _ in range(3):
+        tamper(path, "DELETE FROM refresh_tokens")
+        keys = (KEY, OTHER.decode())
+        with ExitStack() as stack:
+            both = [stack.enter_context(child(_SERVER, path, key)) for key in keys]
+            for one in both:
+                one.tell()
+            answers = [one.answer() for one in both]
+        assert sorted(answers) == ["stored", "wrong-key"]
+        winner = keys[answers.index("stored")]
+        async with RefreshTokenStorage(path, encryption_key=winner) as storage:
+            assert await storage.list_user_ids() == [winner]
+            assert await storage.get_refresh_token(winner) is not None
 
 
 async def test_a_rotated_key_still_writes(path: Path) -> None:

@@ -361,3 +361,26 @@ async def test_a_key_that_opens_few_of_the_secrets_is_not_accepted_in_silence(
     caplog.clear()
     await start(path, keys=(KEY, THIRD))
     assert "No given key opens" not in caplog.text
+
+
+@pytest.mark.parametrize("column", ["newest token", "password", "client", "flow"])
+async def test_a_secret_of_any_column_that_no_key_opens_is_counted(
+    column: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A start examines each column of secrets, and the newest row, not only the first rows."""
+    path = tmp_path / "tokens.db"
+    async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
+        for user in range(40):
+            await storage.store_refresh_token(f"user-{user:02}", "token")
+    async with RefreshTokenStorage(path, encryption_key=[THIRD, KEY]) as storage:
+        if column == "newest token":
+            await storage.store_refresh_token("user-99", "token")
+        elif column == "password":
+            await storage.app_passwords.store("alice", "password")
+        elif column == "client":
+            await storage.oauth_clients.store("client", "secret", redirect_uris=[])
+        else:
+            await storage.login_flows.store("alice", "token", "endpoint", expires_at=2**31)
+    caplog.clear()
+    await start(path, keys=(KEY,))
+    assert "opens 1 of the 41 stored secrets" in caplog.text

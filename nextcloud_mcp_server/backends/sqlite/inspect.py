@@ -10,11 +10,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from nextcloud_mcp_server.backends.base import SAMPLE_SIZE, RecoveryNeededError, Snapshot
+from nextcloud_mcp_server.backends.base import RecoveryNeededError, Snapshot
 from nextcloud_mcp_server.backends.sqlite.catalog import Known, read_snapshot
 from nextcloud_mcp_server.backends.sqlite.connect import (
     BUSY_TIMEOUT,
@@ -48,7 +49,7 @@ def inspect_file(path: Path, known: Known = _NONE, *, sampling: bool = False) ->
     Args:
         path: the database file.
         known: tables whose columns need not be read.
-        sampling: whether to read the first encrypted values too.
+        sampling: whether to read some encrypted values too.
 
     Raises:
         RecoveryNeededError: a journal must be rolled back before anyone can read.
@@ -120,15 +121,16 @@ def _observe(connection: sqlite3.Connection, known: Known) -> Snapshot:
 
 
 def _samples(connection: sqlite3.Connection, seen: Snapshot) -> tuple[bytes, ...] | None:
-    """Return some encrypted values; None if they cannot be read."""
+    """Return the first and the newest encrypted value; None if they cannot be read.
+
+    The newest one is that of each column. If a key is missing, they differ as a rule.
+    """
     try:
-        # One column is proof enough, and the first is that of the grants.
-        for column in columns_there(seen.structure, ENCRYPTED):
-            if found := tuple(
-                value for _, value in read_secrets(connection, [column], SAMPLE_SIZE)
-            ):
-                return found
-        return ()
+        there = columns_there(seen.structure, ENCRYPTED)
+        newest = [value for _, value in read_secrets(connection, there, 1, newest=True)]
+        # No newest one: there is none at all.
+        first = read_secrets(connection, there, 1) if newest else iter(())
+        return tuple(dict.fromkeys([*(value for _, value in islice(first, 1)), *newest]))
     except (sqlite3.Error, UnicodeDecodeError):
         return None
 

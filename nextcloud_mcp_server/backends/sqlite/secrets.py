@@ -16,13 +16,18 @@ def columns_there(structure: Structure, wanted: Iterable[tuple[str, str]]) -> li
 
 
 def read_secrets(
-    connection: sqlite3.Connection, columns: Iterable[tuple[str, str]], limit: int | None = None
+    connection: sqlite3.Connection,
+    columns: Iterable[tuple[str, str]],
+    limit: int | None = None,
+    *,
+    newest: bool = False,
 ) -> Iterator[tuple[str, bytes]]:
     """Yield (table, value) of each existing (table, column), up to ``limit`` of each."""
     most = -1 if limit is None else limit
+    order = "ORDER BY rowid DESC " if newest else ""
     for table, column in columns:
         name = quoted(column)
-        query = f"SELECT {name} FROM {quoted(table)} WHERE {name} IS NOT NULL LIMIT {most}"  # noqa: S608 - our own names
+        query = f"SELECT {name} FROM {quoted(table)} WHERE {name} IS NOT NULL {order}LIMIT {most}"  # noqa: S608 - our own names
         for (value,) in connection.execute(query):
             raw = value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
             yield table, raw
