@@ -92,6 +92,7 @@ def restore(
     with place.lock(lock_timeout) as locked:
         locked.require_writable()
         place.require_idle(while_running=while_running)
+        running = in_use(database)
         with naming(database), progress_to(place, locked, doing, progress) as report:
             seen = _inspect(locked)
             _check_unchanged(backup, database)
@@ -102,7 +103,7 @@ def restore(
                 expected = _finish_copy(stage, preview, seen, kept, begun)
                 _put(stage, database, kept, report)
                 report("checking the result")
-                _check_result(database, expected, kept.path)
+                _check_result(database, expected, kept.path, running=running)
                 # Last: this also removes what reading a database in WAL mode leaves.
                 locked.finish()
     return Restored(preview, kept.path, time.monotonic() - begun)
@@ -218,15 +219,18 @@ def _put(stage: Path, database: Path, kept: _Kept, report: Reporter) -> None:
     replace.swap(stage, database, kept.path)
 
 
-def _check_result(database: Path, expected: backups.Summary, kept: Path | None) -> None:
+def _check_result(
+    database: Path, expected: backups.Summary, kept: Path | None, *, running: bool
+) -> None:
     problem = check_pages(database)
     if not problem:
         with closing(connect_read_only(database)) as connection:
             connection.execute("BEGIN")
             there = backups.summary(connection)
         same = there == expected
-        # A running server may have written to it meanwhile.
-        if not same and not (in_use(database) and there.revisions == expected.revisions):
+        # A server may have written to it meanwhile, and may have ended since.
+        running = running or in_use(database)
+        if not same and not (running and there.revisions == expected.revisions):
             problem = f"{there} was read back where {expected} was to be restored"
     if problem:
         where = f"; what it replaced is {kept}" if kept else ""

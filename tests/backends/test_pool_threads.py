@@ -143,7 +143,8 @@ async def main():
     await codes(storage.list_user_ids())
     allow(0)
     # The threads that are there still answer.
-    await codes(storage.list_user_ids(), storage.store_refresh_token("b", "t"))
+    await codes(storage.list_user_ids())
+    await codes(storage.store_refresh_token("b", "t"))
     await codes(storage.close())
     if sys.argv[2] == "left open":
         allow(hard)
@@ -176,7 +177,8 @@ def test_no_thread_can_be_started(end: str) -> None:
         "no-thread",
         "None",
         "['a']",
-        "['a'] None",
+        "['a']",
+        "None",
         "None",
     ]
     if end == "left open":

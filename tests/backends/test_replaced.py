@@ -164,6 +164,15 @@ async def test_a_store_on_replaced_files_refuses(harm: Harm, pool: SqlitePool, p
     await refused(pool)
 
 
+async def test_a_store_on_an_emptied_file_refuses(pool: SqlitePool, path: Path) -> None:
+    """It is the same file, but what is written to it now is lost at the next start."""
+    os.truncate(path, 0)
+    for _ in range(2):
+        with pytest.raises(TokenStorageError, match="is empty now") as caught:
+            await pool.write(adding("after"))
+        assert caught.value.code == "replaced"
+
+
 @harms
 async def test_a_refused_store_changes_no_file(harm: Harm, pool: SqlitePool, path: Path) -> None:
     """Using and closing a store on replaced files leaves what is there now, byte for byte."""

@@ -115,7 +115,7 @@ async def test_a_dead_file_system_of_the_key_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the key file cannot be read in time, the start fails, before the lock and off the loop."""
-    monkeypatch.setattr(keyfile, "_PATIENCE", 0.3)
+    monkeypatch.setattr(keyfile, "_PATIENCE", 1.0)
     ticks = 0
     with dead_file(tmp_path / "secrets") as file:
         settings = Settings(tmp_path / "tokens.db", key_file=file)

@@ -8,6 +8,7 @@ when they are opened, not to their name. So device and inode of all three are co
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -44,7 +45,9 @@ class OpenFiles:
     def add_companions(self) -> None:
         """Remember the companions too, once a connection has opened them."""
         names = (f"{self._path}{suffix}" for suffix in _COMPANIONS)
-        self._opened |= {name: there for name in names if (there := file_id(name))}
+        there = {name: found for name in names if (found := file_id(name))}
+        # A new dict: another thread may be comparing the files.
+        self._opened = {**self._opened, **there}
 
     def forget_companions(self) -> None:
         """Forget the companions, because the last connection may remove them from now on."""
@@ -56,6 +59,10 @@ class OpenFiles:
             if (there := file_id(name)) is None or there != opened:
                 what = "missing" if there is None else "another file now"
                 return f"{os.path.basename(name)} is {what}"  # noqa: PTH119
+        # An open database always has pages: somebody has emptied it.
+        with suppress(FileNotFoundError):
+            if not os.stat(self._path).st_size:  # noqa: PTH116 - as above
+                return f"{self._path.name} is empty now"
         return ""
 
     def doubt(self) -> str:
