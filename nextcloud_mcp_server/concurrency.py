@@ -23,7 +23,7 @@ T = TypeVar("T")
 _POLL: Final = 0.005
 
 
-class Turn:
+class TaskLock:
     """A lock for tasks that may run in different event loops and threads.
 
     It is free in a forked child: no task of the parent runs there.

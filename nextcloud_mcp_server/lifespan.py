@@ -23,8 +23,8 @@ from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.settings import (
     EMBEDDED_LOCK_TIMEOUT,
     Settings,
+    absolute_database,
     load_settings,
-    named_now,
 )
 
 #: An ASGI application.
@@ -54,7 +54,7 @@ class TokenStoreLifespan:
 
     def __post_init__(self) -> None:
         """Make a relative path absolute, before the working directory can change."""
-        object.__setattr__(self, "database", named_now(self.database))
+        object.__setattr__(self, "database", absolute_database(self.database))
 
     @asynccontextmanager
     async def __call__(self, app: Any) -> AsyncIterator[TokenStoreState]:

@@ -286,7 +286,7 @@ def database_path(database: str | os.PathLike[str]) -> Path:
     return _absolute_text(text, "the database")
 
 
-def named_now(database: str | os.PathLike[str] | None) -> str | os.PathLike[str] | None:
+def absolute_database(database: str | os.PathLike[str] | None) -> str | os.PathLike[str] | None:
     """Return ``database`` as an absolute path; unchanged if :func:`load_settings` refuses it."""
     with suppress(TokenStorageError):
         return None if database is None else database_path(database)

@@ -16,8 +16,8 @@ from nextcloud_mcp_server.auth.oauth_sessions import OAuthSessions
 from nextcloud_mcp_server.auth.opening import open_store
 from nextcloud_mcp_server.auth.profiles import Profiles
 from nextcloud_mcp_server.auth.refresh_tokens import RefreshToken, RefreshTokens
-from nextcloud_mcp_server.concurrency import Turn
-from nextcloud_mcp_server.settings import named_now
+from nextcloud_mcp_server.concurrency import TaskLock
+from nextcloud_mcp_server.settings import absolute_database
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -49,10 +49,10 @@ class RefreshTokenStorage(RefreshTokens):
         "__weakref__",
         "_database",
         "_keys",
+        "_opening",
         "_outcome",
         "_process",
         "_settings",
-        "_turn",
         "app_passwords",
         "audit",
         "browser_sessions",
@@ -70,13 +70,13 @@ class RefreshTokenStorage(RefreshTokens):
         settings: Settings | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._database = named_now(database)
+        self._database = absolute_database(database)
         self._keys = encryption_key
         self._settings = settings
         self._outcome: Outcome | None = None
         self._process = 0
         # Held by initialize() and close(), so that two calls at once open one pool.
-        self._turn = Turn()
+        self._opening = TaskLock()
         access = Access(clock)
         super().__init__(access)
         self.profiles = Profiles(access)
@@ -98,7 +98,7 @@ class RefreshTokenStorage(RefreshTokens):
         Raises:
             TokenStorageError: the start failed; the database is unchanged.
         """
-        async with self._turn:
+        async with self._opening:
             # A forked child has a copy of the parent's store, and opens one of its own.
             if self._access.is_open and self._process == os.getpid():
                 return
@@ -110,7 +110,7 @@ class RefreshTokenStorage(RefreshTokens):
 
     async def close(self) -> None:
         """Refuse new work and close the database. Safe to call twice."""
-        async with self._turn:
+        async with self._opening:
             pool = self._access.close()
             if pool is not None:
                 await pool.close()

@@ -110,7 +110,7 @@ class Database(Protocol):
             TokenStorageError: ``untrusted``.
         """
 
-    def leaves_traces(self) -> bool:
+    def locking_creates_files(self) -> bool:
         """Whether :meth:`lock` would create something that stays, such as a lock file."""
 
     def warnings(self) -> Iterable[str]:

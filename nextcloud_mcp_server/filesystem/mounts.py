@@ -53,17 +53,17 @@ _LISTED: Final = ("ext4", "xfs", "f2fs")
 _OCTAL: Final = r"\\([0-7]{3})"
 
 
-def tells_network() -> bool:
+def lists_types() -> bool:
     """Return whether this operating system lists the types of its file systems."""
     return sys.platform.startswith("linux")
 
 
-def on_network(path: Path, mounts: Path | None = None) -> bool:
+def is_not_local(path: Path, mounts: Path | None = None) -> bool:
     """Return whether ``path`` is not known to lie on a local file system.
 
-    An operating system that lists no types (see :func:`tells_network`) counts as local.
+    An operating system that lists no types (see :func:`lists_types`) counts as local.
     """
-    if not tells_network() or (mounts is None and on_own_device(path)):
+    if not lists_types() or (mounts is None and on_own_device(path)):
         return False
     return type_of(path, mounts) not in _LOCAL
 
@@ -102,7 +102,7 @@ def is_alone(path: Path) -> bool:
     Args:
         path: a file. No link: that of its folder would be compared.
     """
-    if not tells_network():
+    if not lists_types():
         return False
     try:
         return _mount_of(str(path)) != _mount_of(str(path.parent))

@@ -15,8 +15,8 @@ from nextcloud_mcp_server.migrate.classify import is_mistyped, newest_complete
 from nextcloud_mcp_server.migrate.inspect import (
     Inspection,
     VerifyKeys,
+    check_before_lock,
     inspect,
-    look_first,
     no_database,
 )
 from nextcloud_mcp_server.migrate.plan import State, unknown_target
@@ -104,7 +104,7 @@ def downgrade(
             what ``verify`` raises.
     """
     activity = f"downgrading it to {revision or 'the one before'}"
-    _look_first(database, lambda seen: downgrade_target(seen, revision), verify)
+    _check_before_lock(database, lambda seen: downgrade_target(seen, revision), verify)
     with _locked(database, lock_timeout, activity, progress) as (locked, inspection, report):
         database.require_idle(while_running=while_running)
         target = downgrade_target(inspection, revision)
@@ -166,7 +166,7 @@ def stamp(
             ``verify`` raises.
     """
     activity = f"stamping it with {revision}"
-    _look_first(database, lambda seen: _check_stamp(seen, revision), verify)
+    _check_before_lock(database, lambda seen: _check_stamp(seen, revision), verify)
     with _locked(database, lock_timeout, activity, progress) as (locked, inspection, report):
         database.require_idle(while_running=while_running)
         _check_stamp(inspection, revision)
@@ -180,7 +180,7 @@ def stamp(
     return Change(database.location, inspection.recorded, after, backup=backup)
 
 
-def _look_first(
+def _check_before_lock(
     database: Database, accept: Callable[[Inspection], object], verify: VerifyKeys | None
 ) -> None:
     """Raise what can be refused without the lock, which would leave a file."""
@@ -193,7 +193,7 @@ def _look_first(
         accept(inspection)
         database.require_writable()
 
-    look_first(database, accept_writable, verify=verify)
+    check_before_lock(database, accept_writable, verify=verify)
 
 
 @contextmanager

@@ -164,7 +164,7 @@ def inspect(database: Database, target: str | None = None) -> Inspection:
     return Inspection.of(database, database.inspect(), target)
 
 
-def look_first(
+def check_before_lock(
     database: Database,
     accept: Callable[[Inspection], object],
     *,
@@ -181,7 +181,7 @@ def look_first(
         target: the revision to end at.
         verify: verifies the keys, if there are encrypted values.
     """
-    if not database.leaves_traces():
+    if not database.locking_creates_files():
         return
     snapshot = database.inspect(samples=True)
     inspection = Inspection.of(database, snapshot, target)

@@ -19,7 +19,12 @@ from nextcloud_mcp_server.backends.base import Database, LockedDatabase, Recover
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.imports import IMPORTING
 from nextcloud_mcp_server.migrate.classify import lost_secrets
-from nextcloud_mcp_server.migrate.inspect import Inspection, VerifyKeys, known_history, look_first
+from nextcloud_mcp_server.migrate.inspect import (
+    Inspection,
+    VerifyKeys,
+    check_before_lock,
+    known_history,
+)
 from nextcloud_mcp_server.migrate.plan import Action, Finding, Plan, State, refusal
 from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT
 
@@ -118,7 +123,7 @@ def prepare(
     known_history(database)
     for warning in database.warnings():
         logger.warning("%s", warning)
-    look_first(database, _require_changeable, target=target, verify=verify)
+    check_before_lock(database, _require_changeable, target=target, verify=verify)
     # Many may inspect at once, and most find nothing to do; one that finds more locks alone
     # and inspects again.
     with database.lock(lock_timeout, cancelled, shared=True) as locked:

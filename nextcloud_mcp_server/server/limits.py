@@ -91,7 +91,7 @@ class Connection(H11Protocol):
                 transport.write(_BUSY)
                 transport.close()
                 return
-            oldest.give_way()
+            oldest.close_now()
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -128,7 +128,7 @@ class Connection(H11Protocol):
         if not self._is_busy() and not self.transport.is_closing():
             self._all.waiting[self] = None
 
-    def give_way(self) -> None:
+    def close_now(self) -> None:
         """Close the connection at once."""
         self._stop_waiting()
         self.connections.discard(self)

@@ -108,7 +108,7 @@ def _serve(host: str, port: int, settings: Settings, stop: _Stop) -> None:
             app,
             interface="asgi3",
             http=cast("Any", partial(Connection, connections=connections)),
-            # Nobody is told to be believed.
+            # Anybody can send X-Forwarded-* headers.
             proxy_headers=False,
             lifespan="on",
             loop="asyncio",

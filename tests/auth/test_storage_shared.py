@@ -149,7 +149,7 @@ def test_a_child_forked_during_a_start(path: Path) -> None:
     storage = RefreshTokenStorage(path, encryption_key=KEY)
 
     async def main() -> str:
-        async with storage._turn:
+        async with storage._opening:
             return await asyncio.to_thread(in_child, lambda: run(use))
 
     async def use() -> list[str]:

@@ -88,7 +88,7 @@ class Both:
         )
         self.thread = ThreadPoolExecutor(1)
         runner.run(self.storage.initialize())
-        self._turn = count()
+        self._opening = count()
 
     def close(self) -> None:
         """Close both."""
@@ -98,11 +98,11 @@ class Both:
 
     def who(self) -> str:
         """Return the next user."""
-        return user(next(self._turn) % self.rows)
+        return user(next(self._opening) % self.rows)
 
     def crowd(self) -> list[str]:
         """Return a different user for each task."""
-        begun = next(self._turn) * self.place.scale.tasks
+        begun = next(self._opening) * self.place.scale.tasks
         return [user((begun + n) % self.rows) for n in range(self.place.scale.tasks)]
 
     def in_a_thread(self, work: Callable[[str], object], times: int) -> Clock:

@@ -122,9 +122,9 @@ def _with_store(
 
 def store_on_network(path: Path, argument: str) -> None:
     """Store tokens as on a network file system, where the program does not use WAL."""
-    elsewhere = mounts.on_network
+    elsewhere = mounts.is_not_local
     try:
-        vars(mounts)["on_network"] = lambda *_: True
+        vars(mounts)["is_not_local"] = lambda *_: True
         store(path, argument)
     finally:
-        vars(mounts)["on_network"] = elsewhere
+        vars(mounts)["is_not_local"] = elsewhere

@@ -94,15 +94,15 @@ REMOTE = (
 LOCAL = ("bcachefs", "btrfs", "ext4", "f2fs", "fuseblk", "overlay", "tmpfs", "xfs", "zfs")
 
 
-@pytest.mark.skipif(not mounts.tells_network(), reason="no list of mounts")
+@pytest.mark.skipif(not mounts.lists_types(), reason="no list of mounts")
 @pytest.mark.parametrize("kind", REMOTE + LOCAL)
 def test_what_is_not_known_to_be_local_is_remote(kind: str, tmp_path: Path) -> None:
     """A type that no list names counts as remote, and so does a folder without a type."""
     told = tmp_path / "mountinfo"
     told.write_text(_line(str(tmp_path), kind) + "\n" if kind else "")
     assert mounts.type_of(tmp_path / "tokens.db", told) == kind
-    assert mounts.on_network(tmp_path / "tokens.db", told) == (kind in REMOTE)
-    assert mounts.on_network(tmp_path / "tokens.db", tmp_path / "gone"), "without a list"
+    assert mounts.is_not_local(tmp_path / "tokens.db", told) == (kind in REMOTE)
+    assert mounts.is_not_local(tmp_path / "tokens.db", tmp_path / "gone"), "without a list"
 
 
 def test_an_operating_system_without_types_counts_as_local(
@@ -110,7 +110,7 @@ def test_an_operating_system_without_types_counts_as_local(
 ) -> None:
     """On macOS, nothing is known and nothing is warned of."""
     monkeypatch.setattr("sys.platform", "darwin")
-    assert not mounts.on_network(tmp_path / "tokens.db")
+    assert not mounts.is_not_local(tmp_path / "tokens.db")
     assert not mounts.is_alone(tmp_path / "tokens.db")
 
 
@@ -120,14 +120,14 @@ def test_a_name_that_looks_like_several_lines_is_one(tmp_path: Path) -> None:
     folder.mkdir()
     told = tmp_path / "mountinfo"
     told.write_text(f"{_line('/', 'ext4')}\n{_line(str(folder), 'nfs')}\n")
-    assert mounts.on_network(folder / "tokens.db", told)
+    assert mounts.is_not_local(folder / "tokens.db", told)
 
 
 def test_a_mount_that_is_no_text_stops_nobody(tmp_path: Path) -> None:
     """One odd mount somewhere on the machine is no reason not to start."""
     told = tmp_path / "mountinfo"
     told.write_bytes(b"1 0 0:1 / /mnt/\xff\xfe rw - nfs x rw\n2 0 0:2 / / rw - ext4 x rw\n")
-    assert not mounts.on_network(tmp_path / "tokens.db", told)
+    assert not mounts.is_not_local(tmp_path / "tokens.db", told)
 
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs", "f2fs"])
@@ -152,7 +152,7 @@ def test_a_device_with_a_local_file_system_needs_no_list(
     assert not mounts.on_own_device(file, str(kernel)), "it may come over a network"
 
 
-@pytest.mark.skipif(not mounts.tells_network(), reason="no list of mounts")
+@pytest.mark.skipif(not mounts.lists_types(), reason="no list of mounts")
 def test_no_mount_of_this_machine_is_misjudged() -> None:
     """The device and the list of mounts give the same result for every mount that is here."""
     lines = Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").split("\n")
@@ -170,6 +170,6 @@ def test_a_start_does_not_read_what_it_need_not(
     told.write_text(_line(str(tmp_path), "nfs") + "\n")
     monkeypatch.setattr(mounts, "_MOUNTS", told)
     monkeypatch.setattr(mounts, "on_own_device", lambda _: False)
-    assert mounts.on_network(tmp_path / "tokens.db")
+    assert mounts.is_not_local(tmp_path / "tokens.db")
     monkeypatch.setattr(mounts, "on_own_device", lambda _: True)
-    assert not mounts.on_network(tmp_path / "tokens.db")
+    assert not mounts.is_not_local(tmp_path / "tokens.db")

@@ -106,7 +106,7 @@ class SqliteDatabase:
             file = f"{self.path}{suffix}"
             permissions.require_trusted(file, self.path, trusted, forbidden=forbidden)
 
-    def leaves_traces(self) -> bool:
+    def locking_creates_files(self) -> bool:
         """Return whether there is no lock file yet, and one can be made."""
         if os.path.exists(f"{self.path}.lock"):  # noqa: PTH110 - faster than a Path
             return False

@@ -37,7 +37,7 @@ WAL: Final = "wal"
 def is_remote(path: Path) -> bool:
     """Return whether WAL is not used for ``path``: its file system is not known to be local."""
     declared = declared_file_system()
-    return declared == "remote" if declared else mounts.on_network(path)
+    return declared == "remote" if declared else mounts.is_not_local(path)
 
 
 _NONE: Final[Known] = MappingProxyType({})

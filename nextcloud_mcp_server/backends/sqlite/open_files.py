@@ -65,7 +65,7 @@ class OpenFiles:
                 return f"{self._path.name} is empty now"
         return ""
 
-    def doubt(self) -> str:
+    def problem(self) -> str:
         """Return :meth:`replaced`, or why that cannot be determined."""
         try:
             return self.replaced()

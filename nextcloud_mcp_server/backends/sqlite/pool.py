@@ -1,9 +1,7 @@
 """The pool of a running store: reader threads and one writer thread, never the event loop.
 
 SQLite has one writer at a time, so one thread writes, and the units that wait for it share
-the next commit: 64 writers cost a few disk syncs, not 64 (group commit; DeWitt et al., 1984).
-If one of them fails, all are rolled back and run again with a savepoint each, so that the
-others are committed. In WAL mode readers and the writer do not block each other.
+the next commit. In WAL mode readers and the writer do not block each other.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ import os
 import sqlite3
 import stat
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
@@ -22,12 +20,11 @@ from types import MappingProxyType
 from typing import Final, TypeVar
 
 from nextcloud_mcp_server.backends.base import Connection, Hold
-from nextcloud_mcp_server.backends.sqlite import in_use
-from nextcloud_mcp_server.backends.sqlite.batches import FORK_WAIT, Answer, Job, Lane, attempt
+from nextcloud_mcp_server.backends.sqlite import group_commit, in_use
+from nextcloud_mcp_server.backends.sqlite.batches import FORK_WAIT, Lane
 from nextcloud_mcp_server.backends.sqlite.connect import BUSY_TIMEOUT, file_uri, is_still
 from nextcloud_mcp_server.backends.sqlite.errors import always_named
 from nextcloud_mcp_server.backends.sqlite.open_files import FileId, OpenFiles
-from nextcloud_mcp_server.backends.sqlite.statements import DriverConnection
 from nextcloud_mcp_server.backends.sqlite.wal import KEPT, Checkpoints, library
 from nextcloud_mcp_server.concurrency import run_to_the_end
 from nextcloud_mcp_server.errors import TokenStorageError
@@ -50,10 +47,6 @@ SERVING_PRAGMAS: Final[Mapping[str, str]] = MappingProxyType(
 
 #: Reader threads, so that one long batch does not block the others.
 _READERS: Final = 3
-
-
-#: Runs several jobs in the open transaction; returns None if it must be rolled back.
-_Batch = Callable[[sqlite3.Connection, Sequence[Job]], list[Answer] | None]
 
 
 class SqlitePool:
@@ -94,7 +87,7 @@ class SqlitePool:
         self._guard: sqlite3.Connection | None = None
         self._held = False
         self._readers = self._reading()
-        write = partial(_write, self._files)
+        write = partial(group_commit.write, self._files)
         # Held while the guard or the connections of a checkpoint are opened, and during a fork.
         self._opening = threading.Lock()
         self._checkpoints: Callable[[bool], float | None] = _no_checkpoints
@@ -128,10 +121,10 @@ class SqlitePool:
             TokenStorageError: ``read-only`` if the database was opened for reading.
         """
         if self._read_only:
-            self._look_again()
+            self._open_for_writing()
         return self._writer.run(unit)
 
-    def _look_again(self) -> None:
+    def _open_for_writing(self) -> None:
         """Open the database for writing if it can be written by now."""
         if permissions.may(self.path, os.W_OK):
             # SQLite has given them the mode that the database had then.
@@ -163,7 +156,7 @@ class SqlitePool:
             self._hold = in_use.hold(self.path)
 
     def _reading(self) -> Lane:
-        read = partial(_read, self._files)
+        read = partial(group_commit.read, self._files)
         return Lane("token-store-read", _READERS, self._connect, read, self._named)
 
     async def close(self) -> None:
@@ -191,7 +184,7 @@ class SqlitePool:
         inherits it cannot write, and locks nothing of the file that is there now.
         """
         self._held = self._opening.acquire(timeout=FORK_WAIT)
-        if self._held and not self._files.doubt():
+        if self._held and not self._files.problem():
             guard, self._guard = self._guard, None
             if guard is not None:
                 self._files.forget_companions()
@@ -225,7 +218,7 @@ class SqlitePool:
     def _close_guard(self) -> None:
         guard, self._guard = self._guard, None
         with suppress(sqlite3.Error), ExitStack() as stack:
-            if not (replaced := self._files.doubt()):
+            if not (replaced := self._files.problem()):
                 # The start leaves a -shm, so one is opened even if no unit needed any. This
                 # PRAGMA reads the file, but not the schema.
                 last = stack.enter_context(closing(self._open(self._how)))
@@ -303,99 +296,3 @@ class SqlitePool:
 
 def _no_checkpoints(_: bool) -> None:
     """Stand for the checkpoints of a rollback journal, which has none."""
-
-
-def _read(
-    files: OpenFiles, connection: sqlite3.Connection, jobs: Sequence[Job]
-) -> Sequence[Answer]:
-    """Run every job on one moment of the database."""
-    door, answers = DriverConnection(connection), []
-    for job in jobs:
-        # Some errors end the transaction.
-        if not connection.in_transaction:
-            connection.execute("BEGIN")
-        # A cancelled reader needs no result.
-        answers.append(Answer() if job.future.done() else attempt(job, door))
-    if connection.in_transaction:
-        connection.execute("COMMIT")
-    files.require()
-    return answers
-
-
-def _write(
-    files: OpenFiles, connection: sqlite3.Connection, jobs: Sequence[Job]
-) -> Sequence[Answer]:
-    """Run every job in one commit; each alone if that commit fails."""
-    if len(jobs) > 1:
-        # Most batches have no failure, and savepoints are a fifth of their cost.
-        for carry_out in (_all_or_none, _each_or_not):
-            if (answers := _together(files, connection, jobs, carry_out)) is not None:
-                return answers
-    return [_alone(files, connection, job) for job in jobs]
-
-
-def _together(
-    files: OpenFiles, connection: sqlite3.Connection, jobs: Sequence[Job], carry_out: _Batch
-) -> list[Answer] | None:
-    """Return the answers after one commit; None if there was none."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        answers = carry_out(connection, jobs)
-        if answers is not None:
-            _commit(files, connection)
-    except sqlite3.Error as error:
-        _roll_back(connection)
-        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
-            # Each alone would wait as long again.
-            raise
-        return None
-    _roll_back(connection)
-    return answers
-
-
-def _all_or_none(connection: sqlite3.Connection, jobs: Sequence[Job]) -> list[Answer] | None:
-    door, answers = DriverConnection(connection), []
-    for job in jobs:
-        answers.append(answer := attempt(job, door))
-        # A unit may hide an error that has ended the transaction; the next one would write
-        # outside of it.
-        if answer.error is not None or not connection.in_transaction:
-            return None
-    return answers
-
-
-def _each_or_not(connection: sqlite3.Connection, jobs: Sequence[Job]) -> list[Answer]:
-    door, answers = DriverConnection(connection), []
-    for job in jobs:
-        connection.execute("SAVEPOINT unit")
-        answers.append(answer := attempt(job, door))
-        if answer.error is not None:
-            # This fails if the error has ended the transaction; then all are run again.
-            connection.execute("ROLLBACK TO unit")
-        connection.execute("RELEASE unit")
-    return answers
-
-
-def _alone(files: OpenFiles, connection: sqlite3.Connection, job: Job) -> Answer:
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-        answer = attempt(job, DriverConnection(connection))
-        if answer.error is None:
-            _commit(files, connection)
-    except (sqlite3.Error, TokenStorageError) as error:
-        answer = Answer(error=error)
-    _roll_back(connection)
-    return answer
-
-
-def _commit(files: OpenFiles, connection: sqlite3.Connection) -> None:
-    """Commit into the file that has the name of the database, or raise."""
-    files.require()
-    connection.execute("COMMIT")
-    files.require()
-
-
-def _roll_back(connection: sqlite3.Connection) -> None:
-    """Undo what is not committed."""
-    if connection.in_transaction:
-        connection.execute("ROLLBACK")

@@ -54,7 +54,7 @@ def unusable(path: Path, wanted: Mapping[str, Table]) -> dict[str, str]:
                 continue
             reason = _unprepared(connection, name, table)
             if not reason and sql != table.sql:
-                reason = _unfaithful(memory, name, sql, table)
+                reason = _changes_values(memory, name, sql, table)
             if reason:
                 found[name] = reason
     return found
@@ -89,7 +89,7 @@ def _statements(name: str, table: Table, columns: Sequence[str]) -> Iterator[str
     yield f"DELETE FROM {place} WHERE {first} = NULL"  # noqa: S608 - our own names
 
 
-def _unfaithful(memory: sqlite3.Connection, name: str, sql: str, table: Table) -> str:
+def _changes_values(memory: sqlite3.Connection, name: str, sql: str, table: Table) -> str:
     """Return what a table does not store as the released one does; empty if it does."""
     kinds = _kinds(memory, name, table)
     memory.execute(sql)

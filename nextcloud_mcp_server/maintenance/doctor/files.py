@@ -151,7 +151,7 @@ def file_system(context: Context) -> Iterator[Finding]:
         what = f"{context.path.parent} is not known to be local (its type is {kind})"
         what = f"{what}, so WAL is not used; if only this machine uses it, set the variable"
         yield Finding(Level.WARNING, what, "export TOKEN_STORAGE_FILESYSTEM=local")
-    elif not mounts.tells_network():
+    elif not mounts.lists_types():
         what = "cannot determine whether it is local; if other machines use it, set the variable"
         yield Finding(Level.NOTE, what, "export TOKEN_STORAGE_FILESYSTEM=remote")
     elif context.error:

@@ -218,8 +218,8 @@ def test_no_upgrade_is_offered_that_cannot_write(
 #: A function of the machine, its result, the check that reports it, and its level and message.
 MACHINES: list[tuple[Any, str, object, str, Level, str]] = [
     (time, "time", 1000.0, "clock", Level.ERROR, "tokens do not expire"),
-    (mounts, "on_network", True, "file system", Level.WARNING, "so WAL is not used"),
-    (mounts, "tells_network", False, "file system", Level.NOTE, "cannot determine"),
+    (mounts, "is_not_local", True, "file system", Level.WARNING, "so WAL is not used"),
+    (mounts, "lists_types", False, "file system", Level.NOTE, "cannot determine"),
 ]
 
 
