@@ -135,3 +135,12 @@ def test_a_backup_that_is_deleted_before_its_restore_is_named(made: list[Path], 
     assert (error.code, str(made[1]) in error.message) == ("bad-backup", True)
     assert db.path.read_bytes() == before
     assert preview.backup.revision == HEAD
+
+
+def test_only_what_was_agreed_to_is_deleted(made: list[Path], db: Db) -> None:
+    """A backup that became old after the question stays."""
+    agreed = old_backups(db.path, keep=4)
+    assert [one.path for one in agreed] == made[1:4]
+    added = back_up(db.path)
+    assert delete_backups(db.path, agreed, keep=4) == made[1:4]
+    assert _left(db.path) == [made[0], *made[4:], added]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import resource
 import socket
 import time
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from nextcloud_mcp_server.server.limits import OncePerSecond
 from tests.server.helpers import Server
 
 #: Python code that gives the process few descriptors, and little patience.
@@ -136,3 +138,25 @@ def test_the_limits_of_the_process_are_set(token_db: Path) -> None:
         assert resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE) == (1000, 1000)
         assert resource.prlimit(server.process.pid, resource.RLIMIT_CORE)[0] == 0
         server.stop()
+
+
+def test_a_repeated_warning_is_printed_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others, and what is no warning, are printed each time."""
+    now = 100.0
+    monkeypatch.setattr("nextcloud_mcp_server.server.limits.time.monotonic", lambda: now)
+    once = OncePerSecond()
+
+    def prints(text: str, level: int = logging.WARNING) -> bool:
+        return once.filter(logging.LogRecord("a", level, "", 0, "%s", (text,), None))
+
+    assert [prints("one"), prints("one"), prints("two"), prints("one")] == [
+        True,
+        False,
+        True,
+        False,
+    ]
+    assert [prints("one", logging.INFO), prints("one", logging.INFO)] == [True, True]
+    now += 1.1
+    assert [prints("one"), prints("one")] == [True, False]
+    for number in range(1_000):
+        assert prints(str(number))

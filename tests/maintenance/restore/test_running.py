@@ -6,9 +6,11 @@ import shutil
 import threading
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from nextcloud_mcp_server.maintenance import replace
 from nextcloud_mcp_server.maintenance.backup import back_up
 from nextcloud_mcp_server.maintenance.restore import restore
 from nextcloud_mcp_server.maintenance.restore_preview import preview_restore
@@ -131,3 +133,21 @@ def test_a_damaged_database_is_not_replaced_under_a_server(path: Path, two: Path
         error = refused(lambda: restore(offer, while_running=True, lock_timeout=10))
         assert error.code == "in-use"
         assert path.read_bytes()[:100] == raw[:100]
+
+
+def test_a_server_that_writes_and_ends_before_the_check_is_no_damage(
+    path: Path, two: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The restore succeeds, and what the server acknowledged is kept."""
+    copy = replace.copy_into
+    with server(path) as running:
+
+        def copied(*arguments: Any) -> None:
+            copy(*arguments)
+            assert running.ask("store dora") == "stored"
+            running.kill()
+
+        monkeypatch.setattr(replace, "copy_into", copied)
+        restored(path, two, while_running=True)
+    with server(path) as again:
+        assert again.ask("list") == "anna bert dora"
