@@ -10,8 +10,8 @@ from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nextcloud_mcp_server import forks
 from nextcloud_mcp_server.concurrency import run_to_the_end
-from nextcloud_mcp_server.imports import IMPORTING
 from nextcloud_mcp_server.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ async def open_store(
     Raises:
         TokenStorageError: the database or the keys cannot be used; nothing is left open.
     """
-    with IMPORTING:
+    with forks.delayed:
         from nextcloud_mcp_server.backends.connect import connect  # noqa: PLC0415
         from nextcloud_mcp_server.crypto.keyfile import (  # noqa: PLC0415
             given_keyring,
@@ -62,28 +62,29 @@ async def open_store(
         hold, opened = place.hold(), place.identity()
 
     def work(cancelled: Callable[[], bool]) -> Outcome:
-        with IMPORTING:
+        nonlocal keyring
+        with forks.delayed:
             from nextcloud_mcp_server.migrate.startup import prepare  # noqa: PLC0415
 
-        nonlocal keyring
-        keyring = given_keyring(keys, settings)
-        if keyring is None:
-            require_trusted_key(Path(place.location))
-        return prepare(
-            place,
-            verify=verify,
-            then=mark,
-            lock_timeout=settings.lock_timeout,
-            cancelled=cancelled,
-        )
+            keyring = given_keyring(keys, settings)
+            if keyring is None:
+                require_trusted_key(Path(place.location))
+            return prepare(
+                place,
+                verify=verify,
+                then=mark,
+                lock_timeout=settings.lock_timeout,
+                cancelled=cancelled,
+            )
 
     try:
         outcome = await run_to_the_end(work, name="token-store-start")
         if keyring is None:
             raise AssertionError("a start that succeeds has a key ring")
-        pool = place.open_pool(
-            outcome.journal_mode, hold, read_only=outcome.read_only, opened=opened
-        )
+        with forks.delayed:
+            pool = place.open_pool(
+                outcome.journal_mode, hold, read_only=outcome.read_only, opened=opened
+            )
     except BaseException:
         # Even if it was cancelled, the start may have been done already.
         if hold is not None:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 from nextcloud_mcp_server.backends.base import Database, LockedDatabase, RecoveryNeededError
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.imports import IMPORTING
 from nextcloud_mcp_server.migrate.classify import lost_secrets
 from nextcloud_mcp_server.migrate.inspect import (
     Inspection,
@@ -161,12 +160,7 @@ def progress_to(
 ) -> Iterator[Reporter]:
     """Send progress to the callback (default: the log) and to those who wait for the lock."""
     # A start at head has no progress to report.
-    with IMPORTING:
-        from nextcloud_mcp_server.progress import (  # noqa: PLC0415
-            reporting,
-            to_log,
-            to_waiters,
-        )
+    from nextcloud_mcp_server.progress import reporting, to_log, to_waiters  # noqa: PLC0415
 
     locked.announce(activity)
     with reporting(progress or to_log(database), to_waiters(locked.announce, activity)) as report:
@@ -243,8 +237,7 @@ def _migrate(
     inspection: Inspection, locked: LockedDatabase, keys: Sequence[str] | None, report: Reporter
 ) -> Path | None:
     # Imports Alembic and SQLAlchemy.
-    with IMPORTING:
-        from nextcloud_mcp_server.migrate.run import migrate  # noqa: PLC0415
+    from nextcloud_mcp_server.migrate.run import migrate  # noqa: PLC0415
 
     logger.info("%s: %s", inspection.database, inspection.accepted().activity)
     return migrate(inspection, locked, keys=keys, report=report)

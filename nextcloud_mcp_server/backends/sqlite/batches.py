@@ -21,6 +21,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final, NamedTuple, TypeVar
 from weakref import WeakSet
 
+from nextcloud_mcp_server import forks
 from nextcloud_mcp_server.backends.base import Connection
 from nextcloud_mcp_server.backends.sqlite.statements import DriverConnection
 from nextcloud_mcp_server.concurrency import start
@@ -92,7 +93,7 @@ class Lane:
         self._carry_out = carry_out
         self._named = named
         self._afterwards = afterwards
-        self._before_fork, self._after_fork = around_fork
+        self.before_fork, self._after_fork = around_fork
         self._idle: list[sqlite3.Connection] = []
         # Not an executor: submitting to one costs more than a read.
         self._calls: SimpleQueue[bool] = SimpleQueue()
@@ -170,12 +171,14 @@ class Lane:
         self._paused = True
         while True:
             self._lock.acquire()
-            if self._free >= len(self._threads) or time.monotonic() > deadline:
+            if self._free >= len(self._threads):
+                break
+            if time.monotonic() > deadline:
+                forks.leave_unsafe()
                 break
             self._lock.release()
             time.sleep(_PAUSE)
         self._close_idle()
-        self._before_fork()
 
     def resume(self) -> None:
         """Continue in the parent after the fork."""
@@ -233,10 +236,14 @@ class Lane:
             try:
                 return self._calls.get(timeout=pause)
             except Empty:
-                pause = self._afterwards(True)
+                with self._lock:
+                    if not self._free:
+                        continue  # a call came meanwhile
+                    # A fork waits for it.
+                    self._free -= 1
+                pause = self._run_waiting(self._afterwards(True))
 
-    def _run_waiting(self) -> float | None:
-        pause: float | None = None
+    def _run_waiting(self, pause: float | None = None) -> float | None:
         while jobs := self._take():
             _deliver(jobs, self._answers(jobs))
             pause = self._afterwards(False)
@@ -340,32 +347,29 @@ def _forked() -> TokenStorageError:
 
 
 _lanes: WeakSet[Lane] = WeakSet()
-#: The lanes that wait for the fork to end, and the lock of the thread that forks.
+#: The lanes that wait for the fork to end.
 _pausing: Final[list[Lane]] = []
-_fork: Final = threading.RLock()
 
 
 def _before_fork() -> None:
-    _fork.acquire()
     deadline = time.monotonic() + FORK_WAIT
     for lane in list(_lanes):
         lane.pause(deadline)
         _pausing.append(lane)
+    # When no other lane runs: a batch may wait for what the callback holds until after the fork.
+    for lane in _pausing:
+        lane.before_fork()
 
 
 def _after_in_parent() -> None:
     while _pausing:
         _pausing.pop().resume()
-    _fork.release()
 
 
 def _after_in_child() -> None:
     _pausing.clear()
     for lane in list(_lanes):
         lane.disable()
-    _fork.release()
 
 
-os.register_at_fork(
-    before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child
-)
+forks.around(_before_fork, _after_in_parent, _after_in_child)

@@ -215,22 +215,19 @@ class SqliteDatabase:
         self, timeout: float, cancelled: Callable[[], bool] = lambda: False, *, shared: bool = False
     ) -> Iterator[LockedDatabase]:
         """Hold the file lock beside the database; create its folder if needed."""
-        from nextcloud_mcp_server.imports import IMPORTING  # noqa: PLC0415 - see above
+        from nextcloud_mcp_server import forks  # noqa: PLC0415 - see above
 
-        with IMPORTING:
+        with forks.delayed:
             from nextcloud_mcp_server.backends.sqlite.lock import guard  # noqa: PLC0415
             from nextcloud_mcp_server.backends.sqlite.locked import LockedFile  # noqa: PLC0415
 
-        files.make_folder(self.path)
-        with guard(self.path, timeout, cancelled, shared=shared) as held:
-            yield LockedFile(self.path, held, shared=shared, remote=self._remote)
+            files.make_folder(self.path)
+            with guard(self.path, timeout, cancelled, shared=shared) as held:
+                yield LockedFile(self.path, held, shared=shared, remote=self._remote)
 
     def hold(self) -> Hold | None:
         """Take a share of the in-use lock; None, with a warning, if the place cannot lock."""
-        from nextcloud_mcp_server.imports import IMPORTING  # noqa: PLC0415 - see above
-
-        with IMPORTING:
-            from nextcloud_mcp_server.backends.sqlite import in_use  # noqa: PLC0415
+        from nextcloud_mcp_server.backends.sqlite import in_use  # noqa: PLC0415 - see above
 
         return in_use.hold(self.path)
 
@@ -249,10 +246,7 @@ class SqliteDatabase:
         opened: FileId | None = None,
     ) -> Pool:
         """Return a pool of threads."""
-        from nextcloud_mcp_server.imports import IMPORTING  # noqa: PLC0415
-
-        with IMPORTING:
-            from nextcloud_mcp_server.backends.sqlite.pool import SqlitePool  # noqa: PLC0415
+        from nextcloud_mcp_server.backends.sqlite.pool import SqlitePool  # noqa: PLC0415
 
         return SqlitePool(self.path, journal_mode, hold, read_only=read_only, opened=opened)
 

@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from nextcloud_mcp_server import forks
 from nextcloud_mcp_server.backends.sqlite.errors import named
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem.files import follow
@@ -160,7 +161,7 @@ def _wait_for(
         if now >= logged + TELL_INTERVAL:
             logged = now
             logger.warning("Waiting for %s: %s", database, holder(path))
-        time.sleep(min(pause, begun + timeout - now))
+        forks.sleep(min(pause, begun + timeout - now))
         pause = min(2 * pause, POLL_INTERVAL)
     return hold
 

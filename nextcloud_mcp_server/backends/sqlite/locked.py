@@ -20,7 +20,6 @@ from nextcloud_mcp_server.backends.sqlite.lock import MigrationLock, lock_path
 from nextcloud_mcp_server.backends.sqlite.wal import checkpoint, wal_size
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell, printable
 from nextcloud_mcp_server.filesystem import files, permissions
-from nextcloud_mcp_server.imports import IMPORTING
 from nextcloud_mcp_server.schema.history import load_history
 
 logger = logging.getLogger(__name__)
@@ -106,10 +105,7 @@ class LockedFile:
     def transact(self, work: Callable[[Transaction], T]) -> T:
         """Run ``work`` over an aiosqlite engine, in an event loop of its own."""
         # Imports SQLAlchemy.
-        with IMPORTING:
-            from nextcloud_mcp_server.backends.sqlite.transaction import (  # noqa: PLC0415
-                transact,
-            )
+        from nextcloud_mcp_server.backends.sqlite.transaction import transact  # noqa: PLC0415
 
         return transact(self._path, work)
 

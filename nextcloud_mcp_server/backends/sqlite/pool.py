@@ -19,6 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, TypeVar
 
+from nextcloud_mcp_server import forks
 from nextcloud_mcp_server.backends.base import Connection, Hold
 from nextcloud_mcp_server.backends.sqlite import group_commit, in_use
 from nextcloud_mcp_server.backends.sqlite.batches import FORK_WAIT, Lane
@@ -121,7 +122,8 @@ class SqlitePool:
             TokenStorageError: ``read-only`` if the database was opened for reading.
         """
         if self._read_only:
-            self._open_for_writing()
+            with forks.delayed:
+                self._open_for_writing()
         return self._writer.run(unit)
 
     def _open_for_writing(self) -> None:
@@ -184,7 +186,9 @@ class SqlitePool:
         inherits it cannot write, and locks nothing of the file that is there now.
         """
         self._held = self._opening.acquire(timeout=FORK_WAIT)
-        if self._held and not self._files.problem():
+        if not self._held:
+            forks.leave_unsafe()
+        elif not self._files.problem():
             guard, self._guard = self._guard, None
             if guard is not None:
                 self._files.forget_companions()
@@ -205,15 +209,16 @@ class SqlitePool:
         # A forked child has no connection, and must not open one.
         if os.getpid() != self._process:
             return
-        try:
-            for lane in (self._readers, self._writer):
-                lane.close()
-            self._close_guard()
-            # If another program has the database open, the -wal is still there.
-            self._checkpoints(True)
-        finally:
-            if self._hold is not None:
-                self._hold.release()
+        with forks.delayed:
+            try:
+                for lane in (self._readers, self._writer):
+                    lane.close()
+                self._close_guard()
+                # If another program has the database open, the -wal is still there.
+                self._checkpoints(True)
+            finally:
+                if self._hold is not None:
+                    self._hold.release()
 
     def _close_guard(self) -> None:
         guard, self._guard = self._guard, None
