@@ -7,8 +7,10 @@ first, and a number of descriptors is kept for the database.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import resource
+import sys
 import time
 from contextlib import suppress
 from typing import Any, Final
@@ -37,6 +39,8 @@ _REPEAT: Final = 1.0
 #: Log lines that are remembered.
 _REMEMBERED: Final = 256
 
+_PR_SET_DUMPABLE: Final = 4
+
 _BUSY: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\n"
     b"Connection: close\r\n\r\n"
@@ -56,10 +60,21 @@ def raise_limits() -> int:
     with suppress(OSError, ValueError):
         _, hard = resource.getrlimit(resource.RLIMIT_CORE)
         resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+    _forbid_dumps()
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files == resource.RLIM_INFINITY:
         return MOST
     return max(1, min(MOST, files - RESERVED))
+
+
+def _forbid_dumps() -> None:
+    """Make the process undumpable on Linux: a handler such as systemd-coredump heeds no limit.
+
+    So other processes of the same user cannot read its memory either. See prctl(2).
+    """
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 class Connections:

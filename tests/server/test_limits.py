@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import resource
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,6 +17,7 @@ import pytest
 
 from nextcloud_mcp_server.server.limits import OncePerSecond
 from tests.server.helpers import Server
+from tests.support.child import run_python
 
 #: Python code that gives the process few descriptors, and little patience.
 FEW = """
@@ -160,3 +162,17 @@ def test_a_repeated_warning_is_printed_once_a_second(monkeypatch: pytest.MonkeyP
     assert [prints("one"), prints("one")] == [True, False]
     for number in range(1_000):
         assert prints(str(number))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl(2) is of Linux")
+def test_a_dump_handler_gets_no_memory() -> None:
+    """The process is undumpable, because a handler of core dumps heeds no limit."""
+    code = (
+        "import ctypes\n"
+        "from nextcloud_mcp_server.server.limits import raise_limits\n"
+        "dumpable = lambda: ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)\n"
+        "before = dumpable()\n"
+        "raise_limits()\n"
+        "print(before, dumpable())"
+    )
+    assert run_python(code) == "1 0"
