@@ -124,12 +124,12 @@ def test_a_downgrade_and_a_stamp_have_their_own_remedy() -> None:
 
 
 @contextmanager
-def mounted(folder: Path) -> Iterator[Path]:
+def mounted(folder: Path, options: str = "size=8m") -> Iterator[Path]:
     """A file system of its own on ``folder``, which can be mounted again read-only."""
     if os.geteuid() != 0 or shutil.which("mount") is None:
         pytest.skip("only root can mount a file system")
     done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)],
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)],
         capture_output=True,
         check=False,
     )
@@ -238,3 +238,13 @@ def test_a_file_that_becomes_writable_is_written_without_a_restart(what: str, jo
         closed, mode = (path, "600") if what == "file" else (folder, "755")
         answers = as_nobody(_BECOMES_WRITABLE, path, closed, mode).splitlines()
         assert answers == ["read-only", "13", str(journal == "wal"), "False"]
+
+
+@pytest.mark.parametrize("inodes", [2, 3, 4, 5])
+async def test_a_disk_without_inodes_is_full(inodes: int, tmp_path: Path) -> None:
+    """A file that cannot be created beside the database is a full disk, not a bad path."""
+    with mounted(tmp_path, f"size=8m,mode=700,nr_inodes={inodes}") as folder:
+        with pytest.raises(TokenStorageError) as caught:
+            async with RefreshTokenStorage(folder / "tokens.db", encryption_key=KEY) as storage:
+                await storage.store_refresh_token("alice", "token")
+        assert caught.value.code == "disk-full"

@@ -84,11 +84,12 @@ def named(error: BaseException, path: Path) -> TokenStorageError | None:
         untold = number == sqlite3.SQLITE_CONSTRAINT and str(driver).startswith("UNIQUE ")
         if code == "conflict" and number not in _TAKEN and not untold:
             code = "bad-input"
-        # SQLite reports an I/O error if the shared memory of a WAL does not fit on the disk.
-        if code == "io-error" and _is_full(path):
-            code = "disk-full"
         if code == "bad-path" and (unreadable := _unreadable(path)):
             return unreadable
+        # SQLite reports an I/O error if the shared memory of a WAL does not fit on the disk, and
+        # that it cannot open the database if a file beside it cannot be created.
+        if code in {"io-error", "bad-path"} and _is_full(path):
+            code = "disk-full"
         return from_texts(_TEXTS, code, path, _one_line(driver)) if code else None
     if isinstance(driver, UnicodeDecodeError):
         # A flipped byte in a schema page: SQLite's own message is no longer UTF-8.
@@ -115,11 +116,14 @@ def _unreadable(path: Path) -> TokenStorageError | None:
 
 
 def _is_full(path: Path) -> bool:
+    """Return whether the disk has no space or, as a disk with many small files, no inode left."""
     try:
         disk = os.statvfs(path.parent)
     except OSError:
         return False
-    return disk.f_bavail * disk.f_frsize < _SHARED_MEMORY
+    # Some file systems report no size, or no number of files.
+    no_space = disk.f_blocks and disk.f_bavail * disk.f_frsize < _SHARED_MEMORY
+    return bool(no_space or (disk.f_files and not disk.f_favail))
 
 
 def always_named(error: Exception, path: Path) -> TokenStorageError | None:
