@@ -24,7 +24,8 @@ HOST_ENV = """
 import sqlalchemy as sa
 from alembic import context
 
-with sa.create_engine(context.config.get_main_option("url")).begin() as connection:
+url = context.config.get_main_option("url")
+with sa.create_engine(url, poolclass=sa.NullPool).begin() as connection:
     context.configure(connection=connection)
     with context.begin_transaction():
         context.run_migrations()
