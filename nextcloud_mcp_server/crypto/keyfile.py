@@ -96,24 +96,35 @@ def fingerprints(settings: Settings) -> tuple[str, ...] | None:
     return None if keyring is None else keyring.fingerprints
 
 
-def key_verifier(settings: Settings) -> Callable[[Samples], Sequence[str] | None]:
-    """Return a function that verifies the available keys and returns their fingerprints.
+class KeyVerifier:
+    """Verifies the available keys of a database that is migrated and not opened.
 
-    It is for a database that is migrated and not opened. A migration needs no key, so the
-    function returns None without one; it raises ``wrong-key`` for a wrong one, as the next
-    start of the server would.
+    A migration needs no key, so calling it returns None without one. It raises ``wrong-key``
+    for a wrong one, as the next start of the server would, and returns the fingerprints of
+    the others.
+
+    Attributes:
+        unopened: how many of the secrets that were tried no key opens.
 
     Raises:
         TokenStorageError: as :func:`available_keyring`.
     """
-    keyring = available_keyring(settings)
 
-    def verify(samples: Samples) -> Sequence[str] | None:
-        if keyring is None:
+    def __init__(self, settings: Settings) -> None:
+        self._keyring = available_keyring(settings)
+        self._database = settings.database
+        self.unopened = 0
+
+    def __call__(self, samples: Samples) -> Sequence[str] | None:
+        """Verify them."""
+        if self._keyring is None:
             return None
-        return verified_keyring(keyring, samples, settings.database).fingerprints
+        return verified_keyring(
+            self._keyring, samples, self._database, unopened=self._note
+        ).fingerprints
 
-    return verify
+    def _note(self, number: int) -> None:
+        self.unopened = number
 
 
 def require_trusted_key(database: Path) -> None:
@@ -200,10 +211,20 @@ def _unreadable(path: Path, detail: str) -> TokenStorageError:
     )
 
 
-def verified_keyring(keyring: Keyring | None, samples: Samples, database: Path) -> Keyring:
+def verified_keyring(
+    keyring: Keyring | None,
+    samples: Samples,
+    database: Path,
+    *,
+    unopened: Callable[[int], object] = lambda _: None,
+) -> Keyring:
     """Return the keyring for ``database``, verified against its secrets. Only under the lock.
 
-    ``keyring`` is the result of :func:`given_keyring`.
+    Args:
+        keyring: the result of :func:`given_keyring`.
+        samples: reads the secrets.
+        database: for the messages, and for the key file beside it.
+        unopened: called with the number of secrets that no key opens, if there are any.
 
     Raises:
         TokenStorageError: ``key-missing`` if there are encrypted values and no key,
@@ -232,6 +253,7 @@ def verified_keyring(keyring: Keyring | None, samples: Samples, database: Path) 
             "(several: NEWEST;OLDER); nothing was changed.",
         )
     if opened < read:
+        unopened(read - opened)
         logger.warning(
             "No given key opens %d of the %s of %s: their users must log in again. Add the key "
             "that they were written with; to see which they are: nextcloud-mcp-server db doctor "

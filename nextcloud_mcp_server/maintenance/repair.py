@@ -17,7 +17,7 @@ from nextcloud_mcp_server.backends.base import LockedDatabase, RecoveryNeededErr
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.backends.sqlite.errors import naming
 from nextcloud_mcp_server.backends.sqlite.inspect import inspect_file
-from nextcloud_mcp_server.crypto.keyfile import key_verifier
+from nextcloud_mcp_server.crypto.keyfile import KeyVerifier
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem import files
 from nextcloud_mcp_server.maintenance.damaged_copy import copy_files, copy_pages
@@ -62,7 +62,7 @@ def preview_repair(settings: Settings) -> RepairPlan | None:
         place = SqliteDatabase(context.path)
         if not place.path.exists():
             raise no_database(place)
-        verify, contents = key_verifier(settings), context.contents
+        verify, contents = KeyVerifier(settings), context.contents
         if contents is None:
             return None
         needed = plan_repair(contents.source, contents.seen, contents.history, context.path)
@@ -98,7 +98,7 @@ def repair(
         TokenStorageError: the state's own code for a file that is not of this program, is
             newer, has damaged tables, or has lost its grants; ``declined`` if something else
             is needed by now; errors of
-            :func:`~nextcloud_mcp_server.crypto.keyfile.key_verifier` and of a migration. The
+            :func:`~nextcloud_mcp_server.crypto.keyfile.KeyVerifier` and of a migration. The
             file is unchanged then.
     """
     place = SqliteDatabase(settings.database)
@@ -106,7 +106,7 @@ def repair(
     if not place.path.exists():
         raise no_database(place)
     place.require_trusted()
-    verify = key_verifier(settings)
+    verify = KeyVerifier(settings)
     with place.lock(settings.lock_timeout) as locked:
         locked.require_writable()
         with progress_to(place, locked, "repairing it", progress) as report:

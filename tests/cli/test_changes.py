@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from cryptography.fernet import Fernet
 
 from nextcloud_mcp_server.backends.sqlite.in_use import hold
 from nextcloud_mcp_server.backends.sqlite.lock import guard
@@ -15,9 +16,19 @@ from nextcloud_mcp_server.backends.sqlite.manifest import read_manifest
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.migrations import get_current_revision
 from tests.cli.conftest import Command, Db
-from tests.cli.places import BACKUP, REFUSED, SERVED, Shelf, crash, fingerprint, listing, rows
+from tests.cli.places import (
+    BACKUP,
+    REFUSED,
+    SERVED,
+    Shelf,
+    crash,
+    execute,
+    fingerprint,
+    listing,
+    rows,
+)
 from tests.support import shapes
-from tests.support.contents import KEY
+from tests.support.contents import KEY, OTHER_KEY
 from tests.support.revisions import ALL, HEAD
 
 STAMPED = r"stamped {db} with 001 and upgraded it to {head} in \d+\.\d\d s\n" + BACKUP
@@ -75,6 +86,7 @@ def test_upgrade_as_json(db: Db) -> None:
         "mended": [],
         "journal_mode": "wal",
         "warning": None,
+        "unopened_secrets": 0,
     }
 
 
@@ -244,3 +256,22 @@ def test_waiting_for_the_lock_is_printed(db: Db, monkeypatch: pytest.MonkeyPatch
     assert error.startswith(f"error: {db.path} was not free within 0.3 seconds: process ")
     assert remedy.startswith("remedy: Let that process finish or stop it, then try again; ")
     assert fingerprint(db.path) == before
+
+
+@pytest.mark.parametrize(
+    ("state", "line"), [("at-head", "upgrade"), ("behind", "upgrade --dry-run")]
+)
+def test_secrets_that_no_key_opens_are_counted(
+    state: str, line: str, db: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upgrade tells how many secrets the given key does not open."""
+    path = db.put(state)
+    execute(path, "DELETE FROM refresh_tokens")
+    for user, key in (("opened", KEY), ("unopened", OTHER_KEY)):
+        secret = Fernet(key).encrypt(b"token").decode()
+        columns = "(user_id, encrypted_token, created_at, updated_at)"
+        execute(path, f"INSERT INTO refresh_tokens {columns} VALUES ('{user}', '{secret}', 1, 1)")
+    monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", KEY)
+    assert json.loads(db(*line.split(), "--json").out)["unopened_secrets"] == 1
+    monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", f"{KEY};{OTHER_KEY}")
+    assert json.loads(db(*line.split(), "--json").out)["unopened_secrets"] == 0

@@ -55,6 +55,7 @@ def test_dry_run_as_json(db: Db) -> None:
     assert min(document.pop(name) for name in ("seconds", "bytes_backup", "bytes_free")) > 0
     assert document.pop("bytes_needed") > 0
     assert document == {
+        "unopened_secrets": 0,
         "database": str(db.path),
         "dry_run": True,
         "state": "pre-alembic",

@@ -35,12 +35,12 @@ def downgrade(
     encryption key; if one is set, it is verified first.
     """
     from nextcloud_mcp_server.cli.operation import operation, phases
-    from nextcloud_mcp_server.crypto.keyfile import key_verifier
+    from nextcloud_mcp_server.crypto.keyfile import KeyVerifier
     from nextcloud_mcp_server.migrate import change as changes
     from nextcloud_mcp_server.migrate.alembic_commands import listing
 
     settings = option.settings(output)
-    database, verify = connect(settings.database), key_verifier(settings)
+    database, verify = connect(settings.database), KeyVerifier(settings)
     with phases(output, "checking its pages"):
         inspection, target = changes.preview_downgrade(
             database, revision, while_running=while_running, verify=verify

@@ -33,7 +33,7 @@ def stamp(
     table holds several rows. Needs no encryption key; if one is set, it is verified first.
     """
     from nextcloud_mcp_server.cli.operation import operation
-    from nextcloud_mcp_server.crypto.keyfile import key_verifier
+    from nextcloud_mcp_server.crypto.keyfile import KeyVerifier
     from nextcloud_mcp_server.migrate import change as changes
 
     settings = option.settings(output)
@@ -49,7 +49,7 @@ def stamp(
             database,
             revision,
             while_running=while_running,
-            verify=key_verifier(settings),
+            verify=KeyVerifier(settings),
             lock_timeout=settings.lock_timeout,
             progress=progress,
         )

@@ -44,16 +44,17 @@ def upgrade(
         _print_sql(output, option, target)
         return
     from nextcloud_mcp_server.cli.operation import operation
-    from nextcloud_mcp_server.crypto.keyfile import key_verifier
+    from nextcloud_mcp_server.crypto.keyfile import KeyVerifier
 
     settings = option.settings(output, files_only="db upgrade --dry-run" if dry_run else "")
-    verify = key_verifier(settings)
+    verify = KeyVerifier(settings)
     if dry_run:
         from nextcloud_mcp_server.maintenance.rehearse import rehearse
 
         with operation(output) as progress:
             done = rehearse(settings.database, target=target, verify=verify, progress=progress)
-        output.result(rehearsal_facts(done), *rehearsal_lines(done))
+        facts = {**rehearsal_facts(done), "unopened_secrets": verify.unopened}
+        output.result(facts, *rehearsal_lines(done))
         return
     from nextcloud_mcp_server.migrate.startup import prepare
 
@@ -65,7 +66,8 @@ def upgrade(
             lock_timeout=settings.lock_timeout,
             progress=progress,
         )
-    output.result(outcome_facts(outcome), *outcome_lines(outcome))
+    facts = {**outcome_facts(outcome), "unopened_secrets": verify.unopened}
+    output.result(facts, *outcome_lines(outcome))
 
 
 def _print_sql(output: Output, option: DatabaseOption, target: str | None) -> None:
