@@ -14,6 +14,7 @@ pinned versions of ``pyproject.toml``. Positional arguments go to the tool:
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
 
@@ -210,7 +211,7 @@ def faults(session: nox.Session) -> None:
     """Inject every fault at every point; ``FAULT_SHARE`` takes a sample of them."""
     sync(session, "test")
     where = session.posargs or (*PARALLEL, "tests/faults", "tests/races")
-    session.run("pytest", *where, env={"FAULT_SHARE": session.env.get("FAULT_SHARE") or "1"})
+    session.run("pytest", *where, env={"FAULT_SHARE": os.environ.get("FAULT_SHARE") or "1"})
 
 
 @nox.session(default=False)
