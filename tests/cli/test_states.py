@@ -7,7 +7,8 @@ import json
 import pytest
 
 from tests.cli.conftest import Command, Db
-from tests.cli.places import REFUSED, SERVED, Shelf, crash, damage, fingerprint, listing
+from tests.cli.places import REFUSED, SERVED, Shelf, crash, damage, execute, fingerprint, listing
+from tests.migrate.test_usable import UNUSABLE
 from tests.support.files import names
 from tests.support.revisions import HEAD, pending_after
 
@@ -156,3 +157,16 @@ def test_pages_are_checked_before_a_migration_and_by_the_doctor(
     refused = command("db", "upgrade", "-d", str(old), "--json")
     assert (refused.status, json.loads(refused.out)["error"]["code"]) == (1, "corrupt")
     assert fingerprint(old) == before
+
+
+@pytest.mark.parametrize("name", ["no rowid", "a reference to no key"])
+def test_a_table_that_no_start_accepts_is_not_ready(name: str, db: Db) -> None:
+    """`db check` and `db current` refuse what a start refuses, and change nothing."""
+    statements, reason = UNUSABLE[name]
+    path = db.put("at-head")
+    execute(path, *statements)
+    before = fingerprint(path)
+    for command in ("check", "current"):
+        done = db(command)
+        assert (done.status, reason in done.err) == (1, True), done.err
+    assert fingerprint(path) == before

@@ -37,6 +37,7 @@ def check(output: Output, option: DatabaseOption) -> int:
 def _inspect(output: Output, option: DatabaseOption) -> Inspection:
     inspection = inspect(option.database(output))
     inspection.accepted()
+    inspection.require_usable()
     return inspection
 
 
