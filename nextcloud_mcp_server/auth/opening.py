@@ -54,6 +54,9 @@ async def open_store(
     def verify(samples: Samples) -> Sequence[str]:
         nonlocal keyring
         keyring = verified_keyring(keyring, samples, Path(place.location))
+        # The first use initializes OpenSSL. Here a fork waits for it; in a child that was forked
+        # meanwhile, every later use would wait without end.
+        keyring.encrypt("")
         return keyring.fingerprints
 
     def mark() -> None:

@@ -193,3 +193,15 @@ def test_only_unused_tables_are_left_out() -> None:
     modules = [import_module(f"{auth.__name__}.{m.name}") for m in iter_modules(auth.__path__)]
     text = "".join(map(source.getsource, modules))
     assert not [name for name in UNUSED if f"tables.{name}" in text or f"import {name}" in text]
+
+
+def test_a_definition_that_is_no_text_is_named(path: Path) -> None:
+    """A flipped byte in a definition that SQLite still reads is refused by name."""
+    prepare(path)
+    content = path.read_bytes()
+    before = b"auth_method TEXT, "
+    assert before in content
+    path.write_bytes(content.replace(before, b"auth_method TEXT\xd1 "))
+    error = refused(lambda: prepare(path))
+    assert error.code == "inconsistent"
+    assert "audit_logs: its definition is not readable text" in error.message

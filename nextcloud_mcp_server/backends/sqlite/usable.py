@@ -17,6 +17,7 @@ from typing import Any, Final
 from nextcloud_mcp_server.backends.sqlite.catalog import folded, quoted
 from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
 from nextcloud_mcp_server.backends.sqlite.errors import naming, needs_its_program
+from nextcloud_mcp_server.errors import printable
 from nextcloud_mcp_server.schema.history import load_history
 from nextcloud_mcp_server.schema.structure import Table
 
@@ -92,7 +93,11 @@ def _statements(name: str, table: Table, columns: Sequence[str]) -> Iterator[str
 def _changes_values(memory: sqlite3.Connection, name: str, sql: str, table: Table) -> str:
     """Return what a table does not store as the released one does; empty if it does."""
     kinds = _kinds(memory, name, table)
-    memory.execute(sql)
+    try:
+        memory.execute(sql)
+    except UnicodeEncodeError:
+        # The bytes of a damaged page were read as surrogates.
+        return "its definition is not readable text"
     there = _columns(memory, name)
     columns = [column for column in kinds if column in there]
     values = [kinds[column][0] for column in columns]
@@ -145,7 +150,8 @@ def _attached(connection: sqlite3.Connection, name: str) -> str:
         (name,),
     )
     ours = load_history().indexes
-    names = ", ".join(f"{kind} {there}" for kind, there in rows if folded(there) not in ours)
+    theirs = [(kind, there) for kind, there in rows if folded(there) not in ours]
+    names = ", ".join(f"{kind} {printable(there)}" for kind, there in theirs)
     return f" (it has {names})" if names else ""
 
 
