@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict, cast, overload
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
-from nextcloud_mcp_server.concurrency import wait_to_the_end
+from nextcloud_mcp_server.concurrency import running_loop, wait_to_the_end
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.settings import (
     EMBEDDED_LOCK_TIMEOUT,
@@ -70,8 +70,9 @@ class TokenStoreLifespan:
 
         Raises:
             TokenStorageError: the error of the store, unchanged; ``bad-input`` if ``inner``
-                yields a key of the store's state.
+                yields a key of the store's state; ``no-asyncio`` on trio.
         """
+        running_loop()
         settings = self.settings or load_settings(
             database=self.database, default_lock_timeout=EMBEDDED_LOCK_TIMEOUT
         )
