@@ -15,7 +15,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypedDict, cast, overload
+from typing import Any, NoReturn, TypedDict, cast, overload
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.concurrency import running_loop, wait_to_the_end
@@ -55,6 +55,9 @@ class TokenStoreLifespan:
     def __post_init__(self) -> None:
         """Make a relative path absolute, before the working directory can change."""
         object.__setattr__(self, "database", absolute_database(self.database))
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a lifespan is not pickled or copied: that would expose its keys")
 
     @asynccontextmanager
     async def __call__(self, app: Any) -> AsyncIterator[TokenStoreState]:
