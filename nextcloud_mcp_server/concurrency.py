@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 import anyio
 
-from nextcloud_mcp_server.errors import no_thread
+from nextcloud_mcp_server.errors import no_asyncio, no_thread
 
 T = TypeVar("T")
 
@@ -36,7 +36,12 @@ class TaskLock:
         self._lock = threading.Lock()
 
     async def __aenter__(self) -> None:
-        """Wait until no other task has it."""
+        """Wait until no other task has it.
+
+        Raises:
+            TokenStorageError: ``no-asyncio``, even if it is free.
+        """
+        running_loop()
         if self._process != os.getpid():
             self._process, self._lock = os.getpid(), threading.Lock()
         # An event of asyncio belongs to one loop.
@@ -46,6 +51,18 @@ class TaskLock:
     async def __aexit__(self, *_: object) -> None:
         """Let the next task have it."""
         self._lock.release()
+
+
+def running_loop() -> asyncio.AbstractEventLoop:
+    """Return the running event loop.
+
+    Raises:
+        TokenStorageError: ``no-asyncio`` if there is none, for example on trio.
+    """
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise no_asyncio() from None
 
 
 def start(thread: threading.Thread) -> None:
@@ -70,11 +87,12 @@ async def run_to_the_end(work: Callable[[Callable[[], bool]], T], *, name: str) 
 
     Raises:
         asyncio.CancelledError: if the task was cancelled, after ``work`` has ended.
-        TokenStorageError: ``no-thread`` if no thread can be started; ``work`` was not called.
+        TokenStorageError: ``no-thread`` if no thread can be started, or ``no-asyncio``;
+            ``work`` was not called.
         BaseException: otherwise, the error of ``work``.
     """
     stop = threading.Event()
-    loop = asyncio.get_running_loop()
+    loop = running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
     def body() -> None:

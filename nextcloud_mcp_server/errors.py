@@ -49,6 +49,7 @@ CODES: Final = MappingProxyType(
         "ignored": "The database acknowledged a write and did not carry it out.",
         "not-open": "The store was used before it was opened or after it was closed.",
         "no-thread": "The operating system refuses to start a thread.",
+        "no-asyncio": "The store was called outside of an event loop of asyncio.",
         "unsupported-database": "The database URL names an engine that this version cannot use.",
         "forked": "The store was opened before this process was forked.",
         "declined": "The confirmation was refused, or was not possible.",
@@ -119,6 +120,16 @@ def no_thread() -> TokenStorageError:
         code="no-thread",
         remedy="Raise the limit on threads (ulimit -u; in a container the limit on pids) or the "
         "memory limit, then try again.",
+    )
+
+
+def no_asyncio() -> TokenStorageError:
+    """Return the error for a call outside of an event loop of asyncio."""
+    return TokenStorageError(
+        "The token store needs an event loop of asyncio, and none is running here.",
+        code="no-asyncio",
+        remedy='Run the server on asyncio, not on trio: "hypercorn -k asyncio", '
+        'TestClient(..., backend="asyncio"), or an anyio_backend that returns "asyncio".',
     )
 
 

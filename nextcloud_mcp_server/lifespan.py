@@ -15,10 +15,10 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypedDict, cast, overload
+from typing import Any, NoReturn, TypedDict, cast, overload
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
-from nextcloud_mcp_server.concurrency import wait_to_the_end
+from nextcloud_mcp_server.concurrency import running_loop, wait_to_the_end
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.settings import (
     EMBEDDED_LOCK_TIMEOUT,
@@ -56,6 +56,9 @@ class TokenStoreLifespan:
         """Make a relative path absolute, before the working directory can change."""
         object.__setattr__(self, "database", absolute_database(self.database))
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a lifespan is not pickled or copied: that would expose its keys")
+
     @asynccontextmanager
     async def __call__(self, app: Any) -> AsyncIterator[TokenStoreState]:
         """Open the store, yield the state, and always close the store.
@@ -70,8 +73,9 @@ class TokenStoreLifespan:
 
         Raises:
             TokenStorageError: the error of the store, unchanged; ``bad-input`` if ``inner``
-                yields a key of the store's state.
+                yields a key of the store's state; ``no-asyncio`` on trio.
         """
+        running_loop()
         settings = self.settings or load_settings(
             database=self.database, default_lock_timeout=EMBEDDED_LOCK_TIMEOUT
         )

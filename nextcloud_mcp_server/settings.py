@@ -20,7 +20,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from nextcloud_mcp_server.errors import TokenStorageError
 
@@ -95,6 +95,9 @@ class Settings(_Fields):
             f"lock_timeout={self.lock_timeout}, fallback_from={self.fallback_from!r}, "
             f"source={self.source!r})"
         )
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("Settings are not pickled or copied: that would expose their keys")
 
     def with_database(self, database: str | os.PathLike[str]) -> Settings:
         """Return the same settings for another database (a path or an SQLite URL)."""

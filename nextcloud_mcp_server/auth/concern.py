@@ -6,7 +6,7 @@ Also the base of their rows that expire.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 from nextcloud_mcp_server.auth.audit import SYSTEM, not_stored, record
 from nextcloud_mcp_server.auth.statements import AT_ONCE, affected
@@ -55,6 +55,9 @@ class Concern:
 
     def __init__(self, access: Access) -> None:
         self._access = access
+
+    def __reduce__(self) -> NoReturn:
+        self._access.__reduce__()
 
     async def _get(
         self, statement: Select[Any], key: Mapping[str, Any], read: Callable[[Row, Access], T]

@@ -29,6 +29,11 @@ _SECRETS: Final = [
 _SAMPLES: Final = [secrets.limit(SAMPLE_SIZE) for secrets in _SECRETS]
 
 
+def wall_clock() -> float:
+    """Return seconds since 1970. ``time.time`` is looked up at each call: tests replace it."""
+    return time.time()
+
+
 class Access:
     """The access of the concerns to the database.
 
@@ -48,7 +53,7 @@ class Access:
         "key_is_verified",
     )
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, clock: Callable[[], float] = wall_clock) -> None:
         self.clock = clock
         self.hostname = socket.gethostname()
         #: Whether a committed secret opens with the key ring.
@@ -91,6 +96,9 @@ class Access:
     def decrypt(self, ciphertext: bytes | str, of: str) -> str:
         """Decrypt; an ``undecryptable`` error names ``of``."""
         return self._keyring.decrypt(ciphertext, of) if self._keyring else _not_open()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a token store is not pickled or copied: it holds keys and open files")
 
     def check(self) -> None:
         """Check that the open database is the one at its place."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -11,6 +10,7 @@ from sqlalchemy import bindparam, delete, select
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth import values
 from nextcloud_mcp_server.auth.concern import Clock, Concern, Expiring
+from nextcloud_mcp_server.auth.context import wall_clock
 from nextcloud_mcp_server.auth.statements import expired, in_row, upsert
 from nextcloud_mcp_server.schema.tables import login_flow_sessions
 
@@ -39,7 +39,7 @@ class LoginFlow(Expiring):
     requested_scopes: tuple[str, ...] | None
     created_at: int
     expires_at: int
-    _clock: Clock = field(default=time.time, repr=False, compare=False)
+    _clock: Clock = field(default=wall_clock, repr=False, compare=False)
 
 
 class LoginFlows(Concern):

@@ -6,7 +6,6 @@ reads them so. A row is meant to exist for minutes: delete it when the flow is d
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +14,7 @@ from sqlalchemy import bindparam, delete, func, update
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth import values
 from nextcloud_mcp_server.auth.concern import Clock, Concern, Expiring
+from nextcloud_mcp_server.auth.context import wall_clock
 from nextcloud_mcp_server.auth.statements import expired, in_row, insertion, rows_with
 from nextcloud_mcp_server.schema.tables import oauth_sessions
 
@@ -85,7 +85,7 @@ class OAuthSession(Expiring):
     granted_scopes: tuple[str, ...] | None
     is_provisioning: bool
     nonce: str | None = field(repr=False)
-    _clock: Clock = field(default=time.time, repr=False, compare=False)
+    _clock: Clock = field(default=wall_clock, repr=False, compare=False)
 
 
 class OAuthSessions(Concern):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import time
 from typing import TYPE_CHECKING, Any, Self
 
 from nextcloud_mcp_server.auth.app_passwords import AppPasswords
 from nextcloud_mcp_server.auth.audit import AuditLog
 from nextcloud_mcp_server.auth.browser_sessions import BrowserSessions
-from nextcloud_mcp_server.auth.context import Access
+from nextcloud_mcp_server.auth.context import Access, wall_clock
 from nextcloud_mcp_server.auth.login_flows import LoginFlows
 from nextcloud_mcp_server.auth.oauth_clients import OAuthClients
 from nextcloud_mcp_server.auth.oauth_sessions import OAuthSessions
@@ -41,7 +40,8 @@ class RefreshTokenStorage(RefreshTokens):
         encryption_key: one Fernet key, or several, newest first: the first encrypts, all
             decrypt. None for those of the settings.
         settings: None to read them from the environment.
-        clock: returns seconds since 1970, for every time that is written or compared.
+        clock: returns seconds since 1970, for every time that is written or compared. None for
+            ``time.time``, looked up at each call.
     """
 
     # No __dict__: vars() would show the keys.
@@ -68,7 +68,7 @@ class RefreshTokenStorage(RefreshTokens):
         *,
         encryption_key: str | bytes | Sequence[str | bytes] | None = None,
         settings: Settings | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self._database = absolute_database(database)
         self._keys = encryption_key
@@ -77,7 +77,7 @@ class RefreshTokenStorage(RefreshTokens):
         self._process = 0
         # Held by initialize() and close(), so that two calls at once open one pool.
         self._opening = TaskLock()
-        access = Access(clock)
+        access = Access(clock or wall_clock)
         super().__init__(access)
         self.profiles = Profiles(access)
         self.app_passwords = AppPasswords(access)

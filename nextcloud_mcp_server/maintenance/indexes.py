@@ -32,7 +32,7 @@ def only_indexes(path: Path) -> bool:
             return False
         with (
             closing(connect_read_only(path)) as reader,
-            closing(sqlite3.connect(":memory:", isolation_level=None)) as copy,
+            closing(sqlite3.Connection(":memory:", isolation_level=None)) as copy,
         ):
             copy_database(reader, copy, "copying it")
             before = row_counts(copy)

@@ -176,7 +176,7 @@ def _finish_copy(
         raise _differs(backup.path, damage)
     if seen.journal_mode and not kept.damaged:
         replace.fit_pages(stage, preview.database)
-    with closing(sqlite3.connect(stage, isolation_level=None)) as connection:
+    with closing(sqlite3.Connection(stage, isolation_level=None)) as connection:
         there = backups.summary(connection)
         if (there.revisions, there.rows) != (backup.revisions, backup.rows):
             raise _differs(backup.path, f"{there} was read back")

@@ -71,7 +71,7 @@ def _make(template: Path, revision: str) -> None:
     else:
         prepare(SqliteDatabase(partial), target=revision)
     # Without this a copy would need the -wal.
-    with closing(sqlite3.connect(partial)) as connection:
+    with closing(sqlite3.Connection(partial)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     partial.rename(template)
     shutil.rmtree(partial.parent)

@@ -106,7 +106,7 @@ class MigrationWalk:
         #: The ids of the changes that rows went through.
         self._used: set[int] = set()
         self.revision = self._start = _start(database)
-        self._raw = sqlite3.connect(database, isolation_level=None, check_same_thread=False)
+        self._raw = sqlite3.Connection(database, isolation_level=None, check_same_thread=False)
         self._raw.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
         for name, value in {**MIGRATION_PRAGMAS, "synchronous": "OFF"}.items():
             self._raw.execute(f"PRAGMA {name}={value}")
@@ -303,6 +303,6 @@ class StartWalk:
         copy.touch(mode=0o600)
         if database is not None:
             source = connect_read_only(Path(database))
-            with closing(source) as old, closing(sqlite3.connect(copy)) as new:
+            with closing(source) as old, closing(sqlite3.Connection(copy)) as new:
                 old.backup(new)  # includes its -wal
         return self._opened.enter_context(closing(MigrationWalk(copy, rows=rows, changes=changes)))

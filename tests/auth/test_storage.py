@@ -6,6 +6,7 @@ import asyncio
 import copy
 import logging
 import pickle
+import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.lifespan import TokenStoreLifespan
 from nextcloud_mcp_server.settings import Settings
 from tests.auth.helpers import NOW, Clock, events, tamper
 from tests.cli.places import rows
@@ -235,6 +237,32 @@ async def test_a_store_shows_no_key(storage: RefreshTokenStorage, clock: Clock) 
     assert repr(storage) == "<RefreshTokenStorage open>"
     with pytest.raises(TypeError):
         vars(storage)
+    holders = (
+        storage,
+        storage.app_passwords,
+        storage.audit,
+        TokenStoreLifespan(encryption_key=KEY),
+        Settings(Path("tokens.db"), keys=(KEY,)),
+    )
     for write_out in (pickle.dumps, copy.deepcopy):
-        with pytest.raises(TypeError):
-            write_out(storage)
+        for holder in holders:
+            with pytest.raises(TypeError, match="not pickled or copied"):
+                write_out(holder)
+    with pytest.raises(TypeError, match="not pickled or copied"):
+        copy.copy(storage)
+
+
+async def test_the_clock_is_looked_up_at_each_call(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that is replaced after the start is used, also by a row that was read before."""
+    async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
+        monkeypatch.setattr(time, "time", lambda: NOW + 0.5)
+        await storage.store_refresh_token("alice", "rt", expires_at=NOW + 60)
+        token = await storage.get_refresh_token("alice")
+        assert token is not None
+        assert (token.created_at, token.is_expired) == (NOW, False)
+        monkeypatch.setattr(time, "time", lambda: NOW + 60.0)
+        assert token.is_expired
+        assert pickle.loads(pickle.dumps(token)).is_expired  # noqa: S301 - our own bytes
+        assert await storage.delete_expired_refresh_tokens() == 1

@@ -1,15 +1,18 @@
-"""Another driver in the place of sqlite3 works, for a newer SQLite than Python's own."""
+"""Another driver in the place of sqlite3 works, and so do proxies around its connections."""
 
 from __future__ import annotations
 
 import re
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from tests.cli.places import Shelf, process
 from tests.support.child import ROOT
 from tests.support.contents import KEY
 
@@ -61,3 +64,86 @@ def test_no_extended_code_is_asked_for_by_name() -> None:
     sources = (ROOT / "nextcloud_mcp_server").rglob("*.py")
     found = {path.name for path in sources if extended.search(path.read_text("utf-8"))}
     assert found == set()
+
+
+_WRAPPED = """
+import asyncio, sys
+from tests.support import wrapped
+from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.testing.templates import Templates
+from nextcloud_mcp_server.testing.walk import StartWalk
+from contextlib import ExitStack
+from pathlib import Path
+
+async def main(path, key):
+    async with RefreshTokenStorage(path, encryption_key=key) as storage:
+        await storage.store_refresh_token("bob", "secret")
+        assert (await storage.get_refresh_token("bob")).token == "secret"
+
+path = Path(sys.argv[1])
+asyncio.run(main(path, sys.argv[2]))
+template = Templates(path.with_name("templates")).copy("010", path.with_name("copy.db"))
+with ExitStack() as opened:
+    StartWalk(path.parent, opened)(template).round_trip()
+print(wrapped.made)
+"""
+
+_WRAPPED_COMMAND = """
+import sys
+from tests.support import wrapped
+from nextcloud_mcp_server.cli.main import main
+
+status = main()
+if wrapped.made:
+    print("proxies:", wrapped.made, file=sys.stderr)
+sys.exit(status)
+"""
+
+
+def _old(path: Path) -> Path:
+    """Create a database at 007 whose secret belongs to the key."""
+    Shelf(path.parent).put("behind", path)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DELETE FROM refresh_tokens")
+    return path
+
+
+def test_a_store_never_gets_a_proxy(path: Path) -> None:
+    """A migrating start, reads and writes, a template and a walk use the driver's own class."""
+    done = process(str(_old(path)), KEY, cwd=path.parent, code=_WRAPPED)
+    assert (done.status, done.out, done.err) == (0, "[]\n", "")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "upgrade --dry-run",
+        "upgrade",
+        "current",
+        "check",
+        "backup",
+        "backups --verify",
+        "doctor",
+        "history",
+        "log",
+        "repair --yes",
+        "restore --newest --yes",
+        "downgrade --yes",
+        "stamp 010 --yes",
+    ],
+)
+def test_commands_work_beside_wrapped_connections(path: Path, command: str, shelf: Shelf) -> None:
+    """Every command does the same whether ``sqlite3.connect`` returns proxies or not."""
+    started = command not in {"upgrade", "upgrade --dry-run"}
+    name, *options = command.split()
+    results = []
+    for code in ("", _WRAPPED_COMMAND):
+        for file in path.parent.iterdir():
+            file.unlink()
+        shelf.put("at-head" if started else "behind", path)
+        if "restore" in command:
+            assert process("db", "backup", "-d", str(path), cwd=path.parent).status == 0
+        done = process("db", name, *options, "-d", str(path), cwd=path.parent, code=code)
+        assert "proxies" not in done.err
+        results.append((done.status, done.out.count("\n"), done.err.count("\n")))
+    assert results[0] == results[1]

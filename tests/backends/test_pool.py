@@ -147,7 +147,7 @@ async def test_64_writers_share_a_few_commits(
         connection.set_trace_callback(statements.append)
         return connection
 
-    monkeypatch.setattr(sqlite3, "connect", traced)
+    monkeypatch.setattr(sqlite3, "Connection", traced)
     pool = SqlitePool(path, "wal")
     results = await together(*(pool.write(adding(str(n))) for n in range(64)))
     assert results == [1] * 64

@@ -259,7 +259,7 @@ async def test_a_write_is_refused_if_the_file_goes_at_its_commit(
 
     pool = SqlitePool(path, "wal")
     with monkeypatch.context() as patch:
-        patch.setattr(sqlite3, "connect", traced)
+        patch.setattr(sqlite3, "Connection", traced)
         with pytest.raises(TokenStorageError) as caught:
             await pool.write(adding("lost"))
     assert caught.value.code == "replaced"

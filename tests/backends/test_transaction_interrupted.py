@@ -19,7 +19,7 @@ def interrupted(*arguments, **options):
         time.sleep(0.2)
     return connect(*arguments, **options)
 
-sqlite3.connect = interrupted
+sqlite3.Connection = interrupted
 from nextcloud_mcp_server.migrations import upgrade_database
 try:
     upgrade_database(sys.argv[1])

@@ -65,7 +65,7 @@ class Traced:
         self.connections: list[tuple[str, list[str]]] = []
         self.at: dict[str, Callable[[], object]] = {}
         self._connect = sqlite3.connect
-        monkeypatch.setattr(sqlite3, "connect", self.connect)
+        monkeypatch.setattr(sqlite3, "Connection", self.connect)
 
     def connect(self, place: Any, *arguments: Any, **options: Any) -> sqlite3.Connection:
         """Open a connection and trace it."""
@@ -136,7 +136,7 @@ def test_during_a_plain_checkpoint_others_commit(path: Path, traced: Traced) -> 
         seen: list[str] = []
         statement = "PRAGMA wal_checkpoint(PASSIVE)"
         traced.at = {statement: lambda: seen.append(it.ask("during"))}
-        with closing(sqlite3.connect(path, isolation_level=None)) as plain:
+        with closing(sqlite3.Connection(path, isolation_level=None)) as plain:
             plain.execute(statement).fetchall()
         assert seen == ["written"]
 

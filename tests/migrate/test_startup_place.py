@@ -196,7 +196,7 @@ def test_a_disk_that_fails_after_the_commit_stops_no_start(
                 raise error
             return super().execute(sql, *values)
 
-    monkeypatch.setattr(sqlite3, "connect", lambda p, **o: real(p, factory=Failing, **o))
+    monkeypatch.setattr(sqlite3, "Connection", lambda p, **o: real(p, factory=Failing, **o))
     outcome = prepare(path)
     assert (outcome.after, outcome.journal_mode) == (HEAD, "delete")
     assert "stays in its journal mode for now (disk I/O error)" in caplog.text
@@ -206,7 +206,7 @@ def test_a_database_in_use_keeps_its_journal_until_the_next_start(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reader prevents the switch to WAL, not the start."""
-    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, timeout=0.05))
+    monkeypatch.setattr(sqlite3, "Connection", partial(sqlite3.connect, timeout=0.05))
     prepare(path)
     execute(path, "PRAGMA journal_mode=DELETE")
     with closing(sqlite3.connect(path, isolation_level=None)) as reader:

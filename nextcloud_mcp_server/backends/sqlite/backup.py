@@ -237,7 +237,7 @@ def copy_to_file(
     reader: sqlite3.Connection, target: Path, phase: str, report: Reporter = silent
 ) -> None:
     """Copy a database into the empty file ``target``, as :func:`copy_database`."""
-    with closing(sqlite3.connect(target, isolation_level=None)) as writer:
+    with closing(sqlite3.Connection(target, isolation_level=None)) as writer:
         copy_database(reader, writer, phase, report)
         # The copy of a WAL database is in WAL mode, and needs a second file.
         writer.execute("PRAGMA journal_mode=DELETE")

@@ -24,7 +24,7 @@ from weakref import WeakSet
 from nextcloud_mcp_server import forks
 from nextcloud_mcp_server.backends.base import Connection
 from nextcloud_mcp_server.backends.sqlite.statements import DriverConnection
-from nextcloud_mcp_server.concurrency import start
+from nextcloud_mcp_server.concurrency import running_loop, start
 from nextcloud_mcp_server.errors import TokenStorageError, not_open
 
 T = TypeVar("T")
@@ -123,9 +123,10 @@ class Lane:
 
         Raises:
             TokenStorageError: ``forked`` in a child of the process that opened the store,
-                ``not-open`` after :meth:`close`, ``no-thread`` if none can be started.
+                ``not-open`` after :meth:`close`, ``no-thread`` if none can be started,
+                ``no-asyncio``.
         """
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
         future: asyncio.Future[T] = loop.create_future()
         with self._lock:
             if self._refusal is not None:

@@ -1,4 +1,8 @@
-"""Open a database with plain sqlite3: for reading, so that nothing changes, or for writing."""
+"""Open a database with plain sqlite3: for reading, so that nothing changes, or for writing.
+
+Every connection is made with the class ``sqlite3.Connection``. Tools that trace databases replace
+``sqlite3.connect`` and return proxies, which functions in C such as ``backup()`` refuse.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +101,7 @@ def _report_wait(path: Path) -> None:
 def _connect(path: Path, how: str, timeout: float | None = None) -> sqlite3.Connection:
     timeout = BUSY_TIMEOUT if timeout is None else timeout
     uri = f"{file_uri(path)}?{how}"
-    connection = sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=None)
+    connection = sqlite3.Connection(uri, uri=True, timeout=timeout, isolation_level=None)
     connection.text_factory = _text
     return connection
 

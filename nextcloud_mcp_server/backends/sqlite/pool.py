@@ -246,7 +246,7 @@ class SqlitePool:
             logger.warning("%s: what this store had open is saved in %s", replaced, saved)
 
     def _open(self, how: str) -> sqlite3.Connection:
-        return sqlite3.connect(
+        return sqlite3.Connection(
             f"{file_uri(self.path)}?{how}",
             uri=True,
             timeout=BUSY_TIMEOUT,

@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 # Imported by the first engine otherwise, where no fork waits for it.
-import aiosqlite  # noqa: F401
+import aiosqlite
 import sqlalchemy.dialects.sqlite.aiosqlite  # noqa: F401
 from sqlalchemy import URL, Connection, NullPool, StaticPool, event
 from sqlalchemy import create_engine as create_sync_engine
@@ -59,6 +59,13 @@ def _values_stay_out(record: logging.LogRecord) -> bool:
     return record.levelno > logging.DEBUG
 
 
+def _connect(database: str, **options: Any) -> aiosqlite.Connection:
+    """Do what SQLAlchemy does, but with the class of the driver (see connect.py)."""
+    connection = aiosqlite.Connection(lambda: sqlite3.Connection(database, **options), 64)
+    connection._thread.daemon = True
+    return connection
+
+
 def create_engine(path: Path, pragmas: Mapping[str, str]) -> AsyncEngine:
     """Create an engine on ``path`` with ``pragmas`` whose connections begin nothing themselves."""
     # At DEBUG, aiosqlite's logger prints every statement with its bound values, and
@@ -69,7 +76,7 @@ def create_engine(path: Path, pragmas: Mapping[str, str]) -> AsyncEngine:
         URL.create("sqlite+aiosqlite", database=str(path.absolute())),
         poolclass=NullPool,
         hide_parameters=True,
-        connect_args={"timeout": BUSY_TIMEOUT},
+        connect_args={"timeout": BUSY_TIMEOUT, "async_creator_fn": _connect},
     )
 
     @event.listens_for(engine.sync_engine, "connect")
@@ -236,7 +243,7 @@ class SqliteTransaction:
 @contextmanager
 def in_memory() -> Iterator[Transaction]:
     """Open a transaction in an empty database in memory."""
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as raw:
+    with closing(sqlite3.Connection(":memory:", isolation_level=None)) as raw:
         engine = create_sync_engine("sqlite://", creator=lambda: raw, poolclass=StaticPool)
         with engine.connect() as connection, connection.begin():
             raw.execute("BEGIN")

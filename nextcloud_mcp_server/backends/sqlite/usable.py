@@ -41,7 +41,7 @@ def unusable(path: Path, wanted: Mapping[str, Table]) -> dict[str, str]:
     with (
         naming(path),
         closing(connect_read_only(path)) as connection,
-        closing(sqlite3.connect(":memory:", isolation_level=None)) as memory,
+        closing(sqlite3.Connection(":memory:", isolation_level=None)) as memory,
     ):
         # Only then can a statement be prepared that a reference makes impossible.
         connection.execute("PRAGMA foreign_keys=ON")
