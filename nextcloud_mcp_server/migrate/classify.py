@@ -48,7 +48,7 @@ def classify(snapshot: Snapshot, history: History, *, accept_loss: bool = False)
         return Finding(State(snapshot.damage), reason=snapshot.detail, companion=snapshot.companion)
     snapshot, adopted = _adopt(snapshot, history)
     structure = snapshot.structure
-    strangers = structure.own_tables | structure.others
+    strangers = structure.strangers
     if not strangers and not _recorded(snapshot) and snapshot.version_column:
         return Finding(State.NEW, reason="there is no table in it")
     if strangers and not ours(structure, history):

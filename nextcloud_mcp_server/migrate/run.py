@@ -58,6 +58,7 @@ def migrate(
         recorded,
         plan.target,
         plan.steps,
+        backs_up=plan.action is not Action.CREATE,
         note=_note(plan),
         adopted=plan.adopted,
     )
