@@ -39,7 +39,9 @@ TEMPORARY: Final = "_alembic_tmp_"
 MISSPELT: Final = 0.75
 
 #: An id as a person may type it: 5, '005 ', v005, 005_add_path; the number 5.0.
-TYPED: Final = r"(?i)[^0-9a-z]*(?:v|rev|revision)?[^0-9a-z]*([0-9]{1,4})(?:\.0|_\w*)?[^0-9a-z]*"
+TYPED: Final = (
+    r"(?i)[\s\"'`;,#]*(?:v|rev|revision)?[\s\"'`;,#:]*([0-9]{1,4})(?:\.0|_\w*)?[\s\"'`;,]*"
+)
 
 
 def classify(snapshot: Snapshot, history: History, *, accept_loss: bool = False) -> Finding:
