@@ -22,6 +22,7 @@ from nextcloud_mcp_server.backends.sqlite.manifest import (
 )
 from nextcloud_mcp_server.backends.sqlite.secrets import columns_there, read_secrets
 from nextcloud_mcp_server.errors import TokenStorageError, counted, for_shell
+from nextcloud_mcp_server.filesystem.permissions import closed_by
 from nextcloud_mcp_server.migrate.classify import classify, triggers_on
 from nextcloud_mcp_server.migrate.inspect import known_history
 from nextcloud_mcp_server.migrate.plan import Finding, State
@@ -195,6 +196,8 @@ def signature_of(path: Path, database: Path) -> Signature:
     except (OSError, ValueError) as error:
         # A name with a null byte is a ValueError.
         reason = getattr(error, "strerror", None) or "it cannot be opened"
+        if isinstance(error, PermissionError):
+            reason = closed_by(path) or reason
         raise _bad(path, reason, database) from error
     if not stat.S_ISREG(status.st_mode):
         raise _bad(path, "it is not a regular file", database)
