@@ -11,7 +11,16 @@ engine is free to decide how, where and with which others it runs.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Collection,
+    Hashable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from nextcloud_mcp_server.schema.structure import Gaps, Structure, Table
@@ -254,6 +263,22 @@ class LockedDatabase(Protocol):
         """Prepare the database for serving, after the commit; return its journal mode."""
 
 
+class Reference(NamedTuple):
+    """A foreign key with rows that reference another table.
+
+    Attributes:
+        table: the table that has it.
+        columns: its columns.
+        referenced: the other table.
+        rows: the number of rows that reference a row of it.
+    """
+
+    table: str
+    columns: tuple[str, ...]
+    referenced: str
+    rows: int
+
+
 class Transaction(Protocol):
     """One write transaction. Nothing is visible to others before its commit."""
 
@@ -285,6 +310,9 @@ class Transaction(Protocol):
 
     def broken_references(self) -> set[tuple[Any, ...]]:
         """Return the rows that reference a missing row."""
+
+    def references(self, tables: Collection[str], dropped: Collection[str]) -> list[Reference]:
+        """Return the foreign keys of ``tables`` with rows that reference a table to drop."""
 
     def backup(
         self,

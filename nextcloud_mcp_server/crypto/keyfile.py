@@ -191,7 +191,10 @@ def _read(path: Path) -> Keyring:
         # An editor may have put a byte order mark in front, and any line ends.
         text = read_small(path, _LONGEST).removeprefix(_MARK).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise _unreadable(path, getattr(error, "strerror", None) or "it is not text") from error
+        reason = getattr(error, "strerror", None) or "it is not text"
+        if isinstance(error, PermissionError):
+            reason = permissions.closed_by(path) or reason
+        raise _unreadable(path, reason) from error
     keys = split_keys(";".join(text.splitlines()))
     if not keys:
         raise TokenStorageError(

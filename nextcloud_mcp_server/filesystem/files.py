@@ -19,6 +19,7 @@ from typing import Final
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem.errors import naming
 from nextcloud_mcp_server.filesystem.mounts import is_alone
+from nextcloud_mcp_server.filesystem.permissions import closed_by, enter
 
 #: A file beside a database can have a name up to 80 bytes longer than the database: for
 #: example SQLite's journal of an unfinished backup. File systems allow 255 bytes.
@@ -72,9 +73,16 @@ def check_path(path: Path, longest: int = _LONGEST_NAME) -> None:
                 raise _bad(f"{folder} is not a folder.") from None
         return
     except OSError as error:
-        raise _bad(f"{path} cannot be accessed ({error.strerror}).") from error
+        raise _inaccessible(path, error) from error
     if kind := _other_kind(mode):
         raise _bad(f"{path} is {kind}, not a file.")
+
+
+def _inaccessible(path: Path, error: OSError) -> TokenStorageError:
+    if isinstance(error, PermissionError) and (closed := closed_by(path)):
+        message = f"{path} cannot be accessed ({error.strerror}): {closed}."
+        return TokenStorageError(message, code="bad-path", remedy=enter(path))
+    return _bad(f"{path} cannot be accessed ({error.strerror}).")
 
 
 def find_database(path: Path) -> Path:

@@ -27,6 +27,34 @@ def owner(path: Path) -> str:
     return f"it belongs to user {user_name(status.st_uid)}, its mode is {mode:04o}"
 
 
+def closed_folder(path: Path) -> Path | None:
+    """Return the first folder above ``path`` that this user may not enter; None without one."""
+    # A link may lead into it: its target is known as far as this user can read.
+    for place in (path, Path(os.path.realpath(path))):
+        for folder in reversed(place.parents):
+            if os.path.isdir(folder) and not may(folder, os.X_OK):  # noqa: PTH112 - raises nothing
+                return folder
+    return None
+
+
+def closed_by(path: Path) -> str:
+    """Describe the folder above ``path`` that this user may not enter; empty without one."""
+    folder = closed_folder(path)
+    if folder is None:
+        return ""
+    return f"its folder {folder} is closed to user {user_name(os.geteuid())}: {owner(folder)}"
+
+
+def enter(path: Path) -> str:
+    """Return the remedy for a folder above ``path`` that this user may not enter."""
+    folder = closed_folder(path) or path.parent
+    whose, me = user_name(folder.stat().st_uid), user_name(os.geteuid())
+    return (
+        f"Run this as user {whose}, or give the path of a file that user {me} can use; if the "
+        f"folder is only for the database: chown -R {me} {for_shell(folder)}"
+    )
+
+
 def user_name(number: int) -> str:
     """Return the name of a user; the number if there is no name."""
     import pwd  # noqa: PLC0415 - a start at head does not need it

@@ -14,9 +14,15 @@ from nextcloud_mcp_server.backends.sqlite.backup_files import NAME, time_of
 from nextcloud_mcp_server.backends.sqlite.catalog import counts, read_snapshot
 from nextcloud_mcp_server.backends.sqlite.connect import connect_at_rest
 from nextcloud_mcp_server.backends.sqlite.integrity import check
-from nextcloud_mcp_server.backends.sqlite.manifest import Manifest, read_manifest, sha256_of
+from nextcloud_mcp_server.backends.sqlite.manifest import (
+    Manifest,
+    as_texts,
+    read_manifest,
+    sha256_of,
+)
 from nextcloud_mcp_server.backends.sqlite.secrets import columns_there, read_secrets
 from nextcloud_mcp_server.errors import TokenStorageError, counted, for_shell
+from nextcloud_mcp_server.filesystem.permissions import closed_by
 from nextcloud_mcp_server.migrate.classify import classify, triggers_on
 from nextcloud_mcp_server.migrate.inspect import known_history
 from nextcloud_mcp_server.migrate.plan import Finding, State
@@ -155,7 +161,7 @@ def _check_contents(
     manifest: Manifest, size: int, revisions: tuple[str | None, ...] | None, rows: dict[str, int]
 ) -> None:
     check_size(manifest, size)
-    if manifest.revisions != revisions:
+    if manifest.revisions != as_texts(revisions):
         raise ChangedError("its revision is not the one in its manifest")
     for table in sorted(rows.keys() | manifest.rows.keys()):
         if rows.get(table) != manifest.rows.get(table):
@@ -190,6 +196,8 @@ def signature_of(path: Path, database: Path) -> Signature:
     except (OSError, ValueError) as error:
         # A name with a null byte is a ValueError.
         reason = getattr(error, "strerror", None) or "it cannot be opened"
+        if isinstance(error, PermissionError):
+            reason = closed_by(path) or reason
         raise _bad(path, reason, database) from error
     if not stat.S_ISREG(status.st_mode):
         raise _bad(path, "it is not a regular file", database)

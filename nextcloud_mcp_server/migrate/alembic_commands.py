@@ -32,7 +32,7 @@ from nextcloud_mcp_server.migrate import environment
 from nextcloud_mcp_server.migrate.environment import Scripts
 from nextcloud_mcp_server.progress import Reporter, silent
 from nextcloud_mcp_server.schema.history import BASE, History, is_checkout, load_history
-from nextcloud_mcp_server.schema.revision import Revision, describe
+from nextcloud_mcp_server.schema.revision import Revision, describe, read_docstring
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -179,7 +179,7 @@ def listing(history: History) -> list[Revision]:
         scripts = Scripts(history.directory)
         found: list[Any] = list(scripts.walk_revisions())[::-1]
         return [
-            describe(s.module.__doc__ or "", s.revision, s.down_revision, Path(s.path))
+            describe(read_docstring(Path(s.path)), s.revision, s.down_revision, Path(s.path))
             for s in found
         ]
 

@@ -267,7 +267,7 @@ def _steps_below(database: Database, recorded: str, below: tuple[str, ...], step
 def _require_way_up(inspection: Inspection) -> None:
     """Refuse a downgrade to base that no upgrade could follow."""
     structure, known = inspection.snapshot.structure, inspection.history.shapes.keys()
-    if strangers := sorted((structure.own_tables | structure.others) - known):
+    if strangers := sorted(structure.strangers - known):
         raise TokenStorageError(
             f"{inspection.database} also holds {', '.join(strangers)}: at base nothing would "
             "distinguish it from another application's database, and no start would use it.",

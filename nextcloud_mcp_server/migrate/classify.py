@@ -6,6 +6,7 @@ columns, what is required, and primary keys, never the text of the SQL.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from nextcloud_mcp_server.backends.base import Snapshot
@@ -37,6 +38,11 @@ TEMPORARY: Final = "_alembic_tmp_"
 #: Above this likeness (difflib's ratio) an unknown column is a missing one, misspelt.
 MISSPELT: Final = 0.75
 
+#: An id as a person may type it: 5, '005 ', v005, 005_add_path; the number 5.0.
+TYPED: Final = (
+    r"(?i)[\s\"'`;,#]*(?:v|rev|revision)?[\s\"'`;,#:]*([0-9]{1,4})(?:\.0|_\w*)?[\s\"'`;,]*"
+)
+
 
 def classify(snapshot: Snapshot, history: History, *, accept_loss: bool = False) -> Finding:
     """Return the state of a database and what follows from it.
@@ -48,7 +54,7 @@ def classify(snapshot: Snapshot, history: History, *, accept_loss: bool = False)
         return Finding(State(snapshot.damage), reason=snapshot.detail, companion=snapshot.companion)
     snapshot, adopted = _adopt(snapshot, history)
     structure = snapshot.structure
-    strangers = structure.own_tables | structure.others
+    strangers = structure.strangers
     if not strangers and not _recorded(snapshot) and snapshot.version_column:
         return Finding(State.NEW, reason="there is no table in it")
     if strangers and not ours(structure, history):
@@ -65,8 +71,7 @@ def _classify_ours(snapshot: Snapshot, history: History, adopted: tuple[str, ...
         return Finding(State.INCONSISTENT, reason=f"{VERSION_TABLE} has no column version_num")
     recorded = _recorded(snapshot)
     if unknown := [revision for revision in recorded if revision not in history]:
-        names = ", ".join(unknown)
-        return Finding(State.UNKNOWN_REVISION, recorded=unknown[0], reason=f"it records {names}")
+        return _unknown(snapshot, history, unknown)
     if len(recorded) > 1:
         reason = f"{VERSION_TABLE} holds {' and '.join(recorded)}"
         return Finding(State.AMBIGUOUS_VERSION, reason=reason)
@@ -109,10 +114,42 @@ def _unless_lost(finding: Finding, structure: Structure, history: History) -> Fi
     return Finding(State.INCONSISTENT, recorded=finding.recorded, lost=lost, reason=reason)
 
 
+def _unknown(snapshot: Snapshot, history: History, unknown: list[str]) -> Finding:
+    """Return the finding for rows that are no revision; some may have been typed by hand."""
+    rows = [row for row in snapshot.versions or () if row not in (None, "")]
+    meanings = {meant(row, history) for row in rows}
+    held = " and ".join(sorted(map(_described, rows)))
+    if "" in meanings:
+        reason = f"it records {', '.join(unknown)}"
+        return Finding(State.UNKNOWN_REVISION, recorded=unknown[0], reason=reason)
+    if len(meanings) > 1:
+        return Finding(State.AMBIGUOUS_VERSION, reason=f"{VERSION_TABLE} holds {held}")
+    (revision,) = meanings
+    reason = f"{VERSION_TABLE} holds {held}, and {revision} was probably meant"
+    return Finding(State.UNKNOWN_REVISION, recorded=unknown[0], reason=reason, meant=revision)
+
+
+def meant(row: object, history: History) -> str:
+    """Return the revision that a version row means, also if it was typed by hand.
+
+    Empty if that is none of this program: a newer one, or something else.
+    """
+    text = row.decode("utf-8", "replace") if isinstance(row, bytes) else str(row)
+    typed = re.fullmatch(TYPED, text)
+    revision = f"{int(typed[1]):03d}" if typed else ""
+    return revision if revision in history else ""
+
+
+def _described(row: object) -> str:
+    if isinstance(row, str):
+        return f"the text {row!r}"
+    return f"the BLOB {row!r}" if isinstance(row, bytes) else f"the number {row}"
+
+
 def is_mistyped(seen: Snapshot, history: History) -> bool:
     """Return whether every version row is a mistyped id of this program, and no newer one."""
-    rows = [str(row).strip() for row in seen.versions or () if row not in (None, "")]
-    return all(row.isdecimal() and row.zfill(3) in history for row in rows)
+    rows = [row for row in seen.versions or () if row not in (None, "")]
+    return all(meant(row, history) for row in rows)
 
 
 def lost_secrets(missing: Gaps) -> tuple[str, ...]:

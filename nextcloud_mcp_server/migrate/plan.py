@@ -50,6 +50,7 @@ class Finding(NamedTuple):
         tidy: whether the version table holds exactly one row.
         reason: one line on why it is this state.
         lost: tables and columns of secrets that have been removed; the database is refused.
+        meant: the revision that a version row means which was typed by hand.
         companion: the file to move away from an ``orphaned`` database.
     """
 
@@ -63,6 +64,7 @@ class Finding(NamedTuple):
     reason: str = ""
     lost: tuple[str, ...] = ()
     companion: str = ""
+    meant: str = ""
 
     @property
     def refused(self) -> bool:
@@ -195,13 +197,18 @@ def unknown_target(target: str, history: History) -> TokenStorageError:
 
 def refusal(finding: Finding, history: History, database: Database) -> TokenStorageError:
     """Return the error for a database that no start may touch."""
-    message, remedy = _LOST if finding.lost else _TEXTS[finding.state]
+    message, remedy = _TEXTS[finding.state]
+    if finding.lost:
+        message, remedy = _LOST
+    elif finding.meant:
+        message, remedy = _TYPED
     facts = {
         "database": database,
         "reason": finding.reason,
         "head": history.head,
         "option": database.option,
         "place": for_shell(str(database)),
+        "meant": finding.meant,
         "companion": for_shell(finding.companion),
         "aside": for_shell(f"{finding.companion}.orphaned"),
     }
@@ -233,6 +240,14 @@ _LOST: Final = (
     (
         "Restore a backup: nextcloud-mcp-server db restore --newest {option} - or, to go on "
         "without these secrets: nextcloud-mcp-server db repair {option} (nothing was changed)."
+    ),
+)
+
+_TYPED: Final = (
+    "{database} has a version row that was typed by hand: {reason}.",
+    (
+        "Record the revision that the tables have: nextcloud-mcp-server db repair {option} "
+        "(or the one that was meant: nextcloud-mcp-server db stamp {meant} {option})"
     ),
 )
 

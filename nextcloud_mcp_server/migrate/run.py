@@ -58,6 +58,7 @@ def migrate(
         recorded,
         plan.target,
         plan.steps,
+        backs_up=plan.action is not Action.CREATE,
         note=_note(plan),
         adopted=plan.adopted,
     )
@@ -177,6 +178,7 @@ def _run(
         # The transaction is open and has written nothing, so a second connection copies
         # exactly the state that is about to be migrated.
         rows = _rows(transaction, change)
+        verify.require_unreferenced(transaction, change)
         backup = None
         if change.backs_up and any(rows[table] for table in rows.keys() - {journal.TABLE}):
             backup = transaction.backup(

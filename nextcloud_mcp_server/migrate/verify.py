@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nextcloud_mcp_server.backends.base import Database, Transaction
-from nextcloud_mcp_server.errors import TokenStorageError, counted
+from nextcloud_mcp_server.errors import TokenStorageError, counted, for_shell
 from nextcloud_mcp_server.migrate import alembic_commands
 from nextcloud_mcp_server.migrate.classify import DISPOSABLE
 from nextcloud_mcp_server.migrate.inspect import Inspection
@@ -61,6 +61,51 @@ class Change:
     def database(self) -> Database:
         """The database."""
         return self.inspection.database
+
+
+def require_unreferenced(transaction: Transaction, change: Change) -> None:
+    """Fail if an operator's rows reference a table that a step drops; nothing is written yet.
+
+    Raises:
+        TokenStorageError: ``migration-failed``, with the statements that keep those rows.
+    """
+    history, there = change.inspection.history, change.inspection.snapshot.structure.tables
+    dropped = _dropped(change).keys() & there.keys()
+    tables = [
+        name
+        for name in sorted(there.keys() - history.shapes.keys())
+        if "references" in there[name].sql.lower()
+    ]
+    found = transaction.references(tables, dropped) if dropped and tables else []
+    if not found:
+        return
+    what = "; ".join(
+        f"revision {_dropped(change)[key.referenced]} drops {key.referenced}, which "
+        f"{counted(key.rows, 'row')} of {key.table} still name in {', '.join(key.columns)}"
+        for key in found
+    )
+    kept = " ".join(
+        f'CREATE TABLE "{name}_kept" AS SELECT * FROM "{name}"; DROP TABLE "{name}";'  # noqa: S608 - for a person
+        for name in dict.fromkeys(key.table for key in found)
+    )
+    raise TokenStorageError(
+        f"{change.database} cannot go to {change.target}: {what}; nothing was changed.",
+        code="migration-failed",
+        remedy="Remove that foreign key, or keep the rows in a table without it, then try again: "
+        f"sqlite3 {for_shell(str(change.database))} {for_shell(kept)}",
+    )
+
+
+def _dropped(change: Change) -> dict[str, str]:
+    """Return the tables that the steps drop, each with the revision."""
+    history = change.inspection.history
+    found: dict[str, str] = {}
+    for step in change.steps:
+        below = history.revisions[: history.revisions.index(step)]
+        before = history.structure(below[-1]).tables.keys() if below else set()
+        after = history.structure(step).tables.keys()
+        found |= dict.fromkeys(after - before if change.down else before - after, step)
+    return found
 
 
 def problem(

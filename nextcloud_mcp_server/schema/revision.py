@@ -1,7 +1,8 @@
-"""The description of a revision: the parts of its docstring. Pure."""
+"""The description of a revision: the parts of its docstring."""
 
 from __future__ import annotations
 
+import ast
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,11 @@ def describe(doc: str, revision: str, parent: str | None, path: Path) -> Revisio
         changes=_labelled("Upgrade changes", doc),
         path=path,
     )
+
+
+def read_docstring(path: Path) -> str:
+    """Return the docstring in the source text of a revision: ``python -OO`` drops ``__doc__``."""
+    return ast.get_docstring(ast.parse(path.read_bytes(), str(path)), clean=False) or ""
 
 
 def _labelled(label: str, doc: str) -> str:

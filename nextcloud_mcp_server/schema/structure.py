@@ -31,6 +31,18 @@ ENCRYPTED: Final = (
 #: Tables that are migrated and kept, although no statement of this program uses them.
 UNUSED: Final = frozenset({"batch_ocr_jobs", "document_paths", "schema_version", "usage_events"})
 
+#: How the names of tables begin that replication and administration tools add to any database.
+BOOKKEEPING: Final = (
+    "_litestream_",
+    # cr-sqlite, and Corrosion, which is built on it
+    *("crsql_", "__crsql_", "__corro_"),
+    # Cloudflare D1 and libSQL
+    *("_cf_", "libsql_"),
+    # sqlite-utils and its migrations
+    *("_counts", "_sqlite_migrations"),
+    "android_metadata",
+)
+
 
 class Column(NamedTuple):
     """One column.
@@ -90,6 +102,12 @@ class Structure(NamedTuple):
             for name in self.tables
             if name != VERSION_TABLE and not name.startswith(("sqlite_", "_alembic_tmp_"))
         )
+
+    @property
+    def strangers(self) -> frozenset[str]:
+        """Every table and view except those of SQLite, Alembic and :data:`BOOKKEEPING`."""
+        names = self.own_tables | self.others
+        return frozenset(name for name in names if not name.startswith(BOOKKEEPING))
 
     def without(self, tables: Set[str]) -> Structure:
         """Return the same structure without some tables and their indexes."""

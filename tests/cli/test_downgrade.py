@@ -11,7 +11,7 @@ import pytest
 
 from nextcloud_mcp_server.migrations import get_current_revision
 from tests.cli.conftest import Command, Db
-from tests.cli.places import BACKUP
+from tests.cli.places import BACKUP, process
 from tests.support import revisions
 from tests.support.revisions import ALL, BEFORE, HEAD
 
@@ -98,3 +98,15 @@ def test_the_remedy_for_too_many_steps_is_a_command(db: Db, command: Command) ->
     done = command(*shlex.split(typed), stdin=b"n\n")
     assert "goes back to base, where it has no tables" in done.err
     assert done.err.splitlines()[-2].endswith(" [declined]")
+
+
+def test_python_oo_does_not_drop_what_a_downgrade_loses(db: Db, tmp_path: Path) -> None:
+    """`python -OO` has no docstrings, so the loss is read from the files of the revisions."""
+    db.put("at-head")
+    asked = ("db", "downgrade", "-d", str(db.path))
+    lines = [
+        process(*asked, cwd=tmp_path, stdin=b"n\n", environ={"PYTHONOPTIMIZE": level}).err
+        for level in ("0", "2")
+    ]
+    assert f"  {HEAD}  {UNDONE}\n" in lines[0]
+    assert lines[0] == lines[1]

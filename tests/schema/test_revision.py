@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nextcloud_mcp_server.schema.revision import describe
+from nextcloud_mcp_server.schema.revision import describe, read_docstring
 
 PATH = Path("versions/20261126_1300_102_add_preferences.py")
 
@@ -38,3 +38,12 @@ def test_labels_may_have_any_order_or_be_absent() -> None:
     assert (other.loses, other.changes) == ("it.", "rows.")
     none = describe("", "102", None, PATH)
     assert (none.title, none.loses, none.changes) == ("", "", "")
+
+
+def test_the_docstring_is_that_of_the_source_text(tmp_path: Path) -> None:
+    """It is read from the file, because `python -OO` drops it; a file may have none."""
+    there, without = tmp_path / "there.py", tmp_path / "without.py"
+    there.write_text(f'# -*- coding: utf-8 -*-\n"""{DOC}"""\n', "utf-8")
+    without.write_text("revision = '102'\n", "utf-8")
+    assert read_docstring(there) == DOC
+    assert read_docstring(without) == ""

@@ -138,11 +138,13 @@ def filled_in() -> Iterator[str]:
     history = load_history()
     findings = [Finding(state, reason="REASON") for state in sorted(REFUSED)]
     lost = Finding(State.INCONSISTENT, reason="REASON", lost=("TABLE",))
-    for finding in (*findings, lost):
+    typed = Finding(State.UNKNOWN_REVISION, reason="REASON", meant="REVISION")
+    for finding in (*findings, lost, typed):
         error = refusal(finding, history, connect(DATABASE))
         message = error.message.replace(history.head, "HEAD")
         remedy = error.remedy.replace(history.head, "HEAD")
         what = "lost secrets" if finding.lost else f"state {finding.state}"
+        what = "typed revision" if finding.meant else what
         yield _entry(what, error.code, message, remedy)
     for code in errors._TEXTS:
         error = from_texts(errors._TEXTS, code, DATABASE, "DETAIL")

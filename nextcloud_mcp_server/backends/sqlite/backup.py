@@ -32,6 +32,7 @@ from nextcloud_mcp_server.backends.sqlite.integrity import check_pages
 from nextcloud_mcp_server.backends.sqlite.manifest import (
     LARGEST,
     Manifest,
+    as_texts,
     manifest_path,
     read_manifest,
     sha256_of,
@@ -146,7 +147,7 @@ def _manifest(
         sha256=sha256_of(partial),
         bytes=partial.stat().st_size,
         database=source.name,
-        revisions=there.revisions,
+        revisions=as_texts(there.revisions),
         rows=there.rows,
         kind=kind,
         keys=None if keys is None else tuple(keys),

@@ -7,12 +7,14 @@ another program cannot be checked here: it is named, and every other table is ch
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from nextcloud_mcp_server.backends.sqlite.catalog import Execute, quoted
+from nextcloud_mcp_server.backends.base import Reference
+from nextcloud_mcp_server.backends.sqlite.catalog import Execute, folded, quoted
 from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
 from nextcloud_mcp_server.backends.sqlite.errors import driver_error, named, needs_its_program
 
@@ -102,6 +104,37 @@ def broken_references(execute: Execute) -> set[tuple[Any, ...]]:
                 raise
             broken.add((_one_line(driver_error(error)),))
     return broken
+
+
+def references(
+    execute: Execute, tables: Iterable[str], dropped: Collection[str]
+) -> list[Reference]:
+    """Return the foreign keys of ``tables`` with rows that reference one of ``dropped``.
+
+    Rows that reference a missing row already are not counted.
+    """
+    broken = Counter(
+        (folded(row[0]), folded(row[2]), row[3])
+        for row in broken_references(execute)
+        if len(row) > 1
+    )
+    found = []
+    for table in tables:
+        keys: dict[tuple[str, int], list[str]] = {}
+        for number, _, referenced, column, *_ in execute(
+            f"PRAGMA foreign_key_list({quoted(table)})"
+        ):
+            keys.setdefault((folded(referenced), number), []).append(column)
+        for (referenced, number), columns in sorted(keys.items()):
+            if referenced not in dropped:
+                continue
+            filled = " AND ".join(f"{quoted(column)} IS NOT NULL" for column in columns)
+            query = f"SELECT count(*) FROM {quoted(table)} WHERE {filled}"  # noqa: S608 - quoted
+            ((rows,),) = execute(query)
+            rows -= broken[table, referenced, number]
+            if rows > 0:
+                found.append(Reference(table, tuple(columns), referenced, rows))
+    return found
 
 
 def _tables(execute: Execute) -> Iterator[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,6 +68,13 @@ class Manifest:
 def manifest_path(backup: Path) -> Path:
     """Return the path of the manifest of ``backup``."""
     return backup.with_name(backup.name + ".json")
+
+
+def as_texts(versions: Sequence[object] | None) -> tuple[str | None, ...] | None:
+    """Return the rows of a version table as a manifest has them: one may be a number or a BLOB."""
+    if versions is None:
+        return None
+    return tuple(None if row is None else str(row) for row in versions)
 
 
 def sha256_of(path: Path) -> str:

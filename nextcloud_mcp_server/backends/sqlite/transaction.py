@@ -11,7 +11,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -24,7 +32,7 @@ from sqlalchemy import URL, Connection, NullPool, StaticPool, event
 from sqlalchemy import create_engine as create_sync_engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from nextcloud_mcp_server.backends.base import Transaction
+from nextcloud_mcp_server.backends.base import Reference, Transaction
 from nextcloud_mcp_server.backends.sqlite import alter, backup, backup_files, catalog, integrity
 from nextcloud_mcp_server.backends.sqlite.connect import BUSY_TIMEOUT
 from nextcloud_mcp_server.backends.sqlite.errors import named
@@ -195,6 +203,10 @@ class SqliteTransaction:
         # An operator's table may reference columns that are not unique: that is no reason to
         # migrate nothing, as long as it was so before.
         return integrity.broken_references(self.execute)
+
+    def references(self, tables: Collection[str], dropped: Collection[str]) -> list[Reference]:
+        """Run ``foreign_key_list``, and count the rows."""
+        return integrity.references(self.execute, tables, dropped)
 
     def backup(
         self,
