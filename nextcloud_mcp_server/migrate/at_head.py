@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from nextcloud_mcp_server.backends.base import Database, LockedDatabase, Pool, RecoveryNeededError
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.migrate.inspect import Inspection, VerifyKeys, known_history, no_database
+from nextcloud_mcp_server.migrate.inspect import (
+    Inspection,
+    VerifyKeys,
+    check_before_lock,
+    no_database,
+)
 from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT
 
 
@@ -30,10 +35,10 @@ def open_at_head(
             may have been rolled back.
     """
     database.check()
+    database.require_trusted()
     if not database.inspect().exists:
         raise no_database(database)
-    database.require_trusted()
-    known_history(database)
+    check_before_lock(database, _require_at_head, verify=verify)
     try:
         with database.lock(lock_timeout, shared=True) as locked:
             return _open(database, locked, verify)
@@ -44,17 +49,23 @@ def open_at_head(
 
 def _open(database: Database, locked: LockedDatabase, verify: VerifyKeys | None) -> Pool:
     inspection = Inspection.of(database, locked.inspect(samples=True))
-    inspection.accepted()
-    if not inspection.ready:
-        raise TokenStorageError(
-            f"{database} is not at head: an upgrade is pending; nothing was changed.",
-            code="upgrade-pending",
-            remedy="Upgrade it first, then run the command again: nextcloud-mcp-server db upgrade "
-            f"{database.option}",
-        )
+    _require_at_head(inspection)
     inspection.require_usable()
     inspection.verify_keys(verify)
     locked.require_writable()
     # Under the lock, so that no restore comes between.
     hold = database.hold()
     return database.open_pool(inspection.snapshot.journal_mode, hold, opened=database.identity())
+
+
+def _require_at_head(inspection: Inspection) -> None:
+    inspection.accepted()
+    if inspection.ready:
+        return
+    database = inspection.database
+    raise TokenStorageError(
+        f"{database} is not at head: an upgrade is pending; nothing was changed.",
+        code="upgrade-pending",
+        remedy="Upgrade it first, then run the command again: nextcloud-mcp-server db upgrade "
+        f"{database.option}",
+    )

@@ -11,9 +11,10 @@ from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.backends.sqlite.in_use import in_use
 from nextcloud_mcp_server.filesystem import permissions
 from nextcloud_mcp_server.migrate.at_head import open_at_head
-from tests.cli.places import crash, execute
+from tests.cli.places import crash, execute, listing
 from tests.support.contents import KEY
 from tests.support.errors import refuses
+from tests.support.shapes import at
 
 if TYPE_CHECKING:
     import pytest
@@ -51,6 +52,19 @@ def test_what_a_start_refuses_is_refused(token_db: Path, tmp_path: Path) -> None
         open_at_head(connect(token_db))
     with refuses("bad-path"):
         open_at_head(connect(tmp_path / "missing.db"))
+
+
+def test_a_refused_database_gets_no_file_beside_it(tmp_path: Path) -> None:
+    """Not even a lock file, beside another program's database or one of an old release."""
+    for name, statement in (("songs.db", "CREATE TABLE songs (title TEXT)"), ("old.db", "")):
+        path = tmp_path / name
+        if statement:
+            execute(path, statement)
+        else:
+            at("009").write(path)
+        with refuses("foreign" if statement else "upgrade-pending"):
+            open_at_head(connect(path))
+    assert listing(tmp_path) == ["old.db", "songs.db"]
 
 
 def test_a_read_only_database_is_refused(token_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
