@@ -32,6 +32,7 @@ CODES: Final = MappingProxyType(
         "migration-failed": "A migration failed and was rolled back; the database is unchanged.",
         "backup-failed": "The backup could not be made or verified; nothing was migrated.",
         "bad-backup": "The file cannot be restored: it is not an intact backup of this program.",
+        "upgrade-pending": "The command needs a database at head, and an upgrade is pending.",
         "no-migrations": "The migration scripts of this program cannot be found.",
         "not-a-checkout": "The command writes source files and needs a checkout of the project.",
         "key-missing": "The database holds encrypted values and no key was given.",

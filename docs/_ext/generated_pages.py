@@ -18,6 +18,7 @@ import click
 
 from nextcloud_mcp_server import settings as settings_module
 from nextcloud_mcp_server.cli.db.group import db_commands
+from nextcloud_mcp_server.cli.keys.group import key_commands
 from nextcloud_mcp_server.cli.output import PROGRAM
 from nextcloud_mcp_server.cli.root import cli
 from nextcloud_mcp_server.migrate.alembic_commands import listing
@@ -47,6 +48,9 @@ def commands() -> str:
     parts.append("## Options of every db command\n\n" + _options(common.values(), below))
     for name, command in sorted(known.items()):
         parts.append(_command(command, click.Context(command, below, name), f"db {name}"))
+    below = click.Context(cli.commands["keys"], context, "keys")
+    for name, command in sorted(key_commands.commands.items()):
+        parts.append(_command(command, click.Context(command, below, name), f"keys {name}"))
     return "\n\n".join(parts)
 
 

@@ -68,8 +68,8 @@ class Access:
         """Whether transactions can run."""
         return self._pool is not None
 
-    def open(self, pool: Pool, keyring: Keyring, audit_retention_days: int | None) -> None:
-        """Run units of work in ``pool`` from now on."""
+    def open(self, pool: Pool, keyring: Keyring | None, audit_retention_days: int | None) -> None:
+        """Run units of work in ``pool`` from now on; without a key ring, those without secrets."""
         self.audit_retention_days = audit_retention_days
         self._pool, self._keyring, self.key_is_verified = pool, keyring, False
 

@@ -15,6 +15,14 @@ def _use_json(context: click.Context, _parameter: click.Parameter, value: bool) 
     context.find_object(Output).as_json = value  # type: ignore[union-attr]
 
 
+json_option = click.option(
+    "--json",
+    is_flag=True,
+    expose_value=False,
+    callback=_use_json,
+    help="Print one JSON document on stdout, also for an error.",
+)
+
 #: In reverse order, as click keeps the options of a function.
 _DATABASE_OPTIONS: Final = (
     click.Option(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 import click
 
@@ -25,11 +26,19 @@ SUMMARIES: Final = {
     "lint": "Check the migrations and list their problems.",
     "log": "Show the journal of migrations, newest first.",
     "migrate": "Create an empty migration (in a checkout only).",
+    "prune": "Delete expired login flows, OAuth sessions and browser sessions.",
     "repair": "Fix the problems that `db doctor` marks as fixable.",
     "restore": "Replace the database with a backup.",
     "show": "Print the SQL of one revision.",
     "stamp": "Record a revision without running a migration.",
     "upgrade": "Create the database or upgrade it to head.",
+}
+
+#: Those of the ``keys`` commands.
+KEY_SUMMARIES: Final = {
+    "generate": "Print a new encryption key.",
+    "list": "Show which key opens how many secrets of each table.",
+    "rotate": "Encrypt every secret with the newest key.",
 }
 
 _DB_EPILOG: Final = """
@@ -45,23 +54,63 @@ Every error has a code, which docs/errors.md explains.
 """
 
 
-class DatabaseCommands(click.Group):
-    """The group ``db``, which imports its commands only when one of them is run."""
+_KEYS_EPILOG: Final = """
+\b
+Examples:
+  nextcloud-mcp-server keys generate
+  nextcloud-mcp-server keys list -d /path/to/tokens.db
+  nextcloud-mcp-server keys rotate -d /path/to/tokens.db
+
+The keys come from TOKEN_ENCRYPTION_KEY (separated by ;, newest first), from the file that
+TOKEN_ENCRYPTION_KEY_FILE names, or from the file DATABASE.key.
+"""
+
+
+class LazyGroup(click.Group):
+    """A group that imports its commands only when one of them is run.
+
+    Args:
+        name: of the group.
+        summaries: of its commands, by name, for the help.
+        load: imports the commands and returns the group that has them.
+        options: the other arguments of :class:`click.Group`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        summaries: Mapping[str, str],
+        load: Callable[[], click.Group],
+        **options: Any,
+    ) -> None:
+        super().__init__(name, **options)
+        self._summaries = summaries
+        self._load = load
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order of the help."""
-        return sorted(SUMMARIES)
+        return sorted(self._summaries)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command, after importing all of them."""
-        from nextcloud_mcp_server.cli.db.group import db_commands  # noqa: PLC0415 - only when one is run
-
-        return db_commands.get_command(ctx, cmd_name)
+        return self._load().get_command(ctx, cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing them."""
         with formatter.section("Commands"):
-            formatter.write_dl(sorted(SUMMARIES.items()))
+            formatter.write_dl(sorted(self._summaries.items()))
+
+
+def _db_commands() -> click.Group:
+    from nextcloud_mcp_server.cli.db.group import db_commands  # noqa: PLC0415 - only when one is run
+
+    return db_commands
+
+
+def _key_commands() -> click.Group:
+    from nextcloud_mcp_server.cli.keys.group import key_commands  # noqa: PLC0415 - only when one is run
+
+    return key_commands
 
 
 _EPILOG: Final = """
@@ -70,6 +119,7 @@ Examples:
   nextcloud-mcp-server                 serve on 127.0.0.1:8000
   nextcloud-mcp-server --port 9000     serve on another port
   nextcloud-mcp-server db current      show the revision of the database
+  nextcloud-mcp-server keys list       show which key opens what
 """
 
 _host_option = click.option(
@@ -128,9 +178,20 @@ def _serve(host: str | None, port: int | None, *, debug: bool) -> int:
 
 
 cli.add_command(
-    DatabaseCommands(
+    LazyGroup(
         "db",
+        SUMMARIES,
+        _db_commands,
         help="Inspect, upgrade, downgrade, back up and repair the token database.",
         epilog=_DB_EPILOG,
+    )
+)
+cli.add_command(
+    LazyGroup(
+        "keys",
+        KEY_SUMMARIES,
+        _key_commands,
+        help="Generate, list and rotate the encryption keys.",
+        epilog=_KEYS_EPILOG,
     )
 )

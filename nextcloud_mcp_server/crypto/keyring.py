@@ -22,11 +22,11 @@ _KEY: Final = re.compile(r"[A-Za-z0-9_-]{43}=")
 # secrets. So the first advice is never to make a new key.
 _CHECK_IT: Final = (
     "Check it for quotes, commas and a missing end; only for a new database, make one with: "
-    'python3 -c "import base64, os; print(base64.urlsafe_b64encode(os.urandom(32)).decode())"'
+    "nextcloud-mcp-server keys generate"
 )
 _GIVE_IT: Final = (
     "Give the key that the secrets were encrypted with; only for a new database, make one with: "
-    'python3 -c "import base64, os; print(base64.urlsafe_b64encode(os.urandom(32)).decode())"'
+    "nextcloud-mcp-server keys generate"
 )
 
 
@@ -107,6 +107,16 @@ class Keyring:
                 fernet.decrypt(_bytes(ciphertext))
                 return fingerprint
         return None
+
+    def rotate(self, ciphertext: bytes | str) -> bytes:
+        """Return the same secret, encrypted with the newest key; it keeps its timestamp.
+
+        The plaintext is not checked, so every secret that a key decrypts can be rotated.
+
+        Raises:
+            cryptography.fernet.InvalidToken: no key decrypts it; see :meth:`key_of`.
+        """
+        return self._fernets.rotate(_bytes(ciphertext))
 
     def __repr__(self) -> str:
         return f"<Keyring of {len(self.fingerprints)}>"

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from nextcloud_mcp_server.cli import fast_path
 from nextcloud_mcp_server.cli.database import DatabaseOption
 from nextcloud_mcp_server.cli.db import current, group
+from nextcloud_mcp_server.cli.keys.group import key_commands
 from nextcloud_mcp_server.cli.options import database_options
 from nextcloud_mcp_server.cli.output import Output
-from nextcloud_mcp_server.cli.root import SUMMARIES, cli
+from nextcloud_mcp_server.cli.root import KEY_SUMMARIES, SUMMARIES, cli
 
 ARGUMENTS = [
     *("db", "current", "check", "upgrade", "run", "--json", "--js", "--help", "-h", "--debug"),
@@ -89,6 +90,8 @@ def test_the_summaries_are_those_of_the_commands() -> None:
     """`db --help` lists every command with the first line of its docstring."""
     summaries = {n: c.get_short_help_str(1000) for n, c in group.db_commands.commands.items()}
     assert summaries == SUMMARIES
+    keys = {n: c.get_short_help_str(1000) for n, c in key_commands.commands.items()}
+    assert keys == KEY_SUMMARIES
     # click keeps the help option of the first context; the program's has -h too.
     context = click.Context(cli.commands["db"], help_option_names=["-h", "--help"])
     assert context.command.get_help(context).count("\n  ") > len(SUMMARIES)

@@ -11,6 +11,7 @@ import pytest
 from nextcloud_mcp_server import __version__
 from nextcloud_mcp_server.backends.base import Database
 from nextcloud_mcp_server.cli.db import current, group
+from nextcloud_mcp_server.cli.keys.group import key_commands
 from nextcloud_mcp_server.server import run
 from tests.cli.conftest import Command, Db
 from tests.cli.places import Shelf
@@ -90,7 +91,9 @@ def test_wrong_usage_exits_two(arguments: list[str], command: Command) -> None:
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_help_of_every_command_fits_a_terminal(flag: str, command: Command) -> None:
     """No summary of a command is cut off, and no line is longer than 80 characters."""
-    for arguments in ([], ["run"], ["db"], *(["db", name] for name in group.db_commands.commands)):
+    db = (["db", name] for name in group.db_commands.commands)
+    keys = (["keys", name] for name in key_commands.commands)
+    for arguments in ([], ["run"], ["db"], *db, ["keys"], *keys):
         done = command(*arguments, flag)
         assert (done.status, done.err) == (0, "")
         assert "..." not in done.out.partition("Commands:")[2]

@@ -113,6 +113,15 @@ def test_a_malformed_key_is_refused(key: str) -> None:
         assert not key or key not in text
 
 
+def test_rotate_keeps_the_plaintext_and_the_time() -> None:
+    """A secret of any key, also one that is not text, is encrypted with the newest."""
+    new = Fernet.generate_key()
+    old = Fernet(KEY).encrypt_at_time(b"\xff", 1_500_000_000)
+    rotated = Keyring([new, KEY]).rotate(old)
+    assert Fernet(new).decrypt(rotated) == b"\xff"
+    assert Fernet(new).extract_timestamp(rotated) == 1_500_000_000
+
+
 def test_a_new_key_is_never_the_first_advice() -> None:
     """The remedy is first to check the key; its command creates a valid one."""
     for key in (f'"{KEY}"', f"{KEY},", KEY[:-1], KEY[:40]):
@@ -120,8 +129,9 @@ def test_a_new_key_is_never_the_first_advice() -> None:
         remedy = error.remedy
         assert remedy.startswith("Check it for quotes, commas and a missing end; ")
         assert remedy.index("only for a new database") < remedy.index("make one")
-        code = remedy.partition('-c "')[2].removesuffix('"')
-        made = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+        command = remedy.partition("make one with: nextcloud-mcp-server ")[2].split()
+        module = [sys.executable, "-m", "nextcloud_mcp_server", *command]
+        made = subprocess.run(module, capture_output=True, check=True)
         assert Keyring([made.stdout.strip()]).fingerprints
 
 

@@ -15,6 +15,7 @@ from nextcloud_mcp_server.auth.app_passwords import AppPassword
 from nextcloud_mcp_server.auth.oauth_clients import OAuthClient
 from nextcloud_mcp_server.auth.refresh_tokens import RefreshToken
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.cli.main import main
 from tests.docs.conftest import DOCS, ROOT
 from tests.wheel.documents import Block, blocks
 
@@ -87,13 +88,17 @@ async def _store(database: Path) -> None:
         )  # fmt: skip
 
 
-def test_the_example_encrypts_everything_with_the_newest_key(tmp_path: Path) -> None:
-    """Afterwards the new key decrypts everything, and only the time of writing has changed."""
+def test_the_page_encrypts_everything_with_the_newest_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Afterwards the new key decrypts everything, and nothing else has changed."""
     database = tmp_path / "tokens.db"
     asyncio.run(_store(database))
     before = asyncio.run(_kept(database, OLD))
-    (example,) = [block for block in blocks(ROTATE) if block.language == "python"]
-    run(example, tmp_path, TOKEN_STORAGE_DB=str(database), TOKEN_ENCRYPTION_KEY=f"{NEW};{OLD}")
+    (example,) = [block for block in blocks(ROTATE) if "keys rotate" in block.text]
+    command = example.text.replace("/path/to/tokens.db", str(database)).split()
+    monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", f"{NEW};{OLD}")
+    assert main(command[1:]) == 0
     after = asyncio.run(_kept(database, NEW))
     assert all(after)
     assert [_facts(found) for found in after] == [_facts(found) for found in before]
@@ -101,4 +106,4 @@ def test_the_example_encrypts_everything_with_the_newest_key(tmp_path: Path) -> 
 
 def _facts(found: object) -> dict[str, object]:
     fields = type(found).__dataclass_fields__  # type: ignore[attr-defined]  # all three are
-    return {n: getattr(found, n) for n in fields if n not in ("updated_at", "_clock")}
+    return {n: getattr(found, n) for n in fields if n != "_clock"}

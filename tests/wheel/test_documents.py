@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -27,7 +28,7 @@ PAGES: Final = [
     page
     for page in (DOCS / "index.md", *sorted((DOCS / "how-to").glob("*.md")))
     if any(
-        block.language == "bash" and "nextcloud-mcp-server db" in block.text
+        block.language == "bash" and re.search("nextcloud-mcp-server (db|keys)", block.text)
         for block in blocks(page)
     )
 ]

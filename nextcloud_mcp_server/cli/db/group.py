@@ -15,6 +15,7 @@ from nextcloud_mcp_server.cli.db.history import history, show
 from nextcloud_mcp_server.cli.db.lint import lint
 from nextcloud_mcp_server.cli.db.log import log
 from nextcloud_mcp_server.cli.db.migrate import migrate
+from nextcloud_mcp_server.cli.db.prune import prune
 from nextcloud_mcp_server.cli.db.repair import repair
 from nextcloud_mcp_server.cli.db.restore import restore
 from nextcloud_mcp_server.cli.db.stamp import stamp
@@ -26,7 +27,7 @@ db_commands: Final = click.Group(
     "db",
     commands=[
         *(click.command()(database_options(run)) for run in (current.current, current.check)),
-        *(backup, backups, doctor, downgrade, history, lint, log, migrate),
+        *(backup, backups, doctor, downgrade, history, lint, log, migrate, prune),
         *(repair, restore, show, stamp, upgrade),
     ],
 )

@@ -1,0 +1,169 @@
+"""Encrypt every stored secret with the newest key, beside running servers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+
+from sqlalchemy import ColumnClause, Update, bindparam, column, literal_column, table, update
+
+from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
+from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
+from nextcloud_mcp_server.backends.sqlite.errors import naming
+from nextcloud_mcp_server.backends.sqlite.inspect import inspect_file
+from nextcloud_mcp_server.backends.sqlite.secrets import columns_there
+from nextcloud_mcp_server.concurrency import run_in_own_loop
+from nextcloud_mcp_server.crypto.keyfile import find_keyring, verified_keyring
+from nextcloud_mcp_server.crypto.keyring import Keyring
+from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.maintenance.keys.census import (
+    FIRST,
+    Census,
+    Secret,
+    count,
+    page,
+    take_census,
+)
+from nextcloud_mcp_server.migrate.at_head import open_at_head
+from nextcloud_mcp_server.progress import ProgressCallback, Reporter, reporting, to_log
+from nextcloud_mcp_server.schema.structure import ENCRYPTED
+from nextcloud_mcp_server.settings import Settings
+
+if TYPE_CHECKING:
+    from nextcloud_mcp_server.backends.base import Connection, Pool
+    from nextcloud_mcp_server.crypto.keyfile import Samples
+
+T = TypeVar("T")
+
+#: How often the tables are read again because a server stored secrets with an older key.
+_PASSES: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """The result of a rotation.
+
+    Attributes:
+        rotated: the number of secrets that were encrypted again, by table.
+        census: the secrets by key, counted afterwards.
+    """
+
+    rotated: Mapping[str, int]
+    census: Census
+
+
+class _Swap(NamedTuple):
+    """One change: the row, the value that was read, and the one that replaces it."""
+
+    at: int
+    old: bytes | str
+    new: bytes | str
+
+
+def rotate(settings: Settings, progress: ProgressCallback | None = None) -> Rotated:
+    """Encrypt every secret with the newest key; servers can read and write meanwhile.
+
+    Only the encrypted values are read and written, below every check of the other columns. A
+    value that was stored meanwhile is never overwritten: each change compares the old value.
+    What is done stays done after a kill, and the next rotation does the rest. A secret that no
+    key opens is kept as it is.
+
+    Args:
+        settings: name the database and the keys.
+        progress: receives updates (default: the log).
+
+    Raises:
+        TokenStorageError: ``key-missing``, ``malformed-key`` or ``wrong-key``, or as
+            :func:`~nextcloud_mcp_server.migrate.at_head.open_at_head`.
+    """
+    place = SqliteDatabase(settings.database)
+    place.check()
+    keyring = find_keyring(settings, place.path)
+    if keyring is None:
+        raise TokenStorageError(
+            f"No encryption key was given for {place}; nothing was changed.",
+            code="key-missing",
+            remedy="Set TOKEN_ENCRYPTION_KEY or TOKEN_ENCRYPTION_KEY_FILE: the newest key first, "
+            "then every older one.",
+        )
+
+    def verify(samples: Samples) -> Sequence[str]:
+        return verified_keyring(keyring, samples, place.path).fingerprints
+
+    pool = open_at_head(place, verify=verify, lock_timeout=settings.lock_timeout)
+    with reporting(progress or to_log(place)) as report:
+        try:
+            return _rotate(place, pool, keyring, report)
+        finally:
+            _run(pool.close())
+
+
+def _rotate(place: SqliteDatabase, pool: Pool, keyring: Keyring, report: Reporter) -> Rotated:
+    rotated: Counter[str] = Counter()
+    for _ in range(_PASSES):
+        changed = _run(_pass(place, pool, keyring, report))
+        rotated.update(changed)
+        census = take_census(place, keyring, report)
+        # Without progress, another pass would find the same.
+        if not census.older or not changed:
+            break
+    return Rotated(dict(rotated), census)
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    return run_in_own_loop(lambda: asyncio.run(work))
+
+
+async def _pass(
+    place: SqliteDatabase, pool: Pool, keyring: Keyring, report: Reporter
+) -> dict[str, int]:
+    """Rotate every column once; return how many values were replaced, by table."""
+    rotated: Counter[str] = Counter()
+    structure = inspect_file(place.path).structure
+    columns = columns_there(structure, ENCRYPTED)
+    with naming(place.path), closing(connect_read_only(place.path)) as connection:
+        total, done = count(connection, columns), 0
+        for name, secret in columns:
+            statement, after = _statement(name, secret), FIRST
+            while secrets := page(connection, structure, name, secret, after):
+                after, done = secrets[-1].at, done + len(secrets)
+                if swaps := list(_swaps(secrets, keyring)):
+                    rotated[name] += await pool.write(_unit(statement, swaps))
+                report("encrypting with the newest key", min(done, total), total, "secrets")
+                # Here Ctrl-C ends a pass that finds nothing to write.
+                await asyncio.sleep(0)
+    return {name: number for name, number in rotated.items() if number}
+
+
+def _swaps(secrets: Iterable[Secret], keyring: Keyring) -> Iterable[_Swap]:
+    """Yield a change for each secret of an older key; outside of a transaction, as it is slow."""
+    newest = keyring.fingerprints[0]
+    for at, _, old in secrets:
+        # A TEXT with other bytes could not be compared.
+        if keyring.key_of(old) in {None, newest} or (isinstance(old, str) and not old.isascii()):
+            continue
+        new = keyring.rotate(old)
+        # A TEXT stays a TEXT: other programs may read it as one.
+        yield _Swap(at, old, new if isinstance(old, bytes) else new.decode("ascii"))
+
+
+def _unit(statement: Update, swaps: Sequence[_Swap]) -> Callable[[Connection], int]:
+    def unit(connection: Connection) -> int:
+        return sum(connection.run(statement, swap._asdict()) for swap in swaps)
+
+    return unit
+
+
+def _statement(name: str, secret: str) -> Update:
+    """Return the compare and swap of one value."""
+    # Columns without a type: a value is bound as it was read, as TEXT or as BLOB.
+    value: ColumnClause[bytes | str] = column(secret)
+    return (
+        update(table(name, value))
+        .where(literal_column("rowid") == bindparam("at"), value == bindparam("old"))
+        .values({secret: bindparam("new")})
+    )

@@ -1,0 +1,64 @@
+"""Expired login flows and sessions are deleted, beside a running server and without a key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nextcloud_mcp_server.auth.prune import count_expired, delete_expired
+from nextcloud_mcp_server.auth.statements import AT_ONCE
+from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.settings import Settings
+from tests.auth.helpers import NOW
+from tests.auth.test_expired import FILL, MANY, fill, left
+
+TABLES = ("login_flow_sessions", "oauth_sessions", "browser_sessions")
+
+
+def now() -> float:
+    """Return the time at which the rows have expired."""
+    return NOW
+
+
+def test_it_deletes_what_it_counts_and_no_refresh_token(path: Path) -> None:
+    """Rows that are not expired stay; each deletion has an entry in the audit log."""
+    for table in FILL:
+        fill(path, table)
+    settings = Settings(path)
+    expired = MANY - MANY // 10
+    assert count_expired(settings, now) == dict.fromkeys(TABLES, expired)
+    assert {left(path, table)[1] for table in FILL} == {expired}
+    assert delete_expired(settings, now) == dict.fromkeys(TABLES, expired)
+    assert {left(path, table)[:2] for table in TABLES} == {(MANY - expired, 0)}
+    assert left(path, "refresh_tokens") == (MANY, expired, expired * len(TABLES))
+    assert count_expired(settings, now) == dict.fromkeys(TABLES, 0)
+
+
+def test_no_key_is_needed_or_made(path: Path) -> None:
+    """The settings of a nightly job need no key."""
+    fill_and_prune(path)
+    assert not path.with_name(f"{path.name}.key").exists()
+
+
+def fill_and_prune(path: Path) -> None:
+    """Delete the expired browser sessions of a database with some."""
+    fill(path, "browser_sessions")
+    assert delete_expired(Settings(path), now)["browser_sessions"] > AT_ONCE
+
+
+async def test_a_server_works_meanwhile(path: Path, storage: RefreshTokenStorage) -> None:
+    """A store that is open writes and reads as before."""
+    await storage.store_refresh_token("alice", "secret")
+    fill_and_prune(path)
+    await storage.store_refresh_token("bob", "secret")
+    token = await storage.get_refresh_token("alice")
+    assert token is not None
+    assert token.token == "secret"
+
+
+async def test_a_prolonged_session_stays(path: Path, storage: RefreshTokenStorage) -> None:
+    """A login flow that is stored again while the others are deleted is a new one."""
+    await storage.login_flows.store("alice", "poll", "https://nc", expires_at=NOW + 60)
+    fill(path, "login_flow_sessions")
+    await storage.login_flows.store("user-000001", "poll", "https://nc", expires_at=NOW + 60)
+    delete_expired(Settings(path), now)
+    assert await storage.login_flows.get("user-000001") is not None

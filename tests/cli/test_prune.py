@@ -1,0 +1,92 @@
+"""`db prune` shows what it deletes, asks, and deletes it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.cli.conftest import Db
+from tests.cli.places import execute, rows
+
+SESSION = "INSERT INTO browser_sessions VALUES ('s-{0}', 'alice', 1, {1})"
+FLOW = "INSERT INTO login_flow_sessions VALUES ('u', x'00', 'e', NULL, 1, 2)"
+
+
+@pytest.fixture
+def filled(db: Db) -> Db:
+    """A database with three expired rows, a session that is not, and an expired grant."""
+    execute(
+        db.put("at-head"),
+        *(SESSION.format(number, at) for number, at in enumerate((2, 3, 253_402_300_799))),
+        FLOW,
+        "UPDATE refresh_tokens SET expires_at = 2",
+    )
+    return db
+
+
+def left(db: Db) -> tuple[int, int, int]:
+    """Return the numbers of sessions, login flows and grants."""
+    [row] = rows(
+        db.path,
+        "SELECT (SELECT count(*) FROM browser_sessions), "
+        "(SELECT count(*) FROM login_flow_sessions), (SELECT count(*) FROM refresh_tokens)",
+    )
+    return row
+
+
+def test_it_shows_what_it_deletes_and_asks(filled: Db) -> None:
+    """The numbers by table come first; after any answer but yes, nothing is deleted."""
+    done = filled("prune", stdin=b"n\n")
+    assert (done.status, done.out) == (1, "")
+    lines = [line.split() for line in done.err.splitlines()[:4]]
+    assert lines == [
+        ["table", "expired"],
+        ["login_flow_sessions", "1"],
+        ["oauth_sessions", "0"],
+        ["browser_sessions", "2"],
+    ]
+    assert done.err.splitlines()[4] == "Delete 3 rows? [y/N] "
+    assert f"db prune -d {filled.path} --yes" in done.err
+    assert left(filled) == (3, 1, 1)
+    assert filled("prune", stdin=b"y\n").status == 0
+    assert left(filled) == (1, 0, 1)
+
+
+def test_with_yes_it_deletes(filled: Db) -> None:
+    """No question is asked, and the result has the numbers."""
+    done = filled("prune", "--yes")
+    assert (done.status, "[y/N]" in done.err) == (0, False)
+    assert done.out == (
+        f"deleted 3 expired rows from {filled.path} (1 of login_flow_sessions, "
+        "2 of browser_sessions)\n"
+    )
+    assert left(filled) == (1, 0, 1)
+    again = filled("prune")
+    assert (again.status, again.out) == (0, f"deleted 0 expired rows from {filled.path}\n")
+
+
+def test_a_dry_run_deletes_nothing(filled: Db) -> None:
+    """It prints the numbers as its result."""
+    done = filled("prune", "--dry-run")
+    assert (done.status, done.err) == (0, "")
+    assert done.out.splitlines()[-1].split() == ["browser_sessions", "2"]
+    assert left(filled) == (3, 1, 1)
+
+
+def test_as_json(filled: Db) -> None:
+    """The document has what was expired and what was deleted; a dry run only the former."""
+    expired = {"login_flow_sessions": 1, "oauth_sessions": 0, "browser_sessions": 2}
+    document = {"database": str(filled.path), "expired": expired}
+    assert json.loads(filled("prune", "--dry-run", "--json").out) == document
+    assert json.loads(filled("prune", "--yes", "--json").out) == {**document, "deleted": expired}
+
+
+@pytest.mark.parametrize(
+    ("state", "code"), [("behind", "upgrade-pending"), ("missing", "bad-path"), ("newer", None)]
+)
+def test_a_database_that_is_not_at_head_is_refused(state: str, code: str | None, db: Db) -> None:
+    """Nothing is migrated or created, because a server of another release may be running."""
+    db.put(state)
+    assert db.refused("prune", "--yes") == (code or "unknown-revision")
+    assert db.path.exists() is (state != "missing")

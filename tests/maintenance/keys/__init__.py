@@ -1,0 +1,1 @@
+"""Tests of the census of keys and of their rotation."""
