@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from itertools import pairwise
 from typing import Any, Final
 
 import click
 
 from nextcloud_mcp_server.cli.output import Output
+from nextcloud_mcp_server.migrate.plan import is_steps
 
 
 def _use_json(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
@@ -73,9 +75,41 @@ while_running_option = click.option(
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 
 
+class RevisionCommand(click.Command):
+    """A command that takes a revision, as Alembic's commands do: ``-1`` is one, no option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments after moving the first bare ``-N`` behind all options."""
+        options = (p for p in self.params if isinstance(p, click.Option) and not p.is_flag)
+        with_value = {name for option in options for name in option.opts}
+        for index, (before, argument) in enumerate(pairwise(["", *args])):
+            if argument == "--":
+                break
+            # `-yr -1` is the value of -r, too.
+            option = before if before.startswith("--") else before[:1] + before[-1:]
+            if option not in with_value and is_steps(argument, "-"):
+                args = [*args[:index], *args[index + 1 :], "--", argument]
+                break
+        return super().parse_args(ctx, args)
+
+
 def revision_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Return the option ``-r``, ``--revision`` with ``text`` as its help."""
-    return click.option("-r", "--revision", metavar="REV", callback=not_empty, help=text)
+    """Return a parameter ``revision`` that is given as ``[REV]`` or as ``-r``, ``--revision``."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(command)
+        def with_revision(
+            *positional: Any, rev: str | None, revision: str | None, **rest: Any
+        ) -> Any:
+            if rev is not None and revision is not None:
+                raise click.UsageError("REV and --revision are the same: give only one.")
+            return command(*positional, revision=revision if rev is None else rev, **rest)
+
+        option = click.option("-r", "--revision", metavar="REV", callback=not_empty, help=text)
+        argument = click.argument("rev", metavar="[REV]", required=False, callback=not_empty)
+        return argument(option(with_revision))
+
+    return add
 
 
 def not_empty(_context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:

@@ -37,7 +37,7 @@ _DB_EPILOG: Final = """
 Examples:
   nextcloud-mcp-server db current
   nextcloud-mcp-server db upgrade -d /path/to/tokens.db
-  nextcloud-mcp-server db downgrade --revision 009
+  nextcloud-mcp-server db downgrade -1
   nextcloud-mcp-server db migrate "add user preferences table"
 
 Exit status: 0 success, 1 error, 2 wrong usage, 3 upgrade pending (check) or incomplete (doctor).

@@ -9,6 +9,7 @@ import click
 from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.cli.database import DatabaseOption
 from nextcloud_mcp_server.cli.options import (
+    RevisionCommand,
     database_options,
     revision_option,
     while_running_option,
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from nextcloud_mcp_server.migrate.change import Change
 
 
-@click.command()
+@click.command(cls=RevisionCommand)
 @database_options
 @revision_option("Go back to this revision, to 'base', or by -N steps.  [default: -1]")
 @while_running_option

@@ -8,7 +8,7 @@ import click
 
 from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.cli.database import DatabaseOption
-from nextcloud_mcp_server.cli.options import database_options, revision_option
+from nextcloud_mcp_server.cli.options import RevisionCommand, database_options, revision_option
 from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.errors import counted, printable
 from nextcloud_mcp_server.filesystem.space import readable
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from nextcloud_mcp_server.migrate.startup import Outcome
 
 
-@click.command()
+@click.command(cls=RevisionCommand)
 @database_options
-@revision_option("Stop at this revision.  [default: head]")
+@revision_option("Stop at this revision, or after +N steps.  [default: head]")
 @click.option("--dry-run", is_flag=True, help="Run it on a private copy; change nothing.")
 @click.option("--sql", "as_sql", is_flag=True, help="Print its SQL statements; change nothing.")
 def upgrade(
@@ -37,7 +37,7 @@ def upgrade(
     afterwards; prints the steps, the time and the space it needs. With --sql prints the
     statements from the database's own revision on; fails if it has to be stamped or repaired.
     """
-    target = None if revision == "head" else revision
+    target = None if revision in {"head", "heads"} else revision
     if dry_run and as_sql:
         raise click.UsageError("--dry-run and --sql exclude each other: give only one.")
     if as_sql:
