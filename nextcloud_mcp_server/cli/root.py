@@ -45,7 +45,28 @@ Every error has a code, which docs/errors.md explains.
 """
 
 
-class DatabaseCommands(click.Group):
+class Commands(click.Group):
+    """A group that suggests a command for one that does not exist."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that ``args`` begin with."""
+        name = args[0]
+        if name.startswith("-") or name in self.list_commands(ctx):
+            return super().resolve_command(ctx, args)
+        from difflib import get_close_matches  # noqa: PLC0415 - only for a mistake
+
+        known = {name: name for name in self.list_commands(ctx)}
+        if ctx.parent is None:
+            # `nextcloud-mcp-server upgrade` lacks the group.
+            known |= {name: f"db {name}" for name in SUMMARIES}
+        close = [known[match] for match in get_close_matches(name.lower(), known, cutoff=0.5)]
+        hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+        raise click.UsageError(f"There is no command {name!r}.{hint}", ctx)
+
+
+class DatabaseCommands(Commands):
     """The group ``db``, which imports its commands only when one of them is run."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -83,6 +104,7 @@ _port_option = click.option(
 
 
 @click.group(
+    cls=Commands,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=_EPILOG,
