@@ -44,6 +44,20 @@ class Change:
     backup: Path | None = None
 
 
+def plan_downgrade(database: Database, revision: str | None = None) -> tuple[Inspection, str]:
+    """Return what the database is, and the id (or ``base``) that a downgrade would end at.
+
+    Raises:
+        TokenStorageError: as :func:`downgrade_target`; ``bad-input`` if no upgrade could
+            follow a downgrade to base.
+    """
+    inspection = inspect(database)
+    target = downgrade_target(inspection, revision)
+    if target == BASE:
+        _require_way_up(inspection)
+    return inspection, target
+
+
 def preview_downgrade(
     database: Database,
     revision: str | None = None,
@@ -59,13 +73,10 @@ def preview_downgrade(
     Raises:
         TokenStorageError: as :func:`downgrade`, if it is known without the lock.
     """
-    inspection = inspect(database)
-    target = downgrade_target(inspection, revision)
+    inspection, target = plan_downgrade(database, revision)
     database.require_idle(while_running=while_running)
     database.require_writable()
     require_sound(inspection)
-    if target == BASE:
-        _require_way_up(inspection)
     inspection.verify_keys(verify)
     return inspection, target
 
