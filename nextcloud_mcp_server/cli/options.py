@@ -33,6 +33,8 @@ _DATABASE_OPTIONS: Final = (
     ),
     click.Option(
         ["-d", "--database-path"],
+        # Accepts every text, and lets a shell complete names of files.
+        type=click.Path(),
         metavar="PATH",
         help="Path of the database file.  [default: $DATABASE_URL, else $TOKEN_STORAGE_DB, "
         "else /app/data/tokens.db]",

@@ -15,6 +15,7 @@ from nextcloud_mcp_server.errors import printable
 @click.argument("message", required=False, callback=not_empty)
 @click.option(
     "--renumber",
+    type=click.Path(),
     metavar="FILE",
     callback=not_empty,
     help="Give the migration in FILE the next id, if two migrations have the same one.",
