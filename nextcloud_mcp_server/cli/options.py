@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from itertools import pairwise
 from typing import Any, Final
@@ -17,15 +17,17 @@ def _use_json(context: click.Context, _parameter: click.Parameter, value: bool) 
     context.find_object(Output).as_json = value  # type: ignore[union-attr]
 
 
+_JSON_OPTION: Final = click.Option(
+    ["--json"],
+    is_flag=True,
+    expose_value=False,
+    callback=_use_json,
+    help="Print one JSON document on stdout, also for an error.",
+)
+
 #: In reverse order, as click keeps the options of a function.
 _DATABASE_OPTIONS: Final = (
-    click.Option(
-        ["--json"],
-        is_flag=True,
-        expose_value=False,
-        callback=_use_json,
-        help="Print one JSON document on stdout, also for an error.",
-    ),
+    _JSON_OPTION,
     click.Option(
         ["-u", "--database-url"],
         metavar="URL",
@@ -65,9 +67,26 @@ def database_options(command: Callable[..., Any]) -> Callable[..., Any]:
         option = DatabaseOption(database_path if database_url is None else database_url)
         return output.run(lambda: command(output, option, **arguments))
 
+    return _with_options(with_database, command, _DATABASE_OPTIONS)
+
+
+def without_database(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--json`` to a command that uses no database; it is called with an Output."""
+
+    @wraps(command)
+    def with_output(**arguments: Any) -> int | None:
+        output = click.get_current_context().ensure_object(Output)
+        return output.run(lambda: command(output, **arguments))
+
+    return _with_options(with_output, command, (_JSON_OPTION,))
+
+
+def _with_options(
+    wrapper: Callable[..., Any], command: Callable[..., Any], options: Sequence[click.Option]
+) -> Callable[..., Any]:
     own = command.__dict__.get("__click_params__", [])
-    with_database.__dict__["__click_params__"] = [*_DATABASE_OPTIONS, *own]
-    return with_database
+    wrapper.__dict__["__click_params__"] = [*options, *own]
+    return wrapper
 
 
 while_running_option = click.option(

@@ -74,6 +74,9 @@ def test_without_a_command_the_server_runs(
         ["db", "lint", "--overwrite", "101"],
         ["db", "upgrade", "--sql", "--dry-run"],
         ["db", "upgrade", "--nonsense"],
+        ["db", "lint", "-d", "t.db"],
+        ["db", "migrate", "add a table", "-d", "t.db"],
+        ["db", "show", "001", "-u", "sqlite:///t.db"],
     ],
 )
 def test_wrong_usage_exits_two(arguments: list[str], command: Command) -> None:
