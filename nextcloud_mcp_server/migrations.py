@@ -25,6 +25,8 @@ Database = str | os.PathLike[str] | None
 def upgrade_database(database: Database = None, revision: str = "head") -> Outcome:
     """Create, stamp and upgrade ``database`` up to ``revision``, as a start does.
 
+    ``revision`` is an id, ``head``, or ``+N`` for N steps.
+
     No key is needed; if the settings have one, it is verified, as at a start.
 
     Raises:

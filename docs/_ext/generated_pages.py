@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _MARK: Final = re.compile(r"^<!-- generated: (?P<name>\w+) -->$", re.MULTILINE)
 
-#: Options of every db command, listed once on the page.
+#: Options of most db commands, listed once on the page.
 _COMMON: Final = frozenset({"database_path", "database_url", "json"})
 
 
@@ -45,13 +45,23 @@ def commands() -> str:
     known = db_commands.commands
     options = [p for c in known.values() for p in c.params if p.name in _COMMON]
     common = {str(option.name): option for option in options}
-    parts.append("## Options of every db command\n\n" + _options(common.values(), below))
+    without = [name for name, c in sorted(known.items()) if len(_COMMON & _names(c)) == 1]
+    named = ", ".join(f"`{name}`" for name in without)
+    parts.append(
+        "## Options of the db commands\n\nEvery command has `--json`. `-d` and `-u` name the "
+        f"database, and those that use none do not have them: {named}.\n\n"
+        + _options(common.values(), below)
+    )
     for name, command in sorted(known.items()):
         parts.append(_command(command, click.Context(command, below, name), f"db {name}"))
     below = click.Context(cli.commands["keys"], context, "keys")
     for name, command in sorted(key_commands.commands.items()):
         parts.append(_command(command, click.Context(command, below, name), f"keys {name}"))
     return "\n\n".join(parts)
+
+
+def _names(command: click.Command) -> frozenset[str | None]:
+    return frozenset(parameter.name for parameter in command.params)
 
 
 def _command(command: click.Command, context: click.Context, title: str) -> str:

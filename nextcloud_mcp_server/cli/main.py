@@ -12,7 +12,14 @@ import sys
 from collections.abc import Sequence
 
 from nextcloud_mcp_server.cli import fast_path
-from nextcloud_mcp_server.cli.output import PROGRAM, Output, interrupted, is_abort, is_usage
+from nextcloud_mcp_server.cli.output import (
+    PROGRAM,
+    Output,
+    interrupted,
+    is_abort,
+    is_help,
+    is_usage,
+)
 from nextcloud_mcp_server.errors import TokenStorageError
 
 
@@ -55,8 +62,8 @@ def _run(arguments: list[str], command: fast_path.Command | None, output: Output
         if isinstance(error, OSError) and not output.started:
             output.write_error = error
             return 1
-        if output.as_json or not is_usage(error):
-            output.error(error)
-        else:
+        if is_usage(error) and is_help(error) and not output.as_json:
             error.show()
+        else:
+            output.error(error)
         return error.exit_code if is_usage(error) else 1

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
+from itertools import pairwise
 from typing import Any, Final
 
 import click
 
 from nextcloud_mcp_server.cli.output import Output
+from nextcloud_mcp_server.migrate.plan import is_steps
 
 
 def _use_json(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
     context.find_object(Output).as_json = value  # type: ignore[union-attr]
 
 
-json_option = click.option(
-    "--json",
+_JSON_OPTION: Final = click.Option(
+    ["--json"],
     is_flag=True,
     expose_value=False,
     callback=_use_json,
@@ -25,13 +27,7 @@ json_option = click.option(
 
 #: In reverse order, as click keeps the options of a function.
 _DATABASE_OPTIONS: Final = (
-    click.Option(
-        ["--json"],
-        is_flag=True,
-        expose_value=False,
-        callback=_use_json,
-        help="Print one JSON document on stdout, also for an error.",
-    ),
+    _JSON_OPTION,
     click.Option(
         ["-u", "--database-url"],
         metavar="URL",
@@ -39,6 +35,8 @@ _DATABASE_OPTIONS: Final = (
     ),
     click.Option(
         ["-d", "--database-path"],
+        # Accepts every text, and lets a shell complete names of files.
+        type=click.Path(),
         metavar="PATH",
         help="Path of the database file.  [default: $DATABASE_URL, else $TOKEN_STORAGE_DB, "
         "else /app/data/tokens.db]",
@@ -69,9 +67,26 @@ def database_options(command: Callable[..., Any]) -> Callable[..., Any]:
         option = DatabaseOption(database_path if database_url is None else database_url)
         return output.run(lambda: command(output, option, **arguments))
 
+    return _with_options(with_database, command, _DATABASE_OPTIONS)
+
+
+def without_database(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--json`` to a command that uses no database; it is called with an Output."""
+
+    @wraps(command)
+    def with_output(**arguments: Any) -> int | None:
+        output = click.get_current_context().ensure_object(Output)
+        return output.run(lambda: command(output, **arguments))
+
+    return _with_options(with_output, command, (_JSON_OPTION,))
+
+
+def _with_options(
+    wrapper: Callable[..., Any], command: Callable[..., Any], options: Sequence[click.Option]
+) -> Callable[..., Any]:
     own = command.__dict__.get("__click_params__", [])
-    with_database.__dict__["__click_params__"] = [*_DATABASE_OPTIONS, *own]
-    return with_database
+    wrapper.__dict__["__click_params__"] = [*options, *own]
+    return wrapper
 
 
 while_running_option = click.option(
@@ -81,9 +96,41 @@ while_running_option = click.option(
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 
 
+class RevisionCommand(click.Command):
+    """A command that takes a revision, as Alembic's commands do: ``-1`` is one, no option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments after moving the first bare ``-N`` behind all options."""
+        options = (p for p in self.params if isinstance(p, click.Option) and not p.is_flag)
+        with_value = {name for option in options for name in option.opts}
+        for index, (before, argument) in enumerate(pairwise(["", *args])):
+            if argument == "--":
+                break
+            # `-yr -1` is the value of -r, too.
+            option = before if before.startswith("--") else before[:1] + before[-1:]
+            if option not in with_value and is_steps(argument, "-"):
+                args = [*args[:index], *args[index + 1 :], "--", argument]
+                break
+        return super().parse_args(ctx, args)
+
+
 def revision_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Return the option ``-r``, ``--revision`` with ``text`` as its help."""
-    return click.option("-r", "--revision", metavar="REV", callback=not_empty, help=text)
+    """Return a parameter ``revision`` that is given as ``[REV]`` or as ``-r``, ``--revision``."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(command)
+        def with_revision(
+            *positional: Any, rev: str | None, revision: str | None, **rest: Any
+        ) -> Any:
+            if rev is not None and revision is not None:
+                raise click.UsageError("REV and --revision are the same: give only one.")
+            return command(*positional, revision=revision if rev is None else rev, **rest)
+
+        option = click.option("-r", "--revision", metavar="REV", callback=not_empty, help=text)
+        argument = click.argument("rev", metavar="[REV]", required=False, callback=not_empty)
+        return argument(option(with_revision))
+
+    return add
 
 
 def not_empty(_context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:

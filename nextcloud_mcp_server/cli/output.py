@@ -94,7 +94,7 @@ class Output:
         if self.as_json:
             self.result({**(document or {}), "error": error_facts(error)})
             return
-        for line in describe_error(error):
+        for line in _usage_lines(error) if is_usage(error) else describe_error(error):
             self.note(line)
 
     def confirm(self, question: str, command: str) -> None:
@@ -188,14 +188,32 @@ def error_facts(error: BaseException) -> dict[str, str]:
     if is_usage(error):
         return {
             "code": "bad-input",
-            # The message of this one is the complete help text.
-            "message": "A command is missing."
-            if type(error).__name__ == "NoArgsIsHelpError"
-            else printable(error.format_message()),
-            "remedy": "See the options of the command with --help.",
+            "message": _usage_message(error),
+            "remedy": _usage_remedy(error),
         }
     remedy = describe_error(error)[1].removeprefix("remedy: ")
     return {"code": "unexpected", "message": unexpected(error), "remedy": remedy}
+
+
+def _usage_lines(error: click.ClickException) -> tuple[str, str]:
+    return f"error: {_usage_message(error)} [bad-input]", f"remedy: {_usage_remedy(error)}"
+
+
+def _usage_message(error: click.ClickException) -> str:
+    if is_help(error):
+        return "A command is missing."
+    return printable(" ".join(error.format_message().split()))
+
+
+def _usage_remedy(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    command = PROGRAM if context is None else context.command_path
+    return f"See what it takes: {command} --help"
+
+
+def is_help(error: BaseException) -> bool:
+    """Return whether the message of click's error is a complete help text."""
+    return type(error).__name__ == "NoArgsIsHelpError"
 
 
 def is_usage(error: BaseException) -> TypeGuard[click.ClickException]:

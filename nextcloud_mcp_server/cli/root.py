@@ -46,7 +46,7 @@ _DB_EPILOG: Final = """
 Examples:
   nextcloud-mcp-server db current
   nextcloud-mcp-server db upgrade -d /path/to/tokens.db
-  nextcloud-mcp-server db downgrade --revision 009
+  nextcloud-mcp-server db downgrade -1
   nextcloud-mcp-server db migrate "add user preferences table"
 
 Exit status: 0 success, 1 error, 2 wrong usage, 3 upgrade pending (check) or incomplete (doctor).
@@ -66,7 +66,29 @@ TOKEN_ENCRYPTION_KEY_FILE names, or from the file DATABASE.key.
 """
 
 
-class LazyGroup(click.Group):
+class Commands(click.Group):
+    """A group that suggests a command for one that does not exist."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that ``args`` begin with."""
+        name = args[0]
+        if name.startswith("-") or name in self.list_commands(ctx):
+            return super().resolve_command(ctx, args)
+        from difflib import get_close_matches  # noqa: PLC0415 - only for a mistake
+
+        known = {name: name for name in self.list_commands(ctx)}
+        if ctx.parent is None:
+            # `nextcloud-mcp-server upgrade` lacks the group.
+            known |= {name: f"keys {name}" for name in KEY_SUMMARIES}
+            known |= {name: f"db {name}" for name in SUMMARIES}
+        close = [known[match] for match in get_close_matches(name.lower(), known, cutoff=0.5)]
+        hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+        raise click.UsageError(f"There is no command {name!r}.{hint}", ctx)
+
+
+class LazyGroup(Commands):
     """A group that imports its commands only when one of them is run.
 
     Args:
@@ -133,6 +155,7 @@ _port_option = click.option(
 
 
 @click.group(
+    cls=Commands,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=_EPILOG,

@@ -1,4 +1,4 @@
-"""Preview an upgrade: rehearse it on a private copy, or write its statements."""
+"""Preview an upgrade or a downgrade: on a private copy, or as its statements."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import StringIO
@@ -21,10 +21,12 @@ from nextcloud_mcp_server.backends.sqlite.size import Need, Pages, pages_of, upg
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem import files
 from nextcloud_mcp_server.filesystem.space import free_bytes, require_space
+from nextcloud_mcp_server.migrate import change as changes
 from nextcloud_mcp_server.migrate.inspect import Inspection, VerifyKeys, inspect
 from nextcloud_mcp_server.migrate.plan import Plan
 from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.progress import ProgressCallback
+from nextcloud_mcp_server.schema.history import BASE, History
 from nextcloud_mcp_server.schema.structure import gaps
 
 _NOTHING: Final = Need(0, 0)
@@ -51,11 +53,43 @@ class Rehearsal:
 
 
 @dataclass(frozen=True, slots=True)
-class Script:
-    """The statements of an upgrade, for SQLite's shell; empty if there is nothing to do."""
+class DowngradeRehearsal:
+    """What a downgrade would do and lose, as its rehearsal showed.
+
+    Attributes:
+        target: the revision that it ends at, or ``base``.
+        dropped: the number of rows in each table that has rows and is dropped.
+        rows: the number of rows in the copy.
+        seconds: how long it took on the copy, including its backup.
+    """
 
     database: Path
-    todo: Plan
+    inspection: Inspection
+    target: str
+    dropped: Mapping[str, int]
+    rows: int
+    seconds: float
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The revisions that it undoes, newest first."""
+        return self.inspection.history.undone(str(self.inspection.recorded), self.target)
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """The statements of a change, for SQLite's shell; empty if there is nothing to do.
+
+    Attributes:
+        start: the revision that they start from; None for a new database.
+        target: the revision that they end at, or ``base``.
+        steps: the revisions that they run or undo, in this order.
+    """
+
+    database: Path
+    start: str | None
+    target: str
+    steps: tuple[str, ...]
     sql: str
 
 
@@ -80,23 +114,42 @@ def rehearse(
     place = SqliteDatabase(database)
     inspection, database = inspect(place, target), place.path
     todo = inspection.accepted()
-    place_of_copy = database.parent
-    if not place_of_copy.is_dir():
-        place_of_copy = Path(tempfile.gettempdir())
-    free = free_bytes(place_of_copy)
+    free = free_bytes(_place_of_copy(database))
     if not todo.migrates:
         inspection.verify_keys(verify)
         return Rehearsal(database, inspection, todo, free=free)
-    with _private_folder(place_of_copy, database.name) as folder:
-        copy = folder / database.name
-        try:
-            rows, before = _copied(database, inspection, copy)
-            outcome = prepare(SqliteDatabase(copy), target=target, verify=verify, progress=progress)
-        except TokenStorageError as error:
-            raise _as_of(database, copy, error) from error
+    with _private_copy(database, inspection) as (copy, rows, before):
+        outcome = prepare(SqliteDatabase(copy), target=target, verify=verify, progress=progress)
         growth = max(0, pages_of(copy).bytes - before.bytes)
-        need = upgrade_needs(before, growth, backed_up=outcome.backup is not None)
-    return Rehearsal(database, inspection, todo, rows, outcome.seconds, need, free)
+    need = upgrade_needs(before, growth, backed_up=outcome.backup is not None)
+    return Rehearsal(database, inspection, todo, sum(rows.values()), outcome.seconds, need, free)
+
+
+def rehearse_downgrade(
+    database: Path,
+    revision: str | None = None,
+    *,
+    verify: VerifyKeys | None = None,
+    progress: ProgressCallback | None = None,
+) -> DowngradeRehearsal:
+    """Run a complete downgrade on a copy that is deleted afterwards, as :func:`rehearse`.
+
+    A server may be running. ``revision`` is as for :func:`changes.downgrade`.
+
+    Raises:
+        TokenStorageError: what the downgrade itself would raise, except ``in-use``.
+    """
+    place = SqliteDatabase(database)
+    inspection, target = changes.plan_downgrade(place, revision)
+    with _private_copy(place.path, inspection) as (copy, rows, _):
+        start = time.monotonic()
+        changes.downgrade(SqliteDatabase(copy), target, verify=verify, progress=progress)
+        seconds = time.monotonic() - start
+        left = inspect(SqliteDatabase(copy)).snapshot.structure.tables
+    known = inspection.history.shapes
+    dropped = {t: n for t, n in sorted(rows.items()) if n and t in known and t not in left}
+    total = sum(rows.values())
+    return DowngradeRehearsal(place.path, inspection, target, dropped, total, seconds)
 
 
 def script(database: Path, *, target: str | None = None) -> Script:
@@ -110,29 +163,54 @@ def script(database: Path, *, target: str | None = None) -> Script:
     inspection, database = inspect(place, target), place.path
     todo = inspection.accepted()
     if (reason := _no_statements_for(inspection, todo)) and todo.migrates:
-        command = f"nextcloud-mcp-server db upgrade {place.option}"
-        raise TokenStorageError(
-            f"There are no statements for {database}: {reason}.",
-            code="bad-input",
-            remedy=f"See what an upgrade does with '{command} --dry-run', then run: {command}",
-        )
-    if not todo.steps:
-        return Script(database, todo, "")
+        raise _no_statements(place, reason)
+    sql = _statements(inspection.history, todo.start, todo.target) if todo.steps else ""
+    return Script(database, todo.start, todo.target, todo.steps, sql)
+
+
+def script_downgrade(database: Path, revision: str | None = None) -> Script:
+    """Return the statements that take ``database`` back to ``revision``.
+
+    Raises:
+        TokenStorageError: as a downgrade, except ``in-use``; ``bad-input`` if the database
+            must be repaired first.
+    """
+    place = SqliteDatabase(database)
+    inspection, target = changes.plan_downgrade(place, revision)
+    todo, history, recorded = inspection.accepted(), inspection.history, str(inspection.recorded)
+    above = history.shapes.keys() - history.structure(recorded).tables.keys()
+    there = sorted(above & inspection.snapshot.structure.tables.keys())
+    reason = f"it has {', '.join(there)} already" if there else _to_repair(todo)
+    if reason:
+        raise _no_statements(place, reason)
+    sql = _statements(history, recorded, target, down=True)
+    return Script(place.path, recorded, target, history.undone(recorded, target), sql)
+
+
+def _statements(history: History, start: str | None, target: str, *, down: bool = False) -> str:
     from nextcloud_mcp_server.migrate import alembic_commands  # noqa: PLC0415 - imports Alembic
 
     sql = StringIO()
-    alembic_commands.write_sql(inspection.history, todo.start, todo.target, sql)
+    end = None if target == BASE else target
+    alembic_commands.write_sql(history, start, end, sql, down=down)
     # The pragma has no effect inside a transaction. Without it, a table that is dropped and
     # created again would delete the rows that reference it.
-    return Script(database, todo, f"PRAGMA foreign_keys=OFF;\n\n{sql.getvalue().strip()}\n")
+    return f"PRAGMA foreign_keys=OFF;\n\n{sql.getvalue().strip()}\n"
+
+
+def _no_statements(place: SqliteDatabase, reason: str) -> TokenStorageError:
+    command = f"nextcloud-mcp-server db upgrade {place.option}"
+    return TokenStorageError(
+        f"There are no statements for {place}: {reason}.",
+        code="bad-input",
+        remedy=f"See what an upgrade does with '{command} --dry-run', then run: {command}",
+    )
 
 
 def _no_statements_for(inspection: Inspection, todo: Plan) -> str:
     """Return why a revision alone does not determine the statements; empty if it does."""
-    if todo.stamp:
-        return f"its version table has to be put in order first (it counts as {todo.stamp})"
-    if todo.mends:
-        return f"it has to be repaired first ({', '.join(todo.mends)})"
+    if reason := _to_repair(todo):
+        return reason
     if not todo.start or not inspection.exists:
         return ""
     history, there = inspection.history, inspection.snapshot.structure.tables
@@ -141,16 +219,42 @@ def _no_statements_for(inspection: Inspection, todo: Plan) -> str:
     return f"{', '.join(early)} is there already" if early else ""
 
 
-def _copied(database: Path, inspection: Inspection, copy: Path) -> tuple[int, Pages]:
-    """Copy the database; return the number of its rows, and its pages."""
+def _to_repair(todo: Plan) -> str:
+    if todo.stamp:
+        return f"its version table has to be put in order first (it counts as {todo.stamp})"
+    return f"it has to be repaired first ({', '.join(todo.mends)})" if todo.mends else ""
+
+
+def _place_of_copy(database: Path) -> Path:
+    return database.parent if database.parent.is_dir() else Path(tempfile.gettempdir())
+
+
+@contextmanager
+def _private_copy(
+    database: Path, inspection: Inspection
+) -> Iterator[tuple[Path, Mapping[str, int], Pages]]:
+    """Yield a copy that is deleted at the end, the rows of each table, and its pages.
+
+    An error of the body that names the copy is raised again about the database itself.
+    """
+    with _private_folder(_place_of_copy(database), database.name) as folder:
+        copy = folder / database.name
+        try:
+            yield copy, *_copied(database, inspection, copy)
+        except TokenStorageError as error:
+            raise _as_of(database, copy, error) from error
+
+
+def _copied(database: Path, inspection: Inspection, copy: Path) -> tuple[Mapping[str, int], Pages]:
+    """Copy the database; return the number of rows in each table, and its pages."""
     files.create_private(copy)
     if not inspection.snapshot.journal_mode:
-        return 0, Pages()
+        return {}, Pages()
     with readable(database) as (source, _), naming(copy):
         # For the copy, its own backup, and the journal of its migration.
         require_space(copy.parent, 3 * pages_of(source).bytes, "to rehearse on a copy")
         made = backup.copy_with_summary(source, copy)
-    return sum(made.rows.values()), pages_of(copy)
+    return made.rows, pages_of(copy)
 
 
 def _as_of(database: Path, copy: Path, error: TokenStorageError) -> TokenStorageError:

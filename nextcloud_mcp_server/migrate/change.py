@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from nextcloud_mcp_server.backends.base import Database, LockedDatabase
 from nextcloud_mcp_server.errors import TokenStorageError, counted
@@ -19,15 +17,12 @@ from nextcloud_mcp_server.migrate.inspect import (
     inspect,
     no_database,
 )
-from nextcloud_mcp_server.migrate.plan import State, unknown_target
+from nextcloud_mcp_server.migrate.plan import State, is_steps, unknown_target
 from nextcloud_mcp_server.migrate.startup import progress_to, require_sound
 from nextcloud_mcp_server.progress import ProgressCallback, Reporter
 from nextcloud_mcp_server.schema.history import BASE
 from nextcloud_mcp_server.schema.structure import gaps
 from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT
-
-# Limited, because int() refuses thousands of digits.
-_STEPS: Final = r"-([0-9]{1,4})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +44,20 @@ class Change:
     backup: Path | None = None
 
 
+def plan_downgrade(database: Database, revision: str | None = None) -> tuple[Inspection, str]:
+    """Return what the database is, and the id (or ``base``) that a downgrade would end at.
+
+    Raises:
+        TokenStorageError: as :func:`downgrade_target`; ``bad-input`` if no upgrade could
+            follow a downgrade to base.
+    """
+    inspection = inspect(database)
+    target = downgrade_target(inspection, revision)
+    if target == BASE:
+        _require_way_up(inspection)
+    return inspection, target
+
+
 def preview_downgrade(
     database: Database,
     revision: str | None = None,
@@ -64,13 +73,10 @@ def preview_downgrade(
     Raises:
         TokenStorageError: as :func:`downgrade`, if it is known without the lock.
     """
-    inspection = inspect(database)
-    target = downgrade_target(inspection, revision)
+    inspection, target = plan_downgrade(database, revision)
     database.require_idle(while_running=while_running)
     database.require_writable()
     require_sound(inspection)
-    if target == BASE:
-        _require_way_up(inspection)
     inspection.verify_keys(verify)
     return inspection, target
 
@@ -236,8 +242,10 @@ def downgrade_target(inspection: Inspection, revision: str | None) -> str:
         )
     below = (BASE, *history.revisions[: history.revisions.index(recorded)])
     target = "-1" if revision is None else str(revision)
-    if steps := re.fullmatch(_STEPS, target):
-        target = _steps_below(database, recorded, below, int(steps[1]))
+    if target in {"head", "heads"} or is_steps(target, "+"):
+        raise _is_upgrade(target, database)
+    if is_steps(target, "-"):
+        target = _steps_below(database, recorded, below, int(target[1:]))
     if target != BASE and target not in history:
         raise unknown_target(target, history)
     if target not in below:
@@ -248,6 +256,14 @@ def downgrade_target(inspection: Inspection, revision: str | None) -> str:
             f"--revision {target} {database.option}",
         )
     return target
+
+
+def _is_upgrade(target: str, database: Database) -> TokenStorageError:
+    return TokenStorageError(
+        f"{target} is a step up, and a downgrade only goes back.",
+        code="unknown-revision",
+        remedy=f"To go up, use: nextcloud-mcp-server db upgrade {target} {database.option}",
+    )
 
 
 def _steps_below(database: Database, recorded: str, below: tuple[str, ...], steps: int) -> str:

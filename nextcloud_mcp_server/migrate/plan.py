@@ -11,9 +11,12 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from nextcloud_mcp_server.backends.base import Database
-from nextcloud_mcp_server.errors import TokenStorageError, for_shell
-from nextcloud_mcp_server.schema.history import History
+from nextcloud_mcp_server.errors import TokenStorageError, counted, for_shell
+from nextcloud_mcp_server.schema.history import BASE, History
 from nextcloud_mcp_server.schema.structure import Gaps
+
+#: Of a number of steps; int() refuses thousands of digits.
+_MOST_DIGITS: Final = 4
 
 
 class State(StrEnum):
@@ -141,7 +144,7 @@ def plan(finding: Finding, history: History, database: Database, target: str | N
         finding: what it is.
         history: the revisions of this program.
         database: the database, for the text of a refusal only.
-        target: the revision to end at (default: head).
+        target: the revision to end at: an id, or ``+N`` for N steps (default: head).
 
     Raises:
         TokenStorageError: the state's own code if no start may touch the database;
@@ -149,13 +152,18 @@ def plan(finding: Finding, history: History, database: Database, target: str | N
             going up.
     """
     target = history.head if target is None else target
-    if target not in history:
+    if target == BASE or is_steps(target, "-"):
+        raise _is_downgrade(target, database)
+    steps = is_steps(target, "+")
+    if target not in history and not steps:
         raise unknown_target(target, history)
     if finding.refused:
         raise refusal(finding, history, database)
     revisions = history.revisions
-    end = revisions.index(target) + 1
     begin = revisions.index(finding.base) + 1 if finding.base else 0
+    if steps:
+        target = _steps_above(finding, history, database, begin + int(target))
+    end = revisions.index(target) + 1
     if begin > end:
         raise TokenStorageError(
             f"{database} is at revision {finding.base}, which is newer than {target}.",
@@ -172,6 +180,34 @@ def plan(finding: Finding, history: History, database: Database, target: str | N
         gaps=finding.gaps,
         adopted=finding.adopted,
         unusable=finding.unusable,
+    )
+
+
+def is_steps(target: str, sign: str) -> bool:
+    """Return whether ``target`` is a number of steps, as ``+1`` or ``-1`` is."""
+    digits = target[1:]
+    short = len(digits) <= _MOST_DIGITS and digits.isascii()
+    return target[:1] == sign and short and digits.isdecimal()
+
+
+def _steps_above(finding: Finding, history: History, database: Database, end: int) -> str:
+    revisions = history.revisions
+    if 0 < end <= len(revisions):
+        return revisions[end - 1]
+    begin = revisions.index(finding.base) + 1 if finding.base else 0
+    above = counted(len(revisions) - begin, "revision")
+    raise TokenStorageError(
+        f"{database} is at {finding.base or BASE}, and {above} can be run from there.",
+        code="bad-input",
+        remedy=f"To bring it to head: nextcloud-mcp-server db upgrade {database.option}",
+    )
+
+
+def _is_downgrade(target: str, database: Database) -> TokenStorageError:
+    return TokenStorageError(
+        f"{target} is a step back, and an upgrade only goes up.",
+        code="unknown-revision",
+        remedy=f"To go back, use: nextcloud-mcp-server db downgrade {target} {database.option}",
     )
 
 

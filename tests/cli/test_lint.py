@@ -146,7 +146,8 @@ def test_a_broken_history_is_an_error(
     """Every command that needs a linear history names the file, and `db lint` as the remedy."""
     add(folder, NOTED)
     BROKEN[kind](folder)
-    done = command("db", *name.split(), "-d", "none.db")
+    place = () if name.startswith(("show", "migrate")) else ("-d", "none.db")
+    done = command("db", *name.split(), *place)
     assert (done.status, done.out) == (1, "")
     error, remedy = done.err.splitlines()
     assert error.startswith("error: The revision history is not linear: 2099")

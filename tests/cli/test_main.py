@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import sqlite3
 from pathlib import Path
 
@@ -73,19 +75,51 @@ def test_without_a_command_the_server_runs(
         ["db", "lint", "--overwrite", "101"],
         ["db", "upgrade", "--sql", "--dry-run"],
         ["db", "upgrade", "--nonsense"],
+        ["db", "lint", "-d", "t.db"],
+        ["db", "migrate", "add a table", "-d", "t.db"],
+        ["db", "show", "001", "-u", "sqlite:///t.db"],
     ],
 )
 def test_wrong_usage_exits_two(arguments: list[str], command: Command) -> None:
     """Wrong usage is printed on stderr, or as JSON with --json; the exit status is 2."""
     done = command(*arguments)
     assert (done.status, done.out) == (2, "")
-    assert done.err.startswith("Usage: nextcloud-mcp-server")
+    if arguments == ["db"]:
+        assert done.err.startswith("Usage: nextcloud-mcp-server db")
+    else:
+        error, remedy = done.err.splitlines()
+        assert re.fullmatch(r"error: .+ \[bad-input\]", error)
+        assert remedy.startswith("remedy: See what it takes: nextcloud-mcp-server")
+        assert command(*shlex.split(remedy.rpartition(": ")[2])[1:]).status == 0
     assert "Traceback" not in done.err
     if arguments[0] == "db" and len(arguments) > 1:
         done = command(*arguments, "--json")
         assert (done.status, done.err) == (2, "")
         error = json.loads(done.out)["error"]
         assert (error["code"], error.keys()) == ("bad-input", {"code", "message", "remedy"})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        ("db upgarde", "'upgrade'"),
+        ("db Current", "'current'"),
+        ("rnu", "'run'"),
+        ("upgrade", "'db upgrade'"),
+        ("bd current", "'db'"),
+        ("db upgrade --dryrun", "'--dry-run'"),
+        ("db current --jsno", "'--json'"),
+        ("db backups --verfy", "'--verify'"),
+        ("--prot 9", "'--port'"),
+    ],
+)
+def test_a_mistyped_command_or_option_is_answered_with_the_correct_one(
+    arguments: str, meant: str, command: Command
+) -> None:
+    """The error line asks whether another command or option was meant."""
+    done = command(*arguments.split())
+    assert done.status == 2
+    assert meant in done.err.splitlines()[0].partition("Did you mean ")[2]
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])

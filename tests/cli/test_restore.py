@@ -188,7 +188,7 @@ def test_one_backup_is_named_or_the_newest(arguments: tuple[str, ...], db: Db) -
     """None, an empty one and both are wrong usage."""
     done = db("restore", *arguments)
     assert (done.status, done.out) == (2, "")
-    assert done.err.startswith("Usage: nextcloud-mcp-server db restore")
+    assert done.err.endswith("remedy: See what it takes: nextcloud-mcp-server db restore --help\n")
 
 
 def test_backups_are_listed_newest_first(saved: Path, db: Db) -> None:

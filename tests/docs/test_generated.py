@@ -21,7 +21,7 @@ def test_every_db_command_has_a_heading_and_all_of_its_options() -> None:
     for name, command in db_commands.commands.items():
         for parameter in command.params:
             shared = parameter.name in ("database_path", "database_url", "json")
-            where = sections["Options of every db command" if shared else f"db {name}"]
+            where = sections["Options of the db commands" if shared else f"db {name}"]
             for spelling in parameter.opts:
                 assert (spelling if spelling.startswith("-") else spelling.upper()) in where or (
                     parameter.metavar and parameter.metavar in where

@@ -255,7 +255,7 @@ def test_the_statements_do_what_the_upgrade_does(revision: str | None, path: Pat
     assert one.indexes == two.indexes
     for table in one.rows.keys() - {invariants.JOURNAL}:
         assert one.rows[table] == two.rows[table], table
-    assert made.todo.steps == REVISIONS[REVISIONS.index(revision) + 1 if revision else 0 :]
+    assert made.steps == REVISIONS[REVISIONS.index(revision) + 1 if revision else 0 :]
 
 
 def test_at_head_there_are_no_statements(path: Path) -> None:

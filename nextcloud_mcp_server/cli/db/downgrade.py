@@ -8,36 +8,65 @@ import click
 
 from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.cli.database import DatabaseOption
+from nextcloud_mcp_server.cli.db.upgrade import print_script, sql_settings
 from nextcloud_mcp_server.cli.options import (
+    RevisionCommand,
     database_options,
     revision_option,
     while_running_option,
     yes_option,
 )
 from nextcloud_mcp_server.cli.output import Output
+from nextcloud_mcp_server.errors import counted
 from nextcloud_mcp_server.migrate.summary import downgrade_warning, downgraded_lines
+from nextcloud_mcp_server.schema.history import BASE
 
 if TYPE_CHECKING:
     from nextcloud_mcp_server.migrate.change import Change
+    from nextcloud_mcp_server.migrate.inspect import Inspection
+    from nextcloud_mcp_server.schema.revision import Revision
 
 
-@click.command()
+@click.command(cls=RevisionCommand)
 @database_options
 @revision_option("Go back to this revision, to 'base', or by -N steps.  [default: -1]")
+@click.option("--dry-run", is_flag=True, help="Run it on a private copy; change nothing.")
+@click.option("--sql", "as_sql", is_flag=True, help="Print its SQL statements; change nothing.")
 @while_running_option
 @yes_option
 def downgrade(
-    output: Output, option: DatabaseOption, revision: str | None, *, yes: bool, while_running: bool
+    output: Output,
+    option: DatabaseOption,
+    revision: str | None,
+    *,
+    dry_run: bool,
+    as_sql: bool,
+    yes: bool,
+    while_running: bool,
 ) -> None:
     """Go back one or more revisions (emergency use only).
 
     Lists what will be lost, asks for confirmation, and makes a backup first. Needs no
     encryption key; if one is set, it is verified first.
+
+    With --dry-run everything is done to a copy beside the database, which is deleted
+    afterwards; prints what is undone and which rows are lost. With --sql prints the
+    statements; fails if the database has to be repaired first. Both work beside a server.
     """
+    if dry_run and as_sql:
+        raise click.UsageError("--dry-run and --sql exclude each other: give only one.")
+    if as_sql:
+        from nextcloud_mcp_server.maintenance.rehearse import script_downgrade
+
+        settings = sql_settings(output, option, "db downgrade --sql")
+        print_script(output, script_downgrade(settings.database, revision))
+        return
+    if dry_run:
+        _rehearse(output, option, revision)
+        return
     from nextcloud_mcp_server.cli.operation import operation, phases
     from nextcloud_mcp_server.crypto.keyfile import KeyVerifier
     from nextcloud_mcp_server.migrate import change as changes
-    from nextcloud_mcp_server.migrate.alembic_commands import listing
 
     settings = option.settings(output)
     database, verify = connect(settings.database), KeyVerifier(settings)
@@ -45,10 +74,8 @@ def downgrade(
         inspection, target = changes.preview_downgrade(
             database, revision, while_running=while_running, verify=verify
         )
-    history = inspection.history
-    steps = history.undone(str(inspection.recorded), target)
-    lost = [revision for revision in listing(history)[::-1] if revision.id in steps]
-    for line in downgrade_warning(inspection, target, lost, history.head):
+    undone = _undone(inspection, target)
+    for line in downgrade_warning(inspection, target, undone, inspection.history.head):
         output.note(line)
     if not yes:
         output.confirm("Go back?", f"db downgrade --revision {target} {database.option} --yes")
@@ -63,6 +90,45 @@ def downgrade(
             progress=progress,
         )
     output.result(change_facts(change), *downgraded_lines(change))
+
+
+def _undone(inspection: Inspection, target: str) -> list[Revision]:
+    from nextcloud_mcp_server.migrate.alembic_commands import listing
+
+    steps = inspection.history.undone(str(inspection.recorded), target)
+    return [revision for revision in listing(inspection.history)[::-1] if revision.id in steps]
+
+
+def _rehearse(output: Output, option: DatabaseOption, revision: str | None) -> None:
+    from nextcloud_mcp_server.cli.operation import operation
+    from nextcloud_mcp_server.crypto.keyfile import KeyVerifier
+    from nextcloud_mcp_server.maintenance.rehearse import rehearse_downgrade
+
+    settings = option.settings(output, files_only="db downgrade --dry-run")
+    verify = KeyVerifier(settings)
+    with operation(output) as progress:
+        done = rehearse_downgrade(settings.database, revision, verify=verify, progress=progress)
+    undone = _undone(done.inspection, done.target)
+    warning = downgrade_warning(done.inspection, done.target, undone, done.inspection.history.head)
+    document = {
+        "database": str(done.database),
+        "dry_run": True,
+        "before": done.inspection.recorded,
+        "after": None if done.target == BASE else done.target,
+        "steps": list(done.steps),
+        "loses": {revision.id: revision.loses for revision in undone},
+        "rows_lost": dict(done.dropped),
+        "rows": done.rows,
+        "seconds": round(done.seconds, 6),
+    }
+    lost = ", ".join(f"{name} ({counted(rows, 'row')})" for name, rows in done.dropped.items())
+    output.result(
+        document,
+        *warning,
+        f"tables with rows that are dropped: {lost or 'none'}",
+        f"ran on a copy with {counted(done.rows, 'row')} in {done.seconds:.2f} s",
+        "nothing was changed",
+    )
 
 
 def change_facts(change: Change) -> dict[str, Any]:

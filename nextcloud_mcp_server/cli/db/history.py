@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from nextcloud_mcp_server.cli.database import DatabaseOption
-from nextcloud_mcp_server.cli.options import database_options, not_empty
+from nextcloud_mcp_server.cli.options import database_options, not_empty, without_database
 from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.errors import TokenStorageError, printable
 from nextcloud_mcp_server.migrate.inspect import inspect, known_history
@@ -147,7 +147,7 @@ def _facts(difference: Gaps) -> Mapping[str, list[str]]:
 
 
 @click.command()
-@database_options
+@without_database
 @click.argument("revision", metavar="REV", callback=not_empty)
 @click.option(
     "--dialect",
@@ -157,14 +157,11 @@ def _facts(difference: Gaps) -> Mapping[str, list[str]]:
     help="The engine to print the statements for.",
 )
 @click.option("--down", is_flag=True, help="Print the downgrade instead.")
-def show(
-    output: Output, option: DatabaseOption, revision: str, dialect: str, *, down: bool
-) -> None:
+def show(output: Output, revision: str, dialect: str, *, down: bool) -> None:
     """Print the SQL of one revision.
 
-    REV is an id or 'head'. Uses no database, so -d and -u have no effect.
+    REV is an id or 'head'. Uses no database.
     """
-    del option
     from nextcloud_mcp_server.authoring.create import ORDER, require_one_line
     from nextcloud_mcp_server.migrate.alembic_commands import write_sql
 

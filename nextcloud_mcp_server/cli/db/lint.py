@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nextcloud_mcp_server.cli.database import DatabaseOption
-from nextcloud_mcp_server.cli.options import database_options
+from nextcloud_mcp_server.cli.options import without_database
 from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.errors import counted, printable
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@database_options
+@without_database
 @click.option("--strict", is_flag=True, help="Refuse problems that are otherwise only noted.")
 @click.option("--fix", is_flag=True, help="Regenerate structure.json if it is outdated.")
 @click.option(
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 )
 def lint(
     output: Output,
-    option: DatabaseOption,
     *,
     strict: bool,
     fix: bool,
@@ -43,13 +41,11 @@ def lint(
     """Check the migrations and list their problems.
 
     Exits 1 if a problem is refused; --strict also refuses those that are only noted. The
-    migrations of an installed package are never changed. Uses no database, so -d and -u have
-    no effect.
+    migrations of an installed package are never changed. Uses no database.
 
     --release writes a digest of every statement of a released revision into released.json.
     After that, its comments may change and its statements may not.
     """
-    del option
     if overwrite and not release:
         raise click.UsageError("--overwrite REV needs --release.")
     from nextcloud_mcp_server.authoring.lint import review

@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import click
 
-from nextcloud_mcp_server.cli.database import DatabaseOption
-from nextcloud_mcp_server.cli.options import database_options, not_empty
+from nextcloud_mcp_server.cli.options import not_empty, without_database
 from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.errors import printable
 
 
 @click.command()
-@database_options
+@without_database
 @click.argument("message", required=False, callback=not_empty)
 @click.option(
     "--renumber",
+    type=click.Path(),
     metavar="FILE",
     callback=not_empty,
     help="Give the migration in FILE the next id, if two migrations have the same one.",
 )
-def migrate(
-    output: Output, option: DatabaseOption, message: str | None, renumber: str | None
-) -> None:
+def migrate(output: Output, message: str | None, renumber: str | None) -> None:
     """Create an empty migration (in a checkout only).
 
     Gives it the next revision id, and also creates test data for the migration tests. With
-    --renumber moves an existing migration to the end of the history. Uses no database, so
-    -d and -u have no effect.
+    --renumber moves an existing migration to the end of the history. Uses no database.
     """
-    del option
     if (message is None) == (renumber is None):
         raise click.UsageError("Give a MESSAGE, or --renumber FILE.")
     if renumber is not None:

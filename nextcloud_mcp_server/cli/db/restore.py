@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @while_running_option
 @click.option("--newest", is_flag=True, help="Restore the newest intact backup.")
 @yes_option
-@click.argument("backup", required=False, callback=not_empty)
+@click.argument("backup", type=click.Path(), required=False, callback=not_empty)
 def restore(
     output: Output,
     option: DatabaseOption,

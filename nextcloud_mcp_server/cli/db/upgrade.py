@@ -8,21 +8,23 @@ import click
 
 from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.cli.database import DatabaseOption
-from nextcloud_mcp_server.cli.options import database_options, revision_option
+from nextcloud_mcp_server.cli.options import RevisionCommand, database_options, revision_option
 from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.errors import counted, printable
 from nextcloud_mcp_server.filesystem.space import readable
 from nextcloud_mcp_server.migrate.summary import outcome_lines, plan_line, up_to_date
+from nextcloud_mcp_server.schema.history import BASE
 
 if TYPE_CHECKING:
-    from nextcloud_mcp_server.maintenance.rehearse import Rehearsal
+    from nextcloud_mcp_server.maintenance.rehearse import Rehearsal, Script
     from nextcloud_mcp_server.migrate.plan import Plan
     from nextcloud_mcp_server.migrate.startup import Outcome
+    from nextcloud_mcp_server.settings import Settings
 
 
-@click.command()
+@click.command(cls=RevisionCommand)
 @database_options
-@revision_option("Stop at this revision.  [default: head]")
+@revision_option("Stop at this revision, or after +N steps.  [default: head]")
 @click.option("--dry-run", is_flag=True, help="Run it on a private copy; change nothing.")
 @click.option("--sql", "as_sql", is_flag=True, help="Print its SQL statements; change nothing.")
 def upgrade(
@@ -37,7 +39,7 @@ def upgrade(
     afterwards; prints the steps, the time and the space it needs. With --sql prints the
     statements from the database's own revision on; fails if it has to be stamped or repaired.
     """
-    target = None if revision == "head" else revision
+    target = None if revision in {"head", "heads"} else revision
     if dry_run and as_sql:
         raise click.UsageError("--dry-run and --sql exclude each other: give only one.")
     if as_sql:
@@ -73,24 +75,33 @@ def upgrade(
 def _print_sql(output: Output, option: DatabaseOption, target: str | None) -> None:
     from nextcloud_mcp_server.maintenance.rehearse import script
 
-    # Only SQL may be printed on stdout; the first comment names the database.
-    quiet = Output(as_json=True, debug=output.debug)
-    settings = option.settings(quiet, files_only="db upgrade --sql")
+    settings = sql_settings(output, option, "db upgrade --sql")
     made = script(settings.database, target=target)
+    print_script(output, made)
+
+
+def sql_settings(output: Output, option: DatabaseOption, command: str) -> Settings:
+    """Return the settings of a command that may print nothing but SQL on stdout."""
+    # The first comment names the database.
+    return option.settings(Output(as_json=True, debug=output.debug), files_only=command)
+
+
+def print_script(output: Output, made: Script) -> None:
+    """Print the statements of an upgrade or a downgrade, with comments above them."""
     document = {
         "database": str(made.database),
-        "before": made.todo.start,
-        "after": made.todo.target,
-        "steps": list(made.todo.steps),
+        "before": made.start,
+        "after": None if made.target == BASE else made.target,
+        "steps": list(made.steps),
         "sql": made.sql,
     }
     if not made.sql:
-        output.result(document, f"-- {up_to_date(made.database, made.todo.target)}")
+        output.result(document, f"-- {up_to_date(made.database, made.target)}")
         return
-    start, path = made.todo.start or "base", printable(str(made.database))
+    path, start = printable(str(made.database)), made.start or BASE
     output.result(
         document,
-        f"-- {path}: from revision {start} to {made.todo.target}.",
+        f"-- {path}: from revision {start} to {made.target}.",
         "-- Only for a database at that revision. Stop every server and make a backup first.",
         made.sql.rstrip("\n"),
     )

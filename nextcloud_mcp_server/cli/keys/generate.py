@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import click
 
-from nextcloud_mcp_server.cli.options import json_option
+from nextcloud_mcp_server.cli.options import without_database
 from nextcloud_mcp_server.cli.output import Output
 
 
 @click.command()
-@json_option
-@click.pass_context
-def generate(context: click.Context) -> None:
+@without_database
+def generate(output: Output) -> None:
     """Print a new encryption key.
 
     It is a Fernet key from the random numbers of the operating system. It is printed once and
@@ -21,7 +20,5 @@ def generate(context: click.Context) -> None:
 
     from nextcloud_mcp_server.crypto.keyring import Keyring
 
-    output = context.ensure_object(Output)
-    output.started = True
     key = Fernet.generate_key().decode("ascii")
     output.result({"key": key, "fingerprint": Keyring(key).fingerprints[0]}, key)

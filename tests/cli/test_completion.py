@@ -1,0 +1,109 @@
+"""Completion in shells, as docs/reference/commands.md describes it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "commands.md"
+DOCUMENTED = dict(
+    re.findall(r"^\| (bash|zsh|fish) \| [^|]+ \| `(.+)` \|$", PAGE.read_text("utf-8"), re.MULTILINE)
+)
+SHELLS = ["bash", "zsh", "fish"]
+
+#: Lines that are completed, and what one of the answers is.
+LINES = [
+    ("d", "db"),
+    ("db up", "upgrade"),
+    ("db upgrade --d", "--dry-run"),
+    ("db current --j", "--json"),
+    ("db show 001 --dialect p", "postgresql"),
+]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return an environment in which the program is found, as after an installation."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {"PATH": path, "HOME": "/nonexistent", **more}
+
+
+def answers(shell: str, line: str, cwd: Path) -> str:
+    """Return what the program answers to the script of ``shell``."""
+    words = f"nextcloud-mcp-server {line}"
+    variables = {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    if shell == "fish":
+        variables["COMP_CWORD"] = words.rsplit(maxsplit=1)[-1]
+    complete = {"_NEXTCLOUD_MCP_SERVER_COMPLETE": f"{shell}_complete"}
+    return subprocess.run(
+        ["nextcloud-mcp-server"],
+        env=environment(**variables, **complete),
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(("line", "answer"), LINES)
+def test_commands_and_options_are_completed(
+    shell: str, line: str, answer: str, tmp_path: Path
+) -> None:
+    """Each shell is answered, and no file is made."""
+    assert answer in answers(shell, line, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_path_is_completed_by_the_shell(shell: str, tmp_path: Path) -> None:
+    """After -d, and for a backup, the shell is told to complete names of files."""
+    for line in ("db current -d tok", "db restore tok", "db migrate --renumber 1"):
+        assert answers(shell, line, tmp_path).startswith("file")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_documented_line_is_accepted_by_the_shell(shell: str) -> None:
+    """The line runs, and registers a completion for the program."""
+    line = DOCUMENTED[shell].replace("\\|", "|")
+    if shutil.which(shell) is None:
+        # What the line reads is at least there.
+        line = re.sub(r'^eval "\$\((.*)\)"$', r"\1", line).removesuffix(" | source")
+        done = subprocess.run(
+            ["bash", "-c", line], env=environment(), capture_output=True, text=True, check=True
+        )
+        assert f"_NEXTCLOUD_MCP_SERVER_COMPLETE={shell}_complete" in done.stdout
+        return
+    listed = {
+        "bash": "complete -p nextcloud-mcp-server",
+        "zsh": "echo $_comps[nextcloud-mcp-server]",
+        "fish": "complete -c nextcloud-mcp-server",
+    }[shell]
+    setup = "autoload -U compinit; compinit -u -D\n" if shell == "zsh" else ""
+    done = subprocess.run(
+        [shell, "-c", f"{setup}{line}\n{listed}"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "_nextcloud_mcp_server_completion" in done.stdout
+
+
+def test_bash_completes_a_line() -> None:
+    """bash itself gets the command that begins with what was typed."""
+    script = f"""
+        {DOCUMENTED["bash"]}
+        COMP_WORDS=(nextcloud-mcp-server db upg) COMP_CWORD=2
+        _nextcloud_mcp_server_completion nextcloud-mcp-server
+        echo "${{COMPREPLY[@]}}"
+    """
+    done = subprocess.run(
+        ["bash", "-c", script], env=environment(), capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("upgrade\n", "")

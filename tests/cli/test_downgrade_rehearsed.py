@@ -1,0 +1,124 @@
+"""`db downgrade --dry-run` and `db downgrade --sql`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import subprocess
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from cryptography.fernet import Fernet
+
+from nextcloud_mcp_server.backends.connect import connect
+from tests.cli.conftest import Db
+from tests.cli.places import SERVED, fingerprint, listing, rows
+from tests.support.revisions import ALL, BEFORE, HEAD
+
+PREVIEWS = ["--dry-run", "--sql"]
+
+
+@pytest.mark.parametrize("option", PREVIEWS)
+@pytest.mark.parametrize("state", SERVED)
+def test_a_preview_succeeds_like_the_downgrade_and_changes_nothing(
+    state: str, option: str, db: Db
+) -> None:
+    """Its exit status is that of the downgrade; no byte changes and no file is left."""
+    db.put(state)
+    before = (fingerprint(db.path), listing(db.path.parent))
+    done = db("downgrade", option)
+    assert (fingerprint(db.path), listing(db.path.parent)) == before
+    if "There are no statements" in done.err:
+        assert "db upgrade" in done.err
+        return
+    real = db("downgrade", "--yes")
+    assert done.status == real.status, done.err
+    assert done.status == 0 or done.err == real.err
+
+
+def test_dry_run_prints_what_is_lost(db: Db) -> None:
+    """It prints what the downgrade would warn of, then the tables with rows that are dropped."""
+    db.put("at-head")
+    done = db("downgrade", "base", "--dry-run")
+    assert (done.status, done.err) == (0, "")
+    warning = db("downgrade", "base", stdin=b"n\n").err.splitlines()
+    lines = done.out.splitlines()
+    expected = [line for line in warning if not line.startswith(("Go back?", "error", "remedy"))]
+    assert lines[:-3] == expected
+    assert "refresh_tokens (1 row)" in lines[-3]
+    assert lines[-1] == "nothing was changed"
+
+
+def test_dry_run_as_json(db: Db) -> None:
+    """With --json the document has the steps, the losses and the rows."""
+    db.put("at-head")
+    document = json.loads(db("downgrade", "-2", "--dry-run", "--json").out)
+    assert document.pop("seconds") > 0
+    assert document.pop("rows") > 0
+    assert document.pop("loses").keys() == {HEAD, BEFORE}
+    assert isinstance(document.pop("rows_lost"), dict)
+    assert document == {
+        "database": str(db.path),
+        "dry_run": True,
+        "before": HEAD,
+        "after": ALL[-3],
+        "steps": [HEAD, BEFORE],
+    }
+
+
+@pytest.mark.parametrize("option", PREVIEWS)
+def test_a_preview_works_while_a_server_is_running(option: str, db: Db) -> None:
+    """The real downgrade is refused then."""
+    db.put("at-head")
+    hold = connect(db.path).hold()
+    assert hold is not None
+    try:
+        assert db.refused("downgrade", "--yes") == "in-use"
+        assert db("downgrade", option).status == 0
+    finally:
+        hold.release()
+
+
+def test_dry_run_verifies_the_keys(db: Db, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that the downgrade refuses is refused."""
+    db.put("at-head")
+    monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", "abc")
+    assert db.refused("downgrade", "--dry-run") == "malformed-key"
+    monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", Fernet.generate_key().decode())
+    with closing(sqlite3.connect(db.path)) as connection, connection:
+        token = Fernet(Fernet.generate_key()).encrypt(b"x")
+        connection.execute("UPDATE refresh_tokens SET encrypted_token = ?", [token])
+    assert db.refused("downgrade", "--dry-run") == "wrong-key"
+
+
+@pytest.mark.parametrize("option", PREVIEWS)
+@pytest.mark.parametrize("revision", ["999", "head"])
+def test_an_unknown_revision_is_refused(revision: str, option: str, db: Db) -> None:
+    """As by the downgrade itself."""
+    db.put("at-head")
+    assert db.refused("downgrade", revision, option) == "unknown-revision"
+
+
+def test_both_at_once_are_wrong_usage(db: Db) -> None:
+    """--dry-run and --sql exclude each other."""
+    assert db("downgrade", "--dry-run", "--sql").status == 2
+
+
+@pytest.mark.skipif(shutil.which("sqlite3") is None, reason="sqlite3 is not installed")
+@pytest.mark.parametrize("revision", ["-1", "005", "base"])
+def test_sql_does_what_the_downgrade_does(revision: str, db: Db, tmp_path: Path) -> None:
+    """SQLite's shell runs the output; the tables are those after the real downgrade."""
+    db.put("at-head")
+    copy = shutil.copy(db.path, tmp_path / "copy.db")
+    done = db("downgrade", revision, "--sql")
+    assert (done.status, done.err) == (0, "")
+    assert done.out.startswith(f"-- {db.path}: from revision {HEAD} to ")
+    subprocess.run(["sqlite3", "-bail", copy], input=done.out, text=True, check=True)
+    assert db("downgrade", revision, "--yes").status == 0
+    for query in (
+        "SELECT name FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%' ORDER BY 1",
+        "SELECT * FROM alembic_version",
+    ):
+        assert rows(Path(copy), query) == rows(db.path, query)
