@@ -11,6 +11,7 @@ A handler finds the open store in ``request.state.storage``. No framework is imp
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -20,12 +21,17 @@ from typing import Any, TypedDict, cast, overload
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.concurrency import wait_to_the_end
 from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.migrate.plan import Action
+from nextcloud_mcp_server.migrate.startup import Outcome
+from nextcloud_mcp_server.migrate.summary import outcome_lines
 from nextcloud_mcp_server.settings import (
     EMBEDDED_LOCK_TIMEOUT,
     Settings,
     absolute_database,
     load_settings,
 )
+
+logger = logging.getLogger(__name__)
 
 #: An ASGI application.
 App = Callable[[Any, Any, Any], Awaitable[None]]
@@ -81,6 +87,7 @@ class TokenStoreLifespan:
         state = TokenStoreState(storage=storage)
         try:
             await storage.initialize()
+            _log(storage.outcome)
             if self.inner is None:
                 yield state
             else:
@@ -127,6 +134,20 @@ def token_store_lifespan(
     if callable(database):
         return TokenStoreLifespan()(database)
     return TokenStoreLifespan(database, encryption_key, settings, inner)
+
+
+def _log(outcome: Outcome | None) -> None:
+    """Log what a start changed, where the host's log shows it; configure nothing."""
+    if outcome is None or outcome.action is Action.NOTHING:
+        return
+    log, level = logger, logging.WARNING  # printed also if nobody has configured logging
+    # uvicorn configures its own loggers only.
+    for shown in (logger, logging.getLogger("uvicorn.error")):
+        if shown.isEnabledFor(logging.INFO) and shown.hasHandlers():
+            log, level = shown, logging.INFO
+            break
+    for line in outcome_lines(outcome):
+        log.log(level, "%s", line)
 
 
 def _merged(state: TokenStoreState, more: Mapping[str, Any] | None) -> TokenStoreState:

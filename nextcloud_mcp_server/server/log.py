@@ -104,6 +104,8 @@ def log_to_stderr(options: LogOptions) -> Iterator[Printer]:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if as_json else TextLines())
     handler.addFilter(lambda record: record.msg not in _DROPPED)
+    # The server prints on stdout what the start did.
+    handler.addFilter(lambda record: record.name != "nextcloud_mcp_server.lifespan")
     handler.addFilter(OncePerSecond())
     level = logging.getLevelNamesMapping()[options.level.upper()]
     root, ours = logging.getLogger(), logging.getLogger("nextcloud_mcp_server")
