@@ -5,7 +5,8 @@ Use it without a call, with the settings of the environment, or call it with oth
     Starlette(lifespan=token_store_lifespan)
     FastAPI(lifespan=token_store_lifespan("tokens.db", encryption_key=key))
 
-A handler finds the open store in ``request.state.storage``. No framework is imported.
+A handler gets the open store from :func:`get_token_store`, or from ``request.state.storage``. With
+``Request[TokenStoreState]``, ``request.state["storage"]`` has a type. No framework is imported.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypedDict, cast, overload
+from typing import Any, Protocol, TypedDict, cast, overload
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.concurrency import wait_to_the_end
@@ -44,6 +45,32 @@ class TokenStoreState(TypedDict):
     """The attributes that the lifespan adds to ``request.state``."""
 
     storage: RefreshTokenStorage
+
+
+class Connection(Protocol):
+    """A request or a WebSocket of Starlette or FastAPI."""
+
+    @property
+    def scope(self) -> MutableMapping[str, Any]:
+        """The scope of ASGI."""
+
+
+def get_token_store(request: Connection) -> RefreshTokenStorage:
+    """Return the open store of the application that answers ``request``.
+
+    Raises:
+        TokenStorageError: ``not-open`` if the application was started without the lifespan.
+    """
+    storage = request.scope.get("state", {}).get("storage")
+    if isinstance(storage, RefreshTokenStorage):
+        return storage
+    raise TokenStorageError(
+        "The application was started without token_store_lifespan: request.state has no storage.",
+        code="not-open",
+        remedy="Give the lifespan to the outermost application, the one that the server runs: the "
+        "lifespan of a mounted application is not run. In a test, enter the client: "
+        "with TestClient(app) as client.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
