@@ -190,11 +190,15 @@ def with_code(error: TokenStorageError) -> str:
 
 def unexpected(error: BaseException) -> str:
     """Return the type and the first line of the message, shortened and without secrets."""
-    first = str(error).strip().partition("\n")[0].strip()
-    text = re.sub(_SECRETS, "***", first)
+    text = without_secrets(str(error).strip().partition("\n")[0].strip())
     if len(text) > _LONGEST:
         text = f"{text[:_LONGEST]}..."
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def without_secrets(text: str) -> str:
+    """Replace what looks like a password in a URL, a Fernet token or a Fernet key."""
+    return re.sub(_SECRETS, "***", text)
 
 
 def printable(text: str) -> str:

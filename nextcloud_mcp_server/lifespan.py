@@ -5,17 +5,19 @@ Use it without a call, with the settings of the environment, or call it with oth
     Starlette(lifespan=token_store_lifespan)
     FastAPI(lifespan=token_store_lifespan("tokens.db", encryption_key=key))
 
-A handler finds the open store in ``request.state.storage``. No framework is imported.
+A handler gets the open store from :func:`get_token_store`, or from ``request.state.storage``. With
+``Request[TokenStoreState]``, ``request.state["storage"]`` has a type. No framework is imported.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, TypedDict, cast, overload
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypedDict, cast, overload
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.concurrency import running_loop, wait_to_the_end
@@ -26,6 +28,11 @@ from nextcloud_mcp_server.settings import (
     absolute_database,
     load_settings,
 )
+
+if TYPE_CHECKING:
+    from nextcloud_mcp_server.migrate.startup import Outcome
+
+logger = logging.getLogger(__name__)
 
 #: An ASGI application.
 App = Callable[[Any, Any, Any], Awaitable[None]]
@@ -38,6 +45,32 @@ class TokenStoreState(TypedDict):
     """The attributes that the lifespan adds to ``request.state``."""
 
     storage: RefreshTokenStorage
+
+
+class Connection(Protocol):
+    """A request or a WebSocket of Starlette or FastAPI."""
+
+    @property
+    def scope(self) -> MutableMapping[str, Any]:
+        """The scope of ASGI."""
+
+
+def get_token_store(request: Connection) -> RefreshTokenStorage:
+    """Return the open store of the application that answers ``request``.
+
+    Raises:
+        TokenStorageError: ``not-open`` if the application was started without the lifespan.
+    """
+    storage = request.scope.get("state", {}).get("storage")
+    if isinstance(storage, RefreshTokenStorage):
+        return storage
+    raise TokenStorageError(
+        "The application was started without token_store_lifespan: request.state has no storage.",
+        code="not-open",
+        remedy="Give the lifespan to the outermost application, the one that the server runs: the "
+        "lifespan of a mounted application is not run. In a test, enter the client: "
+        "with TestClient(app) as client.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +118,7 @@ class TokenStoreLifespan:
         state = TokenStoreState(storage=storage)
         try:
             await storage.initialize()
+            _log(storage.outcome)
             if self.inner is None:
                 yield state
             else:
@@ -131,6 +165,24 @@ def token_store_lifespan(
     if callable(database):
         return TokenStoreLifespan()(database)
     return TokenStoreLifespan(database, encryption_key, settings, inner)
+
+
+def _log(outcome: Outcome | None) -> None:
+    """Log what a start changed, where the host's log shows it; configure nothing."""
+    # Imported by the start already, in its thread.
+    from nextcloud_mcp_server.migrate.plan import Action  # noqa: PLC0415
+    from nextcloud_mcp_server.migrate.summary import outcome_lines  # noqa: PLC0415
+
+    if outcome is None or outcome.action is Action.NOTHING:
+        return
+    log, level = logger, logging.WARNING  # printed also if nobody has configured logging
+    # uvicorn configures its own loggers only.
+    for shown in (logger, logging.getLogger("uvicorn.error")):
+        if shown.isEnabledFor(logging.INFO) and shown.hasHandlers():
+            log, level = shown, logging.INFO
+            break
+    for line in outcome_lines(outcome):
+        log.log(level, "%s", line)
 
 
 def _merged(state: TokenStoreState, more: Mapping[str, Any] | None) -> TokenStoreState:

@@ -10,6 +10,11 @@
 | ``TOKEN_STORAGE_TRUSTED_OWNERS`` | users whose files are used too, separated by ``,`` | unset |
 | ``TOKEN_STORAGE_FILESYSTEM`` | ``local`` or ``remote``, if the type does not tell | detected |
 | ``AUDIT_RETENTION_DAYS`` | days after which entries of the audit log are deleted | never |
+| ``NEXTCLOUD_MCP_HOST`` | the address to listen on | ``127.0.0.1`` |
+| ``NEXTCLOUD_MCP_PORT`` | the port to listen on; 0 for any free one | 8000 |
+| ``NEXTCLOUD_MCP_LOG_LEVEL`` | ``debug``, ``info``, ``warning`` or ``error`` | ``info`` |
+| ``NEXTCLOUD_MCP_LOG_FORMAT`` | ``text``, or ``json``: one object per line | ``text`` |
+| ``NEXTCLOUD_MCP_ACCESS_LOG`` | ``1``: log a line per request; ``0``: do not | ``0`` |
 | ``NO_COLOR`` | any text: no colours in a terminal (https://no-color.org) | unset |
 """
 
@@ -31,7 +36,13 @@ EMBEDDED_LOCK_TIMEOUT: Final = 30.0
 
 DEFAULT_DATABASE: Final = Path("/app/data/tokens.db")
 
-#: The variables that this module reads.
+DEFAULT_HOST: Final = "127.0.0.1"
+DEFAULT_PORT: Final = 8000
+
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+LOG_FORMATS: Final = ("text", "json")
+
+#: The variables of the token store.
 VARIABLES: Final = (
     "DATABASE_URL",
     "TOKEN_STORAGE_DB",
@@ -42,6 +53,17 @@ VARIABLES: Final = (
     "TOKEN_STORAGE_FILESYSTEM",
     "AUDIT_RETENTION_DAYS",
 )
+
+#: The variables of the server process alone.
+SERVER_VARIABLES: Final = (
+    "NEXTCLOUD_MCP_HOST",
+    "NEXTCLOUD_MCP_PORT",
+    "NEXTCLOUD_MCP_LOG_LEVEL",
+    "NEXTCLOUD_MCP_LOG_FORMAT",
+    "NEXTCLOUD_MCP_ACCESS_LOG",
+)
+
+_HIGHEST_PORT: Final = 65_535
 
 #: A hundred years.
 _MOST_DAYS: Final = 36_500
@@ -224,6 +246,74 @@ def wants_colour(environ: Mapping[str, str] | None = None) -> bool:
     """Check whether colours are allowed in a terminal (https://no-color.org)."""
     environ = os.environ if environ is None else environ
     return not environ.get("NO_COLOR")
+
+
+def log_settings(
+    environ: Mapping[str, str] | None = None,
+    *,
+    level: str | None = None,
+    form: str | None = None,
+    access: bool | None = None,
+) -> tuple[str, str, bool]:
+    """Return the level and the form of the server's log, and whether it logs each request.
+
+    An argument that is given wins over its variable.
+
+    Raises:
+        TokenStorageError: ``bad-input`` for a variable with another value.
+    """
+    environ = os.environ if environ is None else environ
+    if level is None:
+        text = environ.get("NEXTCLOUD_MCP_LOG_LEVEL") or "info"
+        level = _one_of("NEXTCLOUD_MCP_LOG_LEVEL", text, LOG_LEVELS)
+    if form is None:
+        text = environ.get("NEXTCLOUD_MCP_LOG_FORMAT") or "text"
+        form = _one_of("NEXTCLOUD_MCP_LOG_FORMAT", text, LOG_FORMATS)
+    if access is None:
+        text = environ.get("NEXTCLOUD_MCP_ACCESS_LOG") or "0"
+        access = _one_of("NEXTCLOUD_MCP_ACCESS_LOG", text, ("0", "1")) == "1"
+    return level, form, access
+
+
+def listen_address(
+    environ: Mapping[str, str] | None = None, *, host: str | None = None, port: int | None = None
+) -> tuple[str, int]:
+    """Return the host and the port to listen on; an argument that is given wins over its variable.
+
+    Raises:
+        TokenStorageError: ``bad-input`` for a variable that is not a port.
+    """
+    environ = os.environ if environ is None else environ
+    if host is None:
+        host = environ.get("NEXTCLOUD_MCP_HOST", "").strip() or DEFAULT_HOST
+    if port is None:
+        port = _port(environ.get("NEXTCLOUD_MCP_PORT", "").strip())
+    return host, port
+
+
+def _port(text: str) -> int:
+    if not text:
+        return DEFAULT_PORT
+    # Not longer than the limit: Python refuses to convert thousands of digits.
+    if text.isascii() and text.isdigit() and len(text) <= len(str(_HIGHEST_PORT)):
+        port = int(text)
+        if port <= _HIGHEST_PORT:
+            return port
+    raise TokenStorageError(
+        f"NEXTCLOUD_MCP_PORT is {text[:20]!r}, which is not a port.",
+        code="bad-input",
+        remedy=f"Set it to a whole number from 0 (any free port) to {_HIGHEST_PORT}, or unset it.",
+    )
+
+
+def _one_of(name: str, text: str, values: tuple[str, ...]) -> str:
+    if (value := text.strip().lower()) in values:
+        return value
+    raise TokenStorageError(
+        f"{name} is {text[:20]!r}, which is not one of {', '.join(values)}.",
+        code="bad-input",
+        remedy=f"Set it to one of {', '.join(values)}, or unset it.",
+    )
 
 
 def split_keys(text: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
-from nextcloud_mcp_server.lifespan import token_store_lifespan
+from nextcloud_mcp_server.lifespan import TokenStoreState, token_store_lifespan
 
 #: All that a reminder needs.
 SCOPES = ("calendar.read",)
@@ -24,16 +24,16 @@ async def enrolled(storage: RefreshTokenStorage) -> list[str]:
     return await storage.list_user_ids()
 
 
-async def put_grant(request: Request) -> Response:
+async def put_grant(request: Request[TokenStoreState]) -> Response:
     """``PUT /grants/{user}`` with the grant as its body."""
     grant = (await request.body()).decode()
-    await enrol(request.state.storage, request.path_params["user"], grant)
+    await enrol(request.state["storage"], request.path_params["user"], grant)
     return Response(status_code=204)
 
 
-async def get_grants(request: Request) -> Response:
+async def get_grants(request: Request[TokenStoreState]) -> Response:
     """``GET /grants``: the users who are reminded, without their secrets."""
-    return JSONResponse(await enrolled(request.state.storage))
+    return JSONResponse(await enrolled(request.state["storage"]))
 
 
 #: The lifespan upgrades the database before the first request.

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     # Set before anything is parsed, so that wrong usage is printed as JSON too.
-    output = Output(as_json="--json" in given, debug="--debug" in given)
+    output = Output(as_json="--json" in given, debug=_take_debug(given))
     command = fast_path.parse(given)
     if command is None or arguments is not None:
         return output.finish(_run(given, command, output))
@@ -41,6 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     status = output.finish(_run(given, command, output))
     gc.freeze()
     return status
+
+
+def _take_debug(arguments: list[str]) -> bool:
+    """Remove ``--debug``, which may stand anywhere before ``--``; return whether it was there."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    options = [argument for argument in arguments[:end] if argument != "--debug"]
+    given = len(options) < end
+    arguments[:end] = options
+    return given
 
 
 def _run(arguments: list[str], command: fast_path.Command | None, output: Output) -> int:

@@ -11,9 +11,6 @@ from nextcloud_mcp_server import __version__
 from nextcloud_mcp_server.cli.options import not_empty
 from nextcloud_mcp_server.cli.output import PROGRAM, Output
 
-DEFAULT_HOST: Final = "127.0.0.1"
-DEFAULT_PORT: Final = 8000
-
 #: The first line of every ``db`` command's docstring; a test compares them.
 SUMMARIES: Final = {
     "backup": "Make a verified copy of the database, even while it is in use.",
@@ -144,14 +141,42 @@ Examples:
   nextcloud-mcp-server keys list       show which key opens what
 """
 
-_host_option = click.option(
-    "--host", callback=not_empty, help=f"The address to listen on.  [default: {DEFAULT_HOST}]"
+#: In the order of the help. They are read before `run` and after it.
+_SERVER_OPTIONS: Final = (
+    click.option(
+        "--host",
+        callback=not_empty,
+        help="The address to listen on.  [default: $NEXTCLOUD_MCP_HOST, else 127.0.0.1]",
+    ),
+    click.option(
+        "--port",
+        type=click.IntRange(0, 65535),
+        help="The port to listen on; 0 for any free one.  "
+        "[default: $NEXTCLOUD_MCP_PORT, else 8000]",
+    ),
+    click.option(
+        "--log-level",
+        type=click.Choice(("debug", "info", "warning", "error")),
+        help="Log this and what is more severe.  [default: $NEXTCLOUD_MCP_LOG_LEVEL, else info]",
+    ),
+    click.option(
+        "--log-format",
+        type=click.Choice(("text", "json")),
+        help="Log lines for people, or one JSON object per line.  "
+        "[default: $NEXTCLOUD_MCP_LOG_FORMAT, else text]",
+    ),
+    click.option(
+        "--access-log/--no-access-log",
+        default=None,
+        help="Log a line per request.  [default: $NEXTCLOUD_MCP_ACCESS_LOG, else off]",
+    ),
 )
-_port_option = click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    help=f"The port to listen on; 0 for any free one.  [default: {DEFAULT_PORT}]",
-)
+
+
+def _server_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(_SERVER_OPTIONS):
+        command = option(command)
+    return command
 
 
 @click.group(
@@ -160,44 +185,56 @@ _port_option = click.option(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=_EPILOG,
 )
-@_host_option
-@_port_option
-@click.option("--debug", is_flag=True, help="Show the traceback of an error, and all log lines.")
+@_server_options
+@click.option(
+    "--debug",
+    is_flag=True,
+    help="Show the traceback of an error, and all log lines. It may stand anywhere.",
+)
 @click.version_option(__version__, message=f"{PROGRAM} {__version__}", help="Print the version.")
 @click.pass_context
-def cli(context: click.Context, host: str | None, port: int | None, *, debug: bool) -> int | None:
+def cli(context: click.Context, /, *, debug: bool, **server: Any) -> int | None:
     """Serve Nextcloud grants from a database that upgrades its own schema.
 
     Without a command, the server runs.
     """
-    context.ensure_object(Output).debug = debug
+    context.ensure_object(Output).debug |= debug
     if context.invoked_subcommand is None:
-        return _serve(host, port, debug=debug)
-    if context.invoked_subcommand != "run" and (host is not None or port is not None):
-        raise click.UsageError("--host and --port are options of 'run'.")
+        return _serve(**server)
+    given = [f"--{name.replace('_', '-')}" for name, value in server.items() if value is not None]
+    if context.invoked_subcommand != "run" and given:
+        raise click.UsageError(f"{given[0]} is an option of 'run'.")
     return None
 
 
 @cli.command()
-@_host_option
-@_port_option
+@_server_options
 @click.pass_context
-def run(context: click.Context, host: str | None, port: int | None) -> int:
+def run(context: click.Context, /, **server: Any) -> int:
     """Upgrade the database to head, then serve."""
     before = context.parent.params if context.parent else {}
     return _serve(
-        before.get("host") if host is None else host,
-        before.get("port") if port is None else port,
-        debug=before.get("debug", False),
+        **{name: before.get(name) if value is None else value for name, value in server.items()}
     )
 
 
-def _serve(host: str | None, port: int | None, *, debug: bool) -> int:
+def _serve(
+    *,
+    host: str | None,
+    port: int | None,
+    log_level: str | None,
+    log_format: str | None,
+    access_log: bool | None,
+) -> int:
+    from nextcloud_mcp_server.server.log import LogOptions  # noqa: PLC0415
     from nextcloud_mcp_server.server.run import serve  # noqa: PLC0415 - imports the whole server
+    from nextcloud_mcp_server.settings import listen_address, log_settings  # noqa: PLC0415
 
-    click.get_current_context().ensure_object(Output).started = True
-    port = DEFAULT_PORT if port is None else port
-    return serve(host=host or DEFAULT_HOST, port=port, debug=debug)
+    output = click.get_current_context().ensure_object(Output)
+    output.started = True
+    host, port = listen_address(host=host, port=port)
+    log = LogOptions(*log_settings(level=log_level, form=log_format, access=access_log))
+    return serve(host=host, port=port, debug=output.debug, log=log)
 
 
 cli.add_command(

@@ -1,24 +1,35 @@
-"""The Starlette application: the token store's lifespan and two health checks."""
+"""The Starlette application: the token store's lifespan, a page and two health checks."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
+from starlette.responses import HTMLResponse, JSONResponse
 from starlette.routing import Route
 
 from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.lifespan import TokenStoreState, token_store_lifespan
-from nextcloud_mcp_server.server.health import CHECK_INTERVAL, NO_STORE, NOT_OPEN, HealthCheck
+from nextcloud_mcp_server.server.health import (
+    CHECK_INTERVAL,
+    NO_STORE,
+    NOT_OPEN,
+    Health,
+    HealthCheck,
+)
+from nextcloud_mcp_server.server.page import page
 from nextcloud_mcp_server.settings import Settings
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+
+
+_LIVE: Final = "/health/live"
+_READY: Final = "/health/ready"
 
 
 class AppState(TokenStoreState):
@@ -34,7 +45,7 @@ def create_app(
     settings: Settings | None = None,
     check_interval: float = CHECK_INTERVAL,
 ) -> Starlette:
-    """Return the application: ``GET /health/live``, ``GET /health/ready``, JSON errors.
+    """Return the application: the page ``/``, the health checks, and JSON errors.
 
     Takes the arguments of :func:`~nextcloud_mcp_server.lifespan.token_store_lifespan`;
     ``check_interval`` is the seconds for which ``/health/ready`` repeats its last result.
@@ -61,7 +72,12 @@ def create_app(
 
     app = Starlette(
         lifespan=lifespan,
-        routes=[Route("/health/live", _live), Route("/health/ready", _ready)],
+        routes=[
+            Route("/", _page),
+            Route("/health", _checks),
+            Route(_LIVE, _live),
+            Route(_READY, _ready),
+        ],
         exception_handlers={HTTPException: _refused},
     )
     # A redirect would repeat the Host header, which anybody can set.
@@ -69,14 +85,25 @@ def create_app(
     return app
 
 
+async def _page(request: Request) -> HTMLResponse:
+    return page(await _health(request))
+
+
+async def _checks(request: Request) -> JSONResponse:
+    return JSONResponse({"checks": {"live": _LIVE, "ready": _READY}}, headers=NO_STORE)
+
+
 async def _live(request: Request) -> JSONResponse:
     return JSONResponse({"status": "live"}, headers=NO_STORE)
 
 
 async def _ready(request: Request) -> JSONResponse:
-    health: HealthCheck | None = getattr(request.state, "health", None)
-    result = NOT_OPEN if health is None else await health.check()
-    return result.response()
+    return (await _health(request)).response()
+
+
+async def _health(request: Request) -> Health:
+    check: HealthCheck | None = getattr(request.state, "health", None)
+    return NOT_OPEN if check is None else await check.check()
 
 
 async def _refused(request: Request, error: Exception) -> JSONResponse:

@@ -49,8 +49,8 @@ class Health:
     read_only: bool = False
     wal_bytes: int = 0
 
-    def response(self) -> JSONResponse:
-        """Return the response: 200, or 503 with a reason."""
+    def as_dict(self) -> dict[str, object]:
+        """Return what ``/health/ready`` answers."""
         facts: dict[str, object] = {
             "revision": self.revision,
             "head": self.head,
@@ -59,9 +59,17 @@ class Health:
             **({"read_only": True} if self.read_only else {}),
         }
         if not self.reason:
-            return JSONResponse({"status": "ready", **facts}, headers=NO_STORE)
-        body = {"status": "unavailable", **facts, "reason": self.reason}
-        return JSONResponse(body, status_code=503, headers=NO_STORE)
+            return {"status": "ready", **facts}
+        return {"status": "unavailable", **facts, "reason": self.reason}
+
+    @property
+    def status_code(self) -> int:
+        """The status of the response: 200 if ready, otherwise 503."""
+        return 503 if self.reason else 200
+
+    def response(self) -> JSONResponse:
+        """Return the response: 200, or 503 with a reason."""
+        return JSONResponse(self.as_dict(), self.status_code, NO_STORE)
 
 
 NOT_OPEN: Final = Health(reason="The token store is not open.")

@@ -10,35 +10,30 @@ import encodings.unicode_escape  # noqa: F401
 import logging
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Generator, Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final, TextIO, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import uvicorn
 
 from nextcloud_mcp_server.backends.connect import connect
-from nextcloud_mcp_server.errors import (
-    TokenStorageError,
-    describe_error,
-    printable,
-    traceback_lines,
-)
+from nextcloud_mcp_server.errors import TokenStorageError, printable
 from nextcloud_mcp_server.migrate.inspect import inspect
 from nextcloud_mcp_server.migrate.summary import outcome_lines
+from nextcloud_mcp_server.server.access_log import AccessLog
 from nextcloud_mcp_server.server.app import create_app
 from nextcloud_mcp_server.server.limits import (
     ACCEPTED_AT_ONCE,
     QUEUE,
     Connection,
     Connections,
-    OncePerSecond,
     raise_limits,
 )
+from nextcloud_mcp_server.server.log import LogOptions, Printer, log_to_stderr
 from nextcloud_mcp_server.server.sockets import bind, cannot_listen, shown
 from nextcloud_mcp_server.settings import Settings, load_settings
 
@@ -46,12 +41,9 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+logger = logging.getLogger(__name__)
 
-#: Messages of uvicorn that are dropped: the error itself is printed.
-_DROPPED: Final = frozenset(
-    {"Application startup failed. Exiting.", "Application shutdown failed. Exiting."}
-)
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 #: Seconds that a stop waits for running requests. Docker kills after ten.
 _GRACE: Final = 8
@@ -63,6 +55,7 @@ def serve(
     *,
     settings: Settings | None = None,
     debug: bool = False,
+    log: LogOptions | None = None,
 ) -> int:
     """Serve until SIGTERM or SIGINT, and print what happens to stdout and stderr.
 
@@ -74,36 +67,48 @@ def serve(
         port: 0 for a free one, which is printed.
         settings: None to read them from the environment.
         debug: log debug messages, and print tracebacks.
+        log: what to log; None for the defaults.
 
     Returns:
         The exit status: 0 after serving and a clean stop, otherwise 1.
     """
-    with _Stop().handling() as stop, _log_to_stderr(debug=debug):
+    log = log or LogOptions()
+    if debug:
+        log = log._replace(level="debug")
+    with _Stop().handling() as stop, log_to_stderr(log) as printer:
         try:
-            _serve(host, port, settings or load_settings(), stop)
+            settings = settings or load_settings()
+            _serve(bind_to=(host, port), settings=settings, stop=stop, log=log, printer=printer)
         except Exception as error:  # noqa: BLE001 - every error is printed here
-            for line in (*(traceback_lines(error) if debug else ()), *describe_error(error)):
-                _print(line, sys.stderr)
+            printer.error(error, debug=debug)
             return 1
         return 0
 
 
-def _serve(host: str, port: int, settings: Settings, stop: _Stop) -> None:
+def _serve(
+    *,
+    bind_to: tuple[str, int],
+    settings: Settings,
+    stop: _Stop,
+    log: LogOptions,
+    printer: Printer,
+) -> None:
     connections = Connections(raise_limits())
     with ExitStack() as closing:
         # Bound first, so that nothing is migrated if the port is taken.
-        sockets = bind(host, port)
+        sockets = bind(*bind_to)
         for bound in sockets:
             closing.callback(bound.close)
-        _print(f"database: {printable(str(settings.database.absolute()))}")
+        printer.line(f"database: {printable(str(settings.database.absolute()))}")
         if settings.fallback_from is not None:
-            _print(
-                f"warning: {settings.fallback_from} cannot be used here, so "
-                f"{printable(str(settings.database))} is used instead. "
+            logger.warning(
+                "%s cannot be used here, so %s is used instead. "
                 "Set TOKEN_STORAGE_DB to choose another.",
-                sys.stderr,
+                settings.fallback_from,
+                settings.database,
             )
-        app = _App(create_app(settings=settings), stop)
+        served: ASGIApp = create_app(settings=settings)
+        app = _App(AccessLog(served) if log.access else served, stop)
         config = uvicorn.Config(
             app,
             interface="asgi3",
@@ -120,14 +125,14 @@ def _serve(host: str, port: int, settings: Settings, stop: _Stop) -> None:
             backlog=ACCEPTED_AT_ONCE,
             timeout_graceful_shutdown=_GRACE,
         )
-        server = _Server(config, app)
+        server = _Server(config, app, printer)
         with stop.calling(server.handle_exit):
             server.run(sockets)
         if app.failure is not None:
             raise app.failure
         if not server.served:
             raise _interrupted(settings.database)
-        _print("stopped")
+        printer.line("stopped")
 
 
 def _interrupted(database: Path) -> TokenStorageError:
@@ -141,39 +146,6 @@ def _interrupted(database: Path) -> TokenStorageError:
         code="interrupted",
         remedy="Start again.",
     )
-
-
-def _print(line: str, file: TextIO | None = None) -> None:
-    # Serving continues if nothing reads the output any more.
-    with suppress(OSError):
-        print(line, file=file or sys.stdout, flush=True)
-
-
-class _Lines(logging.Formatter):
-    """Format a record as its message, with the level in front from warning up."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        # A path may contain line breaks. A traceback, which is added later, keeps its own.
-        text = printable(super().formatMessage(record))
-        return text if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {text}"
-
-
-@contextmanager
-def _log_to_stderr(*, debug: bool) -> Iterator[None]:
-    """Write this package's log to stderr, and the warnings of the libraries."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Lines())
-    handler.addFilter(lambda record: record.msg not in _DROPPED)
-    handler.addFilter(OncePerSecond())
-    root, ours = logging.getLogger(), logging.getLogger("nextcloud_mcp_server")
-    before = ours.level
-    ours.setLevel(logging.DEBUG if debug else logging.INFO)
-    root.addHandler(handler)
-    try:
-        yield
-    finally:
-        root.removeHandler(handler)
-        ours.setLevel(before)
 
 
 class _Stop:
@@ -198,7 +170,7 @@ class _Stop:
 
     @contextmanager
     def handling(self) -> Iterator[_Stop]:
-        """Handle the signals, and restore the previous handlers afterwards.
+        """Handle the signals, and restore the previous handlers afterwards. Ignore SIGHUP.
 
         After a signal they are ignored instead: the program is ending, and another signal
         must not kill it (Python removes its own handlers before it exits).
@@ -207,6 +179,8 @@ class _Stop:
             yield self
             return
         before = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+        # There is nothing to reload, and a server outlives the terminal that it was started in.
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         try:
             yield self
         finally:
@@ -269,9 +243,10 @@ class _App:
 class _Server(uvicorn.Server):
     """uvicorn's server with this program's output, signals and exit status."""
 
-    def __init__(self, config: uvicorn.Config, app: _App) -> None:
+    def __init__(self, config: uvicorn.Config, app: _App, printer: Printer) -> None:
         super().__init__(config)
         self._app = app
+        self._printer = printer
         self.served = False
 
     @contextmanager
@@ -296,9 +271,9 @@ class _Server(uvicorn.Server):
             return
         outcome = self.lifespan.state["storage"].outcome
         for line in (*outcome_lines(outcome), connect(outcome.database).version()):
-            _print(line)
+            self._printer.line(line)
         if not self.should_exit:
             self.served = True
             for bound in sockets or ():
                 bound.listen(QUEUE)
-                _print(f"listening on http://{shown(*bound.getsockname()[:2])}")
+                self._printer.line(f"listening on http://{shown(*bound.getsockname()[:2])}")

@@ -15,40 +15,112 @@ from nextcloud_mcp_server.backends.base import Database
 from nextcloud_mcp_server.cli.db import current, group
 from nextcloud_mcp_server.cli.keys.group import key_commands
 from nextcloud_mcp_server.server import run
+from nextcloud_mcp_server.settings import SERVER_VARIABLES
 from tests.cli.conftest import Command, Db
 from tests.cli.places import Shelf
 from tests.support.revisions import HEAD
+
+LOG = ("info", "text", False)
 
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ("", ("127.0.0.1", 8000, False)),
-        ("run", ("127.0.0.1", 8000, False)),
-        ("--port 9", ("127.0.0.1", 9, False)),
-        ("--host ::1 --port 0", ("::1", 0, False)),
-        ("run --host 0.0.0.0", ("0.0.0.0", 8000, False)),  # noqa: S104 - an argument
-        ("--host ::1 --port 1 run --port 2", ("::1", 2, False)),
-        ("--debug", ("127.0.0.1", 8000, True)),
-        ("--debug run", ("127.0.0.1", 8000, True)),
+        ("", ("127.0.0.1", 8000, False, LOG)),
+        ("run", ("127.0.0.1", 8000, False, LOG)),
+        ("--port 9", ("127.0.0.1", 9, False, LOG)),
+        ("--host ::1 --port 0", ("::1", 0, False, LOG)),
+        ("run --host 0.0.0.0", ("0.0.0.0", 8000, False, LOG)),  # noqa: S104 - an argument
+        ("--host ::1 --port 1 run --port 2", ("::1", 2, False, LOG)),
+        ("--debug", ("127.0.0.1", 8000, True, LOG)),
+        ("--debug run", ("127.0.0.1", 8000, True, LOG)),
+        ("run --debug", ("127.0.0.1", 8000, True, LOG)),
+        ("run --port 9 --debug --host ::1", ("::1", 9, True, LOG)),
+        ("--log-format json", ("127.0.0.1", 8000, False, ("info", "json", False))),
+        ("run --access-log", ("127.0.0.1", 8000, False, ("info", "text", True))),
+        ("--access-log run --no-access-log", ("127.0.0.1", 8000, False, LOG)),
+        ("--log-level error run", ("127.0.0.1", 8000, False, ("error", "text", False))),
     ],
 )
 def test_without_a_command_the_server_runs(
     arguments: str,
-    expected: tuple[str, int, bool],
+    expected: tuple[str, int, bool, object],
     command: Command,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """--host and --port may be given without `run`, before it and after it; the last one counts."""
+    """The server's options may be given before `run` and after it; the last one counts."""
     called = []
 
-    def serve(*, host: str, port: int, debug: bool) -> int:
-        called.append((host, port, debug))
+    def serve(*, host: str, port: int, debug: bool, log: object) -> int:
+        called.append((host, port, debug, log))
         return 7
 
     monkeypatch.setattr(run, "serve", serve)
     assert command(*arguments.split()).status == 7
     assert called == [expected]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("", ("::1", 9, ("warning", "json", True))),
+        (
+            "--host 127.0.0.1 --port 7 run --log-level debug --log-format text --no-access-log",
+            ("127.0.0.1", 7, ("debug", "text", False)),
+        ),
+    ],
+)
+def test_the_environment_gives_what_no_option_gives(
+    arguments: str,
+    expected: tuple[str, int, object],
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each server option has a variable, and an option wins over it, also over an invalid one."""
+    called = []
+
+    def serve(*, host: str, port: int, debug: bool, log: object) -> int:
+        called.append((host, port, log))
+        return 7
+
+    monkeypatch.setattr(run, "serve", serve)
+    given = ("::1", "9", "Warning", "json", "1")
+    for name, value in zip(SERVER_VARIABLES, given, strict=True):
+        monkeypatch.setenv(name, "nonsense" if arguments else value)
+    assert command(*arguments.split()).status == 7
+    assert called == [expected]
+
+
+@pytest.mark.parametrize("name", SERVER_VARIABLES[1:])
+def test_an_invalid_variable_of_the_server_is_refused(
+    name: str, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line names the variable and its value, and nothing is started."""
+    monkeypatch.setenv(name, "nonsense")
+    done = command()
+    assert (done.status, done.out) == (1, "")
+    first, remedy = done.err.splitlines()
+    assert first.startswith(f"error: {name} is 'nonsense'")
+    assert first.endswith("[bad-input]")
+    assert remedy.startswith("remedy: Set it to ")
+
+
+@pytest.mark.parametrize("place", range(6))
+def test_debug_stands_anywhere(place: int, command: Command, db: Db) -> None:
+    """--debug is accepted before and after the group, the command and its options."""
+    db.path.write_text("no database\n" * 100)
+    arguments = ["db", "current", "-d", str(db.path), "--json"]
+    arguments.insert(place, "--debug")
+    done = command(*arguments)
+    assert (done.status, json.loads(done.out)["error"]["code"]) == (1, "not-a-database")
+    assert "Traceback (most recent call last):" in done.err
+
+
+def test_debug_after_two_dashes_is_an_argument(command: Command) -> None:
+    """What follows `--` is no option."""
+    done = command("db", "migrate", "--", "--debug", "surplus")
+    assert done.status == 2
+    assert "Traceback" not in done.err
 
 
 @pytest.mark.parametrize(
@@ -60,6 +132,9 @@ def test_without_a_command_the_server_runs(
         ["--host", ""],
         ["run", "--host", " "],
         ["--port", "1", "db", "current"],
+        ["--log-format", "xml"],
+        ["--log-level", "loud"],
+        ["--access-log", "db", "current"],
         ["nonsense"],
         ["db"],
         ["db", "nonsense"],

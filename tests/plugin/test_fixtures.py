@@ -20,7 +20,14 @@ from nextcloud_mcp_server.migrate.plan import Action
 from nextcloud_mcp_server.migrations import get_current_revision
 from nextcloud_mcp_server.schema.history import load_history
 from nextcloud_mcp_server.schema.structure import gaps
-from nextcloud_mcp_server.settings import VARIABLES, Settings, load_settings
+from nextcloud_mcp_server.settings import (
+    SERVER_VARIABLES,
+    VARIABLES,
+    Settings,
+    listen_address,
+    load_settings,
+    log_settings,
+)
 from nextcloud_mcp_server.testing.templates import Templates, TokenDbAt
 from tests.support.by_path import prepare
 from tests.support.errors import refused
@@ -84,11 +91,15 @@ def test_a_copy_takes_less_than_a_millisecond(token_db_at: TokenDbAt) -> None:
     assert min(seconds) < 0.001
 
 
+#: Every variable that the program reads, except for that of the colours.
+ALL_VARIABLES = (*VARIABLES, *SERVER_VARIABLES)
+
+
 def test_the_environment_points_at_the_test(
     token_environment: Mapping[str, str], tmp_path: Path, token_encryption_key: str
 ) -> None:
     """Every variable that the program reads is set for the test, or unset."""
-    seen = {name: os.environ[name] for name in VARIABLES if name in os.environ}
+    seen = {name: os.environ[name] for name in ALL_VARIABLES if name in os.environ}
     database = str(tmp_path / "tokens.db")
     assert seen == token_environment
     assert seen == {"TOKEN_STORAGE_DB": database, "TOKEN_ENCRYPTION_KEY": token_encryption_key}
@@ -106,6 +117,10 @@ def test_no_variable_is_read_that_is_not_listed() -> None:
 
     load_settings(Recording())
     assert read == set(VARIABLES)
+    read.clear()
+    listen_address(Recording())
+    log_settings(Recording())
+    assert read == set(SERVER_VARIABLES)
 
 
 def test_token_settings_name_the_database_and_the_key(

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
@@ -66,19 +67,24 @@ class Server:
     Args:
         database: its database.
         first: Python code that the process runs first.
+        command: the arguments of the interpreter.
+        env: more variables of the environment.
     """
 
-    def __init__(self, database: Path, first: str = "") -> None:
+    def __init__(
+        self, database: Path, first: str = "", command: Sequence[str] = ("-c", _SERVE), **env: str
+    ) -> None:
         self.database = database
         self.sign = database.with_name(f"{database.name}.sign")
         self.process = subprocess.Popen(
-            [sys.executable, "-c", first + _SERVE],
+            [sys.executable, *command[:-1], first + command[-1]],
             cwd=database.parent,
             env={
                 "PATH": os.environ["PATH"],
                 "PYTHONPATH": str(ROOT),
                 "TOKEN_STORAGE_DB": str(database),
                 "TOKEN_ENCRYPTION_KEY": KEY,
+                **env,
             },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -186,7 +192,7 @@ def fails(capfd: pytest.CaptureFixture[str], settings: Settings, *, port: int = 
     assert serve(port=port, settings=settings) == 1
     errors = capfd.readouterr().err
     assert "Traceback" not in errors
-    lines = [line for line in errors.splitlines() if not line.startswith("warning: ")]
+    lines = [line for line in errors.splitlines() if "Z warning: " not in line]
     [error] = [line for line in lines if "error: " in line]
     [remedy] = [line for line in lines if line.startswith("remedy: ")]
     assert lines == [error, remedy]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +13,16 @@ from fastapi import Request as FastRequest
 from fastapi.testclient import TestClient as FastClient
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
-from starlette.routing import Route
+from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.testclient import TestClient
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
-from nextcloud_mcp_server.lifespan import TokenStoreLifespan, token_store_lifespan
+from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.lifespan import (
+    TokenStoreLifespan,
+    get_token_store,
+    token_store_lifespan,
+)
 from tests.server.helpers import is_closed
 from tests.support.child import run_python
 from tests.support.contents import KEY
@@ -25,6 +30,7 @@ from tests.support.errors import refuses
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+    from starlette.websockets import WebSocket
 
 
 async def _users(request: Request) -> JSONResponse:
@@ -170,3 +176,48 @@ def test_no_framework_is_imported() -> None:
 def test_the_key_is_not_shown(database: Path) -> None:
     """The repr of a lifespan shows no key."""
     assert KEY not in repr(token_store_lifespan(database, encryption_key=KEY))
+
+
+async def _list(request: Request) -> JSONResponse:
+    return JSONResponse(await get_token_store(request).list_user_ids())
+
+
+def test_the_store_of_the_outermost_application_is_found(new_database: Path) -> None:
+    """A mounted application finds the store of the outer one, in a request and in a WebSocket."""
+
+    async def talk(socket: WebSocket) -> None:
+        await socket.accept()
+        await socket.send_json(await get_token_store(socket).list_user_ids())
+        await socket.close()
+
+    inner = Starlette(routes=[Route("/users", _list), WebSocketRoute("/talk", talk)])
+    lifespan = token_store_lifespan(str(new_database), encryption_key=KEY)
+    app = Starlette(lifespan=lifespan, routes=[Mount("/api", inner)])
+    with TestClient(app) as client:
+        assert client.get("/api/users").json() == []
+        with client.websocket_connect("/api/talk") as socket:
+            assert socket.receive_json() == []
+
+
+def _mounted_only(database: Path) -> TestClient:
+    lifespan = token_store_lifespan(str(database), encryption_key=KEY)
+    inner = Starlette(lifespan=lifespan, routes=[Route("/users", _list)])
+    return TestClient(Starlette(routes=[Mount("/api", inner)]))
+
+
+def _not_entered(database: Path) -> TestClient:
+    lifespan = token_store_lifespan(str(database), encryption_key=KEY)
+    return TestClient(Starlette(lifespan=lifespan, routes=[Route("/api/users", _list)]))
+
+
+@pytest.mark.parametrize("start", [_mounted_only, _not_entered])
+def test_a_missing_lifespan_is_one_line_with_a_remedy(
+    start: Callable[[Path], TestClient], new_database: Path
+) -> None:
+    """On a mounted application the lifespan is not run: the error says where it belongs."""
+    client = start(new_database)
+    with pytest.raises(TokenStorageError, match="without token_store_lifespan") as raised:
+        client.get("/api/users")
+    assert raised.value.code == "not-open"
+    assert "outermost application" in raised.value.remedy
+    assert not new_database.exists()
