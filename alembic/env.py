@@ -76,10 +76,17 @@ def migrate(connection: sa.Connection, **options: Any) -> None:
             guards=guards,
             **options,
         )
-        with context.begin_transaction():
-            context.run_migrations()
+        run_revisions(guards)
     finally:
         guards.close()
+
+
+def run_revisions(guards: Any) -> None:
+    """Run the revisions, which get ``guards`` by import or from the migration context."""
+    from nextcloud_mcp_server.migrate.guards import using  # noqa: PLC0415
+
+    with using(guards), context.begin_transaction():
+        context.run_migrations()
 
 
 def migrate_and_record(connection: sa.Connection) -> None:
@@ -129,6 +136,7 @@ def recorded(connection: sa.Connection) -> str | None:
 
 def write_sql() -> None:
     """Write the statements of ``--sql`` as one transaction."""
+    guards = load("guards").Guards(None, load, reviewed=config.attributes.get("reviewed", False))
     context.configure(
         dialect_name=dialect_of(given()),
         literal_binds=True,
@@ -136,10 +144,9 @@ def write_sql() -> None:
         output_buffer=config.output_buffer or sys.stdout,
         transactional_ddl=True,
         transaction_per_migration=False,
-        guards=load("guards").Guards(None, load, reviewed=config.attributes.get("reviewed", False)),
+        guards=guards,
     )
-    with context.begin_transaction():
-        context.run_migrations()
+    run_revisions(guards)
 
 
 def given() -> str | None:

@@ -4,9 +4,11 @@ A database may already contain the result of a revision, or a part of it: old re
 killed between two statements. So the guards create only what is missing, and drop only what
 exists. Offline (``--sql``) they write plain statements for a database at the start revision.
 
-A revision gets them from the migration context, so it imports nothing of the application::
+A revision imports them, with their types, or takes them from the migration context, as the
+revisions up to 101 do (``guards = op.get_context().opts["guards"]``)::
 
-    guards = op.get_context().opts["guards"]
+    from nextcloud_mcp_server.migrations import guards
+
     guards.create_table("app_passwords", sa.Column("user_id", sa.Text(), primary_key=True))
 """
 

@@ -23,9 +23,10 @@ depends_on = ${repr(depends_on)}
 def upgrade() -> None:
     """FILL IN: what is added, beginning with a verb."""
     ${upgrades if upgrades else "pass"}
-    # Idempotent, on SQLite and PostgreSQL (with `import sqlalchemy as sa` above):
+    # Idempotent, on SQLite and PostgreSQL. Above:
+    #     import sqlalchemy as sa
+    #     from nextcloud_mcp_server.migrations import guards
     #
-    # guards = op.get_context().opts["guards"]
     # guards.create_table(
     #     "user_preferences",
     #     sa.Column("user_id", sa.Text(), primary_key=True),
@@ -68,7 +69,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     """FILL IN: what is removed again, beginning with a verb."""
     ${downgrades if downgrades else "pass"}
-    # guards = op.get_context().opts["guards"]
     # guards.recreate_table(
     #     "browser_sessions",
     #     sa.Column("session_id", sa.Text(), primary_key=True),

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.migrate import change
 from nextcloud_mcp_server.migrate.change import Change
+from nextcloud_mcp_server.migrate.guards import Guards
 from nextcloud_mcp_server.migrate.inspect import inspect
 from nextcloud_mcp_server.migrate.startup import Outcome, prepare
 from nextcloud_mcp_server.schema.history import load_history
 from nextcloud_mcp_server.settings import Settings, load_settings
+
+#: The operations of the migration that is running; only upgrade() and downgrade() may use them.
+guards: Final = Guards()
 
 Database = str | os.PathLike[str] | None
 

@@ -15,6 +15,19 @@ from tests.wheel.documents import blocks
 
 PAGE: Final = DOCS / "how-to" / "embed.md"
 
+MIGRATION: Final = '''
+import sqlalchemy as sa
+
+from nextcloud_mcp_server.migrations import guards
+
+
+def upgrade() -> None:
+    """Add notes."""
+    guards.create_table("notes", sa.Column("id", sa.Text(), primary_key=True))
+    count: int = guards.rewrite("notes", lambda row: {"id": row["id"]}, columns=["id"], where="0")
+    assert count == 0
+'''
+
 #: pyright's command; basedpyright includes it without a download.
 PYRIGHT: Final = shutil.which("pyright") or shutil.which("basedpyright")
 
@@ -27,6 +40,7 @@ def examples(tmp_path: Path) -> Path:
     for block in blocks(PAGE):
         if block.language == "python":
             (folder / f"block_{block.line}.py").write_text(block.text, "utf-8")
+    (folder / "migration.py").write_text(MIGRATION, "utf-8")
     for path in (ROOT / "examples" / "embedding").glob("*.py"):
         shutil.copy(path, folder)
     return folder

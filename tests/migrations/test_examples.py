@@ -152,7 +152,7 @@ async def test_the_examples_in_the_template_are_those_that_run(
     above, below = template.split("def downgrade()")
     call = re.compile(r"^ {4}# (guards.*(?:\n {4}#  .*|\n {4}# \))*)", re.MULTILINE)
     up, down = call.findall(above), call.findall(below)
-    body = "\nimport sqlalchemy as sa\n"
+    body = "\nimport sqlalchemy as sa\nfrom nextcloud_mcp_server.migrations import guards\n"
     for name, parts in (("upgrade", up), ("downgrade", down)):
         lines = "\n".join(parts).replace("\n    # ", "\n").splitlines()
         body += f"\ndef {name}():\n" + "".join(f"    {line}\n" for line in lines)

@@ -22,6 +22,9 @@ EXAMPLES: Final = {
     if (found := re.search(r"```python\n(.*?)```", body, re.DOTALL))
 }
 
+#: The line that the page says is above its examples.
+IMPORT: Final = "from nextcloud_mcp_server.migrations import guards"
+
 #: A query and its result that prove what an example did.
 DONE: Final = {
     "`recreate_table`": (
@@ -60,6 +63,7 @@ def test_every_operation_is_on_the_page() -> None:
         assert f"guards.{name}(" in section, name
         assert f"| [`{name}`](#" in PAGE, name
     assert len(EXAMPLES) == 6
+    assert f"```python\n{IMPORT}\n```" in PAGE
 
 
 def test_the_parameters_on_the_page_are_those_of_the_code() -> None:
@@ -82,7 +86,7 @@ async def test_every_example_runs(database: Database, scripts: Path, name: str) 
         if "drop_table" not in name or table != "document_paths"
     }
     rows, shape = await database.rows(kept), await database.shape()
-    database.revise(scripts, EXAMPLES[name])
+    database.revise(scripts, f"{IMPORT}\n{EXAMPLES[name]}")
     await database.upgrade()
     catalogue = await database.catalogue()
     assert await database.rows(kept) == rows

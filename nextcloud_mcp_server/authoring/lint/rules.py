@@ -81,7 +81,8 @@ RULES: Final = MappingProxyType(
         "application-import": Rule(
             True,
             "The file imports code of the application, which may have changed when it runs.",
-            "Copy what it needs into the file.",
+            "Copy what it needs into the file. Only the guards may be imported, by from "
+            "nextcloud_mcp_server.migrations import guards.",
         ),
         "transaction-control": Rule(
             True,

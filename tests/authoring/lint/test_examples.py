@@ -65,6 +65,11 @@ CAREFUL = {
     guards.add_column("t001", sa.Column("more", sa.LargeBinary()))
     guards.create_index("i", "t001", ["more"])
 """,
+    "imported guards": """
+    from nextcloud_mcp_server.migrations import guards
+
+    guards.create_table("x", sa.Column("id", sa.Integer(), primary_key=True))
+""",
     "a new shape": """
     guards = op.get_context().opts["guards"]
     guards.recreate_table(
@@ -143,7 +148,14 @@ def test_a_careful_migration_has_no_note(folder: Folder, name: str) -> None:
         + BACK.get(name, '\n    op.execute("DROP TABLE IF EXISTS x")\n')
     )
     labels = "Upgrade changes: some rows.\nDowngrade loses: the table."
-    if name in ("guards", "a new shape", "operations", "one engine each", "recreation"):
+    if name in (
+        "guards",
+        "imported guards",
+        "a new shape",
+        "operations",
+        "one engine each",
+        "recreation",
+    ):
         labels = labels.partition("\n")[2]
     folder.write("20260301_1200_003_x.py", source("003", "002", body, labels=labels))
     assert folder.problems() == []

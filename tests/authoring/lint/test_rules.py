@@ -165,6 +165,15 @@ CASES = [
             f'import_module("nextcloud_mcp_server.schema.tables")  # {HERE}\n\n{ADDS}'
         ),
     ),
+    *(
+        Case("application-import", name, add(f"from {text}  # {HERE}\n\n{ADDS}"))
+        for name, text in {
+            "guards-and-more": "nextcloud_mcp_server.migrations import guards, upgrade_database",
+            "guards-renamed": "nextcloud_mcp_server.migrations import guards as g",
+            "guards-elsewhere": "nextcloud_mcp_server.migrate.guards import Guards",
+            "the-module": "nextcloud_mcp_server import migrations",
+        }.items()
+    ),
     Case("foreign-import", "click", add(f"import click  # {HERE}\n\n{ADDS}")),
     sends("transaction-control", "commit", "COMMIT"),
     sends("transaction-control", "pragma", "PRAGMA user_version = 3"),
