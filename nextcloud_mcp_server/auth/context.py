@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
+from weakref import finalize
 
 from sqlalchemy import select
 
@@ -45,6 +46,8 @@ class Access:
     """
 
     __slots__ = (
+        "__weakref__",
+        "_forgotten",
         "_keyring",
         "_pool",
         "audit_retention_days",
@@ -61,6 +64,8 @@ class Access:
         #: The days for which entries of the audit log are kept; None for ever.
         self.audit_retention_days: int | None = None
         self._pool: Pool | None = None
+        #: Closes the pool if this object is collected first.
+        self._forgotten: finalize[..., Access] | None = None
         self._keyring: Keyring | None = None
 
     @property
@@ -70,6 +75,10 @@ class Access:
 
     def open(self, pool: Pool, keyring: Keyring | None, audit_retention_days: int | None) -> None:
         """Run units of work in ``pool`` from now on; without a key ring, those without secrets."""
+        self._remember()
+        self._forgotten = finalize(self, pool.abandon)
+        # A pool closes itself at the exit.
+        self._forgotten.atexit = False
         self.audit_retention_days = audit_retention_days
         self._pool, self._keyring, self.key_is_verified = pool, keyring, False
 
@@ -78,8 +87,14 @@ class Access:
 
         Work that is running needs the keys, until :meth:`forget_keys`.
         """
+        self._remember()
         pool, self._pool = self._pool, None
         return pool
+
+    def _remember(self) -> None:
+        if self._forgotten is not None:
+            self._forgotten.detach()
+            self._forgotten = None
 
     def forget_keys(self) -> None:
         """Drop the key ring."""

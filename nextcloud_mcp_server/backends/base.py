@@ -407,3 +407,9 @@ class Pool(Protocol):
 
     async def close(self) -> None:
         """Close every connection. Safe to call twice."""
+
+    def abandon(self) -> None:
+        """Close it and warn, because its users are gone. Called in any thread.
+
+        Waits for a moment only: what is not closed then is closed at the exit.
+        """

@@ -9,12 +9,17 @@ import sys
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from nextcloud_mcp_server.authoring.lint.review import review
+from nextcloud_mcp_server.backends.sqlite.connect import MINIMUM
 from tests.cli.places import Shelf, process
+from tests.support.by_path import prepare
 from tests.support.child import ROOT
 from tests.support.contents import KEY
+from tests.support.revisions import HEAD
 
 _PROGRAM = """
 import asyncio, sys
@@ -147,3 +152,54 @@ def test_commands_work_beside_wrapped_connections(path: Path, command: str, shel
         assert "proxies" not in done.err
         results.append((done.status, done.out.count("\n"), done.err.count("\n")))
     assert results[0] == results[1]
+
+
+_OLD = """
+import sqlite3, sys
+sqlite3.sqlite_version_info, sqlite3.sqlite_version = (3, 34, 1), "3.34.1"
+from nextcloud_mcp_server.cli.main import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("command", ["run", "db upgrade", "db check", "db backup", "db lint"])
+def test_an_old_sqlite_is_refused_by_name(command: str, path: Path) -> None:
+    """With an SQLite before 3.35 a start and the commands fail, and no file is made."""
+    database = [] if command == "db lint" else ["-d", str(path)]
+    environ = {"TOKEN_STORAGE_DB": str(path)}
+    if command == "run":
+        database = []
+    done = process(*command.split(), *database, cwd=path.parent, environ=environ, code=_OLD)
+    assert done.status == 1
+    assert "error: This Python uses SQLite 3.34.1, and 3.35.0 or newer is needed" in done.err
+    assert "[old-sqlite]" in done.err
+    assert list(path.parent.iterdir()) == []
+
+
+def test_the_doctor_reports_an_old_sqlite(path: Path) -> None:
+    """The check `sqlite` has the same line and remedy."""
+    done = process("db", "doctor", "-d", str(_old(path)), cwd=path.parent, code=_OLD)
+    assert done.status == 1
+    assert "sqlite: This Python uses SQLite 3.34.1" in " ".join(done.out.split())
+
+
+def test_the_oldest_sqlite_is_documented() -> None:
+    """The documentation has the minimum that a start checks."""
+    version = ".".join(map(str, MINIMUM[:2]))
+    for page in ("README.md", "docs/index.md", "docs/reliability.md", "docs/errors.md"):
+        assert f"SQLite {version}" in (ROOT / page).read_text("utf-8")
+
+
+def test_the_default_of_foreign_keys_does_not_matter(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an SQLite that enforces foreign keys by default, a start and `db lint` find nothing."""
+
+    def enforcing(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = sqlite3.connect(*arguments, **options)
+        connection.execute("PRAGMA foreign_keys=ON").close()
+        return connection
+
+    monkeypatch.setattr(sqlite3, "Connection", enforcing)
+    assert review().problems == ()
+    assert prepare(_old(path)).after == HEAD

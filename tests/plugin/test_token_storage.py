@@ -94,6 +94,23 @@ async def test_trio(token_storage):
     pass
 """
 
+_TRIO_REQUESTED = """
+import pytest
+import trio
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["trio"])
+async def test_requested_on_trio(request):
+    request.getfixturevalue("token_storage")
+
+def test_without_a_plugin(request):
+    async def main():
+        storage = request.getfixturevalue("token_storage")
+        await storage.list_user_ids()
+
+    trio.run(main)
+"""
+
 _SYNCHRONOUS = """
 import asyncio
 
@@ -144,6 +161,17 @@ def test_anyio_alone(tmp_path: Path) -> None:
         "\ntoken_storage cannot run on trio, because it needs asyncio: let a fixture "
         'anyio_backend return "asyncio".\n'
     ) in ran.text
+
+
+def test_requested_where_it_cannot_work(tmp_path: Path) -> None:
+    """On trio, a test that requests the store while it runs fails with one clear line."""
+    folder = project(tmp_path, conftest=_CONFTEST, test_anyio=_TRIO_REQUESTED)
+    ran = run_pytest(folder, "-p", "no:asyncio", "--tb=short")
+    assert ran.counts == {"failed": 2}, ran.text
+    section, other = ran.text.split(" test_without_a_plugin ")
+    line = "token_storage cannot run on trio, because it needs asyncio: let a fixture "
+    assert section.split(" test_requested_on_trio[trio] ")[1].strip("_\n").startswith(line)
+    assert "E   [no-asyncio]\n" in other
 
 
 def test_without_any_plugin(tmp_path: Path) -> None:

@@ -162,6 +162,19 @@ class Lane:
         _lanes.discard(self)
         return was_open
 
+    def is_current(self) -> bool:
+        """Return whether this thread is one of the lane."""
+        return threading.current_thread() in self._threads
+
+    def stop(self, deadline: float) -> bool:
+        """Let the threads end after their batches; return whether all have ended in time."""
+        threads = list(self._threads)
+        for _ in threads:
+            self._calls.put(False)
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in threads)
+
     def pause(self, deadline: float) -> None:
         """Let the batches end, close the connections, and hold the lock, until :meth:`resume`.
 

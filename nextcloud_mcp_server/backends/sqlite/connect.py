@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from nextcloud_mcp_server.errors import printable
+from nextcloud_mcp_server.errors import TokenStorageError, printable
 
 #: Seconds to wait for another connection's lock.
 BUSY_TIMEOUT: Final = 30.0
@@ -21,8 +21,28 @@ BUSY_TIMEOUT: Final = 30.0
 #: Seconds of them after which the wait is reported.
 _SILENT: Final = 1.0
 
+#: The oldest SQLite that works: the first with ``ALTER TABLE ... DROP COLUMN``.
+MINIMUM: Final = (3, 35, 0)
+
 #: What stands for itself in a URI (RFC 3986), beside letters and digits.
 _UNRESERVED: Final = "-._~/"
+
+
+def require_library() -> None:
+    """Check that the SQLite in use is new enough.
+
+    Raises:
+        TokenStorageError: ``old-sqlite``.
+    """
+    if sqlite3.sqlite_version_info < MINIMUM:
+        needed = ".".join(map(str, MINIMUM))
+        raise TokenStorageError(
+            f"This Python uses SQLite {sqlite3.sqlite_version}, and {needed} or newer is needed; "
+            "nothing was changed.",
+            code="old-sqlite",
+            remedy="Use the container image, or a Python with a newer SQLite, which this prints: "
+            "python3 -c 'import sqlite3; print(sqlite3.sqlite_version)'",
+        )
 
 
 def connect_read_only(path: Path) -> sqlite3.Connection:

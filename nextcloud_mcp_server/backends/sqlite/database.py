@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from nextcloud_mcp_server.backends.base import Hold, LockedDatabase, Pool, Snapshot
 from nextcloud_mcp_server.backends.sqlite.catalog import quoted, read_structure
-from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
+from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only, require_library
 from nextcloud_mcp_server.backends.sqlite.errors import named, naming, not_writable
 from nextcloud_mcp_server.backends.sqlite.inspect import is_remote, readable
 from nextcloud_mcp_server.backends.sqlite.open_files import FileId, file_id
@@ -93,7 +93,8 @@ class SqliteDatabase:
         return load_history()
 
     def check(self) -> None:
-        """Check that the path can hold a database file."""
+        """Check that the path can hold a database file, and the version of SQLite."""
+        require_library()
         files.check_path(self.path)
         files.require_folder(self.path)
 

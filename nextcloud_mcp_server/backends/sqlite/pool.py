@@ -12,6 +12,8 @@ import os
 import sqlite3
 import stat
 import threading
+import time
+import warnings
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack, closing, suppress
 from functools import partial
@@ -27,7 +29,7 @@ from nextcloud_mcp_server.backends.sqlite.connect import BUSY_TIMEOUT, file_uri,
 from nextcloud_mcp_server.backends.sqlite.errors import always_named
 from nextcloud_mcp_server.backends.sqlite.open_files import FileId, OpenFiles
 from nextcloud_mcp_server.backends.sqlite.wal import KEPT, Checkpoints, library
-from nextcloud_mcp_server.concurrency import run_to_the_end
+from nextcloud_mcp_server.concurrency import run_to_the_end, start
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem import permissions
 
@@ -45,6 +47,9 @@ SERVING_PRAGMAS: Final[Mapping[str, str]] = MappingProxyType(
         "journal_size_limit": str(KEPT),
     }
 )
+
+#: Seconds to wait for the threads of a store that was never closed.
+_PATIENCE: Final = 1.0
 
 #: Reader threads, so that one long batch does not block the others.
 _READERS: Final = 3
@@ -174,6 +179,22 @@ class SqlitePool:
                 raise
             # Blocking the event loop is better than an open database.
             self._close()
+
+    def abandon(self) -> None:
+        """Close the pool of a store that was never closed, and warn."""
+        if os.getpid() != self._process:
+            return
+        # The garbage collector calls this in any thread, which may hold a lock that a thread
+        # of the pool waits for, or be one of these.
+        lanes, deadline = (self._readers, self._writer), time.monotonic() + _PATIENCE
+        if any(lane.is_current() for lane in lanes):
+            with suppress(TokenStorageError):
+                start(threading.Thread(target=self._close, name="token-store-close"))
+        elif all(lane.stop(deadline) for lane in lanes):
+            self._close()
+        warnings.warn(
+            f"the token store {self.path} was never closed", ResourceWarning, stacklevel=2
+        )
 
     def check(self) -> None:
         """Check that no open file was moved, deleted or replaced."""

@@ -34,7 +34,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from nextcloud_mcp_server.backends.base import Reference, Transaction
 from nextcloud_mcp_server.backends.sqlite import alter, backup, backup_files, catalog, integrity
-from nextcloud_mcp_server.backends.sqlite.connect import BUSY_TIMEOUT
+from nextcloud_mcp_server.backends.sqlite.connect import BUSY_TIMEOUT, require_library
 from nextcloud_mcp_server.backends.sqlite.errors import named
 from nextcloud_mcp_server.concurrency import run_in_own_loop, wait_to_the_end
 from nextcloud_mcp_server.filesystem import files
@@ -255,7 +255,11 @@ class SqliteTransaction:
 @contextmanager
 def in_memory() -> Iterator[Transaction]:
     """Open a transaction in an empty database in memory."""
+    require_library()
     with closing(sqlite3.Connection(":memory:", isolation_level=None)) as raw:
+        # The defaults of a library may differ.
+        for name, value in MIGRATION_PRAGMAS.items():
+            raw.execute(f"PRAGMA {name}={value}")
         engine = create_sync_engine("sqlite://", creator=lambda: raw, poolclass=StaticPool)
         with engine.connect() as connection, connection.begin():
             raw.execute("BEGIN")

@@ -45,6 +45,7 @@ def unusable(path: Path, wanted: Mapping[str, Table]) -> dict[str, str]:
     ):
         # Only then can a statement be prepared that a reference makes impossible.
         connection.execute("PRAGMA foreign_keys=ON")
+        memory.execute("PRAGMA foreign_keys=OFF")
         memory.execute("PRAGMA ignore_check_constraints=ON")
         memory.execute("BEGIN")
         there = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'")

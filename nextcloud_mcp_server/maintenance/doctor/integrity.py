@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from nextcloud_mcp_server.backends.sqlite import wal
-from nextcloud_mcp_server.backends.sqlite.connect import is_still
+from nextcloud_mcp_server.backends.sqlite.connect import is_still, require_library
 from nextcloud_mcp_server.backends.sqlite.inspect import WAL, is_remote
 from nextcloud_mcp_server.backends.sqlite.integrity import broken_references
 from nextcloud_mcp_server.errors import counted
@@ -20,7 +20,8 @@ _LONG_WAL: Final = 64 * 1024 * 1024
 
 
 def library(context: Context) -> Iterator[Finding]:
-    """Tell which SQLite is used. This program loses no commit with any."""
+    """Tell which SQLite is used. This program loses no commit with any that it supports."""
+    require_library()
     yield Finding(Level.OK, wal.library())
 
 
