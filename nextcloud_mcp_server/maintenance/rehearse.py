@@ -21,11 +21,14 @@ from nextcloud_mcp_server.backends.sqlite.size import Need, Pages, pages_of, upg
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem import files
 from nextcloud_mcp_server.filesystem.space import free_bytes, require_space
+from nextcloud_mcp_server.filesystem.temporary import full, temporary_place
 from nextcloud_mcp_server.migrate.inspect import Inspection, VerifyKeys, inspect
 from nextcloud_mcp_server.migrate.plan import Plan
 from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.progress import ProgressCallback
 from nextcloud_mcp_server.schema.structure import gaps
+
+_DOING: Final = "to rehearse on a copy"
 
 _NOTHING: Final = Need(0, 0)
 
@@ -82,7 +85,7 @@ def rehearse(
     todo = inspection.accepted()
     place_of_copy = database.parent
     if not place_of_copy.is_dir():
-        place_of_copy = Path(tempfile.gettempdir())
+        place_of_copy = temporary_place(_DOING)
     free = free_bytes(place_of_copy)
     if not todo.migrates:
         inspection.verify_keys(verify)
@@ -93,6 +96,8 @@ def rehearse(
             rows, before = _copied(database, inspection, copy)
             outcome = prepare(SqliteDatabase(copy), target=target, verify=verify, progress=progress)
         except TokenStorageError as error:
+            if error.code == "disk-full" and place_of_copy != database.parent:
+                raise full(place_of_copy, _DOING) from error
             raise _as_of(database, copy, error) from error
         growth = max(0, pages_of(copy).bytes - before.bytes)
         need = upgrade_needs(before, growth, backed_up=outcome.backup is not None)
@@ -148,7 +153,7 @@ def _copied(database: Path, inspection: Inspection, copy: Path) -> tuple[int, Pa
         return 0, Pages()
     with readable(database) as (source, _), naming(copy):
         # For the copy, its own backup, and the journal of its migration.
-        require_space(copy.parent, 3 * pages_of(source).bytes, "to rehearse on a copy")
+        require_space(copy.parent, 3 * pages_of(source).bytes, _DOING)
         made = backup.copy_with_summary(source, copy)
     return sum(made.rows.values()), pages_of(copy)
 
