@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -67,6 +68,9 @@ _HIGHEST_PORT: Final = 65_535
 
 #: A hundred years.
 _MOST_DAYS: Final = 36_500
+
+#: Quotation marks, also those that a word processor makes.
+_QUOTES: Final = "\"'`\u201c\u201d\u201e\u2018\u2019"
 
 _SQLITE_SCHEMES: Final = ("sqlite", "sqlite+aiosqlite", "sqlite+pysqlite")
 
@@ -147,15 +151,17 @@ def load_settings(
     Raises:
         TokenStorageError: ``bad-input`` for an invalid lock timeout, owner, file system or
             number of days, ``bad-path`` or ``unsupported-database`` for a database that cannot
-            be used, ``bad-path`` also for a key file below an unknown home folder.
+            be used, ``bad-path`` also for a key file below an unknown home folder,
+            ``malformed-key`` for a list of keys with nothing in it.
     """
     environ = os.environ if environ is None else environ
-    key_file = environ.get("TOKEN_ENCRYPTION_KEY_FILE")
+    if key_file := environ.get("TOKEN_ENCRYPTION_KEY_FILE"):
+        _require_meant("TOKEN_ENCRYPTION_KEY_FILE", key_file)
     # Checked here, and read again where the files are.
     trusted_owners(environ)
     declared_file_system(environ)
     return locate(environ, database=database)._replace(
-        keys=split_keys(environ.get("TOKEN_ENCRYPTION_KEY", "")),
+        keys=_keys(environ.get("TOKEN_ENCRYPTION_KEY", "")),
         key_file=_absolute_text(key_file, "the key file") if key_file else None,
         lock_timeout=_lock_timeout(environ.get("TOKEN_STORAGE_LOCK_TIMEOUT"), default_lock_timeout),
         audit_retention_days=_days(environ.get("AUDIT_RETENTION_DAYS")),
@@ -176,6 +182,7 @@ def locate(
         overruled = environ.get("TOKEN_STORAGE_DB", "")
         return Settings(_path_of_variable(url), source="DATABASE_URL", overruled=overruled)
     if path := environ.get("TOKEN_STORAGE_DB"):
+        _require_meant("TOKEN_STORAGE_DB", path)
         return Settings(database_path(path), source="TOKEN_STORAGE_DB")
     if _can_hold_data(DEFAULT_DATABASE.parent):
         return Settings(DEFAULT_DATABASE)
@@ -321,6 +328,54 @@ def split_keys(text: str) -> tuple[str, ...]:
     return tuple(part for part in (piece.strip() for piece in text.split(";")) if part)
 
 
+def _keys(text: str) -> tuple[str, ...]:
+    """Return the keys of ``TOKEN_ENCRYPTION_KEY``: blanks alone are no reason to make a new key."""
+    keys = split_keys(text)
+    if text and not keys:
+        raise TokenStorageError(
+            "TOKEN_ENCRYPTION_KEY is set, and there is no key in it.",
+            code="malformed-key",
+            remedy="Set it to the key that the secrets were encrypted with, or unset it.",
+        )
+    return keys
+
+
+def _require_meant(variable: str, text: str, path: Path | None = None) -> None:
+    """Fail if a path has what a shell would have removed or replaced.
+
+    A file of that name is used if it exists. The value may hold a password, so no error has it.
+
+    Raises:
+        TokenStorageError: ``bad-path``.
+    """
+    what = _left_by_a_shell(text)
+    if not what or os.path.exists(path or text):  # noqa: PTH110 - raises nothing
+        return
+    raise TokenStorageError(
+        f"{variable} {what}, and there is no file of that name.",
+        code="bad-path",
+        remedy=f"Set {variable} to the path as it is, without quotes, blanks or variables: "
+        "Docker's --env-file, Compose and systemd do not read it as a shell does. A name that has "
+        "them can be given with -d.",
+    )
+
+
+def _left_by_a_shell(text: str) -> str:
+    """Return what a shell would have removed from a value or replaced in it; empty if nothing."""
+    if "\r" in text:
+        return "has a carriage return in it (of a file with the line ends of Windows)"
+    if "\n" in text:
+        return "has a line break in it"
+    if text != text.strip():
+        return "begins or ends with a blank"
+    if text[0] in _QUOTES or text[-1] in _QUOTES:
+        return "is in quotation marks"
+    # $HOME, ${HOME}, $(pwd); and what a template was to fill in.
+    if found := re.search(r"\$\{?[A-Za-z_]\w*\}?|\$[({]|\{\{|`", text):
+        return f"contains {found[0]}, which nothing has replaced"
+    return ""
+
+
 def _lock_timeout(text: str | None, default: float) -> float:
     if not text:
         return default
@@ -448,7 +503,9 @@ def _path_of_variable(url: str) -> Path:
     try:
         if not _is_url(url):
             raise _bad_path("DATABASE_URL is not a URL; a plain path goes in TOKEN_STORAGE_DB.")
-        return database_path(url)
+        path = database_path(url)
+        _require_meant("DATABASE_URL", url, path)
+        return path
     except TokenStorageError as error:
         raise TokenStorageError(
             error.message,

@@ -21,6 +21,7 @@ from nextcloud_mcp_server.backends.sqlite.size import Need, Pages, pages_of, upg
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem import files
 from nextcloud_mcp_server.filesystem.space import free_bytes, require_space
+from nextcloud_mcp_server.filesystem.temporary import full, temporary_place
 from nextcloud_mcp_server.migrate import change as changes
 from nextcloud_mcp_server.migrate.inspect import Inspection, VerifyKeys, inspect
 from nextcloud_mcp_server.migrate.plan import Plan
@@ -28,6 +29,8 @@ from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.progress import ProgressCallback
 from nextcloud_mcp_server.schema.history import BASE, History
 from nextcloud_mcp_server.schema.structure import gaps
+
+_DOING: Final = "to rehearse on a copy"
 
 _NOTHING: Final = Need(0, 0)
 
@@ -226,7 +229,7 @@ def _to_repair(todo: Plan) -> str:
 
 
 def _place_of_copy(database: Path) -> Path:
-    return database.parent if database.parent.is_dir() else Path(tempfile.gettempdir())
+    return database.parent if database.parent.is_dir() else temporary_place(_DOING)
 
 
 @contextmanager
@@ -237,11 +240,14 @@ def _private_copy(
 
     An error of the body that names the copy is raised again about the database itself.
     """
-    with _private_folder(_place_of_copy(database), database.name) as folder:
+    place = _place_of_copy(database)
+    with _private_folder(place, database.name) as folder:
         copy = folder / database.name
         try:
             yield copy, *_copied(database, inspection, copy)
         except TokenStorageError as error:
+            if error.code == "disk-full" and place != database.parent:
+                raise full(place, _DOING) from error
             raise _as_of(database, copy, error) from error
 
 
@@ -252,7 +258,7 @@ def _copied(database: Path, inspection: Inspection, copy: Path) -> tuple[Mapping
         return {}, Pages()
     with readable(database) as (source, _), naming(copy):
         # For the copy, its own backup, and the journal of its migration.
-        require_space(copy.parent, 3 * pages_of(source).bytes, "to rehearse on a copy")
+        require_space(copy.parent, 3 * pages_of(source).bytes, _DOING)
         made = backup.copy_with_summary(source, copy)
     return made.rows, pages_of(copy)
 

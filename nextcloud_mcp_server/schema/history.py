@@ -14,7 +14,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.schema.structure import Column, Structure, Table
 
 #: Alembic's name for "no revision".
@@ -103,6 +103,9 @@ def locate_scripts() -> Path:
     for folder in (package / "_alembic", package.parent / "alembic"):
         if (folder / "versions").is_dir() and (folder / "env.py").is_file():
             return folder
+    for archive in package.parents:
+        if archive.is_file():
+            raise _in_archive(archive)
     raise _no_migrations(f"The migration scripts are missing from {package}.")
 
 
@@ -137,6 +140,17 @@ def _same_id(revision: str, first: str, second: str) -> TokenStorageError:
         f"The revision history is not linear: {second}: {revision} is also the id of {first}.",
         code="bad-input",
         remedy="Show the problems with: nextcloud-mcp-server db lint",
+    )
+
+
+def _in_archive(archive: Path) -> TokenStorageError:
+    return TokenStorageError(
+        f"The program was started from the archive {archive}, and migration scripts in an archive "
+        "cannot be run.",
+        code="no-migrations",
+        remedy="Install the package (pip install nextcloud-mcp-server), or unpack the archive and "
+        f"start that: python -m zipfile -e {for_shell(archive)} nextcloud-mcp-server && "
+        "python nextcloud-mcp-server",
     )
 
 

@@ -25,7 +25,7 @@ from nextcloud_mcp_server.backends.sqlite.connect import (
 )
 from nextcloud_mcp_server.backends.sqlite.errors import named, naming
 from nextcloud_mcp_server.backends.sqlite.secrets import columns_there, read_secrets
-from nextcloud_mcp_server.errors import for_shell
+from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem import mounts
 from nextcloud_mcp_server.schema.structure import ENCRYPTED
 from nextcloud_mcp_server.settings import declared_file_system
@@ -184,15 +184,22 @@ def recovered_copy(path: Path) -> Iterator[Path]:
     """Copy a crashed database with its journal, and recover the copy."""
     # Needed only after a crash.
     import shutil  # noqa: PLC0415
-    import tempfile  # noqa: PLC0415
 
-    with tempfile.TemporaryDirectory(prefix="tokens-") as folder:
-        copy = Path(folder) / path.name
-        with naming(path):
-            for suffix in ("", "-journal", "-wal"):
-                with suppress(FileNotFoundError):
-                    shutil.copyfile(path.with_name(path.name + suffix), f"{copy}{suffix}")
-        recover(copy)
+    from nextcloud_mcp_server.filesystem import temporary  # noqa: PLC0415
+
+    doing = f"to read {path}, which a crashed writer left, in a copy"
+    with temporary.temporary_folder(doing) as folder:
+        copy = folder / path.name
+        try:
+            with naming(path):
+                for suffix in ("", "-journal", "-wal"):
+                    with suppress(FileNotFoundError):
+                        shutil.copyfile(path.with_name(path.name + suffix), f"{copy}{suffix}")
+            recover(copy)
+        except TokenStorageError as error:
+            if error.code == "disk-full":
+                raise temporary.full(folder.parent, doing) from error
+            raise
         yield copy
 
 
