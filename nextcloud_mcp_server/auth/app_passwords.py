@@ -73,7 +73,7 @@ class AppPasswords(Concern):
             "user_id": valid.user_id(user_id),
             "created_at": now,
             "updated_at": now,
-            "scopes": values.json_list(valid.scopes(scopes)),
+            "scopes": values.json_list(valid.listed_scopes(scopes)),
             "username": valid.optional_text(username, "username"),
             "encrypted_password": access.encrypt(valid.secret(password, "password")),
         }
@@ -106,7 +106,7 @@ def _app_password(row: Row, access: Access) -> AppPassword:
     return AppPassword(
         user_id=row.user_id,
         password=access.decrypt(row.encrypted_password, f"app_passwords.encrypted_password {of}"),
-        scopes=values.read_json_list(row.scopes, f"app_passwords.scopes {of}"),
+        scopes=values.read_scopes(row.scopes, f"app_passwords.scopes {of}"),
         username=row.username,
         created_at=row.created_at,
         updated_at=row.updated_at,

@@ -70,7 +70,7 @@ class LoginFlows(Concern):
             TokenStorageError: ``bad-input`` before anything is written.
         """
         access, now = self._access, self._access.now()
-        scopes = valid.scopes(requested_scopes, "requested_scopes")
+        scopes = valid.listed_scopes(requested_scopes, "requested_scopes")
         row = {
             "user_id": valid.user_id(user_id),
             "poll_endpoint": valid.text(poll_endpoint, "poll_endpoint"),
@@ -107,7 +107,7 @@ def _flow(row: Row, access: Access) -> LoginFlow:
             row.encrypted_poll_token, f"login_flow_sessions.encrypted_poll_token {of}"
         ),
         poll_endpoint=row.poll_endpoint,
-        requested_scopes=values.read_json_list(
+        requested_scopes=values.read_scopes(
             row.requested_scopes, f"login_flow_sessions.requested_scopes {of}"
         ),
         created_at=row.created_at,

@@ -80,7 +80,8 @@ class RefreshTokens(Concern):
             user_id: 1 to 255 bytes of UTF-8 without control characters.
             refresh_token: up to 1 MiB.
             expires_at: whole seconds since 1970; None for a token that does not expire.
-            scopes: the granted scopes. An empty list is stored as None.
+            scopes: the granted scopes. An empty list is stored as None. The scopes of a token that
+                was read are stored as they are, also those that are refused today.
             flow_type: ``hybrid``, ``flow1`` or ``flow2``.
             token_audience: the audience: ``nextcloud``, ``mcp-server``.
             provisioned_at: whole seconds since 1970; None for now if the flow is ``flow2``.
@@ -104,7 +105,7 @@ class RefreshTokens(Concern):
             "provisioning_client_id": valid.optional_text(
                 provisioning_client_id, "provisioning_client_id"
             ),
-            "scopes": values.json_list(valid.scopes(scopes) or None),
+            "scopes": values.json_list(valid.listed_scopes(scopes) or None),
             "encrypted_token": self._access.encrypt(valid.secret(refresh_token, "refresh_token")),
         }
         await self._write(_STORE, row, "store_refresh_token", user_id, at=now)
@@ -140,7 +141,7 @@ def _token(row: Row, access: Access) -> RefreshToken:
         user_id=row.user_id,
         token=access.decrypt(row.encrypted_token, f"refresh_tokens.encrypted_token {of}"),
         expires_at=values.read_optional_seconds(row.expires_at, f"refresh_tokens.expires_at {of}"),
-        scopes=values.read_json_list(row.scopes, f"refresh_tokens.scopes {of}"),
+        scopes=values.read_scopes(row.scopes, f"refresh_tokens.scopes {of}"),
         # In an old row the columns may be NULL, which means their defaults.
         flow_type=row.flow_type or "hybrid",
         token_audience=row.token_audience or "nextcloud",

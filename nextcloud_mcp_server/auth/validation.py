@@ -13,6 +13,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Final, NoReturn
 
+from nextcloud_mcp_server.auth.values import StoredScopes
 from nextcloud_mcp_server.errors import TokenStorageError
 
 FLOW_TYPES: Final = ("hybrid", "flow1", "flow2")
@@ -103,6 +104,11 @@ def scopes(value: Sequence[str] | None, field: str = "scopes") -> tuple[str, ...
     if not _are_scopes(items := _list(value, field)):
         _refuse(f"{field} contains an item that is empty or has white space or control characters")
     return items
+
+
+def listed_scopes(value: Sequence[str] | None, field: str = "scopes") -> tuple[str, ...] | None:
+    """Check scopes for a column with a JSON array; scopes that were read are not checked."""
+    return value if isinstance(value, StoredScopes) else scopes(value, field)
 
 
 @lru_cache(maxsize=64)

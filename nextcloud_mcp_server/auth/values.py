@@ -18,6 +18,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+class StoredScopes(tuple[str, ...]):
+    """Scopes that were read from a JSON array, which are stored again without a check.
+
+    Old releases stored scopes that are refused today. A refreshed token is stored with the
+    scopes that it had; if they were refused then, the grant would be lost.
+    """
+
+    __slots__ = ()
+
+
 def json_list(items: Sequence[str] | None) -> str | None:
     """Return a JSON array; None for None."""
     return None if items is None else _json_list(tuple(items))
@@ -42,6 +52,12 @@ def read_json_list(value: str | None, of: str) -> tuple[str, ...] | None:
     if items is None:
         _unreadable(of, "a JSON array of texts")
     return items
+
+
+def read_scopes(value: str | None, of: str) -> StoredScopes | None:
+    """Return the scopes of a JSON array; None for NULL."""
+    scopes = read_json_list(value, of)
+    return None if scopes is None else StoredScopes(scopes)
 
 
 @lru_cache(maxsize=64)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +224,41 @@ async def test_a_broken_profile_raises(storage: RefreshTokenStorage, path: Path)
         await storage.get_user_profile("alice")
     assert "s3cr3t" not in str(caught.value)
     assert await storage.get_refresh_token("alice") is not None
+
+
+async def test_scopes_that_were_read_are_stored_again(
+    storage: RefreshTokenStorage, path: Path
+) -> None:
+    """Old releases stored scopes that are refused today; a refresh must not lose the grant."""
+    old = ["a b", "", "c\u0000", 'c"d', "\ud800"]
+    await storage.store_refresh_token("alice", "rt-1")
+    await storage.app_passwords.store("alice", "ap-1")
+    await storage.login_flows.store("alice", "pt-1", "https://x/poll", expires_at=9)
+    for table, column in (
+        ("refresh_tokens", "scopes"),
+        ("app_passwords", "scopes"),
+        ("login_flow_sessions", "requested_scopes"),
+    ):
+        tamper(path, f"UPDATE {table} SET {column} = ?", [json.dumps(old)])
+    token = await storage.get_refresh_token("alice")
+    password = await storage.app_passwords.get("alice")
+    flow = await storage.login_flows.get("alice")
+    assert token and password and flow  # noqa: PT018 - for the type checker
+    await storage.store_refresh_token("alice", "rt-2", scopes=token.scopes)
+    await storage.app_passwords.store("alice", "ap-2", scopes=password.scopes)
+    await storage.login_flows.store(
+        "alice", "pt-2", "https://x/poll", expires_at=9, requested_scopes=flow.requested_scopes
+    )
+    again = await storage.get_refresh_token("alice")
+    assert again is not None
+    assert (again.token, again.scopes) == ("rt-2", tuple(old))
+    assert await storage.app_passwords.get("alice") == replace(password, password="ap-2")
+    assert await storage.login_flows.get("alice") == replace(flow, poll_token="pt-2")
+    # Where scopes are separated by spaces, these would become others.
+    with refuses("bad-input"):
+        await storage.oauth_sessions.create(
+            "s", "https://x/", expires_at=9, requested_scopes=token.scopes
+        )
 
 
 BAD: list[tuple[str, Any]] = [

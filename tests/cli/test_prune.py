@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from nextcloud_mcp_server.auth.oauth_sessions import OAuthSessions
 from tests.cli.conftest import Db
 from tests.cli.places import execute, rows
 
@@ -72,6 +73,22 @@ def test_a_dry_run_deletes_nothing(filled: Db) -> None:
     assert (done.status, done.err) == (0, "")
     assert done.out.splitlines()[-1].split() == ["browser_sessions", "2"]
     assert left(filled) == (3, 1, 1)
+
+
+def test_ctrl_c_keeps_what_is_deleted(filled: Db, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command exits with 130 and says so, and the same command deletes the rest."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OAuthSessions, "delete_expired", interrupt)
+        done = filled("prune", "--yes")
+    assert (done.status, done.out) == (130, "")
+    assert "error: Interrupted. What was deleted stays so, and the rest is unchanged." in done.err
+    assert left(filled) == (3, 0, 1)
+    assert filled("prune", "--yes").status == 0
+    assert left(filled) == (1, 0, 1)
 
 
 def test_as_json(filled: Db) -> None:

@@ -95,7 +95,7 @@ def test_the_page_encrypts_everything_with_the_newest_key(
     database = tmp_path / "tokens.db"
     asyncio.run(_store(database))
     before = asyncio.run(_kept(database, OLD))
-    (example,) = [block for block in blocks(ROTATE) if "keys rotate" in block.text]
+    (example,) = [block for block in blocks(ROTATE) if "keys rotate -d" in block.text]
     command = example.text.replace("/path/to/tokens.db", str(database)).split()
     monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", f"{NEW};{OLD}")
     assert main(command[1:]) == 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 from cryptography.fernet import Fernet
@@ -51,3 +53,42 @@ async def test_every_secret_is_readable_with_the_new_key_alone(case: Case, tmp_p
 def kept(rows: list[Row], name: str) -> set[object]:
     """Return the stored values of a column."""
     return {row[name][1] for row in rows}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+async def test_what_is_read_can_be_stored_again(case: Case, tmp_path: Path) -> None:
+    """A refreshed token keeps the scopes that an old release stored, and so do the others."""
+    path = tmp_path / "tokens.db"
+    case.write(path)
+    secrets = invariants.secrets_in(snapshot(path), case.key, case.adopted)
+    async with RefreshTokenStorage(path, encryption_key=case.key) as storage:
+        for user in {row for table, row, _ in secrets if table == "refresh_tokens"}:
+            token = await storage.get_refresh_token(user)
+            assert token is not None
+            facts = {
+                name: getattr(token, name)
+                for name in (
+                    *("expires_at", "scopes", "flow_type", "token_audience"),
+                    *("provisioned_at", "provisioning_client_id"),
+                )
+            }
+            await storage.store_refresh_token(user, token.token, **facts)
+            assert await storage.get_refresh_token(user) == replace(
+                token, updated_at=ANY, created_at=ANY
+            )
+        for user in {row for table, row, _ in secrets if table == "app_passwords"}:
+            password = await storage.app_passwords.get(user)
+            assert password is not None
+            await storage.app_passwords.store(
+                user, password.password, scopes=password.scopes, username=password.username
+            )
+        for user in {row for table, row, _ in secrets if table == "login_flow_sessions"}:
+            flow = await storage.login_flows.get(user)
+            assert flow is not None
+            await storage.login_flows.store(
+                user,
+                flow.poll_token,
+                flow.poll_endpoint,
+                expires_at=flow.expires_at,
+                requested_scopes=flow.requested_scopes,
+            )
