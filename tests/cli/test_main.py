@@ -193,7 +193,7 @@ def test_the_fallback_is_printed(
     used.parent.mkdir(parents=True)
     shelf.put("at-head", used)
     done = command("db", "current")
-    assert done.out == f"database: {used} (the default)\n{HEAD} (head)\n"
+    assert done.out == f"database: {used} (the default)\n{HEAD} (at-head)\n"
     assert done.err == (
         f"warning: {usual} cannot be used here, so {used} is used instead. "
         "Set TOKEN_STORAGE_DB or give -d to choose another.\n"

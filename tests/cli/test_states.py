@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -14,21 +15,21 @@ from tests.support.revisions import HEAD, pending_after
 RUNS = ", ".join(pending_after("001"))
 LATER = ", ".join(pending_after("007"))
 UNVERSIONED = (
-    "unversioned (it has tables but no recorded revision)\n"
+    "pre-alembic (it has tables but no recorded revision)\n"
     f"an upgrade stamps it with 001 and runs {RUNS}\n"
 )
 
 #: By state: what `db current` prints, and whether the database is ready.
 CURRENT = {
-    "at-head": (f"{HEAD} (head)\n", True),
+    "at-head": (f"{HEAD} (at-head)\n", True),
     "behind": (f"007 (behind; head is {HEAD})\nan upgrade runs {LATER}\n", False),
     "pre-alembic": (UNVERSIONED, False),
     "no-version-row": (UNVERSIONED, False),
     "null-version-row": (UNVERSIONED, False),
-    "narrow": (f"{HEAD} (head)\nan upgrade adds index idx_browser_sessions_user\n", False),
-    "untidy": (f"{HEAD} (head)\nan upgrade puts the version table in order\n", False),
-    "zero-bytes": (f"empty (it has no tables)\nan upgrade creates it at {HEAD}\n", False),
-    "missing": (f"missing (no file)\nan upgrade creates it at {HEAD}\n", False),
+    "narrow": (f"{HEAD} (at-head)\nan upgrade adds index idx_browser_sessions_user\n", False),
+    "untidy": (f"{HEAD} (at-head)\nan upgrade puts the version table in order\n", False),
+    "zero-bytes": (f"new (it has no tables)\nan upgrade creates it at {HEAD}\n", False),
+    "missing": (f"new (no file)\nan upgrade creates it at {HEAD}\n", False),
 }
 
 #: By state: the reason in the error; tests/errors.txt has the rest of the text.
@@ -44,6 +45,16 @@ REASONS = {
     "text": "it has no SQLite header",
     "dump": "it looks like an SQL dump; load it with: sqlite3 NEW.db < {db}",
 }
+
+
+@pytest.mark.parametrize("state", SERVED)
+def test_a_state_has_one_name(state: str, db: Db) -> None:
+    """The text of `db current` and of `db doctor` has the word that --json has as `state`."""
+    db.put(state)
+    word = json.loads(db("current", "--json").out)["state"]
+    assert re.search(rf"\b{word}\b", db("current").out.splitlines()[0])
+    [line] = [line for line in db("doctor").out.splitlines() if line[9:].startswith("state: ")]
+    assert re.match(rf"\w+ +state: {word}\b", line)
 
 
 @pytest.mark.parametrize("state", SERVED)
@@ -122,7 +133,7 @@ def test_a_hot_journal_is_not_rolled_back(shelf: Shelf, db: Db) -> None:
     crash(shelf.put("at-head", db.path.with_name("live.db")), db.path)
     journal = db.path.with_name("tokens.db-journal")
     before = (fingerprint(db.path), fingerprint(journal), listing(db.path.parent))
-    assert db("current").out == f"{HEAD} (head)\n"
+    assert db("current").out == f"{HEAD} (at-head)\n"
     assert db("check").status == 0
     done = db("log")
     assert (done.status, done.out.splitlines()[1].split()[2]) == (0, "create")
