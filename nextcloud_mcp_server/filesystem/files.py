@@ -16,9 +16,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem.errors import naming
 from nextcloud_mcp_server.filesystem.mounts import is_alone
+from nextcloud_mcp_server.filesystem.permissions import may, owner, user_name
 
 #: A file beside a database can have a name up to 80 bytes longer than the database: for
 #: example SQLite's journal of an unfinished backup. File systems allow 255 bytes.
@@ -71,6 +72,8 @@ def check_path(path: Path, longest: int = _LONGEST_NAME) -> None:
             if folder.exists() or folder.is_symlink():
                 raise _bad(f"{folder} is not a folder.") from None
         return
+    except PermissionError as error:
+        raise _closed(path, error) from error
     except OSError as error:
         raise _bad(f"{path} cannot be accessed ({error.strerror}).") from error
     if kind := _other_kind(mode):
@@ -161,6 +164,25 @@ def _bad(message: str) -> TokenStorageError:
         code="bad-path",
         remedy="Give the path of a regular file, in a folder that is there or can be made, "
         "in TOKEN_STORAGE_DB or -d.",
+    )
+
+
+def _closed(path: Path, error: OSError) -> TokenStorageError:
+    """Return the error for a path in a folder that this user may not enter."""
+    # The first of them; what is below cannot be seen.
+    folders = (folder for folder in reversed(path.parents) if not may(folder, os.X_OK))
+    folder = next(folders, path.parent)
+    try:
+        detail = owner(folder)
+    except OSError:
+        detail = "who owns it cannot be seen"
+    me = user_name(os.geteuid())
+    return TokenStorageError(
+        f"{path} cannot be accessed ({error.strerror}): user {me} may not enter {folder} "
+        f"({detail}).",
+        code="bad-path",
+        remedy=f"Let this user in, as root: chown {me} {for_shell(folder)} - or start it as the "
+        "owner, or give another path in TOKEN_STORAGE_DB or -d.",
     )
 
 

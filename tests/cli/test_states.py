@@ -8,7 +8,7 @@ import re
 import pytest
 
 from tests.cli.conftest import Command, Db
-from tests.cli.places import REFUSED, SERVED, Shelf, crash, damage, fingerprint, listing
+from tests.cli.places import REFUSED, SERVED, Shelf, crash, damage, execute, fingerprint, listing
 from tests.support.files import names
 from tests.support.revisions import HEAD, pending_after
 
@@ -70,6 +70,27 @@ def test_current_prints_what_the_database_is(state: str, db: Db) -> None:
         expected = (3, f"pending: {db.path}: {lines.splitlines()[1]}\n")
     done = db("check")
     assert (done.status, done.out, done.err) == (*expected, "")
+
+
+@pytest.mark.parametrize(
+    ("recorded", "text", "remedy"),
+    [
+        ("011", "of another line of releases", "db downgrade --revision 010 -d"),
+        ("099", "of another line of releases", "db downgrade --revision 010 -d"),
+        ("ae1027a6acf", "of another line of releases", "db downgrade --revision REVISION -d"),
+        ("102", "newer than this program", f"db downgrade --revision {HEAD} -d"),
+        ("1000", "newer than this program", f"db downgrade --revision {HEAD} -d"),
+    ],
+)
+def test_an_unknown_revision_is_newer_or_of_another_line(
+    recorded: str, text: str, remedy: str, db: Db
+) -> None:
+    """An unknown id below head is no newer revision; the remedy names one that both have."""
+    execute(db.put("at-head"), f"UPDATE alembic_version SET version_num = '{recorded}'")
+    done = db("current")
+    assert f"{db.path} is {text}: it records {recorded}, " in done.err
+    assert done.err.splitlines()[0].endswith("[unknown-revision]")
+    assert remedy in done.err.splitlines()[1]
 
 
 @pytest.mark.parametrize("name", ["current", "check"])

@@ -12,14 +12,14 @@ import click
 from nextcloud_mcp_server.cli.database import DatabaseOption
 from nextcloud_mcp_server.cli.options import database_options
 from nextcloud_mcp_server.cli.output import Output, table
-from nextcloud_mcp_server.errors import TokenStorageError, printable
+from nextcloud_mcp_server.errors import TokenStorageError, moment, printable
 from nextcloud_mcp_server.migrate.inspect import inspect
 
 if TYPE_CHECKING:
     from nextcloud_mcp_server.migrate.journal import Entry
 
 
-_HEADINGS: Final = ("when (UTC)", "what", "from", "to", "seconds", "program", "host", "backup")
+_HEADINGS: Final = ("when", "what", "from", "to", "seconds", "program", "host", "backup")
 
 
 @click.command()
@@ -89,6 +89,6 @@ def _time(seconds: int | None) -> str:
     if seconds is None:
         return "?"
     try:
-        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        return moment(datetime.fromtimestamp(seconds, UTC))
     except (OverflowError, ValueError, OSError):
         return str(seconds)
