@@ -96,6 +96,12 @@ def _serve(host: str, port: int, settings: Settings, stop: _Stop) -> None:
         for bound in sockets:
             closing.callback(bound.close)
         _print(f"database: {printable(str(settings.database.absolute()))}")
+        if settings.empty:
+            _print(
+                f"warning: {settings.empty} is empty and counts as unset, so "
+                f"{printable(str(settings.database))} is used. Give it a value, or unset it.",
+                sys.stderr,
+            )
         if settings.fallback_from is not None:
             _print(
                 f"warning: {settings.fallback_from} cannot be used here, so "
