@@ -56,19 +56,27 @@ def log(output: Output, option: DatabaseOption, lines: int | None) -> None:
         "entries": [asdict(entry) for entry in entries or ()],
     }
     if entries:
-        output.result(document, *log_lines(entries))
+        output.result(document, *log_lines(entries, narrow=output.columns() is not None))
         return
     since = "" if entries is not None else "; it exists since revision 101"
     none = f"has no journal of migrations yet{since}" if inspection.exists else "does not exist yet"
     output.result(document, f"{printable(str(database))} {none}")
 
 
-def log_lines(entries: Sequence[Entry]) -> list[str]:
-    """Return the entries as a table, each with its note on a line below."""
-    head, *rows = table([_HEADINGS, *map(_row, entries)])
+def log_lines(entries: Sequence[Entry], *, narrow: bool = False) -> list[str]:
+    """Return the entries as a table, each with its note on a line below.
+
+    If ``narrow``, the name of the backup is on a line of its own, too.
+    """
+    end = -1 if narrow else None
+    head, *rows = table([row[:end] for row in (_HEADINGS, *map(_row, entries))])
     lines = [head]
     for entry, row in zip(entries, rows, strict=True):
-        lines += [row, f"    {printable(entry.note)}"] if entry.note else [row]
+        lines.append(row)
+        if narrow and entry.backup:
+            lines.append(f"    backup: {printable(entry.backup)}")
+        if entry.note:
+            lines.append(f"    {printable(entry.note)}")
     return lines
 
 
