@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
 
 #: Every code, with the first sentence of its entry in ``docs/errors.md``.
@@ -141,6 +142,11 @@ def no_asyncio() -> TokenStorageError:
 def counted(number: int, thing: str) -> str:
     """Return ``1 row``, ``2 rows``."""
     return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def moment(when: datetime) -> str:
+    """Return a time in UTC as every message and table prints it."""
+    return when.strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def for_shell(path: Path | str) -> str:

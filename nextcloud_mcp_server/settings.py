@@ -85,6 +85,7 @@ class _Fields(NamedTuple):
     source: str = ""
     overruled: str = ""
     audit_retention_days: int | None = None
+    empty: str = ""
 
 
 class Settings(_Fields):
@@ -100,6 +101,7 @@ class Settings(_Fields):
             path that was passed in.
         overruled: the value of ``TOKEN_STORAGE_DB`` if ``DATABASE_URL`` wins over it.
         audit_retention_days: the days for which entries of the audit log are kept; None for ever.
+        empty: the variable for the database that is set and empty, if the default is used.
     """
 
     __slots__ = ()
@@ -184,9 +186,12 @@ def locate(
     if path := environ.get("TOKEN_STORAGE_DB"):
         _require_meant("TOKEN_STORAGE_DB", path)
         return Settings(database_path(path), source="TOKEN_STORAGE_DB")
+    # Usually a variable of a script or of compose that has no value.
+    empty = next((n for n in ("TOKEN_STORAGE_DB", "DATABASE_URL") if environ.get(n) == ""), "")
     if _can_hold_data(DEFAULT_DATABASE.parent):
-        return Settings(DEFAULT_DATABASE)
-    return Settings(_data_folder() / DEFAULT_DATABASE.name, fallback_from=DEFAULT_DATABASE)
+        return Settings(DEFAULT_DATABASE, empty=empty)
+    instead = _data_folder() / DEFAULT_DATABASE.name
+    return Settings(instead, fallback_from=DEFAULT_DATABASE, empty=empty)
 
 
 def _data_folder() -> Path:

@@ -25,6 +25,11 @@ class DatabaseOption:
         """Return the location of the database, and print it if the settings name it."""
         location = locate(database=self.value)
         path = printable(str(location.database))
+        if location.empty:
+            output.note(
+                f"warning: {location.empty} is empty and counts as unset, so {path} is used. "
+                "Give it a value, or unset it."
+            )
         if location.fallback_from is not None:
             output.note(
                 f"warning: {location.fallback_from} cannot be used here, so {path} is used "

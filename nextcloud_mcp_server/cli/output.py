@@ -33,6 +33,9 @@ _INTERRUPTED: Final = 130
 #: The codes of ECMA-48 for red, yellow and cyan.
 _COLOURS: Final = {"error": 31, "unexpected error": 31, "warning": 33, "remedy": 36}
 
+#: Those of the levels of a finding.
+_LEVELS: Final = {"error": 31, "unknown": 33, "warning": 33, "note": 36, "ok": 32}
+
 
 class Output:
     """The streams of one command.
@@ -68,6 +71,18 @@ class Output:
             lines = (json.dumps(document, indent=2),)
         for line in lines:
             self._print(f"{line}\n", self._stdout)
+
+    def columns(self) -> int | None:
+        """Return the width of the terminal on stdout; None if the result goes elsewhere."""
+        if self._stdout is None or not self._stdout.isatty():
+            return None
+        import shutil  # noqa: PLC0415 - only on a terminal
+
+        return shutil.get_terminal_size().columns
+
+    def level(self, text: str, name: str) -> str:
+        """Return ``text`` in the colour of a level, if it is for a terminal that shows colours."""
+        return _in_colour(text, _LEVELS.get(name), self._stdout)
 
     def heading(self, line: str) -> None:
         """Print a line before the result; not with ``--json``, whose document contains it."""
@@ -231,11 +246,12 @@ def is_abort(error: BaseException) -> bool:
 
 def _coloured(line: str) -> str:
     label, colon, rest = line.partition(":")
-    colour = _COLOURS.get(label)
-    if colour is None or sys.stderr is None or not sys.stderr.isatty():
-        return line
+    return _in_colour(f"{label}{colon}", _COLOURS.get(label), sys.stderr) + rest
+
+
+def _in_colour(text: str, colour: int | None, stream: TextIO | None) -> str:
+    if colour is None or stream is None or not stream.isatty():
+        return text
     from nextcloud_mcp_server.settings import wants_colour  # noqa: PLC0415 - errors may come first
 
-    if not wants_colour():
-        return line
-    return f"\x1b[{colour}m{label}{colon}\x1b[0m{rest}"
+    return f"\x1b[{colour}m{text}\x1b[0m" if wants_colour() else text

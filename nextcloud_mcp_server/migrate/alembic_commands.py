@@ -72,19 +72,21 @@ def configuration(
     return config
 
 
+#: The remedy if Alembic fails.
+HISTORY: Final = "List the revisions: nextcloud-mcp-server db history"
+
 #: What to do about revisions that Alembic cannot put in a line.
 LINT: Final = "See what is wrong with them: nextcloud-mcp-server db lint"
 
 
 @contextmanager
-def _running(
-    what: str, remedy: str = "List the revisions: nextcloud-mcp-server db history"
-) -> Iterator[None]:
+def _running(what: str, remedy: str = HISTORY) -> Iterator[None]:
     with ALEMBIC:
         try:
             yield
         except CommandError as error:
-            message = f"The {what} failed: {error}."
+            reason = str(error).rstrip(".")
+            message = f"The {what} failed: {reason}."
             raise TokenStorageError(message, code="migration-failed", remedy=remedy) from error
 
 
@@ -135,7 +137,8 @@ def _migrate(
 ) -> None:
     scripts = Scripts(history.directory)
     steps = scripts._upgrade_revs if what == "upgrade" else scripts._downgrade_revs
-    with _running(what):
+    on_copy = f"See it run on a copy of a database: nextcloud-mcp-server db {what} --dry-run"
+    with _running(what, on_copy if options.get("as_sql") else HISTORY):
         environment.run(
             config,
             scripts,

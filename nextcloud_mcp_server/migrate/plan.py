@@ -234,11 +234,17 @@ def unknown_target(target: str, history: History) -> TokenStorageError:
 def refusal(finding: Finding, history: History, database: Database) -> TokenStorageError:
     """Return the error for a database that no start may touch."""
     message, remedy = _TEXTS[finding.state]
+    shared = history.head
     if finding.lost:
         message, remedy = _LOST
     elif finding.meant:
         message, remedy = _TYPED
+    elif finding.state is State.UNKNOWN_REVISION and not _is_newer(finding.recorded, history):
+        message, remedy = _OTHER_LINE
+        below = [known for known in history.revisions if known < str(finding.recorded)]
+        shared = below[-1] if below and str(finding.recorded).isdecimal() else "REVISION"
     facts = {
+        "shared": shared,
         "database": database,
         "reason": finding.reason,
         "head": history.head,
@@ -251,6 +257,12 @@ def refusal(finding: Finding, history: History, database: Database) -> TokenStor
     return TokenStorageError(
         message.format(**facts), code=finding.state.value, remedy=remedy.format(**facts)
     )
+
+
+def _is_newer(recorded: str | None, history: History) -> bool:
+    """Return whether an unknown revision follows head; ids below head are of another line."""
+    known, head = str(recorded), history.head
+    return known.isdecimal() and (len(known), known) > (len(head), head)
 
 
 def unusable(tables: Mapping[str, str], database: Database) -> TokenStorageError:
@@ -284,6 +296,17 @@ _TYPED: Final = (
     (
         "Record the revision that the tables have: nextcloud-mcp-server db repair {option} "
         "(or the one that was meant: nextcloud-mcp-server db stamp {meant} {option})"
+    ),
+)
+
+_OTHER_LINE: Final = (
+    (
+        "{database} is of another line of releases: {reason}, and this program, whose newest "
+        "revision is {head}, has no such revision."
+    ),
+    (
+        "Start the release that wrote it, or go back to a revision that both have with that "
+        "release's own: nextcloud-mcp-server db downgrade --revision {shared} {option}"
     ),
 )
 

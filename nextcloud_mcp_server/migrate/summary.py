@@ -52,10 +52,10 @@ def current_lines(inspection: Inspection) -> tuple[str, ...]:
     """Return the state of a database, then what an upgrade does, if one is pending."""
     finding = inspection.finding
     state = {
-        State.AT_HEAD: f"{finding.recorded} (head)",
+        State.AT_HEAD: f"{finding.recorded} (at-head)",
         State.BEHIND: f"{finding.recorded} (behind; head is {inspection.history.head})",
-        State.PRE_ALEMBIC: "unversioned (it has tables but no recorded revision)",
-        State.NEW: "empty (it has no tables)" if inspection.exists else "missing (no file)",
+        State.PRE_ALEMBIC: "pre-alembic (it has tables but no recorded revision)",
+        State.NEW: "new (it has no tables)" if inspection.exists else "new (no file)",
     }[finding.state]
     if inspection.ready or inspection.plan is None:
         return (state,)

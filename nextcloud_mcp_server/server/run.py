@@ -100,6 +100,12 @@ def _serve(
         for bound in sockets:
             closing.callback(bound.close)
         printer.line(f"database: {printable(str(settings.database.absolute()))}")
+        if settings.empty:
+            logger.warning(
+                "%s is empty and counts as unset, so %s is used. Give it a value, or unset it.",
+                settings.empty,
+                settings.database,
+            )
         if settings.fallback_from is not None:
             logger.warning(
                 "%s cannot be used here, so %s is used instead. "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,31 @@ def test_repair_prints_what_it_did(db: Db) -> None:
     assert backup.startswith(f"backup: {db.path}.backup-")
     assert rows(db.path, "SELECT version_num FROM alembic_version") == [(HEAD,)]
     assert db("check").status == 0
+
+
+@pytest.mark.usefixtures("_no_key")
+@pytest.mark.parametrize("state", ["at-head", "two-rows"])
+def test_a_backup_is_promised_only_if_it_is_made(state: str, db: Db) -> None:
+    """A repair that only changes a mode makes no backup, and does not say that it does."""
+    db.put(state)
+    db.path.chmod(0o644)
+    done = db("repair", stdin=b"y\n")
+    assert ("A backup is made first." in done.err) == ("backup: " in done.out)
+    assert db.path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("_state", ["at-head"])
+def test_every_time_has_one_form(_state: str, db: Db) -> None:
+    """Each command prints a time in UTC, to the second, with its zone."""
+    db.put(_state)
+    db("backup")
+    told = {
+        "log": db("log").out.splitlines()[1],
+        "backups": db("backups").out,
+        "doctor": next(line for line in db("doctor").out.splitlines() if "clock: " in line),
+    }
+    form = re.compile(r"(?<![-\dT])\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ(?=[ ,])")
+    assert {name: len(form.findall(text)) for name, text in told.items()} == dict.fromkeys(told, 1)
 
 
 @pytest.mark.usefixtures("_no_key")

@@ -120,7 +120,7 @@ def test_a_url_names_a_file(url: str, shelf: Shelf, database: Path, command: Com
     """`-u` takes the URLs of SQLAlchemy for SQLite."""
     shelf.put("at-head", database)
     done = command("db", "current", "-u", url.format(database))
-    assert (done.status, done.out, done.err) == (0, f"{HEAD} (head)\n", "")
+    assert (done.status, done.out, done.err) == (0, f"{HEAD} (at-head)\n", "")
 
 
 def test_only_upgrade_creates_a_missing_folder(tmp_path: Path, command: Command) -> None:

@@ -166,6 +166,23 @@ def test_current_with_a_broken_history(folder: Folder, command: Command, kind: s
     assert done.err.endswith("nextcloud-mcp-server db lint\n")
 
 
+@pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
+def test_show_of_a_recreation(dialect: str, folder: Folder, command: Command) -> None:
+    """Its statements depend on a database: one full stop, and the remedy runs it on a copy."""
+    body = (
+        "def upgrade():\n"
+        "    op.get_context().opts['guards'].recreate_table(\n"
+        "        'audit_logs', sa.Column('id', sa.Integer, primary_key=True))\n"
+    )
+    imports = "import sqlalchemy as sa\nfrom alembic import op\n"
+    folder.write(NAME, source(NUMBER, HEAD, f"{imports}{body}"))
+    done = command("db", "show", "head", "--dialect", dialect)
+    error, remedy = done.err.splitlines()
+    assert "recreate_table: audit_logs is recreated from what the database contains" in error
+    assert ".." not in error.replace("...", "")
+    assert remedy.endswith(": nextcloud-mcp-server db upgrade --dry-run")
+
+
 def test_show_of_a_revision_that_fails(folder: Folder, command: Command) -> None:
     """An exception in a new migration is printed as one line, with `db lint` as the remedy."""
     folder.write(NAME, source(NUMBER, HEAD, "def upgrade():\n    1 / 0\n"))

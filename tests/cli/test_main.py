@@ -257,6 +257,27 @@ def test_with_debug_a_remedy_is_printed_once(
     assert (done.out + done.err).count("Point TOKEN_STORAGE_DB or -d at") == 1
 
 
+@pytest.mark.parametrize("variable", ["TOKEN_STORAGE_DB", "DATABASE_URL"])
+def test_an_empty_variable_is_a_warning(
+    variable: str,
+    tmp_path: Path,
+    shelf: Shelf,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It counts as unset: a warning names it and the database that is used instead."""
+    monkeypatch.setenv(variable, "")
+    usual = tmp_path / "tokens.db"
+    monkeypatch.setattr("nextcloud_mcp_server.settings.DEFAULT_DATABASE", usual)
+    shelf.put("at-head", usual)
+    warning = f"warning: {variable} is empty and counts as unset, so {usual} is used. "
+    for name in ("current", "doctor"):
+        done = command("db", name)
+        assert done.err == f"{warning}Give it a value, or unset it.\n"
+    assert f"configuration: {variable} is empty" in done.out
+    assert command("db", "current", "-d", str(usual)).err == ""
+
+
 def test_the_fallback_is_printed(
     tmp_path: Path, shelf: Shelf, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,7 +292,7 @@ def test_the_fallback_is_printed(
     used.parent.mkdir(parents=True)
     shelf.put("at-head", used)
     done = command("db", "current")
-    assert done.out == f"database: {used} (the default)\n{HEAD} (head)\n"
+    assert done.out == f"database: {used} (the default)\n{HEAD} (at-head)\n"
     assert done.err == (
         f"warning: {usual} cannot be used here, so {used} is used instead. "
         "Set TOKEN_STORAGE_DB or give -d to choose another.\n"

@@ -66,7 +66,7 @@ def test_the_database_of_the_environment_is_printed_first(shelf: Shelf, tmp_path
     path = shelf.put("at-head", tmp_path / "t.db")
     both = {"TOKEN_STORAGE_DB": "elsewhere.db", "DATABASE_URL": f"sqlite:///{path}"}
     done = process("db", "current", cwd=tmp_path, environ=both)
-    assert done.out == f"database: {path} (from DATABASE_URL)\n{HEAD} (head)\n"
+    assert done.out == f"database: {path} (from DATABASE_URL)\n{HEAD} (at-head)\n"
     done = process("db", "upgrade", cwd=tmp_path, environ={"TOKEN_STORAGE_DB": "t.db"})
     assert done.out == (
         f"database: {path} (from TOKEN_STORAGE_DB)\n"

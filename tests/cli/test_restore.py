@@ -179,7 +179,7 @@ def test_the_remedy_for_a_damaged_database_is_a_command(
     arguments = shlex.split(line.partition(" (")[0])
     assert arguments == ["db", "restore", "--newest", "-d", str(db.path)]
     assert command(*arguments, stdin=b"y\n").status == 0
-    assert db("current").out == f"{HEAD} (head)\n"
+    assert db("current").out == f"{HEAD} (at-head)\n"
     assert rows(db.path, USERS) == [("alice",)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -15,21 +16,21 @@ from tests.support.revisions import HEAD, pending_after
 RUNS = ", ".join(pending_after("001"))
 LATER = ", ".join(pending_after("007"))
 UNVERSIONED = (
-    "unversioned (it has tables but no recorded revision)\n"
+    "pre-alembic (it has tables but no recorded revision)\n"
     f"an upgrade stamps it with 001 and runs {RUNS}\n"
 )
 
 #: By state: what `db current` prints, and whether the database is ready.
 CURRENT = {
-    "at-head": (f"{HEAD} (head)\n", True),
+    "at-head": (f"{HEAD} (at-head)\n", True),
     "behind": (f"007 (behind; head is {HEAD})\nan upgrade runs {LATER}\n", False),
     "pre-alembic": (UNVERSIONED, False),
     "no-version-row": (UNVERSIONED, False),
     "null-version-row": (UNVERSIONED, False),
-    "narrow": (f"{HEAD} (head)\nan upgrade adds index idx_browser_sessions_user\n", False),
-    "untidy": (f"{HEAD} (head)\nan upgrade puts the version table in order\n", False),
-    "zero-bytes": (f"empty (it has no tables)\nan upgrade creates it at {HEAD}\n", False),
-    "missing": (f"missing (no file)\nan upgrade creates it at {HEAD}\n", False),
+    "narrow": (f"{HEAD} (at-head)\nan upgrade adds index idx_browser_sessions_user\n", False),
+    "untidy": (f"{HEAD} (at-head)\nan upgrade puts the version table in order\n", False),
+    "zero-bytes": (f"new (it has no tables)\nan upgrade creates it at {HEAD}\n", False),
+    "missing": (f"new (no file)\nan upgrade creates it at {HEAD}\n", False),
 }
 
 #: By state: the reason in the error; tests/errors.txt has the rest of the text.
@@ -48,6 +49,16 @@ REASONS = {
 
 
 @pytest.mark.parametrize("state", SERVED)
+def test_a_state_has_one_name(state: str, db: Db) -> None:
+    """The text of `db current` and of `db doctor` has the word that --json has as `state`."""
+    db.put(state)
+    word = json.loads(db("current", "--json").out)["state"]
+    assert re.search(rf"\b{word}\b", db("current").out.splitlines()[0])
+    [line] = [line for line in db("doctor").out.splitlines() if line[9:].startswith("state: ")]
+    assert re.match(rf"\w+ +state: {word}\b", line)
+
+
+@pytest.mark.parametrize("state", SERVED)
 def test_current_prints_what_the_database_is(state: str, db: Db) -> None:
     """`db current` prints the state and what an upgrade does; `db check` exits 0 or 3."""
     db.put(state)
@@ -60,6 +71,27 @@ def test_current_prints_what_the_database_is(state: str, db: Db) -> None:
         expected = (3, f"pending: {db.path}: {lines.splitlines()[1]}\n")
     done = db("check")
     assert (done.status, done.out, done.err) == (*expected, "")
+
+
+@pytest.mark.parametrize(
+    ("recorded", "text", "remedy"),
+    [
+        ("011", "of another line of releases", "db downgrade --revision 010 -d"),
+        ("099", "of another line of releases", "db downgrade --revision 010 -d"),
+        ("ae1027a6acf", "of another line of releases", "db downgrade --revision REVISION -d"),
+        ("102", "newer than this program", f"db downgrade --revision {HEAD} -d"),
+        ("1000", "newer than this program", f"db downgrade --revision {HEAD} -d"),
+    ],
+)
+def test_an_unknown_revision_is_newer_or_of_another_line(
+    recorded: str, text: str, remedy: str, db: Db
+) -> None:
+    """An unknown id below head is no newer revision; the remedy names one that both have."""
+    execute(db.put("at-head"), f"UPDATE alembic_version SET version_num = '{recorded}'")
+    done = db("current")
+    assert f"{db.path} is {text}: it records {recorded}, " in done.err
+    assert done.err.splitlines()[0].endswith("[unknown-revision]")
+    assert remedy in done.err.splitlines()[1]
 
 
 @pytest.mark.parametrize("name", ["current", "check"])
@@ -123,7 +155,7 @@ def test_a_hot_journal_is_not_rolled_back(shelf: Shelf, db: Db) -> None:
     crash(shelf.put("at-head", db.path.with_name("live.db")), db.path)
     journal = db.path.with_name("tokens.db-journal")
     before = (fingerprint(db.path), fingerprint(journal), listing(db.path.parent))
-    assert db("current").out == f"{HEAD} (head)\n"
+    assert db("current").out == f"{HEAD} (at-head)\n"
     assert db("check").status == 0
     done = db("log")
     assert (done.status, done.out.splitlines()[1].split()[2]) == (0, "create")

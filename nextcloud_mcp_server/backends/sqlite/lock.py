@@ -23,7 +23,7 @@ from typing import Final
 
 from nextcloud_mcp_server import forks
 from nextcloud_mcp_server.backends.sqlite.errors import named
-from nextcloud_mcp_server.errors import TokenStorageError, for_shell
+from nextcloud_mcp_server.errors import TokenStorageError, for_shell, moment
 from nextcloud_mcp_server.filesystem.files import follow
 from nextcloud_mcp_server.filesystem.flock import Hold, acquire, open_lock
 
@@ -70,7 +70,7 @@ class MigrationLock:
         """Write into the lock file who holds it and for what; waiting processes log it."""
         if self._descriptor < 0:
             return
-        now = datetime.now(UTC).isoformat(timespec="seconds")
+        now = moment(datetime.now(UTC))
         who = {"pid": os.getpid(), "host": socket.gethostname(), "since": now, "doing": doing}
         self._written = True
         # A full disk must not stop a migration that may still fit.

@@ -11,7 +11,7 @@ import click
 from nextcloud_mcp_server.cli.database import DatabaseOption
 from nextcloud_mcp_server.cli.options import database_options, yes_option
 from nextcloud_mcp_server.cli.output import Output, table
-from nextcloud_mcp_server.errors import counted, for_shell, printable
+from nextcloud_mcp_server.errors import counted, for_shell, moment, printable
 from nextcloud_mcp_server.filesystem.space import readable
 
 if TYPE_CHECKING:
@@ -143,11 +143,6 @@ def age(made_at: datetime, now: datetime | None = None) -> str:
         if number := seconds // size:
             return f"{counted(number, unit)} ago"
     return "just now"
-
-
-def moment(made_at: datetime) -> str:
-    """Return a time as the commands print it."""
-    return made_at.strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def _row(backup: BackupFile) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 #: The phase that takes long if a database is large.
 CHECKING: Final = "checking the database"
+
+#: Columns that the text of a finding gets at least.
+_NARROWEST: Final = 30
 
 #: Levels without a plural: "2 ok".
 _ADJECTIVES: Final = frozenset({Level.OK, Level.UNKNOWN})
@@ -45,7 +49,7 @@ def doctor(output: Output, option: DatabaseOption, *, full: bool) -> int:
         "worst": diagnosis.worst.value,
         "findings": [finding_facts(finding) for finding in diagnosis.findings],
     }
-    lines = map(finding_line, diagnosis.findings)
+    lines = (line for found in diagnosis.findings for line in finding_lines(output, found))
     output.result(document, *lines, _summary_line(diagnosis))
     if diagnosis.worst is Level.ERROR:
         return 1
@@ -56,6 +60,25 @@ def finding_line(finding: Finding, *, fix: bool = True) -> str:
     """Return one finding as a line, with the command that fixes it."""
     command = f"; fix it: {finding.command}" if fix and finding.command else ""
     return printable(f"{finding.level:<7}  {finding.check}: {finding.message}{command}")
+
+
+def finding_lines(output: Output, finding: Finding) -> list[str]:
+    """Return one finding as one line; on a terminal wrapped, with the level in colour."""
+    columns = output.columns()
+    if columns is None:
+        return [finding_line(finding)]
+    level, rest = f"{finding.level:<7}", finding_line(finding, fix=False)[7:]
+    lines = textwrap.wrap(
+        rest,
+        max(columns - 7, _NARROWEST),
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    # On a line of its own, and whole, so that it can be copied.
+    fix = [f"         fix it: {printable(finding.command)}"] if finding.command else []
+    first = f"{output.level(level, finding.level.value)}  {lines[0].lstrip()}"
+    return [first, *(f"       {line}" for line in lines[1:]), *fix]
 
 
 def finding_facts(finding: Finding) -> dict[str, Any]:

@@ -182,7 +182,7 @@ def show(output: Output, revision: str, dialect: str, *, down: bool) -> None:
         # A migration that is being written may raise anything.
         raise TokenStorageError(
             f"Revision {wanted} fails while its SQL is generated: "
-            f"{' '.join(str(error).split()) or type(error).__name__}.",
+            f"{' '.join(str(error).split()).rstrip('.') or type(error).__name__}.",
             code="migration-failed",
             remedy="Find the line with: nextcloud-mcp-server db lint",
         ) from error

@@ -12,14 +12,14 @@ import click
 from nextcloud_mcp_server.cli.database import DatabaseOption
 from nextcloud_mcp_server.cli.options import database_options
 from nextcloud_mcp_server.cli.output import Output, table
-from nextcloud_mcp_server.errors import TokenStorageError, printable
+from nextcloud_mcp_server.errors import TokenStorageError, moment, printable
 from nextcloud_mcp_server.migrate.inspect import inspect
 
 if TYPE_CHECKING:
     from nextcloud_mcp_server.migrate.journal import Entry
 
 
-_HEADINGS: Final = ("when (UTC)", "what", "from", "to", "seconds", "program", "host", "backup")
+_HEADINGS: Final = ("when", "what", "from", "to", "seconds", "program", "host", "backup")
 
 
 @click.command()
@@ -56,19 +56,27 @@ def log(output: Output, option: DatabaseOption, lines: int | None) -> None:
         "entries": [asdict(entry) for entry in entries or ()],
     }
     if entries:
-        output.result(document, *log_lines(entries))
+        output.result(document, *log_lines(entries, narrow=output.columns() is not None))
         return
     since = "" if entries is not None else "; it exists since revision 101"
     none = f"has no journal of migrations yet{since}" if inspection.exists else "does not exist yet"
     output.result(document, f"{printable(str(database))} {none}")
 
 
-def log_lines(entries: Sequence[Entry]) -> list[str]:
-    """Return the entries as a table, each with its note on a line below."""
-    head, *rows = table([_HEADINGS, *map(_row, entries)])
+def log_lines(entries: Sequence[Entry], *, narrow: bool = False) -> list[str]:
+    """Return the entries as a table, each with its note on a line below.
+
+    If ``narrow``, the name of the backup is on a line of its own, too.
+    """
+    end = -1 if narrow else None
+    head, *rows = table([row[:end] for row in (_HEADINGS, *map(_row, entries))])
     lines = [head]
     for entry, row in zip(entries, rows, strict=True):
-        lines += [row, f"    {printable(entry.note)}"] if entry.note else [row]
+        lines.append(row)
+        if narrow and entry.backup:
+            lines.append(f"    backup: {printable(entry.backup)}")
+        if entry.note:
+            lines.append(f"    {printable(entry.note)}")
     return lines
 
 
@@ -89,6 +97,6 @@ def _time(seconds: int | None) -> str:
     if seconds is None:
         return "?"
     try:
-        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        return moment(datetime.fromtimestamp(seconds, UTC))
     except (OverflowError, ValueError, OSError):
         return str(seconds)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 def repair(output: Output, option: DatabaseOption, *, yes: bool) -> int:
     """Fix the problems that `db doctor` marks as fixable.
 
-    Lists them, asks for confirmation, and makes a backup first. Needs no encryption key; if
-    one is set, it is verified first. Exits 1 if an error remains.
+    Lists them, asks for confirmation, and makes a backup before it changes the tables. Needs
+    no encryption key; if one is set, it is verified first. Exits 1 if an error remains.
     """
     from nextcloud_mcp_server.cli.operation import operation, phases
     from nextcloud_mcp_server.maintenance import repair as repairs
@@ -43,8 +43,10 @@ def repair(output: Output, option: DatabaseOption, *, yes: bool) -> int:
     if line := repairs.upgrade_line(preview):
         output.note(line)
     if not yes:
+        # Modes are changed without a backup.
+        changes = preview is not None and (preview.restructures or preview.indexes)
         output.confirm(
-            "Fix these problems? A backup is made first.",
+            f"Fix these problems?{' A backup is made first.' if changes else ''}",
             f"db repair -d {for_shell(before.database)} --yes",
         )
     with operation(output, before.database) as progress:

@@ -10,7 +10,7 @@ import click
 
 from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.cli.database import DatabaseOption
-from nextcloud_mcp_server.cli.db.backups import age, moment
+from nextcloud_mcp_server.cli.db.backups import age
 from nextcloud_mcp_server.cli.options import (
     database_options,
     not_empty,
@@ -18,7 +18,7 @@ from nextcloud_mcp_server.cli.options import (
     yes_option,
 )
 from nextcloud_mcp_server.cli.output import Output, table
-from nextcloud_mcp_server.errors import counted, for_shell, printable
+from nextcloud_mcp_server.errors import counted, for_shell, moment, printable
 
 if TYPE_CHECKING:
     from nextcloud_mcp_server.crypto.keyring import Keyring

@@ -16,7 +16,7 @@ from nextcloud_mcp_server.backends.sqlite.in_use import holders, is_held
 from nextcloud_mcp_server.backends.sqlite.integrity import check_pages
 from nextcloud_mcp_server.backends.sqlite.lock import holder
 from nextcloud_mcp_server.backends.sqlite.manifest import manifest_path, read_manifest, sha256_of
-from nextcloud_mcp_server.errors import TokenStorageError, counted, for_shell
+from nextcloud_mcp_server.errors import TokenStorageError, counted, for_shell, moment
 from nextcloud_mcp_server.filesystem.files import abandoned_files
 from nextcloud_mcp_server.filesystem.flock import try_lock
 from nextcloud_mcp_server.maintenance.doctor.context import Context
@@ -180,22 +180,22 @@ def server(context: Context) -> Iterator[Finding]:
 def clock(context: Context) -> Iterator[Finding]:
     """Check that the clock can be right, and that no row has a later time."""
     now = time.time()
-    moment = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
+    shown = moment(datetime.fromtimestamp(now, UTC))
     if now < _TOO_EARLY:
-        what = f"the clock shows {moment}, which is in the past: tokens do not expire"
+        what = f"the clock shows {shown}, which is in the past: tokens do not expire"
         yield Finding(Level.ERROR, what, "timedatectl set-ntp true")
         return
     if reason := context.rows_unread:
-        what = f"it shows {moment}; whether a row has a later time is unknown: {reason}"
+        what = f"it shows {shown}; whether a row has a later time is unknown: {reason}"
         yield Finding(Level.UNKNOWN, what)
         return
     newest, table = _newest(context)
     if newest > now + _SKEW:
         ahead = f"{(newest - now) / _DAY:.1f} days" if newest - now > _DAY else "hours"
-        what = f"{table} has a row from the future ({ahead} after the clock, {moment})"
+        what = f"{table} has a row from the future ({ahead} after the clock, {shown})"
         yield Finding(Level.WARNING, what, "timedatectl set-ntp true")
     else:
-        yield Finding(Level.OK, f"it shows {moment}, and no row has a later time")
+        yield Finding(Level.OK, f"it shows {shown}, and no row has a later time")
 
 
 def _newest(context: Context) -> tuple[float, str]:

@@ -29,6 +29,9 @@ def configuration(context: Context) -> Iterator[Finding]:
     """Check which setting names the database, and which settings have no effect."""
     settings = context.settings
     wins = "{0} wins over {1}, which is set too"
+    if settings.empty:
+        what = f"{settings.empty} is empty and counts as unset, so {settings.database} is used"
+        yield Finding(Level.WARNING, what, f"unset {settings.empty}")
     if settings.fallback_from:
         what = (
             f"{settings.fallback_from} cannot be used here, so {settings.database} is used instead"
@@ -41,7 +44,7 @@ def configuration(context: Context) -> Iterator[Finding]:
     if settings.keys and settings.key_file:
         what = wins.format("TOKEN_ENCRYPTION_KEY", "TOKEN_ENCRYPTION_KEY_FILE")
         yield Finding(Level.NOTE, what, "unset TOKEN_ENCRYPTION_KEY_FILE")
-    if not (settings.fallback_from or settings.overruled):
+    if not (settings.fallback_from or settings.overruled or settings.empty):
         source = settings.source or "the command line or the default"
         yield Finding(Level.OK, f"the database is named by {source}")
 

@@ -24,7 +24,7 @@ def state(context: Context) -> Iterator[Finding]:
     if finding.refused:
         yield _refused(context, contents)
     elif finding.state is State.AT_HEAD:
-        yield Finding(Level.OK, f"at head, {contents.history.head}")
+        yield Finding(Level.OK, f"at-head, {contents.history.head}")
     else:
         steps = ", ".join(plan(finding, contents.history, context.database).steps)
         action = "creates it" if finding.state is State.NEW else f"runs {steps or 'nothing'}"

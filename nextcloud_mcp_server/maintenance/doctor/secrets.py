@@ -97,10 +97,17 @@ def _formats(execute: Execute, contents: Contents) -> Iterator[tuple[Level, str]
             what = f"{table}.{column} holds {counted(number, 'value')} that no key has encrypted"
             yield Level.WARNING, what
         if number := _count(execute, table, f"typeof({quoted(column)}) = 'text'"):
-            yield Level.NOTE, f"{table}.{column} holds {counted(number, 'secret')} as TEXT"
+            yield (
+                Level.NOTE,
+                f"{table}.{column} holds {counted(number, 'secret')} as TEXT (harmless)",
+            )
     for table, column in columns_there(contents.seen.structure, _PLAIN):
         if number := _count(execute, table, f"{quoted(column)} <> ''"):
-            yield Level.NOTE, f"{table}.{column} holds {counted(number, 'value')} in plain text"
+            what = f"{table}.{column} holds {counted(number, 'value')} in plain text"
+            yield (
+                Level.NOTE,
+                f"{what}: they go with their session; keep the file and backups private",
+            )
 
 
 def _count(execute: Execute, table: str, where: str) -> int:

@@ -182,5 +182,5 @@ def test_a_key_beside_the_tokens_is_a_warning(path: Path, ask: Ask) -> None:
 
 def test_the_revision_is_heads(ask: Ask) -> None:
     """A healthy database has its revision in the findings."""
-    assert ask("state")[0].message == f"at head, {HEAD}"
+    assert ask("state")[0].message == f"at-head, {HEAD}"
     assert ask("version")[0].message == f"it records {HEAD}"
