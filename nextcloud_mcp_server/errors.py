@@ -208,6 +208,20 @@ def without_secrets(text: str) -> str:
     return re.sub(_SECRETS, "***", text)
 
 
+def legible(text: str) -> str:
+    """Return a path as it is named in UTF-8: with ``LC_ALL=C`` Python reads it as bytes.
+
+    Bytes that are not UTF-8 stay surrogates.
+    """
+    if text.isascii():
+        return text
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        # A surrogate that stands for no byte.
+        return text
+
+
 def printable(text: str) -> str:
     r"""Escape every character that a terminal would interpret.
 
@@ -218,5 +232,5 @@ def printable(text: str) -> str:
         character
         if character.isprintable()
         else character.encode("unicode_escape", "backslashreplace").decode("ascii")
-        for character in text
+        for character in legible(text)
     )

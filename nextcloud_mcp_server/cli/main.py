@@ -30,6 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A path may hold bytes that are not text, and the terminal may support only ASCII.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+            # With LC_ALL=C names are bytes for Python, and terminals and logs still use UTF-8.
+            if stream.encoding == sys.getfilesystemencoding() == "ascii":
+                stream.reconfigure(encoding="utf-8")
     # Set before anything is parsed, so that wrong usage is printed as JSON too.
     output = Output(as_json="--json" in given, debug=_take_debug(given))
     command = fast_path.parse(given)

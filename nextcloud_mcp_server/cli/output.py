@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO, TypeGuard
 from nextcloud_mcp_server.errors import (
     TokenStorageError,
     describe_error,
+    legible,
     printable,
     traceback_lines,
     unexpected,
@@ -68,7 +69,7 @@ class Output:
             # It takes longer to import than `db current` runs.
             import json  # noqa: PLC0415
 
-            lines = (json.dumps(document, indent=2),)
+            lines = (json.dumps(_legible(document), indent=2),)
         for line in lines:
             self._print(f"{line}\n", self._stdout)
 
@@ -174,6 +175,15 @@ class Output:
             # At exit the interpreter flushes the stream again, and would print that it cannot.
             with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a path
                 os.dup2(nowhere.fileno(), stream.fileno())
+
+
+def _legible(value: Any) -> Any:
+    """Return a document with each path in it as it is named in UTF-8."""
+    if isinstance(value, str):
+        return legible(value)
+    if isinstance(value, Mapping):
+        return {name: _legible(one) for name, one in value.items()}
+    return [_legible(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from nextcloud_mcp_server import __version__
 from nextcloud_mcp_server.backends.base import Database, Transaction
+from nextcloud_mcp_server.errors import legible
 from nextcloud_mcp_server.schema.structure import JOURNAL_TABLE, Structure
 
 logger = logging.getLogger(__name__)
@@ -117,7 +118,7 @@ def warn_of_clock(transaction: Transaction) -> None:
 
 def _storable(name: str) -> str:
     """Return the name of a file as text, even if its bytes are not text."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+    return legible(name).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def is_kept(structure: Structure) -> bool:

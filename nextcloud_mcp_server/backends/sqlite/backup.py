@@ -39,7 +39,7 @@ from nextcloud_mcp_server.backends.sqlite.manifest import (
     write_manifest,
 )
 from nextcloud_mcp_server.backends.sqlite.size import pages_of
-from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.errors import TokenStorageError, legible
 from nextcloud_mcp_server.filesystem import files
 from nextcloud_mcp_server.filesystem.space import require_space
 from nextcloud_mcp_server.progress import Reporter, silent
@@ -146,7 +146,7 @@ def _manifest(
     return Manifest(
         sha256=sha256_of(partial),
         bytes=partial.stat().st_size,
-        database=source.name,
+        database=legible(source.name),
         revisions=as_texts(there.revisions),
         rows=there.rows,
         kind=kind,

@@ -22,6 +22,10 @@ _TIMEOUT: Final = 1.0
 
 _POLL: Final = 0.005
 
+_UNSEEN: Final = (
+    "its process is not visible here: it may be in another container or on another host"
+)
+
 _KNOWN_LOCKS: Final = Path("/proc/locks")
 
 
@@ -115,9 +119,10 @@ def require_idle(database: Path, *, while_running: bool = False) -> None:
         ) from error
     pids = holders(database)
     processes = "process" if len(pids) == 1 else "processes"
-    who = f" ({processes} {', '.join(map(str, pids))})" if pids else ""
+    # The kernel lists no process of another PID namespace, and none of another host.
+    who = f"{processes} {', '.join(map(str, pids))}" if pids else _UNSEEN
     raise TokenStorageError(
-        f"A server is running on {database}{who}; nothing was changed.",
+        f"A server is running on {database} ({who}); nothing was changed.",
         code="in-use",
         remedy="Stop it, then run the command again; or give --while-running, and restart it "
         "afterwards.",

@@ -1,0 +1,50 @@
+"""A store that is open in another PID namespace is told as such."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nextcloud_mcp_server.migrations import upgrade_database
+from tests.cli.places import environment
+from tests.support.child import child
+from tests.support.contents import KEY
+
+OPEN = """
+import asyncio, sys
+from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+
+async def main():
+    async with RefreshTokenStorage(sys.argv[1], encryption_key=sys.argv[2]):
+        print("ready", flush=True)
+        sys.stdin.read()
+
+asyncio.run(main())
+"""
+
+
+def test_a_server_of_another_pid_namespace_is_told_as_one(path: Path) -> None:
+    """If its number has no meaning here, none is named, and the message has the reason."""
+    unshare = ["unshare", "--pid", "--fork", "--mount-proc"]
+    if os.geteuid() != 0 or not shutil.which("unshare"):
+        pytest.skip("only root can make a PID namespace")
+    if subprocess.run([*unshare, "true"], check=False).returncode:
+        pytest.skip("no PID namespace can be made here")
+    upgrade_database(path)
+    stamp = ["db", "stamp", "101", "-d", str(path)]
+    with child(OPEN, path, KEY):
+        done = subprocess.run(
+            [*unshare, sys.executable, "-m", "nextcloud_mcp_server", *stamp],
+            env=environment(path.parent),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    unseen = "its process is not visible here: it may be in another container or on another host"
+    assert f"A server is running on {path} ({unseen}); nothing was changed." in done.stderr
