@@ -17,6 +17,16 @@ def _use_json(context: click.Context, _parameter: click.Parameter, value: bool) 
     context.find_object(Output).as_json = value  # type: ignore[union-attr]
 
 
+class FileName(click.Path):
+    """Any text; a shell completes names of files."""
+
+    def convert(
+        self, value: Any, _param: click.Parameter | None, _ctx: click.Context | None
+    ) -> Any:
+        """Return the text: what cannot be a path is refused with a remedy later."""
+        return value
+
+
 _JSON_OPTION: Final = click.Option(
     ["--json"],
     is_flag=True,
@@ -35,8 +45,7 @@ _DATABASE_OPTIONS: Final = (
     ),
     click.Option(
         ["-d", "--database-path"],
-        # Accepts every text, and lets a shell complete names of files.
-        type=click.Path(),
+        type=FileName(),
         metavar="PATH",
         help="Path of the database file.  [default: $DATABASE_URL, else $TOKEN_STORAGE_DB, "
         "else /app/data/tokens.db]",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from nextcloud_mcp_server.cli.options import not_empty, without_database
+from nextcloud_mcp_server.cli.options import FileName, not_empty, without_database
 from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.errors import printable
 
@@ -14,7 +14,7 @@ from nextcloud_mcp_server.errors import printable
 @click.argument("message", required=False, callback=not_empty)
 @click.option(
     "--renumber",
-    type=click.Path(),
+    type=FileName(),
     metavar="FILE",
     callback=not_empty,
     help="Give the migration in FILE the next id, if two migrations have the same one.",

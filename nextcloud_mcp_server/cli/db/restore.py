@@ -12,6 +12,7 @@ from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.cli.database import DatabaseOption
 from nextcloud_mcp_server.cli.db.backups import age
 from nextcloud_mcp_server.cli.options import (
+    FileName,
     database_options,
     not_empty,
     while_running_option,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 @while_running_option
 @click.option("--newest", is_flag=True, help="Restore the newest intact backup.")
 @yes_option
-@click.argument("backup", type=click.Path(), required=False, callback=not_empty)
+@click.argument("backup", type=FileName(), required=False, callback=not_empty)
 def restore(
     output: Output,
     option: DatabaseOption,
