@@ -87,11 +87,12 @@ async def _count(access: Access) -> dict[str, int]:
 @contextmanager
 def _opened(settings: Settings, clock: Callable[[], float]) -> Iterator[Access]:
     pool = open_at_head(connect(settings.database), lock_timeout=settings.lock_timeout)
+    access = Access(clock)
     try:
-        access = Access(clock)
         access.open(pool, None, settings.audit_retention_days)
         yield access
     finally:
+        access.close()
         _run(pool.close())
 
 

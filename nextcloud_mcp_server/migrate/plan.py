@@ -183,8 +183,10 @@ def plan(finding: Finding, history: History, database: Database, target: str | N
     )
 
 
-def is_steps(target: str, sign: str) -> bool:
+def is_steps(target: object, sign: str) -> bool:
     """Return whether ``target`` is a number of steps, as ``+1`` or ``-1`` is."""
+    if not isinstance(target, str):
+        return False
     digits = target[1:]
     short = len(digits) <= _MOST_DIGITS and digits.isascii()
     return target[:1] == sign and short and digits.isdecimal()
