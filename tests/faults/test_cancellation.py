@@ -24,6 +24,9 @@ from tests.support.snapshot import Snapshot, snapshot
 #: The number of calls in the worker at which a start is cancelled.
 POINTS = 60
 
+#: By how many calls two runs differ at most: how often a waiting thread looks depends on time.
+FEW = 30
+
 WAYS = ("task", "scope")
 
 SCENARIOS = {name: scenarios.BEGINNINGS[name] for name in ("fresh", "pre-Alembic", "current")}
@@ -130,12 +133,16 @@ def test_a_cancelled_start_outlives_its_worker(
 ) -> None:
     """Cancelled at any step of its worker, it ends after it and keeps the lock until then."""
     source, before = _source(scenario, workspace)
+    # The first run makes some calls that no later one makes.
+    _trial(source, workspace, before, way)
     reference = _trial(source, workspace, before, way)
     assert reference.calls > POINTS, reference
     first = [*range(1, POINTS // 2)]
     others = seeded(f"{scenario} {way}").sample(range(POINTS // 2, reference.calls), POINTS // 2)
     for call in sample([*first, *others], f"calls {scenario} {way}"):
         trial = _trial(source, workspace, before, way, call=call)
+        if not trial.struck and trial.calls < call < trial.calls + FEW:
+            continue  # it ended before that call
         assert trial.struck, trial
         trials.count("cancelled at a step of the worker")
 
