@@ -74,7 +74,8 @@ def test_concurrent_programs_succeed_and_one_migrates(
     ended = programs.run(invocations, PATIENCE)
     trials.count("concurrent processes", times=len(ended))
     failed = [one for one in ended if one.status != 0 or "Traceback" in one.output]
-    assert failed == [], f"seed {SEED}, round {number}"
+    told = [(one.invocation.arguments, one.output) for one in failed]
+    assert not failed, f"seed {SEED}, round {number}: {told}"
     migrations = [one for one in ended if _has_migrated(one)]
     assert len(migrations) == (0 if beginning == "current" else 1), f"seed {SEED}"
     assert _journal(path) - journal == len(migrations), migrations
