@@ -40,6 +40,7 @@ class _Faults:
     def __init__(self, folder: Path) -> None:
         library = ctypes.CDLL(os.environ["LD_PRELOAD"])
         self._offset = ctypes.c_long.in_dll(library, "clock_offset")
+        ctypes.c_int.in_dll(library, "fault_spares_existing").value = 1
         self._arm, self._folder = library.fault_arm, os.fsencode(folder)
         self._until = 0.0
         self.is_full = False
