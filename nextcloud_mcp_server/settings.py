@@ -369,8 +369,9 @@ def _left_by_a_shell(text: str) -> str:
     """Return what a shell would have removed from a value or replaced in it; empty if nothing."""
     if "\r" in text:
         return "has a carriage return in it (of a file with the line ends of Windows)"
-    if "\n" in text:
-        return "has a line break in it"
+    # One inside is a name that somebody means.
+    if text.strip("\n") != text:
+        return "begins or ends with a line break"
     if text != text.strip():
         return "begins or ends with a blank"
     if text[0] in _QUOTES or text[-1] in _QUOTES:

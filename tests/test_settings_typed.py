@@ -17,7 +17,7 @@ LEFT = {
     "{}'": "is in quotation marks",
     "\u201c{}\u201d": "is in quotation marks",
     "{}\r": "has a carriage return in it",
-    "{}\n": "has a line break in it",
+    "{}\n": "begins or ends with a line break",
     " {}": "begins or ends with a blank",
     "{}\t": "begins or ends with a blank",
     "$DATA/{}": r"contains \$DATA, which nothing has replaced",

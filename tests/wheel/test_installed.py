@@ -35,6 +35,7 @@ COMMANDS = (
     ("check --json", 0),
     (f"stamp {HEAD}", 0),
     ("backup", 0),
+    ("prune --yes", 0),
     ("downgrade --yes", 0),
     ("check", 3),
     ("backups", 0),
