@@ -70,13 +70,16 @@ def _problems(name: str, place: Place, ended: Ended, *, changed: bool) -> list[s
     """Return what is wrong with the result of a command."""
     labels = [line.partition(": ")[0] for line in ended.output.splitlines()]
     clear = (labels.count("error"), labels.count("remedy")) == (1, 1)
+    # It looks at the schema first, and writes nothing to a database that is not at head.
+    pending = name == "prune" and "[upgrade-pending]" in ended.output
+    named = pending or _named(place, ended.output)
     allowed = {0, 1, 3} if name in {"check", *REPORTING} else {0, 1}
     checks = {
         "hangs": ended.status is None or ended.seconds > LIMIT,
         "traceback": "Traceback" in ended.output or "unexpected" in ended.output,
         "status": ended.status not in allowed,
         "served": place.refused and name in STRICT and ended.status == 0,
-        "misnamed": ended.status == 1 and name not in REPORTING and not _named(place, ended.output),
+        "misnamed": ended.status == 1 and name not in REPORTING and not named,
         "unclear": ended.status == 1 and name not in REPORTING and not clear,
         "error and 0": ended.status == 0 and "error" in labels,
         "changed": ended.status != 0 and changed and name != "repair",
