@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypedDict, cast, over
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.concurrency import running_loop, wait_to_the_end
 from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.filesystem.paths import absolute_database
 from nextcloud_mcp_server.settings import (
     EMBEDDED_LOCK_TIMEOUT,
     Settings,
-    absolute_database,
     load_settings,
 )
 

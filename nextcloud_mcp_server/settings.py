@@ -29,6 +29,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.filesystem.paths import (
+    absolute,
+    absolute_text,
+    bad_path,
+    database_path,
+    is_url,
+)
 
 DEFAULT_LOCK_TIMEOUT: Final = 600.0
 
@@ -71,8 +78,6 @@ _MOST_DAYS: Final = 36_500
 
 #: Quotation marks, also those that a word processor makes.
 _QUOTES: Final = "\"'`\u201c\u201d\u201e\u2018\u2019"
-
-_SQLITE_SCHEMES: Final = ("sqlite", "sqlite+aiosqlite", "sqlite+pysqlite")
 
 
 # A NamedTuple, because importing dataclasses takes longer than `db current` has.
@@ -164,7 +169,7 @@ def load_settings(
     declared_file_system(environ)
     return locate(environ, database=database)._replace(
         keys=_keys(environ.get("TOKEN_ENCRYPTION_KEY", "")),
-        key_file=_absolute_text(key_file, "the key file") if key_file else None,
+        key_file=absolute_text(key_file, "the key file") if key_file else None,
         lock_timeout=_lock_timeout(environ.get("TOKEN_STORAGE_LOCK_TIMEOUT"), default_lock_timeout),
         audit_retention_days=_days(environ.get("AUDIT_RETENTION_DAYS")),
     )
@@ -306,16 +311,22 @@ def listen_address(
 def _port(text: str) -> int:
     if not text:
         return DEFAULT_PORT
-    # Not longer than the limit: Python refuses to convert thousands of digits.
-    if text.isascii() and text.isdigit() and len(text) <= len(str(_HIGHEST_PORT)):
-        port = int(text)
-        if port <= _HIGHEST_PORT:
-            return port
+    if (port := _whole_number(text, 0, _HIGHEST_PORT)) is not None:
+        return port
     raise TokenStorageError(
         f"NEXTCLOUD_MCP_PORT is {text[:20]!r}, which is not a port.",
         code="bad-input",
         remedy=f"Set it to a whole number from 0 (any free port) to {_HIGHEST_PORT}, or unset it.",
     )
+
+
+def _whole_number(text: str, least: int, most: int) -> int | None:
+    """Return the number that ``text`` is; None if it is none, or out of range."""
+    # Not longer than the limit: Python refuses to convert thousands of digits.
+    if text.isascii() and text.isdigit() and len(text) <= len(str(most)):
+        number = int(text)
+        return number if least <= number <= most else None
+    return None
 
 
 def _one_of(name: str, text: str, values: tuple[str, ...]) -> str:
@@ -401,11 +412,8 @@ def _lock_timeout(text: str | None, default: float) -> float:
 def _days(text: str | None) -> int | None:
     if not text:
         return None
-    # Not longer than the limit: Python refuses to convert thousands of digits.
-    if text.isascii() and text.isdigit() and len(text) <= len(str(_MOST_DAYS)):
-        days = int(text)
-        if 1 <= days <= _MOST_DAYS:
-            return days
+    if (days := _whole_number(text, 1, _MOST_DAYS)) is not None:
+        return days
     raise TokenStorageError(
         f"AUDIT_RETENTION_DAYS is {text[:20]!r}, which is not a number of days.",
         code="bad-input",
@@ -414,101 +422,11 @@ def _days(text: str | None) -> int | None:
     )
 
 
-def database_path(database: str | os.PathLike[str]) -> Path:
-    """Return the file of a path or an SQLite URL, as an absolute path.
-
-    In a URL ``%20`` and the like are escapes, as in SQLAlchemy. A path has no escapes. A
-    ``~`` at the beginning is a home folder, as in a shell.
-
-    Raises:
-        TokenStorageError: ``unsupported-database`` for the URL of another engine,
-            ``bad-path`` for anything else that is not the path of a file.
-    """
-    text = os.fspath(database) if isinstance(database, os.PathLike) else database
-    if not isinstance(text, str):
-        raise _bad_path(f"The path of the database is {type(text).__name__}, not text.")
-    if _is_url(text):
-        text = _path_of_url(text)
-    if not text.strip():
-        raise _bad_path("The path of the database is empty.")
-    if "\0" in text:
-        raise _bad_path("The path of the database contains a null character.")
-    if text == ":memory:":
-        raise _bad_path(f"{text!r} is lost when the process ends; tokens need a file.")
-    if text.startswith("file:"):
-        raise _bad_path(f"{text!r} is an SQLite URI; a plain path is needed.")
-    return _absolute_text(text, "the database")
-
-
-def absolute_database(database: str | os.PathLike[str] | None) -> str | os.PathLike[str] | None:
-    """Return ``database`` as an absolute path; unchanged if :func:`load_settings` refuses it."""
-    with suppress(TokenStorageError):
-        return None if database is None else database_path(database)
-    return database
-
-
-def absolute(path: Path) -> Path:
-    """Return ``path`` as an absolute one, without following links.
-
-    Raises:
-        TokenStorageError: ``bad-path`` if the working directory is gone.
-    """
-    try:
-        return path.absolute()
-    except OSError as error:
-        raise TokenStorageError(
-            f"{path} is a relative path, and the working directory is gone ({error.strerror}).",
-            code="bad-path",
-            remedy="Change to a folder that exists, or give an absolute path.",
-        ) from error
-
-
-def _absolute_text(text: str, what: str) -> Path:
-    path = Path(text)
-    if text.startswith("~"):
-        path = Path(os.path.expanduser(text))  # noqa: PTH111 - Path's raises an unnamed error
-        if not path.is_absolute():
-            raise TokenStorageError(
-                f"The path of {what} is {text!r}, and the home folder that it begins with is "
-                "unknown.",
-                code="bad-path",
-                remedy=f"Give an absolute path; a file that is named like this is ./{text}",
-            )
-    return absolute(path)
-
-
-def _is_url(text: str) -> bool:
-    scheme, separator, _ = text.partition("://")
-    return bool(separator) and scheme.translate(dict.fromkeys(map(ord, "+-._"))).isalnum()
-
-
-def _path_of_url(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    if scheme.lower() not in _SQLITE_SCHEMES:
-        raise TokenStorageError(
-            f"This version keeps tokens in SQLite and cannot use a {scheme} database.",
-            code="unsupported-database",
-            remedy="Use a path (TOKEN_STORAGE_DB, -d) or a URL that begins with sqlite:///.",
-        )
-    if "?" in rest:
-        # Dropping the parameters, as is usual, would open the file 'x' for 'x?y.db'.
-        raise _bad_path("An SQLite URL takes no parameters here; write %3F for a '?' in a name.")
-    if rest and not rest.startswith("/"):
-        raise _bad_path(
-            "An SQLite URL has three slashes before a relative path and four before "
-            f"an absolute one: {scheme}:////path/to/tokens.db; this one has a host."
-        )
-    # Imported only for a URL: the import takes as long as inspecting a database.
-    from urllib.parse import unquote  # noqa: PLC0415
-
-    return unquote(rest.removeprefix("/"))
-
-
 def _path_of_variable(url: str) -> Path:
     """Return the file of ``DATABASE_URL``; the remedy of an error names the variable."""
     try:
-        if not _is_url(url):
-            raise _bad_path("DATABASE_URL is not a URL; a plain path goes in TOKEN_STORAGE_DB.")
+        if not is_url(url):
+            raise bad_path("DATABASE_URL is not a URL; a plain path goes in TOKEN_STORAGE_DB.")
         path = database_path(url)
         _require_meant("DATABASE_URL", url, path)
         return path
@@ -530,12 +448,3 @@ def _can_hold_data(folder: Path) -> bool:
                 writable = parent == folder or os.access(parent, os.W_OK | os.X_OK)
                 return parent.is_dir() and writable
     return False
-
-
-def _bad_path(message: str) -> TokenStorageError:
-    return TokenStorageError(
-        message,
-        code="bad-path",
-        remedy="Give the path of a file, for example -d /app/data/tokens.db "
-        "or -u sqlite:////app/data/tokens.db.",
-    )

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from nextcloud_mcp_server import settings as module
 from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.filesystem.paths import database_path
 from nextcloud_mcp_server.settings import (
     DEFAULT_LOCK_TIMEOUT,
     Settings,
-    database_path,
     load_settings,
     split_keys,
     wants_colour,

@@ -16,7 +16,7 @@ from nextcloud_mcp_server.auth.opening import open_store
 from nextcloud_mcp_server.auth.profiles import Profiles
 from nextcloud_mcp_server.auth.refresh_tokens import RefreshToken, RefreshTokens
 from nextcloud_mcp_server.concurrency import TaskLock
-from nextcloud_mcp_server.settings import absolute_database
+from nextcloud_mcp_server.filesystem.paths import absolute_database
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from nextcloud_mcp_server.backends.base import Database
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.settings import database_path
+from nextcloud_mcp_server.filesystem.paths import database_path
 
 if TYPE_CHECKING:
     from nextcloud_mcp_server.backends.base import Transaction

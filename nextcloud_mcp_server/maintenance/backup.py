@@ -12,10 +12,11 @@ from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.backends.sqlite.inspect import inspect_file
 from nextcloud_mcp_server.backends.sqlite.integrity import check_pages
 from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.filesystem.paths import absolute
 from nextcloud_mcp_server.migrate.inspect import inspect
 from nextcloud_mcp_server.migrate.plan import Finding, State, refusal
 from nextcloud_mcp_server.progress import ProgressCallback, reporting, to_log
-from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT, absolute
+from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT
 
 
 def back_up(

@@ -16,12 +16,12 @@ from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.backends.sqlite.inspect import readable
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem import files
+from nextcloud_mcp_server.filesystem.paths import absolute
 from nextcloud_mcp_server.maintenance.backup_check import Backup, check_backup
 from nextcloud_mcp_server.migrate.classify import classify
 from nextcloud_mcp_server.migrate.inspect import known_history
 from nextcloud_mcp_server.migrate.plan import Finding, State, refusal
 from nextcloud_mcp_server.progress import Reporter, silent
-from nextcloud_mcp_server.settings import absolute
 
 if TYPE_CHECKING:
     from nextcloud_mcp_server.crypto.keyring import Keyring

@@ -11,21 +11,10 @@ from pathlib import Path
 import pytest
 
 from nextcloud_mcp_server.migrations import upgrade_database
+from tests.backends.test_in_use import OPEN
 from tests.cli.places import environment
 from tests.support.child import child
 from tests.support.contents import KEY
-
-OPEN = """
-import asyncio, sys
-from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
-
-async def main():
-    async with RefreshTokenStorage(sys.argv[1], encryption_key=sys.argv[2]):
-        print("ready", flush=True)
-        sys.stdin.read()
-
-asyncio.run(main())
-"""
 
 
 def test_a_server_of_another_pid_namespace_is_told_as_one(path: Path) -> None:

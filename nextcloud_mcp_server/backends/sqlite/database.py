@@ -24,11 +24,11 @@ from nextcloud_mcp_server.backends.sqlite.secrets import columns_there, read_sec
 from nextcloud_mcp_server.backends.sqlite.wal import library, wal_size
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem import files, mounts, permissions
+from nextcloud_mcp_server.filesystem.paths import absolute
 from nextcloud_mcp_server.schema.history import History, load_history
 from nextcloud_mcp_server.schema.structure import Table
 from nextcloud_mcp_server.settings import (
     DEFAULT_LOCK_TIMEOUT,
-    absolute,
     declared_file_system,
     trusted_owners,
 )

@@ -1,0 +1,118 @@
+"""The file that a path or an SQLite URL names."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from nextcloud_mcp_server.errors import TokenStorageError
+
+_SQLITE_SCHEMES: Final = ("sqlite", "sqlite+aiosqlite", "sqlite+pysqlite")
+
+
+def database_path(database: str | os.PathLike[str]) -> Path:
+    """Return the file of a path or an SQLite URL, as an absolute path.
+
+    In a URL ``%20`` and the like are escapes, as in SQLAlchemy. A path has no escapes. A
+    ``~`` at the beginning is a home folder, as in a shell.
+
+    Raises:
+        TokenStorageError: ``unsupported-database`` for the URL of another engine,
+            ``bad-path`` for anything else that is not the path of a file.
+    """
+    text = os.fspath(database) if isinstance(database, os.PathLike) else database
+    if not isinstance(text, str):
+        raise bad_path(f"The path of the database is {type(text).__name__}, not text.")
+    if is_url(text):
+        text = _path_of_url(text)
+    if not text.strip():
+        raise bad_path("The path of the database is empty.")
+    if "\0" in text:
+        raise bad_path("The path of the database contains a null character.")
+    if text == ":memory:":
+        raise bad_path(f"{text!r} is lost when the process ends; tokens need a file.")
+    if text.startswith("file:"):
+        raise bad_path(f"{text!r} is an SQLite URI; a plain path is needed.")
+    return absolute_text(text, "the database")
+
+
+def absolute_database(database: str | os.PathLike[str] | None) -> str | os.PathLike[str] | None:
+    """Return ``database`` as an absolute path; unchanged if it is not the path of a file."""
+    with suppress(TokenStorageError):
+        return None if database is None else database_path(database)
+    return database
+
+
+def absolute(path: Path) -> Path:
+    """Return ``path`` as an absolute one, without following links.
+
+    Raises:
+        TokenStorageError: ``bad-path`` if the working directory is gone.
+    """
+    try:
+        return path.absolute()
+    except OSError as error:
+        raise TokenStorageError(
+            f"{path} is a relative path, and the working directory is gone ({error.strerror}).",
+            code="bad-path",
+            remedy="Change to a folder that exists, or give an absolute path.",
+        ) from error
+
+
+def absolute_text(text: str, what: str) -> Path:
+    """Return the absolute path that ``text`` names; ``what`` is its purpose, for the message.
+
+    Raises:
+        TokenStorageError: ``bad-path`` for an unknown home folder or working directory.
+    """
+    path = Path(text)
+    if text.startswith("~"):
+        path = Path(os.path.expanduser(text))  # noqa: PTH111 - Path's raises an unnamed error
+        if not path.is_absolute():
+            raise TokenStorageError(
+                f"The path of {what} is {text!r}, and the home folder that it begins with is "
+                "unknown.",
+                code="bad-path",
+                remedy=f"Give an absolute path; a file that is named like this is ./{text}",
+            )
+    return absolute(path)
+
+
+def is_url(text: str) -> bool:
+    """Return whether ``text`` begins as a URL does."""
+    scheme, separator, _ = text.partition("://")
+    return bool(separator) and scheme.translate(dict.fromkeys(map(ord, "+-._"))).isalnum()
+
+
+def _path_of_url(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    if scheme.lower() not in _SQLITE_SCHEMES:
+        raise TokenStorageError(
+            f"This version keeps tokens in SQLite and cannot use a {scheme} database.",
+            code="unsupported-database",
+            remedy="Use a path (TOKEN_STORAGE_DB, -d) or a URL that begins with sqlite:///.",
+        )
+    if "?" in rest:
+        # Dropping the parameters, as is usual, would open the file 'x' for 'x?y.db'.
+        raise bad_path("An SQLite URL takes no parameters here; write %3F for a '?' in a name.")
+    if rest and not rest.startswith("/"):
+        raise bad_path(
+            "An SQLite URL has three slashes before a relative path and four before "
+            f"an absolute one: {scheme}:////path/to/tokens.db; this one has a host."
+        )
+    # Imported only for a URL: the import takes as long as inspecting a database.
+    from urllib.parse import unquote  # noqa: PLC0415
+
+    return unquote(rest.removeprefix("/"))
+
+
+def bad_path(message: str) -> TokenStorageError:
+    """Return the error for what is not the path of a file."""
+    return TokenStorageError(
+        message,
+        code="bad-path",
+        remedy="Give the path of a file, for example -d /app/data/tokens.db "
+        "or -u sqlite:////app/data/tokens.db.",
+    )
