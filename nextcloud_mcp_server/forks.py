@@ -19,6 +19,8 @@ from nextcloud_mcp_server.errors import TokenStorageError
 #: Seconds that a fork waits at most: the thread may wait for a module that the forking one imports.
 WAIT: Final = 10.0
 
+_MOMENT: Final = 0.1
+
 #: Guards what follows, and is held during a fork.
 _changed = threading.Condition()
 #: How many blocks each thread is in.
@@ -39,12 +41,24 @@ class _Delayed:
     __slots__ = ()
 
     def __enter__(self) -> None:
-        me = threading.get_ident()
         with _changed:
             if _unsafe:
                 raise _forked()
-            _changed.wait_for(lambda: _forking in {None, me} or me in _blocks)
-            _blocks[me] = _blocks.get(me, 0) + 1
+            _changed.wait_for(_may_enter)
+            _enter()
+
+    def enter_at_once(self) -> bool:
+        """Enter the block, or return False if a fork is under way: for who holds other locks."""
+        # It is held during a fork, and otherwise for a moment.
+        if not _changed.acquire(timeout=_MOMENT):
+            return False
+        try:
+            if _unsafe or not _may_enter():
+                return False
+            _enter()
+            return True
+        finally:
+            _changed.release()
 
     def __exit__(self, *_: object) -> None:
         me = threading.get_ident()
@@ -53,6 +67,16 @@ class _Delayed:
             if (blocks := _blocks.pop(me, 0)) > 1:
                 _blocks[me] = blocks - 1
             _changed.notify_all()
+
+
+def _may_enter() -> bool:
+    me = threading.get_ident()
+    return _forking in {None, me} or me in _blocks
+
+
+def _enter() -> None:
+    me = threading.get_ident()
+    _blocks[me] = _blocks.get(me, 0) + 1
 
 
 #: ``with forks.delayed:`` delays every fork of the process until the end of the block.

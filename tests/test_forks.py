@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +16,7 @@ from nextcloud_mcp_server import forks
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.backends.sqlite import batches
 from nextcloud_mcp_server.backends.sqlite.lock import guard
+from tests.support.child import ROOT
 from tests.support.contents import KEY
 from tests.support.forks import in_child
 
@@ -119,3 +122,53 @@ def test_a_call_that_does_not_end_leaves_the_child_refused(
             assert await storage.list_user_ids() == []
 
     asyncio.run(main())
+
+
+_FORGOTTEN = """
+import asyncio, gc, sys, threading, time, warnings
+from nextcloud_mcp_server import forks
+from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from tests.support.contents import KEY
+from tests.support.forks import in_child
+
+warnings.simplefilter("ignore", ResourceWarning)
+stores = []
+for number in range(2):
+    storage = RefreshTokenStorage(f"{sys.argv[1]}/{number}.db", encryption_key=KEY)
+    asyncio.run(storage.initialize())
+    asyncio.run(storage.list_user_ids())
+    stores.append(storage)
+kept = stores.pop(0)
+del storage
+held = threading.Event()
+
+def collect():
+    with kept._access._pool._writer._lock:
+        held.set()
+        while forks._forking is None:
+            time.sleep(0.001)
+        stores.clear()
+        gc.collect()
+
+thread = threading.Thread(target=collect)
+thread.start()
+held.wait()
+print(in_child(lambda: "made"))
+thread.join()
+asyncio.run(kept.close())
+"""
+
+
+def test_a_forgotten_store_does_not_wait_for_a_fork_that_waits_for_its_collector(
+    tmp_path: Path,
+) -> None:
+    """A thread that collects a store, and holds a lock that a fork needs, does not wait for it."""
+    done = subprocess.run(
+        [sys.executable, "-c", _FORGOTTEN, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.stdout, done.returncode) == ("made\n", 0), done.stderr

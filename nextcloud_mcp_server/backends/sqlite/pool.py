@@ -188,10 +188,15 @@ class SqlitePool:
         # of the pool waits for, or be one of these.
         lanes, deadline = (self._readers, self._writer), time.monotonic() + _PATIENCE
         if any(lane.is_current() for lane in lanes):
-            with suppress(TokenStorageError):
-                start(threading.Thread(target=self._close, name="token-store-close"))
+            self._close_elsewhere()
         elif all(lane.stop(deadline) for lane in lanes):
-            self._close()
+            with ExitStack() as block:
+                # A fork may wait for what this thread holds.
+                if forks.delayed.enter_at_once():
+                    block.push(forks.delayed)
+                    self._close()
+                else:
+                    self._close_elsewhere()
         warnings.warn(
             f"the token store {self.path} was never closed", ResourceWarning, stacklevel=2
         )
@@ -199,6 +204,10 @@ class SqlitePool:
     def check(self) -> None:
         """Check that no open file was moved, deleted or replaced."""
         self._files.require()
+
+    def _close_elsewhere(self) -> None:
+        with suppress(TokenStorageError):
+            start(threading.Thread(target=self._close, name="token-store-close"))
 
     def _pause(self) -> None:
         """Close the guard too before a fork. The -wal may be gone when it is opened again.
