@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
 import os
+import socket
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,6 +47,7 @@ asyncio.run(main())
 FORK = """
 import os, sys
 from pathlib import Path
+from typing import Any
 from nextcloud_mcp_server.backends.sqlite.in_use import hold, in_use
 
 path = Path(sys.argv[1])
@@ -67,8 +71,14 @@ print(kept, in_use(path))
 
 WITHOUT_HOOK = """
 import os
+import socket
 os.register_at_fork = lambda **hooks: None
 """
+
+
+def signatures(path: Path) -> list[dict[str, Any]]:
+    """Return what the holders wrote into the lock file."""
+    return [json.loads(line) for line in inuse_path(path).read_text().splitlines()]
 
 
 def held(path: Path) -> Hold:
@@ -79,7 +89,7 @@ def held(path: Path) -> Hold:
 
 
 async def test_an_open_store_is_in_use_until_it_is_closed(path: Path) -> None:
-    """It is in use from initialize() to close(); the file stays, private and empty."""
+    """It is in use from initialize() to close(); the file stays, private, and names who it was."""
     assert not in_use(path)
     storage = RefreshTokenStorage(path, encryption_key=KEY)
     await storage.initialize()
@@ -88,7 +98,7 @@ async def test_an_open_store_is_in_use_until_it_is_closed(path: Path) -> None:
     await storage.close()
     assert not in_use(path)
     assert inuse_path(path).stat().st_mode & 0o777 == 0o600
-    assert inuse_path(path).stat().st_size == 0
+    assert [line["pid"] for line in signatures(path)] == [os.getpid()]
 
 
 def test_a_check_creates_no_file(path: Path) -> None:
@@ -108,6 +118,35 @@ def test_several_stores_share_it(path: Path) -> None:
     assert in_use(path)
     second.release()
     assert not in_use(path)
+
+
+def test_the_file_names_who_opened_it_since_nobody_had_it(path: Path) -> None:
+    """Each process is named once, with its host; the first holder of the next time begins anew."""
+    inuse_path(path).write_text('{"pid": 7, "host": "gone", "since": "then"}\n')
+    first, again = held(path), held(path)
+    with child(OPEN, path, KEY) as running:
+        names = [(line["pid"], line["host"]) for line in signatures(path)]
+        host = socket.gethostname()
+        assert names == [(os.getpid(), host), (running.process.pid, host)]
+    first.release()
+    again.release()
+
+
+def test_a_file_that_many_opened_stays_small(path: Path) -> None:
+    """The newest holders stay, and a line that a crash cut off is left out."""
+    share = held(path)
+    old = ({"pid": n, "host": "h" * 64, "since": "2026-11-29 10:00:00"} for n in range(30))
+    inuse_path(path).write_text("".join(f"{json.dumps(line)}\n" for line in old) + '{"pid": 3')
+    held(path).release()
+    assert [line["pid"] for line in signatures(path)] == [*range(15, 30), os.getpid()]
+    share.release()
+
+
+def test_the_file_of_another_program_is_not_written(path: Path) -> None:
+    """A file of that name with other content is locked, and keeps its content."""
+    inuse_path(path).write_text("mine\n")
+    held(path).release()
+    assert inuse_path(path).read_text() == "mine\n"
 
 
 def test_a_link_and_its_file_are_one_database(path: Path, tmp_path: Path) -> None:

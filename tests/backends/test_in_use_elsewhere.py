@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from tests.support.contents import KEY
 
 
 def test_a_server_of_another_pid_namespace_is_told_as_one(path: Path) -> None:
-    """If its number has no meaning here, none is named, and the message has the reason."""
+    """Its number has no meaning here: the message says so, and names its host and its time."""
     unshare = ["unshare", "--pid", "--fork", "--mount-proc"]
     if os.geteuid() != 0 or not shutil.which("unshare"):
         pytest.skip("only root can make a PID namespace")
@@ -26,7 +27,7 @@ def test_a_server_of_another_pid_namespace_is_told_as_one(path: Path) -> None:
         pytest.skip("no PID namespace can be made here")
     upgrade_database(path)
     stamp = ["db", "stamp", "101", "-d", str(path)]
-    with child(OPEN, path, KEY):
+    with child(OPEN, path, KEY) as server:
         done = subprocess.run(
             [*unshare, sys.executable, "-m", "nextcloud_mcp_server", *stamp],
             env=environment(path.parent),
@@ -36,4 +37,5 @@ def test_a_server_of_another_pid_namespace_is_told_as_one(path: Path) -> None:
             timeout=60,
         )
     unseen = "its process is not visible here: it may be in another container or on another host"
-    assert f"A server is running on {path} ({unseen}); nothing was changed." in done.stderr
+    who = f"last opened by process {server.process.pid} on {socket.gethostname()} at "
+    assert f"A server is running on {path} ({unseen}; {who}" in done.stderr

@@ -1,17 +1,24 @@
 """The in-use marker: a shared lock that every open store holds, so that a command sees it.
 
-The lock file lies beside the database (``tokens.db.inuse``, mode 0600) and is never deleted.
+The lock file lies beside the database (``tokens.db.inuse``, mode 0600) and is never deleted. Each
+holder writes its process and host into it, because the kernel lists no process of another PID
+namespace. The lines of those that ended stay until nobody holds the lock.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import socket
 import time
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.backends.sqlite.lock import LONGEST, is_announcement
+from nextcloud_mcp_server.errors import TokenStorageError, moment
 from nextcloud_mcp_server.filesystem.files import follow
 from nextcloud_mcp_server.filesystem.flock import Hold, acquire, open_lock, try_lock
 
@@ -25,6 +32,12 @@ _POLL: Final = 0.005
 _UNSEEN: Final = (
     "its process is not visible here: it may be in another container or on another host"
 )
+
+#: The number of holders that the file names: with the longest host names they fit in LONGEST.
+_NAMED: Final = 16
+
+#: The number of holders that a message names.
+_TOLD: Final = 3
 
 _KNOWN_LOCKS: Final = Path("/proc/locks")
 
@@ -45,7 +58,7 @@ def hold(database: Path) -> Hold | None:
     path = inuse_path(database)
     deadline = time.monotonic() + _TIMEOUT
     try:
-        while (share := acquire(path, database, shared=True)) is None:
+        while (share := _share(path, database)) is None:
             if time.monotonic() > deadline:
                 raise BlockingIOError(0, "another process holds it")
             time.sleep(_POLL)
@@ -57,7 +70,49 @@ def hold(database: Path) -> Hold | None:
             error.strerror,
         )
         return None
+    # A full disk must not stop a start.
+    with suppress(OSError):
+        _sign(share.descriptor)
     return share
+
+
+def _share(path: Path, database: Path) -> Hold | None:
+    """Take a share of the lock; empty the file if nobody else has one."""
+    if (alone := acquire(path, database, shared=False)) is None:
+        return acquire(path, database, shared=True)
+    with suppress(OSError):
+        if is_announcement(os.pread(alone.descriptor, LONGEST + 1, 0)):
+            os.ftruncate(alone.descriptor, 0)
+    if try_lock(alone.descriptor, shared=True):
+        return alone
+    # A command tested the lock in this moment.
+    alone.release()
+    return None
+
+
+def _sign(descriptor: int) -> None:
+    """Add this process to the holders that the file names, unless it is another program's file."""
+    content = os.pread(descriptor, LONGEST + 1, 0)
+    if not is_announcement(content):
+        return
+    who = {"pid": os.getpid(), "host": socket.gethostname()}
+    since = moment(datetime.now(UTC))
+    others = [line for line in _signatures(content) if not who.items() <= line.items()]
+    lines = [*others[1 - _NAMED :], who | {"since": since}]
+    text = "".join(f"{json.dumps(line)}\n" for line in lines).encode()
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, text, 0)
+
+
+def _signatures(content: bytes) -> list[dict[str, object]]:
+    """Return the holders that the file names, the newest last; what a crash cut off is left out."""
+    found = []
+    for line in content.splitlines():
+        with suppress(ValueError, RecursionError):
+            who = json.loads(line)
+            if isinstance(who, dict) and {"pid", "host", "since"} <= who.keys():
+                found.append(who)
+    return found
 
 
 def in_use(database: Path) -> bool:
@@ -98,6 +153,22 @@ def holders(database: Path) -> tuple[int, ...]:
     return tuple(sorted({int(f[4]) for f in found if f[1] == "FLOCK" and int(f[4]) > 0}))
 
 
+def describe(database: Path) -> str:
+    """Describe who has a store open on ``database``, as far as it can be known."""
+    if pids := holders(database):
+        return f"{'process' if len(pids) == 1 else 'processes'} {', '.join(map(str, pids))}"
+    # The kernel lists no process of another PID namespace, and none of another host.
+    names = []
+    with suppress(OSError):
+        descriptor = open_lock(inuse_path(database))
+        try:
+            names = _signatures(os.pread(descriptor, LONGEST, 0))
+        finally:
+            os.close(descriptor)
+    told = [f"process {who['pid']} on {who['host']} at {who['since']}" for who in names[-_TOLD:]]
+    return f"{_UNSEEN}; last opened by {', '.join(reversed(told))}" if told else _UNSEEN
+
+
 def require_idle(database: Path, *, while_running: bool = False) -> None:
     """Fail if a server is using ``database``, unless ``while_running``. Only under the lock.
 
@@ -117,12 +188,8 @@ def require_idle(database: Path, *, while_running: bool = False) -> None:
             remedy="Run the command as the user that the server runs as; or stop every server and "
             "give --while-running.",
         ) from error
-    pids = holders(database)
-    processes = "process" if len(pids) == 1 else "processes"
-    # The kernel lists no process of another PID namespace, and none of another host.
-    who = f"{processes} {', '.join(map(str, pids))}" if pids else _UNSEEN
     raise TokenStorageError(
-        f"A server is running on {database} ({who}); nothing was changed.",
+        f"A server is running on {database} ({describe(database)}); nothing was changed.",
         code="in-use",
         remedy="Stop it, then run the command again; or give --while-running, and restart it "
         "afterwards.",

@@ -43,8 +43,8 @@ _READ_ONLY: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 #: How every announcement in a lock file begins.
 _BEGINNING: Final = b'{"pid": '
 
-#: The largest size of an announcement, in bytes.
-_LONGEST: Final = 4096
+#: The largest size of what this program writes into a lock file, in bytes.
+LONGEST: Final = 4096
 
 #: The errors of opening something that is not a regular file; 0 is raised by open_lock().
 _NO_FILE: Final = frozenset({0, errno.EISDIR, errno.ELOOP, errno.ENXIO})
@@ -178,20 +178,20 @@ def _require_ours_at(path: Path, database: Path) -> None:
 
 def _require_ours(descriptor: int, path: Path, database: Path) -> None:
     """Fail if a lock file has content that no announcement has, as the file of another program."""
-    if not is_announcement(os.pread(descriptor, _LONGEST + 1, 0)):
+    if not is_announcement(os.pread(descriptor, LONGEST + 1, 0)):
         raise _no_lock(path, database, "is the file of another program")
 
 
 def is_announcement(content: bytes) -> bool:
     """Return whether the content of a lock file is an announcement, or what a crash left of it."""
     begun = content.startswith(_BEGINNING) or _BEGINNING.startswith(content.rstrip(b"\0"))
-    return begun and len(content) <= _LONGEST
+    return begun and len(content) <= LONGEST
 
 
 def holder(path: Path) -> str:
     """Describe the holder of the lock file ``path``, as far as the file names it."""
     try:
-        who = json.loads(path.read_bytes()[:_LONGEST])
+        who = json.loads(path.read_bytes()[:LONGEST])
         return f"process {who['pid']} on {who['host']} has been {who['doing']} since {who['since']}"
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "another process is starting on it"

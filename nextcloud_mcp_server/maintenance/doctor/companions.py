@@ -12,7 +12,7 @@ from typing import Final
 
 from nextcloud_mcp_server.backends.sqlite.backup_files import find_backups
 from nextcloud_mcp_server.backends.sqlite.catalog import quoted
-from nextcloud_mcp_server.backends.sqlite.in_use import holders, is_held
+from nextcloud_mcp_server.backends.sqlite.in_use import describe, is_held
 from nextcloud_mcp_server.backends.sqlite.integrity import check_pages
 from nextcloud_mcp_server.backends.sqlite.lock import holder
 from nextcloud_mcp_server.backends.sqlite.manifest import manifest_path, read_manifest, sha256_of
@@ -172,9 +172,7 @@ def server(context: Context) -> Iterator[Finding]:
     if not running:
         yield Finding(Level.OK, "none is running on it")
         return
-    pids = ", ".join(map(str, holders(context.path)))
-    what = f"one is running on it (process {pids})" if pids else "one is running on it"
-    yield Finding(Level.OK, what)
+    yield Finding(Level.OK, f"one is running on it ({describe(context.path)})")
 
 
 def clock(context: Context) -> Iterator[Finding]:
