@@ -112,7 +112,11 @@ class LazyGroup(Commands):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command, after importing all of them."""
-        return self._load().get_command(ctx, cmd_name)
+        command = self._load().get_command(ctx, cmd_name)
+        if command is not None and not command.help:
+            # `python -OO` removes the docstrings.
+            command.help = self._summaries[cmd_name]
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing them."""

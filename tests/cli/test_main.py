@@ -14,6 +14,7 @@ from nextcloud_mcp_server import __version__
 from nextcloud_mcp_server.backends.base import Database
 from nextcloud_mcp_server.cli.db import current, group
 from nextcloud_mcp_server.cli.keys.group import key_commands
+from nextcloud_mcp_server.cli.root import SUMMARIES
 from nextcloud_mcp_server.server import run
 from nextcloud_mcp_server.settings import SERVER_VARIABLES
 from tests.cli.conftest import Command, Db
@@ -207,6 +208,14 @@ def test_help_of_every_command_fits_a_terminal(flag: str, command: Command) -> N
         assert (done.status, done.err) == (0, "")
         assert "..." not in done.out.partition("Commands:")[2]
         assert max(map(len, done.out.splitlines())) <= 80
+
+
+def test_help_says_what_a_command_does_without_docstrings(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`python -OO` removes the docstrings; the first line of each stays."""
+    monkeypatch.setattr(group.db_commands.commands["upgrade"], "help", None)
+    assert SUMMARIES["upgrade"] in command("db", "upgrade", "--help").out
 
 
 def test_the_version(command: Command) -> None:
