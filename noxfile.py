@@ -25,8 +25,11 @@ PYTHONS = ("3.11", "3.12", "3.13")
 
 #: Tests that have a session of their own.
 OWN_SESSION = (
+    "tests/bench",
     "tests/docs",
+    "tests/history/test_rotated.py",
     "tests/migrations",
+    "tests/wheel/test_container.py",
     "tests/wheel/test_documents.py",
     "tests/wheel/test_installed.py",
     "tests/wheel/test_plugin.py",
@@ -36,20 +39,22 @@ OWN_SESSION = (
 #: command line, the start and the stop. The other tests depend on SQLite and the file system.
 INTERPRETER = (
     "tests/auth",
-    "tests/backends",
+    "tests/backends/contract",
+    "tests/backends/test_pool*.py",
+    "tests/backends/test_transaction*.py",
     "tests/cli/test_fast_path.py",
     "tests/cli/test_main.py",
     "tests/crypto",
     "tests/migrate/test_startup*.py",
-    "tests/plugin",
-    "tests/schema",
+    "tests/plugin/test_fixtures.py",
+    "tests/plugin/test_token_storage.py",
     "tests/server",
     "tests/test_*.py",
 )
 #: Tests that no interpreter changes and that take long. Only the main interpreter runs them.
-MAIN_ONLY = ("tests/authoring/lint", "tests/bench", "tests/faults", "tests/history", "tests/races")
+MAIN_ONLY = ("tests/authoring/lint", "tests/faults", "tests/history", "tests/races")
 #: What ``quick`` leaves out, beside the tests that have a session of their own.
-SLOW = ("tests/bench", "tests/faults", "tests/history", "tests/races", "tests/wheel")
+SLOW = ("tests/faults", "tests/history", "tests/races", "tests/wheel")
 #: The smallest CI machine has two cores.
 PARALLEL = ("--numprocesses=2", "--dist=worksteal")
 
@@ -194,6 +199,13 @@ def migrations(session: nox.Session) -> None:
     """Run every revision up and down on both engines, with rows in the tables."""
     sync(session, "test")
     session.run("pytest", *(session.posargs or (*PARALLEL, "tests/migrations")))
+
+
+@nox.session(default=False, tags=["ci"])
+def slow(session: nox.Session) -> None:
+    """Rotate the keys of every old database, and run every measurement on a small scale."""
+    sync(session, "test")
+    pytest(session, "tests/bench", "tests/history/test_rotated.py")
 
 
 @nox.session(default=False, tags=["ci"], python=PYTHONS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -22,6 +23,11 @@ __all__ = [
     "pytest_terminal_summary",
     "trials",
 ]
+
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # A shell ignores it for a job in the background, and the programs of the tests would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
