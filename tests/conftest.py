@@ -26,7 +26,7 @@ __all__ = [
 
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-    # A shell ignores it for a job in the background, and the programs of the tests would inherit it.
+    # A shell ignores it for a job in the background, and so would the programs of the tests.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
