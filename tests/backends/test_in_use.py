@@ -121,7 +121,7 @@ def test_several_stores_share_it(path: Path) -> None:
 
 
 def test_the_file_names_who_opened_it_since_nobody_had_it(path: Path) -> None:
-    """Each process is named once, with its host; the first holder of the next time empties the file."""
+    """Each process is named once, with its host; the first holder empties the file."""
     inuse_path(path).write_text('{"pid": 7, "host": "gone", "since": "then"}\n')
     first, again = held(path), held(path)
     with child(OPEN, path, KEY) as running:
