@@ -119,6 +119,7 @@ class TokenStoreLifespan:
         try:
             await storage.initialize()
             _log(storage.outcome)
+            await storage.connect()
             if self.inner is None:
                 yield state
             else:

@@ -116,6 +116,16 @@ class RefreshTokenStorage(RefreshTokens):
                 await pool.close()
                 self._access.forget_keys()
 
+    async def connect(self) -> None:
+        """Open the first connection now, as a server does, and not with the first call.
+
+        What is open is saved when the store is closed, even if the file was deleted meanwhile.
+
+        Raises:
+            TokenStorageError: ``not-open``, ``replaced`` or ``no-thread``.
+        """
+        await self._access.read(lambda _: None)
+
     def check(self) -> None:
         """Check that the open database is still the one at its path.
 

@@ -9,6 +9,7 @@ import pytest
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.backends.sqlite import lock
+from nextcloud_mcp_server.maintenance.backup import back_up
 from nextcloud_mcp_server.migrate.plan import Action
 from tests.migrate.databases import in_thread
 from tests.support.by_path import prepare
@@ -90,3 +91,16 @@ def test_a_hard_link_gives_a_warning(path: Path, caplog: pytest.LogCaptureFixtur
     path.with_name("other.db").hardlink_to(path)
     prepare(path)
     assert f"{path} has 2 names (hard links)" in caplog.text
+
+
+def test_a_new_database_beside_old_backups_is_a_warning(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A database that is gone or emptied is created again, and the remedy is told."""
+    prepare(path)
+    assert "beside it" not in caplog.text
+    back_up(path)
+    path.unlink()
+    prepare(path)
+    assert f"{path} is missing or empty, but a backup of it is beside it" in caplog.text
+    assert f"db restore --newest -d {path}" in caplog.text

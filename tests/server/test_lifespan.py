@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -162,6 +163,19 @@ async def test_two_errors_are_both_kept(database: Path, monkeypatch: pytest.Monk
             raise body
 
     assert raised.value.__context__ is body
+
+
+async def test_a_file_that_is_deleted_before_any_request_is_saved(database: Path) -> None:
+    """The lifespan holds the database open from the start; what is deleted is kept at the stop."""
+    async with RefreshTokenStorage(database, encryption_key=KEY) as storage:
+        await storage.store_refresh_token("alice", "kept")
+    async with token_store_lifespan(database, encryption_key=KEY)(None):
+        await asyncio.to_thread(database.unlink)
+    [saved] = database.parent.glob("*-replaced")
+    async with RefreshTokenStorage(saved, encryption_key=KEY) as storage:
+        token = await storage.get_refresh_token("alice")
+    assert token is not None
+    assert token.token == "kept"
 
 
 def test_no_framework_is_imported() -> None:

@@ -155,7 +155,7 @@ def _lacks_shared_memory(connection: sqlite3.Connection, path: Path) -> bool:
             raise
         # The second is SQLITE_READONLY_DIRECTORY, which pysqlite3 does not name.
         lacking = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY | 6 << 8}
-        return code in lacking and not _has_content(path, "-wal")
+        return code in lacking and not has_content(path, "-wal")
     return False
 
 
@@ -163,7 +163,7 @@ def _lacks_shared_memory(connection: sqlite3.Connection, path: Path) -> bool:
 _text: Final = partial(str, encoding="utf-8", errors="surrogateescape")
 
 
-def _has_content(path: Path, suffix: str) -> bool:
+def has_content(path: Path, suffix: str) -> bool:
     """Return whether the companion with this suffix holds content."""
     try:
         return os.stat(f"{path}{suffix}").st_size > 0  # noqa: PTH116 - faster than a Path

@@ -9,14 +9,18 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nextcloud_mcp_server.backends.base import Hold, LockedDatabase, Pool, Snapshot
 from nextcloud_mcp_server.backends.sqlite.catalog import quoted, read_structure
-from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only, require_library
+from nextcloud_mcp_server.backends.sqlite.connect import (
+    connect_read_only,
+    has_content,
+    require_library,
+)
 from nextcloud_mcp_server.backends.sqlite.errors import named, naming, not_writable
 from nextcloud_mcp_server.backends.sqlite.inspect import is_remote, readable
 from nextcloud_mcp_server.backends.sqlite.open_files import FileId, file_id
@@ -115,7 +119,7 @@ class SqliteDatabase:
         return not folder.exists() or permissions.may(folder, os.W_OK | os.X_OK)
 
     def warnings(self) -> Iterator[str]:
-        """Warn about hard links, and a file system that may be remote."""
+        """Warn about hard links, a file system that may be remote, and a file that is gone."""
         if (number := files.names_of(self.path)) > 1:
             yield (
                 f"{self.path} has {number} names (hard links), each with its own lock and journal: "
@@ -128,6 +132,22 @@ class SqliteDatabase:
                 f"{kind}), so WAL is not used: set TOKEN_STORAGE_FILESYSTEM=local if only this "
                 "machine uses it, else TOKEN_STORAGE_FILESYSTEM=remote"
             )
+
+        if not has_content(self.path, "") and (number := self._backups()):
+            made = "a backup of it is" if number == 1 else f"{number} backups of it are"
+            yield (
+                f"{self.path} is missing or empty, but {made} beside it: a new database is "
+                "created. To have the old one back, stop the server and run: "
+                f"nextcloud-mcp-server db restore --newest {self.option}"
+            )
+
+    def _backups(self) -> int:
+        """Count the backups beside the file, as far as the folder can be read."""
+        from nextcloud_mcp_server.backends.sqlite.backup_files import find_backups  # noqa: PLC0415
+
+        with suppress(OSError):
+            return len(find_backups(self.path))
+        return 0
 
     @cached_property
     def _remote(self) -> bool:

@@ -19,9 +19,9 @@ from nextcloud_mcp_server.backends.base import RecoveryNeededError, Snapshot
 from nextcloud_mcp_server.backends.sqlite.catalog import Known, read_snapshot
 from nextcloud_mcp_server.backends.sqlite.connect import (
     BUSY_TIMEOUT,
-    _has_content,
     connect_read_only,
     connect_to_write,
+    has_content,
 )
 from nextcloud_mcp_server.backends.sqlite.errors import named, naming
 from nextcloud_mcp_server.backends.sqlite.secrets import columns_there, read_secrets
@@ -61,7 +61,7 @@ def inspect_file(path: Path, known: Known = _NONE, *, sampling: bool = False) ->
         return _misplaced(path, None) or Snapshot(exists=False)
     if refused := _misplaced(path, size):
         return refused
-    if size == 0 and not _has_content(path, "-wal"):
+    if size == 0 and not has_content(path, "-wal"):
         return Snapshot()
     try:
         return _read(path, known, sampling=sampling)
@@ -71,7 +71,7 @@ def inspect_file(path: Path, known: Known = _NONE, *, sampling: bool = False) ->
 
 def _misplaced(path: Path, size: int | None) -> Snapshot | None:
     """Return the snapshot of a file beside a companion of another; None if there is none."""
-    if not (_has_content(path, "-wal") or _has_content(path, "-journal")):
+    if not (has_content(path, "-wal") or has_content(path, "-journal")):
         return None
     # Most inspections find no companion with content.
     from nextcloud_mcp_server.backends.sqlite.companions import find_misplaced  # noqa: PLC0415
@@ -101,7 +101,7 @@ def _read(path: Path, known: Known, *, sampling: bool) -> Snapshot:
         # SQLite rounds the number of pages up and reads zeros for the missing part of the last
         # one, so that quick_check passes. With a WAL, the page may be in it.
         (page_size,) = connection.execute("PRAGMA page_size").fetchone()
-        if path.stat().st_size % page_size and not _has_content(path, "-wal"):
+        if path.stat().st_size % page_size and not has_content(path, "-wal"):
             return Snapshot(damage="corrupt", detail="its last page is cut off")
         return seen._replace(samples=_samples(connection, seen)) if sampling else seen
 
@@ -138,7 +138,7 @@ def _samples(connection: sqlite3.Connection, seen: Snapshot) -> tuple[bytes, ...
 def _diagnose(error: Exception, path: Path) -> Snapshot:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_READONLY or (
-        code == sqlite3.SQLITE_CANTOPEN and _has_content(path, "-wal")
+        code == sqlite3.SQLITE_CANTOPEN and has_content(path, "-wal")
     ):
         raise RecoveryNeededError from error
     known = named(error, path)

@@ -21,6 +21,8 @@ from nextcloud_mcp_server.filesystem.files import abandoned_files
 from nextcloud_mcp_server.filesystem.flock import try_lock
 from nextcloud_mcp_server.maintenance.doctor.context import Context
 from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
+from nextcloud_mcp_server.migrate.journal import TABLE, is_kept
+from nextcloud_mcp_server.migrate.plan import State
 
 #: Days after which the newest backup is old.
 _OLD: Final = 30
@@ -69,7 +71,7 @@ def unlisted(folder: Path) -> str:
 
 
 def backups(context: Context) -> Iterator[Finding]:
-    """Check that there is an intact backup, and how old it is."""
+    """Check that there is an intact backup, how old it is, and of which database."""
     found = backups_of(context.path)
     if reason := unlisted(context.path.parent):
         yield Finding(Level.UNKNOWN, f"whether there are any is unknown: {reason}")
@@ -91,12 +93,35 @@ def backups(context: Context) -> Iterator[Finding]:
     if bare := [path for path in found if not manifest_path(path).exists()]:
         what = f"{len(bare)} of {len(found)} have no manifest, so only their pages can be checked"
         yield Finding(Level.NOTE, what)
+    if what := _former(context, found[-1]):
+        yield Finding(Level.ERROR, what, context.command("restore --newest"))
     days = int((time.time() - found[-1].stat().st_mtime) // _DAY)
     what = f"there are {len(found)}, the newest {counted(days, 'day')} old: {found[-1].name}"
     if days > _OLD:
         yield Finding(Level.NOTE, what, context.command("backup"))
     else:
         yield Finding(Level.OK, what)
+
+
+def _former(context: Context, newest: Path) -> str:
+    """Return why the newest backup is of a database that is gone; empty if it is not."""
+    contents = context.contents
+    if contents is not None and contents.finding.state is State.NEW:
+        return f"{context.path.name} is missing or empty, and {newest.name} is a backup of it"
+    contents = context.intact
+    if contents is None or not is_kept(contents.seen.structure):
+        return ""
+    with contents.reader() as connection:
+        sql = f"SELECT max(happened_at) FROM {TABLE} WHERE action = 'create'"  # noqa: S608 - a constant
+        created = connection.execute(sql).fetchone()[0]
+    made = next(one.made_at for one in find_backups(context.path) if one.path == newest)
+    if not isinstance(created, int) or created <= made.timestamp():
+        return ""
+    at = moment(datetime.fromtimestamp(created, UTC))
+    return (
+        f"{context.path.name} was created at {at}, when {newest.name} was there already: what that "
+        "backup holds is missing. If it is not needed, make a new backup"
+    )
 
 
 def _examine(backup: Path) -> tuple[Level, str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from nextcloud_mcp_server.backends.sqlite.in_use import hold
 from nextcloud_mcp_server.backends.sqlite.lock import guard
 from nextcloud_mcp_server.filesystem import mounts, permissions
 from nextcloud_mcp_server.filesystem.files import ABANDONED_AFTER
+from nextcloud_mcp_server.maintenance.backup import back_up
 from nextcloud_mcp_server.maintenance.doctor import companions
 from nextcloud_mcp_server.maintenance.doctor import files as doctor_files
 from nextcloud_mcp_server.maintenance.doctor.finding import Level
@@ -68,6 +71,27 @@ def test_the_settings_that_are_not_used_are_reported(path: Path, ask: Ask) -> No
         Level.WARNING,
         f"export TOKEN_STORAGE_DB={path}",
     )
+
+
+def test_a_backup_of_a_database_that_is_gone_is_an_error(path: Path, ask: Ask) -> None:
+    """Its database is missing, or was created again; a new backup says that this one is right."""
+    path.unlink()
+    finding = worst(ask("backups"))
+    assert (finding.level, finding.command) == (
+        Level.ERROR,
+        f"nextcloud-mcp-server db restore --newest -d {path}",
+    )
+    prepare(path)
+    shift = "UPDATE migration_journal SET happened_at = happened_at + ?"
+    with closing(sqlite3.connect(path)) as connection:
+        # The journal has whole seconds.
+        connection.execute(shift, (1,))
+        connection.commit()
+        assert "was there already" in worst(ask("backups")).message
+        connection.execute(shift, (-1,))
+        connection.commit()
+    back_up(path)
+    assert [finding.level for finding in ask("backups")] == [Level.OK]
 
 
 def test_who_holds_the_lock_is_reported(path: Path, ask: Ask) -> None:
