@@ -37,12 +37,13 @@ class BackupFile:
     """A backup beside a database.
 
     Attributes:
-        kind: ``automatic``, ``manual`` or ``replaced``.
+        kind: ``automatic``, ``manual``, ``replaced`` or ``rescued``.
         made_at: in UTC.
         revision: None if it records none.
         grants: the number of refresh tokens in it; None if they were not counted.
         size: in bytes.
-        status: ``ok``, ``no manifest``, ``changed`` or ``damaged``.
+        status: ``ok``, ``no manifest``, ``changed``, ``damaged``, or ``wrong-key`` if it is intact
+            and no given key opens any of its secrets.
         reason: the problem; empty if there is none.
     """
 
@@ -70,10 +71,13 @@ class Newest(NamedTuple):
     skipped: tuple[Skipped, ...]
 
 
-def list_backups(database: Path, *, verify: bool = False) -> list[BackupFile]:
+def list_backups(
+    database: Path, *, verify: bool = False, keyring: Keyring | None = None
+) -> list[BackupFile]:
     """Return the backups beside ``database``, which need not exist, newest first.
 
-    With ``verify``, read each completely, not only its manifest and its size.
+    With ``verify``, read each completely, not only its manifest and its size, and try the keys,
+    if any, on its secrets.
 
     Raises:
         TokenStorageError: ``bad-path`` if the path cannot be a database, or the folder cannot
@@ -84,7 +88,7 @@ def list_backups(database: Path, *, verify: bool = False) -> list[BackupFile]:
     for one in reversed(found):
         # A backup can be pruned at any moment.
         with suppress(FileNotFoundError):
-            backups.append(_examine(one, database if verify else None))
+            backups.append(_examine(one, database if verify else None, keyring))
     return backups
 
 
@@ -93,9 +97,8 @@ def newest_backup(
 ) -> Newest:
     """Find the newest backup beside ``database`` that can be restored.
 
-    Only automatic and manual backups count, not what a restore replaced. They are read from
-    the newest on, until one is intact. One from the future is skipped: what made it had a
-    wrong clock, or this process has.
+    They are read from the newest on, until one is intact. What a restore replaced is skipped.
+    One from the future is, too: what made it had a wrong clock, or this process has.
 
     Raises:
         TokenStorageError: ``bad-backup`` if none is intact; ``wrong-key`` if no key opens the
@@ -106,6 +109,8 @@ def newest_backup(
     skipped: list[Skipped] = []
     for one in reversed(found):
         if one.kind == "replaced":
+            reason = f"{one.path} is what a restore replaced. To restore it, give its path."
+            skipped.append(Skipped(one.path, reason))
             continue
         report(f"verifying {one.path.name}")
         try:
@@ -155,7 +160,7 @@ def found_backups(database: Path) -> tuple[Path, list[FoundBackup]]:
         ) from error
 
 
-def _examine(found: FoundBackup, database: Path | None) -> BackupFile:
+def _examine(found: FoundBackup, database: Path | None, keyring: Keyring | None) -> BackupFile:
     """Describe one backup; read it completely if ``database``, its owner, is given."""
     path, manifest, status, reason = found.path, None, "no manifest", ""
     size = path.stat().st_size
@@ -173,10 +178,13 @@ def _examine(found: FoundBackup, database: Path | None) -> BackupFile:
     grants = manifest.rows.get(GRANTS) if manifest else None
     if database and status != "changed":
         try:
-            backup = check_backup(path, database)
+            backup = check_backup(path, database, keyring)
         except TokenStorageError as error:
-            cause = isinstance(error.__cause__, ChangedError)
-            status, reason = "changed" if cause else "damaged", error.message
+            reason = error.message
+            if error.code == "wrong-key":
+                status = error.code
+            else:
+                status = "changed" if isinstance(error.__cause__, ChangedError) else "damaged"
         else:
             revision, grants = backup.revision, backup.rows.get(GRANTS, 0)
     return BackupFile(

@@ -12,7 +12,7 @@ from typing import Final
 from starlette.responses import JSONResponse
 
 from nextcloud_mcp_server.backends.base import Database
-from nextcloud_mcp_server.errors import CODES, TokenStorageError, with_code
+from nextcloud_mcp_server.errors import CODES, TokenStorageError, printable
 from nextcloud_mcp_server.migrate.inspect import inspect
 from nextcloud_mcp_server.migrate.plan import State
 
@@ -150,15 +150,19 @@ def check_database(database: Database, still_open: Callable[[], object]) -> Heal
         still_open()
         report = inspect(database)
     except TokenStorageError as error:
-        return Health(reason=CODES[error.code], detail=with_code(error))
+        return Health(reason=CODES[error.code], detail=_told(error))
     finding = report.finding
     facts = (finding.recorded, report.history.head, finding.state.value)
     now = Health(*facts, wal_bytes=database.wal_size())
     if report.refusal is not None:
         code = CODES[report.refusal.code]
-        return replace(now, reason=code, detail=with_code(report.refusal))
+        return replace(now, reason=code, detail=_told(report.refusal))
     if finding.state is not State.AT_HEAD:
         reason = "The database is no longer at head."
         detail = f"{database} is {finding.state.value}. Restart the server."
         return replace(now, reason=reason, detail=detail)
     return replace(now, read_only=bool(database.unwritable()))
+
+
+def _told(error: TokenStorageError) -> str:
+    return f"{printable(error.message)} {printable(error.remedy)} [{error.code}]"

@@ -17,6 +17,7 @@ import pytest
 
 from nextcloud_mcp_server.backends.sqlite.pool import SqlitePool
 from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.maintenance.backups import newest_backup
 from tests.backends.test_pool import adding, committed, count
 from tests.maintenance.restore.restoring import restored
 from tests.support.by_path import prepare
@@ -141,7 +142,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {
         file.name: file.read_bytes()
         for file in folder.iterdir()
-        if not file.name.endswith((".lock", "-replaced", ".json"))
+        if not file.name.endswith((".lock", "-rescued", ".json"))
     }
 
 
@@ -201,7 +202,7 @@ async def test_a_fork_of_a_refused_store_changes_no_file(
     await refused(pool)
     await pool.close()
     assert contents(path.parent) == before
-    [saved] = path.parent.glob("*-replaced")
+    [saved] = path.parent.glob("*-rescued")
     assert "before" in committed(saved)
 
 
@@ -287,9 +288,10 @@ async def test_a_closing_store_saves_what_it_had_open(
     harm(path)
     await refused(pool)
     await pool.close()
-    [saved] = path.parent.glob("*-replaced")
+    [saved] = path.parent.glob("*-rescued")
     assert str(saved) in caplog.text
     assert "before" in committed(saved)
+    assert newest_backup(path).backup.path == saved
     await asyncio.to_thread(restored, path, saved)
     assert "before" in committed(path)
 

@@ -171,7 +171,7 @@ async def test_a_file_that_is_deleted_before_any_request_is_saved(database: Path
         await storage.store_refresh_token("alice", "kept")
     async with token_store_lifespan(database, encryption_key=KEY)(None):
         await asyncio.to_thread(database.unlink)
-    [saved] = database.parent.glob("*-replaced")
+    [saved] = database.parent.glob("*-rescued")
     async with RefreshTokenStorage(saved, encryption_key=KEY) as storage:
         token = await storage.get_refresh_token("alice")
     assert token is not None

@@ -126,11 +126,11 @@ def save_open(reader: sqlite3.Connection, database: Path) -> Path:
     reader.execute("BEGIN")
     there = summary(reader)
     recorded = there.revisions[0] if there.revisions else None
-    target = backup_path(database, recorded, "replaced")
+    target = backup_path(database, recorded, "rescued")
     with files.private_file(target, database.parent) as partial:
         copy_to_file(reader, partial, "copying it")
         _verify(database, partial, there)
-        _publish(partial, target, _manifest(database, partial, there, "replaced", None))
+        _publish(partial, target, _manifest(database, partial, there, "rescued", None))
     return target
 
 

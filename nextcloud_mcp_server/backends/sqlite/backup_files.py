@@ -29,14 +29,16 @@ KEEP: Final = 5
 #: The time by which two clocks can differ.
 CLOCK_SKEW: Final = timedelta(days=1)
 
-#: What a backup was made for: a migration, the user, or a restore that replaces a database.
-Kind = Literal["automatic", "manual", "replaced"]
+#: What a backup was made for: a migration, the user, a restore that replaces a database, or a
+#: store whose file was deleted, moved or replaced while it was open.
+Kind = Literal["automatic", "manual", "replaced", "rescued"]
 
 _ID: Final = re.compile(r"\w{1,32}", re.ASCII)
 
 #: The end of a backup's name, after the name of its database.
 NAME: Final = re.compile(
-    r"\.backup-(?P<made>\d{8}T\d{6}\.\d{6}Z)-(?P<revision>\w{1,32}?)(?:-(?P<kind>manual|replaced))?",
+    r"\.backup-(?P<made>\d{8}T\d{6}\.\d{6}Z)-(?P<revision>\w{1,32}?)"
+    r"(?:-(?P<kind>manual|replaced|rescued))?",
     re.ASCII,
 )
 
@@ -50,7 +52,7 @@ class FoundBackup(NamedTuple):
     Attributes:
         made_at: the time in its name.
         revision: the revision in its name.
-        kind: ``automatic``, ``manual`` or ``replaced``.
+        kind: one of :data:`Kind`.
         manifest: None if there is none, or it is not one.
         sequence: its place in the order of all, from the manifest. Without a number there, it
             is placed by its time.
@@ -67,7 +69,7 @@ class FoundBackup(NamedTuple):
 def backup_path(database: Path, revision: str | None, kind: Kind = "automatic") -> Path:
     """Return the name of a new backup: ``tokens.db.backup-<UTC time>-<revision>``.
 
-    The other kinds end in ``-manual`` or ``-replaced`` and are never pruned. If a damaged
+    The name of another kind ends with it (``-manual``), and its file is never pruned. If a damaged
     version table holds something else than an id, the name has ``unversioned``.
     """
     moment = datetime.now(UTC).strftime(TIMESTAMP)

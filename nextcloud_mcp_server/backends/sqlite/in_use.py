@@ -188,8 +188,9 @@ def require_idle(database: Path, *, while_running: bool = False) -> None:
             remedy="Run the command as the user that the server runs as; or stop every server and "
             "give --while-running.",
         ) from error
+    who = describe(database)
     raise TokenStorageError(
-        f"A server is running on {database} ({describe(database)}); nothing was changed.",
+        f"A server is running on {database} ({who}); nothing was changed.",
         code="in-use",
         remedy="Stop it, then run the command again; or give --while-running, and restart it "
         "afterwards.",

@@ -132,7 +132,7 @@ def _parsed(facts: Any) -> Manifest:
         and type(action) is str
         and _is_list(revisions, str, type(None))
         and _is_list(keys, str)
-        and facts["kind"] in {"automatic", "manual", "replaced"}
+        and facts["kind"] in {"automatic", "manual", "replaced", "rescued"}
         and _is_time(facts["made_at"])
     )
     if not valid:

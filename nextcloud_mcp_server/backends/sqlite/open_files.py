@@ -84,7 +84,6 @@ class OpenFiles:
                 "nothing more is read or stored.",
                 code="replaced",
                 remedy="If that was on purpose, restart the server. If not, stop it: it saves what "
-                "it has open as a backup. Then: nextcloud-mcp-server db restore "
-                f"{for_shell(self._path)}.backup-TIME-REVISION-replaced -d "
+                "it has open as a backup. Then: nextcloud-mcp-server db restore --newest -d "
                 f"{for_shell(self._path)}",
             )

@@ -64,13 +64,15 @@ def backups(
 
     For each: the time, age, revision, number of refresh tokens, size, and the result of its
     verification: of its manifest and its size, with --verify also of every page, the row
-    counts and the SHA-256. With --verify exits 1 if a backup is damaged.
+    counts, the SHA-256, and whether the keys open it, if any is set. With --verify exits 1 if
+    a backup is damaged, or no key opens it.
 
     With --keep or --older-than, lists the backups that it deletes, also your own, asks for
     confirmation, and deletes them. The last intact backup of each revision and kind of change
     is always kept.
     """
     from nextcloud_mcp_server.cli.operation import phases
+    from nextcloud_mcp_server.crypto.keyfile import available_keyring
     from nextcloud_mcp_server.maintenance.backups import list_backups
 
     deletes = keep is not None or older_than is not None
@@ -83,8 +85,9 @@ def backups(
         _delete(output, settings, keep=keep, older_than=older_than, yes=yes)
         return 0
     database = option.file(output, "db backups")
+    keyring = available_keyring(option.settings(output)) if verify else None
     with phases(output, "reading the backups"):
-        listed = list_backups(database, verify=verify)
+        listed = list_backups(database, verify=verify, keyring=keyring)
     document = {"database": str(database), "backups": [listed_facts(backup) for backup in listed]}
     lines = table([_row(backup) for backup in listed])
     output.result(document, *(lines or [f"There is no backup beside {printable(str(database))}."]))

@@ -46,7 +46,8 @@ def restore(
     """Replace the database with a backup.
 
     BACKUP is the path of one. --newest takes the newest intact backup beside the database
-    that a migration or 'db backup' made, not one that an earlier restore replaced.
+    that a migration, 'db backup' or a server whose file was deleted made, not one that an
+    earlier restore replaced.
 
     Verifies the backup, shows what it replaces, asks for confirmation, and keeps the
     replaced file. A running server uses the restored database; restart it afterwards.

@@ -6,6 +6,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,7 @@ from nextcloud_mcp_server.backends.sqlite.in_use import describe, is_held
 from nextcloud_mcp_server.backends.sqlite.integrity import check_pages
 from nextcloud_mcp_server.backends.sqlite.lock import holder
 from nextcloud_mcp_server.backends.sqlite.manifest import manifest_path, read_manifest, sha256_of
+from nextcloud_mcp_server.crypto.keyfile import fingerprints
 from nextcloud_mcp_server.errors import TokenStorageError, counted, for_shell, moment
 from nextcloud_mcp_server.filesystem.files import abandoned_files
 from nextcloud_mcp_server.filesystem.flock import try_lock
@@ -93,6 +95,7 @@ def backups(context: Context) -> Iterator[Finding]:
     if bare := [path for path in found if not manifest_path(path).exists()]:
         what = f"{len(bare)} of {len(found)} have no manifest, so only their pages can be checked"
         yield Finding(Level.NOTE, what)
+    yield from _locked_out(context, found)
     if what := _former(context, found[-1]):
         yield Finding(Level.ERROR, what, context.command("restore --newest"))
     days = int((time.time() - found[-1].stat().st_mtime) // _DAY)
@@ -101,6 +104,24 @@ def backups(context: Context) -> Iterator[Finding]:
         yield Finding(Level.NOTE, what, context.command("backup"))
     else:
         yield Finding(Level.OK, what)
+
+
+def _locked_out(context: Context, found: list[Path]) -> Iterator[Finding]:
+    """Report the backups whose keys are not among the available ones, by their manifests."""
+    available = fingerprints(context.settings)
+    if not available:
+        return
+    closed = []
+    for path in found:
+        with suppress(OSError, ValueError):
+            manifest = read_manifest(path)
+            if manifest and manifest.keys and not {*manifest.keys} & {*available}:
+                closed.append((path.name, manifest.keys[0]))
+    if closed:
+        name, key = closed[-1]
+        what = f"{len(closed)} of {len(found)} were made with a key that is not available"
+        what = f"{what}, {name} with {key}: keep that key as long as you keep the backup"
+        yield Finding(Level.WARNING, what)
 
 
 def _former(context: Context, newest: Path) -> str:

@@ -14,6 +14,7 @@ import pytest
 
 from nextcloud_mcp_server.backends.sqlite.in_use import hold
 from nextcloud_mcp_server.backends.sqlite.lock import guard
+from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.filesystem import mounts, permissions
 from nextcloud_mcp_server.filesystem.files import ABANDONED_AFTER
 from nextcloud_mcp_server.maintenance.backup import back_up
@@ -25,6 +26,7 @@ from nextcloud_mcp_server.settings import Settings
 from tests.cli.places import execute
 from tests.maintenance.doctor.conftest import Ask, worst
 from tests.support.by_path import prepare
+from tests.support.contents import KEY, OTHER_KEY
 from tests.support.errors import refused
 from tests.support.unprivileged import as_nobody, open_folder
 
@@ -92,6 +94,16 @@ def test_a_backup_of_a_database_that_is_gone_is_an_error(path: Path, ask: Ask) -
         connection.commit()
     back_up(path)
     assert [finding.level for finding in ask("backups")] == [Level.OK]
+
+
+def test_backups_of_another_key_are_reported(path: Path, ask: Ask) -> None:
+    """After a rotation the older backups still need the old key."""
+    back_up(path, keys=Keyring(KEY).fingerprints)
+    assert [finding.level for finding in ask("backups")] == [Level.OK]
+    finding = worst(ask("backups", keys=(OTHER_KEY,)))
+    assert finding.level is Level.WARNING
+    assert "1 of 2 were made with a key that is not available" in finding.message
+    assert [finding.level for finding in ask("backups", keys=(OTHER_KEY, KEY))] == [Level.OK]
 
 
 def test_who_holds_the_lock_is_reported(path: Path, ask: Ask) -> None:

@@ -14,7 +14,7 @@ from nextcloud_mcp_server.backends.sqlite import backup_files
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.maintenance.backup import back_up
-from nextcloud_mcp_server.maintenance.backups import Newest, Skipped, newest_backup
+from nextcloud_mcp_server.maintenance.backups import Newest, Skipped, list_backups, newest_backup
 from nextcloud_mcp_server.maintenance.restore import restore
 from nextcloud_mcp_server.maintenance.restore_preview import preview_restore
 from tests.cli.places import execute
@@ -94,15 +94,20 @@ def test_what_was_found_is_restored_without_reading_it_again(path: Path, saved: 
 
 
 def test_what_a_restore_replaced_is_no_candidate(path: Path, saved: Path) -> None:
-    """The database that a restore replaced is not chosen, although it is newer."""
+    """The database that a restore replaced is skipped with a reason, although it is newer."""
     made = back_up(path)
     execute(path, "DELETE FROM refresh_tokens")
     done = restored(path, saved)
     assert done.kept is not None
     assert done.kept.name > made.name
     found = newest_backup(path)
-    assert (found.backup.path, found.skipped) == (made, ())
+    reason = f"{done.kept} is what a restore replaced. To restore it, give its path."
+    assert (found.backup.path, found.skipped) == (made, ((done.kept, reason),))
     made.unlink()
+    assert refused(lambda: newest_backup(path)).message == (
+        f"No backup beside {path} can be restored (1 read). The newest: {reason}"
+    )
+    done.kept.unlink()
     assert refused(lambda: newest_backup(path)).message == (
         f"There is no backup beside {path} to restore."
     )
@@ -130,6 +135,14 @@ def test_a_missing_key_takes_no_older_one(path: Path, three: list[Path]) -> None
     assert (error.code, str(three[1]) in error.message) == ("wrong-key", True)
     found = newest_backup(path, Keyring([KEY])).backup
     assert (found.path, found.opened) == (three[1], found.secrets)
+
+
+def test_a_missing_key_is_listed(path: Path, three: list[Path]) -> None:
+    """A complete reading tries the keys; without one it reads the rest."""
+    assert {one.status for one in list_backups(path, verify=True)} == {"ok"}
+    found = list_backups(path, verify=True, keyring=Keyring(OTHER_KEY))
+    assert [one.path for one in found if one.status == "wrong-key"][:3] == three
+    assert "No given key opens any of the" in found[0].reason
 
 
 def test_a_place_that_is_none_is_reported(path: Path) -> None:
