@@ -176,9 +176,11 @@ def _log(outcome: Outcome | None) -> None:
 
     if outcome is None or outcome.action is Action.NOTHING:
         return
-    log, level = logger, logging.WARNING  # printed also if nobody has configured logging
+    # Printed also if nobody has configured logging. `logging.config.fileConfig()`, which Alembic's
+    # own env.py calls, disables every logger that is there, but not the root.
+    log, level = logging.getLogger() if logger.disabled else logger, logging.WARNING
     # uvicorn configures its own loggers only.
-    for shown in (logger, logging.getLogger("uvicorn.error")):
+    for shown in (logger, logging.getLogger("uvicorn.error"), log):
         if shown.isEnabledFor(logging.INFO) and shown.hasHandlers():
             log, level = shown, logging.INFO
             break

@@ -22,9 +22,10 @@ from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.backends.sqlite.transaction import MIGRATION_PRAGMAS, SqliteTransaction
 from nextcloud_mcp_server.errors import counted
+from nextcloud_mcp_server.filesystem.paths import absolute
 from nextcloud_mcp_server.migrate import alembic_commands, journal, verify
 from nextcloud_mcp_server.migrate.classify import classify
-from nextcloud_mcp_server.migrate.inspect import known_history
+from nextcloud_mcp_server.migrate.inspect import inspect, known_history, no_database
 from nextcloud_mcp_server.migrate.plan import State, unknown_target
 from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.schema.history import BASE
@@ -115,6 +116,8 @@ class MigrationWalk:
         )
         self._statements = Statements(self._engine)
         self._catalogues = {self.revision: read_catalogue(self._raw.execute)}
+        #: The tables that a step has dropped.
+        self._dropped: set[str] = set()
         self._waiting = WaitingRows(self._raw)
         self.insert(rows or {})
 
@@ -201,6 +204,7 @@ class MigrationWalk:
             after = read_contents(self._raw.execute)
             self._check(step)
             step = Step(step.before, to, up, self._compare(step, before, after))
+        self._dropped |= before.keys() - after.keys()
         self.revision = to
         self.steps.append(step)
         with _named(step):
@@ -232,11 +236,23 @@ class MigrationWalk:
                 raise AssertionError(f"leaves a database that lacks {lacks}")
         catalogue = read_catalogue(self._raw.execute)
         known = self._catalogues.setdefault(step.after, catalogue)
-        if catalogue != known:
-            names = [n for n in {*known, *catalogue} if known.get(n) != catalogue.get(n)]
+        names = {n for n in {*known, *catalogue} if known.get(n) != catalogue.get(n)}
+        # A former release had made a table in another shape, and the downgrade makes its own.
+        names -= {n for n in names & self._dropped if catalogue.get(n) == self._made(step, n)}
+        if names:
             raise AssertionError(
                 f"does not restore {step.after} as it was: {', '.join(sorted(names))}"
             )
+
+    def _made(self, step: Step, table: str) -> object:
+        """Return the definition of a table as the revisions up to ``step`` make it."""
+        structure = self._history.structure(step.after)
+        with closing(sqlite3.Connection(":memory:")) as connection:
+            connection.execute(structure.tables[table].sql)
+            for index, owner in structure.owners.items():
+                if owner == table:
+                    connection.execute(structure.indexes[index])
+            return read_catalogue(connection.execute)[table]
 
     def _declared(self, step: Step) -> RowChanges:
         changes = self._changes.get(step.revision, Changes())
@@ -298,11 +314,20 @@ class StartWalk:
         rows: Rows | None = None,
         changes: Mapping[str, Changes] | None = None,
     ) -> MigrationWalk:
-        """Begin a walk with a copy of ``database``, or with an empty file if it is None."""
+        """Begin a walk with a copy of ``database``, or with an empty file if it is None.
+
+        Raises:
+            TokenStorageError: there is no such database, or a start would refuse it.
+        """
         copy = self._folder / f"tokens-{next(self._numbers)}-walking.db"
         copy.touch(mode=0o600)
         if database is not None:
-            source = connect_read_only(Path(database))
+            place = SqliteDatabase(absolute(Path(database)))
+            found = inspect(place)
+            if not found.exists:
+                raise no_database(place)
+            found.accepted()
+            source = connect_read_only(place.path)
             with closing(source) as old, closing(sqlite3.Connection(copy)) as new:
                 old.backup(new)  # includes its -wal
         return self._opened.enter_context(closing(MigrationWalk(copy, rows=rows, changes=changes)))

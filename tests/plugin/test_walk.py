@@ -76,6 +76,20 @@ def test_a_database_that_is_given_is_copied_and_walks_from_where_it_is(
     assert old.read_bytes() == before
 
 
+@pytest.mark.parametrize("revision", ["002", "006"])
+def test_a_file_of_a_former_release_makes_the_round_trip(
+    revision: str, migration_walk: StartWalk, tmp_path: Path
+) -> None:
+    """A table whose shape no revision makes, and that one drops, comes back in its own."""
+    old = tmp_path / "old.db"
+    at(revision, "raw").write(old)
+    walk = migration_walk(old)
+    walk.round_trip()
+    assert walk.revision == HEAD
+    missing = refused(lambda: migration_walk(tmp_path / "missing.db"))
+    assert "There is no database at" in missing.message
+
+
 def test_a_file_that_no_start_would_touch_is_refused(
     migration_walk: StartWalk, tmp_path: Path
 ) -> None:

@@ -100,3 +100,17 @@ async def test_a_host_that_logs_info_gets_info(
             pass
     assert [r.levelname for r in caplog.records if r.name == LOGGER] == ["INFO", "INFO"]
     assert logging.getLogger("nextcloud_mcp_server").level == logging.NOTSET
+
+
+async def test_a_host_that_disables_the_loggers_still_shows_the_lines(
+    old_database: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The env.py that `alembic init` writes disables every logger that is there already."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    for name in (LOGGER, "uvicorn.error"):
+        monkeypatch.setattr(logging.getLogger(name), "disabled", True)
+    async with token_store_lifespan(_with_a_row(old_database), encryption_key=KEY)(None):
+        pass
+    first, second = capfd.readouterr().err.splitlines()
+    assert first.startswith(f"upgraded {old_database} from 006 to ")
+    assert second.startswith("backup: ")
