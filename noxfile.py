@@ -28,6 +28,7 @@ OWN_SESSION = (
     "tests/bench",
     "tests/docs",
     "tests/history/test_rotated.py",
+    "tests/history/test_walked.py",
     "tests/migrations",
     "tests/wheel/test_container.py",
     "tests/wheel/test_documents.py",
@@ -203,9 +204,9 @@ def migrations(session: nox.Session) -> None:
 
 @nox.session(default=False, tags=["ci"])
 def slow(session: nox.Session) -> None:
-    """Rotate the keys of every old database, and run every measurement on a small scale."""
+    """Rotate and walk every old database, and run every measurement on a small scale."""
     sync(session, "test")
-    pytest(session, "tests/bench", "tests/history/test_rotated.py")
+    pytest(session, "tests/bench", "tests/history/test_rotated.py", "tests/history/test_walked.py")
 
 
 @nox.session(default=False, tags=["ci"], python=PYTHONS)

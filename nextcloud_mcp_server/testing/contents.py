@@ -100,6 +100,19 @@ def read_catalogue(execute: Execute) -> Mapping[str, object]:
     return definitions
 
 
+def without_surplus(definition: Any, wanted: Any) -> object:
+    """Return the definition of a table without the columns and indexes that another lacks."""
+    if definition is None or wanted is None:
+        return definition
+    return {
+        **definition,
+        **{
+            part: {n: value for n, value in definition[part].items() if n in wanted[part]}
+            for part in ("columns", "indexes")
+        },
+    }
+
+
 def _table(execute: Execute, name: str) -> dict[str, object]:
     table = quoted(name)
     columns = {row[1]: tuple(row[2:]) for row in execute(f"PRAGMA table_xinfo({table})")}

@@ -20,6 +20,7 @@ from sqlalchemy import StaticPool, create_engine
 from nextcloud_mcp_server.backends.sqlite.catalog import read_snapshot
 from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
+from nextcloud_mcp_server.backends.sqlite.inspect import readable
 from nextcloud_mcp_server.backends.sqlite.transaction import MIGRATION_PRAGMAS, SqliteTransaction
 from nextcloud_mcp_server.errors import counted
 from nextcloud_mcp_server.filesystem.paths import absolute
@@ -37,6 +38,7 @@ from nextcloud_mcp_server.testing.contents import (
     difference,
     read_catalogue,
     read_contents,
+    without_surplus,
 )
 from nextcloud_mcp_server.testing.rows import Rows, WaitingRows
 from nextcloud_mcp_server.testing.templates import HEAD
@@ -116,8 +118,6 @@ class MigrationWalk:
         )
         self._statements = Statements(self._engine)
         self._catalogues = {self.revision: read_catalogue(self._raw.execute)}
-        #: The tables that a step has dropped.
-        self._dropped: set[str] = set()
         self._waiting = WaitingRows(self._raw)
         self.insert(rows or {})
 
@@ -204,7 +204,6 @@ class MigrationWalk:
             after = read_contents(self._raw.execute)
             self._check(step)
             step = Step(step.before, to, up, self._compare(step, before, after))
-        self._dropped |= before.keys() - after.keys()
         self.revision = to
         self.steps.append(step)
         with _named(step):
@@ -237,22 +236,29 @@ class MigrationWalk:
         catalogue = read_catalogue(self._raw.execute)
         known = self._catalogues.setdefault(step.after, catalogue)
         names = {n for n in {*known, *catalogue} if known.get(n) != catalogue.get(n)}
-        # A former release had made a table in another shape, and the downgrade makes its own.
-        names -= {n for n in names & self._dropped if catalogue.get(n) == self._made(step, n)}
+        if names:
+            # A former release had made a table in another shape, or with parts of a later
+            # revision, which the downgrade has dropped.
+            made = self._made(step.after)
+            names -= {
+                n
+                for n in names & self._history.shapes.keys()
+                if catalogue.get(n) in (made.get(n), without_surplus(known.get(n), made.get(n)))
+            }
         if names:
             raise AssertionError(
                 f"does not restore {step.after} as it was: {', '.join(sorted(names))}"
             )
 
-    def _made(self, step: Step, table: str) -> object:
-        """Return the definition of a table as the revisions up to ``step`` make it."""
-        structure = self._history.structure(step.after)
+    def _made(self, revision: str) -> Mapping[str, object]:
+        """Return the definitions of the tables as the revisions up to ``revision`` make them."""
+        structure = self._history.structure(revision)
         with closing(sqlite3.Connection(":memory:")) as connection:
-            connection.execute(structure.tables[table].sql)
-            for index, owner in structure.owners.items():
-                if owner == table:
-                    connection.execute(structure.indexes[index])
-            return read_catalogue(connection.execute)[table]
+            for table in structure.tables.values():
+                connection.execute(table.sql)
+            for sql in structure.indexes.values():
+                connection.execute(sql)
+            return read_catalogue(connection.execute)
 
     def _declared(self, step: Step) -> RowChanges:
         changes = self._changes.get(step.revision, Changes())
@@ -327,7 +333,10 @@ class StartWalk:
             if not found.exists:
                 raise no_database(place)
             found.accepted()
-            source = connect_read_only(place.path)
-            with closing(source) as old, closing(sqlite3.Connection(copy)) as new:
+            with (
+                readable(place.path) as (source, _),
+                closing(connect_read_only(source)) as old,
+                closing(sqlite3.Connection(copy)) as new,
+            ):
                 old.backup(new)  # includes its -wal
         return self._opened.enter_context(closing(MigrationWalk(copy, rows=rows, changes=changes)))
