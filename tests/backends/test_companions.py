@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shlex
 import shutil
@@ -16,9 +17,11 @@ from typing import Any
 import pytest
 
 from nextcloud_mcp_server.backends.sqlite.inspect import inspect_file
+from nextcloud_mcp_server.backends.sqlite.pool import SqlitePool
 from nextcloud_mcp_server.cli.main import main
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.maintenance.backup import back_up
+from tests.backends.test_pool import adding
 from tests.migrate.databases import crash_in_a_write
 from tests.support.by_path import inspect, prepare
 from tests.support.shapes import at
@@ -218,3 +221,43 @@ def test_a_restore_moves_an_orphan_away(path: Path) -> None:
             assert not connection.execute(
                 "SELECT 1 FROM sqlite_master WHERE name = 'grown'"
             ).fetchall()
+
+
+async def _stored(path: Path, name: str, crashed: Path | None = None) -> Path:
+    """Store a session in a new database; copy it to ``crashed`` as a killed server leaves it."""
+    await asyncio.to_thread(prepare, path)
+    pool = SqlitePool(path, "wal")
+    await pool.write(adding(name))
+    if crashed is not None:
+        for suffix in ("", "-wal"):
+            await asyncio.to_thread(shutil.copy, f"{path}{suffix}", f"{crashed}{suffix}")
+    await pool.close()
+    return crashed or path
+
+
+async def test_another_database_of_the_same_history_is_told_apart(
+    path: Path, tmp_path: Path
+) -> None:
+    """Two databases that did the same have the same counters and sizes, but not the same mark."""
+    other = await _stored(path, "other")
+    crashed = await _stored(tmp_path / "own.db", "own", tmp_path / "crashed.db")
+    assert inspect(crashed).refusal is None
+    await asyncio.to_thread(shutil.copy, other, crashed)
+    refusal = inspect(crashed).refusal
+    assert refusal is not None
+    assert (refusal.code, "the mark of another database" in refusal.message) == ("orphaned", True)
+
+
+async def test_an_earlier_state_of_the_same_database_is_told_apart(
+    path: Path, tmp_path: Path
+) -> None:
+    """Its counter is behind the first page 1 of the -wal, which each first commit writes."""
+    await _stored(path, "first")
+    old = shutil.copy(path, tmp_path / "old.db")
+    await _stored(path, "second")
+    crashed = await _stored(path, "third", tmp_path / "crashed.db")
+    assert inspect(crashed).refusal is None
+    shutil.copy(old, crashed)
+    refusal = inspect(crashed).refusal
+    assert refusal is not None
+    assert refusal.code == "orphaned"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
@@ -21,6 +22,7 @@ from tests.backends.test_pool import adding, committed
 from tests.maintenance.restore.restoring import restored
 from tests.support.by_path import downgrade, prepare
 from tests.support.child import child
+from tests.support.errors import refuses
 
 #: Writes a session with each line that it reads.
 WRITER = """
@@ -223,6 +225,31 @@ async def test_an_idle_store_does_nothing_more(pool: SqlitePool, path: Path) -> 
     before = path.with_name(path.name + "-wal").stat().st_mtime_ns
     await asyncio.sleep(1)
     assert path.with_name(path.name + "-wal").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("left", [0, 16, 32, 32 + 24 + 4096, -1])
+async def test_a_write_behind_a_wal_that_was_cut_is_refused(
+    left: int, pool: SqlitePool, path: Path
+) -> None:
+    """If another program empties the -wal or cuts it off, no write is confirmed any more."""
+    for name in ("one", "two", "three"):
+        await pool.write(adding(name))
+    os.truncate(path.with_name(path.name + "-wal"), left if left >= 0 else wal_size(path) - 4096)
+    for name in ("lost", "also lost"):
+        with refuses("replaced", "was emptied or cut off"):
+            await pool.write(adding(name))
+
+
+async def test_a_wal_that_another_program_checkpoints_is_not_cut(
+    pool: SqlitePool, path: Path
+) -> None:
+    """A checkpoint that empties the -wal is no reason to refuse, nor a commit without a change."""
+    for kind in ("TRUNCATE", "RESTART", "FULL", "PASSIVE"):
+        await pool.write(adding(kind))
+        with closing(sqlite3.connect(path)) as other:
+            assert other.execute(f"PRAGMA wal_checkpoint({kind})").fetchone()[0] == 0
+        await pool.write(lambda _: None)
+        await pool.write(adding(f"after {kind}"))
 
 
 async def test_a_wal_that_a_reader_kept_long_is_cut_after_it(pool: SqlitePool, path: Path) -> None:

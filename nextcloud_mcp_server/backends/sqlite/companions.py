@@ -34,6 +34,12 @@ _HEADER: Final = 100
 _WAL_HEADER: Final = 32
 _FRAME_HEADER: Final = 24
 
+#: Where page 1 has the mark of its database (``PRAGMA user_version``).
+_MARK: Final = 60
+
+#: Frames of a ``-wal`` in which a page 1 is searched for.
+_SEARCHED: Final = 256
+
 #: An SQLite file begins with a page of a power of two in this range.
 _SMALLEST, _LARGEST = 512, 65536
 
@@ -180,8 +186,9 @@ def _journal_has_content(companion: str) -> bool:
 def _wal_differs(header: bytes, companion: str) -> str:  # noqa: PLR0911
     """Return what shows that a ``-wal`` is another file's; empty if nothing does.
 
-    A checkpoint copies its page 1 into the file, and each new page 1 counts one more. Without
-    a copy of page 1 the number of pages is unchanged.
+    A checkpoint copies its page 1 into the file, and each new page 1 counts one more. A store
+    writes page 1 with its first commit to a ``-wal``, and a random number with it, which is the
+    same as long as the database lives. Without a copy of page 1 the number of pages is unchanged.
     """
     with open(companion, "rb") as file:  # noqa: PTH123
         start = file.read(_WAL_HEADER)
@@ -189,29 +196,47 @@ def _wal_differs(header: bytes, companion: str) -> str:  # noqa: PLR0911
         if _number(start, 0) not in _WAL_MAGIC or not _is_page_size(size):
             # SQLite ignores it.
             return ""
-        first, pages, frames = b"", 0, 0
-        for number, page, committed in _frames(file, start, size):
-            if number == 1:
-                if page == header:
-                    return ""
-                if not pages:
-                    first = first or page
-            if not pages:
-                frames, pages = frames + 1, committed
-        # The first transaction is evidence. A power cut can leave a part of it.
-        if not pages or not _is_intact(file, start, size, frames):
-            return ""
+        first, pages = _evidence(file, start, size, header)
+    if not pages:
+        return ""
     if size != _page_size(header):
         return f"its pages have {size} bytes, and those of the file {_page_size(header)}"
     if not first:
         known = _pages(header)
         same = known in {0, pages}
         return "" if same else f"it is of a file of {pages} pages, and this one has {known}"
+    if _number(first, _MARK) and _number(header, _MARK) not in {0, _number(first, _MARK)}:
+        return "it has the mark of another database"
     change, counter = _number(first, 24) - 1, _number(header, 24)
     # A connection can write several of them under one number.
     if counter in {change, change + 1} and not _contradicts(header, first):
         return ""
     return f"it continues change {change} of another file, and this one is at {counter}"
+
+
+def _evidence(file: BinaryIO, start: bytes, size: int, header: bytes) -> tuple[bytes, int]:
+    """Return the first page 1 in a ``-wal`` (empty if none is soon), and the pages of its file.
+
+    The number is 0 if nothing in it says whose it is: it has the page 1 of the file, or no
+    complete transaction.
+    """
+    first, pages = b"", 0
+    # The frames up to the end of the first transaction, and of the first one with a page 1.
+    begun, marked = 0, 0
+    for read, (number, page, committed) in enumerate(_frames(file, start, size), 1):
+        if number == 1:
+            if page == header:
+                return b"", 0
+            if read <= _SEARCHED:
+                first = first or page
+        if committed and not pages:
+            begun, pages = read, committed
+        if committed and first and not marked:
+            marked = read
+    # A power cut can leave a part of a transaction, which SQLite ignores.
+    if marked and _is_intact(file, start, size, marked):
+        return first, pages
+    return b"", pages if begun and _is_intact(file, start, size, begun) else 0
 
 
 def _frames(file: BinaryIO, start: bytes, size: int) -> Iterator[tuple[int, bytes, int]]:
@@ -232,7 +257,7 @@ def _is_intact(file: BinaryIO, start: bytes, size: int, frames: int) -> bool:
     """Return whether the checksums of the first frames are valid, as SQLite requires."""
     order = ">" if _number(start, 0) & 1 else "<"
     sums = _sums((0, 0), start[:24], order)
-    valid = sums == struct.unpack(">II", start[24:32])
+    valid = is_wal_header(start)
     file.seek(_WAL_HEADER)
     for _ in range(frames):
         frame, page = file.read(_FRAME_HEADER), file.read(size)
@@ -241,6 +266,14 @@ def _is_intact(file: BinaryIO, start: bytes, size: int, frames: int) -> bool:
         sums = _sums(_sums(sums, frame[:8], order), page, order)
         valid = sums == struct.unpack(">II", frame[16:24])
     return valid
+
+
+def is_wal_header(data: bytes) -> bool:
+    """Return whether ``data`` is the header of a ``-wal``, with its checksum."""
+    if len(data) != _WAL_HEADER or _number(data, 0) not in _WAL_MAGIC:
+        return False
+    order = ">" if _number(data, 0) & 1 else "<"
+    return _sums((0, 0), data[:24], order) == struct.unpack(">II", data[24:])
 
 
 def _sums(sums: tuple[int, int], data: bytes, order: str) -> tuple[int, int]:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from nextcloud_mcp_server.backends.sqlite.batches import Answer, Job, attempt
 from nextcloud_mcp_server.backends.sqlite.open_files import OpenFiles
 from nextcloud_mcp_server.backends.sqlite.statements import DriverConnection
+from nextcloud_mcp_server.backends.sqlite.wal import WalFile
 from nextcloud_mcp_server.errors import TokenStorageError
 
 #: Runs several jobs in the open transaction; returns None if it must be rolled back.
@@ -34,27 +36,46 @@ def read(files: OpenFiles, connection: sqlite3.Connection, jobs: Sequence[Job]) 
     return answers
 
 
-def write(
-    files: OpenFiles, connection: sqlite3.Connection, jobs: Sequence[Job]
-) -> Sequence[Answer]:
+class Target(NamedTuple):
+    """What is written to: the files that a store has open, and the ``-wal`` if there is one."""
+
+    files: OpenFiles
+    log: WalFile | None
+
+    def begin(self, connection: sqlite3.Connection) -> None:
+        """Begin a write transaction in the file that has the name of the database, or raise."""
+        connection.execute("BEGIN IMMEDIATE")
+        if self.log is not None:
+            self.log.begin(connection)
+
+    def commit(self, connection: sqlite3.Connection) -> None:
+        """Commit into the file that has the name of the database, or raise."""
+        self.files.require()
+        connection.execute("COMMIT")
+        self.files.require()
+        if self.log is not None:
+            self.log.committed()
+
+
+def write(target: Target, connection: sqlite3.Connection, jobs: Sequence[Job]) -> Sequence[Answer]:
     """Run every job in one commit; each alone if that commit fails."""
     if len(jobs) > 1:
         # Most batches have no failure, and savepoints are a fifth of their cost.
         for carry_out in (_all_or_none, _each_or_not):
-            if (answers := _together(files, connection, jobs, carry_out)) is not None:
+            if (answers := _together(target, connection, jobs, carry_out)) is not None:
                 return answers
-    return [_alone(files, connection, job) for job in jobs]
+    return [_alone(target, connection, job) for job in jobs]
 
 
 def _together(
-    files: OpenFiles, connection: sqlite3.Connection, jobs: Sequence[Job], carry_out: _Batch
+    target: Target, connection: sqlite3.Connection, jobs: Sequence[Job], carry_out: _Batch
 ) -> list[Answer] | None:
     """Return the answers after one commit; None if there was none."""
-    connection.execute("BEGIN IMMEDIATE")
     try:
+        target.begin(connection)
         answers = carry_out(connection, jobs)
         if answers is not None:
-            _commit(files, connection)
+            target.commit(connection)
     except sqlite3.Error as error:
         _roll_back(connection)
         if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
@@ -88,23 +109,16 @@ def _each_or_not(connection: sqlite3.Connection, jobs: Sequence[Job]) -> list[An
     return answers
 
 
-def _alone(files: OpenFiles, connection: sqlite3.Connection, job: Job) -> Answer:
+def _alone(target: Target, connection: sqlite3.Connection, job: Job) -> Answer:
     try:
-        connection.execute("BEGIN IMMEDIATE")
+        target.begin(connection)
         answer = attempt(job, DriverConnection(connection))
         if answer.error is None:
-            _commit(files, connection)
+            target.commit(connection)
     except (sqlite3.Error, TokenStorageError) as error:
         answer = Answer(error=error)
     _roll_back(connection)
     return answer
-
-
-def _commit(files: OpenFiles, connection: sqlite3.Connection) -> None:
-    """Commit into the file that has the name of the database, or raise."""
-    files.require()
-    connection.execute("COMMIT")
-    files.require()
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:

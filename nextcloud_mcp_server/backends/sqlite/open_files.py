@@ -79,11 +79,15 @@ class OpenFiles:
             TokenStorageError: ``replaced``.
         """
         if what := self.replaced():
-            raise TokenStorageError(
-                f"{self._path} is not the database that this server opened: {what}; "
-                "nothing more is read or stored.",
-                code="replaced",
-                remedy="If that was on purpose, restart the server. If not, stop it: it saves what "
-                "it has open as a backup. Then: nextcloud-mcp-server db restore --newest -d "
-                f"{for_shell(self._path)}",
-            )
+            raise replaced(self._path, what)
+
+
+def replaced(path: Path, what: str) -> TokenStorageError:
+    """Return the error for an open database that is not the one at its place any more."""
+    return TokenStorageError(
+        f"{path} is not the database that this server opened: {what}; nothing more is read or "
+        "stored.",
+        code="replaced",
+        remedy="If that was on purpose, restart the server. If not, stop it: it saves what it has "
+        f"open as a backup. Then: nextcloud-mcp-server db restore --newest -d {for_shell(path)}",
+    )

@@ -28,7 +28,7 @@ from nextcloud_mcp_server.backends.sqlite.batches import FORK_WAIT, Lane
 from nextcloud_mcp_server.backends.sqlite.connect import BUSY_TIMEOUT, file_uri, is_still
 from nextcloud_mcp_server.backends.sqlite.errors import always_named
 from nextcloud_mcp_server.backends.sqlite.open_files import FileId, OpenFiles
-from nextcloud_mcp_server.backends.sqlite.wal import KEPT, Checkpoints, library
+from nextcloud_mcp_server.backends.sqlite.wal import KEPT, Checkpoints, WalFile, library
 from nextcloud_mcp_server.concurrency import run_to_the_end, start
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem import permissions
@@ -93,12 +93,13 @@ class SqlitePool:
         self._guard: sqlite3.Connection | None = None
         self._held = False
         self._readers = self._reading()
-        write = partial(group_commit.write, self._files)
+        self._log = WalFile(path) if self._in_wal else None
+        write = partial(group_commit.write, group_commit.Target(self._files, self._log))
         # Held while the guard or the connections of a checkpoint are opened, and during a fork.
         self._opening = threading.Lock()
         self._checkpoints: Callable[[bool], float | None] = _no_checkpoints
-        if self._in_wal:
-            self._checkpoints = Checkpoints(path, self._files, self._opening)
+        if self._log is not None:
+            self._checkpoints = Checkpoints(path, self._files, self._opening, self._log)
         self._writer = Lane(
             "token-store-write",
             1,
@@ -247,6 +248,8 @@ class SqlitePool:
                 # If another program has the database open, the -wal is still there.
                 self._checkpoints(True)
             finally:
+                if self._log is not None:
+                    self._log.close()
                 if self._hold is not None:
                     self._hold.release()
 

@@ -10,14 +10,17 @@ is: SQLite makes it under an exclusive lock on the database.
 
 from __future__ import annotations
 
+import os
+import secrets
 import sqlite3
 import threading
 from contextlib import closing
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
+from nextcloud_mcp_server.backends.sqlite.companions import is_wal_header
 from nextcloud_mcp_server.backends.sqlite.connect import connect_to_write
-from nextcloud_mcp_server.backends.sqlite.open_files import OpenFiles
+from nextcloud_mcp_server.backends.sqlite.open_files import OpenFiles, replaced
 from nextcloud_mcp_server.errors import TokenStorageError
 
 #: Bytes of a ``-wal`` after which the writer makes a checkpoint: a thousand pages.
@@ -37,8 +40,9 @@ _LONGEST_IDLE: Final = 300.0
 #: Seconds to wait for another writer.
 _PATIENCE: Final = 1.0
 
-#: Bytes before the page of the first frame.
-_HEADERS: Final = 32 + 24
+#: Bytes of the header, and with the header of the first frame.
+_HEADER: Final = 32
+_HEADERS: Final = _HEADER + 24
 
 
 def has_reset_bug(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> bool:
@@ -100,6 +104,89 @@ def checkpoint(path: Path, timeout: float, *, empty: bool = False) -> bool:
     return True
 
 
+class WalFile:
+    """The ``-wal`` as the last commit of this process left it.
+
+    SQLite notices neither a ``-wal`` that another program has emptied or cut off, nor one that
+    belongs to another database: it commits behind the hole, and nobody reads that after a crash.
+
+    Args:
+        path: the database, in WAL mode.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor = -1
+        self._seen = _Seen(0, b"")
+        #: Whether the next commit writes page 1, by which its -wal is told from another one.
+        self.marks = True
+
+    def begin(self, connection: sqlite3.Connection) -> None:
+        """Check the ``-wal`` in a write transaction, before its first write.
+
+        Raises:
+            TokenStorageError: ``replaced`` if it has lost its beginning or its end.
+        """
+        seen = self._look()
+        # Without a commit so far, it may be what a power cut left, which SQLite ignores.
+        lost = self._seen.valid and seen.size and not seen.valid
+        if lost or (seen.salt == self._seen.salt and seen.size < self._seen.size):
+            raise self._cut()
+        if self.marks:
+            [(version,)] = connection.execute("PRAGMA user_version").fetchall()
+            # 31 bits, because the number is signed.
+            mark = int(version) or secrets.randbits(31) or 1
+            # Writes the page even if the number is the same.
+            connection.execute(f"PRAGMA user_version={mark}")
+
+    def committed(self) -> None:
+        """Check that a commit lies in a ``-wal`` that is complete.
+
+        Raises:
+            TokenStorageError: ``replaced`` if it does not.
+        """
+        seen = self._look()
+        # It can be empty after a commit that has changed nothing.
+        if seen.size and not seen.valid:
+            raise self._cut()
+        self._seen, self.marks = seen, False
+
+    def close(self) -> None:
+        """Close the file. Nothing was locked with it."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def _cut(self) -> TokenStorageError:
+        return replaced(self._path, f"{self._path.name}-wal was emptied or cut off")
+
+    def _look(self) -> _Seen:
+        # A connection that is the last one deletes the file, also of a store that is open.
+        if self._descriptor < 0 or not os.fstat(self._descriptor).st_nlink:
+            self.close()
+            try:
+                self._descriptor = os.open(f"{self._path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return _Seen(0, b"")
+        size = os.fstat(self._descriptor).st_size
+        header = os.pread(self._descriptor, _HEADER, 0)
+        known = header == self._seen.header
+        return _Seen(size, header, self._seen.valid if known else is_wal_header(header))
+
+
+class _Seen(NamedTuple):
+    """The size of a ``-wal``, its header, and whether that is as SQLite writes it."""
+
+    size: int
+    header: bytes
+    valid: bool = False
+
+    @property
+    def salt(self) -> bytes:
+        """What changes when SQLite begins the ``-wal`` again."""
+        return self.header[16:24]
+
+
 class Checkpoints:
     """Makes the checkpoints of an open store, in the thread that writes.
 
@@ -107,10 +194,12 @@ class Checkpoints:
         path: the database, in WAL mode.
         files: its open files.
         lock: held while connections are open for a checkpoint.
+        log: told that the next commit begins a new ``-wal``.
     """
 
-    def __init__(self, path: Path, files: OpenFiles, lock: threading.Lock) -> None:
+    def __init__(self, path: Path, files: OpenFiles, lock: threading.Lock, log: WalFile) -> None:
         self._path = path
+        self._log = log
         self._files = files
         self._lock = lock
         self._tried_at = 0
@@ -140,7 +229,9 @@ class Checkpoints:
         try:
             with self._lock:
                 self._files.require()
-                return checkpoint(self._path, _PATIENCE, empty=empty)
+                done = checkpoint(self._path, _PATIENCE, empty=empty)
+                self._log.marks |= done
+                return done
         except (sqlite3.Error, OSError, TokenStorageError):
             # The next one does what this one could not.
             return False
