@@ -68,8 +68,11 @@ PLAN = {
 }
 #: Seconds of ``tests`` on each further interpreter.
 FURTHER = (105, "the tests that an interpreter can change")
-#: What ``uvx nox -t ci`` adds, about 15 minutes.
-REST = "all tests on each interpreter, both database engines, the wheel, more faults"
+#: What ``uvx nox -t ci`` adds.
+REST = (
+    "all tests on each interpreter, both database engines, the rotation of old keys, "
+    "the measurements, the wheel, more faults"
+)
 
 nox.needs_version = ">=2026.4"
 nox.options.default_venv_backend = "uv"

@@ -138,9 +138,6 @@ class Database(Protocol):
     def identity(self) -> Hashable:
         """Return a value that changes if the database is replaced; None if it is missing."""
 
-    def version(self) -> str:
-        """Describe the engine in use: its version, and what an operator should know of it."""
-
     def wal_size(self) -> int:
         """Return the bytes of commits that are not in the database file yet; 0 without any."""
 

@@ -276,7 +276,7 @@ class _Server(uvicorn.Server):
             await self.lifespan.shutdown()
             return
         outcome = self.lifespan.state["storage"].outcome
-        for line in (*outcome_lines(outcome), connect(outcome.database).version()):
+        for line in outcome_lines(outcome):
             self._printer.line(line)
         if not self.should_exit:
             self.served = True

@@ -17,7 +17,12 @@ from sqlalchemy import text
 from nextcloud_mcp_server.backends.connect import connect as database_at
 from nextcloud_mcp_server.backends.sqlite import wal
 from nextcloud_mcp_server.backends.sqlite.pool import SqlitePool
-from nextcloud_mcp_server.backends.sqlite.wal import checkpoint, has_reset_bug, wal_size
+from nextcloud_mcp_server.backends.sqlite.wal import (
+    checkpoint,
+    has_reset_bug,
+    library,
+    wal_size,
+)
 from tests.backends.test_pool import adding, committed
 from tests.maintenance.restore.restoring import restored
 from tests.support.by_path import downgrade, prepare
@@ -114,6 +119,15 @@ def test_affected_versions(version: tuple[int, ...]) -> None:
 def test_fixed_versions(version: tuple[int, ...]) -> None:
     """Older and newer versions, and two corrected ones between, have not."""
     assert not has_reset_bug(version)
+
+
+def test_the_description_of_the_library_is_no_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version with the bug is described by what this program does about it."""
+    version = sqlite3.sqlite_version
+    monkeypatch.setattr(wal, "has_reset_bug", lambda: False)
+    assert library() == f"SQLite {version}"
+    monkeypatch.setattr(wal, "has_reset_bug", lambda: True)
+    assert library().startswith(f"SQLite {version}: no write is lost")
 
 
 def test_no_commit_is_possible_during_a_checkpoint(path: Path, traced: Traced) -> None:

@@ -133,7 +133,7 @@ def test_migrate_writes_the_next_revision(checkout: Path, tmp_path: Path) -> Non
         "  nextcloud-mcp-server db upgrade -d /tmp/test.db",
         "  nextcloud-mcp-server db downgrade -d /tmp/test.db",
         "Then check whether it may be merged:",
-        "  nextcloud-mcp-server db lint --fix",
+        "  nextcloud-mcp-server db lint --fix --strict",
     ]
     nothing = process("db", "migrate", "???", cwd=tmp_path, root=checkout)
     assert (nothing.status, nothing.out) == (1, "")
@@ -212,7 +212,7 @@ def test_migrate_renumbers(checkout: Path, tmp_path: Path) -> None:
     done = process("db", "migrate", "--renumber", twin.name, cwd=tmp_path, root=checkout)
     assert (done.status, done.err) == (0, "")
     assert done.out == (
-        f"renamed {twin.name} to {second.name}\nThen: nextcloud-mcp-server db lint --fix\n"
+        f"renamed {twin.name} to {second.name}\nThen: nextcloud-mcp-server db lint --fix --strict\n"
     )
     again = process("db", "migrate", "--renumber", second.name, cwd=tmp_path, root=checkout)
     assert again.out == "It is at the end of the history already: nothing to do\n"

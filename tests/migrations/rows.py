@@ -45,13 +45,22 @@ def declared() -> dict[str, Declared]:
     return found
 
 
-def seed(revision: str, lineage: facts.Lineage, *, only: frozenset[str] | None = None) -> Rows:
+def seed(
+    revision: str,
+    lineage: facts.Lineage,
+    *,
+    only: frozenset[str] | None = None,
+    before: bool = True,
+) -> Rows:
     """Return rows for each table at ``revision``, or for ``only`` some of them.
 
     For a table that files declare rows for: the newest ``ROWS`` up to this revision and the
     next ``BEFORE`` above it, without columns that the table does not have. Else three rows, of
     which the second has NULL where it is allowed; at a revision newer than the facts, only for
     the tables that the facts have.
+
+    Args:
+        before: whether to include ``BEFORE``. A test with a next revision of its own does not.
     """
     tables = facts.tables(revision, lineage)
     generated = tables
@@ -60,17 +69,19 @@ def seed(revision: str, lineage: facts.Lineage, *, only: frozenset[str] | None =
     rows = {
         name: [_row(table, number, lineage) for number in range(3)]
         for name, table in generated.items()
-    } | _declared(revision, tables, lineage)
+    } | _declared(revision, tables, lineage, before=before)
     return {name: members for name, members in rows.items() if only is None or name in only}
 
 
-def _declared(revision: str, tables: dict[str, facts.Table], lineage: facts.Lineage) -> Rows:
+def _declared(
+    revision: str, tables: dict[str, facts.Table], lineage: facts.Lineage, *, before: bool
+) -> Rows:
     below = ALL[: ALL.index(revision) + 1] if revision in ALL else ()
     newest: Rows = {}
     for other in below:
         newest |= declared()[other].rows if other in declared() else {}
     following: Rows = {}
-    for other in reversed(ALL[len(below) :]):
+    for other in reversed(ALL[len(below) :] if before else ()):
         following |= declared()[other].before if other in declared() else {}
     return {
         name: [

@@ -22,6 +22,7 @@ from tests.migrations.database import ROOT, Database
 from tests.migrations.facts import HEAD, previous
 from tests.support.by_path import read_journal as read
 from tests.support.files import names
+from tests.support.revisions import SQL_HEAD
 from tests.support.scripts import add_revision, sql_revision
 from tests.support.shapes import at
 
@@ -147,11 +148,11 @@ async def test_history_needs_no_database() -> None:
 
 async def test_sql_is_written_without_a_database(tmp_path: Path) -> None:
     """The output of --sql creates a database."""
-    sql = await succeed("upgrade", "head", "--sql", TOKEN_STORAGE_DB="/nowhere/at/all.db")
+    sql = await succeed("upgrade", SQL_HEAD, "--sql", TOKEN_STORAGE_DB="/nowhere/at/all.db")
     path = tmp_path / "made.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(sql)
-    assert get_current_revision(path) == HEAD
+    assert get_current_revision(path) == SQL_HEAD
     assert "BYTEA" in await succeed(
         "-x", "database_url=postgresql://", "upgrade", "001:002", "--sql"
     )

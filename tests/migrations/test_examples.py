@@ -90,7 +90,7 @@ async def test_the_example_that_recreates_a_table_keeps_the_rows(
     add_revision(scripts, ADD_A_TABLE, "102", "101")
     add_revision(scripts, RECREATE_A_TABLE, "103", "102")
     await sqlite.upgrade("101")
-    await sqlite.insert(seed("101", "portable"))
+    await sqlite.insert(seed("101", "portable", before=False))
     kept = {"refresh_tokens": ["user_id", "encrypted_token", "expires_at", "created_at"]}
     rows = await sqlite.rows(kept)
     sqlite.scripts = scripts
@@ -106,7 +106,7 @@ async def test_the_same_example_runs_in_the_program(
 ) -> None:
     """The program runs it with an operator's view and trigger on the table."""
     await sqlite.upgrade("101")
-    await sqlite.insert(seed("101", "portable"))
+    await sqlite.insert(seed("101", "portable", before=False))
     await sqlite.execute(
         "CREATE VIEW op_view AS SELECT user_id FROM refresh_tokens",
         "CREATE TRIGGER op_trigger AFTER DELETE ON refresh_tokens BEGIN SELECT 1; END",
@@ -158,7 +158,7 @@ async def test_the_examples_in_the_template_are_those_that_run(
         body += f"\ndef {name}():\n" + "".join(f"    {line}\n" for line in lines)
     add_revision(scripts, body, "102", "101")
     await database.upgrade("101")
-    await database.insert(seed("101", database.lineage))
+    await database.insert(seed("101", database.lineage, before=False))
     database.scripts = scripts
     await database.upgrade()
     assert await database.query("SELECT count(new_field) FROM refresh_tokens") == [(3,)]

@@ -121,7 +121,7 @@ async def test_a_column_that_cannot_be_added_is_refused(
 async def test_a_required_column_with_a_default_is_added(database: Database, scripts: Path) -> None:
     """Existing rows get the default, and a second run does not change them."""
     await database.upgrade("101")
-    await database.insert(seed("101", database.lineage))
+    await database.insert(seed("101", database.lineage, before=False))
     column = 'sa.Column("n", sa.BigInteger(), nullable=False, server_default="7")'
     database.call_guard(scripts, f'add_column("app_passwords", {column})')
     await database.upgrade()

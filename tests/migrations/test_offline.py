@@ -9,6 +9,7 @@ from tests.migrations.database import Database, columns_of
 from tests.migrations.facts import REVISIONS
 from tests.migrations.rows import seed
 from tests.migrations.walk_report import Walk
+from tests.support.revisions import NOT_IN_SQL, SQL_HEAD
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
@@ -17,6 +18,8 @@ async def test_the_sql_of_a_step_does_what_the_step_does(
     database: Database, direction: str, revision: str, walk: Walk
 ) -> None:
     """The statements have the same result as the migration, including the rows."""
+    if revision in NOT_IN_SQL:
+        pytest.skip("it reads rows or tables, so --sql refuses it")
     before = facts.previous(revision)
     start, end = (before, revision) if direction == "upgrade" else (revision, before)
     walk.begins(start, end, "SQL up" if direction == "upgrade" else "SQL down")
@@ -41,17 +44,20 @@ async def test_the_sql_of_a_step_does_what_the_step_does(
 
 
 async def test_the_sql_of_the_whole_history_makes_a_database(database: Database) -> None:
-    """One file upgrades from nothing to head, and one downgrades to nothing."""
-    await database.script(await database.offline("upgrade", "base:head"))
-    assert await database.revision() == facts.HEAD
-    assert await database.shape() == facts.tables(facts.HEAD, database.lineage)
-    await database.script(await database.offline("downgrade", "head:base"))
+    """One file upgrades from nothing to head, and one downgrades to nothing.
+
+    Head is the last revision before one that ``--sql`` refuses.
+    """
+    await database.script(await database.offline("upgrade", f"base:{SQL_HEAD}"))
+    assert await database.revision() == SQL_HEAD
+    assert await database.shape() == facts.tables(SQL_HEAD, database.lineage)
+    await database.script(await database.offline("downgrade", f"{SQL_HEAD}:base"))
     assert await database.shape() == {}
 
 
 async def test_the_sql_is_one_transaction(database: Database) -> None:
     """The statements are one transaction."""
-    sql = await database.offline("upgrade", "base:head")
+    sql = await database.offline("upgrade", f"base:{SQL_HEAD}")
     assert sql.count("BEGIN") == 1
     assert sql.count("COMMIT;") == 1
     assert sql.strip().startswith("BEGIN")

@@ -82,7 +82,7 @@ OTHERS: Final = (
 async def recreating(database: Database, scripts: Path) -> Database:
     """Create a database at 101 with rows, and a revision 102 that recreates browser_sessions."""
     await database.upgrade("101")
-    await database.insert(seed("101", database.lineage))
+    await database.insert(seed("101", database.lineage, before=False))
     database.revise(scripts, SESSIONS)
     return database
 
@@ -217,7 +217,7 @@ async def test_a_sequence_stays_on_postgresql(postgresql: Database, scripts: Pat
 async def test_rows_keep_their_number_and_their_place(sqlite: Database, scripts: Path) -> None:
     """A table with a text key keeps its rowids and the gaps in them."""
     await sqlite.upgrade("101")
-    await sqlite.insert(seed("101", "portable"))
+    await sqlite.insert(seed("101", "portable", before=False))
     await sqlite.execute("UPDATE browser_sessions SET rowid = rowid * 10")
     before = await sqlite.query("SELECT rowid, session_id FROM browser_sessions")
     sqlite.revise(scripts, SESSIONS)
@@ -229,7 +229,7 @@ async def test_rows_keep_their_number_and_their_place(sqlite: Database, scripts:
 async def test_a_leftover_copy_is_kept(sqlite: Database, scripts: Path) -> None:
     """A leftover copy is kept; if the table is missing, the copy becomes the table."""
     await sqlite.upgrade("101")
-    await sqlite.insert(seed("101", "portable"))
+    await sqlite.insert(seed("101", "portable", before=False))
     copy = "CREATE TABLE _alembic_tmp_browser_sessions AS SELECT * FROM browser_sessions"
     await sqlite.execute(copy)
     sqlite.revise(scripts, SESSIONS)

@@ -57,7 +57,9 @@ async def test_every_row_is_rewritten_once(database: Database, scripts: Path, co
     """Each row is rewritten once, for any number of rows per page."""
     await database.upgrade("101")
     names = [*(f"plain {n}" for n in range(count)), "leave", ":a %s", "v2 done"]
-    rows = seed("101", database.lineage, only=frozenset({"refresh_tokens"}))["refresh_tokens"]
+    rows = seed("101", database.lineage, only=frozenset({"refresh_tokens"}), before=False)[
+        "refresh_tokens"
+    ]
     await database.insert(
         {
             "refresh_tokens": [
@@ -80,7 +82,7 @@ async def test_every_row_is_rewritten_once(database: Database, scripts: Path, co
 async def test_a_second_run_rewrites_nothing(database: Database, scripts: Path) -> None:
     """A second run changes nothing."""
     await database.upgrade("101")
-    await database.insert(seed("101", database.lineage))
+    await database.insert(seed("101", database.lineage, before=False))
     database.revise(scripts, PROFILES)
     await database.upgrade()
     columns = {"refresh_tokens": ["user_id", "user_profile", "scopes"]}

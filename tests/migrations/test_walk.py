@@ -159,7 +159,7 @@ async def test_a_revision_that_changes_rows(
     statement = f"UPDATE audit_logs SET resource_type = 'user' WHERE {where}"
     add_revision(scripts, sql_revision(statement), "102", "101")
     await database.upgrade("101")
-    await database.insert(seed("101", database.lineage))
+    await database.insert(seed("101", database.lineage, before=False))
     database.scripts = scripts
     change = ({"id": declared}, {"resource_type": "user"})
     with pytest.raises(AssertionError, match=problem) if problem else nullcontext():

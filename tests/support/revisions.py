@@ -7,9 +7,11 @@ expected text.
 from __future__ import annotations
 
 import io
+import re
 import sqlite3
 from argparse import Namespace
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
@@ -36,6 +38,22 @@ NEWER: Final = ALL[len(KNOWN) :]
 
 HEAD: Final = ALL[-1]
 
+
+def _calling(*operations: str) -> frozenset[str]:
+    """Return the revisions that call one of the guards' ``operations``."""
+    return frozenset(
+        path.name.split("_")[2]
+        for path in (SCRIPTS / "versions").glob("2*.py")
+        if re.search(rf"guards\.({'|'.join(operations)})\(", path.read_text("utf-8"))
+    )
+
+
+#: Revisions that read rows or tables, so ``--sql`` refuses them.
+NOT_IN_SQL: Final = _calling("rewrite", "recreate_table")
+
+#: The newest revision that ``--sql`` reaches from an empty database.
+SQL_HEAD: Final = [*takewhile(lambda revision: revision not in NOT_IN_SQL, ALL)][-1]
+
 #: The revision before head.
 BEFORE: Final = ALL[-2]
 
@@ -56,13 +74,17 @@ def pending_after(revision: str | None) -> tuple[str, ...]:
 
 @cache
 def statements(revision: str) -> tuple[str, ...]:
-    """Return the statements of one revision on SQLite, without version row and transaction."""
+    """Return the statements of one revision on SQLite, without version row and transaction.
+
+    Without ``rewrite``: it changes no table.
+    """
     assert revision in NEWER, "the facts of a known revision are in facts.py"
     buffer = io.StringIO()
     config = Config(
         output_buffer=buffer, stdout=io.StringIO(), cmd_opts=Namespace(x=["database_url=sqlite://"])
     )
     config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
+    config.attributes["reviewed"] = revision not in _calling("recreate_table")
     with ALEMBIC:
         command.upgrade(config, f"{previous(revision)}:{revision}", sql=True)
     return tuple(s for s in _split(buffer.getvalue()) if "alembic_version" not in s)

@@ -25,7 +25,7 @@ from nextcloud_mcp_server.backends.sqlite.errors import named, naming, not_writa
 from nextcloud_mcp_server.backends.sqlite.inspect import is_remote, readable
 from nextcloud_mcp_server.backends.sqlite.open_files import FileId, file_id
 from nextcloud_mcp_server.backends.sqlite.secrets import columns_there, read_secrets
-from nextcloud_mcp_server.backends.sqlite.wal import library, wal_size
+from nextcloud_mcp_server.backends.sqlite.wal import wal_size
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem import files, mounts, permissions
 from nextcloud_mcp_server.filesystem.paths import absolute
@@ -168,10 +168,6 @@ class SqliteDatabase:
             return file_id(self.path)
         except OSError:
             return None
-
-    def version(self) -> str:
-        """Return the version of SQLite, and whether it has the WAL-reset bug."""
-        return library()
 
     def wal_size(self) -> int:
         """Return the size of the ``-wal``."""

@@ -53,11 +53,11 @@ def has_reset_bug(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> boo
 
 
 def library() -> str:
-    """Describe the SQLite in use, and what its bug means here."""
+    """Describe the SQLite in use."""
     text = f"SQLite {sqlite3.sqlite_version}"
     if not has_reset_bug():
-        return f"{text}, without the WAL-reset bug"
-    return f"{text} has the WAL-reset bug, but this program loses no write through it"
+        return text
+    return f"{text}: no write is lost, because this program avoids its WAL-reset bug"
 
 
 def wal_size(path: Path) -> int:

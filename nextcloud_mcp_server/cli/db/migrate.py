@@ -42,7 +42,7 @@ def migrate(output: Output, message: str | None, renumber: str | None) -> None:
         "  nextcloud-mcp-server db upgrade -d /tmp/test.db",
         "  nextcloud-mcp-server db downgrade -d /tmp/test.db",
         "Then check whether it may be merged:",
-        "  nextcloud-mcp-server db lint --fix",
+        "  nextcloud-mcp-server db lint --fix --strict",
     )
 
 
@@ -53,7 +53,7 @@ def _renumber(output: Output, given: str) -> None:
     document = [{"from": str(p.script.path), "to": str(p.path), "id": p.id} for p in places]
     lines = [f"renamed {printable(p.script.path.name)} to {printable(p.path.name)}" for p in places]
     last = (
-        "Then: nextcloud-mcp-server db lint --fix"
+        "Then: nextcloud-mcp-server db lint --fix --strict"
         if places
         else "It is at the end of the history already: nothing to do"
     )
