@@ -231,6 +231,8 @@ def _usage_message(error: click.ClickException) -> str:
 
 
 def _usage_remedy(error: click.ClickException) -> str:
+    if remedy := getattr(error, "remedy", ""):
+        return printable(remedy)
     context = getattr(error, "ctx", None)
     command = PROGRAM if context is None else context.command_path
     return f"See what it takes: {command} --help"

@@ -64,7 +64,33 @@ TOKEN_ENCRYPTION_KEY_FILE names, or from the file DATABASE.key.
 
 
 class Commands(click.Group):
-    """A group that suggests a command for one that does not exist."""
+    """A group that tells what was probably meant by a mistyped command or option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments of the group."""
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            from nextcloud_mcp_server.cli import mistakes  # noqa: PLC0415 - only for a mistake
+
+            raise mistakes.misplaced(error.option_name, ctx, self, given, SUMMARIES) from None
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Parse the arguments of the command and run it."""
+        try:
+            return super().invoke(ctx)
+        except click.NoSuchOption as error:
+            from nextcloud_mcp_server.cli import mistakes  # noqa: PLC0415 - only for a mistake
+
+            raise mistakes.no_option(error.option_name, error.ctx or ctx) from None
+        except click.UsageError as error:
+            name = ctx.invoked_subcommand
+            command = self.get_command(ctx, name) if error.ctx is None and name else None
+            if command is not None:
+                # click's parser names no command in some errors.
+                error.ctx = click.Context(command, ctx, info_name=name)
+            raise
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -73,16 +99,14 @@ class Commands(click.Group):
         name = args[0]
         if name.startswith("-") or name in self.list_commands(ctx):
             return super().resolve_command(ctx, args)
-        from difflib import get_close_matches  # noqa: PLC0415 - only for a mistake
+        from nextcloud_mcp_server.cli import mistakes  # noqa: PLC0415 - only for a mistake
 
         known = {name: name for name in self.list_commands(ctx)}
         if ctx.parent is None:
             # `nextcloud-mcp-server upgrade` lacks the group.
             known |= {name: f"keys {name}" for name in KEY_SUMMARIES}
             known |= {name: f"db {name}" for name in SUMMARIES}
-        close = [known[match] for match in get_close_matches(name.lower(), known, cutoff=0.5)]
-        hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
-        raise click.UsageError(f"There is no command {name!r}.{hint}", ctx)
+        raise mistakes.no_command(name, known, ctx)
 
 
 class LazyGroup(Commands):
