@@ -27,6 +27,19 @@ class FileName(click.Path):
         return value
 
 
+class WholeNumber(click.IntRange):
+    """A whole number in a range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number."""
+        try:
+            return int(super().convert(value, param, ctx))
+        # ValueError: thousands of digits.
+        except (click.BadParameter, ValueError):
+            most = "up" if self.max is None else f"to {self.max}"
+            self.fail(f"{value[:20]!r} is not a whole number from {self.min} {most}.", param, ctx)
+
+
 _JSON_OPTION: Final = click.Option(
     ["--json"],
     is_flag=True,

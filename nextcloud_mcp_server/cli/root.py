@@ -8,7 +8,7 @@ from typing import Any, Final
 import click
 
 from nextcloud_mcp_server import __version__
-from nextcloud_mcp_server.cli.options import not_empty
+from nextcloud_mcp_server.cli.options import WholeNumber, not_empty
 from nextcloud_mcp_server.cli.output import PROGRAM, Output
 
 #: The first line of every ``db`` command's docstring; a test compares them.
@@ -178,7 +178,7 @@ _SERVER_OPTIONS: Final = (
     ),
     click.option(
         "--port",
-        type=click.IntRange(0, 65535),
+        type=WholeNumber(0, 65535),
         help="The port to listen on; 0 for any free one.  "
         "[default: $NEXTCLOUD_MCP_PORT, else 8000]",
     ),

@@ -143,3 +143,25 @@ def test_an_option_that_the_command_does_not_have_is_not_moved_there(
     lines = done.out or done.err
     assert done.status == 2
     assert f"See what it takes: {' '.join([PROGRAM, *helped.split()])} --help" in lines
+
+
+@pytest.mark.parametrize("value", ["abc", "", "1.5", "-1", "9" * 5000])
+@pytest.mark.parametrize(
+    ("arguments", "allowed"),
+    [
+        ("--port", "0 to 65535"),
+        ("run --port", "0 to 65535"),
+        ("db log -n", "1 to 2147483648"),
+        ("db backups --keep", "1 up"),
+    ],
+)
+def test_a_number_that_is_none_or_out_of_range_is_answered_with_the_range(
+    arguments: str, allowed: str, value: str, command: Command
+) -> None:
+    """The error says which numbers are allowed, in words and not in the terms of the parser."""
+    if value.startswith("9") and allowed == "1 up":
+        value = "9" * 4999 + "x"
+    done = command(*arguments.split(), value)
+    assert done.status == 2
+    expected = f": {value[:20]!r} is not a whole number from {allowed}. [bad-input]"
+    assert done.err.splitlines()[0].endswith(expected)
