@@ -95,3 +95,21 @@ def test_two_revisions_are_wrong_usage(arguments: str, db: Db) -> None:
     db.put("at-head")
     assert db(*arguments.split()).status == 2
     assert get_current_revision(db.path) == HEAD
+
+
+@pytest.mark.parametrize("arguments", ["upgrade", "upgrade -r", "downgrade", "stamp", "show"])
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("4", "004"), ("04", "004"), ("v4", "004"), ("0101", HEAD), ("999", "")]
+)
+def test_an_id_without_its_zeros_is_answered_with_the_id(
+    typed: str, meant: str, arguments: str, db: Db, command: Command
+) -> None:
+    """The error asks whether the id of three digits was meant, if there is one."""
+    db.put("at-head")
+    line = ("db", *arguments.split(), typed)
+    done = command(*line) if arguments == "show" else db(*line[1:])
+    assert done.status == 1
+    hint = f" Did you mean {meant}?" if meant else ""
+    expected = f"error: There is no revision {typed}; the newest is {HEAD}.{hint}"
+    assert done.err.splitlines()[0] == f"{expected} [unknown-revision]"
+    assert get_current_revision(db.path) == HEAD
