@@ -157,8 +157,9 @@ class Output:
             self._print("", stream)
         if self.write_error is None:
             return status
-        self.note(f"error: The output could not be written ({self.write_error.strerror}).")
-        self.note("remedy: Send it to another place; the work of the command is finished.")
+        # On stderr also with --json, whose document stdout does not take.
+        for line in describe_error(_unwritten(self.write_error)):
+            self.note(line)
         return status or 1
 
     def _print(self, text: str, stream: TextIO | None) -> None:
@@ -203,6 +204,15 @@ def interrupted(effect: str = "Unfinished changes were rolled back.") -> TokenSt
         code="interrupted",
         remedy="Run the command again.",
         exit_status=_INTERRUPTED,
+    )
+
+
+def _unwritten(error: OSError) -> TokenStorageError:
+    return TokenStorageError(
+        f"The result could not be written to stdout ({error.strerror}).",
+        code="io-error",
+        remedy="Send stdout to a terminal or to a disk with free space. What the command did is "
+        "complete, so do not repeat a change only to see its result.",
     )
 
 

@@ -46,7 +46,8 @@ Examples:
   nextcloud-mcp-server db downgrade -1
   nextcloud-mcp-server db migrate "add user preferences table"
 
-Exit status: 0 success, 1 error, 2 wrong usage, 3 upgrade pending (check) or incomplete (doctor).
+Exit status: 0 success, 1 error, 2 wrong usage (a malformed value that was typed; one in the
+environment or in a file is 1), 3 upgrade pending (check) or incomplete (doctor).
 Every error has a code, which docs/errors.md explains.
 """
 

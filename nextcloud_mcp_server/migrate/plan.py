@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from nextcloud_mcp_server.backends.base import Database
-from nextcloud_mcp_server.errors import TokenStorageError, counted, for_shell
+from nextcloud_mcp_server.errors import WRONG_USAGE, TokenStorageError, counted, for_shell
 from nextcloud_mcp_server.schema.history import BASE, History
 from nextcloud_mcp_server.schema.structure import Gaps
 
@@ -214,8 +214,9 @@ def _steps_above(finding: Finding, history: History, database: Database, end: in
 def _is_downgrade(target: str, database: Database) -> TokenStorageError:
     return TokenStorageError(
         f"{target} is a step back, and an upgrade only goes up.",
-        code="unknown-revision",
+        code="bad-input",
         remedy=f"To go back, use: nextcloud-mcp-server db downgrade {target} {database.option}",
+        exit_status=WRONG_USAGE,
     )
 
 
