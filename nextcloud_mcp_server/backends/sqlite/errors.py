@@ -43,7 +43,10 @@ _TEXTS: Final = {
     **system.TEXTS,
     "corrupt": (
         "{path} is damaged: {detail}.",
-        "Stop every server, then: nextcloud-mcp-server db restore --newest -d {path}",
+        (
+            "Stop every server, then: nextcloud-mcp-server db restore --newest -d {path}; without "
+            'a backup try: sqlite3 {path} ".recover" | sqlite3 NEW.db'
+        ),
     ),
     "not-a-database": (
         "{path} is not an SQLite database.",
