@@ -175,8 +175,16 @@ def _one_line(error: BaseException) -> str:
 
 def not_writable(path: Path, reason: str) -> TokenStorageError:
     """Return the error for a change that a permission prevents."""
+    exists = needed(path) == "changed"
+    to_write = "the file and to its folder" if exists else str(path.parent)
     return TokenStorageError(
-        f"{path} has to be changed, and {reason}.",
+        f"{path} has to be {needed(path)}, and {reason}.",
         code="read-only",
-        remedy="Give this user write access to the file and to its folder, then try again.",
+        remedy=f"Give this user write access to {to_write}, then try again.",
     )
+
+
+def needed(path: Path) -> str:
+    """Return ``changed`` for a file that exists, else ``created``."""
+    # Path.exists() raises an error in a folder that is closed.
+    return "changed" if os.path.exists(path) else "created"  # noqa: PTH110
