@@ -218,7 +218,8 @@ def _server_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--debug",
     is_flag=True,
-    help="Show the traceback of an error, and all log lines. It may stand anywhere.",
+    help="Show the traceback of an error, and all log lines, whatever --log-level is. It may "
+    "stand anywhere.",
 )
 @click.version_option(__version__, message=f"{PROGRAM} {__version__}", help="Print the version.")
 @click.pass_context
