@@ -146,7 +146,10 @@ def _no_database(
     """Return the error for a server that is given a database as a ``db`` command is."""
     name = "".join(value)
     database = without_secrets(for_shell(name)) if name and not name.startswith("-") else ""
-    what = database or ("URL" if _VARIABLES[option] == "DATABASE_URL" else "PATH")
+    url = _VARIABLES[option] == "DATABASE_URL"
+    if url and "://" not in name:
+        database = ""
+    what = database or ("URL" if url else "PATH")
     server = " ".join([PROGRAM, command]).rstrip()
     return WrongUsage(
         f"The option {option!r} stands after a db or keys command; a server takes its database "

@@ -111,7 +111,7 @@ def test_an_option_before_the_command_is_answered_with_the_corrected_line(
 
 
 @pytest.mark.parametrize(
-    "arguments", ["-d a.db", "-d a.db run", "-u sqlite:///a.db", "run -d a.db"]
+    "arguments", ["-d a.db", "-d a.db run", "-u sqlite:///a.db", "-u a.db", "run -d a.db"]
 )
 def test_a_server_that_is_given_a_database_is_answered_with_its_variable(
     arguments: str, command: Command
@@ -122,6 +122,7 @@ def test_a_server_that_is_given_a_database_is_answered_with_its_variable(
     assert f"a server takes its database from {name}. [bad-input]" in error
     serve, _, inspect = remedy.removeprefix("remedy: To serve it: ").partition(". To inspect it: ")
     assert serve.startswith(f"{name}=")
+    assert "DATABASE_URL=a.db" not in serve
     assert shlex.split(inspect)[:4] == [PROGRAM, "db", "current", "-u" if "URL" in name else "-d"]
 
 
