@@ -184,8 +184,7 @@ def test_control_c_ends_the_wait_for_the_lock(shelf: Shelf, tmp_path: Path) -> N
             running.kill()
     assert (running.returncode, out) == (130, "")
     assert err.replace(waiting, "").strip() == (
-        f"error: Interrupted. Unfinished changes were rolled back, and {path} is at revision 007. "
-        "[interrupted]\n"
+        "error: Interrupted. It waited for a lock, and nothing was changed. [interrupted]\n"
         "remedy: Run the command again."
     )
     assert fingerprint(path) == before
