@@ -62,6 +62,10 @@ CODES: Final = MappingProxyType(
 )
 
 
+#: The exit status for a malformed value on the command line, whatever the database is.
+WRONG_USAGE: Final = 2
+
+
 class TokenStorageError(Exception):
     """Every error that this package raises on purpose.
 

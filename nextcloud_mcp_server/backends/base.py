@@ -75,6 +75,10 @@ class Snapshot(NamedTuple):
     companion: str = ""
 
 
+class WaitInterrupted(KeyboardInterrupt):
+    """Ctrl-C during the wait for a lock: nothing was changed."""
+
+
 class RecoveryNeededError(Exception):
     """A crashed writer left changes that must be rolled back before anyone can read."""
 

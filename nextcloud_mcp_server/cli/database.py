@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 from nextcloud_mcp_server.backends.connect import connect, require_file
 from nextcloud_mcp_server.cli.output import Output
-from nextcloud_mcp_server.errors import printable
+from nextcloud_mcp_server.errors import WRONG_USAGE, TokenStorageError, printable
 from nextcloud_mcp_server.settings import Settings, load_settings, locate
 
 
@@ -23,7 +23,7 @@ class DatabaseOption:
 
     def locate(self, output: Output) -> Settings:
         """Return the location of the database, and print it if the settings name it."""
-        location = locate(database=self.value)
+        location = self._located()
         path = printable(str(location.database))
         if location.empty:
             output.note(
@@ -39,6 +39,15 @@ class DatabaseOption:
             source = f"from {location.source}" if location.source else "the default"
             output.heading(f"database: {path} ({source})")
         return location
+
+    def _located(self) -> Settings:
+        try:
+            return locate(database=self.value)
+        except TokenStorageError as error:
+            # Not for the settings, nor for a working directory that is gone.
+            if self.value is not None and not isinstance(error.__cause__, OSError):
+                error.exit_status = WRONG_USAGE
+            raise
 
     def database(self, output: Output) -> Database:
         """Return the database, after :meth:`locate`."""

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from nextcloud_mcp_server.backends.base import WaitInterrupted
 from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.cli.output import Output, interrupted
 from nextcloud_mcp_server.errors import TokenStorageError, printable
@@ -35,7 +36,7 @@ def operation(output: Output, database: Path | None = None) -> Iterator[Progress
 
     Raises:
         TokenStorageError: ``interrupted``; it names the revision of ``database``, which the
-            body changes and may have committed before Ctrl-C.
+            body changes and may have committed before Ctrl-C, unless it still waited for a lock.
     """
     logger = logging.getLogger("nextcloud_mcp_server")
     handler, level = _LogHandler(output), logger.level
@@ -44,11 +45,14 @@ def operation(output: Output, database: Path | None = None) -> Iterator[Progress
     try:
         with _progress(output) as progress:
             yield progress
-    except KeyboardInterrupt:
-        if database is None:
+    except KeyboardInterrupt as error:
+        waited = isinstance(error, WaitInterrupted)
+        if database is None and not waited:
             raise
         # Not on the line on which the terminal shows ^C.
         output.note("")
+        if database is None or waited:
+            raise interrupted("It waited for a lock, and nothing was changed.") from None
         raise _interrupted(database) from None
     finally:
         logger.removeHandler(handler)
@@ -106,4 +110,6 @@ def _interrupted(database: Path) -> TokenStorageError:
         return interrupted()
     recorded = inspection.recorded
     now = f"at revision {recorded}" if recorded else "without a recorded revision"
+    if not inspection.exists:
+        return interrupted(f"There is no file {inspection.database}, and nothing was changed.")
     return interrupted(f"Unfinished changes were rolled back, and {inspection.database} is {now}.")

@@ -10,6 +10,7 @@ from typing import Any, Final
 import click
 
 from nextcloud_mcp_server.cli.output import Output
+from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrate.plan import is_steps
 
 
@@ -25,6 +26,19 @@ class FileName(click.Path):
     ) -> Any:
         """Return the text: what cannot be a path is refused with a remedy later."""
         return value
+
+
+class WholeNumber(click.IntRange):
+    """A whole number in a range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number."""
+        try:
+            return int(super().convert(value, param, ctx))
+        # ValueError: thousands of digits.
+        except (click.BadParameter, ValueError):
+            most = "up" if self.max is None else f"to {self.max}"
+            self.fail(f"{value[:20]!r} is not a whole number from {self.min} {most}.", param, ctx)
 
 
 _JSON_OPTION: Final = click.Option(
@@ -123,8 +137,29 @@ class RevisionCommand(click.Command):
         return super().parse_args(ctx, args)
 
 
-def revision_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Return a parameter ``revision`` that is given as ``[REV]`` or as ``-r``, ``--revision``."""
+def complete_revisions(*names: str) -> Callable[..., list[str]]:
+    """Return a function that completes an id of a revision, or one of ``names``."""
+
+    def complete(
+        _context: click.Context, _parameter: click.Parameter, incomplete: str
+    ) -> list[str]:
+        from nextcloud_mcp_server.schema.history import load_history  # noqa: PLC0415 - only for Tab
+
+        try:
+            known = load_history().revisions
+        except TokenStorageError:
+            # A shell shows nothing better than no answer.
+            known = ()
+        return [name for name in (*names, *known) if name.startswith(incomplete)]
+
+    return complete
+
+
+def revision_option(text: str, *names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a parameter ``revision`` that is given as ``[REV]`` or as ``-r``, ``--revision``.
+
+    A shell completes ids and ``names``.
+    """
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(command)
@@ -135,8 +170,12 @@ def revision_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., A
                 raise click.UsageError("REV and --revision are the same: give only one.")
             return command(*positional, revision=revision if rev is None else rev, **rest)
 
-        option = click.option("-r", "--revision", metavar="REV", callback=not_empty, help=text)
-        argument = click.argument("rev", metavar="[REV]", required=False, callback=not_empty)
+        shared: dict[str, Any] = {
+            "callback": not_empty,
+            "shell_complete": complete_revisions(*names),
+        }
+        option = click.option("-r", "--revision", metavar="REV", help=text, **shared)
+        argument = click.argument("rev", metavar="[REV]", required=False, **shared)
         return argument(option(with_revision))
 
     return add

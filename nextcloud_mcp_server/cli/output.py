@@ -157,8 +157,9 @@ class Output:
             self._print("", stream)
         if self.write_error is None:
             return status
-        self.note(f"error: The output could not be written ({self.write_error.strerror}).")
-        self.note("remedy: Send it to another place; the work of the command is finished.")
+        # On stderr also with --json, whose document stdout does not take.
+        for line in describe_error(_unwritten(self.write_error)):
+            self.note(line)
         return status or 1
 
     def _print(self, text: str, stream: TextIO | None) -> None:
@@ -206,6 +207,15 @@ def interrupted(effect: str = "Unfinished changes were rolled back.") -> TokenSt
     )
 
 
+def _unwritten(error: OSError) -> TokenStorageError:
+    return TokenStorageError(
+        f"The result could not be written to stdout ({error.strerror}).",
+        code="io-error",
+        remedy="Send stdout to a terminal or to a disk with free space. What the command did is "
+        "complete, so do not repeat a change only to see its result.",
+    )
+
+
 def error_facts(error: BaseException) -> dict[str, str]:
     """Return an error as ``--json`` prints it."""
     if isinstance(error, TokenStorageError):
@@ -231,6 +241,8 @@ def _usage_message(error: click.ClickException) -> str:
 
 
 def _usage_remedy(error: click.ClickException) -> str:
+    if remedy := getattr(error, "remedy", ""):
+        return printable(remedy)
     context = getattr(error, "ctx", None)
     command = PROGRAM if context is None else context.command_path
     return f"See what it takes: {command} --help"

@@ -8,7 +8,7 @@ from typing import Any, Final
 import click
 
 from nextcloud_mcp_server import __version__
-from nextcloud_mcp_server.cli.options import not_empty
+from nextcloud_mcp_server.cli.options import WholeNumber, not_empty
 from nextcloud_mcp_server.cli.output import PROGRAM, Output
 
 #: The first line of every ``db`` command's docstring; a test compares them.
@@ -46,7 +46,8 @@ Examples:
   nextcloud-mcp-server db downgrade -1
   nextcloud-mcp-server db migrate "add user preferences table"
 
-Exit status: 0 success, 1 error, 2 wrong usage, 3 upgrade pending (check) or incomplete (doctor).
+Exit status: 0 success, 1 error, 2 wrong usage (a malformed value that was typed; one in the
+environment or in a file is 1), 3 upgrade pending (check) or incomplete (doctor).
 Every error has a code, which docs/errors.md explains.
 """
 
@@ -64,7 +65,33 @@ TOKEN_ENCRYPTION_KEY_FILE names, or from the file DATABASE.key.
 
 
 class Commands(click.Group):
-    """A group that suggests a command for one that does not exist."""
+    """A group that tells what was probably meant by a mistyped command or option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments of the group."""
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            from nextcloud_mcp_server.cli import mistakes  # noqa: PLC0415 - only for a mistake
+
+            raise mistakes.misplaced(error.option_name, ctx, self, given, SUMMARIES) from None
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Parse the arguments of the command and run it."""
+        try:
+            return super().invoke(ctx)
+        except click.NoSuchOption as error:
+            from nextcloud_mcp_server.cli import mistakes  # noqa: PLC0415 - only for a mistake
+
+            raise mistakes.no_option(error.option_name, error.ctx or ctx) from None
+        except click.UsageError as error:
+            name = ctx.invoked_subcommand
+            command = self.get_command(ctx, name) if error.ctx is None and name else None
+            if command is not None:
+                # click's parser names no command in some errors.
+                error.ctx = click.Context(command, ctx, info_name=name)
+            raise
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -73,16 +100,14 @@ class Commands(click.Group):
         name = args[0]
         if name.startswith("-") or name in self.list_commands(ctx):
             return super().resolve_command(ctx, args)
-        from difflib import get_close_matches  # noqa: PLC0415 - only for a mistake
+        from nextcloud_mcp_server.cli import mistakes  # noqa: PLC0415 - only for a mistake
 
         known = {name: name for name in self.list_commands(ctx)}
         if ctx.parent is None:
             # `nextcloud-mcp-server upgrade` lacks the group.
             known |= {name: f"keys {name}" for name in KEY_SUMMARIES}
             known |= {name: f"db {name}" for name in SUMMARIES}
-        close = [known[match] for match in get_close_matches(name.lower(), known, cutoff=0.5)]
-        hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
-        raise click.UsageError(f"There is no command {name!r}.{hint}", ctx)
+        raise mistakes.no_command(name, known, ctx)
 
 
 class LazyGroup(Commands):
@@ -154,7 +179,7 @@ _SERVER_OPTIONS: Final = (
     ),
     click.option(
         "--port",
-        type=click.IntRange(0, 65535),
+        type=WholeNumber(0, 65535),
         help="The port to listen on; 0 for any free one.  "
         "[default: $NEXTCLOUD_MCP_PORT, else 8000]",
     ),
@@ -193,7 +218,8 @@ def _server_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--debug",
     is_flag=True,
-    help="Show the traceback of an error, and all log lines. It may stand anywhere.",
+    help="Show the traceback of an error, and all log lines, whatever --log-level is. It may "
+    "stand anywhere.",
 )
 @click.version_option(__version__, message=f"{PROGRAM} {__version__}", help="Print the version.")
 @click.pass_context

@@ -8,6 +8,7 @@ database holds no encrypted value yet, that last file is created.
 from __future__ import annotations
 
 import logging
+import stat
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
@@ -140,7 +141,7 @@ def require_trusted_key(database: Path) -> None:
 
 
 def _check_named(path: Path, database: Path) -> None:
-    """Check the key file of the settings; warn if every user can use it.
+    """Check the key file of the settings; warn if every user can read or change it.
 
     It can belong to another user, and a container's secret is often readable for all. So it is
     refused only where that user can have put it there.
@@ -148,9 +149,12 @@ def _check_named(path: Path, database: Path) -> None:
     if permissions.can_be_planted(path):
         permissions.require_trusted(path, database, trusted_owners())
     with suppress(OSError):
-        mode = path.stat().st_mode & 0o7777
-        if mode & permissions.OTHERS:
-            logger.warning("Every user can use the key file %s (mode %04o)", path, mode)
+        status = path.stat()
+        mode = stat.S_IMODE(status.st_mode)
+        # Anything else is refused.
+        if stat.S_ISREG(status.st_mode) and mode & permissions.OTHERS:
+            how = permissions.uses(mode)
+            logger.warning("Every user can %s the key file %s (mode %04o)", how, path, mode)
 
 
 def _beside(database: Path) -> Keyring | None:

@@ -180,7 +180,22 @@ def make_folder(path: Path) -> None:
         # With parents=True, mkdir would make the folders above with the umask alone.
         for folder in (*reversed(path.parent.parents), path.parent):
             if not folder.is_dir():
-                folder.mkdir(mode=0o700, exist_ok=True)
+                try:
+                    folder.mkdir(mode=0o700, exist_ok=True)
+                except OSError as error:
+                    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+                        raise _unmakeable(path, folder, error) from error
+                    raise
+
+
+def _unmakeable(path: Path, folder: Path, error: OSError) -> TokenStorageError:
+    return TokenStorageError(
+        f"{path} has to be created, and the folder {folder} cannot be created in "
+        f"{folder.parent} ({error.strerror}).",
+        code="read-only",
+        remedy=f"Give this user write access to {folder.parent}, or choose another path in "
+        "TOKEN_STORAGE_DB or -d.",
+    )
 
 
 def create_private(path: Path) -> None:

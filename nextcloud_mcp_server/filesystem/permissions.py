@@ -15,6 +15,11 @@ from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 OTHERS: Final = 0o007
 
 
+def uses(bits: int) -> str:
+    """Return what the three bits of a mode for one kind of user allow, as in ``can read``."""
+    return {4: "read", 2: "change", 6: "read and change"}.get(bits & 6, "execute")
+
+
 def may(path: Path | str, how: int) -> bool:
     """Return whether this user has the access ``how`` (``os.R_OK`` and others) to ``path``."""
     return os.access(path, how, effective_ids=os.access in os.supports_effective_ids)
@@ -164,7 +169,17 @@ def unwritable(path: Path) -> str:
 
     The reason names the file, the folder or the mount.
     """
-    folder = path.parent
+    if reason := closed_to_new_files(path.parent):
+        return reason
+    for suffix in ("", "-wal", "-journal", "-shm"):
+        file = f"{path}{suffix}"
+        if (mode := _closed_mode(file)) is not None:
+            return f"the file {file} cannot be written by this user (mode {mode:04o})"
+    return ""
+
+
+def closed_to_new_files(folder: Path) -> str:
+    """Return why no file can be created in an existing ``folder``; empty if one can be."""
     try:
         if os.statvfs(folder).f_flag & os.ST_RDONLY:
             return f"the file system of {folder} is mounted read-only"
@@ -173,10 +188,6 @@ def unwritable(path: Path) -> str:
         return ""
     if not may(folder, os.W_OK | os.X_OK):
         return f"its folder {folder} cannot be written by this user"
-    for suffix in ("", "-wal", "-journal", "-shm"):
-        file = f"{path}{suffix}"
-        if (mode := _closed_mode(file)) is not None:
-            return f"the file {file} cannot be written by this user (mode {mode:04o})"
     return ""
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 import stat
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nextcloud_mcp_server.backends.sqlite.backup_files import NAME, time_of
+from nextcloud_mcp_server.backends.sqlite.backup_files import NAME, find_backups, time_of
 from nextcloud_mcp_server.backends.sqlite.catalog import counts, read_snapshot
 from nextcloud_mcp_server.backends.sqlite.connect import connect_at_rest
 from nextcloud_mcp_server.backends.sqlite.integrity import check
@@ -205,9 +205,14 @@ def signature_of(path: Path, database: Path) -> Signature:
 
 
 def _bad(path: Path, reason: str, database: Path) -> TokenStorageError:
+    others = False
+    with suppress(OSError):
+        others = any(found.path != path for found in find_backups(database))
     return TokenStorageError(
         f"{path} cannot be restored: {reason}.",
         code="bad-backup",
         remedy="Choose another; list them with: "
-        f"nextcloud-mcp-server db backups --verify -d {for_shell(database)}",
+        f"nextcloud-mcp-server db backups --verify -d {for_shell(database)}"
+        if others
+        else f"Give the path of another backup; there is none beside {database}.",
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nextcloud_mcp_server.backends.base import Database, LockedDatabase
-from nextcloud_mcp_server.errors import TokenStorageError, counted
+from nextcloud_mcp_server.errors import WRONG_USAGE, TokenStorageError, counted
 from nextcloud_mcp_server.migrate.classify import is_mistyped, newest_complete
 from nextcloud_mcp_server.migrate.inspect import (
     Inspection,
@@ -230,6 +230,9 @@ def downgrade_target(inspection: Inspection, revision: str | None) -> str:
             refuse, ``unknown-revision`` or ``bad-input`` for a revision that is not below.
     """
     database, history = inspection.database, inspection.history
+    target = "-1" if revision is None else str(revision)
+    if target in {"head", "heads"} or is_steps(target, "+"):
+        raise _is_upgrade(target, database)
     if not inspection.exists:
         raise no_database(database)
     inspection.accepted()
@@ -241,9 +244,6 @@ def downgrade_target(inspection: Inspection, revision: str | None) -> str:
             remedy=f"Bring it to head first: nextcloud-mcp-server db upgrade {database.option}",
         )
     below = (BASE, *history.revisions[: history.revisions.index(recorded)])
-    target = "-1" if revision is None else str(revision)
-    if target in {"head", "heads"} or is_steps(target, "+"):
-        raise _is_upgrade(target, database)
     if is_steps(target, "-"):
         target = _steps_below(database, recorded, below, int(target[1:]))
     if target != BASE and target not in history:
@@ -261,8 +261,9 @@ def downgrade_target(inspection: Inspection, revision: str | None) -> str:
 def _is_upgrade(target: str, database: Database) -> TokenStorageError:
     return TokenStorageError(
         f"{target} is a step up, and a downgrade only goes back.",
-        code="unknown-revision",
+        code="bad-input",
         remedy=f"To go up, use: nextcloud-mcp-server db upgrade {target} {database.option}",
+        exit_status=WRONG_USAGE,
     )
 
 

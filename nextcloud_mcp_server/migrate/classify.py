@@ -6,11 +6,10 @@ columns, what is required, and primary keys, never the text of the SQL.
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 from nextcloud_mcp_server.backends.base import Snapshot
-from nextcloud_mcp_server.migrate.plan import Finding, State
+from nextcloud_mcp_server.migrate.plan import Finding, State, typed_revision
 from nextcloud_mcp_server.schema.history import History
 from nextcloud_mcp_server.schema.structure import (
     ENCRYPTED,
@@ -37,11 +36,6 @@ TEMPORARY: Final = "_alembic_tmp_"
 
 #: Above this likeness (difflib's ratio) an unknown column is a missing one, misspelt.
 MISSPELT: Final = 0.75
-
-#: An id as a person may type it: 5, '005 ', v005, 005_add_path; the number 5.0.
-TYPED: Final = (
-    r"(?i)[\s\"'`;,#]*(?:v|rev|revision)?[\s\"'`;,#:]*([0-9]{1,4})(?:\.0|_\w*)?[\s\"'`;,]*"
-)
 
 
 def classify(snapshot: Snapshot, history: History, *, accept_loss: bool = False) -> Finding:
@@ -135,9 +129,7 @@ def meant(row: object, history: History) -> str:
     Empty if that is none of this program: a newer one, or something else.
     """
     text = row.decode("utf-8", "replace") if isinstance(row, bytes) else str(row)
-    typed = re.fullmatch(TYPED, text)
-    revision = f"{int(typed[1]):03d}" if typed else ""
-    return revision if revision in history else ""
+    return typed_revision(text, history)
 
 
 def _described(row: object) -> str:

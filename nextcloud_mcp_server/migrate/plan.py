@@ -6,17 +6,23 @@ and every refusal carries a remedy.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final, NamedTuple
 
 from nextcloud_mcp_server.backends.base import Database
-from nextcloud_mcp_server.errors import TokenStorageError, counted, for_shell
+from nextcloud_mcp_server.errors import WRONG_USAGE, TokenStorageError, counted, for_shell
 from nextcloud_mcp_server.schema.history import BASE, History
 from nextcloud_mcp_server.schema.structure import Gaps
 
 #: Of a number of steps; int() refuses thousands of digits.
 _MOST_DIGITS: Final = 4
+
+#: An id as a person may type it: 5, '005 ', v005, 005_add_path; the number 5.0.
+_TYPED_ID: Final = (
+    r"(?i)[\s\"'`;,#]*(?:v|rev|revision)?[\s\"'`;,#:]*([0-9]{1,4})(?:\.0|_\w*)?[\s\"'`;,]*"
+)
 
 
 class State(StrEnum):
@@ -208,8 +214,9 @@ def _steps_above(finding: Finding, history: History, database: Database, end: in
 def _is_downgrade(target: str, database: Database) -> TokenStorageError:
     return TokenStorageError(
         f"{target} is a step back, and an upgrade only goes up.",
-        code="unknown-revision",
+        code="bad-input",
         remedy=f"To go back, use: nextcloud-mcp-server db downgrade {target} {database.option}",
+        exit_status=WRONG_USAGE,
     )
 
 
@@ -224,10 +231,20 @@ def _action(finding: Finding, *, goes_up: bool) -> Action:
     return Action.MEND if mends else Action.NOTHING
 
 
+def typed_revision(text: str, history: History) -> str:
+    """Return the id that ``text`` means, as ``4`` means ``004``; empty if it is none."""
+    typed = re.fullmatch(_TYPED_ID, text)
+    revision = f"{int(typed[1]):03d}" if typed else ""
+    return revision if revision in history else ""
+
+
 def unknown_target(target: str, history: History) -> TokenStorageError:
     """Return the error for a revision that this program does not have."""
+    # From Python it can be of any type.
+    meant = typed_revision(str(target), history)
+    hint = f" Did you mean {meant}?" if meant else ""
     return TokenStorageError(
-        f"There is no revision {target}; the newest is {history.head}.",
+        f"There is no revision {target}; the newest is {history.head}.{hint}",
         code="unknown-revision",
         remedy="List the revisions: nextcloud-mcp-server db history",
     )

@@ -78,9 +78,15 @@ def page(health: Health) -> HTMLResponse:
     """Return the page, with the words and the status code of ``/health/ready``."""
     facts = {"version": __version__, **health.as_dict()}
     rows = [
-        f"<dt>{name.replace('_', ' ')}</dt><dd>{escape(str(facts[name]))}</dd>"
+        f"<dt>{name.replace('_', ' ')}</dt><dd>{escape(_in_words(facts[name]))}</dd>"
         for name in ("version", *_SHOWN)
         if facts.get(name) is not None
     ]
     text = _PAGE.format(status=escape(str(facts["status"])), style=_STYLE, facts="\n".join(rows))
     return HTMLResponse(text, health.status_code, _HEADERS)
+
+
+def _in_words(fact: object) -> str:
+    if isinstance(fact, bool):
+        return "yes" if fact else "no"
+    return str(fact)

@@ -9,7 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
+
+from nextcloud_mcp_server.cli.options import complete_revisions
+from nextcloud_mcp_server.cli.root import cli
+from nextcloud_mcp_server.errors import TokenStorageError
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "commands.md"
 DOCUMENTED = dict(
@@ -24,6 +29,13 @@ LINES = [
     ("db upgrade --d", "--dry-run"),
     ("db current --j", "--json"),
     ("db show 001 --dialect p", "postgresql"),
+    ("db stamp 00", "005"),
+    ("db upgrade 00", "005"),
+    ("db downgrade 00", "005"),
+    ("db show 00", "005"),
+    ("db upgrade -r h", "head"),
+    ("db downgrade --revision b", "base"),
+    ("db lint --release --overwrite 00", "005"),
 ]
 
 
@@ -58,6 +70,33 @@ def test_commands_and_options_are_completed(
     """Each shell is answered, and no file is made."""
     assert answer in answers(shell, line, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_completion_offers_only_what_the_command_takes(tmp_path: Path) -> None:
+    """`stamp` takes head and base, `upgrade` head, `downgrade` base, `show` head."""
+    taken = {
+        "stamp": {"head", "base"},
+        "upgrade": {"head"},
+        "downgrade": {"base"},
+        "show": {"head"},
+    }
+    for name, names in taken.items():
+        for prefix in "hb":
+            offered = answers("fish", f"db {name} {prefix}", tmp_path)
+            assert {word for word in ("head", "base") if word in offered} == {
+                word for word in names if word.startswith(prefix)
+            }
+
+
+def test_without_migrations_no_revision_is_completed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fixed names are offered, and no error is printed into the line that a user types."""
+
+    def fail() -> None:
+        raise TokenStorageError("gone", code="no-migrations", remedy="install it")
+
+    monkeypatch.setattr("nextcloud_mcp_server.schema.history.load_history", fail)
+    context = click.Context(cli)
+    assert complete_revisions("head")(context, cli.params[0], "") == ["head"]
 
 
 @pytest.mark.parametrize("shell", SHELLS)

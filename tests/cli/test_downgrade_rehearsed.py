@@ -95,11 +95,12 @@ def test_dry_run_verifies_the_keys(db: Db, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("option", PREVIEWS)
-@pytest.mark.parametrize("revision", ["999", "head"])
-def test_an_unknown_revision_is_refused(revision: str, option: str, db: Db) -> None:
-    """As by the downgrade itself."""
+def test_a_wrong_revision_is_refused(option: str, db: Db) -> None:
+    """An unknown one has its code, and a step up is wrong usage, as for the downgrade itself."""
     db.put("at-head")
-    assert db.refused("downgrade", revision, option) == "unknown-revision"
+    assert db.refused("downgrade", "999", option) == "unknown-revision"
+    done = db("downgrade", "head", option)
+    assert (done.status, "[bad-input]" in done.err) == (2, True)
 
 
 def test_both_at_once_are_wrong_usage(db: Db) -> None:

@@ -47,6 +47,18 @@ def _below_a_file(folder: Path) -> Path:
     return folder / "file" / "tokens.db"
 
 
+#: What is not the path of a file, whatever is on the disk.
+MALFORMED: dict[str, Callable[[Path], str | Path]] = {
+    "empty": lambda _folder: "",
+    "blank": lambda _folder: "  ",
+    "memory": lambda _folder: ":memory:",
+    "file-uri": lambda folder: f"file:{folder}/tokens.db?mode=rwc",
+    "null-character": lambda folder: f"{folder}/tok\0ens.db",
+    "url-with-host": lambda _folder: "sqlite://host/tokens.db",
+    "memory-url": lambda _folder: "sqlite://",
+    "url-with-parameters": lambda folder: f"sqlite:///{folder}/tokens.db?timeout=5",
+}
+
 #: How to make a path that no database can have.
 IMPOSSIBLE: dict[str, Callable[[Path], str | Path]] = {
     "folder": _folder,
@@ -58,14 +70,7 @@ IMPOSSIBLE: dict[str, Callable[[Path], str | Path]] = {
     "255-bytes": lambda folder: folder / ("x" * 252 + ".db"),
     "256-bytes": lambda folder: folder / ("x" * 253 + ".db"),
     "5000-bytes": lambda folder: folder / ("x" * 5000),
-    "empty": lambda _folder: "",
-    "blank": lambda _folder: "  ",
-    "memory": lambda _folder: ":memory:",
-    "file-uri": lambda folder: f"file:{folder}/tokens.db?mode=rwc",
-    "null-character": lambda folder: f"{folder}/tok\0ens.db",
-    "url-with-host": lambda _folder: "sqlite://host/tokens.db",
-    "memory-url": lambda _folder: "sqlite://",
-    "url-with-parameters": lambda folder: f"sqlite:///{folder}/tokens.db?timeout=5",
+    **MALFORMED,
 }
 
 #: Odd names of usable files.
@@ -88,11 +93,11 @@ ODD_NAMES = (
 def test_an_impossible_path_is_refused(
     kind: str, name: str, tmp_path: Path, command: Command
 ) -> None:
-    """Every command prints an error and a remedy, exits 1, and creates nothing."""
+    """Every command prints an error and a remedy and creates nothing; exits 2 if it is no path."""
     path = str(IMPOSSIBLE[kind](tmp_path))
     before = listing(tmp_path)
     done = command("db", name, "-d", path, *COMMANDS[name])
-    assert done.status == 1
+    assert done.status == (2 if kind in MALFORMED else 1)
     assert [line.partition(":")[0] for line in done.err.splitlines()] == ["error", "remedy"]
     assert " [bad-path]\n" in done.err
     assert listing(tmp_path) == before
@@ -133,3 +138,30 @@ def test_only_upgrade_creates_a_missing_folder(tmp_path: Path, command: Command)
     assert command("db", "upgrade", "-d", str(path)).status == 0
     assert path.parent.stat().st_mode & 0o777 == 0o700
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("names", "value", "code"),
+    [
+        ("-d TOKEN_STORAGE_DB", ":memory:", "bad-path"),
+        ("-d TOKEN_STORAGE_DB", "~nobody-at-all/t.db", "bad-path"),
+        ("-u DATABASE_URL", "sqlite://a.db", "bad-path"),
+        ("-u DATABASE_URL", "postgresql://host/x", "unsupported-database"),
+    ],
+)
+def test_a_malformed_value_exits_two_if_it_was_typed(
+    names: str, value: str, code: str, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the command line a malformed value is wrong usage, in the environment an error."""
+    option, variable = names.split()
+    for line in (
+        ("db", "current"),
+        ("db", "upgrade", "--sql"),
+        ("db", "history"),
+        ("keys", "list"),
+    ):
+        done = command(*line, option, value)
+        assert (done.status, f"[{code}]\n" in done.err) == (2, True)
+    monkeypatch.setenv(variable, value)
+    done = command("db", "current")
+    assert (done.status, f"[{code}]\n" in done.err) == (1, True)

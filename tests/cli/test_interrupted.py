@@ -7,8 +7,9 @@ import signal
 
 import pytest
 
+from nextcloud_mcp_server.backends.sqlite.lock import guard
 from tests.cli.conftest import Db
-from tests.cli.places import Shelf, rows
+from tests.cli.places import Shelf, listing, rows
 from tests.support.revisions import BEFORE, HEAD
 
 #: Where a migration is before its commit, and after it.
@@ -87,3 +88,30 @@ def test_without_a_change_no_revision_is_named(db: Db, monkeypatch: pytest.Monke
         done = db(*arguments)
         assert done.status == 130
         assert "Interrupted. Unfinished changes were rolled back. [interrupted]\n" in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "state"),
+    [
+        ("upgrade", "missing"),
+        ("upgrade", "behind"),
+        ("downgrade --yes", "at-head"),
+        (f"stamp {BEFORE} --yes", "at-head"),
+        ("repair --yes", "two-rows"),
+    ],
+)
+def test_during_the_wait_for_the_lock_nothing_had_begun(
+    arguments: str, state: str, db: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error says that it waited, and does not tell of changes that were rolled back."""
+    db.put(state)
+    monkeypatch.setattr("nextcloud_mcp_server.forks.sleep", interrupt)
+    before = listing(db.path.parent)
+    with guard(db.path, 1):
+        done = db(*arguments.split())
+    assert done.status == 130
+    assert (
+        "error: Interrupted. It waited for a lock, and nothing was changed. [interrupted]"
+        in done.err.splitlines()
+    )
+    assert [name for name in listing(db.path.parent) if not name.endswith(".lock")] == before

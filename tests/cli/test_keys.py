@@ -66,12 +66,27 @@ def test_list_as_json(keys: Command, database: Path) -> None:
     """The document has the numbers by key and table, and every secret that no key opens."""
     assert json.loads(keys("list", "--json").out) == {
         "database": str(database),
+        "exists": True,
         "keys": [
             {"fingerprint": NEWEST, "newest": True, "secrets": {}},
             {"fingerprint": OLDER, "newest": False, "secrets": {"refresh_tokens": 1}},
         ],
         "unopened": [{"table": "refresh_tokens", "column": "encrypted_token", "row": "bob\x1b[2J"}],
     }
+
+
+def test_list_without_a_file(
+    database: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says that there is no file, as `db current` does, and lists the keys that are set."""
+    done = command("keys", "list", "-d", str(database))
+    assert (done.status, done.out) == (0, "new (no file)\n")
+    monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", KEY)
+    done = command("keys", "list", "-d", str(database))
+    assert done.out.splitlines()[0] == "new (no file)"
+    assert done.out.splitlines()[2].split() == [OLDER, "encrypts", "-", "0"]
+    assert json.loads(command("keys", "list", "-d", str(database), "--json").out)["exists"] is False
+    assert not database.exists()
 
 
 def test_a_long_list_is_cut_off(keys: Command, database: Path) -> None:

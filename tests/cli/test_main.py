@@ -198,6 +198,22 @@ def test_a_mistyped_command_or_option_is_answered_with_the_correct_one(
     assert meant in done.err.splitlines()[0].partition("Did you mean ")[2]
 
 
+@pytest.mark.parametrize(
+    "arguments", ["--debug --log-level error", "run --log-level error --debug"]
+)
+def test_debug_wins_over_the_log_level_and_the_help_says_it(
+    arguments: str, command: Command, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All log lines are printed, whichever of the two stands first."""
+    used: list[str] = []
+    monkeypatch.setenv("TOKEN_STORAGE_DB", str(database))
+    monkeypatch.setattr(run, "_serve", lambda **given: used.append(given["log"].level))
+    assert command(*arguments.split()).status == 0
+    assert used == ["debug"]
+    help_text = " ".join(command("--help").out.split())
+    assert "all log lines, whatever --log-level is." in help_text
+
+
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_help_of_every_command_fits_a_terminal(flag: str, command: Command) -> None:
     """No summary of a command is cut off, and no line is longer than 80 characters."""

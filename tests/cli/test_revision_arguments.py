@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 
 import pytest
@@ -71,17 +72,28 @@ def test_minus_one_may_stand_before_the_options(db: Db) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    ["upgrade +99", "upgrade +0", "upgrade -1", "upgrade base", "downgrade head", "downgrade +1"],
+    ("arguments", "status"),
+    [
+        ("upgrade +99", 1),
+        ("upgrade +0", 1),
+        ("upgrade 007", 1),
+        (f"downgrade --revision {HEAD}", 1),
+        ("downgrade 008", 1),
+        ("downgrade -99", 1),
+        ("upgrade -1", 2),
+        ("upgrade base", 2),
+        ("downgrade head", 2),
+        ("downgrade +1", 2),
+    ],
 )
 def test_the_wrong_direction_is_refused_with_a_command(
-    arguments: str, db: Db, command: Command
+    arguments: str, status: int, db: Db, command: Command
 ) -> None:
-    """The remedy is a command that can be typed; the database is as it was."""
+    """The remedy can be typed; what no database makes right is wrong usage."""
     if arguments != "upgrade +0":
         db("upgrade", "008")
-    code = "bad-input" if arguments in {"upgrade +99", "upgrade +0"} else "unknown-revision"
-    assert db.refused(*arguments.split()) == code
+    done = db(*arguments.split(), "--json")
+    assert (done.status, json.loads(done.out)["error"]["code"]) == (status, "bad-input")
     remedy = db(*arguments.split()).err.splitlines()[1]
     typed = shlex.split(remedy.rpartition(": nextcloud-mcp-server ")[2])
     assert command(*typed, "--dry-run" if "upgrade" in typed else "--help").status == 0
@@ -94,4 +106,22 @@ def test_two_revisions_are_wrong_usage(arguments: str, db: Db) -> None:
     """A revision is given once; nothing is done if it is not clear which."""
     db.put("at-head")
     assert db(*arguments.split()).status == 2
+    assert get_current_revision(db.path) == HEAD
+
+
+@pytest.mark.parametrize("arguments", ["upgrade", "upgrade -r", "downgrade", "stamp", "show"])
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("4", "004"), ("04", "004"), ("v4", "004"), ("0101", HEAD), ("999", "")]
+)
+def test_an_id_without_its_zeros_is_answered_with_the_id(
+    typed: str, meant: str, arguments: str, db: Db, command: Command
+) -> None:
+    """The error asks whether the id of three digits was meant, if there is one."""
+    db.put("at-head")
+    line = ("db", *arguments.split(), typed)
+    done = command(*line) if arguments == "show" else db(*line[1:])
+    assert done.status == 1
+    hint = f" Did you mean {meant}?" if meant else ""
+    expected = f"error: There is no revision {typed}; the newest is {HEAD}.{hint}"
+    assert done.err.splitlines()[0] == f"{expected} [unknown-revision]"
     assert get_current_revision(db.path) == HEAD

@@ -98,6 +98,20 @@ def test_a_key_file_of_any_editor_is_read(end: str, tmp_path: Path) -> None:
     assert found.fingerprints == Keyring([KEY, OTHER_KEY]).fingerprints
 
 
+async def test_a_folder_as_key_file_is_one_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is no regular file is refused, without a warning about its mode before."""
+    folder = tmp_path / "key"
+    folder.mkdir()
+    folder.chmod(0o755)
+    settings = Settings(tmp_path / "tokens.db", key_file=folder)
+    with pytest.raises(TokenStorageError, match="folder") as caught:
+        await RefreshTokenStorage(None, settings=settings).initialize()
+    assert caught.value.code == "key-missing"
+    assert "the key file" not in caplog.text
+
+
 @pytest.mark.parametrize("name", ["named", "tokens.db.key"])
 async def test_a_pipe_as_key_file_is_refused_at_once(name: str, tmp_path: Path) -> None:
     """A start does not wait for a pipe, named in the settings or beside the database."""

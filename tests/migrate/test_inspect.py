@@ -39,7 +39,12 @@ def test_a_downgrade_ends_below(
         *(("behind", revision, "bad-input") for revision in ("007", "010", "-0", "-8", "-9999")),
         *(
             ("behind", revision, "unknown-revision")
-            for revision in ("-99999", "--1", "-²", "-\u0661", "", "7", "head")
+            for revision in ("-99999", "--1", "-²", "-\u0661", "", "7")
+        ),
+        *(
+            (state, revision, "bad-input")
+            for state in ("behind", "missing")
+            for revision in ("head", "+1")
         ),
         ("missing", "base", "bad-path"),
         ("zero-bytes", "base", "bad-input"),

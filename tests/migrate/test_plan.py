@@ -103,11 +103,19 @@ def test_every_repair_is_described(finding: Finding) -> None:
     assert (str(finding.gaps) in text) == bool(finding.gaps)
 
 
-@pytest.mark.parametrize("target", ["", "011", "base", "head", "10", "-1"])
+@pytest.mark.parametrize("target", ["", "011", "head", "10"])
 def test_a_target_that_is_no_revision_is_refused(target: str) -> None:
     """A target is a revision of this program."""
     with refuses("unknown-revision"):
         plan(Finding(State.NEW), HISTORY, DATABASE, target)
+
+
+@pytest.mark.parametrize("target", ["base", "-1"])
+def test_a_target_that_goes_down_is_wrong_usage(target: str) -> None:
+    """A step back is no upgrade, whatever the database is: the exit status is 2."""
+    with refuses("bad-input") as caught:
+        plan(Finding(State.NEW), HISTORY, DATABASE, target)
+    assert caught.value.exit_status == 2
 
 
 @pytest.mark.parametrize("state", sorted(REFUSED))

@@ -124,6 +124,30 @@ def test_a_lock_of_another_user_is_named() -> None:
         assert invariants.disk(path) == before
 
 
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [("new.db", ""), ("sub/new.db", "sub"), ("a/b/c/new.db", "a")],
+)
+def test_a_database_that_cannot_be_created_names_the_folder_that_is_there(
+    name: str, folder: str
+) -> None:
+    """The message says "created", and the remedy names no folder that does not exist."""
+    with open_folder() as closed:
+        path = closed / name
+        output = as_nobody(_REPORT.replace("error.message", "error.message, error.remedy"), path)
+        if folder:
+            assert output == (
+                f"read-only {path} has to be created, and the folder {closed / folder} cannot be "
+                f"created in {closed} (Permission denied). Give this user write access to "
+                f"{closed}, or choose another path in TOKEN_STORAGE_DB or -d."
+            )
+        else:
+            assert output.startswith(
+                f"read-only {path} has to be created, and its folder {closed} cannot be written "
+            )
+            assert output.endswith(f" Give this user write access to {closed}, then try again.")
+
+
 def test_a_crashed_wal_in_a_read_only_folder_is_refused() -> None:
     """If the rows in the WAL cannot be read, nothing is served without them."""
     with open_folder() as folder:

@@ -60,6 +60,16 @@ def test_the_page_names_the_program_its_state_and_the_documentation(client: Test
     assert "docs/" in words
 
 
+@pytest.mark.parametrize(("read_only", "said"), [(True, "yes"), (False, "no")])
+def test_the_page_answers_in_words(
+    read_only: bool, said: str, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the database is read-only is yes or no, not a value of Python."""
+    facts = {"status": "ready", "read_only": read_only}
+    monkeypatch.setattr(health.Health, "as_dict", lambda _: facts)
+    assert f"<dt>read only</dt><dd>{said}</dd>" in client.get("/").text
+
+
 def test_the_page_of_a_server_that_is_not_ready(
     client: TestClient, database: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -43,7 +43,10 @@ _TEXTS: Final = {
     **system.TEXTS,
     "corrupt": (
         "{path} is damaged: {detail}.",
-        "Stop every server, then: nextcloud-mcp-server db restore --newest -d {path}",
+        (
+            "Stop every server, then: nextcloud-mcp-server db restore --newest -d {path}; without "
+            'a backup try: sqlite3 {path} ".recover" | sqlite3 NEW.db'
+        ),
     ),
     "not-a-database": (
         "{path} is not an SQLite database.",
@@ -172,8 +175,16 @@ def _one_line(error: BaseException) -> str:
 
 def not_writable(path: Path, reason: str) -> TokenStorageError:
     """Return the error for a change that a permission prevents."""
+    exists = needed(path) == "changed"
+    to_write = "the file and to its folder" if exists else str(path.parent)
     return TokenStorageError(
-        f"{path} has to be changed, and {reason}.",
+        f"{path} has to be {needed(path)}, and {reason}.",
         code="read-only",
-        remedy="Give this user write access to the file and to its folder, then try again.",
+        remedy=f"Give this user write access to {to_write}, then try again.",
     )
+
+
+def needed(path: Path) -> str:
+    """Return ``changed`` for a file that exists, else ``created``."""
+    # Path.exists() raises an error in a folder that is closed.
+    return "changed" if os.path.exists(path) else "created"  # noqa: PTH110

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from nextcloud_mcp_server import forks
+from nextcloud_mcp_server.backends.base import WaitInterrupted
 from nextcloud_mcp_server.backends.sqlite.errors import named
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell, moment
 from nextcloud_mcp_server.filesystem.files import follow
@@ -121,6 +122,8 @@ def guard(
         problem, detail = _problem(error, path, database)
         yield MigrationLock(problem, detail)
         return
+    except KeyboardInterrupt as error:
+        raise WaitInterrupted from error
     lock = MigrationLock(_descriptor=hold.descriptor)
     try:
         if os.fstat(hold.descriptor).st_size:

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 from nextcloud_mcp_server.backends.base import RecoveryNeededError, Snapshot, Transaction
 from nextcloud_mcp_server.backends.sqlite.connect import connect_to_write
-from nextcloud_mcp_server.backends.sqlite.errors import named, naming, not_writable
+from nextcloud_mcp_server.backends.sqlite.errors import named, naming, needed, not_writable
 from nextcloud_mcp_server.backends.sqlite.in_use import in_use
 from nextcloud_mcp_server.backends.sqlite.inspect import WAL, inspect_file, is_remote, recover
 from nextcloud_mcp_server.backends.sqlite.lock import MigrationLock, lock_path
@@ -79,8 +79,8 @@ class LockedFile:
         for suffix in files.BESIDE:
             if mode := permissions.make_private(file := f"{self._path}{suffix}"):
                 logger.warning(
-                    "%s could be used by every user of this machine (mode %04o): its mode is %04o "
-                    "now",
+                    "Every user of this machine could %s %s (mode %04o): its mode is %04o now",
+                    permissions.uses(mode),
                     printable(file),
                     mode,
                     mode & 0o600,
@@ -134,20 +134,21 @@ def require_lock(held: MigrationLock, path: Path) -> None:
     """
     if held.problem == "read-only" and (lock := permissions.closed_to_us(lock_path(path))):
         raise TokenStorageError(
-            f"{path} has to be changed, and its lock {lock_path(path)} cannot be opened: {lock}.",
+            f"{path} has to be {needed(path)}, and its lock {lock_path(path)} cannot be opened: "
+            f"{lock}.",
             code="read-only",
             remedy=f"As root: chown {os.geteuid()} {for_shell(lock_path(path))} - or delete it "
             "while no server is running; then try again.",
         )
     if held.problem == "read-only":
         raise TokenStorageError(
-            f"{path} has to be changed, and its folder cannot be written ({held.detail}).",
+            f"{path} has to be {needed(path)}, and its folder cannot be written ({held.detail}).",
             code="read-only",
             remedy=f"Give this user write access to {path.parent}, then try again.",
         )
     if held.problem:
         raise TokenStorageError(
-            f"{path} has to be changed, and its file system cannot lock ({held.detail}).",
+            f"{path} has to be {needed(path)}, and its file system cannot lock ({held.detail}).",
             code="lock-unavailable",
             remedy="Move the database to a file system that supports flock.",
         )

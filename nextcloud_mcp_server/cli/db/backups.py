@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from nextcloud_mcp_server.cli.database import DatabaseOption
-from nextcloud_mcp_server.cli.options import database_options, yes_option
+from nextcloud_mcp_server.cli.options import WholeNumber, database_options, yes_option
 from nextcloud_mcp_server.cli.output import Output, table
 from nextcloud_mcp_server.errors import counted, for_shell, moment, printable
 from nextcloud_mcp_server.filesystem.space import readable
@@ -41,7 +41,7 @@ def _age_option(
 @click.option(
     "--keep",
     metavar="N",
-    type=click.IntRange(min=1),
+    type=WholeNumber(min=1),
     help="Delete all but the newest N.  [default with --older-than: 5]",
 )
 @click.option(

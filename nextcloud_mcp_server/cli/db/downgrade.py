@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @click.command(cls=RevisionCommand)
 @database_options
-@revision_option("Go back to this revision, to 'base', or by -N steps.  [default: -1]")
+@revision_option("Go back to this revision, to 'base', or by -N steps.  [default: -1]", "base")
 @click.option("--dry-run", is_flag=True, help="Run it on a private copy; change nothing.")
 @click.option("--sql", "as_sql", is_flag=True, help="Print its SQL statements; change nothing.")
 @while_running_option

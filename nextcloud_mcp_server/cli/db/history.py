@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from nextcloud_mcp_server.cli.database import DatabaseOption
-from nextcloud_mcp_server.cli.options import database_options, not_empty, without_database
+from nextcloud_mcp_server.cli.options import (
+    complete_revisions,
+    database_options,
+    not_empty,
+    without_database,
+)
 from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.errors import TokenStorageError, printable
 from nextcloud_mcp_server.migrate.inspect import inspect, known_history
@@ -148,7 +153,9 @@ def _facts(difference: Gaps) -> Mapping[str, list[str]]:
 
 @click.command()
 @without_database
-@click.argument("revision", metavar="REV", callback=not_empty)
+@click.argument(
+    "revision", metavar="REV", callback=not_empty, shell_complete=complete_revisions("head")
+)
 @click.option(
     "--dialect",
     type=click.Choice(["sqlite", "postgresql"]),

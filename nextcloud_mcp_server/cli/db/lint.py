@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nextcloud_mcp_server.cli.options import without_database
+from nextcloud_mcp_server.cli.options import complete_revisions, without_database
 from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.errors import counted, printable
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     "--overwrite",
     multiple=True,
     metavar="REV",
+    shell_complete=complete_revisions(),
     help="With --release: record REV again, as it is now.  [default: none]",
 )
 def lint(

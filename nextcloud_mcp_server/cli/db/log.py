@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from nextcloud_mcp_server.cli.database import DatabaseOption
-from nextcloud_mcp_server.cli.options import database_options
+from nextcloud_mcp_server.cli.options import WholeNumber, database_options
 from nextcloud_mcp_server.cli.output import Output, table
 from nextcloud_mcp_server.errors import TokenStorageError, moment, printable
 from nextcloud_mcp_server.migrate.inspect import inspect
@@ -27,7 +27,7 @@ _HEADINGS: Final = ("when", "what", "from", "to", "seconds", "program", "host", 
 @click.option(
     "-n",
     "--lines",
-    type=click.IntRange(1, 2**31),
+    type=WholeNumber(1, 2**31),
     metavar="N",
     help="Show only the newest N.  [default: all]",
 )

@@ -8,6 +8,7 @@ from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.cli.database import DatabaseOption
 from nextcloud_mcp_server.cli.db.downgrade import change_facts
 from nextcloud_mcp_server.cli.options import (
+    complete_revisions,
     database_options,
     not_empty,
     while_running_option,
@@ -20,7 +21,12 @@ from nextcloud_mcp_server.migrate.summary import stamp_warning, stamped_lines
 
 @click.command()
 @database_options
-@click.argument("revision", metavar="REV", callback=not_empty)
+@click.argument(
+    "revision",
+    metavar="REV",
+    callback=not_empty,
+    shell_complete=complete_revisions("head", "base"),
+)
 @while_running_option
 @yes_option
 def stamp(

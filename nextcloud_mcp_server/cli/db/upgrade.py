@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @click.command(cls=RevisionCommand)
 @database_options
-@revision_option("Stop at this revision, or after +N steps.  [default: head]")
+@revision_option("Stop at this revision, or after +N steps.  [default: head]", "head")
 @click.option("--dry-run", is_flag=True, help="Run it on a private copy; change nothing.")
 @click.option("--sql", "as_sql", is_flag=True, help="Print its SQL statements; change nothing.")
 def upgrade(

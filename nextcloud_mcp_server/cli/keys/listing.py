@@ -34,13 +34,18 @@ def list_keys(output: Output, option: DatabaseOption) -> None:
     settings = option.settings(output, files_only="keys list")
     with phases(output) as report:
         census = count_secrets(settings, report)
-    output.result(census_facts(census), *table(list(_rows(census))), *unopened_lines(census))
+    # The line of `db current`.
+    lines = [] if census.exists else ["new (no file)"]
+    if census.exists or census.keys:
+        lines += table(list(_rows(census)))
+    output.result(census_facts(census), *lines, *unopened_lines(census))
 
 
 def census_facts(census: Census) -> dict[str, Any]:
     """Return a census for ``--json``."""
     return {
         "database": str(census.database),
+        "exists": census.exists,
         "keys": [
             {"fingerprint": key, "newest": place == 0, "secrets": census.by_table(key)}
             for place, key in enumerate(census.keys)

@@ -93,13 +93,18 @@ def backups(context: Context) -> Iterator[Finding]:
         elif level is not Level.OK:
             yield Finding(level, f"{path.name} is not intact: {what}")
     if bare := [path for path in found if not manifest_path(path).exists()]:
-        what = f"{len(bare)} of {len(found)} have no manifest, so only their pages can be checked"
+        have, their = ("has", "its") if len(bare) == 1 else ("have", "their")
+        what = (
+            f"{len(bare)} of {len(found)} {have} no manifest, so only {their} pages can be checked"
+        )
         yield Finding(Level.NOTE, what)
     yield from _locked_out(context, found)
     if what := _former(context, found[-1]):
         yield Finding(Level.ERROR, what, context.command("restore --newest"))
     days = int((time.time() - found[-1].stat().st_mtime) // _DAY)
-    what = f"there are {len(found)}, the newest {counted(days, 'day')} old: {found[-1].name}"
+    age = f"{counted(days, 'day')} old" if days > 0 else "less than a day old"
+    which = "there is one," if len(found) == 1 else f"there are {len(found)}, the newest"
+    what = f"{which} {age}: {found[-1].name}"
     if days > _OLD:
         yield Finding(Level.NOTE, what, context.command("backup"))
     else:

@@ -149,10 +149,28 @@ class Context:
         return self.path.with_name(self.path.name + ending)
 
     def command(self, name: str) -> str | None:
-        """Return the ``db`` command for this database; None if it would be refused."""
+        """Return the ``db`` command for this database; None if it would be refused.
+
+        A backup that cannot be made beside the database goes into another folder, DIR.
+        """
         if not self.is_ours or self._refuses(name):
             return None
+        if name == "backup" and permissions.closed_to_new_files(self.path.parent):
+            name = f"backup DIR/{for_shell(self.path.name)}"
         return f"nextcloud-mcp-server db {name} -d {for_shell(self.path)}"
+
+    def restorable(self, message: str) -> Finding:
+        """Return a finding of damage that ``db restore`` fixes; without a backup, what remains."""
+        command = self.command("restore --newest")
+        if command or not self.is_ours:
+            return Finding(Level.ERROR, message, command)
+        place, saved = for_shell(self.path), for_shell(self.beside(".recovered"))
+        return Finding(
+            Level.ERROR,
+            f"{message}; there is no intact backup beside it to restore: with every server "
+            "stopped, save what can still be read into a new file, and examine that with db doctor",
+            f'(umask 077; sqlite3 {place} ".recover" | sqlite3 {saved})',
+        )
 
     def _refuses(self, name: str) -> bool:
         if name == "repair":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +21,7 @@ from nextcloud_mcp_server.maintenance.doctor.companions import backups_of, unlis
 from nextcloud_mcp_server.maintenance.doctor.context import Context
 from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
 from nextcloud_mcp_server.migrate.plan import Action, plan
-from nextcloud_mcp_server.settings import declared_file_system
+from nextcloud_mcp_server.settings import DEFAULT_DATABASE, declared_file_system
 
 _GROUP: Final = 0o070
 
@@ -45,8 +46,10 @@ def configuration(context: Context) -> Iterator[Finding]:
         what = wins.format("TOKEN_ENCRYPTION_KEY", "TOKEN_ENCRYPTION_KEY_FILE")
         yield Finding(Level.NOTE, what, "unset TOKEN_ENCRYPTION_KEY_FILE")
     if not (settings.fallback_from or settings.overruled or settings.empty):
-        source = settings.source or "the command line or the default"
-        yield Finding(Level.OK, f"the database is named by {source}")
+        source = f"is named by {settings.source}" if settings.source else "is given with -d or -u"
+        if not settings.source and settings.database == DEFAULT_DATABASE:
+            source = f"is the default, {DEFAULT_DATABASE}"
+        yield Finding(Level.OK, f"the database {source}")
 
 
 def file(context: Context) -> Iterator[Finding]:
@@ -98,14 +101,15 @@ def permissions(context: Context) -> Iterator[Finding]:
     if hidden := unlisted(folder):
         yield Finding(Level.UNKNOWN, f"who can use secret files is unknown: {hidden}")
     others = readable_by_others(context.path)
-    if others:
-        what = f"every user of this machine can use {_names(others)}"
-        fixable = all(map(_is_own, others)) and context.command("repair") is not None
+    for verb, paths in _by_use(others, 0).items():
+        what = f"every user of this machine can {verb} {_names(paths)}"
+        fixable = all(map(_is_own, paths)) and context.command("repair") is not None
         # A start refuses the key then.
-        level = Level.ERROR if key_path(context.path) in others else Level.WARNING
-        yield Finding(level, what, _chmod(others), fixable)
-    if group := [path for path in readable_by_others(context.path, _GROUP) if path not in others]:
-        yield Finding(Level.NOTE, f"a group can use {_names(group)}", _chmod(group))
+        level = Level.ERROR if key_path(context.path) in paths else Level.WARNING
+        yield Finding(level, what, _chmod(paths), fixable)
+    group = [path for path in readable_by_others(context.path, _GROUP) if path not in others]
+    for verb, paths in _by_use(group, 3).items():
+        yield Finding(Level.NOTE, f"a group can {verb} {_names(paths)}", _chmod(paths))
     if _is_open(folder):
         what = f"every user of this machine can replace the files in {folder}"
         yield Finding(Level.WARNING, what, f"chmod o-w {for_shell(folder)}")
@@ -119,6 +123,15 @@ def permissions(context: Context) -> Iterator[Finding]:
     if not others and not group and not hidden:
         yield Finding(Level.OK, "only their owner can use secret files")
     context.database.require_trusted()
+
+
+def _by_use(paths: list[Path], shift: int) -> dict[str, list[Path]]:
+    """Return the files by what the bits of their modes at ``shift`` allow."""
+    found: dict[str, list[Path]] = {}
+    for path in paths:
+        with suppress(OSError):
+            found.setdefault(access.uses(path.lstat().st_mode >> shift), []).append(path)
+    return found
 
 
 def _names(paths: list[Path]) -> str:

@@ -58,8 +58,7 @@ def integrity(context: Context) -> Iterator[Finding]:
     contents = context.contents
     if contents is None or not contents.readable:
         if contents is not None and contents.seen.damage and not contents.seen.companion:
-            detail = contents.seen.detail
-            yield Finding(Level.ERROR, detail, context.command("restore --newest"))
+            yield context.restorable(contents.seen.detail)
         return
     what = "; ".join(context.checked.damage[:3])
     for table in context.checked.unchecked:
@@ -70,7 +69,7 @@ def integrity(context: Context) -> Iterator[Finding]:
         what = f"an index is damaged and its table is intact: {what}"
         yield context.repairable(Level.ERROR, what)
     else:
-        yield Finding(Level.ERROR, what, context.command("restore --newest"))
+        yield context.restorable(what)
 
 
 def references(context: Context) -> Iterator[Finding]:

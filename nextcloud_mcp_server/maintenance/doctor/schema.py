@@ -39,12 +39,19 @@ def _refused(context: Context, contents: Contents) -> Finding:
     repair = context.repairable(Level.ERROR, what)
     if contents.corrected and not contents.finding.lost:
         return repair
-    lost = contents.finding.state in {State.CORRUPT, State.INCONSISTENT}
+    if contents.finding.state is State.CORRUPT:
+        return context.restorable(what)
+    lost = contents.finding.state is State.INCONSISTENT
     command = context.command("restore --newest") if lost else None
     if contents.corrected:
         # A repair gives the secrets up.
         return replace(repair, command=command or repair.command)
-    if command is None:
+    if lost and command is None:
+        what = (
+            f"{what}; there is no intact backup beside it to restore: undo the change, or give db "
+            "restore the path of a backup in another folder"
+        )
+    elif command is None:
         what = f"{what}. {refusal(contents.finding, contents.history, context.database).remedy}"
     return Finding(Level.ERROR, what, command)
 

@@ -9,7 +9,7 @@ from typing import Final
 from nextcloud_mcp_server.backends.sqlite.catalog import Execute, quoted
 from nextcloud_mcp_server.backends.sqlite.secrets import columns_there, read_secrets
 from nextcloud_mcp_server.crypto.keyfile import find_keyring, key_path
-from nextcloud_mcp_server.errors import TokenStorageError, counted
+from nextcloud_mcp_server.errors import TokenStorageError, counted, for_shell
 from nextcloud_mcp_server.maintenance.doctor.context import Contents, Context
 from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
 from nextcloud_mcp_server.schema.structure import ENCRYPTED
@@ -33,8 +33,13 @@ def keys(context: Context) -> Iterator[Finding]:
         return
     file = context.settings.key_file or key_path(context.path)
     if not context.settings.keys and file.exists() and file.parent == context.path.parent:
-        what = f"{file.name} lies beside the tokens: a copy of the folder has both"
-        yield Finding(Level.WARNING, what, "move it, and name it: TOKEN_ENCRYPTION_KEY_FILE")
+        what = (
+            f"{file.name} lies beside the tokens: a copy of the folder has both; move it to a "
+            "folder DIR that is not copied with it, and set the variable for the server"
+        )
+        name = for_shell(file.name)
+        command = f"mv {for_shell(file)} DIR/ && export TOKEN_ENCRYPTION_KEY_FILE=DIR/{name}"
+        yield Finding(Level.WARNING, what, command)
     if reason := context.rows_unread:
         known = "whether a key is missing"
         if ring is not None:

@@ -55,12 +55,14 @@ class Census:
 
     Attributes:
         database: its path.
+        exists: whether there is a file.
         keys: the fingerprints of the available keys, newest first; empty without a key.
         opened: the number of secrets by fingerprint and table.
         unopened: the secrets that no key opens.
     """
 
     database: Path
+    exists: bool
     keys: tuple[str, ...]
     opened: Mapping[tuple[str, str], int]
     unopened: tuple[Unopened, ...]
@@ -94,7 +96,8 @@ def take_census(place: SqliteDatabase, keyring: Keyring | None, report: Reporter
     unopened: list[Unopened] = []
     with readable(place.path) as (source, seen):
         columns = columns_there(seen.structure, ENCRYPTED)
-        refusal = Inspection.of(place, seen).refusal
+        inspection = Inspection.of(place, seen)
+        refusal, exists = inspection.refusal, inspection.exists
         if refusal is not None and not columns:
             raise refusal
         if columns:
@@ -110,7 +113,7 @@ def take_census(place: SqliteDatabase, keyring: Keyring | None, report: Reporter
                         done = opened.total() + len(unopened)
                         report("counting the secrets", done, total, "secrets")
     keys = () if keyring is None else tuple(dict.fromkeys(keyring.fingerprints))
-    return Census(place.path, keys, dict(opened), tuple(unopened))
+    return Census(place.path, exists, keys, dict(opened), tuple(unopened))
 
 
 def count(connection: sqlite3.Connection, columns: list[tuple[str, str]]) -> int:

@@ -14,6 +14,7 @@ import pytest
 
 from nextcloud_mcp_server.backends.sqlite.in_use import hold
 from nextcloud_mcp_server.backends.sqlite.lock import guard
+from nextcloud_mcp_server.backends.sqlite.manifest import manifest_path
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.filesystem import mounts, permissions
 from nextcloud_mcp_server.filesystem.files import ABANDONED_AFTER
@@ -24,7 +25,7 @@ from nextcloud_mcp_server.maintenance.doctor.finding import Level
 from nextcloud_mcp_server.maintenance.doctor.run import diagnose
 from nextcloud_mcp_server.settings import Settings
 from tests.cli.places import execute
-from tests.maintenance.doctor.conftest import Ask, worst
+from tests.maintenance.doctor.conftest import Ask, healthy, worst
 from tests.support.by_path import prepare
 from tests.support.contents import KEY, OTHER_KEY
 from tests.support.errors import refused
@@ -166,6 +167,79 @@ def test_backups_are_checked(path: Path, ask: Ask) -> None:
     assert "not the file that its manifest describes" in finding.message
     backup.unlink()
     assert worst(ask("backups")).command == f"nextcloud-mcp-server db backup -d {path}"
+
+
+def test_in_a_read_only_folder_a_backup_goes_into_another_one() -> None:
+    """A backup beside the database would be refused, so the command has a target elsewhere."""
+    code = """
+path = Path(sys.argv[1])
+[command] = [f.command for f in diagnose(settings.Settings(path)).findings if f.check == "backups"]
+print(command)
+with tempfile.TemporaryDirectory() as folder:
+    print(back_up(path, Path(shlex.split(command)[3].replace("DIR", folder))).is_file())
+"""
+    with open_folder() as folder:
+        path = healthy(folder / "data" / "tokens.db")
+        for beside in path.parent.iterdir():
+            if beside != path:
+                beside.unlink()
+        path.chmod(0o644)
+        path.parent.chmod(0o755)
+        command, made = as_nobody(code, path).splitlines()
+    assert command == f"nextcloud-mcp-server db backup DIR/tokens.db -d {path}"
+    assert made == "True"
+
+
+def test_the_number_and_the_age_of_backups_are_a_sentence(path: Path, ask: Ask) -> None:
+    """One backup of today, and several, are each told in words that fit the number."""
+    [first] = companions.backups_of(path)
+    assert ask("backups")[0].message == f"there is one, less than a day old: {first.name}"
+    manifest_path(first).unlink()
+    assert worst(ask("backups")).message.startswith("1 of 1 has no manifest, so only its pages")
+    back_up(path)
+    newest = companions.backups_of(path)[-1]
+    old = time.time() - 86400 * 1.5
+    os.utime(newest, (old, old))
+    expected = f"there are 2, the newest 1 day old: {newest.name}"
+    assert expected in [finding.message for finding in ask("backups")]
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        (0o644, "every user of this machine can read tokens.db"),
+        (0o602, "every user of this machine can change tokens.db"),
+        (0o666, "every user of this machine can read and change tokens.db"),
+        (0o640, "a group can read tokens.db"),
+        (0o660, "a group can read and change tokens.db"),
+    ],
+)
+def test_a_mode_is_told_in_words(mode: int, said: str, path: Path, ask: Ask) -> None:
+    """The line says what the mode allows, and no more."""
+    path.chmod(mode)
+    assert worst(ask("permissions")).message == said
+
+
+def test_each_mode_has_its_own_line(path: Path, ask: Ask) -> None:
+    """A file that can be read is not named with one that can be changed."""
+    [backup] = companions.backups_of(path)
+    path.chmod(0o666)
+    backup.chmod(0o644)
+    assert [(f.message, f.command) for f in ask("permissions")] == [
+        ("every user of this machine can read and change tokens.db", f"chmod 600 {path}"),
+        (f"every user of this machine can read {backup.name}", f"chmod 600 {backup}"),
+    ]
+
+
+def test_what_names_the_database_is_told(
+    path: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An option, a variable and the default are told apart."""
+    assert ask("configuration")[0].message == "the database is given with -d or -u"
+    told = ask("configuration", source="DATABASE_URL")[0].message
+    assert told == "the database is named by DATABASE_URL"
+    monkeypatch.setattr(doctor_files, "DEFAULT_DATABASE", path)
+    assert ask("configuration")[0].message == f"the database is the default, {path}"
 
 
 def test_incomplete_files_are_found_when_they_are_old(path: Path, ask: Ask) -> None:

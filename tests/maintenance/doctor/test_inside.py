@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
 from contextlib import closing
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import pytest
 from nextcloud_mcp_server.crypto.keyfile import key_path
 from nextcloud_mcp_server.maintenance.doctor import companions
 from nextcloud_mcp_server.maintenance.doctor.finding import Level
+from nextcloud_mcp_server.maintenance.doctor.run import diagnose
 from nextcloud_mcp_server.schema.history import load_history
+from nextcloud_mcp_server.settings import Settings
 from tests.cli.places import execute
 from tests.maintenance.doctor.conftest import Ask, worst
 from tests.support.contents import KEY, OTHER_KEY
@@ -184,6 +187,48 @@ def test_a_key_beside_the_tokens_is_a_warning(path: Path, ask: Ask) -> None:
     finding = worst(ask("keys", keys=()))
     assert finding.level is Level.WARNING
     assert "lies beside the tokens" in finding.message
+    assert finding.command == (
+        f"mv {key_path(path)} DIR/ && export TOKEN_ENCRYPTION_KEY_FILE=DIR/tokens.db.key"
+    )
+
+
+def test_damage_without_a_backup_has_the_command_that_reads_what_is_left(
+    path: Path, ask: Ask
+) -> None:
+    """There is nothing to restore, so the line says it and has sqlite3's `.recover`."""
+    [saved] = companions.backups_of(path)
+    flip(path, "audit_logs")
+    [finding] = ask("integrity")
+    assert finding.command == f"nextcloud-mcp-server db restore --newest -d {path}"
+    saved.unlink()
+    [finding] = ask("integrity")
+    assert "; there is no intact backup beside it to restore" in finding.message
+    assert finding.command is not None
+    subprocess.run(finding.command, shell=True, check=True)  # noqa: S602 - as a person types it
+    recovered = path.with_name("tokens.db.recovered")
+    assert recovered.stat().st_mode & 0o777 == 0o600
+    assert diagnose(Settings(recovered, (KEY,))).worst is not Level.ERROR
+
+
+def test_the_header_of_a_damaged_file_without_a_backup(path: Path, ask: Ask) -> None:
+    """What SQLite cannot open at all has the same command, in both checks."""
+    companions.backups_of(path)[0].unlink()
+    raw = path.read_bytes()
+    path.write_bytes(raw[:100] + b"\xff" * 300 + raw[400:])
+    for check in ("state", "integrity"):
+        [finding] = ask(check)
+        assert "; there is no intact backup beside it to restore" in finding.message
+        assert '".recover" | sqlite3 ' in str(finding.command)
+
+
+def test_a_lost_table_without_a_backup(path: Path, ask: Ask) -> None:
+    """No restore is offered that would find nothing to restore."""
+    companions.backups_of(path)[0].unlink()
+    execute(path, "DROP TABLE refresh_tokens")
+    [finding] = ask("state")
+    assert finding.command is None
+    assert "there is no intact backup beside it to restore" in finding.message
+    assert "--newest" not in finding.message
 
 
 def test_the_revision_is_heads(ask: Ask) -> None:

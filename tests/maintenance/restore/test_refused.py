@@ -20,6 +20,7 @@ from tests.cli.places import REFUSED, Shelf, execute
 from tests.maintenance.restore.harm import BAD_BACKUP, Harm, flip
 from tests.maintenance.restore.restoring import same
 from tests.support import invariants
+from tests.support.by_path import prepare
 from tests.support.contents import KEY, OTHER_KEY, REFRESH_TOKENS
 from tests.support.errors import refused
 from tests.support.files import names
@@ -34,6 +35,19 @@ def test_what_is_no_good_backup_is_refused(harm: Harm, path: Path, saved: Path) 
         error = refused(lambda: preview_restore(path, saved))
         assert error.code == "bad-backup"
         assert str(saved) in error.message
+
+
+def test_the_remedy_lists_the_backups_only_if_there_are_others(path: Path) -> None:
+    """A mistyped name is answered with the list; without another backup there is none."""
+    typo = path.with_name("not-there.db")
+    none = f"Give the path of another backup; there is none beside {path}."
+    assert refused(lambda: preview_restore(path, typo)).remedy == none
+    prepare(path)
+    made = back_up(path)
+    remedy = refused(lambda: preview_restore(path, typo)).remedy
+    assert remedy.endswith(f": nextcloud-mcp-server db backups --verify -d {path}")
+    made.write_bytes(b"")
+    assert refused(lambda: preview_restore(path, made)).remedy == none
 
 
 @pytest.mark.parametrize("state", REFUSED)
