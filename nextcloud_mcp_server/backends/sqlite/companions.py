@@ -19,9 +19,9 @@ from typing import BinaryIO, Final, NamedTuple
 
 from nextcloud_mcp_server.backends.sqlite.connect import connect_to_pages
 from nextcloud_mcp_server.backends.sqlite.in_use import in_use
+from nextcloud_mcp_server.backends.sqlite.wal import WAL_HEADER, WAL_MAGIC, checksum, is_wal_header
 
 _JOURNAL_MAGIC: Final = bytes.fromhex("d9d505f920a163d7")
-_WAL_MAGIC: Final = (0x377F0682, 0x377F0683)
 _DATABASE_MAGIC: Final = b"SQLite format 3\0"
 
 #: The open files of this process.
@@ -31,7 +31,6 @@ _DESCRIPTORS: Final = "/dev/fd"
 _STEADY: Final = 0.05
 
 _HEADER: Final = 100
-_WAL_HEADER: Final = 32
 _FRAME_HEADER: Final = 24
 
 #: Where page 1 has the mark of its database (``PRAGMA user_version``).
@@ -191,9 +190,9 @@ def _wal_differs(header: bytes, companion: str) -> str:  # noqa: PLR0911
     same as long as the database lives. Without a copy of page 1 the number of pages is unchanged.
     """
     with open(companion, "rb") as file:  # noqa: PTH123
-        start = file.read(_WAL_HEADER)
+        start = file.read(WAL_HEADER)
         size = _number(start, 8)
-        if _number(start, 0) not in _WAL_MAGIC or not _is_page_size(size):
+        if start[:4] not in WAL_MAGIC or not _is_page_size(size):
             # SQLite ignores it.
             return ""
         first, pages = _evidence(file, start, size, header)
@@ -241,7 +240,7 @@ def _evidence(file: BinaryIO, start: bytes, size: int, header: bytes) -> tuple[b
 
 def _frames(file: BinaryIO, start: bytes, size: int) -> Iterator[tuple[int, bytes, int]]:
     """Yield page number, the page's header, and the file's pages if a transaction ends there."""
-    file.seek(_WAL_HEADER)
+    file.seek(WAL_HEADER)
     while len(frame := file.read(_FRAME_HEADER)) == _FRAME_HEADER:
         # The rest is from before the last reset of the WAL.
         if frame[8:16] != start[16:24]:
@@ -256,33 +255,16 @@ def _frames(file: BinaryIO, start: bytes, size: int) -> Iterator[tuple[int, byte
 def _is_intact(file: BinaryIO, start: bytes, size: int, frames: int) -> bool:
     """Return whether the checksums of the first frames are valid, as SQLite requires."""
     order = ">" if _number(start, 0) & 1 else "<"
-    sums = _sums((0, 0), start[:24], order)
+    sums = checksum((0, 0), start[:24], order)
     valid = is_wal_header(start)
-    file.seek(_WAL_HEADER)
+    file.seek(WAL_HEADER)
     for _ in range(frames):
         frame, page = file.read(_FRAME_HEADER), file.read(size)
         if not valid or len(page) < size:
             return False
-        sums = _sums(_sums(sums, frame[:8], order), page, order)
+        sums = checksum(checksum(sums, frame[:8], order), page, order)
         valid = sums == struct.unpack(">II", frame[16:24])
     return valid
-
-
-def is_wal_header(data: bytes) -> bool:
-    """Return whether ``data`` is the header of a ``-wal``, with its checksum."""
-    if len(data) != _WAL_HEADER or _number(data, 0) not in _WAL_MAGIC:
-        return False
-    order = ">" if _number(data, 0) & 1 else "<"
-    return _sums((0, 0), data[:24], order) == struct.unpack(">II", data[24:])
-
-
-def _sums(sums: tuple[int, int], data: bytes, order: str) -> tuple[int, int]:
-    one, two = sums
-    words = struct.unpack(f"{order}{len(data) // 4}I", data)
-    for first, second in zip(words[::2], words[1::2], strict=True):
-        one = (one + first + two) & 0xFFFFFFFF
-        two = (two + second + one) & 0xFFFFFFFF
-    return one, two
 
 
 def _journal_differs(header: bytes, companion: str) -> str:
@@ -326,5 +308,5 @@ def _first_page(file: BinaryIO, header: bytes, sector: int, size: int) -> bytes:
             file.seek(4, os.SEEK_CUR)
         begin = -(-file.tell() // sector) * sector
         file.seek(begin)
-        header = file.read(_WAL_HEADER)
+        header = file.read(WAL_HEADER)
     return b""

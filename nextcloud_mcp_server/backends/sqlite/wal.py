@@ -13,12 +13,12 @@ from __future__ import annotations
 import os
 import secrets
 import sqlite3
+import struct
 import threading
 from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from nextcloud_mcp_server.backends.sqlite.companions import is_wal_header
 from nextcloud_mcp_server.backends.sqlite.connect import connect_to_write
 from nextcloud_mcp_server.backends.sqlite.open_files import OpenFiles, replaced
 from nextcloud_mcp_server.errors import TokenStorageError
@@ -41,8 +41,11 @@ _LONGEST_IDLE: Final = 300.0
 _PATIENCE: Final = 1.0
 
 #: Bytes of the header, and with the header of the first frame.
-_HEADER: Final = 32
-_HEADERS: Final = _HEADER + 24
+WAL_HEADER: Final = 32
+_HEADERS: Final = WAL_HEADER + 24
+
+#: How it begins, by the order of the bytes in its checksums.
+WAL_MAGIC: Final = (bytes.fromhex("377f0682"), bytes.fromhex("377f0683"))
 
 
 def has_reset_bug(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> bool:
@@ -102,6 +105,24 @@ def checkpoint(path: Path, timeout: float, *, empty: bool = False) -> bool:
             [(page_size,)] = holder.execute("PRAGMA page_size").fetchall()
             return wal_size(path) <= _HEADERS + int(page_size)
     return True
+
+
+def is_wal_header(data: bytes) -> bool:
+    """Return whether ``data`` is the header of a ``-wal``, with its checksum."""
+    if len(data) != WAL_HEADER or data[:4] not in WAL_MAGIC:
+        return False
+    order = ">" if data[3] & 1 else "<"
+    return checksum((0, 0), data[:24], order) == struct.unpack(">II", data[24:])
+
+
+def checksum(sums: tuple[int, int], data: bytes, order: str) -> tuple[int, int]:
+    """Return the checksum of a ``-wal`` after more data; ``order`` is that of its words."""
+    one, two = sums
+    words = struct.unpack(f"{order}{len(data) // 4}I", data)
+    for first, second in zip(words[::2], words[1::2], strict=True):
+        one = (one + first + two) & 0xFFFFFFFF
+        two = (two + second + one) & 0xFFFFFFFF
+    return one, two
 
 
 class WalFile:
@@ -169,7 +190,7 @@ class WalFile:
             except FileNotFoundError:
                 return _Seen(0, b"")
         size = os.fstat(self._descriptor).st_size
-        header = os.pread(self._descriptor, _HEADER, 0)
+        header = os.pread(self._descriptor, WAL_HEADER, 0)
         known = header == self._seen.header
         return _Seen(size, header, self._seen.valid if known else is_wal_header(header))
 
