@@ -16,9 +16,12 @@ from typing import Any, Final, TypeVar
 
 import anyio
 
-from nextcloud_mcp_server.errors import no_asyncio, no_thread
+from nextcloud_mcp_server.errors import TokenStorageError, no_asyncio, no_thread
 
 T = TypeVar("T")
+
+#: Seconds to wait for a task whose event loop does not run.
+_PATIENCE: Final = 2.0
 
 _POLL: Final = 0.005
 
@@ -26,31 +29,70 @@ _POLL: Final = 0.005
 class TaskLock:
     """A lock for tasks that may run in different event loops and threads.
 
-    It is free in a forked child: no task of the parent runs there.
+    It is free in a forked child, and if the loop of its task was closed: that task never ends.
     """
 
-    __slots__ = ("_lock", "_process")
+    __slots__ = ("_guard", "_owner", "_process")
 
     def __init__(self) -> None:
         self._process = os.getpid()
-        self._lock = threading.Lock()
+        self._guard = threading.Lock()
+        self._owner: _Owner | None = None
 
-    async def __aenter__(self) -> None:
-        """Wait until no other task has it.
+    async def acquire(self) -> _Owner:
+        """Wait until no other task has it; return what releases it, for ``with``.
 
         Raises:
-            TokenStorageError: ``no-asyncio``, even if it is free.
+            TokenStorageError: ``no-asyncio``, even if it is free; ``interrupted`` if the loop of
+                the task that has it was stopped.
         """
-        running_loop()
+        own, stopped = _Owner(self, running_loop()), 0.0
         if self._process != os.getpid():
-            self._process, self._lock = os.getpid(), threading.Lock()
+            self._process, self._guard, self._owner = os.getpid(), threading.Lock(), None
         # An event of asyncio belongs to one loop.
-        while not self._lock.acquire(blocking=False):  # noqa: ASYNC110
+        while (other := self._take(own)) is not None:
             await asyncio.sleep(_POLL)
+            stopped = 0.0 if other.is_running() else stopped + _POLL
+            if stopped > _PATIENCE:
+                raise TokenStorageError(
+                    "The event loop that was opening or closing this store was stopped before it "
+                    "was done.",
+                    code="interrupted",
+                    remedy="Let that loop run until its task has ended, or close it; then try "
+                    "again.",
+                )
+        return own
 
-    async def __aexit__(self, *_: object) -> None:
-        """Let the next task have it."""
-        self._lock.release()
+    def release(self, owner: _Owner) -> None:
+        """Let the next task have it, unless ``owner`` has lost it with its loop."""
+        with self._guard:
+            if self._owner is owner:
+                self._owner = None
+
+    def _take(self, own: _Owner) -> asyncio.AbstractEventLoop | None:
+        """Take it if it is free; else return the loop of the task that has it."""
+        with self._guard:
+            if self._owner is None or self._owner.loop.is_closed():
+                self._owner = own
+                return None
+            return self._owner.loop
+
+
+class _Owner:
+    """A task that has a :class:`TaskLock`, until the block ends."""
+
+    __slots__ = ("_lock", "loop")
+
+    def __init__(self, lock: TaskLock, loop: asyncio.AbstractEventLoop) -> None:
+        self._lock = lock
+        self.loop = loop
+
+    def __enter__(self) -> None:
+        """Have it already."""
+
+    def __exit__(self, *_: object) -> None:
+        """Release it."""
+        self._lock.release(self)
 
 
 def running_loop() -> asyncio.AbstractEventLoop:

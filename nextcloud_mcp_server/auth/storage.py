@@ -98,7 +98,7 @@ class RefreshTokenStorage(RefreshTokens):
         Raises:
             TokenStorageError: the start failed; the database is unchanged.
         """
-        async with self._opening:
+        with await self._opening.acquire():
             # A forked child has a copy of the parent's store, and opens one of its own.
             if self._access.is_open and self._process == os.getpid():
                 return
@@ -110,7 +110,7 @@ class RefreshTokenStorage(RefreshTokens):
 
     async def close(self) -> None:
         """Refuse new work and close the database. Safe to call twice."""
-        async with self._opening:
+        with await self._opening.acquire():
             pool = self._access.close()
             if pool is not None:
                 await pool.close()

@@ -1,4 +1,4 @@
-"""TaskLock errors of the operating system into the errors of this package."""
+"""Turn errors of the operating system into the errors of this package."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.errors import TokenStorageError
 from tests.support.by_path import prepare
 from tests.support.contents import KEY
+from tests.support.errors import refuses
 from tests.support.forks import in_child
 from tests.support.unprivileged import as_nobody, open_folder
 
@@ -149,7 +150,7 @@ def test_a_child_forked_during_a_start(path: Path) -> None:
     storage = RefreshTokenStorage(path, encryption_key=KEY)
 
     async def main() -> str:
-        async with storage._opening:
+        with await storage._opening.acquire():
             return await asyncio.to_thread(in_child, lambda: run(use))
 
     async def use() -> list[str]:
@@ -217,3 +218,38 @@ def test_a_start_with_few_threads() -> None:
     assert len(answers) == 6
     assert answers[0] == "no-thread"
     assert set(answers) <= {"no-thread", "used"}
+
+
+@pytest.mark.parametrize("step", ["initialize", "close"])
+def test_a_loop_that_was_closed_holds_up_nobody(step: str, path: Path) -> None:
+    """Its task never ends, so the next call works in another loop."""
+    storage = RefreshTokenStorage(path, encryption_key=KEY)
+    first = asyncio.new_event_loop()
+    if step == "close":
+        first.run_until_complete(storage.initialize())
+    task = first.create_task(getattr(storage, step)())
+    first.call_soon(first.stop)
+    first.run_forever()
+    first.close()
+
+    async def again() -> None:
+        async with storage:
+            await storage.store_refresh_token("alice", "secret")
+
+    asyncio.run(asyncio.wait_for(again(), 30))
+    # asyncio logs a pending task that is collected.
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+def test_a_loop_that_was_stopped_is_named(path: Path) -> None:
+    """It may run again, so nothing is taken from it; the other calls get an error."""
+    storage = RefreshTokenStorage(path, encryption_key=KEY)
+    first = asyncio.new_event_loop()
+    task = first.create_task(storage.initialize())
+    first.call_soon(first.stop)
+    first.run_forever()
+    with refuses("interrupted", "event loop"):
+        asyncio.run(storage.close())
+    first.run_until_complete(task)
+    first.run_until_complete(storage.close())
+    first.close()
