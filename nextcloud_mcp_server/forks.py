@@ -9,9 +9,11 @@ in such a block. If that takes too long, the child is refused by name instead of
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
+from types import FrameType
 from typing import Final
 
 from nextcloud_mcp_server.errors import TokenStorageError
@@ -20,6 +22,9 @@ from nextcloud_mcp_server.errors import TokenStorageError
 WAIT: Final = 10.0
 
 _MOMENT: Final = 0.1
+_SHORT: Final = 0.005
+
+_PACKAGE: Final = __name__.partition(".")[0]
 
 #: Guards what follows, and is held during a fork.
 _changed = threading.Condition()
@@ -126,10 +131,30 @@ def _before() -> None:
     # Another thread is about to fork, and gives the lock back while it waits.
     _changed.wait_for(lambda: _forking is None)
     _forking = me
-    if not _changed.wait_for(lambda: not _blocks.keys() - {me}, WAIT):
-        leave_unsafe()
+    deadline = time.monotonic() + WAIT
+    while _blocks.keys() - {me} or _is_importing():
+        if time.monotonic() > deadline:
+            leave_unsafe()
+            break
+        # The end of an import wakes nobody.
+        _changed.wait(_SHORT)
     for before, _, _ in _around:
         before()
+
+
+def _is_importing() -> bool:
+    """Return whether another thread is importing a module of this package."""
+    modules = [module for name, module in list(sys.modules.items()) if name.startswith(_PACKAGE)]
+    if not any(getattr(module.__spec__, "_initializing", False) for module in modules):
+        return False
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        name = str(frame.f_globals.get("__name__"))
+        if frame.f_code.co_name == "<module>" and name.startswith(_PACKAGE):
+            # This thread does: waiting would not end.
+            return False
+        frame = frame.f_back
+    return True
 
 
 def _after_in_parent() -> None:

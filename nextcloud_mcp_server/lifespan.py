@@ -19,6 +19,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypedDict, cast, overload
 
+from nextcloud_mcp_server import forks  # noqa: F401 - first: a fork waits for the rest
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.concurrency import running_loop, wait_to_the_end
 from nextcloud_mcp_server.errors import TokenStorageError

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
+from nextcloud_mcp_server import forks  # noqa: F401 - first: a fork waits for the rest
 from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.migrate import change
 from nextcloud_mcp_server.migrate.change import Change

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Self
 
+from nextcloud_mcp_server import forks  # noqa: F401 - first: a fork waits for the rest
 from nextcloud_mcp_server.auth.app_passwords import AppPasswords
 from nextcloud_mcp_server.auth.audit import AuditLog
 from nextcloud_mcp_server.auth.browser_sessions import BrowserSessions

@@ -120,7 +120,7 @@ class Database(Protocol):
         """Fail if another user can have put or changed a file of the database. Changes nothing.
 
         Raises:
-            TokenStorageError: ``untrusted``.
+            TokenStorageError: ``untrusted``; ``bad-path`` if it has a second name.
         """
 
     def locking_creates_files(self) -> bool:
@@ -128,6 +128,9 @@ class Database(Protocol):
 
     def warnings(self) -> Iterable[str]:
         """Return what an operator should change about the place, one sentence each."""
+
+    def former(self) -> str:
+        """Return a warning if a database was here before; empty if nothing is left of one."""
 
     def unwritable(self) -> str:
         """Return why this user cannot write to the database; empty if it can."""

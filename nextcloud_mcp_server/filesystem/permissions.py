@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -13,6 +13,9 @@ from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 
 #: The bits of a mode for every user of the machine.
 OTHERS: Final = 0o007
+
+#: The most links that Linux follows.
+_MOST_LINKS: Final = 40
 
 
 def uses(bits: int) -> str:
@@ -83,7 +86,7 @@ def require_trusted(
     is accepted too.
 
     Args:
-        path: the file, or a link, whose target is checked as well.
+        path: the file, or a link, whose target and every link on the way are checked as well.
         database: the database that it belongs to.
         trusted: users whose files are accepted with any mode.
         forbidden: the bits that the mode must not have, if the file is not this user's.
@@ -93,9 +96,9 @@ def require_trusted(
         TokenStorageError: ``untrusted``.
     """
     us = os.geteuid()
-    for look in (os.lstat, os.stat):
+    for file in links(path):
         try:
-            status = look(path)
+            status = os.lstat(file)
         except OSError:
             return
         mode, owner_id = status.st_mode, status.st_uid
@@ -107,6 +110,18 @@ def require_trusted(
             if mode & (own if owner_id == us else forbidden):
                 raise _open_to_others(path, status)
             return
+
+
+def links(path: Path | str) -> Iterator[Path | str]:
+    """Yield a path, and each further one to which a link leads, at most as many as Linux does."""
+    yield path
+    for _ in range(_MOST_LINKS):
+        try:
+            target = os.readlink(path)  # noqa: PTH115 - a text is enough
+        except OSError:
+            return
+        path = os.path.join(os.path.dirname(path), target)  # noqa: PTH118, PTH120
+        yield path
 
 
 def _owner_id(path: Path) -> int:

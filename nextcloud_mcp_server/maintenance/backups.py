@@ -16,9 +16,10 @@ from nextcloud_mcp_server.backends.sqlite.backup_files import (
     FoundBackup,
     find_backups,
 )
-from nextcloud_mcp_server.backends.sqlite.manifest import read_manifest
+from nextcloud_mcp_server.backends.sqlite.manifest import manifest_path, read_manifest
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem import files
+from nextcloud_mcp_server.filesystem.permissions import require_trusted
 from nextcloud_mcp_server.maintenance.backup_check import (
     Backup,
     ChangedError,
@@ -27,6 +28,7 @@ from nextcloud_mcp_server.maintenance.backup_check import (
 )
 from nextcloud_mcp_server.migrate.classify import GRANTS
 from nextcloud_mcp_server.progress import Reporter, silent
+from nextcloud_mcp_server.settings import trusted_owners
 
 if TYPE_CHECKING:
     from nextcloud_mcp_server.crypto.keyring import Keyring
@@ -98,7 +100,8 @@ def newest_backup(
     """Find the newest backup beside ``database`` that can be restored.
 
     They are read from the newest on, until one is intact. What a restore replaced is skipped.
-    One from the future is, too: what made it had a wrong clock, or this process has.
+    So are those that another user can have put there, and one from the future: what made it
+    had a wrong clock, or this process has.
 
     Raises:
         TokenStorageError: ``bad-backup`` if none is intact; ``wrong-key`` if no key opens the
@@ -114,9 +117,11 @@ def newest_backup(
             continue
         report(f"verifying {one.path.name}")
         try:
+            for file in (one.path, manifest_path(one.path)):
+                require_trusted(file, database, trusted_owners())
             backup = check_backup(one.path, database, keyring)
         except TokenStorageError as error:
-            if error.code != "bad-backup":
+            if error.code not in {"bad-backup", "untrusted"}:
                 raise
             skipped.append(Skipped(one.path, error.message))
             continue

@@ -97,9 +97,14 @@ def _unless_lost(finding: Finding, structure: Structure, history: History) -> Fi
     A file with a journal was made complete by this program. One without it may have been
     stamped by hand, and never had them.
     """
-    if finding.recorded is None or JOURNAL_TABLE not in structure.tables:
+    if JOURNAL_TABLE not in structure.tables:
         return finding
-    lost = lost_secrets(finding.gaps)
+    missing = finding.gaps
+    if finding.recorded is None:
+        # Somebody has emptied the version table: the first revision with a journal was reached.
+        first = next(r for r in history.revisions if JOURNAL_TABLE in history.structure(r).tables)
+        missing = gaps(structure, history.structure(first))
+    lost = lost_secrets(missing)
     if not lost:
         return finding
     reason = f"it lacks {', '.join(lost)}, where secrets were stored"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from nextcloud_mcp_server.backends.base import Database, LockedDatabase, RecoveryNeededError
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.migrate.classify import lost_secrets
+from nextcloud_mcp_server.migrate.classify import lost_secrets, triggers_on
 from nextcloud_mcp_server.migrate.inspect import (
     Inspection,
     VerifyKeys,
@@ -140,6 +140,7 @@ def prepare(
             require_sound(inspection)
             inspection.require_usable()
             _warn_of_loss(inspection, plan)
+            _warn_of_triggers(inspection)
             keys = inspection.verify_keys(verify)
             locked.make_private()
             backup = _migrate(inspection, locked, keys, report) if plan.migrates else None
@@ -195,6 +196,7 @@ def _open(
 ) -> Outcome:
     """Verify the keys of an up-to-date database and return the outcome."""
     inspection.require_usable()
+    _warn_of_triggers(inspection)
     inspection.verify_keys(verify)
     locked.make_private()
     if not locked.unlocked:
@@ -221,6 +223,8 @@ def require_sound(inspection: Inspection) -> None:
 
 def _warn_of_loss(inspection: Inspection, plan: Plan) -> None:
     """Name the tables and columns of secrets that the recorded revision has and the file lacks."""
+    if plan.action is Action.CREATE and (former := inspection.database.former()):
+        logger.warning("%s", former)
     lost = lost_secrets(plan.gaps) if inspection.recorded else ()
     if lost:
         logger.warning(
@@ -230,6 +234,19 @@ def _warn_of_loss(inspection: Inspection, plan: Plan) -> None:
             ", ".join(lost),
             inspection.recorded,
             inspection.database.option,
+        )
+
+
+def _warn_of_triggers(inspection: Inspection) -> None:
+    """Name the triggers on tables of this program, which can undo what is stored."""
+    structure = inspection.snapshot.structure
+    if structure.triggers and (found := triggers_on(structure, inspection.history)):
+        names = ", ".join(f"{trigger} on {table}" for trigger, table in sorted(found.items()))
+        logger.warning(
+            "%s has triggers that this program did not make (%s): they can change or delete what "
+            "is stored. Drop those that you do not need: DROP TRIGGER name",
+            inspection.database,
+            names,
         )
 
 

@@ -49,10 +49,13 @@ class Ciphertext(TypeDecorator[bytes]):
         return _as_bytes
 
 
-def _as_bytes(value: bytes | str | memoryview | None) -> bytes | None:
+def _as_bytes(value: object) -> bytes | None:
     if value is None or isinstance(value, bytes):
         return value
-    return value.encode("utf-8") if isinstance(value, str) else bytes(value)
+    if isinstance(value, memoryview):
+        return bytes(value)
+    # bytes() of a number would be as many zeros. No key opens its digits.
+    return str(value).encode("utf-8")
 
 
 metadata: Final = MetaData()

@@ -12,9 +12,9 @@ from nextcloud_mcp_server.backends.sqlite import lock
 from nextcloud_mcp_server.maintenance.backup import back_up
 from nextcloud_mcp_server.migrate.plan import Action
 from tests.migrate.databases import in_thread
-from tests.support.by_path import prepare
+from tests.support.by_path import inspect, prepare
 from tests.support.contents import KEY
-from tests.support.errors import refused
+from tests.support.errors import refused, refuses
 from tests.support.files import names
 from tests.support.shapes import at
 
@@ -84,13 +84,26 @@ def test_two_names_of_one_file_have_one_lock(path: Path) -> None:
     assert outcome.backup.parent == path.parent
 
 
-def test_a_hard_link_gives_a_warning(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The program cannot lock two hard links as one, so it warns."""
+def test_a_hard_link_is_refused(path: Path) -> None:
+    """Each name has a journal and a lock of its own: what one server stores, the other loses."""
     prepare(path)
-    assert "hard links" not in caplog.text
-    path.with_name("other.db").hardlink_to(path)
+    other = path.with_name("other.db")
+    other.hardlink_to(path)
+    for name in (path, other):
+        with refuses("bad-path", f"{name} has 2 names"):
+            prepare(name)
+    assert inspect(path).refusal is None
+    other.unlink()
     prepare(path)
-    assert f"{path} has 2 names (hard links)" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", [".lock", ".inuse", ".key", "-wal", "-shm", "-journal"])
+def test_the_name_of_a_companion_is_refused(suffix: str, path: Path) -> None:
+    """A file beside a database is no database of its own; without that database it may be."""
+    companion = Path(f"{path}{suffix}")
+    prepare(path)
+    with refuses("bad-path", f"belongs to {path}"):
+        prepare(companion)
 
 
 def test_a_new_database_beside_old_backups_is_a_warning(
@@ -102,5 +115,5 @@ def test_a_new_database_beside_old_backups_is_a_warning(
     back_up(path)
     path.unlink()
     prepare(path)
-    assert f"{path} is missing or empty, but a backup of it is beside it" in caplog.text
+    assert f"{path} has no table, but a backup of it is beside it" in caplog.text
     assert f"db restore --newest -d {path}" in caplog.text

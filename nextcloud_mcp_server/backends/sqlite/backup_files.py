@@ -170,10 +170,12 @@ def surplus(
     database from before that change.
     """
     gone: list[FoundBackup] = []
-    proven: set[tuple[str, str]] = set()
-    newer: dict[tuple[str, str], list[FoundBackup]] = {}
+    proven: set[tuple[str, str, str]] = set()
+    newer: dict[tuple[str, str, str], list[FoundBackup]] = {}
     for place, one in enumerate(reversed(found)):
-        change = (one.revision, one.manifest.action if one.manifest else "")
+        # What a restore replaced is not restored as the newest, so it proves nothing for others.
+        kind = one.kind if one.kind == "replaced" else ""
+        change = (one.revision, one.manifest.action if one.manifest else "", kind)
         same = newer.setdefault(change, [])
         if place >= keep and one.path not in made:
             if change not in proven and any(two.path in made or is_intact(two) for two in same):

@@ -16,12 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from nextcloud_mcp_server.backends.base import Hold, LockedDatabase, Pool, Snapshot
 from nextcloud_mcp_server.backends.sqlite.catalog import quoted, read_structure
-from nextcloud_mcp_server.backends.sqlite.connect import (
-    connect_read_only,
-    has_content,
-    require_library,
-)
-from nextcloud_mcp_server.backends.sqlite.errors import named, naming, not_writable
+from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only, require_library
+from nextcloud_mcp_server.backends.sqlite.errors import named, naming, not_writable, several_names
 from nextcloud_mcp_server.backends.sqlite.inspect import is_remote, readable
 from nextcloud_mcp_server.backends.sqlite.open_files import FileId, file_id
 from nextcloud_mcp_server.backends.sqlite.secrets import columns_there, read_secrets
@@ -99,11 +95,27 @@ class SqliteDatabase:
     def check(self) -> None:
         """Check that the path can hold a database file, and the version of SQLite."""
         require_library()
+        self._require_own_name()
         files.check_path(self.path)
         files.require_folder(self.path)
 
+    def _require_own_name(self) -> None:
+        for suffix in (*files.BESIDE[1:], ".key"):
+            database = self.path.with_name(self.path.name.removesuffix(suffix))
+            if self.path.name.endswith(suffix) and database.name and database.is_file():
+                raise TokenStorageError(
+                    f"{self.path} is the name of a file that belongs to {database}.",
+                    code="bad-path",
+                    remedy=f"Give the database itself: -d {for_shell(database)}",
+                )
+
     def require_trusted(self) -> None:
-        """Check the owners and modes of the file and of all beside it, but for the key."""
+        """Check the owners and modes of the file and of all beside it, but for the key.
+
+        A hard link has a lock and a journal of its own, and who uses it is not seen.
+        """
+        if (number := files.names_of(self.path)) > 1:
+            raise several_names(self.path, number)
         trusted = trusted_owners()
         for suffix in files.BESIDE:
             # What is in a lock file is only shown.
@@ -119,12 +131,7 @@ class SqliteDatabase:
         return not folder.exists() or permissions.may(folder, os.W_OK | os.X_OK)
 
     def warnings(self) -> Iterator[str]:
-        """Warn about hard links, a file system that may be remote, and a file that is gone."""
-        if (number := files.names_of(self.path)) > 1:
-            yield (
-                f"{self.path} has {number} names (hard links), each with its own lock and journal: "
-                "use one of them, and remove the others"
-            )
+        """Warn about a file system that may be remote."""
         if self._remote and not declared_file_system():
             kind = mounts.type_of(self.path) or "unknown"
             yield (
@@ -133,13 +140,17 @@ class SqliteDatabase:
                 "machine uses it, else TOKEN_STORAGE_FILESYSTEM=remote"
             )
 
-        if not has_content(self.path, "") and (number := self._backups()):
-            made = "a backup of it is" if number == 1 else f"{number} backups of it are"
-            yield (
-                f"{self.path} is missing or empty, but {made} beside it: a new database is "
-                "created. To have the old one back, stop the server and run: "
-                f"nextcloud-mcp-server db restore --newest {self.option}"
-            )
+    def former(self) -> str:
+        """Look for backups beside the file."""
+        number = self._backups()
+        if not number:
+            return ""
+        made = "a backup of it is" if number == 1 else f"{number} backups of it are"
+        return (
+            f"{self.path} has no table, but {made} beside it: a new database is created. To have "
+            "the old one back, stop the server and run: nextcloud-mcp-server db restore --newest "
+            f"{self.option}"
+        )
 
     def _backups(self) -> int:
         """Count the backups beside the file, as far as the folder can be read."""

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from nextcloud_mcp_server.errors import TokenStorageError, is_no_thread, no_thread
+from nextcloud_mcp_server.errors import TokenStorageError, for_shell, is_no_thread, no_thread
 from nextcloud_mcp_server.filesystem import errors as system
 from nextcloud_mcp_server.filesystem.errors import from_texts
 from nextcloud_mcp_server.filesystem.permissions import may, owner
@@ -171,6 +171,16 @@ def driver_error(error: BaseException) -> BaseException:
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
+
+
+def several_names(path: Path, number: int) -> TokenStorageError:
+    """Return the error for a file that has other names: writes through one are lost for another."""
+    return TokenStorageError(
+        f"{path} has {number} names (hard links), each with a lock and a journal of its own: what "
+        "is written through one of them is lost for the others.",
+        code="bad-path",
+        remedy=f"Remove the other names; to find them: find / -xdev -samefile {for_shell(path)}",
+    )
 
 
 def not_writable(path: Path, reason: str) -> TokenStorageError:

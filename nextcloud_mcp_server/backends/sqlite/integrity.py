@@ -6,6 +6,7 @@ another program cannot be checked here: it is named, and every other table is ch
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
@@ -21,8 +22,11 @@ from nextcloud_mcp_server.backends.sqlite.errors import driver_error, named, nee
 #: Rows of SQLite's report; with fewer it stops earlier.
 _MOST: Final = 20
 
-#: A row about a constraint of an operator, which says nothing about pages.
-_CONSTRAINT: Final = "CHECK constraint failed in "
+#: A row about values that the definition of a table forbids, which says nothing about pages.
+_CONSTRAINT: Final = re.compile(
+    r"CHECK constraint failed in |NULL value in |NUMERIC value in |TEXT value in "
+    r"|non-(?:INT|INTEGER|REAL|TEXT|BLOB|ANY) value in "
+)
 
 _DAMAGE: Final = frozenset({"corrupt", "not-a-database"})
 
@@ -147,7 +151,7 @@ def _damage(connection: sqlite3.Connection, pragma: str) -> tuple[str, ...]:
     return tuple(
         line.removeprefix("*** in database main *** ")
         for line in lines
-        if line != "ok" and not line.startswith(_CONSTRAINT)
+        if line != "ok" and not _CONSTRAINT.match(line)
     )
 
 

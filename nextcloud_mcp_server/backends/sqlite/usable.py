@@ -8,6 +8,7 @@ Constraints that refuse only some values are left to the writes: they fail by na
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -24,6 +25,9 @@ from nextcloud_mcp_server.schema.structure import Table
 _NUMBERS: Final = (1, 2, 3, 4)
 _TEXTS: Final = ("a", "A", "7", "07")
 _BYTES: Final = (b"a", b"A", b"7", b"\0\xff")
+
+#: What makes a write succeed without the row, or without another one. No release had it.
+_CONFLICT: Final = re.compile(r"(?i)\bon\s+conflict\s+(?:replace|ignore|rollback)\b")
 
 #: A value that none of the rows has.
 _OTHER: Final[Mapping[tuple[Any, ...], Any]] = {_NUMBERS: 5, _TEXTS: "b", _BYTES: b"b"}
@@ -56,7 +60,7 @@ def unusable(path: Path, wanted: Mapping[str, Table]) -> dict[str, str]:
                 continue
             reason = _unprepared(connection, name, table)
             if not reason and sql != table.sql:
-                reason = _changes_values(memory, name, sql, table)
+                reason = _replaces_rows(sql) or _changes_values(memory, name, sql, table)
             if reason:
                 found[name] = reason
     return found
@@ -75,6 +79,12 @@ def _unprepared(connection: sqlite3.Connection, name: str, table: Table) -> str:
                 return "it was created WITHOUT ROWID"
             return f"{error}{_attached(connection, name)}"
     return ""
+
+
+def _replaces_rows(sql: str) -> str:
+    """Return the clause by which a constraint deletes or ignores rows; empty if none has one."""
+    found = _CONFLICT.search(sql)
+    return f"one of its constraints has {' '.join(found[0].split())}" if found else ""
 
 
 def _statements(name: str, table: Table, columns: Sequence[str]) -> Iterator[str]:

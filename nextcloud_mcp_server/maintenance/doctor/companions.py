@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from nextcloud_mcp_server.backends.sqlite.backup_files import find_backups
-from nextcloud_mcp_server.backends.sqlite.catalog import quoted
+from nextcloud_mcp_server.backends.sqlite.catalog import count, quoted, read_structure
+from nextcloud_mcp_server.backends.sqlite.connect import connect_at_rest
 from nextcloud_mcp_server.backends.sqlite.in_use import describe, is_held
 from nextcloud_mcp_server.backends.sqlite.integrity import check_pages
 from nextcloud_mcp_server.backends.sqlite.lock import holder
@@ -25,6 +27,7 @@ from nextcloud_mcp_server.maintenance.doctor.context import Context
 from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
 from nextcloud_mcp_server.migrate.journal import TABLE, is_kept
 from nextcloud_mcp_server.migrate.plan import State
+from nextcloud_mcp_server.schema.structure import ENCRYPTED, VERSION_TABLE
 
 #: Days after which the newest backup is old.
 _OLD: Final = 30
@@ -101,6 +104,9 @@ def backups(context: Context) -> Iterator[Finding]:
     yield from _locked_out(context, found)
     if what := _former(context, found[-1]):
         yield Finding(Level.ERROR, what, context.command("restore --newest"))
+    elif gone := _emptied(context, found[-1]):
+        what = f"{found[-1].name} holds {gone}, and the database none; were they deleted?"
+        yield Finding(Level.WARNING, what, context.command("restore --newest"))
     days = int((time.time() - found[-1].stat().st_mtime) // _DAY)
     age = f"{counted(days, 'day')} old" if days > 0 else "less than a day old"
     which = "there is one," if len(found) == 1 else f"there are {len(found)}, the newest"
@@ -133,21 +139,45 @@ def _former(context: Context, newest: Path) -> str:
     """Return why the newest backup is of a database that is gone; empty if it is not."""
     contents = context.contents
     if contents is not None and contents.finding.state is State.NEW:
-        return f"{context.path.name} is missing or empty, and {newest.name} is a backup of it"
-    contents = context.intact
-    if contents is None or not is_kept(contents.seen.structure):
+        return f"{context.path.name} has no table, and {newest.name} is a backup of it"
+    if (contents := context.intact) is None or not is_kept(contents.seen.structure):
         return ""
     with contents.reader() as connection:
-        sql = f"SELECT max(happened_at) FROM {TABLE} WHERE action = 'create'"  # noqa: S608 - a constant
-        created = connection.execute(sql).fetchone()[0]
-    made = next(one.made_at for one in find_backups(context.path) if one.path == newest)
-    if not isinstance(created, int) or created <= made.timestamp():
+        created = _created(connection)
+    if created is None:
         return ""
-    at = moment(datetime.fromtimestamp(created, UTC))
-    return (
-        f"{context.path.name} was created at {at}, when {newest.name} was there already: what that "
-        "backup holds is missing. If it is not needed, make a new backup"
-    )
+    with suppress(sqlite3.Error, OSError), closing(connect_at_rest(newest)) as connection:
+        if VERSION_TABLE in (there := read_structure(connection.execute).tables):
+            known = TABLE in there and _created(connection)
+            if known != created:
+                return (
+                    f"{context.path.name} was created after {newest.name}, a backup of another "
+                    "database that was here: what that holds is missing. If it is not needed, "
+                    "make a new backup"
+                )
+    return ""
+
+
+def _created(connection: sqlite3.Connection) -> tuple[Any, ...] | None:
+    """Return the newest entry of a creation in the journal, whose seconds are its own."""
+    sql = f"SELECT happened_at, seconds, host FROM {TABLE} WHERE action = 'create'"  # noqa: S608
+    found: tuple[Any, ...] | None = connection.execute(f"{sql} ORDER BY id DESC").fetchone()
+    return found
+
+
+def _emptied(context: Context, newest: Path) -> str:
+    """Return the tables of secrets that are empty and have rows in the newest backup."""
+    contents = context.intact
+    if contents is None or not contents.finding.base:
+        return ""
+    with suppress(OSError, ValueError):
+        manifest = read_manifest(newest)
+        tables = {table for table, _ in ENCRYPTED} & contents.seen.structure.tables.keys()
+        held = {t: n for t in sorted(tables) if manifest and (n := manifest.rows.get(t, 0))}
+        with contents.reader() as connection:
+            gone = {t: n for t, n in held.items() if not count(connection.execute, t)}
+        return ", ".join(f"{counted(number, 'row')} of {table}" for table, number in gone.items())
+    return ""
 
 
 def _examine(backup: Path) -> tuple[Level, str]:

@@ -73,8 +73,8 @@ def file(context: Context) -> Iterator[Finding]:
         return
     found = path.stat()
     if found.st_nlink > 1:
-        what = f"{path} has {found.st_nlink} names (hard links), and each has a journal of its own"
-        yield Finding(Level.WARNING, what, "rm the names that are not used")
+        what = f"{path} has {found.st_nlink} names (hard links), and a start refuses it"
+        yield Finding(Level.ERROR, what, f"find / -xdev -samefile {for_shell(path)}")
     yield Finding(Level.OK, f"{path} is a regular file of {readable(found.st_size)}")
 
 
