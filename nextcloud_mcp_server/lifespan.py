@@ -66,11 +66,12 @@ def get_token_store(request: Connection) -> RefreshTokenStorage:
     if isinstance(storage, RefreshTokenStorage):
         return storage
     raise TokenStorageError(
-        "The application was started without token_store_lifespan: request.state has no storage.",
+        "request.state has no token store: the application was started without "
+        "token_store_lifespan, or its framework does not pass on what a lifespan yields.",
         code="not-open",
         remedy="Give the lifespan to the outermost application, the one that the server runs: the "
         "lifespan of a mounted application is not run. In a test, enter the client: "
-        "with TestClient(app) as client.",
+        "with TestClient(app) as client. In another framework, keep state['storage'] yourself.",
     )
 
 

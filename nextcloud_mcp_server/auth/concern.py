@@ -137,6 +137,9 @@ class Concern:
             for row in connection.all(rows, given):
                 key = getattr(row, self._key)
                 keys.append(key)
+                if not isinstance(key, str) or not isinstance(row.user_id, str | None):
+                    # No release has written it, and it belongs to nobody.
+                    continue
                 if self._run(connection, statement, {**given, self._key: key}):
                     gone += 1
                     self._record(connection, event, row.user_id, now, key)

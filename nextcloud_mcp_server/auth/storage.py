@@ -106,6 +106,8 @@ class RefreshTokenStorage(RefreshTokens):
             pool, keyring, self._outcome, days = await open_store(
                 self._database, self._keys, self._settings
             )
+            # The settings may name another file if the working directory has changed since.
+            self._database = self._outcome.database
             self._process = os.getpid()
             self._access.open(pool, keyring, days)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,24 @@ _CODES: Final = {
     errno.EISDIR: "bad-path",
     errno.ENOENT: "bad-path",
 }
+
+#: The limits of a process: what was reached, and what to do.
+_TOO_MANY: Final = ("too many files are open", "Raise the limit of open files (ulimit -n).")
+_LIMITS: Final = {
+    errno.EMFILE: _TOO_MANY,
+    errno.ENFILE: _TOO_MANY,
+    errno.EFBIG: ("a file may not become larger", "Raise the limit of the file size (ulimit -f)."),
+}
+
+
+def reached_limit() -> tuple[str, str] | None:
+    """Return the limit that keeps this process from opening a file; None if none does."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        return _LIMITS.get(error.errno or 0)
+    return None
+
 
 #: The message and the remedy of each code.
 TEXTS: Final[Mapping[str, tuple[str, str]]] = {
@@ -50,8 +69,16 @@ def named(error: BaseException, path: Path) -> TokenStorageError | None:
         return error
     if not isinstance(error, OSError):
         return None
+    if limit := _LIMITS.get(error.errno or 0):
+        return limited(path, limit)
     code = _CODES.get(error.errno or 0, "io-error")
     return from_texts(TEXTS, code, path, error.strerror or type(error).__name__)
+
+
+def limited(path: Path, limit: tuple[str, str]) -> TokenStorageError:
+    """Return the error for a limit of the process that was reached on ``path``."""
+    what, remedy = limit
+    return TokenStorageError(f"{path}: {what}.", code="io-error", remedy=remedy)
 
 
 @contextmanager

@@ -127,7 +127,7 @@ def _mount_of(path: str) -> bytes:
 
 def file_system(folder: str, mountinfo: list[str]) -> str:
     """Return the type of the file system of ``folder``, from lines as in proc(5)."""
-    best, kind = "", ""
+    kind = ""
     for line in mountinfo:
         fields, separator, after = line.partition(" - ")
         mount = (fields.split(" ", 5) + [""] * 5)[4]
@@ -135,6 +135,7 @@ def file_system(folder: str, mountinfo: list[str]) -> str:
         if "\\" in mount:
             mount = re.sub(_OCTAL, lambda match: chr(int(match[1], 8)), mount)
         inside = folder == mount or folder.startswith(mount.rstrip("/") + "/")
-        if separator and mount and inside and len(mount) >= len(best):
-            best, kind = mount, after.partition(" ")[0]
+        if separator and mount and inside:
+            # In the order of mounting: a later one covers what was mounted below its place.
+            kind = after.partition(" ")[0]
     return kind

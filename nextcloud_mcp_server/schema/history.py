@@ -22,6 +22,9 @@ BASE: Final = "base"
 
 STRUCTURE_FILE: Final = "structure.json"
 
+#: The folder of the scripts in an installed package.
+_INSTALLED: Final = "_alembic"
+
 _VERSION_FILE: Final = re.compile(r"\d{8}_\d{4}_(?P<id>\d{3,})_\w+\.py")
 
 
@@ -100,7 +103,7 @@ def locate_scripts() -> Path:
         TokenStorageError: ``no-migrations`` if neither exists.
     """
     package = Path(__file__).resolve().parents[1]
-    for folder in (package / "_alembic", package.parent / "alembic"):
+    for folder in (package / _INSTALLED, package.parent / "alembic"):
         if (folder / "versions").is_dir() and (folder / "env.py").is_file():
             return folder
     for archive in package.parents:
@@ -129,10 +132,22 @@ def load_history(directory: Path | None = None) -> History:
             if other := names.get(match["id"]):
                 raise _same_id(match["id"], other, name)
             names[match["id"]] = name
+        elif name.endswith(".py") and not name.startswith((".", "_")):
+            # Alembic would run it.
+            raise TokenStorageError(
+                f"{folder / 'versions' / name} does not have the name of a migration.",
+                code="bad-input",
+                remedy="Delete it if it is a copy; else rename it to DATE_TIME_ID_WORDS.py, for "
+                "example 20260101_0900_102_add_preferences.py.",
+            )
     ids = sorted(names, key=lambda text: (int(text), text))
     if not ids:
         raise _no_migrations(f"There is no migration script in {folder / 'versions'}.")
-    return History(folder, tuple(ids), _load_structures(folder / STRUCTURE_FILE, ids))
+    structures = _load_structures(folder / STRUCTURE_FILE)
+    if folder.name == _INSTALLED and (lost := sorted(structures.keys() - names.keys())):
+        raise _no_migrations(f"Migration {lost[0]} is missing from {folder / 'versions'}.")
+    known = {revision: one for revision, one in structures.items() if revision in names}
+    return History(folder, tuple(ids), known)
 
 
 def _same_id(revision: str, first: str, second: str) -> TokenStorageError:
@@ -162,7 +177,7 @@ def _no_migrations(message: str) -> TokenStorageError:
     )
 
 
-def _load_structures(path: Path, ids: list[str]) -> dict[str, Structure]:
+def _load_structures(path: Path) -> dict[str, Structure]:
     if not path.is_file():
         return {}
     document: dict[str, Any] = json.loads(path.read_text("utf-8"))
@@ -170,7 +185,6 @@ def _load_structures(path: Path, ids: list[str]) -> dict[str, Structure]:
     return {
         revision: _structure(document, tables, keys)
         for revision, keys in document["revisions"].items()
-        if revision in ids
     }
 
 

@@ -41,6 +41,8 @@ BOOKKEEPING: Final = (
     # sqlite-utils and its migrations
     *("_counts", "_sqlite_migrations"),
     "android_metadata",
+    # Marmot, Turso, PowerSync, Wrangler, SpatiaLite
+    *("__marmot_", "turso_cdc", "ps_migration", "d1_migrations", "spatial_ref_sys"),
 )
 
 

@@ -93,3 +93,21 @@ async def test_a_working_directory_that_is_gone_is_an_error(here: Path) -> None:
         await storage.initialize()
     async with RefreshTokenStorage(here.parent / "there" / "tokens.db", encryption_key=KEY):
         pass
+
+
+async def test_a_store_that_is_opened_again_uses_the_same_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The settings name a relative path; after a change of the folder they would name another."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("TOKEN_STORAGE_DB", "tokens.db")
+    monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", KEY)
+    monkeypatch.chdir(tmp_path / "one")
+    storage = RefreshTokenStorage()
+    async with storage:
+        await storage.store_refresh_token("alice", "secret")
+    monkeypatch.chdir(tmp_path / "two")
+    async with storage:
+        assert await storage.list_user_ids() == ["alice"]
+    assert not (tmp_path / "two" / "tokens.db").exists()

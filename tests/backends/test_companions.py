@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shlex
 import shutil
 import signal
@@ -24,6 +25,7 @@ from nextcloud_mcp_server.maintenance.backup import back_up
 from tests.backends.test_pool import adding
 from tests.migrate.databases import crash_in_a_write
 from tests.support.by_path import inspect, prepare
+from tests.support.errors import refuses
 from tests.support.shapes import at
 
 WRITER = """
@@ -261,3 +263,14 @@ async def test_an_earlier_state_of_the_same_database_is_told_apart(
     refusal = inspect(crashed).refusal
     assert refusal is not None
     assert refusal.code == "orphaned"
+
+
+@pytest.mark.parametrize("suffix", ["-wal", "-journal", "-shm"])
+def test_a_pipe_beside_the_database_is_refused(suffix: str, path: Path) -> None:
+    """SQLite would wait for it without end."""
+    prepare(path)
+    companion = path.with_name(path.name + suffix)
+    companion.unlink(missing_ok=True)
+    os.mkfifo(companion)
+    with refuses("orphaned", f"{companion.name} is not a regular file"):
+        prepare(path)

@@ -157,7 +157,8 @@ def test_a_command_in_a_remedy_can_be_typed() -> None:
     error = named(sqlite_error("SQLITE_CORRUPT"), path)
     assert error is not None
     assert str(path) in error.message
-    assert error.remedy.endswith(f" -d {shlex.quote(str(path))}")
+    quoted = shlex.quote(str(path))
+    assert f" -d {quoted}; without a backup try: sqlite3 {quoted} " in error.remedy
 
 
 def test_an_io_error_on_a_full_disk_is_disk_full(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from itertools import count
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from nextcloud_mcp_server.schema.history import (
     locate_scripts,
 )
 from nextcloud_mcp_server.schema.structure import Structure
+from tests.support.errors import refuses
 from tests.support.revisions import KNOWN
 from tests.support.scripts import SCRIPTS, add_revision, sql_revision
 from tests.support.structures import structures
@@ -97,11 +99,24 @@ def test_the_ids_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
 
 
 def test_other_files_are_ignored(tmp_path: Path) -> None:
-    """A backup of an editor and a draft without a number are not revisions."""
-    folder = folder_of(
-        tmp_path, "20260101_0000_001_x.py", "20260101_0000_002_x.py~", "draft.py", "__init__.py"
-    )
+    """A backup of an editor and an empty module are not revisions."""
+    folder = folder_of(tmp_path, "20260101_0000_001_x.py", "20260101_0000_002_x.py~", "__init__.py")
     assert load_history(folder).revisions == ("001",)
+
+
+@pytest.mark.parametrize("name", ["draft.py", "009 (copy).py", "20270101_0000_009b.py"])
+def test_a_file_that_alembic_would_run_is_refused(name: str, tmp_path: Path) -> None:
+    """Its revision would run although its name is none, also if its id is that of another."""
+    with refuses("bad-input", f"{name} does not have the name of a migration"):
+        load_history(folder_of(tmp_path, "20260101_0000_001_x.py", name))
+
+
+def test_a_lost_version_file_of_an_installed_package_is_named(tmp_path: Path) -> None:
+    """Its structure is still in the generated file."""
+    installed = shutil.copytree(SCRIPTS, tmp_path / "_alembic")
+    next((installed / "versions").glob("*_005_*")).unlink()
+    with refuses("no-migrations", "Migration 005 is missing"):
+        load_history(installed)
 
 
 def test_missing_scripts_are_an_error(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ changed the number of pages or the schema.
 from __future__ import annotations
 
 import os
+import stat
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -75,13 +76,18 @@ def find_misplaced(path: Path, size: int | None) -> Misplaced | None:
     for suffix, has_content, differs in (
         ("-wal", _wal_has_content, _wal_differs),
         ("-journal", _journal_has_content, _journal_differs),
+        ("-shm", None, None),
     ):
         companion = f"{path}{suffix}"
         try:
-            length = os.stat(companion).st_size  # noqa: PTH116 - faster than a Path
+            found = os.stat(companion)  # noqa: PTH116 - faster than a Path
         except OSError:
             continue
-        if not length:
+        if not stat.S_ISREG(found.st_mode):
+            # SQLite would wait for what a pipe has to say.
+            return Misplaced(companion, f"{path.name}{suffix} is not a regular file")
+        length = found.st_size
+        if not length or has_content is None or differs is None:
             continue
         name = f"{path.name}{suffix} ({length} bytes)"
         if not size:

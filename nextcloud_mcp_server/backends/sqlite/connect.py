@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -164,8 +165,11 @@ _text: Final = partial(str, encoding="utf-8", errors="surrogateescape")
 
 
 def has_content(path: Path, suffix: str) -> bool:
-    """Return whether the companion with this suffix holds content."""
+    """Return whether the companion with this suffix holds content, or is no regular file."""
     try:
-        return os.stat(f"{path}{suffix}").st_size > 0  # noqa: PTH116 - faster than a Path
+        found = os.stat(f"{path}{suffix}")  # noqa: PTH116 - faster than a Path
     except OSError:
         return False
+    # The shared memory is no content.
+    full = found.st_size > 0 and suffix != "-shm"
+    return full or not stat.S_ISREG(found.st_mode)

@@ -75,7 +75,7 @@ _TEXTS: Final = {
 }
 
 
-def named(error: BaseException, path: Path) -> TokenStorageError | None:
+def named(error: BaseException, path: Path) -> TokenStorageError | None:  # noqa: PLR0911
     """Return the named error for an exception; None if it has another cause."""
     if isinstance(error, TokenStorageError):
         return error
@@ -87,8 +87,11 @@ def named(error: BaseException, path: Path) -> TokenStorageError | None:
         untold = number == sqlite3.SQLITE_CONSTRAINT and str(driver).startswith("UNIQUE ")
         if code == "conflict" and number not in _TAKEN and not untold:
             code = "bad-input"
-        if code == "bad-path" and (unreadable := _unreadable(path)):
-            return unreadable
+        if code == "bad-path":
+            if limit := system.reached_limit():
+                return system.limited(path, limit)
+            if unreadable := _unreadable(path):
+                return unreadable
         # SQLite reports an I/O error if the shared memory of a WAL does not fit on the disk, and
         # that it cannot open the database if a file beside it cannot be created.
         if code in {"io-error", "bad-path"} and _is_full(path):

@@ -71,7 +71,7 @@ def inspect_file(path: Path, known: Known = _NONE, *, sampling: bool = False) ->
 
 def _misplaced(path: Path, size: int | None) -> Snapshot | None:
     """Return the snapshot of a file beside a companion of another; None if there is none."""
-    if not (has_content(path, "-wal") or has_content(path, "-journal")):
+    if not any(has_content(path, suffix) for suffix in ("-wal", "-journal", "-shm")):
         return None
     # Most inspections find no companion with content.
     from nextcloud_mcp_server.backends.sqlite.companions import find_misplaced  # noqa: PLC0415

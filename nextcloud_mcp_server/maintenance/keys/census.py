@@ -18,6 +18,7 @@ from nextcloud_mcp_server.backends.sqlite.inspect import readable
 from nextcloud_mcp_server.backends.sqlite.secrets import columns_there
 from nextcloud_mcp_server.crypto.keyfile import find_keyring
 from nextcloud_mcp_server.crypto.keyring import Keyring
+from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrate.inspect import Inspection
 from nextcloud_mcp_server.progress import Reporter, silent
 from nextcloud_mcp_server.schema.structure import ENCRYPTED, Structure
@@ -100,7 +101,14 @@ def take_census(place: SqliteDatabase, keyring: Keyring | None, report: Reporter
         refusal, exists = inspection.refusal, inspection.exists
         if refusal is not None and not columns:
             raise refusal
+        if names := ", ".join(inspection.finding.adopted):
+            raise TokenStorageError(
+                f"The recreation of {names} was interrupted, so its secrets cannot be counted.",
+                code="upgrade-pending",
+                remedy=f"Finish it: nextcloud-mcp-server db upgrade {place.option}",
+            )
         if columns:
+            inspection.require_usable()
             with naming(source), closing(connect_read_only(source)) as connection:
                 total = count(connection, columns)
                 for table, column in columns:
