@@ -27,7 +27,7 @@ from nextcloud_mcp_server.maintenance.doctor.context import Context
 from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
 from nextcloud_mcp_server.migrate.journal import TABLE, is_kept
 from nextcloud_mcp_server.migrate.plan import State
-from nextcloud_mcp_server.schema.structure import ENCRYPTED, VERSION_TABLE
+from nextcloud_mcp_server.schema.structure import ENCRYPTED
 
 #: Days after which the newest backup is old.
 _OLD: Final = 30
@@ -146,16 +146,17 @@ def _former(context: Context, newest: Path) -> str:
         created = _created(connection)
     if created is None:
         return ""
+    made = next(one.made_at for one in find_backups(context.path) if one.path == newest)
+    former = isinstance(created[0], int) and created[0] > made.timestamp()
     with suppress(sqlite3.Error, OSError), closing(connect_at_rest(newest)) as connection:
-        if VERSION_TABLE in (there := read_structure(connection.execute).tables):
-            known = TABLE in there and _created(connection)
-            if known != created:
-                return (
-                    f"{context.path.name} was created after {newest.name}, a backup of another "
-                    "database that was here: what that holds is missing. If it is not needed, "
-                    "make a new backup"
-                )
-    return ""
+        if is_kept(read_structure(connection.execute)):
+            former = _created(connection) != created
+    if not former:
+        return ""
+    return (
+        f"{context.path.name} was created after {newest.name}, a backup of another database that "
+        "was here: what that holds is missing. If it is not needed, make a new backup"
+    )
 
 
 def _created(connection: sqlite3.Connection) -> tuple[Any, ...] | None:
