@@ -161,6 +161,37 @@ def for_shell(path: Path | str) -> str:
     return shlex.quote(str(path))
 
 
+#: Characters that show nothing, beside those of the categories Cc, Cf, Zl and Zp: fillers of
+#: Hangul, the joiner U+034F, an empty cell of Braille, and a byte order mark read the wrong way.
+_BLANK: Final = "\u034f\u115f\u1160\u2800\u3164\uffa0\ufffe"
+
+#: They join letters, or parts of a picture, and stand inside names of several languages.
+_JOINERS: Final = "\u200c\u200d"
+
+
+def invisible(text: str) -> str:
+    """Return the first invisible character of ``text`` as ``U+FEFF``; empty if there is none.
+
+    White space is no such character inside, and a no-break space is one at the ends.
+    """
+    if text.isascii() and text.isprintable():
+        return ""
+    import unicodedata  # noqa: PLC0415 - rarely needed
+
+    text = legible(text)
+    inside = len(text.lstrip()), len(text.rstrip())
+    for place, character in enumerate(text):
+        hidden = unicodedata.category(character) in {"Cc", "Cf", "Zl", "Zp"}
+        if character in _JOINERS:
+            around = text[max(place - 1, 0) : place] + text[place + 1 : place + 2]
+            hidden = len(around) < 2 or any(map(str.isascii, around))  # noqa: PLR2004 - two sides
+        elif character.isspace() and not character.isascii():
+            hidden = hidden or place >= inside[1] or place < len(text) - inside[0]
+        if hidden or character in _BLANK:
+            return f"U+{ord(character):04X}"
+    return ""
+
+
 # Printing.
 
 #: The maximum length of a message that comes from another library.
