@@ -15,7 +15,7 @@ from typing import Final, NoReturn
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
-from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.errors import TokenStorageError, invisible
 
 _KEY: Final = re.compile(r"[A-Za-z0-9_-]{43}=")
 # A correct key in quotes, or without its end, may be the only one that can decrypt the
@@ -134,6 +134,11 @@ def _raw(key: object, name: str) -> bytes:
             # Plain base64 of the same bytes. Older releases accepted it, so it may be in use.
             _refuse(
                 f"{name} is base64, not urlsafe base64.", "Write - for each + and _ for each /."
+            )
+        legible = key.decode("utf-8", "replace") if isinstance(key, bytes) else text
+        if character := invisible(legible):
+            _refuse(
+                f"{name} contains the invisible character {character}.", "Remove that character."
             )
         if ";" in text:
             _refuse(f"{name} contains several keys.", "Pass a list of keys, newest first.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import pickle
+import re
 import subprocess
 import sys
 import traceback
@@ -99,6 +100,25 @@ def test_the_first_key_encrypts_and_all_decrypt() -> None:
 def test_keys_are_text_or_bytes() -> None:
     """A key may be ASCII bytes, and a single key needs no list."""
     assert Keyring([KEY.encode()]).decrypt(Keyring(KEY).encrypt("x")) == "x"
+
+
+@pytest.mark.parametrize(
+    ("form", "character"),
+    [
+        ("\ufeff{}", "U+FEFF"),
+        ("{}\u200b", "U+200B"),
+        ("\u00a0{}", "U+00A0"),
+        ("{}\r", "U+000D"),
+        ("\u200e{}", "U+200E"),
+    ],
+    ids=ascii,
+)
+def test_an_invisible_character_in_a_key_is_named(form: str, character: str) -> None:
+    """The error has its code point, and the remedy removes it."""
+    key = form.format(KEY)
+    for given_as in (key, key.encode()):
+        with refuses("malformed-key", f"contains the invisible character {re.escape(character)}"):
+            Keyring([given_as])
 
 
 @pytest.mark.parametrize("key", MALFORMED.values(), ids=MALFORMED)
