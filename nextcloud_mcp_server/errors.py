@@ -192,6 +192,29 @@ def invisible(text: str) -> str:
     return ""
 
 
+def visible(text: str) -> str:
+    """Return ``text`` without its invisible characters; white space stays."""
+    if text.isascii() and text.isprintable():
+        return text
+    import unicodedata  # noqa: PLC0415 - rarely needed
+
+    return "".join(
+        character
+        for character in text
+        if character.isspace()
+        or (unicodedata.category(character) not in {"Cc", "Cf"} and character not in _BLANK)
+    )
+
+
+#: The maximum length of a value that another program stored, in a message.
+_SHORT: Final = 60
+
+
+def shortened(text: str) -> str:
+    """Return the first 60 characters of ``text``, with dots if there are more."""
+    return text if len(text) <= _SHORT else f"{text[:_SHORT]}..."
+
+
 # Printing.
 
 #: The maximum length of a message that comes from another library.
