@@ -140,6 +140,17 @@ def no_asyncio() -> TokenStorageError:
     )
 
 
+def no_real_thread() -> TokenStorageError:
+    """Return the error for threads that all run in one thread of the operating system."""
+    return TokenStorageError(
+        "A migration runs an event loop of asyncio in a thread of its own, and threads were "
+        "replaced here, as gevent does (monkey.patch_all()).",
+        code="no-asyncio",
+        remedy="Leave threads and their queues as they are: monkey.patch_all(thread=False, "
+        "queue=False) - or migrate in a process without gevent before the application starts.",
+    )
+
+
 # Parts of messages.
 
 
