@@ -151,11 +151,12 @@ def _raw(key: object, name: str) -> bytes:
     return raw
 
 
-def _bytes(ciphertext: bytes | str) -> bytes:
+def _bytes(ciphertext: object) -> bytes:
     # For text outside ASCII, Fernet raises a plain ValueError.
     if isinstance(ciphertext, str):
         return ciphertext.encode("ascii", "replace")
-    return bytes(ciphertext)
+    # A number in the row of an operator would be as many bytes.
+    return bytes(ciphertext) if isinstance(ciphertext, bytes | bytearray | memoryview) else b""
 
 
 def _refuse(message: str, remedy: str) -> NoReturn:

@@ -200,6 +200,14 @@ def test_other_ciphertexts_raise_one_error(ciphertext: bytes | str) -> None:
     )
 
 
+@pytest.mark.parametrize("stored", [5, -1, 2**62, 1.5, None], ids=repr)
+def test_a_number_is_no_ciphertext(stored: Any) -> None:
+    """What an operator wrote into the column raises the same error."""
+    keyring = Keyring([KEY])
+    assert not keyring.can_decrypt(stored)
+    assert refused(partial(keyring.decrypt, stored)).code == "undecryptable"
+
+
 @given(st.binary())
 def test_arbitrary_bytes_are_not_decrypted(ciphertext: bytes) -> None:
     """Arbitrary bytes raise this error and no other."""
