@@ -18,7 +18,7 @@ from nextcloud_mcp_server.migrate.inspect import Inspection
 from nextcloud_mcp_server.migrate.plan import Action, Finding, Plan
 from nextcloud_mcp_server.migrate.verify import Change
 from nextcloud_mcp_server.progress import Reporter, silent
-from nextcloud_mcp_server.schema.history import BASE, History
+from nextcloud_mcp_server.schema.history import BASE, History, require_names
 from nextcloud_mcp_server.schema.structure import Structure, gaps
 
 #: Changes the database, and calls its second argument after each revision.
@@ -172,6 +172,8 @@ def _run(
     keys: Sequence[str] | None,
     report: Reporter,
 ) -> Path | None:
+    # Alembic would run the last file of an id, whatever its name is.
+    require_names(change.inspection.history.directory)
     begun = time.monotonic()
 
     def transact(transaction: Transaction) -> Path | None:

@@ -22,7 +22,8 @@ BASE: Final = "base"
 
 STRUCTURE_FILE: Final = "structure.json"
 
-_VERSION_FILE: Final = re.compile(r"\d{8}_\d{4}_(?P<id>\d{3,})_\w+\.py")
+#: The name of a version file.
+VERSION_FILE: Final = re.compile(r"\d{8}_\d{4}_(?P<id>\d{3,})_\w+\.py")
 
 
 class History:
@@ -125,9 +126,9 @@ def load_history(directory: Path | None = None) -> History:
     folder = directory or locate_scripts()
     names: dict[str, str] = {}
     for name in sorted(path.name for path in (folder / "versions").iterdir()):
-        if match := _VERSION_FILE.fullmatch(name):
+        if match := VERSION_FILE.fullmatch(name):
             if other := names.get(match["id"]):
-                raise _same_id(match["id"], other, name)
+                raise same_id(match["id"], other, name)
             names[match["id"]] = name
     ids = sorted(names, key=lambda text: (int(text), text))
     if not ids:
@@ -135,7 +136,23 @@ def load_history(directory: Path | None = None) -> History:
     return History(folder, tuple(ids), _load_structures(folder / STRUCTURE_FILE, ids))
 
 
-def _same_id(revision: str, first: str, second: str) -> TokenStorageError:
+def require_names(folder: Path) -> None:
+    """Fail if a file in ``folder/versions`` that Alembic would load is not named as a migration.
+
+    Raises:
+        TokenStorageError: ``bad-input``.
+    """
+    for path in sorted((folder / "versions").glob("[!._]*.py")):
+        if not VERSION_FILE.fullmatch(path.name):
+            raise TokenStorageError(
+                f"{path} is not named as a migration is: DATE_TIME_ID_WORDS.py.",
+                code="bad-input",
+                remedy="Move it out of that folder if it is a copy; else rename it.",
+            )
+
+
+def same_id(revision: str, first: str, second: str) -> TokenStorageError:
+    """Return the error for two version files with one id."""
     return TokenStorageError(
         f"The revision history is not linear: {second}: {revision} is also the id of {first}.",
         code="bad-input",
