@@ -152,9 +152,10 @@ def _raw(key: object, name: str) -> bytes:
 
 
 def _bytes(ciphertext: object) -> bytes:
-    # For text outside ASCII, Fernet raises a plain ValueError.
+    # For text outside ASCII, Fernet raises a plain ValueError; and base64 would skip what an
+    # error handler puts in its place.
     if isinstance(ciphertext, str):
-        return ciphertext.encode("ascii", "replace")
+        return ciphertext.encode("ascii") if ciphertext.isascii() else b""
     # A number in the row of an operator would be as many bytes.
     return bytes(ciphertext) if isinstance(ciphertext, bytes | bytearray | memoryview) else b""
 

@@ -182,6 +182,7 @@ def test_a_key_in_plain_base64_can_be_rewritten() -> None:
         "nicht-ascii-ä",
         "\ud800",
         SPEC_TOKEN,
+        Fernet(KEY).encrypt(b"x").decode() + "\udcff",
         RELEASED["v0.176.0, a token"][0][:-4] + "AAA=",
         RELEASED["v0.176.0, a token"][0][:50],
     ],
