@@ -37,7 +37,9 @@ BOOKKEEPING: Final = (
     # cr-sqlite, and Corrosion, which is built on it
     *("crsql_", "__crsql_", "__corro_"),
     # Cloudflare D1 and libSQL
-    *("_cf_", "libsql_"),
+    *("_cf_", "d1_migrations", "libsql_"),
+    # Turso, Marmot and rqlite
+    *("turso_cdc", "__marmot__", "_rqlite_"),
     # sqlite-utils and its migrations
     *("_counts", "_sqlite_migrations"),
     "android_metadata",
