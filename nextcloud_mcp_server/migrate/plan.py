@@ -185,7 +185,7 @@ def plan(finding: Finding, history: History, database: Database, target: str | N
         raise _is_downgrade(target, database)
     steps = is_steps(target, "+")
     if target not in history and not steps:
-        raise unknown_target(target, history)
+        raise unknown_target(target, history, database)
     if finding.refused:
         raise refusal(finding, history, database)
     revisions = history.revisions
@@ -289,16 +289,35 @@ def _plain(text: str) -> str:
     return text
 
 
-def unknown_target(target: str, history: History) -> TokenStorageError:
-    """Return the error for a revision that this program does not have."""
+def unknown_target(
+    target: str, history: History, database: Database | None = None
+) -> TokenStorageError:
+    """Return the error for a revision that this program does not have.
+
+    With ``database``, the command takes one, and the target may be the path of another.
+    """
     # From Python it can be of any type.
-    meant = typed_revision(str(target), history)
-    hint = f" Did you mean {meant}?" if meant else ""
+    text = str(target)
+    meant = _probable(text, history)
+    remedy = "List the revisions: nextcloud-mcp-server db history"
+    if database is not None and ("/" in text or text.endswith((".db", ".sqlite", ".sqlite3"))):
+        remedy = f"Name a database with -d: -d {for_shell(shortened(text))}"
     return TokenStorageError(
-        f"There is no revision {shortened(str(target))}; the newest is {history.head}.{hint}",
+        f"There is no revision {shortened(text)}; the newest is {history.head}."
+        f"{f' Did you mean {meant}?' if meant else ''}",
         code="unknown-revision",
-        remedy="List the revisions: nextcloud-mcp-server db history",
+        remedy=remedy,
     )
+
+
+def _probable(text: str, history: History) -> str:
+    """Return the target that ``text`` probably is; empty if that is unknown."""
+    word = visible(text).strip().lower()
+    if word in {"head", "heads", BASE}:
+        return word.removesuffix("s")
+    # A word processor makes a dash of a minus.
+    steps = re.fullmatch("[\u2010-\u2015\u2212]([0-9]{1,4})", word)
+    return f"-{steps[1]}" if steps else typed_revision(text, history)
 
 
 def refusal(finding: Finding, history: History, database: Database) -> TokenStorageError:

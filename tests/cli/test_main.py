@@ -333,3 +333,28 @@ def test_another_module_named_click_is_no_second_error(monkeypatch: pytest.Monke
     assert not is_abort(AttributeError())
     assert not is_usage(AttributeError())
     assert is_abort(KeyboardInterrupt())
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("up", "upgrade"), ("down", "downgrade"), ("revision", "migrate"), ("heads", "current")],
+)
+def test_the_words_of_alembic_are_known(typed: str, meant: str, command: Command) -> None:
+    """An unknown command is answered with the one that does it here."""
+    assert f"Did you mean '{meant}'?" in command("db", typed).err
+
+
+@pytest.mark.parametrize(
+    ("target", "line"),
+    [
+        ("Head", "Did you mean head?"),
+        ("\uff10\uff10\uff19", "Did you mean 009?"),
+        ("\u22121", "Did you mean -1?"),
+        ("x.db", "Name a database with -d: -d x.db"),
+    ],
+    ids=ascii,
+)
+def test_what_is_no_revision_has_a_hint(target: str, line: str, db: Db) -> None:
+    """The error says what was probably meant, or that a database has an option."""
+    db.put("at-head")
+    assert line in db("upgrade", target).err
