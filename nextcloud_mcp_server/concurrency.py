@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 import anyio
 
-from nextcloud_mcp_server.errors import TokenStorageError, no_asyncio, no_thread
+from nextcloud_mcp_server.errors import TokenStorageError, no_asyncio, no_real_thread, no_thread
 
 T = TypeVar("T")
 
@@ -212,14 +212,21 @@ def run_in_own_loop(main: Callable[[], T]) -> T:
     """Call ``main``, which runs an event loop; in a new thread if this one already runs a loop.
 
     Raises:
-        TokenStorageError: ``no-thread`` if no thread can be started.
+        TokenStorageError: ``no-thread`` if no thread can be started; ``no-asyncio`` if gevent
+            has replaced the threads, which then cannot run a loop each; ``main`` is not called.
     """
     # Outside of the `except`, so that an error of `main` has no other in its context.
     if not _is_in_loop():
         return main()
+
+    def in_thread() -> T:
+        if _is_in_loop():
+            raise no_real_thread()
+        return main()
+
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="own-loop") as executor:
         try:
-            future = executor.submit(main)
+            future = executor.submit(in_thread)
         except RuntimeError as error:
             raise no_thread() from error
         return future.result()

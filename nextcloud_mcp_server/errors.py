@@ -140,6 +140,17 @@ def no_asyncio() -> TokenStorageError:
     )
 
 
+def no_real_thread() -> TokenStorageError:
+    """Return the error for threads that all run in one thread of the operating system."""
+    return TokenStorageError(
+        "A migration runs an event loop of asyncio in a thread of its own, and threads were "
+        "replaced here, as gevent does (monkey.patch_all()).",
+        code="no-asyncio",
+        remedy="Leave threads and their queues as they are: monkey.patch_all(thread=False, "
+        "queue=False) - or migrate in a process without gevent before the application starts.",
+    )
+
+
 # Parts of messages.
 
 
@@ -159,6 +170,60 @@ def for_shell(path: Path | str) -> str:
     import shlex  # noqa: PLC0415
 
     return shlex.quote(str(path))
+
+
+#: Characters that show nothing, beside those of the categories Cc, Cf, Zl and Zp: fillers of
+#: Hangul, the joiner U+034F, an empty cell of Braille, and a byte order mark read the wrong way.
+_BLANK: Final = "\u034f\u115f\u1160\u2800\u3164\uffa0\ufffe"
+
+#: They join letters, or parts of a picture, and stand inside names of several languages.
+_JOINERS: Final = "\u200c\u200d"
+
+
+def invisible(text: str) -> str:
+    """Return the first invisible character of ``text`` as ``U+FEFF``; empty if there is none.
+
+    White space is no such character inside, and a no-break space is one at the ends.
+    """
+    if text.isascii() and text.isprintable():
+        return ""
+    import unicodedata  # noqa: PLC0415 - rarely needed
+
+    text = legible(text)
+    inside = len(text.lstrip()), len(text.rstrip())
+    for place, character in enumerate(text):
+        hidden = unicodedata.category(character) in {"Cc", "Cf", "Zl", "Zp"}
+        if character in _JOINERS:
+            around = text[max(place - 1, 0) : place] + text[place + 1 : place + 2]
+            hidden = len(around) < 2 or any(map(str.isascii, around))  # noqa: PLR2004 - two sides
+        elif character.isspace() and not character.isascii():
+            hidden = hidden or place >= inside[1] or place < len(text) - inside[0]
+        if hidden or character in _BLANK:
+            return f"U+{ord(character):04X}"
+    return ""
+
+
+def visible(text: str) -> str:
+    """Return ``text`` without its invisible characters; white space stays."""
+    if text.isascii() and text.isprintable():
+        return text
+    import unicodedata  # noqa: PLC0415 - rarely needed
+
+    return "".join(
+        character
+        for character in text
+        if character.isspace()
+        or (unicodedata.category(character) not in {"Cc", "Cf"} and character not in _BLANK)
+    )
+
+
+#: The maximum length of a value that another program stored, in a message.
+_SHORT: Final = 60
+
+
+def shortened(text: str) -> str:
+    """Return the first 60 characters of ``text``, with dots if there are more."""
+    return text if len(text) <= _SHORT else f"{text[:_SHORT]}..."
 
 
 # Printing.

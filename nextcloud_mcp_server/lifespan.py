@@ -17,6 +17,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from inspect import isasyncgenfunction
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypedDict, cast, overload
 
 from nextcloud_mcp_server import forks  # noqa: F401 - first: a fork waits for the rest
@@ -65,13 +66,21 @@ def get_token_store(request: Connection) -> RefreshTokenStorage:
     storage = request.scope.get("state", {}).get("storage")
     if isinstance(storage, RefreshTokenStorage):
         return storage
+    if storage is not None:
+        raise TokenStorageError(
+            f"request.state.storage is of type {type(storage).__name__}: something else has set it "
+            "after token_store_lifespan.",
+            code="not-open",
+            remedy="Use another name there, in a middleware for example.",
+        )
     raise TokenStorageError(
-        "request.state has no token store: the application was started without "
-        "token_store_lifespan, or its framework does not pass on what a lifespan yields.",
+        "request.state has no storage: the application was started without token_store_lifespan, "
+        "or its framework drops the state of a lifespan.",
         code="not-open",
         remedy="Give the lifespan to the outermost application, the one that the server runs: the "
         "lifespan of a mounted application is not run. In a test, enter the client: "
-        "with TestClient(app) as client. In another framework, keep state['storage'] yourself.",
+        "with TestClient(app) as client. In Litestar, which drops it, open a "
+        "RefreshTokenStorage in a lifespan of your own.",
     )
 
 
@@ -125,7 +134,11 @@ class TokenStoreLifespan:
             if self.inner is None:
                 yield state
             else:
-                async with self.inner(app) as more:
+                # Starlette takes a generator function too.
+                inner: Any = self.inner
+                if isasyncgenfunction(inner):
+                    inner = asynccontextmanager(inner)
+                async with inner(app) as more:
                     yield _merged(state, more)
         finally:
             # An interrupted close would leave threads and a WAL behind.

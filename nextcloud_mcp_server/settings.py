@@ -22,19 +22,20 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.filesystem.literal import not_literal
 from nextcloud_mcp_server.filesystem.paths import (
     absolute,
     absolute_text,
     bad_path,
     database_path,
     is_url,
+    path_text,
 )
 
 DEFAULT_LOCK_TIMEOUT: Final = 600.0
@@ -75,9 +76,6 @@ _HIGHEST_PORT: Final = 65_535
 
 #: A hundred years.
 _MOST_DAYS: Final = 36_500
-
-#: Quotation marks, also those that a word processor makes.
-_QUOTES: Final = "\"'`\u201c\u201d\u201e\u2018\u2019"
 
 
 # A NamedTuple, because importing dataclasses takes longer than `db current` has.
@@ -189,7 +187,7 @@ def locate(
         overruled = environ.get("TOKEN_STORAGE_DB", "")
         return Settings(_path_of_variable(url), source="DATABASE_URL", overruled=overruled)
     if path := environ.get("TOKEN_STORAGE_DB"):
-        _require_meant("TOKEN_STORAGE_DB", path)
+        _require_meant("TOKEN_STORAGE_DB", path, " A name that has them can be given with -d.")
         return Settings(database_path(path), source="TOKEN_STORAGE_DB")
     # Usually a variable of a script or of compose that has no value.
     empty = next((n for n in ("TOKEN_STORAGE_DB", "DATABASE_URL") if environ.get(n) == ""), "")
@@ -356,41 +354,26 @@ def _keys(text: str) -> tuple[str, ...]:
     return keys
 
 
-def _require_meant(variable: str, text: str, path: Path | None = None) -> None:
-    """Fail if a path has what a shell would have removed or replaced.
+def _require_meant(variable: str, text: str, remedy: str = "") -> None:
+    """Fail if a path or URL has what a shell would have removed or replaced.
 
     A file of that name is used if it exists. The value may hold a password, so no error has it.
 
     Raises:
         TokenStorageError: ``bad-path``.
     """
-    what = _left_by_a_shell(text)
-    if not what or os.path.exists(path or text):  # noqa: PTH110 - raises nothing
+    path = text
+    with suppress(TokenStorageError):
+        path = path_text(text)
+    what = not_literal(text) or (path and not_literal(path))
+    if not what or os.path.exists(path):  # noqa: PTH110 - raises nothing
         return
     raise TokenStorageError(
         f"{variable} {what}, and there is no file of that name.",
         code="bad-path",
         remedy=f"Set {variable} to the path as it is, without quotes, blanks or variables: "
-        "Docker's --env-file, Compose and systemd do not read it as a shell does. A name that has "
-        "them can be given with -d.",
+        f"Docker's --env-file, Compose and systemd do not read it as a shell does.{remedy}",
     )
-
-
-def _left_by_a_shell(text: str) -> str:
-    """Return what a shell would have removed from a value or replaced in it; empty if nothing."""
-    if "\r" in text:
-        return "has a carriage return in it (of a file with the line ends of Windows)"
-    # One inside is a name that somebody means.
-    if text.strip("\n") != text:
-        return "begins or ends with a line break"
-    if text != text.strip():
-        return "begins or ends with a blank"
-    if text[0] in _QUOTES or text[-1] in _QUOTES:
-        return "is in quotation marks"
-    # $HOME, ${HOME}, $(pwd); and what a template was to fill in.
-    if found := re.search(r"\$\{?[A-Za-z_]\w*\}?|\$[({]|\{\{|`", text):
-        return f"contains {found[0]}, which nothing has replaced"
-    return ""
 
 
 def _lock_timeout(text: str | None, default: float) -> float:
@@ -425,11 +408,10 @@ def _days(text: str | None) -> int | None:
 def _path_of_variable(url: str) -> Path:
     """Return the file of ``DATABASE_URL``; the remedy of an error names the variable."""
     try:
+        _require_meant("DATABASE_URL", url)
         if not is_url(url):
             raise bad_path("DATABASE_URL is not a URL; a plain path goes in TOKEN_STORAGE_DB.")
-        path = database_path(url)
-        _require_meant("DATABASE_URL", url, path)
-        return path
+        return database_path(url)
     except TokenStorageError as error:
         raise TokenStorageError(
             error.message,

@@ -6,11 +6,16 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import anyio
 import pytest
 
+from nextcloud_mcp_server import concurrency
 from nextcloud_mcp_server.concurrency import run_in_own_loop, run_to_the_end
+from nextcloud_mcp_server.errors import TokenStorageError
+from tests.support.errors import refuses
 
 
 class Work:
@@ -152,3 +157,21 @@ async def test_inside_a_loop_another_thread_is_used() -> None:
         return threading.get_ident()
 
     assert run_in_own_loop(lambda: asyncio.run(main())) != threading.get_ident()
+
+
+async def test_a_replaced_thread_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If threads run in this one, as with gevent, it is named, and nothing is called."""
+
+    class Inline(ThreadPoolExecutor):
+        def submit(self, call: Callable[..., Any], /, *_: Any, **__: Any) -> Future[Any]:
+            future: Future[Any] = Future()
+            try:
+                future.set_result(call())
+            except TokenStorageError as error:
+                future.set_exception(error)
+            return future
+
+    monkeypatch.setattr(concurrency, "ThreadPoolExecutor", Inline)
+    with refuses("no-asyncio", "as gevent does") as caught:
+        run_in_own_loop(pytest.fail)
+    assert "monkey.patch_all(thread=False, queue=False)" in caught.value.remedy

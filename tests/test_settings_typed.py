@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -25,6 +26,43 @@ LEFT = {
     "{}/${{NAME:-x}}.db": r"contains \$\{NAME, which",
     "$(pwd){}": r"contains \$\(, which",
     "{}/{{{{ name }}}}.db": r"contains \{\{, which",
+    "{}/#{{name}}.db": r"contains #\{, which",
+    "{}/$1.db": r"contains \$1, which",
+    "{}/$@": r"contains \$@, which",
+    "%DATA%/{}": "contains %DATA%, which nothing has replaced",
+    "%(here)s/{}": r"contains %\(here\)s, which",
+    "%h/{}": "contains %h, which",
+    "/data/<name>.db": "contains <name>, which",
+    "<path to {}>": "contains <path to [^>]*>, which",
+    "\u00ab{}\u00bb": "is in quotation marks",
+    "\u201e{}\u201c": "is in quotation marks",
+    "/srv/'{}'": "is in quotation marks",
+    "NAME={}": "begins with NAME=, which is no part of a path",
+    "export TOKEN_STORAGE_DB={}": "begins with export TOKEN_STORAGE_DB=, which",
+    "TOKEN_STORAGE_DB: {}": "begins with TOKEN_STORAGE_DB:, which",
+    "database=/srv{}": "begins with database=, which",
+    "={}": "begins with =, which",
+    "{};": "ends with ;",
+    "{},": "ends with ,",
+    "{} # the tokens": "has a comment in it",
+    "/srv/ {}": "has a name in it that begins or ends with a blank",
+    "\ufeff{}": r"contains the invisible character U\+FEFF",
+    "{}\u200b": r"contains the invisible character U\+200B",
+    "/srv/\u2060{}": r"contains the invisible character U\+2060",
+    "/srv/\u00ad{}": r"contains the invisible character U\+00AD",
+    "{}\u00a0": r"contains the invisible character U\+00A0",
+    "\u3000{}": r"contains the invisible character U\+3000",
+    "{}\x00": r"contains the invisible character U\+0000",
+    "\x1b[0m{}": r"contains the invisible character U\+001B",
+    "/srv/a\u200d{}": r"contains the invisible character U\+200D",
+    "\udcef\udcbb\udcbf{}": r"contains the invisible character U\+FEFF",
+    "/srv/\ufffd{}": r"contains U\+FFFD, which stands for",
+    "C:\\data\\{}": "begins with C:, a drive of Windows",
+    "C:/data/{}": "begins with C:, a drive of Windows",
+    "/srv/my\\ {}": "contains a backslash",
+    "{}/": "ends with a slash",
+    "null": "is null, which stands for no value",
+    "None": "is None, which stands for no value",
 }
 
 
@@ -41,9 +79,12 @@ def test_a_path_that_a_shell_would_have_changed_is_refused(
     form: str, what: str, variable: str, path: str
 ) -> None:
     """The message says what is wrong with the variable, and the remedy names it."""
-    with refuses("bad-path", f"^{variable} {what}") as caught:
+    with refuses("bad-path", f"^{variable} (?:{what})") as caught:
         load_settings({variable: form.format(path)})
-    assert caught.value.remedy.startswith(f"Set {variable} to the path as it is")
+    remedy = caught.value.remedy
+    assert remedy.startswith(f"Set {variable} to the path as it is")
+    # -d names the database.
+    assert ("-d" in remedy) == (variable == "TOKEN_STORAGE_DB")
 
 
 @pytest.mark.parametrize(
@@ -52,15 +93,37 @@ def test_a_path_that_a_shell_would_have_changed_is_refused(
         *('"sqlite:////data/t.db"', "'sqlite:////data/t.db'", "sqlite:////data/t.db\r"),
         *(" sqlite:////data/t.db", "sqlite:////data/t.db ", "sqlite:////data/$NAME.db"),
         *("sqlite:///${DATA}/t.db", 'sqlite:////data/t.db"', "$DATABASE"),
+        *("\ufeffsqlite:////data/t.db", "sqlite:////data/t.db\u200b", "sqlite:////data/t.db;"),
+        *("DATABASE_URL=sqlite:////data/t.db", "sqlite:////data/t.db # tokens"),
+        *("sqlite:///%DATA%/t.db", "sqlite:////<path>", "sqlite:///C:/data/t.db"),
+        *("sqlite:///C:\\data\\t.db", "sqlite:////data/", "sqlite:////data/%FF.db"),
+        *("sqlite:////data/t.db%0D", "sqlite:////data/t.db%0A", "sqlite:///%22/data/t.db%22"),
+        *("sqlite:////data/%22t.db%22", "sqlite:////data/%24HOME", "sqlite:////data/%20t.db%20"),
+        *("sqlite:////data/%20t.db", "sqlite:///%EF%BB%BF/data/t.db", "sqlite:////data/%25HOME%25"),
+        *("sqlite:////data/t.db%E2%80%8B", "sqlite:////data/t.db%3B", "sqlite:////data/a%5C%20b"),
+        *("sqlite:////data/%3Cpath%3E", "sqlite:////data%2F", "sqlite:////data/t.db%00"),
     ],
     ids=ascii,
 )
-def test_so_is_a_url(url: str) -> None:
-    """The remedy is that of the variable; an escape is what it stands for."""
-    with refuses("bad-path") as caught:
-        load_settings({"DATABASE_URL": url})
-    assert "DATABASE_URL" in caught.value.remedy
-    assert load_settings({"DATABASE_URL": "sqlite:////data/%24x"}).database == Path("/data/$x")
+@pytest.mark.parametrize("variable", ["DATABASE_URL", "TOKEN_STORAGE_DB"])
+def test_so_is_a_url(url: str, variable: str) -> None:
+    """An escape is what it stands for, and the remedy names the variable."""
+    with refuses("bad-path", f"^(?:{variable} |The path|'.*' is the path of a folder)") as caught:
+        load_settings({variable: url})
+    assert variable in caught.value.remedy
+
+
+def test_what_is_typed_stays_literal() -> None:
+    """With -d and -u every name is possible, but not that of a folder and no empty one."""
+    for name in ("$HOME.db", "t.db;", "\ufeff.db", "%A%", "<a>", "a\\ b.db", "C:\\t.db"):
+        assert load_settings({}, database=f"/data/{name}").database == Path(f"/data/{name}")
+    assert load_settings({}, database="sqlite:////data/%24x").database == Path("/data/$x")
+    for folder in ("/data/", "data/.", ".", "..", "/", "sqlite:////data/", "sqlite:////data%2F"):
+        with refuses("bad-path", "is the path of a folder, not of a file"):
+            load_settings({}, database=folder)
+    for empty in ("", " ", "sqlite:///"):
+        with refuses("bad-path", "is empty"):
+            load_settings({}, database=empty)
 
 
 @pytest.mark.parametrize("blank", [" ", "\r", ";", " ; \n"], ids=ascii)
@@ -70,10 +133,24 @@ def test_a_list_without_a_key_is_no_unset_variable(blank: str) -> None:
         load_settings({"TOKEN_ENCRYPTION_KEY": blank})
 
 
-@pytest.mark.parametrize("name", ["a$.db", "it's.db", "a b.db", "50%.db", "a{b}.db", "$5.db"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("a$.db", "it's.db", "a b.db", "50%.db", "a{b}.db", "a=b.db", "a;b.db", "#1.db", "a<b.db"),
+        *(
+            "\u00e4 \u00e9.db",
+            "\u0645\u06cc\u200c\u062e.db",
+            "\U0001f469\u200d\U0001f4bb.db",
+            "50%C3.db",
+        ),
+    ],
+    ids=ascii,
+)
 def test_a_name_may_have_such_characters(name: str) -> None:
     """Only what a shell would have changed is refused."""
     assert load_settings({"TOKEN_STORAGE_DB": f"/data/{name}"}).database == Path(f"/data/{name}")
+    url = f"sqlite:////data/{quote(name)}"
+    assert load_settings({"DATABASE_URL": url}).database == Path(f"/data/{name}")
 
 
 def test_a_database_of_that_name_is_used(tmp_path: Path) -> None:
@@ -82,12 +159,15 @@ def test_a_database_of_that_name_is_used(tmp_path: Path) -> None:
     assert load_settings({}, database=path).database == path
     at(path)
     assert load_settings({"TOKEN_STORAGE_DB": str(path)}).database == path
+    for name in ("$NAME.db", "%24NAME.db"):
+        url = f"sqlite:///{tmp_path}/{name}"
+        assert load_settings({"DATABASE_URL": url}).database == path
 
 
 def test_no_database_of_that_name_is_made(tmp_path: Path) -> None:
     """The commands and the server leave the folder empty."""
     for arguments in (("db", "upgrade"), ("db", "current"), ("run", "--port", "0")):
-        for value in (f'"{tmp_path}/t.db"', f"{tmp_path}/t.db\r", "$NAME.db"):
+        for value in (f'"{tmp_path}/t.db"', f"{tmp_path}/t.db\r", "$NAME.db", "new/"):
             done = process(*arguments, cwd=tmp_path, environ={"TOKEN_STORAGE_DB": value})
             assert (done.status, "[bad-path]" in done.err) == (1, True)
     assert list(tmp_path.iterdir()) == []

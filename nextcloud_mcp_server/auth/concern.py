@@ -129,17 +129,15 @@ class Concern:
             parameters: those of both statements, beside ``now``, ``after`` and the key.
         """
         now = self._access.now()
-        given = {"now": now, "after": "", **(parameters or {})}
+        given: dict[str, Any] = {"now": now, "after": "", **(parameters or {})}
         deleted = 0
 
-        def unit(connection: Connection) -> tuple[int, list[str]]:
-            keys, gone = [], 0
+        def unit(connection: Connection) -> tuple[int, list[str | bytes]]:
+            keys: list[str | bytes] = []
+            gone = 0
             for row in connection.all(rows, given):
                 key = getattr(row, self._key)
                 keys.append(key)
-                if not isinstance(key, str) or not isinstance(row.user_id, str | None):
-                    # No release has written it, and it belongs to nobody.
-                    continue
                 if self._run(connection, statement, {**given, self._key: key}):
                     gone += 1
                     self._record(connection, event, row.user_id, now, key)
@@ -167,8 +165,15 @@ class Concern:
         return False
 
     def _record(
-        self, connection: Connection, event: str, user_id: str | None, at: int, key: str | None
+        self,
+        connection: Connection,
+        event: str,
+        user_id: str | bytes | None,
+        at: int,
+        key: str | bytes | None,
     ) -> None:
+        if isinstance(user_id, bytes):
+            user_id = user_id.decode("utf-8", "replace")
         entry = {
             "timestamp": at,
             "event": event,

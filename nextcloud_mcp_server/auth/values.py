@@ -119,9 +119,12 @@ def shown(session_id: str) -> str:
     return session_id[:8]
 
 
-def digest(session_id: str) -> str:
+def digest(session_id: str | bytes) -> str:
     """Return what the audit log keeps of a session id: it tells sessions apart, and opens none."""
-    return hashlib.sha256(session_id.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    # A BLOB, in a row that this program did not write.
+    if isinstance(session_id, str):
+        session_id = session_id.encode("utf-8", "surrogatepass")
+    return hashlib.sha256(session_id).hexdigest()[:16]
 
 
 def _parsed(value: str) -> Any:

@@ -22,6 +22,14 @@ _ROOT_SYNONYMS: Final = {
     **dict.fromkeys(("start", "serve", "server"), "run"),
     "version": "--version",
 }
+#: Those of Alembic and Django.
+_DATABASE_SYNONYMS: Final = {
+    **_SYNONYMS,
+    "up": "upgrade",
+    "down": "downgrade",
+    **dict.fromkeys(("revision", "makemigrations"), "migrate"),
+    **dict.fromkeys(("head", "heads", "showmigrations", "status", "version"), "current"),
+}
 
 #: How a server is told which database to use; it has no such option.
 _VARIABLES: Final = {
@@ -51,6 +59,8 @@ def close_to(name: str, known: Iterable[str]) -> list[str]:
 def no_command(name: str, known: Mapping[str, str], context: click.Context) -> click.UsageError:
     """Return the error for an unknown command; ``known`` has what to type for each name."""
     synonyms = _SYNONYMS if context.parent else _ROOT_SYNONYMS
+    if context.info_name == "db":
+        synonyms = _DATABASE_SYNONYMS
     meant = synonyms.get(name.lower())
     close = [meant] if meant else [known[match] for match in close_to(name, known)]
     return click.UsageError(f"There is no command {name!r}.{_hint(close)}", context)

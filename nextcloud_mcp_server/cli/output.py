@@ -256,14 +256,14 @@ def is_help(error: BaseException) -> bool:
 def is_usage(error: BaseException) -> TypeGuard[click.ClickException]:
     """Return whether click could not parse the arguments."""
     click = sys.modules.get("click")
-    return click is not None and isinstance(error, click.ClickException)
+    return click is not None and isinstance(error, getattr(click, "ClickException", ()))
 
 
 def is_abort(error: BaseException) -> bool:
     """Return whether the error is Ctrl-C, as click or as Python raises it."""
     click = sys.modules.get("click")
-    aborts = (KeyboardInterrupt,) if click is None else (KeyboardInterrupt, click.Abort)
-    return isinstance(error, aborts)
+    # Another file of that name may be in its place, in the working directory for example.
+    return isinstance(error, (KeyboardInterrupt, getattr(click, "Abort", KeyboardInterrupt)))
 
 
 def _coloured(line: str) -> str:

@@ -32,8 +32,12 @@ logger = logging.getLogger(__name__)
 #: The largest size of a key file, in bytes: more than a thousand keys.
 _LONGEST: Final = 65_536
 
-#: The byte order mark of UTF-8.
-_MARK: Final = b"\xef\xbb\xbf"
+#: The byte order marks that an editor or PowerShell puts in front, and the encodings.
+_MARKS: Final = {
+    b"\xef\xbb\xbf": "utf-8-sig",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
 
 #: Seconds to wait for the key file of the settings, which can be on another, dead file system.
 _PATIENCE: Final = 10.0
@@ -192,13 +196,20 @@ def _read_in_time(settings: Settings) -> Keyring:
 
 def _read(path: Path) -> Keyring:
     try:
-        # An editor may have put a byte order mark in front, and any line ends.
-        text = read_small(path, _LONGEST).removeprefix(_MARK).decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
+        content = read_small(path, _LONGEST)
+    except OSError as error:
+        reason = error.strerror or str(error)
         if isinstance(error, PermissionError):
             reason = permissions.closed_by(path) or reason
         raise _unreadable(path, reason) from error
+    text = _text(content)
+    if text is None:
+        raise TokenStorageError(
+            f"The key file {path} cannot be read (it is not text in UTF-8).",
+            code="key-missing",
+            remedy="Save it as UTF-8 (in PowerShell: Set-Content -Encoding ascii), or put the key "
+            "back; tokens cannot be opened without their key.",
+        )
     keys = split_keys(";".join(text.splitlines()))
     if not keys:
         raise TokenStorageError(
@@ -207,6 +218,16 @@ def _read(path: Path) -> Keyring:
             remedy="Put the key back; tokens cannot be opened without it.",
         )
     return Keyring(keys)
+
+
+def _text(content: bytes) -> str | None:
+    """Return the text of a key file, also if it is in UTF-16 with its mark; None if it is none."""
+    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8")
+    with suppress(UnicodeDecodeError):
+        text = content.decode(encoding)
+        # UTF-16 without its mark.
+        return None if "\0" in text else text
+    return None
 
 
 def _unreadable(path: Path, detail: str) -> TokenStorageError:

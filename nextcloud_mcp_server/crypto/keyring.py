@@ -15,7 +15,7 @@ from typing import Final, NoReturn
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
-from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.errors import TokenStorageError, invisible
 
 _KEY: Final = re.compile(r"[A-Za-z0-9_-]{43}=")
 # A correct key in quotes, or without its end, may be the only one that can decrypt the
@@ -135,6 +135,11 @@ def _raw(key: object, name: str) -> bytes:
             _refuse(
                 f"{name} is base64, not urlsafe base64.", "Write - for each + and _ for each /."
             )
+        legible = key.decode("utf-8", "replace") if isinstance(key, bytes) else text
+        if character := invisible(legible):
+            _refuse(
+                f"{name} contains the invisible character {character}.", "Remove that character."
+            )
         if ";" in text:
             _refuse(f"{name} contains several keys.", "Pass a list of keys, newest first.")
         _refuse(f"{name} is not 44 characters of urlsafe base64.", _CHECK_IT)
@@ -146,11 +151,13 @@ def _raw(key: object, name: str) -> bytes:
     return raw
 
 
-def _bytes(ciphertext: bytes | str) -> bytes:
-    # For text outside ASCII, Fernet raises a plain ValueError.
+def _bytes(ciphertext: object) -> bytes:
+    # For text outside ASCII, Fernet raises a plain ValueError; and base64 would skip what an
+    # error handler puts in its place.
     if isinstance(ciphertext, str):
-        return ciphertext.encode("ascii", "replace")
-    return bytes(ciphertext)
+        return ciphertext.encode("ascii") if ciphertext.isascii() else b""
+    # A number in the row of an operator would be as many bytes.
+    return bytes(ciphertext) if isinstance(ciphertext, bytes | bytearray | memoryview) else b""
 
 
 def _refuse(message: str, remedy: str) -> NoReturn:

@@ -11,6 +11,9 @@ from nextcloud_mcp_server.errors import TokenStorageError
 
 _SQLITE_SCHEMES: Final = ("sqlite", "sqlite+aiosqlite", "sqlite+pysqlite")
 
+#: The ends of a path that only a folder has.
+_FOLDERS: Final = ("/", "/.", "/..")
+
 
 def database_path(database: str | os.PathLike[str]) -> Path:
     """Return the file of a path or an SQLite URL, as an absolute path.
@@ -25,8 +28,7 @@ def database_path(database: str | os.PathLike[str]) -> Path:
     text = os.fspath(database) if isinstance(database, os.PathLike) else database
     if not isinstance(text, str):
         raise bad_path(f"The path of the database is {type(text).__name__}, not text.")
-    if is_url(text):
-        text = _path_of_url(text)
+    text = path_text(text)
     if not text.strip():
         raise bad_path("The path of the database is empty.")
     if "\0" in text:
@@ -35,7 +37,18 @@ def database_path(database: str | os.PathLike[str]) -> Path:
         raise bad_path(f"{text!r} is lost when the process ends; tokens need a file.")
     if text.startswith("file:"):
         raise bad_path(f"{text!r} is an SQLite URI; a plain path is needed.")
+    if text.endswith(_FOLDERS) or text in {".", ".."}:
+        raise bad_path(f"{text!r} is the path of a folder, not of a file.")
     return absolute_text(text, "the database")
+
+
+def path_text(text: str) -> str:
+    """Return the path in an SQLite URL, without escapes; another text as it is.
+
+    Raises:
+        TokenStorageError: ``unsupported-database`` or ``bad-path`` for another URL.
+    """
+    return _path_of_url(text) if is_url(text) else text
 
 
 def absolute_database(database: str | os.PathLike[str] | None) -> str | os.PathLike[str] | None:

@@ -17,6 +17,7 @@ from nextcloud_mcp_server.backends.sqlite.connect import (
     BUSY_TIMEOUT,
     connect_read_only,
     connect_to_write,
+    open_connection,
 )
 from nextcloud_mcp_server.backends.sqlite.errors import naming
 from nextcloud_mcp_server.backends.sqlite.integrity import check
@@ -32,7 +33,7 @@ def only_indexes(path: Path) -> bool:
             return False
         with (
             closing(connect_read_only(path)) as reader,
-            closing(sqlite3.Connection(":memory:", isolation_level=None)) as copy,
+            closing(open_connection(":memory:", isolation_level=None)) as copy,
         ):
             copy_database(reader, copy, "copying it")
             before = row_counts(copy)

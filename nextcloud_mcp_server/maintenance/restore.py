@@ -16,7 +16,7 @@ from nextcloud_mcp_server.backends.base import LockedDatabase, Snapshot
 from nextcloud_mcp_server.backends.sqlite import backup as backups
 from nextcloud_mcp_server.backends.sqlite.backup_files import backup_path
 from nextcloud_mcp_server.backends.sqlite.catalog import read_snapshot
-from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
+from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only, open_connection
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.backends.sqlite.errors import named, naming
 from nextcloud_mcp_server.backends.sqlite.in_use import in_use, require_idle
@@ -176,7 +176,7 @@ def _finish_copy(
         raise _differs(backup.path, damage)
     if seen.journal_mode and not kept.damaged:
         replace.fit_pages(stage, preview.database)
-    with closing(sqlite3.Connection(stage, isolation_level=None)) as connection:
+    with closing(open_connection(stage, isolation_level=None)) as connection:
         there = backups.summary(connection)
         if (there.revisions, there.rows) != (backup.revisions, backup.rows):
             raise _differs(backup.path, f"{there} was read back")

@@ -31,7 +31,12 @@ from nextcloud_mcp_server.filesystem.errors import naming
 from nextcloud_mcp_server.migrate import environment
 from nextcloud_mcp_server.migrate.environment import Scripts
 from nextcloud_mcp_server.progress import Reporter, silent
-from nextcloud_mcp_server.schema.history import BASE, History, is_checkout, load_history
+from nextcloud_mcp_server.schema.history import (
+    BASE,
+    History,
+    is_checkout,
+    load_history,
+)
 from nextcloud_mcp_server.schema.revision import Revision, describe, read_docstring
 
 if TYPE_CHECKING:
@@ -176,7 +181,8 @@ def listing(history: History) -> list[Revision]:
     """Return every revision, oldest first.
 
     Raises:
-        TokenStorageError: ``migration-failed`` if they are not linear.
+        TokenStorageError: ``migration-failed`` if they are not linear, ``bad-input`` for a file
+            that is no migration.
     """
     with _running("list of the revisions", LINT):
         scripts = Scripts(history.directory)

@@ -247,7 +247,7 @@ def downgrade_target(inspection: Inspection, revision: str | None) -> str:
     if is_steps(target, "-"):
         target = _steps_below(database, recorded, below, int(target[1:]))
     if target != BASE and target not in history:
-        raise unknown_target(target, history)
+        raise unknown_target(target, history, database)
     if target not in below:
         raise TokenStorageError(
             f"{database} is at revision {recorded}, which is not above {target}.",
@@ -317,7 +317,7 @@ def _check_stamp(inspection: Inspection, revision: str) -> None:
     if revision == BASE:
         return
     if revision not in history:
-        raise unknown_target(revision, history)
+        raise unknown_target(revision, history, database)
     # An upgrade from here does not miss what a later revision drops.
     wanted = history.structure(revision).without(history.dropped_before(history.head))
     lacks = gaps(structure, wanted)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 from nextcloud_mcp_server.backends.base import Snapshot
-from nextcloud_mcp_server.migrate.plan import Finding, State, typed_revision
+from nextcloud_mcp_server.errors import shortened, visible
+from nextcloud_mcp_server.migrate.plan import Finding, State, typed_revisions
 from nextcloud_mcp_server.schema.history import History
 from nextcloud_mcp_server.schema.structure import (
     ENCRYPTED,
@@ -36,6 +37,10 @@ TEMPORARY: Final = "_alembic_tmp_"
 
 #: Above this likeness (difflib's ratio) an unknown column is a missing one, misspelt.
 MISSPELT: Final = 0.75
+
+
+#: The most rows of the version table that a message names.
+_MOST_NAMED: Final = 4
 
 
 def classify(snapshot: Snapshot, history: History, *, accept_loss: bool = False) -> Finding:
@@ -115,38 +120,47 @@ def _unless_lost(finding: Finding, structure: Structure, history: History) -> Fi
 
 def _unknown(snapshot: Snapshot, history: History, unknown: list[str]) -> Finding:
     """Return the finding for rows that are no revision; some may have been typed by hand."""
-    rows = [row for row in snapshot.versions or () if row not in (None, "")]
-    meanings = {meant(row, history) for row in rows}
-    held = " and ".join(sorted(map(_described, rows)))
-    if "" in meanings:
-        reason = f"it records {', '.join(unknown)}"
-        return Finding(State.UNKNOWN_REVISION, recorded=unknown[0], reason=reason)
-    if len(meanings) > 1:
-        return Finding(State.AMBIGUOUS_VERSION, reason=f"{VERSION_TABLE} holds {held}")
-    (revision,) = meanings
-    reason = f"{VERSION_TABLE} holds {held}, and {revision} was probably meant"
-    return Finding(State.UNKNOWN_REVISION, recorded=unknown[0], reason=reason, meant=revision)
+    rows = _filled(snapshot)
+    meant = _meant(rows, history)
+    state, recorded = State.UNKNOWN_REVISION, shortened(unknown[0])
+    if meant is None:
+        reason = f"it records {', '.join(map(shortened, unknown[:_MOST_NAMED]))}"
+        return Finding(state, recorded=recorded, reason=reason)
+    held = " and ".join(sorted(map(_described, rows))[:_MOST_NAMED])
+    reason = f"{VERSION_TABLE} holds {held}"
+    if len(meant) > 1:
+        return Finding(State.AMBIGUOUS_VERSION, reason=reason)
+    (revision,) = meant or ("",)
+    if revision:
+        reason = f"{reason}, and {revision} was probably meant"
+    return Finding(state, recorded=recorded, reason=reason, typed=True, meant=revision)
 
 
-def meant(row: object, history: History) -> str:
-    """Return the revision that a version row means, also if it was typed by hand.
+def _meant(rows: list[object], history: History) -> frozenset[str] | None:
+    """Return the revisions that rows mean which were typed by hand; None if one was not."""
+    meanings = [typed_revisions(_text(row), history) for row in rows]
+    known = [meaning for meaning in meanings if meaning is not None]
+    return frozenset().union(*known) if len(known) == len(meanings) else None
 
-    Empty if that is none of this program: a newer one, or something else.
-    """
-    text = row.decode("utf-8", "replace") if isinstance(row, bytes) else str(row)
-    return typed_revision(text, history)
+
+def _text(row: object) -> str:
+    """Return a version row as text; of UTF-16 in a BLOB what it has of ASCII."""
+    if not isinstance(row, bytes):
+        return str(row)
+    row = row.removeprefix(b"\xff\xfe").removeprefix(b"\xfe\xff")
+    return row.replace(b"\0", b"").decode("utf-8", "replace")
 
 
 def _described(row: object) -> str:
     if isinstance(row, str):
-        return f"the text {row!r}"
-    return f"the BLOB {row!r}" if isinstance(row, bytes) else f"the number {row}"
+        return f"the text {shortened(repr(row))}"
+    kind = "BLOB" if isinstance(row, bytes) else "number"
+    return f"the {kind} {shortened(repr(row))}"
 
 
 def is_mistyped(seen: Snapshot, history: History) -> bool:
     """Return whether every version row is a mistyped id of this program, and no newer one."""
-    rows = [row for row in seen.versions or () if row not in (None, "")]
-    return all(meant(row, history) for row in rows)
+    return _meant(_filled(seen), history) is not None
 
 
 def lost_secrets(missing: Gaps) -> tuple[str, ...]:
@@ -169,8 +183,14 @@ def _alike(lost: tuple[str, ...], structure: Structure, history: History) -> str
 
 
 def _recorded(snapshot: Snapshot) -> list[str]:
-    """Return the recorded revisions; a NULL or an empty row records none."""
-    return sorted({str(row) for row in snapshot.versions or () if row not in (None, "")})
+    """Return the recorded revisions."""
+    return sorted({str(row) for row in _filled(snapshot)})
+
+
+def _filled(snapshot: Snapshot) -> list[object]:
+    """Return the version rows that record something: NULL and what shows nothing do not."""
+    rows = snapshot.versions or ()
+    return [row for row in rows if row is not None and visible(_text(row)).strip()]
 
 
 def _adopt(snapshot: Snapshot, history: History) -> tuple[Snapshot, tuple[str, ...]]:

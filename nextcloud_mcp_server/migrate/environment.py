@@ -25,6 +25,8 @@ from alembic.script import Script, ScriptDirectory
 from alembic.script.revision import RevisionMap
 from alembic.util import CommandError
 
+from nextcloud_mcp_server.schema.history import same_id
+
 if TYPE_CHECKING:
     from alembic.config import Config
     from alembic.runtime.migration import MigrationContext
@@ -76,10 +78,15 @@ def run(config: Config, scripts: Scripts, **options: Any) -> None:
 
 
 def _revisions(folder: Path) -> Iterator[Script]:
+    names: dict[str, str] = {}
     for path in sorted(folder.glob("[!._]*.py")):
         module = _load(path)
         if not hasattr(module, "revision"):
             raise CommandError(f"{path.name} has no revision")
+        # Alembic would run the last file of an id, whatever its name is.
+        if other := names.get(module.revision):
+            raise same_id(module.revision, other, path.name)
+        names[module.revision] = path.name
         yield Script(module, module.revision, str(path))
 
 

@@ -172,6 +172,7 @@ def _run(
     keys: Sequence[str] | None,
     report: Reporter,
 ) -> Path | None:
+    # Alembic would run the last file of an id, whatever its name is.
     begun = time.monotonic()
 
     def transact(transaction: Transaction) -> Path | None:

@@ -25,6 +25,7 @@ STRUCTURE_FILE: Final = "structure.json"
 #: The folder of the scripts in an installed package.
 _INSTALLED: Final = "_alembic"
 
+#: The name of a version file.
 _VERSION_FILE: Final = re.compile(r"\d{8}_\d{4}_(?P<id>\d{3,})_\w+\.py")
 
 
@@ -130,15 +131,15 @@ def load_history(directory: Path | None = None) -> History:
     for name in sorted(path.name for path in (folder / "versions").iterdir()):
         if match := _VERSION_FILE.fullmatch(name):
             if other := names.get(match["id"]):
-                raise _same_id(match["id"], other, name)
+                raise same_id(match["id"], other, name)
             names[match["id"]] = name
         elif name.endswith(".py") and not name.startswith((".", "_")):
             # Alembic would run it.
             raise TokenStorageError(
-                f"{folder / 'versions' / name} does not have the name of a migration.",
+                f"{folder / 'versions' / name} is not named as a migration is: "
+                "DATE_TIME_ID_WORDS.py.",
                 code="bad-input",
-                remedy="Delete it if it is a copy; else rename it to DATE_TIME_ID_WORDS.py, for "
-                "example 20260101_0900_102_add_preferences.py.",
+                remedy="Move it out of that folder if it is a copy; else rename it.",
             )
     ids = sorted(names, key=lambda text: (int(text), text))
     if not ids:
@@ -150,7 +151,8 @@ def load_history(directory: Path | None = None) -> History:
     return History(folder, tuple(ids), known)
 
 
-def _same_id(revision: str, first: str, second: str) -> TokenStorageError:
+def same_id(revision: str, first: str, second: str) -> TokenStorageError:
+    """Return the error for two version files with one id."""
     return TokenStorageError(
         f"The revision history is not linear: {second}: {revision} is also the id of {first}.",
         code="bad-input",

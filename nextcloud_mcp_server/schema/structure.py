@@ -37,12 +37,14 @@ BOOKKEEPING: Final = (
     # cr-sqlite, and Corrosion, which is built on it
     *("crsql_", "__crsql_", "__corro_"),
     # Cloudflare D1 and libSQL
-    *("_cf_", "libsql_"),
+    *("_cf_", "d1_migrations", "libsql_"),
+    # Turso, Marmot and rqlite
+    *("turso_cdc", "__marmot__", "_rqlite_"),
     # sqlite-utils and its migrations
     *("_counts", "_sqlite_migrations"),
     "android_metadata",
-    # Marmot, Turso, PowerSync, Wrangler, SpatiaLite
-    *("__marmot_", "turso_cdc", "ps_migration", "d1_migrations", "spatial_ref_sys"),
+    # PowerSync, SpatiaLite
+    *("ps_migration", "spatial_ref_sys"),
 )
 
 

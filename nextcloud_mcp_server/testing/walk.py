@@ -7,7 +7,6 @@ and checked before the commit. There is no lock, backup or sync, so a step takes
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any
 from sqlalchemy import StaticPool, create_engine
 
 from nextcloud_mcp_server.backends.sqlite.catalog import read_snapshot
-from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
+from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only, open_connection
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.backends.sqlite.inspect import readable
 from nextcloud_mcp_server.backends.sqlite.transaction import MIGRATION_PRAGMAS, SqliteTransaction
@@ -109,7 +108,7 @@ class MigrationWalk:
         #: The ids of the changes that rows went through.
         self._used: set[int] = set()
         self.revision = self._start = _start(database)
-        self._raw = sqlite3.Connection(database, isolation_level=None, check_same_thread=False)
+        self._raw = open_connection(database, isolation_level=None, check_same_thread=False)
         self._raw.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
         for name, value in {**MIGRATION_PRAGMAS, "synchronous": "OFF"}.items():
             self._raw.execute(f"PRAGMA {name}={value}")
@@ -253,7 +252,7 @@ class MigrationWalk:
     def _made(self, revision: str) -> Mapping[str, object]:
         """Return the definitions of the tables as the revisions up to ``revision`` make them."""
         structure = self._history.structure(revision)
-        with closing(sqlite3.Connection(":memory:")) as connection:
+        with closing(open_connection(":memory:")) as connection:
             for table in structure.tables.values():
                 connection.execute(table.sql)
             for sql in structure.indexes.values():
@@ -336,7 +335,7 @@ class StartWalk:
             with (
                 readable(place.path) as (source, _),
                 closing(connect_read_only(source)) as old,
-                closing(sqlite3.Connection(copy)) as new,
+                closing(open_connection(copy)) as new,
             ):
                 old.backup(new)  # includes its -wal
         return self._opened.enter_context(closing(MigrationWalk(copy, rows=rows, changes=changes)))

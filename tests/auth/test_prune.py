@@ -10,6 +10,7 @@ from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.settings import Settings
 from tests.auth.helpers import NOW
 from tests.auth.test_expired import FILL, MANY, fill, left
+from tests.cli.places import execute
 
 TABLES = ("login_flow_sessions", "oauth_sessions", "browser_sessions")
 
@@ -62,3 +63,19 @@ async def test_a_prolonged_session_stays(path: Path, storage: RefreshTokenStorag
     await storage.login_flows.store("user-000001", "poll", "https://nc", expires_at=NOW + 60)
     delete_expired(Settings(path), now)
     assert await storage.login_flows.get("user-000001") is not None
+
+
+def test_a_key_that_is_a_blob_is_deleted_too(path: Path) -> None:
+    """A row that this program did not write stops no other one from being deleted."""
+    for table in FILL:
+        fill(path, table)
+    execute(
+        path,
+        "UPDATE browser_sessions SET session_id = CAST(session_id AS BLOB), "
+        "user_id = CAST(user_id AS BLOB) WHERE rowid % 2",
+        "UPDATE oauth_sessions SET session_id = CAST(session_id AS BLOB) WHERE rowid % 3 = 0",
+        "UPDATE login_flow_sessions SET user_id = CAST(user_id AS BLOB) WHERE rowid % 3 = 0",
+    )
+    counted = count_expired(Settings(path), now)
+    assert delete_expired(Settings(path), now) == counted
+    assert count_expired(Settings(path), now) == dict.fromkeys(TABLES, 0)

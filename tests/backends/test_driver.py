@@ -154,6 +154,27 @@ def test_commands_work_beside_wrapped_connections(path: Path, command: str, shel
     assert results[0] == results[1]
 
 
+@pytest.mark.parametrize(
+    "command", ["upgrade", "current", "backup", "restore --newest --yes", "downgrade --yes"]
+)
+def test_commands_work_with_replaced_classes(command: str, path: Path, shelf: Shelf) -> None:
+    """A tool may replace the classes of the connections before the program is imported."""
+    shelf.put("behind" if command == "upgrade" else "at-head", path)
+    if "restore" in command:
+        assert process("db", "backup", "-d", str(path), cwd=path.parent).status == 0
+    code = _WRAPPED_COMMAND.replace("wrapped\n", "wrapped\nwrapped.replace_classes()\n", 1)
+    name, *options = command.split()
+    done = process("db", name, *options, "-d", str(path), cwd=path.parent, code=code)
+    assert (done.status, "error" in done.err) == (0, False)
+
+
+def test_a_store_works_with_replaced_classes(path: Path) -> None:
+    """A migrating start, reads and writes, a template and a walk too."""
+    code = _WRAPPED.replace("wrapped\n", "wrapped\nwrapped.replace_classes()\n", 1)
+    done = process(str(_old(path)), KEY, cwd=path.parent, code=code)
+    assert (done.status, done.out, done.err) == (0, "[]\n", "")
+
+
 _OLD = """
 import sqlite3, sys
 sqlite3.sqlite_version_info, sqlite3.sqlite_version = (3, 34, 1), "3.34.1"

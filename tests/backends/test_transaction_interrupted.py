@@ -7,6 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from nextcloud_mcp_server.backends.base import Transaction
+from nextcloud_mcp_server.backends.sqlite.transaction import transact
+from nextcloud_mcp_server.progress import silent
+from tests.cli.places import execute
+
 #: Sends Ctrl-C while the thread of aiosqlite is opening the file.
 CODE = """
 import os, signal, sqlite3, sys, threading, time
@@ -26,6 +33,23 @@ try:
 finally:
     time.sleep(0.4)  # the thread ends before the process
 """
+
+
+def test_an_interrupted_migration_leaves_no_backup(path: Path) -> None:
+    """The database is as it was, and each repetition would leave one more."""
+    path.touch()
+
+    def work(transaction: Transaction) -> None:
+        transaction.execute("CREATE TABLE example (x)")
+        made = transaction.backup(None, action="upgrade", keys=None, report=silent)
+        assert made is not None
+        assert made.exists()
+        raise KeyboardInterrupt
+
+    execute(path, "CREATE TABLE before (x)")
+    with pytest.raises(KeyboardInterrupt):
+        transact(path, work)
+    assert not list(path.parent.glob("*.backup-*"))
 
 
 def test_an_interrupted_opening_leaves_no_thread_behind(tmp_path: Path) -> None:

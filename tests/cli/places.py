@@ -146,7 +146,7 @@ REFUSED: dict[str, tuple[str, Callable[[Path], None]]] = {
     ),
     "nul": (
         "unknown-revision",
-        _at("head", "UPDATE alembic_version SET version_num = '101' || char(0)"),
+        _at("head", "UPDATE alembic_version SET version_num = '999' || char(0)"),
     ),
     "two-rows": ("ambiguous-version", _at("head", "INSERT INTO alembic_version VALUES ('003')")),
     "no-grants": ("inconsistent", _at("head", "DROP TABLE refresh_tokens")),

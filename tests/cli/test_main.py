@@ -6,7 +6,9 @@ import json
 import re
 import shlex
 import sqlite3
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -14,6 +16,7 @@ from nextcloud_mcp_server import __version__
 from nextcloud_mcp_server.backends.base import Database
 from nextcloud_mcp_server.cli.db import current, group
 from nextcloud_mcp_server.cli.keys.group import key_commands
+from nextcloud_mcp_server.cli.output import is_abort, is_usage
 from nextcloud_mcp_server.cli.root import SUMMARIES
 from nextcloud_mcp_server.server import run
 from nextcloud_mcp_server.settings import SERVER_VARIABLES
@@ -322,3 +325,36 @@ def test_the_fallback_is_printed(
         f"warning: {usual} cannot be used here, so {used} is used instead. "
         "Set TOKEN_STORAGE_DB or give -d to choose another.\n"
     )
+
+
+def test_another_module_named_click_is_no_second_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A click.py in the working directory may be in its place while an error is printed."""
+    monkeypatch.setitem(sys.modules, "click", ModuleType("click"))
+    assert not is_abort(AttributeError())
+    assert not is_usage(AttributeError())
+    assert is_abort(KeyboardInterrupt())
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("up", "upgrade"), ("down", "downgrade"), ("revision", "migrate"), ("heads", "current")],
+)
+def test_the_words_of_alembic_are_known(typed: str, meant: str, command: Command) -> None:
+    """An unknown command is answered with the one that does it here."""
+    assert f"Did you mean '{meant}'?" in command("db", typed).err
+
+
+@pytest.mark.parametrize(
+    ("target", "line"),
+    [
+        ("Head", "Did you mean head?"),
+        ("\uff10\uff10\uff19", "Did you mean 009?"),
+        ("\u22121", "Did you mean -1?"),
+        ("x.db", "Name a database with -d: -d x.db"),
+    ],
+    ids=ascii,
+)
+def test_what_is_no_revision_has_a_hint(target: str, line: str, db: Db) -> None:
+    """The error says what was probably meant, or that a database has an option."""
+    db.put("at-head")
+    assert line in db("upgrade", target).err

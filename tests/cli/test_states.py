@@ -37,7 +37,7 @@ CURRENT = {
 REASONS = {
     "newer": "it records 999",
     "escape": r"it records \x1b[2J\n",
-    "nul": r"it records 101\x00",
+    "nul": r"it records 999\x00",
     "two-rows": f"alembic_version holds 003 and {HEAD}",
     "no-grants": "the table refresh_tokens, which every release made, is not there",
     "foreign": "it holds songs, and no table of this program",

@@ -98,6 +98,22 @@ def test_a_key_file_of_any_editor_is_read(end: str, tmp_path: Path) -> None:
     assert found.fingerprints == Keyring([KEY, OTHER_KEY]).fingerprints
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_a_key_file_in_utf_16_is_read_if_it_has_a_mark(encoding: str, tmp_path: Path) -> None:
+    """PowerShell's `>` writes UTF-16; without its mark the remedy is to save it as UTF-8."""
+    file = tmp_path / "key"
+    settings = Settings(tmp_path / "tokens.db", key_file=file)
+    file.write_bytes(f"\ufeff{KEY}\r\n{OTHER_KEY}\r\n".encode(encoding))
+    found = given_keyring(None, settings)
+    assert found is not None
+    assert found.fingerprints == Keyring([KEY, OTHER_KEY]).fingerprints
+    for content in (f"{KEY}\r\n".encode(encoding), b"\xff\xfe\x00", b"\xe4"):
+        file.write_bytes(content)
+        with refuses("key-missing", "is not text in UTF-8") as caught:
+            given_keyring(None, settings)
+        assert caught.value.remedy.startswith("Save it as UTF-8")
+
+
 async def test_a_folder_as_key_file_is_one_error(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import pickle
+import re
 import subprocess
 import sys
 import traceback
@@ -101,6 +102,25 @@ def test_keys_are_text_or_bytes() -> None:
     assert Keyring([KEY.encode()]).decrypt(Keyring(KEY).encrypt("x")) == "x"
 
 
+@pytest.mark.parametrize(
+    ("form", "character"),
+    [
+        ("\ufeff{}", "U+FEFF"),
+        ("{}\u200b", "U+200B"),
+        ("\u00a0{}", "U+00A0"),
+        ("{}\r", "U+000D"),
+        ("\u200e{}", "U+200E"),
+    ],
+    ids=ascii,
+)
+def test_an_invisible_character_in_a_key_is_named(form: str, character: str) -> None:
+    """The error has its code point, and the remedy removes it."""
+    key = form.format(KEY)
+    for given_as in (key, key.encode()):
+        with refuses("malformed-key", f"contains the invisible character {re.escape(character)}"):
+            Keyring([given_as])
+
+
 @pytest.mark.parametrize("key", MALFORMED.values(), ids=MALFORMED)
 def test_a_malformed_key_is_refused(key: str) -> None:
     """The error for a malformed key has its position and never the key."""
@@ -162,6 +182,7 @@ def test_a_key_in_plain_base64_can_be_rewritten() -> None:
         "nicht-ascii-ä",
         "\ud800",
         SPEC_TOKEN,
+        Fernet(KEY).encrypt(b"x").decode() + "\udcff",
         RELEASED["v0.176.0, a token"][0][:-4] + "AAA=",
         RELEASED["v0.176.0, a token"][0][:50],
     ],
@@ -178,6 +199,14 @@ def test_other_ciphertexts_raise_one_error(ciphertext: bytes | str) -> None:
         "refresh_tokens.encrypted_token of user 'alice' "
         "cannot be decrypted with any of the given keys."
     )
+
+
+@pytest.mark.parametrize("stored", [5, -1, 2**62, 1.5, None], ids=repr)
+def test_a_number_is_no_ciphertext(stored: Any) -> None:
+    """What an operator wrote into the column raises the same error."""
+    keyring = Keyring([KEY])
+    assert not keyring.can_decrypt(stored)
+    assert refused(partial(keyring.decrypt, stored)).code == "undecryptable"
 
 
 @given(st.binary())

@@ -33,6 +33,9 @@ TOOLS = {
     "sqlite-utils": ("CREATE TABLE _counts ([table] TEXT PRIMARY KEY, count INTEGER DEFAULT 0)",),
     "Cloudflare D1": ("CREATE TABLE _cf_KV (key TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID",),
     "libSQL": ("CREATE TABLE libsql_wasm_func_table (name text PRIMARY KEY, body text)",),
+    "migrations of D1": ("CREATE TABLE d1_migrations (id INTEGER PRIMARY KEY, name TEXT UNIQUE)",),
+    "Turso": ("CREATE TABLE turso_cdc (change_id INTEGER PRIMARY KEY AUTOINCREMENT, id)",),
+    "Marmot": ("CREATE TABLE __marmot__change_log_global (id INTEGER PRIMARY KEY, table_name)",),
     "SQLite": (
         "CREATE TABLE gone (id INTEGER PRIMARY KEY AUTOINCREMENT)",
         "INSERT INTO gone VALUES (7)",

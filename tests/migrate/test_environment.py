@@ -13,10 +13,15 @@ from alembic import command
 from alembic.config import Config
 
 from nextcloud_mcp_server.backends.connect import connect
+from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.migrate.alembic_commands import listing
 from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.migrations import downgrade_database
 from nextcloud_mcp_server.schema.history import BASE, load_history
-from tests.support.scripts import add_revision
+from tests.migrate.databases import versions
+from tests.support.errors import refuses
+from tests.support.scripts import add_revision, copied_scripts, used
+from tests.support.shapes import at
 
 ROUNDS = 12
 
@@ -68,6 +73,20 @@ revision, down_revision = "101", "010"
 def upgrade():
     {inside}
     {call}("CREATE TABLE notes (id INTEGER PRIMARY KEY)")
+
+def downgrade():
+    pass
+"""
+
+
+#: What a copy of a revision would do.
+COPY = """
+from alembic import op
+
+revision, down_revision = "009", "008"
+
+def upgrade():
+    op.execute("CREATE TABLE evil (x)")
 
 def downgrade():
     pass
@@ -149,3 +168,46 @@ def test_a_revision_reaches_its_own_database_by_every_import(
     load_history.cache_clear()
     prepare(connect(path))
     assert "notes" in tables(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("20270101_0000_009b.py", "is not named as a migration is"),
+        ("009 (copy).py", "is not named as a migration is"),
+        ("zz copy.py", "is not named as a migration is"),
+    ],
+)
+def test_a_copy_of_a_revision_never_runs(
+    name: str, message: str, path: Path, tmp_path: Path
+) -> None:
+    """Alembic would run the last file of an id; the error names it, and no table is changed."""
+    at("008").write(path)
+    with used(copied_scripts(tmp_path)) as scripts:
+        (scripts / "versions" / name).write_text(COPY)
+        load_history.cache_clear()
+        before = tables(path)
+        with refuses("bad-input", message) as caught:
+            prepare(connect(path))
+        assert (tables(path), versions(path)) == (before, ["008"])
+        assert name in caught.value.message
+        with refuses("bad-input", message):
+            listing(load_history())
+
+
+def test_a_revision_of_another_name_is_refused(path: Path, tmp_path: Path) -> None:
+    """`db history` and a start say which file it is."""
+    with used(copied_scripts(tmp_path)) as scripts:
+        (scripts / "versions" / "zz copy.py").write_text(COPY.replace("009", "102"))
+        load_history.cache_clear()
+        with refuses("bad-input", "zz copy.py is not named as a migration is"):
+            prepare(connect(path))
+
+
+def test_a_wrong_id_in_a_file_is_refused(path: Path, tmp_path: Path) -> None:
+    """Two files with one id are refused, also if their names differ."""
+    with used(copied_scripts(tmp_path)) as scripts:
+        add_revision(scripts, "").write_text(COPY)
+        load_history.cache_clear()
+        with pytest.raises(TokenStorageError, match="009 is also the id of"):
+            prepare(connect(path))

@@ -107,7 +107,7 @@ def test_other_files_are_ignored(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["draft.py", "009 (copy).py", "20270101_0000_009b.py"])
 def test_a_file_that_alembic_would_run_is_refused(name: str, tmp_path: Path) -> None:
     """Its revision would run although its name is none, also if its id is that of another."""
-    with refuses("bad-input", "does not have the name of a migration"):
+    with refuses("bad-input", "is not named as a migration is"):
         load_history(folder_of(tmp_path, "20260101_0000_001_x.py", name))
 
 

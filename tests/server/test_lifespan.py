@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -103,6 +104,18 @@ def _around(database: Path, state: Mapping[str, Any] | Exception | None) -> Toke
         yield state
 
     return token_store_lifespan(database, encryption_key=KEY, inner=theirs)
+
+
+async def test_an_inner_lifespan_can_be_a_generator_function(database: Path) -> None:
+    """Starlette takes one without @asynccontextmanager too."""
+
+    async def theirs(_app: object) -> AsyncIterator[Mapping[str, Any]]:
+        yield {"cache": 1}
+
+    inner: Any = theirs
+    lifespan = token_store_lifespan(database, encryption_key=KEY, inner=inner)
+    async with lifespan(None) as state:
+        assert set(state) == {"storage", "cache"}
 
 
 async def test_an_inner_lifespan_need_not_yield_a_state(database: Path) -> None:
@@ -235,3 +248,10 @@ def test_a_missing_lifespan_is_one_line_with_a_remedy(
     assert raised.value.code == "not-open"
     assert "outermost application" in raised.value.remedy
     assert not new_database.exists()
+
+
+def test_another_object_in_the_state_is_named() -> None:
+    """A middleware may have set it."""
+    request: Any = SimpleNamespace(scope={"state": {"storage": "disk"}})
+    with refuses("not-open", "request.state.storage is of type str: something else has set it"):
+        get_token_store(request)

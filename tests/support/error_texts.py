@@ -138,13 +138,13 @@ def filled_in() -> Iterator[str]:
     history = load_history()
     findings = [Finding(state, reason="REASON") for state in sorted(REFUSED)]
     lost = Finding(State.INCONSISTENT, reason="REASON", lost=("TABLE",))
-    typed = Finding(State.UNKNOWN_REVISION, reason="REASON", meant="REVISION")
-    for finding in (*findings, lost, typed):
+    word = Finding(State.UNKNOWN_REVISION, reason="REASON", typed=True)
+    for finding in (*findings, lost, word, word._replace(meant="REVISION")):
         error = refusal(finding, history, connect(DATABASE))
         message = error.message.replace(history.head, "HEAD")
         remedy = error.remedy.replace(history.head, "HEAD")
         what = "lost secrets" if finding.lost else f"state {finding.state}"
-        what = "typed revision" if finding.meant else what
+        what = f"typed {'revision' if finding.meant else 'word'}" if finding.typed else what
         yield _entry(what, error.code, message, remedy)
     for code in errors._TEXTS:
         error = from_texts(errors._TEXTS, code, DATABASE, "DETAIL")

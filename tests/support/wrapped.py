@@ -9,6 +9,9 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
+import aiosqlite
+import aiosqlite.core
+
 _connect = sqlite3.connect
 
 #: How many proxies were made.
@@ -18,7 +21,7 @@ made: list[str] = []
 class Proxy:
     """Delegates every attribute to a connection."""
 
-    def __init__(self, wrapped: sqlite3.Connection) -> None:
+    def __init__(self, wrapped: Any) -> None:
         object.__setattr__(self, "__wrapped__", wrapped)
 
     def __getattr__(self, name: str) -> Any:
@@ -42,3 +45,19 @@ def connect(*arguments: Any, **options: Any) -> Any:
 
 
 sqlite3.connect = sqlite3.dbapi2.connect = connect
+
+
+def replace_classes() -> None:
+    """Replace the classes of the connections too, as a factory of wrapt does."""
+    own, asynchronous = sqlite3.Connection, aiosqlite.Connection
+
+    def connection(*arguments: Any, **options: Any) -> Any:
+        return Proxy(own(*arguments, **options))
+
+    def async_connection(*arguments: Any, **options: Any) -> Any:
+        return Proxy(asynchronous(*arguments, **options))
+
+    replaced: Any = connection
+    sqlite3.Connection = sqlite3.dbapi2.Connection = replaced  # type: ignore[misc]
+    replaced = async_connection
+    aiosqlite.Connection = aiosqlite.core.Connection = replaced  # type: ignore[misc]

@@ -26,7 +26,11 @@ from nextcloud_mcp_server.backends.sqlite.backup_files import (
     find_backups,
 )
 from nextcloud_mcp_server.backends.sqlite.catalog import counts, read_snapshot
-from nextcloud_mcp_server.backends.sqlite.connect import BUSY_TIMEOUT, connect_read_only
+from nextcloud_mcp_server.backends.sqlite.connect import (
+    BUSY_TIMEOUT,
+    connect_read_only,
+    open_connection,
+)
 from nextcloud_mcp_server.backends.sqlite.errors import named, naming
 from nextcloud_mcp_server.backends.sqlite.integrity import check_pages
 from nextcloud_mcp_server.backends.sqlite.manifest import (
@@ -238,7 +242,7 @@ def copy_to_file(
     reader: sqlite3.Connection, target: Path, phase: str, report: Reporter = silent
 ) -> None:
     """Copy a database into the empty file ``target``, as :func:`copy_database`."""
-    with closing(sqlite3.Connection(target, isolation_level=None)) as writer:
+    with closing(open_connection(target, isolation_level=None)) as writer:
         copy_database(reader, writer, phase, report)
         # The copy of a WAL database is in WAL mode, and needs a second file.
         writer.execute("PRAGMA journal_mode=DELETE")

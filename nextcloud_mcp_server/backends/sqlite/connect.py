@@ -1,7 +1,8 @@
 """Open a database with plain sqlite3: for reading, so that nothing changes, or for writing.
 
 Every connection is made with the class ``sqlite3.Connection``. Tools that trace databases replace
-``sqlite3.connect`` and return proxies, which functions in C such as ``backup()`` refuse.
+``sqlite3.connect``, or that class too, and return proxies, which functions in C refuse
+(``backup()``), so a proxy is unwrapped.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import stat
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from nextcloud_mcp_server.errors import TokenStorageError, printable
+
+T = TypeVar("T")
 
 #: Seconds to wait for another connection's lock.
 BUSY_TIMEOUT: Final = 30.0
@@ -27,6 +30,18 @@ MINIMUM: Final = (3, 35, 0)
 
 #: What stands for itself in a URI (RFC 3986), beside letters and digits.
 _UNRESERVED: Final = "-._~/"
+
+
+def open_connection(database: str | Path, **options: Any) -> sqlite3.Connection:
+    """Open a connection of the driver's own class."""
+    return unwrapped(sqlite3.Connection(database, **options))
+
+
+def unwrapped(made: T) -> T:
+    """Return what a proxy is around, as wrapt makes them; any other object as it is."""
+    while (inner := getattr(made, "__wrapped__", None)) is not None:
+        made = inner
+    return made
 
 
 def require_library() -> None:
@@ -122,7 +137,7 @@ def _report_wait(path: Path) -> None:
 def _connect(path: Path, how: str, timeout: float | None = None) -> sqlite3.Connection:
     timeout = BUSY_TIMEOUT if timeout is None else timeout
     uri = f"{file_uri(path)}?{how}"
-    connection = sqlite3.Connection(uri, uri=True, timeout=timeout, isolation_level=None)
+    connection = open_connection(uri, uri=True, timeout=timeout, isolation_level=None)
     connection.text_factory = _text
     return connection
 

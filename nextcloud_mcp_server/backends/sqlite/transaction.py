@@ -27,14 +27,23 @@ from typing import Any, Final, TypeVar
 
 # Imported by the first engine otherwise, where no fork waits for it.
 import aiosqlite
-import sqlalchemy.dialects.sqlite.aiosqlite  # noqa: F401
 from sqlalchemy import URL, Connection, NullPool, StaticPool, event
 from sqlalchemy import create_engine as create_sync_engine
+from sqlalchemy.dialects.sqlite.aiosqlite import (
+    AsyncAdapt_aiosqlite_connection,
+    AsyncAdapt_aiosqlite_dbapi,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.util import await_only
 
 from nextcloud_mcp_server.backends.base import Reference, Transaction
 from nextcloud_mcp_server.backends.sqlite import alter, backup, backup_files, catalog, integrity
-from nextcloud_mcp_server.backends.sqlite.connect import BUSY_TIMEOUT, require_library
+from nextcloud_mcp_server.backends.sqlite.connect import (
+    BUSY_TIMEOUT,
+    open_connection,
+    require_library,
+    unwrapped,
+)
 from nextcloud_mcp_server.backends.sqlite.errors import named
 from nextcloud_mcp_server.concurrency import run_in_own_loop, wait_to_the_end
 from nextcloud_mcp_server.filesystem import files
@@ -67,11 +76,35 @@ def _values_stay_out(record: logging.LogRecord) -> bool:
     return record.levelno > logging.DEBUG
 
 
+class _Connection(AsyncAdapt_aiosqlite_connection):
+    """SQLAlchemy's adapter, with every attribute of a connection of sqlite3.
+
+    An application may set or call one for its own engines. What it sets stays here.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection._conn, name)
+
+
+class _Driver(AsyncAdapt_aiosqlite_dbapi):
+    """SQLAlchemy's adapter of the driver, with that connection."""
+
+    def connect(self, *arguments: Any, **options: Any) -> _Connection:
+        made: Any = await_only(_connect(*arguments, **options))
+        return _Connection(self, made)
+
+
 def _connect(database: str, **options: Any) -> aiosqlite.Connection:
     """Do what SQLAlchemy does, but with the class of the driver (see connect.py)."""
-    connection = aiosqlite.Connection(lambda: sqlite3.Connection(database, **options), 64)
+    connection = unwrapped(aiosqlite.Connection(lambda: open_connection(database, **options), 64))
     connection._thread.daemon = True
     return connection
+
+
+def _reset(connection: Any) -> None:
+    """Undo what an application has set on a connection."""
+    connection.row_factory = None
+    connection.text_factory = str
 
 
 def create_engine(path: Path, pragmas: Mapping[str, str]) -> AsyncEngine:
@@ -84,21 +117,24 @@ def create_engine(path: Path, pragmas: Mapping[str, str]) -> AsyncEngine:
         URL.create("sqlite+aiosqlite", database=str(path.absolute())),
         poolclass=NullPool,
         hide_parameters=True,
-        connect_args={"timeout": BUSY_TIMEOUT, "async_creator_fn": _connect},
+        module=_Driver(aiosqlite, sqlite3),
+        connect_args={"timeout": BUSY_TIMEOUT, "check_same_thread": False},
     )
 
-    @event.listens_for(engine.sync_engine, "connect")
-    def configure(connection: Any, _record: object) -> None:
-        connection.isolation_level = None
-        cursor = connection.cursor()
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Connection) -> None:
+        # Not in "connect": what an application listens to on every Engine (SQLAlchemy's own
+        # recipes do) runs before this, and may have set or begun anything.
+        made: Any = connection.connection.dbapi_connection
+        _reset(connection.connection.driver_connection)
+        made.rollback()
+        made.isolation_level = None
+        cursor = made.cursor()
         try:
             for name, value in pragmas.items():
                 cursor.execute(f"PRAGMA {name}={value}")
         finally:
             cursor.close()
-
-    @event.listens_for(engine.sync_engine, "begin")
-    def begin(connection: Connection) -> None:
         # A read transaction that turns into a write fails at once, whatever the timeout.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
@@ -256,11 +292,15 @@ class SqliteTransaction:
 def in_memory() -> Iterator[Transaction]:
     """Open a transaction in an empty database in memory."""
     require_library()
-    with closing(sqlite3.Connection(":memory:", isolation_level=None)) as raw:
-        # The defaults of a library may differ.
-        for name, value in MIGRATION_PRAGMAS.items():
-            raw.execute(f"PRAGMA {name}={value}")
+    with closing(open_connection(":memory:", isolation_level=None)) as raw:
         engine = create_sync_engine("sqlite://", creator=lambda: raw, poolclass=StaticPool)
         with engine.connect() as connection, connection.begin():
+            # As in create_engine().
+            _reset(raw)
+            raw.rollback()
+            raw.isolation_level = None
+            # The defaults of a library may differ.
+            for name, value in MIGRATION_PRAGMAS.items():
+                raw.execute(f"PRAGMA {name}={value}")
             raw.execute("BEGIN")
             yield SqliteTransaction(connection)

@@ -52,6 +52,9 @@ def _lines(done: Rotated) -> Iterator[str]:
     if older := done.census.older:
         left = ", ".join(f"{number} with key {key}" for key, number in older.items())
         yield f"still encrypted with an older key: {left}"
-        yield "restart every server with the newest key first in its settings, then run it again"
+        yield (
+            "restart every server with the newest key first in its settings, then run it again; "
+            "if nothing changes, drop the trigger that ignores it (in sqlite3: .schema)"
+        )
     elif others:
         yield f"no secret needs key {' or '.join(others)} any more; backups still do"

@@ -18,7 +18,7 @@ from nextcloud_mcp_server.backends.sqlite.inspect import readable
 from nextcloud_mcp_server.backends.sqlite.secrets import columns_there
 from nextcloud_mcp_server.crypto.keyfile import find_keyring
 from nextcloud_mcp_server.crypto.keyring import Keyring
-from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.migrate.classify import TEMPORARY
 from nextcloud_mcp_server.migrate.inspect import Inspection
 from nextcloud_mcp_server.progress import Reporter, silent
 from nextcloud_mcp_server.schema.structure import ENCRYPTED, Structure
@@ -96,23 +96,21 @@ def take_census(place: SqliteDatabase, keyring: Keyring | None, report: Reporter
     opened: Counter[tuple[str, str]] = Counter()
     unopened: list[Unopened] = []
     with readable(place.path) as (source, seen):
-        columns = columns_there(seen.structure, ENCRYPTED)
         inspection = Inspection.of(place, seen)
+        # The next start renames the filled copy of an interrupted recreation back.
+        copies = inspection.finding.adopted
+        wanted = [(TEMPORARY + t if t in copies else t, column) for t, column in ENCRYPTED]
+        columns = columns_there(seen.structure, wanted)
         refusal, exists = inspection.refusal, inspection.exists
         if refusal is not None and not columns:
             raise refusal
-        if names := ", ".join(inspection.finding.adopted):
-            raise TokenStorageError(
-                f"The recreation of {names} was interrupted, so its secrets cannot be counted.",
-                code="upgrade-pending",
-                remedy=f"Finish it: nextcloud-mcp-server db upgrade {place.option}",
-            )
         if columns:
             inspection.require_usable()
             with naming(source), closing(connect_read_only(source)) as connection:
                 total = count(connection, columns)
-                for table, column in columns:
-                    for secret in _all(connection, seen.structure, table, column):
+                for place_of, column in columns:
+                    table = place_of.removeprefix(TEMPORARY)
+                    for secret in _all(connection, seen.structure, place_of, column):
                         key = None if keyring is None else keyring.key_of(secret.value)
                         if key is None:
                             unopened.append(Unopened(table, column, _named(secret)))
@@ -140,7 +138,7 @@ def page(
 
     Each page is a transaction of its own: a long one would let the ``-wal`` grow.
     """
-    name = _NAMES.get(table, "user_id")
+    name = _NAMES.get(table.removeprefix(TEMPORARY), "user_id")
     named = quoted(name) if name in structure.tables[table].columns else "NULL"
     secret = quoted(column)
     query = (

@@ -62,6 +62,19 @@ def test_old_new_and_missing_databases_are_counted(tmp_path: Path) -> None:
     assert count_secrets(given(path)).opened == {(OLDER, "refresh_tokens"): 1}
 
 
+def test_the_copy_of_an_interrupted_recreation_is_counted(tmp_path: Path) -> None:
+    """A start renames it back, so its secrets need their key."""
+    path = tmp_path / "tokens.db"
+    at("009").write(path)
+    before = count_secrets(given(path))
+    grants = before.opened[OLDER, "refresh_tokens"]
+    assert grants
+    execute(path, "ALTER TABLE refresh_tokens RENAME TO _alembic_tmp_refresh_tokens")
+    assert count_secrets(given(path)).opened == before.opened
+    unopened = count_secrets(given(path)._replace(keys=())).unopened
+    assert [secret.table for secret in unopened].count("refresh_tokens") == grants
+
+
 def test_another_database_is_refused(tmp_path: Path) -> None:
     """A file without a table of secrets has the error of a start."""
     path = tmp_path / "tokens.db"
