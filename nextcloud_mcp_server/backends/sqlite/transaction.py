@@ -178,7 +178,7 @@ def transact(path: Path, work: Callable[[Transaction], T]) -> T:
 
     try:
         result = run_in_own_loop(lambda: asyncio.run(main()))
-    except BaseException as error:
+    except (Exception, KeyboardInterrupt) as error:
         known = named(error, path) if isinstance(error, Exception) else None
         # The database is as it was, and a start that is repeated would fill the disk.
         if known is None or known.code not in _DAMAGE:
