@@ -28,7 +28,7 @@ _DATABASE_SYNONYMS: Final = {
     "up": "upgrade",
     "down": "downgrade",
     **dict.fromkeys(("revision", "makemigrations"), "migrate"),
-    **dict.fromkeys(("head", "heads", "showmigrations", "status", "version"), "current"),
+    **dict.fromkeys(("head", "heads", "showmigrations"), "current"),
 }
 
 #: How a server is told which database to use; it has no such option.
