@@ -269,12 +269,12 @@ class MigrationWalk:
         declared = self._declared(step)
         may_lose = alembic_commands.deleting(self._history, [step.revision]) - declared.keys()
         compared = {}
-        for table in before.keys() & after.keys() - may_lose:
+        for table in sorted(before.keys() & after.keys() - may_lose):
             wanted = changed(before[table], declared.get(table, ()), self._used)
             if problem := difference(table, wanted, after[table], more=table == journal.TABLE):
                 raise AssertionError(problem)
             compared[table] = len(before[table])
-        return dict(sorted(compared.items()))
+        return compared
 
 
 @contextmanager
