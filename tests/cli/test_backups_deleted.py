@@ -144,3 +144,12 @@ def test_only_what_was_agreed_to_is_deleted(made: list[Path], db: Db) -> None:
     added = back_up(db.path)
     assert delete_backups(db.path, agreed, keep=4) == made[1:4]
     assert _left(db.path) == [made[0], *made[4:], added]
+
+
+def test_what_a_restore_replaced_proves_nothing_for_a_backup(made: list[Path], db: Db) -> None:
+    """`restore --newest` does not take it, so the newest real backup stays beside it."""
+    restore(preview_restore(db.path, made[-1]), lock_timeout=10)
+    assert db("backups", "--keep", "1", "--yes").status == 0
+    left = _left(db.path)
+    assert made[-1] in left
+    assert left[-1].name.endswith("-replaced")

@@ -56,6 +56,13 @@ def test_the_innermost_and_newest_mount_counts() -> None:
     assert mounts.file_system("/database", lines) == "ext4"
 
 
+def test_a_later_mount_covers_what_was_mounted_below_its_place() -> None:
+    """The deeper mount is still in the list, and is not reached any more."""
+    lines = [_line("/", "ext4"), _line("/x/y", "tmpfs"), _line("/x", "virtiofs")]
+    assert mounts.file_system("/x/y", lines) == "virtiofs"
+    assert mounts.file_system("/x/y", [*lines, _line("/x/y", "xfs")]) == "xfs"
+
+
 #: The names that the kernel and FUSE programs give; "" if the list has no line for the folder.
 REMOTE = (
     "",

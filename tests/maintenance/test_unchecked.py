@@ -76,3 +76,30 @@ def test_it_is_logged_by_an_upgrade(tmp_path: Path, caplog: pytest.LogCaptureFix
     add_foreign(path, FOREIGN["a collation of an index"])
     prepare(path)
     assert "cannot be checked: op_names" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("values", "definition"),
+    [
+        ("(NULL)", "CREATE TABLE op_values (value NOT NULL)"),
+        ("('text')", "CREATE TABLE op_values (value INTEGER) STRICT"),
+        ("(-1)", "CREATE TABLE op_values (value CHECK (value > 0))"),
+    ],
+)
+def test_a_value_that_its_table_forbids_is_no_damage(
+    values: str, definition: str, tmp_path: Path
+) -> None:
+    """SQLite's check reports it beside the pages; the pages are sound."""
+    path = tmp_path / "tokens.db"
+    prepare(path)
+    add_foreign(
+        path,
+        (
+            "CREATE TABLE op_values (value)",
+            f"INSERT INTO op_values VALUES {values}",
+            "PRAGMA writable_schema=ON",
+            f"UPDATE sqlite_master SET sql = '{definition}' WHERE name = 'op_values'",
+        ),
+    )
+    assert check_file(path, "integrity_check").damage == ()
+    back_up(path)

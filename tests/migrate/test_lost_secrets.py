@@ -64,6 +64,16 @@ def test_a_start_is_refused_and_the_doctor_reports_an_error(name: str, path: Pat
     assert finding.command == f"nextcloud-mcp-server db restore --newest -d {path}"
 
 
+@pytest.mark.parametrize("version", ["DROP TABLE alembic_version", "DELETE FROM alembic_version"])
+def test_without_a_recorded_revision_it_is_lost_too(version: str, path: Path) -> None:
+    """The journal proves that this program had made the file complete."""
+    execute(path, "DROP TABLE app_passwords")
+    execute(path, version)
+    with invariants.unchanged(path):
+        error = refused(lambda: prepare(path))
+    assert (error.code, "app_passwords" in error.message) == ("inconsistent", True)
+
+
 def test_a_backup_brings_the_rows_back(path: Path) -> None:
     """The remedy restores the table with its rows."""
     back_up(path)

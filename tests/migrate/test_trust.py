@@ -92,6 +92,19 @@ def test_a_file_of_another_user_is_refused_by_name(kind: str, suffix: str, share
     assert _facts(shared) == before
 
 
+def test_every_link_on_the_way_is_checked(shared: Path) -> None:
+    """Our link leads through the link of another user, which he can turn round at any time."""
+    key, target, between = shared / "tokens.db.key", shared / "target", shared / "between"
+    _plant(target, NOBODY, f"{KEY}\n".encode(), mode=0o600)
+    between.symlink_to(target)
+    os.chown(between, OTHER, OTHER, follow_symlinks=False)
+    key.symlink_to(between)
+    os.chown(key, NOBODY, NOBODY, follow_symlinks=False)
+    assert as_nobody(_START, shared / "tokens.db").startswith(
+        f"untrusted {key} belongs to user {OTHER}"
+    )
+
+
 def test_a_folder_that_others_can_write_is_used(shared: Path) -> None:
     """A database in /tmp, or in a volume of mode 0777, is created, private, and used again."""
     for _ in range(2):

@@ -51,6 +51,14 @@ INTEGERS = [("BIGINT", "INTEGER")] * 2
 
 #: By name: what an operator did, and the table and the reason that are named.
 UNUSABLE: dict[str, tuple[tuple[str, ...], str]] = {
+    "a constraint that deletes other rows": (
+        remade("refresh_tokens", ("scopes TEXT", "scopes TEXT UNIQUE ON  CONFLICT replace")),
+        "refresh_tokens: one of its constraints has ON CONFLICT replace",
+    ),
+    "a constraint that ignores a row": (
+        remade("app_passwords", ("username TEXT", "username TEXT UNIQUE ON CONFLICT IGNORE")),
+        "app_passwords: one of its constraints has ON CONFLICT IGNORE",
+    ),
     "no rowid": (
         remade("refresh_tokens", ending=" WITHOUT ROWID"),
         "refresh_tokens: it was created WITHOUT ROWID",

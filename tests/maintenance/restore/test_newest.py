@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import partial
 from itertools import product
@@ -11,6 +12,7 @@ import pytest
 
 from nextcloud_mcp_server.backends.sqlite import backup as backups
 from nextcloud_mcp_server.backends.sqlite import backup_files
+from nextcloud_mcp_server.backends.sqlite.manifest import manifest_path
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.maintenance.backup import back_up
@@ -143,6 +145,20 @@ def test_a_missing_key_is_listed(path: Path, three: list[Path]) -> None:
     found = list_backups(path, verify=True, keyring=Keyring(OTHER_KEY))
     assert [one.path for one in found if one.status == "wrong-key"][:3] == three
     assert "No given key opens any of the" in found[0].reason
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.parametrize("whose", ["backup", "manifest"])
+def test_what_another_user_may_have_put_there_is_skipped(
+    whose: str, path: Path, three: list[Path]
+) -> None:
+    """In a folder that others can write, a planted backup would replace everybody's tokens."""
+    planted = three[0] if whose == "backup" else manifest_path(three[0])
+    os.chown(planted, 12345, 12345)
+    found = newest_backup(path)
+    assert found.backup.path == three[1]
+    [(skipped, reason)] = found.skipped
+    assert (skipped, "belongs to user 12345" in reason) == (three[0], True)
 
 
 def test_a_place_that_is_none_is_reported(path: Path) -> None:
