@@ -44,13 +44,15 @@ INTERPRETER = (
     "tests/backends/test_pool*.py",
     "tests/backends/test_transaction*.py",
     "tests/cli/test_fast_path.py",
-    "tests/cli/test_main.py",
     "tests/crypto",
-    "tests/migrate/test_startup*.py",
+    "tests/migrate/test_startup.py",
     "tests/plugin/test_fixtures.py",
-    "tests/plugin/test_token_storage.py",
-    "tests/server",
-    "tests/test_*.py",
+    "tests/server/test_lifespan*.py",
+    "tests/server/test_serve*.py",
+    "tests/test_concurrency.py",
+    "tests/test_forks.py",
+    "tests/test_migrations.py",
+    "tests/test_settings.py",
 )
 #: Tests that no interpreter changes and that take long. Only the main interpreter runs them.
 MAIN_ONLY = ("tests/authoring/lint", "tests/faults", "tests/history", "tests/races")
@@ -63,11 +65,11 @@ PARALLEL = ("--numprocesses=2", "--dist=worksteal")
 PLAN = {
     "lint": (15, "style, import contracts, the migrations"),
     "types": (30, "strict types of the package, the tests, the docs and the examples"),
-    "tests": (300, "all tests, the migrations on SQLite, a sample of the faults"),
+    "tests": (360, "all tests, the migrations on SQLite, a sample of the faults"),
     "docs": (40, "the site and the examples in it"),
 }
 #: Seconds of ``tests`` on each further interpreter.
-FURTHER = (105, "the tests that an interpreter can change")
+FURTHER = (55, "the tests that an interpreter can change")
 #: What ``uvx nox -t ci`` adds.
 REST = (
     "all tests on each interpreter, both database engines, the rotation of old keys, "
