@@ -254,6 +254,23 @@ async def test_a_write_behind_a_wal_that_was_cut_is_refused(
             await pool.write(adding(name))
 
 
+def test_a_wal_that_another_process_begins_again_may_become_shorter(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first commit cuts it, perhaps after this process has looked at the new header."""
+    prepare(path)
+    log = wal.WalFile(path)
+    log.marks = False
+    header, again = (bytes(16) + salt * 8 + bytes(8) for salt in (b"1", b"2"))
+    looks = [(900, header), (900, header), (900, header), (900, again), (500, again), (600, again)]
+    seen = iter([wal._Seen(size, text, valid=True) for size, text in looks])
+    monkeypatch.setattr(log, "_look", lambda: next(seen))
+    with closing(sqlite3.connect(path)) as connection:
+        for _ in range(3):
+            log.begin(connection)
+            log.committed()
+
+
 async def test_a_wal_that_another_program_checkpoints_is_not_cut(
     pool: SqlitePool, path: Path
 ) -> None:

@@ -15,6 +15,7 @@ import secrets
 import sqlite3
 import struct
 import threading
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -43,6 +44,10 @@ _PATIENCE: Final = 1.0
 #: Bytes of the header, and with the header of the first frame.
 WAL_HEADER: Final = 32
 _HEADERS: Final = WAL_HEADER + 24
+
+#: How often an invalid header is read again, and the seconds in between.
+_LOOKS: Final = 5
+_MOMENT: Final = 0.002
 
 #: How it begins, by the order of the bytes in its checksums.
 WAL_MAGIC: Final = (bytes.fromhex("377f0682"), bytes.fromhex("377f0683"))
@@ -139,6 +144,8 @@ class WalFile:
         self._path = path
         self._descriptor = -1
         self._seen = _Seen(0, b"")
+        #: The salt at the begin of the transaction.
+        self._begun = b""
         #: Whether the next commit writes page 1, by which its -wal is told from another one.
         self.marks = True
 
@@ -153,6 +160,7 @@ class WalFile:
         lost = self._seen.valid and seen.size and not seen.valid
         if lost or (seen.salt == self._seen.salt and seen.size < self._seen.size):
             raise self._cut()
+        self._begun = seen.salt
         if self.marks:
             [(version,)] = connection.execute("PRAGMA user_version").fetchall()
             # 31 bits, because the number is signed.
@@ -167,9 +175,18 @@ class WalFile:
             TokenStorageError: ``replaced`` if it does not.
         """
         seen = self._look()
-        # It can be empty after a commit that has changed nothing.
-        if seen.size and not seen.valid:
+        for _ in range(_LOOKS):
+            # It can be empty after a commit that has changed nothing.
+            if seen.valid or not seen.size:
+                break
+            # Another process may be writing the header, now that the lock is free.
+            time.sleep(_MOMENT)
+            seen = self._look()
+        else:
             raise self._cut()
+        if seen.salt != self._begun:
+            # It was begun again, and the commit that does so may still have to cut it.
+            seen = seen._replace(size=0)
         self._seen, self.marks = seen, False
 
     def close(self) -> None:
@@ -182,6 +199,7 @@ class WalFile:
         return replaced(self._path, f"{self._path.name}-wal was emptied or cut off")
 
     def _look(self) -> _Seen:
+        """Read the size and the header; what was seen before if the file cannot be opened."""
         # A connection that is the last one deletes the file, also of a store that is open.
         if self._descriptor < 0 or not os.fstat(self._descriptor).st_nlink:
             self.close()
@@ -189,6 +207,9 @@ class WalFile:
                 self._descriptor = os.open(f"{self._path}-wal", os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
                 return _Seen(0, b"")
+            except OSError:
+                # At the limit of open files a commit is still possible.
+                return self._seen
         size = os.fstat(self._descriptor).st_size
         header = os.pread(self._descriptor, WAL_HEADER, 0)
         known = header == self._seen.header
