@@ -19,6 +19,7 @@ import pytest
 
 from nextcloud_mcp_server.backends.sqlite.inspect import inspect_file
 from nextcloud_mcp_server.backends.sqlite.pool import SqlitePool
+from nextcloud_mcp_server.backends.sqlite.wal import wal_size
 from nextcloud_mcp_server.cli.main import main
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.maintenance.backup import back_up
@@ -274,3 +275,22 @@ def test_a_pipe_beside_the_database_is_refused(suffix: str, path: Path) -> None:
     os.mkfifo(companion)
     with refuses("orphaned", f"{companion.name} is not a regular file"):
         prepare(path)
+
+
+async def test_a_restore_of_another_database_that_is_killed_is_accepted(
+    path: Path, tmp_path: Path
+) -> None:
+    """It writes every page into the -wal, with the mark of the other database."""
+    other = await _stored(tmp_path / "other.db", "other")
+    own = await _stored(path, "own")
+    killed = (
+        "import os, signal, sqlite3, sys\n"
+        "target, source = map(sqlite3.connect, sys.argv[1:])\n"
+        "target.execute('SELECT 1 FROM sqlite_master').fetchall()\n"
+        "source.backup(target)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    command = [sys.executable, "-c", killed, str(own), str(other)]
+    await asyncio.to_thread(lambda: subprocess.run(command, check=False))
+    assert wal_size(own)
+    assert inspect(own).refusal is None

@@ -223,9 +223,10 @@ def _evidence(file: BinaryIO, start: bytes, size: int, header: bytes) -> tuple[b
     """Return the first page 1 in a ``-wal`` (empty if none is soon), and the pages of its file.
 
     The number is 0 if nothing in it says whose it is: it has the page 1 of the file, or no
-    complete transaction.
+    complete transaction, or it begins with every page, as after a restore.
     """
     first, pages = b"", 0
+    written: set[int] = set()
     # The frames up to the end of the first transaction, and of the first one with a page 1.
     begun, marked = 0, 0
     for read, (number, page, committed) in enumerate(_frames(file, start, size), 1):
@@ -234,8 +235,12 @@ def _evidence(file: BinaryIO, start: bytes, size: int, header: bytes) -> tuple[b
                 return b"", 0
             if read <= _SEARCHED:
                 first = first or page
+        if not pages:
+            written.add(number)
         if committed and not pages:
             begun, pages = read, committed
+            if len(written) == pages:
+                return b"", 0
         if committed and first and not marked:
             marked = read
     # A power cut can leave a part of a transaction, which SQLite ignores.
