@@ -168,8 +168,8 @@ def dialect_of(text: str | None) -> str:
 
 
 def reading_url(path: Path) -> sa.URL:
-    """Return a read-only URL; a missing file is an empty database."""
-    if not path.exists():
+    """Return a read-only URL; a file that is missing or empty is an empty database."""
+    if not path.exists() or not path.stat().st_size:
         return sa.URL.create("sqlite+aiosqlite", database=":memory:")
     name = f"file:{quote(str(path.absolute()))}"
     query = {"mode": "ro", "uri": "true"}
@@ -224,21 +224,29 @@ async def run_on_own_connection() -> None:
     """Open the database, run the revisions, and commit."""
     from nextcloud_mcp_server.backends.connect import connect  # noqa: PLC0415
     from nextcloud_mcp_server.errors import TokenStorageError  # noqa: PLC0415
+    from nextcloud_mcp_server.migrate.inspect import inspect  # noqa: PLC0415
     from nextcloud_mcp_server.schema.history import load_history  # noqa: PLC0415
     from nextcloud_mcp_server.settings import locate  # noqa: PLC0415
 
-    database = given()
+    database, place = given(), None
     try:
         # Alembic only warns of two files with one id.
         load_history(Path(__file__).parent)
         if database is not None and dialect_of(database) == "postgresql":
             session = postgresql(database)
-        elif is_writing():
-            session = connect(locate(database=database).database).session()
         else:
-            session = opened(reading_url(locate(database=database).database))
+            place = connect(locate(database=database).database)
+            if is_writing() and (found := inspect(place)).snapshot.damage:
+                # Before a lock is made beside it.
+                found.accepted()
+            reading = Path(place.location)
+            session = place.session() if is_writing() else opened(reading_url(reading))
         async with session as connection:
             await connection.run_sync(migrate_and_record if is_writing() else compare)
+    except sa.exc.DBAPIError as error:
+        if place is None or (known := place.translate(error)) is None:
+            raise
+        raise CommandError(f"{known} {known.remedy}") from error
     except TokenStorageError as error:
         raise CommandError(f"{error} {error.remedy}") from error
 

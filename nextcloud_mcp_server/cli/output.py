@@ -207,6 +207,28 @@ def interrupted(effect: str = "Unfinished changes were rolled back.") -> TokenSt
     )
 
 
+def installation_error(error: ImportError) -> Exception:
+    """Return the reason why a module cannot be imported, as far as the installation shows it."""
+    from nextcloud_mcp_server.schema.history import locate_scripts  # noqa: PLC0415
+
+    try:
+        # A zipapp may contain its dependencies, but no compiled module is loaded from one.
+        locate_scripts()
+    except TokenStorageError as reason:
+        return reason
+    module = sys.modules.get((error.name or "").partition(".")[0])
+    places = [*getattr(module, "__path__", ()), getattr(module, "__file__", None)]
+    found = next((str(place) for place in places if place), "")
+    if not found:
+        return error
+    return TokenStorageError(
+        f"{unexpected(error)}; {error.name} is {found}.",
+        code="unexpected",
+        remedy="If that is not the library of this name, rename it, or take its folder out of "
+        "PYTHONPATH; otherwise install this package again.",
+    )
+
+
 def _unwritten(error: OSError) -> TokenStorageError:
     return TokenStorageError(
         f"The result could not be written to stdout ({error.strerror}).",

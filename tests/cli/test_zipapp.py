@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from nextcloud_mcp_server.cli.output import installation_error
+from nextcloud_mcp_server.schema import history
 from tests.cli.places import ROOT, environment, process
 
 MAIN = "import sys\nfrom nextcloud_mcp_server.cli.main import main\nsys.exit(main())\n"
@@ -48,3 +50,25 @@ def test_a_zipapp_is_named_and_can_be_unpacked(archive: Path, tmp_path: Path) ->
         timeout=120,
     )
     assert (tmp_path / "t.db").is_file()
+
+
+def test_a_compiled_module_in_an_archive_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An archive with its dependencies fails at the first compiled module, before the scripts."""
+
+    def in_archive() -> Path:
+        raise history._in_archive(Path("/srv/app.pyz"))
+
+    monkeypatch.setattr(history, "locate_scripts", in_archive)
+    error = installation_error(ImportError("cannot import name 'x'", name="cryptography"))
+    assert "The program was started from the archive /srv/app.pyz" in str(error)
+
+
+def test_a_folder_in_the_place_of_a_library_is_named(tmp_path: Path) -> None:
+    """PYTHONPATH finds a package `alembic` that is not the library."""
+    (tmp_path / "alembic").mkdir()
+    (tmp_path / "alembic" / "__init__.py").write_text("x = 1\n")
+    environ = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    done = process("db", "upgrade", "-d", "tokens.db", cwd=tmp_path, environ=environ)
+    assert done.status == 1
+    assert f"alembic is {tmp_path / 'alembic'}." in done.err
+    assert "PYTHONPATH" in done.err.splitlines()[-1]

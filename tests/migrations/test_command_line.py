@@ -250,6 +250,25 @@ def test_looking_from_python_leaves_no_trace(
     assert {file: file.read_bytes() for file in path.parent.iterdir()} == before
 
 
+@pytest.mark.parametrize("content", [b"", b"garbage, and no database " * 50, b"SQLite format 3"])
+def test_a_file_that_is_no_database_is_refused_in_one_line(
+    content: bytes, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every command has the error of a start, and leaves no file; an empty file is a new one."""
+    monkeypatch.setenv("TOKEN_STORAGE_DB", str(path))
+    path.write_bytes(content)
+    calls = {
+        "current": lambda: command.current(in_process()),
+        "check": lambda: command.check(in_process()),
+        "upgrade": lambda: command.upgrade(in_process(), "head"),
+    }
+    for name in calls if content else ("check",):
+        match = "not-a-database|is not an SQLite database|not up to date"
+        with pytest.raises(CommandError, match=match):
+            calls[name]()
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
 def test_check_accepts_old_tables_and_reports_what_is_missing(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

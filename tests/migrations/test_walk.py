@@ -48,7 +48,7 @@ async def move(
     statements.step = f"{direction} to {end}"
     await database.run((direction, end))
     after = await contents(database)
-    compared = {table: wanted[table] for table in wanted.keys() & after}
+    compared = {table: wanted[table] for table in sorted(wanted.keys() & after)}
     for table, rows in compared.items():
         problem = difference(table, rows, after[table])
         assert not problem, f"{direction} to {end} {problem}"
