@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from nextcloud_mcp_server.errors import TokenStorageError, for_shell
+from nextcloud_mcp_server.errors import TokenStorageError, for_shell, printable
 
 #: The bits of a mode for every user of the machine.
 OTHERS: Final = 0o007
@@ -169,6 +169,21 @@ def make_private(path: Path | str) -> int | None:
     except OSError:
         # It is gone, or on a disk that cannot be written.
         return None
+
+
+def close_to_others(path: Path | str) -> None:
+    """Do as :func:`make_private`, and log what was changed."""
+    if mode := make_private(path):
+        # Seldom needed, and an inspection imports this module.
+        import logging  # noqa: PLC0415
+
+        logging.getLogger(__name__).warning(
+            "Every user of this machine could %s %s (mode %04o): its mode is %04o now",
+            uses(mode),
+            printable(str(path)),
+            mode,
+            mode & 0o600,
+        )
 
 
 def can_be_planted(path: Path) -> bool:

@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import sqlite3
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -16,7 +17,9 @@ from typing import Any
 import pytest
 
 from nextcloud_mcp_server.backends.sqlite import lock
+from nextcloud_mcp_server.backends.sqlite.backup_files import automatic_backups
 from nextcloud_mcp_server.backends.sqlite.in_use import hold
+from nextcloud_mcp_server.backends.sqlite.manifest import manifest_path
 from nextcloud_mcp_server.crypto.keyfile import verified_keyring
 from tests.cli.places import execute
 from tests.migrate.databases import crash_in_a_write
@@ -280,3 +283,19 @@ def test_a_hot_journal_of_a_linked_database_is_found(path: Path) -> None:
     link.symlink_to(path)
     assert prepare(link).before == "006"
     assert names(link.parent) == {"data", "link.db"}
+
+
+def test_a_migration_closes_the_backups_to_others(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They hold every token, and so do those that an earlier program made."""
+    at("006").write(path)
+    prepare(path, target="010")
+    [old] = automatic_backups(path)
+    for file in (old, manifest_path(old)):
+        file.chmod(0o644)
+    prepare(path)
+    for backup in automatic_backups(path):
+        for file in (backup, manifest_path(backup)):
+            assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert f"could read {old} (mode 0644)" in caplog.text

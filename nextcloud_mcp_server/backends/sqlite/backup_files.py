@@ -22,6 +22,7 @@ from nextcloud_mcp_server.backends.sqlite.manifest import (
 )
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem import files
+from nextcloud_mcp_server.filesystem.permissions import close_to_others
 
 #: The number of the newest automatic backups of a database that are kept.
 KEEP: Final = 5
@@ -158,6 +159,14 @@ def prune(database: Path, keep: int = KEEP, made: Iterable[Path] = ()) -> list[P
                 discard(path)
                 gone.append(path)
     return gone
+
+
+def make_private(database: Path) -> None:
+    """Close every backup of this user, and its manifest, to every other user."""
+    with suppress(OSError):
+        for one in find_backups(database):
+            for file in (one.path, manifest_path(one.path)):
+                close_to_others(file)
 
 
 def surplus(

@@ -18,7 +18,7 @@ from nextcloud_mcp_server.backends.sqlite.in_use import in_use
 from nextcloud_mcp_server.backends.sqlite.inspect import WAL, inspect_file, is_remote, recover
 from nextcloud_mcp_server.backends.sqlite.lock import MigrationLock, lock_path
 from nextcloud_mcp_server.backends.sqlite.wal import checkpoint, wal_size
-from nextcloud_mcp_server.errors import TokenStorageError, for_shell, printable
+from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem import files, permissions
 from nextcloud_mcp_server.schema.history import load_history
 
@@ -77,14 +77,7 @@ class LockedFile:
     def make_private(self) -> None:
         """Close the file, its companions and its locks to every other user."""
         for suffix in files.BESIDE:
-            if mode := permissions.make_private(file := f"{self._path}{suffix}"):
-                logger.warning(
-                    "Every user of this machine could %s %s (mode %04o): its mode is %04o now",
-                    permissions.uses(mode),
-                    printable(file),
-                    mode,
-                    mode & 0o600,
-                )
+            permissions.close_to_others(f"{self._path}{suffix}")
 
     def inspect(self, *, samples: bool = False) -> Snapshot:
         """Read the file; roll back a crashed writer's journal first."""

@@ -188,6 +188,7 @@ def transact(path: Path, work: Callable[[Transaction], T]) -> T:
         raise
     if made:
         backup_files.prune(path, made=made)
+        backup_files.make_private(path)
     return result
 
 

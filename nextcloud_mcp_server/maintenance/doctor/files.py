@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from nextcloud_mcp_server.backends.sqlite.inspect import is_remote
+from nextcloud_mcp_server.backends.sqlite.manifest import manifest_path
 from nextcloud_mcp_server.backends.sqlite.size import Pages, pages_of, upgrade_needs
 from nextcloud_mcp_server.crypto.keyfile import key_path
 from nextcloud_mcp_server.errors import for_shell
@@ -81,7 +82,8 @@ def file(context: Context) -> Iterator[Finding]:
 def readable_by_others(database: Path, bits: int = OTHERS) -> list[Path]:
     """Return the files with tokens or keys whose mode has one of ``bits``."""
     beside = [Path(f"{database}{suffix}") for suffix in ("", "-wal", "-journal")]
-    private = [*beside, key_path(database), *backups_of(database)]
+    backups = backups_of(database)
+    private = [*beside, key_path(database), *backups, *map(manifest_path, backups)]
     found = []
     for path in private:
         try:
