@@ -11,7 +11,6 @@ is: SQLite makes it under an exclusive lock on the database.
 from __future__ import annotations
 
 import os
-import secrets
 import sqlite3
 import struct
 import threading
@@ -164,7 +163,7 @@ class WalFile:
         if self.marks:
             [(version,)] = connection.execute("PRAGMA user_version").fetchall()
             # 31 bits, because the number is signed.
-            mark = int(version) or secrets.randbits(31) or 1
+            mark = int(version) or int.from_bytes(os.urandom(4), "big") >> 1 or 1
             # Writes the page even if the number is the same.
             connection.execute(f"PRAGMA user_version={mark}")
 
