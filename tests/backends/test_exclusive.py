@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -56,3 +57,16 @@ def test_a_free_database_is_not_reported(token_db: Path) -> None:
     program = [sys.executable, "-m", "nextcloud_mcp_server", "db", "current", "-d", str(token_db)]
     result = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
     assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("command", ["current", "doctor"])
+def test_ctrl_c_ends_the_wait(command: str, token_db: Path) -> None:
+    """It need not wait for the other program, nor for the longest time."""
+    program = [sys.executable, "-m", "nextcloud_mcp_server", "db", command, "-d", str(token_db)]
+    with locked(token_db, 60), subprocess.Popen(program, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        assert b"waiting for it" in process.stderr.readline()
+        begun = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        assert time.monotonic() - begun < 10

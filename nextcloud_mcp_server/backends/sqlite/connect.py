@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import time
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -22,8 +23,10 @@ T = TypeVar("T")
 #: Seconds to wait for another connection's lock.
 BUSY_TIMEOUT: Final = 30.0
 
-#: Seconds of them after which the wait is reported.
-_SILENT: Final = 1.0
+#: Seconds of one turn; the wait is reported after the first.
+_TURN: Final = 1.0
+
+_BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
 
 #: The oldest SQLite that works: the first with ``ALTER TABLE ... DROP COLUMN``.
 MINIMUM: Final = (3, 35, 0)
@@ -69,13 +72,22 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
     Raises:
         sqlite3.OperationalError: it cannot be opened. Damage shows at the first statement.
     """
-    connection = _connect(path, "mode=ro", min(_SILENT, BUSY_TIMEOUT))
-    try:
-        lacking = _lacks_shared_memory(connection, path)
-    except sqlite3.OperationalError:
-        _report_wait(path)
-        connection = _connect(path, "mode=ro", max(0.0, BUSY_TIMEOUT - _SILENT))
-        lacking = _lacks_shared_memory(connection, path)
+    deadline, told = time.monotonic() + BUSY_TIMEOUT, False
+    while True:
+        # While SQLite waits, Python handles no signal: Ctrl-C ends the wait between two turns.
+        connection = _connect(path, "mode=ro", min(_TURN, BUSY_TIMEOUT))
+        try:
+            lacking = _lacks_shared_memory(connection, path)
+            break
+        except sqlite3.OperationalError as error:
+            connection.close()
+            # A driver in the place of sqlite3 may report no code.
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_BUSY)
+            if code & 0xFF not in _BUSY or time.monotonic() >= deadline:
+                raise
+            if not told:
+                told = True
+                _report_wait(path)
     connection.execute(f"PRAGMA busy_timeout={int(BUSY_TIMEOUT * 1000)}")
     if lacking:
         connection.close()
