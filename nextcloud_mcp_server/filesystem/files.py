@@ -156,11 +156,23 @@ def follow(path: Path) -> Path:
 
 
 def names_of(path: Path) -> int:
-    """Return the number of hard links of a file; each has its own lock and journal."""
+    """Return the number of names of a file (hard links); each has its own lock and journal.
+
+    Those that a killed process of this program left beside it are not counted.
+    """
     try:
-        return path.stat().st_nlink
+        found = path.stat()
+        if found.st_nlink == 1:
+            return 1
+        beside = re.compile(rf"\.{re.escape(path.name)}\..*\.partial|{re.escape(path.name)}\..+-.+")
+        ours = [
+            other
+            for other in path.parent.iterdir()
+            if beside.fullmatch(other.name) and os.path.samestat(other.lstat(), found)
+        ]
     except OSError:
         return 1
+    return found.st_nlink - len(ours)
 
 
 def _bad(message: str) -> TokenStorageError:

@@ -97,6 +97,19 @@ def test_a_hard_link_is_refused(path: Path) -> None:
     prepare(path)
 
 
+@pytest.mark.parametrize(
+    "name", [".tokens.db.backup-1.ab12cd.partial", "tokens.db.damaged-20260101T000000Z"]
+)
+def test_a_name_that_a_killed_restore_left_is_accepted(name: str, path: Path) -> None:
+    """This program gives a file a second name for a moment, and opens none of these."""
+    prepare(path)
+    path.with_name(name).hardlink_to(path)
+    prepare(path)
+    path.with_name("other.db").hardlink_to(path)
+    with refuses("bad-path", "has 2 names"):
+        prepare(path)
+
+
 @pytest.mark.parametrize("suffix", [".lock", ".inuse", ".key", "-wal", "-shm", "-journal"])
 def test_the_name_of_a_companion_is_refused(suffix: str, path: Path) -> None:
     """A file beside a database is no database of its own; without that database it may be."""

@@ -16,6 +16,7 @@ from nextcloud_mcp_server.crypto.keyfile import key_path
 from nextcloud_mcp_server.errors import for_shell
 from nextcloud_mcp_server.filesystem import mounts
 from nextcloud_mcp_server.filesystem import permissions as access
+from nextcloud_mcp_server.filesystem.files import names_of
 from nextcloud_mcp_server.filesystem.permissions import OTHERS
 from nextcloud_mcp_server.filesystem.space import free_bytes, readable
 from nextcloud_mcp_server.maintenance.doctor.companions import backups_of, unlisted
@@ -73,8 +74,8 @@ def file(context: Context) -> Iterator[Finding]:
         yield Finding(Level.NOTE, what, context.command("upgrade"))
         return
     found = path.stat()
-    if found.st_nlink > 1:
-        what = f"{path} has {found.st_nlink} names (hard links), and a start refuses it"
+    if (number := names_of(path)) > 1:
+        what = f"{path} has {number} names (hard links), and a start refuses it"
         yield Finding(Level.ERROR, what, f"find / -xdev -samefile {for_shell(path)}")
     yield Finding(Level.OK, f"{path} is a regular file of {readable(found.st_size)}")
 
