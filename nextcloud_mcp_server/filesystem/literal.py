@@ -44,7 +44,7 @@ def not_literal(text: str) -> str:
         return "begins or ends with a line break"
     if text.strip(" \t") != text:
         return "begins or ends with a blank"
-    if character := invisible(text):
+    if character := invisible(text.replace("\n", "")):
         return f"contains the invisible character {character}"
     if "\ufffd" in text:
         return "contains U+FFFD, which stands for a character that could not be decoded"

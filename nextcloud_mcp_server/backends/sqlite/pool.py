@@ -265,6 +265,10 @@ class SqlitePool:
                 stack.enter_context(closing(guard))
                 if replaced and not self._read_only:
                     self._save(guard, replaced)
+        if guard is not None:
+            # A damaged file ends the block before it.
+            with suppress(sqlite3.Error):
+                guard.close()
 
     def _save(self, guard: sqlite3.Connection, replaced: str) -> None:
         """Keep the acknowledged writes of files that have lost their names."""
