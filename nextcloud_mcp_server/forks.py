@@ -8,6 +8,10 @@ in such a block. If that takes too long, the child is refused by name instead of
 
 from __future__ import annotations
 
+# These two take their locks before a fork. The hook that is registered last is called first, so
+# they come before this one: a thread that imports needs their locks while the fork waits for it.
+import concurrent.futures.thread  # noqa: F401
+import logging  # noqa: F401
 import os
 import sys
 import threading

@@ -164,7 +164,9 @@ def names_of(path: Path) -> int:
         found = path.stat()
         if found.st_nlink == 1:
             return 1
-        beside = re.compile(rf"\.{re.escape(path.name)}\..*\.partial|{re.escape(path.name)}\..+-.+")
+        beside = re.compile(
+            rf"\.{re.escape(path.name)}\..*\.partial|{re.escape(path.name)}\.damaged-.+"
+        )
         ours = [
             other
             for other in path.parent.iterdir()
