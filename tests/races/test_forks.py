@@ -46,6 +46,51 @@ thread.join()
 """
 
 
+_IMPORTING = """
+import sys, threading, time
+from pathlib import Path
+from nextcloud_mcp_server import forks  # the first module that the others import
+from tests.support.forks import Fork
+
+folder, module = Path(sys.argv[1]), sys.argv[2]
+
+def use(path):
+    import asyncio
+    from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+    from tests.support.contents import KEY
+
+    async def main():
+        async with asyncio.timeout(60), RefreshTokenStorage(path, encryption_key=KEY) as storage:
+            return await storage.list_user_ids()
+
+    return asyncio.run(main())
+
+thread = threading.Thread(target=__import__, args=(module,))
+thread.start()
+children = []
+while thread.is_alive() and len(children) < 12:
+    time.sleep(0.02)
+    children.append(Fork(lambda: use(folder / f"child-{len(children)}.db")))
+print({child.result() for child in children})
+"""
+
+
+@pytest.mark.parametrize(
+    "module", ["nextcloud_mcp_server.auth.storage", "nextcloud_mcp_server.migrations"]
+)
+def test_children_beside_an_import_by_another_thread(module: str, tmp_path: Path) -> None:
+    """The fork waits until no module of this package is half imported."""
+    done = subprocess.run(
+        [sys.executable, "-c", _IMPORTING, str(tmp_path), module],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (done.stdout, done.returncode) == ("{'[]'}\n", 0), done.stderr
+
+
 @pytest.mark.parametrize(("first", "pause"), [("imported", 0.02), ("cold", 0.05)])
 def test_twelve_children_beside_a_migration(first: str, pause: float, tmp_path: Path) -> None:
     """Each child opens a database of its own, also if the parent was importing at the fork."""
