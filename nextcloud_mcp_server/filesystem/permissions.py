@@ -83,7 +83,7 @@ def require_trusted(
     """Fail if another user can have put a file there, or changed it. A missing one is accepted.
 
     The owner must be this user, root or ``trusted``; if root asks, the owner of the database
-    is accepted too.
+    is accepted too, or the owner of its folder if there is no database.
 
     Args:
         path: the file, or a link, whose target and every link on the way are checked as well.
@@ -125,10 +125,11 @@ def links(path: Path | str) -> Iterator[Path | str]:
 
 
 def _owner_id(path: Path) -> int:
-    try:
-        return path.stat().st_uid
-    except OSError:
-        return 0
+    """Return the owner of a file; of its folder if it is missing, as before a restore."""
+    for place in (path, path.parent):
+        with suppress(OSError):
+            return place.stat().st_uid
+    return 0
 
 
 def _belongs_to(path: Path | str, owner_id: int) -> TokenStorageError:

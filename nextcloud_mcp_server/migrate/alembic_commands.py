@@ -31,12 +31,7 @@ from nextcloud_mcp_server.filesystem.errors import naming
 from nextcloud_mcp_server.migrate import environment
 from nextcloud_mcp_server.migrate.environment import Scripts
 from nextcloud_mcp_server.progress import Reporter, silent
-from nextcloud_mcp_server.schema.history import (
-    BASE,
-    History,
-    is_checkout,
-    load_history,
-)
+from nextcloud_mcp_server.schema.history import BASE, History, is_checkout, load_history
 from nextcloud_mcp_server.schema.revision import Revision, describe, read_docstring
 
 if TYPE_CHECKING:

@@ -161,6 +161,19 @@ def test_what_another_user_may_have_put_there_is_skipped(
     assert (skipped, "belongs to user 12345" in reason) == (three[0], True)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_root_takes_the_backups_of_the_user_whose_database_is_gone(
+    path: Path, three: list[Path]
+) -> None:
+    """The folder says whose database it was; a third user's backup is skipped even then."""
+    for file in (path.parent, *path.parent.iterdir()):
+        os.chown(file, 12345, 12345)
+    os.chown(three[0], 54321, 54321)
+    path.unlink()
+    found = newest_backup(path)
+    assert (found.backup.path, [one.path for one in found.skipped]) == (three[1], [three[0]])
+
+
 def test_a_place_that_is_none_is_reported(path: Path) -> None:
     """A folder that is not there holds no backup, and a folder is no database."""
     assert refused(lambda: newest_backup(path.parent / "no" / "tokens.db")).code == "bad-path"
