@@ -350,3 +350,15 @@ def test_without_the_check_a_write_is_acknowledged_and_lost(path: Path) -> None:
         assert b"lost" not in wal + path.read_bytes()
     assert not sibling(path, "-wal").exists()
     assert "foreign" not in committed(path)
+
+
+async def test_a_store_on_a_damaged_file_closes_every_connection(path: Path) -> None:
+    """Its last read fails; the connection that is open as long as any other is closed too."""
+    pool = SqlitePool(path, "wal")
+    assert await pool.write(adding("before")) == 1
+    guard = pool._guard
+    assert guard is not None
+    await asyncio.to_thread(path.write_bytes, b"no database any more" * 500)
+    await pool.close()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        guard.execute("SELECT 1")

@@ -197,3 +197,17 @@ def test_a_new_revision_is_run_before_its_structure_is_written(
     assert prepare(path).steps == ("101",)
     assert prepare(path).action is Action.NOTHING
     assert versions(path) == ["101"]
+
+
+@pytest.mark.parametrize("revision", ["009", HEAD])
+def test_a_trigger_on_a_table_of_this_program_is_named(
+    revision: str, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It can undo what is stored, so each start says so, before a migration and at head."""
+    at("009").write(path)
+    if revision == HEAD:
+        prepare(path)
+    execute(path, "CREATE TRIGGER op_t AFTER INSERT ON audit_logs BEGIN SELECT 1; END")
+    caplog.clear()
+    prepare(path)
+    assert "triggers that this program did not make (op_t on audit_logs)" in caplog.text

@@ -165,6 +165,7 @@ def test_not_ready_when_a_companion_is_gone(
 def test_a_check_that_fails_returns_the_error(tmp_path: Path) -> None:
     """If the inspection itself fails, the reason is its error and the log has its code."""
     result = check_database(connect(tmp_path), lambda: None)
+    assert "Give the path of a regular file" in result.detail
     assert result.reason == CODES["bad-path"]
     assert result.detail.endswith("[bad-path]")
 
