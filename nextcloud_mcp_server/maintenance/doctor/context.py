@@ -151,9 +151,13 @@ class Context:
     def command(self, name: str) -> str | None:
         """Return the ``db`` command for this database; None if it would be refused.
 
+        Beside a backup of a database that is gone, none that creates an empty one is returned.
         A backup that cannot be made beside the database goes into another folder, DIR.
         """
         if not self.is_ours or self._refuses(name):
+            return None
+        new = self.contents is not None and self.contents.finding.state is State.NEW
+        if name == "upgrade" and new and self.database.former():
             return None
         if name == "backup" and permissions.closed_to_new_files(self.path.parent):
             name = f"backup DIR/{for_shell(self.path.name)}"

@@ -82,6 +82,9 @@ def test_a_backup_of_a_database_that_is_gone_is_an_error(path: Path, ask: Ask) -
         Level.ERROR,
         f"nextcloud-mcp-server db restore --newest -d {path}",
     )
+    assert not [
+        found.command for check in ("file", "state") for found in ask(check) if found.command
+    ]
     prepare(path)
     assert "was created after" in worst(ask("backups")).message
     back_up(path)
