@@ -10,6 +10,7 @@ import asyncio
 import ctypes
 import logging
 import resource
+import select
 import sys
 import time
 from contextlib import suppress
@@ -88,6 +89,10 @@ class Connections:
         self.most = most
         self.waiting: dict[Connection, None] = {}
 
+    def idle(self) -> Connection | None:
+        """Return the one that waits longest, except for those that have sent what is not read."""
+        return next((each for each in self.waiting if not each.has_unread()), None)
+
 
 class Connection(H11Protocol):
     """A connection that is closed if no request arrives in time, or if others need its place."""
@@ -101,12 +106,12 @@ class Connection(H11Protocol):
         """Accept the connection; if there are too many, close the one that waits longest."""
         super().connection_made(transport)
         if len(self.connections) > self._all.most:
-            oldest = next(iter(self._all.waiting), None)
-            if oldest is None:
+            idle = self._all.idle()
+            if idle is None:
                 transport.write(_BUSY)
                 transport.close()
                 return
-            oldest.close_now()
+            idle.close_now()
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -142,6 +147,12 @@ class Connection(H11Protocol):
         super().on_response_complete()
         if not self._is_busy() and not self.transport.is_closing():
             self._all.waiting[self] = None
+
+    def has_unread(self) -> bool:
+        """Return whether a part of a request has arrived that the loop has not read yet."""
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
     def close_now(self) -> None:
         """Close the connection at once."""

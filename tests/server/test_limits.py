@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import resource
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
+import uvicorn
+from uvicorn.server import ServerState
 
-from nextcloud_mcp_server.server.limits import OncePerSecond
+from nextcloud_mcp_server.server.limits import Connection, Connections, OncePerSecond
 from tests.server.helpers import Server
 from tests.support.child import run_python
 
@@ -24,6 +28,7 @@ FEW = """
 import resource
 resource.setrlimit(resource.RLIMIT_NOFILE, (160, 160))
 """
+REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 IMPATIENT = """
 from nextcloud_mcp_server.server import limits
 limits.HEAD_TIMEOUT = 0.4
@@ -57,16 +62,54 @@ def test_silent_connections_keep_nobody_out(token_db: Path, crowd: ExitStack) ->
     assert "Traceback" not in err
 
 
-def test_a_request_under_way_is_not_closed_for_others(token_db: Path, crowd: ExitStack) -> None:
-    """Only connections without a request make room."""
-    with Server(token_db, FEW) as server:
-        url = server.url()
-        with httpx.Client(timeout=10) as client:
-            assert client.get(f"{url}/health/live").status_code == 200
-            for _ in range(300):
-                crowd.enter_context(connect(url))
-            assert client.get(f"{url}/health/live").status_code == 200
-        server.stop()
+async def until(condition: Callable[[], bool]) -> None:
+    """Give the loop turns until something holds."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - no event tells it
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def slow_app() -> AsyncIterator[tuple[Connections, asyncio.Event, str, int]]:
+    """Serve one connection at a time with an application that answers when it may."""
+    connections, may_answer = Connections(most=1), asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await may_answer.wait()
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    config = uvicorn.Config(app, lifespan="off", log_level="error")
+    config.load()
+    state = ServerState()
+    server = await asyncio.get_running_loop().create_server(
+        lambda: Connection(config, state, {}, connections=connections), "127.0.0.1", 0
+    )
+    async with server:
+        yield connections, may_answer, *server.sockets[0].getsockname()
+
+
+@pytest.mark.parametrize("read", [True, False], ids=["being-answered", "not-read-yet"])
+async def test_a_request_under_way_is_not_closed_for_others(
+    read: bool, slow_app: tuple[Connections, asyncio.Event, str, int]
+) -> None:
+    """Only connections without a request make room: the newcomer gets status 503 instead."""
+    connections, may_answer, host, port = slow_app
+    reader, writer = await asyncio.open_connection(host, port)
+    await until(lambda: bool(connections.waiting))
+    (connection,) = connections.waiting
+    assert connections.idle() is connection
+    writer.write(REQUEST)  # It is sent at once, and the loop has had no turn to read it.
+    if read:
+        await until(lambda: not connections.waiting)
+    assert connections.idle() is None
+    newcomer, other = await asyncio.open_connection(host, port)
+    assert (await newcomer.read()).startswith(b"HTTP/1.1 503")
+    may_answer.set()
+    assert (await reader.readline()).startswith(b"HTTP/1.1 204")
+    for each in (writer, other):
+        each.close()
+        await each.wait_closed()
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /health/live HTTP/1.1\r\nHost: a\r\nX-Slow: "])
