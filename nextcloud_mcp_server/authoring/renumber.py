@@ -12,7 +12,7 @@ from nextcloud_mcp_server.authoring.lint import released
 from nextcloud_mcp_server.authoring.lint.chain import LAST_SHARED_ID, next_number
 from nextcloud_mcp_server.authoring.lint.version_files import Script, read_scripts
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.migrate.plan import unknown_target
+from nextcloud_mcp_server.migrate.typed_revision import unknown_target
 from nextcloud_mcp_server.schema import history
 from nextcloud_mcp_server.schema.history import is_checkout, load_history
 

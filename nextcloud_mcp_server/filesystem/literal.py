@@ -16,17 +16,19 @@ _QUOTES: Final = (
 #: What a program that has no value may write in its place.
 _NO_VALUE: Final = frozenset({"none", "null", "nil", "undefined"})
 
+#: A path of these needs no pattern. Patterns take long to compile.
+_ORDINARY: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+@")
+
 #: $HOME, ${HOME}, $(pwd), $1, $@; %HOME%, %(here)s, %h/; <path>; what a template was to fill in.
-_VARIABLE: Final = re.compile(
+_VARIABLE: Final = (
     r"\$\{?[A-Za-z_]\w*\}?|\$[({]|\$[0-9@*?!]|\{\{|\{%|#\{|`"
     r"|%[A-Za-z_]\w*%|%\(\w+\)s|^%[A-Za-z](?=/)|<[^<>]*>"
 )
 
 #: NAME=, export NAME=, NAME: and a lone = at the beginning.
-_ASSIGNMENT: Final = re.compile(
+_ASSIGNMENT: Final = (
     r"(?:(?:export|set)\s+)?(?:[A-Z_][A-Z0-9_]+(?:\s*=|:\s)|[A-Za-z_]\w*\s*=\s*[\"'/~])|="
 )
-
 
 #: What may follow an assignment, and belongs to its value.
 _OPENING: Final = " \"'/~"
@@ -38,6 +40,12 @@ def not_literal(text: str) -> str:
     It continues a sentence that begins with the name of the setting, and does not have the
     value, which may hold a password.
     """
+    ordinary = _ORDINARY.issuperset(text) and text[-1:] != "/" and text.lower() not in _NO_VALUE
+    return "" if ordinary else _mistake(text)
+
+
+def _mistake(text: str) -> str:
+    """Return the first mistake that is found."""
     if "\r" in text:
         return "has a carriage return in it (of a file with the line ends of Windows)"
     if text.strip("\n") != text:
@@ -56,7 +64,7 @@ def _around(text: str) -> str:
     name = text[text.rstrip("/").rfind("/") + 1 :]
     if {text[0], text[-1], name[:1]} & set(_QUOTES):
         return "is in quotation marks"
-    if found := _ASSIGNMENT.match(text):
+    if found := re.match(_ASSIGNMENT, text):
         return f"begins with {found[0].rstrip(_OPENING)[:40]}, which is no part of a path"
     if text[-1] in ";,":
         return f"ends with {text[-1]}"
@@ -72,7 +80,8 @@ def _inside(text: str) -> str:
     if re.search(r"\s#", text):
         return "has a comment in it"
     # In a URL a percent sign begins an escape.
-    if found := _VARIABLE.search(re.sub("%(?=[0-9A-Fa-f]{2})", "", text) if is_url(text) else text):
+    unescaped = re.sub("%(?=[0-9A-Fa-f]{2})", "", text) if is_url(text) else text
+    if found := re.search(_VARIABLE, unescaped):
         return f"contains {found[0][:40]}, which nothing has replaced"
     if re.match(r"[A-Za-z]:[\\/]", text):
         return f"begins with {text[:2]}, a drive of Windows"

@@ -21,7 +21,8 @@ from nextcloud_mcp_server.backends.sqlite.connect import (
     connect_read_only,
     connect_to_write,
 )
-from nextcloud_mcp_server.backends.sqlite.wal import checkpoint, wal_size
+from nextcloud_mcp_server.backends.sqlite.open_files import wal_size
+from nextcloud_mcp_server.backends.sqlite.wal import checkpoint
 from nextcloud_mcp_server.filesystem import files
 from nextcloud_mcp_server.progress import Reporter, silent
 

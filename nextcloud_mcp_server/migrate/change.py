@@ -17,8 +17,9 @@ from nextcloud_mcp_server.migrate.inspect import (
     inspect,
     no_database,
 )
-from nextcloud_mcp_server.migrate.plan import State, is_steps, unknown_target
+from nextcloud_mcp_server.migrate.plan import State, is_steps
 from nextcloud_mcp_server.migrate.startup import progress_to, require_sound
+from nextcloud_mcp_server.migrate.typed_revision import unknown_target
 from nextcloud_mcp_server.progress import ProgressCallback, Reporter
 from nextcloud_mcp_server.schema.history import BASE
 from nextcloud_mcp_server.schema.structure import gaps

@@ -10,7 +10,7 @@ from typing import Final
 
 from nextcloud_mcp_server.backends.base import Snapshot
 from nextcloud_mcp_server.errors import shortened, visible
-from nextcloud_mcp_server.migrate.plan import Finding, State, typed_revisions
+from nextcloud_mcp_server.migrate.plan import Finding, State
 from nextcloud_mcp_server.schema.history import History
 from nextcloud_mcp_server.schema.structure import (
     ENCRYPTED,
@@ -138,6 +138,8 @@ def _unknown(snapshot: Snapshot, history: History, unknown: list[str]) -> Findin
 
 def _meant(rows: list[object], history: History) -> frozenset[str] | None:
     """Return the revisions that rows mean which were typed by hand; None if one was not."""
+    from nextcloud_mcp_server.migrate.typed_revision import typed_revisions  # noqa: PLC0415 - rarely needed
+
     meanings = [typed_revisions(_text(row), history) for row in rows]
     known = [meaning for meaning in meanings if meaning is not None]
     return frozenset().union(*known) if len(known) == len(meanings) else None

@@ -26,8 +26,9 @@ from nextcloud_mcp_server.filesystem.paths import absolute
 from nextcloud_mcp_server.migrate import alembic_commands, journal, verify
 from nextcloud_mcp_server.migrate.classify import classify
 from nextcloud_mcp_server.migrate.inspect import inspect, known_history, no_database
-from nextcloud_mcp_server.migrate.plan import State, unknown_target
+from nextcloud_mcp_server.migrate.plan import State
 from nextcloud_mcp_server.migrate.startup import prepare
+from nextcloud_mcp_server.migrate.typed_revision import unknown_target
 from nextcloud_mcp_server.schema.history import BASE
 from nextcloud_mcp_server.schema.structure import gaps
 from nextcloud_mcp_server.testing.changes import Changes, RowChanges, Statements

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from nextcloud_mcp_server.backends.sqlite.inspect import inspect_file
+from nextcloud_mcp_server.backends.sqlite.open_files import wal_size
 from nextcloud_mcp_server.backends.sqlite.pool import SqlitePool
-from nextcloud_mcp_server.backends.sqlite.wal import wal_size
 from nextcloud_mcp_server.cli.main import main
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.maintenance.backup import back_up

@@ -16,13 +16,9 @@ from sqlalchemy import text
 
 from nextcloud_mcp_server.backends.connect import connect as database_at
 from nextcloud_mcp_server.backends.sqlite import wal
+from nextcloud_mcp_server.backends.sqlite.open_files import wal_size
 from nextcloud_mcp_server.backends.sqlite.pool import SqlitePool
-from nextcloud_mcp_server.backends.sqlite.wal import (
-    checkpoint,
-    has_reset_bug,
-    library,
-    wal_size,
-)
+from nextcloud_mcp_server.backends.sqlite.wal import checkpoint, has_reset_bug, library
 from tests.backends.test_pool import adding, committed
 from tests.maintenance.restore.restoring import restored
 from tests.support.by_path import downgrade, prepare

@@ -19,9 +19,8 @@ from nextcloud_mcp_server.backends.sqlite.catalog import quoted, read_structure
 from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only, require_library
 from nextcloud_mcp_server.backends.sqlite.errors import named, naming, not_writable, several_names
 from nextcloud_mcp_server.backends.sqlite.inspect import is_remote, readable
-from nextcloud_mcp_server.backends.sqlite.open_files import FileId, file_id
+from nextcloud_mcp_server.backends.sqlite.open_files import FileId, file_id, wal_size
 from nextcloud_mcp_server.backends.sqlite.secrets import columns_there, read_secrets
-from nextcloud_mcp_server.backends.sqlite.wal import wal_size
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem import files, mounts, permissions
 from nextcloud_mcp_server.filesystem.paths import absolute

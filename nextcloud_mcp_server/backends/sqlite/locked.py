@@ -17,7 +17,8 @@ from nextcloud_mcp_server.backends.sqlite.errors import named, naming, needed, n
 from nextcloud_mcp_server.backends.sqlite.in_use import in_use
 from nextcloud_mcp_server.backends.sqlite.inspect import WAL, inspect_file, is_remote, recover
 from nextcloud_mcp_server.backends.sqlite.lock import MigrationLock, lock_path
-from nextcloud_mcp_server.backends.sqlite.wal import checkpoint, wal_size
+from nextcloud_mcp_server.backends.sqlite.open_files import wal_size
+from nextcloud_mcp_server.backends.sqlite.wal import checkpoint
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem import files, permissions
 from nextcloud_mcp_server.schema.history import load_history

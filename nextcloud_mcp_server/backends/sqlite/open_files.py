@@ -1,4 +1,4 @@
-"""The identity of the files that a store has open.
+"""The identity of the files that a store has open, and the size of the ``-wal``.
 
 A file that is deleted, moved or replaced stays open: SQLite commits into it without an error,
 and nobody reads it again. A ``-wal`` and a ``-shm`` belong to the database that is there
@@ -28,6 +28,14 @@ def file_id(path: Path | str) -> FileId | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return status.st_dev, status.st_ino
+
+
+def wal_size(path: Path) -> int:
+    """Return the bytes of the ``-wal`` of a database; 0 if there is none."""
+    try:
+        return path.with_name(path.name + "-wal").stat().st_size
+    except OSError:
+        return 0
 
 
 class OpenFiles:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from nextcloud_mcp_server.backends.sqlite.connect import connect_to_write
-from nextcloud_mcp_server.backends.sqlite.open_files import OpenFiles, replaced
+from nextcloud_mcp_server.backends.sqlite.open_files import OpenFiles, replaced, wal_size
 from nextcloud_mcp_server.errors import TokenStorageError
 
 #: Bytes of a ``-wal`` after which the writer makes a checkpoint: a thousand pages.
@@ -65,14 +65,6 @@ def library() -> str:
     if not has_reset_bug():
         return text
     return f"{text}: no write is lost, because this program avoids its WAL-reset bug"
-
-
-def wal_size(path: Path) -> int:
-    """Return the bytes of the ``-wal`` of a database; 0 if there is none."""
-    try:
-        return path.with_name(path.name + "-wal").stat().st_size
-    except OSError:
-        return 0
 
 
 def checkpoint(path: Path, timeout: float, *, empty: bool = False) -> bool:

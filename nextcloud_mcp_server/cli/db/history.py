@@ -19,7 +19,7 @@ from nextcloud_mcp_server.cli.options import (
 from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.errors import TokenStorageError, printable
 from nextcloud_mcp_server.migrate.inspect import inspect, known_history
-from nextcloud_mcp_server.migrate.plan import unknown_target
+from nextcloud_mcp_server.migrate.typed_revision import unknown_target
 from nextcloud_mcp_server.schema.history import History, load_history
 from nextcloud_mcp_server.schema.structure import Gaps, Structure, altered, gaps
 

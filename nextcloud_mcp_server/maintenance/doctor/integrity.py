@@ -9,6 +9,7 @@ from nextcloud_mcp_server.backends.sqlite import wal
 from nextcloud_mcp_server.backends.sqlite.connect import is_still, require_library
 from nextcloud_mcp_server.backends.sqlite.inspect import WAL, is_remote
 from nextcloud_mcp_server.backends.sqlite.integrity import broken_references
+from nextcloud_mcp_server.backends.sqlite.open_files import wal_size
 from nextcloud_mcp_server.errors import counted
 from nextcloud_mcp_server.filesystem import permissions
 from nextcloud_mcp_server.filesystem.space import readable
@@ -34,7 +35,7 @@ def journal(context: Context) -> Iterator[Finding]:
         what = "a crashed writer left a journal; a start rolls it back before it reads anything"
         yield context.repairable(Level.WARNING, what)
         return
-    size = wal.wal_size(context.path)
+    size = wal_size(context.path)
     if size > _LONG_WAL:
         what = (
             f"its -wal has grown to {readable(size)}, because a program reads an old state of the "
