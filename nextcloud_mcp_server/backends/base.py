@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from nextcloud_mcp_server.errors import TokenStorageError
     from nextcloud_mcp_server.progress import Reporter
     from nextcloud_mcp_server.schema.history import History
+    from nextcloud_mcp_server.schema.reference import Reference
 else:
     # Nothing checks these protocols at runtime, and creating ten takes a fiftieth of `db current`.
     Protocol = object
@@ -265,22 +266,6 @@ class LockedDatabase(Protocol):
 
     def finish(self) -> str:
         """Prepare the database for serving, after the commit; return its journal mode."""
-
-
-class Reference(NamedTuple):
-    """A foreign key with rows that reference another table.
-
-    Attributes:
-        table: the table that has it.
-        columns: its columns.
-        referenced: the other table.
-        rows: the number of rows that reference a row of it.
-    """
-
-    table: str
-    columns: tuple[str, ...]
-    referenced: str
-    rows: int
 
 
 class Transaction(Protocol):

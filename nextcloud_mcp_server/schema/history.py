@@ -8,7 +8,6 @@ folder, which is generated from the migrations; a test compares the two.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from functools import cache, cached_property
 from pathlib import Path
@@ -24,9 +23,6 @@ STRUCTURE_FILE: Final = "structure.json"
 
 #: The folder of the scripts in an installed package.
 _INSTALLED: Final = "_alembic"
-
-#: The name of a version file.
-_VERSION_FILE: Final = re.compile(r"\d{8}_\d{4}_(?P<id>\d{3,})_\w+\.py")
 
 
 class History:
@@ -129,10 +125,10 @@ def load_history(directory: Path | None = None) -> History:
     folder = directory or locate_scripts()
     names: dict[str, str] = {}
     for name in sorted(path.name for path in (folder / "versions").iterdir()):
-        if match := _VERSION_FILE.fullmatch(name):
-            if other := names.get(match["id"]):
-                raise same_id(match["id"], other, name)
-            names[match["id"]] = name
+        if revision := _revision_of(name):
+            if other := names.get(revision):
+                raise same_id(revision, other, name)
+            names[revision] = name
         elif name.endswith(".py") and not name.startswith((".", "_")):
             # Alembic would run it.
             raise TokenStorageError(
@@ -149,6 +145,20 @@ def load_history(directory: Path | None = None) -> History:
         raise _no_migrations(f"Migration {lost[0]} is missing from {folder / 'versions'}.")
     known = {revision: one for revision, one in structures.items() if revision in names}
     return History(folder, tuple(ids), known)
+
+
+def _revision_of(name: str) -> str:
+    """Return the id in a file name ``DATE_TIME_ID_WORDS.py``; empty if it is no such name."""
+    # Without a pattern, because compiling one slows down `db current`.
+    stem = name.removesuffix(".py")
+    parts = stem.split("_", 3)
+    if stem == name or len(parts) < 4:  # noqa: PLR2004 - as above
+        return ""
+    date, time, revision, words = parts
+    digits = f"{date}{time}{revision}"
+    lengths = (len(date), len(time)) == (8, 4) and len(revision) >= 3  # noqa: PLR2004
+    whole = lengths and digits.isascii() and digits.isdecimal()
+    return revision if whole and words.replace("_", "a").isalnum() else ""
 
 
 def same_id(revision: str, first: str, second: str) -> TokenStorageError:

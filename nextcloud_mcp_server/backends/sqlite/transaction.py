@@ -36,7 +36,7 @@ from sqlalchemy.dialects.sqlite.aiosqlite import (
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
 
-from nextcloud_mcp_server.backends.base import Reference, Transaction
+from nextcloud_mcp_server.backends.base import Transaction
 from nextcloud_mcp_server.backends.sqlite import alter, backup, backup_files, catalog, integrity
 from nextcloud_mcp_server.backends.sqlite.connect import (
     BUSY_TIMEOUT,
@@ -49,6 +49,7 @@ from nextcloud_mcp_server.concurrency import run_in_own_loop, wait_to_the_end
 from nextcloud_mcp_server.filesystem import files
 from nextcloud_mcp_server.progress import Reporter
 from nextcloud_mcp_server.schema.history import load_history
+from nextcloud_mcp_server.schema.reference import Reference
 from nextcloud_mcp_server.schema.structure import VERSION_TABLE, Gaps, Structure
 
 T = TypeVar("T")
