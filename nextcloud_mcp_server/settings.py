@@ -187,7 +187,11 @@ def locate(
         overruled = environ.get("TOKEN_STORAGE_DB", "")
         return Settings(_path_of_variable(url), source="DATABASE_URL", overruled=overruled)
     if path := environ.get("TOKEN_STORAGE_DB"):
-        _require_meant("TOKEN_STORAGE_DB", path, " A name that has them can be given with -d.")
+        _require_meant(
+            "TOKEN_STORAGE_DB",
+            path,
+            " To use such a name, create the file: nextcloud-mcp-server db upgrade -d NAME",
+        )
         return Settings(database_path(path), source="TOKEN_STORAGE_DB")
     # Usually a variable of a script or of compose that has no value.
     empty = next((n for n in ("TOKEN_STORAGE_DB", "DATABASE_URL") if environ.get(n) == ""), "")

@@ -37,7 +37,8 @@ PARTS = [(k, n) for k, (_, _, full) in KINDS.items() for n in range(-(-full // P
 REFUSALS = {
     *("corrupt", "not-a-database", "inconsistent", "foreign", "unknown-revision"),
     *("ambiguous-version", "migration-failed", "backup-failed", "wrong-key", "unreadable"),
-    *("undecryptable", "io-error"),
+    # The change counter in the header says that the -wal belongs to another state of the file.
+    *("undecryptable", "io-error", "orphaned"),
 }
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from nextcloud_mcp_server.cli.db.group import db_commands
+from nextcloud_mcp_server.filesystem.literal import not_literal
 from tests.cli import test_hostile as in_process
 from tests.cli.places import REFUSED, SERVED, Shelf
 from tests.faults.hostile import ALONE, AROUND, Maker, Models, Place, flipped
@@ -151,9 +152,11 @@ _STARTS = [
 
 @pytest.mark.parametrize(("kind", "name"), sample(_STARTS, "starts"))
 def test_a_start_serves_or_refuses(kind: str, name: str, programs: ProgramServer) -> None:
-    """A start refuses an impossible path, uses any other name, and serves what it should."""
+    """A start refuses what is no path or not meant, uses other names, serves what it should."""
     with open_folder() as folder:
         text, refused = str(folder / name), kind == "impossible path" or name in REFUSED
+        # Nobody means an escape sequence in a setting.
+        refused |= kind == "unusual name" and bool(not_literal(text))
         if kind == "impossible path":
             text = str(in_process.IMPOSSIBLE[name](folder))
         elif kind == "state":
@@ -168,7 +171,7 @@ def test_a_start_serves_or_refuses(kind: str, name: str, programs: ProgramServer
         [ended] = programs.run([run], LIMIT + 2)
         after = _fingerprint(place.path), [sorted(path.iterdir()) for path in watched]
         assert _problems("run", place, ended, changed=after != before) == []
-        if kind == "unusual name":
+        if kind == "unusual name" and not refused:
             assert ended.status == 0
             assert place.path.stat().st_size > 0
             assert all(path.name.startswith(name) for path in folder.iterdir())
