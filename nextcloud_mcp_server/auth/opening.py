@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from nextcloud_mcp_server import forks
 from nextcloud_mcp_server.concurrency import run_to_the_end
@@ -19,6 +19,21 @@ if TYPE_CHECKING:
     from nextcloud_mcp_server.crypto.keyfile import Samples
     from nextcloud_mcp_server.crypto.keyring import Keyring
     from nextcloud_mcp_server.migrate.startup import Outcome
+
+
+def _initialize_openssl(keyring: Keyring) -> None:
+    """Encrypt once in this process, which initializes OpenSSL.
+
+    A fork waits for a start. In a child that was forked during the first use, every later use
+    would wait without end.
+    """
+    if not _initialized:
+        keyring.encrypt("")
+        _initialized.append(True)
+
+
+#: Has an element after the first use of OpenSSL.
+_initialized: Final[list[bool]] = []
 
 
 async def open_store(
@@ -54,9 +69,7 @@ async def open_store(
     def verify(samples: Samples) -> Sequence[str]:
         nonlocal keyring
         keyring = verified_keyring(keyring, samples, Path(place.location))
-        # The first use initializes OpenSSL. Here a fork waits for it; in a child that was forked
-        # meanwhile, every later use would wait without end.
-        keyring.encrypt("")
+        _initialize_openssl(keyring)
         return keyring.fingerprints
 
     def mark() -> None:

@@ -100,6 +100,9 @@ def open_lock(path: Path, flags: int = 0) -> int:
 
 
 def _create(path: Path, database: Path) -> int:
+    # It is seldom missing.
+    with suppress(FileNotFoundError):
+        return open_lock(path)
     if os.geteuid() == 0:
         with suppress(FileExistsError):
             descriptor = open_lock(path, os.O_CREAT | os.O_EXCL)
@@ -113,6 +116,6 @@ def _create(path: Path, database: Path) -> int:
 def _is_at(descriptor: int, path: Path) -> bool:
     """Return False if the file was deleted since it was opened: no other process can see it."""
     try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))  # noqa: PTH116 - faster than a Path
     except FileNotFoundError:
         return False

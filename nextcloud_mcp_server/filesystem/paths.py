@@ -26,6 +26,9 @@ def database_path(database: str | os.PathLike[str]) -> Path:
             ``bad-path`` for anything else that is not the path of a file.
     """
     text = os.fspath(database) if isinstance(database, os.PathLike) else database
+    # A start comes here three times, and the first time has made a path of it.
+    if isinstance(database, Path) and _is_file_path(database):
+        return database
     if not isinstance(text, str):
         raise bad_path(f"The path of the database is {type(text).__name__}, not text.")
     text = path_text(text)
@@ -40,6 +43,10 @@ def database_path(database: str | os.PathLike[str]) -> Path:
     if text.endswith(_FOLDERS) or text in {".", ".."}:
         raise bad_path(f"{text!r} is the path of a folder, not of a file.")
     return absolute_text(text, "the database")
+
+
+def _is_file_path(path: Path) -> bool:
+    return path.is_absolute() and path.name not in {"", ".."} and "\0" not in str(path)
 
 
 def path_text(text: str) -> str:

@@ -112,6 +112,16 @@ def require_trusted(
             return
 
 
+def is_private(path: Path | str) -> bool:
+    """Return whether a file is missing, or is a regular one that only this user can use."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return True
+    private = status.st_uid == os.geteuid() and not status.st_mode & 0o077
+    return private and stat.S_ISREG(status.st_mode)
+
+
 def links(path: Path | str) -> Iterator[Path | str]:
     """Yield a path, and each further one to which a link leads, at most as many as Linux does."""
     yield path

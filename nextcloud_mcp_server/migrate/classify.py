@@ -6,6 +6,7 @@ columns, what is required, and primary keys, never the text of the SQL.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from nextcloud_mcp_server.backends.base import Snapshot
@@ -56,7 +57,7 @@ def classify(snapshot: Snapshot, history: History, *, accept_loss: bool = False)
     strangers = structure.strangers
     if not strangers and not _recorded(snapshot) and snapshot.version_column:
         return Finding(State.NEW, reason="there is no table in it")
-    if strangers and not ours(structure, history):
+    if strangers and not any(ours(structure, history)):
         names = ", ".join(sorted(strangers)[:4])
         return Finding(State.FOREIGN, reason=f"it holds {names}, and no table of this program")
     finding = _classify_ours(snapshot, history, adopted)
@@ -215,9 +216,9 @@ def _has_required(there: Table, shapes: list[Table]) -> bool:
     return any(shape.required <= there.columns.keys() for shape in shapes)
 
 
-def ours(structure: Structure, history: History) -> frozenset[str]:
-    """Return the tables that have the required columns of a table of this program."""
-    return frozenset(
+def ours(structure: Structure, history: History) -> Iterator[str]:
+    """Yield the tables that have the required columns of a table of this program."""
+    return (
         name
         for name, shapes in history.shapes.items()
         if name in structure.tables
@@ -314,9 +315,12 @@ def _unusable(structure: Structure, history: History) -> tuple[str, ...]:
     return tuple(
         name
         for name in sorted(DISPOSABLE & head.keys() & structure.tables.keys())
-        if _unfilled(structure.tables[name], head[name])
-        or structure.tables[name].key != head[name].key
-        or not head[name].required <= structure.tables[name].columns.keys()
+        if structure.tables[name] is not head[name]
+        and (
+            _unfilled(structure.tables[name], head[name])
+            or structure.tables[name].key != head[name].key
+            or not head[name].required <= structure.tables[name].columns.keys()
+        )
     )
 
 

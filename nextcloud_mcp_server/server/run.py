@@ -45,6 +45,10 @@ logger = logging.getLogger(__name__)
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
+#: Seconds after which the event loop of a start wakes up. A signal that arrives just before it
+#: sleeps, or in another thread, does not wake it, and Python calls its handler only afterwards.
+_TICK: Final = 0.25
+
 #: Seconds that a stop waits for running requests. Docker kills after ten.
 _GRACE: Final = 8
 
@@ -235,6 +239,12 @@ class _App:
                 message = {**message, "message": ""}
             await send(message)
 
+        def tick() -> None:
+            # uvicorn has a timer of its own once it has started.
+            if starting:
+                loop.call_later(_TICK, tick)
+
+        tick()
         with self._stop.calling(lambda *_: loop.call_soon_threadsafe(cancel)):
             if self._stop.requested:
                 await pass_on({"type": "lifespan.startup.failed"})

@@ -58,6 +58,31 @@ def test_a_signal_ends_the_wait_for_the_lock(old_database: Path) -> None:
     assert revision(old_database) == "006"
 
 
+#: Python code that sends SIGTERM to the thread of a start, where it does not wake the event loop.
+ELSEWHERE = """
+import signal, threading, time
+
+def send():
+    while True:
+        for thread in threading.enumerate():
+            if thread.name == "token-store-start":
+                time.sleep(0.3)
+                signal.pthread_kill(thread.ident, signal.SIGTERM)
+                return
+        time.sleep(0.01)
+
+threading.Thread(target=send, daemon=True).start()
+"""
+
+
+def test_a_signal_that_does_not_wake_the_event_loop_is_handled(old_database: Path) -> None:
+    """It can arrive in another thread, or just before the loop sleeps."""
+    with guard(old_database, 0), Server(old_database, ELSEWHERE) as server:
+        status, errors = server.end()
+    assert status == 1
+    assert errors.splitlines()[-2].startswith("error: The start was asked to stop")
+
+
 def test_a_signal_lets_a_migration_finish(old_database: Path, head: str) -> None:
     """After signals during a migration it is finished under the lock, and nothing is served."""
     with Server(old_database, SLOWLY) as server:

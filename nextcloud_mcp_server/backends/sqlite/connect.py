@@ -31,8 +31,10 @@ _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQ
 #: The oldest SQLite that works: the first with ``ALTER TABLE ... DROP COLUMN``.
 MINIMUM: Final = (3, 35, 0)
 
-#: What stands for itself in a URI (RFC 3986), beside letters and digits.
-_UNRESERVED: Final = "-._~/"
+#: What stands for itself in a URI (RFC 3986), and the slash.
+_UNRESERVED: Final = frozenset(
+    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~/"
+)
 
 
 def open_connection(database: str | Path, **options: Any) -> sqlite3.Connection:
@@ -157,13 +159,10 @@ def _connect(path: Path, how: str, timeout: float | None = None) -> sqlite3.Conn
 def file_uri(path: Path) -> str:
     """Return the URI of ``path``, with every special byte escaped."""
     # urllib.parse.quote would take as long to import as an inspection takes.
-    raw = os.fsencode(path.absolute()).decode("latin-1")
-    escaped = "".join(
-        character
-        if character.isascii() and (character.isalnum() or character in _UNRESERVED)
-        else f"%{ord(character):02X}"
-        for character in raw
-    )
+    escaped = os.fsencode(path.absolute()).decode("latin-1")
+    # Most paths need no escape, and looking at each character is a part of a start that counts.
+    if not _UNRESERVED.issuperset(escaped):
+        escaped = "".join(c if c in _UNRESERVED else f"%{ord(c):02X}" for c in escaped)
     # The two slashes are an empty authority: '//a/b' is a path too, and 'a' no host.
     return f"file://{escaped}"
 

@@ -99,9 +99,12 @@ class SqliteDatabase:
         files.require_folder(self.path)
 
     def _require_own_name(self) -> None:
+        own = self.path.name
         for suffix in (*files.BESIDE[1:], ".key"):
-            database = self.path.with_name(self.path.name.removesuffix(suffix))
-            if self.path.name.endswith(suffix) and database.name and database.is_file():
+            if not own.endswith(suffix) or own == suffix:
+                continue
+            database = self.path.with_name(own.removesuffix(suffix))
+            if database.is_file():
                 raise TokenStorageError(
                     f"{self.path} is the name of a file that belongs to {database}.",
                     code="bad-path",
@@ -117,9 +120,11 @@ class SqliteDatabase:
             raise several_names(self.path, number)
         trusted = trusted_owners()
         for suffix in files.BESIDE:
+            file = f"{self.path}{suffix}"
+            if permissions.is_private(file):
+                continue
             # What is in a lock file is only shown.
             forbidden = 0 if suffix in files.LOCKS else stat.S_IWOTH
-            file = f"{self.path}{suffix}"
             permissions.require_trusted(file, self.path, trusted, forbidden=forbidden)
 
     def locking_creates_files(self) -> bool:

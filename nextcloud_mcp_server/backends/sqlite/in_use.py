@@ -70,38 +70,38 @@ def hold(database: Path) -> Hold | None:
             error.strerror,
         )
         return None
-    # A full disk must not stop a start.
-    with suppress(OSError):
-        _sign(share.descriptor)
     return share
 
 
 def _share(path: Path, database: Path) -> Hold | None:
-    """Take a share of the lock; empty the file if nobody else has one."""
+    """Take a share of the lock, and sign the file; None if a command is testing the lock."""
     if (alone := acquire(path, database, shared=False)) is None:
-        return acquire(path, database, shared=True)
-    with suppress(OSError):
-        if is_announcement(os.pread(alone.descriptor, LONGEST + 1, 0)):
-            os.ftruncate(alone.descriptor, 0)
+        if share := acquire(path, database, shared=True):
+            _sign(share.descriptor)
+        return share
+    # Those that it names have ended.
+    _sign(alone.descriptor, alone=True)
     if try_lock(alone.descriptor, shared=True):
         return alone
-    # A command tested the lock in this moment.
     alone.release()
     return None
 
 
-def _sign(descriptor: int) -> None:
+def _sign(descriptor: int, *, alone: bool = False) -> None:
     """Add this process to the holders that the file names, unless it is another program's file."""
-    content = os.pread(descriptor, LONGEST + 1, 0)
-    if not is_announcement(content):
-        return
-    who = {"pid": os.getpid(), "host": socket.gethostname()}
-    since = moment(datetime.now(UTC))
-    others = [line for line in _signatures(content) if not who.items() <= line.items()]
-    lines = [*others[1 - _NAMED :], who | {"since": since}]
-    text = "".join(f"{json.dumps(line)}\n" for line in lines).encode()
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, text, 0)
+    # A full disk must not stop a start.
+    with suppress(OSError):
+        content = os.pread(descriptor, LONGEST + 1, 0)
+        if not is_announcement(content):
+            return
+        who = {"pid": os.getpid(), "host": socket.gethostname()}
+        since = moment(datetime.now(UTC))
+        known = [] if alone else _signatures(content)
+        others = [line for line in known if not who.items() <= line.items()]
+        lines = [*others[1 - _NAMED :], who | {"since": since}]
+        text = "".join(f"{json.dumps(line)}\n" for line in lines).encode()
+        # Empty lines name nobody, and cutting the file off takes a tenth of a start.
+        os.pwrite(descriptor, text.ljust(len(content), b"\n"), 0)
 
 
 def _signatures(content: bytes) -> list[dict[str, object]]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -24,7 +23,7 @@ from nextcloud_mcp_server.backends.sqlite.connect import (
     has_content,
 )
 from nextcloud_mcp_server.backends.sqlite.errors import named, naming
-from nextcloud_mcp_server.backends.sqlite.secrets import columns_there, read_secrets
+from nextcloud_mcp_server.backends.sqlite.secrets import columns_there, first_and_newest
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem import mounts
 from nextcloud_mcp_server.schema.structure import ENCRYPTED
@@ -127,10 +126,7 @@ def _samples(connection: sqlite3.Connection, seen: Snapshot) -> tuple[bytes, ...
     """
     try:
         there = columns_there(seen.structure, ENCRYPTED)
-        newest = [value for _, value in read_secrets(connection, there, 1, newest=True)]
-        # No newest one: there is none at all.
-        first = read_secrets(connection, there, 1) if newest else iter(())
-        return tuple(dict.fromkeys([*(value for _, value in islice(first, 1)), *newest]))
+        return first_and_newest(connection, there) if there else ()
     except (sqlite3.Error, UnicodeDecodeError):
         return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from nextcloud_mcp_server.backends.sqlite.catalog import quoted
 from nextcloud_mcp_server.schema.structure import Structure
@@ -19,15 +19,31 @@ def read_secrets(
     connection: sqlite3.Connection,
     columns: Iterable[tuple[str, str]],
     limit: int | None = None,
-    *,
-    newest: bool = False,
 ) -> Iterator[tuple[str, bytes]]:
     """Yield (table, value) of each existing (table, column), up to ``limit`` of each."""
-    most = -1 if limit is None else limit
-    order = "ORDER BY rowid DESC " if newest else ""
     for table, column in columns:
-        name = quoted(column)
-        query = f"SELECT {name} FROM {quoted(table)} WHERE {name} IS NOT NULL {order}LIMIT {most}"  # noqa: S608 - our own names
-        for (value,) in connection.execute(query):
-            raw = value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
-            yield table, raw
+        for (value,) in connection.execute(_query(table, column, -1 if limit is None else limit)):
+            yield table, _raw(value)
+
+
+def first_and_newest(
+    connection: sqlite3.Connection, columns: Sequence[tuple[str, str]]
+) -> tuple[bytes, ...]:
+    """Return the first encrypted value, and the newest one of each existing (table, column).
+
+    In one statement, because a start at head waits for it.
+    """
+    # A column without a newest one has none at all.
+    newest = [f"SELECT * FROM ({_query(*one, 1, 'ORDER BY rowid DESC')})" for one in columns]  # noqa: S608 - our own names
+    values = [_raw(value) for (value,) in connection.execute(" UNION ALL ".join(newest))]
+    first = next(read_secrets(connection, columns, 1), None) if values else None
+    return tuple(dict.fromkeys([*([first[1]] if first else []), *values]))
+
+
+def _query(table: str, column: str, limit: int, order: str = "") -> str:
+    name = quoted(column)
+    return f"SELECT {name} FROM {quoted(table)} WHERE {name} IS NOT NULL {order} LIMIT {limit}"  # noqa: S608 - our own names
+
+
+def _raw(value: object) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
