@@ -11,7 +11,6 @@ import click
 
 from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.migrate.plan import is_steps
 
 
 def _use_json(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
@@ -124,6 +123,9 @@ class RevisionCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments after moving the first bare ``-N`` behind all options."""
+        # Not for `db --help`, which imports this module.
+        from nextcloud_mcp_server.migrate.plan import is_steps  # noqa: PLC0415
+
         options = (p for p in self.params if isinstance(p, click.Option) and not p.is_flag)
         with_value = {name for option in options for name in option.opts}
         for index, (before, argument) in enumerate(pairwise(["", *args])):
