@@ -78,8 +78,8 @@ os.register_at_fork = lambda **hooks: None
 
 def signatures(path: Path) -> list[dict[str, Any]]:
     """Return what the holders wrote into the lock file."""
-    lines = inuse_path(path).read_text().splitlines()
-    return [json.loads(line) for line in lines if line]
+    lines = inuse_path(path).read_text().rstrip().splitlines()
+    return [json.loads(line) for line in lines]
 
 
 def held(path: Path) -> Hold:

@@ -32,7 +32,8 @@ LIGHT = f"""
 import sys
 from nextcloud_mcp_server.cli.main import main
 status = main()
-print(status, *(name for name in {HEAVY + SLOW + INSPECTING!r} if name in sys.modules), file=sys.stderr)
+names = {HEAVY + SLOW + INSPECTING!r}
+print(status, *(name for name in names if name in sys.modules), file=sys.stderr)
 """
 
 #: The command; it prints after a tenth of a second that it waits.

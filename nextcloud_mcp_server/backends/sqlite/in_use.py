@@ -27,7 +27,9 @@ logger = logging.getLogger(__name__)
 #: Seconds to wait for a command that is testing the lock.
 _TIMEOUT: Final = 1.0
 
+#: The longest pause between two attempts, in seconds, and the first, which is doubled each time.
 _POLL: Final = 0.005
+_FIRST_PAUSE: Final = 0.0002
 
 _UNSEEN: Final = (
     "its process is not visible here: it may be in another container or on another host"
@@ -56,12 +58,13 @@ def hold(database: Path) -> Hold | None:
     the lock cannot be taken, the store works without it: None, and a warning.
     """
     path = inuse_path(database)
-    deadline = time.monotonic() + _TIMEOUT
+    deadline, pause = time.monotonic() + _TIMEOUT, _FIRST_PAUSE
     try:
         while (share := _share(path, database)) is None:
             if time.monotonic() > deadline:
                 raise BlockingIOError(0, "another process holds it")
-            time.sleep(_POLL)
+            time.sleep(pause)
+            pause = min(2 * pause, _POLL)
     except OSError as error:
         logger.warning(
             "%s cannot be locked (%s): a command that replaces the database will not know that "
@@ -70,44 +73,46 @@ def hold(database: Path) -> Hold | None:
             error.strerror,
         )
         return None
+    # A full disk must not stop a start.
+    with suppress(OSError):
+        _sign(share.descriptor)
     return share
 
 
 def _share(path: Path, database: Path) -> Hold | None:
-    """Take a share of the lock, and sign the file; None if a command is testing the lock."""
+    """Take a share of the lock; None if somebody else holds it alone for the moment."""
     if (alone := acquire(path, database, shared=False)) is None:
-        if share := acquire(path, database, shared=True):
-            _sign(share.descriptor)
-        return share
-    # Those that it names have ended.
-    _sign(alone.descriptor, alone=True)
+        return acquire(path, database, shared=True)
+    with suppress(OSError):
+        content = os.pread(alone.descriptor, LONGEST + 1, 0)
+        if is_announcement(content):
+            # Those that it names have ended. Cutting the file off takes a tenth of a start.
+            os.pwrite(alone.descriptor, bytes(len(content)), 0)
     if try_lock(alone.descriptor, shared=True):
         return alone
     alone.release()
     return None
 
 
-def _sign(descriptor: int, *, alone: bool = False) -> None:
+def _sign(descriptor: int) -> None:
     """Add this process to the holders that the file names, unless it is another program's file."""
-    # A full disk must not stop a start.
-    with suppress(OSError):
-        content = os.pread(descriptor, LONGEST + 1, 0)
-        if not is_announcement(content):
-            return
-        who = {"pid": os.getpid(), "host": socket.gethostname()}
-        since = moment(datetime.now(UTC))
-        known = [] if alone else _signatures(content)
-        others = [line for line in known if not who.items() <= line.items()]
-        lines = [*others[1 - _NAMED :], who | {"since": since}]
-        text = "".join(f"{json.dumps(line)}\n" for line in lines).encode()
-        # Empty lines name nobody, and cutting the file off takes a tenth of a start.
-        os.pwrite(descriptor, text.ljust(len(content), b"\n"), 0)
+    content = os.pread(descriptor, LONGEST + 1, 0)
+    if not is_announcement(content):
+        return
+    who = {"pid": os.getpid(), "host": socket.gethostname()}
+    since = moment(datetime.now(UTC))
+    others = [line for line in _signatures(content) if not who.items() <= line.items()]
+    lines = [*others[1 - _NAMED :], who | {"since": since}]
+    text = "".join(f"{json.dumps(line)}\n" for line in lines).encode()
+    os.pwrite(descriptor, text.ljust(len(content)), 0)
 
 
 def _signatures(content: bytes) -> list[dict[str, object]]:
     """Return the holders that the file names, the newest last; what a crash cut off is left out."""
     found = []
     for line in content.splitlines():
+        if not line.startswith(b"{"):
+            continue
         with suppress(ValueError, RecursionError):
             who = json.loads(line)
             if isinstance(who, dict) and {"pid", "host", "since"} <= who.keys():
