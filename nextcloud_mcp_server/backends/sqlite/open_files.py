@@ -8,7 +8,6 @@ when they are opened, not to their name. So device and inode of all three are co
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -33,7 +32,7 @@ def file_id(path: Path | str) -> FileId | None:
 def wal_size(path: Path) -> int:
     """Return the bytes of the ``-wal`` of a database; 0 if there is none."""
     try:
-        return path.with_name(path.name + "-wal").stat().st_size
+        return os.stat(f"{path}-wal").st_size  # noqa: PTH116 - each commit comes here
     except OSError:
         return 0
 
@@ -48,7 +47,8 @@ class OpenFiles:
 
     def __init__(self, path: Path, opened: FileId | None = None) -> None:
         self._path = path
-        self._opened = {str(path): opened or file_id(path)}
+        self._name = str(path)
+        self._opened = {self._name: opened or file_id(path)}
 
     def add_companions(self) -> None:
         """Remember the companions too, once a connection has opened them."""
@@ -59,17 +59,20 @@ class OpenFiles:
 
     def forget_companions(self) -> None:
         """Forget the companions, because the last connection may remove them from now on."""
-        self._opened = {str(self._path): self._opened[str(self._path)]}
+        self._opened = {self._name: self._opened[self._name]}
 
     def replaced(self) -> str:
         """Return which file is missing or another one; empty if all are as they were."""
+        # Each commit comes here twice.
         for name, opened in self._opened.items():
-            if (there := file_id(name)) is None or there != opened:
-                what = "missing" if there is None else "another file now"
-                return f"{os.path.basename(name)} is {what}"  # noqa: PTH119
-        # An open database always has pages: somebody has emptied it.
-        with suppress(FileNotFoundError):
-            if not os.stat(self._path).st_size:  # noqa: PTH116 - as above
+            try:
+                there = os.stat(name)  # noqa: PTH116 - as above
+            except (FileNotFoundError, NotADirectoryError):
+                return f"{os.path.basename(name)} is missing"  # noqa: PTH119
+            if (there.st_dev, there.st_ino) != opened:
+                return f"{os.path.basename(name)} is another file now"  # noqa: PTH119
+            # An open database always has pages, and a -wal may be empty.
+            if name == self._name and not there.st_size:
                 return f"{self._path.name} is empty now"
         return ""
 

@@ -29,9 +29,9 @@ LIMIT: Final = 4 * 1024 * 1024
 #: Bytes by which a ``-wal`` grows until the next try, if a reader prevents a full checkpoint.
 _STEP: Final = LIMIT // 4
 
-#: Bytes to which SQLite cuts a ``-wal`` that it begins again. Extending a file costs a commit
-#: more than overwriting it.
-KEPT: Final = LIMIT // 2
+#: Bytes to which SQLite cuts a ``-wal`` that it begins again, after a long reader. Extending a
+#: file costs a commit more than overwriting it.
+KEPT: Final = LIMIT
 
 #: Seconds without a write after which the ``-wal`` is emptied; the most, if a reader prevents it.
 IDLE: Final = 3.0
@@ -192,7 +192,8 @@ class WalFile:
     def _look(self) -> _Seen:
         """Read the size and the header; what was seen before if the file cannot be opened."""
         # A connection that is the last one deletes the file, also of a store that is open.
-        if self._descriptor < 0 or not os.fstat(self._descriptor).st_nlink:
+        status = os.fstat(self._descriptor) if self._descriptor >= 0 else None
+        if status is None or not status.st_nlink:
             self.close()
             try:
                 self._descriptor = os.open(f"{self._path}-wal", os.O_RDONLY | os.O_CLOEXEC)
@@ -201,10 +202,10 @@ class WalFile:
             except OSError:
                 # At the limit of open files a commit is still possible.
                 return self._seen
-        size = os.fstat(self._descriptor).st_size
+            status = os.fstat(self._descriptor)
         header = os.pread(self._descriptor, WAL_HEADER, 0)
         known = header == self._seen.header
-        return _Seen(size, header, self._seen.valid if known else is_wal_header(header))
+        return _Seen(status.st_size, header, self._seen.valid if known else is_wal_header(header))
 
 
 class _Seen(NamedTuple):
