@@ -10,7 +10,7 @@ The ``alembic`` command in a checkout does not come through here.
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
@@ -19,6 +19,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 import alembic
+from alembic.ddl.postgresql import PostgresqlImpl
+from alembic.ddl.sqlite import SQLiteImpl
 from alembic.operations import Operations
 from alembic.runtime.environment import EnvironmentContext
 from alembic.script import Script, ScriptDirectory
@@ -30,6 +32,7 @@ from nextcloud_mcp_server.schema.history import same_id
 if TYPE_CHECKING:
     from alembic.config import Config
     from alembic.runtime.migration import MigrationContext
+    from sqlalchemy import Table
 
 
 class _Operations(Operations):
@@ -52,10 +55,68 @@ class Environment(EnvironmentContext):
     Only one at a time: the caller holds the lock of :mod:`.alembic_commands`.
     """
 
+    def configure(self, *arguments: Any, **options: Any) -> None:
+        """Make the migration context, with Alembic's own implementation for the engine.
+
+        An application may have put one of its own in its place, for its own migrations.
+        """
+        super().configure(*arguments, **options)
+        context = self.get_context()
+        registered = context.impl
+        impl = _IMPLEMENTATIONS[context.dialect.name](
+            registered.dialect,
+            registered.connection,
+            registered.as_sql,
+            registered.transactional_ddl,
+            registered.output_buffer,
+            registered.context_opts,
+        )
+        context.impl = impl
+        context._version = version = impl.version_table_impl(
+            version_table=context.version_table,
+            version_table_schema=context.version_table_schema,
+            version_table_pk=True,
+        )
+        vars(version)["dispatch"] = _NoEvents()
+
     def run_migrations(self, **options: Any) -> None:
         """Run the revisions, each with the own ``op``."""
         with _Operations.context(self.get_context()):
             self.get_context().run_migrations(**options)
+
+
+class _NoEvents:
+    """Takes the place of the events of a table: what an application does with its own."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_, **__: None
+
+
+class _Quiet:
+    """Creates and drops tables without their events."""
+
+    def create_table(self, table: Table, **options: Any) -> None:
+        vars(table)["dispatch"] = _NoEvents()
+        super().create_table(table, **options)  # type: ignore[misc]
+
+    def drop_table(self, table: Table, **options: Any) -> None:
+        vars(table)["dispatch"] = _NoEvents()
+        super().drop_table(table, **options)  # type: ignore[misc]
+
+
+# Without a `__dialect__` of their own, which would register them for the whole process.
+class _Sqlite(_Quiet, SQLiteImpl):
+    pass
+
+
+class _Postgresql(_Quiet, PostgresqlImpl):
+    pass
+
+
+_IMPLEMENTATIONS: Final[dict[str, type[_Sqlite | _Postgresql]]] = {
+    "sqlite": _Sqlite,
+    "postgresql": _Postgresql,
+}
 
 
 class Scripts(ScriptDirectory):
