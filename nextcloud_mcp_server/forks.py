@@ -50,6 +50,11 @@ class _Delayed:
     __slots__ = ()
 
     def __enter__(self) -> None:
+        me = threading.get_ident()
+        if me in _blocks and not _unsafe:
+            # No other thread changes this number, and a fork waits already.
+            _blocks[me] += 1
+            return
         with _changed:
             if _unsafe:
                 raise _forked()
@@ -71,10 +76,12 @@ class _Delayed:
 
     def __exit__(self, *_: object) -> None:
         me = threading.get_ident()
+        if _blocks.get(me, 0) > 1:
+            _blocks[me] -= 1
+            return
         with _changed:
             # Absent in a child that was forked inside the block.
-            if (blocks := _blocks.pop(me, 0)) > 1:
-                _blocks[me] = blocks - 1
+            _blocks.pop(me, None)
             _changed.notify_all()
 
 

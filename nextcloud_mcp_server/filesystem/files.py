@@ -62,7 +62,7 @@ def check_path(path: Path, longest: int = _LONGEST_NAME) -> None:
     if len(os.fsencode(path.name)) > longest:
         raise _bad(f"The name of {path} is longer than {longest} bytes.")
     try:
-        mode = path.stat().st_mode
+        mode = os.stat(path).st_mode  # noqa: PTH116 - faster than a Path, as each start comes here
     except FileNotFoundError:
         if path.is_symlink():
             raise _bad(f"{path} is a link to a file that is not there.") from None
@@ -161,7 +161,7 @@ def names_of(path: Path) -> int:
     Those that a killed process of this program left beside it are not counted.
     """
     try:
-        found = path.stat()
+        found = os.stat(path)  # noqa: PTH116 - as above
         if found.st_nlink == 1:
             return 1
         beside = re.compile(
@@ -188,7 +188,7 @@ def _bad(message: str) -> TokenStorageError:
 
 def make_folder(path: Path) -> None:
     """Create the folder of ``path``, private to this user, if it does not exist."""
-    if path.parent.is_dir():
+    if os.path.isdir(path.parent):  # noqa: PTH112 - as above
         return
     with naming(path):
         # With parents=True, mkdir would make the folders above with the umask alone.

@@ -263,7 +263,7 @@ def _closed_mode(file: str) -> int | None:
         if may(file, os.W_OK):
             return None
         try:
-            mode = stat.S_IMODE(Path(file).stat().st_mode)
+            mode = stat.S_IMODE(os.stat(file).st_mode)  # noqa: PTH116 - a text is enough
         except OSError:
             return None
     return mode
