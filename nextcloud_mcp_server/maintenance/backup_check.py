@@ -102,7 +102,7 @@ def check_backup(path: Path, database: Path, keyring: Keyring | None = None) -> 
         raise _bad(path, f"it cannot be read ({' '.join(str(error).split())})", database) from error
     if backup.secrets and backup.opened == 0:
         raise TokenStorageError(
-            f"No given key opens any of the {backup.secrets} secrets in {path}.",
+            f"No given key opens a secret in {path}, which has {backup.secrets}.",
             code="wrong-key",
             remedy="Give the key that they were written with in TOKEN_ENCRYPTION_KEY "
             "(several: NEWEST;OLDER); nothing was changed.",

@@ -60,6 +60,7 @@ def preview_repair(settings: Settings) -> RepairPlan | None:
         if context.error:
             raise context.error
         place = SqliteDatabase(context.path)
+        place.check()
         if not place.path.exists():
             raise no_database(place)
         verify, contents = KeyVerifier(settings), context.contents

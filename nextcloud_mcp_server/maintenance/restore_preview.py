@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from nextcloud_mcp_server.backends.base import Snapshot
 from nextcloud_mcp_server.backends.sqlite.backup_files import NAME
 from nextcloud_mcp_server.backends.sqlite.catalog import counts
-from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
+from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only, require_library
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.backends.sqlite.inspect import readable
 from nextcloud_mcp_server.errors import TokenStorageError
@@ -70,6 +70,7 @@ def preview_restore(
             ``foreign`` if the database belongs to another application; and as
             :func:`~nextcloud_mcp_server.maintenance.backup_check.check_backup`.
     """
+    require_library()
     database = files.find_database(database)
     _refuse_itself(database, backup if isinstance(backup, Path) else backup.path)
     if isinstance(backup, Path):

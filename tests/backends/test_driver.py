@@ -183,7 +183,10 @@ sys.exit(main())
 """
 
 
-@pytest.mark.parametrize("command", ["run", "db upgrade", "db check", "db backup", "db lint"])
+@pytest.mark.parametrize(
+    "command",
+    ["run", "db upgrade", "db check", "db backup", "db repair --yes", "keys list", "db lint"],
+)
 def test_an_old_sqlite_is_refused_by_name(command: str, path: Path) -> None:
     """With an SQLite before 3.35 a start and the commands fail, and no file is made."""
     database = [] if command == "db lint" else ["-d", str(path)]
@@ -195,6 +198,14 @@ def test_an_old_sqlite_is_refused_by_name(command: str, path: Path) -> None:
     assert "error: This Python uses SQLite 3.34.1, and 3.35.0 or newer is needed" in done.err
     assert "[old-sqlite]" in done.err
     assert list(path.parent.iterdir()) == []
+
+
+def test_an_old_sqlite_restores_nothing(path: Path) -> None:
+    """The backup is not even read."""
+    backup = _old(path).rename(path.with_name("kept.db"))
+    arguments = ("restore", str(backup), "--yes", "-d", str(path))
+    done = process("db", *arguments, cwd=path.parent, code=_OLD)
+    assert (done.status, "[old-sqlite]" in done.err, path.exists()) == (1, True, False)
 
 
 def test_the_doctor_reports_an_old_sqlite(path: Path) -> None:

@@ -144,7 +144,7 @@ def test_a_missing_key_is_listed(path: Path, three: list[Path]) -> None:
     assert {one.status for one in list_backups(path, verify=True)} == {"ok"}
     found = list_backups(path, verify=True, keyring=Keyring(OTHER_KEY))
     assert [one.path for one in found if one.status == "wrong-key"][:3] == three
-    assert "No given key opens any of the" in found[0].reason
+    assert "No given key opens a secret in" in found[0].reason
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
