@@ -55,7 +55,7 @@ def replaced() -> Iterator[None]:
 
 @pytest.mark.usefixtures("listening")
 def test_events_of_every_table_leave_ours_alone(path: Path) -> None:
-    """A listener that writes on the connection of each table writes nothing here."""
+    """What an application executes at each of them is not executed here."""
     prepare(path)
     downgrade(path, "base")
     prepare(path)
