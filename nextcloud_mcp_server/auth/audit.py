@@ -129,9 +129,8 @@ def record(connection: Connection, entry: Mapping[str, Any], access: Access) -> 
 def not_stored(table: str) -> TokenStorageError:
     """Return the error for a write that the database acknowledged and did not carry out."""
     return TokenStorageError(
-        f"A row of {table} could not be written: the database ignored the statement, and nothing "
-        "was changed.",
+        f"A row of {table} could not be written: a trigger of the database ignored the "
+        "statement or undid it, and nothing was changed.",
         code="ignored",
-        remedy=f"List the triggers of {table} (in sqlite3: .schema {table}), and drop the one that "
-        "ignores rows.",
+        remedy=f"List the triggers (in sqlite3: .schema), and drop the one that touches {table}.",
     )

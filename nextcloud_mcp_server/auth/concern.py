@@ -5,17 +5,21 @@ Also the base of their rows that expire.
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
+from sqlalchemy import Delete, Insert
+
 from nextcloud_mcp_server.auth.audit import SYSTEM, not_stored, record
-from nextcloud_mcp_server.auth.statements import AT_ONCE, affected
+from nextcloud_mcp_server.auth.statements import AT_ONCE, affected, kept
 from nextcloud_mcp_server.auth.values import check_row, digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sqlalchemy import Delete, Executable, Select
+    from sqlalchemy import Executable, Select
 
     from nextcloud_mcp_server.auth.context import Access
     from nextcloud_mcp_server.backends.base import Connection, Row
@@ -102,6 +106,8 @@ class Concern:
             if not self._run(connection, statement, parameters):
                 return False
             self._record(connection, event, user_id, now, parameters.get(self._key))
+            if connection.has_triggers:
+                self._require_kept(connection, statement, parameters)
             return True
 
         written = await access.write(unit)
@@ -144,11 +150,14 @@ class Concern:
             return gone, keys
 
         while True:
+            begun = time.monotonic()
             gone, keys = await self._access.write(unit)
             deleted += gone
             if len(keys) < AT_ONCE:
                 return deleted
             given["after"] = keys[-1]
+            # A writer of another process, whose attempts become rare, would seldom find a gap.
+            await asyncio.sleep(time.monotonic() - begun)
 
     def _run(
         self, connection: Connection, statement: Executable, parameters: Mapping[str, Any]
@@ -163,6 +172,23 @@ class Concern:
         if statement.is_insert or connection.first(affected(statement), parameters):
             raise not_stored(self._table)
         return False
+
+    def _require_kept(
+        self, connection: Connection, statement: Executable, parameters: Mapping[str, Any]
+    ) -> None:
+        """Fail if a trigger has undone a write.
+
+        Raises:
+            TokenStorageError: ``ignored``.
+        """
+        if isinstance(statement, Insert):
+            undone = connection.first(kept(statement), parameters) is None
+        else:
+            undone = isinstance(statement, Delete) and bool(
+                connection.first(affected(statement), parameters)
+            )
+        if undone:
+            raise not_stored(self._table)
 
     def _record(
         self,

@@ -111,6 +111,15 @@ def affected(statement: Delete | Update) -> Select[Any]:
     return matching if statement.whereclause is None else matching.where(statement.whereclause)
 
 
+@lru_cache
+def kept(statement: Insert) -> Select[Any]:
+    """Select the row that an insertion or an upsert has written, if it has its secrets."""
+    table = cast("Table", statement.table)
+    names = [c.name for c in table.columns if c.primary_key or c.name.startswith("encrypted_")]
+    equal = (table.c[name].is_not_distinct_from(bindparam(name)) for name in names)
+    return select(literal(1)).select_from(table).where(*equal)
+
+
 def _parameters(table: Table, without: tuple[str, ...]) -> dict[str, Any]:
     names = (column.name for column in table.columns)
     return {name: bindparam(name) for name in names if name not in without}

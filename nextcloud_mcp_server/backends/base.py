@@ -357,6 +357,10 @@ class Row(Protocol):
 class Connection(Protocol):
     """What a unit of work can do."""
 
+    @property
+    def has_triggers(self) -> bool:
+        """Whether the database has triggers, which can undo what a unit writes."""
+
     def all(
         self, statement: sqlalchemy.Executable, parameters: Mapping[str, Any] | None = None
     ) -> Sequence[Row]:

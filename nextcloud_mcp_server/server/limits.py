@@ -135,6 +135,9 @@ class Connection(H11Protocol):
         if self._is_busy():
             self._stop_waiting()
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Log nothing: anybody can ask for a WebSocket, and uvicorn's advice would not help."""
+
     def send_400_response(self, msg: str) -> None:
         """Answer a request that cannot be read; the application's own answer is dropped."""
         if self._is_busy():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -102,6 +103,105 @@ async def test_an_ignored_insert_is_an_error(table: str, path: Path) -> None:
             await storage.store_refresh_token("alice", "token")
         assert await storage.list_user_ids() == []
         assert await storage.audit.list() == []
+
+
+#: Triggers that undo a store after it was carried out.
+UNDONE = {
+    "deleted": "AFTER INSERT ON refresh_tokens BEGIN DELETE FROM refresh_tokens; END",
+    "deleted with its entry": "AFTER INSERT ON audit_logs BEGIN DELETE FROM refresh_tokens; END",
+    "changed": "AFTER INSERT ON refresh_tokens BEGIN "
+    "UPDATE refresh_tokens SET encrypted_token = x'00'; END",
+}
+
+
+@pytest.mark.parametrize("trigger", UNDONE.values(), ids=UNDONE)
+async def test_a_store_that_is_undone_is_an_error(trigger: str, path: Path) -> None:
+    """A trigger that deletes or changes the row afterwards: nothing is acknowledged or kept."""
+    async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
+        tamper(path, f"CREATE TRIGGER t {trigger}")
+        with refuses("ignored"):
+            await storage.store_refresh_token("alice", "token")
+        assert await storage.audit.list() == []
+        # After its removal the next store succeeds.
+        tamper(path, "DROP TRIGGER t")
+        await storage.store_refresh_token("alice", "token")
+
+
+async def test_a_deletion_that_is_undone_is_an_error(path: Path) -> None:
+    """A trigger that stores the row again: the grant is there, and that is said."""
+    async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
+        await storage.store_refresh_token("alice", "token")
+        tamper(
+            path,
+            "CREATE TRIGGER t AFTER DELETE ON refresh_tokens BEGIN INSERT INTO refresh_tokens "
+            "(user_id, encrypted_token, created_at, updated_at) "
+            "VALUES (old.user_id, old.encrypted_token, 1, 1); END",
+        )
+        with refuses("ignored"):
+            await storage.delete_refresh_token("alice")
+        assert await storage.get_refresh_token("alice") is not None
+
+
+async def test_an_own_trigger_that_undoes_nothing_is_no_error(path: Path) -> None:
+    """An operator may note what is stored."""
+    async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
+        tamper(path, "CREATE TABLE notes (who)")
+        tamper(
+            path,
+            "CREATE TRIGGER t AFTER INSERT ON refresh_tokens BEGIN "
+            "INSERT INTO notes VALUES (new.user_id); END",
+        )
+        await storage.store_refresh_token("alice", "token")
+        await storage.oauth_clients.store(
+            "client", "secret", client_secret_expires_at=0, redirect_uris=[]
+        )
+        assert await storage.delete_refresh_token("alice")
+
+
+async def test_a_refusal_of_a_trigger_is_named(path: Path) -> None:
+    """It is no fault of the value."""
+    async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
+        tamper(
+            path,
+            "CREATE TRIGGER t BEFORE INSERT ON audit_logs BEGIN SELECT RAISE(ABORT, 'full'); END",
+        )
+        with refuses("ignored"):
+            await storage.store_refresh_token("alice", "token")
+
+
+async def test_a_broken_trigger_is_forgotten_with_its_removal(path: Path) -> None:
+    """A store fails while a trigger names a missing table, and succeeds as soon as it is gone."""
+    async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
+        await storage.store_refresh_token("alice", "token")
+        tamper(
+            path,
+            "CREATE TRIGGER t AFTER INSERT ON refresh_tokens BEGIN "
+            "INSERT INTO gone_table VALUES (1); END",
+        )
+        with refuses("inconsistent"):
+            await storage.store_refresh_token("alice", "token")
+        tamper(path, "DROP TRIGGER t")
+        await storage.store_refresh_token("alice", "token")
+
+
+async def test_a_writer_gets_in_between_deletions(path: Path) -> None:
+    """While thousands of expired rows are deleted, another store is not kept waiting."""
+    async with (
+        RefreshTokenStorage(path, encryption_key=KEY, clock=lambda: NOW) as one,
+        RefreshTokenStorage(path, encryption_key=KEY, clock=lambda: NOW) as two,
+    ):
+        tamper(
+            path,
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) "
+            "INSERT INTO browser_sessions SELECT 'old' || i, 'alice', 1, 2 FROM n",
+        )
+        deletion = asyncio.create_task(one.browser_sessions.delete_expired())
+        stored = 0
+        while not deletion.done():
+            await two.store_refresh_token("alice", "token")
+            stored += 1
+        assert await deletion == 20_000
+        assert stored > 20
 
 
 #: Changes of rows that are there: the table, the kind of trigger, and the change.

@@ -277,6 +277,34 @@ def test_a_pipe_beside_the_database_is_refused(suffix: str, path: Path) -> None:
         prepare(path)
 
 
+@pytest.mark.parametrize("target", ["missing", "other.db-wal"])
+@pytest.mark.parametrize("suffix", ["-wal", "-journal", "-shm"])
+def test_a_link_beside_the_database_is_refused(suffix: str, target: str, path: Path) -> None:
+    """SQLite follows none, and would only say that it cannot open the database."""
+    prepare(path)
+    companion = path.with_name(path.name + suffix)
+    companion.unlink(missing_ok=True)
+    path.with_name("other.db-wal").write_bytes(b"somebody's")
+    companion.symlink_to(path.with_name(target))
+    assert inspect(path).refusal is not None
+    with refuses("orphaned", f"{companion.name} is a link"):
+        prepare(path)
+
+
+@pytest.mark.parametrize("suffix", ["-wal", "-journal"])
+def test_what_lies_beside_a_link_is_looked_at(suffix: str, path: Path, tmp_path: Path) -> None:
+    """If a database was moved and a link left in its place, its -wal stayed behind."""
+    moved = tmp_path / "moved.db"
+    prepare(moved)
+    path.symlink_to(moved)
+    path.with_name(path.name + suffix).write_bytes(b"transactions of the moved database")
+    for look in (prepare, inspect):
+        with refuses("orphaned", f"{path.name}{suffix} .* lies beside the link"):
+            look(path)
+    path.with_name(path.name + suffix).unlink()
+    prepare(path)
+
+
 async def test_a_restore_of_another_database_that_is_killed_is_accepted(
     path: Path, tmp_path: Path
 ) -> None:

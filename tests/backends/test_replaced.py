@@ -10,7 +10,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import AsyncIterator, Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -99,7 +99,25 @@ def write_and_die(path: Path) -> None:
     subprocess.run([sys.executable, "-c", _DIES, str(path)], check=True, cwd=ROOT)
 
 
+def leave_link(suffix: str) -> Harm:
+    """Return a harm that moves a file and leaves a link to it."""
+
+    def harm(path: Path) -> None:
+        file = sibling(path, suffix)
+        moved = file.rename(file.with_name("moved"))
+        file.symlink_to(moved)
+
+    return harm
+
+
+def remove_link(path: Path) -> None:
+    """Remove a link; leave another file as it is."""
+    if path.is_symlink():
+        path.unlink()
+
+
 BOTH_MODES: dict[str, Harm] = {
+    "a link to it in its place": leave_link(""),
     "deleted": delete(""),
     "moved away": move_away,
     "another moved over it": move_over,
@@ -109,6 +127,7 @@ BOTH_MODES: dict[str, Harm] = {
 HARMS: dict[str, Harm] = BOTH_MODES | {
     "all deleted": delete("", "-wal", "-shm"),
     "-wal deleted": delete("-wal"),
+    "a link in the place of the -wal": leave_link("-wal"),
     "-shm deleted": delete("-shm"),
     "-wal and -shm deleted": delete("-wal", "-shm"),
     "-wal replaced": copy_over("-wal"),
@@ -172,6 +191,37 @@ async def test_a_store_on_an_emptied_file_refuses(pool: SqlitePool, path: Path) 
         with pytest.raises(TokenStorageError, match="is empty now") as caught:
             await pool.write(adding("after"))
         assert caught.value.code == "replaced"
+
+
+async def test_a_store_on_a_database_that_was_cut_off_refuses(path: Path) -> None:
+    """Pages that are gone are not written again, so a commit could not be read afterwards."""
+    pool = SqlitePool(path, "wal")
+    await pool.write(adding("before"))
+    os.truncate(path, 40_960)
+    with pytest.raises(TokenStorageError, match="was cut off") as caught:
+        await pool.write(adding("after"))
+    assert caught.value.code == "replaced"
+    with suppress(TokenStorageError):
+        await pool.close()
+
+
+async def test_a_database_that_became_smaller_is_served(path: Path) -> None:
+    """After a VACUUM and a checkpoint by another program the store goes on."""
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE large (data)")
+        other.execute("INSERT INTO large VALUES (zeroblob(1000000))")
+        other.commit()
+        pool = SqlitePool(path, "wal")
+        await pool.write(adding("before"))
+        other.execute("DROP TABLE large")
+        other.commit()
+        large = os.stat(path).st_size  # noqa: PTH116 - blocks for a moment only
+        other.execute("VACUUM")
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        assert os.stat(path).st_size < large  # noqa: PTH116 - as above
+    await pool.write(adding("after"))
+    await pool.close()
+    assert committed(path) == {"after", "before"}
 
 
 @harms
@@ -291,6 +341,9 @@ async def test_a_closing_store_saves_what_it_had_open(
     [saved] = path.parent.glob("*-rescued")
     assert str(saved) in caplog.text
     assert "before" in committed(saved)
+    # A link belongs to who made it, and is removed by hand.
+    for suffix in ("", "-wal"):
+        remove_link(sibling(path, suffix))
     assert newest_backup(path).backup.path == saved
     await asyncio.to_thread(restored, path, saved)
     assert "before" in committed(path)

@@ -237,6 +237,20 @@ async def test_an_idle_store_does_nothing_more(pool: SqlitePool, path: Path) -> 
     assert path.with_name(path.name + "-wal").stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize("left", [0, 16, 32, 100])
+async def test_a_write_behind_a_wal_that_was_cut_after_its_first_commit_is_refused(
+    left: int, path: Path
+) -> None:
+    """Also the second write to a -wal is not confirmed if the first is gone."""
+    prepare(path)
+    pool = SqlitePool(path, "wal")
+    await pool.write(adding("one"))
+    os.truncate(path.with_name(path.name + "-wal"), left)
+    with refuses("replaced", "was emptied or cut off"):
+        await pool.write(adding("lost"))
+    await pool.close()
+
+
 @pytest.mark.parametrize("left", [0, 16, 32, 32 + 24 + 4096, -1])
 async def test_a_write_behind_a_wal_that_was_cut_is_refused(
     left: int, pool: SqlitePool, path: Path
@@ -258,8 +272,11 @@ def test_a_wal_that_another_process_begins_again_may_become_shorter(
     log = wal.WalFile(path)
     log.marks = False
     header, again = (bytes(16) + salt * 8 + bytes(8) for salt in (b"1", b"2"))
-    looks = [(900, header), (900, header), (900, header), (900, again), (500, again), (600, again)]
-    seen = iter([wal._Seen(size, text, valid=True) for size, text in looks])
+    sizes = (9_000, 9_000, 9_000, 9_000, 5_000, 6_000)
+    headers = (header, header, header, again, again, again)
+    seen = iter(
+        [wal._Seen(size, text, valid=True) for size, text in zip(sizes, headers, strict=True)]
+    )
     monkeypatch.setattr(log, "_look", lambda: next(seen))
     with closing(sqlite3.connect(path)) as connection:
         for _ in range(3):

@@ -164,6 +164,15 @@ def test_nonsense_gives_no_traceback(request_: bytes, token_db: Path) -> None:
     assert (status, "Traceback" in err) == (0, False)
 
 
+def test_a_request_for_a_websocket_logs_no_advice(token_db: Path) -> None:
+    """The page is served, and nobody is told to install a library."""
+    with Server(token_db) as server:
+        headers = {"Connection": "Upgrade", "Upgrade": "websocket"}
+        assert httpx.get(f"{server.url()}/health/live", headers=headers).status_code == 200
+        _, err = server.stop()
+    assert "WebSocket" not in err
+
+
 def test_headers_that_anybody_can_send_are_not_believed(token_db: Path) -> None:
     """No answer repeats the Host or the address that a client claims."""
     with Server(token_db) as server:

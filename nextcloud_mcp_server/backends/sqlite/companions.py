@@ -80,12 +80,13 @@ def find_misplaced(path: Path, size: int | None) -> Misplaced | None:
     ):
         companion = f"{path}{suffix}"
         try:
-            found = os.stat(companion)  # noqa: PTH116 - faster than a Path
+            found = os.lstat(companion)
         except OSError:
             continue
         if not stat.S_ISREG(found.st_mode):
-            # SQLite would wait for what a pipe has to say.
-            return Misplaced(companion, f"{path.name}{suffix} is not a regular file")
+            # SQLite follows no link, and would wait for what a pipe has to say.
+            kind = "a link" if stat.S_ISLNK(found.st_mode) else "not a regular file"
+            return Misplaced(companion, f"{path.name}{suffix} is {kind}")
         length = found.st_size
         if not length or has_content is None or differs is None:
             continue

@@ -16,8 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 from nextcloud_mcp_server.backends.base import Hold, LockedDatabase, Pool, Snapshot
 from nextcloud_mcp_server.backends.sqlite.catalog import quoted, read_structure
-from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only, require_library
-from nextcloud_mcp_server.backends.sqlite.errors import named, naming, not_writable, several_names
+from nextcloud_mcp_server.backends.sqlite.connect import (
+    connect_read_only,
+    has_content,
+    require_library,
+)
+from nextcloud_mcp_server.backends.sqlite.errors import (
+    beside_link,
+    named,
+    naming,
+    not_writable,
+    several_names,
+)
 from nextcloud_mcp_server.backends.sqlite.inspect import is_remote, readable
 from nextcloud_mcp_server.backends.sqlite.open_files import FileId, file_id, wal_size
 from nextcloud_mcp_server.backends.sqlite.secrets import columns_there, read_secrets
@@ -51,6 +61,7 @@ class SqliteDatabase:
         beside the database uses it, whatever becomes of the working directory or of a link.
         """
         path = absolute(path)
+        self._given = path
         # A link to a missing file stays one: check() refuses it.
         whole = os.path.exists(path) or not os.path.islink(path)  # noqa: PTH110, PTH114 - raise nothing
         self.path = files.follow(path) if whole else files.follow(path.parent) / path.name
@@ -95,6 +106,7 @@ class SqliteDatabase:
         """Check that the path can hold a database file, and the version of SQLite."""
         require_library()
         self._require_own_name()
+        self._require_nothing_beside_link()
         files.check_path(self.path)
         files.require_folder(self.path)
 
@@ -110,6 +122,14 @@ class SqliteDatabase:
                     code="bad-path",
                     remedy=f"Give the database itself: -d {for_shell(database)}",
                 )
+
+    def _require_nothing_beside_link(self) -> None:
+        """Fail if the link that was given has what belongs to a database beside it."""
+        if self._given == self.path or not os.path.islink(self._given):  # noqa: PTH114 - as above
+            return
+        for suffix in ("-wal", "-journal"):
+            if has_content(self._given, suffix):
+                raise beside_link(self._given, self.path, suffix)
 
     def require_trusted(self) -> None:
         """Check the owners and modes of the file and of all beside it, but for the key.

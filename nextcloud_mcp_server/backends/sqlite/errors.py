@@ -64,6 +64,10 @@ _TEXTS: Final = {
         "{path} does not take a value ({detail}).",
         "Store another value, or remove the constraint or trigger that an operator added.",
     ),
+    "ignored": (
+        "A trigger or a foreign key of {path} refused a write ({detail}); nothing was changed.",
+        "See what was added to the tables: nextcloud-mcp-server db doctor -d {path}",
+    ),
     "inconsistent": (
         "A table of {path} was changed so that this program cannot use it ({detail}).",
         "See what was changed: nextcloud-mcp-server db doctor -d {path}",
@@ -87,6 +91,9 @@ def named(error: BaseException, path: Path) -> TokenStorageError | None:  # noqa
         untold = number == sqlite3.SQLITE_CONSTRAINT and str(driver).startswith("UNIQUE ")
         if code == "conflict" and number not in _TAKEN and not untold:
             code = "bad-input"
+        # RAISE() in a trigger, and ON DELETE RESTRICT.
+        if number == sqlite3.SQLITE_CONSTRAINT_TRIGGER:
+            code = "ignored"
         if code == "bad-path":
             if limit := system.reached_limit():
                 return system.limited(path, limit)
@@ -183,6 +190,19 @@ def several_names(path: Path, number: int) -> TokenStorageError:
         "is written through one of them is lost for the others.",
         code="bad-path",
         remedy=f"Remove the other names; to find them: find / -xdev -samefile {for_shell(path)}",
+    )
+
+
+def beside_link(link: Path, path: Path, suffix: str) -> TokenStorageError:
+    """Return the error for a link beside which a file of a database has content."""
+    stray, own = f"{link}{suffix}", f"{path}{suffix}"
+    return TokenStorageError(
+        f"{link.name}{suffix} ({os.lstat(stray).st_size} bytes) lies beside the link {link}, and "
+        f"SQLite looks for it beside {path}: its transactions would be lost.",
+        code="orphaned",
+        remedy=f"Stop every server. If the database was moved without it: mv -n {for_shell(stray)} "
+        f"{for_shell(own)} - or, to do without it: mv {for_shell(stray)} "
+        f"{for_shell(f'{stray}.orphaned')}",
     )
 
 

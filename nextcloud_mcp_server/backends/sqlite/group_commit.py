@@ -18,7 +18,7 @@ from nextcloud_mcp_server.backends.sqlite.wal import WalFile
 from nextcloud_mcp_server.errors import TokenStorageError
 
 #: Runs several jobs in the open transaction; returns None if it must be rolled back.
-_Batch = Callable[[sqlite3.Connection, Sequence[Job]], list[Answer] | None]
+_Batch = Callable[[sqlite3.Connection, DriverConnection, Sequence[Job]], list[Answer] | None]
 
 
 def read(files: OpenFiles, connection: sqlite3.Connection, jobs: Sequence[Job]) -> Sequence[Answer]:
@@ -36,21 +36,48 @@ def read(files: OpenFiles, connection: sqlite3.Connection, jobs: Sequence[Job]) 
     return answers
 
 
+class Schema:
+    """The schema as the last transaction saw it.
+
+    Attributes:
+        has_triggers: whether it has triggers.
+    """
+
+    def __init__(self) -> None:
+        self.has_triggers = False
+        self._version = -1
+
+    def look(self, connection: sqlite3.Connection) -> None:
+        """Look for triggers if the schema has changed, in a write transaction."""
+        [(version,)] = connection.execute("PRAGMA schema_version").fetchall()
+        if version != self._version:
+            # This also makes SQLite read the schema again, which it does not do by itself if a
+            # trigger that is gone by now names a table that is not there.
+            found = connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'trigger' LIMIT 1")
+            self.has_triggers, self._version = bool(found.fetchall()), version
+
+
 class Target(NamedTuple):
     """What is written to: the files that a store has open, and the ``-wal`` if there is one."""
 
     files: OpenFiles
     log: WalFile | None
+    schema: Schema
 
     def begin(self, connection: sqlite3.Connection) -> None:
         """Begin a write transaction in the file that has the name of the database, or raise."""
         connection.execute("BEGIN IMMEDIATE")
+        self.schema.look(connection)
         if self.log is not None:
             self.log.begin(connection)
 
+    def door(self, connection: sqlite3.Connection) -> DriverConnection:
+        """Return the connection of the units of a transaction that has begun."""
+        return DriverConnection(connection, has_triggers=self.schema.has_triggers)
+
     def commit(self, connection: sqlite3.Connection) -> None:
         """Commit into the file that has the name of the database, or raise."""
-        self.files.require()
+        self.files.require(connection)
         connection.execute("COMMIT")
         self.files.require()
         if self.log is not None:
@@ -73,7 +100,7 @@ def _together(
     """Return the answers after one commit; None if there was none."""
     try:
         target.begin(connection)
-        answers = carry_out(connection, jobs)
+        answers = carry_out(connection, target.door(connection), jobs)
         if answers is not None:
             target.commit(connection)
     except sqlite3.Error as error:
@@ -86,8 +113,10 @@ def _together(
     return answers
 
 
-def _all_or_none(connection: sqlite3.Connection, jobs: Sequence[Job]) -> list[Answer] | None:
-    door, answers = DriverConnection(connection), []
+def _all_or_none(
+    connection: sqlite3.Connection, door: DriverConnection, jobs: Sequence[Job]
+) -> list[Answer] | None:
+    answers = []
     for job in jobs:
         answers.append(answer := attempt(job, door))
         # A unit may hide an error that has ended the transaction; the next one would write
@@ -97,8 +126,10 @@ def _all_or_none(connection: sqlite3.Connection, jobs: Sequence[Job]) -> list[An
     return answers
 
 
-def _each_or_not(connection: sqlite3.Connection, jobs: Sequence[Job]) -> list[Answer]:
-    door, answers = DriverConnection(connection), []
+def _each_or_not(
+    connection: sqlite3.Connection, door: DriverConnection, jobs: Sequence[Job]
+) -> list[Answer]:
+    answers = []
     for job in jobs:
         connection.execute("SAVEPOINT unit")
         answers.append(answer := attempt(job, door))
@@ -112,7 +143,7 @@ def _each_or_not(connection: sqlite3.Connection, jobs: Sequence[Job]) -> list[An
 def _alone(target: Target, connection: sqlite3.Connection, job: Job) -> Answer:
     try:
         target.begin(connection)
-        answer = attempt(job, DriverConnection(connection))
+        answer = attempt(job, target.door(connection))
         if answer.error is None:
             target.commit(connection)
     except (sqlite3.Error, TokenStorageError) as error:

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
+
+if TYPE_CHECKING:
+    import sqlite3
 
 #: Device and inode of a file.
 FileId = tuple[int, int]
@@ -23,7 +26,8 @@ _COMPANIONS: Final = ("-wal", "-shm")
 def file_id(path: Path | str) -> FileId | None:
     """Return device and inode; None if there is no such file."""
     try:
-        status = os.stat(path)  # noqa: PTH116 - Path.stat() takes half as long again
+        # Not through a link: SQLite names what belongs to a database by its own path.
+        status = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     return status.st_dev, status.st_ino
@@ -48,6 +52,8 @@ class OpenFiles:
     def __init__(self, path: Path, opened: FileId | None = None) -> None:
         self._path = path
         self._name = str(path)
+        #: Bytes of the database.
+        self._size = 0
         self._opened = {self._name: opened or file_id(path)}
 
     def add_companions(self) -> None:
@@ -66,14 +72,16 @@ class OpenFiles:
         # Each commit comes here twice.
         for name, opened in self._opened.items():
             try:
-                there = os.stat(name)  # noqa: PTH116 - as above
+                there = os.lstat(name)
             except (FileNotFoundError, NotADirectoryError):
                 return f"{os.path.basename(name)} is missing"  # noqa: PTH119
             if (there.st_dev, there.st_ino) != opened:
                 return f"{os.path.basename(name)} is another file now"  # noqa: PTH119
-            # An open database always has pages, and a -wal may be empty.
-            if name == self._name and not there.st_size:
-                return f"{self._path.name} is empty now"
+            if name == self._name:
+                # An open database always has pages, and a -wal may be empty.
+                if not there.st_size:
+                    return f"{self._path.name} is empty now"
+                self._size = there.st_size
         return ""
 
     def problem(self) -> str:
@@ -83,13 +91,24 @@ class OpenFiles:
         except OSError as error:
             return f"{error.filename} cannot be examined ({error.strerror})"
 
-    def require(self) -> None:
-        """Fail if a file was moved, deleted or replaced.
+    def require(self, connection: sqlite3.Connection | None = None) -> None:
+        """Fail if a file was moved, deleted or replaced, or if the database was cut off.
+
+        Args:
+            connection: in a write transaction, to tell a database that was cut off from one that
+                became smaller, as after a VACUUM.
 
         Raises:
             TokenStorageError: ``replaced``.
         """
-        if what := self.replaced():
+        before = self._size
+        what = self.replaced()
+        if not what and connection is not None and self._size < before:
+            [(pages,)] = connection.execute("PRAGMA page_count").fetchall()
+            [(page_size,)] = connection.execute("PRAGMA page_size").fetchall()
+            if pages * page_size >= before:
+                self._size, what = before, f"{self._path.name} was cut off"
+        if what:
             raise replaced(self._path, what)
 
 

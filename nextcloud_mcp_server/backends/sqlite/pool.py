@@ -94,7 +94,9 @@ class SqlitePool:
         self._held = False
         self._readers = self._reading()
         self._log = WalFile(path) if self._in_wal else None
-        write = partial(group_commit.write, group_commit.Target(self._files, self._log))
+        write = partial(
+            group_commit.write, group_commit.Target(self._files, self._log, group_commit.Schema())
+        )
         # Held while the guard or the connections of a checkpoint are opened, and during a fork.
         self._opening = threading.Lock()
         self._checkpoints: Callable[[bool], float | None] = _no_checkpoints

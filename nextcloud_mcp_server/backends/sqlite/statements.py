@@ -109,9 +109,10 @@ def _own(kind: TypeEngine[Any]) -> TypeEngine[Any]:
 class DriverConnection:
     """The connection of a unit, on Python's own driver."""
 
-    __slots__ = ("_connection", "_writing")
+    __slots__ = ("_connection", "_writing", "has_triggers")
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, *, has_triggers: bool = False) -> None:
+        self.has_triggers = has_triggers
         self._connection = connection
         self._writing = connection.cursor()
 

@@ -44,6 +44,9 @@ _PATIENCE: Final = 1.0
 WAL_HEADER: Final = 32
 _HEADERS: Final = WAL_HEADER + 24
 
+#: The least bytes of one that has a commit, with the smallest page.
+_ONE_FRAME: Final = _HEADERS + 512
+
 #: How often an invalid header is read again, and the seconds in between.
 _LOOKS: Final = 5
 _MOMENT: Final = 0.002
@@ -176,8 +179,9 @@ class WalFile:
         else:
             raise self._cut()
         if seen.salt != self._begun:
-            # It was begun again, and the commit that does so may still have to cut it.
-            seen = seen._replace(size=0)
+            # It was begun again, and the commit that does so may still have to cut it, but not
+            # below its first frame.
+            seen = seen._replace(size=min(seen.size, _ONE_FRAME))
         self._seen, self.marks = seen, False
 
     def close(self) -> None:
