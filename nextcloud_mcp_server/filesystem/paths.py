@@ -31,6 +31,8 @@ def database_path(database: str | os.PathLike[str]) -> Path:
         return database
     if not isinstance(text, str):
         raise bad_path(f"The path of the database is {type(text).__name__}, not text.")
+    if text.startswith("file:"):
+        raise bad_path(f"{text!r} is an SQLite URI; a plain path is needed.")
     text = path_text(text)
     if not text.strip():
         raise bad_path("The path of the database is empty.")
@@ -38,8 +40,6 @@ def database_path(database: str | os.PathLike[str]) -> Path:
         raise bad_path("The path of the database contains a null character.")
     if text == ":memory:":
         raise bad_path(f"{text!r} is lost when the process ends; tokens need a file.")
-    if text.startswith("file:"):
-        raise bad_path(f"{text!r} is an SQLite URI; a plain path is needed.")
     if is_key(text):
         raise no_key("The path of the database", "give -d the path of the database")
     if text.endswith(_FOLDERS) or text in {".", ".."}:
