@@ -27,7 +27,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
-from nextcloud_mcp_server.errors import TokenStorageError, without_secrets
+from nextcloud_mcp_server.errors import WRONG_USAGE, TokenStorageError, holds_key, without_secrets
 from nextcloud_mcp_server.filesystem.literal import not_literal
 from nextcloud_mcp_server.filesystem.paths import (
     absolute,
@@ -304,14 +304,49 @@ def listen_address(
     """Return the host and the port to listen on; an argument that is given wins over its variable.
 
     Raises:
-        TokenStorageError: ``bad-input`` for a variable that is not a port.
+        TokenStorageError: ``bad-input`` for a variable that is not a port, and for a host that
+            nobody means literally.
     """
     environ = os.environ if environ is None else environ
     if host is None:
-        host = environ.get("NEXTCLOUD_MCP_HOST", "").strip() or DEFAULT_HOST
+        host = _host(environ.get("NEXTCLOUD_MCP_HOST", "").strip() or DEFAULT_HOST)
+    else:
+        host = _host(host.strip(), typed=True)
     if port is None:
         port = _port(environ.get("NEXTCLOUD_MCP_PORT", "").strip())
     return host, port
+
+
+def _host(text: str, *, typed: bool = False) -> str:
+    """Return a host without the brackets of a URL; ``typed`` if it was given as an option."""
+    host = text[1:-1] if text[:1] == "[" and text[-1:] == "]" and ":" in text else text
+    if not (what := _no_host(host)):
+        return host
+    raise TokenStorageError(
+        f"{'--host' if typed else 'NEXTCLOUD_MCP_HOST'} {what}.",
+        code="bad-input",
+        remedy=f"{'Give' if typed else 'Set it to'} a name or an address alone, for example "
+        "127.0.0.1, or 0.0.0.0 for every IPv4 address; a port goes in "
+        f"{'--port' if typed else 'NEXTCLOUD_MCP_PORT'}.",
+        exit_status=WRONG_USAGE if typed else 1,
+    )
+
+
+def _no_host(host: str) -> str:
+    """Return why ``host`` is no name and no address; empty if it may be one."""
+    if holds_key(host):
+        return "holds an encryption key, not an address"
+    if "://" in host:
+        return "is a URL, not an address"
+    name, separator, port = host.rpartition(":")
+    if separator and port.isdigit() and (":" not in name or name.endswith("]")):
+        return f"ends with the port {port[:5]}"
+    if host == "*":
+        return "is *, which is no address"
+    # Letters alone are a name.
+    if not host.isalnum() and (what := not_literal(host)):
+        return what
+    return "contains a blank or a slash" if "/" in host or len(host.split()) > 1 else ""
 
 
 def _port(text: str) -> int:
