@@ -231,8 +231,13 @@ def shortened(text: str) -> str:
 #: The maximum length of a message that comes from another library.
 _LONGEST: Final = 200
 
+#: A Fernet key, also in plain base64.
+_KEY: Final = (
+    r"(?:(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{43}|(?<![A-Za-z0-9+])[A-Za-z0-9+/]{43})=(?![A-Za-z0-9=])"
+)
+
 #: Passwords in URLs, Fernet tokens and Fernet keys: removed from such a message.
-_SECRETS: Final = r"(?<=://)[^/\s]+@|gAAAA[\w=-]{20,}|(?<![\w-])[\w-]{43}="
+_SECRETS: Final = rf"(?<=://)[^/\s]+@|gAAAA[\w=-]{{20,}}|{_KEY}"
 
 
 def describe_error(error: BaseException) -> tuple[str, str]:
@@ -275,6 +280,12 @@ def unexpected(error: BaseException) -> str:
 def without_secrets(text: str) -> str:
     """Replace what looks like a password in a URL, a Fernet token or a Fernet key."""
     return re.sub(_SECRETS, "***", text)
+
+
+def holds_key(text: str) -> bool:
+    """Check whether there is a Fernet key in ``text``: one, several, or one in quotes."""
+    # Patterns take long to compile, and few paths have such a sign.
+    return "=" in text and re.search(_KEY, text) is not None
 
 
 def legible(text: str) -> str:

@@ -27,14 +27,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
-from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.errors import WRONG_USAGE, TokenStorageError, holds_key, without_secrets
 from nextcloud_mcp_server.filesystem.literal import not_literal
 from nextcloud_mcp_server.filesystem.paths import (
     absolute,
     absolute_text,
     bad_path,
     database_path,
+    is_key,
     is_url,
+    no_key,
     path_text,
 )
 
@@ -161,6 +163,7 @@ def load_settings(
     """
     environ = os.environ if environ is None else environ
     if key_file := environ.get("TOKEN_ENCRYPTION_KEY_FILE"):
+        _require_no_key("TOKEN_ENCRYPTION_KEY_FILE", key_file)
         _require_meant("TOKEN_ENCRYPTION_KEY_FILE", key_file)
     # Checked here, and read again where the files are.
     trusted_owners(environ)
@@ -187,6 +190,7 @@ def locate(
         overruled = environ.get("TOKEN_STORAGE_DB", "")
         return Settings(_path_of_variable(url), source="DATABASE_URL", overruled=overruled)
     if path := environ.get("TOKEN_STORAGE_DB"):
+        _require_no_key("TOKEN_STORAGE_DB", path)
         _require_meant(
             "TOKEN_STORAGE_DB",
             path,
@@ -238,7 +242,7 @@ def _user_number(name: str) -> int:
         return pwd.getpwnam(name).pw_uid
     except KeyError:
         raise TokenStorageError(
-            f"TOKEN_STORAGE_TRUSTED_OWNERS lists {name!r}, and there is no such user.",
+            f"TOKEN_STORAGE_TRUSTED_OWNERS lists {_shown(name)}, and there is no such user.",
             code="bad-input",
             remedy="List users by their names or numbers, separated by commas: 1000,backup",
         ) from None
@@ -254,7 +258,7 @@ def declared_file_system(environ: Mapping[str, str] | None = None) -> str:
     text = environ.get("TOKEN_STORAGE_FILESYSTEM", "")
     if text not in {"", "local", "remote"}:
         raise TokenStorageError(
-            f"TOKEN_STORAGE_FILESYSTEM is {text!r}, which is neither local nor remote.",
+            f"TOKEN_STORAGE_FILESYSTEM is {_shown(text)}, which is neither local nor remote.",
             code="bad-input",
             remedy="Set it to local or remote, or unset it.",
         )
@@ -300,14 +304,49 @@ def listen_address(
     """Return the host and the port to listen on; an argument that is given wins over its variable.
 
     Raises:
-        TokenStorageError: ``bad-input`` for a variable that is not a port.
+        TokenStorageError: ``bad-input`` for a variable that is not a port, and for a host that
+            nobody means literally.
     """
     environ = os.environ if environ is None else environ
     if host is None:
-        host = environ.get("NEXTCLOUD_MCP_HOST", "").strip() or DEFAULT_HOST
+        host = _host(environ.get("NEXTCLOUD_MCP_HOST", "").strip() or DEFAULT_HOST)
+    else:
+        host = _host(host.strip(), typed=True)
     if port is None:
         port = _port(environ.get("NEXTCLOUD_MCP_PORT", "").strip())
     return host, port
+
+
+def _host(text: str, *, typed: bool = False) -> str:
+    """Return a host without the brackets of a URL; ``typed`` if it was given as an option."""
+    host = text[1:-1] if text[:1] == "[" and text[-1:] == "]" and ":" in text else text
+    if not (what := _no_host(host)):
+        return host
+    raise TokenStorageError(
+        f"{'--host' if typed else 'NEXTCLOUD_MCP_HOST'} {what}.",
+        code="bad-input",
+        remedy=f"{'Give' if typed else 'Set it to'} a name or an address alone, for example "
+        "127.0.0.1, or 0.0.0.0 for every IPv4 address; a port goes in "
+        f"{'--port' if typed else 'NEXTCLOUD_MCP_PORT'}.",
+        exit_status=WRONG_USAGE if typed else 1,
+    )
+
+
+def _no_host(host: str) -> str:
+    """Return why ``host`` is no name and no address; empty if it may be one."""
+    if holds_key(host):
+        return "holds an encryption key, not an address"
+    if "://" in host:
+        return "is a URL, not an address"
+    name, separator, port = host.rpartition(":")
+    if separator and port.isdigit() and (":" not in name or name.endswith("]")):
+        return f"ends with the port {port[:5]}"
+    if host == "*":
+        return "is *, which is no address"
+    # Letters alone are a name.
+    if not host.isalnum() and (what := not_literal(host)):
+        return what
+    return "contains a blank or a slash" if "/" in host or len(host.split()) > 1 else ""
 
 
 def _port(text: str) -> int:
@@ -316,7 +355,7 @@ def _port(text: str) -> int:
     if (port := _whole_number(text, 0, _HIGHEST_PORT)) is not None:
         return port
     raise TokenStorageError(
-        f"NEXTCLOUD_MCP_PORT is {text[:20]!r}, which is not a port.",
+        f"NEXTCLOUD_MCP_PORT is {_shown(text)}, which is not a port.",
         code="bad-input",
         remedy=f"Set it to a whole number from 0 (any free port) to {_HIGHEST_PORT}, or unset it.",
     )
@@ -331,11 +370,16 @@ def _whole_number(text: str, least: int, most: int) -> int | None:
     return None
 
 
+def _shown(text: str) -> str:
+    """Return the beginning of a value for a message, without a secret."""
+    return repr(without_secrets(text)[:20])
+
+
 def _one_of(name: str, text: str, values: tuple[str, ...]) -> str:
     if (value := text.strip().lower()) in values:
         return value
     raise TokenStorageError(
-        f"{name} is {text[:20]!r}, which is not one of {', '.join(values)}.",
+        f"{name} is {_shown(text)}, which is not one of {', '.join(values)}.",
         code="bad-input",
         remedy=f"Set it to one of {', '.join(values)}, or unset it.",
     )
@@ -366,9 +410,7 @@ def _require_meant(variable: str, text: str, remedy: str = "") -> None:
     Raises:
         TokenStorageError: ``bad-path``.
     """
-    path = text
-    with suppress(TokenStorageError):
-        path = path_text(text)
+    path = _path_if_any(text)
     what = not_literal(text) or (path and not_literal(path))
     if not what or os.path.exists(path):  # noqa: PTH110 - raises nothing
         return
@@ -380,6 +422,25 @@ def _require_meant(variable: str, text: str, remedy: str = "") -> None:
     )
 
 
+def _require_no_key(variable: str, text: str) -> None:
+    """Fail if a path or URL is an encryption key. A file of that name is used if it exists.
+
+    Raises:
+        TokenStorageError: ``malformed-key`` in place of the file with the keys, else ``bad-path``.
+    """
+    if is_key(_path_if_any(text)):
+        code = "malformed-key" if variable == "TOKEN_ENCRYPTION_KEY_FILE" else "bad-path"
+        what = "URL" if variable == "DATABASE_URL" else "path"
+        raise no_key(variable, f"unset {variable} or set it to the {what} of a file", code)
+
+
+def _path_if_any(text: str) -> str:
+    """Return the path in a URL; the text itself if there is none."""
+    with suppress(TokenStorageError):
+        return path_text(text)
+    return text
+
+
 def _lock_timeout(text: str | None, default: float) -> float:
     if not text:
         return default
@@ -389,7 +450,7 @@ def _lock_timeout(text: str | None, default: float) -> float:
         seconds = math.nan
     if not 0 <= seconds < math.inf:
         raise TokenStorageError(
-            f"TOKEN_STORAGE_LOCK_TIMEOUT is {text!r}, which is not a number of seconds.",
+            f"TOKEN_STORAGE_LOCK_TIMEOUT is {_shown(text)}, which is not a number of seconds.",
             code="bad-input",
             remedy="Set it to a number from 0 up, for example 600, or unset it.",
         )
@@ -402,7 +463,7 @@ def _days(text: str | None) -> int | None:
     if (days := _whole_number(text, 1, _MOST_DAYS)) is not None:
         return days
     raise TokenStorageError(
-        f"AUDIT_RETENTION_DAYS is {text[:20]!r}, which is not a number of days.",
+        f"AUDIT_RETENTION_DAYS is {_shown(text)}, which is not a number of days.",
         code="bad-input",
         remedy=f"Set it to a whole number from 1 to {_MOST_DAYS}, for example 365, or unset it to "
         "keep every entry.",
@@ -411,6 +472,7 @@ def _days(text: str | None) -> int | None:
 
 def _path_of_variable(url: str) -> Path:
     """Return the file of ``DATABASE_URL``; the remedy of an error names the variable."""
+    _require_no_key("DATABASE_URL", url)
     try:
         _require_meant("DATABASE_URL", url)
         if not is_url(url):

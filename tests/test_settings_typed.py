@@ -6,6 +6,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nextcloud_mcp_server.settings import load_settings
 from tests.cli.places import at, process
@@ -63,6 +65,38 @@ LEFT = {
     "{}/": "ends with a slash",
     "null": "is null, which stands for no value",
     "None": "is None, which stands for no value",
+    "sqlite:{}": "begins with sqlite:, and a URL has three slashes",
+    "SQLite+aiosqlite:{}": r"begins with SQLite\+aiosqlite:, and a URL",
+    "{}?timeout=5": r"contains \?timeout=, a parameter of a URL",
+    "db/{{env}}/{}": r"contains \{env\}, which nothing has replaced",
+    "{{path}}": r"contains \{path\}, which",
+    "{{env}}.db": r"contains \{env\}, which",
+    "@path@": "contains @path@, which",
+    "@DATA@/{}": "contains @DATA@, which",
+    "[path]": r"contains \[path\], which",
+    "/srv/[your folder]/{}": r"contains \[your folder\], which",
+    "__PATH__": "contains __PATH__, which",
+    "/srv/__NAME__.db": "contains __NAME__, which",
+    "YOUR_PATH": "contains YOUR_PATH, which",
+    "/srv/YOUR-FOLDER/t.db": "contains YOUR-FOLDER, which",
+    "changeme": "is changeme, which is no path",
+    "CHANGE_ME": "is CHANGE_ME, which is no path",
+    "true": "is true, which is no path",
+    "False": "is False, which is no path",
+    "yes": "is yes, which",
+    "no": "is no, which",
+    "-": "is -, which is no path",
+    "--path={}": "begins with --path, as an option does",
+    "--": "begins with --, as an option does",
+    "...": r"contains \.\.\., which",
+    "/srv/.../t.db": r"contains \.\.\., which",
+    "*.db": r"contains \*, which",
+    "!ref db": "contains !ref, which",
+    "vault:secret/db#path": "contains vault:, which",
+    "/srv/t.db|cat": r"contains \|, which is for a shell",
+    "&t.db": "contains &, which is for a shell",
+    "/srv/t.db#comment": "has a comment in it",
+    "/srv/a\u00a0{}": r"contains the no-break space U\+00A0",
 }
 
 
@@ -101,6 +135,9 @@ def test_a_path_that_a_shell_would_have_changed_is_refused(
         *("sqlite:////data/%22t.db%22", "sqlite:////data/%24HOME", "sqlite:////data/%20t.db%20"),
         *("sqlite:////data/%20t.db", "sqlite:///%EF%BB%BF/data/t.db", "sqlite:////data/%25HOME%25"),
         *("sqlite:////data/t.db%E2%80%8B", "sqlite:////data/t.db%3B", "sqlite:////data/a%5C%20b"),
+        *("sqlite:///{path}", "sqlite:///@path@", "sqlite:///*.db", "sqlite:///t.db#x"),
+        *("sqlite:////data/%zz.db", "sqlite:////C:/t.db", "sqlite:t.db", "sqlite:/data/t.db"),
+        *("sqlite:///__PATH__", "sqlite:////data/a%C2%A0b.db", "sqlite:////data/%7Bpath%7D"),
         *("sqlite:////data/%3Cpath%3E", "sqlite:////data%2F", "sqlite:////data/t.db%00"),
     ],
     ids=ascii,
@@ -111,6 +148,15 @@ def test_so_is_a_url(url: str, variable: str) -> None:
     with refuses("bad-path", f"^(?:{variable} |The path|'.*' is the path of a folder)") as caught:
         load_settings({variable: url})
     assert variable in caught.value.remedy
+
+
+@pytest.mark.parametrize("uri", ["file:t.db", "file:///tmp/x.db", "file:t.db?mode=ro"])
+def test_an_sqlite_uri_gets_one_answer(uri: str) -> None:
+    """With slashes it is no database of another engine."""
+    with refuses("bad-path", "is an SQLite URI; a plain path is needed"):
+        load_settings({"TOKEN_STORAGE_DB": uri})
+    with refuses("bad-path", "is an SQLite URI; a plain path is needed"):
+        load_settings({}, database=uri)
 
 
 def test_what_is_typed_stays_literal() -> None:
@@ -136,6 +182,13 @@ def test_a_list_without_a_key_is_no_unset_variable(blank: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
+        *("backup(1).db", "tokens@home.db", "a@b@c.db", "a+b.db", "user's"),
+        "data/v1.2/t-\u00e9.db",
+        *("a&b.db", "a__b.db", "__init__.db", "x?y.db", "tokens[1].db", "a...db", "a#b.db"),
+        "-t.db",
+        *("your_tokens.db", "yes.db", "true/t.db", "prod:t.db", "!t.db", "100%zz.db"),
+        "a\u3000b.db",
+        *("no-such.db", "tokens-{env}.db", "[1].db", "~t.db", "a,b.db", "t.db~", "sqlite.db"),
         *("a$.db", "it's.db", "a b.db", "50%.db", "a{b}.db", "a=b.db", "a;b.db", "#1.db", "a<b.db"),
         *(
             "\u00e4 \u00e9.db",
@@ -151,6 +204,18 @@ def test_a_name_may_have_such_characters(name: str) -> None:
     assert load_settings({"TOKEN_STORAGE_DB": f"/data/{name}"}).database == Path(f"/data/{name}")
     url = f"sqlite:////data/{quote(name)}"
     assert load_settings({"DATABASE_URL": url}).database == Path(f"/data/{name}")
+
+
+@given(
+    st.from_regex(
+        r"[A-Za-z0-9\u00e0-\u00f6][A-Za-z0-9\u00e0-\u00f6 ()+&._-]{0,20}\.db", fullmatch=True
+    )
+)
+def test_an_ordinary_name_stays_usable(name: str) -> None:
+    """Letters, digits, blanks inside, parentheses and the like are what people name files with."""
+    read = load_settings({"TOKEN_STORAGE_DB": f"/data/{name}", "TOKEN_ENCRYPTION_KEY_FILE": name})
+    assert read.database == Path(f"/data/{name}")
+    assert read.key_file == Path.cwd() / name
 
 
 def test_a_database_of_that_name_is_used(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.errors import TokenStorageError, holds_key
 
 _SQLITE_SCHEMES: Final = ("sqlite", "sqlite+aiosqlite", "sqlite+pysqlite")
 
@@ -27,10 +27,12 @@ def database_path(database: str | os.PathLike[str]) -> Path:
     """
     text = os.fspath(database) if isinstance(database, os.PathLike) else database
     # A start comes here three times, and the first time has made a path of it.
-    if isinstance(database, Path) and _is_file_path(database):
+    if isinstance(database, Path) and _is_file_path(database) and not is_key(str(database)):
         return database
     if not isinstance(text, str):
         raise bad_path(f"The path of the database is {type(text).__name__}, not text.")
+    if text.startswith("file:"):
+        raise bad_path(f"{text!r} is an SQLite URI; a plain path is needed.")
     text = path_text(text)
     if not text.strip():
         raise bad_path("The path of the database is empty.")
@@ -38,8 +40,8 @@ def database_path(database: str | os.PathLike[str]) -> Path:
         raise bad_path("The path of the database contains a null character.")
     if text == ":memory:":
         raise bad_path(f"{text!r} is lost when the process ends; tokens need a file.")
-    if text.startswith("file:"):
-        raise bad_path(f"{text!r} is an SQLite URI; a plain path is needed.")
+    if is_key(text):
+        raise no_key("The path of the database", "give -d the path of the database")
     if text.endswith(_FOLDERS) or text in {".", ".."}:
         raise bad_path(f"{text!r} is the path of a folder, not of a file.")
     return absolute_text(text, "the database")
@@ -47,6 +49,20 @@ def database_path(database: str | os.PathLike[str]) -> Path:
 
 def _is_file_path(path: Path) -> bool:
     return path.is_absolute() and path.name not in {"", ".."} and "\0" not in str(path)
+
+
+def is_key(path: str) -> bool:
+    """Check whether a path is an encryption key in the wrong place: no file is named so."""
+    return holds_key(path) and not os.path.exists(path)  # noqa: PTH110 - raises nothing
+
+
+def no_key(what: str, remedy: str, code: str = "bad-path") -> TokenStorageError:
+    """Return the error for a setting that holds a key; it does not have the key."""
+    return TokenStorageError(
+        f"{what} holds a key, not the path of a file.",
+        code=code,
+        remedy=f"Put the key in TOKEN_ENCRYPTION_KEY, and {remedy}.",
+    )
 
 
 def path_text(text: str) -> str:
