@@ -210,6 +210,17 @@ def is_announcement(content: bytes) -> bool:
     return begun and len(content) <= LONGEST
 
 
+def is_foreign(path: Path | str) -> bool:
+    """Return whether a lock file is of another program; False if it cannot be opened."""
+    with suppress(OSError):
+        descriptor = open_lock(path)
+        try:
+            return not is_announcement(os.pread(descriptor, LONGEST + 1, 0))
+        finally:
+            os.close(descriptor)
+    return False
+
+
 def holder(path: Path) -> str:
     """Describe the holder of the lock file ``path``, as far as the file names it."""
     try:
