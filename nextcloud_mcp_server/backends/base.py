@@ -127,6 +127,9 @@ class Database(Protocol):
     def locking_creates_files(self) -> bool:
         """Whether :meth:`lock` would create something that stays, such as a lock file."""
 
+    def require_own_lock(self) -> None:
+        """Fail if what :meth:`lock` would lock is of another program. Changes nothing."""
+
     def warnings(self) -> Iterable[str]:
         """Return what an operator should change about the place, one sentence each."""
 

@@ -86,7 +86,7 @@ def try_lock(descriptor: int, *, shared: bool) -> bool:
     return True
 
 
-def open_lock(path: Path, flags: int = 0) -> int:
+def open_lock(path: Path | str, flags: int = 0) -> int:
     """Open a lock file.
 
     Raises:

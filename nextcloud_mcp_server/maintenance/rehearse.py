@@ -117,6 +117,7 @@ def rehearse(
     place = SqliteDatabase(database)
     inspection, database = inspect(place, target), place.path
     todo = inspection.accepted()
+    place.require_own_lock()
     free = free_bytes(_place_of_copy(database))
     if not todo.migrates:
         inspection.verify_keys(verify)
@@ -144,6 +145,7 @@ def rehearse_downgrade(
     """
     place = SqliteDatabase(database)
     inspection, target = changes.plan_downgrade(place, revision)
+    place.require_own_lock()
     with _private_copy(place.path, inspection) as (copy, rows, _):
         start = time.monotonic()
         changes.downgrade(SqliteDatabase(copy), target, verify=verify, progress=progress)

@@ -61,6 +61,7 @@ def preview_repair(settings: Settings) -> RepairPlan | None:
             raise context.error
         place = SqliteDatabase(context.path)
         place.check()
+        place.require_own_lock()
         if not place.path.exists():
             raise no_database(place)
         verify, contents = KeyVerifier(settings), context.contents

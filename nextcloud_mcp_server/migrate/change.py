@@ -75,6 +75,7 @@ def preview_downgrade(
         TokenStorageError: as :func:`downgrade`, if it is known without the lock.
     """
     inspection, target = plan_downgrade(database, revision)
+    database.require_own_lock()
     database.require_idle(while_running=while_running)
     database.require_writable()
     require_sound(inspection)
@@ -145,6 +146,7 @@ def preview_stamp(
     if not inspection.exists:
         raise no_database(database)
     _check_stamp(inspection, revision)
+    database.require_own_lock()
     database.require_idle(while_running=while_running)
     history, recorded = inspection.history, inspection.recorded
     tables = newest_complete(inspection.snapshot.structure, history)

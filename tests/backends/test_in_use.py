@@ -255,6 +255,35 @@ async def test_without_a_hold_the_store_works(
     assert not in_use(path)
 
 
+async def test_the_file_of_another_program_stays_as_it_is(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A start keeps its content and mode and warns that a command cannot name this server."""
+    place = inuse_path(path)
+    place.write_text("somebody's text\n")
+    place.chmod(0o644)
+    before = place.read_bytes(), place.stat().st_mode
+    upgrade_database(path)
+    async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
+        await storage.store_refresh_token("alice", "token")
+        assert in_use(path)
+    assert (place.read_bytes(), place.stat().st_mode) == before
+    [warning] = [r.getMessage() for r in caplog.records if str(place) in r.getMessage()]
+    assert "is the file of another program" in warning
+    assert f"mv {place} {place}.moved" in warning
+
+
+def test_an_own_file_is_made_private(path: Path) -> None:
+    """A lock file with what a server wrote, or with nothing, is closed to others."""
+    upgrade_database(path)
+    for place in (inuse_path(path), path.with_name("tokens.db.lock")):
+        for content in ("", '{"pid": 7, "host": "gone", "since": "then"}\n'):
+            place.write_text(content)
+            place.chmod(0o644)
+            upgrade_database(path)
+            assert place.stat().st_mode & 0o777 == 0o600
+
+
 @pytest.mark.parametrize("what", ["folder", "pipe"])
 def test_an_unknown_state_stops_a_change(what: str, path: Path) -> None:
     """If the lock cannot be read, the change is refused unless --while-running is given."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 
 import pytest
@@ -189,6 +190,46 @@ def test_pages_are_checked_before_a_migration_and_by_the_doctor(
     refused = command("db", "upgrade", "-d", str(old), "--json")
     assert (refused.status, json.loads(refused.out)["error"]["code"]) == (1, "corrupt")
     assert fingerprint(old) == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("check",),
+        ("current",),
+        ("upgrade", "--dry-run"),
+        ("downgrade", "--dry-run"),
+        ("downgrade",),
+        ("stamp", HEAD),
+        ("repair",),
+        ("upgrade",),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("kind", ["text", "folder", "link", "pipe"])
+def test_another_file_in_the_place_of_the_lock_is_refused(
+    kind: str, arguments: tuple[str, ...], db: Db
+) -> None:
+    """What a start refuses is neither ready nor rehearsed, and nobody is asked about it."""
+    path = db.put("at-head")
+    lock = path.with_name(f"{path.name}.lock")
+    match kind:
+        case "text":
+            lock.write_text("somebody's\n")
+        case "folder":
+            lock.mkdir()
+        case "link":
+            lock.symlink_to(path)
+        case _:
+            os.mkfifo(lock)
+    what = "is the file of another program" if kind == "text" else "is no regular file"
+    before = fingerprint(path), listing(path.parent)
+    done = db(*arguments)
+    assert done.status == 1, done.out
+    first, remedy = done.err.splitlines()
+    assert first == f"error: {lock} should be the lock of {path}, and {what}. [bad-path]"
+    assert remedy.endswith(f"then try again: mv {lock} {lock}.moved")
+    assert (fingerprint(path), listing(path.parent)) == before
 
 
 @pytest.mark.parametrize("name", ["no rowid", "a reference to no key"])

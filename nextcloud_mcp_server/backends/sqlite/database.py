@@ -154,6 +154,17 @@ class SqliteDatabase:
         folder = self.path.parent
         return not folder.exists() or permissions.may(folder, os.W_OK | os.X_OK)
 
+    def require_own_lock(self) -> None:
+        """Look at what lies where the lock file should; an empty file may be of this program."""
+        try:
+            status = os.lstat(f"{self.path}.lock")
+        except OSError:
+            return
+        if status.st_size or not stat.S_ISREG(status.st_mode):
+            from nextcloud_mcp_server.backends.sqlite.lock import require_own  # noqa: PLC0415 - see above
+
+            require_own(self.path)
+
     def warnings(self) -> Iterator[str]:
         """Warn about a file system that may be remote."""
         if self._remote and not declared_file_system():

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from nextcloud_mcp_server.backends.sqlite.lock import LONGEST, is_announcement
-from nextcloud_mcp_server.errors import TokenStorageError, moment
+from nextcloud_mcp_server.errors import TokenStorageError, for_shell, moment
 from nextcloud_mcp_server.filesystem.files import follow
 from nextcloud_mcp_server.filesystem.flock import Hold, acquire, open_lock, try_lock
 
@@ -75,7 +75,15 @@ def hold(database: Path) -> Hold | None:
         return None
     # A full disk must not stop a start.
     with suppress(OSError):
-        _sign(share.descriptor)
+        if not _sign(share.descriptor):
+            logger.warning(
+                "%s is the file of another program, so it stays as it is, and a command that "
+                "replaces the database may not be able to name this server: stop the server and "
+                "move that file away: mv %s %s.moved",
+                path,
+                for_shell(path),
+                for_shell(path),
+            )
     return share
 
 
@@ -94,17 +102,18 @@ def _share(path: Path, database: Path) -> Hold | None:
     return None
 
 
-def _sign(descriptor: int) -> None:
-    """Add this process to the holders that the file names, unless it is another program's file."""
+def _sign(descriptor: int) -> bool:
+    """Add this process to the holders that the file names; False if it is another program's."""
     content = os.pread(descriptor, LONGEST + 1, 0)
     if not is_announcement(content):
-        return
+        return False
     who = {"pid": os.getpid(), "host": socket.gethostname()}
     since = moment(datetime.now(UTC))
     others = [line for line in _signatures(content) if not who.items() <= line.items()]
     lines = [*others[1 - _NAMED :], who | {"since": since}]
     text = "".join(f"{json.dumps(line)}\n" for line in lines).encode()
     os.pwrite(descriptor, text.ljust(len(content)), 0)
+    return True
 
 
 def _signatures(content: bytes) -> list[dict[str, object]]:

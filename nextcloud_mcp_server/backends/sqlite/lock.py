@@ -47,6 +47,10 @@ _BEGINNING: Final = b'{"pid": '
 #: The largest size of what this program writes into a lock file, in bytes.
 LONGEST: Final = 4096
 
+#: Why a file is not the lock.
+FOREIGN: Final = "is the file of another program"
+_IRREGULAR: Final = "is no regular file"
+
 #: The errors of opening something that is not a regular file; 0 is raised by open_lock().
 _NO_FILE: Final = frozenset({0, errno.EISDIR, errno.ELOOP, errno.ENXIO})
 _NO_LOCKS: Final = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL})
@@ -146,7 +150,8 @@ def _wait_for(
     begun = logged = time.monotonic()
     pause = _FIRST_PAUSE
     while (hold := acquire(path, database, shared=shared)) is None:
-        _require_ours_at(path, database)
+        with suppress(OSError):
+            _require_ours_at(path, database)
         now = time.monotonic()
         if cancelled():
             raise TokenStorageError(
@@ -169,26 +174,51 @@ def _wait_for(
     return hold
 
 
+def require_own(database: Path) -> None:
+    """Fail if another program's file lies where the lock should; a missing one is none.
+
+    Raises:
+        TokenStorageError: ``bad-path``, as :func:`guard`.
+    """
+    path = lock_path(database)
+    try:
+        _require_ours_at(path, database)
+    except OSError as error:
+        # What cannot be opened or locked is no reason to refuse what only reads.
+        if error.errno in _NO_FILE:
+            raise _no_lock(path, database, _IRREGULAR) from error
+
+
 def _require_ours_at(path: Path, database: Path) -> None:
     """Do as :func:`_require_ours` with a file that another process has locked, perhaps its own."""
-    with suppress(OSError):
-        descriptor = open_lock(path)
-        try:
-            _require_ours(descriptor, path, database)
-        finally:
-            os.close(descriptor)
+    descriptor = open_lock(path)
+    try:
+        _require_ours(descriptor, path, database)
+    finally:
+        os.close(descriptor)
 
 
 def _require_ours(descriptor: int, path: Path, database: Path) -> None:
     """Fail if a lock file has content that no announcement has, as the file of another program."""
     if not is_announcement(os.pread(descriptor, LONGEST + 1, 0)):
-        raise _no_lock(path, database, "is the file of another program")
+        raise _no_lock(path, database, FOREIGN)
 
 
 def is_announcement(content: bytes) -> bool:
     """Return whether the content of a lock file is an announcement, or what a crash left of it."""
     begun = content.startswith(_BEGINNING) or _BEGINNING.startswith(content.rstrip(b"\0"))
     return begun and len(content) <= LONGEST
+
+
+def is_foreign(path: Path | str) -> bool:
+    """Return whether a lock file is of another program; False if it cannot be opened."""
+    with suppress(OSError):
+        descriptor = open_lock(path)
+        try:
+            return not is_announcement(os.pread(descriptor, LONGEST + 1, 0))
+        finally:
+            os.close(descriptor)
+    return False
 
 
 def holder(path: Path) -> str:
@@ -207,7 +237,7 @@ def _problem(error: OSError, path: Path, database: Path) -> tuple[str, str]:
     if error.errno in _NO_LOCKS:
         return "lock-unavailable", detail
     if error.errno in _NO_FILE:
-        raise _no_lock(path, database, "is no regular file") from error
+        raise _no_lock(path, database, _IRREGULAR) from error
     raise named(error, path) or error from error
 
 

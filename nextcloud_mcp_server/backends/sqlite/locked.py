@@ -16,7 +16,7 @@ from nextcloud_mcp_server.backends.sqlite.connect import connect_to_write
 from nextcloud_mcp_server.backends.sqlite.errors import named, naming, needed, not_writable
 from nextcloud_mcp_server.backends.sqlite.in_use import in_use
 from nextcloud_mcp_server.backends.sqlite.inspect import WAL, inspect_file, is_remote, recover
-from nextcloud_mcp_server.backends.sqlite.lock import MigrationLock, lock_path
+from nextcloud_mcp_server.backends.sqlite.lock import MigrationLock, is_foreign, lock_path
 from nextcloud_mcp_server.backends.sqlite.open_files import wal_size
 from nextcloud_mcp_server.backends.sqlite.wal import checkpoint
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
@@ -78,7 +78,10 @@ class LockedFile:
     def make_private(self) -> None:
         """Close the file, its companions and its locks to every other user."""
         for suffix in files.BESIDE:
-            permissions.close_to_others(f"{self._path}{suffix}")
+            file = f"{self._path}{suffix}"
+            if suffix in files.LOCKS and not permissions.is_private(file) and is_foreign(file):
+                continue
+            permissions.close_to_others(file)
 
     def inspect(self, *, samples: bool = False) -> Snapshot:
         """Read the file; roll back a crashed writer's journal first."""

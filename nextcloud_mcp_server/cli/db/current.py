@@ -36,6 +36,7 @@ def check(output: Output, option: DatabaseOption) -> int:
 
 def _inspect(output: Output, option: DatabaseOption) -> Inspection:
     inspection = inspect(option.database(output))
+    inspection.database.require_own_lock()
     inspection.accepted()
     inspection.require_usable()
     return inspection

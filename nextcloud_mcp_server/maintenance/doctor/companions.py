@@ -17,7 +17,12 @@ from nextcloud_mcp_server.backends.sqlite.catalog import count, quoted, read_str
 from nextcloud_mcp_server.backends.sqlite.connect import connect_at_rest
 from nextcloud_mcp_server.backends.sqlite.in_use import describe, is_held
 from nextcloud_mcp_server.backends.sqlite.integrity import check_pages
-from nextcloud_mcp_server.backends.sqlite.lock import holder
+from nextcloud_mcp_server.backends.sqlite.lock import (
+    FOREIGN,
+    LONGEST,
+    holder,
+    is_announcement,
+)
 from nextcloud_mcp_server.backends.sqlite.manifest import manifest_path, read_manifest, sha256_of
 from nextcloud_mcp_server.crypto.keyfile import fingerprints
 from nextcloud_mcp_server.errors import TokenStorageError, counted, for_shell, moment
@@ -214,9 +219,7 @@ def lock(context: Context) -> Iterator[Finding]:
     path = context.beside(".lock")
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
-            what = f"{path.name} is no regular file, so nothing can be started or migrated here"
-            command = f"mv {for_shell(path)} {for_shell(path)}.moved"
-            yield Finding(Level.ERROR, what, command)
+            yield _no_lock(path, "is no regular file")
             return
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -230,6 +233,9 @@ def lock(context: Context) -> Iterator[Finding]:
         yield Finding(Level.WARNING, what)
         return
     try:
+        if not is_announcement(os.pread(descriptor, LONGEST + 1, 0)):
+            yield _no_lock(path, FOREIGN)
+            return
         # Shared and released at once: a process that wants the lock retries.
         if try_lock(descriptor, shared=True):
             yield Finding(Level.OK, "no process holds it")
@@ -240,6 +246,11 @@ def lock(context: Context) -> Iterator[Finding]:
         yield Finding(Level.WARNING, what)
     finally:
         os.close(descriptor)
+
+
+def _no_lock(path: Path, what: str) -> Finding:
+    what = f"{path.name} {what}, so nothing can be started or migrated here"
+    return Finding(Level.ERROR, what, f"mv {for_shell(path)} {for_shell(path)}.moved")
 
 
 def server(context: Context) -> Iterator[Finding]:

@@ -120,7 +120,7 @@ def test_who_holds_the_lock_is_reported(path: Path, ask: Ask) -> None:
     assert [f.level for f in ask("lock")] == [Level.OK]
 
 
-@pytest.mark.parametrize("kind", ["folder", "link", "pipe"])
+@pytest.mark.parametrize("kind", ["folder", "link", "pipe", "text"])
 def test_what_lies_where_the_lock_should_is_reported(kind: str, path: Path, ask: Ask) -> None:
     """The start and the doctor both name the lock file and the command to move it."""
     lock = path.with_name("tokens.db.lock")
@@ -130,16 +130,19 @@ def test_what_lies_where_the_lock_should_is_reported(kind: str, path: Path, ask:
             lock.mkdir()
         case "link":
             lock.symlink_to(path)
-        case _:
+        case "pipe":
             os.mkfifo(lock)
+        case _:
+            lock.write_text("somebody's\n")
+    what = "is the file of another program" if kind == "text" else "is no regular file"
     error = refused(lambda: prepare(path))
     assert (error.code, error.message) == (
         "bad-path",
-        f"{lock} should be the lock of {path}, and is no regular file.",
+        f"{lock} should be the lock of {path}, and {what}.",
     )
     [finding] = ask("lock")
     assert finding.level is Level.ERROR
-    assert finding.message.startswith("tokens.db.lock is no regular file")
+    assert finding.message.startswith(f"tokens.db.lock {what}, so nothing can be started")
     assert finding.command is not None
     assert error.remedy.endswith(f": {finding.command}")
     subprocess.run(finding.command, shell=True, check=True)  # noqa: S602 - as a person types it
