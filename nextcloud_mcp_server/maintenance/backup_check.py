@@ -10,7 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nextcloud_mcp_server.backends.sqlite.backup_files import NAME, find_backups, time_of
+from nextcloud_mcp_server.backends.sqlite.backup_files import (
+    NAME,
+    find_backups,
+    foreign,
+    orphaned,
+    time_of,
+)
 from nextcloud_mcp_server.backends.sqlite.catalog import counts, read_snapshot
 from nextcloud_mcp_server.backends.sqlite.connect import connect_at_rest
 from nextcloud_mcp_server.backends.sqlite.integrity import check
@@ -80,11 +86,13 @@ def check_backup(path: Path, database: Path, keyring: Keyring | None = None) -> 
     Raises:
         TokenStorageError: ``bad-backup`` if it is not a database of this program, is
             damaged, is newer than this program, or differs from its manifest;
+            ``orphaned`` if a ``-wal`` or ``-journal`` beside it is not its own;
             ``wrong-key`` if no key opens any of its secrets.
     """
     signature = signature_of(path, database)
     try:
         manifest = read_manifest(path)
+        require_alone(path, manifest)
         with closing(connect_at_rest(path)) as connection:
             connection.execute("BEGIN")
             backup = _read(connection, path, database, manifest, keyring)
@@ -110,6 +118,17 @@ def check_backup(path: Path, database: Path, keyring: Keyring | None = None) -> 
     if signature != signature_of(path, database):
         raise _bad(path, "it was changed while it was read", database)
     return backup
+
+
+def require_alone(path: Path, manifest: Manifest | None) -> None:
+    """Fail if SQLite would apply a ``-wal`` or ``-journal`` to a backup that is not its own.
+
+    Raises:
+        TokenStorageError: ``orphaned``.
+        OSError, sqlite3.Error: it cannot be read.
+    """
+    if found := foreign(path, manifest):
+        raise orphaned(f"{path} cannot be restored", found)
 
 
 def _read(

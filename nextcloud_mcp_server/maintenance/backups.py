@@ -121,7 +121,7 @@ def newest_backup(
                 require_trusted(file, database, trusted_owners())
             backup = check_backup(one.path, database, keyring)
         except TokenStorageError as error:
-            if error.code not in {"bad-backup", "untrusted"}:
+            if error.code not in {"bad-backup", "orphaned", "untrusted"}:
                 raise
             skipped.append(Skipped(one.path, error.message))
             continue

@@ -26,7 +26,7 @@ from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem import files
 from nextcloud_mcp_server.filesystem.space import require_space
 from nextcloud_mcp_server.maintenance import replace
-from nextcloud_mcp_server.maintenance.backup_check import Backup, signature_of
+from nextcloud_mcp_server.maintenance.backup_check import Backup, require_alone, signature_of
 from nextcloud_mcp_server.maintenance.damaged_copy import copy_files, damaged_path
 from nextcloud_mcp_server.maintenance.restore_preview import DAMAGED, RestorePreview
 from nextcloud_mcp_server.migrate import journal
@@ -127,6 +127,7 @@ def _check_unchanged(backup: Backup, database: Path) -> None:
             remedy="Run the command again: nextcloud-mcp-server db restore "
             f"{for_shell(backup.path)} -d {for_shell(database)}",
         )
+    require_alone(backup.path, backup.manifest)
 
 
 def _check_space(preview: RestorePreview, seen: Snapshot) -> None:

@@ -22,8 +22,10 @@ from nextcloud_mcp_server.backends.sqlite.backup_files import (
     CLOCK_SKEW,
     Kind,
     backup_path,
+    beside,
     discard,
     find_backups,
+    orphaned,
 )
 from nextcloud_mcp_server.backends.sqlite.catalog import counts, read_snapshot
 from nextcloud_mcp_server.backends.sqlite.connect import (
@@ -100,7 +102,8 @@ def make_backup(
         report: receives progress updates.
 
     Raises:
-        TokenStorageError: ``bad-path`` if the target exists or cannot be created;
+        TokenStorageError: ``bad-path`` if the target exists or cannot be created; ``orphaned``
+            if SQLite would apply a ``-wal`` or ``-journal`` to it;
             ``disk-full``, ``io-error``; ``backup-failed`` if the copy differs.
     """
     _check_free(target)
@@ -192,6 +195,8 @@ def _check_free(target: Path) -> None:
         ) from None
     if target.exists():
         raise _taken(target)
+    if found := beside(target):
+        raise orphaned(f"No backup can be made at {target}", found)
     manifest = manifest_path(target)
     try:
         left = read_manifest(target)

@@ -7,12 +7,15 @@ are kept depends on what is in them, not only on their number.
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
+from nextcloud_mcp_server.backends.sqlite.companions import Misplaced, find_misplaced
+from nextcloud_mcp_server.backends.sqlite.connect import has_content
 from nextcloud_mcp_server.backends.sqlite.integrity import check_pages
 from nextcloud_mcp_server.backends.sqlite.manifest import (
     Manifest,
@@ -20,7 +23,7 @@ from nextcloud_mcp_server.backends.sqlite.manifest import (
     read_manifest,
     sha256_of,
 )
-from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem import files
 from nextcloud_mcp_server.filesystem.permissions import close_to_others
 
@@ -196,11 +199,51 @@ def surplus(
     return gone[::-1]
 
 
+def beside(backup: Path) -> Misplaced | None:
+    """Return a ``-wal`` or ``-journal`` with content beside a backup of this program; else None.
+
+    No backup of this program has one of its own, and SQLite would apply it.
+    """
+    for suffix in ("-wal", "-journal"):
+        if has_content(backup, suffix):
+            reason = (
+                f"{backup.name}{suffix} lies beside it and has content, which SQLite would apply "
+                "to it; a backup of this program has none"
+            )
+            return Misplaced(f"{backup}{suffix}", reason)
+    return None
+
+
+def foreign(backup: Path, manifest: Manifest | None) -> Misplaced | None:
+    """Return a companion that is not the backup's own; None if there is none.
+
+    A copy of a database, which has no manifest, can have companions.
+
+    Raises:
+        OSError, sqlite3.Error: they cannot be read.
+    """
+    if manifest is None:
+        return find_misplaced(backup, backup.stat().st_size)
+    return beside(backup)
+
+
+def orphaned(what: str, found: Misplaced) -> TokenStorageError:
+    """Return the error for a companion beside a backup."""
+    return TokenStorageError(
+        f"{what}: {found.reason}.",
+        code="orphaned",
+        remedy="Nothing was changed. Move it away, then try again: "
+        f"mv {for_shell(found.path)} {for_shell(found.path)}.orphaned",
+    )
+
+
 def is_intact(backup: FoundBackup) -> bool:
     """Return whether a backup is what its manifest describes; without one, whether it is sound."""
     try:
+        if foreign(backup.path, backup.manifest):
+            return False
         if backup.manifest is None:
             return not manifest_path(backup.path).exists() and not check_pages(backup.path)
         return backup.manifest.sha256 == sha256_of(backup.path)
-    except (OSError, TokenStorageError):
+    except (OSError, sqlite3.Error, TokenStorageError):
         return False

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from nextcloud_mcp_server.backends.sqlite.backup_files import find_backups
+from nextcloud_mcp_server.backends.sqlite.backup_files import find_backups, foreign
 from nextcloud_mcp_server.backends.sqlite.catalog import count, quoted, read_structure
 from nextcloud_mcp_server.backends.sqlite.connect import connect_at_rest
 from nextcloud_mcp_server.backends.sqlite.in_use import describe, is_held
@@ -190,6 +190,8 @@ def _examine(backup: Path) -> tuple[Level, str]:
     """Return ``ok`` if a backup is intact; else its problem, or why it cannot be read."""
     try:
         manifest = read_manifest(backup)
+        if found := foreign(backup, manifest):
+            return Level.WARNING, found.reason
         if manifest is not None and manifest.sha256 != sha256_of(backup):
             return Level.WARNING, "it is not the file that its manifest describes"
         damage = check_pages(backup)
@@ -197,7 +199,7 @@ def _examine(backup: Path) -> tuple[Level, str]:
         return (Level.UNKNOWN if error.code in _CLOSED else Level.WARNING), error.message
     except PermissionError as error:
         return Level.UNKNOWN, f"{error.filename} cannot be read ({error.strerror})"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, sqlite3.Error) as error:
         return Level.WARNING, str(error)
     return (Level.WARNING if damage else Level.OK), damage
 
