@@ -148,6 +148,7 @@ def test_no_other_setting_prints_a_key(variable: str) -> None:
         *((form, "is in quotation marks") for form in (f'"{KEY}"', f"'{KEY}'", f"{KEY}'")),
         (f"base64:{KEY}", "begins with base64:, which is no part of a key"),
         *((other, "is not 44 characters") for other in ("short=", KEY[1:], KEY[:-1], "a=", "a:b")),
+        (f"{OTHER},{KEY}", "is not 44 characters"),
     ],
     ids=ascii,
 )

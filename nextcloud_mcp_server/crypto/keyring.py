@@ -37,7 +37,11 @@ _ALONE: Final = (
 _MISTAKES: Final = (
     (r"^[\"'`\u2018\u201c]|[\"'`\u2019\u201d]$", "is in quotation marks"),
     (r"^\$|^%\w+%$|\{\{|^<.*>$", "is a variable or a placeholder that nothing has replaced"),
-    (r"^(?:export\s+)?[A-Za-z_]\w*(?:\s*=\s*[^=\s]|:\s)", "has the name of a variable before it"),
+    # No key: that has 43 characters before its sign.
+    (
+        r"^(?:export\s+)?[A-Za-z_]\w{0,39}(?:\s*=\s*[^=\s]|:\s)",
+        "has the name of a variable before it",
+    ),
     (r"^base64:", "begins with base64:, which is no part of a key"),
 )
 
