@@ -164,6 +164,7 @@ def load_settings(
     environ = os.environ if environ is None else environ
     if key_file := environ.get("TOKEN_ENCRYPTION_KEY_FILE"):
         _require_no_key("TOKEN_ENCRYPTION_KEY_FILE", key_file)
+        _require_one_file(key_file)
         _require_meant("TOKEN_ENCRYPTION_KEY_FILE", key_file)
     # Checked here, and read again where the files are.
     trusted_owners(environ)
@@ -432,6 +433,28 @@ def _require_no_key(variable: str, text: str) -> None:
         code = "malformed-key" if variable == "TOKEN_ENCRYPTION_KEY_FILE" else "bad-path"
         what = "URL" if variable == "DATABASE_URL" else "path"
         raise no_key(variable, f"unset {variable} or set it to the {what} of a file", code)
+
+
+def _require_one_file(text: str) -> None:
+    """Fail if ``TOKEN_ENCRYPTION_KEY_FILE`` is a URL or names several files.
+
+    Raises:
+        TokenStorageError: ``bad-path``.
+    """
+    paths = [path.strip() for path in text.replace(",", ";").split(";")]
+    if len(paths) > 1 and all(map(os.path.exists, paths)):
+        what = f"names {len(paths)} files, and only one is read"
+    elif is_url(text) or text.startswith("file:"):
+        what = "is a URL; a plain path is needed"
+    else:
+        return
+    if not os.path.exists(text):  # noqa: PTH110 - raises nothing
+        raise TokenStorageError(
+            f"TOKEN_ENCRYPTION_KEY_FILE {what}.",
+            code="bad-path",
+            remedy="Set it to the path of one file, for example /run/secrets/key; several keys go "
+            "in that file, one a line, newest first.",
+        )
 
 
 def _path_if_any(text: str) -> str:

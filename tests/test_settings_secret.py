@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.errors import holds_key
 from nextcloud_mcp_server.settings import load_settings
 from tests.cli.places import process
@@ -133,3 +134,46 @@ def test_no_other_setting_prints_a_key(variable: str) -> None:
     """The value in an error has no key, and no part of one."""
     error = refused(lambda: load_settings({"TOKEN_STORAGE_DB": "t.db", variable: KEY}))
     assert KEY[:12] not in f"{error.as_dict()}"
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        *((path, "is a path, not a key") for path in ("/run/secrets/key", "./key", "~/key")),
+        *((path, "is a path, not a key") for path in ("file:///run/secrets/key", "a/b.key")),
+        *((name, "is a variable or a placeholder") for name in ("$KEY", "${KEY}", "%KEY%")),
+        *((name, "is a variable or a placeholder") for name in ("$(cat k)", "{{ k }}", "<key>")),
+        *((form, "has the name of a variable") for form in (f"KEY={KEY}", f"export KEY = {KEY}")),
+        (f"TOKEN_ENCRYPTION_KEY: {KEY}", "has the name of a variable before it"),
+        *((form, "is in quotation marks") for form in (f'"{KEY}"', f"'{KEY}'", f"{KEY}'")),
+        (f"base64:{KEY}", "begins with base64:, which is no part of a key"),
+        *((other, "is not 44 characters") for other in ("short=", KEY[1:], KEY[:-1], "a=", "a:b")),
+        (f"{OTHER},{KEY}", "is not 44 characters"),
+    ],
+    ids=ascii,
+)
+def test_what_is_in_place_of_a_key_is_named(value: str, what: str) -> None:
+    """The message says what it is, never the value; for a path the remedy names its variable."""
+    error = refused(lambda: Keyring(value))
+    assert error.code == "malformed-key"
+    assert error.message.startswith(f"Encryption key 1 of 1 {what}")
+    assert ("TOKEN_ENCRYPTION_KEY_FILE" in error.remedy) == ("path" in what)
+    assert KEY[5:-1] not in f"{error.as_dict()}"
+
+
+def test_the_key_file_is_one_file(tmp_path: Path) -> None:
+    """Several files and a URL are named as such; a file of that name is used."""
+    paths = [tmp_path / name for name in ("a", "b", "c,d")]
+    for path in paths:
+        path.touch()
+    for separator in (";", ",", "; "):
+        given = {"TOKEN_ENCRYPTION_KEY_FILE": f"{paths[0]}{separator}{paths[1]}"}
+        error = refused(lambda given=given: load_settings(given))  # type: ignore[misc]
+        assert error.message == "TOKEN_ENCRYPTION_KEY_FILE names 2 files, and only one is read."
+    for url in ("file:///run/secrets/key", "file:key", "https://vault.example/key"):
+        error = refused(lambda url=url: load_settings({"TOKEN_ENCRYPTION_KEY_FILE": url}))  # type: ignore[misc]
+        assert error.message == "TOKEN_ENCRYPTION_KEY_FILE is a URL; a plain path is needed."
+        assert error.code == "bad-path"
+    for name in ("c,d", "e;f"):
+        used = {"TOKEN_ENCRYPTION_KEY_FILE": str(tmp_path / name), "TOKEN_STORAGE_DB": "t.db"}
+        assert load_settings(used).key_file == tmp_path / name

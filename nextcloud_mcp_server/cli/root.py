@@ -110,6 +110,13 @@ class Commands(click.Group):
         raise mistakes.no_command(name, known, ctx)
 
 
+def _source_help(command: click.Command) -> str:
+    """Return the help that `python -OO` has removed."""
+    from nextcloud_mcp_server.cli.docstrings import source_help  # noqa: PLC0415 - rarely needed
+
+    return source_help(command)
+
+
 class LazyGroup(Commands):
     """A group that imports its commands only when one of them is run.
 
@@ -138,9 +145,8 @@ class LazyGroup(Commands):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command, after importing all of them."""
         command = self._load().get_command(ctx, cmd_name)
-        if command is not None and not command.help:
-            # `python -OO` removes the docstrings.
-            command.help = self._summaries[cmd_name]
+        if command is not None:
+            command.help = command.help or _source_help(command) or self._summaries[cmd_name]
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -285,3 +291,6 @@ cli.add_command(
         epilog=_KEYS_EPILOG,
     )
 )
+
+for _command in (cli, run):
+    _command.help = _command.help or _source_help(_command)

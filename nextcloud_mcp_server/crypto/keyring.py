@@ -28,6 +28,22 @@ _GIVE_IT: Final = (
     "Give the key that the secrets were encrypted with; only for a new database, make one with: "
     "nextcloud-mcp-server keys generate"
 )
+_ALONE: Final = (
+    "Give the 44 characters of the key alone: Docker's --env-file, Compose and systemd do not "
+    "read a value as a shell does."
+)
+
+#: Patterns for what is in place of a key or around it.
+_MISTAKES: Final = (
+    (r"^[\"'`\u2018\u201c]|[\"'`\u2019\u201d]$", "is in quotation marks"),
+    (r"^\$|^%\w+%$|\{\{|^<.*>$", "is a variable or a placeholder that nothing has replaced"),
+    # No key: that has 43 characters before its sign.
+    (
+        r"^(?:export\s+)?[A-Za-z_]\w{0,39}(?:\s*=\s*[^=\s]|:\s)",
+        "has the name of a variable before it",
+    ),
+    (r"^base64:", "begins with base64:, which is no part of a key"),
+)
 
 
 class Keyring:
@@ -142,6 +158,7 @@ def _raw(key: object, name: str) -> bytes:
             )
         if ";" in text:
             _refuse(f"{name} contains several keys.", "Pass a list of keys, newest first.")
+        _refuse_mistake(text, name)
         _refuse(f"{name} is not 44 characters of urlsafe base64.", _CHECK_IT)
     raw = base64.urlsafe_b64decode(text)
     if base64.urlsafe_b64encode(raw) != text.encode("ascii"):
@@ -149,6 +166,19 @@ def _raw(key: object, name: str) -> bytes:
     if not any(raw):
         _refuse(f"{name} is all zero.", _GIVE_IT)
     return raw
+
+
+def _refuse_mistake(text: str, name: str) -> None:
+    """Name what is probably there in place of a key. Base64 has no dot, no ~ and no quotes."""
+    if re.match(r"~|\.{0,2}/|file:", text) or ("/" in text and "." in text):
+        _refuse(
+            f"{name} is a path, not a key.",
+            "Set TOKEN_ENCRYPTION_KEY_FILE to the path of a file with the key, and unset "
+            "TOKEN_ENCRYPTION_KEY.",
+        )
+    for pattern, what in _MISTAKES:
+        if re.search(pattern, text):
+            _refuse(f"{name} {what}.", _ALONE)
 
 
 def _bytes(ciphertext: object) -> bytes:

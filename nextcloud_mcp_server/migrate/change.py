@@ -17,7 +17,7 @@ from nextcloud_mcp_server.migrate.inspect import (
     inspect,
     no_database,
 )
-from nextcloud_mcp_server.migrate.plan import State, is_steps
+from nextcloud_mcp_server.migrate.plan import State, is_steps, no_step
 from nextcloud_mcp_server.migrate.startup import progress_to, require_sound
 from nextcloud_mcp_server.migrate.typed_revision import unknown_target
 from nextcloud_mcp_server.progress import ProgressCallback, Reporter
@@ -251,6 +251,12 @@ def downgrade_target(inspection: Inspection, revision: str | None) -> str:
         target = _steps_below(database, recorded, below, int(target[1:]))
     if target != BASE and target not in history:
         raise unknown_target(target, history, database)
+    if target == recorded:
+        raise TokenStorageError(
+            f"{database} is at revision {recorded} already: a downgrade has nothing to do.",
+            code="bad-input",
+            remedy=f"To go back one revision: nextcloud-mcp-server db downgrade {database.option}",
+        )
     if target not in below:
         raise TokenStorageError(
             f"{database} is at revision {recorded}, which is not above {target}.",
@@ -262,6 +268,8 @@ def downgrade_target(inspection: Inspection, revision: str | None) -> str:
 
 
 def _is_upgrade(target: str, database: Database) -> TokenStorageError:
+    if is_steps(target, "+") and not int(target):
+        return no_step(target, database)
     return TokenStorageError(
         f"{target} is a step up, and a downgrade only goes back.",
         code="bad-input",

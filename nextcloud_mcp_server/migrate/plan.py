@@ -206,6 +206,12 @@ def _steps_above(finding: Finding, history: History, database: Database, end: in
     if 0 < end <= len(revisions):
         return revisions[end - 1]
     begin = revisions.index(finding.base) + 1 if finding.base else 0
+    if begin == len(revisions):
+        raise TokenStorageError(
+            f"{database} is at {finding.base}, the newest revision.",
+            code="bad-input",
+            remedy="Nothing is to be done. To list the revisions: nextcloud-mcp-server db history",
+        )
     above = counted(len(revisions) - begin, "revision")
     raise TokenStorageError(
         f"{database} is at {finding.base or BASE}, and {above} can be run from there.",
@@ -214,7 +220,20 @@ def _steps_above(finding: Finding, history: History, database: Database, end: in
     )
 
 
+def no_step(target: str, database: Database) -> TokenStorageError:
+    """Return the error for no steps in the wrong direction."""
+    return TokenStorageError(
+        f"{target} is no step, so nothing is to be done.",
+        code="bad-input",
+        remedy="To show the revision that it has: nextcloud-mcp-server db current "
+        f"{database.option}",
+        exit_status=WRONG_USAGE,
+    )
+
+
 def _is_downgrade(target: str, database: Database) -> TokenStorageError:
+    if is_steps(target, "-") and not int(target):
+        return no_step(target, database)
     return TokenStorageError(
         f"{target} is a step back, and an upgrade only goes up.",
         code="bad-input",

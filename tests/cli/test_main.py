@@ -17,11 +17,11 @@ from nextcloud_mcp_server.backends.base import Database
 from nextcloud_mcp_server.cli.db import current, group
 from nextcloud_mcp_server.cli.keys.group import key_commands
 from nextcloud_mcp_server.cli.output import is_abort, is_usage
-from nextcloud_mcp_server.cli.root import SUMMARIES
+from nextcloud_mcp_server.cli.root import KEY_SUMMARIES, SUMMARIES
 from nextcloud_mcp_server.server import run
 from nextcloud_mcp_server.settings import SERVER_VARIABLES
 from tests.cli.conftest import Command, Db
-from tests.cli.places import Shelf
+from tests.cli.places import Shelf, process
 from tests.support.revisions import HEAD
 
 LOG = ("info", "text", False)
@@ -235,6 +235,25 @@ def test_help_says_what_a_command_does_without_docstrings(
     """`python -OO` removes the docstrings; the first line of each stays."""
     monkeypatch.setattr(group.db_commands.commands["upgrade"], "help", None)
     assert SUMMARIES["upgrade"] in command("db", "upgrade", "--help").out
+
+
+#: Prints the help of every command.
+EVERY_HELP = """
+import nextcloud_mcp_server.cli.root as root
+from nextcloud_mcp_server.cli.main import main
+names = [["db", name] for name in root.SUMMARIES] + [["keys", name] for name in root.KEY_SUMMARIES]
+for arguments in ([], ["run"], ["db"], ["keys"], *names):
+    main([*arguments, "--help"])
+"""
+
+
+def test_the_help_is_complete_without_docstrings(tmp_path: Path) -> None:
+    """With `python -OO` each command has the same help, read from its source text."""
+    usual = process(cwd=tmp_path, code=EVERY_HELP)
+    optimized = process(cwd=tmp_path, code=EVERY_HELP, environ={"PYTHONOPTIMIZE": "2"})
+    assert usual.out.count("Usage:") == len(SUMMARIES) + len(KEY_SUMMARIES) + 4
+    assert optimized.out == usual.out
+    assert "lock, inspect, back up" in optimized.out
 
 
 def test_the_version(command: Command) -> None:

@@ -100,6 +100,30 @@ def test_the_wrong_direction_is_refused_with_a_command(
 
 
 @pytest.mark.parametrize(
+    ("arguments", "says", "remedy"),
+    [
+        ("upgrade +99", f"is at {HEAD}, the newest revision.", "db history"),
+        ("upgrade -0", "-0 is no step, so nothing is to be done.", "db current"),
+        ("upgrade -00", "-00 is no step, so nothing is to be done.", "db current"),
+        ("downgrade +0", "+0 is no step, so nothing is to be done.", "db current"),
+        ("downgrade -0", "a downgrade has nothing to do.", "db downgrade -d"),
+        (f"downgrade {HEAD}", "a downgrade has nothing to do.", "db downgrade -d"),
+    ],
+)
+def test_no_remedy_leads_in_a_circle(
+    arguments: str, says: str, remedy: str, db: Db, command: Command
+) -> None:
+    """Where nothing is to be done, the error says so, and its command is another one."""
+    db.put("at-head")
+    message, advice, *_ = db(*arguments.split()).err.splitlines()
+    assert says in message
+    assert f": nextcloud-mcp-server {remedy}" in advice
+    typed = shlex.split(advice.rpartition(": nextcloud-mcp-server ")[2])
+    assert command(*typed, *(["--dry-run"] if "downgrade" in typed else [])).status == 0
+    assert get_current_revision(db.path) == HEAD
+
+
+@pytest.mark.parametrize(
     "arguments", ["downgrade 010 -r 009", "downgrade -1 -2", "upgrade 005 006", "downgrade -1x"]
 )
 def test_two_revisions_are_wrong_usage(arguments: str, db: Db) -> None:

@@ -144,7 +144,8 @@ def test_rotate_keeps_the_plaintext_and_the_time() -> None:
 
 def test_a_new_key_is_never_the_first_advice() -> None:
     """The remedy is first to check the key; its command creates a valid one."""
-    for key in (f'"{KEY}"', f"{KEY},", KEY[:-1], KEY[:40]):
+    assert "keys generate" not in refused(partial(Keyring, [f'"{KEY}"'])).remedy
+    for key in (f"{KEY},", KEY[:-1], KEY[:40]):
         error = refused(partial(Keyring, [key]))
         remedy = error.remedy
         assert remedy.startswith("Check it for quotes, commas and a missing end; ")
