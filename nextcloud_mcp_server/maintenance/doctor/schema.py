@@ -11,7 +11,7 @@ from nextcloud_mcp_server.errors import counted
 from nextcloud_mcp_server.maintenance.corrections import leftover_tables, outlived_tables
 from nextcloud_mcp_server.maintenance.doctor.context import Contents, Context
 from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
-from nextcloud_mcp_server.migrate.classify import triggers_on, used_tables
+from nextcloud_mcp_server.migrate.classify import reused_names, triggers_on, used_tables
 from nextcloud_mcp_server.migrate.plan import State, plan, refusal
 
 
@@ -143,5 +143,13 @@ def leftovers(context: Context) -> Iterator[Finding]:
             if rows:
                 what = f"{what}; its {counted(rows, 'row')} will only be in the backup"
             yield context.repairable(Level.WARNING if rows else Level.NOTE, what)
-    if not tables and not outlived:
+    reused = sorted(reused_names(there, contents.history, base))
+    for name in reused:
+        revision = contents.history.dropped_by(name)
+        what = (
+            f"{name} is not of this program, although it has the name of a table that revision "
+            f"{revision} drops: a downgrade below {revision} needs that name"
+        )
+        yield Finding(Level.NOTE, what)
+    if not tables and not outlived and not reused:
         yield Finding(Level.OK, "there are none")
