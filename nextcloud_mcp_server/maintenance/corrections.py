@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from nextcloud_mcp_server.backends.base import Snapshot
-from nextcloud_mcp_server.migrate.classify import TEMPORARY, classify, is_mistyped
+from nextcloud_mcp_server.migrate.classify import TEMPORARY, classify, is_mistyped, reused_names
 from nextcloud_mcp_server.migrate.plan import Finding, State
 from nextcloud_mcp_server.schema.history import History
 from nextcloud_mcp_server.schema.structure import VERSION_TABLE, Structure
@@ -56,9 +56,8 @@ def outlived_tables(seen: Structure, history: History, base: str | None) -> dict
     """Return the tables that ``base`` or an earlier revision drops, each with that revision."""
     if base is None:
         return {}
+    reused = reused_names(seen, history, base)
     return {
-        name: next(
-            revision for revision in history.revisions if name in history.dropped_before(revision)
-        )
-        for name in sorted(history.dropped_before(base) & seen.tables.keys())
+        name: history.dropped_by(name)
+        for name in sorted((history.dropped_before(base) & seen.tables.keys()) - reused)
     }

@@ -11,7 +11,7 @@ from nextcloud_mcp_server.backends.sqlite.catalog import count
 from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.backends.sqlite.errors import naming
-from nextcloud_mcp_server.backends.sqlite.integrity import check_file
+from nextcloud_mcp_server.backends.sqlite.integrity import check_file, references
 from nextcloud_mcp_server.maintenance.corrections import (
     corrected_state,
     leftover_tables,
@@ -20,6 +20,8 @@ from nextcloud_mcp_server.maintenance.corrections import (
 from nextcloud_mcp_server.maintenance.indexes import only_indexes
 from nextcloud_mcp_server.migrate.classify import classify
 from nextcloud_mcp_server.migrate.plan import Finding, State, refusal
+from nextcloud_mcp_server.migrate.referenced import may_reference
+from nextcloud_mcp_server.migrate.referenced import refusal as referenced
 from nextcloud_mcp_server.schema.history import History
 
 
@@ -56,7 +58,8 @@ def plan_repair(
     """Return what a database needs; ``path`` is its name in errors if ``source`` is a copy.
 
     Raises:
-        TokenStorageError: the state's own code if nothing safe repairs it.
+        TokenStorageError: the state's own code if nothing safe repairs it;
+            ``migration-failed`` if rows reference a table that would be dropped.
     """
     database = SqliteDatabase(path or source)
     finding = classify(seen, history)
@@ -69,13 +72,18 @@ def plan_repair(
     if damage and not only_indexes(source):
         raise refusal(Finding(State.CORRUPT, reason="; ".join(damage[:3])), history, database)
     leftovers = leftover_tables(seen.structure, history)
+    after = corrected or finding
+    outlived = outlived_tables(seen.structure, history, after.base)
+    tables = may_reference(seen.structure, history) if outlived else []
     with naming(source), closing(connect_read_only(source)) as connection:
         drops = tuple(table for table in leftovers if not count(connection.execute, table))
-    after = corrected or finding
+        found = references(connection.execute, tables, outlived) if tables else []
+    if found:
+        raise referenced(found, outlived, database, "be repaired")
     return RepairPlan(
         after,
         replaces_version=corrected is not None and not finding.lost,
         drops=drops,
-        outlived=tuple(outlived_tables(seen.structure, history, after.base)),
+        outlived=tuple(outlived),
         indexes=bool(damage),
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nextcloud_mcp_server.backends.base import Database, LockedDatabase
 from nextcloud_mcp_server.errors import WRONG_USAGE, TokenStorageError, counted
-from nextcloud_mcp_server.migrate.classify import is_mistyped, newest_complete
+from nextcloud_mcp_server.migrate.classify import is_mistyped, newest_complete, reused_names
 from nextcloud_mcp_server.migrate.inspect import (
     Inspection,
     VerifyKeys,
@@ -264,6 +264,7 @@ def downgrade_target(inspection: Inspection, revision: str | None) -> str:
             remedy="To go up, use: nextcloud-mcp-server db upgrade "
             f"--revision {target} {database.option}",
         )
+    _require_names(inspection, target)
     return target
 
 
@@ -304,6 +305,24 @@ def _require_way_up(inspection: Inspection) -> None:
         )
 
 
+def _require_names(inspection: Inspection, target: str) -> None:
+    """Refuse a target for which somebody else's table or view has the name of one of ours."""
+    history, structure = inspection.history, inspection.snapshot.structure
+    reused = reused_names(structure, history, history.head)
+    if not reused:
+        return
+    first = 0 if target == BASE else history.revisions.index(target)
+    for revision in reversed(history.revisions[first:]):
+        if taken := sorted(reused & history.structure(revision).tables.keys()):
+            raise TokenStorageError(
+                f"{inspection.database} has {', '.join(taken)}, which is not of this program, and "
+                f"revision {revision} needs that name; nothing was changed.",
+                code="bad-input",
+                remedy="Rename it if it is a table; if it is a view, drop it and create it again "
+                "under another name. Then run the command again.",
+            )
+
+
 def _changed(database: Database, agreed: str | None, recorded: str) -> TokenStorageError:
     return TokenStorageError(
         f"{database} was at revision {agreed} when the loss was agreed to, and another process "
@@ -332,7 +351,9 @@ def _check_stamp(inspection: Inspection, revision: str) -> None:
     # An upgrade from here does not miss what a later revision drops.
     wanted = history.structure(revision).without(history.dropped_before(history.head))
     lacks = gaps(structure, wanted)
-    dropped = history.dropped_before(revision) & structure.tables.keys()
+    reused = reused_names(structure, history, history.head)
+    _require_names(inspection, revision)
+    dropped = (history.dropped_before(revision) & structure.tables.keys()) - reused
     if not lacks and not dropped:
         return
     detail = f"lacks {lacks}" if lacks else f"still has {', '.join(sorted(dropped))}"

@@ -236,7 +236,8 @@ def used_tables(history: History, revision: str) -> dict[str, Table]:
 def triggers_on(structure: Structure, history: History) -> dict[str, str]:
     """Return the triggers on tables of this program, each with its table; no release made one."""
     triggers = structure.triggers.items()
-    return {name: table for name, table in triggers if table in history.shapes}
+    known = history.shapes.keys() - reused_names(structure, history, history.head)
+    return {name: table for name, table in triggers if table in known}
 
 
 def is_released(structure: Structure, history: History, revision: str) -> bool:
@@ -256,7 +257,7 @@ def is_released(structure: Structure, history: History, revision: str) -> bool:
         and not any(
             "references" in table.sql.lower()
             for name, table in structure.tables.items()
-            if name not in history.shapes
+            if name not in history.structure(revision).tables
         )
     )
 
@@ -266,7 +267,11 @@ def _contradiction(structure: Structure, history: History, recorded: str | None)
     if GRANTS not in structure.tables:
         return f"the table {GRANTS}, which every release made, is not there"
     at_recorded = history.structure(recorded).tables if recorded else {}
+    dropped = history.dropped_before(recorded) if recorded else frozenset()
     for name, shapes in history.shapes.items():
+        if name in dropped:
+            # Nothing uses it: it is left over, or somebody else's.
+            continue
         if name in structure.others:
             return f"{name} is a view, where every release made a table"
         if name not in structure.tables or name in DISPOSABLE:
@@ -278,6 +283,26 @@ def _contradiction(structure: Structure, history: History, recorded: str | None)
         if reason := _denies(name, structure.tables[name], wanted, known):
             return reason
     return ""
+
+
+def reused_names(structure: Structure, history: History, revision: str | None) -> frozenset[str]:
+    """Return the tables and views of somebody else that have a name which ``revision`` gave up.
+
+    A table that this program could have made is not one of them.
+    """
+    dropped = history.dropped_before(revision) if revision else frozenset()
+    return frozenset(
+        name
+        for name in dropped
+        if name in structure.others
+        or (name in structure.tables and not _fits(name, structure.tables[name], history))
+    )
+
+
+def _fits(name: str, there: Table, history: History) -> bool:
+    shapes = history.shapes[name]
+    known = {column for shape in shapes for column in shape.columns}
+    return any(there is shape or not _denies(name, there, shape, known) for shape in shapes)
 
 
 def _denies(name: str, there: Table, wanted: Table, known: set[str]) -> str:

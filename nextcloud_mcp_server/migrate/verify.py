@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from nextcloud_mcp_server.backends.base import Database, Transaction
-from nextcloud_mcp_server.errors import TokenStorageError, counted, for_shell
+from nextcloud_mcp_server.errors import TokenStorageError, counted
 from nextcloud_mcp_server.migrate import alembic_commands
 from nextcloud_mcp_server.migrate.classify import DISPOSABLE
 from nextcloud_mcp_server.migrate.inspect import Inspection
+from nextcloud_mcp_server.migrate.referenced import may_reference, refusal
 from nextcloud_mcp_server.schema.history import BASE
 from nextcloud_mcp_server.schema.structure import Structure, gaps
 
@@ -69,31 +70,11 @@ def require_unreferenced(transaction: Transaction, change: Change) -> None:
     Raises:
         TokenStorageError: ``migration-failed``, with the statements that keep those rows.
     """
-    history, there = change.inspection.history, change.inspection.snapshot.structure.tables
-    dropped = _dropped(change).keys() & there.keys()
-    tables = [
-        name
-        for name in sorted(there.keys() - history.shapes.keys())
-        if "references" in there[name].sql.lower()
-    ]
-    found = transaction.references(tables, dropped) if dropped and tables else []
-    if not found:
-        return
-    what = "; ".join(
-        f"revision {_dropped(change)[key.referenced]} drops {key.referenced}, which "
-        f"{counted(key.rows, 'row')} of {key.table} still name in {', '.join(key.columns)}"
-        for key in found
-    )
-    kept = " ".join(
-        f'CREATE TABLE "{name}_kept" AS SELECT * FROM "{name}"; DROP TABLE "{name}";'  # noqa: S608 - for a person
-        for name in dict.fromkeys(key.table for key in found)
-    )
-    raise TokenStorageError(
-        f"{change.database} cannot go to {change.target}: {what}; nothing was changed.",
-        code="migration-failed",
-        remedy="Remove that foreign key, or keep the rows in a table without it, then try again: "
-        f"sqlite3 {for_shell(str(change.database))} {for_shell(kept)}",
-    )
+    there, dropped = change.inspection.snapshot.structure, _dropped(change)
+    here = dropped.keys() & there.tables.keys()
+    tables = may_reference(there, change.inspection.history) if here else []
+    if tables and (found := transaction.references(tables, here)):
+        raise refusal(found, dropped, change.database, f"go to {change.target}")
 
 
 def _dropped(change: Change) -> dict[str, str]:

@@ -90,6 +90,10 @@ class History:
         names = {name for r in earlier for name in self.structures[r].tables}
         return frozenset(names) - frozenset(self.structures[revision].tables)
 
+    def dropped_by(self, table: str) -> str:
+        """Return the first revision that drops ``table``."""
+        return next(one for one in self.revisions if table in self.dropped_before(one))
+
 
 def locate_scripts() -> Path:
     """Return the folder of the scripts: in the package, otherwise in the checkout around it.

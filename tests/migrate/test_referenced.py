@@ -9,6 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from nextcloud_mcp_server.maintenance.doctor.finding import Level
+from nextcloud_mcp_server.maintenance.doctor.run import diagnose
+from nextcloud_mcp_server.maintenance.repair import preview_repair, repair
+from nextcloud_mcp_server.schema.history import load_history
+from nextcloud_mcp_server.settings import Settings
 from tests.cli.places import execute, rows
 from tests.migrate.databases import versions
 from tests.support import invariants
@@ -21,6 +26,7 @@ from tests.support.shapes import at
 WEBHOOK = (
     "INSERT INTO registered_webhooks (id, webhook_id, preset_id, created_at) VALUES (1, 7, 'p', 1)"
 )
+WEBHOOKS = load_history().structure("009").tables["registered_webhooks"].sql
 CHILD = (
     'CREATE TABLE "Op Notes" (hook INTEGER REFERENCES registered_webhooks (id), note TEXT)',
     "INSERT INTO \"Op Notes\" VALUES (1, 'kept'), (NULL, 'also kept')",
@@ -84,3 +90,36 @@ def test_rows_that_reference_no_row_stop_nothing(row: str, path: Path) -> None:
     put(path, CHILD[0], row)
     prepare(path)
     assert versions(path) == [HEAD]
+
+
+@pytest.mark.parametrize("preview", [True, False], ids=["preview", "repair"])
+def test_a_repair_and_the_doctor_name_them_too(preview: bool, path: Path) -> None:
+    """A leftover table that they reference is not fixable before the command was run."""
+    at("009").write(path)
+    prepare(path)
+    execute(path, WEBHOOKS, WEBHOOK, *CHILD)
+    settings = Settings(path)
+    error = refused(lambda: preview_repair(settings) if preview else repair(settings))
+    which = "which 1 row of op notes still name in hook"
+    assert error.code == "migration-failed"
+    assert (
+        f"{path} cannot be repaired: revision 010 drops registered_webhooks, {which}; nothing was "
+        "changed."
+    ) in error.message
+    assert versions(path) == [HEAD]
+    [found] = [one for one in diagnose(settings).findings if one.check == "leftover tables"]
+    assert (found.level, found.fixable) == (Level.WARNING, False)
+    assert found.message == (
+        "registered_webhooks is left over, although revision 010 drops it, "
+        f"{which}: db repair cannot drop it before"
+    )
+    assert error.remedy.endswith(f"then try again: {found.command}")
+    _, _, statements = shlex.split(str(found.command))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(statements)
+    done = repair(settings)
+    assert "dropped registered_webhooks, as its revision does" in done.done
+    assert rows(path, 'SELECT note FROM "op notes_kept" ORDER BY note') == [
+        ("also kept",),
+        ("kept",),
+    ]

@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from nextcloud_mcp_server.backends.sqlite.catalog import count
+from nextcloud_mcp_server.backends.sqlite.integrity import references
 from nextcloud_mcp_server.backends.sqlite.usable import unusable
 from nextcloud_mcp_server.errors import counted
 from nextcloud_mcp_server.maintenance.corrections import leftover_tables, outlived_tables
 from nextcloud_mcp_server.maintenance.doctor.context import Contents, Context
 from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
-from nextcloud_mcp_server.migrate.classify import triggers_on, used_tables
+from nextcloud_mcp_server.migrate.classify import reused_names, triggers_on, used_tables
 from nextcloud_mcp_server.migrate.plan import State, plan, refusal
+from nextcloud_mcp_server.migrate.referenced import keeping, may_reference, referring
 
 
 def state(context: Context) -> Iterator[Finding]:
@@ -130,6 +132,7 @@ def leftovers(context: Context) -> Iterator[Finding]:
     there, base = contents.seen.structure, (contents.corrected or contents.finding).base
     tables = leftover_tables(there, contents.history)
     outlived = outlived_tables(there, contents.history, base)
+    keyed = may_reference(there, contents.history)
     with contents.reader() as connection:
         for table in tables:
             if number := count(connection.execute, table):
@@ -140,8 +143,20 @@ def leftovers(context: Context) -> Iterator[Finding]:
         for table, revision in outlived.items():
             rows = count(connection.execute, table)
             what = f"{table} is left over, although revision {revision} drops it"
+            if keyed and (found := references(connection.execute, keyed, {table})):
+                what = f"{what}, which {referring(found)}: db repair cannot drop it before"
+                yield Finding(Level.WARNING, what, keeping(found, context.database))
+                continue
             if rows:
                 what = f"{what}; its {counted(rows, 'row')} will only be in the backup"
             yield context.repairable(Level.WARNING if rows else Level.NOTE, what)
-    if not tables and not outlived:
+    reused = sorted(reused_names(there, contents.history, base))
+    for name in reused:
+        revision = contents.history.dropped_by(name)
+        what = (
+            f"{name} is not of this program, although it has the name of a table that revision "
+            f"{revision} drops: a downgrade below {revision} needs that name"
+        )
+        yield Finding(Level.NOTE, what)
+    if not tables and not outlived and not reused:
         yield Finding(Level.OK, "there are none")
