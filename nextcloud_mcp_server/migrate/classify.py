@@ -27,6 +27,9 @@ from nextcloud_mcp_server.schema.structure import (
 #: The one table that every release created: without it, people's grants are lost.
 GRANTS: Final = "refresh_tokens"
 
+#: The table of the provider's tokens, which every release stores as plain text.
+SESSIONS: Final = "oauth_sessions"
+
 #: Caches, which may be recreated if an unreleased draft left them unusable.
 DISPOSABLE: Final = frozenset({"batch_ocr_jobs"})
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,7 +23,7 @@ from nextcloud_mcp_server.backends.sqlite.manifest import (
     read_manifest,
     sha256_of,
 )
-from nextcloud_mcp_server.errors import TokenStorageError, for_shell
+from nextcloud_mcp_server.errors import TokenStorageError, counted, for_shell
 from nextcloud_mcp_server.filesystem import files
 from nextcloud_mcp_server.filesystem.permissions import close_to_others
 
@@ -116,6 +116,31 @@ def find_backups(database: Path) -> list[FoundBackup]:
         placed.append(one if one.sequence else one._replace(sequence=highest))
     # Backups of one number stay in the order of their times.
     return sorted(placed, key=lambda one: one.sequence)
+
+
+def lost_rows(database: Path, tables: Iterable[str]) -> dict[Path, dict[str, int]]:
+    """Return the rows of missing tables in the newest backup that has each, by the manifests.
+
+    What a restore replaced is not searched, and a folder that cannot be read has no backups.
+    """
+    lost: dict[Path, dict[str, int]] = {}
+    missing = set(tables)
+    if not missing:
+        return lost
+    with suppress(OSError):
+        for one in reversed(find_backups(database)):
+            if one.manifest is None or one.kind == "replaced":
+                continue
+            for table in sorted(missing & one.manifest.rows.keys()):
+                missing.remove(table)
+                if number := one.manifest.rows[table]:
+                    lost.setdefault(one.path, {})[table] = number
+    return lost
+
+
+def described(rows: Mapping[str, int]) -> str:
+    """Return the number of rows of each table, as text."""
+    return ", ".join(f"{counted(number, 'row')} of {table}" for table, number in rows.items())
 
 
 def _is_same(path: Path, database: Path) -> bool:
