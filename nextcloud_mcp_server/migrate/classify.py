@@ -188,6 +188,11 @@ def _alike(lost: tuple[str, ...], structure: Structure, history: History) -> str
     )
 
 
+def every_recorded(snapshot: Snapshot) -> str:
+    """Return all recorded revisions, as text; empty if there is none."""
+    return ", ".join(map(shortened, _recorded(snapshot)))
+
+
 def _recorded(snapshot: Snapshot) -> list[str]:
     """Return the recorded revisions."""
     return sorted({str(row) for row in _filled(snapshot)})

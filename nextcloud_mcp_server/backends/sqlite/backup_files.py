@@ -74,11 +74,13 @@ def backup_path(database: Path, revision: str | None, kind: Kind = "automatic") 
     """Return the name of a new backup: ``tokens.db.backup-<UTC time>-<revision>``.
 
     The name of another kind ends with it (``-manual``), and its file is never pruned. If a damaged
-    version table holds something else than an id, the name has ``unversioned``.
+    version table holds something else than an id, the name has ``unversioned``; of several ids, it
+    has all.
     """
     moment = datetime.now(UTC).strftime(TIMESTAMP)
     ending = "" if kind == "automatic" else f"-{kind}"
-    if revision is None or not _ID.fullmatch(revision):
+    revision = (revision or "").replace(", ", "_")
+    if not _ID.fullmatch(revision):
         revision = "unversioned"
     return database.with_name(f"{database.name}.backup-{moment}-{revision}{ending}")
 
