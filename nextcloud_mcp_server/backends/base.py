@@ -136,6 +136,9 @@ class Database(Protocol):
     def former(self) -> str:
         """Return a warning if a database was here before; empty if nothing is left of one."""
 
+    def vanished(self, tables: Iterable[str]) -> Iterable[str]:
+        """Return a warning for each backup with rows of ``tables``, which are missing here."""
+
     def unwritable(self) -> str:
         """Return why this user cannot write to the database; empty if it can."""
 

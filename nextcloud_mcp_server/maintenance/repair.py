@@ -27,7 +27,7 @@ from nextcloud_mcp_server.maintenance.indexes import rebuild_indexes
 from nextcloud_mcp_server.maintenance.repair_plan import RepairPlan, plan_repair
 from nextcloud_mcp_server.migrate.inspect import Inspection, VerifyKeys, known_history, no_database
 from nextcloud_mcp_server.migrate.plan import Finding, Plan, State, plan, refusal
-from nextcloud_mcp_server.migrate.startup import progress_to
+from nextcloud_mcp_server.migrate.startup import progress_to, warn_of_loss
 from nextcloud_mcp_server.progress import ProgressCallback, Reporter
 from nextcloud_mcp_server.schema.history import History
 from nextcloud_mcp_server.schema.structure import VERSION_TABLE
@@ -147,6 +147,7 @@ def _repair(
         done += ("rebuilt its damaged indexes",)
     backup = None
     if needed.restructures:
+        warn_of_loss(inspection, todo)
         backup = _restructure(inspection, locked, needed, keys, report)
         done += _restructured(needed, todo, history)
     if seen.journal_mode and (mode := locked.finish()) != seen.journal_mode:

@@ -32,7 +32,7 @@ class Change:
 
     Attributes:
         database: its path; for a server its URL, without a password.
-        before: the recorded revision before; None if there was none.
+        before: the recorded revision before, or all if there were several; None for none.
         after: the recorded revision now; None if there is none.
         steps: the revisions that were undone, newest first.
         backup: the backup made before; None if there were no rows.
@@ -186,7 +186,7 @@ def stamp(
         backup = run.stamp(inspection, locked, revision, keys=keys, report=report)
         locked.finish()
     after = None if revision == BASE else revision
-    return Change(database.location, inspection.recorded, after, backup=backup)
+    return Change(database.location, inspection.every_recorded, after, backup=backup)
 
 
 def _check_before_lock(

@@ -27,6 +27,9 @@ from nextcloud_mcp_server.schema.structure import (
 #: The one table that every release created: without it, people's grants are lost.
 GRANTS: Final = "refresh_tokens"
 
+#: The table of the provider's tokens, which every release stores as plain text.
+SESSIONS: Final = "oauth_sessions"
+
 #: Caches, which may be recreated if an unreleased draft left them unusable.
 DISPOSABLE: Final = frozenset({"batch_ocr_jobs"})
 
@@ -183,6 +186,11 @@ def _alike(lost: tuple[str, ...], structure: Structure, history: History) -> str
         for name, table in sorted(structure.tables.items())
         if name not in history.shapes and any(known <= table.columns.keys() for known in columns)
     )
+
+
+def every_recorded(snapshot: Snapshot) -> str:
+    """Return all recorded revisions, as text; empty if there is none."""
+    return ", ".join(map(shortened, _recorded(snapshot)))
 
 
 def _recorded(snapshot: Snapshot) -> list[str]:

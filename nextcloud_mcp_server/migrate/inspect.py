@@ -11,6 +11,7 @@ from nextcloud_mcp_server.migrate import plan as plans
 from nextcloud_mcp_server.migrate.classify import (
     TEMPORARY,
     classify,
+    every_recorded,
     is_released,
     used_tables,
 )
@@ -69,6 +70,11 @@ class Inspection(NamedTuple):
     def recorded(self) -> str | None:
         """The revision in the version row; None if there is not exactly one."""
         return self.finding.recorded
+
+    @property
+    def every_recorded(self) -> str | None:
+        """The revision in the version row, or all if there are several; None if there is none."""
+        return self.recorded or every_recorded(self.snapshot) or None
 
     @property
     def ready(self) -> bool:

@@ -152,7 +152,7 @@ def stamp(
     change = Change(
         inspection,
         "stamp",
-        inspection.recorded,
+        inspection.every_recorded,
         revision,
         (),
         restructures=False,

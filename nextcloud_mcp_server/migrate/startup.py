@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from nextcloud_mcp_server.backends.base import Database, LockedDatabase, RecoveryNeededError
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.migrate.classify import lost_secrets, triggers_on
+from nextcloud_mcp_server.migrate.classify import SESSIONS, lost_secrets, triggers_on
 from nextcloud_mcp_server.migrate.inspect import (
     Inspection,
     VerifyKeys,
@@ -139,7 +139,7 @@ def prepare(
             report("checking its pages")
             require_sound(inspection)
             inspection.require_usable()
-            _warn_of_loss(inspection, plan)
+            warn_of_loss(inspection, plan)
             _warn_of_triggers(inspection)
             keys = inspection.verify_keys(verify)
             locked.make_private()
@@ -221,11 +221,15 @@ def require_sound(inspection: Inspection) -> None:
         raise refusal(finding, inspection.history, inspection.database)
 
 
-def _warn_of_loss(inspection: Inspection, plan: Plan) -> None:
-    """Name the tables and columns of secrets that the recorded revision has and the file lacks."""
+def warn_of_loss(inspection: Inspection, plan: Plan) -> None:
+    """Name the missing tables that a backup has rows of, and what is missing of secrets."""
     if plan.action is Action.CREATE and (former := inspection.database.former()):
         logger.warning("%s", former)
+    for warning in inspection.database.vanished(plan.gaps.tables):
+        logger.warning("%s", warning)
     lost = lost_secrets(plan.gaps) if inspection.recorded else ()
+    if inspection.recorded and SESSIONS in plan.gaps.tables:
+        lost = (*lost, SESSIONS)
     if lost:
         logger.warning(
             "%s lacks %s, where secrets are stored, although it records revision %s: it is added, "

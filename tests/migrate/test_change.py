@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 
 from nextcloud_mcp_server.backends.connect import connect
+from nextcloud_mcp_server.backends.sqlite.backup_files import automatic_backups
 from nextcloud_mcp_server.backends.sqlite.lock import guard
 from nextcloud_mcp_server.maintenance.backup import back_up
 from nextcloud_mcp_server.migrate.change import preview_stamp
+from nextcloud_mcp_server.migrate.summary import stamped_lines
 from tests.cli.places import execute
 from tests.migrate.databases import in_thread, versions
 from tests.support import invariants
-from tests.support.by_path import downgrade, prepare, stamp
+from tests.support.by_path import downgrade, prepare, read_journal, stamp
 from tests.support.errors import refused
 from tests.support.files import names
 from tests.support.revisions import HEAD
@@ -75,12 +77,33 @@ def test_a_change_needs_the_lock(call: Callable[..., object], path: Path) -> Non
 
 
 def test_a_stamp_resolves_several_version_rows(path: Path) -> None:
-    """One row replaces several; the database is backed up."""
-    at("006").recording("005", "006").write(path)
+    """One row replaces several; the result, the backup and its place in the list name them."""
+    at("006").recording("006", "005").write(path)
     change = stamp(path, "006")
-    assert (change.before, change.after) == (None, "006")
+    assert (change.before, change.after) == ("005, 006", "006")
+    assert stamped_lines(change)[0].endswith("(recorded before: 005, 006)")
     assert versions(path) == ["006"]
     assert change.backup is not None
+    assert change.backup.name.endswith("-005_006")
+    assert automatic_backups(path) == [change.backup]
+
+
+def test_a_stamp_is_in_the_journal_with_the_rows_before(path: Path) -> None:
+    """The entry has every revision that the version table held."""
+    at_head(path)
+    execute(path, "INSERT INTO alembic_version VALUES ('005')")
+    stamp(path, HEAD)
+    entries = read_journal(path, 1)
+    assert entries
+    assert (entries[0].before, entries[0].after) == (f"005, {HEAD}", HEAD)
+
+
+def test_many_version_rows_make_no_long_name(path: Path) -> None:
+    """What does not fit into the name of a backup is not in it, and the backup is made."""
+    at("006").recording(*(f"00{number}" for number in range(1, 10)), "010").write(path)
+    change = stamp(path, "006")
+    assert change.backup is not None
+    assert change.backup.name.endswith("-unversioned")
 
 
 def test_a_stamp_replaces_a_mistyped_revision(path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,7 +23,7 @@ from nextcloud_mcp_server.backends.sqlite.manifest import (
     read_manifest,
     sha256_of,
 )
-from nextcloud_mcp_server.errors import TokenStorageError, for_shell
+from nextcloud_mcp_server.errors import TokenStorageError, counted, for_shell
 from nextcloud_mcp_server.filesystem import files
 from nextcloud_mcp_server.filesystem.permissions import close_to_others
 
@@ -74,11 +74,13 @@ def backup_path(database: Path, revision: str | None, kind: Kind = "automatic") 
     """Return the name of a new backup: ``tokens.db.backup-<UTC time>-<revision>``.
 
     The name of another kind ends with it (``-manual``), and its file is never pruned. If a damaged
-    version table holds something else than an id, the name has ``unversioned``.
+    version table holds something else than an id, the name has ``unversioned``; of several ids, it
+    has all.
     """
     moment = datetime.now(UTC).strftime(TIMESTAMP)
     ending = "" if kind == "automatic" else f"-{kind}"
-    if revision is None or not _ID.fullmatch(revision):
+    revision = (revision or "").replace(", ", "_")
+    if not _ID.fullmatch(revision):
         revision = "unversioned"
     return database.with_name(f"{database.name}.backup-{moment}-{revision}{ending}")
 
@@ -116,6 +118,31 @@ def find_backups(database: Path) -> list[FoundBackup]:
         placed.append(one if one.sequence else one._replace(sequence=highest))
     # Backups of one number stay in the order of their times.
     return sorted(placed, key=lambda one: one.sequence)
+
+
+def lost_rows(database: Path, tables: Iterable[str]) -> dict[Path, dict[str, int]]:
+    """Return the rows of missing tables in the newest backup that has each, by the manifests.
+
+    What a restore replaced is not searched, and a folder that cannot be read has no backups.
+    """
+    lost: dict[Path, dict[str, int]] = {}
+    missing = set(tables)
+    if not missing:
+        return lost
+    with suppress(OSError):
+        for one in reversed(find_backups(database)):
+            if one.manifest is None or one.kind == "replaced":
+                continue
+            for table in sorted(missing & one.manifest.rows.keys()):
+                missing.remove(table)
+                if number := one.manifest.rows[table]:
+                    lost.setdefault(one.path, {})[table] = number
+    return lost
+
+
+def described(rows: Mapping[str, int]) -> str:
+    """Return the number of rows of each table, as text."""
+    return ", ".join(f"{counted(number, 'row')} of {table}" for table, number in rows.items())
 
 
 def _is_same(path: Path, database: Path) -> bool:

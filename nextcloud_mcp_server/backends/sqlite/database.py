@@ -187,6 +187,20 @@ class SqliteDatabase:
             f"{self.option}"
         )
 
+    def vanished(self, tables: Iterable[str]) -> Iterator[str]:
+        """Look for rows of the tables in the manifests of the backups beside the file."""
+        from nextcloud_mcp_server.backends.sqlite.backup_files import (  # noqa: PLC0415
+            described,
+            lost_rows,
+        )
+
+        for backup, rows in lost_rows(self.path, tables).items():
+            yield (
+                f"{self.path} lacks {', '.join(rows)}, which is added, empty. The backup {backup} "
+                f"has {described(rows)}. To have them back, stop the server and run: "
+                f"nextcloud-mcp-server db restore {for_shell(backup)} {self.option}"
+            )
+
     def _backups(self) -> int:
         """Count the backups beside the file, as far as the folder can be read."""
         from nextcloud_mcp_server.backends.sqlite.backup_files import find_backups  # noqa: PLC0415

@@ -12,7 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from nextcloud_mcp_server.backends.sqlite.backup_files import find_backups, foreign
+from nextcloud_mcp_server.backends.sqlite.backup_files import (
+    described,
+    find_backups,
+    foreign,
+    lost_rows,
+)
 from nextcloud_mcp_server.backends.sqlite.catalog import count, quoted, read_structure
 from nextcloud_mcp_server.backends.sqlite.connect import connect_at_rest
 from nextcloud_mcp_server.backends.sqlite.in_use import describe, is_held
@@ -107,6 +112,7 @@ def backups(context: Context) -> Iterator[Finding]:
         )
         yield Finding(Level.NOTE, what)
     yield from _locked_out(context, found)
+    yield from _vanished(context)
     if what := _former(context, found[-1]):
         yield Finding(Level.ERROR, what, context.command("restore --newest"))
     elif gone := _emptied(context, found[-1]):
@@ -138,6 +144,18 @@ def _locked_out(context: Context, found: list[Path]) -> Iterator[Finding]:
         what = f"{len(closed)} of {len(found)} were made with a key that is not available"
         what = f"{what}, {name} with {key}: keep that key as long as you keep the backup"
         yield Finding(Level.WARNING, what)
+
+
+def _vanished(context: Context) -> Iterator[Finding]:
+    """Report the missing tables that a backup has rows of."""
+    contents = context.tables
+    if contents is None:
+        return
+    missing = (contents.corrected or contents.finding).gaps.tables
+    for path, rows in lost_rows(context.path, missing).items():
+        what = f"{path.name} holds {described(rows)}, and the database has no such table"
+        command = f"nextcloud-mcp-server db restore {for_shell(path)} {context.database.option}"
+        yield Finding(Level.ERROR, what, command)
 
 
 def _former(context: Context, newest: Path) -> str:
