@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
-from sqlalchemy import Delete, Insert
-
 from nextcloud_mcp_server.auth.audit import SYSTEM, not_stored, record
 from nextcloud_mcp_server.auth.statements import AT_ONCE, affected, kept
 from nextcloud_mcp_server.auth.values import check_row, digest
@@ -19,7 +17,7 @@ from nextcloud_mcp_server.auth.values import check_row, digest
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sqlalchemy import Executable, Select
+    from sqlalchemy import Delete, Executable, Select
 
     from nextcloud_mcp_server.auth.context import Access
     from nextcloud_mcp_server.backends.base import Connection, Row
@@ -181,12 +179,11 @@ class Concern:
         Raises:
             TokenStorageError: ``ignored``.
         """
-        if isinstance(statement, Insert):
+        if statement.is_insert:
             undone = connection.first(kept(statement), parameters) is None
         else:
-            undone = isinstance(statement, Delete) and bool(
-                connection.first(affected(statement), parameters)
-            )
+            there = connection.first(affected(statement), parameters)
+            undone = statement.is_delete and there is not None
         if undone:
             raise not_stored(self._table)
 

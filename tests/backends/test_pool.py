@@ -99,7 +99,7 @@ async def together(*calls: Awaitable[Any]) -> list[Any]:
     [
         ((), failing, LookupError),
         ((), adding("30"), "conflict"),
-        ((ENDS_TRANSACTION,), adding("ends"), "bad-input"),
+        ((ENDS_TRANSACTION,), adding("ends"), "ignored"),
         (DEFERRED_REFERENCE, lambda c: c.run(text("INSERT INTO child VALUES (7)")), "bad-input"),
     ],
     ids=["raises", "taken key", "ends the transaction", "refused at the commit"],

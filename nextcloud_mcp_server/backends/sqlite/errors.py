@@ -39,6 +39,9 @@ _SHARED_MEMORY: Final = 32 * 1024
 #: PRIMARYKEY and UNIQUE: not every driver in the place of sqlite3 has a name for an extended code.
 _TAKEN: Final = frozenset({sqlite3.SQLITE_CONSTRAINT | number << 8 for number in (6, 8)})
 
+#: RAISE() in a trigger, and ON DELETE RESTRICT.
+_REFUSED: Final = sqlite3.SQLITE_CONSTRAINT | 7 << 8
+
 _TEXTS: Final = {
     **system.TEXTS,
     "corrupt": (
@@ -91,8 +94,7 @@ def named(error: BaseException, path: Path) -> TokenStorageError | None:  # noqa
         untold = number == sqlite3.SQLITE_CONSTRAINT and str(driver).startswith("UNIQUE ")
         if code == "conflict" and number not in _TAKEN and not untold:
             code = "bad-input"
-        # RAISE() in a trigger, and ON DELETE RESTRICT.
-        if number == sqlite3.SQLITE_CONSTRAINT_TRIGGER:
+        if number == _REFUSED:
             code = "ignored"
         if code == "bad-path":
             if limit := system.reached_limit():

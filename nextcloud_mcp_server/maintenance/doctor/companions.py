@@ -137,7 +137,8 @@ def _locked_out(context: Context, found: list[Path]) -> Iterator[Finding]:
     for path in found:
         with suppress(OSError, ValueError):
             manifest = read_manifest(path)
-            if manifest and manifest.keys and not {*manifest.keys} & {*available}:
+            needed = manifest and any(manifest.rows.get(table) for table, _ in ENCRYPTED)
+            if manifest and needed and manifest.keys and not {*manifest.keys} & {*available}:
                 closed.append((path.name, manifest.keys[0]))
     if closed:
         name, key = closed[-1]

@@ -21,6 +21,7 @@ from nextcloud_mcp_server.maintenance.doctor import companions
 from nextcloud_mcp_server.maintenance.doctor import files as doctor_files
 from nextcloud_mcp_server.maintenance.doctor.finding import Level
 from nextcloud_mcp_server.maintenance.doctor.run import diagnose
+from nextcloud_mcp_server.schema.structure import ENCRYPTED
 from nextcloud_mcp_server.settings import Settings
 from tests.cli.places import execute
 from tests.maintenance.doctor.conftest import Ask, healthy, worst
@@ -107,6 +108,15 @@ def test_backups_of_another_key_are_reported(path: Path, ask: Ask) -> None:
     assert finding.level is Level.WARNING
     assert "1 of 2 were made with a key that is not available" in finding.message
     assert [finding.level for finding in ask("backups", keys=(OTHER_KEY, KEY))] == [Level.OK]
+
+
+def test_a_backup_without_secrets_needs_no_key(path: Path, ask: Ask) -> None:
+    """Its key opens nothing, so nobody must keep it."""
+    for table in sorted({table for table, _ in ENCRYPTED}):
+        execute(path, f"DELETE FROM {table}")
+    back_up(path, keys=Keyring(KEY).fingerprints)
+    found = ask("backups", keys=(OTHER_KEY,))
+    assert not [f for f in found if "key that is not available" in f.message]
 
 
 def test_who_holds_the_lock_is_reported(path: Path, ask: Ask) -> None:
