@@ -193,11 +193,15 @@ async def test_a_store_on_an_emptied_file_refuses(pool: SqlitePool, path: Path) 
         assert caught.value.code == "replaced"
 
 
-async def test_a_store_on_a_database_that_was_cut_off_refuses(path: Path) -> None:
+@pytest.mark.parametrize("read", [False, True], ids=["written", "read first"])
+async def test_a_store_on_a_database_that_was_cut_off_refuses(read: bool, path: Path) -> None:
     """Pages that are gone are not written again, so a commit could not be read afterwards."""
     pool = SqlitePool(path, "wal")
     await pool.write(adding("before"))
     os.truncate(path, 40_960)
+    if read:
+        with suppress(TokenStorageError):
+            await pool.read(count)
     with pytest.raises(TokenStorageError, match="was cut off") as caught:
         await pool.write(adding("after"))
     assert caught.value.code == "replaced"

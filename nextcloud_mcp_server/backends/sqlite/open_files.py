@@ -52,7 +52,7 @@ class OpenFiles:
     def __init__(self, path: Path, opened: FileId | None = None) -> None:
         self._path = path
         self._name = str(path)
-        #: Bytes of the database.
+        #: Bytes of the database at the last commit.
         self._size = 0
         self._opened = {self._name: opened or file_id(path)}
 
@@ -77,11 +77,9 @@ class OpenFiles:
                 return f"{os.path.basename(name)} is missing"  # noqa: PTH119
             if (there.st_dev, there.st_ino) != opened:
                 return f"{os.path.basename(name)} is another file now"  # noqa: PTH119
-            if name == self._name:
-                # An open database always has pages, and a -wal may be empty.
-                if not there.st_size:
-                    return f"{self._path.name} is empty now"
-                self._size = there.st_size
+            # An open database always has pages, and a -wal may be empty.
+            if name == self._name and not there.st_size:
+                return f"{self._path.name} is empty now"
         return ""
 
     def problem(self) -> str:
@@ -101,15 +99,22 @@ class OpenFiles:
         Raises:
             TokenStorageError: ``replaced``.
         """
-        before = self._size
         what = self.replaced()
-        if not what and connection is not None and self._size < before:
-            [(pages,)] = connection.execute("PRAGMA page_count").fetchall()
-            [(page_size,)] = connection.execute("PRAGMA page_size").fetchall()
-            if pages * page_size >= before:
-                self._size, what = before, f"{self._path.name} was cut off"
+        if not what and connection is not None:
+            what = self._cut_off(connection)
         if what:
             raise replaced(self._path, what)
+
+    def _cut_off(self, connection: sqlite3.Connection) -> str:
+        """Return whether pages of the database are gone, as text; only the writer asks."""
+        size = os.lstat(self._name).st_size
+        if size < self._size:
+            [(pages,)] = connection.execute("PRAGMA page_count").fetchall()
+            [(page_size,)] = connection.execute("PRAGMA page_size").fetchall()
+            if pages * page_size >= self._size:
+                return f"{self._path.name} was cut off"
+        self._size = size
+        return ""
 
 
 def replaced(path: Path, what: str) -> TokenStorageError:
