@@ -236,6 +236,9 @@ _KEY: Final = (
     r"(?:(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{43}|(?<![A-Za-z0-9+])[A-Za-z0-9+/]{43})=(?![A-Za-z0-9=])"
 )
 
+#: The characters of one, with its equals sign.
+_KEY_LENGTH: Final = 44
+
 #: Passwords in URLs, Fernet tokens and Fernet keys: removed from such a message.
 _SECRETS: Final = rf"(?<=://)[^/\s]+@|gAAAA[\w=-]{{20,}}|{_KEY}"
 
@@ -285,7 +288,12 @@ def without_secrets(text: str) -> str:
 def holds_key(text: str) -> bool:
     """Check whether there is a Fernet key in ``text``: one, several, or one in quotes."""
     # Patterns take long to compile, and few paths have such a sign.
-    return "=" in text and re.search(_KEY, text) is not None
+    if "=" in text:
+        return re.search(_KEY, text) is not None
+    # Without the sign, as a double click selects it.
+    name = text.rpartition("/")[2].translate({ord("-"): "a", ord("_"): "a"})
+    mixed = name != name.lower() and name != name.upper() and any(map(str.isdigit, name))
+    return len(name) == _KEY_LENGTH - 1 and name.isascii() and name.isalnum() and mixed
 
 
 def legible(text: str) -> str:

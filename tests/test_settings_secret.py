@@ -26,6 +26,19 @@ FORMS = (
 URLS = ("sqlite:///{}", "sqlite:////data/{}", "sqlite://{}", "sqlite:///t.db?key={}")
 
 
+@pytest.mark.parametrize("form", ["{}", "./{}", "/run/secrets/{}", "sqlite:///{}"])
+def test_a_key_without_its_sign_is_named_too(form: str) -> None:
+    """A double click selects all but the equals sign."""
+    short = KEY.rstrip("=")
+    for variable in ("TOKEN_ENCRYPTION_KEY_FILE", "TOKEN_STORAGE_DB", "DATABASE_URL"):
+        if ("://" in form) != (variable == "DATABASE_URL"):
+            continue
+        value = form.format(short)
+        error = refused(lambda variable=variable, value=value: load_settings({variable: value}))  # type: ignore[misc]
+        assert "holds a key" in error.message
+        assert short not in f"{error.as_dict()}"
+
+
 @pytest.mark.parametrize("key", [KEY, PLAIN], ids=["urlsafe", "plain"])
 @pytest.mark.parametrize("form", FORMS, ids=ascii)
 def test_a_key_in_place_of_the_path_of_its_file_is_named(form: str, key: str) -> None:
@@ -78,6 +91,8 @@ def test_a_file_that_is_named_like_a_key_is_used(
         f"{'a' * 44}.db",
         f"{'a' * 50}=.db",
         "a=b.db",
+        "a" * 43,
+        "tenant-2026-europe-customers-archive-number",
         "/data/year=2026/t.db",
     ],
 )
