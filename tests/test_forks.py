@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from nextcloud_mcp_server import forks
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
-from nextcloud_mcp_server.backends.sqlite import batches
 from nextcloud_mcp_server.backends.sqlite.lock import guard
 from tests.support.child import ROOT
 from tests.support.contents import KEY
@@ -108,7 +107,7 @@ def test_a_call_that_does_not_end_leaves_the_child_refused(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A child that inherits a connection, because a call did not end in time, opens no store."""
-    monkeypatch.setattr(batches, "FORK_WAIT", 0.05)
+    monkeypatch.setattr(lanes, "FORK_WAIT", 0.05)
 
     async def main() -> None:
         async with RefreshTokenStorage(path, encryption_key=KEY) as storage:

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from sqlalchemy import bindparam, delete, func, insert, select, text, update
 
+from nextcloud_mcp_server.backends import lanes
 from nextcloud_mcp_server.backends.base import Connection
-from nextcloud_mcp_server.backends.sqlite import batches
 from nextcloud_mcp_server.backends.sqlite.pool import SqlitePool
 from nextcloud_mcp_server.schema import tables
 from tests.support import invariants
@@ -133,12 +133,12 @@ async def test_closing_waits_for_every_write(turns: int, pool: SqlitePool, path:
     assert await asyncio.gather(*tasks) == [1] * 20
 
 
-@pytest.mark.parametrize(("batch", "fewest", "most"), [(batches.BATCH, 1, 3), (1, 64, 64)])
+@pytest.mark.parametrize(("batch", "fewest", "most"), [(lanes.BATCH, 1, 3), (1, 64, 64)])
 async def test_64_writers_share_a_few_commits(
     batch: int, fewest: int, most: int, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """64 writes at once need at most three commits and no savepoint; 64 if none may share."""
-    monkeypatch.setattr(batches, "BATCH", batch)
+    monkeypatch.setattr(lanes, "BATCH", batch)
     statements: list[str] = []
     connect = sqlite3.connect
 

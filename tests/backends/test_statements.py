@@ -28,7 +28,7 @@ from sqlalchemy import (
     update,
 )
 
-from nextcloud_mcp_server.backends.sqlite.statements import DriverConnection, prepared
+from nextcloud_mcp_server.backends.sqlite.driver import DriverConnection, prepared
 from nextcloud_mcp_server.schema.tables import Ciphertext
 
 things = Table(

@@ -11,9 +11,9 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from nextcloud_mcp_server.backends.sqlite.batches import Answer, Job, attempt
+from nextcloud_mcp_server.backends.lanes import Answer, Job, attempt
+from nextcloud_mcp_server.backends.sqlite.driver import DriverConnection
 from nextcloud_mcp_server.backends.sqlite.open_files import OpenFiles
-from nextcloud_mcp_server.backends.sqlite.statements import DriverConnection
 from nextcloud_mcp_server.backends.sqlite.wal import WalFile
 from nextcloud_mcp_server.errors import TokenStorageError
 

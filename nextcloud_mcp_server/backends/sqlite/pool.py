@@ -23,8 +23,8 @@ from typing import Final, TypeVar
 
 from nextcloud_mcp_server import forks
 from nextcloud_mcp_server.backends.base import Connection, Hold
+from nextcloud_mcp_server.backends.lanes import FORK_WAIT, Driver, Lane
 from nextcloud_mcp_server.backends.sqlite import group_commit, in_use
-from nextcloud_mcp_server.backends.sqlite.batches import FORK_WAIT, Lane
 from nextcloud_mcp_server.backends.sqlite.connect import BUSY_TIMEOUT, file_uri, is_still
 from nextcloud_mcp_server.backends.sqlite.errors import always_named
 from nextcloud_mcp_server.backends.sqlite.open_files import FileId, OpenFiles
@@ -105,7 +105,7 @@ class SqlitePool:
         self._writer = Lane(
             "token-store-write",
             1,
-            self._connect,
+            Driver(self._connect, _is_usable, _close),
             write,
             self._named,
             afterwards=self._checkpoints,
@@ -167,7 +167,8 @@ class SqlitePool:
 
     def _reading(self) -> Lane:
         read = partial(group_commit.read, self._files)
-        return Lane("token-store-read", _READERS, self._connect, read, self._named)
+        driver = Driver(self._connect, _is_usable, _close)
+        return Lane("token-store-read", _READERS, driver, read, self._named)
 
     async def close(self) -> None:
         """Finish the running units, then close every connection.
@@ -336,6 +337,22 @@ class SqlitePool:
                 return replaced
         known = always_named(error, self.path) if isinstance(error, Exception) else None
         return known or error
+
+
+def _is_usable(connection: sqlite3.Connection) -> bool:
+    """Return whether the next batch can use it; close it if not."""
+    try:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    except sqlite3.Error:
+        _close(connection)
+        return False
+    return True
+
+
+def _close(connection: sqlite3.Connection) -> None:
+    with suppress(sqlite3.Error):
+        connection.close()
 
 
 def _no_checkpoints(_: bool) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
-import sqlite3
 import threading
 import time
 from collections import deque
@@ -23,7 +22,6 @@ from weakref import WeakSet
 
 from nextcloud_mcp_server import forks
 from nextcloud_mcp_server.backends.base import Connection
-from nextcloud_mcp_server.backends.sqlite.statements import DriverConnection
 from nextcloud_mcp_server.concurrency import running_loop, start
 from nextcloud_mcp_server.errors import TokenStorageError, not_open
 
@@ -52,9 +50,23 @@ class Answer(NamedTuple):
     error: BaseException | None = None
 
 
-#: Runs a batch on a connection; returns an answer for each job, in order. Raises if the
-#: connection cannot be used.
-CarryOut = Callable[[sqlite3.Connection, Sequence[Job]], Sequence[Answer]]
+#: Runs a batch on a driver's connection; returns an answer for each job, in order. Raises if
+#: the connection cannot be used.
+CarryOut = Callable[[Any, Sequence[Job]], Sequence[Answer]]
+
+
+class Driver(NamedTuple):
+    """How a lane uses the connections of an engine.
+
+    Attributes:
+        connect: opens a connection, for the first batch of a thread.
+        is_usable: returns whether the next batch can use it; closes it if not.
+        close: closes it, and raises nothing.
+    """
+
+    connect: Callable[[], Any]
+    is_usable: Callable[[Any], bool]
+    close: Callable[[Any], None]
 
 
 def _nothing() -> None:
@@ -67,9 +79,10 @@ class Lane:
     Args:
         name: of the threads.
         threads: how many batches may run at once.
-        connect: opens a connection, for the first batch of a thread.
+        driver: the connections.
         carry_out: runs a batch.
         named: converts an error into the one that the caller receives.
+        batch: the most units in one batch (default: :data:`BATCH`).
         afterwards: called in the thread with False after each batch, and with True if no unit
             arrives within the seconds that it returned (None: no limit).
         around_fork: called before a fork, after the connections are closed, and after it, in
@@ -80,21 +93,23 @@ class Lane:
         self,
         name: str,
         threads: int,
-        connect: Callable[[], sqlite3.Connection],
+        driver: Driver,
         carry_out: CarryOut,
         named: Callable[[BaseException], BaseException],
         *,
+        batch: int = 0,
         afterwards: Callable[[bool], float | None] = lambda _: None,
         around_fork: tuple[Callable[[], None], Callable[[], None]] = (_nothing, _nothing),
     ) -> None:
         self._name = name
         self._most = threads
-        self._connect = connect
+        self._driver = driver
+        self._largest = batch or BATCH
         self._carry_out = carry_out
         self._named = named
         self._afterwards = afterwards
         self.before_fork, self._after_fork = around_fork
-        self._idle: list[sqlite3.Connection] = []
+        self._idle: list[Any] = []
         # Not an executor: submitting to one costs more than a read.
         self._calls: SimpleQueue[bool] = SimpleQueue()
         # The attributes below are changed only under the lock, after the change has happened.
@@ -259,6 +274,9 @@ class Lane:
 
     def _run_waiting(self, pause: float | None = None) -> float | None:
         while jobs := self._take():
+            if self._waiting:
+                # They need another thread, and no new unit may call one.
+                self._call()
             _deliver(jobs, self._answers(jobs))
             pause = self._afterwards(False)
         return pause
@@ -269,11 +287,11 @@ class Lane:
             jobs: list[Job] = []
             if self._paused and self._refusal is None:
                 pass  # this thread waits until the fork is done
-            elif len(self._waiting) <= BATCH:
+            elif len(self._waiting) <= self._largest:
                 jobs.extend(self._waiting)
                 self._waiting.clear()
             else:
-                jobs.extend(self._waiting.popleft() for _ in range(BATCH))
+                jobs.extend(self._waiting.popleft() for _ in range(self._largest))
             if not jobs:
                 self._free += 1
         return jobs
@@ -291,36 +309,23 @@ class Lane:
             try:
                 return self._carry_out(connection, jobs)
             finally:
-                if _is_usable(connection):
+                if self._driver.is_usable(connection):
                     self._idle.append(connection)
         except BaseException as error:  # noqa: BLE001 - passed to every caller
             return [Answer(error=error)] * len(jobs)
 
-    def _connection(self) -> sqlite3.Connection:
+    def _connection(self) -> Any:
         # Not checked first: another thread may take the last one.
         with suppress(IndexError):
             return self._idle.pop()
-        return self._connect()
+        return self._driver.connect()
 
     def _close_idle(self) -> None:
         while self._idle:
-            with suppress(sqlite3.Error):
-                self._idle.pop().close()
+            self._driver.close(self._idle.pop())
 
 
-def _is_usable(connection: sqlite3.Connection) -> bool:
-    """Return whether the next batch can use it; close it if not."""
-    try:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-    except sqlite3.Error:
-        with suppress(sqlite3.Error):
-            connection.close()
-        return False
-    return True
-
-
-def attempt(job: Job, door: DriverConnection) -> Answer:
+def attempt(job: Job, door: Connection) -> Answer:
     """Run one unit inside the open transaction."""
     try:
         return Answer(job.unit(door))

@@ -1,4 +1,4 @@
-"""Statements of SQLAlchemy Core, compiled once and executed by Python's own driver.
+"""Statements of SQLAlchemy Core, compiled once and executed by the driver itself.
 
 To execute a statement through SQLAlchemy takes several times as long as SQLite takes for
 it, so what SQLAlchemy knows of it is asked once: the text, the order of its parameters, and
@@ -13,14 +13,8 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from sqlalchemy.dialects.sqlite import pysqlite
-
-from nextcloud_mcp_server.backends.sqlite.catalog import folded
-
 if TYPE_CHECKING:
-    import sqlite3
-
-    from sqlalchemy import Executable
+    from sqlalchemy import Dialect, Executable
     from sqlalchemy.sql.compiler import SQLCompiler
     from sqlalchemy.types import TypeEngine
 
@@ -32,34 +26,37 @@ Convert = Callable[[Any], Any]
 #: More than there are statements; statements built for one use displace each other.
 _REMEMBERED: Final = 512
 
-_DIALECT: Final = pysqlite.dialect()
-
 
 class Statement:
     """A statement as the driver takes it.
 
     Args:
         statement: built with SQLAlchemy Core; without parameters that expand to several.
+        dialect: of the driver, with parameters by position.
+        schema: the schema of its tables; empty if the connection decides.
     """
 
     __slots__ = ("_fixed", "_into", "_make", "_out_of", "_pick", "sql")
 
-    def __init__(self, statement: Executable) -> None:
-        compiled: SQLCompiler = cast("Any", statement).compile(dialect=_DIALECT)
+    def __init__(self, statement: Executable, dialect: Dialect, schema: str = "") -> None:
+        options: dict[str, Any] = {"dialect": dialect}
+        if schema:
+            options |= {"schema_translate_map": {None: schema}, "render_schema_translate": True}
+        compiled: SQLCompiler = cast("Any", statement).compile(**options)
         self.sql: Final = str(compiled)
         names = tuple(compiled.positiontup or ())
         self._pick: Final = _picker(names)
         binds = compiled.binds
         self._fixed: Final = {n: b.effective_value for n, b in binds.items() if not b.required}
-        into = [_own(binds[name].type).bind_processor(_DIALECT) for name in names]
+        into = [binds[name].type.dialect_impl(dialect).bind_processor(dialect) for name in names]
         self._into: Final = [(at, convert) for at, convert in enumerate(into) if convert]
         columns = getattr(statement, "selected_columns", ())
-        out = [_own(column.type).result_processor(_DIALECT, None) for column in columns]
+        out = [_converter(column.type, dialect) for column in columns]
         self._out_of: Final = [(at, convert) for at, convert in enumerate(out) if convert]
         self._make: Callable[[Sequence[Any]], Row] | None = None
 
     def parameters(self, given: Mapping[str, Any] | None) -> Sequence[Any]:
-        """Return the values for the question marks, in order.
+        """Return the values for the placeholders, in order.
 
         Raises:
             KeyError: a parameter is missing.
@@ -72,7 +69,7 @@ class Statement:
             values[at] = convert(values[at])
         return values
 
-    def row(self, cursor: sqlite3.Cursor, values: Sequence[Any]) -> Row:
+    def row(self, cursor: Any, values: Sequence[Any]) -> Row:
         """Return a row with its names, each value converted by the type of its column."""
         if self._out_of:
             converted = list(values)
@@ -82,7 +79,7 @@ class Statement:
         make = self._make
         if make is None:
             # A column whose name was changed to another case has it in the result, too.
-            names = [folded(column[0]) for column in cursor.description]
+            names = [column[0].lower() for column in cursor.description]
             # Two threads may both do this, with the same result.
             make = self._make = cast("Any", namedtuple("Row", names, rename=True))._make
         return make(values)
@@ -96,48 +93,16 @@ def _picker(names: tuple[str, ...]) -> Callable[[Mapping[str, Any]], Sequence[An
     return lambda known: [known[name] for name in names]
 
 
-@lru_cache(maxsize=_REMEMBERED)
-def prepared(statement: Executable) -> Statement:
-    """Return ``statement`` compiled; compile it once."""
-    return Statement(statement)
+def _converter(kind: TypeEngine[Any], dialect: Dialect) -> Convert | None:
+    convert: Convert | None = kind.dialect_impl(dialect).result_processor(dialect, None)
+    return convert
 
 
-def _own(kind: TypeEngine[Any]) -> TypeEngine[Any]:
-    return kind.dialect_impl(_DIALECT)
+def compiler(dialect: Dialect, schema: str = "") -> Callable[[Executable], Statement]:
+    """Return a function that compiles a statement for ``dialect``, each once."""
 
+    @lru_cache(maxsize=_REMEMBERED)
+    def prepared(statement: Executable) -> Statement:
+        return Statement(statement, dialect, schema)
 
-class DriverConnection:
-    """The connection of a unit, on Python's own driver."""
-
-    __slots__ = ("_connection", "_writing", "has_triggers")
-
-    def __init__(self, connection: sqlite3.Connection, *, has_triggers: bool = False) -> None:
-        self.has_triggers = has_triggers
-        self._connection = connection
-        self._writing = connection.cursor()
-
-    def all(
-        self, statement: Executable, parameters: Mapping[str, Any] | None = None
-    ) -> Sequence[Row]:
-        """Execute and return every row."""
-        known = prepared(statement)
-        cursor = self._connection.execute(known.sql, known.parameters(parameters))
-        return [known.row(cursor, values) for values in cursor.fetchall()]
-
-    def first(
-        self, statement: Executable, parameters: Mapping[str, Any] | None = None
-    ) -> Row | None:
-        """Execute and return the first row, or None."""
-        known = prepared(statement)
-        cursor = self._connection.execute(known.sql, known.parameters(parameters))
-        values = cursor.fetchone()
-        row = None if values is None else known.row(cursor, values)
-        # A statement that is not read to its end would keep the read transaction open.
-        cursor.close()
-        return row
-
-    def run(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> int:
-        """Execute a write and return the number of rows it changed."""
-        known = prepared(statement)
-        # One cursor for all writes: creating and closing one for each costs more.
-        return self._writing.execute(known.sql, known.parameters(parameters)).rowcount
+    return prepared
