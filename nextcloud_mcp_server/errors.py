@@ -58,6 +58,10 @@ CODES: Final = MappingProxyType(
         "declined": "The confirmation was refused, or was not possible.",
         "unexpected": "An error that has no code of its own.",
         "cannot-listen": "The address to serve on is in use or not allowed.",
+        "unreachable": "The database server does not answer, or refuses the connection.",
+        "no-schema": "The database server has no schema that this role can use.",
+        "missing-grant": "The role at the database server lacks a permission.",
+        "outcome-unknown": "The connection was lost during a commit, which may have happened.",
     }
 )
 

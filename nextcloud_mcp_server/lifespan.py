@@ -24,14 +24,15 @@ from nextcloud_mcp_server import forks  # noqa: F401 - first: a fork waits for t
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.concurrency import running_loop, wait_to_the_end
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.filesystem.paths import absolute_database
 from nextcloud_mcp_server.settings import (
     EMBEDDED_LOCK_TIMEOUT,
     Settings,
+    absolute_database,
     load_settings,
 )
 
 if TYPE_CHECKING:
+    from nextcloud_mcp_server.filesystem.server_url import ServerUrl
     from nextcloud_mcp_server.migrate.startup import Outcome
 
 logger = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ class TokenStoreLifespan:
     Its fields are the arguments of :func:`token_store_lifespan`.
     """
 
-    database: str | os.PathLike[str] | None = None
+    database: str | os.PathLike[str] | ServerUrl | None = None
     encryption_key: str | bytes | Sequence[str | bytes] | None = field(default=None, repr=False)
     settings: Settings | None = None
     inner: Lifespan | None = None

@@ -9,6 +9,7 @@
 | ``TOKEN_STORAGE_LOCK_TIMEOUT`` | seconds to wait for the migration lock | 600; embedded 30 |
 | ``TOKEN_STORAGE_TRUSTED_OWNERS`` | users whose files are used too, separated by ``,`` | unset |
 | ``TOKEN_STORAGE_FILESYSTEM`` | ``local`` or ``remote``, if the type does not tell | detected |
+| ``TOKEN_STORAGE_POOL_SIZE`` | connections to a server of PostgreSQL | 8 |
 | ``AUDIT_RETENTION_DAYS`` | days after which entries of the audit log are deleted | never |
 | ``NEXTCLOUD_MCP_HOST`` | the address to listen on | ``127.0.0.1`` |
 | ``NEXTCLOUD_MCP_PORT`` | the port to listen on; 0 for any free one | 8000 |
@@ -39,6 +40,7 @@ from nextcloud_mcp_server.filesystem.paths import (
     no_key,
     path_text,
 )
+from nextcloud_mcp_server.filesystem.server_url import ServerUrl, is_server_url
 
 DEFAULT_LOCK_TIMEOUT: Final = 600.0
 
@@ -62,6 +64,7 @@ VARIABLES: Final = (
     "TOKEN_STORAGE_LOCK_TIMEOUT",
     "TOKEN_STORAGE_TRUSTED_OWNERS",
     "TOKEN_STORAGE_FILESYSTEM",
+    "TOKEN_STORAGE_POOL_SIZE",
     "AUDIT_RETENTION_DAYS",
 )
 
@@ -76,13 +79,17 @@ SERVER_VARIABLES: Final = (
 
 _HIGHEST_PORT: Final = 65_535
 
+#: Connections of a store to a server: more gain nothing, and a server has about a hundred.
+DEFAULT_POOL_SIZE: Final = 8
+_LARGEST_POOL: Final = 64
+
 #: A hundred years.
 _MOST_DAYS: Final = 36_500
 
 
 # A NamedTuple, because importing dataclasses takes longer than `db current` has.
 class _Fields(NamedTuple):
-    database: Path
+    database: Path | ServerUrl
     keys: tuple[str, ...] = ()
     key_file: Path | None = None
     lock_timeout: float = DEFAULT_LOCK_TIMEOUT
@@ -118,7 +125,9 @@ class Settings(_Fields):
             """Make the paths absolute; ``bad-path`` if there is no working directory."""
             made = super().__new__(cls, *values, **named)
             key_file = made.key_file and absolute(made.key_file)
-            return made._replace(database=absolute(made.database), key_file=key_file)
+            place = made.database
+            place = absolute(place) if isinstance(place, Path) else place
+            return made._replace(database=place, key_file=key_file)
 
     def __repr__(self) -> str:
         """Show the settings without the keys."""
@@ -132,17 +141,32 @@ class Settings(_Fields):
     def __reduce__(self) -> NoReturn:
         raise TypeError("Settings are not pickled or copied: that would expose their keys")
 
-    def with_database(self, database: str | os.PathLike[str]) -> Settings:
-        """Return the same settings for another database (a path or an SQLite URL)."""
+    @property
+    def file(self) -> Path:
+        """The path of the database file, for what was refused already if there is none.
+
+        Raises:
+            TokenStorageError: ``unsupported-database``.
+        """
+        if isinstance(self.database, Path):
+            return self.database
+        raise TokenStorageError(
+            f"This works on a database file, and {self.database} is not one.",
+            code="unsupported-database",
+            remedy="Give the path of a file with -d.",
+        )
+
+    def with_database(self, database: str | os.PathLike[str] | ServerUrl) -> Settings:
+        """Return the same settings for another database (a path or a URL)."""
         return self._replace(
-            database=database_path(database), fallback_from=None, source="", overruled=""
+            database=database_place(database), fallback_from=None, source="", overruled=""
         )
 
 
 def load_settings(
     environ: Mapping[str, str] | None = None,
     *,
-    database: str | os.PathLike[str] | None = None,
+    database: str | os.PathLike[str] | ServerUrl | None = None,
     default_lock_timeout: float = DEFAULT_LOCK_TIMEOUT,
 ) -> Settings:
     """Read all settings. Creates and opens nothing.
@@ -169,6 +193,7 @@ def load_settings(
     # Checked here, and read again where the files are.
     trusted_owners(environ)
     declared_file_system(environ)
+    pool_size(environ)
     return locate(environ, database=database)._replace(
         keys=_keys(environ.get("TOKEN_ENCRYPTION_KEY", "")),
         key_file=absolute_text(key_file, "the key file") if key_file else None,
@@ -178,7 +203,9 @@ def load_settings(
 
 
 def locate(
-    environ: Mapping[str, str] | None = None, *, database: str | os.PathLike[str] | None = None
+    environ: Mapping[str, str] | None = None,
+    *,
+    database: str | os.PathLike[str] | ServerUrl | None = None,
 ) -> Settings:
     """Read the settings of the database alone: the keys and the timeout are not read.
 
@@ -186,10 +213,10 @@ def locate(
     """
     environ = os.environ if environ is None else environ
     if database is not None:
-        return Settings(database_path(database))
+        return Settings(database_place(database))
     if url := environ.get("DATABASE_URL"):
         overruled = environ.get("TOKEN_STORAGE_DB", "")
-        return Settings(_path_of_variable(url), source="DATABASE_URL", overruled=overruled)
+        return Settings(_place_of_variable(url), source="DATABASE_URL", overruled=overruled)
     if path := environ.get("TOKEN_STORAGE_DB"):
         _require_no_key("TOKEN_STORAGE_DB", path)
         _require_meant(
@@ -221,6 +248,28 @@ def _data_folder() -> Path:
         remedy="Set TOKEN_STORAGE_DB to the path of a file in a folder that this user can write "
         "to, for example TOKEN_STORAGE_DB=/data/tokens.db, or give -d.",
     )
+
+
+def database_place(database: str | os.PathLike[str] | ServerUrl) -> Path | ServerUrl:
+    """Return the file of a path or an SQLite URL, or the URL of a server.
+
+    Raises:
+        TokenStorageError: as :func:`~.filesystem.paths.database_path`.
+    """
+    if isinstance(database, ServerUrl):
+        return database
+    if isinstance(database, str) and is_server_url(database):
+        return ServerUrl(database)
+    return database_path(database)
+
+
+def absolute_database(
+    database: str | os.PathLike[str] | ServerUrl | None,
+) -> str | os.PathLike[str] | ServerUrl | None:
+    """Return ``database`` as an absolute path; unchanged if it is not the path of a file."""
+    with suppress(TokenStorageError):
+        return None if database is None else database_place(database)
+    return database
 
 
 def trusted_owners(environ: Mapping[str, str] | None = None) -> tuple[int, ...]:
@@ -264,6 +313,26 @@ def declared_file_system(environ: Mapping[str, str] | None = None) -> str:
             remedy="Set it to local or remote, or unset it.",
         )
     return text
+
+
+def pool_size(environ: Mapping[str, str] | None = None) -> int:
+    """Return how many connections a store has to a server.
+
+    Raises:
+        TokenStorageError: ``bad-input`` for another value than a number from 1 to 64.
+    """
+    environ = os.environ if environ is None else environ
+    text = environ.get("TOKEN_STORAGE_POOL_SIZE", "").strip()
+    if not text:
+        return DEFAULT_POOL_SIZE
+    if (number := _whole_number(text, 1, _LARGEST_POOL)) is not None:
+        return number
+    raise TokenStorageError(
+        f"TOKEN_STORAGE_POOL_SIZE is {_shown(text)}, which is not a number of connections.",
+        code="bad-input",
+        remedy=f"Set it to a whole number from 1 to {_LARGEST_POOL}, for example "
+        f"{DEFAULT_POOL_SIZE}, or unset it.",
+    )
 
 
 def wants_colour(environ: Mapping[str, str] | None = None) -> bool:
@@ -493,8 +562,10 @@ def _days(text: str | None) -> int | None:
     )
 
 
-def _path_of_variable(url: str) -> Path:
-    """Return the file of ``DATABASE_URL``; the remedy of an error names the variable."""
+def _place_of_variable(url: str) -> Path | ServerUrl:
+    """Return the place of ``DATABASE_URL``; the remedy of an error names the variable."""
+    if is_server_url(url):
+        return ServerUrl(url)
     _require_no_key("DATABASE_URL", url)
     try:
         _require_meant("DATABASE_URL", url)
@@ -506,7 +577,8 @@ def _path_of_variable(url: str) -> Path:
             error.message,
             code=error.code,
             remedy="Unset DATABASE_URL, which wins over TOKEN_STORAGE_DB, or set it to a URL of "
-            "a file: sqlite:////app/data/tokens.db.",
+            "a file: sqlite:////app/data/tokens.db, or of a server: "
+            "postgresql://user@host/database.",
         ) from None
 
 

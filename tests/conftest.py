@@ -14,6 +14,7 @@ from tests.faults import trials as fault_trials
 from tests.faults.programs import ProgramServer
 from tests.faults.trials import pytest_report_header, trials
 from tests.migrations.walk_report import summarize
+from tests.support.postgresql import QUICK, Server, running
 from tests.support.scripts import copied_scripts, used
 
 # Hooks of a subfolder are not called in the process that prints, so they are here.
@@ -47,6 +48,13 @@ def path(tmp_path: Path) -> Path:
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
     """Databases in every state."""
     return Shelf(tmp_path_factory.mktemp("states"))
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[Server]:
+    """A running server of PostgreSQL that does not wait for the disk."""
+    with running(**QUICK) as server:
+        yield server
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from nextcloud_mcp_server import forks
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.backends import lanes
 from nextcloud_mcp_server.backends.sqlite.lock import guard
 from tests.support.child import ROOT
 from tests.support.contents import KEY
@@ -127,6 +128,7 @@ _FORGOTTEN = """
 import asyncio, gc, sys, threading, time, warnings
 from nextcloud_mcp_server import forks
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.backends import lanes
 from tests.support.contents import KEY
 from tests.support.forks import in_child
 

@@ -226,7 +226,7 @@ def test_the_users_folder_is_the_fallback(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
     read = load_settings({})
     assert read.fallback_from == default
-    assert read.database.name == "tokens.db"
+    assert read.file.name == "tokens.db"
     assert read.database != default
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Hashable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from nextcloud_mcp_server import forks
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from nextcloud_mcp_server.backends.base import Hold, Pool
     from nextcloud_mcp_server.crypto.keyfile import Samples
     from nextcloud_mcp_server.crypto.keyring import Keyring
+    from nextcloud_mcp_server.filesystem.server_url import ServerUrl
     from nextcloud_mcp_server.migrate.startup import Outcome
 
 
@@ -37,7 +37,7 @@ _initialized: Final[list[bool]] = []
 
 
 async def open_store(
-    database: str | os.PathLike[str] | None = None,
+    database: str | os.PathLike[str] | ServerUrl | None = None,
     keys: str | bytes | Sequence[str | bytes] | None = None,
     settings: Settings | None = None,
 ) -> tuple[Pool, Keyring, Outcome, int | None]:
@@ -68,7 +68,7 @@ async def open_store(
 
     def verify(samples: Samples) -> Sequence[str]:
         nonlocal keyring
-        keyring = verified_keyring(keyring, samples, Path(place.location))
+        keyring = verified_keyring(keyring, samples, place.location)
         _initialize_openssl(keyring)
         return keyring.fingerprints
 
@@ -84,7 +84,7 @@ async def open_store(
 
             keyring = given_keyring(keys, settings)
             if keyring is None:
-                require_trusted_key(Path(place.location))
+                require_trusted_key(place.location)
             return prepare(
                 place,
                 verify=verify,

@@ -17,12 +17,13 @@ from nextcloud_mcp_server.auth.opening import open_store
 from nextcloud_mcp_server.auth.profiles import Profiles
 from nextcloud_mcp_server.auth.refresh_tokens import RefreshToken, RefreshTokens
 from nextcloud_mcp_server.concurrency import TaskLock
-from nextcloud_mcp_server.filesystem.paths import absolute_database
+from nextcloud_mcp_server.settings import absolute_database
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
+    from nextcloud_mcp_server.filesystem.server_url import ServerUrl
     from nextcloud_mcp_server.migrate.startup import Outcome
     from nextcloud_mcp_server.settings import Settings
 
@@ -65,7 +66,7 @@ class RefreshTokenStorage(RefreshTokens):
 
     def __init__(
         self,
-        database: str | os.PathLike[str] | None = None,
+        database: str | os.PathLike[str] | ServerUrl | None = None,
         *,
         encryption_key: str | bytes | Sequence[str | bytes] | None = None,
         settings: Settings | None = None,

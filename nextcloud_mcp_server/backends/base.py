@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from nextcloud_mcp_server.errors import TokenStorageError
+    from nextcloud_mcp_server.filesystem.server_url import ServerUrl
     from nextcloud_mcp_server.progress import Reporter
     from nextcloud_mcp_server.schema.history import History
     from nextcloud_mcp_server.schema.reference import Reference
@@ -95,8 +96,8 @@ class Database(Protocol):
     """The place of a database. Constructing one opens nothing; ``str()`` names it."""
 
     @property
-    def location(self) -> Path | str:
-        """The path of a file; for a server its URL, without a password."""
+    def location(self) -> Path | ServerUrl:
+        """The path of a file, or the URL of a server; ``str()`` has no password."""
 
     @property
     def option(self) -> str:
@@ -389,12 +390,20 @@ class Pool(Protocol):
     def read(self, unit: Callable[[Connection], T]) -> Awaitable[T]:
         """Run ``unit`` in a read transaction, on one moment of the database."""
 
-    def write(self, unit: Callable[[Connection], T]) -> Awaitable[T]:
+    def write(self, unit: Callable[[Connection], T], *, again: bool = False) -> Awaitable[T]:
         """Run ``unit`` in a write transaction.
 
         Returns only after a durable commit. If ``unit`` raises, nothing of it is kept and the
         error is raised again. Other units may share its commit; if that fails, the unit is run
         again alone, so it must change nothing but its connection.
+
+        Args:
+            unit: the unit of work.
+            again: whether it may run twice, if the connection to a server is lost during the
+                commit and nobody knows whether it happened.
+
+        Raises:
+            TokenStorageError: ``outcome-unknown`` if it may not.
         """
 
     def check(self) -> None:

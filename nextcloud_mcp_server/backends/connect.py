@@ -5,25 +5,48 @@ from __future__ import annotations
 import os
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from nextcloud_mcp_server.backends.base import Database
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.filesystem.paths import database_path
+from nextcloud_mcp_server.filesystem.server_url import ServerUrl
+from nextcloud_mcp_server.settings import database_place
 
 if TYPE_CHECKING:
     from nextcloud_mcp_server.backends.base import Transaction
 
+#: What takes the place of backups on a server.
+_DUMP: Final = (
+    'Use the tools of the server: pg_dump --format=custom --file=tokens.dump "$DATABASE_URL" - and '
+    'to restore: pg_restore --clean --if-exists --dbname="$DATABASE_URL" tokens.dump'
+)
 
-def connect(place: str | os.PathLike[str]) -> Database:
-    """Return the database at a path or an SQLAlchemy URL. Nothing is opened.
+#: What to do instead of a command that works on files only.
+_INSTEAD: Final = {
+    "db upgrade --dry-run": "See what would run: nextcloud-mcp-server db check - and the "
+    "statements: nextcloud-mcp-server db upgrade --sql",
+}
+
+
+def connect(place: str | os.PathLike[str] | ServerUrl, *, dump: Path | None = None) -> Database:
+    """Return the database at a path or a URL. Nothing is opened.
+
+    Args:
+        place: the path of a file, or the URL of a file or a server.
+        dump: the file for the dump that a migration makes first; for a server only.
 
     Raises:
         TokenStorageError: ``bad-path``, or ``unsupported-database`` for the URL of an engine
-            that this version cannot use.
+            that this version cannot use, or whose driver is not installed.
     """
-    return SqliteDatabase(database_path(place))
+    found = database_place(place)
+    if isinstance(found, Path):
+        return SqliteDatabase(found)
+    # Imports the driver.
+    from nextcloud_mcp_server.backends.postgresql.database import PostgresDatabase  # noqa: PLC0415
+
+    return PostgresDatabase(found, dump=dump)
 
 
 def require_file(database: Database, command: str) -> Path:
@@ -41,7 +64,7 @@ def require_file(database: Database, command: str) -> Path:
     raise TokenStorageError(
         f"{command} works on a database file, and {database} is not one.",
         code="unsupported-database",
-        remedy="Use the backup tools of the database server.",
+        remedy=_INSTEAD.get(command, _DUMP),
     )
 
 

@@ -17,15 +17,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import groupby
 from queue import Empty, SimpleQueue
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 from weakref import WeakSet
 
 from nextcloud_mcp_server import forks
 from nextcloud_mcp_server.backends.base import Connection
 from nextcloud_mcp_server.concurrency import running_loop, start
 from nextcloud_mcp_server.errors import TokenStorageError, not_open
-
-T = TypeVar("T")
 
 #: The most units in one batch; the first of them waits for the last.
 BATCH: Final = 128
@@ -37,9 +35,9 @@ _PAUSE: Final = 0.001
 
 
 class Job(NamedTuple):
-    """A unit of work, and the future that receives its answer."""
+    """A unit of work, as the engine takes it, and the future that receives its answer."""
 
-    unit: Callable[[Connection], Any]
+    unit: Any
     future: asyncio.Future[Any]
 
 
@@ -130,7 +128,7 @@ class Lane:
         # If the lane is never closed, waiting units still run at exit.
         atexit.register(self.close)
 
-    def run(self, unit: Callable[[Connection], T]) -> asyncio.Future[T]:
+    def run(self, unit: Any) -> asyncio.Future[Any]:
         """Run ``unit`` in the next batch.
 
         If the caller is cancelled, the unit still runs, unless :data:`CarryOut` skips units
@@ -142,7 +140,7 @@ class Lane:
                 ``no-asyncio``.
         """
         loop = running_loop()
-        future: asyncio.Future[T] = loop.create_future()
+        future: asyncio.Future[Any] = loop.create_future()
         with self._lock:
             if self._refusal is not None:
                 raise self._refusal()

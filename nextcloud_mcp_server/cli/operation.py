@@ -14,6 +14,7 @@ from nextcloud_mcp_server.backends.base import WaitInterrupted
 from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.cli.output import Output, interrupted
 from nextcloud_mcp_server.errors import TokenStorageError, printable
+from nextcloud_mcp_server.filesystem.server_url import ServerUrl
 from nextcloud_mcp_server.migrate.inspect import inspect
 from nextcloud_mcp_server.progress import (
     LOG_INTERVAL,
@@ -29,7 +30,9 @@ _WIDTH: Final = 20
 
 
 @contextmanager
-def operation(output: Output, database: Path | None = None) -> Iterator[ProgressCallback]:
+def operation(
+    output: Output, database: Path | ServerUrl | None = None
+) -> Iterator[ProgressCallback]:
     """Print the package's warnings on stderr, and yield a callback that shows progress.
 
     With ``--debug`` all log lines are printed.
@@ -101,7 +104,7 @@ class _LogHandler(logging.Handler):
         self._output.note(label + printable(record.getMessage()))
 
 
-def _interrupted(database: Path) -> TokenStorageError:
+def _interrupted(database: Path | ServerUrl) -> TokenStorageError:
     try:
         inspection = inspect(connect(database))
     except TokenStorageError:

@@ -25,6 +25,7 @@ from nextcloud_mcp_server.errors import TokenStorageError, for_shell, printable
 from nextcloud_mcp_server.filesystem import permissions
 from nextcloud_mcp_server.filesystem.errors import naming
 from nextcloud_mcp_server.filesystem.files import check_path, follow, read_small, write_private
+from nextcloud_mcp_server.filesystem.server_url import ServerUrl
 from nextcloud_mcp_server.settings import Settings, split_keys, trusted_owners
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,10 @@ _MOST_COUNTED: Final = 10_000
 
 #: Returns some encrypted values, at most this many of each column (None: all of them).
 Samples = Callable[[int | None], Iterable[bytes]]
+
+
+#: The place of a database. A server has no file beside it.
+Place = Path | ServerUrl
 
 
 def key_path(database: Path) -> Path:
@@ -72,7 +77,7 @@ def given_keyring(
     return None if settings.key_file is None else _read_in_time(settings)
 
 
-def find_keyring(settings: Settings, database: Path) -> Keyring | None:
+def find_keyring(settings: Settings, database: Place) -> Keyring | None:
     """Return the keyring that a start would use; None if it would create a key.
 
     Raises:
@@ -88,8 +93,11 @@ def available_keyring(settings: Settings) -> Keyring | None:
         TokenStorageError: as :func:`find_keyring`; ``bad-path`` if the path of the database
             cannot be one.
     """
-    check_path(settings.database)
-    return find_keyring(settings, follow(settings.database))
+    database = settings.database
+    if isinstance(database, Path):
+        check_path(database)
+        database = follow(database)
+    return find_keyring(settings, database)
 
 
 def fingerprints(settings: Settings) -> tuple[str, ...] | None:
@@ -132,26 +140,30 @@ class KeyVerifier:
         self.unopened = number
 
 
-def require_trusted_key(database: Path) -> None:
+def require_trusted_key(database: Place) -> None:
     """Fail if another user can have put, changed or read the key file beside ``database``.
 
     Raises:
         TokenStorageError: ``untrusted``.
     """
+    if not isinstance(database, Path):
+        return
     private = permissions.OTHERS
     permissions.require_trusted(
         key_path(database), database, trusted_owners(), forbidden=private, own=private
     )
 
 
-def _check_named(path: Path, database: Path) -> None:
+def _check_named(path: Path, database: Place) -> None:
     """Check the key file of the settings; warn if every user can read or change it.
 
     It can belong to another user, and a container's secret is often readable for all. So it is
     refused only where that user can have put it there.
     """
     if permissions.can_be_planted(path):
-        permissions.require_trusted(path, database, trusted_owners())
+        # Beside a server there is no database file whose owner would be trusted, too.
+        beside = database if isinstance(database, Path) else path
+        permissions.require_trusted(path, beside, trusted_owners())
     with suppress(OSError):
         status = path.stat()
         mode = stat.S_IMODE(status.st_mode)
@@ -161,7 +173,9 @@ def _check_named(path: Path, database: Path) -> None:
             logger.warning("Every user can %s the key file %s (mode %04o)", how, path, mode)
 
 
-def _beside(database: Path) -> Keyring | None:
+def _beside(database: Place) -> Keyring | None:
+    if not isinstance(database, Path):
+        return None
     path = key_path(database)
     permissions.require_trusted(path, database, trusted_owners())
     with naming(path):
@@ -242,7 +256,7 @@ def _unreadable(path: Path, detail: str) -> TokenStorageError:
 def verified_keyring(
     keyring: Keyring | None,
     samples: Samples,
-    database: Path,
+    database: Place,
     *,
     unopened: Callable[[int], object] = lambda _: None,
 ) -> Keyring:
@@ -267,7 +281,7 @@ def verified_keyring(
                 f"{database} holds encrypted values, and no key was given.",
                 code="key-missing",
                 remedy="Set TOKEN_ENCRYPTION_KEY or TOKEN_ENCRYPTION_KEY_FILE to the key that they "
-                f"were written with, or put it back at {key_path(database)}; nothing was changed.",
+                f"were written with{_or_beside(database)}; nothing was changed.",
             )
         return _make(database)
     if all(map(keyring.can_decrypt, values)):
@@ -285,11 +299,11 @@ def verified_keyring(
         logger.warning(
             "No given key opens %d of the %s of %s: their users must log in again. Add the key "
             "that they were written with; to see which they are: nextcloud-mcp-server db doctor "
-            "-d %s",
+            "%s",
             read - opened,
             f"{read} stored secrets" if read < _MOST_COUNTED else f"first {read} secrets",
             printable(str(database)),
-            printable(for_shell(database)),
+            printable(_option(database)),
         )
     return keyring
 
@@ -305,7 +319,23 @@ def _count(keyring: Keyring, values: Iterable[bytes]) -> tuple[int, int]:
     return opened, tried
 
 
-def _make(database: Path) -> Keyring:
+def _option(database: Place) -> str:
+    return f"-d {for_shell(database)}" if isinstance(database, Path) else database.option
+
+
+def _or_beside(database: Place) -> str:
+    return f", or put it back at {key_path(database)}" if isinstance(database, Path) else ""
+
+
+def _make(database: Place) -> Keyring:
+    if not isinstance(database, Path):
+        # Beside a server each machine would make one of its own.
+        raise TokenStorageError(
+            f"No key was given, and none is made for {database}: each server would have its own.",
+            code="key-missing",
+            remedy="Make one key for all servers: nextcloud-mcp-server keys generate - and set "
+            "TOKEN_ENCRYPTION_KEY or TOKEN_ENCRYPTION_KEY_FILE for each of them.",
+        )
     path = key_path(database)
     key = Fernet.generate_key()
     with naming(path):

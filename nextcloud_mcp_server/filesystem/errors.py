@@ -63,7 +63,7 @@ TEXTS: Final[Mapping[str, tuple[str, str]]] = {
 }
 
 
-def named(error: BaseException, path: Path) -> TokenStorageError | None:
+def named(error: BaseException, path: Path | str) -> TokenStorageError | None:
     """Return the named error for an OSError on ``path``; None for any other exception."""
     if isinstance(error, TokenStorageError):
         return error
@@ -75,7 +75,7 @@ def named(error: BaseException, path: Path) -> TokenStorageError | None:
     return from_texts(TEXTS, code, path, error.strerror or type(error).__name__)
 
 
-def limited(path: Path, limit: tuple[str, str]) -> TokenStorageError:
+def limited(path: Path | str, limit: tuple[str, str]) -> TokenStorageError:
     """Return the error for a limit of the process that was reached on ``path``."""
     what, remedy = limit
     return TokenStorageError(f"{path}: {what}.", code="io-error", remedy=remedy)
@@ -95,7 +95,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def from_texts(
-    texts: Mapping[str, tuple[str, str]], code: str, path: Path, detail: str
+    texts: Mapping[str, tuple[str, str]], code: str, path: Path | str, detail: str
 ) -> TokenStorageError:
     """Build the error of a code from its message and remedy, for ``path``."""
     message, remedy = texts[code]

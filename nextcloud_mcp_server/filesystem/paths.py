@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -74,13 +73,6 @@ def path_text(text: str) -> str:
     return _path_of_url(text) if is_url(text) else text
 
 
-def absolute_database(database: str | os.PathLike[str] | None) -> str | os.PathLike[str] | None:
-    """Return ``database`` as an absolute path; unchanged if it is not the path of a file."""
-    with suppress(TokenStorageError):
-        return None if database is None else database_path(database)
-    return database
-
-
 def absolute(path: Path) -> Path:
     """Return ``path`` as an absolute one, without following links.
 
@@ -126,9 +118,10 @@ def _path_of_url(url: str) -> str:
     scheme, _, rest = url.partition("://")
     if scheme.lower() not in _SQLITE_SCHEMES:
         raise TokenStorageError(
-            f"This version keeps tokens in SQLite and cannot use a {scheme} database.",
+            f"This program keeps tokens in SQLite or PostgreSQL, not in {scheme}.",
             code="unsupported-database",
-            remedy="Use a path (TOKEN_STORAGE_DB, -d) or a URL that begins with sqlite:///.",
+            remedy="Use a path (TOKEN_STORAGE_DB, -d) or a URL that begins with sqlite:/// or "
+            "postgresql://.",
         )
     if "?" in rest:
         # Dropping the parameters, as is usual, would open the file 'x' for 'x?y.db'.

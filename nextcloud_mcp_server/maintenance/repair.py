@@ -103,7 +103,7 @@ def repair(
             :func:`~nextcloud_mcp_server.crypto.keyfile.KeyVerifier` and of a migration. The
             file is unchanged then.
     """
-    place = SqliteDatabase(settings.database)
+    place = SqliteDatabase(settings.file)
     place.check()
     if not place.path.exists():
         raise no_database(place)

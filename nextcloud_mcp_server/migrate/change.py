@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nextcloud_mcp_server.backends.base import Database, LockedDatabase
 from nextcloud_mcp_server.errors import WRONG_USAGE, TokenStorageError, counted
+from nextcloud_mcp_server.filesystem.server_url import ServerUrl
 from nextcloud_mcp_server.migrate.classify import is_mistyped, newest_complete, reused_names
 from nextcloud_mcp_server.migrate.inspect import (
     Inspection,
@@ -38,7 +39,7 @@ class Change:
         backup: the backup made before; None if there were no rows.
     """
 
-    database: Path | str
+    database: Path | ServerUrl
     before: str | None
     after: str | None
     steps: tuple[str, ...] = ()

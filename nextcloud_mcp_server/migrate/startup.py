@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from nextcloud_mcp_server.backends.base import Database, LockedDatabase, RecoveryNeededError
 from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.filesystem.server_url import ServerUrl
 from nextcloud_mcp_server.migrate.classify import SESSIONS, lost_secrets, triggers_on
 from nextcloud_mcp_server.migrate.inspect import (
     Inspection,
@@ -48,7 +49,7 @@ class Outcome:
         read_only: why it can only be read; empty if it can be written.
     """
 
-    database: Path | str
+    database: Path | ServerUrl
     state: State
     done: Plan
     backup: Path | None = None

@@ -7,10 +7,12 @@ from pathlib import Path
 from nextcloud_mcp_server.backends.base import Transaction
 from nextcloud_mcp_server.backends.connect import empty_database
 from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.migrate import postgresql_structures
 from nextcloud_mcp_server.migrate.alembic_commands import LINT, downgrade, unloadable, upgrade
 from nextcloud_mcp_server.schema.history import (
     BASE,
     STRUCTURE_FILE,
+    STRUCTURE_FILES,
     History,
     dump_structures,
     load_history,
@@ -19,17 +21,24 @@ from nextcloud_mcp_server.schema.structure import VERSION_TABLE, Structure
 
 
 def complete(history: History) -> History:
-    """Add the structures of revisions that are missing in ``structure.json``.
+    """Add the structures of revisions that are missing in the generated file.
 
     So a new migration can run at once; the file is generated before it is committed.
     """
-    return History(history.directory, history.revisions, structures(history))
+    made = structures(history)
+    return History(history.directory, history.revisions, made, history.engine)
 
 
 def structures(history: History) -> dict[str, Structure]:
     """Return the structure at each revision, by running the migrations in an empty database."""
     with empty_database() as transaction:
-        return _up(transaction, history)
+        found = _up(transaction, history)
+    return on_engine(history, history.engine, found)
+
+
+def on_engine(history: History, engine: str, found: dict[str, Structure]) -> dict[str, Structure]:
+    """Return the structures on an engine, from those ``found`` on SQLite."""
+    return found if engine == "sqlite" else postgresql_structures.structures(history, found)
 
 
 def up_and_down(history: History) -> tuple[dict[str, Structure] | None, TokenStorageError | None]:
@@ -98,9 +107,12 @@ def _without_version_table(structure: Structure) -> Structure:
 
 
 def write_structures(history: History | None = None) -> Path:
-    """Generate ``structure.json`` from the migrations, and return its path."""
+    """Generate the file of each engine from the migrations, and return the path of SQLite's."""
     history = history or load_history()
-    path = history.directory / STRUCTURE_FILE
-    path.write_text(dump_structures(structures(history)), "utf-8")
+    with empty_database() as transaction:
+        found = _up(transaction, history)
+    for engine, name in STRUCTURE_FILES.items():
+        made = dump_structures(on_engine(history, engine, found))
+        (history.directory / name).write_text(made, "utf-8")
     load_history.cache_clear()
-    return path
+    return history.directory / STRUCTURE_FILE

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from functools import cache, cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
@@ -20,6 +21,11 @@ from nextcloud_mcp_server.schema.structure import Column, Structure, Table
 BASE: Final = "base"
 
 STRUCTURE_FILE: Final = "structure.json"
+
+#: The generated file of each engine, in the folder of the scripts.
+STRUCTURE_FILES: Final = MappingProxyType(
+    {"sqlite": STRUCTURE_FILE, "postgresql": "structure.postgresql.json"}
+)
 
 #: The folder of the scripts in an installed package.
 _INSTALLED: Final = "_alembic"
@@ -31,16 +37,22 @@ class History:
     Attributes:
         directory: the folder with ``env.py`` and ``versions``.
         revisions: the ids, oldest first, in the order of their numbers.
-        structures: the structure of each revision in ``structure.json``.
+        structures: the structure of each revision in the generated file.
+        engine: ``sqlite`` or ``postgresql``.
     """
 
     # Not a dataclass, because importing dataclasses slows down `db current`.
     def __init__(
-        self, directory: Path, revisions: tuple[str, ...], structures: Mapping[str, Structure]
+        self,
+        directory: Path,
+        revisions: tuple[str, ...],
+        structures: Mapping[str, Structure],
+        engine: str = "sqlite",
     ) -> None:
         self.directory: Final = directory
         self.revisions: Final = revisions
         self.structures: Final = structures
+        self.engine: Final = engine
 
     @property
     def head(self) -> str:
@@ -119,8 +131,8 @@ def is_checkout() -> bool:
 
 
 @cache
-def load_history(directory: Path | None = None) -> History:
-    """Read the ids and structures, once per process and folder.
+def load_history(directory: Path | None = None, engine: str = "sqlite") -> History:
+    """Read the ids and structures, once per process, folder and engine.
 
     Raises:
         TokenStorageError: ``no-migrations`` if there is no version file, ``bad-input`` if two
@@ -144,11 +156,11 @@ def load_history(directory: Path | None = None) -> History:
     ids = sorted(names, key=lambda text: (int(text), text))
     if not ids:
         raise _no_migrations(f"There is no migration script in {folder / 'versions'}.")
-    structures = _load_structures(folder / STRUCTURE_FILE)
+    structures = _load_structures(folder / STRUCTURE_FILES[engine])
     if folder.name == _INSTALLED and (lost := sorted(structures.keys() - names.keys())):
         raise _no_migrations(f"Migration {lost[0]} is missing from {folder / 'versions'}.")
     known = {revision: one for revision, one in structures.items() if revision in names}
-    return History(folder, tuple(ids), known)
+    return History(folder, tuple(ids), known, engine)
 
 
 def _revision_of(name: str) -> str:

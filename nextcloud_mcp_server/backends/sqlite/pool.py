@@ -120,7 +120,7 @@ class SqlitePool:
         """Run ``unit`` in a read transaction."""
         return self._readers.run(unit)
 
-    def write(self, unit: Callable[[Connection], T]) -> Awaitable[T]:
+    def write(self, unit: Callable[[Connection], T], *, again: bool = False) -> Awaitable[T]:
         """Run ``unit`` in a write transaction; return after a durable commit.
 
         If the caller is cancelled, the unit still runs to its end: a grant that the provider

@@ -27,7 +27,7 @@ def backup(output: Output, option: DatabaseOption, path: str | None) -> None:
     settings = option.settings(output, files_only="db backup")
     with operation(output) as progress:
         made = back_up(
-            settings.database,
+            settings.file,
             None if path is None else Path(path),
             keys=fingerprints(settings),
             lock_timeout=settings.lock_timeout,

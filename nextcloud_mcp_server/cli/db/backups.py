@@ -107,7 +107,7 @@ def _delete(
     from nextcloud_mcp_server.maintenance.backups import found_backups, list_backups
 
     # Beside the file itself, if the path is a link.
-    database, _ = found_backups(settings.database)
+    database, _ = found_backups(settings.file)
     with phases(output, "reading the backups"):
         agreed = old_backups(database, keep=keep, older_than=older_than)
         old = {one.path for one in agreed}

@@ -59,7 +59,7 @@ def downgrade(
         from nextcloud_mcp_server.maintenance.rehearse import script_downgrade
 
         settings = sql_settings(output, option, "db downgrade --sql")
-        print_script(output, script_downgrade(settings.database, revision))
+        print_script(output, script_downgrade(settings.file, revision))
         return
     if dry_run:
         _rehearse(output, option, revision)
@@ -107,7 +107,7 @@ def _rehearse(output: Output, option: DatabaseOption, revision: str | None) -> N
     settings = option.settings(output, files_only="db downgrade --dry-run")
     verify = KeyVerifier(settings)
     with operation(output) as progress:
-        done = rehearse_downgrade(settings.database, revision, verify=verify, progress=progress)
+        done = rehearse_downgrade(settings.file, revision, verify=verify, progress=progress)
     undone = _undone(done.inspection, done.target)
     warning = downgrade_warning(done.inspection, done.target, undone, done.inspection.history.head)
     document = {

@@ -60,7 +60,7 @@ def restore(
         raise click.UsageError("Give BACKUP or --newest, and not both.")
     settings = option.settings(output, files_only="db restore")
     keyring = available_keyring(settings)
-    preview, skipped = _preview(output, settings.database, backup, keyring)
+    preview, skipped = _preview(output, settings.file, backup, keyring)
     connect(preview.database).require_idle(while_running=while_running)
     for _, reason in skipped:
         output.note(f"warning: skipped: {printable(reason)}")

@@ -54,7 +54,7 @@ def upgrade(
         from nextcloud_mcp_server.maintenance.rehearse import rehearse
 
         with operation(output) as progress:
-            done = rehearse(settings.database, target=target, verify=verify, progress=progress)
+            done = rehearse(settings.file, target=target, verify=verify, progress=progress)
         facts = {**rehearsal_facts(done), "unopened_secrets": verify.unopened}
         output.result(facts, *rehearsal_lines(done))
         return
@@ -76,7 +76,7 @@ def _print_sql(output: Output, option: DatabaseOption, target: str | None) -> No
     from nextcloud_mcp_server.maintenance.rehearse import script
 
     settings = sql_settings(output, option, "db upgrade --sql")
-    made = script(settings.database, target=target)
+    made = script(settings.file, target=target)
     print_script(output, made)
 
 

@@ -204,7 +204,7 @@ def open_context(settings: Settings, *, full: bool = False) -> Iterator[Context]
 
     If it cannot be inspected, the context has the ``error``.
     """
-    path = settings.database
+    path = settings.file
     with ExitStack() as stack:
         try:
             path = files.find_database(path)

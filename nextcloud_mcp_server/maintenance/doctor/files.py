@@ -39,7 +39,7 @@ def configuration(context: Context) -> Iterator[Finding]:
         what = (
             f"{settings.fallback_from} cannot be used here, so {settings.database} is used instead"
         )
-        command = f"export TOKEN_STORAGE_DB={for_shell(settings.database)}"
+        command = f"export TOKEN_STORAGE_DB={for_shell(settings.file)}"
         yield Finding(Level.WARNING, what, command)
     if settings.overruled:
         what = wins.format("DATABASE_URL", "TOKEN_STORAGE_DB")
@@ -60,7 +60,7 @@ def file(context: Context) -> Iterator[Finding]:
     if error := context.error:
         yield Finding(Level.ERROR, f"{error.message} {error.remedy}")
         return
-    if context.settings.database.is_symlink():
+    if context.settings.file.is_symlink():
         what = f"{context.settings.database} is a link to {path}; other files are beside the latter"
         yield Finding(Level.NOTE, what)
     if not path.exists():

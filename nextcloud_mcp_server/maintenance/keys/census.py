@@ -86,7 +86,7 @@ def count_secrets(settings: Settings, report: Reporter = silent) -> Census:
         TokenStorageError: ``malformed-key`` or ``key-missing`` for a key that cannot be read;
             the state's own code for a file without a table of secrets.
     """
-    place = SqliteDatabase(settings.database)
+    place = SqliteDatabase(settings.file)
     place.check()
     return take_census(place, find_keyring(settings, place.path), report)
 

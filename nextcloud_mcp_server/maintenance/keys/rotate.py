@@ -80,7 +80,7 @@ def rotate(settings: Settings, progress: ProgressCallback | None = None) -> Rota
         TokenStorageError: ``key-missing``, ``malformed-key`` or ``wrong-key``, or as
             :func:`~nextcloud_mcp_server.migrate.at_head.open_at_head`.
     """
-    place = SqliteDatabase(settings.database)
+    place = SqliteDatabase(settings.file)
     place.check()
     keyring = find_keyring(settings, place.path)
     if keyring is None:

@@ -9,6 +9,7 @@ import pytest
 from nextcloud_mcp_server.backends.base import Database
 from nextcloud_mcp_server.backends.connect import connect
 from tests.backends.contract.engines import ENGINES, Engine
+from tests.support.postgresql import Server
 
 
 @pytest.fixture(params=ENGINES, ids=lambda engine: engine.name)
@@ -19,9 +20,13 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 
 
 @pytest.fixture
-def place(engine: Engine, tmp_path: Path) -> str:
+def place(engine: Engine, tmp_path: Path, request: pytest.FixtureRequest) -> str:
     """Return a place without a database."""
-    return engine.place(tmp_path)
+    if engine.is_file:
+        return str(tmp_path / "tokens.db")
+    server: Server = request.getfixturevalue("postgresql_server")
+    _, url = server.schema()
+    return url
 
 
 @pytest.fixture

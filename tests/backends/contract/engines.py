@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Final, NamedTuple
 
 
@@ -11,14 +9,37 @@ class Engine(NamedTuple):
     """One engine.
 
     Attributes:
-        name: its name, as ``Database.engine`` gives it.
-        place: makes a place without a database; returns the argument of ``connect()``.
+        name: its name.
         secret: an SQL literal of encrypted bytes.
+        is_file: whether the database is a file, with a lock beside it that can be shared.
+        no_lock: code that lets every process have the lock at once.
     """
 
     name: str
-    place: Callable[[Path], str]
     secret: str
+    is_file: bool
+    no_lock: str
 
 
-ENGINES: Final = (Engine("sqlite", lambda folder: str(folder / "tokens.db"), "x'0102'"),)
+SQLITE: Final = Engine(
+    "sqlite",
+    "x'0102'",
+    is_file=True,
+    no_lock="""
+from contextlib import nullcontext
+from nextcloud_mcp_server.backends.sqlite import lock
+lock.guard = lambda *_, **__: nullcontext(lock.MigrationLock())
+""",
+)
+
+POSTGRESQL: Final = Engine(
+    "postgresql",
+    "'\\x0102'::bytea",
+    is_file=False,
+    no_lock="""
+from nextcloud_mcp_server.backends.postgresql import locked
+locked._TRY = "SELECT {key} IS NOT NULL"
+""",
+)
+
+ENGINES: Final = (SQLITE, POSTGRESQL)

@@ -34,13 +34,13 @@ def test_nothing_is_visible_before_the_commit(database: Database, place: str) ->
     """Another connection reads the old tables until the commit."""
 
     def work(transaction: Transaction) -> None:
-        transaction.execute("CREATE TABLE op_new (id INTEGER)")
-        assert "op_new" in transaction.structure().tables
-        assert "op_new" not in _tables(connect(place))
+        transaction.execute("CREATE TABLE registered_webhooks (id INTEGER)")
+        assert "registered_webhooks" in transaction.structure().tables
+        assert "registered_webhooks" not in _tables(connect(place))
 
     with database.lock(5) as locked:
         locked.transact(work)
-    assert "op_new" in _tables(database)
+    assert "registered_webhooks" in _tables(database)
 
 
 def test_an_error_undoes_everything(database: Database) -> None:

@@ -1,0 +1,202 @@
+"""Read the tables of this program from the catalog of PostgreSQL.
+
+Only names of ours are read: the schema may be shared with other applications.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from nextcloud_mcp_server.backends.base import Snapshot
+from nextcloud_mcp_server.schema.structure import (
+    ENCRYPTED,
+    VERSION_TABLE,
+    Column,
+    Structure,
+    Table,
+    quoted,
+)
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+    from nextcloud_mcp_server.schema.history import History
+
+#: Alembic's prefix for the copy of a table that is recreated.
+_TEMPORARY: Final = "_alembic_tmp_"
+
+#: Not ``information_schema``, which hides what this role may not use.
+_COLUMNS: Final = """
+SELECT c.relname, c.relkind, a.attname,
+       a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AND a.attgenerated = '',
+       coalesce(pg_catalog.array_position(k.conkey, a.attnum), 0)
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_catalog.pg_attribute a
+    ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+LEFT JOIN pg_catalog.pg_constraint k ON k.conrelid = c.oid AND k.contype = 'p'
+WHERE n.nspname = %s AND c.relname = ANY (%s) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+ORDER BY c.relname, a.attnum
+"""
+
+#: Without those of constraints, which their tables bring along.
+_INDEXES: Final = """
+SELECT i.relname, t.relname, pg_catalog.pg_get_indexdef(i.oid)
+FROM pg_catalog.pg_index x
+JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
+JOIN pg_catalog.pg_class t ON t.oid = x.indrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
+WHERE n.nspname = %s AND t.relname = ANY (%s) AND NOT EXISTS (
+    SELECT 1 FROM pg_catalog.pg_constraint c
+    WHERE c.conindid = i.oid AND c.contype IN ('p', 'u', 'x'))
+ORDER BY i.relname
+"""
+
+_TRIGGERS: Final = """
+SELECT g.tgname, t.relname
+FROM pg_catalog.pg_trigger g
+JOIN pg_catalog.pg_class t ON t.oid = g.tgrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
+WHERE n.nspname = %s AND t.relname = ANY (%s) AND NOT g.tgisinternal
+"""
+
+_GRANTS: Final = """
+SELECT c.relname, p.privilege, s.relname
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+CROSS JOIN (VALUES ('SELECT'), ('INSERT'), ('UPDATE'), ('DELETE'), ('USAGE')) p (privilege)
+LEFT JOIN pg_catalog.pg_depend d
+    ON p.privilege = 'USAGE' AND d.refclassid = 'pg_catalog.pg_class'::regclass
+    AND d.refobjid = c.oid AND d.deptype IN ('a', 'i')
+LEFT JOIN pg_catalog.pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+WHERE n.nspname = %s AND c.relname = ANY (%s) AND c.relkind IN ('r', 'p')
+  AND CASE WHEN p.privilege <> 'USAGE'
+           THEN NOT pg_catalog.has_table_privilege(c.oid, p.privilege)
+           WHEN s.oid IS NULL THEN false
+           ELSE NOT pg_catalog.has_sequence_privilege(s.oid, 'USAGE') END
+ORDER BY c.relname, p.privilege
+"""
+
+
+class Place(NamedTuple):
+    """The tables of this program in one schema.
+
+    Attributes:
+        connection: in a transaction, or in autocommit.
+        schema: the name of the schema.
+        history: the revisions, with their tables.
+    """
+
+    connection: Connection[Any]
+    schema: str
+    history: History
+
+    @property
+    def names(self) -> list[str]:
+        """Every name of ours: tables, copies of an interrupted recreation, the version table."""
+        tables = list(self.history.shapes)
+        return [*tables, *(f"{_TEMPORARY}{name}" for name in tables), VERSION_TABLE]
+
+    def table(self, name: str) -> str:
+        """Return the qualified name of a table, as SQL."""
+        return f"{quoted(self.schema)}.{quoted(name)}"
+
+    def rows(self, sql: str, parameters: Sequence[Any] | None = None) -> list[tuple[Any, ...]]:
+        """Execute a statement, which ends before this returns, and return its rows."""
+        with self.connection.cursor() as cursor:
+            cursor.execute(sql, parameters)
+            return cursor.fetchall() if cursor.description else []
+
+    def structure(self) -> Structure:
+        """Read the names of the tables, columns, indexes and triggers."""
+        given = [self.schema, self.names]
+        columns: dict[str, dict[str, Column]] = {}
+        others = set()
+        for name, kind, column, required, key in self.rows(_COLUMNS, given):
+            if kind not in {"r", "p"}:
+                others.add(name)
+                continue
+            own = columns.setdefault(name, {})
+            if column is not None:
+                own[column] = Column(required, key)
+        indexes = self.rows(_INDEXES, given)
+        return Structure(
+            {name: Table(found) for name, found in columns.items()},
+            {index: sql for index, _, sql in indexes},
+            {index: table for index, table, _ in indexes},
+            frozenset(others),
+            dict(self.rows(_TRIGGERS, given)),
+        )
+
+    def versions(self) -> tuple[str | None, ...]:
+        """Read the rows of the version table."""
+        rows = self.rows(f"SELECT version_num FROM {self.table(VERSION_TABLE)}")  # noqa: S608 - quoted
+        return tuple(row[0] for row in rows)
+
+    def snapshot(self, *, samples: bool) -> Snapshot:
+        """Read what an inspection needs."""
+        structure = self.structure()
+        versions: tuple[str | None, ...] | None = None
+        version_column = True
+        if table := structure.tables.get(VERSION_TABLE):
+            version_column = "version_num" in table.columns
+            if version_column:
+                versions = self.versions()
+        there = bool(structure.tables)
+        found = Snapshot(structure, versions, version_column, exists=there)
+        if strange := self._strange(found):
+            return found._replace(damage="foreign", detail=strange)
+        return found._replace(samples=self._samples(structure)) if samples else found
+
+    def _strange(self, found: Snapshot) -> str:
+        """Return why the version table is another application's; empty if it may be ours."""
+        unknown = [row for row in found.versions or () if row and row not in self.history]
+        if not unknown or found.structure.own_tables:
+            return ""
+        return (
+            f"its schema {self.schema} has the {VERSION_TABLE} of another application, and no "
+            "table of this program: give the store a schema of its own"
+        )
+
+    def _samples(self, structure: Structure) -> tuple[bytes, ...]:
+        """Return one or two encrypted values of each column, each once."""
+        there = columns_there(structure, ENCRYPTED)
+        if not there:
+            return ()
+        queries = [f"({self._secrets(*one)} LIMIT 2)" for one in there]
+        values = [_raw(value) for (value,) in self.rows(" UNION ALL ".join(queries))]
+        return tuple(dict.fromkeys(values))
+
+    def _secrets(self, table: str, column: str) -> str:
+        name = quoted(column)
+        return f"SELECT {name} FROM {self.table(table)} WHERE {name} IS NOT NULL"  # noqa: S608 - quoted
+
+    def samples(self, columns: Sequence[tuple[str, str]], limit: int | None) -> Iterator[bytes]:
+        """Read up to ``limit`` encrypted values of each column that is there, in a transaction."""
+        for table, column in columns_there(self.structure(), columns):
+            query = self._secrets(table, column)
+            # On the server, because there may be millions.
+            with self.connection.cursor(name="secrets") as cursor:
+                cursor.execute(query if limit is None else f"{query} LIMIT {limit}")
+                yield from (_raw(value) for (value,) in cursor)
+
+    def missing_grants(self) -> Mapping[str, list[str]]:
+        """Return the privileges that this role lacks, each with its tables and sequences."""
+        found: dict[str, list[str]] = {}
+        for table, privilege, sequence in self.rows(_GRANTS, [self.schema, self.names]):
+            name = f"SEQUENCE {self.table(sequence)}" if sequence else self.table(table)
+            found.setdefault(privilege, []).append(name)
+        return found
+
+
+def columns_there(structure: Structure, wanted: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return those of the ``wanted`` (table, column) that a database has."""
+    tables = structure.tables
+    return [(t, c) for t, c in wanted if t in tables and c in tables[t].columns]
+
+
+def _raw(value: object) -> bytes:
+    if isinstance(value, bytes | memoryview):
+        return bytes(value)
+    return str(value).encode("utf-8", "replace")

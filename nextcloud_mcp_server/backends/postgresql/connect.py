@@ -1,0 +1,244 @@
+"""Connect to a server of PostgreSQL, and wait for one that is starting."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from nextcloud_mcp_server.backends.base import WaitInterrupted
+from nextcloud_mcp_server.errors import TokenStorageError, without_secrets
+from nextcloud_mcp_server.filesystem.server_url import ServerUrl
+
+try:
+    import psycopg
+    from psycopg import conninfo
+    from psycopg.pq import PGconn, Ping
+except ImportError as error:
+    # Without libpq psycopg itself raises one.
+    raise TokenStorageError(
+        "The driver for PostgreSQL is not installed.",
+        code="unsupported-database",
+        remedy="Install it with the extra: pip install 'nextcloud-mcp-server[postgres]'",
+    ) from error
+
+if TYPE_CHECKING:
+    from psycopg import AsyncConnection, Connection
+
+logger = logging.getLogger(__name__)
+
+#: What the URL does not say. Without the timeouts a server that vanished is waited for for hours.
+_DEFAULTS: Final = {
+    "connect_timeout": "10",
+    "tcp_user_timeout": "15000",
+    "keepalives_idle": "30",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+}
+
+#: The oldest release that this is tested with, as ``server_version_num``.
+_OLDEST: Final = 150_000
+
+#: Seconds between two attempts to reach a server that is starting.
+_PAUSE: Final = 0.2
+
+#: Seconds between two log lines of a wait.
+_TELL_INTERVAL: Final = 5.0
+
+#: The longest ``application_name``, in bytes.
+_LONGEST_NAME: Final = 63
+
+
+class Facts(NamedTuple):
+    """What a connection finds at the server.
+
+    Attributes:
+        schema: the schema that is used.
+        read_only: why nothing can be written; empty if it can.
+        direct: whether no pooler is between, so that prepared statements are safe.
+        unsafe: settings with which an acknowledged write can be lost.
+    """
+
+    schema: str
+    read_only: str
+    direct: bool
+    unsafe: tuple[str, ...]
+
+
+class Server:
+    """A server, as one URL names it.
+
+    Args:
+        url: its URL.
+
+    Raises:
+        TokenStorageError: ``bad-input`` for a URL that libpq cannot read.
+    """
+
+    def __init__(self, url: ServerUrl) -> None:
+        self.url: Final = url
+        try:
+            given = conninfo.conninfo_to_dict(url.conninfo)
+        except psycopg.Error as error:
+            raise TokenStorageError(
+                f"{url} is not a URL that libpq can read.",
+                code="bad-input",
+                remedy="Give it as in postgresql://user@host:5432/database?sslmode=verify-full; "
+                "write @ : / ? # % in a name or password as %40 %3A %2F %3F %23 %25.",
+            ) from error.with_traceback(None)
+        # The names and texts of this program are UTF-8.
+        own = {"client_encoding": "utf8", "application_name": application_name()}
+        self.parameters: Final[dict[str, Any]] = {**_DEFAULTS, **own, **given}
+        self.parameters["client_encoding"] = "utf8"
+
+    @property
+    def conninfo(self) -> str:
+        """The connection string, with its password."""
+        return conninfo.make_conninfo(**self.parameters)
+
+    def connect(self, *, autocommit: bool = True) -> Connection[Any]:
+        """Open a connection that prepares no statement.
+
+        Raises:
+            psycopg.Error: it cannot be reached, or refuses.
+        """
+        return psycopg.connect(self.conninfo, autocommit=autocommit, prepare_threshold=None)
+
+    async def connect_async(self) -> AsyncConnection[Any]:
+        """Open a connection for :mod:`asyncio`, as :meth:`connect` without autocommit."""
+        return await psycopg.AsyncConnection.connect(self.conninfo, prepare_threshold=None)
+
+    def wait(
+        self,
+        timeout: float,
+        cancelled: Callable[[], bool] = lambda: False,
+        *,
+        for_nobody: bool = False,
+        autocommit: bool = True,
+    ) -> Connection[Any]:
+        """Open a connection; wait for a server that is starting.
+
+        Args:
+            timeout: seconds to wait at most.
+            cancelled: polled while waiting; True ends the wait.
+            for_nobody: whether to wait for a server that does not answer at all, too.
+            autocommit: whether each statement is a transaction.
+
+        Raises:
+            TokenStorageError: ``unreachable``; ``interrupted`` if cancelled.
+        """
+        begun = told = time.monotonic()
+        while True:
+            try:
+                return self.connect(autocommit=autocommit)
+            except psycopg.Error as error:
+                found = PGconn.ping(self.conninfo.encode())
+                starting = found == Ping.REJECT or (for_nobody and found == Ping.NO_RESPONSE)
+                now = time.monotonic()
+                if cancelled():
+                    raise interrupted(self.url) from None
+                if not starting or now >= begun + timeout:
+                    raise unreachable(self.url, error) from None
+                if now >= told + _TELL_INTERVAL:
+                    told = now
+                    logger.warning("Waiting for %s: %s", self.url, reason(error))
+            try:
+                time.sleep(min(_PAUSE, max(0.0, begun + timeout - now)))
+            except KeyboardInterrupt as error:
+                raise WaitInterrupted from error
+
+
+def application_name(activity: str = "") -> str:
+    """Return the name under which the server lists this process; it is shown to who waits."""
+    host = socket.gethostname()[:24]
+    name = f"nextcloud-mcp-server {os.getpid()}@{host}"
+    if activity:
+        name = f"{os.getpid()}@{host}: {activity}"
+    return name.encode("ascii", "replace")[:_LONGEST_NAME].decode("ascii")
+
+
+_FACTS: Final = """
+SELECT current_schema(), pg_catalog.pg_is_in_recovery(),
+       pg_catalog.current_setting('default_transaction_read_only'),
+       pg_catalog.pg_backend_pid(), pg_catalog.current_setting('server_encoding'),
+       pg_catalog.current_setting('server_version_num')::int,
+       pg_catalog.current_setting('fsync'), pg_catalog.current_setting('synchronous_commit')
+"""
+
+
+def read_facts(connection: Connection[Any], url: ServerUrl) -> Facts:
+    """Read what is to be known about the server, in one statement.
+
+    Raises:
+        TokenStorageError: ``unsupported-database`` for an old version or another encoding,
+            ``no-schema``.
+    """
+    [row] = connection.execute(_FACTS).fetchall()
+    schema, in_recovery, read_only, pid, encoding, version, fsync, synchronous = row
+    if version < _OLDEST:
+        raise TokenStorageError(
+            f"{url} is PostgreSQL {version // 10000}, and this program needs 15 or newer.",
+            code="unsupported-database",
+            remedy="Upgrade the server, or keep the tokens in a file (TOKEN_STORAGE_DB).",
+        )
+    if encoding != "UTF8":
+        raise TokenStorageError(
+            f"{url} is encoded in {encoding}, and names and tokens need UTF8.",
+            code="unsupported-database",
+            remedy="Create a database for this program: CREATE DATABASE nextcloud_mcp ENCODING "
+            "'UTF8' TEMPLATE template0",
+        )
+    if schema is None:
+        raise no_schema(connection, url)
+    reason_ = ""
+    if in_recovery:
+        reason_ = "the server is a standby"
+    elif read_only == "on":
+        reason_ = "its transactions are read-only (default_transaction_read_only)"
+    unsafe = []
+    if fsync == "off":
+        unsafe.append("fsync")
+    if synchronous == "off":
+        unsafe.append("synchronous_commit")
+    return Facts(str(schema), reason_, pid == connection.info.backend_pid, tuple(unsafe))
+
+
+def no_schema(connection: Connection[Any], url: ServerUrl) -> TokenStorageError:
+    """Return the error for a search path without a schema that this role can use."""
+    [[path, role]] = connection.execute("SELECT current_setting('search_path'), current_user")
+    return TokenStorageError(
+        f"{url} has no schema for the tables: none of its search_path ({path}) exists, or this "
+        "role may not use it.",
+        code="no-schema",
+        remedy=f"As the owner of the database: CREATE SCHEMA IF NOT EXISTS {role} AUTHORIZATION "
+        f"{role}; - or: GRANT USAGE, CREATE ON SCHEMA ... TO {role};",
+    )
+
+
+def interrupted(url: ServerUrl) -> TokenStorageError:
+    """Return the error for a start that was asked to stop while it waited."""
+    return TokenStorageError(
+        f"The start was asked to stop while it waited for {url}; nothing was changed.",
+        code="interrupted",
+        remedy="Start again.",
+    )
+
+
+def unreachable(url: ServerUrl, error: BaseException) -> TokenStorageError:
+    """Return the error for a server that cannot be reached, or refuses the connection."""
+    return TokenStorageError(
+        f"{url} cannot be used: {reason(error)}.",
+        code="unreachable",
+        remedy="Check that the server runs and accepts this user from here: psql "
+        f"{url.option.removeprefix('-u ')} - then try again.",
+    )
+
+
+def reason(error: BaseException) -> str:
+    """Return the message of the server or of libpq on one line, without secrets."""
+    diagnosis = getattr(error, "diag", None)
+    text = getattr(diagnosis, "message_primary", None) or str(error) or type(error).__name__
+    return " ".join(without_secrets(text).split()).rstrip(".")

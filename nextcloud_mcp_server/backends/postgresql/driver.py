@@ -1,0 +1,64 @@
+"""The connection of a unit of work, on psycopg."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+
+from nextcloud_mcp_server.backends.statements import Statement, compiler
+
+if TYPE_CHECKING:
+    import psycopg
+    from sqlalchemy import Executable
+
+    from nextcloud_mcp_server.backends.base import Row
+
+Prepare = Callable[["Executable"], Statement]
+
+
+def statements(schema: str) -> Prepare:
+    """Return a function that compiles statements on the tables of ``schema``, each once."""
+    return compiler(PGDialect_psycopg(paramstyle="format"), schema)  # type: ignore[no-untyped-call]
+
+
+class DriverConnection:
+    """Executes statements on a connection of psycopg.
+
+    Args:
+        cursor: of the connection; one for all, because creating one for each costs more.
+        prepared: returns a statement compiled for the schema.
+        has_triggers: whether there are triggers on the tables.
+    """
+
+    __slots__ = ("_cursor", "_prepared", "has_triggers")
+
+    def __init__(
+        self, cursor: psycopg.Cursor[Any], prepared: Prepare, *, has_triggers: bool = False
+    ) -> None:
+        self._cursor = cursor
+        self._prepared = prepared
+        self.has_triggers = has_triggers
+
+    def all(
+        self, statement: Executable, parameters: Mapping[str, Any] | None = None
+    ) -> Sequence[Row]:
+        """Execute and return every row."""
+        known, cursor = self._prepared(statement), self._cursor
+        cursor.execute(known.sql, known.parameters(parameters))
+        return [known.row(cursor, values) for values in cursor.fetchall()]
+
+    def first(
+        self, statement: Executable, parameters: Mapping[str, Any] | None = None
+    ) -> Row | None:
+        """Execute and return the first row, or None."""
+        known, cursor = self._prepared(statement), self._cursor
+        cursor.execute(known.sql, known.parameters(parameters))
+        values = cursor.fetchone()
+        return None if values is None else known.row(cursor, values)
+
+    def run(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> int:
+        """Execute a write and return the number of rows it changed."""
+        known = self._prepared(statement)
+        return self._cursor.execute(known.sql, known.parameters(parameters)).rowcount

