@@ -14,7 +14,7 @@ from tests.faults import trials as fault_trials
 from tests.faults.programs import ProgramServer
 from tests.faults.trials import pytest_report_header, trials
 from tests.migrations.walk_report import summarize
-from tests.support.postgresql import QUICK, Server, running
+from tests.support.postgresql import Server, running
 from tests.support.scripts import copied_scripts, used
 
 # Hooks of a subfolder are not called in the process that prints, so they are here.
@@ -53,7 +53,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[Server]:
     """A running server of PostgreSQL that does not wait for the disk."""
-    with running(**QUICK) as server:
+    with running() as server:
         yield server
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 from nextcloud_mcp_server.auth.audit import SYSTEM, not_stored, record
-from nextcloud_mcp_server.auth.statements import AT_ONCE, affected, kept
+from nextcloud_mcp_server.auth.statements import AT_ONCE, Upsert, affected, kept
 from nextcloud_mcp_server.auth.values import check_row, digest
 
 if TYPE_CHECKING:
@@ -108,7 +108,8 @@ class Concern:
                 self._require_kept(connection, statement, parameters)
             return True
 
-        written = await access.write(unit)
+        # An upsert may run twice: at worst there are two entries in the audit log.
+        written = await access.write(unit, again=isinstance(statement, Upsert))
         if encrypts:
             # Only after the commit: now a stored secret opens with this key ring.
             access.key_is_verified = True

@@ -150,9 +150,12 @@ class Access:
         """Run a read-only unit of work."""
         return self._pool.read(unit) if self._pool else _not_open()
 
-    def write(self, unit: Callable[[Connection], T]) -> Awaitable[T]:
-        """Run a unit of work; it is durable when this returns."""
-        return self._pool.write(unit) if self._pool else _not_open()
+    def write(self, unit: Callable[[Connection], T], *, again: bool = False) -> Awaitable[T]:
+        """Run a unit of work; it is durable when this returns.
+
+        ``again`` says whether it may run twice, as for :class:`~..backends.base.Pool`.
+        """
+        return self._pool.write(unit, again=again) if self._pool else _not_open()
 
 
 def _not_open() -> NoReturn:

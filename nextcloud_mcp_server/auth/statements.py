@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 AT_ONCE: Final = 500
 
 
-class _Upsert(Insert):
+class Upsert(Insert):
     """``INSERT ... ON CONFLICT (key) DO UPDATE``, the same on SQLite and PostgreSQL."""
 
     # The clause below follows from the table and the columns, which are in Insert's key.
@@ -28,8 +28,8 @@ class _Upsert(Insert):
     replaced: tuple[str, ...] = ()
 
 
-@compiles(_Upsert)
-def _compile(element: _Upsert, compiler: SQLCompiler, **kwargs: Any) -> str:
+@compiles(Upsert)
+def _compile(element: Upsert, compiler: SQLCompiler, **kwargs: Any) -> str:
     quote = compiler.preparer.quote
     key = ", ".join(quote(column.name) for column in cast("Table", element.table).primary_key)
     changes = ", ".join(f"{quote(name)} = excluded.{quote(name)}" for name in element.replaced)
@@ -99,7 +99,7 @@ def upsert(table: Table, *, without: tuple[str, ...] = ()) -> Insert:
     kept = set(table.primary_key.columns.keys())
     if "updated_at" in parameters:
         kept.add("created_at")
-    statement = _Upsert(table).values(parameters).inline()
+    statement = Upsert(table).values(parameters).inline()
     statement.replaced = tuple(name for name in parameters if name not in kept)
     return statement
 

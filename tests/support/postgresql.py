@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -47,7 +47,7 @@ class Server:
         settings: further ones, for its configuration.
     """
 
-    def __init__(self, folder: Path, version: int = 18, **settings: str) -> None:
+    def __init__(self, folder: Path, version: int, settings: Mapping[str, str]) -> None:
         self.folder = folder
         self.version = version
         self.data = folder / "data"
@@ -66,7 +66,7 @@ class Server:
         )
         if done.returncode:
             raise RuntimeError(f"{program}: {done.stderr or done.stdout}")
-        return done.stdout
+        return str(done.stdout)
 
     def _user(self) -> dict[str, Any]:
         if os.geteuid():
@@ -147,11 +147,11 @@ QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
 @contextmanager
-def running(version: int = 18, **settings: str) -> Iterator[Server]:
-    """Run a server until the block ends."""
+def running(version: int = 18, settings: Mapping[str, str] = QUICK) -> Iterator[Server]:
+    """Run a server until the block ends; by default one that does not wait for the disk."""
     # Not in pytest's own folder, which another user cannot enter.
     folder = Path(tempfile.mkdtemp(prefix="pg"))
-    server = Server(folder, version, **settings)
+    server = Server(folder, version, settings)
     try:
         server.create()
         server.start()
