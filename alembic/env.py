@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from types import ModuleType
 
-#: The advisory lock of a migration on PostgreSQL.
-POSTGRESQL_LOCK = 0x6E63_6D63_7073_746F
-
 config = context.config
 
 
@@ -180,26 +177,9 @@ def reading_url(path: Path) -> sa.URL:
 
 
 @asynccontextmanager
-async def postgresql(text: str) -> AsyncIterator[AsyncConnection]:
-    """Open a connection in a transaction that holds the advisory lock."""
-    try:
-        url = sa.make_url(text).set(drivername="postgresql+psycopg")
-    except (sa.exc.ArgumentError, ValueError):
-        raise CommandError("database_url is not a valid URL.") from None
-    async with opened(url) as connection:
-        await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({POSTGRESQL_LOCK})")
-        yield connection
-
-
-@asynccontextmanager
 async def opened(url: sa.URL) -> AsyncIterator[AsyncConnection]:
     """Open a connection in a transaction."""
-    try:
-        engine = create_async_engine(url, poolclass=NullPool, hide_parameters=True)
-    except ModuleNotFoundError as error:
-        raise CommandError(
-            f"{error.name} is not installed; the extra postgres brings it."
-        ) from None
+    engine = create_async_engine(url, poolclass=NullPool, hide_parameters=True)
     try:
         async with engine.begin() as connection:
             yield connection
@@ -232,15 +212,14 @@ async def run_on_own_connection() -> None:
     try:
         # Alembic only warns of two files with one id.
         load_history(Path(__file__).parent)
-        if database is not None and dialect_of(database) == "postgresql":
-            session = postgresql(database)
-        else:
-            place = connect(locate(database=database).database)
-            if is_writing() and (found := inspect(place)).snapshot.damage:
-                # Before a lock is made beside it.
-                found.accepted()
-            reading = Path(place.location)
-            session = place.session() if is_writing() else opened(reading_url(reading))
+        place = connect(locate(database=database).database)
+        if is_writing() and (found := inspect(place)).snapshot.damage:
+            # Before a lock is made beside it.
+            found.accepted()
+        # On a server a command that only reads waits for a migration, too.
+        is_file = isinstance(place.location, Path)
+        reads = is_file and not is_writing()
+        session = opened(reading_url(place.location)) if reads else place.session()
         async with session as connection:
             await connection.run_sync(migrate_and_record if is_writing() else compare)
     except sa.exc.DBAPIError as error:

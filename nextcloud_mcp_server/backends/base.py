@@ -400,7 +400,7 @@ class Pool(Protocol):
         Args:
             unit: the unit of work.
             again: whether it may run twice, if the connection to a server is lost during the
-                commit and nobody knows whether it happened.
+                commit, so that it is unknown whether it happened.
 
         Raises:
             TokenStorageError: ``outcome-unknown`` if it may not.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from nextcloud_mcp_server.backends.base import Database
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
-from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.errors import WRONG_USAGE, TokenStorageError
 from nextcloud_mcp_server.filesystem.server_url import ServerUrl
 from nextcloud_mcp_server.settings import database_place
 
@@ -26,6 +26,8 @@ _DUMP: Final = (
 _INSTEAD: Final = {
     "db upgrade --dry-run": "See what would run: nextcloud-mcp-server db check - and the "
     "statements: nextcloud-mcp-server db upgrade --sql",
+    "db downgrade --dry-run": "See the statements: nextcloud-mcp-server db downgrade --sql",
+    "db repair": "An upgrade adds what is missing: nextcloud-mcp-server db upgrade",
 }
 
 
@@ -42,6 +44,13 @@ def connect(place: str | os.PathLike[str] | ServerUrl, *, dump: Path | None = No
     """
     found = database_place(place)
     if isinstance(found, Path):
+        if dump is not None:
+            raise TokenStorageError(
+                f"--pg-dump is for a database on a server, and {found} is a file.",
+                code="bad-input",
+                remedy="Leave it out: a file is backed up before each migration.",
+                exit_status=WRONG_USAGE,
+            )
         return SqliteDatabase(found)
     # Imports the driver.
     from nextcloud_mcp_server.backends.postgresql.database import PostgresDatabase  # noqa: PLC0415

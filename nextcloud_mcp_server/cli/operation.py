@@ -114,5 +114,5 @@ def _interrupted(database: Path | ServerUrl) -> TokenStorageError:
     recorded = inspection.recorded
     now = f"at revision {recorded}" if recorded else "without a recorded revision"
     if not inspection.exists:
-        return interrupted(f"There is no file {inspection.database}, and nothing was changed.")
+        return interrupted(f"There is nothing at {inspection.database}, and nothing was changed.")
     return interrupted(f"Unfinished changes were rolled back, and {inspection.database} is {now}.")

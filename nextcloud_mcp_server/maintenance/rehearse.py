@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import Final
 
@@ -27,8 +26,6 @@ from nextcloud_mcp_server.migrate.inspect import Inspection, VerifyKeys, inspect
 from nextcloud_mcp_server.migrate.plan import Plan
 from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.progress import ProgressCallback
-from nextcloud_mcp_server.schema.history import BASE, History
-from nextcloud_mcp_server.schema.structure import gaps
 
 _DOING: Final = "to rehearse on a copy"
 
@@ -77,23 +74,6 @@ class DowngradeRehearsal:
     def steps(self) -> tuple[str, ...]:
         """The revisions that it undoes, newest first."""
         return self.inspection.history.undone(str(self.inspection.recorded), self.target)
-
-
-@dataclass(frozen=True, slots=True)
-class Script:
-    """The statements of a change, for SQLite's shell; empty if there is nothing to do.
-
-    Attributes:
-        start: the revision that they start from; None for a new database.
-        target: the revision that they end at, or ``base``.
-        steps: the revisions that they run or undo, in this order.
-    """
-
-    database: Path
-    start: str | None
-    target: str
-    steps: tuple[str, ...]
-    sql: str
 
 
 def rehearse(
@@ -155,79 +135,6 @@ def rehearse_downgrade(
     dropped = {t: n for t, n in sorted(rows.items()) if n and t in known and t not in left}
     total = sum(rows.values())
     return DowngradeRehearsal(place.path, inspection, target, dropped, total, seconds)
-
-
-def script(database: Path, *, target: str | None = None) -> Script:
-    """Return the statements that take ``database`` from its own revision to ``target``.
-
-    Raises:
-        TokenStorageError: as an upgrade; ``bad-input`` if the database must be stamped or
-            repaired first, because that depends on more than the revision.
-    """
-    place = SqliteDatabase(database)
-    inspection, database = inspect(place, target), place.path
-    todo = inspection.accepted()
-    if (reason := _no_statements_for(inspection, todo)) and todo.migrates:
-        raise _no_statements(place, reason)
-    sql = _statements(inspection.history, todo.start, todo.target) if todo.steps else ""
-    return Script(database, todo.start, todo.target, todo.steps, sql)
-
-
-def script_downgrade(database: Path, revision: str | None = None) -> Script:
-    """Return the statements that take ``database`` back to ``revision``.
-
-    Raises:
-        TokenStorageError: as a downgrade, except ``in-use``; ``bad-input`` if the database
-            must be repaired first.
-    """
-    place = SqliteDatabase(database)
-    inspection, target = changes.plan_downgrade(place, revision)
-    todo, history, recorded = inspection.accepted(), inspection.history, str(inspection.recorded)
-    above = history.shapes.keys() - history.structure(recorded).tables.keys()
-    there = sorted(above & inspection.snapshot.structure.tables.keys())
-    reason = f"it has {', '.join(there)} already" if there else _to_repair(todo)
-    if reason:
-        raise _no_statements(place, reason)
-    sql = _statements(history, recorded, target, down=True)
-    return Script(place.path, recorded, target, history.undone(recorded, target), sql)
-
-
-def _statements(history: History, start: str | None, target: str, *, down: bool = False) -> str:
-    from nextcloud_mcp_server.migrate import alembic_commands  # noqa: PLC0415 - imports Alembic
-
-    sql = StringIO()
-    end = None if target == BASE else target
-    alembic_commands.write_sql(history, start, end, sql, down=down)
-    # The pragma has no effect inside a transaction. Without it, a table that is dropped and
-    # created again would delete the rows that reference it.
-    return f"PRAGMA foreign_keys=OFF;\n\n{sql.getvalue().strip()}\n"
-
-
-def _no_statements(place: SqliteDatabase, reason: str) -> TokenStorageError:
-    command = f"nextcloud-mcp-server db upgrade {place.option}"
-    return TokenStorageError(
-        f"There are no statements for {place}: {reason}.",
-        code="bad-input",
-        remedy=f"See what an upgrade does with '{command} --dry-run', then run: {command}",
-    )
-
-
-def _no_statements_for(inspection: Inspection, todo: Plan) -> str:
-    """Return why a revision alone does not determine the statements; empty if it does."""
-    if reason := _to_repair(todo):
-        return reason
-    if not todo.start or not inspection.exists:
-        return ""
-    history, there = inspection.history, inspection.snapshot.structure.tables
-    later = gaps(history.structure(todo.start), history.structure(todo.target)).columns
-    early = [f"{t}.{c}" for t, c in later if t in there and c in there[t].columns]
-    return f"{', '.join(early)} is there already" if early else ""
-
-
-def _to_repair(todo: Plan) -> str:
-    if todo.stamp:
-        return f"its version table has to be put in order first (it counts as {todo.stamp})"
-    return f"it has to be repaired first ({', '.join(todo.mends)})" if todo.mends else ""
 
 
 def _place_of_copy(database: Path) -> Path:

@@ -55,7 +55,7 @@ def current_lines(inspection: Inspection) -> tuple[str, ...]:
         State.AT_HEAD: f"{finding.recorded} (at-head)",
         State.BEHIND: f"{finding.recorded} (behind; head is {inspection.history.head})",
         State.PRE_ALEMBIC: "pre-alembic (it has tables but no recorded revision)",
-        State.NEW: "new (it has no tables)" if inspection.exists else "new (no file)",
+        State.NEW: _new(inspection),
     }[finding.state]
     if inspection.ready or inspection.plan is None:
         return (state,)
@@ -79,7 +79,23 @@ def downgrade_warning(
     return (
         f"{path} is at revision {inspection.recorded} and goes back to {end}. This undoes:",
         *(f"  {r.id}  {r.title}. Loses: {r.loses or '(not documented)'}" for r in undone),
-        f"Rows are backed up first. The next start of this version upgrades it to {head} again.",
+        f"{_kept(inspection)} The next start of this version upgrades it to {head} again.",
+    )
+
+
+def _new(inspection: Inspection) -> str:
+    if inspection.exists or inspection.database.directory is None:
+        return "new (it has no tables)"
+    return "new (no file)"
+
+
+def _kept(inspection: Inspection) -> str:
+    """Return what becomes of the rows, and of the servers that use them."""
+    if inspection.database.directory is not None:
+        return "Rows are backed up first."
+    return (
+        "No backup is made on a server: make a dump first (pg_dump). Whether a server of this "
+        "program is running cannot be known there: stop them all first."
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.backends.sqlite import locked, size
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.backends.sqlite.locked import use_wal
@@ -21,8 +22,9 @@ from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem import space
 from nextcloud_mcp_server.maintenance import rehearse as module
 from nextcloud_mcp_server.maintenance.doctor.run import diagnose
-from nextcloud_mcp_server.maintenance.rehearse import rehearse, script
+from nextcloud_mcp_server.maintenance.rehearse import rehearse
 from nextcloud_mcp_server.migrate.plan import Action, State
+from nextcloud_mcp_server.migrate.script import script
 from nextcloud_mcp_server.migrate.startup import Outcome
 from nextcloud_mcp_server.settings import Settings
 from tests.history import released_files, unusual_files
@@ -242,7 +244,7 @@ def test_the_statements_do_what_the_upgrade_does(revision: str | None, path: Pat
     if path.exists():
         other.write_bytes(path.read_bytes())
         before = invariants.disk(path)
-    made = script(path)
+    made = script(connect(path))
     if revision is None:
         assert not path.exists()
     else:
@@ -261,9 +263,9 @@ def test_the_statements_do_what_the_upgrade_does(revision: str | None, path: Pat
 def test_at_head_there_are_no_statements(path: Path) -> None:
     """Nothing to do is an empty script."""
     prepare(path)
-    assert script(path).sql == ""
+    assert script(connect(path)).sql == ""
     at("009").write(path.with_name("old.db"))
-    assert "010" not in script(path.with_name("old.db"), target="009").sql
+    assert "010" not in script(connect(path.with_name("old.db")), target="009").sql
 
 
 @pytest.mark.parametrize(
@@ -282,6 +284,6 @@ def test_where_a_revision_is_not_all_there_are_no_statements(
     shape.write(path)
     with invariants.unchanged(path):
         with refuses("bad-input") as error:
-            script(path)
+            script(connect(path))
         assert reason in error.value.message
         assert "--dry-run" in error.value.remedy

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.maintenance.doctor.finding import Level
 from nextcloud_mcp_server.maintenance.doctor.run import diagnose
-from nextcloud_mcp_server.maintenance.rehearse import rehearse_downgrade, script_downgrade
+from nextcloud_mcp_server.maintenance.rehearse import rehearse_downgrade
 from nextcloud_mcp_server.maintenance.repair import Repaired, repair
 from nextcloud_mcp_server.migrate.change import preview_downgrade, stamp
 from nextcloud_mcp_server.migrate.inspect import inspect
+from nextcloud_mcp_server.migrate.script import script_downgrade
 from nextcloud_mcp_server.settings import Settings
 from tests.cli.places import execute, fingerprint, listing, rows
 from tests.migrate.databases import versions
@@ -92,7 +94,7 @@ def test_a_downgrade_that_needs_the_name_is_refused(target: str, reused: Path) -
         lambda: downgrade(reused, target),
         lambda: preview_downgrade(database, target),
         lambda: rehearse_downgrade(reused, target),
-        lambda: script_downgrade(reused, target),
+        lambda: script_downgrade(connect(reused), target),
     ]
     if target != "base":
         tries.append(lambda: stamp(database, target))

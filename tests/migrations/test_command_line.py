@@ -16,6 +16,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
 
+from nextcloud_mcp_server.backends.postgresql.locked import lock_key
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrations import get_current_revision, upgrade_database
 from tests.migrations.database import ROOT, Database
@@ -25,9 +26,6 @@ from tests.support.files import names
 from tests.support.revisions import SQL_HEAD
 from tests.support.scripts import add_revision, sql_revision
 from tests.support.shapes import at
-
-#: The advisory lock of a migration.
-LOCK = 7954321640722232431
 
 
 @dataclass(frozen=True)
@@ -175,15 +173,15 @@ async def test_postgresql_is_migrated_by_one_at_a_time(
     postgresql_url: str, postgresql: Database
 ) -> None:
     """A second migration waits for the first one's transaction, and has nothing to do."""
-    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
     async with postgresql.engine.connect() as first, first.begin() as transaction:
-        await first.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
+        schema = (await first.exec_driver_sql("SELECT current_schema()")).scalar()
+        await first.exec_driver_sql(f"SELECT pg_advisory_xact_lock({lock_key(str(schema))})")
         second = asyncio.create_task(
             succeed("-x", f"database_url={postgresql_url}", "upgrade", "head")
         )
-        while await postgresql.query(waiting) != [(1,)]:
-            assert not second.done()
-            await asyncio.sleep(0.02)
+        # It asks for the lock again and again, and holds nothing meanwhile.
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(second), 4)
         assert await postgresql.shape() == {}
         await transaction.commit()
     await second
@@ -203,7 +201,7 @@ async def test_a_file_is_migrated_by_one_at_a_time(tmp_path: Path) -> None:
     [
         ("mysql://u:secret@h/d", "mysql"),
         ("://secret", "database_url"),
-        ("postgresql://u:secret@h:port/d", "database_url"),
+        ("postgresql://u:secret@h:port/d", "libpq"),
         ("sqlite://", "empty"),
     ],
 )

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from nextcloud_mcp_server.backends.base import Snapshot
+from nextcloud_mcp_server.backends.postgresql.connect import Facts, Server, read_facts
 from nextcloud_mcp_server.schema.structure import (
     ENCRYPTED,
     VERSION_TABLE,
@@ -188,6 +189,16 @@ class Place(NamedTuple):
             name = f"SEQUENCE {self.table(sequence)}" if sequence else self.table(table)
             found.setdefault(privilege, []).append(name)
         return found
+
+
+def connected(server: Server, connection: Connection[Any], history: History) -> tuple[Place, Facts]:
+    """Return the place and the facts of a new connection.
+
+    Raises:
+        TokenStorageError: ``no-schema`` or ``unsupported-database``.
+    """
+    facts = read_facts(connection, server.url)
+    return Place(connection, facts.schema, history), facts
 
 
 def columns_there(structure: Structure, wanted: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:

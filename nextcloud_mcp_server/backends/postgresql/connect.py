@@ -93,6 +93,7 @@ class Server:
         own = {"client_encoding": "utf8", "application_name": application_name()}
         self.parameters: Final[dict[str, Any]] = {**_DEFAULTS, **own, **given}
         self.parameters["client_encoding"] = "utf8"
+        self._warned = False
 
     @property
     def conninfo(self) -> str:
@@ -110,6 +111,17 @@ class Server:
     async def connect_async(self) -> AsyncConnection[Any]:
         """Open a connection for :mod:`asyncio`, as :meth:`connect` without autocommit."""
         return await psycopg.AsyncConnection.connect(self.conninfo, prepare_threshold=None)
+
+    def warn(self, facts: Facts) -> None:
+        """Warn once of settings with which a stored token can be lost."""
+        if facts.unsafe and not self._warned:
+            self._warned = True
+            logger.warning(
+                "%s has %s off: a token that was stored can be lost when the server crashes. Set "
+                "it on",
+                self.url,
+                " and ".join(facts.unsafe),
+            )
 
     def wait(
         self,

@@ -6,16 +6,15 @@ needs. See :mod:`.locked` for the rest.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from nextcloud_mcp_server.backends.base import Hold, LockedDatabase, Pool, Snapshot
-from nextcloud_mcp_server.backends.postgresql.catalog import Place
-from nextcloud_mcp_server.backends.postgresql.connect import Facts, Server, read_facts
-from nextcloud_mcp_server.backends.postgresql.errors import named
+from nextcloud_mcp_server.backends.postgresql.catalog import Place, connected
+from nextcloud_mcp_server.backends.postgresql.connect import Facts, Server
+from nextcloud_mcp_server.backends.postgresql.errors import named, not_writable
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem.server_url import ServerUrl
 from nextcloud_mcp_server.schema.history import History, load_history
@@ -23,10 +22,7 @@ from nextcloud_mcp_server.schema.structure import UNUSED, VERSION_TABLE, Table, 
 from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT
 
 if TYPE_CHECKING:
-    from psycopg import Connection
     from sqlalchemy.ext.asyncio import AsyncConnection
-
-logger = logging.getLogger(__name__)
 
 #: Seconds that what only inspects waits for a server that is starting.
 _PATIENCE: Final = 10.0
@@ -51,7 +47,6 @@ class PostgresDatabase:
         """
         self.server: Final = Server(url)
         self.dump: Final = dump
-        self._warned = False
 
     def __str__(self) -> str:
         """Return the URL without its passwords."""
@@ -95,7 +90,7 @@ class PostgresDatabase:
         """Do nothing: there is no file."""
 
     def warnings(self) -> Iterable[str]:
-        """Return nothing: what is to be said needs a connection, see :meth:`connected`."""
+        """Return nothing: what is to be said needs a connection, see Server.warn()."""
         return ()
 
     def former(self) -> str:
@@ -108,17 +103,17 @@ class PostgresDatabase:
 
     def unwritable(self) -> str:
         """Return why the server takes no write; empty if it does."""
-        with self._reading() as (_, facts):
+        with self.reading() as (_, facts):
             return facts.read_only
 
     def require_writable(self) -> None:
         """Fail if the server takes no write."""
         if why := self.unwritable():
-            raise not_writable(self, why)
+            raise not_writable(self.server.url, why)
 
     def identity(self) -> Hashable:
-        """Return None: nobody can replace the database under an open connection."""
-        return None
+        """Return the server: nobody can replace the database under an open connection."""
+        return self.server.url
 
     def wal_size(self) -> int:
         """Return 0: the server writes its own log back."""
@@ -126,7 +121,7 @@ class PostgresDatabase:
 
     def inspect(self, *, samples: bool = False) -> Snapshot:
         """Read the catalog in one read-only transaction."""
-        with self._reading() as (place, _):
+        with self.reading() as (place, _):
             return place.snapshot(samples=samples)
 
     def check_integrity(self) -> str:
@@ -139,7 +134,7 @@ class PostgresDatabase:
         Raises:
             TokenStorageError: ``missing-grant``.
         """
-        with self._reading() as (place, _):
+        with self.reading() as (place, _):
             missing = needed_grants(place)
             if "SELECT" in missing:
                 raise missing_grants(self, place, missing)
@@ -147,14 +142,14 @@ class PostgresDatabase:
 
     def samples(self, columns: Iterable[tuple[str, str]], limit: int | None) -> Iterator[bytes]:
         """Read encrypted values in one read-only transaction."""
-        with self._reading() as (place, _):
+        with self.reading() as (place, _):
             yield from place.samples(list(columns), limit)
 
     def newest(
         self, table: str, columns: Sequence[str], limit: int | None
     ) -> list[Sequence[Any]] | None:
         """Read the newest rows of a table of this program."""
-        with self._reading() as (place, _):
+        with self.reading() as (place, _):
             there = place.structure().tables.get(table)
             if there is None or not {"id", *columns} <= there.columns.keys():
                 return None
@@ -174,12 +169,13 @@ class PostgresDatabase:
 
         with forks.delayed:
             if shared:
-                with self._reading(timeout, cancelled, for_nobody=True) as (place, facts):
+                with self.reading(timeout, cancelled, for_nobody=True) as (place, facts):
+                    self.server.warn(facts)
                     yield Unlocked(self, place, facts)
                 return
             from nextcloud_mcp_server.backends.postgresql.locked import exclusive  # noqa: PLC0415
 
-            with exclusive(self, timeout, cancelled) as locked:
+            with exclusive(self.server, self.history, timeout, cancelled, dump=self.dump) as locked:
                 yield locked
 
     def hold(self) -> Hold | None:
@@ -209,32 +205,15 @@ class PostgresDatabase:
         """Yield a connection in the transaction that holds the lock."""
         from nextcloud_mcp_server.backends.postgresql.locked import session  # noqa: PLC0415
 
-        async with session(self, lock_timeout) as connection:
+        async with session(self.server, lock_timeout) as connection:
             yield connection
 
     def translate(self, error: BaseException) -> TokenStorageError | None:
         """Decide by the SQLSTATE."""
         return named(error, self.server.url)
 
-    def connected(self, connection: Connection[Any]) -> tuple[Place, Facts]:
-        """Return the place and the facts of a new connection; warn once of unsafe settings.
-
-        Raises:
-            TokenStorageError: ``no-schema`` or ``unsupported-database``.
-        """
-        facts = read_facts(connection, self.server.url)
-        if facts.unsafe and not self._warned:
-            self._warned = True
-            logger.warning(
-                "%s has %s off: a token that was stored can be lost when the server crashes. Set "
-                "it on",
-                self,
-                " and ".join(facts.unsafe),
-            )
-        return Place(connection, facts.schema, self.history), facts
-
     @contextmanager
-    def _reading(
+    def reading(
         self,
         timeout: float = _PATIENCE,
         cancelled: Callable[[], bool] = lambda: False,
@@ -245,7 +224,7 @@ class PostgresDatabase:
         connection = self.server.wait(timeout, cancelled, for_nobody=for_nobody)
         try:
             connection.execute(_READ)
-            yield self.connected(connection)
+            yield connected(self.server, connection, self.history)
         except Exception as error:
             known = named(error, self.server.url)
             if known is None or known is error:
@@ -286,8 +265,9 @@ class Unlocked:
         """Do nothing: nobody waits."""
 
     def require_writable(self) -> None:
-        """Fail: it was not locked."""
-        raise not_writable(self._database, "it is not locked")
+        """Fail if the server takes no write."""
+        if self._facts.read_only:
+            raise not_writable(self._database.location, self._facts.read_only)
 
     def make_private(self) -> None:
         """Do nothing: the server knows its users."""
@@ -298,7 +278,7 @@ class Unlocked:
 
     def transact(self, work: Callable[[Any], Any]) -> Any:
         """Fail: it was not locked."""
-        raise not_writable(self._database, "it is not locked")
+        raise not_writable(self._database.location, "it is not locked")
 
     def is_finished(self, _snapshot: Snapshot) -> bool:
         """Return True: there is nothing to do after a commit."""
@@ -342,14 +322,4 @@ def missing_grants(
         f"{database} cannot be used, because {lacks}.",
         code="missing-grant",
         remedy=f"As the owner of the tables: {typed};",
-    )
-
-
-def not_writable(database: PostgresDatabase, why: str) -> TokenStorageError:
-    """Return the error for a change that the server does not take."""
-    return TokenStorageError(
-        f"{database} has to be changed, and {why}.",
-        code="read-only",
-        remedy="Name the primary server, or let libpq find it: add "
-        "target_session_attrs=read-write to a URL with all hosts.",
     )

@@ -137,3 +137,13 @@ def _from_text(code: str, url: ServerUrl, error: psycopg.Error) -> TokenStorageE
         "state": error.sqlstate or "",
     }
     return TokenStorageError(message.format(**values), code=code, remedy=remedy.format(**values))
+
+
+def not_writable(url: ServerUrl, why: str) -> TokenStorageError:
+    """Return the error for a change that the server does not take."""
+    return TokenStorageError(
+        f"{url} has to be changed, and {why}.",
+        code="read-only",
+        remedy="Name the primary server, or let libpq find it: add "
+        "target_session_attrs=read-write to a URL with all hosts.",
+    )

@@ -12,7 +12,8 @@ import hashlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import psycopg
@@ -21,15 +22,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from nextcloud_mcp_server import forks
 from nextcloud_mcp_server.backends.base import Snapshot, Transaction, WaitInterrupted
+from nextcloud_mcp_server.backends.postgresql.catalog import connected
 from nextcloud_mcp_server.backends.postgresql.connect import (
+    Server,
     application_name,
     interrupted,
-    unreachable,
+    no_schema,
 )
-from nextcloud_mcp_server.backends.postgresql.database import PostgresDatabase, not_writable
-from nextcloud_mcp_server.backends.postgresql.errors import is_lock_conflict, named
+from nextcloud_mcp_server.backends.postgresql.errors import is_lock_conflict, named, not_writable
 from nextcloud_mcp_server.backends.postgresql.transaction import PostgresTransaction
 from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.schema.history import History
 from nextcloud_mcp_server.schema.structure import quoted
 
 if TYPE_CHECKING:
@@ -94,29 +97,41 @@ def settings(schema: str, activity: str = "") -> str:
 
 @contextmanager
 def exclusive(
-    database: PostgresDatabase, timeout: float, cancelled: Callable[[], bool]
+    server: Server,
+    history: History,
+    timeout: float,
+    cancelled: Callable[[], bool],
+    *,
+    dump: Path | None = None,
 ) -> Iterator[LockedServer]:
     """Hold the lock of the schema.
+
+    Args:
+        server: the server.
+        history: the revisions, with their tables.
+        timeout: seconds to wait for locks at most.
+        cancelled: polled while waiting; True ends the wait.
+        dump: the file for a dump before a migration; None for none.
 
     Raises:
         TokenStorageError: ``lock-timeout``, ``interrupted`` if cancelled, ``unreachable``.
     """
-    first = database.server.wait(timeout, cancelled, for_nobody=True, autocommit=False)
+    first = server.wait(timeout, cancelled, for_nobody=True, autocommit=False)
     opened = [first]
     engine = create_engine(
         "postgresql+psycopg://",
-        creator=lambda: opened.pop() if opened else database.server.connect(autocommit=False),
+        creator=lambda: opened.pop() if opened else server.connect(autocommit=False),
         poolclass=NullPool,
         hide_parameters=True,
     )
     try:
         # Connected first: SQLAlchemy ends the first transaction of an engine.
         with engine.connect() as connection:
-            locked = LockedServer(database, connection, timeout, cancelled)
+            locked = LockedServer(server, history, connection, timeout, cancelled, dump)
             locked.acquire()
             yield locked
     except Exception as error:
-        known = named(error, database.server.url)
+        known = named(error, server.url)
         if known is None or known is error:
             raise
         raise known from error
@@ -130,20 +145,26 @@ class LockedServer:
     """A schema in the thread that holds its lock.
 
     Args:
-        database: the database.
+        server: the server.
+        history: the revisions, with their tables.
         connection: of SQLAlchemy, on the connection of the driver.
         timeout: seconds to wait for locks at most.
         cancelled: polled while waiting.
+        dump: the file for a dump before a migration; None for none.
     """
 
     def __init__(
         self,
-        database: PostgresDatabase,
+        server: Server,
+        history: History,
         connection: Connection,
         timeout: float,
         cancelled: Callable[[], bool],
+        dump: Path | None = None,
     ) -> None:
-        self._database = database
+        self._server = server
+        self._url = server.url
+        self._dump = dump
         self._connection = connection
         self._timeout = timeout
         self._cancelled = cancelled
@@ -151,7 +172,8 @@ class LockedServer:
         made = connection.connection.driver_connection
         assert isinstance(made, psycopg.Connection)  # noqa: S101 - for the type checker
         self._driver: psycopg.Connection[Any] = made
-        self._place, self._facts = database.connected(made)
+        self._place, self._facts = connected(server, made, history)
+        server.warn(self._facts)
         connection.rollback()
 
     @property
@@ -173,10 +195,10 @@ class LockedServer:
         while not self._try(key):
             now = time.monotonic()
             if self._cancelled():
-                raise interrupted(self._database.server.url)
+                raise interrupted(self._url)
             if now >= begun + self._timeout:
                 raise TokenStorageError(
-                    f"{self._database} was not free within {self._timeout:g} seconds: "
+                    f"{self._url} was not free within {self._timeout:g} seconds: "
                     f"{self._holder(key)}.",
                     code="lock-timeout",
                     remedy="Let that process finish or stop it, then try again; "
@@ -184,7 +206,7 @@ class LockedServer:
                 )
             if now >= told + _TELL_INTERVAL:
                 told = now
-                logger.warning("Waiting for %s: %s", self._database, self._holder(key))
+                logger.warning("Waiting for %s: %s", self._url, self._holder(key))
             try:
                 forks.sleep(min(_POLL, begun + self._timeout - now))
             except KeyboardInterrupt as error:
@@ -222,7 +244,7 @@ class LockedServer:
     def require_writable(self) -> None:
         """Fail if the server takes no write, or this role may not create a table."""
         if self._facts.read_only:
-            raise not_writable(self._database, self._facts.read_only)
+            raise not_writable(self._url, self._facts.read_only)
         rows = self._place.rows(
             "SELECT has_schema_privilege(%s, 'CREATE'), current_user", [self._place.schema]
         )
@@ -230,7 +252,7 @@ class LockedServer:
         if not may_create:
             schema = quoted(self._place.schema)
             raise TokenStorageError(
-                f"{self._database} has to be changed, and the role {role} may not create tables "
+                f"{self._url} has to be changed, and the role {role} may not create tables "
                 f"in the schema {schema}.",
                 code="missing-grant",
                 remedy=f"As the owner of the schema: GRANT USAGE, CREATE ON SCHEMA {schema} TO "
@@ -253,11 +275,11 @@ class LockedServer:
         if not self._connection.in_transaction():
             self.acquire()
         if self._facts.read_only:
-            raise not_writable(self._database, self._facts.read_only)
+            raise not_writable(self._url, self._facts.read_only)
         deadline = time.monotonic() + self._timeout
         try:
             # A snapshot for a dump cannot be exported from a savepoint.
-            if self._database.dump is not None:
+            if self._dump is not None:
                 result = self._attempt(work)
             else:
                 result = self._until(deadline, work)
@@ -276,22 +298,22 @@ class LockedServer:
             except Exception as error:
                 if not is_lock_conflict(error) or time.monotonic() >= deadline:
                     raise
-                logger.warning("%s: another transaction holds a lock; trying again", self._database)
+                logger.warning("%s: another transaction holds a lock; trying again", self._url)
                 # The advisory lock stays; the locks of tables go.
                 savepoint.rollback()
                 if self._cancelled():
-                    raise interrupted(self._database.server.url) from None
+                    raise interrupted(self._url) from None
                 time.sleep(_LOCK_TIMEOUT / 10)
             else:
                 savepoint.commit()
                 return result
 
     def _attempt(self, work: Callable[[Transaction], T]) -> T:
-        result = work(PostgresTransaction(self._connection, self._place, self._database))
+        result = work(PostgresTransaction(self._connection, self._place, self._server, self._dump))
         # COMMIT would answer ROLLBACK, and raise nothing.
         if self._driver.info.transaction_status is not psycopg.pq.TransactionStatus.INTRANS:
             raise TokenStorageError(
-                f"A statement on {self._database} failed, and its error was hidden; nothing was "
+                f"A statement on {self._url} failed, and its error was hidden; nothing was "
                 "changed.",
                 code="migration-failed",
                 remedy="In a migration, let errors of the database through.",
@@ -304,7 +326,7 @@ class LockedServer:
         self._connection.commit()
         if answer != "COMMIT":
             raise TokenStorageError(
-                f"{self._database} answered {answer} to COMMIT; nothing was changed.",
+                f"{self._url} answered {answer} to COMMIT; nothing was changed.",
                 code="migration-failed",
                 remedy="Try again; if it happens again, report this message.",
             )
@@ -319,13 +341,11 @@ class LockedServer:
 
 
 @asynccontextmanager
-async def session(
-    database: PostgresDatabase, lock_timeout: float
-) -> AsyncIterator[AsyncConnection]:
+async def session(server: Server, lock_timeout: float) -> AsyncIterator[AsyncConnection]:
     """Yield a connection in a transaction that holds the lock; commit if the body ends well."""
     engine = create_async_engine(
         "postgresql+psycopg://",
-        async_creator=database.server.connect_async,
+        async_creator=server.connect_async,
         poolclass=NullPool,
         hide_parameters=True,
     )
@@ -335,13 +355,13 @@ async def session(
             schema = (await connection.exec_driver_sql("SELECT current_schema()")).scalar()
             await connection.rollback()
             if schema is None:
-                with database.lock(0, shared=True):
-                    raise unreachable(database.server.url, LookupError("it has no schema"))
+                with closing(server.connect()) as other:
+                    raise no_schema(other, server.url)
             key = lock_key(str(schema))
             while not await _taken(connection, str(schema), key):
                 if time.monotonic() >= deadline:
                     raise TokenStorageError(
-                        f"{database} was not free within {lock_timeout:g} seconds.",
+                        f"{server.url} was not free within {lock_timeout:g} seconds.",
                         code="lock-timeout",
                         remedy="Let the process that migrates it finish, then try again.",
                     )

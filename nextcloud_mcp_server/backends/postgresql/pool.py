@@ -71,7 +71,7 @@ class Work(NamedTuple):
     Attributes:
         unit: the unit of work.
         writes: whether it needs a transaction.
-        again: whether it may run twice, if nobody knows whether it was committed.
+        again: whether it may run twice, if it is unknown whether it was committed.
     """
 
     unit: Callable[[Connection], Any]

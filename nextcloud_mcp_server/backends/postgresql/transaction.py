@@ -12,6 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DatabaseError
 
 from nextcloud_mcp_server.backends.postgresql.catalog import Place
+from nextcloud_mcp_server.backends.postgresql.connect import Server
 from nextcloud_mcp_server.progress import Reporter
 from nextcloud_mcp_server.schema.reference import Reference
 from nextcloud_mcp_server.schema.structure import Gaps, Structure, Table, quoted
@@ -19,7 +20,6 @@ from nextcloud_mcp_server.schema.structure import Gaps, Structure, Table, quoted
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from nextcloud_mcp_server.backends.postgresql.database import PostgresDatabase
 
 logger = logging.getLogger(__name__)
 
@@ -30,13 +30,17 @@ class PostgresTransaction:
     Args:
         connection: begun already.
         place: its tables, read on the same connection.
-        database: for a dump.
+        server: for a dump.
+        dump: the file for a dump before a migration; None for none.
     """
 
-    def __init__(self, connection: Connection, place: Place, database: PostgresDatabase) -> None:
+    def __init__(
+        self, connection: Connection, place: Place, server: Server, dump: Path | None = None
+    ) -> None:
         self.connection = connection
         self._place = place
-        self._database = database
+        self._server = server
+        self._dump = dump
 
     def execute(
         self, sql: str, parameters: Mapping[str, Any] | None = None
@@ -83,13 +87,13 @@ class PostgresTransaction:
         report: Reporter,
     ) -> Path | None:
         """Write a dump of exactly what this transaction sees, if one was asked for."""
-        if self._database.dump is None:
+        if self._dump is None:
             return None
         from nextcloud_mcp_server.backends.postgresql.dump import write_dump  # noqa: PLC0415
 
         report("writing the dump")
         tables = [self._place.table(name) for name in self.structure().tables]
-        return write_dump(self._place, self._database.server, self._database.dump, tables)
+        return write_dump(self._place, self._server, self._dump, tables)
 
     def rename_back(self, tables: Iterable[str], prefix: str) -> None:
         """Rename the filled copies of an interrupted table recreation back."""

@@ -41,7 +41,7 @@ def doctor(output: Output, option: DatabaseOption, *, full: bool) -> int:
     from nextcloud_mcp_server.cli.operation import phases
     from nextcloud_mcp_server.maintenance.doctor.run import diagnose
 
-    settings = option.settings(output, files_only="db doctor")
+    settings = option.settings(output)
     with phases(output, CHECKING):
         diagnosis = diagnose(settings, full=full)
     document = {

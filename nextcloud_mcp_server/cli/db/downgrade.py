@@ -8,7 +8,7 @@ import click
 
 from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.cli.database import DatabaseOption
-from nextcloud_mcp_server.cli.db.upgrade import print_script, sql_settings
+from nextcloud_mcp_server.cli.db.upgrade import print_script, quiet_database
 from nextcloud_mcp_server.cli.options import (
     RevisionCommand,
     database_options,
@@ -56,10 +56,9 @@ def downgrade(
     if dry_run and as_sql:
         raise click.UsageError("--dry-run and --sql exclude each other: give only one.")
     if as_sql:
-        from nextcloud_mcp_server.maintenance.rehearse import script_downgrade
+        from nextcloud_mcp_server.migrate.script import script_downgrade
 
-        settings = sql_settings(output, option, "db downgrade --sql")
-        print_script(output, script_downgrade(settings.file, revision))
+        print_script(output, script_downgrade(quiet_database(output, option), revision))
         return
     if dry_run:
         _rehearse(output, option, revision)

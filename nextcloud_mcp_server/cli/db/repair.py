@@ -37,7 +37,7 @@ def repair(output: Output, option: DatabaseOption, *, yes: bool) -> int:
         preview = repairs.preview_repair(settings)
         before = diagnose(settings, full=True)
     if not before.fixable:
-        return _report(output, repairs.Repaired(before.database, ()), before)
+        return _report(output, repairs.Repaired(settings.file, ()), before)
     for finding in before.fixable:
         output.note(finding_line(finding, fix=False))
     if line := repairs.upgrade_line(preview):
@@ -47,9 +47,9 @@ def repair(output: Output, option: DatabaseOption, *, yes: bool) -> int:
         changes = preview is not None and (preview.restructures or preview.indexes)
         output.confirm(
             f"Fix these problems?{' A backup is made first.' if changes else ''}",
-            f"db repair -d {for_shell(before.database)} --yes",
+            f"db repair -d {for_shell(settings.file)} --yes",
         )
-    with operation(output, before.database) as progress:
+    with operation(output, settings.file) as progress:
         done = repairs.repair(settings, None if yes else preview, progress=progress)
     with phases(output, CHECKING):
         after = diagnose(settings)

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.cli.database import DatabaseOption
-from nextcloud_mcp_server.cli.options import RevisionCommand, database_options, revision_option
+from nextcloud_mcp_server.cli.options import (
+    FileName,
+    RevisionCommand,
+    database_options,
+    revision_option,
+)
 from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.errors import counted, printable
+from nextcloud_mcp_server.filesystem.paths import absolute
 from nextcloud_mcp_server.filesystem.space import readable
 from nextcloud_mcp_server.migrate.summary import outcome_lines, plan_line, up_to_date
 from nextcloud_mcp_server.schema.history import BASE
 
 if TYPE_CHECKING:
-    from nextcloud_mcp_server.maintenance.rehearse import Rehearsal, Script
+    from nextcloud_mcp_server.backends.base import Database
+    from nextcloud_mcp_server.maintenance.rehearse import Rehearsal
     from nextcloud_mcp_server.migrate.plan import Plan
+    from nextcloud_mcp_server.migrate.script import Script
     from nextcloud_mcp_server.migrate.startup import Outcome
-    from nextcloud_mcp_server.settings import Settings
 
 
 @click.command(cls=RevisionCommand)
@@ -27,8 +35,21 @@ if TYPE_CHECKING:
 @revision_option("Stop at this revision, or after +N steps.  [default: head]", "head")
 @click.option("--dry-run", is_flag=True, help="Run it on a private copy; change nothing.")
 @click.option("--sql", "as_sql", is_flag=True, help="Print its SQL statements; change nothing.")
+@click.option(
+    "--pg-dump",
+    "dump",
+    type=FileName(),
+    metavar="PATH",
+    help="On a server: write a dump of exactly what is migrated, with pg_dump.  [default: none]",
+)
 def upgrade(
-    output: Output, option: DatabaseOption, revision: str | None, *, dry_run: bool, as_sql: bool
+    output: Output,
+    option: DatabaseOption,
+    revision: str | None,
+    *,
+    dry_run: bool,
+    as_sql: bool,
+    dump: str | None,
 ) -> None:
     """Create the database or upgrade it to head.
 
@@ -38,6 +59,8 @@ def upgrade(
     With --dry-run everything is done to a copy beside the database, which is deleted
     afterwards; prints the steps, the time and the space it needs. With --sql prints the
     statements from the database's own revision on; fails if it has to be stamped or repaired.
+
+    On a server of PostgreSQL no backup is made, unless --pg-dump names a file for one.
     """
     target = None if revision in {"head", "heads"} else revision
     if dry_run and as_sql:
@@ -60,9 +83,10 @@ def upgrade(
         return
     from nextcloud_mcp_server.migrate.startup import prepare
 
+    database = connect(settings.database, dump=None if dump is None else absolute(Path(dump)))
     with operation(output, settings.database) as progress:
         outcome = prepare(
-            connect(settings.database),
+            database,
             target=target,
             verify=verify,
             lock_timeout=settings.lock_timeout,
@@ -73,17 +97,15 @@ def upgrade(
 
 
 def _print_sql(output: Output, option: DatabaseOption, target: str | None) -> None:
-    from nextcloud_mcp_server.maintenance.rehearse import script
+    from nextcloud_mcp_server.migrate.script import script
 
-    settings = sql_settings(output, option, "db upgrade --sql")
-    made = script(settings.file, target=target)
-    print_script(output, made)
+    print_script(output, script(quiet_database(output, option), target=target))
 
 
-def sql_settings(output: Output, option: DatabaseOption, command: str) -> Settings:
-    """Return the settings of a command that may print nothing but SQL on stdout."""
+def quiet_database(output: Output, option: DatabaseOption) -> Database:
+    """Return the database of a command that may print nothing but SQL on stdout."""
     # The first comment names the database.
-    return option.settings(Output(as_json=True, debug=output.debug), files_only=command)
+    return option.database(Output(as_json=True, debug=output.debug))
 
 
 def print_script(output: Output, made: Script) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
 from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.filesystem.server_url import ServerUrl
 from nextcloud_mcp_server.maintenance.doctor import companions, files, integrity, schema, secrets
 from nextcloud_mcp_server.maintenance.doctor.context import Context, open_context
 from nextcloud_mcp_server.maintenance.doctor.finding import WORST_FIRST, Finding, Level
@@ -49,7 +50,7 @@ CHECKS: Final[Mapping[str, Check]] = MappingProxyType(
 class Diagnosis:
     """The findings of every check, most severe first."""
 
-    database: Path
+    database: Path | ServerUrl
     findings: tuple[Finding, ...]
 
     @property
@@ -75,6 +76,11 @@ def diagnose(
 
     With ``full``, check every index entry and every backup too, however long it takes.
     """
+    if isinstance(settings.database, ServerUrl):
+        # Imports the driver.
+        from nextcloud_mcp_server.maintenance.doctor import server  # noqa: PLC0415
+
+        return Diagnosis(settings.database, _sorted(server.findings(settings, settings.database)))
     with open_context(settings, full=full) as context:
         found = [
             replace(finding, check=name)
@@ -84,8 +90,11 @@ def diagnose(
         if not context.is_ours:
             # No command may change a file that is not of this program.
             found = [replace(finding, command=None, fixable=False) for finding in found]
-    found.sort(key=lambda finding: WORST_FIRST.index(finding.level))
-    return Diagnosis(context.path, tuple(found))
+    return Diagnosis(context.path, _sorted(found))
+
+
+def _sorted(found: Iterable[Finding]) -> tuple[Finding, ...]:
+    return tuple(sorted(found, key=lambda finding: WORST_FIRST.index(finding.level)))
 
 
 def _run(check: Check, context: Context) -> list[Finding]:

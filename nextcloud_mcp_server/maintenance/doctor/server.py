@@ -1,0 +1,217 @@
+"""The checks of a database on a server of PostgreSQL."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Final
+
+from nextcloud_mcp_server.backends.postgresql.catalog import Place
+from nextcloud_mcp_server.backends.postgresql.connect import Facts
+from nextcloud_mcp_server.backends.postgresql.database import (
+    PostgresDatabase,
+    grants_text,
+    needed_grants,
+)
+from nextcloud_mcp_server.crypto.keyfile import find_keyring
+from nextcloud_mcp_server.errors import TokenStorageError, counted
+from nextcloud_mcp_server.filesystem.server_url import ServerUrl
+from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
+from nextcloud_mcp_server.migrate.classify import triggers_on
+from nextcloud_mcp_server.migrate.inspect import Inspection
+from nextcloud_mcp_server.migrate.summary import plan_line
+from nextcloud_mcp_server.schema.structure import ENCRYPTED
+from nextcloud_mcp_server.settings import Settings, pool_size
+
+#: Seconds by which the clocks of two machines can differ.
+_SKEW: Final = 60
+
+#: The part of its numbers that a sequence may have used before it is told.
+_NEARLY_ALL: Final = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """What the checks use.
+
+    Attributes:
+        settings: name the database and the keys.
+        database: the database.
+        place: its tables, in one read-only transaction.
+        facts: what was found at the server.
+        inspection: its state.
+    """
+
+    settings: Settings
+    database: PostgresDatabase
+    place: Place
+    facts: Facts
+    inspection: Inspection
+
+
+def findings(settings: Settings, url: ServerUrl) -> list[Finding]:
+    """Run every check on a server. Changes nothing and raises nothing."""
+    database = PostgresDatabase(url)
+    try:
+        with database.reading() as (place, facts):
+            inspection = Inspection.of(database, place.snapshot(samples=False))
+            context = Connected(settings, database, place, facts, inspection)
+            return [
+                replace(finding, check=name)
+                for name, check in CHECKS.items()
+                for finding in check(context)
+            ]
+    except TokenStorageError as error:
+        return [Finding(Level.ERROR, f"{error.message} {error.remedy}", check="connection")]
+
+
+def connection(context: Connected) -> Iterator[Finding]:
+    """Name the server, the schema and the role."""
+    [row] = context.place.rows(
+        "SELECT current_setting('server_version'), current_user, current_database(), "
+        "coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false), "
+        "inet_server_addr() IS NULL OR inet_server_addr() <<= inet '127.0.0.0/8'"
+    )
+    version, role, name, encrypted, is_local = row
+    way = "directly" if context.facts.direct else "through a pooler"
+    what = f"PostgreSQL {version}, database {name}, schema {context.place.schema}, as {role}, {way}"
+    yield Finding(Level.OK, what)
+    if not (encrypted or is_local or not context.facts.direct):
+        what = "the connection is not encrypted: tokens pass the network as they are stored, and"
+        what = f"{what} names in plain text; add sslmode=verify-full to the URL"
+        yield Finding(Level.WARNING, what)
+
+
+def state(context: Connected) -> Iterator[Finding]:
+    """Check which state a start would find, and whether it would accept it."""
+    inspection = context.inspection
+    found = inspection.finding
+    if inspection.plan is None:
+        remedy = inspection.refusal.remedy if inspection.refusal else ""
+        yield Finding(Level.ERROR, f"{found.state}: {found.reason}. {remedy}")
+    elif inspection.ready:
+        yield Finding(Level.OK, f"at-head, {inspection.history.head}")
+    else:
+        command = f"nextcloud-mcp-server db upgrade {context.database.option}"
+        what = f"{found.state}: {found.reason}; {plan_line(inspection.plan)}"
+        yield Finding(Level.NOTE, what, command)
+
+
+def triggers(context: Connected) -> Iterator[Finding]:
+    """Name the triggers on tables of this program."""
+    structure = context.inspection.snapshot.structure
+    if found := triggers_on(structure, context.inspection.history):
+        names = ", ".join(f"{trigger} on {table}" for trigger, table in sorted(found.items()))
+        what = f"{names}: it can change or delete what is stored; drop it if you do not need it"
+        yield Finding(Level.WARNING, what)
+    else:
+        yield Finding(Level.OK, "there is no trigger on the tables")
+
+
+def grants(context: Connected) -> Iterator[Finding]:
+    """Check what the role may do."""
+    if missing := needed_grants(context.place):
+        level = Level.ERROR if "SELECT" in missing else Level.WARNING
+        yield Finding(level, grants_text(context.place, missing))
+    else:
+        yield Finding(Level.OK, "the role may read and write every table")
+
+
+def durability(context: Connected) -> Iterator[Finding]:
+    """Check the settings with which a stored token can be lost, and whether it is a standby."""
+    for name in context.facts.unsafe:
+        what = f"{name} is off: a token that was stored can be lost when the server crashes"
+        yield Finding(Level.WARNING, what, f"ALTER SYSTEM SET {name} = on")
+    if context.facts.read_only:
+        yield Finding(Level.WARNING, f"it can only be read: {context.facts.read_only}")
+    if not context.facts.unsafe and not context.facts.read_only:
+        yield Finding(Level.OK, "what is acknowledged is on the disk of the server")
+
+
+def keys(context: Connected) -> Iterator[Finding]:
+    """Check how many secrets each key opens, and how many no key opens."""
+    try:
+        ring = find_keyring(context.settings, context.database.location)
+    except TokenStorageError as error:
+        yield Finding(Level.ERROR, f"{error.message} {error.remedy}")
+        return
+    opened: Counter[str | None] = Counter(
+        None if ring is None else ring.key_of(value)
+        for value in context.place.samples(ENCRYPTED, None)
+    )
+    total = counted(opened.total(), "secret")
+    if ring is None:
+        what = f"it holds {total}, and no key was given"
+        level = Level.ERROR if opened.total() else Level.WARNING
+        yield Finding(level, what, "set TOKEN_ENCRYPTION_KEY, the same for every server")
+        return
+    for place, fingerprint in enumerate(ring.fingerprints):
+        what = f"key {fingerprint} opens {opened[fingerprint]} of {total}"
+        yield Finding(Level.OK, what if place else f"{what}, and encrypts new ones")
+    if closed := opened[None]:
+        level = Level.ERROR if closed == opened.total() else Level.WARNING
+        yield Finding(
+            level,
+            f"{closed} of {total} cannot be opened",
+            "add the key that encrypted them to TOKEN_ENCRYPTION_KEY",
+        )
+
+
+def sequences(context: Connected) -> Iterator[Finding]:
+    """Check that the numbers of the rows do not run out."""
+    found = context.place.rows(
+        "SELECT sequencename, last_value, max_value FROM pg_catalog.pg_sequences "
+        "WHERE schemaname = %s AND sequencename = ANY (%s)",
+        [context.place.schema, [f"{name}_id_seq" for name in context.place.names]],
+    )
+    full = [(name, last, most) for name, last, most in found if (last or 0) > most * _NEARLY_ALL]
+    for name, last, most in full:
+        what = f"{name} has used {last} of {most} numbers: then nothing can be stored"
+        yield Finding(Level.ERROR, what)
+    if not full:
+        yield Finding(Level.OK, "no sequence is nearly used up")
+
+
+def connections(context: Connected) -> Iterator[Finding]:
+    """Check that the server takes the connections of a store."""
+    [(most, kept, used)] = context.place.rows(
+        "SELECT current_setting('max_connections')::int, "
+        "current_setting('superuser_reserved_connections')::int, "
+        "(SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE backend_type = 'client backend')"
+    )
+    free, each = most - kept - used, pool_size()
+    what = f"{used} of {most - kept} connections are in use; a store takes up to {each}"
+    level = Level.WARNING if free < each and context.facts.direct else Level.OK
+    yield Finding(level, what)
+
+
+def clock(context: Connected) -> Iterator[Finding]:
+    """Compare the clock of the server with that of this machine."""
+    [(there,)] = context.place.rows("SELECT extract(epoch FROM clock_timestamp())::float8")
+    difference = there - time.time()
+    if abs(difference) > _SKEW:
+        what = f"the clock of the server differs by {difference:.0f} s; tokens expire by this one"
+        yield Finding(Level.WARNING, what)
+    else:
+        yield Finding(Level.OK, "the clock of the server is right")
+
+
+Check = Callable[[Connected], Iterator[Finding]]
+
+#: Every check by its name, in the order of findings of one level.
+CHECKS: Final[Mapping[str, Check]] = MappingProxyType(
+    {
+        "connection": connection,
+        "state": state,
+        "triggers": triggers,
+        "grants": grants,
+        "durability": durability,
+        "keys": keys,
+        "sequences": sequences,
+        "connections": connections,
+        "clock": clock,
+    }
+)
