@@ -9,7 +9,7 @@ from sqlalchemy import bindparam, delete
 
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth import values
-from nextcloud_mcp_server.auth.concern import Clock, Concern, Expiring
+from nextcloud_mcp_server.auth.concern import Clock, Concern, Expiring, from_row
 from nextcloud_mcp_server.auth.context import wall_clock
 from nextcloud_mcp_server.auth.statements import expired, in_row, insertion, rows_with
 from nextcloud_mcp_server.schema.tables import browser_sessions
@@ -110,9 +110,9 @@ def _key(session_id: str) -> dict[str, str]:
 
 def _session(row: Row, access: Access) -> BrowserSession:
     of = f"of user {row.user_id!r}"
-    return BrowserSession(
-        session_id=row.session_id,
-        user_id=row.user_id,
+    return from_row(
+        BrowserSession,
+        row,
         created_at=values.read_seconds(row.created_at, f"browser_sessions.created_at {of}"),
         expires_at=values.read_seconds(row.expires_at, f"browser_sessions.expires_at {of}"),
         _clock=access.clock,

@@ -17,12 +17,14 @@ from nextcloud_mcp_server.auth.values import check_row, digest
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from _typeshed import DataclassInstance
     from sqlalchemy import Delete, Executable, Select
 
     from nextcloud_mcp_server.auth.context import Access
     from nextcloud_mcp_server.backends.base import Connection, Row
 
 T = TypeVar("T")
+R = TypeVar("R", bound="DataclassInstance")
 
 
 #: Returns seconds since 1970.
@@ -41,6 +43,12 @@ class Expiring:
     def is_expired(self) -> bool:
         """Whether it is expired now. Without ``expires_at`` it never is."""
         return self.expires_at is not None and self.expires_at <= self._clock()
+
+
+def from_row(kind: type[R], row: Row, **read: Any) -> R:
+    """Return ``row`` as ``kind``; what is not in ``read`` is in the column of the same name."""
+    plain = (name for name in kind.__dataclass_fields__ if name not in read)
+    return kind(**{name: getattr(row, name) for name in plain}, **read)
 
 
 class Concern:

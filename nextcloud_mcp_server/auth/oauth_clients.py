@@ -9,7 +9,7 @@ from sqlalchemy import bindparam, delete, select
 
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth import values
-from nextcloud_mcp_server.auth.concern import Clock, Concern
+from nextcloud_mcp_server.auth.concern import Clock, Concern, from_row
 from nextcloud_mcp_server.auth.context import wall_clock
 from nextcloud_mcp_server.auth.statements import upsert
 from nextcloud_mcp_server.schema.tables import oauth_clients
@@ -122,12 +122,12 @@ class OAuthClients(Concern):
 def _client(row: Row, access: Access) -> OAuthClient:
     of = "of row 1"
     token = row.encrypted_registration_access_token
-    return OAuthClient(
-        client_id=row.client_id,
+    return from_row(
+        OAuthClient,
+        row,
         client_secret=access.decrypt(
             row.encrypted_client_secret, f"oauth_clients.encrypted_client_secret {of}"
         ),
-        client_id_issued_at=row.client_id_issued_at,
         client_secret_expires_at=values.read_seconds(
             row.client_secret_expires_at, f"oauth_clients.client_secret_expires_at {of}"
         ),
@@ -136,8 +136,5 @@ def _client(row: Row, access: Access) -> OAuthClient:
         registration_access_token=None
         if token is None
         else access.decrypt(token, f"oauth_clients.encrypted_registration_access_token {of}"),
-        registration_client_uri=row.registration_client_uri,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
         _clock=access.clock,
     )

@@ -13,7 +13,7 @@ from sqlalchemy import bindparam, delete, func, update
 
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth import values
-from nextcloud_mcp_server.auth.concern import Clock, Concern, Expiring
+from nextcloud_mcp_server.auth.concern import Clock, Concern, Expiring, from_row
 from nextcloud_mcp_server.auth.context import wall_clock
 from nextcloud_mcp_server.auth.statements import expired, in_row, insertion, rows_with
 from nextcloud_mcp_server.schema.tables import oauth_sessions
@@ -230,23 +230,14 @@ def _changeable(
 
 def _session(row: Row, access: Access) -> OAuthSession:
     of = f"of session {values.shown(row.session_id)!r}"
-    return OAuthSession(
-        session_id=row.session_id,
-        client_id=row.client_id,
-        client_redirect_uri=row.client_redirect_uri,
-        state=row.state,
-        code_challenge=row.code_challenge,
-        code_challenge_method=row.code_challenge_method,
-        mcp_authorization_code=row.mcp_authorization_code,
-        idp_access_token=row.idp_access_token,
-        idp_refresh_token=row.idp_refresh_token,
-        user_id=row.user_id,
+    return from_row(
+        OAuthSession,
+        row,
         created_at=values.read_seconds(row.created_at, f"oauth_sessions.created_at {of}"),
         expires_at=values.read_seconds(row.expires_at, f"oauth_sessions.expires_at {of}"),
         flow_type=row.flow_type or "hybrid",
         requested_scopes=values.read_spaced(row.requested_scopes),
         granted_scopes=values.read_spaced(row.granted_scopes),
         is_provisioning=bool(row.is_provisioning),
-        nonce=row.nonce,
         _clock=access.clock,
     )

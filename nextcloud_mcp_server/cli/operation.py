@@ -29,14 +29,17 @@ _WIDTH: Final = 20
 
 
 @contextmanager
-def operation(output: Output, database: Path | None = None) -> Iterator[ProgressCallback]:
+def operation(
+    output: Output, database: Path | None = None, *, left: str = ""
+) -> Iterator[ProgressCallback]:
     """Print the package's warnings on stderr, and yield a callback that shows progress.
 
     With ``--debug`` all log lines are printed.
 
     Raises:
-        TokenStorageError: ``interrupted``; it names the revision of ``database``, which the
-            body changes and may have committed before Ctrl-C, unless it still waited for a lock.
+        TokenStorageError: ``interrupted``, unless the body still waited for a lock; with the
+            revision of ``database``, which the body changes and may have committed before
+            Ctrl-C, or with ``left``, which says what an interrupted body leaves.
     """
     logger = logging.getLogger("nextcloud_mcp_server")
     handler, level = _LogHandler(output), logger.level
@@ -47,13 +50,13 @@ def operation(output: Output, database: Path | None = None) -> Iterator[Progress
             yield progress
     except KeyboardInterrupt as error:
         waited = isinstance(error, WaitInterrupted)
-        if database is None and not waited:
+        if not (database or left or waited):
             raise
         # Not on the line on which the terminal shows ^C.
         output.note("")
-        if database is None or waited:
-            raise interrupted("It waited for a lock, and nothing was changed.") from None
-        raise _interrupted(database) from None
+        if waited:
+            left = "It waited for a lock, and nothing was changed."
+        raise (_interrupted(database) if database and not waited else interrupted(left)) from None
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)

@@ -33,11 +33,7 @@ logger = logging.getLogger(__name__)
 _LONGEST: Final = 65_536
 
 #: The byte order marks that an editor or PowerShell puts in front, and the encodings.
-_MARKS: Final = {
-    b"\xef\xbb\xbf": "utf-8-sig",
-    b"\xff\xfe": "utf-16",
-    b"\xfe\xff": "utf-16",
-}
+_MARKS: Final = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 #: Seconds to wait for the key file of the settings, which can be on another, dead file system.
 _PATIENCE: Final = 10.0
@@ -204,19 +200,15 @@ def _read(path: Path) -> Keyring:
         raise _unreadable(path, reason) from error
     text = _text(content)
     if text is None:
-        raise TokenStorageError(
+        raise _missing(
             f"The key file {path} cannot be read (it is not text in UTF-8).",
-            code="key-missing",
-            remedy="Save it as UTF-8 (in PowerShell: Set-Content -Encoding ascii), or put the key "
-            "back; tokens cannot be opened without their key.",
+            "Save it as UTF-8 (in PowerShell: Set-Content -Encoding ascii), or put the key back; "
+            "tokens cannot be opened without their key.",
         )
     keys = split_keys(";".join(text.splitlines()))
     if not keys:
-        raise TokenStorageError(
-            f"The key file {path} is empty.",
-            code="key-missing",
-            remedy="Put the key back; tokens cannot be opened without it.",
-        )
+        what = f"The key file {path} is empty."
+        raise _missing(what, "Put the key back; tokens cannot be opened without it.")
     return Keyring(keys)
 
 
@@ -231,12 +223,15 @@ def _text(content: bytes) -> str | None:
 
 
 def _unreadable(path: Path, detail: str) -> TokenStorageError:
-    return TokenStorageError(
+    return _missing(
         f"The key file {path} cannot be read ({detail}).",
-        code="key-missing",
-        remedy="Put the key back as a regular file that this user can read; tokens cannot be "
-        "opened without their key.",
+        "Put the key back as a regular file that this user can read; tokens cannot be opened "
+        "without their key.",
     )
+
+
+def _missing(message: str, remedy: str) -> TokenStorageError:
+    return TokenStorageError(message, code="key-missing", remedy=remedy)
 
 
 def verified_keyring(
@@ -263,11 +258,10 @@ def verified_keyring(
     values = list(samples(SAMPLE_SIZE))
     if keyring is None:
         if values:
-            raise TokenStorageError(
+            raise _missing(
                 f"{database} holds encrypted values, and no key was given.",
-                code="key-missing",
-                remedy="Set TOKEN_ENCRYPTION_KEY or TOKEN_ENCRYPTION_KEY_FILE to the key that they "
-                f"were written with, or put it back at {key_path(database)}; nothing was changed.",
+                "Set TOKEN_ENCRYPTION_KEY or TOKEN_ENCRYPTION_KEY_FILE to the key that they were "
+                f"written with, or put it back at {key_path(database)}; nothing was changed.",
             )
         return _make(database)
     if all(map(keyring.can_decrypt, values)):

@@ -7,12 +7,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from nextcloud_mcp_server.backends.sqlite.backup_files import (
-    KEEP,
-    FoundBackup,
-    discard,
-    surplus,
-)
+from nextcloud_mcp_server.backends.sqlite.backup_files import KEEP, FoundBackup, discard, surplus
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.backends.sqlite.errors import naming
 from nextcloud_mcp_server.maintenance.backups import found_backups

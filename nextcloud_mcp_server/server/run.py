@@ -90,12 +90,7 @@ def serve(
 
 
 def _serve(
-    *,
-    bind_to: tuple[str, int],
-    settings: Settings,
-    stop: _Stop,
-    log: LogOptions,
-    printer: Printer,
+    *, bind_to: tuple[str, int], settings: Settings, stop: _Stop, log: LogOptions, printer: Printer
 ) -> None:
     connections = Connections(raise_limits())
     with ExitStack() as closing:

@@ -22,12 +22,7 @@ from nextcloud_mcp_server.backends.sqlite.catalog import count, quoted, read_str
 from nextcloud_mcp_server.backends.sqlite.connect import connect_at_rest
 from nextcloud_mcp_server.backends.sqlite.in_use import describe, is_held
 from nextcloud_mcp_server.backends.sqlite.integrity import check_pages
-from nextcloud_mcp_server.backends.sqlite.lock import (
-    FOREIGN,
-    LONGEST,
-    holder,
-    is_announcement,
-)
+from nextcloud_mcp_server.backends.sqlite.lock import FOREIGN, LONGEST, holder, is_announcement
 from nextcloud_mcp_server.backends.sqlite.manifest import manifest_path, read_manifest, sha256_of
 from nextcloud_mcp_server.crypto.keyfile import fingerprints
 from nextcloud_mcp_server.errors import TokenStorageError, counted, for_shell, moment

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import ColumnClause, Update, bindparam, column, literal_column, table, update
 
@@ -16,7 +16,7 @@ from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.backends.sqlite.errors import naming
 from nextcloud_mcp_server.backends.sqlite.inspect import inspect_file
 from nextcloud_mcp_server.backends.sqlite.secrets import columns_there
-from nextcloud_mcp_server.concurrency import run_in_own_loop
+from nextcloud_mcp_server.concurrency import run_coroutine
 from nextcloud_mcp_server.crypto.keyfile import find_keyring, verified_keyring
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.errors import TokenStorageError
@@ -36,8 +36,6 @@ from nextcloud_mcp_server.settings import Settings
 if TYPE_CHECKING:
     from nextcloud_mcp_server.backends.base import Connection, Pool
     from nextcloud_mcp_server.crypto.keyfile import Samples
-
-T = TypeVar("T")
 
 #: How often the tables are read again because a server stored secrets with an older key.
 _PASSES: Final = 5
@@ -99,23 +97,19 @@ def rotate(settings: Settings, progress: ProgressCallback | None = None) -> Rota
         try:
             return _rotate(place, pool, keyring, report)
         finally:
-            _run(pool.close())
+            run_coroutine(pool.close())
 
 
 def _rotate(place: SqliteDatabase, pool: Pool, keyring: Keyring, report: Reporter) -> Rotated:
     rotated: Counter[str] = Counter()
     for _ in range(_PASSES):
-        changed = _run(_pass(place, pool, keyring, report))
+        changed = run_coroutine(_pass(place, pool, keyring, report))
         rotated.update(changed)
         census = take_census(place, keyring, report)
         # Without progress, another pass would find the same.
         if not census.older or not changed:
             break
     return Rotated(dict(rotated), census)
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    return run_in_own_loop(lambda: asyncio.run(work))
 
 
 async def _pass(
