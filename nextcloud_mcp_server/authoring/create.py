@@ -82,8 +82,12 @@ def require_one_line(folder: Path, *, rules: Collection[str] = RULES) -> None:
     scripts, problems = read_scripts(folder / "versions")
     for found in (*problems, *line_problems(scripts)):
         if found.rule in rules:
-            place = f"{found.path.name}:{found.line}"
-            raise has_problems(f"The revision history is not linear: {place}: {found.message}")
+            raise TokenStorageError(
+                f"The revision history is not linear: {found.path.name}:{found.line}: "
+                f"{found.message}",
+                code="bad-input",
+                remedy="Show the problems with: nextcloud-mcp-server db lint",
+            )
 
 
 def rows_file(script: Script, number: str | None = None) -> Path:
@@ -92,8 +96,8 @@ def rows_file(script: Script, number: str | None = None) -> Path:
     return checkout.joinpath(*ROWS_FOLDER, f"rows_{number or script.id}_{script.slug}.py")
 
 
-def has_problems(why: str) -> TokenStorageError:
-    """Create the error for migrations that have problems."""
+def cannot_move(why: str) -> TokenStorageError:
+    """Create the error for a migration that cannot be renumbered."""
     return TokenStorageError(
         why, code="bad-input", remedy="Show the problems with: nextcloud-mcp-server db lint"
     )

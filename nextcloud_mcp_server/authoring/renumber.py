@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nextcloud_mcp_server.authoring.create import has_problems, rows_file
+from nextcloud_mcp_server.authoring.create import cannot_move, rows_file
 from nextcloud_mcp_server.authoring.lint import released
 from nextcloud_mcp_server.authoring.lint.chain import LAST_SHARED_ID, next_number
 from nextcloud_mcp_server.authoring.lint.version_files import Script, read_scripts
@@ -69,11 +69,11 @@ def renumber(given: str) -> tuple[Place, ...]:
         )
     scripts, problems = read_scripts(folder / "versions")
     if problems:
-        raise has_problems(f"{problems[0].path.name}: {problems[0].message}")
+        raise cannot_move(f"{problems[0].path.name}: {problems[0].message}")
     fixed = _fixed(scripts, folder)
     moved = _named(scripts, given)
     if moved in fixed:
-        raise has_problems(f"{moved.path.name} is released: databases record its id.")
+        raise cannot_move(f"{moved.path.name} is released: databases record its id.")
     line = [script for script in scripts if script is not moved]
     changed = tuple(place for place in arrange([*line, moved], fixed) if place.changes)
     _move(changed)
@@ -86,7 +86,7 @@ def _fixed(scripts: Sequence[Script], folder: Path) -> list[Script]:
     try:
         known = released.load(folder)
     except ValueError as error:
-        raise has_problems(f"{released.RELEASED_FILE} cannot be read ({error}).") from error
+        raise cannot_move(f"{released.RELEASED_FILE} cannot be read ({error}).") from error
     first: dict[str, Script] = {}
     for script in scripts:
         if script.id in known or int(script.id) <= LAST_SHARED_ID:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from nextcloud_mcp_server.migrate.alembic_commands import listing
 from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.migrations import downgrade_database
 from nextcloud_mcp_server.schema.history import BASE, load_history
+from tests.cli.places import rows
 from tests.migrate.databases import versions
 from tests.support.errors import refuses
 from tests.support.scripts import add_revision, copied_scripts, used
@@ -134,8 +134,7 @@ def migrating(host: Host) -> Iterator[Host]:
 
 def tables(path: Path) -> set[str]:
     """Return the names of the tables."""
-    with closing(sqlite3.connect(path)) as connection:
-        return {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    return {name for (name,) in rows(path, "SELECT name FROM sqlite_master")}
 
 
 @pytest.mark.filterwarnings("ignore:No path_separator")

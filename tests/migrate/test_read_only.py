@@ -171,8 +171,7 @@ def test_behind_a_read_only_mount_is_refused(tmp_path: Path) -> None:
     with mounted(tmp_path) as folder:
         path = database(folder / "tokens.db", "009")
         remount(folder, "ro")
-        error = refused(lambda: prepare(path))
-        assert error.code == "read-only"
+        error = refused(lambda: prepare(path), "read-only")
         assert f"the file system of {folder} is mounted read-only" in error.message
 
 

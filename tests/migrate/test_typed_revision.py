@@ -82,8 +82,7 @@ def test_a_typed_revision_is_named_with_the_one_that_was_meant(
 def test_several_meanings_are_ambiguous(path: Path) -> None:
     """Typed rows that mean different revisions are all named."""
     record(path, "'5'", "x'303036'", "'003'")
-    error = refused(lambda: prepare(path))
-    assert error.code == "ambiguous-version"
+    error = refused(lambda: prepare(path), "ambiguous-version")
     assert "the BLOB b'006' and the text '003' and the text '5'" in str(error)
 
 

@@ -21,10 +21,11 @@ def attempt(call: Callable[[], T]) -> T | TokenStorageError:
         return error
 
 
-def refused(call: Callable[[], object]) -> TokenStorageError:
-    """Return the error that ``call`` must raise."""
+def refused(call: Callable[[], object], code: str | None = None) -> TokenStorageError:
+    """Return the error that ``call`` must raise, with this code if one is given."""
     with pytest.raises(TokenStorageError) as caught:
         call()
+    assert code is None or caught.value.code == code
     return caught.value
 
 
