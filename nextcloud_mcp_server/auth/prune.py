@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from sqlalchemy import bindparam, func, select
 
@@ -13,15 +13,13 @@ from nextcloud_mcp_server.auth.browser_sessions import BrowserSessions
 from nextcloud_mcp_server.auth.context import Access
 from nextcloud_mcp_server.auth.login_flows import LoginFlows
 from nextcloud_mcp_server.auth.oauth_sessions import OAuthSessions
+from nextcloud_mcp_server.backends.base import Connection
 from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.concurrency import run_coroutine
 from nextcloud_mcp_server.migrate.at_head import open_at_head
 from nextcloud_mcp_server.progress import Reporter, silent
 from nextcloud_mcp_server.schema.tables import metadata
-
-if TYPE_CHECKING:
-    from nextcloud_mcp_server.backends.base import Connection
-    from nextcloud_mcp_server.settings import Settings
+from nextcloud_mcp_server.settings import Settings
 
 #: The concerns by their table. Not refresh tokens: one that is expired by a wrong clock would
 #: be a lost grant.

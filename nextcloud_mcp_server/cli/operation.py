@@ -30,7 +30,7 @@ _WIDTH: Final = 20
 
 @contextmanager
 def operation(
-    output: Output, database: Path | None = None, *, left: str = ""
+    output: Output, database: Path | None = None, *, interruption: TokenStorageError | None = None
 ) -> Iterator[ProgressCallback]:
     """Print the package's warnings on stderr, and yield a callback that shows progress.
 
@@ -39,7 +39,7 @@ def operation(
     Raises:
         TokenStorageError: ``interrupted``, unless the body still waited for a lock; with the
             revision of ``database``, which the body changes and may have committed before
-            Ctrl-C, or with ``left``, which says what an interrupted body leaves.
+            Ctrl-C, or the given ``interruption``.
     """
     logger = logging.getLogger("nextcloud_mcp_server")
     handler, level = _LogHandler(output), logger.level
@@ -49,14 +49,15 @@ def operation(
         with _progress(output) as progress:
             yield progress
     except KeyboardInterrupt as error:
-        waited = isinstance(error, WaitInterrupted)
-        if not (database or left or waited):
+        if isinstance(error, WaitInterrupted):
+            interruption = interrupted("It waited for a lock, and nothing was changed.")
+        elif database is not None:
+            interruption = _interrupted(database)
+        if interruption is None:
             raise
         # Not on the line on which the terminal shows ^C.
         output.note("")
-        if waited:
-            left = "It waited for a lock, and nothing was changed."
-        raise (_interrupted(database) if database and not waited else interrupted(left)) from None
+        raise interruption from None
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)

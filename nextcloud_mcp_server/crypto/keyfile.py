@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -120,12 +121,9 @@ class KeyVerifier:
         """Verify them."""
         if self._keyring is None:
             return None
-        return verified_keyring(
-            self._keyring, samples, self._database, unopened=self._note
-        ).fingerprints
-
-    def _note(self, number: int) -> None:
-        self.unopened = number
+        note = partial(setattr, self, "unopened")
+        keyring = verified_keyring(self._keyring, samples, self._database, unopened=note)
+        return keyring.fingerprints
 
 
 def require_trusted_key(database: Path) -> None:
@@ -200,15 +198,19 @@ def _read(path: Path) -> Keyring:
         raise _unreadable(path, reason) from error
     text = _text(content)
     if text is None:
-        raise _missing(
+        raise TokenStorageError(
             f"The key file {path} cannot be read (it is not text in UTF-8).",
-            "Save it as UTF-8 (in PowerShell: Set-Content -Encoding ascii), or put the key back; "
-            "tokens cannot be opened without their key.",
+            code="key-missing",
+            remedy="Save it as UTF-8 (in PowerShell: Set-Content -Encoding ascii), or put the key "
+            "back; tokens cannot be opened without their key.",
         )
     keys = split_keys(";".join(text.splitlines()))
     if not keys:
-        what = f"The key file {path} is empty."
-        raise _missing(what, "Put the key back; tokens cannot be opened without it.")
+        raise TokenStorageError(
+            f"The key file {path} is empty.",
+            code="key-missing",
+            remedy="Put the key back; tokens cannot be opened without it.",
+        )
     return Keyring(keys)
 
 
@@ -223,15 +225,12 @@ def _text(content: bytes) -> str | None:
 
 
 def _unreadable(path: Path, detail: str) -> TokenStorageError:
-    return _missing(
+    return TokenStorageError(
         f"The key file {path} cannot be read ({detail}).",
-        "Put the key back as a regular file that this user can read; tokens cannot be opened "
-        "without their key.",
+        code="key-missing",
+        remedy="Put the key back as a regular file that this user can read; tokens cannot be "
+        "opened without their key.",
     )
-
-
-def _missing(message: str, remedy: str) -> TokenStorageError:
-    return TokenStorageError(message, code="key-missing", remedy=remedy)
 
 
 def verified_keyring(
@@ -245,8 +244,6 @@ def verified_keyring(
 
     Args:
         keyring: the result of :func:`given_keyring`.
-        samples: reads the secrets.
-        database: for the messages, and for the key file beside it.
         unopened: called with the number of secrets that no key opens, if there are any.
 
     Raises:
@@ -258,10 +255,11 @@ def verified_keyring(
     values = list(samples(SAMPLE_SIZE))
     if keyring is None:
         if values:
-            raise _missing(
+            raise TokenStorageError(
                 f"{database} holds encrypted values, and no key was given.",
-                "Set TOKEN_ENCRYPTION_KEY or TOKEN_ENCRYPTION_KEY_FILE to the key that they were "
-                f"written with, or put it back at {key_path(database)}; nothing was changed.",
+                code="key-missing",
+                remedy="Set TOKEN_ENCRYPTION_KEY or TOKEN_ENCRYPTION_KEY_FILE to the key that they "
+                f"were written with, or put it back at {key_path(database)}; nothing was changed.",
             )
         return _make(database)
     if all(map(keyring.can_decrypt, values)):

@@ -39,11 +39,8 @@ _NOTHING: Final = Need(0, 0)
 class Rehearsal:
     """What an upgrade would do and need, as its rehearsal showed.
 
-    Attributes:
-        rows: the number of rows in the copy.
-        seconds: how long it took on the copy, including its backup.
-        need: bytes that it needs beside the database, measured on the copy.
-        free: bytes that are free there; None if unknown.
+    ``rows`` are those of the copy, and ``seconds`` is the time on it, with its backup. ``need``
+    was measured on it; ``free`` are the bytes beside the database, None if unknown.
     """
 
     database: Path
@@ -59,11 +56,8 @@ class Rehearsal:
 class DowngradeRehearsal:
     """What a downgrade would do and lose, as its rehearsal showed.
 
-    Attributes:
-        target: the revision that it ends at, or ``base``.
-        dropped: the number of rows in each table that has rows and is dropped.
-        rows: the number of rows in the copy.
-        seconds: how long it took on the copy, including its backup.
+    ``target`` is a revision or ``base``; ``dropped`` has the rows of each table that has some and
+    is dropped. ``rows`` and ``seconds`` are as in :class:`Rehearsal`.
     """
 
     database: Path
@@ -83,10 +77,7 @@ class DowngradeRehearsal:
 class Script:
     """The statements of a change, for SQLite's shell; empty if there is nothing to do.
 
-    Attributes:
-        start: the revision that they start from; None for a new database.
-        target: the revision that they end at, or ``base``.
-        steps: the revisions that they run or undo, in this order.
+    They lead from ``start`` (None for a new database) to ``target``, or ``base``.
     """
 
     database: Path

@@ -154,11 +154,7 @@ def _interrupted(database: Path) -> TokenStorageError:
 
 
 class _Stop:
-    """The handler of the signals that stop the program.
-
-    Attributes:
-        requested: whether such a signal was received.
-    """
+    """The handler of the signals that stop the program; ``requested`` if one was received."""
 
     def __init__(self) -> None:
         self.requested = False

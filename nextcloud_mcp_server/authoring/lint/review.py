@@ -38,12 +38,8 @@ from nextcloud_mcp_server.schema.structure import Structure
 class Review:
     """The result of checking the migrations.
 
-    Attributes:
-        folder: the folder of the scripts.
-        scripts: the version files, by id.
-        problems: by file and line.
-        whole: whether the SQL was checked too, which needs a linear history.
-        digests: the digests of each revision that runs, by id.
+    The scripts are sorted by id, the problems by file and line. ``whole`` tells whether the SQL
+    was checked too, which needs a linear history; ``digests`` has each revision that runs, by id.
     """
 
     folder: Path

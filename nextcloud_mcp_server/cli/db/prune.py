@@ -7,7 +7,7 @@ import click
 from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.cli.database import DatabaseOption
 from nextcloud_mcp_server.cli.options import database_options, yes_option
-from nextcloud_mcp_server.cli.output import Output, table
+from nextcloud_mcp_server.cli.output import Output, interrupted, table
 from nextcloud_mcp_server.errors import counted, printable
 
 
@@ -43,8 +43,8 @@ def prune(output: Output, option: DatabaseOption, *, dry_run: bool, yes: bool) -
         if not yes:
             command = f"db prune {database.option} --yes"
             output.confirm(f"Delete {counted(number, 'row')}?", command)
-        left = "What was deleted stays so, and the rest is unchanged."
-        with operation(output, left=left) as progress, reporting(progress) as report:
+        ended = interrupted("What was deleted stays so, and the rest is unchanged.")
+        with operation(output, interruption=ended) as progress, reporting(progress) as report:
             deleted = delete_expired(settings, report=report)
     where = ", ".join(f"{number} of {name}" for name, number in deleted.items() if number)
     total = counted(sum(deleted.values()), "expired row")

@@ -43,7 +43,10 @@ def upgrade(
     if dry_run and as_sql:
         raise click.UsageError("--dry-run and --sql exclude each other: give only one.")
     if as_sql:
-        _print_sql(output, option, target)
+        from nextcloud_mcp_server.maintenance.rehearse import script
+
+        settings = sql_settings(output, option, "db upgrade --sql")
+        print_script(output, script(settings.database, target=target))
         return
     from nextcloud_mcp_server.cli.operation import operation
     from nextcloud_mcp_server.crypto.keyfile import KeyVerifier
@@ -70,14 +73,6 @@ def upgrade(
         )
     facts = {**outcome_facts(outcome), "unopened_secrets": verify.unopened}
     output.result(facts, *outcome_lines(outcome))
-
-
-def _print_sql(output: Output, option: DatabaseOption, target: str | None) -> None:
-    from nextcloud_mcp_server.maintenance.rehearse import script
-
-    settings = sql_settings(output, option, "db upgrade --sql")
-    made = script(settings.database, target=target)
-    print_script(output, made)
 
 
 def sql_settings(output: Output, option: DatabaseOption, command: str) -> Settings:

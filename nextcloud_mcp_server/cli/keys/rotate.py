@@ -10,7 +10,7 @@ import click
 from nextcloud_mcp_server.cli.database import DatabaseOption
 from nextcloud_mcp_server.cli.keys.listing import census_facts, unopened_lines
 from nextcloud_mcp_server.cli.options import database_options
-from nextcloud_mcp_server.cli.output import Output
+from nextcloud_mcp_server.cli.output import Output, interrupted
 from nextcloud_mcp_server.errors import counted
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ def rotate(output: Output, option: DatabaseOption) -> int:
     from nextcloud_mcp_server.maintenance.keys import rotate as rotation
 
     settings = option.settings(output, files_only="keys rotate")
-    left = "What was rotated stays so, and the rest is unchanged."
-    with operation(output, left=left) as progress:
+    ended = interrupted("What was rotated stays so, and the rest is unchanged.")
+    with operation(output, interruption=ended) as progress:
         done = rotation.rotate(settings, progress)
     document = {**census_facts(done.census), "rotated": dict(done.rotated)}
     output.result(document, *_lines(done))

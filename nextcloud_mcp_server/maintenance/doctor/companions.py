@@ -102,10 +102,8 @@ def backups(context: Context) -> Iterator[Finding]:
             yield Finding(level, f"{path.name} is not intact: {what}")
     if bare := [path for path in found if not manifest_path(path).exists()]:
         have, their = ("has", "its") if len(bare) == 1 else ("have", "their")
-        what = (
-            f"{len(bare)} of {len(found)} {have} no manifest, so only {their} pages can be checked"
-        )
-        yield Finding(Level.NOTE, what)
+        what = f"{len(bare)} of {len(found)} {have} no manifest"
+        yield Finding(Level.NOTE, f"{what}, so only {their} pages can be checked")
     yield from _locked_out(context, found)
     yield from _vanished(context)
     if what := _former(context, found[-1]):
