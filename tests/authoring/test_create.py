@@ -92,8 +92,7 @@ def test_a_migration_without_its_rows_is_taken_away(folder: Folder) -> None:
     versions = sorted(folder.versions.glob("*.py"))
     rows = folder.path.parent.joinpath(*ROWS_FOLDER)
     rows.write_text("in the way")
-    error = refused(lambda: write("add a table"), "io-error")
-    assert str(rows) in error.message
+    refused(lambda: write("add a table"), "io-error", str(rows))
     assert sorted(folder.versions.glob("*.py")) == versions
     rows.unlink()
     assert write("add a table").script.name.endswith("_101_add_a_table.py")
@@ -110,8 +109,7 @@ def test_nothing_is_added_to_a_line_that_is_none(folder: Folder) -> None:
     add(folder, "20261201_0900", "101", "010", "a")
     add(folder, "20261202_0900", "101", "010", "b")
     before = sorted(folder.versions.iterdir())
-    error = refused(lambda: create_migration("add c"), "bad-input")
-    assert "20261202_0900_101_add_b.py:" in error.message
+    refused(lambda: create_migration("add c"), "bad-input", "20261202_0900_101_add_b.py:")
     assert sorted(folder.versions.iterdir()) == before
 
 

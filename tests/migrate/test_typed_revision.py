@@ -120,16 +120,8 @@ def test_a_word_is_typed_by_hand_too(word: str, path: Path) -> None:
 @pytest.mark.parametrize(
     "blank",
     [
-        "NULL",
-        "''",
-        "' '",
-        "char(9)",
-        "char(160)",
-        "char(0)",
-        "char(8203)",
-        "char(65279)",
-        "x''",
-        "x'0000'",
+        *("NULL", "''", "' '", "x''", "x'0000'"),
+        *("char(9)", "char(160)", "char(0)", "char(8203)", "char(65279)"),
     ],
 )
 def test_a_row_that_shows_nothing_is_an_empty_one(blank: str, path: Path) -> None:

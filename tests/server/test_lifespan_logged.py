@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from nextcloud_mcp_server.lifespan import token_store_lifespan
 from tests.cli.places import execute
+from tests.server.helpers import Server
 from tests.support.child import ROOT
 from tests.support.contents import KEY
 
@@ -27,36 +23,17 @@ def _with_a_row(database: Path) -> Path:
     return database
 
 
-@contextmanager
-def _uvicorn(database: Path) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "uvicorn", "reminders:app", "--port", "0"],
-        cwd=database.parent,
-        env={
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": f"{ROOT}:{ROOT / 'examples' / 'embedding'}",
-            "TOKEN_STORAGE_DB": str(database),
-            "TOKEN_ENCRYPTION_KEY": KEY,
-        },
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
 def _log(database: Path) -> list[str]:
-    with _uvicorn(database) as process:
-        assert process.stderr is not None
+    path = f"{ROOT}:{ROOT / 'examples' / 'embedding'}"
+    uvicorn = ("-m", "uvicorn", "reminders:app", "--port", "0")
+    with Server(database, command=uvicorn, PYTHONPATH=path) as server:
+        assert server.process.stderr is not None
         lines = []
-        for line in process.stderr:
+        for line in server.process.stderr:
             lines.append(line.rstrip("\n"))
             if "Uvicorn running" in line:
-                process.send_signal(signal.SIGTERM)
-        assert process.wait(30) in {0, -signal.SIGTERM}
+                server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(30) in {0, -signal.SIGTERM}
     return lines
 
 

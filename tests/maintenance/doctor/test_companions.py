@@ -23,7 +23,7 @@ from nextcloud_mcp_server.maintenance.doctor.finding import Level
 from nextcloud_mcp_server.maintenance.doctor.run import diagnose
 from nextcloud_mcp_server.schema.structure import ENCRYPTED
 from nextcloud_mcp_server.settings import Settings
-from tests.cli.places import execute
+from tests.cli.places import execute, replace_lock
 from tests.maintenance.doctor.conftest import Ask, healthy, worst
 from tests.support.by_path import prepare
 from tests.support.contents import KEY, OTHER_KEY
@@ -130,18 +130,7 @@ def test_who_holds_the_lock_is_reported(path: Path, ask: Ask) -> None:
 @pytest.mark.parametrize("kind", ["folder", "link", "pipe", "text"])
 def test_what_lies_where_the_lock_should_is_reported(kind: str, path: Path, ask: Ask) -> None:
     """The start and the doctor both name the lock file and the command to move it."""
-    lock = path.with_name("tokens.db.lock")
-    lock.unlink(missing_ok=True)
-    match kind:
-        case "folder":
-            lock.mkdir()
-        case "link":
-            lock.symlink_to(path)
-        case "pipe":
-            os.mkfifo(lock)
-        case _:
-            lock.write_text("somebody's\n")
-    what = "is the file of another program" if kind == "text" else "is no regular file"
+    lock, what = replace_lock(kind, path)
     error = refused(lambda: prepare(path))
     assert (error.code, error.message) == (
         "bad-path",
