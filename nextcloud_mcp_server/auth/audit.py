@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Integer, bindparam, delete, select
 
 from nextcloud_mcp_server.auth import validation as valid
-from nextcloud_mcp_server.auth.context import Access
 from nextcloud_mcp_server.auth.statements import insertion
 from nextcloud_mcp_server.backends.base import Connection
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.schema.tables import audit_logs
+
+if TYPE_CHECKING:
+    from nextcloud_mcp_server.auth.context import Access
 
 #: The user id of entries without a user: the server's own OAuth client, a session before login.
 SYSTEM: Final = "system"
