@@ -14,16 +14,14 @@ revisions up to 101 do (``guards = op.get_context().opts["guards"]``)::
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
 from alembic.operations.ops import CreateTableOp
 from alembic.util import CommandError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from types import ModuleType
 
 
 class Guards:

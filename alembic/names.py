@@ -7,14 +7,12 @@ one query, and again only after DDL that does not come from the guards.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 # Not virtual tables: listing the columns fails if their module is not loaded.
 _SQLITE_COLUMNS = """

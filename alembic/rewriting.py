@@ -51,13 +51,9 @@ def primary_key(execute: Callable[..., Sequence[Any]], table: str) -> list[sa.Co
 
 
 class Rows(NamedTuple):
-    """The rows to change.
+    """The rows to change, in pages of ``size`` that the key orders.
 
-    Attributes:
-        key: identifies a row, and orders the pages.
-        columns: the columns to read, which may be changed.
-        where: SQL condition for rows that are not changed yet.
-        size: rows per page.
+    ``where`` is the SQL condition for rows that are not changed yet.
     """
 
     connection: sa.Connection

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Final, TypeVar
@@ -230,6 +230,11 @@ def run_in_own_loop(main: Callable[[], T]) -> T:
         except RuntimeError as error:
             raise no_thread() from error
         return future.result()
+
+
+def run_coroutine(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end, as :func:`run_in_own_loop`."""
+    return run_in_own_loop(lambda: asyncio.run(work))
 
 
 def _is_in_loop() -> bool:

@@ -18,12 +18,7 @@ from tests.support.postgresql import Server, running
 from tests.support.scripts import copied_scripts, used
 
 # Hooks of a subfolder are not called in the process that prints, so they are here.
-__all__ = [
-    "own_scripts",
-    "pytest_report_header",
-    "pytest_terminal_summary",
-    "trials",
-]
+__all__ = ["own_scripts", "pytest_report_header", "pytest_terminal_summary", "trials"]
 
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

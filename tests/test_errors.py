@@ -55,7 +55,9 @@ def test_a_command_in_a_remedy_names_its_database() -> None:
         _, *typed = OF_A_DATABASE.split(remedy)
         commands += len(typed)
         for rest in typed:
-            named = re.search(r" -d [{/]| \{(database|place|inspection\.database)\.option\}", rest)
+            named = re.search(
+                r" -d [{/]| \{((database|place|inspection\.database|url)\.)?option\}", rest
+            )
             assert named, remedy
     assert commands > 10, "no command was found"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import sys
 import threading
 import time
@@ -16,7 +15,7 @@ from nextcloud_mcp_server import forks
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.backends import lanes
 from nextcloud_mcp_server.backends.sqlite.lock import guard
-from tests.support.child import ROOT
+from tests.support.child import ROOT, run_program
 from tests.support.contents import KEY
 from tests.support.forks import in_child
 
@@ -164,12 +163,5 @@ def test_a_forgotten_store_does_not_wait_for_a_fork_that_waits_for_its_collector
     tmp_path: Path,
 ) -> None:
     """A thread that collects a store, and holds a lock that a fork needs, does not wait for it."""
-    done = subprocess.run(
-        [sys.executable, "-c", _FORGOTTEN, str(tmp_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    done = run_program(sys.executable, "-c", _FORGOTTEN, tmp_path, cwd=ROOT)
     assert (done.stdout, done.returncode) == ("made\n", 0), done.stderr

@@ -11,6 +11,8 @@ from typing import Final
 
 import pytest
 
+from tests.support.child import run_program
+
 ROOT: Final = Path(__file__).parents[1]
 PACKAGE: Final = "nextcloud_mcp_server"
 
@@ -28,13 +30,7 @@ PLANTED: Final = [
 
 def _lint(folder: Path, contract: str) -> subprocess.CompletedProcess[str]:
     command = Path(sys.executable).with_name("lint-imports")
-    return subprocess.run(
-        [command, "--no-cache", "--contract", contract],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_program(command, "--no-cache", "--contract", contract, cwd=folder)
 
 
 @pytest.mark.parametrize(("contract", "module", "statement"), PLANTED)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 from hypothesis import example, given
@@ -13,10 +12,12 @@ from hypothesis import strategies as st
 from nextcloud_mcp_server import settings as module
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem.paths import database_path
+from nextcloud_mcp_server.filesystem.server_url import ServerUrl
 from nextcloud_mcp_server.settings import (
     DEFAULT_LOCK_TIMEOUT,
     Settings,
     load_settings,
+    pool_size,
     split_keys,
     wants_colour,
 )
@@ -25,10 +26,6 @@ from tests.support.unprivileged import as_nobody, open_folder
 
 GIVEN = {"TOKEN_STORAGE_DB": "/data/tokens.db"}
 
-file_names = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1).filter(
-    lambda name: name.strip() and name not in {".", "..", ":memory:"}
-)
-
 
 @given(st.lists(st.text(st.characters(exclude_characters=";"))))
 def test_a_list_of_keys_is_split_and_trimmed(parts: list[str]) -> None:
@@ -36,29 +33,7 @@ def test_a_list_of_keys_is_split_and_trimmed(parts: list[str]) -> None:
     assert split_keys(";".join(parts)) == tuple(p.strip() for p in parts if p.strip())
 
 
-@given(file_names)
-def test_a_plain_path_has_no_escapes(name: str) -> None:
-    """No character of a path is special."""
-    assert database_path(f"/data/{name}") == Path(f"/data/{name}")
-    assert database_path(Path(f"/data/{name}")) == Path(f"/data/{name}")
-
-
-@given(file_names, st.sampled_from(["sqlite", "sqlite+aiosqlite", "SQLite+pysqlite"]))
-def test_a_url_is_unquoted(name: str, scheme: str) -> None:
-    """Any file name can be written in a URL, with escapes."""
-    assert database_path(f"{scheme}:////data/{quote(name)}") == Path(f"/data/{name}")
-
-
-@given(st.text(max_size=30))
-def test_any_text_is_a_path_or_a_named_error(text: str) -> None:
-    """Any text gives a path or an error with a remedy."""
-    result = attempt(lambda: database_path(text))
-    if isinstance(result, TokenStorageError):
-        assert result.code in {"bad-path", "unsupported-database"}
-        assert result.remedy
-
-
-ENGINES = ("postgresql", "postgresql+psycopg", "oracle+cx_oracle", "mysql", "MySQL", "my.engine")
+ENGINES = ("postgresql+asyncpg", "oracle+cx_oracle", "mysql", "MySQL", "my.engine")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +60,7 @@ def test_the_url_of_another_engine_is_refused_without_its_password(url: str, cod
 @pytest.mark.parametrize(
     "url",
     [
-        "postgresql://db/x",
+        "mysql://db/x",
         "sqlite:///",
         "sqlite:////data/x?mode=ro",
         "sqlite://host/x",
@@ -100,40 +75,11 @@ def test_the_remedy_for_a_url_of_the_environment_names_its_variable(url: str, pa
     error = refused(lambda: load_settings(environ))
     assert error.remedy == (
         "Unset DATABASE_URL, which wins over TOKEN_STORAGE_DB, or set it to a URL of a file: "
-        "sqlite:////app/data/tokens.db."
+        "sqlite:////app/data/tokens.db, or of a server: postgresql://user@host/database."
     )
     assert error.__cause__ is None, "a traceback shows it once"
     del environ["DATABASE_URL"]
     assert load_settings(environ).source == ("TOKEN_STORAGE_DB" if path else "")
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "  ", "sqlite://", ":memory:", "sqlite:///:memory:", "file:x?mode=memory", "a\0b"],
-)
-def test_a_path_that_is_not_a_file_is_refused(text: str) -> None:
-    """An empty path, a database in memory and an SQLite URI are refused."""
-    with refuses("bad-path"):
-        database_path(text)
-
-
-class _Bytes:
-    """A path of bytes."""
-
-    def __fspath__(self) -> bytes:
-        return b"tokens.db"
-
-    # The name of a test must be the same in every process.
-    def __repr__(self) -> str:
-        return "a path of bytes"
-
-
-@pytest.mark.parametrize("given", [5, b"tokens.db", _Bytes(), ["tokens.db"]], ids=repr)
-def test_a_path_must_be_text(given: Any) -> None:
-    """Another type is refused."""
-    error = refused(lambda: database_path(given))
-    assert error.code == "bad-path"
-    assert "not text" in error.message
 
 
 @given(st.floats(0, 1e9))
@@ -281,9 +227,7 @@ def test_an_unknown_home_folder_is_refused(
     """A path below the home folder of nobody is no relative path."""
     monkeypatch.setenv("HOME", home)
     given = "~/t.db" if home else "~no-such-user/t.db"
-    error = refused(lambda: load_settings(GIVEN | {name: given}))
-    assert error.code == "bad-path"
-    assert given in error.message
+    refused(lambda: load_settings(GIVEN | {name: given}), "bad-path", given)
 
 
 @pytest.mark.parametrize("found", [Path("~/.local/share/x"), Path("x"), RuntimeError, KeyError, ""])
@@ -300,8 +244,7 @@ def test_a_default_is_never_relative(
     monkeypatch.setattr(module, "DEFAULT_DATABASE", tmp_path / "not" / "there")
     monkeypatch.setattr(module, "_can_hold_data", lambda _: False)
     monkeypatch.setattr("platformdirs.user_data_path", data_path)
-    error = refused(lambda: load_settings({}))
-    assert error.code == "bad-path"
+    error = refused(lambda: load_settings({}), "bad-path")
     assert "Set TOKEN_STORAGE_DB" in error.remedy
 
 
@@ -328,8 +271,7 @@ def test_a_relative_path_needs_a_working_directory(
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
-    error = refused(lambda: load_settings({"TOKEN_STORAGE_DB": "tokens.db"}))
-    assert error.code == "bad-path"
+    error = refused(lambda: load_settings({"TOKEN_STORAGE_DB": "tokens.db"}), "bad-path")
     assert "working directory is gone" in error.message
     assert load_settings(GIVEN).database == Path("/data/tokens.db")
 
@@ -339,3 +281,45 @@ def test_no_color_disables_colours() -> None:
     assert not wants_colour({"NO_COLOR": "0"})
     assert wants_colour({"NO_COLOR": ""})
     assert wants_colour({})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://anna:hunter2@db/x",
+        "postgres://anna:hunter2@db/x",
+        "postgresql+psycopg://anna:hunter2@db/x",
+        "PostgreSQL://anna:hunter2@one:5432,two:5433/x?target_session_attrs=read-write",
+        "postgresql://anna@db/x?password=hunter2&sslmode=require",
+        "postgresql://anna:hunter2%40@db/x?sslpassword=hunter2",
+        "postgresql://anna:hunter2/@hunter2@db/x",
+        "postgresql://?service=tokens&password=hunter2",
+    ],
+)
+def test_the_url_of_a_server_is_taken_and_never_shows_its_password(url: str) -> None:
+    """Its text, its repr, its option and the settings have no password; the driver gets it."""
+    settings = load_settings({"DATABASE_URL": url})
+    place = settings.database
+    assert isinstance(place, ServerUrl)
+    assert "hunter2" in place.conninfo
+    assert place.conninfo.startswith("postgresql://")
+    assert "hunter2" not in f"{place} {place!r} {place.option} {settings!r}"
+    assert place.option == '-u "$DATABASE_URL"'
+    assert settings.with_database(place).database == place
+    with refuses("unsupported-database"):
+        _ = settings.file
+
+
+def test_a_server_url_without_a_password_is_named_as_it_is() -> None:
+    """A command in a remedy can be typed as it is."""
+    assert ServerUrl("postgres://anna@db/x").option == "-u postgresql://anna@db/x"
+    assert ServerUrl("postgresql://db/x?a=b&c=d").option == "-u 'postgresql://db/x?a=b&c=d'"
+
+
+@pytest.mark.parametrize("size", ["0", "65", "eight", "-1", "1e1"])
+def test_a_pool_size_out_of_range_is_refused(size: str) -> None:
+    """A number from 1 to 64 is taken."""
+    assert pool_size({"TOKEN_STORAGE_POOL_SIZE": "64"}) == 64
+    assert pool_size({}) == 8
+    with refuses("bad-input"):
+        load_settings({**GIVEN, "TOKEN_STORAGE_POOL_SIZE": size})

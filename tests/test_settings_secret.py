@@ -169,8 +169,7 @@ def test_no_other_setting_prints_a_key(variable: str) -> None:
 )
 def test_what_is_in_place_of_a_key_is_named(value: str, what: str) -> None:
     """The message says what it is, never the value; for a path the remedy names its variable."""
-    error = refused(lambda: Keyring(value))
-    assert error.code == "malformed-key"
+    error = refused(lambda: Keyring(value), "malformed-key")
     assert error.message.startswith(f"Encryption key 1 of 1 {what}")
     assert ("TOKEN_ENCRYPTION_KEY_FILE" in error.remedy) == ("path" in what)
     assert KEY[5:-1] not in f"{error.as_dict()}"

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sqlalchemy import bindparam, delete, select
 
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth import values
-from nextcloud_mcp_server.auth.concern import Concern
+from nextcloud_mcp_server.auth.concern import Concern, from_row
+from nextcloud_mcp_server.auth.context import Access
 from nextcloud_mcp_server.auth.statements import in_row, rows_with, upsert
+from nextcloud_mcp_server.backends.base import Row
 from nextcloud_mcp_server.schema.tables import app_passwords
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from nextcloud_mcp_server.auth.context import Access
-    from nextcloud_mcp_server.backends.base import Row
 
 _c: Final = app_passwords.c
 
@@ -103,11 +100,9 @@ class AppPasswords(Concern):
 
 def _app_password(row: Row, access: Access) -> AppPassword:
     of = f"of user {row.user_id!r}"
-    return AppPassword(
-        user_id=row.user_id,
+    return from_row(
+        AppPassword,
+        row,
         password=access.decrypt(row.encrypted_password, f"app_passwords.encrypted_password {of}"),
         scopes=values.read_scopes(row.scopes, f"app_passwords.scopes {of}"),
-        username=row.username,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -9,14 +10,12 @@ from sqlalchemy import Integer, bindparam, delete, select
 
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth.statements import insertion
+from nextcloud_mcp_server.backends.base import Connection
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.schema.tables import audit_logs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from nextcloud_mcp_server.auth.context import Access
-    from nextcloud_mcp_server.backends.base import Connection
 
 #: The user id of entries without a user: the server's own OAuth client, a session before login.
 SYSTEM: Final = "system"

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sqlalchemy import bindparam, delete
 
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth import values
-from nextcloud_mcp_server.auth.concern import Clock, Concern, Expiring
-from nextcloud_mcp_server.auth.context import wall_clock
+from nextcloud_mcp_server.auth.concern import Clock, Concern, Expiring, from_row
+from nextcloud_mcp_server.auth.context import Access, wall_clock
 from nextcloud_mcp_server.auth.statements import expired, in_row, insertion, rows_with
+from nextcloud_mcp_server.backends.base import Row
 from nextcloud_mcp_server.schema.tables import browser_sessions
-
-if TYPE_CHECKING:
-    from nextcloud_mcp_server.auth.context import Access
-    from nextcloud_mcp_server.backends.base import Row
 
 _c: Final = browser_sessions.c
 
@@ -75,7 +72,7 @@ class BrowserSessions(Concern):
         Raises:
             TokenStorageError: ``corrupt`` if a damaged index leads to another session.
         """
-        return await self._get(_GET, _key(session_id), _session)
+        return await self._get(_GET, valid.session_key(session_id), _session)
 
     async def get_user_id(self, session_id: str) -> str | None:
         """Return the user of the session; None if it does not exist or is expired."""
@@ -91,7 +88,7 @@ class BrowserSessions(Concern):
 
     async def delete(self, session_id: str) -> bool:
         """Delete one session; False if there was none."""
-        key = _key(session_id)
+        key = valid.session_key(session_id)
         return await self._delete_all(_GET, _DELETE, "delete_browser_session", key) > 0
 
     async def delete_for_user(self, user_id: str) -> int:
@@ -104,15 +101,11 @@ class BrowserSessions(Concern):
         return await self._delete_all(_EXPIRED, _DELETE, "delete_expired_browser_session")
 
 
-def _key(session_id: str) -> dict[str, str]:
-    return {"session_id": valid.text(session_id, "session_id")}
-
-
 def _session(row: Row, access: Access) -> BrowserSession:
     of = f"of user {row.user_id!r}"
-    return BrowserSession(
-        session_id=row.session_id,
-        user_id=row.user_id,
+    return from_row(
+        BrowserSession,
+        row,
         created_at=values.read_seconds(row.created_at, f"browser_sessions.created_at {of}"),
         expires_at=values.read_seconds(row.expires_at, f"browser_sessions.expires_at {of}"),
         _clock=access.clock,

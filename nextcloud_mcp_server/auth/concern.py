@@ -17,12 +17,14 @@ from nextcloud_mcp_server.auth.values import check_row, digest
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from _typeshed import DataclassInstance
     from sqlalchemy import Delete, Executable, Select
 
     from nextcloud_mcp_server.auth.context import Access
     from nextcloud_mcp_server.backends.base import Connection, Row
 
 T = TypeVar("T")
+R = TypeVar("R", bound="DataclassInstance")
 
 
 #: Returns seconds since 1970.
@@ -41,6 +43,12 @@ class Expiring:
     def is_expired(self) -> bool:
         """Whether it is expired now. Without ``expires_at`` it never is."""
         return self.expires_at is not None and self.expires_at <= self._clock()
+
+
+def from_row(kind: type[R], row: Row, **read: Any) -> R:
+    """Return ``row`` as ``kind``; what is not in ``read`` is in the column of the same name."""
+    plain = (name for name in kind.__dataclass_fields__ if name not in read)
+    return kind(**{name: getattr(row, name) for name in plain}, **read)
 
 
 class Concern:
@@ -66,10 +74,8 @@ class Concern:
     ) -> T | None:
         """Read the first row; None if there is none.
 
-        Args:
-            statement: selects the row; with :func:`~.statements.in_row` if it looks up a key.
-            key: the parameters.
-            read: makes the result. It runs off the event loop, because decrypting is slow.
+        A statement that looks up a key has :func:`~.statements.in_row`. ``read`` makes the result
+        off the event loop, because decrypting is slow.
         """
         access = self._access
 
@@ -125,13 +131,9 @@ class Concern:
         """Delete each of ``rows`` and record ``event`` for it; return how many were deleted.
 
         If there are many, each page of them is a transaction, and others can write in between.
-
-        Args:
-            rows: selects at least the key and ``user_id``, as :func:`~.statements.expired` does.
-            statement: deletes the row of one key. It repeats the condition of ``rows`` if
-                that can change meanwhile.
-            event: the event in the audit log.
-            parameters: those of both statements, beside ``now``, ``after`` and the key.
+        ``rows`` selects at least the key and ``user_id``, as :func:`~.statements.expired` does;
+        ``statement`` deletes the row of one key, and repeats the condition of ``rows`` if that
+        can change meanwhile. Beside ``parameters`` both have ``now``, ``after`` and the key.
         """
         now = self._access.now()
         given: dict[str, Any] = {"now": now, "after": "", **(parameters or {})}
@@ -161,11 +163,7 @@ class Concern:
     def _run(
         self, connection: Connection, statement: Executable, parameters: Mapping[str, Any]
     ) -> bool:
-        """Run a write; False if there is no row to change.
-
-        Raises:
-            TokenStorageError: ``ignored`` if there is one, and it was not changed.
-        """
+        """Run a write; False if there is no row to change. Raise ``ignored`` if it stays."""
         if connection.run(statement, parameters):
             return True
         if statement.is_insert or connection.first(affected(statement), parameters):
@@ -175,11 +173,7 @@ class Concern:
     def _require_kept(
         self, connection: Connection, statement: Executable, parameters: Mapping[str, Any]
     ) -> None:
-        """Fail if a trigger has undone a write.
-
-        Raises:
-            TokenStorageError: ``ignored``.
-        """
+        """Raise ``ignored`` if a trigger has undone a write."""
         if statement.is_insert:
             undone = connection.first(kept(statement), parameters) is None
         else:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sqlalchemy import bindparam, delete, select
 
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth import values
-from nextcloud_mcp_server.auth.concern import Clock, Concern, Expiring
-from nextcloud_mcp_server.auth.context import wall_clock
+from nextcloud_mcp_server.auth.concern import Clock, Concern, Expiring, from_row
+from nextcloud_mcp_server.auth.context import Access, wall_clock
 from nextcloud_mcp_server.auth.statements import expired, in_row, upsert
+from nextcloud_mcp_server.backends.base import Row
 from nextcloud_mcp_server.schema.tables import login_flow_sessions
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from nextcloud_mcp_server.auth.context import Access
-    from nextcloud_mcp_server.backends.base import Row
 
 _c: Final = login_flow_sessions.c
 
@@ -101,16 +97,15 @@ class LoginFlows(Concern):
 
 def _flow(row: Row, access: Access) -> LoginFlow:
     of = f"of user {row.user_id!r}"
-    return LoginFlow(
-        user_id=row.user_id,
+    return from_row(
+        LoginFlow,
+        row,
         poll_token=access.decrypt(
             row.encrypted_poll_token, f"login_flow_sessions.encrypted_poll_token {of}"
         ),
-        poll_endpoint=row.poll_endpoint,
         requested_scopes=values.read_scopes(
             row.requested_scopes, f"login_flow_sessions.requested_scopes {of}"
         ),
-        created_at=row.created_at,
         expires_at=values.read_seconds(row.expires_at, f"login_flow_sessions.expires_at {of}"),
         _clock=access.clock,
     )

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sqlalchemy import bindparam, delete, select
 
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth import values
-from nextcloud_mcp_server.auth.concern import Clock, Concern
-from nextcloud_mcp_server.auth.context import wall_clock
+from nextcloud_mcp_server.auth.concern import Clock, Concern, from_row
+from nextcloud_mcp_server.auth.context import Access, wall_clock
 from nextcloud_mcp_server.auth.statements import upsert
+from nextcloud_mcp_server.backends.base import Row
 from nextcloud_mcp_server.schema.tables import oauth_clients
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from nextcloud_mcp_server.auth.context import Access
-    from nextcloud_mcp_server.backends.base import Row
 
 _KEY: Final = {"id": 1}
 _c: Final = oauth_clients.c
@@ -122,12 +118,12 @@ class OAuthClients(Concern):
 def _client(row: Row, access: Access) -> OAuthClient:
     of = "of row 1"
     token = row.encrypted_registration_access_token
-    return OAuthClient(
-        client_id=row.client_id,
+    return from_row(
+        OAuthClient,
+        row,
         client_secret=access.decrypt(
             row.encrypted_client_secret, f"oauth_clients.encrypted_client_secret {of}"
         ),
-        client_id_issued_at=row.client_id_issued_at,
         client_secret_expires_at=values.read_seconds(
             row.client_secret_expires_at, f"oauth_clients.client_secret_expires_at {of}"
         ),
@@ -136,8 +132,5 @@ def _client(row: Row, access: Access) -> OAuthClient:
         registration_access_token=None
         if token is None
         else access.decrypt(token, f"oauth_clients.encrypted_registration_access_token {of}"),
-        registration_client_uri=row.registration_client_uri,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
         _clock=access.clock,
     )

@@ -6,23 +6,19 @@ reads them so. A row is meant to exist for minutes: delete it when the flow is d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sqlalchemy import bindparam, delete, func, update
 
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth import values
-from nextcloud_mcp_server.auth.concern import Clock, Concern, Expiring
-from nextcloud_mcp_server.auth.context import wall_clock
+from nextcloud_mcp_server.auth.concern import Clock, Concern, Expiring, from_row
+from nextcloud_mcp_server.auth.context import Access, wall_clock
 from nextcloud_mcp_server.auth.statements import expired, in_row, insertion, rows_with
+from nextcloud_mcp_server.backends.base import Connection, Row
 from nextcloud_mcp_server.schema.tables import oauth_sessions
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from nextcloud_mcp_server.auth.context import Access
-    from nextcloud_mcp_server.backends.base import Connection, Row
 
 _c: Final = oauth_sessions.c
 
@@ -131,7 +127,7 @@ class OAuthSessions(Concern):
             "nonce": nonce,
         }
         row = {
-            **_key(session_id),
+            **valid.session_key(session_id),
             **{name: valid.optional_text(value, name) for name, value in texts.items()},
             "client_redirect_uri": valid.text(client_redirect_uri, "client_redirect_uri"),
             "created_at": now,
@@ -147,7 +143,7 @@ class OAuthSessions(Concern):
 
     async def get(self, session_id: str) -> OAuthSession | None:
         """Return the session, expired or not, or None."""
-        return await self._get(_GET, _key(session_id), _session)
+        return await self._get(_GET, valid.session_key(session_id), _session)
 
     async def get_by_code(self, mcp_authorization_code: str) -> OAuthSession | None:
         """Return the session of this authorization code, expired or not, or None.
@@ -181,7 +177,7 @@ class OAuthSessions(Concern):
             TokenStorageError: ``bad-input`` before anything is written; ``conflict`` if
                 the authorization code exists.
         """
-        now, key = self._access.now(), _key(session_id)
+        now, key = self._access.now(), valid.session_key(session_id)
         changes = _changeable(
             user_id, idp_access_token, idp_refresh_token, granted_scopes, mcp_authorization_code
         )
@@ -198,16 +194,12 @@ class OAuthSessions(Concern):
 
     async def delete(self, session_id: str) -> bool:
         """Delete the session; False if there was none."""
-        key = _key(session_id)
+        key = valid.session_key(session_id)
         return await self._delete_all(_GET, _DELETE, "delete_oauth_session", key) > 0
 
     async def delete_expired(self) -> int:
         """Delete every expired session; return how many there were."""
         return await self._delete_all(_EXPIRED, _DELETE_EXPIRED, "delete_expired_oauth_session")
-
-
-def _key(session_id: str) -> dict[str, str]:
-    return {"session_id": valid.text(session_id, "session_id")}
 
 
 def _changeable(
@@ -230,23 +222,14 @@ def _changeable(
 
 def _session(row: Row, access: Access) -> OAuthSession:
     of = f"of session {values.shown(row.session_id)!r}"
-    return OAuthSession(
-        session_id=row.session_id,
-        client_id=row.client_id,
-        client_redirect_uri=row.client_redirect_uri,
-        state=row.state,
-        code_challenge=row.code_challenge,
-        code_challenge_method=row.code_challenge_method,
-        mcp_authorization_code=row.mcp_authorization_code,
-        idp_access_token=row.idp_access_token,
-        idp_refresh_token=row.idp_refresh_token,
-        user_id=row.user_id,
+    return from_row(
+        OAuthSession,
+        row,
         created_at=values.read_seconds(row.created_at, f"oauth_sessions.created_at {of}"),
         expires_at=values.read_seconds(row.expires_at, f"oauth_sessions.expires_at {of}"),
         flow_type=row.flow_type or "hybrid",
         requested_scopes=values.read_spaced(row.requested_scopes),
         granted_scopes=values.read_spaced(row.granted_scopes),
         is_provisioning=bool(row.is_provisioning),
-        nonce=row.nonce,
         _clock=access.clock,
     )

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from sqlalchemy import bindparam, select, update
 
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth import values
 from nextcloud_mcp_server.auth.concern import Concern
+from nextcloud_mcp_server.auth.context import Access
 from nextcloud_mcp_server.auth.statements import in_row
+from nextcloud_mcp_server.backends.base import Row
 from nextcloud_mcp_server.schema.tables import refresh_tokens
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from nextcloud_mcp_server.auth.context import Access
-    from nextcloud_mcp_server.backends.base import Row
 
 _c: Final = refresh_tokens.c
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final
 
 from sqlalchemy import bindparam, func, select
 
@@ -14,17 +13,13 @@ from nextcloud_mcp_server.auth.browser_sessions import BrowserSessions
 from nextcloud_mcp_server.auth.context import Access
 from nextcloud_mcp_server.auth.login_flows import LoginFlows
 from nextcloud_mcp_server.auth.oauth_sessions import OAuthSessions
+from nextcloud_mcp_server.backends.base import Connection
 from nextcloud_mcp_server.backends.connect import connect
-from nextcloud_mcp_server.concurrency import run_in_own_loop
+from nextcloud_mcp_server.concurrency import run_coroutine
 from nextcloud_mcp_server.migrate.at_head import open_at_head
 from nextcloud_mcp_server.progress import Reporter, silent
 from nextcloud_mcp_server.schema.tables import metadata
-
-if TYPE_CHECKING:
-    from nextcloud_mcp_server.backends.base import Connection
-    from nextcloud_mcp_server.settings import Settings
-
-T = TypeVar("T")
+from nextcloud_mcp_server.settings import Settings
 
 #: The concerns by their table. Not refresh tokens: one that is expired by a wrong clock would
 #: be a lost grant.
@@ -50,7 +45,7 @@ def count_expired(settings: Settings, clock: Callable[[], float] = time.time) ->
         TokenStorageError: as :func:`~nextcloud_mcp_server.migrate.at_head.open_at_head`.
     """
     with _opened(settings, clock) as access:
-        return _run(_count(access))
+        return run_coroutine(_count(access))
 
 
 def delete_expired(
@@ -67,7 +62,7 @@ def delete_expired(
     with _opened(settings, clock) as access:
         for place, (name, concern) in enumerate(_CONCERNS.items()):
             report(f"deleting expired rows of {name}", place, len(_CONCERNS), "tables")
-            deleted[name] = _run(concern(access).delete_expired())
+            deleted[name] = run_coroutine(concern(access).delete_expired())
     return deleted
 
 
@@ -93,8 +88,4 @@ def _opened(settings: Settings, clock: Callable[[], float]) -> Iterator[Access]:
         yield access
     finally:
         access.close()
-        _run(pool.close())
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    return run_in_own_loop(lambda: asyncio.run(work))
+        run_coroutine(pool.close())

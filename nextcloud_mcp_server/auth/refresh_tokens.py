@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sqlalchemy import bindparam, delete, select
 
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth import values
-from nextcloud_mcp_server.auth.concern import Clock, Concern, Expiring
-from nextcloud_mcp_server.auth.context import wall_clock
+from nextcloud_mcp_server.auth.concern import Clock, Concern, Expiring, from_row
+from nextcloud_mcp_server.auth.context import Access, wall_clock
 from nextcloud_mcp_server.auth.statements import expired, in_row, rows_with, upsert
+from nextcloud_mcp_server.backends.base import Row
 from nextcloud_mcp_server.schema.tables import refresh_tokens
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from nextcloud_mcp_server.auth.context import Access
-    from nextcloud_mcp_server.backends.base import Row
 
 _c: Final = refresh_tokens.c
 
@@ -137,17 +133,14 @@ class RefreshTokens(Concern):
 
 def _token(row: Row, access: Access) -> RefreshToken:
     of = f"of user {row.user_id!r}"
-    return RefreshToken(
-        user_id=row.user_id,
+    return from_row(
+        RefreshToken,
+        row,
         token=access.decrypt(row.encrypted_token, f"refresh_tokens.encrypted_token {of}"),
         expires_at=values.read_optional_seconds(row.expires_at, f"refresh_tokens.expires_at {of}"),
         scopes=values.read_scopes(row.scopes, f"refresh_tokens.scopes {of}"),
         # In an old row the columns may be NULL, which means their defaults.
         flow_type=row.flow_type or "hybrid",
         token_audience=row.token_audience or "nextcloud",
-        provisioned_at=row.provisioned_at,
-        provisioning_client_id=row.provisioning_client_id,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
         _clock=access.clock,
     )

@@ -21,7 +21,6 @@ from nextcloud_mcp_server.settings import absolute_database
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from types import TracebackType
 
     from nextcloud_mcp_server.filesystem.server_url import ServerUrl
     from nextcloud_mcp_server.migrate.startup import Outcome
@@ -142,12 +141,7 @@ class RefreshTokenStorage(RefreshTokens):
         await self.initialize()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     def __repr__(self) -> str:

@@ -53,6 +53,11 @@ def optional_text(value: str | None, field: str) -> str | None:
     return None if value is None else text(value, field)
 
 
+def session_key(session_id: str) -> dict[str, str]:
+    """Check like :func:`text`, and return the key of a session's row."""
+    return {"session_id": text(session_id, "session_id")}
+
+
 def secret(value: str, field: str) -> str:
     """Check for text that is not empty, at most 1 MiB of UTF-8, to be encrypted."""
     _sized(value, field, MAX_SECRET)

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from nextcloud_mcp_server.errors import TokenStorageError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 class StoredScopes(tuple[str, ...]):
@@ -49,9 +47,7 @@ def read_json_list(value: str | None, of: str) -> tuple[str, ...] | None:
     if value is None:
         return None
     items = _texts(value)
-    if items is None:
-        _unreadable(of, "a JSON array of texts")
-    return items
+    return _unreadable(of, "a JSON array of texts") if items is None else items
 
 
 def read_scopes(value: str | None, of: str) -> StoredScopes | None:
@@ -71,9 +67,7 @@ def _texts(value: str) -> tuple[str, ...] | None:
 def read_json_dict(value: str, of: str) -> dict[str, Any]:
     """Return a JSON object."""
     parsed = _parsed(value)
-    if not isinstance(parsed, dict):
-        _unreadable(of, "a JSON object")
-    return parsed
+    return parsed if isinstance(parsed, dict) else _unreadable(of, "a JSON object")
 
 
 def read_spaced(value: str | None) -> tuple[str, ...] | None:
@@ -83,9 +77,7 @@ def read_spaced(value: str | None) -> tuple[str, ...] | None:
 
 def read_seconds(value: object, of: str) -> int:
     """Return whole seconds. SQLite stores other values too, regardless of the column type."""
-    if not isinstance(value, int):
-        _unreadable(of, "whole seconds")
-    return value
+    return value if isinstance(value, int) else _unreadable(of, "whole seconds")
 
 
 def read_optional_seconds(value: object, of: str) -> int | None:
@@ -94,13 +86,9 @@ def read_optional_seconds(value: object, of: str) -> int | None:
 
 
 def check_row(asked: str, own: str | None, table: str, *, secret: bool = False) -> None:
-    """Check that the index led to the right row.
+    """Check that the index led to the row with the key that was looked up.
 
-    Args:
-        asked: the key that was looked up.
-        own: the key in the row itself.
-        table: its name.
-        secret: whether the key is a credential, so that the message shortens it.
+    ``secret`` tells that the key is a credential, so that the message shortens it.
 
     Raises:
         TokenStorageError: ``corrupt`` if a damaged index led to another row.

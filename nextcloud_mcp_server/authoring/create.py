@@ -26,12 +26,7 @@ ORDER: Final = frozenset({"not-python", "duplicated-id", "broken-chain", "second
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The files of a new migration.
-
-    Attributes:
-        script: the migration.
-        rows: its file of test rows; None in a checkout without tests.
-    """
+    """A new migration, and its file of test rows; None in a checkout without tests."""
 
     script: Path
     rows: Path | None

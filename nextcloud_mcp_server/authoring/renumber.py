@@ -19,14 +19,7 @@ from nextcloud_mcp_server.schema.history import is_checkout, load_history
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The new id and name of a revision.
-
-    Attributes:
-        script: the present version file.
-        id: the new id.
-        parent: the new id of the previous revision; None for the first.
-        moment: the date and time in the new name.
-    """
+    """The new id of a revision, that of its parent (None for the first), and its new time."""
 
     script: Script
     id: str
@@ -49,11 +42,8 @@ class Place:
 def renumber(given: str) -> tuple[Place, ...]:
     """Move a revision to the end of the history, and renumber the unreleased ones.
 
-    Args:
-        given: its file, or its id if only one file has it.
-
-    Returns:
-        The changed revisions, in the new order.
+    ``given`` is its file, or its id if only one file has it. The changed revisions are returned
+    in the new order.
 
     Raises:
         TokenStorageError: ``not-a-checkout`` in an installed package; ``unknown-revision`` or

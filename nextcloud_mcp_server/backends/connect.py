@@ -24,10 +24,11 @@ _DUMP: Final = (
 
 #: What to do instead of a command that works on files only.
 _INSTEAD: Final = {
-    "db upgrade --dry-run": "See what would run: nextcloud-mcp-server db check - and the "
-    "statements: nextcloud-mcp-server db upgrade --sql",
-    "db downgrade --dry-run": "See the statements: nextcloud-mcp-server db downgrade --sql",
-    "db repair": "An upgrade adds what is missing: nextcloud-mcp-server db upgrade",
+    "db upgrade --dry-run": "See what would run: nextcloud-mcp-server db check {option} - and the "
+    "statements: nextcloud-mcp-server db upgrade --sql {option}",
+    "db downgrade --dry-run": "See the statements: nextcloud-mcp-server db downgrade --sql "
+    "{option}",
+    "db repair": "An upgrade adds what is missing: nextcloud-mcp-server db upgrade {option}",
 }
 
 
@@ -73,7 +74,7 @@ def require_file(database: Database, command: str) -> Path:
     raise TokenStorageError(
         f"{command} works on a database file, and {database} is not one.",
         code="unsupported-database",
-        remedy=_INSTEAD.get(command, _DUMP),
+        remedy=_INSTEAD.get(command, _DUMP).format(option=database.option),
     )
 
 

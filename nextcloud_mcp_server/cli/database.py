@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from nextcloud_mcp_server.backends.base import Database
-
+from nextcloud_mcp_server.backends.base import Database
 from nextcloud_mcp_server.backends.connect import connect, require_file
 from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.errors import WRONG_USAGE, TokenStorageError, printable

@@ -86,12 +86,7 @@ def misplaced(
 ) -> click.UsageError:
     """Return the error for an unknown option of a group: it may belong behind the command.
 
-    Args:
-        option: the one that is unknown.
-        context: that of the group.
-        group: the group.
-        arguments: those that the group was given.
-        commands: the names of the commands of the group ``db``, which people leave out.
+    ``commands`` are those of the group ``db``, whose name people leave out.
     """
     at = _command_at(context, group, arguments, commands)
     before, rest = list(arguments[:at]), list(arguments[at:])

@@ -31,15 +31,19 @@ _WIDTH: Final = 20
 
 @contextmanager
 def operation(
-    output: Output, database: Path | ServerUrl | None = None
+    output: Output,
+    database: Path | ServerUrl | None = None,
+    *,
+    interruption: TokenStorageError | None = None,
 ) -> Iterator[ProgressCallback]:
     """Print the package's warnings on stderr, and yield a callback that shows progress.
 
     With ``--debug`` all log lines are printed.
 
     Raises:
-        TokenStorageError: ``interrupted``; it names the revision of ``database``, which the
-            body changes and may have committed before Ctrl-C, unless it still waited for a lock.
+        TokenStorageError: ``interrupted``, unless the body still waited for a lock; with the
+            revision of ``database``, which the body changes and may have committed before
+            Ctrl-C, or the given ``interruption``.
     """
     logger = logging.getLogger("nextcloud_mcp_server")
     handler, level = _LogHandler(output), logger.level
@@ -49,14 +53,15 @@ def operation(
         with _progress(output) as progress:
             yield progress
     except KeyboardInterrupt as error:
-        waited = isinstance(error, WaitInterrupted)
-        if database is None and not waited:
+        if isinstance(error, WaitInterrupted):
+            interruption = interrupted("It waited for a lock, and nothing was changed.")
+        elif database is not None:
+            interruption = _interrupted(database)
+        if interruption is None:
             raise
         # Not on the line on which the terminal shows ^C.
         output.note("")
-        if database is None or waited:
-            raise interrupted("It waited for a lock, and nothing was changed.") from None
-        raise _interrupted(database) from None
+        raise interruption from None
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)

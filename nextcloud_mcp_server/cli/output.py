@@ -243,31 +243,24 @@ def error_facts(error: BaseException) -> dict[str, str]:
     if isinstance(error, TokenStorageError):
         return error.as_dict()
     if is_usage(error):
-        return {
-            "code": "bad-input",
-            "message": _usage_message(error),
-            "remedy": _usage_remedy(error),
-        }
+        message, remedy = _usage(error)
+        return {"code": "bad-input", "message": message, "remedy": remedy}
     remedy = describe_error(error)[1].removeprefix("remedy: ")
     return {"code": "unexpected", "message": unexpected(error), "remedy": remedy}
 
 
 def _usage_lines(error: click.ClickException) -> tuple[str, str]:
-    return f"error: {_usage_message(error)} [bad-input]", f"remedy: {_usage_remedy(error)}"
+    message, remedy = _usage(error)
+    return f"error: {message} [bad-input]", f"remedy: {remedy}"
 
 
-def _usage_message(error: click.ClickException) -> str:
-    if is_help(error):
-        return "A command is missing."
-    return printable(" ".join(error.format_message().split()))
-
-
-def _usage_remedy(error: click.ClickException) -> str:
-    if remedy := getattr(error, "remedy", ""):
-        return printable(remedy)
+def _usage(error: click.ClickException) -> tuple[str, str]:
+    """Return the message and the remedy."""
+    text = "A command is missing." if is_help(error) else error.format_message()
     context = getattr(error, "ctx", None)
     command = PROGRAM if context is None else context.command_path
-    return f"See what it takes: {command} --help"
+    remedy = getattr(error, "remedy", "") or f"See what it takes: {command} --help"
+    return printable(" ".join(text.split())), printable(remedy)
 
 
 def is_help(error: BaseException) -> bool:

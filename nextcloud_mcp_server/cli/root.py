@@ -118,13 +118,9 @@ def _source_help(command: click.Command) -> str:
 
 
 class LazyGroup(Commands):
-    """A group that imports its commands only when one of them is run.
+    """A group that imports its commands, with ``load``, only when one of them is run.
 
-    Args:
-        name: of the group.
-        summaries: of its commands, by name, for the help.
-        load: imports the commands and returns the group that has them.
-        options: the other arguments of :class:`click.Group`.
+    Its help has the ``summaries`` of the commands by name.
     """
 
     def __init__(

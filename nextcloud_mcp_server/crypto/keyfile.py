@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -34,11 +35,7 @@ logger = logging.getLogger(__name__)
 _LONGEST: Final = 65_536
 
 #: The byte order marks that an editor or PowerShell puts in front, and the encodings.
-_MARKS: Final = {
-    b"\xef\xbb\xbf": "utf-8-sig",
-    b"\xff\xfe": "utf-16",
-    b"\xfe\xff": "utf-16",
-}
+_MARKS: Final = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 #: Seconds to wait for the key file of the settings, which can be on another, dead file system.
 _PATIENCE: Final = 10.0
@@ -132,12 +129,9 @@ class KeyVerifier:
         """Verify them."""
         if self._keyring is None:
             return None
-        return verified_keyring(
-            self._keyring, samples, self._database, unopened=self._note
-        ).fingerprints
-
-    def _note(self, number: int) -> None:
-        self.unopened = number
+        note = partial(setattr, self, "unopened")
+        keyring = verified_keyring(self._keyring, samples, self._database, unopened=note)
+        return keyring.fingerprints
 
 
 def require_trusted_key(database: Place) -> None:
@@ -264,8 +258,6 @@ def verified_keyring(
 
     Args:
         keyring: the result of :func:`given_keyring`.
-        samples: reads the secrets.
-        database: for the messages, and for the key file beside it.
         unopened: called with the number of secrets that no key opens, if there are any.
 
     Raises:

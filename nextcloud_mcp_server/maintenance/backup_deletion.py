@@ -7,12 +7,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from nextcloud_mcp_server.backends.sqlite.backup_files import (
-    KEEP,
-    FoundBackup,
-    discard,
-    surplus,
-)
+from nextcloud_mcp_server.backends.sqlite.backup_files import KEEP, FoundBackup, discard, surplus
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.backends.sqlite.errors import naming
 from nextcloud_mcp_server.maintenance.backups import found_backups
@@ -28,7 +23,6 @@ def old_backups(
     (:func:`~nextcloud_mcp_server.backends.sqlite.backup_files.surplus`) are not among them.
 
     Args:
-        database: its path; it need not exist.
         keep: the number of the newest that are kept (default: 5), by their order and not by
             the clock.
         older_than: the age of those that are deleted. It is counted to the newest backup, or

@@ -36,11 +36,8 @@ _NOTHING: Final = Need(0, 0)
 class Rehearsal:
     """What an upgrade would do and need, as its rehearsal showed.
 
-    Attributes:
-        rows: the number of rows in the copy.
-        seconds: how long it took on the copy, including its backup.
-        need: bytes that it needs beside the database, measured on the copy.
-        free: bytes that are free there; None if unknown.
+    ``rows`` are those of the copy, and ``seconds`` is the time on it, with its backup. ``need``
+    was measured on it; ``free`` are the bytes beside the database, None if unknown.
     """
 
     database: Path
@@ -56,11 +53,8 @@ class Rehearsal:
 class DowngradeRehearsal:
     """What a downgrade would do and lose, as its rehearsal showed.
 
-    Attributes:
-        target: the revision that it ends at, or ``base``.
-        dropped: the number of rows in each table that has rows and is dropped.
-        rows: the number of rows in the copy.
-        seconds: how long it took on the copy, including its backup.
+    ``target`` is a revision or ``base``; ``dropped`` has the rows of each table that has some and
+    is dropped. ``rows`` and ``seconds`` are as in :class:`Rehearsal`.
     """
 
     database: Path

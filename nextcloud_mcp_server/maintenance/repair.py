@@ -36,12 +36,9 @@ from nextcloud_mcp_server.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """The result of a repair.
+    """What was repaired, one line each, and the verified backup, if a table was changed.
 
-    Attributes:
-        done: what was repaired, one line each.
-        backup: the verified backup made before; None if no table was changed.
-        kept: the damaged file as it was; None if it could be backed up.
+    ``kept`` is the damaged file as it was; None if it could be backed up.
     """
 
     database: Path

@@ -29,12 +29,8 @@ from nextcloud_mcp_server.schema.history import History
 class RepairPlan:
     """What must be repaired in the tables before a start accepts them.
 
-    Attributes:
-        finding: the state of the database after the version table is dropped, if it is.
-        replaces_version: whether the version table is replaced.
-        drops: leftover tables to drop if they are empty.
-        outlived: tables to drop with their rows, because a revision drops them.
-        indexes: whether its indexes are damaged.
+    ``finding`` is the state after the version table is dropped, if it is. The tables in ``drops``
+    are dropped if they are empty, those in ``outlived``, which a revision drops, with their rows.
     """
 
     finding: Finding

@@ -78,19 +78,19 @@ def _classify_ours(snapshot: Snapshot, history: History, adopted: tuple[str, ...
     if len(recorded) > 1:
         reason = f"{VERSION_TABLE} holds {' and '.join(recorded)}"
         return Finding(State.AMBIGUOUS_VERSION, reason=reason)
-    if reason := _contradiction(snapshot.structure, history, recorded[0] if recorded else None):
-        found = recorded[0] if recorded else None
+    found = recorded[0] if recorded else None
+    if reason := _contradiction(snapshot.structure, history, found):
         return Finding(State.INCONSISTENT, recorded=found, reason=reason)
-    if not recorded:
+    if not found:
         state, base = State.PRE_ALEMBIC, newest_complete(snapshot.structure, history)
         reason = f"it has no recorded revision and the tables of {base}"
     else:
-        base = recorded[0]
+        base = found
         state = State.AT_HEAD if base == history.head else State.BEHIND
         reason = f"it records {base}"
     return Finding(
         state,
-        recorded=recorded[0] if recorded else None,
+        recorded=found,
         base=base,
         gaps=gaps(snapshot.structure, history.structure(base)),
         adopted=adopted,

@@ -18,15 +18,7 @@ from nextcloud_mcp_server.schema.structure import Structure, gaps
 
 #: Faults of the machine, which are no fault of a revision.
 _MACHINE = frozenset(
-    {
-        "bad-path",
-        "corrupt",
-        "disk-full",
-        "io-error",
-        "lock-timeout",
-        "not-a-database",
-        "read-only",
-    }
+    ["bad-path", "corrupt", "disk-full", "io-error", "lock-timeout", "not-a-database", "read-only"]
 )
 
 
@@ -34,15 +26,13 @@ _MACHINE = frozenset(
 class Change:
     """A change as it is known beforehand, to compare the result with.
 
+    The steps, or with ``down`` their reversal, lead from ``before`` (None for no recorded revision)
+    to ``target`` (a revision or ``base``).
+
     Attributes:
-        inspection: what was found before.
         action: one word for the journal.
-        before: the revision recorded before; None for none.
-        target: the revision to end at, or ``base``.
-        steps: the revisions that run, in that order.
         note: what is repaired on the way, for the journal.
         adopted: tables that are renamed back first.
-        down: whether the steps are undone.
         restructures: whether the structure must be that of ``target`` afterwards.
         backs_up: whether something changes that a backup is made before.
     """

@@ -59,9 +59,7 @@ def create_app(
             if storage.outcome is None:
                 raise AssertionError("an open store has an outcome")
             health = HealthCheck(
-                connect(storage.outcome.database),
-                interval=check_interval,
-                still_open=storage.check,
+                connect(storage.outcome.database), interval=check_interval, still_open=storage.check
             )
             try:
                 yield {"storage": storage, "health": health}

@@ -31,14 +31,8 @@ NO_STORE: Final = {"Cache-Control": "no-store"}
 class Health:
     """The result of a check: ready if there is no ``reason``.
 
-    Attributes:
-        revision: the revision that the database records now.
-        head: the newest revision of this program.
-        state: the state of the database now; None if unknown.
-        reason: why the server is not ready. It contains no path: the page is public.
-        detail: the same for the log, with the path.
-        read_only: whether the store can only be read.
-        wal_bytes: the size of the write-ahead log.
+    The reason contains no path, because the page is public; ``detail`` is the same for the log.
+    ``revision`` and ``state`` are those of the database now, ``head`` is that of this program.
     """
 
     revision: str | None = None
@@ -76,13 +70,10 @@ NOT_OPEN: Final = Health(reason="The token store is not open.")
 
 
 class HealthCheck:
-    """Checks the database on request, at most once per interval.
+    """Checks the database on request, at most once per ``interval`` (in seconds).
 
-    Args:
-        database: the file that the store has open.
-        interval: seconds for which a result is repeated.
-        patience: seconds that a request waits for a check.
-        still_open: raises if the database is not the one that the store has open.
+    A request waits ``patience`` seconds for a check. ``still_open`` raises if the database is not
+    the one that the store has open.
     """
 
     def __init__(
@@ -111,14 +102,12 @@ class HealthCheck:
             self._running = asyncio.create_task(check)
             self._running.add_done_callback(self._finished)
         if (running := self._running) is None:
-            result = self._last
-        else:
-            await asyncio.wait([running], timeout=self._patience)
-            if not running.done():
-                reason = f"The database did not answer within {self._patience:g} seconds."
-                return Health(self._last.revision, self._last.head, reason=reason)
-            result = running.result()
-        return result
+            return self._last
+        await asyncio.wait([running], timeout=self._patience)
+        if running.done():
+            return running.result()
+        reason = f"The database did not answer within {self._patience:g} seconds."
+        return Health(self._last.revision, self._last.head, reason=reason)
 
     def _finished(self, check: asyncio.Task[Health]) -> None:
         self._running, self._checked = None, time.monotonic()
@@ -142,9 +131,7 @@ class HealthCheck:
 def check_database(database: Database, still_open: Callable[[], object]) -> Health:
     """Check ``database`` through a separate connection. Changes nothing.
 
-    Args:
-        database: the file.
-        still_open: raises if the file is not the one that the store has open.
+    ``still_open`` raises if the file is not the one that the store has open.
     """
     try:
         still_open()

@@ -79,11 +79,7 @@ def _forbid_dumps() -> None:
 
 
 class Connections:
-    """The open connections that wait for a request, oldest first.
-
-    Args:
-        most: how many connections may be open, those with a request included.
-    """
+    """Those that wait for a request, oldest first; ``most`` may be open, the others included."""
 
     def __init__(self, most: int) -> None:
         self.most = most

@@ -32,13 +32,7 @@ _DROPPED: Final = frozenset(
 
 
 class LogOptions(NamedTuple):
-    """What the server logs.
-
-    Attributes:
-        level: one of ``settings.LOG_LEVELS``.
-        format: one of ``settings.LOG_FORMATS``.
-        access: whether each request is logged.
-    """
+    """One of ``settings.LOG_LEVELS`` and ``LOG_FORMATS``, and whether each request is logged."""
 
     level: str = "info"
     format: str = "text"

@@ -91,12 +91,7 @@ def serve(
 
 
 def _serve(
-    *,
-    bind_to: tuple[str, int],
-    settings: Settings,
-    stop: _Stop,
-    log: LogOptions,
-    printer: Printer,
+    *, bind_to: tuple[str, int], settings: Settings, stop: _Stop, log: LogOptions, printer: Printer
 ) -> None:
     connections = Connections(raise_limits())
     with ExitStack() as closing:
@@ -160,11 +155,7 @@ def _interrupted(database: Path | ServerUrl) -> TokenStorageError:
 
 
 class _Stop:
-    """The handler of the signals that stop the program.
-
-    Attributes:
-        requested: whether such a signal was received.
-    """
+    """The handler of the signals that stop the program; ``requested`` if one was received."""
 
     def __init__(self) -> None:
         self.requested = False

@@ -21,9 +21,7 @@ _HIGHEST: Final = 65535
 def bind(host: str, port: int) -> list[socket.socket]:
     """Bind every address of ``host``, without listening yet.
 
-    Args:
-        host: a name or an address of this machine.
-        port: 0 for a free one, the same for every address.
+    The port is the same for every address, also the free one that 0 stands for.
 
     Raises:
         TokenStorageError: ``cannot-listen``; nothing stays bound.

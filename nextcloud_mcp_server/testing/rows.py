@@ -49,8 +49,7 @@ class WaitingRows:
 
     def require_inserted(self) -> None:
         """Raise AssertionError for the first row that no revision had a table for."""
-        for number in sorted(self._waiting):
-            table, row = self._rows[number]
-            raise AssertionError(
-                f"no revision has a table {table} with the columns {', '.join(row)}"
-            )
+        if self._waiting:
+            table, row = self._rows[min(self._waiting)]
+            columns = ", ".join(row)
+            raise AssertionError(f"no revision has a table {table} with the columns {columns}")

@@ -65,11 +65,10 @@ def _make(template: Path, revision: str) -> None:
     # Only a killed worker leaves this folder: the lock is held.
     shutil.rmtree(partial.parent, ignore_errors=True)
     partial.parent.mkdir(mode=0o700)
+    first = known_history().revisions[0]
+    prepare(SqliteDatabase(partial), target=first if revision == BASE else revision)
     if revision == BASE:
-        prepare(SqliteDatabase(partial), target=known_history().revisions[0])
         downgrade(SqliteDatabase(partial), BASE)
-    else:
-        prepare(SqliteDatabase(partial), target=revision)
     # Without this a copy would need the -wal.
     with closing(sqlite3.Connection(partial)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

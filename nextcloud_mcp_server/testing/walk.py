@@ -46,13 +46,9 @@ from nextcloud_mcp_server.testing.templates import HEAD
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One revision that was run or undone.
+    """One revision that was run (``up``) or undone, with the number of compared rows by table.
 
-    Attributes:
-        before: the revision before it; ``base`` for none.
-        after: the revision after it.
-        up: whether it was run; otherwise it was undone.
-        rows: the number of compared rows by table.
+    ``before`` and ``after`` are revisions, or ``base``.
     """
 
     before: str
@@ -188,9 +184,8 @@ class MigrationWalk:
         for step in self.steps:
             for table, change in ((t, c) for t, cs in self._declared(step).items() for c in cs):
                 if id(change) not in self._used:
-                    raise AssertionError(
-                        f"{step.name}: no row of {table} goes through the declared change {change}"
-                    )
+                    what = f"no row of {table} goes through the declared change {change}"
+                    raise AssertionError(f"{step.name}: {what}")
         if self.revision == self._history.head:
             self._waiting.require_inserted()
         return self.steps[begun:]
@@ -218,9 +213,8 @@ class MigrationWalk:
             run = alembic_commands.upgrade if step.up else alembic_commands.downgrade
             run(connection, self._history, step.after)
             if new := transaction.broken_references() - broken:
-                raise AssertionError(
-                    f"leaves {counted(len(new), 'dangling reference')}: {min(new)}"
-                )
+                number = counted(len(new), "dangling reference")
+                raise AssertionError(f"leaves {number}: {min(new)}")
 
     def _check(self, step: Step) -> None:
         """Raise AssertionError if the program would not accept the result as the revision."""
@@ -246,9 +240,8 @@ class MigrationWalk:
                 if catalogue.get(n) in (made.get(n), without_surplus(known.get(n), made.get(n)))
             }
         if names:
-            raise AssertionError(
-                f"does not restore {step.after} as it was: {', '.join(sorted(names))}"
-            )
+            others = ", ".join(sorted(names))
+            raise AssertionError(f"does not restore {step.after} as it was: {others}")
 
     def _made(self, revision: str) -> Mapping[str, object]:
         """Return the definitions of the tables as the revisions up to ``revision`` make them."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ from nextcloud_mcp_server.auth.audit import TOGETHER
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.settings import load_settings
 from tests.auth.helpers import NOW, Clock
+from tests.cli.places import execute
 from tests.support.contents import KEY
 from tests.support.errors import refused
 
@@ -20,11 +19,8 @@ DAY = 86_400
 
 def fill(path: Path, *ages: float) -> None:
     """Add an entry for each age in days, the first one first."""
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.executemany(
-            "INSERT INTO audit_logs (timestamp, event, user_id) VALUES (?, 'old', 'bob')",
-            [(NOW - int(age * DAY),) for age in ages],
-        )
+    old = ", ".join(f"({NOW - int(age * DAY)}, 'old', 'bob')" for age in ages)
+    execute(path, f"INSERT INTO audit_logs (timestamp, event, user_id) VALUES {old}")
 
 
 async def old_entries(storage: RefreshTokenStorage) -> int:
@@ -67,7 +63,8 @@ async def test_old_entries_are_deleted_a_few_at_a_time(path: Path, clock: Clock)
 @pytest.mark.parametrize("days", ["0", "-1", "1.5", "a month", "36501", "²", "9" * 5000])
 def test_an_invalid_number_of_days_is_refused(days: str) -> None:
     """A number that is not one of days deletes nothing: the start is refused."""
-    error = refused(lambda: load_settings({"AUDIT_RETENTION_DAYS": days}, database="/data/t.db"))
-    assert error.code == "bad-input"
+    error = refused(
+        lambda: load_settings({"AUDIT_RETENTION_DAYS": days}, database="/data/t.db"), "bad-input"
+    )
     assert "AUDIT_RETENTION_DAYS" in str(error)
     assert len(error.message) < 200

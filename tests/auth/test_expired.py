@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +13,7 @@ from nextcloud_mcp_server.auth.statements import AT_ONCE
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.backends.base import Connection
 from tests.auth.helpers import NOW, tamper
+from tests.cli.places import execute, rows
 
 T = TypeVar("T")
 
@@ -46,10 +45,9 @@ def fill(path: Path, table: str) -> None:
     """Add :data:`MANY` rows, of which every tenth is not expired."""
     numbers = f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {MANY}) "
     expires = f"CASE WHEN i % 10 = 0 THEN {NOW + 1} ELSE {NOW} END"
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        statement = FILL[table].format(expires=expires)
-        at = statement.index("SELECT")
-        connection.execute(f"{statement[:at]}{numbers}{statement[at:]}")
+    statement = FILL[table].format(expires=expires)
+    at = statement.index("SELECT")
+    execute(path, f"{statement[:at]}{numbers}{statement[at:]}")
 
 
 async def delete(storage: RefreshTokenStorage, table: str) -> int:
@@ -64,12 +62,9 @@ async def delete(storage: RefreshTokenStorage, table: str) -> int:
 
 def left(path: Path, table: str) -> tuple[int, int, int]:
     """Count the rows, those that are expired, and the entries in the audit log."""
-    with closing(sqlite3.connect(path)) as connection:
-        [row] = connection.execute(
-            f"SELECT count(*), coalesce(sum(expires_at <= {NOW}), 0), "
-            f"(SELECT count(*) FROM audit_logs) FROM {table}"
-        )
-    return tuple(row)
+    counts = f"count(*), coalesce(sum(expires_at <= {NOW}), 0), (SELECT count(*) FROM audit_logs)"
+    [row] = rows(path, f"SELECT {counts} FROM {table}")
+    return row
 
 
 @pytest.mark.parametrize("table", FILL)

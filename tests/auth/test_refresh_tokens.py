@@ -14,6 +14,7 @@ from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from tests.auth.helpers import KEYRING, NOW, Clock, events, tamper
 from tests.cli.places import rows
 from tests.support.errors import refuses
+from tests.support.present import present
 
 EVERYTHING: dict[str, Any] = {
     "expires_at": NOW + 60,
@@ -105,15 +106,13 @@ async def test_flow2_is_provisioned_now(storage: RefreshTokenStorage) -> None:
 async def test_an_expired_token_is_returned(storage: RefreshTokenStorage, clock: Clock) -> None:
     """Reading never deletes an expired token, because a clock may be wrong."""
     await storage.store_refresh_token("alice", "rt-1", expires_at=NOW + 60)
-    token = await storage.get_refresh_token("alice")
-    assert token is not None
+    token = present(await storage.get_refresh_token("alice"))
     assert not token.is_expired
     clock.time = NOW + 59.9
     assert not token.is_expired
     clock.time = NOW + 60
     assert token.is_expired
-    again = await storage.get_refresh_token("alice")
-    assert again is not None
+    again = present(await storage.get_refresh_token("alice"))
     assert again.is_expired
     clock.time = NOW
     assert not again.is_expired
@@ -122,8 +121,7 @@ async def test_an_expired_token_is_returned(storage: RefreshTokenStorage, clock:
 async def test_a_token_of_second_0_is_expired(storage: RefreshTokenStorage) -> None:
     """An expiry of 0 is in the past; it does not mean "never"."""
     await storage.store_refresh_token("alice", "rt-1", expires_at=0)
-    token = await storage.get_refresh_token("alice")
-    assert token is not None
+    token = present(await storage.get_refresh_token("alice"))
     assert token.is_expired
 
 
@@ -134,8 +132,7 @@ async def test_user_ids_are_compared_exactly(storage: RefreshTokenStorage) -> No
         await storage.store_refresh_token(user, f"rt-{user}")
     assert await storage.list_user_ids() == sorted(users)
     for user in users:
-        token = await storage.get_refresh_token(user)
-        assert token is not None
+        token = present(await storage.get_refresh_token(user))
         assert token.token == f"rt-{user}"
 
 
@@ -171,8 +168,7 @@ async def test_a_profile_needs_a_token(storage: RefreshTokenStorage, clock: Cloc
     clock.time += 5
     assert await storage.store_user_profile("alice", {"a": 1}) is True
     assert await storage.store_user_profile("alice", {"b": [2]}) is True
-    profile = await storage.profiles.get("alice")
-    assert profile is not None
+    profile = present(await storage.profiles.get("alice"))
     assert (profile.user_id, profile.profile, profile.cached_at) == ("alice", {"b": [2]}, NOW + 5)
     assert (await events(storage))[1:] == [("store_user_profile", "alice")] * 2
 
@@ -183,8 +179,7 @@ async def test_null_flow_columns_read_as_their_defaults(
     """In an old row these columns may be NULL, which means their defaults."""
     await storage.store_refresh_token("alice", "rt-1")
     tamper(path, "UPDATE refresh_tokens SET flow_type = NULL, token_audience = NULL")
-    token = await storage.get_refresh_token("alice")
-    assert token is not None
+    token = present(await storage.get_refresh_token("alice"))
     assert (token.flow_type, token.token_audience) == ("hybrid", "nextcloud")
 
 
@@ -199,13 +194,7 @@ async def test_a_row_without_a_key_is_skipped(storage: RefreshTokenStorage, path
     assert rows(path, "SELECT count(*) FROM refresh_tokens") == [(1,)]
 
 
-@pytest.mark.parametrize(
-    ("column", "value"),
-    [
-        ("scopes", "notes.read"),
-        ("expires_at", "soon"),
-    ],
-)
+@pytest.mark.parametrize(("column", "value"), [("scopes", "notes.read"), ("expires_at", "soon")])
 async def test_a_broken_row_raises(
     storage: RefreshTokenStorage, path: Path, column: str, value: object
 ) -> None:
@@ -249,8 +238,7 @@ async def test_scopes_that_were_read_are_stored_again(
     await storage.login_flows.store(
         "alice", "pt-2", "https://x/poll", expires_at=9, requested_scopes=flow.requested_scopes
     )
-    again = await storage.get_refresh_token("alice")
-    assert again is not None
+    again = present(await storage.get_refresh_token("alice"))
     assert (again.token, again.scopes) == ("rt-2", tuple(old))
     assert await storage.app_passwords.get("alice") == replace(password, password="ap-2")
     assert await storage.login_flows.get("alice") == replace(flow, poll_token="pt-2")

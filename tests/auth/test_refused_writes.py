@@ -92,17 +92,15 @@ async def test_a_rotated_key_still_writes(path: Path) -> None:
 
 
 @pytest.mark.parametrize("table", ["refresh_tokens", "audit_logs"])
-async def test_an_ignored_insert_is_an_error(table: str, path: Path) -> None:
+async def test_an_ignored_insert_is_an_error(
+    table: str, path: Path, storage: RefreshTokenStorage
+) -> None:
     """A store that a trigger ignores is an error, and neither the row nor its entry is kept."""
-    async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
-        tamper(
-            path,
-            f"CREATE TRIGGER t BEFORE INSERT ON {table} BEGIN SELECT RAISE(IGNORE); END",
-        )
-        with pytest.raises(TokenStorageError, match=f"row of {table}"):
-            await storage.store_refresh_token("alice", "token")
-        assert await storage.list_user_ids() == []
-        assert await storage.audit.list() == []
+    tamper(path, f"CREATE TRIGGER t BEFORE INSERT ON {table} BEGIN SELECT RAISE(IGNORE); END")
+    with pytest.raises(TokenStorageError, match=f"row of {table}"):
+        await storage.store_refresh_token("alice", "token")
+    assert await storage.list_user_ids() == []
+    assert await storage.audit.list() == []
 
 
 #: Triggers that undo a store after it was carried out.
@@ -115,73 +113,75 @@ UNDONE = {
 
 
 @pytest.mark.parametrize("trigger", UNDONE.values(), ids=UNDONE)
-async def test_a_store_that_is_undone_is_an_error(trigger: str, path: Path) -> None:
+async def test_a_store_that_is_undone_is_an_error(
+    trigger: str, path: Path, storage: RefreshTokenStorage
+) -> None:
     """A trigger that deletes or changes the row afterwards: nothing is acknowledged or kept."""
-    async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
-        tamper(path, f"CREATE TRIGGER t {trigger}")
-        with refuses("ignored"):
-            await storage.store_refresh_token("alice", "token")
-        assert await storage.audit.list() == []
-        # After its removal the next store succeeds.
-        tamper(path, "DROP TRIGGER t")
+    tamper(path, f"CREATE TRIGGER t {trigger}")
+    with refuses("ignored"):
         await storage.store_refresh_token("alice", "token")
+    assert await storage.audit.list() == []
+    # After its removal the next store succeeds.
+    tamper(path, "DROP TRIGGER t")
+    await storage.store_refresh_token("alice", "token")
 
 
-async def test_a_deletion_that_is_undone_is_an_error(path: Path) -> None:
+async def test_a_deletion_that_is_undone_is_an_error(
+    path: Path, storage: RefreshTokenStorage
+) -> None:
     """A trigger that stores the row again: the grant is there, and that is said."""
-    async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
-        await storage.store_refresh_token("alice", "token")
-        tamper(
-            path,
-            "CREATE TRIGGER t AFTER DELETE ON refresh_tokens BEGIN INSERT INTO refresh_tokens "
-            "(user_id, encrypted_token, created_at, updated_at) "
-            "VALUES (old.user_id, old.encrypted_token, 1, 1); END",
-        )
-        with refuses("ignored"):
-            await storage.delete_refresh_token("alice")
-        assert await storage.get_refresh_token("alice") is not None
+    await storage.store_refresh_token("alice", "token")
+    tamper(
+        path,
+        "CREATE TRIGGER t AFTER DELETE ON refresh_tokens BEGIN INSERT INTO refresh_tokens "
+        "(user_id, encrypted_token, created_at, updated_at) "
+        "VALUES (old.user_id, old.encrypted_token, 1, 1); END",
+    )
+    with refuses("ignored"):
+        await storage.delete_refresh_token("alice")
+    assert await storage.get_refresh_token("alice") is not None
 
 
-async def test_an_own_trigger_that_undoes_nothing_is_no_error(path: Path) -> None:
+async def test_an_own_trigger_that_undoes_nothing_is_no_error(
+    path: Path, storage: RefreshTokenStorage
+) -> None:
     """An operator may note what is stored."""
-    async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
-        tamper(path, "CREATE TABLE notes (who)")
-        tamper(
-            path,
-            "CREATE TRIGGER t AFTER INSERT ON refresh_tokens BEGIN "
-            "INSERT INTO notes VALUES (new.user_id); END",
-        )
-        await storage.store_refresh_token("alice", "token")
-        await storage.oauth_clients.store(
-            "client", "secret", client_secret_expires_at=0, redirect_uris=[]
-        )
-        assert await storage.delete_refresh_token("alice")
+    tamper(path, "CREATE TABLE notes (who)")
+    tamper(
+        path,
+        "CREATE TRIGGER t AFTER INSERT ON refresh_tokens BEGIN "
+        "INSERT INTO notes VALUES (new.user_id); END",
+    )
+    await storage.store_refresh_token("alice", "token")
+    await storage.oauth_clients.store(
+        "client", "secret", client_secret_expires_at=0, redirect_uris=[]
+    )
+    assert await storage.delete_refresh_token("alice")
 
 
-async def test_a_refusal_of_a_trigger_is_named(path: Path) -> None:
+async def test_a_refusal_of_a_trigger_is_named(path: Path, storage: RefreshTokenStorage) -> None:
     """It is no fault of the value."""
-    async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
-        tamper(
-            path,
-            "CREATE TRIGGER t BEFORE INSERT ON audit_logs BEGIN SELECT RAISE(ABORT, 'full'); END",
-        )
-        with refuses("ignored"):
-            await storage.store_refresh_token("alice", "token")
+    tamper(
+        path, "CREATE TRIGGER t BEFORE INSERT ON audit_logs BEGIN SELECT RAISE(ABORT, 'full'); END"
+    )
+    with refuses("ignored"):
+        await storage.store_refresh_token("alice", "token")
 
 
-async def test_a_broken_trigger_is_forgotten_with_its_removal(path: Path) -> None:
+async def test_a_broken_trigger_is_forgotten_with_its_removal(
+    path: Path, storage: RefreshTokenStorage
+) -> None:
     """A store fails while a trigger names a missing table, and succeeds as soon as it is gone."""
-    async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
+    await storage.store_refresh_token("alice", "token")
+    tamper(
+        path,
+        "CREATE TRIGGER t AFTER INSERT ON refresh_tokens BEGIN "
+        "INSERT INTO gone_table VALUES (1); END",
+    )
+    with refuses("inconsistent"):
         await storage.store_refresh_token("alice", "token")
-        tamper(
-            path,
-            "CREATE TRIGGER t AFTER INSERT ON refresh_tokens BEGIN "
-            "INSERT INTO gone_table VALUES (1); END",
-        )
-        with refuses("inconsistent"):
-            await storage.store_refresh_token("alice", "token")
-        tamper(path, "DROP TRIGGER t")
-        await storage.store_refresh_token("alice", "token")
+    tamper(path, "DROP TRIGGER t")
+    await storage.store_refresh_token("alice", "token")
 
 
 async def test_a_writer_gets_in_between_deletions(path: Path) -> None:
@@ -220,11 +220,7 @@ CHANGES: dict[str, tuple[str, str, Callable[[RefreshTokenStorage], Awaitable[obj
     "token": ("refresh_tokens", "DELETE", lambda s: s.delete_refresh_token("alice")),
     "flow": ("login_flow_sessions", "DELETE", lambda s: s.login_flows.delete("alice")),
     "session": ("browser_sessions", "DELETE", lambda s: s.browser_sessions.delete("browser")),
-    "expired tokens": (
-        "refresh_tokens",
-        "DELETE",
-        lambda s: s.delete_expired_refresh_tokens(),
-    ),
+    "expired tokens": ("refresh_tokens", "DELETE", lambda s: s.delete_expired_refresh_tokens()),
     "expired sessions": (
         "browser_sessions",
         "DELETE",

@@ -17,6 +17,7 @@ from nextcloud_mcp_server.auth.values import digest
 from tests.auth.helpers import NOW, Clock, events, tamper
 from tests.cli.places import rows
 from tests.support.errors import refuses
+from tests.support.present import present
 
 EVERYTHING: dict[str, Any] = {
     "expires_at": NOW + 600,
@@ -84,8 +85,7 @@ async def test_an_oauth_session_is_updated_step_by_step(storage: RefreshTokenSto
     assert await sessions.update("session-0001", user_id="alice", idp_access_token="at-1")
     assert await sessions.update("session-0001", idp_refresh_token="rt-1", granted_scopes=[])
     assert await sessions.update("session-0001", mcp_authorization_code="code-1")
-    session = await sessions.get("session-0001")
-    assert session is not None
+    session = present(await sessions.get("session-0001"))
     assert dataclasses.astuple(session)[6:10] == ("code-1", "at-1", "rt-1", "alice")
     assert (session.requested_scopes, session.granted_scopes) == (("openid",), ())
     assert await sessions.update("session-0002", user_id="bob") is False
@@ -104,8 +104,7 @@ async def test_the_newest_session_of_a_state_is_returned(
     await create(storage, "session-b", state="same")
     clock.time += 1
     await create(storage, "session-a", state="same")
-    session = await storage.oauth_sessions.get_by_state("same")
-    assert session is not None
+    session = present(await storage.oauth_sessions.get_by_state("same"))
     assert session.session_id == "session-a"
 
 
@@ -130,8 +129,7 @@ async def test_oauth_sessions_are_deleted(storage: RefreshTokenStorage) -> None:
     sessions = storage.oauth_sessions
     for name, expires_at in {"a": 0, "b": NOW, "c": NOW + 1, "d": NOW + 1}.items():
         await create(storage, name, expires_at=expires_at, user_id=f"user-{name}")
-    expired = await sessions.get("b")
-    assert expired is not None
+    expired = present(await sessions.get("b"))
     assert expired.is_expired
     assert await sessions.delete("c") is True
     assert await sessions.delete("c") is False
@@ -155,8 +153,7 @@ async def test_browser_sessions(storage: RefreshTokenStorage, clock: Clock) -> N
     assert await sessions.get_user_id("bs-0002") is None
     clock.time += 60
     assert await sessions.get_user_id("bs-0001-abcdef") is None
-    kept = await sessions.get("bs-0001-abcdef")
-    assert kept is not None
+    kept = present(await sessions.get("bs-0001-abcdef"))
     assert kept.is_expired
 
 

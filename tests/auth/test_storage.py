@@ -21,6 +21,7 @@ from tests.auth.helpers import NOW, Clock, events, tamper
 from tests.cli.places import rows
 from tests.support.contents import KEY, OTHER_KEY
 from tests.support.errors import refuses
+from tests.support.present import present
 
 SECRET = "s3cr3t-sentinel"
 
@@ -31,15 +32,12 @@ async def test_a_store_creates_its_database(tmp_path: Path) -> None:
     assert storage.outcome is None
     async with storage as same:
         assert same is storage
-        assert storage.outcome is not None
-        assert storage.outcome.state.value == "new"
+        assert present(storage.outcome).state.value == "new"
         await storage.store_refresh_token("alice", "rt-1")
     async with RefreshTokenStorage(tmp_path / "new.db", encryption_key=KEY) as again:
-        token = await again.get_refresh_token("alice")
-        assert token is not None
+        token = present(await again.get_refresh_token("alice"))
         assert token.token == "rt-1"
-        assert again.outcome is not None
-        assert again.outcome.state.value == "at-head"
+        assert present(again.outcome).state.value == "at-head"
 
 
 async def test_a_database_is_named_by_path_url_or_settings(path: Path) -> None:
@@ -136,8 +134,7 @@ async def test_a_change_and_its_entry_are_one(storage: RefreshTokenStorage, path
     await storage.login_flows.store("alice", "x", "https://x", expires_at=0)
     await storage.browser_sessions.create("b", "alice", expires_at=0)
     tamper(
-        path,
-        "CREATE TRIGGER full BEFORE INSERT ON audit_logs BEGIN SELECT RAISE(ABORT, 'no'); END",
+        path, "CREATE TRIGGER full BEFORE INSERT ON audit_logs BEGIN SELECT RAISE(ABORT, 'no'); END"
     )
     before = everything(path)
     calls: list[Any] = [
@@ -259,8 +256,7 @@ async def test_the_clock_is_looked_up_at_each_call(
     async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
         monkeypatch.setattr(time, "time", lambda: NOW + 0.5)
         await storage.store_refresh_token("alice", "rt", expires_at=NOW + 60)
-        token = await storage.get_refresh_token("alice")
-        assert token is not None
+        token = present(await storage.get_refresh_token("alice"))
         assert (token.created_at, token.is_expired) == (NOW, False)
         monkeypatch.setattr(time, "time", lambda: NOW + 60.0)
         assert token.is_expired

@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import sqlite3
 import threading
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.backends.sqlite.in_use import in_use
+from tests.cli.places import rows
 from tests.support.child import run_python
 from tests.support.contents import KEY
 
@@ -67,9 +66,7 @@ async def test_forgotten_stores_leave_nothing_behind(path: Path) -> None:
     assert _threads() == set()
     assert _open_files(path) == []
     assert not in_use(path)
-    with closing(sqlite3.connect(path)) as connection:
-        [(count,)] = connection.execute("SELECT count(*) FROM refresh_tokens").fetchall()
-    assert count == 10
+    assert rows(path, "SELECT count(*) FROM refresh_tokens") == [(10,)]
 
 
 async def test_a_closed_store_warns_of_nothing(path: Path) -> None:
@@ -111,8 +108,7 @@ async def test_a_store_that_is_forgotten_while_it_writes(path: Path) -> None:
         # Perhaps only the end of the write frees the store, in the thread that writes.
         await _closed(path)
     assert len(caught) == 1
-    with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT user_id FROM refresh_tokens").fetchall() == [("late",)]
+    assert rows(path, "SELECT user_id FROM refresh_tokens") == [("late",)]
 
 
 async def test_collected_in_a_thread_of_the_store(path: Path) -> None:

@@ -7,6 +7,7 @@ import multiprocessing
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,15 @@ def run(call: Callable[[], Awaitable[Any]]) -> Any:
             return await call()
 
     return asyncio.run(main())
+
+
+def in_threads(*calls: Callable[[], None]) -> None:
+    """Call each in a thread, and wait for them."""
+    threads = [threading.Thread(target=call, daemon=True) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
 
 
 @pytest.fixture
@@ -61,14 +71,7 @@ def test_four_threads_open_it(shared: bool, migrated: bool, path: Path) -> None:
         except BaseException as error:  # noqa: BLE001 - compared below
             results.append(error)
 
-    threads = [
-        threading.Thread(target=open_and_use, args=(storage, number), daemon=True)
-        for number, storage in enumerate(storages)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    in_threads(*(partial(open_and_use, storage, n) for n, storage in enumerate(storages)))
     assert results == ["token"] * 4
     for storage in storages:
         run(storage.close)
@@ -89,11 +92,7 @@ def test_threads_open_and_close_it_in_turns(path: Path) -> None:
             except TokenStorageError as error:
                 results.append(error.code)
 
-    threads = [threading.Thread(target=turns, daemon=True) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    in_threads(*[turns] * 4)
     assert len(results) == 20
     assert all(result in ([], "not-open") for result in results)
     run(storage.close)

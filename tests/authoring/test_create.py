@@ -92,9 +92,7 @@ def test_a_migration_without_its_rows_is_taken_away(folder: Folder) -> None:
     versions = sorted(folder.versions.glob("*.py"))
     rows = folder.path.parent.joinpath(*ROWS_FOLDER)
     rows.write_text("in the way")
-    error = refused(lambda: write("add a table"))
-    assert error.code == "io-error"
-    assert str(rows) in error.message
+    refused(lambda: write("add a table"), "io-error", str(rows))
     assert sorted(folder.versions.glob("*.py")) == versions
     rows.unlink()
     assert write("add a table").script.name.endswith("_101_add_a_table.py")
@@ -111,9 +109,7 @@ def test_nothing_is_added_to_a_line_that_is_none(folder: Folder) -> None:
     add(folder, "20261201_0900", "101", "010", "a")
     add(folder, "20261202_0900", "101", "010", "b")
     before = sorted(folder.versions.iterdir())
-    error = refused(lambda: create_migration("add c"))
-    assert error.code == "bad-input"
-    assert "20261202_0900_101_add_b.py:" in error.message
+    refused(lambda: create_migration("add c"), "bad-input", "20261202_0900_101_add_b.py:")
     assert sorted(folder.versions.iterdir()) == before
 
 
@@ -221,8 +217,7 @@ def test_an_id_of_two_files_names_neither(folder: Folder) -> None:
     """An id of two files is an error."""
     add(folder, "20261201_0900", "101", "010", "a")
     add(folder, "20261202_0900", "101", "010", "b")
-    error = refused(lambda: renumber("101"))
-    assert error.code == "bad-input"
+    error = refused(lambda: renumber("101"), "bad-input")
     assert "20261201_0900_101_add_a.py and 20261202_0900_101_add_b.py" in error.message
 
 

@@ -193,6 +193,23 @@ def damage(path: Path, table: str) -> Path:
     return path
 
 
+def replace_lock(kind: str, path: Path) -> tuple[Path, str]:
+    """Put a file of this kind where the lock of ``path`` is; return it and what an error says."""
+    lock = path.with_name(f"{path.name}.lock")
+    lock.unlink(missing_ok=True)
+    match kind:
+        case "text":
+            lock.write_text("somebody's\n")
+            return lock, "is the file of another program"
+        case "folder":
+            lock.mkdir()
+        case "link":
+            lock.symlink_to(path)
+        case _:
+            os.mkfifo(lock)
+    return lock, "is no regular file"
+
+
 def fingerprint(path: Path) -> tuple[object, ...]:
     """Return the bytes, mode and modification time of a file, or nothing if it is missing."""
     if not path.exists():

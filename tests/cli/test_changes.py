@@ -29,6 +29,7 @@ from tests.cli.places import (
 )
 from tests.support import shapes
 from tests.support.contents import KEY, OTHER_KEY
+from tests.support.present import present
 from tests.support.revisions import ALL, HEAD
 
 STAMPED = r"stamped {db} with 001 and upgraded it to {head} in \d+\.\d\d s\n" + BACKUP
@@ -167,8 +168,7 @@ def test_a_missing_or_malformed_key_does_not_stop_a_backup(
 
 def _keys(document: str) -> object:
     """Return the fingerprints in the manifest of the backup that a command made."""
-    manifest = read_manifest(Path(json.loads(document)["backup"]))
-    assert manifest is not None
+    manifest = present(read_manifest(Path(json.loads(document)["backup"])))
     return manifest.keys
 
 
@@ -176,8 +176,7 @@ def _keys(document: str) -> object:
 def test_a_running_server_stops_a_change(arguments: tuple[str, ...], db: Db) -> None:
     """The code is `in-use`; with --while-running the change is made."""
     before = fingerprint(db.put("at-head"))
-    share = hold(db.path)
-    assert share is not None
+    share = present(hold(db.path))
     assert db.refused(*arguments) == "in-use"
     assert fingerprint(db.path) == before
     done = db(*arguments, "--while-running")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 from nextcloud_mcp_server.cli.options import complete_revisions
 from nextcloud_mcp_server.cli.root import cli
 from nextcloud_mcp_server.errors import TokenStorageError
+from tests.support.child import run_program
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "commands.md"
 DOCUMENTED = dict(
@@ -52,14 +52,8 @@ def answers(shell: str, line: str, cwd: Path) -> str:
     if shell == "fish":
         variables["COMP_CWORD"] = words.rsplit(maxsplit=1)[-1]
     complete = {"_NEXTCLOUD_MCP_SERVER_COMPLETE": f"{shell}_complete"}
-    return subprocess.run(
-        ["nextcloud-mcp-server"],
-        env=environment(**variables, **complete),
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    environ = environment(**variables, **complete)
+    return run_program("nextcloud-mcp-server", env=environ, cwd=cwd, check=True).stdout
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -113,9 +107,7 @@ def test_the_documented_line_is_accepted_by_the_shell(shell: str) -> None:
     if shutil.which(shell) is None:
         # What the line reads is at least there.
         line = re.sub(r'^eval "\$\((.*)\)"$', r"\1", line).removesuffix(" | source")
-        done = subprocess.run(
-            ["bash", "-c", line], env=environment(), capture_output=True, text=True, check=True
-        )
+        done = run_program("bash", "-c", line, env=environment(), check=True)
         assert f"_NEXTCLOUD_MCP_SERVER_COMPLETE={shell}_complete" in done.stdout
         return
     listed = {
@@ -124,13 +116,7 @@ def test_the_documented_line_is_accepted_by_the_shell(shell: str) -> None:
         "fish": "complete -c nextcloud-mcp-server",
     }[shell]
     setup = "autoload -U compinit; compinit -u -D\n" if shell == "zsh" else ""
-    done = subprocess.run(
-        [shell, "-c", f"{setup}{line}\n{listed}"],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = run_program(shell, "-c", f"{setup}{line}\n{listed}", env=environment(), check=True)
     assert "_nextcloud_mcp_server_completion" in done.stdout
 
 
@@ -142,7 +128,5 @@ def test_bash_completes_a_line() -> None:
         _nextcloud_mcp_server_completion nextcloud-mcp-server
         echo "${{COMPREPLY[@]}}"
     """
-    done = subprocess.run(
-        ["bash", "-c", script], env=environment(), capture_output=True, text=True, check=True
-    )
+    done = run_program("bash", "-c", script, env=environment(), check=True)
     assert (done.stdout, done.stderr) == ("upgrade\n", "")

@@ -179,12 +179,7 @@ def test_show_down_and_for_postgresql(command: Command) -> None:
     arguments = ("db", "show", "head", "--down", "--dialect", "postgresql", "--json")
     document = json.loads(command(*arguments).out)
     assert document.pop("sql").startswith("BEGIN;\n")
-    assert document == {
-        "revision": HEAD,
-        "dialect": "postgresql",
-        "before": HEAD,
-        "after": ALL[-2],
-    }
+    assert document == {"revision": HEAD, "dialect": "postgresql", "before": HEAD, "after": ALL[-2]}
 
 
 @pytest.mark.parametrize("revision", ["999", "base", "011", "5", "../001", "\x1b[31m"])

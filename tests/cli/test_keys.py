@@ -91,8 +91,7 @@ def test_list_without_a_file(
 
 def test_a_long_list_is_cut_off(keys: Command, database: Path) -> None:
     """A terminal shows twenty secrets that no key opens, the document all."""
-    with opened(database) as connection:
-        connection.execute("UPDATE refresh_tokens SET encrypted_token = 'x'")
+    execute(database, "UPDATE refresh_tokens SET encrypted_token = 'x'")
     for number in range(40):
         grant(database, f"user-{number}", "x")
     lines = keys("list").out.splitlines()

@@ -306,11 +306,7 @@ def test_with_debug_a_remedy_is_printed_once(
 
 @pytest.mark.parametrize("variable", ["TOKEN_STORAGE_DB", "DATABASE_URL"])
 def test_an_empty_variable_is_a_warning(
-    variable: str,
-    tmp_path: Path,
-    shelf: Shelf,
-    command: Command,
-    monkeypatch: pytest.MonkeyPatch,
+    variable: str, tmp_path: Path, shelf: Shelf, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It counts as unset: a warning names it and the database that is used instead."""
     monkeypatch.setenv(variable, "")

@@ -41,8 +41,7 @@ def test_the_answer_is_what_was_meant_and_nothing_else(
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    ["db start", "db abc", "stop", "reset", "keys start", "--jason", "db log -x"],
+    "arguments", ["db start", "db abc", "stop", "reset", "keys start", "--jason", "db log -x"]
 )
 def test_a_name_that_is_not_close_is_not_suggested(arguments: str, command: Command) -> None:
     """A command that only shares some letters is not named: it might change the database."""

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support import invariants
 from tests.support.by_path import prepare
-from tests.support.child import ROOT
+from tests.support.child import ROOT, run_program
 from tests.support.contents import KEY
 from tests.support.files import names
 from tests.support.shapes import at
@@ -46,19 +46,8 @@ for command in commands:
 """
 
 _COMMANDS = (
-    "start",
-    "current",
-    "check",
-    "doctor",
-    "upgrade",
-    "upgrade --dry-run",
-    "downgrade --revision 009 --yes",
-    "stamp head --yes",
-    "repair --yes",
-    "backup",
-    "backups",
-    "history",
-    "log",
+    *("start", "current", "check", "doctor", "upgrade", "upgrade --dry-run", "history", "log"),
+    *("downgrade --revision 009 --yes", "stamp head --yes", "repair --yes", "backup", "backups"),
     "restore --newest --yes",
 )
 
@@ -70,15 +59,8 @@ def in_a_container(source: Path, target: Path, path: Path, *commands: str) -> li
         subprocess.run([*alone, "true"], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("no file may be mounted here")
-    done = subprocess.run(
-        [*alone, sys.executable, "-c", _RUN, source, target, path, *commands],
-        cwd=ROOT,
-        env={**os.environ, "TOKEN_ENCRYPTION_KEY": KEY},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    program = (*alone, sys.executable, "-c", _RUN, source, target, path, *commands)
+    done = run_program(*program, cwd=ROOT, env={**os.environ, "TOKEN_ENCRYPTION_KEY": KEY})
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 

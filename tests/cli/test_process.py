@@ -14,6 +14,7 @@ import pytest
 from nextcloud_mcp_server.backends.sqlite.lock import guard
 from nextcloud_mcp_server.cli.main import main
 from tests.cli.places import Shelf, environment, fingerprint, process
+from tests.support.child import run_program
 from tests.support.revisions import HEAD
 
 #: Modules that commands which only inspect, and --help, must not import.
@@ -83,15 +84,7 @@ def test_the_database_of_the_environment_is_printed_first(shelf: Shelf, tmp_path
 def _shell(line: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run a line of bash in which ``$S`` is the command."""
     environ = environment(cwd, {"S": f"{sys.executable} -m nextcloud_mcp_server"})
-    return subprocess.run(
-        ["bash", "-c", line],
-        cwd=cwd,
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return run_program("bash", "-c", line, cwd=cwd, env=environ)
 
 
 def test_a_closed_pipe_is_no_error(shelf: Shelf, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from tests.cli.places import Shelf, execute, fingerprint, rows
 from tests.maintenance.restore.harm import flip
 from tests.support import shapes
 from tests.support.contents import KEY, OTHER_KEY, REFRESH_TOKENS
+from tests.support.present import present
 from tests.support.revisions import HEAD
 
 ERASE = "DELETE FROM refresh_tokens"
@@ -56,8 +57,7 @@ def two(shelf: Shelf, database: Path) -> tuple[Path, Path]:
 
 def made_at(backup: Path) -> str:
     """Return when a backup was made, as the commands print it."""
-    manifest = read_manifest(backup)
-    assert manifest is not None
+    manifest = present(read_manifest(backup))
     return datetime.fromisoformat(manifest.made_at).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
@@ -116,8 +116,7 @@ def test_restore_warns_about_the_backup(
 def test_a_running_server_stops_a_restore(saved: Path, db: Db) -> None:
     """There is no question then; --while-running restores the backup."""
     before = fingerprint(db.path)
-    share = hold(db.path)
-    assert share is not None
+    share = present(hold(db.path))
     refused = db("restore", str(saved))
     assert (refused.status, refused.out) == (1, "")
     error, remedy = refused.err.splitlines()

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 
 import pytest
 
 from tests.cli.conftest import Command, Db
-from tests.cli.places import REFUSED, SERVED, Shelf, crash, damage, execute, fingerprint, listing
+from tests.cli.places import (
+    REFUSED,
+    SERVED,
+    Shelf,
+    crash,
+    damage,
+    execute,
+    fingerprint,
+    listing,
+    replace_lock,
+)
 from tests.migrate.test_usable import UNUSABLE
 from tests.support.files import names
 from tests.support.revisions import HEAD, pending_after
@@ -212,17 +221,7 @@ def test_another_file_in_the_place_of_the_lock_is_refused(
 ) -> None:
     """What a start refuses is neither ready nor rehearsed, and nobody is asked about it."""
     path = db.put("at-head")
-    lock = path.with_name(f"{path.name}.lock")
-    match kind:
-        case "text":
-            lock.write_text("somebody's\n")
-        case "folder":
-            lock.mkdir()
-        case "link":
-            lock.symlink_to(path)
-        case _:
-            os.mkfifo(lock)
-    what = "is the file of another program" if kind == "text" else "is no regular file"
+    lock, what = replace_lock(kind, path)
     before = fingerprint(path), listing(path.parent)
     done = db(*arguments)
     assert done.status == 1, done.out

@@ -42,8 +42,7 @@ def test_dry_run_prints_what_an_upgrade_does(state: str, db: Db) -> None:
     )
     size = r"[\d.]+ (bytes|[kMGT]B)"
     assert re.fullmatch(
-        rf"disk space needed meanwhile: {size} for its backup, {size} in all \({size} free\)",
-        space,
+        rf"disk space needed meanwhile: {size} for its backup, {size} in all \({size} free\)", space
     )
     assert last == "nothing was changed"
 
@@ -150,12 +149,7 @@ def test_sql_as_json(db: Db) -> None:
     db.put("behind")
     document = json.loads(db("upgrade", "--sql", "--json", "-r", "008").out)
     assert "CREATE TABLE IF NOT EXISTS batch_ocr_jobs" in document.pop("sql")
-    assert document == {
-        "database": str(db.path),
-        "before": "007",
-        "after": "008",
-        "steps": ["008"],
-    }
+    assert document == {"database": str(db.path), "before": "007", "after": "008", "steps": ["008"]}
 
 
 @pytest.mark.skipif(shutil.which("sqlite3") is None, reason="sqlite3 is not installed")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 import zipapp
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from nextcloud_mcp_server.cli.output import installation_error
 from nextcloud_mcp_server.schema import history
 from tests.cli.places import ROOT, environment, process
+from tests.support.child import run_program
 
 MAIN = "import sys\nfrom nextcloud_mcp_server.cli.main import main\nsys.exit(main())\n"
 
@@ -42,13 +42,9 @@ def test_a_zipapp_is_named_and_can_be_unpacked(archive: Path, tmp_path: Path) ->
     typed = done.err.partition("start that: ")[2].strip().replace("python ", "{0} ")
     shell = typed.format(shlex.quote(sys.executable))
     folder = os.fspath(tmp_path / "t.db")
-    subprocess.run(
-        ["sh", "-c", f"{shell} db upgrade -d {shlex.quote(folder)}"],
-        cwd=tmp_path,
-        env=environment(tmp_path, root=tmp_path / "nowhere"),
-        check=True,
-        timeout=120,
-    )
+    environ = environment(tmp_path, root=tmp_path / "nowhere")
+    line = f"{shell} db upgrade -d {shlex.quote(folder)}"
+    run_program("sh", "-c", line, cwd=tmp_path, env=environ, check=True)
     assert (tmp_path / "t.db").is_file()
 
 

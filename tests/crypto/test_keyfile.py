@@ -33,6 +33,7 @@ from tests.support.contents import KEY, OTHER_KEY
 from tests.support.dead_file import dead_file
 from tests.support.errors import refused, refuses
 from tests.support.files import names
+from tests.support.present import present
 from tests.support.shapes import at
 
 THIRD = "Z8hHcNYb4m1bbLk6tM9vE2n0sR3yqWJxAoKdUeTfGiQ="
@@ -73,8 +74,7 @@ def test_given_keys_win(tmp_path: Path) -> None:
         (None, every, OTHER_KEY),
         (None, Settings(database, key_file=file), THIRD),
     ):
-        found = given_keyring(keys, settings)
-        assert found is not None
+        found = present(given_keyring(keys, settings))
         assert found.fingerprints[0] == Keyring([winner]).fingerprints[0]
     assert given_keyring(None, Settings(database)) is None
 
@@ -83,8 +83,7 @@ def test_a_file_may_hold_several_keys(tmp_path: Path) -> None:
     """In a file, keys stand in lines of their own or with semicolons, newest first."""
     file = tmp_path / "key"
     file.write_text(f"{KEY};\n\n {OTHER_KEY}\r\n")
-    found = given_keyring(None, Settings(tmp_path / "tokens.db", key_file=file))
-    assert found is not None
+    found = present(given_keyring(None, Settings(tmp_path / "tokens.db", key_file=file)))
     assert found.fingerprints == Keyring([KEY, OTHER_KEY]).fingerprints
 
 
@@ -93,8 +92,7 @@ def test_a_key_file_of_any_editor_is_read(end: str, tmp_path: Path) -> None:
     """A byte order mark and the line ends of another system are no part of a key."""
     file = tmp_path / "key"
     file.write_bytes(f"\ufeff{KEY}{end}{OTHER_KEY}{end}".encode())
-    found = given_keyring(None, Settings(tmp_path / "tokens.db", key_file=file))
-    assert found is not None
+    found = present(given_keyring(None, Settings(tmp_path / "tokens.db", key_file=file)))
     assert found.fingerprints == Keyring([KEY, OTHER_KEY]).fingerprints
 
 
@@ -104,8 +102,7 @@ def test_a_key_file_in_utf_16_is_read_if_it_has_a_mark(encoding: str, tmp_path: 
     file = tmp_path / "key"
     settings = Settings(tmp_path / "tokens.db", key_file=file)
     file.write_bytes(f"\ufeff{KEY}\r\n{OTHER_KEY}\r\n".encode(encoding))
-    found = given_keyring(None, settings)
-    assert found is not None
+    found = present(given_keyring(None, settings))
     assert found.fingerprints == Keyring([KEY, OTHER_KEY]).fingerprints
     for content in (f"{KEY}\r\n".encode(encoding), b"\xff\xfe\x00", b"\xe4"):
         file.write_bytes(content)
@@ -170,8 +167,9 @@ def test_a_named_file_without_a_key_is_a_missing_key(
         file.write_bytes(content)
     elif content:
         file.mkdir()
-    error = refused(lambda: given_keyring(None, Settings(tmp_path / "t.db", key_file=file)))
-    assert error.code == "key-missing"
+    error = refused(
+        lambda: given_keyring(None, Settings(tmp_path / "t.db", key_file=file)), "key-missing"
+    )
     assert str(file) in error.message
 
 
@@ -180,8 +178,9 @@ def test_a_malformed_key_in_a_file_is_not_repeated(text: str, tmp_path: Path) ->
     """What may be most of a key stands in no message."""
     file = tmp_path / "key"
     file.write_text(text)
-    error = refused(lambda: given_keyring(None, Settings(tmp_path / "t.db", key_file=file)))
-    assert error.code == "malformed-key"
+    error = refused(
+        lambda: given_keyring(None, Settings(tmp_path / "t.db", key_file=file)), "malformed-key"
+    )
     assert text[:20] not in f"{error.as_dict()}"
 
 
@@ -195,10 +194,10 @@ def test_one_key_that_opens_one_value_is_enough(tmp_path: Path) -> None:
 
 def test_keys_that_open_nothing_are_wrong(tmp_path: Path) -> None:
     """If no key opens any of many values, the start is refused."""
-    error = refused(
-        lambda: verified_keyring(Keyring([KEY]), holding(*sealed(THIRD, 40)), tmp_path / "t.db")
+    refused(
+        lambda: verified_keyring(Keyring([KEY]), holding(*sealed(THIRD, 40)), tmp_path / "t.db"),
+        "wrong-key",
     )
-    assert error.code == "wrong-key"
 
 
 def test_a_key_is_made_once_and_privately(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -220,8 +219,7 @@ def test_a_link_to_a_secret_that_is_not_mounted_is_a_missing_key(tmp_path: Path)
     """A key file that is a dead link is not replaced by a new key."""
     database = tmp_path / "tokens.db"
     key_path(database).symlink_to(tmp_path / "secrets" / "key")
-    error = refused(lambda: verified_keyring(None, holding(), database))
-    assert error.code == "key-missing"
+    refused(lambda: verified_keyring(None, holding(), database), "key-missing")
     assert key_path(database).is_symlink()
 
 

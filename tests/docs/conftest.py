@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import pytest
+
+from tests.support.child import run_program
 
 ROOT: Final = Path(__file__).parents[2]
 DOCS: Final = ROOT / "docs"
@@ -20,13 +21,8 @@ STRICT: Final = ("-W", "--keep-going", "-n", "-q", "-b", "html")
 
 def build(source: Path, target: Path, options: Sequence[str] = ()) -> tuple[int, str]:
     """Build ``source`` with the project's configuration; return the status and the output."""
-    done = subprocess.run(
-        [sys.executable, "-m", "sphinx", *STRICT, "-c", DOCS, *options, source, target],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    sphinx = (sys.executable, "-m", "sphinx", *STRICT, "-c", DOCS)
+    done = run_program(*sphinx, *options, source, target)
     return done.returncode, done.stdout + done.stderr
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Final
@@ -17,6 +16,7 @@ from nextcloud_mcp_server.auth.refresh_tokens import RefreshToken
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.cli.main import main
 from tests.docs.conftest import DOCS, ROOT
+from tests.support.child import run_program
 from tests.wheel.documents import Block, blocks
 
 OLD: Final = "b2xkLW9sZC1vbGQtb2xkLW9sZC1vbGQtb2xkLW9sZC0="
@@ -45,15 +45,9 @@ if "app" in globals():
 
 def run(block: Block, folder: Path, **settings: str) -> None:
     """Run an example in ``folder`` with these settings only; it must succeed."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", block.text + _SERVE],
-        cwd=folder,
-        env={"PATH": os.environ["PATH"], "HOME": str(folder), **settings},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    program = (sys.executable, "-W", "error", "-c", block.text + _SERVE)
+    environ = {"PATH": os.environ["PATH"], "HOME": str(folder), **settings}
+    done = run_program(*program, cwd=folder, env=environ)
     assert done.returncode == 0, f"{block.text}\n{done.stdout}\n{done.stderr}"
 
 

@@ -45,9 +45,7 @@ def test_every_variable_is_documented() -> None:
     assert [name for name in read if f"``{name}``" not in page] == []
 
 
-def test_an_undocumented_variable_fails_the_build(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_an_undocumented_variable_fails_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
     """A variable that ``settings.py`` reads without a description is an error."""
     text = str(settings_module.__doc__)
     monkeypatch.setattr(settings_module, "__doc__", text.replace("NO_COLOR", "NO_COLOUR"))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from nextcloud_mcp_server.backends.sqlite.backup_files import find_backups
-from tests.support.child import ROOT
+from tests.support.child import ROOT, run_program
 from tests.support.shapes import at_head
 
 GUIDE = (ROOT / "docs/how-to/back-up-and-restore.md").read_text("utf-8")
@@ -35,14 +34,7 @@ def _run(command: str, settings: list[str], path: Path) -> None:
         )
         for line in here
     )
-    ended = subprocess.run(
-        ["/usr/bin/env", "-i", *settings, "/bin/sh", "-c", command],
-        check=False,
-        capture_output=True,
-        text=True,
-        cwd="/",
-        timeout=60,
-    )
+    ended = run_program("/usr/bin/env", "-i", *settings, "/bin/sh", "-c", command, cwd="/")
     assert (ended.returncode, "error" in ended.stderr) == (0, False), ended.stderr
 
 

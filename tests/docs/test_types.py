@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Final
@@ -11,6 +10,7 @@ from typing import Final
 import pytest
 
 from tests.docs.conftest import DOCS, ROOT
+from tests.support.child import run_program
 from tests.wheel.documents import blocks
 
 PAGE: Final = DOCS / "how-to" / "embed.md"
@@ -47,9 +47,7 @@ def examples(tmp_path: Path) -> Path:
 
 
 def _run(*command: str, folder: Path) -> None:
-    done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=300, check=False
-    )
+    done = run_program(*command, cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -54,16 +54,8 @@ def test_a_version_table_that_contradicts_the_tables_is_replaced(
         Shape().also("CREATE TABLE songs (title TEXT)"),
     ],
     ids=[
-        "no grants",
-        "011",
-        NEXT_ID,
-        f"010 and {NEXT_ID}",
-        "another line",
-        "no tokens",
-        "renamed column",
-        "healthy",
-        "base",
-        "foreign",
+        *("no grants", "011", NEXT_ID, f"010 and {NEXT_ID}", "another line"),
+        *("no tokens", "renamed column", "healthy", "base", "foreign"),
     ],
 )
 def test_nothing_else_is_corrected(tmp_path: Path, shape: Shape) -> None:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
+
+from tests.cli.places import rows
 
 T = TypeVar("T")
 
 
 def versions(path: Path) -> list[str]:
     """Return the version rows of a file."""
-    with closing(sqlite3.connect(path)) as connection:
-        return [row[0] for row in connection.execute("SELECT version_num FROM alembic_version")]
+    return [version for (version,) in rows(path, "SELECT version_num FROM alembic_version")]
 
 
 def in_thread(call: Callable[[], T]) -> T:

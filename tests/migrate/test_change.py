@@ -132,12 +132,7 @@ def test_a_file_of_a_newer_release_is_not_stamped(
 
 @pytest.mark.parametrize(
     ("tables", "revision", "contradicted"),
-    [
-        ("006", "006", None),
-        ("006", "003", "006"),
-        ("006", "base", "006"),
-        ("010", "001", "010"),
-    ],
+    [("006", "006", None), ("006", "003", "006"), ("006", "base", "006"), ("010", "001", "010")],
 )
 def test_a_stamp_of_another_revision_than_that_of_the_tables_is_known_before(
     tables: str, revision: str, contradicted: str | None, path: Path

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from nextcloud_mcp_server.migrate.alembic_commands import listing
 from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.migrations import downgrade_database
 from nextcloud_mcp_server.schema.history import BASE, load_history
+from tests.cli.places import rows
 from tests.migrate.databases import versions
 from tests.support.errors import refuses
 from tests.support.scripts import add_revision, copied_scripts, used
@@ -134,8 +134,7 @@ def migrating(host: Host) -> Iterator[Host]:
 
 def tables(path: Path) -> set[str]:
     """Return the names of the tables."""
-    with closing(sqlite3.connect(path)) as connection:
-        return {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    return {name for (name,) in rows(path, "SELECT name FROM sqlite_master")}
 
 
 @pytest.mark.filterwarnings("ignore:No path_separator")
@@ -170,19 +169,11 @@ def test_a_revision_reaches_its_own_database_by_every_import(
     assert "notes" in tables(path)
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("20270101_0000_009b.py", "is not named as a migration is"),
-        ("009 (copy).py", "is not named as a migration is"),
-        ("zz copy.py", "is not named as a migration is"),
-    ],
-)
-def test_a_copy_of_a_revision_never_runs(
-    name: str, message: str, path: Path, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("name", ["20270101_0000_009b.py", "009 (copy).py", "zz copy.py"])
+def test_a_copy_of_a_revision_never_runs(name: str, path: Path, tmp_path: Path) -> None:
     """Alembic would run the last file of an id; the error names it, and no table is changed."""
     at("008").write(path)
+    message = "is not named as a migration is"
     with used(copied_scripts(tmp_path)) as scripts:
         (scripts / "versions" / name).write_text(COPY)
         load_history.cache_clear()

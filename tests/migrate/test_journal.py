@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import socket
-import sqlite3
 import time
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,11 +11,12 @@ import pytest
 from nextcloud_mcp_server import __version__
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrate.journal import Entry
-from tests.cli.places import execute
+from tests.cli.places import execute, rows
 from tests.support import invariants
 from tests.support.by_path import downgrade, prepare, read_journal, stamp
 from tests.support.errors import refuses
 from tests.support.facts import HEAD
+from tests.support.present import present
 from tests.support.scripts import SCRIPTS, add_revision, sql_revision
 from tests.support.shapes import at
 
@@ -27,9 +26,7 @@ SINCE = "101"
 
 def entries(path: Path) -> list[Entry]:
     """Return the journal, newest first, which must exist."""
-    found = read_journal(path)
-    assert found is not None
-    return found
+    return present(read_journal(path))
 
 
 def add_the_journal(own_scripts: Path) -> None:
@@ -50,13 +47,10 @@ def test_an_entry_describes_its_change(path: Path) -> None:
     outcome = prepare(path)
     (entry,) = entries(path)
     assert (entry.action, entry.before, entry.after) == ("upgrade", "009", HEAD)
-    assert entry.happened_at is not None
-    assert begun <= entry.happened_at <= time.time()
-    assert entry.seconds is not None
-    assert 0 < entry.seconds <= outcome.seconds
+    assert begun <= present(entry.happened_at) <= time.time()
+    assert 0 < present(entry.seconds) <= outcome.seconds
     assert (entry.program_version, entry.host) == (__version__, socket.gethostname())
-    assert outcome.backup is not None
-    assert entry.backup == outcome.backup.name
+    assert entry.backup == present(outcome.backup).name
     assert entry.note is None
 
 
@@ -106,8 +100,7 @@ def test_below_101_there_is_no_journal(path: Path) -> None:
     at(HEAD).write(path)
     done = downgrade(path, "010")
     assert read_journal(path) is None
-    assert done.backup is not None
-    assert len(entries(done.backup)) == 1, "the backup before it has the journal"
+    assert len(entries(present(done.backup))) == 1, "the backup before it has the journal"
     prepare(path, target="010")
     assert read_journal(path) is None
     prepare(path)
@@ -142,9 +135,7 @@ def test_a_change_is_undone_if_its_entry_cannot_be_written(path: Path) -> None:
     at(HEAD).also(refuse, "DROP INDEX idx_browser_sessions_user").write(path)
     with refuses("migration-failed", match="no"):
         prepare(path)
-    with closing(sqlite3.connect(path)) as connection:
-        names = {n for (n,) in connection.execute("SELECT name FROM sqlite_master")}
-    assert "idx_browser_sessions_user" not in names
+    assert ("idx_browser_sessions_user",) not in rows(path, "SELECT name FROM sqlite_master")
 
 
 def test_a_journal_alone_is_not_backed_up(path: Path) -> None:

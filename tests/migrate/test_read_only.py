@@ -20,6 +20,7 @@ from nextcloud_mcp_server.settings import Settings
 from tests.cli.places import execute
 from tests.support import invariants
 from tests.support.by_path import prepare
+from tests.support.child import run_program
 from tests.support.contents import KEY
 from tests.support.errors import refused
 from tests.support.invariants import HEAD
@@ -128,12 +129,7 @@ def mounted(folder: Path, options: str = "size=8m") -> Iterator[Path]:
     """A file system of its own on ``folder``, which can be mounted again read-only."""
     if os.geteuid() != 0 or shutil.which("mount") is None:
         pytest.skip("only root can mount a file system")
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)],
-        capture_output=True,
-        check=False,
-    )
-    if done.returncode:
+    if run_program("mount", "-t", "tmpfs", "-o", options, "tmpfs", folder).returncode:
         pytest.skip("no file system may be mounted here")
     try:
         yield folder
@@ -171,8 +167,7 @@ def test_behind_a_read_only_mount_is_refused(tmp_path: Path) -> None:
     with mounted(tmp_path) as folder:
         path = database(folder / "tokens.db", "009")
         remount(folder, "ro")
-        error = refused(lambda: prepare(path))
-        assert error.code == "read-only"
+        error = refused(lambda: prepare(path), "read-only")
         assert f"the file system of {folder} is mounted read-only" in error.message
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.filesystem import mounts
 from nextcloud_mcp_server.migrate.plan import Action
 from nextcloud_mcp_server.settings import load_settings
+from tests.cli.places import rows
 from tests.support.by_path import prepare
 from tests.support.child import child
 from tests.support.contents import KEY
@@ -63,8 +62,9 @@ def test_a_local_one_can_be_declared_remote(path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("text", ["Local", "nfs", " local", "0"])
 def test_another_value_is_refused(text: str) -> None:
     """A mistyped value is no reason to guess."""
-    error = refused(lambda: load_settings({"TOKEN_STORAGE_FILESYSTEM": text}, database="x.db"))
-    assert error.code == "bad-input"
+    error = refused(
+        lambda: load_settings({"TOKEN_STORAGE_FILESYSTEM": text}, database="x.db"), "bad-input"
+    )
     assert repr(text) in error.message
 
 
@@ -95,8 +95,7 @@ async def test_a_running_server_keeps_its_wal(path: Path) -> None:
         assert storage.outcome is not None
         assert storage.outcome.journal_mode == "delete"
         assert sorted(await storage.list_user_ids()) == ["alice", "bob", "carol"]
-    with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert rows(path, "PRAGMA integrity_check") == [("ok",)]
 
 
 @pytest.mark.parametrize(("mode", "other"), [("local", "remote"), ("remote", "local")])

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nextcloud_mcp_server.migrate.plan import Action
+from tests.cli.places import rows
 from tests.migrations.test_examples import ADD_A_TABLE, RECREATE_A_TABLE
 from tests.support import invariants
 from tests.support.by_path import downgrade, prepare
@@ -21,12 +20,6 @@ if TYPE_CHECKING:
     import pytest
 
 
-def query(path: Path, sql: str) -> list[tuple[object, ...]]:
-    """Return the rows that another program reads."""
-    with closing(sqlite3.connect(path)) as connection:
-        return connection.execute(sql).fetchall()
-
-
 def test_only_declared_rows_may_be_deleted(own_scripts: Path, path: Path) -> None:
     """Only the tables in DELETES_ROWS_FROM may lose rows."""
     body = sql_revision("DELETE FROM audit_logs", "DELETE FROM refresh_tokens")
@@ -37,9 +30,9 @@ def test_only_declared_rows_may_be_deleted(own_scripts: Path, path: Path) -> Non
     add_revision(own_scripts, f'DELETES_ROWS_FROM = ("audit_logs",)\n\n\n{body}')
     outcome = prepare(path)
     assert outcome.steps == ("101",)
-    assert query(path, "SELECT count(*) FROM audit_logs") == [(0,)]
+    assert rows(path, "SELECT count(*) FROM audit_logs") == [(0,)]
     assert outcome.backup is not None
-    assert query(outcome.backup, "SELECT count(*) FROM audit_logs") == [(13,)]
+    assert rows(outcome.backup, "SELECT count(*) FROM audit_logs") == [(13,)]
 
 
 def test_both_examples_of_the_documentation_run(own_scripts: Path, path: Path) -> None:
@@ -59,9 +52,9 @@ def test_both_examples_of_the_documentation_run(own_scripts: Path, path: Path) -
         str([row[c] for c in kept]) for row in after.rows["refresh_tokens"]
     )
     assert len(after.rows["op_child"]) == 12, "the recreation fired no cascade"
-    assert query(path, "PRAGMA foreign_key_check") == []
+    assert rows(path, "PRAGMA foreign_key_check") == []
     assert ("view", "op_view") in after.others
-    assert len(query(path, "SELECT * FROM op_view")) == 12
+    assert len(rows(path, "SELECT * FROM op_view")) == 12
     assert after.indexes["op_index"] == ("expires_at",)
     assert ("trigger", "op_trigger") in after.others
     assert len(after.rows["op_log"]) == 1, "the trigger fired on the rows that were copied"
@@ -118,4 +111,4 @@ def test_grants_in_a_lost_recreation_are_backed_up_and_counted(path: Path) -> No
     shape.also("ALTER TABLE refresh_tokens RENAME TO _alembic_tmp_refresh_tokens").write(path)
     outcome = prepare(path)
     assert outcome.backup is not None
-    assert query(path, "SELECT count(*) FROM refresh_tokens") == [(12,)]
+    assert rows(path, "SELECT count(*) FROM refresh_tokens") == [(12,)]

@@ -128,8 +128,7 @@ def test_a_lock_of_another_user_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "folder"),
-    [("new.db", ""), ("sub/new.db", "sub"), ("a/b/c/new.db", "a")],
+    ("name", "folder"), [("new.db", ""), ("sub/new.db", "sub"), ("a/b/c/new.db", "a")]
 )
 def test_a_database_that_cannot_be_created_names_the_folder_that_is_there(
     name: str, folder: str

@@ -201,7 +201,7 @@ async def test_a_file_is_migrated_by_one_at_a_time(tmp_path: Path) -> None:
     [
         ("mysql://u:secret@h/d", "mysql"),
         ("://secret", "database_url"),
-        ("postgresql://u:secret@h:port/d", "libpq"),
+        ("postgresql://u:secret@h:port/d", "cannot be used"),
         ("sqlite://", "empty"),
     ],
 )

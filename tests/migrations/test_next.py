@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Final
 
 from tests.migrations.database import ROOT
+from tests.support.child import run_program
 from tests.support.revisions import ALL, NEXT_ID
 
 GUIDE: Final = ROOT / "docs" / "database-migrations.md"
@@ -55,15 +55,8 @@ def checkout(folder: Path) -> Path:
 
 def run(folder: Path, *arguments: str) -> str:
     """Run Python in the copy, check its exit status, and return its output."""
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=folder,
-        env={"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(folder)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    environ = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(folder)}
+    done = run_program(sys.executable, *arguments, cwd=folder, env=environ)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import stat
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -29,6 +27,7 @@ from nextcloud_mcp_server.settings import (
     log_settings,
 )
 from nextcloud_mcp_server.testing.templates import Templates, TokenDbAt
+from tests.cli.places import execute, rows
 from tests.support.by_path import prepare
 from tests.support.errors import refused
 from tests.support.files import names
@@ -66,8 +65,7 @@ def test_every_revision_is_available(token_db_at: TokenDbAt) -> None:
 def test_each_copy_is_its_own(token_db: Path, token_db_at: TokenDbAt) -> None:
     """A change of one copy is in no other copy, made before or after."""
     earlier = token_db_at("head")
-    with closing(sqlite3.connect(token_db)) as connection, connection:
-        connection.execute("DELETE FROM alembic_version")
+    execute(token_db, "DELETE FROM alembic_version")
     later = token_db_at("head")
     assert len({token_db, earlier, later}) == 3
     assert get_current_revision(token_db) is None
@@ -148,8 +146,7 @@ async def test_token_storage_is_open_and_closed_afterwards(
     found = await token_storage.get_refresh_token("alice")
     assert found
     assert found.token == "secret"
-    with closing(sqlite3.connect(token_db)) as connection:
-        assert connection.execute("SELECT user_id FROM refresh_tokens").fetchall() == [("alice",)]
+    assert rows(token_db, "SELECT user_id FROM refresh_tokens") == [("alice",)]
 
 
 _KILLED = """

@@ -14,6 +14,7 @@ from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.testing.changes import Changes, RowChange
 from nextcloud_mcp_server.testing.contents import read_catalogue
 from nextcloud_mcp_server.testing.walk import StartWalk
+from tests.cli.places import execute
 from tests.migrations.rows import declared, seed
 from tests.support.errors import refused
 from tests.support.revisions import ALL, HEAD
@@ -103,8 +104,7 @@ def test_a_file_that_no_start_would_touch_is_refused(
 ) -> None:
     """A database of another program is refused as a start refuses it."""
     foreign = tmp_path / "foreign.db"
-    with closing(sqlite3.connect(foreign)) as connection, connection:
-        connection.execute("CREATE TABLE notes (body TEXT)")
+    execute(foreign, "CREATE TABLE notes (body TEXT)")
     assert refused(lambda: migration_walk(foreign)).code == "foreign"
 
 

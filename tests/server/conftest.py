@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
 
 from nextcloud_mcp_server.schema.history import load_history
+from nextcloud_mcp_server.server.app import create_app
 from nextcloud_mcp_server.testing.templates import TokenDbAt
+from tests.support.contents import KEY
 
 
 @pytest.fixture(scope="session")
@@ -26,9 +29,25 @@ def database(token_db: Path) -> Path:
 
 
 @pytest.fixture
+def client(database: Path) -> Iterator[TestClient]:
+    """The application on a database at head, which it checks at every request."""
+    app = create_app(database, encryption_key=KEY, check_interval=0)
+    with TestClient(app) as client:
+        yield client
+
+
+@pytest.fixture
 def old_database(token_db_at: TokenDbAt, tmp_path: Path) -> Path:
     """An empty database at revision 006."""
     return token_db_at("006").rename(tmp_path / "old.db")
+
+
+@pytest.fixture
+def bad(tmp_path: Path) -> Path:
+    """A file that is no database."""
+    bad = tmp_path / "tokens.db"
+    bad.write_text("no database\n" * 100)
+    return bad
 
 
 @pytest.fixture

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import pytest
@@ -22,6 +20,7 @@ from nextcloud_mcp_server.backends.sqlite.lock import guard
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.server.run import serve
 from nextcloud_mcp_server.settings import Settings
+from tests.migrate.databases import versions
 from tests.support.child import ROOT
 from tests.support.contents import KEY
 
@@ -95,12 +94,7 @@ class Server:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.process.poll() is None:
             self.process.kill()
         self.process.communicate()
@@ -176,9 +170,8 @@ def is_closed(storage: RefreshTokenStorage) -> bool:
 
 def revision(database: Path) -> str:
     """Read the revision in the file as another program."""
-    with closing(sqlite3.connect(database)) as connection:
-        [(version,)] = connection.execute("SELECT version_num FROM alembic_version")
-    return str(version)
+    [version] = versions(database)
+    return version
 
 
 def leftovers(database: Path) -> set[str]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +21,10 @@ from nextcloud_mcp_server.errors import CODES
 from nextcloud_mcp_server.server import health as module
 from nextcloud_mcp_server.server.app import create_app
 from nextcloud_mcp_server.server.health import Health, HealthCheck, check_database
+from tests.cli.places import execute
 from tests.support.by_path import downgrade
 from tests.support.contents import KEY
 from tests.support.revisions import BEFORE
-
-
-@pytest.fixture
-def client(database: Path) -> Iterator[TestClient]:
-    """The application on a database at head, which it checks at every request."""
-    app = create_app(database, encryption_key=KEY, check_interval=0)
-    with TestClient(app) as client:
-        yield client
 
 
 def _not_ready(client: TestClient) -> Any:
@@ -110,8 +102,7 @@ def _step_back(database: Path) -> None:
 
 
 def _record_another(database: Path) -> None:
-    with closing(sqlite3.connect(database)) as connection, connection:
-        connection.execute("UPDATE alembic_version SET version_num = 'elsewhere'")
+    execute(database, "UPDATE alembic_version SET version_num = 'elsewhere'")
 
 
 #: What is done to the database; the state and the revision in the response, and the end of the log.

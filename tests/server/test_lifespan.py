@@ -20,11 +20,7 @@ from starlette.testclient import TestClient
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.lifespan import (
-    TokenStoreLifespan,
-    get_token_store,
-    token_store_lifespan,
-)
+from nextcloud_mcp_server.lifespan import TokenStoreLifespan, get_token_store, token_store_lifespan
 from tests.server.helpers import is_closed
 from tests.support.child import run_python
 from tests.support.contents import KEY

@@ -3,63 +3,37 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import signal
-import sqlite3
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pytest
 
 from nextcloud_mcp_server.lifespan import token_store_lifespan
+from tests.cli.places import execute
+from tests.server.helpers import Server
 from tests.support.child import ROOT
 from tests.support.contents import KEY
-
-if TYPE_CHECKING:
-    import pytest
 
 LOGGER = "nextcloud_mcp_server.lifespan"
 
 
 def _with_a_row(database: Path) -> Path:
-    with closing(sqlite3.connect(database)) as connection, connection:
-        connection.execute("INSERT INTO audit_logs VALUES (1, 0, 'event', 'alice', '', '', '', '')")
+    execute(database, "INSERT INTO audit_logs VALUES (1, 0, 'event', 'alice', '', '', '', '')")
     return database
 
 
-@contextmanager
-def _uvicorn(database: Path) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "uvicorn", "reminders:app", "--port", "0"],
-        cwd=database.parent,
-        env={
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": f"{ROOT}:{ROOT / 'examples' / 'embedding'}",
-            "TOKEN_STORAGE_DB": str(database),
-            "TOKEN_ENCRYPTION_KEY": KEY,
-        },
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
 def _log(database: Path) -> list[str]:
-    with _uvicorn(database) as process:
-        assert process.stderr is not None
+    path = f"{ROOT}:{ROOT / 'examples' / 'embedding'}"
+    uvicorn = ("-m", "uvicorn", "reminders:app", "--port", "0")
+    with Server(database, command=uvicorn, PYTHONPATH=path) as server:
+        assert server.process.stderr is not None
         lines = []
-        for line in process.stderr:
+        for line in server.process.stderr:
             lines.append(line.rstrip("\n"))
             if "Uvicorn running" in line:
-                process.send_signal(signal.SIGTERM)
-        assert process.wait(30) in {0, -signal.SIGTERM}
+                server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(30) in {0, -signal.SIGTERM}
     return lines
 
 
@@ -79,11 +53,21 @@ def test_a_start_at_head_logs_nothing(database: Path) -> None:
     assert not [line for line in _log(database) if str(database) in line]
 
 
+@pytest.mark.parametrize("disabled", [(), (LOGGER, "uvicorn.error")])
 async def test_without_a_log_the_lines_are_warnings(
-    old_database: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    disabled: tuple[str, ...],
+    old_database: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """If nobody configured logging, Python prints warnings only: so these are warnings."""
+    """If nobody configured logging, Python prints warnings only: so these are warnings.
+
+    They are shown although the env.py that `alembic init` writes disables every logger that is
+    there already.
+    """
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    for name in disabled:
+        monkeypatch.setattr(logging.getLogger(name), "disabled", True)
     async with token_store_lifespan(_with_a_row(old_database), encryption_key=KEY)(None):
         pass
     first, second = capfd.readouterr().err.splitlines()
@@ -100,17 +84,3 @@ async def test_a_host_that_logs_info_gets_info(
             pass
     assert [r.levelname for r in caplog.records if r.name == LOGGER] == ["INFO", "INFO"]
     assert logging.getLogger("nextcloud_mcp_server").level == logging.NOTSET
-
-
-async def test_a_host_that_disables_the_loggers_still_shows_the_lines(
-    old_database: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The env.py that `alembic init` writes disables every logger that is there already."""
-    monkeypatch.setattr(logging.getLogger(), "handlers", [])
-    for name in (LOGGER, "uvicorn.error"):
-        monkeypatch.setattr(logging.getLogger(name), "disabled", True)
-    async with token_store_lifespan(_with_a_row(old_database), encryption_key=KEY)(None):
-        pass
-    first, second = capfd.readouterr().err.splitlines()
-    assert first.startswith(f"upgraded {old_database} from 006 to ")
-    assert second.startswith("backup: ")

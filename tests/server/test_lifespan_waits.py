@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,7 +13,7 @@ from nextcloud_mcp_server.backends.sqlite.lock import guard
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.lifespan import token_store_lifespan
 from nextcloud_mcp_server.settings import EMBEDDED_LOCK_TIMEOUT, Settings
-from tests.support.child import ROOT
+from tests.server.helpers import Server
 from tests.support.contents import KEY
 
 
@@ -70,20 +67,8 @@ uvicorn.run(app, port=0, log_level="critical")
 
 def test_uvicorn_stops_after_the_wait(old_database: Path) -> None:
     """An embedded store that waits for the lock does not hold up SIGTERM for long."""
-    with guard(old_database, 0):
-        server = subprocess.Popen(
-            [sys.executable, "-c", _APP, str(old_database)],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={name: value for name, value in os.environ.items() if "TOKEN_" not in name},
-        )
-        try:
-            assert server.stdout is not None
-            assert server.stdout.readline() == b"ready\n"
-            time.sleep(0.5)
-            server.send_signal(signal.SIGTERM)
-            assert server.wait(20) != 0
-        finally:
-            server.kill()
-            server.communicate()
+    app = ("-c", _APP, str(old_database))
+    with guard(old_database, 0), Server(old_database, command=app) as server:
+        server.line("ready")
+        time.sleep(0.5)
+        assert server.stop()[0] != 0

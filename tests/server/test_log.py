@@ -106,12 +106,8 @@ def test_no_secret_reaches_the_log(form: str, capfd: pytest.CaptureFixture[str])
     assert not HIDDEN.search(text)
 
 
-def test_an_error_with_json_is_one_object(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_an_error_with_json_is_one_object(bad: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A failed start prints one object with code and remedy; with debug also the traceback."""
-    bad = tmp_path / "tokens.db"
-    bad.write_text("no database\n" * 100)
     for debug in (False, True):
         settings = Settings(bad, keys=(KEY,))
         assert serve(port=0, settings=settings, debug=debug, log=LogOptions(format="json")) == 1

@@ -5,9 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,15 +14,8 @@ from starlette.testclient import TestClient
 from nextcloud_mcp_server import __version__
 from nextcloud_mcp_server.server import health
 from nextcloud_mcp_server.server.app import create_app
+from tests.cli.places import execute
 from tests.support.contents import KEY
-
-
-@pytest.fixture
-def client(database: Path) -> Iterator[TestClient]:
-    """The application on a database at head, which it checks at every request."""
-    app = create_app(database, encryption_key=KEY, check_interval=0)
-    with TestClient(app) as client:
-        yield client
 
 
 class _Page(HTMLParser):
@@ -74,8 +64,7 @@ def test_the_page_of_a_server_that_is_not_ready(
     client: TestClient, database: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The page has the status and the reason of /health/ready, escaped, and no path."""
-    with closing(sqlite3.connect(database)) as connection, connection:
-        connection.execute("UPDATE alembic_version SET version_num = '<b>x'")
+    execute(database, "UPDATE alembic_version SET version_num = '<b>x'")
     page, ready = client.get("/"), client.get("/health/ready")
 
     assert page.status_code == ready.status_code == 503

@@ -6,7 +6,6 @@ import asyncio
 import re
 import signal
 import socket
-import sqlite3
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.migrate import inspect
 from nextcloud_mcp_server.server.run import serve
 from nextcloud_mcp_server.settings import Settings
+from tests.cli.places import execute
 from tests.server.helpers import Server, fails, leftovers, needs_ipv6, revision, stop_at_once
 from tests.support.contents import KEY
 
@@ -47,8 +47,7 @@ def test_serves_on_a_new_database_and_stops_cleanly(new_database: Path, head: st
 
 def test_prints_the_upgrade_and_the_backup(old_database: Path, tmp_path: Path, head: str) -> None:
     """For an old database with rows it prints the revisions and the backup; Ctrl-C stops it too."""
-    with closing(sqlite3.connect(old_database)) as connection, connection:
-        connection.execute("INSERT INTO audit_logs VALUES (1, 0, 'event', 'alice', '', '', '', '')")
+    execute(old_database, "INSERT INTO audit_logs VALUES (1, 0, 'event', 'alice', '', '', '', '')")
     with Server(old_database) as server:
         server.url()
         status, errors = server.stop(signal.SIGINT)
@@ -62,23 +61,17 @@ def test_prints_the_upgrade_and_the_backup(old_database: Path, tmp_path: Path, h
 
 
 def test_a_refused_database_is_one_line_and_a_remedy(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    bad: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A failed start prints its error and its remedy and nothing else."""
-    bad = tmp_path / "tokens.db"
-    bad.write_text("no database\n" * 100)
     error = fails(capfd, Settings(bad, keys=(KEY,)))
 
     assert error.startswith(f"error: {bad} is not an SQLite database")
     assert error.endswith(" [not-a-database]")
 
 
-def test_with_debug_the_traceback_comes_first(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_with_debug_the_traceback_comes_first(bad: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """The traceback ends with the code, and the remedy is printed once, in the last line."""
-    bad = tmp_path / "tokens.db"
-    bad.write_text("no database\n" * 100)
     assert serve(port=0, settings=Settings(bad, keys=(KEY,)), debug=True) == 1
 
     errors = capfd.readouterr().err
@@ -166,8 +159,7 @@ def test_a_failing_stop_is_an_error(
 
 
 @pytest.mark.parametrize(
-    ("host", "shown"),
-    [pytest.param("::1", "[::1]", marks=needs_ipv6), ("127.0.0.1", "127.0.0.1")],
+    ("host", "shown"), [pytest.param("::1", "[::1]", marks=needs_ipv6), ("127.0.0.1", "127.0.0.1")]
 )
 def test_prints_its_address_and_the_fallback(
     host: str,

@@ -7,21 +7,24 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 ROOT: Final = Path(__file__).parents[2]
 
 
+def run_program(
+    *command: object, check: bool = False, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run a program for at most five minutes and return its output."""
+    arguments = [*map(str, command)]
+    return subprocess.run(
+        arguments, check=check, capture_output=True, text=True, timeout=300, **options
+    )
+
+
 def run_python(code: str, *arguments: object) -> str:
     """Run ``code`` in another process, which prints no error, and return what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+    done = run_program(sys.executable, "-c", code, *arguments, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.strip()
 

@@ -21,10 +21,14 @@ def attempt(call: Callable[[], T]) -> T | TokenStorageError:
         return error
 
 
-def refused(call: Callable[[], object]) -> TokenStorageError:
-    """Return the error that ``call`` must raise."""
+def refused(
+    call: Callable[[], object], code: str | None = None, text: str = ""
+) -> TokenStorageError:
+    """Return the error that ``call`` must raise, with this code, if any, and text."""
     with pytest.raises(TokenStorageError) as caught:
         call()
+    assert code is None or caught.value.code == code
+    assert text in caught.value.message
     return caught.value
 
 

@@ -36,12 +36,7 @@ PAGES: Final = [
 ]
 
 #: Commands that need a checkout.
-_SOURCE: Final = (
-    "db migrate",
-    "db lint --fix",
-    "db lint --release",
-    "git commit",
-)
+_SOURCE: Final = ("db migrate", "db lint --fix", "db lint --release", "git commit")
 
 
 @pytest.fixture(scope="module")

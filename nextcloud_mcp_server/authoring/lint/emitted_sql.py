@@ -30,13 +30,9 @@ DIRECTIONS: Final[tuple[Direction, ...]] = ("upgrade", "downgrade")
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A statement of a revision.
+    """A statement, and the line of the revision that sends it.
 
-    Attributes:
-        sql: its text.
-        line: the line of the revision that sends it.
-        helper: the guard that sends it, which checks first what exists; empty if the revision
-            sends it directly.
+    ``helper`` is the guard that sends it, which checks first what exists; empty if there is none.
     """
 
     sql: str
@@ -52,12 +48,7 @@ class Statement:
 
 @dataclass(frozen=True)
 class Emitted:
-    """The SQL of all revisions.
-
-    Attributes:
-        statements: by file name, dialect and direction; a missing key means a failure.
-        problems: the failures.
-    """
+    """The SQL of all revisions by file name, dialect and direction, and what failed instead."""
 
     statements: Mapping[tuple[str, Dialect, Direction], tuple[Statement, ...]]
     problems: tuple[Problem, ...]

@@ -52,12 +52,7 @@ DELETES: Final = "DELETES_ROWS_FROM"
 
 @dataclass(frozen=True, slots=True)
 class Digests:
-    """The digests of a revision.
-
-    Attributes:
-        statements: of each statement, by dialect and direction.
-        code: of the code that emits no statements; empty if there is none.
-    """
+    """The digests of each statement of a revision, and of its code that emits none, if any."""
 
     statements: Mapping[tuple[Dialect, Direction], tuple[str, ...]]
     code: str

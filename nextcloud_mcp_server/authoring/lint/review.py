@@ -38,12 +38,8 @@ from nextcloud_mcp_server.schema.structure import Structure
 class Review:
     """The result of checking the migrations.
 
-    Attributes:
-        folder: the folder of the scripts.
-        scripts: the version files, by id.
-        problems: by file and line.
-        whole: whether the SQL was checked too, which needs a linear history.
-        digests: the digests of each revision that runs, by id.
+    The scripts are sorted by id, the problems by file and line. ``whole`` tells whether the SQL
+    was checked too, which needs a linear history; ``digests`` has each revision that runs, by id.
     """
 
     folder: Path
@@ -84,12 +80,13 @@ def review(folder: Path | None = None) -> Review:
     with without_bytecode():
         made, error = structures.up_and_down(line)
         emitted = emit_sql(line, {script.id: script.path for script in scripts})
+        stale = list(_stale(line, made))
     found = [*texts, *emitted.problems]
     found += [p for script in scripts for p in statement_problems(script, emitted)]
     digests = {s.id: released.digests(s, emitted) for s in scripts if _completed(s, emitted)}
     found += _released(folder, scripts, digests, emitted)
     found += [failure(error, folder)] if error else ()
-    found += _stale(line, made)
+    found += stale
     return Review(folder, tuple(scripts), _sorted(found), True, digests)
 
 

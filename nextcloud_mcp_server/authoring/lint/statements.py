@@ -50,12 +50,7 @@ _MODIFIERS: Final = frozenset({"TEMP", "TEMPORARY", "UNIQUE", "VIRTUAL", "UNLOGG
 
 @dataclass(frozen=True)
 class _Sql:
-    """The SQL of a revision, for one direction and one dialect.
-
-    Attributes:
-        statements: each with its tokens.
-        created: tables that it creates, or recreates by a rename.
-    """
+    """The SQL of a revision for one dialect, and the tables that it creates or recreates."""
 
     script: Script
     way: Direction

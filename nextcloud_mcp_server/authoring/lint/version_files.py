@@ -23,16 +23,9 @@ PLACEHOLDER: Final = "FILL IN"
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A version file.
+    """A version file: the time (``YYYYMMDD_HHMM``), id and description in its name, its content.
 
-    Attributes:
-        path: the file.
-        moment: the date and time in its name, as ``YYYYMMDD_HHMM``.
-        id: the id in its name.
-        slug: the description in its name.
-        tree: its syntax tree.
-        values: value and line of each module-level assignment, by name.
-        functions: the module-level functions, by name.
+    ``values`` has the value and the line of each module-level assignment, by name.
     """
 
     path: Path

@@ -127,7 +127,9 @@ def exclusive(
     try:
         # Connected first: SQLAlchemy ends the first transaction of an engine.
         with engine.connect() as connection:
-            locked = LockedServer(server, history, connection, timeout, cancelled, dump)
+            locked = LockedServer(
+                server, history, connection, timeout=timeout, cancelled=cancelled, dump=dump
+            )
             locked.acquire()
             yield locked
     except Exception as error:
@@ -158,6 +160,7 @@ class LockedServer:
         server: Server,
         history: History,
         connection: Connection,
+        *,
         timeout: float,
         cancelled: Callable[[], bool],
         dump: Path | None = None,
@@ -256,8 +259,7 @@ class LockedServer:
                 f"in the schema {schema}.",
                 code="missing-grant",
                 remedy=f"As the owner of the schema: GRANT USAGE, CREATE ON SCHEMA {schema} TO "
-                f"{quoted(role)}; - or run the upgrade as the owner: nextcloud-mcp-server db "
-                "upgrade -u URL",
+                f"{quoted(role)}; - or run the upgrade as its owner",
             )
 
     def make_private(self) -> None:
@@ -279,10 +281,8 @@ class LockedServer:
         deadline = time.monotonic() + self._timeout
         try:
             # A snapshot for a dump cannot be exported from a savepoint.
-            if self._dump is not None:
-                result = self._attempt(work)
-            else:
-                result = self._until(deadline, work)
+            with_dump = self._dump is not None
+            result = self._attempt(work) if with_dump else self._until(deadline, work)
             self._commit()
         except BaseException:
             with suppress(Exception):

@@ -95,12 +95,7 @@ def backups(
 
 
 def _delete(
-    output: Output,
-    settings: Settings,
-    *,
-    keep: int | None,
-    older_than: timedelta | None,
-    yes: bool,
+    output: Output, settings: Settings, *, keep: int | None, older_than: timedelta | None, yes: bool
 ) -> None:
     from nextcloud_mcp_server.cli.operation import operation, phases
     from nextcloud_mcp_server.maintenance.backup_deletion import delete_backups, old_backups

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from nextcloud_mcp_server.cli.database import DatabaseOption
+from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.migrate.inspect import Inspection, inspect
 from nextcloud_mcp_server.migrate.plan import Action
 from nextcloud_mcp_server.migrate.summary import check_line, current_lines, repairs
-
-if TYPE_CHECKING:
-    from nextcloud_mcp_server.cli.database import DatabaseOption
-    from nextcloud_mcp_server.cli.output import Output
-
 
 #: The exit status of ``db check`` if a start would upgrade or repair the database.
 PENDING: Final = 3

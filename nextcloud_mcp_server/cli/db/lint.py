@@ -32,12 +32,7 @@ if TYPE_CHECKING:
     help="With --release: record REV again, as it is now.  [default: none]",
 )
 def lint(
-    output: Output,
-    *,
-    strict: bool,
-    fix: bool,
-    release: bool,
-    overwrite: tuple[str, ...],
+    output: Output, *, strict: bool, fix: bool, release: bool, overwrite: tuple[str, ...]
 ) -> int:
     """Check the migrations and list their problems.
 

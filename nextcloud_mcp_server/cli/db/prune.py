@@ -43,13 +43,9 @@ def prune(output: Output, option: DatabaseOption, *, dry_run: bool, yes: bool) -
         if not yes:
             command = f"db prune {database.option} --yes"
             output.confirm(f"Delete {counted(number, 'row')}?", command)
-        try:
-            with operation(output) as progress, reporting(progress) as report:
-                deleted = delete_expired(settings, report=report)
-        except KeyboardInterrupt:
-            # Not on the line on which the terminal shows ^C.
-            output.note("")
-            raise interrupted("What was deleted stays so, and the rest is unchanged.") from None
+        ended = interrupted("What was deleted stays so, and the rest is unchanged.")
+        with operation(output, interruption=ended) as progress, reporting(progress) as report:
+            deleted = delete_expired(settings, report=report)
     where = ", ".join(f"{number} of {name}" for name, number in deleted.items() if number)
     total = counted(sum(deleted.values()), "expired row")
     output.result(

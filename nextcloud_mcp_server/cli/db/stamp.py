@@ -22,10 +22,7 @@ from nextcloud_mcp_server.migrate.summary import stamp_warning, stamped_lines
 @click.command()
 @database_options
 @click.argument(
-    "revision",
-    metavar="REV",
-    callback=not_empty,
-    shell_complete=complete_revisions("head", "base"),
+    "revision", metavar="REV", callback=not_empty, shell_complete=complete_revisions("head", "base")
 )
 @while_running_option
 @yes_option

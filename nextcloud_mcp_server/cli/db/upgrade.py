@@ -66,7 +66,9 @@ def upgrade(
     if dry_run and as_sql:
         raise click.UsageError("--dry-run and --sql exclude each other: give only one.")
     if as_sql:
-        _print_sql(output, option, target)
+        from nextcloud_mcp_server.migrate.script import script
+
+        print_script(output, script(quiet_database(output, option), target=target))
         return
     from nextcloud_mcp_server.cli.operation import operation
     from nextcloud_mcp_server.crypto.keyfile import KeyVerifier
@@ -94,12 +96,6 @@ def upgrade(
         )
     facts = {**outcome_facts(outcome), "unopened_secrets": verify.unopened}
     output.result(facts, *outcome_lines(outcome))
-
-
-def _print_sql(output: Output, option: DatabaseOption, target: str | None) -> None:
-    from nextcloud_mcp_server.migrate.script import script
-
-    print_script(output, script(quiet_database(output, option), target=target))
 
 
 def quiet_database(output: Output, option: DatabaseOption) -> Database:

@@ -31,13 +31,9 @@ def rotate(output: Output, option: DatabaseOption) -> int:
     from nextcloud_mcp_server.maintenance.keys import rotate as rotation
 
     settings = option.settings(output, files_only="keys rotate")
-    try:
-        with operation(output) as progress:
-            done = rotation.rotate(settings, progress)
-    except KeyboardInterrupt:
-        # Not on the line on which the terminal shows ^C.
-        output.note("")
-        raise interrupted("What was rotated stays so, and the rest is unchanged.") from None
+    ended = interrupted("What was rotated stays so, and the rest is unchanged.")
+    with operation(output, interruption=ended) as progress:
+        done = rotation.rotate(settings, progress)
     document = {**census_facts(done.census), "rotated": dict(done.rotated)}
     output.result(document, *_lines(done))
     return 1 if done.census.older else 0

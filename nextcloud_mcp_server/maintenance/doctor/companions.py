@@ -22,12 +22,7 @@ from nextcloud_mcp_server.backends.sqlite.catalog import count, quoted, read_str
 from nextcloud_mcp_server.backends.sqlite.connect import connect_at_rest
 from nextcloud_mcp_server.backends.sqlite.in_use import describe, is_held
 from nextcloud_mcp_server.backends.sqlite.integrity import check_pages
-from nextcloud_mcp_server.backends.sqlite.lock import (
-    FOREIGN,
-    LONGEST,
-    holder,
-    is_announcement,
-)
+from nextcloud_mcp_server.backends.sqlite.lock import FOREIGN, LONGEST, holder, is_announcement
 from nextcloud_mcp_server.backends.sqlite.manifest import manifest_path, read_manifest, sha256_of
 from nextcloud_mcp_server.crypto.keyfile import fingerprints
 from nextcloud_mcp_server.errors import TokenStorageError, counted, for_shell, moment
@@ -107,10 +102,8 @@ def backups(context: Context) -> Iterator[Finding]:
             yield Finding(level, f"{path.name} is not intact: {what}")
     if bare := [path for path in found if not manifest_path(path).exists()]:
         have, their = ("has", "its") if len(bare) == 1 else ("have", "their")
-        what = (
-            f"{len(bare)} of {len(found)} {have} no manifest, so only {their} pages can be checked"
-        )
-        yield Finding(Level.NOTE, what)
+        what = f"{len(bare)} of {len(found)} {have} no manifest"
+        yield Finding(Level.NOTE, f"{what}, so only {their} pages can be checked")
     yield from _locked_out(context, found)
     yield from _vanished(context)
     if what := _former(context, found[-1]):

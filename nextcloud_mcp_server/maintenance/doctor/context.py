@@ -61,13 +61,10 @@ class Contents:
 
 @dataclass(frozen=True)
 class Context:
-    """What the checks examine.
+    """What the checks examine: ``path`` is the target of the database's name if that is a link.
 
-    Attributes:
-        path: the target of the database's name, if that is a link.
-        full: whether every index entry and every backup is checked, however long it takes.
-        contents: the inspected database; None if it cannot be inspected.
-        error: why it cannot be inspected.
+    With ``full`` every index entry and every backup is checked, however long it takes. There
+    are ``contents``, or an ``error`` that says why the database cannot be inspected.
     """
 
     settings: Settings

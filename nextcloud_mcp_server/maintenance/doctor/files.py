@@ -30,15 +30,13 @@ _GROUP: Final = 0o070
 
 def configuration(context: Context) -> Iterator[Finding]:
     """Check which setting names the database, and which settings have no effect."""
-    settings = context.settings
+    settings, used = context.settings, context.settings.database
     wins = "{0} wins over {1}, which is set too"
     if settings.empty:
-        what = f"{settings.empty} is empty and counts as unset, so {settings.database} is used"
+        what = f"{settings.empty} is empty and counts as unset, so {used} is used"
         yield Finding(Level.WARNING, what, f"unset {settings.empty}")
     if settings.fallback_from:
-        what = (
-            f"{settings.fallback_from} cannot be used here, so {settings.database} is used instead"
-        )
+        what = f"{settings.fallback_from} cannot be used here, so {used} is used instead"
         command = f"export TOKEN_STORAGE_DB={for_shell(settings.file)}"
         yield Finding(Level.WARNING, what, command)
     if settings.overruled:
@@ -49,7 +47,7 @@ def configuration(context: Context) -> Iterator[Finding]:
         yield Finding(Level.NOTE, what, "unset TOKEN_ENCRYPTION_KEY_FILE")
     if not (settings.fallback_from or settings.overruled or settings.empty):
         source = f"is named by {settings.source}" if settings.source else "is given with -d or -u"
-        if not settings.source and settings.database == DEFAULT_DATABASE:
+        if not settings.source and used == DEFAULT_DATABASE:
             source = f"is the default, {DEFAULT_DATABASE}"
         yield Finding(Level.OK, f"the database {source}")
 

@@ -102,17 +102,13 @@ def _formats(execute: Execute, contents: Contents) -> Iterator[tuple[Level, str]
             what = f"{table}.{column} holds {counted(number, 'value')} that no key has encrypted"
             yield Level.WARNING, what
         if number := _count(execute, table, f"typeof({quoted(column)}) = 'text'"):
-            yield (
-                Level.NOTE,
-                f"{table}.{column} holds {counted(number, 'secret')} as TEXT (harmless)",
-            )
+            what = f"{table}.{column} holds {counted(number, 'secret')} as TEXT (harmless)"
+            yield Level.NOTE, what
     for table, column in columns_there(contents.seen.structure, _PLAIN):
         if number := _count(execute, table, f"{quoted(column)} <> ''"):
             what = f"{table}.{column} holds {counted(number, 'value')} in plain text"
-            yield (
-                Level.NOTE,
-                f"{what}: they go with their session; keep the file and backups private",
-            )
+            what = f"{what}: they go with their session; keep the file and backups private"
+            yield Level.NOTE, what
 
 
 def _count(execute: Execute, table: str, where: str) -> int:

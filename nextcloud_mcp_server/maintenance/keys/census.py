@@ -52,14 +52,9 @@ class Unopened(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """The secrets of a database by key.
+    """The number of secrets by fingerprint and table, and those that no key opens.
 
-    Attributes:
-        database: its path.
-        exists: whether there is a file.
-        keys: the fingerprints of the available keys, newest first; empty without a key.
-        opened: the number of secrets by fingerprint and table.
-        unopened: the secrets that no key opens.
+    ``keys`` are the fingerprints of the available keys, newest first; empty without a key.
     """
 
     database: Path

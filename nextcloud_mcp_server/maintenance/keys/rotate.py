@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
 from sqlalchemy import ColumnClause, Update, bindparam, column, literal_column, table, update
 
+from nextcloud_mcp_server.backends.base import Connection, Pool
 from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.backends.sqlite.errors import naming
 from nextcloud_mcp_server.backends.sqlite.inspect import inspect_file
 from nextcloud_mcp_server.backends.sqlite.secrets import columns_there
-from nextcloud_mcp_server.concurrency import run_in_own_loop
-from nextcloud_mcp_server.crypto.keyfile import find_keyring, verified_keyring
+from nextcloud_mcp_server.concurrency import run_coroutine
+from nextcloud_mcp_server.crypto.keyfile import Samples, find_keyring, verified_keyring
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.maintenance.keys.census import (
@@ -33,24 +34,13 @@ from nextcloud_mcp_server.progress import ProgressCallback, Reporter, reporting,
 from nextcloud_mcp_server.schema.structure import ENCRYPTED
 from nextcloud_mcp_server.settings import Settings
 
-if TYPE_CHECKING:
-    from nextcloud_mcp_server.backends.base import Connection, Pool
-    from nextcloud_mcp_server.crypto.keyfile import Samples
-
-T = TypeVar("T")
-
 #: How often the tables are read again because a server stored secrets with an older key.
 _PASSES: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Rotated:
-    """The result of a rotation.
-
-    Attributes:
-        rotated: the number of secrets that were encrypted again, by table.
-        census: the secrets by key, counted afterwards.
-    """
+    """How many secrets were encrypted again, by table, and a census afterwards."""
 
     rotated: Mapping[str, int]
     census: Census
@@ -70,11 +60,7 @@ def rotate(settings: Settings, progress: ProgressCallback | None = None) -> Rota
     Only the encrypted values are read and written, below every check of the other columns. A
     value that was stored meanwhile is never overwritten: each change compares the old value.
     What is done stays done after a kill, and the next rotation does the rest. A secret that no
-    key opens is kept as it is.
-
-    Args:
-        settings: name the database and the keys.
-        progress: receives updates (default: the log).
+    key opens is kept as it is. The default of ``progress`` is the log.
 
     Raises:
         TokenStorageError: ``key-missing``, ``malformed-key`` or ``wrong-key``, or as
@@ -99,23 +85,19 @@ def rotate(settings: Settings, progress: ProgressCallback | None = None) -> Rota
         try:
             return _rotate(place, pool, keyring, report)
         finally:
-            _run(pool.close())
+            run_coroutine(pool.close())
 
 
 def _rotate(place: SqliteDatabase, pool: Pool, keyring: Keyring, report: Reporter) -> Rotated:
     rotated: Counter[str] = Counter()
     for _ in range(_PASSES):
-        changed = _run(_pass(place, pool, keyring, report))
+        changed = run_coroutine(_pass(place, pool, keyring, report))
         rotated.update(changed)
         census = take_census(place, keyring, report)
         # Without progress, another pass would find the same.
         if not census.older or not changed:
             break
     return Rotated(dict(rotated), census)
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    return run_in_own_loop(lambda: asyncio.run(work))
 
 
 async def _pass(

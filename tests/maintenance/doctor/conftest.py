@@ -53,7 +53,9 @@ def ask(path: Path) -> Ask:
     return findings
 
 
-def worst(found: list[Finding]) -> Finding:
-    """Return the one finding of a check that is not ``ok``."""
+def worst(found: list[Finding], level: Level | None = None, text: str = "") -> Finding:
+    """Return the one finding of a check that is not ``ok``, with this level and text."""
     [finding] = [finding for finding in found if finding.level is not Level.OK]
+    assert level is None or finding.level is level
+    assert text in finding.message
     return finding

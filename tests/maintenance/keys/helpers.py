@@ -13,6 +13,7 @@ from cryptography.fernet import Fernet
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.schema.structure import ENCRYPTED
 from nextcloud_mcp_server.settings import Settings
+from tests.cli.places import rows
 from tests.support.contents import KEY, OTHER_KEY
 
 NEW: Final = Fernet.generate_key().decode()
@@ -61,9 +62,8 @@ def grant_many(path: Path, number: int) -> None:
 def tokens(path: Path, *keys: str) -> dict[str, str]:
     """Return every refresh token, decrypted with these keys, by user."""
     ring = Keyring(keys)
-    with opened(path) as connection:
-        rows = connection.execute("SELECT user_id, encrypted_token FROM refresh_tokens").fetchall()
-    return {user: ring.decrypt(secret) for user, secret in rows}
+    stored = rows(path, "SELECT user_id, encrypted_token FROM refresh_tokens")
+    return {user: ring.decrypt(secret) for user, secret in stored}
 
 
 def secrets(path: Path) -> dict[tuple[str, str, int], bytes | str]:

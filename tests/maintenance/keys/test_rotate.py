@@ -19,7 +19,7 @@ from nextcloud_mcp_server.maintenance.keys.census import Secret, Unopened, count
 from nextcloud_mcp_server.maintenance.keys.rotate import rotate
 from nextcloud_mcp_server.migrations import upgrade_database
 from nextcloud_mcp_server.schema.structure import ENCRYPTED, Structure
-from tests.cli.places import environment
+from tests.cli.places import environment, execute, rows
 from tests.maintenance.keys.helpers import (
     LOST,
     NEW,
@@ -63,10 +63,10 @@ def test_every_table_is_rotated_and_nothing_else_changes(filled: Path) -> None:
     }
     assert sum(done.rotated.values()) == len(new)
     assert (done.census.older, done.census.unopened) == ({}, ())
-    for name, rows in before.rows.items():
+    for name, held in before.rows.items():
         plain = [
             [{c: v for c, v in row.items() if c not in ENCRYPTED_COLUMNS} for row in these]
-            for these in (rows, after.rows[name])
+            for these in (held, after.rows[name])
         ]
         assert plain[0] == plain[1], name
 
@@ -94,12 +94,10 @@ def test_a_secret_keeps_its_storage_class_and_its_time(token_db: Path) -> None:
 def test_stored_scopes_that_a_store_refuses_stay(token_db: Path) -> None:
     """A rotation works below the checks of a store: what was read is not written again."""
     grant(token_db, "alice")
-    with opened(token_db) as connection:
-        connection.execute("UPDATE refresh_tokens SET scopes = '[\"a b\", \"\"]', user_id = ''")
+    execute(token_db, "UPDATE refresh_tokens SET scopes = '[\"a b\", \"\"]', user_id = ''")
     assert rotate(given(token_db)).rotated == {"refresh_tokens": 1}
-    with opened(token_db) as connection:
-        row = connection.execute("SELECT user_id, scopes, updated_at FROM refresh_tokens")
-        assert row.fetchall() == [("", '["a b", ""]', 1)]
+    query = "SELECT user_id, scopes, updated_at FROM refresh_tokens"
+    assert rows(token_db, query) == [("", '["a b", ""]', 1)]
 
 
 def test_what_no_key_opens_is_listed_and_kept(token_db: Path) -> None:
@@ -108,25 +106,20 @@ def test_what_no_key_opens_is_listed_and_kept(token_db: Path) -> None:
     grant(token_db, "lost", Fernet(OTHER_KEY).encrypt(b"lost"))
     grant(token_db, "plain", "not encrypted")
     grant(token_db, "bytes", b"\xff\x00gAAAA")
-    with opened(token_db) as connection:
-        connection.execute(
-            "INSERT INTO refresh_tokens (user_id, encrypted_token, created_at, updated_at) "
-            "VALUES ('no text', CAST(x'67414141ff' AS TEXT), 1, 1)"
-        )
-        before = connection.execute(
-            "SELECT user_id, CAST(encrypted_token AS BLOB) FROM refresh_tokens WHERE rowid > 1"
-        ).fetchall()
+    execute(
+        token_db,
+        "INSERT INTO refresh_tokens (user_id, encrypted_token, created_at, updated_at) "
+        "VALUES ('no text', CAST(x'67414141ff' AS TEXT), 1, 1)",
+    )
+    query = "SELECT user_id, CAST(encrypted_token AS BLOB) FROM refresh_tokens WHERE rowid > 1"
+    before = rows(token_db, query)
     done = rotate(given(token_db))
     assert done.rotated == {"refresh_tokens": 1}
     assert done.census.unopened == tuple(
         Unopened("refresh_tokens", "encrypted_token", user)
         for user in ("lost", "plain", "bytes", "no text")
     )
-    with opened(token_db) as connection:
-        after = connection.execute(
-            "SELECT user_id, CAST(encrypted_token AS BLOB) FROM refresh_tokens WHERE rowid > 1"
-        ).fetchall()
-    assert after == before
+    assert rows(token_db, query) == before
     assert LOST not in done.census.keys
 
 
@@ -222,10 +215,8 @@ def test_without_the_comparison_the_token_would_be_lost(
 def test_a_row_that_a_trigger_keeps_is_reported(token_db: Path) -> None:
     """A rotation without progress ends, and names the key that is still in use."""
     grant(token_db, "alice")
-    with opened(token_db) as connection:
-        connection.execute(
-            "CREATE TRIGGER keep BEFORE UPDATE ON refresh_tokens BEGIN SELECT RAISE(IGNORE); END"
-        )
+    keep = "CREATE TRIGGER keep BEFORE UPDATE ON refresh_tokens BEGIN SELECT RAISE(IGNORE); END"
+    execute(token_db, keep)
     done = rotate(given(token_db))
     assert (done.rotated, done.census.older) == ({}, {OLDER: 1})
 
@@ -299,9 +290,8 @@ def test_ten_thousand_rows_survive_kills(token_db: Path) -> None:
 
 def stored(path: Path, at: int) -> object:
     """Return the value of one row as it is stored."""
-    with opened(path) as connection:
-        query = "SELECT encrypted_token FROM refresh_tokens WHERE rowid = ?"
-        return connection.execute(query, (at,)).fetchone()[0]
+    [(value,)] = rows(path, "SELECT encrypted_token FROM refresh_tokens WHERE rowid = ?", (at,))
+    return value
 
 
 def rotated(path: Path) -> int:

@@ -68,11 +68,7 @@ def test_a_renamed_column_is_refused_unchanged(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("shape", "mode"),
-    [
-        (TWO_ROWS, 0o600),
-        (at("006").without(*OTHERS).also(ADOPTED), 0o600),
-        (at("010"), 0o644),
-    ],
+    [(TWO_ROWS, 0o600), (at("006").without(*OTHERS).also(ADOPTED), 0o600), (at("010"), 0o644)],
     ids=["two rows", "a copy of the grants", "not private"],
 )
 def test_the_given_keys_are_verified_first(path: Path, shape: Shape, mode: int) -> None:

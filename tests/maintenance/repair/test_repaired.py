@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import stat
 import time
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,12 +15,13 @@ from nextcloud_mcp_server.maintenance.doctor.finding import Level
 from nextcloud_mcp_server.maintenance.doctor.run import diagnose
 from nextcloud_mcp_server.maintenance.repair import Repaired
 from nextcloud_mcp_server.settings import Settings
-from tests.cli.places import crash
+from tests.cli.places import crash, execute
 from tests.maintenance.conftest import run_repair
 from tests.support import invariants
 from tests.support.by_path import prepare
 from tests.support.contents import KEY
 from tests.support.files import flip
+from tests.support.present import present
 from tests.support.revisions import HEAD
 from tests.support.shapes import Shape, at
 from tests.support.snapshot import snapshot
@@ -62,8 +61,7 @@ def test_it_ends_at_head_with_every_row(name: str, path: Path) -> None:
         rows = before.rows[table]
         there = [{c: row[c] for c in rows[0]} for row in after.rows[table]]
         assert sorted(map(repr, there)) == sorted(map(repr, rows)), table
-    assert done.backup is not None
-    invariants.same_content(before, snapshot(done.backup))
+    invariants.same_content(before, snapshot(present(done.backup)))
     found = diagnose(Settings(path, (KEY,)), full=True)
     assert found.fixable == ()
     assert found.worst is not Level.ERROR
@@ -90,8 +88,7 @@ def test_a_table_that_a_revision_drops_is_dropped(revision: str, path: Path) -> 
     assert before.rows["registered_webhooks"]
     done = run_repair(path)
     assert "dropped registered_webhooks, as its revision does" in done.done
-    assert done.backup is not None
-    kept = snapshot(done.backup).rows["registered_webhooks"]
+    kept = snapshot(present(done.backup)).rows["registered_webhooks"]
     assert kept == before.rows["registered_webhooks"]
     assert "registered_webhooks" not in snapshot(path).rows
     assert run_repair(path) == Repaired(path, ())
@@ -150,8 +147,7 @@ def test_the_journal_becomes_wal(path: Path) -> None:
     at("010").write(path)
     prepare(path)
     path.chmod(0o600)
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA journal_mode=DELETE")
+    execute(path, "PRAGMA journal_mode=DELETE")
     assert run_repair(path) == Repaired(path, ("switched its journal to wal",))
 
 

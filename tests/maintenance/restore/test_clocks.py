@@ -98,8 +98,7 @@ def test_newest_takes_no_backup_from_the_future(
     """It is skipped by name, and the next one is taken; if there is no other, none is."""
     at("006").write(path)
     future = _backup(clocks, path, 70 * YEAR)
-    error = refused(lambda: newest_backup(path))
-    assert (error.code, "in the future" in error.message) == ("bad-backup", True)
+    refused(lambda: newest_backup(path), "bad-backup", "in the future")
     future.rename(path.with_name("kept"))
     good = back_up(path)
     path.with_name("kept").rename(future)

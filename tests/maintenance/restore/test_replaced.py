@@ -16,6 +16,7 @@ from tests.maintenance.restore.harm import DAMAGE, LOSS, Harm
 from tests.maintenance.restore.restoring import restored, same
 from tests.support import invariants
 from tests.support.contents import REFRESH_TOKENS
+from tests.support.present import present
 from tests.support.revisions import HEAD
 from tests.support.snapshot import snapshot
 
@@ -79,10 +80,8 @@ def test_what_a_crashed_server_left_is_kept_with_the_rest(path: Path, saved: Pat
     crash(path, left)
     for suffix in ("", "-journal"):
         Path(f"{left}{suffix}").replace(f"{path}{suffix}")
-    rows = preview_restore(path, saved).rows
-    assert rows is not None
+    rows = present(preview_restore(path, saved).rows)
     assert rows["refresh_tokens"] == len(REFRESH_TOKENS)
     done = restored(path, saved)
-    assert done.kept is not None
-    same(snapshot(done.kept), before)
+    same(snapshot(present(done.kept)), before)
     same(snapshot(path), snapshot(saved))
