@@ -12,6 +12,8 @@ from nextcloud_mcp_server.backends.base import Snapshot
 from nextcloud_mcp_server.backends.postgresql.connect import Facts, Server, read_facts
 from nextcloud_mcp_server.schema.structure import (
     ENCRYPTED,
+    JOURNAL_TABLE,
+    UNUSED,
     VERSION_TABLE,
     Column,
     Structure,
@@ -186,8 +188,7 @@ class Place(NamedTuple):
         """Return the privileges that this role lacks, each with its tables and sequences."""
         found: dict[str, list[str]] = {}
         for table, privilege, sequence in self.rows(_GRANTS, [self.schema, self.names]):
-            name = f"SEQUENCE {self.table(sequence)}" if sequence else self.table(table)
-            found.setdefault(privilege, []).append(name)
+            found.setdefault(privilege, []).append(self.table(sequence or table))
         return found
 
 
@@ -199,6 +200,38 @@ def connected(server: Server, connection: Connection[Any], history: History) -> 
     """
     facts = read_facts(connection, server.url)
     return Place(connection, facts.schema, history), facts
+
+
+def needed_grants(place: Place) -> dict[str, list[str]]:
+    """Return what this role lacks to serve: each privilege with its tables or sequences."""
+    head = place.history.structure(place.history.head).tables
+    used = {place.table(name) for name in head if name not in UNUSED}
+    read = {place.table(VERSION_TABLE), place.table(JOURNAL_TABLE)}
+    found = {}
+    for privilege, names in place.missing_grants().items():
+        wanted = used | read if privilege == "SELECT" else used - read
+        if kept := [n for n in names if n in wanted or privilege == "USAGE"]:
+            found[privilege] = kept
+    return found
+
+
+def grants_text(place: Place, missing: Mapping[str, Sequence[str]]) -> str:
+    """Return what is missing, with the statements to type."""
+    [(role,)] = place.rows("SELECT current_user")
+    typed = "; ".join(
+        f"GRANT {privilege} ON {'SEQUENCE ' if privilege == 'USAGE' else ''}{', '.join(names)} "
+        f"TO {quoted(role)}"
+        for privilege, names in missing.items()
+    )
+    return f"the role {role} lacks {', '.join(missing)}: {typed}"
+
+
+def why_read_only(place: Place, facts: Facts) -> str:
+    """Return why a store on this place could only read; empty if it can write."""
+    if facts.read_only:
+        return facts.read_only
+    missing = needed_grants(place)
+    return grants_text(place, missing) if missing else ""
 
 
 def columns_there(structure: Structure, wanted: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:

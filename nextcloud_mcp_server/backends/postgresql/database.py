@@ -12,13 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from nextcloud_mcp_server.backends.base import Hold, LockedDatabase, Pool, Snapshot
-from nextcloud_mcp_server.backends.postgresql.catalog import Place, connected
+from nextcloud_mcp_server.backends.postgresql.catalog import (
+    Place,
+    connected,
+    grants_text,
+    needed_grants,
+    why_read_only,
+)
 from nextcloud_mcp_server.backends.postgresql.connect import Facts, Server
 from nextcloud_mcp_server.backends.postgresql.errors import named, not_writable
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem.server_url import ServerUrl
 from nextcloud_mcp_server.schema.history import History, load_history
-from nextcloud_mcp_server.schema.structure import UNUSED, VERSION_TABLE, Table, quoted
+from nextcloud_mcp_server.schema.structure import Table, quoted
 from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT
 
 if TYPE_CHECKING:
@@ -256,10 +262,7 @@ class Unlocked:
     @property
     def read_only(self) -> str:
         """Return why the server, or the grants of this role, let it be read only."""
-        if self._facts.read_only:
-            return self._facts.read_only
-        missing = needed_grants(self._place)
-        return grants_text(self._place, missing) if missing else ""
+        return why_read_only(self._place, self._facts)
 
     def announce(self, activity: str) -> None:
         """Do nothing: nobody waits."""
@@ -287,29 +290,6 @@ class Unlocked:
     def finish(self) -> str:
         """Return no journal mode."""
         return ""
-
-
-def needed_grants(place: Place) -> dict[str, list[str]]:
-    """Return what this role lacks to serve: each privilege with its tables or sequences."""
-    head = place.history.structure(place.history.head).tables
-    used = {place.table(name) for name in head if name not in UNUSED}
-    read = {place.table(VERSION_TABLE), place.table("migration_journal")}
-    found = {}
-    for privilege, names in place.missing_grants().items():
-        wanted = used | read if privilege == "SELECT" else used - read
-        if kept := [n for n in names if n in wanted or n.startswith("SEQUENCE ")]:
-            found[privilege] = kept
-    return found
-
-
-def grants_text(place: Place, missing: Mapping[str, Sequence[str]]) -> str:
-    """Return what is missing, with the statements to type."""
-    [(role,)] = place.rows("SELECT current_user")
-    typed = "; ".join(
-        f"GRANT {privilege} ON {', '.join(names)} TO {quoted(role)}"
-        for privilege, names in missing.items()
-    )
-    return f"the role {role} lacks {', '.join(missing)}: {typed}"
 
 
 def missing_grants(

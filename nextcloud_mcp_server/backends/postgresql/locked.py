@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from nextcloud_mcp_server import forks
 from nextcloud_mcp_server.backends.base import Snapshot, Transaction, WaitInterrupted
-from nextcloud_mcp_server.backends.postgresql.catalog import connected
+from nextcloud_mcp_server.backends.postgresql.catalog import connected, why_read_only
 from nextcloud_mcp_server.backends.postgresql.connect import (
     Server,
     application_name,
@@ -186,8 +186,8 @@ class LockedServer:
 
     @property
     def read_only(self) -> str:
-        """Return why the server takes no write; empty if it does."""
-        return self._facts.read_only
+        """Return why the server, or the grants of this role, let it be read only."""
+        return why_read_only(self._place, self._facts)
 
     def acquire(self) -> None:
         """Begin a transaction that holds the lock, unless nothing can be written here."""

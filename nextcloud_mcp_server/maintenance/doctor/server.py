@@ -9,13 +9,9 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
-from nextcloud_mcp_server.backends.postgresql.catalog import Place
+from nextcloud_mcp_server.backends.postgresql.catalog import Place, grants_text, needed_grants
 from nextcloud_mcp_server.backends.postgresql.connect import Facts
-from nextcloud_mcp_server.backends.postgresql.database import (
-    PostgresDatabase,
-    grants_text,
-    needed_grants,
-)
+from nextcloud_mcp_server.backends.postgresql.database import PostgresDatabase
 from nextcloud_mcp_server.crypto.keyfile import find_keyring
 from nextcloud_mcp_server.errors import TokenStorageError, counted
 from nextcloud_mcp_server.filesystem.server_url import ServerUrl

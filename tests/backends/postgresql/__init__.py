@@ -1,0 +1,1 @@
+"""PostgreSQL, beside what the contract demands of every engine."""

@@ -1,0 +1,268 @@
+"""The one schema of the store: its structure, its neighbours, and what the role may do in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.backends.connect import connect
+from nextcloud_mcp_server.migrate.change import downgrade
+from nextcloud_mcp_server.migrate.inspect import inspect
+from nextcloud_mcp_server.migrate.startup import prepare
+from nextcloud_mcp_server.schema.history import load_history
+from nextcloud_mcp_server.schema.structure import gaps
+from tests.support.contents import KEY
+from tests.support.errors import refuses
+from tests.support.postgresql import Server
+
+HISTORY = load_history(engine="postgresql")
+
+#: Another application's version table.
+THEIRS = "CREATE TABLE {}.alembic_version (version_num varchar(32) PRIMARY KEY)"
+
+
+@pytest.fixture
+def place(postgresql_server: Server) -> tuple[str, str]:
+    """A new schema: its name and its URL."""
+    return postgresql_server.schema()
+
+
+@pytest.mark.parametrize("revision", HISTORY.revisions)
+def test_the_generated_file_is_what_the_server_has(place: tuple[str, str], revision: str) -> None:
+    """The names, the required columns and the keys of each revision are those of the catalog."""
+    database = connect(place[1])
+    prepare(database, target=revision)
+    there, wanted = database.inspect().structure, HISTORY.structure(revision)
+    assert not gaps(there, wanted)
+    assert not gaps(wanted, there.without(frozenset({"alembic_version"})))
+    for name, table in wanted.tables.items():
+        found = there.tables[name]
+        assert (found.key, found.required) == (table.key, table.required), name
+
+
+@pytest.mark.parametrize("revision", HISTORY.revisions)
+def test_what_is_missing_is_added_as_the_revision_has_it(
+    place: tuple[str, str], postgresql_server: Server, revision: str
+) -> None:
+    """Tables, columns and indexes that an operator dropped come back with the same definition."""
+    schema, url = place
+    prepare(connect(url), target=revision)
+    before = _definitions(postgresql_server, schema)
+    for name, table in HISTORY.structure(revision).tables.items():
+        if name == "refresh_tokens":
+            optional = [n for n, c in table.columns.items() if not (c.required or c.key)]
+            postgresql_server.execute(
+                *(f"ALTER TABLE {schema}.{name} DROP COLUMN {column}" for column in optional)
+            )
+        elif name not in {"app_passwords", "oauth_clients", "login_flow_sessions"}:
+            postgresql_server.execute(f"DROP TABLE {schema}.{name}")
+    prepare(connect(url), target=revision)
+    assert _definitions(postgresql_server, schema) == before
+
+
+def _definitions(server: Server, schema: str) -> set[tuple[Any, ...]]:
+    columns = server.execute(
+        "SELECT table_name, column_name, data_type, is_nullable, column_default "
+        f"FROM information_schema.columns WHERE table_schema = '{schema}'"
+    )
+    indexes = server.execute(f"SELECT indexdef FROM pg_indexes WHERE schemaname = '{schema}'")
+    return {*columns, *indexes}
+
+
+@pytest.mark.parametrize("theirs", ["010", "", "b7c2d4e1f0aa"])
+def test_the_version_table_of_a_schema_behind_ours_is_not_touched(
+    postgresql_server: Server, theirs: str
+) -> None:
+    """With another application's table in the next schema of the search path, ours is made."""
+    behind, _ = postgresql_server.schema()
+    ours, _ = postgresql_server.schema()
+    postgresql_server.execute(THEIRS.format(behind))
+    if theirs:
+        postgresql_server.execute(f"INSERT INTO {behind}.alembic_version VALUES ('{theirs}')")
+    url = postgresql_server.url(options=f"-csearch_path%3D{ours},{behind}")
+    assert prepare(connect(url)).action == "create"
+    rows = [(theirs,)] if theirs else []
+    assert postgresql_server.execute(f"SELECT * FROM {behind}.alembic_version") == rows
+    assert postgresql_server.execute(f"SELECT * FROM {ours}.alembic_version") == [(HISTORY.head,)]
+    downgrade(connect(url), "base")
+    assert postgresql_server.execute(f"SELECT * FROM {behind}.alembic_version") == rows
+
+
+def test_without_the_own_search_path_the_wrong_table_is_written(
+    postgresql_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Negative control: SQLAlchemy alone sees the version table of the other schema."""
+    from nextcloud_mcp_server.backends.postgresql import locked  # noqa: PLC0415 - patched here
+
+    behind, _ = postgresql_server.schema()
+    ours, _ = postgresql_server.schema()
+    postgresql_server.execute(
+        THEIRS.format(behind), f"INSERT INTO {behind}.alembic_version VALUES ('010')"
+    )
+    url = postgresql_server.url(options=f"-csearch_path%3D{ours},{behind}")
+    settings = locked._SETTINGS.replace("SET LOCAL search_path TO {schema};", "")
+    monkeypatch.setattr(locked, "_SETTINGS", settings)
+    with refuses("migration-failed"):
+        prepare(connect(url))
+
+
+def test_the_store_uses_its_schema_whatever_the_search_path_is_later(
+    postgresql_server: Server,
+) -> None:
+    """Statements name the schema, so a search path that a pooler left behind is harmless."""
+    ours, url = postgresql_server.schema()
+    prepare(connect(url))
+
+    async def main() -> list[str]:
+        async with RefreshTokenStorage(url, encryption_key=KEY) as storage:
+            await storage.store_refresh_token("alice", "token")
+            return await storage.list_user_ids()
+
+    import asyncio  # noqa: PLC0415
+
+    assert asyncio.run(main()) == ["alice"]
+    rows = postgresql_server.execute(f"SELECT user_id FROM {ours}.refresh_tokens")
+    assert rows == [("alice",)]
+
+
+def test_tables_of_others_in_the_same_schema_are_nobodys_business(
+    place: tuple[str, str], postgresql_server: Server
+) -> None:
+    """A shared schema without a table of ours is new, and theirs stay as they are."""
+    schema, url = place
+    postgresql_server.execute(f"CREATE TABLE {schema}.invoices (id int)")
+    assert inspect(connect(url)).finding.state == "new"
+    assert prepare(connect(url)).action == "create"
+    downgrade(connect(url), "base")
+    assert postgresql_server.execute(f"SELECT count(*) FROM {schema}.invoices") == [(0,)]
+
+
+def test_a_version_table_of_another_application_is_foreign(
+    place: tuple[str, str], postgresql_server: Server
+) -> None:
+    """With no table of ours it is refused, and the reason says to use a schema of its own."""
+    schema, url = place
+    postgresql_server.execute(
+        THEIRS.format(schema), f"INSERT INTO {schema}.alembic_version VALUES ('b7c2d4e1f0aa')"
+    )
+    found = inspect(connect(url))
+    assert found.finding.state == "foreign"
+    assert "a schema of its own" in found.finding.reason
+    with refuses("foreign"):
+        prepare(connect(url))
+
+
+def test_a_missing_schema_is_one_refusal_with_both_reasons(postgresql_server: Server) -> None:
+    """It is missing, or the role may not use it: the server does not tell which."""
+    url = postgresql_server.url(options="-csearch_path%3Dnowhere")
+    with refuses("no-schema"):
+        prepare(connect(url))
+    with refuses("no-schema"):
+        inspect(connect(url))
+
+
+def test_another_encoding_is_refused(postgresql_server: Server) -> None:
+    """Names and tokens need UTF8."""
+    postgresql_server.execute(
+        "CREATE DATABASE latin ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+    )
+    with refuses("unsupported-database"):
+        prepare(connect(postgresql_server.url("latin")))
+
+
+@pytest.fixture
+def role(postgresql_server: Server) -> Iterator[str]:
+    """A role without any right."""
+    postgresql_server.execute("CREATE ROLE app LOGIN")
+    yield "app"
+    postgresql_server.execute("DROP OWNED BY app", "DROP ROLE app")
+
+
+def _as(role: str, url: str) -> str:
+    return url.replace("postgres@", f"{role}@")
+
+
+def test_a_role_that_may_not_create_is_told_the_grant(
+    place: tuple[str, str], postgresql_server: Server, role: str
+) -> None:
+    """The GRANT in the remedy, typed as it is, is what was missing."""
+    schema, url = place
+    postgresql_server.execute(f"GRANT USAGE ON SCHEMA {schema} TO {role}")
+    error = refuses("missing-grant")
+    with error as caught:
+        prepare(connect(_as(role, url)))
+    [typed] = [part for part in caught.value.remedy.split(";") if "GRANT" in part]
+    postgresql_server.execute(typed.partition(": ")[2])
+    assert prepare(connect(_as(role, url))).action == "create"
+
+
+def test_a_role_with_rights_on_tables_alone_is_warned_of_the_sequences(
+    place: tuple[str, str], postgresql_server: Server, role: str
+) -> None:
+    """It opens for reading, and the reason has the GRANT on each sequence."""
+    schema, url = place
+    prepare(connect(url))
+    postgresql_server.execute(
+        f"GRANT USAGE ON SCHEMA {schema} TO {role}",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role}",
+    )
+    outcome = prepare(connect(_as(role, url)))
+    assert "SEQUENCE" in outcome.read_only
+    typed = outcome.read_only.partition(": ")[2]
+    postgresql_server.execute(*typed.split("; "))
+    assert prepare(connect(_as(role, url))).read_only == ""
+
+
+def test_a_role_that_may_read_nothing_is_refused(
+    place: tuple[str, str], postgresql_server: Server, role: str
+) -> None:
+    """The catalog shows the tables, and the refusal has the GRANT to type."""
+    schema, url = place
+    prepare(connect(url))
+    postgresql_server.execute(f"GRANT USAGE ON SCHEMA {schema} TO {role}")
+    with refuses("missing-grant"):
+        prepare(connect(_as(role, url)))
+
+
+def test_a_read_only_server_is_opened_for_reading(
+    place: tuple[str, str], postgresql_server: Server
+) -> None:
+    """At head it starts, and says why; behind, it is refused."""
+    schema, url = place
+    read_only = postgresql_server.url(
+        options=f"-csearch_path%3D{schema}%20-cdefault_transaction_read_only%3Don"
+    )
+    with refuses("read-only"):
+        prepare(connect(read_only))
+    prepare(connect(url))
+    outcome = prepare(connect(read_only))
+    assert (outcome.action, "read-only" in outcome.read_only) == ("nothing", True)
+
+
+def test_no_key_is_made_for_a_server(place: tuple[str, str]) -> None:
+    """Each replica would have its own: the refusal says how to make one for all."""
+    import asyncio  # noqa: PLC0415
+
+    with refuses("key-missing"):
+        asyncio.run(RefreshTokenStorage(place[1]).initialize())
+
+
+def test_an_index_of_an_operator_and_a_percent_sign_survive(
+    place: tuple[str, str], postgresql_server: Server
+) -> None:
+    """What is in the catalog is written back as it is."""
+    schema, url = place
+    prepare(connect(url), target="010")
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "CREATE INDEX op_index ON refresh_tokens (scopes) WHERE scopes LIKE 'a%b'"
+        )
+    prepare(connect(url))
+    rows = postgresql_server.execute(
+        f"SELECT count(*) FROM pg_indexes WHERE schemaname = '{schema}' AND indexname = 'op_index'"
+    )
+    assert rows == [(1,)]
