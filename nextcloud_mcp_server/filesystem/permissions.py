@@ -148,8 +148,8 @@ def _belongs_to(path: Path | str, owner_id: int) -> TokenStorageError:
         f"{path} belongs to user {name}, and this is user {me}: it is not used, because "
         f"user {name} could read or change what is stored.",
         code="untrusted",
-        remedy=f"Remove it if it is not yours; if it is: chown {me} {for_shell(path)} - or set "
-        f"TOKEN_STORAGE_TRUSTED_OWNERS={name}",
+        remedy="Remove it if it is not yours; if it is, as root: "
+        f"chown {me} {for_shell(path)} - or set TOKEN_STORAGE_TRUSTED_OWNERS={name}",
     )
 
 

@@ -294,7 +294,7 @@ def unusable(tables: Mapping[str, str], database: Database) -> TokenStorageError
         f"{database} has tables that were changed so that this program cannot use them: {reasons}.",
         code=State.INCONSISTENT.value,
         remedy="Undo that change, which is shown by: sqlite3 "
-        f"{for_shell(str(database))} '.schema {min(tables)}' - or restore a backup: "
+        f"{for_shell(str(database))} '.schema {min(tables)}' - or restore a backup from before it: "
         f"nextcloud-mcp-server db restore --newest {database.option} (nothing was changed).",
     )
 

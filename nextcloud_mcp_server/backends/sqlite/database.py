@@ -259,10 +259,10 @@ class SqliteDatabase:
 
     def unusable(self, wanted: Mapping[str, Table]) -> dict[str, str]:
         """Prepare statements on the file, or on a recovered copy after a crash."""
-        from nextcloud_mcp_server.backends.sqlite.usable import unusable  # noqa: PLC0415 - see above
+        from nextcloud_mcp_server.backends.sqlite.usable import unusable_in  # noqa: PLC0415 - see above
 
         with readable(self.path) as (source, snapshot):
-            return unusable(source, wanted) if snapshot.journal_mode else {}
+            return unusable_in(source, wanted) if snapshot.journal_mode else {}
 
     def samples(self, columns: Iterable[tuple[str, str]], limit: int | None) -> Iterator[bytes]:
         """Read encrypted values, from a recovered copy after a crash."""

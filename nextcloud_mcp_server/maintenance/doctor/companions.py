@@ -17,6 +17,7 @@ from nextcloud_mcp_server.backends.sqlite.backup_files import (
     find_backups,
     foreign,
     lost_rows,
+    require_trusted,
 )
 from nextcloud_mcp_server.backends.sqlite.catalog import count, quoted, read_structure
 from nextcloud_mcp_server.backends.sqlite.connect import connect_at_rest
@@ -214,8 +215,12 @@ def _examine(backup: Path) -> tuple[Level, str]:
         if manifest is not None and manifest.sha256 != sha256_of(backup):
             return Level.WARNING, "it is not the file that its manifest describes"
         damage = check_pages(backup)
+        if not damage:
+            require_trusted(backup)
     except TokenStorageError as error:
-        return (Level.UNKNOWN if error.code in _CLOSED else Level.WARNING), error.message
+        remedy = f" {error.remedy}" if error.code == "untrusted" else ""
+        level = Level.UNKNOWN if error.code in _CLOSED else Level.WARNING
+        return level, f"{error.message}{remedy}"
     except PermissionError as error:
         return Level.UNKNOWN, f"{error.filename} cannot be read ({error.strerror})"
     except (OSError, ValueError, sqlite3.Error) as error:

@@ -109,10 +109,11 @@ def permissions(context: Context) -> Iterator[Finding]:
         fixable = all(map(_is_own, paths)) and context.command("repair") is not None
         # A start refuses the key then.
         level = Level.ERROR if key_path(context.path) in paths else Level.WARNING
-        yield Finding(level, what, _chmod(paths), fixable)
+        yield Finding(level, f"{what}{_whose(paths)}", _chmod(paths), fixable)
     group = [path for path in readable_by_others(context.path, _GROUP) if path not in others]
     for verb, paths in _by_use(group, 3).items():
-        yield Finding(Level.NOTE, f"a group can {verb} {_names(paths)}", _chmod(paths))
+        what = f"a group can {verb} {_names(paths)}{_whose(paths)}"
+        yield Finding(Level.NOTE, what, _chmod(paths))
     if _is_open(folder):
         what = f"every user of this machine can replace the files in {folder}"
         yield Finding(Level.WARNING, what, f"chmod o-w {for_shell(folder)}")
@@ -142,12 +143,23 @@ def _names(paths: list[Path]) -> str:
     return f"{names} and {more} more" if more > 0 else names
 
 
-def _chmod(paths: list[Path]) -> str:
-    return "chmod 600 " + " ".join(for_shell(path) for path in paths)
+def _chmod(paths: list[Path]) -> str | None:
+    """Return the command that makes files private; None if this user may change no mode of them."""
+    own = [for_shell(path) for path in paths if _is_own(path)]
+    return " ".join(["chmod 600", *own]) if own else None
+
+
+def _whose(paths: list[Path]) -> str:
+    """Return who can change the modes of the files of other users, as the end of a message."""
+    others = {path.lstat().st_uid for path in paths if not _is_own(path)}
+    names = " and ".join(access.user_name(owner) for owner in sorted(others))
+    return f"; only user {names} or root can change that" if names else ""
 
 
 def _is_own(path: Path) -> bool:
-    return os.geteuid() in {0, path.lstat().st_uid}
+    with suppress(OSError):
+        return os.geteuid() in {0, path.lstat().st_uid}
+    return False
 
 
 def _is_open(folder: Path) -> bool:
