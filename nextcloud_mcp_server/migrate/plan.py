@@ -306,10 +306,10 @@ _RESTORE: Final = (
 )
 
 _LOST: Final = (
-    "{database} has lost secrets: {reason}.",
+    "{database} may have lost secrets: {reason}.",
     (
-        "Restore a backup: nextcloud-mcp-server db restore --newest {option} - or, to go on "
-        "without these secrets: nextcloud-mcp-server db repair {option} (nothing was changed)."
+        "If there were any, restore a backup: nextcloud-mcp-server db restore --newest {option} - "
+        "or, to go on without them: nextcloud-mcp-server db repair {option} (nothing was changed)."
     ),
 )
 

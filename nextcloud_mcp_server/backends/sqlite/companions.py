@@ -34,6 +34,9 @@ _STEADY: Final = 0.05
 _HEADER: Final = 100
 _FRAME_HEADER: Final = 24
 
+#: The format in byte 18 of a database in WAL mode.
+_WAL: Final = 2
+
 #: Where page 1 has the mark of its database (``PRAGMA user_version``).
 _MARK: Final = 60
 
@@ -101,12 +104,14 @@ def find_misplaced(path: Path, size: int | None) -> Misplaced | None:
 
 
 def _unless_open(path: Path, companion: str, differs: _Comparison) -> str:
-    """Compare, unless a store is open, whose companions are in use.
+    """Compare, unless a store is open, whose companions are in use; in WAL mode it has no journal.
 
     Another program can write meanwhile: a difference counts only if it stays.
     """
     if in_use(path):
-        return ""
+        if not companion.endswith("-journal"):
+            return ""
+        differs = _needless
     before = _states(path, companion)
     header = _header_of(path)
     if not header or not differs(header, companion):
@@ -115,6 +120,11 @@ def _unless_open(path: Path, companion: str, differs: _Comparison) -> str:
     header = _header_of(path)
     reason = differs(header, companion) if header else ""
     return reason if _states(path, companion) == before else ""
+
+
+def _needless(header: bytes, _companion: str) -> str:
+    """Return that an open database is in WAL mode, as text; empty if it is not."""
+    return "this one is open, and in WAL mode, which has no journal" if header[18] == _WAL else ""
 
 
 def _header_of(path: Path) -> bytes:

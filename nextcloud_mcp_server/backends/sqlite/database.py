@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -200,6 +200,17 @@ class SqliteDatabase:
                 f"has {described(rows)}. To have them back, stop the server and run: "
                 f"nextcloud-mcp-server db restore {for_shell(backup)} {self.option}"
             )
+
+    def always_empty(self, tables: Iterable[str]) -> Set[str]:
+        """Look for the tables in the manifests of the backups beside the file."""
+        from nextcloud_mcp_server.backends.sqlite.backup_files import find_backups  # noqa: PLC0415
+
+        rows: dict[str, int] = {}
+        with suppress(OSError):
+            for one in find_backups(self.path):
+                for table, number in (one.manifest.rows if one.manifest else {}).items():
+                    rows[table] = rows.get(table, 0) + number
+        return {table for table in tables if rows.get(table) == 0}
 
     def _backups(self) -> int:
         """Count the backups beside the file, as far as the folder can be read."""

@@ -208,6 +208,18 @@ def beside_link(link: Path, path: Path, suffix: str) -> TokenStorageError:
     )
 
 
+def stray_journal(path: Path) -> TokenStorageError:
+    """Return the error for a ``-journal`` beside a database that is open in WAL mode."""
+    stray = f"{path}-journal"
+    return TokenStorageError(
+        f"{path.name}-journal lies beside {path}, which is open in WAL mode and has none: it "
+        "belongs to another file, and no new connection can be opened beside it.",
+        code="orphaned",
+        remedy="Move it away, and the server continues: "
+        f"mv {for_shell(stray)} {for_shell(f'{stray}.orphaned')}",
+    )
+
+
 def not_writable(path: Path, reason: str) -> TokenStorageError:
     """Return the error for a change that a permission prevents."""
     exists = needed(path) == "changed"
