@@ -192,11 +192,12 @@ def prune(database: Path, keep: int = KEEP, made: Iterable[Path] = ()) -> list[P
 
 
 def make_private(database: Path) -> None:
-    """Close every backup of this user, and its manifest, to every other user."""
+    """Close every backup of this user, and its manifest, to other users; a group may read them."""
+    trusted = trusted_owners()
     with suppress(OSError):
         for one in find_backups(database):
             for file in (one.path, manifest_path(one.path)):
-                permissions.close_to_others(file)
+                permissions.close_to_others(file, trusted)
 
 
 def surplus(

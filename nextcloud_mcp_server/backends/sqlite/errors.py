@@ -36,6 +36,9 @@ _SQLITE: Final = {
 #: Bytes that SQLite needs beside a database in WAL mode before it reads anything.
 _SHARED_MEMORY: Final = 32 * 1024
 
+#: Files that a command has open at once: two connections with their companions, and the locks.
+_FILES: Final = 10
+
 #: PRIMARYKEY and UNIQUE: not every driver in the place of sqlite3 has a name for an extended code.
 _TAKEN: Final = frozenset({sqlite3.SQLITE_CONSTRAINT | number << 8 for number in (6, 8)})
 
@@ -101,6 +104,9 @@ def named(error: BaseException, path: Path) -> TokenStorageError | None:  # noqa
                 return system.limited(path, limit)
             if unreadable := _unreadable(path):
                 return unreadable
+            # Those that were open when it failed are closed by now.
+            if path.parent.exists() and (limit := system.reached_limit(_FILES)):
+                return system.limited(path, limit)
         # SQLite reports an I/O error if the shared memory of a WAL does not fit on the disk, and
         # that it cannot open the database if a file beside it cannot be created.
         if code in {"io-error", "bad-path"} and _is_full(path):

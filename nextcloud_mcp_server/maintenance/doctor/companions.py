@@ -28,6 +28,7 @@ from nextcloud_mcp_server.backends.sqlite.lock import (
     LONGEST,
     holder,
     is_announcement,
+    is_foreign,
 )
 from nextcloud_mcp_server.backends.sqlite.manifest import manifest_path, read_manifest, sha256_of
 from nextcloud_mcp_server.crypto.keyfile import fingerprints
@@ -281,10 +282,17 @@ def _no_lock(path: Path, what: str) -> Finding:
 
 def server(context: Context) -> Iterator[Finding]:
     """Check whether a server is using the database."""
+    path = context.beside(".inuse")
+    with suppress(FileNotFoundError):
+        irregular = not stat.S_ISREG(path.lstat().st_mode)
+        if irregular or is_foreign(path):
+            what = "is no regular file" if irregular else FOREIGN
+            what = f"{path.name} {what}, so a server cannot leave its name for a command there"
+            command = f"mv {for_shell(path)} {for_shell(path)}.moved"
+            yield Finding(Level.WARNING, f"{what}; stop every server and move it away", command)
     try:
         running = is_held(context.path)
     except OSError as error:
-        path = context.beside(".inuse")
         what = f"whether one is running is unknown: {path.name} cannot be opened ({error.strerror})"
         yield Finding(Level.UNKNOWN, what)
         return
