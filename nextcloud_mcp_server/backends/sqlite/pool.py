@@ -273,7 +273,7 @@ class SqlitePool:
                 last.execute("PRAGMA user_version").fetchall()
             if guard is not None:
                 stack.enter_context(closing(guard))
-                if replaced and not self._read_only:
+                if replaced and not self._read_only and self._files.has_own_pages:
                     self._save(guard, replaced)
         if guard is not None:
             # A damaged file ends the block before it.
