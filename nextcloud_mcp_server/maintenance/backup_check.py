@@ -20,6 +20,7 @@ from nextcloud_mcp_server.backends.sqlite.backup_files import (
 )
 from nextcloud_mcp_server.backends.sqlite.catalog import counts, read_snapshot
 from nextcloud_mcp_server.backends.sqlite.connect import connect_at_rest
+from nextcloud_mcp_server.backends.sqlite.errors import at_limit
 from nextcloud_mcp_server.backends.sqlite.integrity import check
 from nextcloud_mcp_server.backends.sqlite.manifest import (
     Manifest,
@@ -93,8 +94,9 @@ def check_backup(path: Path, database: Path, keyring: Keyring | None = None) -> 
     ``database`` is only named in errors; the keys are tried on every secret.
 
     Raises:
-        TokenStorageError: ``bad-backup`` if it is not a database of this program, is
-            damaged, is newer than this program, or differs from its manifest;
+        TokenStorageError: ``io-error`` if too many files are open;
+            ``bad-backup`` if it is not a database of this program, is damaged, is newer than
+            this program, or differs from its manifest;
             ``orphaned`` if a ``-wal`` or ``-journal`` beside it is not its own;
             ``wrong-key`` if no key opens any of its secrets.
     """
@@ -116,6 +118,8 @@ def check_backup(path: Path, database: Path, keyring: Keyring | None = None) -> 
             "the content of the file is checked.",
         ) from error
     except (sqlite3.Error, UnicodeDecodeError, OSError, ValueError) as error:
+        if limited := at_limit(error, path):
+            raise limited from error
         raise _bad(path, f"it cannot be read ({' '.join(str(error).split())})", database) from error
     if backup.secrets and backup.opened == 0:
         raise TokenStorageError(

@@ -6,6 +6,7 @@ full disk and a syntax error are both an OperationalError.
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -119,6 +120,15 @@ def named(error: BaseException, path: Path) -> TokenStorageError | None:  # noqa
         # aiosqlite starts one for its connection.
         return no_thread()
     return system.named(driver, path)
+
+
+def at_limit(error: BaseException, path: Path) -> TokenStorageError | None:
+    """Return the error for a limit of open files that kept ``path`` closed; None for another."""
+    closed = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CANTOPEN
+    if not closed and getattr(error, "errno", 0) not in {errno.EMFILE, errno.ENFILE}:
+        return None
+    limit = system.reached_limit(_FILES)
+    return system.limited(path, limit) if limit else None
 
 
 def _unreadable(path: Path) -> TokenStorageError | None:

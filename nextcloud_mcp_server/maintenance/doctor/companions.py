@@ -283,7 +283,7 @@ def _no_lock(path: Path, what: str) -> Finding:
 def server(context: Context) -> Iterator[Finding]:
     """Check whether a server is using the database."""
     path = context.beside(".inuse")
-    with suppress(FileNotFoundError):
+    with suppress(OSError):
         irregular = not stat.S_ISREG(path.lstat().st_mode)
         if irregular or is_foreign(path):
             what = "is no regular file" if irregular else FOREIGN
