@@ -51,6 +51,7 @@ CODES: Final = MappingProxyType(
         "ignored": "The database acknowledged a write and did not carry it out.",
         "not-open": "The store was used before it was opened or after it was closed.",
         "no-thread": "The operating system refuses to start a thread.",
+        "bad-clock": "The clock of the machine shows a time that Python cannot use.",
         "old-sqlite": "The SQLite that Python uses is too old.",
         "no-asyncio": "The store was called outside of an event loop of asyncio.",
         "unsupported-database": "The database URL names an engine that this version cannot use.",

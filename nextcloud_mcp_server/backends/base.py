@@ -140,6 +140,9 @@ class Database(Protocol):
     def vanished(self, tables: Iterable[str]) -> Iterable[str]:
         """Return a warning for each backup with rows of ``tables``, which are missing here."""
 
+    def always_empty(self, tables: Iterable[str]) -> Collection[str]:
+        """Return those of ``tables``, missing here, that no backup has rows of, and one has."""
+
     def unwritable(self) -> str:
         """Return why this user cannot write to the database; empty if it can."""
 

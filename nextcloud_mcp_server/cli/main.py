@@ -15,6 +15,7 @@ from nextcloud_mcp_server.cli import fast_path
 from nextcloud_mcp_server.cli.output import (
     PROGRAM,
     Output,
+    clock_error,
     installation_error,
     interrupted,
     is_abort,
@@ -69,6 +70,8 @@ def _run(arguments: list[str], command: fast_path.Command | None, output: Output
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - printed below, always
         if is_abort(error):
             error = interrupted()
+        if isinstance(error, OverflowError):
+            error = clock_error(error)
         if isinstance(error, ImportError):
             error = installation_error(error)
         if isinstance(error, TokenStorageError):

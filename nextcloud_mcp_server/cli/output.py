@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TextIO, TypeGuard
 
@@ -205,6 +206,20 @@ def interrupted(effect: str = "Unfinished changes were rolled back.") -> TokenSt
         remedy="Run the command again.",
         exit_status=_INTERRUPTED,
     )
+
+
+def clock_error(error: OverflowError) -> Exception:
+    """Return the error for a clock that Python cannot read; the same one if it can."""
+    try:
+        time.time()
+    except OverflowError:
+        return TokenStorageError(
+            "The clock of this machine shows a time that Python cannot use: before 1678 or after "
+            "2262.",
+            code="bad-clock",
+            remedy="Set the clock (timedatectl set-ntp true), then try again; nothing was changed.",
+        )
+    return error
 
 
 def installation_error(error: ImportError) -> Exception:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 import click
@@ -10,6 +13,7 @@ import click
 from nextcloud_mcp_server import __version__
 from nextcloud_mcp_server.cli.options import WholeNumber, not_empty
 from nextcloud_mcp_server.cli.output import PROGRAM, Output
+from nextcloud_mcp_server.errors import TokenStorageError
 
 #: The first line of every ``db`` command's docstring; a test compares them.
 SUMMARIES: Final = {
@@ -258,15 +262,39 @@ def _serve(
     log_format: str | None,
     access_log: bool | None,
 ) -> int:
-    from nextcloud_mcp_server.server.log import LogOptions  # noqa: PLC0415
-    from nextcloud_mcp_server.server.run import serve  # noqa: PLC0415 - imports the whole server
-    from nextcloud_mcp_server.settings import listen_address, log_settings  # noqa: PLC0415
+    with _stopping():
+        from nextcloud_mcp_server.server.log import LogOptions  # noqa: PLC0415
+        from nextcloud_mcp_server.server.run import serve  # noqa: PLC0415 - imports the whole server
+        from nextcloud_mcp_server.settings import listen_address, log_settings  # noqa: PLC0415
 
-    output = click.get_current_context().ensure_object(Output)
-    output.started = True
-    host, port = listen_address(host=host, port=port)
-    log = LogOptions(*log_settings(level=log_level, form=log_format, access=access_log))
-    return serve(host=host, port=port, debug=output.debug, log=log)
+        output = click.get_current_context().ensure_object(Output)
+        output.started = True
+        host, port = listen_address(host=host, port=port)
+        log = LogOptions(*log_settings(level=log_level, form=log_format, access=access_log))
+        return serve(host=host, port=port, debug=output.debug, log=log)
+
+
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """Let SIGTERM end the import of the server as it ends its start: with one line and exit 1."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _stop)
+    try:
+        yield
+    finally:
+        # A server that was stopped ignores further signals until the process has ended.
+        if signal.getsignal(signal.SIGTERM) is _stop:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _stop(*_: object) -> None:
+    raise TokenStorageError(
+        "Interrupted. The server was not started yet, and nothing was changed.",
+        code="interrupted",
+        remedy="Start it again.",
+    )
 
 
 cli.add_command(

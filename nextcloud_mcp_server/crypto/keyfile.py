@@ -137,6 +137,8 @@ class KeyVerifier:
 def require_trusted_key(database: Place) -> None:
     """Fail if another user can have put, changed or read the key file beside ``database``.
 
+    A group may read it. If it may change a file of this user, the start takes that away.
+
     Raises:
         TokenStorageError: ``untrusted``.
     """
@@ -144,12 +146,16 @@ def require_trusted_key(database: Place) -> None:
         return
     private = permissions.OTHERS
     permissions.require_trusted(
-        key_path(database), database, trusted_owners(), forbidden=private, own=private
+        key_path(database),
+        database,
+        trusted_owners(),
+        forbidden=private | permissions.GROUP_WRITE,
+        own=private,
     )
 
 
 def _check_named(path: Path, database: Place) -> None:
-    """Check the key file of the settings; warn if every user can read or change it.
+    """Check the key file of the settings; warn if every user can read it, or others change it.
 
     It can belong to another user, and a container's secret is often readable for all. So it is
     refused only where that user can have put it there.
@@ -162,9 +168,14 @@ def _check_named(path: Path, database: Place) -> None:
         status = path.stat()
         mode = stat.S_IMODE(status.st_mode)
         # Anything else is refused.
-        if stat.S_ISREG(status.st_mode) and mode & permissions.OTHERS:
+        if not stat.S_ISREG(status.st_mode):
+            return
+        if mode & permissions.OTHERS:
             how = permissions.uses(mode)
             logger.warning("Every user can %s the key file %s (mode %04o)", how, path, mode)
+        elif mode & permissions.GROUP_WRITE:
+            group = permissions.group_name(status.st_gid)
+            logger.warning("Group %s can change the key file %s (mode %04o)", group, path, mode)
 
 
 def _beside(database: Place) -> Keyring | None:

@@ -33,12 +33,17 @@ _LIMITS: Final = {
 }
 
 
-def reached_limit() -> tuple[str, str] | None:
-    """Return the limit that keeps this process from opening a file; None if none does."""
+def reached_limit(files: int = 1) -> tuple[str, str] | None:
+    """Return the limit that keeps this process from opening ``files``; None if none does."""
+    opened: list[int] = []
     try:
-        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        for _ in range(files):
+            opened.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))  # noqa: PERF401
     except OSError as error:
         return _LIMITS.get(error.errno or 0)
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
     return None
 
 

@@ -14,6 +14,9 @@ from nextcloud_mcp_server.errors import TokenStorageError, for_shell, printable
 #: The bits of a mode for every user of the machine.
 OTHERS: Final = 0o007
 
+#: And that with which a group can change a file.
+GROUP_WRITE: Final = stat.S_IWGRP
+
 #: The most links that Linux follows.
 _MOST_LINKS: Final = 40
 
@@ -72,6 +75,15 @@ def user_name(number: int) -> str:
     return str(number)
 
 
+def group_name(number: int) -> str:
+    """Return the name of a group; the number if there is no name."""
+    import grp  # noqa: PLC0415 - as above
+
+    with suppress(KeyError):
+        return grp.getgrgid(number).gr_name
+    return str(number)
+
+
 def require_trusted(
     path: Path | str,
     database: Path,
@@ -89,7 +101,8 @@ def require_trusted(
         path: the file, or a link, whose target and every link on the way are checked as well.
         database: the database that it belongs to.
         trusted: users whose files are accepted with any mode.
-        forbidden: the bits that the mode must not have, if the file is not this user's.
+        forbidden: the bits that the mode must not have, if the file is not this user's; a group
+            may change it if no other user is in it.
         own: those if it is; :func:`make_private` removes the others.
 
     Raises:
@@ -107,9 +120,28 @@ def require_trusted(
         if owner_id not in {0, us} and not (us == 0 and owner_id == _owner_id(database)):
             raise _belongs_to(path, owner_id)
         if stat.S_ISREG(mode):
-            if mode & (own if owner_id == us else forbidden):
+            bits = own if owner_id == us else forbidden
+            if bits & mode & GROUP_WRITE and not _is_shared(status.st_gid):
+                bits &= ~GROUP_WRITE
+            if mode & bits:
                 raise _open_to_others(path, status)
             return
+
+
+def _is_shared(group: int) -> bool:
+    """Return whether another user than this one and root is in a group."""
+    import grp  # noqa: PLC0415 - seldom needed
+    import pwd  # noqa: PLC0415 - as above
+
+    ours = {0, os.geteuid()}
+    users = pwd.getpwall()
+    if any(user.pw_gid == group and user.pw_uid not in ours for user in users):
+        return True
+    names = {user.pw_name for user in users if user.pw_uid in ours}
+    try:
+        return not names.issuperset(grp.getgrgid(group).gr_mem)
+    except KeyError:
+        return False
 
 
 def is_private(path: Path | str) -> bool:
@@ -148,52 +180,63 @@ def _belongs_to(path: Path | str, owner_id: int) -> TokenStorageError:
         f"{path} belongs to user {name}, and this is user {me}: it is not used, because "
         f"user {name} could read or change what is stored.",
         code="untrusted",
-        remedy=f"Remove it if it is not yours; if it is: chown {me} {for_shell(path)} - or set "
-        f"TOKEN_STORAGE_TRUSTED_OWNERS={name}",
+        remedy="Remove it if it is not yours; if it is, as root: "
+        f"chown {me} {for_shell(path)} - or set TOKEN_STORAGE_TRUSTED_OWNERS={name}",
     )
 
 
 def _open_to_others(path: Path | str, status: os.stat_result) -> TokenStorageError:
     how = "written" if status.st_mode & stat.S_IWOTH else "read"
+    who = f"be {how} by every user of this machine"
+    if not status.st_mode & OTHERS:
+        who = f"be written by the users of group {group_name(status.st_gid)}"
+    # A file of root that were 0600 could not be read here.
+    change = "chmod 600" if status.st_uid == os.geteuid() else "As root: chmod g-w,o-rwx"
     return TokenStorageError(
-        f"{path} can be {how} by every user of this machine (mode {status.st_mode & 0o7777:04o}), "
-        "so it is not used.",
+        f"{path} can {who} (mode {status.st_mode & 0o7777:04o}), so it is not used.",
         code="untrusted",
-        remedy=f"chmod 600 {for_shell(path)} - or, if the file system keeps no modes, set "
+        remedy=f"{change} {for_shell(path)} - or, if the file system keeps no modes, set "
         f"TOKEN_STORAGE_TRUSTED_OWNERS={user_name(status.st_uid)}",
     )
 
 
-def make_private(path: Path | str) -> int | None:
-    """Take a file of this user away from all others; return its old mode, None if it was private.
+def make_private(path: Path | str, trusted: Collection[int] = ()) -> tuple[int, int] | None:
+    """Take a file of this user away from all others; return its old and its new mode.
 
-    A group alone may keep its access: somebody gave it on purpose. A read-only file stays one.
+    A group may keep reading: somebody allowed it on purpose. If it may change the file, each of
+    its users could replace it, so it may not any more, unless this user is one of ``trusted``.
+    A read-only file stays one. None if there was nothing to do.
     """
     try:
         status = os.lstat(path)
-        mode = stat.S_IMODE(status.st_mode)
-        if not (stat.S_ISREG(status.st_mode) and mode & OTHERS and status.st_uid == os.geteuid()):
+        mode, us = stat.S_IMODE(status.st_mode), os.geteuid()
+        bits = OTHERS if us in trusted else OTHERS | GROUP_WRITE
+        if not (stat.S_ISREG(status.st_mode) and mode & bits and status.st_uid == us):
             return None
-        os.chmod(path, mode & 0o600)  # noqa: PTH101 - may be text
+        wanted = mode & (0o600 if mode & OTHERS else 0o640)
+        os.chmod(path, wanted)  # noqa: PTH101 - may be text
         # Some file systems keep no modes.
-        return None if os.lstat(path).st_mode & OTHERS else mode
+        return None if os.lstat(path).st_mode & bits else (mode, wanted)
     except OSError:
         # It is gone, or on a disk that cannot be written.
         return None
 
 
-def close_to_others(path: Path | str) -> None:
+def close_to_others(path: Path | str, trusted: Collection[int] = ()) -> None:
     """Do as :func:`make_private`, and log what was changed."""
-    if mode := make_private(path):
+    if modes := make_private(path, trusted):
         # Seldom needed, and an inspection imports this module.
         import logging  # noqa: PLC0415
 
+        old, new = modes
+        for_all = bool(old & OTHERS)
         logging.getLogger(__name__).warning(
-            "Every user of this machine could %s %s (mode %04o): its mode is %04o now",
-            uses(mode),
+            "%s could %s %s (mode %04o): its mode is %04o now",
+            "Every user of this machine" if for_all else "A group",
+            uses(old if for_all else old >> 3),
             printable(str(path)),
-            mode,
-            mode & 0o600,
+            old,
+            new,
         )
 
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nextcloud_mcp_server.backends.base import Snapshot
 from nextcloud_mcp_server.backends.sqlite.backup_files import (
     NAME,
     find_backups,
@@ -19,6 +20,7 @@ from nextcloud_mcp_server.backends.sqlite.backup_files import (
 )
 from nextcloud_mcp_server.backends.sqlite.catalog import counts, read_snapshot
 from nextcloud_mcp_server.backends.sqlite.connect import connect_at_rest
+from nextcloud_mcp_server.backends.sqlite.errors import at_limit
 from nextcloud_mcp_server.backends.sqlite.integrity import check
 from nextcloud_mcp_server.backends.sqlite.manifest import (
     Manifest,
@@ -27,9 +29,15 @@ from nextcloud_mcp_server.backends.sqlite.manifest import (
     sha256_of,
 )
 from nextcloud_mcp_server.backends.sqlite.secrets import columns_there, read_secrets
+from nextcloud_mcp_server.backends.sqlite.usable import unusable
 from nextcloud_mcp_server.errors import TokenStorageError, counted, for_shell
 from nextcloud_mcp_server.filesystem.permissions import closed_by
-from nextcloud_mcp_server.migrate.classify import classify, triggers_on
+from nextcloud_mcp_server.migrate.classify import (
+    classify,
+    is_released,
+    triggers_on,
+    used_tables,
+)
 from nextcloud_mcp_server.migrate.inspect import known_history
 from nextcloud_mcp_server.migrate.plan import Finding, State
 from nextcloud_mcp_server.schema.structure import ENCRYPTED
@@ -54,6 +62,7 @@ class Backup:
         secrets: the number of encrypted values in it.
         opened: how many of them the available keys open; None without a key.
         triggers: the table of each trigger on a table of this program.
+        unusable: why a start would refuse it once it is restored; empty if it would not.
     """
 
     path: Path
@@ -66,6 +75,7 @@ class Backup:
     secrets: int
     opened: int | None
     triggers: dict[str, str]
+    unusable: str
     signature: Signature
 
     @property
@@ -84,8 +94,9 @@ def check_backup(path: Path, database: Path, keyring: Keyring | None = None) -> 
     ``database`` is only named in errors; the keys are tried on every secret.
 
     Raises:
-        TokenStorageError: ``bad-backup`` if it is not a database of this program, is
-            damaged, is newer than this program, or differs from its manifest;
+        TokenStorageError: ``io-error`` if too many files are open;
+            ``bad-backup`` if it is not a database of this program, is damaged, is newer than
+            this program, or differs from its manifest;
             ``orphaned`` if a ``-wal`` or ``-journal`` beside it is not its own;
             ``wrong-key`` if no key opens any of its secrets.
     """
@@ -107,6 +118,8 @@ def check_backup(path: Path, database: Path, keyring: Keyring | None = None) -> 
             "the content of the file is checked.",
         ) from error
     except (sqlite3.Error, UnicodeDecodeError, OSError, ValueError) as error:
+        if limited := at_limit(error, path):
+            raise limited from error
         raise _bad(path, f"it cannot be read ({' '.join(str(error).split())})", database) from error
     if backup.secrets and backup.opened == 0:
         raise TokenStorageError(
@@ -166,8 +179,19 @@ def _read(
         secrets=len(secrets),
         opened=None if keyring is None else sum(map(keyring.can_decrypt, secrets)),
         triggers=triggers_on(seen.structure, known_history()),
+        unusable=_unusable(path, seen, finding),
         signature=signature_of(path, database),
     )
+
+
+def _unusable(path: Path, seen: Snapshot, finding: Finding) -> str:
+    """Return which tables of a backup the store cannot use, as text."""
+    history, base = known_history(), finding.base
+    if base is None or is_released(seen.structure, history, base):
+        return ""
+    with closing(connect_at_rest(path)) as connection:
+        found = unusable(connection, used_tables(history, base))
+    return "; ".join(f"{table}: {reason}" for table, reason in sorted(found.items()))
 
 
 def check_size(manifest: Manifest, size: int) -> None:
@@ -182,9 +206,10 @@ def _check_contents(
     check_size(manifest, size)
     if manifest.revisions != as_texts(revisions):
         raise ChangedError("its revision is not the one in its manifest")
-    for table in sorted(rows.keys() | manifest.rows.keys()):
-        if rows.get(table) != manifest.rows.get(table):
-            there, expected = rows.get(table), manifest.rows.get(table, "no")
+    # What made it may not have been able to count a table that can be counted here.
+    for table in sorted(manifest.rows):
+        if rows.get(table) != manifest.rows[table]:
+            there, expected = rows.get(table), manifest.rows[table]
             found = "no rows" if there is None else counted(there, "row")
             raise ChangedError(f"{table} has {found}, and {expected} in its manifest")
 

@@ -15,11 +15,11 @@ from nextcloud_mcp_server.backends.sqlite.backup_files import (
     CLOCK_SKEW,
     FoundBackup,
     find_backups,
+    require_trusted,
 )
-from nextcloud_mcp_server.backends.sqlite.manifest import manifest_path, read_manifest
+from nextcloud_mcp_server.backends.sqlite.manifest import read_manifest
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem import files
-from nextcloud_mcp_server.filesystem.permissions import require_trusted
 from nextcloud_mcp_server.maintenance.backup_check import (
     Backup,
     ChangedError,
@@ -28,7 +28,6 @@ from nextcloud_mcp_server.maintenance.backup_check import (
 )
 from nextcloud_mcp_server.migrate.classify import GRANTS
 from nextcloud_mcp_server.progress import Reporter, silent
-from nextcloud_mcp_server.settings import trusted_owners
 
 if TYPE_CHECKING:
     from nextcloud_mcp_server.crypto.keyring import Keyring
@@ -44,8 +43,9 @@ class BackupFile:
         revision: None if it records none.
         grants: the number of refresh tokens in it; None if they were not counted.
         size: in bytes.
-        status: ``ok``, ``no manifest``, ``changed``, ``damaged``, or ``wrong-key`` if it is intact
-            and no given key opens any of its secrets.
+        status: ``ok``, ``no manifest``, ``changed``, ``damaged``; ``wrong-key`` if it is intact
+            and no given key opens any of its secrets; ``untrusted`` if another user can have put
+            it there; ``unusable`` if a start would refuse it once it is restored.
         reason: the problem; empty if there is none.
     """
 
@@ -100,8 +100,8 @@ def newest_backup(
     """Find the newest backup beside ``database`` that can be restored.
 
     They are read from the newest on, until one is intact. What a restore replaced is skipped.
-    So are those that another user can have put there, and one from the future: what made it
-    had a wrong clock, or this process has.
+    So are those that another user can have put there, those that a start would refuse, and one
+    from the future: what made it had a wrong clock, or this process has.
 
     Raises:
         TokenStorageError: ``bad-backup`` if none is intact; ``wrong-key`` if no key opens the
@@ -117,13 +117,15 @@ def newest_backup(
             continue
         report(f"verifying {one.path.name}")
         try:
-            for file in (one.path, manifest_path(one.path)):
-                require_trusted(file, database, trusted_owners())
+            require_trusted(one.path)
             backup = check_backup(one.path, database, keyring)
         except TokenStorageError as error:
             if error.code not in {"bad-backup", "orphaned", "untrusted"}:
                 raise
-            skipped.append(Skipped(one.path, error.message))
+            skipped.append(Skipped(one.path, _reason(error)))
+            continue
+        if backup.unusable:
+            skipped.append(Skipped(one.path, _refused(backup)))
             continue
         if backup.made_at <= datetime.now(UTC) + CLOCK_SKEW:
             return Newest(backup, tuple(skipped))
@@ -137,6 +139,18 @@ def newest_backup(
         remedy="List the backups: nextcloud-mcp-server db backups --verify -d "
         f"{for_shell(database)} (restore a copy in another folder by its path); nothing "
         "was changed.",
+    )
+
+
+def _reason(error: TokenStorageError) -> str:
+    """Return why a backup is skipped; with the remedy if it can be used as it is."""
+    return f"{error.message} {error.remedy}" if error.code == "untrusted" else error.message
+
+
+def _refused(backup: Backup) -> str:
+    return (
+        f"{backup.path} has tables that were changed so that this program cannot use them: "
+        f"{backup.unusable}. To restore it, give its path, and undo that change afterwards."
     )
 
 
@@ -183,15 +197,18 @@ def _examine(found: FoundBackup, database: Path | None, keyring: Keyring | None)
     grants = manifest.rows.get(GRANTS) if manifest else None
     if database and status != "changed":
         try:
+            require_trusted(path)
             backup = check_backup(path, database, keyring)
         except TokenStorageError as error:
-            reason = error.message
-            if error.code == "wrong-key":
+            reason = _reason(error)
+            if error.code in {"wrong-key", "untrusted"}:
                 status = error.code
             else:
                 status = "changed" if isinstance(error.__cause__, ChangedError) else "damaged"
         else:
-            revision, grants = backup.revision, backup.rows.get(GRANTS, 0)
+            revision, grants = backup.revision, backup.rows.get(GRANTS)
+            if backup.unusable:
+                status, reason = "unusable", _refused(backup)
     return BackupFile(
         path=path,
         kind=found.kind,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import stat
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,6 +38,14 @@ def copy_pages(database: Path) -> Path:
     return target
 
 
+def is_irregular(path: Path) -> bool:
+    """Return whether there is something other than a regular file, such as a link."""
+    try:
+        return not stat.S_ISREG(path.lstat().st_mode)
+    except FileNotFoundError:
+        return False
+
+
 def copy_files(database: Path) -> Path:
     """Copy the bytes of a crashed database and its journal; the copy is never pruned.
 
@@ -48,7 +57,8 @@ def copy_files(database: Path) -> Path:
     """
     # The database comes last: without it, its journal belongs to no file.
     paths = [Path(f"{database}{suffix}") for suffix in ("-wal", "-journal", "")]
-    sources = [path for path in paths if path.exists()]
+    # What is no file has no bytes of this database: it is moved away as it is.
+    sources = [path for path in paths if path.exists() and not is_irregular(path)]
     needed = sum(source.stat().st_size for source in sources)
     require_space(database.parent, needed, f"to keep {database} as it is")
     target = damaged_path(database)

@@ -8,6 +8,7 @@ because a damaged database can be neither migrated nor verified.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,9 +21,10 @@ from nextcloud_mcp_server.backends.sqlite.inspect import inspect_file
 from nextcloud_mcp_server.crypto.keyfile import KeyVerifier
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem import files
+from nextcloud_mcp_server.filesystem.permissions import OTHERS
 from nextcloud_mcp_server.maintenance.damaged_copy import copy_files, copy_pages
 from nextcloud_mcp_server.maintenance.doctor.context import open_context
-from nextcloud_mcp_server.maintenance.doctor.files import readable_by_others
+from nextcloud_mcp_server.maintenance.doctor.files import open_to_others
 from nextcloud_mcp_server.maintenance.indexes import rebuild_indexes
 from nextcloud_mcp_server.maintenance.repair_plan import RepairPlan, plan_repair
 from nextcloud_mcp_server.migrate.inspect import Inspection, VerifyKeys, known_history, no_database
@@ -166,10 +168,12 @@ def _roll_back(path: Path, locked: LockedDatabase) -> tuple[Path | None, tuple[s
 
 def _make_private(path: Path) -> tuple[str, ...]:
     done = []
-    for file in readable_by_others(path):
+    for file in open_to_others(path):
         with naming(file):
-            file.chmod(0o600)
-        done.append(f"made {file.name} private (0600)")
+            mode = stat.S_IMODE(file.stat().st_mode)
+            mode &= 0o600 if mode & OTHERS else 0o640
+            file.chmod(mode)
+        done.append(f"made {file.name} private ({mode:04o})")
     return tuple(done)
 
 

@@ -27,7 +27,7 @@ from nextcloud_mcp_server.filesystem import files
 from nextcloud_mcp_server.filesystem.space import require_space
 from nextcloud_mcp_server.maintenance import replace
 from nextcloud_mcp_server.maintenance.backup_check import Backup, require_alone, signature_of
-from nextcloud_mcp_server.maintenance.damaged_copy import copy_files, damaged_path
+from nextcloud_mcp_server.maintenance.damaged_copy import copy_files, damaged_path, is_irregular
 from nextcloud_mcp_server.maintenance.restore_preview import DAMAGED, RestorePreview
 from nextcloud_mcp_server.migrate import journal
 from nextcloud_mcp_server.migrate.startup import progress_to
@@ -201,7 +201,9 @@ def _put(stage: Path, database: Path, kept: _Kept, report: Reporter) -> None:
         files.publish(stage, database)
         return
     try:
-        if not kept.linked:
+        # SQLite opens no database beside a link, and would wait for a pipe.
+        usable = not any(is_irregular(Path(f"{database}{s}")) for s in files.COMPANIONS)
+        if not kept.linked and (usable or not kept.damaged):
             replace.copy_into(stage, database, report)
             if not kept.damaged or not check_pages(database):
                 return

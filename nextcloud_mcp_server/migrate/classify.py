@@ -116,7 +116,7 @@ def _unless_lost(finding: Finding, structure: Structure, history: History) -> Fi
     lost = lost_secrets(missing)
     if not lost:
         return finding
-    reason = f"it lacks {', '.join(lost)}, where secrets were stored"
+    reason = f"it lacks {', '.join(lost)}, where secrets are stored"
     if alike := _alike(lost, structure, history):
         reason = f"{reason} ({alike} has the same columns)"
     return Finding(State.INCONSISTENT, recorded=finding.recorded, lost=lost, reason=reason)

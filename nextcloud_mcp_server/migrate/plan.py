@@ -294,7 +294,7 @@ def unusable(tables: Mapping[str, str], database: Database) -> TokenStorageError
         f"{database} has tables that were changed so that this program cannot use them: {reasons}.",
         code=State.INCONSISTENT.value,
         remedy="Undo that change, which is shown by: sqlite3 "
-        f"{for_shell(str(database))} '.schema {min(tables)}' - or restore a backup: "
+        f"{for_shell(str(database))} '.schema {min(tables)}' - or restore a backup from before it: "
         f"nextcloud-mcp-server db restore --newest {database.option} (nothing was changed).",
     )
 
@@ -306,10 +306,10 @@ _RESTORE: Final = (
 )
 
 _LOST: Final = (
-    "{database} has lost secrets: {reason}.",
+    "{database} may have lost secrets: {reason}.",
     (
-        "Restore a backup: nextcloud-mcp-server db restore --newest {option} - or, to go on "
-        "without these secrets: nextcloud-mcp-server db repair {option} (nothing was changed)."
+        "If there were any, restore a backup: nextcloud-mcp-server db restore --newest {option} - "
+        "or, to go on without them: nextcloud-mcp-server db repair {option} (nothing was changed)."
     ),
 )
 

@@ -231,6 +231,8 @@ def warn_of_loss(inspection: Inspection, plan: Plan) -> None:
     lost = lost_secrets(plan.gaps) if inspection.recorded else ()
     if inspection.recorded and SESSIONS in plan.gaps.tables:
         lost = (*lost, SESSIONS)
+    if empty := inspection.database.always_empty(lost) if lost else ():
+        lost = tuple(name for name in lost if name not in empty)
     if lost:
         logger.warning(
             "%s lacks %s, where secrets are stored, although it records revision %s: it is added, "

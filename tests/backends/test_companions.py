@@ -11,22 +11,25 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nextcloud_mcp_server.backends.sqlite import in_use
 from nextcloud_mcp_server.backends.sqlite.inspect import inspect_file
 from nextcloud_mcp_server.backends.sqlite.open_files import wal_size
 from nextcloud_mcp_server.backends.sqlite.pool import SqlitePool
 from nextcloud_mcp_server.cli.main import main
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.maintenance.backup import back_up
-from tests.backends.test_pool import adding
+from tests.backends.test_pool import adding, count
 from tests.migrate.databases import crash_in_a_write
 from tests.support.by_path import inspect, prepare
 from tests.support.errors import refuses
+from tests.support.files import names
 from tests.support.shapes import at
 
 WRITER = """
@@ -322,3 +325,34 @@ async def test_a_restore_of_another_database_that_is_killed_is_accepted(
     await asyncio.to_thread(lambda: subprocess.run(command, check=False))
     assert wal_size(own)
     assert inspect(own).refusal is None
+
+
+def carry_out(error: TokenStorageError) -> None:
+    """Run the command of a remedy."""
+    subprocess.run(["sh", "-c", error.remedy.partition(": ")[2]], check=True)
+
+
+@pytest.mark.parametrize("opened", [True, False])
+async def test_a_journal_that_appears_beside_an_open_store_is_named(
+    opened: bool, path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is no other process that keeps a lock: nobody waits, and moving it away is enough."""
+    prepare(path)
+    pool = SqlitePool(path, "wal", in_use.hold(path))
+    if opened:
+        assert await pool.write(adding("before")) == 1
+    journal = Path(f"{path}-journal")
+    shutil.copy(crashed(tmp_path / "other.db", "delete"), journal)
+    begun = time.monotonic()
+    with refuses("orphaned", "has none") as caught:
+        await pool.read(count)
+    assert await asyncio.to_thread(main, ["db", "current", "-d", str(path), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "orphaned"
+    assert time.monotonic() - begun < 10
+    await asyncio.to_thread(carry_out, caught.value)
+    assert names(path.parent) >= {f"{journal.name}.orphaned"}
+    assert await pool.write(adding("after")) == 1
+    assert await pool.read(count) == 1 + opened
+    shutil.copy(f"{journal}.orphaned", journal)
+    await pool.close()
+    assert time.monotonic() - begun < 20

@@ -22,6 +22,8 @@ from tests.backends.test_pool import adding, committed, count
 from tests.maintenance.restore.restoring import restored
 from tests.support.by_path import prepare
 from tests.support.child import ROOT
+from tests.support.errors import refuses
+from tests.support.files import names
 from tests.support.unprivileged import as_nobody, open_folder
 
 Harm = Callable[[Path], object]
@@ -420,3 +422,42 @@ async def test_a_store_on_a_damaged_file_closes_every_connection(path: Path) -> 
     await pool.close()
     with pytest.raises(sqlite3.ProgrammingError, match="closed"):
         guard.execute("SELECT 1")
+
+
+@pytest.mark.parametrize("mtime", ["new", "old"])
+async def test_another_database_written_over_an_open_one_is_refused(
+    mtime: str, path: Path, tmp_path: Path
+) -> None:
+    """A copy into the same file keeps its inode: its mark is another one, and nothing is saved."""
+    other = tmp_path / "other.db"
+    await asyncio.to_thread(prepare, other)
+    second = SqlitePool(other, "wal")
+    await second.write(adding("foreign"))
+    await second.close()
+    content = await asyncio.to_thread(other.read_bytes)
+    pool = SqlitePool(path, "wal")
+    assert await pool.write(adding("before")) == 1
+    before = await asyncio.to_thread(path.read_bytes)
+    await asyncio.to_thread(overwrite, path, content, mtime)
+    with refuses("replaced", "holds another database now"):
+        await pool.write(adding("lost"))
+    with refuses("replaced"):
+        await pool.read(count)
+    with refuses("replaced"):
+        pool.check()
+    # If it is put back, the store goes on.
+    await asyncio.to_thread(overwrite, path, before, "new")
+    assert await pool.write(adding("after")) == 1
+    await asyncio.to_thread(overwrite, path, content, mtime)
+    with refuses("replaced"):
+        await pool.write(adding("lost"))
+    await pool.close()
+    assert not [name for name in names(path.parent) if name.endswith("-rescued")]
+
+
+def overwrite(path: Path, content: bytes, mtime: str) -> None:
+    """Write into a file without a new one, as ``cp`` and ``cp -p`` do."""
+    with path.open("r+b") as file:
+        file.write(content.ljust(path.stat().st_size, b"\0"))
+    if mtime == "old":
+        os.utime(path, (1e9, 1e9))

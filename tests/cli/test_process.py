@@ -13,6 +13,8 @@ import pytest
 
 from nextcloud_mcp_server.backends.sqlite.lock import guard
 from nextcloud_mcp_server.cli.main import main
+from nextcloud_mcp_server.maintenance.backup import back_up
+from nextcloud_mcp_server.migrations import upgrade_database
 from tests.cli.places import Shelf, environment, fingerprint, process
 from tests.support.child import run_program
 from tests.support.revisions import HEAD
@@ -210,3 +212,65 @@ def test_control_c_at_the_question_changes_nothing(shelf: Shelf, tmp_path: Path)
             b"remedy: Run the command again.\n"
         )
     assert fingerprint(path) == before
+
+
+@pytest.mark.parametrize("command", ["check", "upgrade", "backup", "doctor", "restore"])
+def test_few_open_files_are_named(command: str, tmp_path: Path) -> None:
+    """With a limit of a few open files a command works, or names the limit in one line."""
+    path = tmp_path / "tokens.db"
+    upgrade_database(path)
+    back_up(path)
+    arguments = f"{command} --newest --yes" if command == "restore" else command
+    for limit in range(4, 12):
+        code = f"""
+import resource, sys
+from nextcloud_mcp_server.cli.main import main
+resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}))
+sys.exit(main({["db", *arguments.split(), "-d", str(path)]!r}))
+"""
+        done = process(cwd=tmp_path, code=code)
+        assert "Traceback" not in done.err
+        if done.status and command != "doctor":
+            assert "too many files are open" in done.err, (limit, done)
+            assert "ulimit -n" in done.err
+
+
+@pytest.mark.parametrize("command", ["db upgrade", "db backup", "db doctor", "run"])
+def test_a_clock_that_python_cannot_read_is_named(command: str, tmp_path: Path) -> None:
+    """After 2262 every module that asks for the time fails; the clock is named."""
+    code = f"""
+import sys, time
+from nextcloud_mcp_server.cli.main import main
+def far() -> float:
+    raise OverflowError("timestamp too large to convert to C _PyTime_t")
+time.time = far
+sys.exit(main({command.split()!r}))
+"""
+    environ = {"TOKEN_STORAGE_DB": str(tmp_path / "tokens.db")}
+    done = process(cwd=tmp_path, code=code, environ=environ)
+    assert (done.status, "[bad-clock]" in done.err) == (1, True)
+    assert "timedatectl" in done.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_sigterm_while_the_server_is_imported_is_one_line(tmp_path: Path) -> None:
+    """The import takes a part of a second: a signal in it ends the process as one in the start."""
+    code = """
+import os, signal, sys
+from importlib.abc import MetaPathFinder
+from nextcloud_mcp_server.cli.main import main
+class Signal(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "uvicorn":
+            os.kill(os.getpid(), signal.SIGTERM)
+sys.meta_path.insert(0, Signal())
+sys.exit(main(["run", "--port", "0"]))
+"""
+    environ = {"TOKEN_STORAGE_DB": str(tmp_path / "tokens.db")}
+    done = process(cwd=tmp_path, code=code, environ=environ)
+    message = "Interrupted. The server was not started yet, and nothing was changed."
+    assert (done.status, done.err) == (
+        1,
+        f"error: {message} [interrupted]\nremedy: Start it again.\n",
+    )
+    assert not list(tmp_path.iterdir())

@@ -8,14 +8,17 @@ from pathlib import Path
 import pytest
 
 from nextcloud_mcp_server.backends.sqlite.integrity import Checked, check_file
+from nextcloud_mcp_server.backends.sqlite.manifest import read_manifest
 from nextcloud_mcp_server.maintenance.backup import back_up
 from nextcloud_mcp_server.maintenance.backup_check import check_backup
+from nextcloud_mcp_server.maintenance.backups import list_backups, newest_backup
 from nextcloud_mcp_server.maintenance.doctor.finding import Level
 from nextcloud_mcp_server.maintenance.doctor.run import diagnose
 from nextcloud_mcp_server.maintenance.rehearse import rehearse
 from nextcloud_mcp_server.maintenance.restore import restore
 from nextcloud_mcp_server.maintenance.restore_preview import preview_restore
 from nextcloud_mcp_server.settings import Settings
+from tests.cli.places import execute
 from tests.maintenance.conftest import run_repair
 from tests.support.by_path import inspect, prepare
 from tests.support.contents import KEY
@@ -76,6 +79,41 @@ def test_it_is_logged_by_an_upgrade(tmp_path: Path, caplog: pytest.LogCaptureFix
     add_foreign(path, FOREIGN["a collation of an index"])
     prepare(path)
     assert "cannot be checked: op_names" in caplog.text
+
+
+@pytest.mark.parametrize("index", ["user_id COLLATE de", "encrypted_token COLLATE de"])
+def test_rows_behind_a_foreign_index_are_counted(index: str, tmp_path: Path) -> None:
+    """An index that SQLite cannot use here hides neither rows nor secrets of its table."""
+    path = tmp_path / "tokens.db"
+    at("010").write(path)
+    path.chmod(0o600)
+    prepare(path)
+    before = check_backup(back_up(path), path)
+    add_foreign(path, (f"CREATE INDEX op_index ON refresh_tokens ({index})",))
+    backup = check_backup(back_up(path), path)
+    manifest = read_manifest(backup.path)
+    assert manifest is not None
+    assert manifest.rows == backup.rows == before.rows
+    assert backup.rows["refresh_tokens"] > 0
+    assert backup.secrets == before.secrets
+    assert "DROP INDEX" in backup.unusable
+    # The newest that a start accepts is restored, and the list agrees.
+    newest = newest_backup(path)
+    assert (newest.backup.path, [one.path for one in newest.skipped]) == (
+        before.path,
+        [backup.path],
+    )
+    listed = {one.path: one.status for one in list_backups(path, verify=True)}
+    assert (listed[backup.path], listed[before.path]) == ("unusable", "ok")
+    findings = diagnose(Settings(path, (KEY,))).findings
+    [finding] = [one for one in findings if one.check == "structure"]
+    assert 'DROP INDEX "op_index"' in finding.message
+    assert finding.command is None
+    # A backup is also restored by its path, with all its rows.
+    restore(preview_restore(path, backup))
+    execute(path, "DROP INDEX op_index")
+    prepare(path)
+    assert check_backup(back_up(path), path).rows["refresh_tokens"] == before.rows["refresh_tokens"]
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from tests.support.shapes import at
 #: By what is named: how it was lost.
 LOST = {
     **{table: f"DROP TABLE {table}" for table, _ in ENCRYPTED if table != "refresh_tokens"},
-    "app_passwords, where secrets were stored (op_old has the same columns)": (
+    "app_passwords, where secrets are stored (op_old has the same columns)": (
         "ALTER TABLE app_passwords RENAME TO op_old"
     ),
     "oauth_clients.encrypted_registration_access_token": (
@@ -55,7 +55,8 @@ def test_a_start_is_refused_and_the_doctor_reports_an_error(name: str, path: Pat
         with invariants.unchanged(path):
             error = refused(lambda: prepare(path))
         assert error.code == "inconsistent"
-        assert f"has lost secrets: it lacks {name}" in error.message
+        assert f"may have lost secrets: it lacks {name}" in error.message
+        assert "If there were any, restore a backup: " in error.remedy
         assert "db restore --newest" in error.remedy
     assert not inspect(path).ready
     found = diagnose(Settings(path, (KEY,)))
@@ -112,6 +113,27 @@ def test_a_file_of_an_old_release_is_warned_of(
     prepare(path)
     assert "lacks app_passwords, where secrets are stored" in caplog.text
     assert inspect(path).ready
+
+
+def test_a_table_that_was_empty_in_every_backup_is_no_loss(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If every backup says that there were no rows, nothing is warned of; else it is."""
+    for rows_before in (0, 1):
+        path = tmp_path / str(rows_before) / "tokens.db"
+        path.parent.mkdir()
+        at("009").write(path)
+        if not rows_before:
+            execute(path, "DELETE FROM app_passwords")
+        back_up(path)
+        execute(path, "DELETE FROM app_passwords")
+        back_up(path)
+        execute(path, "DROP TABLE app_passwords")
+        caplog.clear()
+        prepare(path)
+        warned = "lacks app_passwords, where secrets are stored" in caplog.text
+        assert warned == bool(rows_before)
+        assert inspect(path).ready
 
 
 def test_an_unversioned_file_never_had_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import grp
 import logging
 import os
+import pwd
 import re
 import stat
 from collections.abc import Callable, Iterator
@@ -13,8 +15,9 @@ import pytest
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.filesystem import files
+from nextcloud_mcp_server.filesystem import files, permissions
 from nextcloud_mcp_server.maintenance.doctor.run import diagnose
+from nextcloud_mcp_server.maintenance.repair import repair
 from nextcloud_mcp_server.migrations import (
     downgrade_database,
     get_current_revision,
@@ -199,14 +202,77 @@ def test_a_read_only_file_stays_read_only(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o400
 
 
-@pytest.mark.parametrize("mode", [0o640, 0o660])
-def test_a_file_that_is_shared_with_a_group_stays_shared(mode: int, tmp_path: Path) -> None:
-    """A group has its access on purpose: a start takes it from nobody."""
+@pytest.mark.parametrize(("mode", "trusted"), [(0o640, ""), (0o660, str(os.geteuid()))])
+def test_a_file_that_is_shared_with_a_group_stays_shared(
+    mode: int, trusted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A group may read; it may change a file only if the setting trusts this user's own files."""
+    monkeypatch.setenv("TOKEN_STORAGE_TRUSTED_OWNERS", trusted)
     path = tmp_path / "tokens.db"
     upgrade_database(path)
     path.chmod(mode)
     upgrade_database(path)
     assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+@pytest.mark.parametrize("suffix", ["", ".lock", ".inuse", ".key"])
+async def test_a_group_that_can_change_a_file_can_so_no_longer(
+    suffix: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each user of the group could replace everybody's tokens or key; it may still read."""
+    path = tmp_path / "tokens.db"
+    async with RefreshTokenStorage(path, settings=Settings(path)):
+        pass
+    file = tmp_path / f"tokens.db{suffix}"
+    file.chmod(0o660)
+    if suffix not in files.LOCKS:
+        found = [f for f in diagnose(Settings(path)).findings if f.check == "permissions"]
+        assert (found[0].message, found[0].fixable) == (
+            f"a group can read and change {file.name}",
+            True,
+        )
+    caplog.clear()
+    async with RefreshTokenStorage(path, settings=Settings(path)):
+        pass
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+    told = f"A group could read and change {file} (mode 0660): its mode is 0640 now"
+    assert told in caplog.text
+    file.chmod(0o660)
+    if suffix not in files.LOCKS:
+        repair(Settings(path))
+        assert stat.S_IMODE(file.stat().st_mode) == 0o640
+
+
+def test_a_key_of_root_that_a_group_can_change_is_refused(shared: Path) -> None:
+    """It cannot be made private here; a group that nobody else is in is no danger."""
+    key = _plant(shared / "tokens.db.key", 0, f"{KEY}\n".encode(), 0o660)
+    os.chown(key, 0, NOBODY)
+    code = "from nextcloud_mcp_server.filesystem import permissions\n"
+    code += "permissions._is_shared = lambda group: {}\n"
+    printed = as_nobody(code.format(True) + _START, shared / "tokens.db")
+    assert printed.startswith(f"untrusted {key} can be written by the users of group")
+    assert f"As root: chmod g-w,o-rwx {key}" in printed
+    assert names(shared) == {key.name}
+    assert as_nobody(code.format(False) + _START, shared / "tokens.db") == "started"
+
+
+def test_who_is_in_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A group is shared if it is another user's own, or lists one."""
+    us = os.geteuid()
+    users = [
+        pwd.struct_passwd(("me", "x", us, 501, "", "/", "")),
+        pwd.struct_passwd(("other", "x", 777, 502, "", "/", "")),
+    ]
+    groups = {501: [], 502: [], 503: ["me"], 504: ["me", "other"]}
+    monkeypatch.setattr(pwd, "getpwall", lambda: users)
+    monkeypatch.setattr(grp, "getgrgid", lambda n: grp.struct_group(("g", "x", n, groups[n])))
+    assert [permissions._is_shared(group) for group in range(501, 506)] == [
+        False,
+        True,
+        False,
+        True,
+        False,
+    ]
 
 
 def test_a_refused_file_keeps_its_mode(tmp_path: Path) -> None:
@@ -246,6 +312,10 @@ async def test_a_key_elsewhere_may_be_readable(
     async with RefreshTokenStorage(None, settings=Settings(path, key_file=key)):
         pass
     assert f"Every user can read the key file {key} (mode 0444)" in caplog.text
+    key.chmod(0o460)
+    async with RefreshTokenStorage(None, settings=Settings(path, key_file=key)):
+        pass
+    assert f"Group {OTHER} can change the key file {key} (mode 0460)" in caplog.text
     secrets.chmod(0o1777)
     with pytest.raises(TokenStorageError, match="belongs to user") as caught:
         await RefreshTokenStorage(None, settings=Settings(path, key_file=key)).initialize()

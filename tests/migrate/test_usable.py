@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inspect as source
+import inspect as inspection
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -16,7 +16,7 @@ from nextcloud_mcp_server.schema.history import load_history
 from nextcloud_mcp_server.schema.structure import UNUSED
 from tests.cli.places import execute
 from tests.support import invariants, operator_objects
-from tests.support.by_path import prepare
+from tests.support.by_path import inspect, prepare
 from tests.support.contents import KEY
 from tests.support.errors import refused
 from tests.support.operator_objects import add_foreign
@@ -114,11 +114,24 @@ UNUSABLE: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "a function of an index": (
         ("CREATE INDEX op_index ON refresh_tokens (fold(user_id))",),
-        "refresh_tokens: unknown function: fold() (it has index op_index)",
+        (
+            "refresh_tokens: unknown function: fold() (it has index op_index; to remove it: "
+            'DROP INDEX "op_index")'
+        ),
+    ),
+    "a collation of an index": (
+        (operator_objects.INDEX, 'CREATE INDEX "Op 2" ON refresh_tokens (user_id COLLATE de)'),
+        (
+            "refresh_tokens: no such collation sequence: de (it has index Op 2; to remove it: "
+            'DROP INDEX "Op 2")'
+        ),
     ),
     "a function of a trigger": (
         ("CREATE TRIGGER op_trigger AFTER INSERT ON oauth_clients BEGIN SELECT none(1); END",),
-        "oauth_clients: no such function: none (it has trigger op_trigger)",
+        (
+            "oauth_clients: no such function: none (it has trigger op_trigger; to remove it: "
+            'DROP TRIGGER "op_trigger")'
+        ),
     ),
     "a trigger on a table that is gone": (
         ("CREATE TRIGGER op_trigger AFTER DELETE ON audit_logs BEGIN DELETE FROM gone; END",),
@@ -141,6 +154,17 @@ def test_it_is_refused_by_name(name: str, revision: str, path: Path) -> None:
     assert error.code == "inconsistent"
     assert reason in error.message
     assert "db restore --newest" in error.remedy
+
+
+@pytest.mark.parametrize("name", [name for name in UNUSABLE if "DROP" in UNUSABLE[name][1]])
+def test_the_statement_of_the_message_is_enough(name: str, path: Path) -> None:
+    """What the message says removes the index or trigger, without its program."""
+    at("010").write(path)
+    statements, reason = UNUSABLE[name]
+    add_foreign(path, statements)
+    execute(path, *reason.partition("to remove it: ")[2].removesuffix(")").split("; "))
+    prepare(path)
+    assert inspect(path).ready
 
 
 #: What an operator did that the store can use.
@@ -189,7 +213,7 @@ async def test_it_can_be_used(name: str, revision: str, path: Path) -> None:
 def test_a_released_database_is_not_examined(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A start at head opens nothing more if every table is as a revision makes it."""
     prepare(path)
-    monkeypatch.setattr(usable, "unusable", None)
+    monkeypatch.setattr(usable, "unusable_in", None)
     prepare(path)
     execute(path, "CREATE INDEX op_index ON refresh_tokens (expires_at)")
     with pytest.raises(TypeError):
@@ -199,7 +223,7 @@ def test_a_released_database_is_not_examined(path: Path, monkeypatch: pytest.Mon
 def test_only_unused_tables_are_left_out() -> None:
     """A table that is not examined is in no statement of the store."""
     modules = [import_module(f"{auth.__name__}.{m.name}") for m in iter_modules(auth.__path__)]
-    text = "".join(map(source.getsource, modules))
+    text = "".join(map(inspection.getsource, modules))
     assert not [name for name in UNUSED if f"tables.{name}" in text or f"import {name}" in text]
 
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 # Everything is imported and runs once before the user changes: another user may not be able
 # to read the files of the interpreter. Each program is a fork of it.
 _SERVER = """
-import asyncio, json, os, pwd, resource, shlex, signal, sys, tempfile
+import asyncio, grp, json, os, pwd, resource, shlex, signal, sys, tempfile
 from pathlib import Path
 from platformdirs import user_data_path
 from nextcloud_mcp_server import settings

@@ -6,7 +6,16 @@ needs. See :mod:`.locked` for the rest.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Hashable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -104,6 +113,10 @@ class PostgresDatabase:
         return ""
 
     def vanished(self, tables: Iterable[str]) -> Iterable[str]:
+        """Return nothing: there is no backup beside a server."""
+        return ()
+
+    def always_empty(self, tables: Iterable[str]) -> Collection[str]:
         """Return nothing: there is no backup beside a server."""
         return ()
 

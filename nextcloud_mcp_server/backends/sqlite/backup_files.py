@@ -24,8 +24,8 @@ from nextcloud_mcp_server.backends.sqlite.manifest import (
     sha256_of,
 )
 from nextcloud_mcp_server.errors import TokenStorageError, counted, for_shell
-from nextcloud_mcp_server.filesystem import files
-from nextcloud_mcp_server.filesystem.permissions import close_to_others
+from nextcloud_mcp_server.filesystem import files, permissions
+from nextcloud_mcp_server.settings import trusted_owners
 
 #: The number of the newest automatic backups of a database that are kept.
 KEEP: Final = 5
@@ -192,11 +192,12 @@ def prune(database: Path, keep: int = KEEP, made: Iterable[Path] = ()) -> list[P
 
 
 def make_private(database: Path) -> None:
-    """Close every backup of this user, and its manifest, to every other user."""
+    """Close every backup of this user, and its manifest, to other users; a group may read them."""
+    trusted = trusted_owners()
     with suppress(OSError):
         for one in find_backups(database):
             for file in (one.path, manifest_path(one.path)):
-                close_to_others(file)
+                permissions.close_to_others(file, trusted)
 
 
 def surplus(
@@ -264,9 +265,24 @@ def orphaned(what: str, found: Misplaced) -> TokenStorageError:
     )
 
 
+def require_trusted(backup: Path) -> None:
+    """Fail if another user can have put a backup or its manifest there, or changed it.
+
+    Raises:
+        TokenStorageError: ``untrusted``.
+    """
+    database = backup.with_name(NAME.sub("", backup.name))
+    for file in (backup, manifest_path(backup)):
+        permissions.require_trusted(file, database, trusted_owners())
+
+
 def is_intact(backup: FoundBackup) -> bool:
-    """Return whether a backup is what its manifest describes; without one, whether it is sound."""
+    """Return whether a backup is what its manifest describes; without one, whether it is sound.
+
+    One that another user can have put there is not.
+    """
     try:
+        require_trusted(backup.path)
         if foreign(backup.path, backup.manifest):
             return False
         if backup.manifest is None:

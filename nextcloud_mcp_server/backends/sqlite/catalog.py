@@ -124,7 +124,8 @@ def counts(execute: Execute, structure: Structure) -> dict[str, int]:
     """Count the rows of every table that is not bookkeeping.
 
     Virtual tables are left out: their modules may be missing, and other tables hold their rows.
-    So is a table that only its own program can read.
+    So is a table that only its own program can read. If only an index of a table needs its
+    program, the table itself is counted.
     """
     names = [
         name
@@ -144,14 +145,30 @@ def _counts(execute: Execute, names: Sequence[str]) -> dict[str, int]:
     except Exception as error:
         if not needs_its_program(error):
             raise
-    if len(names) == 1:
-        return {}
-    return {name: n for one in names for name, n in _counts(execute, [one]).items()}
+    found = {}
+    for name in names:
+        try:
+            found[name] = count(execute, name)
+        except Exception as error:
+            if not needs_its_program(error):
+                raise
+    return found
 
 
 def count(execute: Execute, table: str) -> int:
-    """Count the rows of one table."""
-    [(number,)] = execute(_counting(table))
+    """Count the rows of one table.
+
+    SQLite reads the smallest index for that, which can need its own program.
+
+    Raises:
+        sqlite3.Error, sqlalchemy.exc.DBAPIError: only its own program can read the table.
+    """
+    try:
+        [(number,)] = execute(_counting(table))
+    except Exception as error:
+        if not needs_its_program(error):
+            raise
+        [(number,)] = execute(f"{_counting(table)} NOT INDEXED")
     return int(number)
 
 

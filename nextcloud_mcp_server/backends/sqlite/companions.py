@@ -14,28 +14,22 @@ import stat
 import struct
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
-from nextcloud_mcp_server.backends.sqlite.connect import connect_to_pages
+from nextcloud_mcp_server.backends.sqlite.header import HEADER, MARK, header_of
 from nextcloud_mcp_server.backends.sqlite.in_use import in_use
 from nextcloud_mcp_server.backends.sqlite.wal import WAL_HEADER, WAL_MAGIC, checksum, is_wal_header
 
 _JOURNAL_MAGIC: Final = bytes.fromhex("d9d505f920a163d7")
-_DATABASE_MAGIC: Final = b"SQLite format 3\0"
-
-#: The open files of this process.
-_DESCRIPTORS: Final = "/dev/fd"
 
 #: Seconds for which a difference must stay.
 _STEADY: Final = 0.05
 
-_HEADER: Final = 100
 _FRAME_HEADER: Final = 24
 
-#: Where page 1 has the mark of its database (``PRAGMA user_version``).
-_MARK: Final = 60
+#: The format in byte 18 of a database in WAL mode.
+_WAL: Final = 2
 
 #: Frames of a ``-wal`` in which a page 1 is searched for.
 _SEARCHED: Final = 256
@@ -101,37 +95,27 @@ def find_misplaced(path: Path, size: int | None) -> Misplaced | None:
 
 
 def _unless_open(path: Path, companion: str, differs: _Comparison) -> str:
-    """Compare, unless a store is open, whose companions are in use.
+    """Compare, unless a store is open, whose companions are in use; in WAL mode it has no journal.
 
     Another program can write meanwhile: a difference counts only if it stays.
     """
     if in_use(path):
-        return ""
+        if not companion.endswith("-journal"):
+            return ""
+        differs = _needless
     before = _states(path, companion)
-    header = _header_of(path)
+    header = header_of(path)
     if not header or not differs(header, companion):
         return ""
     time.sleep(_STEADY)
-    header = _header_of(path)
+    header = header_of(path)
     reason = differs(header, companion) if header else ""
     return reason if _states(path, companion) == before else ""
 
 
-def _header_of(path: Path) -> bytes:
-    """Read the header of a database; empty if it has none.
-
-    It is read from SQLite's own descriptor: closing another one would drop the locks that
-    this process has on the file.
-    """
-    with closing(connect_to_pages(path)):
-        wanted = os.stat(path)  # noqa: PTH116
-        for name in os.listdir(_DESCRIPTORS):  # noqa: PTH208 - faster than a Path
-            with suppress(OSError):
-                if os.path.samestat(os.fstat(int(name)), wanted):
-                    header = os.pread(int(name), _HEADER, 0)
-                    valid = len(header) == _HEADER and header.startswith(_DATABASE_MAGIC)
-                    return header if valid else b""
-    return b""
+def _needless(header: bytes, _companion: str) -> str:
+    """Return that an open database is in WAL mode, as text; empty if it is not."""
+    return "this one is open, and in WAL mode, which has no journal" if header[18] == _WAL else ""
 
 
 def _states(*paths: Path | str) -> list[tuple[int, ...]]:
@@ -211,7 +195,7 @@ def _wal_differs(header: bytes, companion: str) -> str:  # noqa: PLR0911
         known = _pages(header)
         same = known in {0, pages}
         return "" if same else f"it is of a file of {pages} pages, and this one has {known}"
-    if _number(first, _MARK) and _number(header, _MARK) not in {0, _number(first, _MARK)}:
+    if _number(first, MARK) and _number(header, MARK) not in {0, _number(first, MARK)}:
         return "it has the mark of another database"
     change, counter = _number(first, 24) - 1, _number(header, 24)
     # A connection can write several of them under one number.
@@ -259,7 +243,7 @@ def _frames(file: BinaryIO, start: bytes, size: int) -> Iterator[tuple[int, byte
             return
         number, page = _number(frame, 0), b""
         if number == 1:
-            page = file.read(_HEADER)
+            page = file.read(HEADER)
         file.seek(size - len(page), os.SEEK_CUR)
         yield number, page, _number(frame, 4)
 
@@ -316,7 +300,7 @@ def _first_page(file: BinaryIO, header: bytes, sector: int, size: int) -> bytes:
             if len(page) < size:
                 return b""
             if _number(number, 0) == 1:
-                return page[:_HEADER]
+                return page[:HEADER]
             file.seek(4, os.SEEK_CUR)
         begin = -(-file.tell() // sector) * sector
         file.seek(begin)

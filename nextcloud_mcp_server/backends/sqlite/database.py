@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -201,6 +201,17 @@ class SqliteDatabase:
                 f"nextcloud-mcp-server db restore {for_shell(backup)} {self.option}"
             )
 
+    def always_empty(self, tables: Iterable[str]) -> Set[str]:
+        """Look for the tables in the manifests of the backups beside the file."""
+        from nextcloud_mcp_server.backends.sqlite.backup_files import find_backups  # noqa: PLC0415
+
+        rows: dict[str, int] = {}
+        with suppress(OSError):
+            for one in find_backups(self.path):
+                for table, number in (one.manifest.rows if one.manifest else {}).items():
+                    rows[table] = rows.get(table, 0) + number
+        return {table for table in tables if rows.get(table) == 0}
+
     def _backups(self) -> int:
         """Count the backups beside the file, as far as the folder can be read."""
         from nextcloud_mcp_server.backends.sqlite.backup_files import find_backups  # noqa: PLC0415
@@ -259,10 +270,10 @@ class SqliteDatabase:
 
     def unusable(self, wanted: Mapping[str, Table]) -> dict[str, str]:
         """Prepare statements on the file, or on a recovered copy after a crash."""
-        from nextcloud_mcp_server.backends.sqlite.usable import unusable  # noqa: PLC0415 - see above
+        from nextcloud_mcp_server.backends.sqlite.usable import unusable_in  # noqa: PLC0415 - see above
 
         with readable(self.path) as (source, snapshot):
-            return unusable(source, wanted) if snapshot.journal_mode else {}
+            return unusable_in(source, wanted) if snapshot.journal_mode else {}
 
     def samples(self, columns: Iterable[tuple[str, str]], limit: int | None) -> Iterator[bytes]:
         """Read encrypted values, from a recovered copy after a crash."""

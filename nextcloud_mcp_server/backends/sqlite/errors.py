@@ -6,6 +6,7 @@ full disk and a syntax error are both an OperationalError.
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -35,6 +36,9 @@ _SQLITE: Final = {
 
 #: Bytes that SQLite needs beside a database in WAL mode before it reads anything.
 _SHARED_MEMORY: Final = 32 * 1024
+
+#: Files that a command has open at once: two connections with their companions, and the locks.
+_FILES: Final = 10
 
 #: PRIMARYKEY and UNIQUE: not every driver in the place of sqlite3 has a name for an extended code.
 _TAKEN: Final = frozenset({sqlite3.SQLITE_CONSTRAINT | number << 8 for number in (6, 8)})
@@ -101,6 +105,9 @@ def named(error: BaseException, path: Path) -> TokenStorageError | None:  # noqa
                 return system.limited(path, limit)
             if unreadable := _unreadable(path):
                 return unreadable
+            # Those that were open when it failed are closed by now.
+            if path.parent.exists() and (limit := system.reached_limit(_FILES)):
+                return system.limited(path, limit)
         # SQLite reports an I/O error if the shared memory of a WAL does not fit on the disk, and
         # that it cannot open the database if a file beside it cannot be created.
         if code in {"io-error", "bad-path"} and _is_full(path):
@@ -113,6 +120,15 @@ def named(error: BaseException, path: Path) -> TokenStorageError | None:  # noqa
         # aiosqlite starts one for its connection.
         return no_thread()
     return system.named(driver, path)
+
+
+def at_limit(error: BaseException, path: Path) -> TokenStorageError | None:
+    """Return the error for a limit of open files that kept ``path`` closed; None for another."""
+    closed = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CANTOPEN
+    if not closed and getattr(error, "errno", 0) not in {errno.EMFILE, errno.ENFILE}:
+        return None
+    limit = system.reached_limit(_FILES)
+    return system.limited(path, limit) if limit else None
 
 
 def _unreadable(path: Path) -> TokenStorageError | None:
@@ -205,6 +221,18 @@ def beside_link(link: Path, path: Path, suffix: str) -> TokenStorageError:
         remedy=f"Stop every server. If the database was moved without it: mv -n {for_shell(stray)} "
         f"{for_shell(own)} - or, to do without it: mv {for_shell(stray)} "
         f"{for_shell(f'{stray}.orphaned')}",
+    )
+
+
+def stray_journal(path: Path) -> TokenStorageError:
+    """Return the error for a ``-journal`` beside a database that is open in WAL mode."""
+    stray = f"{path}-journal"
+    return TokenStorageError(
+        f"{path.name}-journal lies beside {path}, which is open in WAL mode and has none: it "
+        "belongs to another file, and no new connection can be opened beside it.",
+        code="orphaned",
+        remedy="Move it away, and the server continues: "
+        f"mv {for_shell(stray)} {for_shell(f'{stray}.orphaned')}",
     )
 
 

@@ -22,6 +22,7 @@ from nextcloud_mcp_server.backends.sqlite.wal import checkpoint
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem import files, permissions
 from nextcloud_mcp_server.schema.history import load_history
+from nextcloud_mcp_server.settings import trusted_owners
 
 logger = logging.getLogger(__name__)
 
@@ -76,12 +77,13 @@ class LockedFile:
         require_lock(self._held, self._path)
 
     def make_private(self) -> None:
-        """Close the file, its companions and its locks to every other user."""
-        for suffix in files.BESIDE:
+        """Close the file, its companions, locks and key to other users; a group may read them."""
+        trusted = trusted_owners()
+        for suffix in (*files.BESIDE, ".key"):
             file = f"{self._path}{suffix}"
             if suffix in files.LOCKS and not permissions.is_private(file) and is_foreign(file):
                 continue
-            permissions.close_to_others(file)
+            permissions.close_to_others(file, trusted)
 
     def inspect(self, *, samples: bool = False) -> Snapshot:
         """Read the file; roll back a crashed writer's journal first."""

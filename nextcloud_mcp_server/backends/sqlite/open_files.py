@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from nextcloud_mcp_server.backends.sqlite.header import header_of, mark_of
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 
 if TYPE_CHECKING:
@@ -55,6 +56,11 @@ class OpenFiles:
         #: Bytes of the database at the last commit.
         self._size = 0
         self._opened = {self._name: opened or file_id(path)}
+        #: When the database was written to as its header was read last, and the mark in that.
+        self._seen_at = 0
+        self._mark: int | None = None
+        #: When another database was written over it; 0 if none was.
+        self._other_at = 0
 
     def add_companions(self) -> None:
         """Remember the companions too, once a connection has opened them."""
@@ -78,9 +84,17 @@ class OpenFiles:
             if (there.st_dev, there.st_ino) != opened:
                 return f"{os.path.basename(name)} is another file now"  # noqa: PTH119
             # An open database always has pages, and a -wal may be empty.
-            if name == self._name and not there.st_size:
-                return f"{self._path.name} is empty now"
+            if name == self._name:
+                if not there.st_size:
+                    return f"{self._path.name} is empty now"
+                if there.st_mtime_ns == self._other_at:
+                    return f"{self._path.name} holds another database now"
         return ""
+
+    @property
+    def has_own_pages(self) -> bool:
+        """Whether the open database still has its pages, so that they can be saved."""
+        return not self._other_at
 
     def problem(self) -> str:
         """Return :meth:`replaced`, or why that cannot be determined."""
@@ -107,13 +121,31 @@ class OpenFiles:
 
     def _cut_off(self, connection: sqlite3.Connection) -> str:
         """Return whether pages of the database are gone, as text; only the writer asks."""
-        size = os.lstat(self._name).st_size
+        status = os.lstat(self._name)
+        size = status.st_size
         if size < self._size:
             [(pages,)] = connection.execute("PRAGMA page_count").fetchall()
             [(page_size,)] = connection.execute("PRAGMA page_size").fetchall()
             if pages * page_size >= self._size:
                 return f"{self._path.name} was cut off"
         self._size = size
+        if status.st_mtime_ns != self._seen_at and f"{self._name}-wal" in self._opened:
+            return self._overwritten(connection, status.st_mtime_ns)
+        return ""
+
+    def _overwritten(self, connection: sqlite3.Connection, written_at: int) -> str:
+        """Return whether another database was written over this one, in WAL mode, as text.
+
+        Then only a checkpoint writes to the file, and the mark in its header is the one that
+        SQLite reads, or an older one.
+        """
+        header = header_of(self._path)
+        [(version,)] = connection.execute("PRAGMA user_version").fetchall()
+        mark = mark_of(header)
+        if not header or (self._mark is not None and mark not in {version, self._mark}):
+            self._other_at = written_at
+            return f"{self._path.name} holds another database now"
+        self._seen_at, self._mark, self._other_at = written_at, mark, 0
         return ""
 
 

@@ -25,8 +25,13 @@ from nextcloud_mcp_server import forks
 from nextcloud_mcp_server.backends.base import Connection, Hold
 from nextcloud_mcp_server.backends.lanes import FORK_WAIT, Driver, Lane
 from nextcloud_mcp_server.backends.sqlite import group_commit, in_use
-from nextcloud_mcp_server.backends.sqlite.connect import BUSY_TIMEOUT, file_uri, is_still
-from nextcloud_mcp_server.backends.sqlite.errors import always_named
+from nextcloud_mcp_server.backends.sqlite.connect import (
+    BUSY_TIMEOUT,
+    file_uri,
+    has_content,
+    is_still,
+)
+from nextcloud_mcp_server.backends.sqlite.errors import always_named, stray_journal
 from nextcloud_mcp_server.backends.sqlite.open_files import FileId, OpenFiles
 from nextcloud_mcp_server.backends.sqlite.wal import KEPT, Checkpoints, WalFile, library
 from nextcloud_mcp_server.concurrency import run_to_the_end, start
@@ -50,6 +55,9 @@ SERVING_PRAGMAS: Final[Mapping[str, str]] = MappingProxyType(
 
 #: Seconds to wait for the threads of a store that was never closed.
 _PATIENCE: Final = 1.0
+
+#: Errors of SQLite on a journal that it has to roll back, and cannot.
+_CLOSED: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
 
 #: Reader threads, so that one long batch does not block the others.
 _READERS: Final = 3
@@ -259,14 +267,14 @@ class SqlitePool:
     def _close_guard(self) -> None:
         guard, self._guard = self._guard, None
         with suppress(sqlite3.Error), ExitStack() as stack:
-            if not (replaced := self._files.problem()):
+            if not (replaced := self._files.problem()) and not self._has_journal():
                 # The start leaves a -shm, so one is opened even if no unit needed any. This
                 # PRAGMA reads the file, but not the schema.
                 last = stack.enter_context(closing(self._open(self._how)))
                 last.execute("PRAGMA user_version").fetchall()
             if guard is not None:
                 stack.enter_context(closing(guard))
-                if replaced and not self._read_only:
+                if replaced and not self._read_only and self._files.has_own_pages:
                     self._save(guard, replaced)
         if guard is not None:
             # A damaged file ends the block before it.
@@ -299,6 +307,9 @@ class SqlitePool:
         with self._opening:
             # Another file of this name must not even be opened.
             self._files.require()
+            # SQLite would wait for the lock under which it is rolled back.
+            if self._has_journal():
+                raise stray_journal(self.path)
             if self._guard is None:
                 self._guard = self._open_guard()
         connection = self._open(self._how)
@@ -309,6 +320,10 @@ class SqlitePool:
             connection.close()
             raise
         return connection
+
+    def _has_journal(self) -> bool:
+        """Return whether a ``-journal`` of another file lies beside a database in WAL mode."""
+        return self._in_wal and has_content(self.path, "-journal")
 
     def _open_guard(self) -> sqlite3.Connection:
         """Open the connection that is open as long as any other, and changes nothing.
@@ -335,6 +350,8 @@ class SqlitePool:
                 self._files.require()
             except TokenStorageError as replaced:
                 return replaced
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _CLOSED and self._has_journal():
+                return stray_journal(self.path)
         known = always_named(error, self.path) if isinstance(error, Exception) else None
         return known or error
 

@@ -29,24 +29,32 @@ _BYTES: Final = (b"a", b"A", b"7", b"\0\xff")
 #: What makes a write succeed without the row, or without another one. No release had it.
 _CONFLICT: Final = re.compile(r"(?i)\bon\s+conflict\s+(?:replace|ignore|rollback)\b")
 
+#: What SQLite lacks: an object of another program, or one that is gone.
+_LACKING: Final = re.compile(r"(?:no such [a-z ]+|unknown function): (?:main\.)?(\w+)")
+
+#: Comes before the statements that remove what makes a table unusable.
+REMOVAL: Final = "to remove "
+
 #: A value that none of the rows has.
 _OTHER: Final[Mapping[tuple[Any, ...], Any]] = {_NUMBERS: 5, _TEXTS: "b", _BYTES: b"b"}
 
 
-def unusable(path: Path, wanted: Mapping[str, Table]) -> dict[str, str]:
-    """Return the tables of ``path`` that the store cannot use, each with the reason.
+def unusable_in(path: Path, wanted: Mapping[str, Table]) -> dict[str, str]:
+    """Return :func:`unusable` for a database file."""
+    with naming(path), closing(connect_read_only(path)) as connection:
+        return unusable(connection, wanted)
+
+
+def unusable(connection: sqlite3.Connection, wanted: Mapping[str, Table]) -> dict[str, str]:
+    """Return the tables that the store cannot use, each with the reason.
 
     Args:
-        path: the database file.
+        connection: for this alone, outside of a transaction.
         wanted: the tables as released. Those that are missing in the file are left out, and
             so are missing columns.
     """
     found = {}
-    with (
-        naming(path),
-        closing(connect_read_only(path)) as connection,
-        closing(sqlite3.Connection(":memory:", isolation_level=None)) as memory,
-    ):
+    with closing(sqlite3.Connection(":memory:", isolation_level=None)) as memory:
         # Only then can a statement be prepared that a reference makes impossible.
         connection.execute("PRAGMA foreign_keys=ON")
         memory.execute("PRAGMA foreign_keys=OFF")
@@ -77,7 +85,7 @@ def _unprepared(connection: sqlite3.Connection, name: str, table: Table) -> str:
                 raise
             if "rowid" in str(error):
                 return "it was created WITHOUT ROWID"
-            return f"{error}{_attached(connection, name)}"
+            return f"{error}{_attached(connection, name, str(error))}"
     return ""
 
 
@@ -153,17 +161,25 @@ def _values(kind: str) -> tuple[Any, ...]:
     return _BYTES if kind in {"BLOB", ""} else _NUMBERS
 
 
-def _attached(connection: sqlite3.Connection, name: str) -> str:
-    """Return what an operator attached to a table, as the end of a message."""
+def _attached(connection: sqlite3.Connection, name: str, error: str) -> str:
+    """Return what an operator attached to a table and how to remove it, as the end of a message."""
+    lacking = _LACKING.match(error)
+    if lacking is None:
+        return ""
     rows = connection.execute(
-        "SELECT type, name FROM sqlite_master WHERE lower(tbl_name) = ? "
+        "SELECT type, name, sql FROM sqlite_master WHERE lower(tbl_name) = ? "
         "AND type IN ('index', 'trigger') AND sql IS NOT NULL ORDER BY type, name",
         (name,),
     )
     ours = load_history().indexes
-    theirs = [(kind, there) for kind, there in rows if folded(there) not in ours]
-    names = ", ".join(f"{kind} {printable(there)}" for kind, there in theirs)
-    return f" (it has {names})" if names else ""
+    theirs = [(kind, there, sql) for kind, there, sql in rows if folded(there) not in ours]
+    word = re.compile(rf"(?i)\b{lacking[1]}\b")
+    named = [one for one in theirs if word.search(one[2])] or theirs
+    if not named:
+        return ""
+    names = ", ".join(f"{kind} {printable(there)}" for kind, there, _ in named)
+    drops = "; ".join(f"DROP {kind.upper()} {printable(quoted(there))}" for kind, there, _ in named)
+    return f" (it has {names}; {REMOVAL}{'it' if len(named) == 1 else 'them'}: {drops})"
 
 
 def _columns(connection: sqlite3.Connection, name: str) -> set[str]:

@@ -17,12 +17,19 @@ from nextcloud_mcp_server.backends.sqlite.backup_files import (
     find_backups,
     foreign,
     lost_rows,
+    require_trusted,
 )
 from nextcloud_mcp_server.backends.sqlite.catalog import count, quoted, read_structure
 from nextcloud_mcp_server.backends.sqlite.connect import connect_at_rest
 from nextcloud_mcp_server.backends.sqlite.in_use import describe, is_held
 from nextcloud_mcp_server.backends.sqlite.integrity import check_pages
-from nextcloud_mcp_server.backends.sqlite.lock import FOREIGN, LONGEST, holder, is_announcement
+from nextcloud_mcp_server.backends.sqlite.lock import (
+    FOREIGN,
+    LONGEST,
+    holder,
+    is_announcement,
+    is_foreign,
+)
 from nextcloud_mcp_server.backends.sqlite.manifest import manifest_path, read_manifest, sha256_of
 from nextcloud_mcp_server.crypto.keyfile import fingerprints
 from nextcloud_mcp_server.errors import TokenStorageError, counted, for_shell, moment
@@ -207,8 +214,12 @@ def _examine(backup: Path) -> tuple[Level, str]:
         if manifest is not None and manifest.sha256 != sha256_of(backup):
             return Level.WARNING, "it is not the file that its manifest describes"
         damage = check_pages(backup)
+        if not damage:
+            require_trusted(backup)
     except TokenStorageError as error:
-        return (Level.UNKNOWN if error.code in _CLOSED else Level.WARNING), error.message
+        remedy = f" {error.remedy}" if error.code == "untrusted" else ""
+        level = Level.UNKNOWN if error.code in _CLOSED else Level.WARNING
+        return level, f"{error.message}{remedy}"
     except PermissionError as error:
         return Level.UNKNOWN, f"{error.filename} cannot be read ({error.strerror})"
     except (OSError, ValueError, sqlite3.Error) as error:
@@ -269,10 +280,17 @@ def _no_lock(path: Path, what: str) -> Finding:
 
 def server(context: Context) -> Iterator[Finding]:
     """Check whether a server is using the database."""
+    path = context.beside(".inuse")
+    with suppress(OSError):
+        irregular = not stat.S_ISREG(path.lstat().st_mode)
+        if irregular or is_foreign(path):
+            what = "is no regular file" if irregular else FOREIGN
+            what = f"{path.name} {what}, so a server cannot leave its name for a command there"
+            command = f"mv {for_shell(path)} {for_shell(path)}.moved"
+            yield Finding(Level.WARNING, f"{what}; stop every server and move it away", command)
     try:
         running = is_held(context.path)
     except OSError as error:
-        path = context.beside(".inuse")
         what = f"whether one is running is unknown: {path.name} cannot be opened ({error.strerror})"
         yield Finding(Level.UNKNOWN, what)
         return

@@ -23,7 +23,7 @@ from nextcloud_mcp_server.maintenance.doctor.companions import backups_of, unlis
 from nextcloud_mcp_server.maintenance.doctor.context import Context
 from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
 from nextcloud_mcp_server.migrate.plan import Action, plan
-from nextcloud_mcp_server.settings import DEFAULT_DATABASE, declared_file_system
+from nextcloud_mcp_server.settings import DEFAULT_DATABASE, declared_file_system, trusted_owners
 
 _GROUP: Final = 0o070
 
@@ -96,6 +96,12 @@ def readable_by_others(database: Path, bits: int = OTHERS) -> list[Path]:
     return found
 
 
+def open_to_others(database: Path) -> list[Path]:
+    """Return those that a start or a repair takes away from others; a group may read them."""
+    trusts = os.geteuid() in trusted_owners()
+    return readable_by_others(database, OTHERS if trusts else OTHERS | access.GROUP_WRITE)
+
+
 def permissions(context: Context) -> Iterator[Finding]:
     """Check that only the server's user can read or replace secret files."""
     folder = context.path.parent
@@ -107,10 +113,15 @@ def permissions(context: Context) -> Iterator[Finding]:
         fixable = all(map(_is_own, paths)) and context.command("repair") is not None
         # A start refuses the key then.
         level = Level.ERROR if key_path(context.path) in paths else Level.WARNING
-        yield Finding(level, what, _chmod(paths), fixable)
+        yield Finding(level, f"{what}{_whose(paths)}", _chmod(paths), fixable)
     group = [path for path in readable_by_others(context.path, _GROUP) if path not in others]
+    changed = open_to_others(context.path)
     for verb, paths in _by_use(group, 3).items():
-        yield Finding(Level.NOTE, f"a group can {verb} {_names(paths)}", _chmod(paths))
+        what = f"a group can {verb} {_names(paths)}{_whose(paths)}"
+        taken = all(path in changed for path in paths)
+        fixable = taken and all(map(_is_own, paths)) and context.command("repair") is not None
+        level = Level.WARNING if taken else Level.NOTE
+        yield Finding(level, what, _chmod(paths), fixable)
     if _is_open(folder):
         what = f"every user of this machine can replace the files in {folder}"
         yield Finding(Level.WARNING, what, f"chmod o-w {for_shell(folder)}")
@@ -140,12 +151,23 @@ def _names(paths: list[Path]) -> str:
     return f"{names} and {more} more" if more > 0 else names
 
 
-def _chmod(paths: list[Path]) -> str:
-    return "chmod 600 " + " ".join(for_shell(path) for path in paths)
+def _chmod(paths: list[Path]) -> str | None:
+    """Return the command that makes files private; None if this user may change no mode of them."""
+    own = [for_shell(path) for path in paths if _is_own(path)]
+    return " ".join(["chmod 600", *own]) if own else None
+
+
+def _whose(paths: list[Path]) -> str:
+    """Return who can change the modes of the files of other users, as the end of a message."""
+    others = {path.lstat().st_uid for path in paths if not _is_own(path)}
+    names = " and ".join(access.user_name(owner) for owner in sorted(others))
+    return f"; only user {names} or root can change that" if names else ""
 
 
 def _is_own(path: Path) -> bool:
-    return os.geteuid() in {0, path.lstat().st_uid}
+    with suppress(OSError):
+        return os.geteuid() in {0, path.lstat().st_uid}
+    return False
 
 
 def _is_open(folder: Path) -> bool:

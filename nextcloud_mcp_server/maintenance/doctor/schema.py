@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from nextcloud_mcp_server.backends.sqlite.catalog import count
 from nextcloud_mcp_server.backends.sqlite.integrity import references
-from nextcloud_mcp_server.backends.sqlite.usable import unusable
+from nextcloud_mcp_server.backends.sqlite.usable import REMOVAL, unusable_in
 from nextcloud_mcp_server.errors import counted
 from nextcloud_mcp_server.maintenance.corrections import leftover_tables, outlived_tables
 from nextcloud_mcp_server.maintenance.doctor.context import Contents, Context
@@ -69,7 +69,9 @@ def structure(context: Context) -> Iterator[Finding]:
     unusable = _unusable(contents)
     for table, reason in unusable.items():
         what = f"{table} was changed so that this program cannot use it: {reason}"
-        yield Finding(Level.ERROR, what, context.command("restore --newest"))
+        # The message has the statement that removes what was attached.
+        command = None if REMOVAL in reason else context.command("restore --newest")
+        yield Finding(Level.ERROR, what, command)
     if not problems and not unusable and not contents.finding.refused and contents.finding.base:
         yield Finding(Level.OK, f"it has every table, column and index of {contents.finding.base}")
 
@@ -86,7 +88,7 @@ def _problems(contents: Contents) -> Iterator[str]:
 
 def _unusable(contents: Contents) -> dict[str, str]:
     base = (contents.corrected or contents.finding).base
-    return unusable(contents.source, used_tables(contents.history, base)) if base else {}
+    return unusable_in(contents.source, used_tables(contents.history, base)) if base else {}
 
 
 def triggers(context: Context) -> Iterator[Finding]:

@@ -120,7 +120,7 @@ def take_census(place: SqliteDatabase, keyring: Keyring | None, report: Reporter
 def count(connection: sqlite3.Connection, columns: list[tuple[str, str]]) -> int:
     """Return the number of secrets in ``columns``."""
     numbers = (
-        connection.execute(f"SELECT count({quoted(c)}) FROM {quoted(t)}").fetchone()[0]  # noqa: S608 - our own names
+        connection.execute(f"SELECT count({quoted(c)}) FROM {quoted(t)} NOT INDEXED").fetchone()[0]  # noqa: S608
         for t, c in columns
     )
     return sum(numbers)
@@ -137,7 +137,7 @@ def page(
     named = quoted(name) if name in structure.tables[table].columns else "NULL"
     secret = quoted(column)
     query = (
-        f"SELECT rowid, {named}, {secret} FROM {quoted(table)} "  # noqa: S608 - our own names
+        f"SELECT rowid, {named}, {secret} FROM {quoted(table)} NOT INDEXED "  # noqa: S608
         f"WHERE rowid > ? AND {secret} IS NOT NULL ORDER BY rowid LIMIT {PAGE}"
     )
     return [

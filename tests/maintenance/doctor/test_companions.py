@@ -365,3 +365,26 @@ def test_the_type_of_the_file_system_is_named(
     assert "TOKEN_STORAGE_FILESYSTEM" in (finding.command or finding.message)
     left = [found.message for found in ask("journal") if found.level is not Level.OK]
     assert left == ([] if declared == "local" else ["its mode is wal; a start makes it delete"])
+
+
+@pytest.mark.parametrize("kind", ["text", "pipe", "folder", "link"])
+def test_another_programs_file_under_the_name_of_the_mark_is_named(
+    kind: str, path: Path, ask: Ask
+) -> None:
+    """A server cannot leave its name there; after the command it can."""
+    mark = path.with_name(f"{path.name}.inuse")
+    mark.unlink(missing_ok=True)
+    if kind == "text":
+        mark.write_text("somebody's text")
+    elif kind == "pipe":
+        os.mkfifo(mark)
+    elif kind == "folder":
+        mark.mkdir()
+    else:
+        mark.symlink_to(path)
+    finding = next(f for f in ask("server") if f.level is Level.WARNING)
+    what = "is the file of another program" if kind == "text" else "is no regular file"
+    assert f"tokens.db.inuse {what}" in finding.message
+    assert finding.command == f"mv {mark} {mark}.moved"
+    mark.rename(f"{mark}.moved")
+    assert [f.level for f in ask("server")] == [Level.OK]

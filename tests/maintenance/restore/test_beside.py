@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import subprocess
@@ -114,3 +115,34 @@ def test_such_a_backup_is_not_intact(path: Path, saved: Path, tmp_path: Path) ->
     assert [is_intact(one) for one in find_backups(path)] == [True, False]
     findings = diagnose(Settings(path)).findings
     assert any(f.check == "backups" and companion.name in f.message for f in findings)
+
+
+@pytest.mark.parametrize("suffix", ["-wal", "-journal", "-shm"])
+@pytest.mark.parametrize("kind", ["link", "dangling", "pipe", "folder"])
+def test_what_is_no_file_beside_the_database_is_moved_away(
+    kind: str, suffix: str, path: Path, saved: Path, tmp_path: Path
+) -> None:
+    """A restore beside a link, a pipe or a folder works, and keeps that under another name."""
+    before = snapshot(saved)
+    companion = Path(f"{path}{suffix}")
+    companion.unlink(missing_ok=True)
+    target = tmp_path / "target"
+    if kind == "link":
+        target.write_bytes(b"somebody's text")
+    if kind == "pipe":
+        os.mkfifo(companion)
+    elif kind == "folder":
+        companion.mkdir()
+    else:
+        companion.symlink_to(target)
+    done = restore(preview_restore(path, saved), lock_timeout=10)
+    same(snapshot(path), before)
+    assert done.kept is not None
+    aside = Path(f"{done.kept}{suffix}")
+    assert (aside.is_symlink(), aside.is_fifo(), aside.is_dir()) == (
+        kind in {"link", "dangling"},
+        kind == "pipe",
+        kind == "folder",
+    )
+    assert not companion.is_symlink()
+    assert target.exists() == (kind == "link")

@@ -17,8 +17,10 @@ from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.maintenance.backup import back_up
 from nextcloud_mcp_server.maintenance.backups import Newest, Skipped, list_backups, newest_backup
+from nextcloud_mcp_server.maintenance.doctor.run import diagnose
 from nextcloud_mcp_server.maintenance.restore import restore
 from nextcloud_mcp_server.maintenance.restore_preview import preview_restore
+from nextcloud_mcp_server.settings import Settings
 from tests.cli.places import execute
 from tests.maintenance.restore.harm import bad_pages, flip, garbage
 from tests.maintenance.restore.restoring import restored, same
@@ -157,6 +159,23 @@ def test_what_another_user_may_have_put_there_is_skipped(
     assert found.backup.path == three[1]
     [(skipped, reason)] = found.skipped
     assert (skipped, "belongs to user 12345" in reason) == (three[0], True)
+    # The list has the same reason, and each has a remedy that this user can carry out.
+    assert "TOKEN_STORAGE_TRUSTED_OWNERS=12345" in reason
+    [listed] = [one for one in list_backups(path, verify=True) if one.path == three[0]]
+    assert (listed.status, listed.reason) == ("untrusted", reason)
+    [finding] = [f for f in diagnose(Settings(path, (KEY,))).findings if "not intact" in f.message]
+    assert reason in finding.message
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_what_another_user_may_have_put_there_displaces_no_backup(
+    path: Path, three: list[Path]
+) -> None:
+    """A planted backup is no proof that an older one is not needed."""
+    for planted in three[:2]:
+        os.chown(planted, 12345, 12345)
+    found = backup_files.find_backups(path)
+    assert three[2] not in [one.path for one in backup_files.surplus(found, keep=2)]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
