@@ -28,7 +28,7 @@ from nextcloud_mcp_server.backends.sqlite.manifest import (
     read_manifest,
     sha256_of,
 )
-from nextcloud_mcp_server.backends.sqlite.secrets import columns_there, read_secrets
+from nextcloud_mcp_server.backends.sqlite.secrets import read_secrets
 from nextcloud_mcp_server.backends.sqlite.usable import unusable
 from nextcloud_mcp_server.errors import TokenStorageError, counted, for_shell
 from nextcloud_mcp_server.filesystem.permissions import closed_by
@@ -40,7 +40,7 @@ from nextcloud_mcp_server.migrate.classify import (
 )
 from nextcloud_mcp_server.migrate.inspect import known_history
 from nextcloud_mcp_server.migrate.plan import Finding, State
-from nextcloud_mcp_server.schema.structure import ENCRYPTED
+from nextcloud_mcp_server.schema.structure import ENCRYPTED, columns_there
 
 if TYPE_CHECKING:
     from nextcloud_mcp_server.crypto.keyring import Keyring

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Final
 
 from nextcloud_mcp_server.backends.sqlite.backup import copy_database
-from nextcloud_mcp_server.backends.sqlite.catalog import quoted
 from nextcloud_mcp_server.backends.sqlite.connect import (
     BUSY_TIMEOUT,
     connect_read_only,
@@ -21,6 +20,7 @@ from nextcloud_mcp_server.backends.sqlite.connect import (
 )
 from nextcloud_mcp_server.backends.sqlite.errors import naming
 from nextcloud_mcp_server.backends.sqlite.integrity import check
+from nextcloud_mcp_server.schema.structure import quoted
 
 #: The largest database, in bytes, that is copied into memory to test its indexes.
 _LARGEST: Final = 1 << 30

@@ -186,6 +186,12 @@ def altered(before: Structure, after: Structure) -> tuple[str, ...]:
     return (*columns, *indexes)
 
 
+def columns_there(structure: Structure, wanted: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return those of the ``wanted`` (table, column) that a database has."""
+    tables = structure.tables
+    return [(t, c) for t, c in wanted if t in tables and c in tables[t].columns]
+
+
 def quoted(name: str) -> str:
     """Quote ``name`` as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from nextcloud_mcp_server.backends.sqlite.catalog import Execute, quoted, read_structure
+from nextcloud_mcp_server.backends.sqlite.catalog import Execute, read_structure
+from nextcloud_mcp_server.schema.structure import quoted
 from nextcloud_mcp_server.testing.changes import RowChange
 
 #: A value and its type: 1, 1.0 and True are equal in Python, and not in a file.

@@ -6,7 +6,8 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nextcloud_mcp_server.backends.sqlite.catalog import quoted, read_structure
+from nextcloud_mcp_server.backends.sqlite.catalog import read_structure
+from nextcloud_mcp_server.schema.structure import quoted
 
 #: Rows by table, each a dict of columns.
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]

@@ -18,6 +18,7 @@ from nextcloud_mcp_server.schema.structure import (
     Column,
     Structure,
     Table,
+    columns_there,
     quoted,
 )
 
@@ -232,12 +233,6 @@ def why_read_only(place: Place, facts: Facts) -> str:
         return facts.read_only
     missing = needed_grants(place)
     return grants_text(place, missing) if missing else ""
-
-
-def columns_there(structure: Structure, wanted: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Return those of the ``wanted`` (table, column) that a database has."""
-    tables = structure.tables
-    return [(t, c) for t, c in wanted if t in tables and c in tables[t].columns]
 
 
 def _raw(value: object) -> bytes:

@@ -238,11 +238,13 @@ class PostgresDatabase:
         cancelled: Callable[[], bool] = lambda: False,
         *,
         for_nobody: bool = False,
+        snapshot: bool = True,
     ) -> Iterator[tuple[Place, Facts]]:
-        """Connect, and yield the place as of one moment."""
+        """Connect, and yield the place as of one moment; without ``snapshot`` as it is now."""
         connection = self.server.wait(timeout, cancelled, for_nobody=for_nobody)
         try:
-            connection.execute(_READ)
+            if snapshot:
+                connection.execute(_READ)
             yield connected(self.server, connection, self.history)
         except Exception as error:
             known = named(error, self.server.url)

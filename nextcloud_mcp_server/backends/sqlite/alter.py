@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Set
 
-from nextcloud_mcp_server.backends.sqlite.catalog import Execute, quoted, read_structure
-from nextcloud_mcp_server.schema.structure import Gaps, Structure, Table
+from nextcloud_mcp_server.backends.sqlite.catalog import Execute, read_structure
+from nextcloud_mcp_server.schema.structure import Gaps, Structure, Table, quoted
 
 logger = logging.getLogger(__name__)
 

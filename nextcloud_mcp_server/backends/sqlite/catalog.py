@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from nextcloud_mcp_server.backends.base import Snapshot
 from nextcloud_mcp_server.backends.sqlite.errors import needs_its_program
-from nextcloud_mcp_server.schema.structure import VERSION_TABLE, Column, Structure, Table
+from nextcloud_mcp_server.schema.structure import VERSION_TABLE, Column, Structure, Table, quoted
 
 #: Executes one SQL text and returns its rows.
 Execute = Callable[[str], Iterable[Sequence[Any]]]
@@ -180,8 +180,3 @@ def folded(name: object) -> str:
     """Return a name as SQLite compares it: it ignores the case of ASCII letters only."""
     text = str(name)
     return text.lower() if text.isascii() else text.translate(_LOWER)
-
-
-def quoted(name: str) -> str:
-    """Quote ``name`` as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nextcloud_mcp_server.backends.base import Hold, LockedDatabase, Pool, Snapshot
-from nextcloud_mcp_server.backends.sqlite.catalog import quoted, read_structure
+from nextcloud_mcp_server.backends.sqlite.catalog import read_structure
 from nextcloud_mcp_server.backends.sqlite.connect import (
     connect_read_only,
     has_content,
@@ -30,12 +30,12 @@ from nextcloud_mcp_server.backends.sqlite.errors import (
 )
 from nextcloud_mcp_server.backends.sqlite.inspect import is_remote, readable
 from nextcloud_mcp_server.backends.sqlite.open_files import FileId, file_id, wal_size
-from nextcloud_mcp_server.backends.sqlite.secrets import columns_there, read_secrets
+from nextcloud_mcp_server.backends.sqlite.secrets import read_secrets
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem import files, mounts, permissions
 from nextcloud_mcp_server.filesystem.paths import absolute
 from nextcloud_mcp_server.schema.history import History, load_history
-from nextcloud_mcp_server.schema.structure import Table
+from nextcloud_mcp_server.schema.structure import Table, columns_there, quoted
 from nextcloud_mcp_server.settings import (
     DEFAULT_LOCK_TIMEOUT,
     declared_file_system,

@@ -23,10 +23,10 @@ from nextcloud_mcp_server.backends.sqlite.connect import (
     has_content,
 )
 from nextcloud_mcp_server.backends.sqlite.errors import named, naming
-from nextcloud_mcp_server.backends.sqlite.secrets import columns_there, first_and_newest
+from nextcloud_mcp_server.backends.sqlite.secrets import first_and_newest
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem import mounts
-from nextcloud_mcp_server.schema.structure import ENCRYPTED
+from nextcloud_mcp_server.schema.structure import ENCRYPTED, columns_there
 from nextcloud_mcp_server.settings import declared_file_system
 
 #: The journal mode that a start leaves a local file in.

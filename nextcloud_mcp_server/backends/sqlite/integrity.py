@@ -14,10 +14,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from nextcloud_mcp_server.backends.sqlite.catalog import Execute, folded, quoted
+from nextcloud_mcp_server.backends.sqlite.catalog import Execute, folded
 from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
 from nextcloud_mcp_server.backends.sqlite.errors import driver_error, named, needs_its_program
 from nextcloud_mcp_server.schema.reference import Reference
+from nextcloud_mcp_server.schema.structure import quoted
 
 #: Rows of SQLite's report; with fewer it stops earlier.
 _MOST: Final = 20

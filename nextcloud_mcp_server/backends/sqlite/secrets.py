@@ -5,14 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 
-from nextcloud_mcp_server.backends.sqlite.catalog import quoted
-from nextcloud_mcp_server.schema.structure import Structure
-
-
-def columns_there(structure: Structure, wanted: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Return those of the ``wanted`` (table, column) that a database has."""
-    tables = structure.tables
-    return [(t, c) for t, c in wanted if t in tables and c in tables[t].columns]
+from nextcloud_mcp_server.schema.structure import quoted
 
 
 def read_secrets(

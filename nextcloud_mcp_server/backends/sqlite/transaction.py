@@ -50,7 +50,7 @@ from nextcloud_mcp_server.filesystem import files
 from nextcloud_mcp_server.progress import Reporter
 from nextcloud_mcp_server.schema.history import load_history
 from nextcloud_mcp_server.schema.reference import Reference
-from nextcloud_mcp_server.schema.structure import VERSION_TABLE, Gaps, Structure
+from nextcloud_mcp_server.schema.structure import VERSION_TABLE, Gaps, Structure, quoted
 
 T = TypeVar("T")
 
@@ -266,7 +266,7 @@ class SqliteTransaction:
     def rename_back(self, tables: Iterable[str], prefix: str) -> None:
         """Rename the filled copies of an interrupted table recreation back."""
         for name in tables:
-            copy, original = catalog.quoted(prefix + name), catalog.quoted(name)
+            copy, original = quoted(prefix + name), quoted(name)
             self.execute(f"ALTER TABLE {copy} RENAME TO {original}")
 
     def recreate(self, tables: Iterable[str], wanted: Structure) -> None:
@@ -280,7 +280,7 @@ class SqliteTransaction:
 
     def drop(self, table: str) -> None:
         """Drop a table if it exists."""
-        self.execute(f"DROP TABLE IF EXISTS {catalog.quoted(table)}")
+        self.execute(f"DROP TABLE IF EXISTS {quoted(table)}")
 
     @contextmanager
     def keep_attached(self, ours: Iterable[str]) -> Iterator[None]:

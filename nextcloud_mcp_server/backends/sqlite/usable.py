@@ -15,12 +15,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
-from nextcloud_mcp_server.backends.sqlite.catalog import folded, quoted
+from nextcloud_mcp_server.backends.sqlite.catalog import folded
 from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
 from nextcloud_mcp_server.backends.sqlite.errors import naming, needs_its_program
 from nextcloud_mcp_server.errors import printable
 from nextcloud_mcp_server.schema.history import load_history
-from nextcloud_mcp_server.schema.structure import Table
+from nextcloud_mcp_server.schema.structure import Table, quoted
 
 _NUMBERS: Final = (1, 2, 3, 4)
 _TEXTS: Final = ("a", "A", "7", "07")

@@ -31,7 +31,7 @@ def list_keys(output: Output, option: DatabaseOption) -> None:
     from nextcloud_mcp_server.cli.operation import phases
     from nextcloud_mcp_server.maintenance.keys.census import count_secrets
 
-    settings = option.settings(output, files_only="keys list")
+    settings = option.settings(output)
     with phases(output) as report:
         census = count_secrets(settings, report)
     # The line of `db current`.

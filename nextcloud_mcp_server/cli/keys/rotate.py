@@ -30,7 +30,7 @@ def rotate(output: Output, option: DatabaseOption) -> int:
     from nextcloud_mcp_server.cli.operation import operation
     from nextcloud_mcp_server.maintenance.keys import rotate as rotation
 
-    settings = option.settings(output, files_only="keys rotate")
+    settings = option.settings(output)
     ended = interrupted("What was rotated stays so, and the rest is unchanged.")
     with operation(output, interruption=ended) as progress:
         done = rotation.rotate(settings, progress)

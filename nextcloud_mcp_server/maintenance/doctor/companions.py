@@ -19,7 +19,7 @@ from nextcloud_mcp_server.backends.sqlite.backup_files import (
     lost_rows,
     require_trusted,
 )
-from nextcloud_mcp_server.backends.sqlite.catalog import count, quoted, read_structure
+from nextcloud_mcp_server.backends.sqlite.catalog import count, read_structure
 from nextcloud_mcp_server.backends.sqlite.connect import connect_at_rest
 from nextcloud_mcp_server.backends.sqlite.in_use import describe, is_held
 from nextcloud_mcp_server.backends.sqlite.integrity import check_pages
@@ -39,7 +39,7 @@ from nextcloud_mcp_server.maintenance.doctor.context import Context
 from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
 from nextcloud_mcp_server.migrate.journal import TABLE, is_kept
 from nextcloud_mcp_server.migrate.plan import State
-from nextcloud_mcp_server.schema.structure import ENCRYPTED
+from nextcloud_mcp_server.schema.structure import ENCRYPTED, quoted
 
 #: Days after which the newest backup is old.
 _OLD: Final = 30

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
-from nextcloud_mcp_server.backends.sqlite.catalog import Execute, quoted
-from nextcloud_mcp_server.backends.sqlite.secrets import columns_there, read_secrets
+from nextcloud_mcp_server.backends.sqlite.catalog import Execute
+from nextcloud_mcp_server.backends.sqlite.secrets import read_secrets
 from nextcloud_mcp_server.crypto.keyfile import find_keyring, key_path
 from nextcloud_mcp_server.errors import TokenStorageError, counted, for_shell
 from nextcloud_mcp_server.maintenance.doctor.context import Contents, Context
 from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
-from nextcloud_mcp_server.schema.structure import ENCRYPTED
+from nextcloud_mcp_server.schema.structure import ENCRYPTED, columns_there, quoted
 
 #: Every Fernet token begins with gAAAA, whatever the text encoding of the database.
 _NOT_ENCRYPTED: Final = (

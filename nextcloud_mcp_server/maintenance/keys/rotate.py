@@ -5,33 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnClause, Update, bindparam, column, literal_column, table, update
+from sqlalchemy import ColumnClause, ColumnElement, Update, bindparam, column, table, update
 
-from nextcloud_mcp_server.backends.base import Connection, Pool
-from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
-from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
-from nextcloud_mcp_server.backends.sqlite.errors import naming
-from nextcloud_mcp_server.backends.sqlite.inspect import inspect_file
-from nextcloud_mcp_server.backends.sqlite.secrets import columns_there
+from nextcloud_mcp_server.backends.base import Connection, Database, Pool
+from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.concurrency import run_coroutine
 from nextcloud_mcp_server.crypto.keyfile import Samples, find_keyring, verified_keyring
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.maintenance.keys.census import (
-    FIRST,
-    Census,
-    Secret,
-    count,
-    page,
-    take_census,
-)
+from nextcloud_mcp_server.maintenance.keys.census import Census, take_census
+from nextcloud_mcp_server.maintenance.keys.reader import Secret, reading
 from nextcloud_mcp_server.migrate.at_head import open_at_head
 from nextcloud_mcp_server.progress import ProgressCallback, Reporter, reporting, to_log
-from nextcloud_mcp_server.schema.structure import ENCRYPTED
 from nextcloud_mcp_server.settings import Settings
 
 #: How often the tables are read again because a server stored secrets with an older key.
@@ -49,7 +37,7 @@ class Rotated:
 class _Swap(NamedTuple):
     """One change: the row, the value that was read, and the one that replaces it."""
 
-    at: int
+    at: Any
     old: bytes | str
     new: bytes | str
 
@@ -66,9 +54,9 @@ def rotate(settings: Settings, progress: ProgressCallback | None = None) -> Rota
         TokenStorageError: ``key-missing``, ``malformed-key`` or ``wrong-key``, or as
             :func:`~nextcloud_mcp_server.migrate.at_head.open_at_head`.
     """
-    place = SqliteDatabase(settings.file)
+    place = connect(settings.database)
     place.check()
-    keyring = find_keyring(settings, place.path)
+    keyring = find_keyring(settings, place.location)
     if keyring is None:
         raise TokenStorageError(
             f"No encryption key was given for {place}; nothing was changed.",
@@ -78,7 +66,7 @@ def rotate(settings: Settings, progress: ProgressCallback | None = None) -> Rota
         )
 
     def verify(samples: Samples) -> Sequence[str]:
-        return verified_keyring(keyring, samples, place.path).fingerprints
+        return verified_keyring(keyring, samples, place.location).fingerprints
 
     pool = open_at_head(place, verify=verify, lock_timeout=settings.lock_timeout)
     with reporting(progress or to_log(place)) as report:
@@ -88,7 +76,7 @@ def rotate(settings: Settings, progress: ProgressCallback | None = None) -> Rota
             run_coroutine(pool.close())
 
 
-def _rotate(place: SqliteDatabase, pool: Pool, keyring: Keyring, report: Reporter) -> Rotated:
+def _rotate(place: Database, pool: Pool, keyring: Keyring, report: Reporter) -> Rotated:
     rotated: Counter[str] = Counter()
     for _ in range(_PASSES):
         changed = run_coroutine(_pass(place, pool, keyring, report))
@@ -100,19 +88,15 @@ def _rotate(place: SqliteDatabase, pool: Pool, keyring: Keyring, report: Reporte
     return Rotated(dict(rotated), census)
 
 
-async def _pass(
-    place: SqliteDatabase, pool: Pool, keyring: Keyring, report: Reporter
-) -> dict[str, int]:
+async def _pass(place: Database, pool: Pool, keyring: Keyring, report: Reporter) -> dict[str, int]:
     """Rotate every column once; return how many values were replaced, by table."""
     rotated: Counter[str] = Counter()
-    structure = inspect_file(place.path).structure
-    columns = columns_there(structure, ENCRYPTED)
-    with naming(place.path), closing(connect_read_only(place.path)) as connection:
-        total, done = count(connection, columns), 0
-        for name, secret in columns:
-            statement, after = _statement(name, secret), FIRST
-            while secrets := page(connection, structure, name, secret, after):
-                after, done = secrets[-1].at, done + len(secrets)
+    with reading(place, place.inspect().structure) as reader:
+        total, done = reader.total(), 0
+        for name, secret in reader.columns:
+            statement = _statement(name, secret, reader.row(name))
+            for secrets in reader.pages(name, secret):
+                done += len(secrets)
                 if swaps := list(_swaps(secrets, keyring)):
                     rotated[name] += await pool.write(_unit(statement, swaps))
                 report("encrypting with the newest key", min(done, total), total, "secrets")
@@ -140,12 +124,12 @@ def _unit(statement: Update, swaps: Sequence[_Swap]) -> Callable[[Connection], i
     return unit
 
 
-def _statement(name: str, secret: str) -> Update:
-    """Return the compare and swap of one value."""
+def _statement(name: str, secret: str, row: ColumnElement[Any]) -> Update:
+    """Return the compare and swap of one value of the ``row``."""
     # Columns without a type: a value is bound as it was read, as TEXT or as BLOB.
     value: ColumnClause[bytes | str] = column(secret)
     return (
         update(table(name, value))
-        .where(literal_column("rowid") == bindparam("at"), value == bindparam("old"))
+        .where(row == bindparam("at"), value == bindparam("old"))
         .values({secret: bindparam("new")})
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from subprocess import Popen
 
@@ -14,11 +14,13 @@ from sqlalchemy import Update, bindparam, column, literal_column, table, update
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.crypto.keyring import Keyring
+from nextcloud_mcp_server.maintenance.keys import reader
 from nextcloud_mcp_server.maintenance.keys import rotate as rotation
-from nextcloud_mcp_server.maintenance.keys.census import Secret, Unopened, count_secrets, page
+from nextcloud_mcp_server.maintenance.keys.census import Unopened, count_secrets
+from nextcloud_mcp_server.maintenance.keys.reader import Secret
 from nextcloud_mcp_server.maintenance.keys.rotate import rotate
 from nextcloud_mcp_server.migrations import upgrade_database
-from nextcloud_mcp_server.schema.structure import ENCRYPTED, Structure
+from nextcloud_mcp_server.schema.structure import ENCRYPTED
 from tests.cli.places import environment, execute, rows
 from tests.maintenance.keys.helpers import (
     LOST,
@@ -160,17 +162,20 @@ class Interloper:
     def __init__(self, path: Path, key: str) -> None:
         self._path, self._key, self.stored = path, key, 0
 
-    def page(
-        self, connection: sqlite3.Connection, structure: Structure, name: str, of: str, after: int
-    ) -> list[Secret]:
-        """Read a page, and the first time store new tokens."""
-        found = page(connection, structure, name, of, after)
-        if found and not self.stored:
-            self.stored += 1
-            with opened(self._path) as other:
-                new = Fernet(self._key).encrypt(b"refreshed")
-                other.execute("UPDATE refresh_tokens SET encrypted_token = ?", (new,))
-        return found
+    def interrupt(self, patch: pytest.MonkeyPatch) -> None:
+        """Store new tokens after the first page that a reader reads."""
+        read = reader._FileReader.pages
+
+        def pages(made: reader._FileReader, name: str, of: str) -> Iterator[list[Secret]]:
+            for found in read(made, name, of):
+                if not self.stored:
+                    self.stored += 1
+                    with opened(self._path) as other:
+                        new = Fernet(self._key).encrypt(b"refreshed")
+                        other.execute("UPDATE refresh_tokens SET encrypted_token = ?", (new,))
+                yield found
+
+        patch.setattr(reader._FileReader, "pages", pages)
 
 
 @pytest.mark.parametrize("key", [NEW, KEY], ids=["new", "old"])
@@ -180,7 +185,7 @@ def test_a_token_that_is_stored_meanwhile_is_not_overwritten(
     """Also if the server still encrypts with the old key: it is rotated in another pass."""
     grant(token_db, "alice")
     grant(token_db, "bob")
-    monkeypatch.setattr(rotation, "page", Interloper(token_db, key).page)
+    Interloper(token_db, key).interrupt(monkeypatch)
     grant_in_login_flow(token_db)
     done = rotate(given(token_db))
     assert tokens(token_db, NEW) == {"alice": "refreshed", "bob": "refreshed"}
@@ -201,12 +206,12 @@ def test_without_the_comparison_the_token_would_be_lost(
 ) -> None:
     """The control of the test above: an update by rowid alone brings the old token back."""
 
-    def by_rowid(name: str, of: str) -> Update:
+    def by_rowid(name: str, of: str, _: object) -> Update:
         there = literal_column("rowid") == bindparam("at")
         return update(table(name, column(of))).where(there).values({of: bindparam("new")})
 
     grant(token_db, "alice")
-    monkeypatch.setattr(rotation, "page", Interloper(token_db, NEW).page)
+    Interloper(token_db, NEW).interrupt(monkeypatch)
     monkeypatch.setattr(rotation, "_statement", by_rowid)
     rotate(given(token_db))
     assert tokens(token_db, NEW) == {"alice": "alice"}
