@@ -130,11 +130,12 @@ class Concern:
             statement: deletes the row of one key. It repeats the condition of ``rows`` if
                 that can change meanwhile.
             event: the event in the audit log.
-            parameters: those of both statements, beside ``now``, ``after`` and the key.
+            parameters: those of both statements, beside ``now`` and the key.
         """
         now = self._access.now()
-        given: dict[str, Any] = {"now": now, "after": "", **(parameters or {})}
+        given: dict[str, Any] = {"now": now, **(parameters or {})}
         deleted = 0
+        before: list[str | bytes] = []
 
         def unit(connection: Connection) -> tuple[int, list[str | bytes]]:
             keys: list[str | bytes] = []
@@ -151,9 +152,10 @@ class Concern:
             begun = time.monotonic()
             gone, keys = await self._access.write(unit)
             deleted += gone
-            if len(keys) < AT_ONCE:
+            # The same rows again: nothing can delete them, as with a damaged index.
+            if len(keys) < AT_ONCE or keys == before:
                 return deleted
-            given["after"] = keys[-1]
+            before = keys
             # A writer of another process, whose attempts become rare, would seldom find a gap.
             await asyncio.sleep(time.monotonic() - begun)
 
