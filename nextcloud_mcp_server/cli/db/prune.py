@@ -30,7 +30,7 @@ def prune(
     audit_older_than: timedelta | None,
     yes: bool,
 ) -> None:
-    """Delete expired login flows, OAuth sessions and browser sessions, and old audit entries.
+    """Delete expired login flows and sessions, and old audit entries.
 
     Shows how many rows of each table it deletes, and asks for confirmation. Never deletes a
     refresh token, expired or not. Needs no key, and works beside a running server: it deletes
