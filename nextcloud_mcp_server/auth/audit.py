@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Integer, bindparam, delete, select
+from sqlalchemy import Integer, bindparam, delete, func, select
 
 from nextcloud_mcp_server.auth import validation as valid
-from nextcloud_mcp_server.auth.statements import insertion
+from nextcloud_mcp_server.auth.statements import AT_ONCE, affected, insertion, oldest
 from nextcloud_mcp_server.backends.base import Connection
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.schema.tables import audit_logs
@@ -29,10 +31,11 @@ TOGETHER: Final = 10
 _DAY: Final = 86_400
 
 _RECORD: Final = insertion(audit_logs, without=("id",))
-# Only the oldest are examined: no index helps to find the others.
-_DELETE_OLD: Final = delete(audit_logs).where(
-    audit_logs.c.id.in_(select(audit_logs.c.id).order_by(audit_logs.c.id).limit(TOGETHER)),
-    audit_logs.c.timestamp < bindparam("before"),
+_c: Final = audit_logs.c
+_DELETE_FEW: Final = delete(audit_logs).where(_c.id.in_(oldest(_c.id, _c.timestamp, TOGETHER)))
+_DELETE_PAGE: Final = delete(audit_logs).where(_c.id.in_(oldest(_c.id, _c.timestamp, AT_ONCE)))
+_COUNT_BEFORE: Final = (
+    select(func.count()).select_from(audit_logs).where(_c.timestamp < bindparam("before"))
 )
 _SINCE: Final = (
     select(audit_logs)
@@ -112,6 +115,42 @@ class AuditLog:
         rows = await self._access.read(lambda connection: connection.all(statement, parameters))
         return [AuditEntry(*row) for row in rows]
 
+    async def count_before(self, timestamp: int) -> int:
+        """Return how many entries are from before ``timestamp`` (seconds since 1970).
+
+        Raises:
+            TokenStorageError: ``bad-input``.
+        """
+        before = {"before": valid.seconds(timestamp, "timestamp")}
+        row = await self._access.read(lambda connection: connection.first(_COUNT_BEFORE, before))
+        return 0 if row is None else int(row[0])
+
+    async def delete_before(self, timestamp: int) -> int:
+        """Delete the entries from before ``timestamp``, and return how many were deleted.
+
+        Works in batches, oldest first, so that others can write in between. Records nothing.
+
+        Raises:
+            TokenStorageError: ``bad-input``; ``ignored`` if a trigger keeps them.
+        """
+        before = {"before": valid.seconds(timestamp, "timestamp")}
+
+        def unit(connection: Connection) -> int:
+            gone = connection.run(_DELETE_PAGE, before)
+            if not gone and connection.first(affected(_DELETE_PAGE), before):
+                raise not_stored("audit_logs")
+            return gone
+
+        deleted = 0
+        while True:
+            begun = time.monotonic()
+            gone = await self._access.write(unit)
+            deleted += gone
+            if gone < AT_ONCE:
+                return deleted
+            # As long again for the writers of other processes.
+            await asyncio.sleep(time.monotonic() - begun)
+
 
 def record(connection: Connection, entry: Mapping[str, Any], access: Access) -> None:
     """Write one entry, in the transaction of the change, and delete some that are too old.
@@ -122,7 +161,7 @@ def record(connection: Connection, entry: Mapping[str, Any], access: Access) -> 
     if not connection.run(_RECORD, entry):
         raise not_stored("audit_logs")
     if (days := access.audit_retention_days) is not None:
-        connection.run(_DELETE_OLD, {"before": entry["timestamp"] - days * _DAY})
+        connection.run(_DELETE_FEW, {"before": entry["timestamp"] - days * _DAY})
 
 
 def not_stored(table: str) -> TokenStorageError:

@@ -133,11 +133,12 @@ class Concern:
         If there are many, each page of them is a transaction, and others can write in between.
         ``rows`` selects at least the key and ``user_id``, as :func:`~.statements.expired` does;
         ``statement`` deletes the row of one key, and repeats the condition of ``rows`` if that
-        can change meanwhile. Beside ``parameters`` both have ``now``, ``after`` and the key.
+        can change meanwhile. Beside ``parameters`` both have ``now`` and the key.
         """
         now = self._access.now()
-        given: dict[str, Any] = {"now": now, "after": "", **(parameters or {})}
+        given: dict[str, Any] = {"now": now, **(parameters or {})}
         deleted = 0
+        before: list[str | bytes] = []
 
         def unit(connection: Connection) -> tuple[int, list[str | bytes]]:
             keys: list[str | bytes] = []
@@ -154,9 +155,10 @@ class Concern:
             begun = time.monotonic()
             gone, keys = await self._access.write(unit)
             deleted += gone
-            if len(keys) < AT_ONCE:
+            # The same rows again: nothing can delete them, as with a damaged index.
+            if len(keys) < AT_ONCE or keys == before:
                 return deleted
-            given["after"] = keys[-1]
+            before = keys
             # A writer of another process, whose attempts become rare, would seldom find a gap.
             await asyncio.sleep(time.monotonic() - begun)
 

@@ -1,14 +1,16 @@
-"""Delete the expired rows that are meant to exist for minutes or hours, beside running servers."""
+"""Delete expired login flows and sessions, and old audit entries, beside running servers."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, Final
 
 from sqlalchemy import bindparam, func, select
 
+from nextcloud_mcp_server.auth.audit import AuditLog
 from nextcloud_mcp_server.auth.browser_sessions import BrowserSessions
 from nextcloud_mcp_server.auth.context import Access
 from nextcloud_mcp_server.auth.login_flows import LoginFlows
@@ -32,38 +34,75 @@ _CONCERNS: Final[Mapping[str, type[LoginFlows | OAuthSessions | BrowserSessions]
 _COUNTS: Final = {
     name: select(func.count())
     .select_from(table)
-    .where(table.c.expires_at <= bindparam("now"), *(key > "" for key in table.primary_key))
+    .where(table.c.expires_at <= bindparam("now"), *(k.is_not(None) for k in table.primary_key))
     for name, table in metadata.tables.items()
     if name in _CONCERNS
 }
 
 
-def count_expired(settings: Settings, clock: Callable[[], float] = time.time) -> dict[str, int]:
+#: The log has no expiry: an age decides.
+_AUDIT: Final = "audit_logs"
+
+
+def count_expired(
+    settings: Settings,
+    clock: Callable[[], float] = time.time,
+    *,
+    audit_age: timedelta | None = None,
+) -> dict[str, int]:
     """Return how many rows :func:`delete_expired` would delete now, by table.
 
     Raises:
         TokenStorageError: as :func:`~nextcloud_mcp_server.migrate.at_head.open_at_head`.
     """
     with _opened(settings, clock) as access:
-        return run_coroutine(_count(access))
+        counts = run_coroutine(_count(access))
+        if (before := _oldest_kept(access, audit_age)) is not None:
+            counts[_AUDIT] = run_coroutine(AuditLog(access).count_before(before))
+    return counts
 
 
 def delete_expired(
-    settings: Settings, clock: Callable[[], float] = time.time, report: Reporter = silent
+    settings: Settings,
+    clock: Callable[[], float] = time.time,
+    report: Reporter = silent,
+    *,
+    audit_age: timedelta | None = None,
 ) -> dict[str, int]:
     """Delete the expired login flows and sessions; return how many were deleted, by table.
 
     Works in batches, each of them a transaction with its entries in the audit log. Needs no key.
+
+    Args:
+        settings: name the database.
+        clock: returns seconds since 1970.
+        report: receives the table that is worked on.
+        audit_age: also deletes the entries of the audit log that are older; if None, those
+            older than the setting ``audit_retention_days``, if it is set.
 
     Raises:
         TokenStorageError: as :func:`~nextcloud_mcp_server.migrate.at_head.open_at_head`.
     """
     deleted = {}
     with _opened(settings, clock) as access:
-        for place, (name, concern) in enumerate(_CONCERNS.items()):
-            report(f"deleting expired rows of {name}", place, len(_CONCERNS), "tables")
+        before = _oldest_kept(access, audit_age)
+        steps = len(_CONCERNS) + (before is not None)
+        if before is not None:
+            # First: with the setting, each new entry would delete some of those that were counted.
+            report(f"deleting old rows of {_AUDIT}", 0, steps, "tables")
+            deleted[_AUDIT] = run_coroutine(AuditLog(access).delete_before(before))
+        for name, concern in _CONCERNS.items():
+            report(f"deleting expired rows of {name}", len(deleted), steps, "tables")
             deleted[name] = run_coroutine(concern(access).delete_expired())
     return deleted
+
+
+def _oldest_kept(access: Access, age: timedelta | None) -> int | None:
+    """Return the second from which on audit entries are kept; None to keep all."""
+    if age is None and access.audit_retention_days is not None:
+        age = timedelta(days=access.audit_retention_days)
+    # No entry is from before 1970.
+    return None if age is None else max(access.now() - int(age.total_seconds()), 0)
 
 
 async def _count(access: Access) -> dict[str, int]:

@@ -75,13 +75,24 @@ def rows_with(key: Column[Any], *columns: Column[Any]) -> Select[Any]:
 
 
 def expired(key: Column[Any], expires_at: Column[Any], *columns: Column[Any]) -> Select[Any]:
-    """Select the next :data:`AT_ONCE` expired rows, by their key: those above ``after``."""
-    return (
-        rows_with(key, *columns)
-        .where(expires_at <= bindparam("now"), key > bindparam("after"))
-        .order_by(key)
-        .limit(AT_ONCE)
-    )
+    """Select the :data:`AT_ONCE` rows that expired first, in the order of their key.
+
+    The index of ``expires_at`` finds them. All writers of several rows lock them in the order
+    of the key, so none waits for another in a circle.
+    """
+    is_expired = expires_at <= bindparam("now")
+    first = rows_with(key, key).where(is_expired).order_by(expires_at).limit(AT_ONCE)
+    # The condition again, for the row itself: a damaged index may lead to another one.
+    return rows_with(key, *columns).where(key.in_(first.correlate(None)), is_expired).order_by(key)
+
+
+def oldest(key: Column[Any], timestamp: Column[Any], most: int) -> Select[Any]:
+    """Select the keys of at most ``most`` rows from before ``before``, the oldest.
+
+    On PostgreSQL it skips the rows that another transaction deletes: no writer waits for one.
+    """
+    rows = select(key).where(timestamp < bindparam("before")).order_by(timestamp).limit(most)
+    return rows.with_for_update(skip_locked=True).correlate(None)
 
 
 def insertion(table: Table, *, without: tuple[str, ...] = ()) -> Insert:

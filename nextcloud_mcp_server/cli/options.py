@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from functools import wraps
 from itertools import pairwise
 from typing import Any, Final
@@ -109,6 +111,30 @@ def _with_options(
     own = command.__dict__.get("__click_params__", [])
     wrapper.__dict__["__click_params__"] = [*options, *own]
     return wrapper
+
+
+_AGES: Final = {"h": "hours", "d": "days", "w": "weeks"}
+
+
+def _age(
+    _context: click.Context, parameter: click.Parameter, value: str | None
+) -> timedelta | None:
+    if value is None:
+        return None
+    match = re.fullmatch(r"([0-9]{1,5})([hdw])", value)
+    if match is None:
+        raise click.BadParameter("give hours, days or weeks: 12h, 30d or 4w.", param=parameter)
+    return timedelta(**{_AGES[match[2]]: int(match[1])})
+
+
+def age_option(name: str, *, help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:  # noqa: A002 - click's word
+    """Add an option for an age as in ``30d``."""
+    return click.option(name, metavar="AGE", callback=_age, help=help)
+
+
+def hours(age: timedelta) -> str:
+    """Return an age as :func:`age_option` takes it."""
+    return f"{age // timedelta(hours=1)}h"
 
 
 while_running_option = click.option(

@@ -27,7 +27,7 @@ SUMMARIES: Final = {
     "lint": "Check the migrations and list their problems.",
     "log": "Show the journal of migrations, newest first.",
     "migrate": "Create an empty migration (in a checkout only).",
-    "prune": "Delete expired login flows, OAuth sessions and browser sessions.",
+    "prune": "Delete expired login flows and sessions, and old audit entries.",
     "repair": "Fix the problems that `db doctor` marks as fixable.",
     "restore": "Replace the database with a backup.",
     "show": "Print the SQL of one revision.",

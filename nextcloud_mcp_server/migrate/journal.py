@@ -100,7 +100,7 @@ def record(
         program_version=__version__,
         host=socket.gethostname(),
         backup=_storable(backup.name) if backup else None,
-        note=note or None,
+        note=_storable(note) if note else None,
     )
     run(_INSERT, dict(zip(_COLUMNS, astuple(made), strict=True)))
 
@@ -117,7 +117,7 @@ def warn_of_clock(transaction: Transaction) -> None:
 
 
 def _storable(name: str) -> str:
-    """Return the name of a file as text, even if its bytes are not text."""
+    """Return the name of a file, or a text with one, as text, even if its bytes are not text."""
     return legible(name).encode("utf-8", "backslashreplace").decode("utf-8")
 
 

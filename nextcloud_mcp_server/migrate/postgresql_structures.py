@@ -91,9 +91,9 @@ def structures(history: History, names: Mapping[str, Structure]) -> dict[str, St
     """
     state, found, below = _State(), {}, None
     for revision in history.revisions:
-        written = StringIO()
+        written = _Statements()
         write_sql(history, below, revision, written, dialect="postgresql", reviewed=True)
-        for sql in _statements(written.getvalue()):
+        for sql in written.found:
             state.apply(sql)
         found[revision] = _structure(state, names[revision])
         below = revision
@@ -121,12 +121,19 @@ def _columns(table: Table, declarations: Mapping[str, str]) -> dict[str, Column]
     }
 
 
-def _statements(text: str) -> Iterator[str]:
-    """Yield the statements of a script, without comments and final semicolons."""
-    lines = (line for line in text.splitlines() if not line.startswith("--"))
-    for statement in "\n".join(lines).split(";\n"):
-        if sql := statement.strip().removesuffix(";"):
-            yield sql
+class _Statements(StringIO):
+    """Collects the statements, of which each is written by one call, without comments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def write(self, text: str) -> int:
+        """Take one statement."""
+        lines = (line for line in text.splitlines() if not line.startswith("--"))
+        if sql := "\n".join(lines).strip().removesuffix(";"):
+            self.found.append(sql)
+        return len(text)
 
 
 def _declared(body: str) -> Iterator[tuple[str, str]]:

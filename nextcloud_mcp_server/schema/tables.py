@@ -75,12 +75,14 @@ refresh_tokens: Final = Table(
     Column("scopes", Text),
     Column("user_profile", Text),
     Column("profile_cached_at", BigInteger),
+    Index("idx_refresh_tokens_expires", "expires_at"),
 )
 
 audit_logs: Final = Table(
     "audit_logs",
     metadata,
-    Column("id", Integer, primary_key=True),
+    # SQLite numbers rows only of an INTEGER key, which has 64 bits there.
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
     Column("timestamp", BigInteger, nullable=False),
     Column("event", Text, nullable=False),
     Column("user_id", Text, nullable=False),
@@ -89,6 +91,7 @@ audit_logs: Final = Table(
     Column("auth_method", Text),
     Column("hostname", Text),
     Index("idx_audit_user_timestamp", "user_id", "timestamp"),
+    Index("idx_audit_timestamp", "timestamp"),
 )
 
 oauth_clients: Final = Table(
@@ -128,7 +131,8 @@ oauth_sessions: Final = Table(
     Column("is_provisioning", Boolean, server_default=false()),
     Column("nonce", Text),
     UniqueConstraint("mcp_authorization_code"),
-    Index("idx_oauth_sessions_mcp_code", "mcp_authorization_code"),
+    Index("idx_oauth_sessions_state", "state"),
+    Index("idx_oauth_sessions_expires", "expires_at"),
 )
 
 #: No release writes to it, and the revisions create it on SQLite only.

@@ -60,6 +60,14 @@ async def test_old_entries_are_deleted_a_few_at_a_time(path: Path, clock: Clock)
         assert len(await storage.audit.list("alice")) == 4
 
 
+async def test_a_newer_entry_before_old_ones_hides_none(path: Path, clock: Clock) -> None:
+    """The time decides, not the id: the clock of another host may have been ahead."""
+    fill(path, *[-1] * TOGETHER, *[31] * 3)
+    async with opened(path, "30", clock) as storage:
+        await storage.store_refresh_token("alice", "token")
+        assert await old_entries(storage) == TOGETHER
+
+
 @pytest.mark.parametrize("days", ["0", "-1", "1.5", "a month", "36501", "²", "9" * 5000])
 def test_an_invalid_number_of_days_is_refused(days: str) -> None:
     """A number that is not one of days deletes nothing: the start is refused."""

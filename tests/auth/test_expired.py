@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from sqlalchemy import false
 
+from nextcloud_mcp_server.auth import browser_sessions
 from nextcloud_mcp_server.auth.context import Access
 from nextcloud_mcp_server.auth.statements import AT_ONCE
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
@@ -116,3 +118,20 @@ async def test_each_page_is_a_transaction(
     assert await storage.browser_sessions.delete_expired() == sum(sizes)
     assert len(sizes) > 1
     assert max(sizes) <= AT_ONCE
+
+
+async def test_rows_that_nothing_can_delete_end_the_loop(
+    path: Path, storage: RefreshTokenStorage
+) -> None:
+    """A damaged index may give rows that no statement finds: they are given up, and not counted."""
+    fill(path, "browser_sessions")
+    nothing = browser_sessions._DELETE.where(false())
+    concern = storage.browser_sessions
+    assert await concern._delete_all(browser_sessions._EXPIRED, nothing, "event") == 0
+    assert left(path, "browser_sessions") == (MANY, MANY - MANY // 10, 0)
+
+
+async def test_a_key_without_text_is_deleted_too(path: Path, storage: RefreshTokenStorage) -> None:
+    """An expired row of another program, with an empty key, does not stay for ever."""
+    tamper(path, "INSERT INTO browser_sessions VALUES ('', 'alice', 1, 2)")
+    assert await storage.browser_sessions.delete_expired() == 1

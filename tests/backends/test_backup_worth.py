@@ -27,7 +27,7 @@ def _stamp(path: Path, revision: str) -> Change:
 def _stamps(path: Path, number: int) -> None:
     """Stamp a database at head back and forth."""
     for turn in range(number):
-        assert _stamp(path, HEAD if turn % 2 else "010").backup
+        assert _stamp(path, HEAD if turn % 2 else "base").backup
 
 
 def test_stamps_push_out_no_backup_of_an_upgrade(path: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_stamp_of_the_same_revision_makes_no_backup(path: Path) -> None:
     before = automatic_backups(path)
     assert _stamp(path, HEAD).backup is None
     assert automatic_backups(path) == before
-    assert _stamp(path, "010").backup is not None
+    assert _stamp(path, "base").backup is not None
 
 
 def _made(path: Path, revision: str, action: str) -> Path:

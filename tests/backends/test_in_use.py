@@ -30,6 +30,7 @@ from tests.support.child import child, run_python
 from tests.support.contents import KEY
 from tests.support.errors import refused
 from tests.support.files import names
+from tests.support.revisions import BEFORE
 from tests.support.unprivileged import as_nobody, open_folder
 
 OPEN = """
@@ -294,7 +295,7 @@ def test_an_unknown_state_stops_a_change(what: str, path: Path) -> None:
     error = refused(lambda: downgrade_database(path, "-1"))
     assert (error.code, path.read_bytes()) == ("in-use", before)
     assert error.message.startswith(f"Cannot determine whether a server is using {path}")
-    assert downgrade_database(path, "-1", while_running=True).after == "010"
+    assert downgrade_database(path, "-1", while_running=True).after == BEFORE
 
 
 def test_a_folder_that_cannot_be_written_gives_one_warning() -> None:

@@ -26,7 +26,7 @@ def test_a_server_of_another_pid_namespace_is_told_as_one(path: Path) -> None:
     if subprocess.run([*unshare, "true"], check=False).returncode:
         pytest.skip("no PID namespace can be made here")
     upgrade_database(path)
-    stamp = ["db", "stamp", "101", "-d", str(path)]
+    stamp = ["db", "stamp", "base", "-d", str(path)]
     with child(OPEN, path, KEY) as server:
         done = subprocess.run(
             [*unshare, sys.executable, "-m", "nextcloud_mcp_server", *stamp],

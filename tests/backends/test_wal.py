@@ -24,6 +24,7 @@ from tests.maintenance.restore.restoring import restored
 from tests.support.by_path import downgrade, prepare
 from tests.support.child import child
 from tests.support.errors import refuses
+from tests.support.revisions import HEAD
 
 #: Writes a session with each line that it reads.
 WRITER = """
@@ -161,7 +162,7 @@ async def test_no_connection_makes_automatic_checkpoints(path: Path, traced: Tra
         await pool.write(adding("one"))
         await asyncio.to_thread(downgrade, path, "005", while_running=True)
         await asyncio.to_thread(prepare, path)
-        [saved, *_] = path.parent.glob("*.backup-*-101")
+        [saved, *_] = path.parent.glob(f"*.backup-*-{HEAD}")
         await asyncio.to_thread(restored, path, saved, while_running=True)
         async with database_at(path).session():
             pass

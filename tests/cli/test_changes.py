@@ -150,7 +150,7 @@ def test_a_manifest_names_the_keys(
     arguments: tuple[str, ...], db: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The manifest of a backup has the fingerprint of the key in the settings."""
-    shapes.at(HEAD).write(db.path)
+    shapes.at("101").write(db.path)
     monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", KEY)
     done = db(*arguments, "--json")
     assert _keys(done.out) == Keyring([KEY]).fingerprints

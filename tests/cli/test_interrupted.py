@@ -24,7 +24,7 @@ CASES = [
     ("downgrade --yes", "at-head", REFERENCES, f"at revision {HEAD}"),
     ("downgrade --yes", "at-head", WAL, f"at revision {BEFORE}"),
     ("downgrade --yes -r base", "at-head", WAL, "without a recorded revision"),
-    (f"stamp {BEFORE} --yes", "at-head", WAL, f"at revision {BEFORE}"),
+    ("stamp base --yes", "at-head", WAL, "without a recorded revision"),
     ("repair --yes", "two-rows", WAL, f"at revision {HEAD}"),
 ]
 
@@ -96,7 +96,7 @@ def test_without_a_change_no_revision_is_named(db: Db, monkeypatch: pytest.Monke
         ("upgrade", "missing"),
         ("upgrade", "behind"),
         ("downgrade --yes", "at-head"),
-        (f"stamp {BEFORE} --yes", "at-head"),
+        ("stamp base --yes", "at-head"),
         ("repair --yes", "two-rows"),
     ],
 )

@@ -50,6 +50,7 @@ def test_the_journal_as_json(db: Db) -> None:
 def test_the_newest_n(db: Db) -> None:
     """-n takes the number of newest entries, and rejects anything else."""
     db.put("at-head")
+    db("downgrade", "101", "--yes")
     db("stamp", "010", "--yes")
     for option in (["-n", "1"], ["--lines=1"], ["-n1"]):
         document = json.loads(db("log", *option, "--json").out)

@@ -75,6 +75,27 @@ def test_a_dry_run_deletes_nothing(filled: Db) -> None:
     assert left(filled) == (3, 1, 1)
 
 
+def test_old_audit_entries_are_deleted_with_an_age(filled: Db) -> None:
+    """They are shown as a further table, and the remedy repeats the age."""
+    entry = "INSERT INTO audit_logs (timestamp, event, user_id) VALUES (1, 'old', 'bob')"
+    execute(filled.path, entry)
+    old = "SELECT count(*) FROM audit_logs WHERE event = 'old'"
+    done = filled("prune", "--audit-older-than", "52w", stdin=b"n\n")
+    assert ["audit_logs", "1"] in [line.split() for line in done.err.splitlines()]
+    assert f"db prune --audit-older-than 8736h -d {filled.path} --yes" in done.err
+    assert rows(filled.path, old) == [(1,)]
+    assert "1 of audit_logs" in filled("prune", "--audit-older-than", "52w", "--yes").out
+    assert rows(filled.path, old) == [(0,)]
+
+
+@pytest.mark.parametrize("age", ["30", "-1d", "", "1e9d"])
+def test_an_age_that_is_none_is_wrong_usage(age: str, filled: Db) -> None:
+    """Nothing is deleted, and the message has examples."""
+    done = filled("prune", "--yes", "--audit-older-than", age)
+    assert (done.status, "30d" in done.err) == (2, True)
+    assert left(filled) == (3, 1, 1)
+
+
 def test_ctrl_c_keeps_what_is_deleted(filled: Db, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command exits with 130 and says so, and the same command deletes the rest."""
 

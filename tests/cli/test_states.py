@@ -21,7 +21,7 @@ from tests.cli.places import (
 )
 from tests.migrate.test_usable import UNUSABLE
 from tests.support.files import names
-from tests.support.revisions import HEAD, pending_after
+from tests.support.revisions import HEAD, NEXT_ID, pending_after
 
 RUNS = ", ".join(pending_after("001"))
 LATER = ", ".join(pending_after("007"))
@@ -89,7 +89,7 @@ def test_current_prints_what_the_database_is(state: str, db: Db) -> None:
         ("011", "of another line of releases", "db downgrade --revision 010 -d"),
         ("099", "of another line of releases", "db downgrade --revision 010 -d"),
         ("ae1027a6acf", "of another line of releases", "db downgrade --revision REVISION -d"),
-        ("102", "newer than this program", f"db downgrade --revision {HEAD} -d"),
+        (NEXT_ID, "newer than this program", f"db downgrade --revision {HEAD} -d"),
         ("1000", "newer than this program", f"db downgrade --revision {HEAD} -d"),
     ],
 )

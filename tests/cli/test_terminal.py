@@ -77,7 +77,7 @@ def test_levels_have_colours_on_a_terminal_only(db: Db) -> None:
 def test_the_log_fits_a_terminal(db: Db) -> None:
     """The name of a backup is on a line of its own."""
     db.put("at-head")
-    db("stamp", "010", "--yes")
+    db("stamp", "base", "--yes")
     lines = on_a_terminal("db", "log", "-d", str(db.path))
     head, stamp, backup, create = lines
     assert head.split() == ["when", "what", "from", "to", "seconds", "program", "host"]

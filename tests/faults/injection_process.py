@@ -100,7 +100,8 @@ def warm_up() -> None:
         operations.start(path, "")
         operations.downgrade(path, "009")
         operations.start(path, "")
-        operations.stamp(path, "009")
+        operations.stamp(path, "base")
+        operations.start(path, "")
         # Not the operation, which would acknowledge it to the first test.
         backup.back_up(path)
         operations.restore(path, next(path.parent.glob("*-manual")).name)

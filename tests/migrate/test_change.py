@@ -20,7 +20,7 @@ from tests.support import invariants
 from tests.support.by_path import downgrade, prepare, read_journal, stamp
 from tests.support.errors import refused
 from tests.support.files import names
-from tests.support.revisions import HEAD
+from tests.support.revisions import HEAD, NEXT_ID
 from tests.support.shapes import Shape, at, at_head
 from tests.support.snapshot import snapshot
 
@@ -113,7 +113,7 @@ def test_a_stamp_replaces_a_mistyped_revision(path: Path) -> None:
     assert prepare(path).after == HEAD
 
 
-@pytest.mark.parametrize("recorded", [("999",), ("102",), ("010", "999"), ("1b2c3d4e5f60",)])
+@pytest.mark.parametrize("recorded", [("999",), (NEXT_ID,), ("010", "999"), ("1b2c3d4e5f60",)])
 @pytest.mark.parametrize("revision", ["010", "005", "base", HEAD])
 def test_a_file_of_a_newer_release_is_not_stamped(
     recorded: tuple[str, ...], revision: str, path: Path

@@ -87,11 +87,11 @@ def test_the_note_has_the_stamped_revision(path: Path) -> None:
 
 def test_a_stamp_is_recorded(path: Path) -> None:
     """`db stamp` adds an entry, also if it records no revision."""
-    at(HEAD).write(path)
+    at(SINCE).write(path)
     before = len(entries(path))
     stamp(path, "010")
     stamp(path, "base")
-    assert changes(path)[:2] == [("stamp", "010", None, None), ("stamp", HEAD, "010", None)]
+    assert changes(path)[:2] == [("stamp", "010", None, None), ("stamp", SINCE, "010", None)]
     assert len(entries(path)) == before + 2
 
 

@@ -70,6 +70,7 @@ def test_an_upgrade_leaves_it_alone(reused: Path) -> None:
     assert mine(reused) == [("mine",)]
     prepare(reused)
     assert (versions(reused), mine(reused)) == ([HEAD], [("mine",)])
+    downgrade(reused, "101")
     stamp(SqliteDatabase(reused), "010")
     assert versions(reused) == ["010"]
 

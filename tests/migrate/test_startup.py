@@ -12,6 +12,7 @@ from nextcloud_mcp_server.backends.sqlite import integrity, lock, locked
 from nextcloud_mcp_server.backends.sqlite.integrity import Checked
 from nextcloud_mcp_server.migrate import startup
 from nextcloud_mcp_server.migrate.plan import Action
+from nextcloud_mcp_server.schema.history import load_history
 from tests.cli.places import execute, rows
 from tests.migrate.databases import in_thread, versions
 from tests.support import invariants
@@ -22,6 +23,7 @@ from tests.support.files import names
 from tests.support.revisions import HEAD
 from tests.support.scripts import add_revision, sql_revision
 from tests.support.shapes import Shape, at
+from tests.support.snapshot import snapshot
 
 _AT_HEAD = """
 import json, os, sys
@@ -180,6 +182,16 @@ def test_memory_does_not_grow_with_the_database(path: Path) -> None:
         "print(peak.split()[1])"
     )
     assert int(run_python(code, path)) < 150_000, "kilobytes, for a database of 200 000"
+
+
+@pytest.mark.parametrize("index", sorted(load_history().structure(HEAD).indexes))
+def test_an_index_that_an_operator_dropped_is_added(path: Path, index: str) -> None:
+    """A start at head creates each missing index, and the next one has nothing to do."""
+    prepare(path)
+    execute(path, f"DROP INDEX {index}")
+    prepare(path)
+    assert index in snapshot(path).indexes
+    assert prepare(path).action is Action.NOTHING
 
 
 def test_a_new_revision_is_run_before_its_structure_is_written(

@@ -162,7 +162,7 @@ def _value(column: facts.Column, number: int, lineage: facts.Lineage) -> Any:  #
             return f"{column.name}-{number} Ünï:çødé.用户 🙂 'a' \"b\" %s %% :x\n"
         case "BLOB" | "BYTEA":
             return bytes(range(256)) + b"gAAAA:." + bytes([number])
-        case "INTEGER" if column.key or column.name == "webhook_id":
+        case "INTEGER" | "BIGINT" if column.key or column.name == "webhook_id":
             return number + 1
         case "INTEGER" | "BIGINT":
             return _NUMBERS[number]

@@ -16,8 +16,12 @@ SQLITE_CATALOGUE: Final = """
 """
 
 POSTGRESQL_CATALOGUE: Final = """
-    SELECT 'relation', c.relname::text, c.relkind::text, pg_get_indexdef(c.oid) FROM pg_class c
-    WHERE c.relnamespace = current_schema()::regnamespace
+    SELECT 'relation', c.relname::text, concat_ws(' ', c.relkind, c.reloptions),
+           pg_get_indexdef(c.oid)
+    FROM pg_class c WHERE c.relnamespace = current_schema()::regnamespace
+    UNION ALL
+    SELECT 'sequence', sequencename::text, data_type::text, max_value::text
+    FROM pg_sequences WHERE schemaname = current_schema()
     UNION ALL
     SELECT 'constraint', conname::text, conrelid::regclass::text, pg_get_constraintdef(oid)
     FROM pg_constraint WHERE connamespace = current_schema()::regnamespace

@@ -172,6 +172,9 @@ INDEXES: Final = {
     "ix_document_paths_user_doc": Index("document_paths", "user_id, doc_type, doc_id"),
 }
 
+#: Indexes that a revision newer than the facts drops: 102.
+REPLACED_INDEXES: Final = frozenset({"idx_oauth_sessions_mcp_code"})
+
 #: Drafts of revision 008 that never were in a release: columns that no final release fills.
 DRAFT_JOBS: Final = _table(
     "batch_ocr_jobs",

@@ -6,6 +6,7 @@ Methods return a changed copy (:meth:`Shape.narrowed`, :meth:`Shape.stepped`);
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
@@ -204,9 +205,14 @@ class Shape:
                 for row in contents.rows(separator)[made.table.name]:
                     insert(connection, name, {c: v for c, v in row.items() if c in columns})
         later = [s for revision in self.newer for s in revisions.statements(revision)]
-        for statement in (*later, *self.extra):
+        for statement in (*filter(self._has_table_of, later), *self.extra):
             connection.execute(statement)
         connection.execute("COMMIT")
+
+    def _has_table_of(self, statement: str) -> bool:
+        """Return False for an index of a table that was removed or renamed with its indexes."""
+        index = re.match(r"CREATE INDEX .* ON (\w+)", statement)
+        return index is None or index[1] in self.tables or index[1] not in TABLES
 
 
 def insert(connection: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> None:

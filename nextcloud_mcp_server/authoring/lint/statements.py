@@ -219,13 +219,19 @@ def not_idempotent(tokens: Tokens, exempt: frozenset[str]) -> str:
             return "" if again else "fails if it exists already"
         case "DROP" if "IF" not in rest[:1] and _name(rest) not in exempt:
             return "fails if it does not exist"
-        case "ALTER" if not (renamed(tokens)[1] or _contains(tokens, ("EXISTS",))):
+        case "ALTER" if not (renamed(tokens)[1] or _contains(tokens, ("EXISTS",)) or _sets(rest)):
             return "fails on a second run"
         case "INSERT" if not _skips(tokens) and changed(tokens) not in exempt:
             return "adds the rows a second time or fails"
         case "UPDATE" if _repeats(tokens):
             return "changes the rows again on a second run"
     return ""
+
+
+def _sets(rest: Tokens) -> bool:
+    """Return whether an ALTER only sets or resets parameters: ``t SET (fillfactor = 80)``."""
+    clause = rest[3:] if rest[1:2] == (".",) else rest[1:]
+    return clause[:2] in (("SET", "("), ("RESET", "(")) and clause.index(")") == len(clause) - 1
 
 
 def _skips(tokens: Tokens) -> bool:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from nextcloud_mcp_server.cli.database import DatabaseOption
-from nextcloud_mcp_server.cli.options import WholeNumber, database_options, yes_option
+from nextcloud_mcp_server.cli.options import (
+    WholeNumber,
+    age_option,
+    database_options,
+    hours,
+    yes_option,
+)
 from nextcloud_mcp_server.cli.output import Output, table
 from nextcloud_mcp_server.errors import counted, for_shell, moment, printable
 from nextcloud_mcp_server.filesystem.space import readable
@@ -19,20 +24,6 @@ if TYPE_CHECKING:
     from nextcloud_mcp_server.settings import Settings
 
 _UNITS: Final = ((86400, "day"), (3600, "hour"), (60, "minute"))
-
-_AGES: Final = {"h": "hours", "d": "days", "w": "weeks"}
-
-
-def _age_option(
-    _context: click.Context, parameter: click.Parameter, value: str | None
-) -> timedelta | None:
-    """Convert an age as in ``30d``."""
-    if value is None:
-        return None
-    match = re.fullmatch(r"([0-9]{1,5})([hdw])", value)
-    if match is None:
-        raise click.BadParameter("give hours, days or weeks: 12h, 30d or 4w.", param=parameter)
-    return timedelta(**{_AGES[match[2]]: int(match[1])})
 
 
 @click.command()
@@ -44,10 +35,8 @@ def _age_option(
     type=WholeNumber(min=1),
     help="Delete all but the newest N.  [default with --older-than: 5]",
 )
-@click.option(
+@age_option(
     "--older-than",
-    metavar="AGE",
-    callback=_age_option,
     help="Delete those that are older, for example 30d; hours (h), days (d) or weeks (w).",
 )
 @yes_option
@@ -112,7 +101,7 @@ def _delete(
     if agreed and not yes:
         chosen = "" if keep is None else f" --keep {keep}"
         if older_than is not None:
-            chosen += f" --older-than {older_than // timedelta(hours=1)}h"
+            chosen += f" --older-than {hours(older_than)}"
         command = f"db backups{chosen} -d {for_shell(database)} --yes"
         output.confirm(f"Delete {counted(len(agreed), 'backup')}?", command)
     with operation(output):

@@ -94,6 +94,11 @@ CAREFUL = {
     else:
         op.execute("CREATE TABLE IF NOT EXISTS x (a BYTEA)")
 """,
+    "parameters": """
+    if op.get_context().dialect.name == "postgresql":
+        op.execute("ALTER TABLE t001 SET (fillfactor = 80)")
+        op.execute("ALTER TABLE own.t001 RESET (fillfactor, autovacuum_enabled)")
+""",
     "rows": """
     op.execute("UPDATE t001 SET body = REPLACE(body, ':', '.') WHERE body LIKE '%:%'")
     op.execute("UPDATE t001 SET body = NULL")

@@ -247,6 +247,16 @@ CASES = [
     sends("not-idempotent", "unique", "CREATE UNIQUE INDEX i ON t001(body)"),
     sends("not-idempotent", "drop", "DROP TABLE t001", also=("drop-without-recreation",)),
     sends("not-idempotent", "add-column", "ALTER TABLE t001 ADD COLUMN a TEXT"),
+    Case(
+        "not-idempotent",
+        "parameters-and-more",
+        add(
+            'def upgrade():\n    if op.get_context().dialect.name == "postgresql":\n'
+            '        op.execute("ALTER TABLE t001 SET (fillfactor = 80), ADD a TEXT")'
+            f"  # {HERE}\n\n\ndef downgrade():\n"
+            '    op.execute("DROP TABLE IF EXISTS x")\n'
+        ),
+    ),
     sends(
         "not-idempotent", "insert", "INSERT INTO t001 VALUES (1, 'a')", also=("undeclared-change",)
     ),

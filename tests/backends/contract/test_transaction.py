@@ -107,7 +107,7 @@ def test_missing_objects_are_added(database: Database) -> None:
 
     def work(transaction: Transaction) -> None:
         transaction.drop("audit_logs")
-        transaction.execute("DROP INDEX idx_oauth_sessions_mcp_code")
+        transaction.execute("DROP INDEX idx_oauth_sessions_state")
         transaction.execute("ALTER TABLE oauth_sessions DROP COLUMN nonce")
         missing = gaps(transaction.structure(), wanted)
         assert missing

@@ -13,13 +13,14 @@ from tests.maintenance.keys.helpers import NEW, NEWEST, OLDER, given, grant
 from tests.support import invariants
 from tests.support.contents import KEY, OTHER_KEY
 from tests.support.errors import refuses
+from tests.support.revisions import HEAD
 from tests.support.shapes import at
 
 
 def test_each_key_has_its_number_by_table(tmp_path: Path) -> None:
     """Keys are named newest first; a key that opens nothing is listed too."""
     path = tmp_path / "tokens.db"
-    at("101").write(path)
+    at(HEAD).write(path)
     grant(path, "new", Fernet(NEW).encrypt(b"new"))
     grant(path, "lost", Fernet(OTHER_KEY).encrypt(b"lost"))
     with invariants.unchanged(path):
@@ -41,7 +42,7 @@ def test_each_key_has_its_number_by_table(tmp_path: Path) -> None:
 def test_without_a_key_every_secret_is_listed(tmp_path: Path) -> None:
     """A client is named by its id, a row without a key by its number; no key is created."""
     path = tmp_path / "tokens.db"
-    at("101").write(path)
+    at(HEAD).write(path)
     execute(path, "UPDATE login_flow_sessions SET user_id = CAST(x'ff' AS TEXT) WHERE rowid = 1")
     census = count_secrets(given(path)._replace(keys=()))
     assert (census.keys, census.opened) == ((), {})

@@ -37,6 +37,7 @@ from tests.maintenance.keys.helpers import (
 from tests.support.child import child
 from tests.support.contents import KEY, OTHER_KEY, encrypted
 from tests.support.errors import refuses
+from tests.support.revisions import HEAD
 from tests.support.shapes import at
 from tests.support.snapshot import snapshot
 
@@ -47,7 +48,7 @@ ENCRYPTED_COLUMNS = {column for _, column in ENCRYPTED}
 def filled(tmp_path: Path) -> Path:
     """A database at head with rows in every table."""
     path = tmp_path / "tokens.db"
-    at("101").write(path)
+    at(HEAD).write(path)
     path.chmod(0o600)
     return path
 
