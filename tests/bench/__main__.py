@@ -13,7 +13,7 @@ from typing import Final
 
 import click
 
-from tests.bench import commands, fixtures, growth, imports, large, pool, starts, table
+from tests.bench import commands, fixtures, growth, imports, large, pool, server, starts, table
 from tests.bench.harness import Row
 from tests.bench.place import FULL, Place, Scale
 
@@ -25,6 +25,7 @@ AREAS: Final[dict[str, Callable[[Place], Iterator[Row]]]] = {
     "imports": imports.rows,
     "growth": growth.rows,
     "large": large.rows,
+    "server": server.rows,
 }
 
 CHECKOUT: Final = Path(__file__).parents[2]

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from nextcloud_mcp_server.backends.base import Snapshot
 from nextcloud_mcp_server.backends.postgresql.connect import Facts, Server, read_facts
+from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.filesystem.server_url import ServerUrl
 from nextcloud_mcp_server.schema.structure import (
     ENCRYPTED,
     JOURNAL_TABLE,
@@ -126,12 +128,20 @@ class Place(NamedTuple):
                 own[column] = Column(required, key)
         indexes = self.rows(_INDEXES, given)
         return Structure(
-            {name: Table(found) for name, found in columns.items()},
+            {name: self._known(name, Table(found)) for name, found in columns.items()},
             {index: sql for index, _, sql in indexes},
             {index: table for index, table, _ in indexes},
             frozenset(others),
             dict(self.rows(_TRIGGERS, given)),
         )
+
+    def _known(self, name: str, found: Table) -> Table:
+        """Return the table of a revision that is the same; otherwise ``found``."""
+        facts = {column: one[:2] for column, one in found.columns.items()}
+        for shape in reversed(self.history.shapes.get(name, ())):
+            if {column: one[:2] for column, one in shape.columns.items()} == facts:
+                return shape
+        return found
 
     def versions(self) -> tuple[str | None, ...]:
         """Read the rows of the version table."""
@@ -227,11 +237,22 @@ def grants_text(place: Place, missing: Mapping[str, Sequence[str]]) -> str:
     return f"the role {role} lacks {', '.join(missing)}: {typed}"
 
 
-def why_read_only(place: Place, facts: Facts) -> str:
-    """Return why a store on this place could only read; empty if it can write."""
+def why_read_only(place: Place, facts: Facts, url: ServerUrl) -> str:
+    """Return why a store on this place could only read; empty if it can write.
+
+    Raises:
+        TokenStorageError: ``missing-grant`` if it could not even read.
+    """
+    missing = needed_grants(place)
+    if "SELECT" in missing:
+        lacks, _, typed = grants_text(place, missing).partition(": ")
+        raise TokenStorageError(
+            f"{url} cannot be used, because {lacks}.",
+            code="missing-grant",
+            remedy=f"As the owner of the tables: {typed};",
+        )
     if facts.read_only:
         return facts.read_only
-    missing = needed_grants(place)
     return grants_text(place, missing) if missing else ""
 
 

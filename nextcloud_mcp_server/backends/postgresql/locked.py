@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -184,10 +185,10 @@ class LockedServer:
         """Return nothing: a server can always lock."""
         return ""
 
-    @property
+    @cached_property
     def read_only(self) -> str:
         """Return why the server, or the grants of this role, let it be read only."""
-        return why_read_only(self._place, self._facts)
+        return why_read_only(self._place, self._facts, self._url)
 
     def acquire(self) -> None:
         """Begin a transaction that holds the lock, unless nothing can be written here."""

@@ -1,0 +1,167 @@
+"""Reads and durable writes on a server of PostgreSQL, compared with psycopg's own pool."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import closing
+from itertools import count
+from typing import Any, Final
+
+import psycopg
+from cryptography.fernet import Fernet
+from psycopg_pool import AsyncConnectionPool
+
+from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.backends.connect import connect
+from nextcloud_mcp_server.migrate.startup import prepare
+from tests.bench.harness import Clock, Row, compare, timed, undisturbed
+from tests.bench.place import KEY, THEN, TOKEN, Place, user
+from tests.support.postgresql import Server, running
+
+_GET: Final = """
+SELECT user_id, encrypted_token, expires_at, created_at, updated_at, flow_type, token_audience,
+       provisioned_at, provisioning_client_id, scopes
+FROM refresh_tokens WHERE user_id = %s
+"""
+_PUT: Final = """
+INSERT INTO refresh_tokens (user_id, encrypted_token, expires_at, created_at, updated_at,
+    flow_type, token_audience, provisioned_at, provisioning_client_id, scopes)
+VALUES (%s, %s, %s, %s, %s, 'hybrid', 'nextcloud', NULL, NULL, '["openid"]')
+ON CONFLICT (user_id) DO UPDATE SET encrypted_token = excluded.encrypted_token,
+    expires_at = excluded.expires_at, updated_at = excluded.updated_at,
+    flow_type = excluded.flow_type, token_audience = excluded.token_audience,
+    provisioned_at = excluded.provisioned_at,
+    provisioning_client_id = excluded.provisioning_client_id, scopes = excluded.scopes
+"""
+_RECORD: Final = """
+INSERT INTO audit_logs (timestamp, event, user_id, resource_type, resource_id, auth_method,
+    hostname)
+VALUES (%s, 'store_refresh_token', %s, NULL, NULL, 'offline_access', 'bench')
+"""
+
+#: The connections of each.
+_SIZE: Final = 8
+
+#: How many calls each task makes in one round.
+_CALLS: Final = 20
+
+
+class Raw:
+    """The same work with psycopg's AsyncConnectionPool and Fernet only."""
+
+    def __init__(self, url: str) -> None:
+        """Take the URL; the pool is opened later, in its loop."""
+        self.fernet = Fernet(KEY)
+        self.pool = AsyncConnectionPool(url, min_size=_SIZE, max_size=_SIZE, open=False)
+
+    async def get(self, who: str) -> str:
+        """Read one token and decrypt it."""
+        async with self.pool.connection() as connection:
+            cursor = await connection.execute(_GET, (who,))
+            row = await cursor.fetchone()
+        assert row is not None
+        return self.fernet.decrypt(row[1]).decode()
+
+    async def put(self, who: str) -> None:
+        """Encrypt and write one token with its audit entry, and commit."""
+        async with self.pool.connection() as connection:
+            encrypted = self.fernet.encrypt(TOKEN.encode())
+            await connection.execute(_PUT, (who, encrypted, THEN, THEN, THEN))
+            await connection.execute(_RECORD, (THEN, who))
+
+
+class Both:
+    """The store and its baseline on a schema each, in one event loop."""
+
+    def __init__(self, server: Server, runner: asyncio.Runner, rows: int) -> None:
+        """Open both on schemas with the same rows."""
+        self.runner, self.rows, self._number = runner, rows, count()
+        urls = [self._filled(server) for _ in range(2)]
+        self.raw = Raw(urls[0])
+        self.storage = RefreshTokenStorage(urls[1], encryption_key=KEY)
+        runner.run(self.raw.pool.open(wait=True))
+        runner.run(self.storage.initialize())
+
+    def _filled(self, server: Server) -> str:
+        _, url = server.schema()
+        prepare(connect(url))
+        encrypted = Fernet(KEY).encrypt(TOKEN.encode())
+        with closing(psycopg.connect(url)) as connection:
+            with connection.cursor().copy(
+                "COPY refresh_tokens (user_id, encrypted_token, created_at, updated_at) FROM STDIN"
+            ) as copy:
+                for number in range(self.rows):
+                    copy.write_row((user(number), encrypted, THEN, THEN))
+            connection.commit()
+        return url
+
+    def close(self) -> None:
+        """Close both."""
+        self.runner.run(self.storage.close())
+        self.runner.run(self.raw.pool.close())
+
+    def clock(self, work: Callable[[str], Awaitable[object]], tasks: int) -> Clock:
+        """Return a clock around calls of ``tasks`` tasks, for the seconds of one call."""
+        calls = max(1, _CALLS * 8 // tasks) if tasks > 1 else _CALLS * 4
+
+        async def one(begin: int) -> None:
+            for number in range(calls):
+                await work(user((begin + number) % self.rows))
+
+        async def main() -> float:
+            begun = time.perf_counter()
+            await asyncio.gather(*(one(next(self._number) * 97) for _ in range(tasks)))
+            return (time.perf_counter() - begun) / (tasks * calls)
+
+        def clock() -> float:
+            with undisturbed():
+                return self.runner.run(main())
+
+        return clock
+
+    def store(self, who: str) -> Coroutine[Any, Any, None]:
+        """Store a token as the baseline does."""
+        return self.storage.store_refresh_token(who, TOKEN, expires_at=THEN, scopes=["openid"])
+
+
+def rows(place: Place) -> Iterator[Row]:
+    """Yield the figures of a store on a server that waits for the disk."""
+    rounds, warm = place.scale.rounds, place.scale.warm
+    settings = {"fsync": "on", "synchronous_commit": "on", "shared_buffers": "128MB"}
+    with running(settings=settings) as server, asyncio.Runner() as runner:
+        both = Both(server, runner, place.scale.rows[0])
+        try:
+            for tasks in (1, 8, 64):
+                limit, many = (1.5, "one task") if tasks == 1 else (1.1, f"{tasks} tasks, each")
+                for what, base, ours in (
+                    ("get", both.raw.get, both.storage.get_refresh_token),
+                    ("durable store and audit entry", both.raw.put, both.store),
+                ):
+                    pairs = compare(
+                        both.clock(base, tasks), both.clock(ours, tasks), rounds, warm=warm
+                    )
+                    yield pairs.judged(
+                        f"PostgreSQL: {what}, {many}",
+                        "the same work through psycopg's AsyncConnectionPool",
+                        limit,
+                    )
+        finally:
+            both.close()
+        yield _start(server, place)
+
+
+def _start(server: Server, place: Place) -> Row:
+    """Return the figure of a start at head: a connection, one transaction."""
+    _, url = server.schema()
+    prepare(connect(url))
+
+    def look() -> None:
+        with closing(psycopg.connect(url, autocommit=True)) as connection:
+            connection.execute("SELECT version_num FROM alembic_version").fetchall()
+
+    pairs = compare(
+        timed(look, 5), timed(lambda: prepare(connect(url)), 5), place.scale.rounds, warm=1
+    )
+    return pairs.judged("PostgreSQL: a start at head", "connect, one query, close", 3)
