@@ -185,9 +185,9 @@ def _run(
             backup = transaction.backup(
                 change.before, action=change.action, keys=keys, report=report
             )
-        after = _change(transaction, change, rows, work, report)
+        after, steps = _change(transaction, change, rows, work, report)
         if journal.is_kept(after):
-            with verify.blaming(change, transaction):
+            with verify.blaming(change, steps):
                 journal.warn_of_clock(transaction)
                 journal.record(
                     transaction.execute,
@@ -224,28 +224,26 @@ def _rows(transaction: Transaction, change: Change) -> dict[str, int]:
 
 
 def _change(
-    transaction: Transaction, change: Change, rows: dict[str, int], work: Work, report: Reporter
-) -> Structure:
-    """Do the work and verify it; return the structure that it left."""
+    transaction: Transaction,
+    change: Change,
+    rows: dict[str, int],
+    work: Work,
+    report: Reporter,
+) -> tuple[Structure, verify.Steps]:
+    """Do the work and verify it; return the structure that it left, and the steps that ran."""
+    total = counted(sum(rows.values()), "row")
+
+    def running(number: int) -> None:
+        for step in change.steps[number : number + 1]:
+            report(f"running revision {step} on {total}", number, len(change.steps), "revisions")
+
+    steps = verify.Steps(change, running)
     broken = transaction.broken_references()
-    with verify.blaming(change, transaction):
-        work(transaction, _step_by_step(change, sum(rows.values()), report))
+    running(0)
+    with verify.blaming(change, steps):
+        work(transaction, steps)
     report("checking the result")
     after = transaction.structure()
     if problem := verify.problem(transaction, change, after, rows, broken):
-        raise verify.failed(change, verify.failing_step(change, transaction), problem)
-    return after
-
-
-def _step_by_step(change: Change, rows: int, report: Reporter) -> Applied:
-    """Report the first revision; return what reports the next one."""
-    total = counted(rows, "row")
-    steps = iter(enumerate(change.steps))
-
-    def applied() -> None:
-        for number, step in steps:
-            report(f"running revision {step} on {total}", number, len(change.steps), "revisions")
-            return
-
-    applied()
-    return applied
+        raise verify.failed(change, steps.failing, problem)
+    return after, steps

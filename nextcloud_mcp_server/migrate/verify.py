@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -115,35 +115,45 @@ def _kept(change: Change, rows: dict[str, int]) -> set[str]:
     return rows.keys() - dropped - DISPOSABLE
 
 
-def failing_step(change: Change, transaction: Transaction) -> str:
-    """Return the revision that was running when ``change`` failed; empty if unknown."""
-    try:
-        done = transaction.versions()
-    except Exception:  # noqa: BLE001 - only the text of another error depends on it
-        return ""
-    if not change.steps or change.target in done:
-        return ""
-    if change.down:
-        return str(done[0]) if done else ""
-    revisions = change.inspection.history.revisions
-    place = revisions.index(str(done[0])) + 1 if done and done[0] in revisions else 0
-    return next(iter(revisions[place:]), "")
+class Steps:
+    """Counts the revisions that have run: after an error some databases answer no question.
+
+    Called after each revision.
+
+    Attributes:
+        done: how many have run.
+    """
+
+    def __init__(self, change: Change, after: Callable[[int], object] = lambda _: None) -> None:
+        self._steps = change.steps
+        self._after = after
+        self.done = 0
+
+    def __call__(self) -> None:
+        """Count one more."""
+        self.done += 1
+        self._after(self.done)
+
+    @property
+    def failing(self) -> str:
+        """The revision that was running when the change failed; empty if all have run."""
+        return next(iter(self._steps[self.done :]), "")
 
 
 @contextmanager
-def blaming(change: Change, transaction: Transaction) -> Iterator[None]:
+def blaming(change: Change, steps: Steps) -> Iterator[None]:
     """Name the revision that fails in the body, unless the machine is at fault."""
     try:
         yield
     except TokenStorageError as error:
-        raise failed(change, failing_step(change, transaction), error.message) from error
+        raise failed(change, steps.failing, error.message) from error
     except Exception as error:
         known = change.database.translate(error)
         if known is not None and known.code in _MACHINE:
             raise known from error
         if file := alembic_commands.unloadable(change.inspection.history):
             raise failed(change, "", file) from error
-        raise failed(change, failing_step(change, transaction), one_line(error)) from error
+        raise failed(change, steps.failing, one_line(error)) from error
 
 
 def one_line(error: BaseException) -> str:
@@ -157,7 +167,8 @@ def failed(change: Change, step: str, detail: str) -> TokenStorageError:
     where = f" in revision {step}" if step else ""
     # A new file stays, though empty: a program that takes no lock may have it open already,
     # and would lose what it writes into a file that is unlinked.
-    kept = "as it was" if change.inspection.snapshot.structure.tables else "an empty file"
+    was_there = change.inspection.snapshot.structure.tables or change.database.directory is None
+    kept = "as it was" if was_there else "an empty file"
     return TokenStorageError(
         f"Migrating {change.database} to {change.target} failed{where}: {detail}.",
         code="migration-failed",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -18,6 +19,7 @@ from nextcloud_mcp_server.schema.structure import gaps
 from tests.support.contents import KEY
 from tests.support.errors import refuses
 from tests.support.postgresql import Server
+from tests.support.scripts import add_revision, sql_revision
 
 HISTORY = load_history(engine="postgresql")
 
@@ -266,3 +268,40 @@ def test_an_index_of_an_operator_and_a_percent_sign_survive(
         f"SELECT count(*) FROM pg_indexes WHERE schemaname = '{schema}' AND indexname = 'op_index'"
     )
     assert rows == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (sql_revision("CREATE TABLE one (id int)", "SELECT nothing FROM nowhere"), "nowhere"),
+        (sql_revision("UPDATE refresh_tokens SET user_id = NULL"), "null value"),
+    ],
+)
+def test_a_failing_revision_is_named_and_undone(
+    place: tuple[str, str], postgresql_server: Server, own_scripts: Path, body: str, reason: str
+) -> None:
+    """After an error the server answers no question, and the revision is named all the same."""
+    schema, url = place
+    prepare(connect(url), target="009")
+    postgresql_server.execute(
+        f"INSERT INTO {schema}.refresh_tokens "
+        "(user_id, encrypted_token, created_at, updated_at) VALUES ('alice', 'secret', 1, 1)"
+    )
+    add_revision(own_scripts, body)
+    with refuses("migration-failed", match=f"failed in revision 101: .*{reason}"):
+        prepare(connect(url))
+    assert inspect(connect(url)).recorded == "009"
+    assert postgresql_server.execute(f"SELECT user_id FROM {schema}.refresh_tokens") == [("alice",)]
+
+
+def test_the_statement_of_a_new_revision_with_a_percent_sign_is_run_as_it_is(
+    place: tuple[str, str], own_scripts: Path
+) -> None:
+    """A revision in a checkout needs no generated file, and what it writes is read back."""
+    add_revision(
+        own_scripts,
+        sql_revision("CREATE TABLE notes (id int PRIMARY KEY, text text DEFAULT '100% sure')"),
+    )
+    database = connect(place[1])
+    assert prepare(database).after == "101"
+    assert "notes" in database.inspect().structure.tables
