@@ -29,14 +29,19 @@ def copied_scripts(folder: Path) -> Path:
     target = folder / "alembic"
     later = [path.name for path in (SCRIPTS / "versions").glob("*_1??_*.py")]
     shutil.copytree(SCRIPTS, target, ignore=shutil.ignore_patterns("__pycache__", *later))
-    structures = target / history.STRUCTURE_FILE
+    for name in history.STRUCTURE_FILES.values():
+        _cut(target / name)
+    return target
+
+
+def _cut(structures: Path) -> None:
+    """Remove the structures of the later revisions from a generated file."""
     document = json.loads(structures.read_text("utf-8"))
     kept = {r: keys for r, keys in document["revisions"].items() if r <= "010"}
     used_keys = {key for keys in kept.values() for key in keys}
     tables = {key: table for key, table in document["tables"].items() if key in used_keys}
     text = json.dumps({"revisions": kept, "tables": tables}, indent=1)
     structures.write_text(f"{text}\n", "utf-8")
-    return target
 
 
 @contextmanager
