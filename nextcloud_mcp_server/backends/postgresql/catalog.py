@@ -42,8 +42,14 @@ JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_attribute a
     ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 LEFT JOIN pg_catalog.pg_constraint k ON k.conrelid = c.oid AND k.contype = 'p'
-WHERE n.nspname = %s AND c.relname = ANY (coalesce(%s::text[], ARRAY[c.relname::text])) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+WHERE n.nspname = %s AND c.relname = ANY (%s) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 ORDER BY c.relname, a.attnum
+"""
+
+_ALL: Final = """
+SELECT c.relname FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %s AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 """
 
 #: Without those of constraints, which their tables bring along.
@@ -53,7 +59,7 @@ FROM pg_catalog.pg_index x
 JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
 JOIN pg_catalog.pg_class t ON t.oid = x.indrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
-WHERE n.nspname = %s AND t.relname = ANY (coalesce(%s::text[], ARRAY[t.relname::text])) AND NOT EXISTS (
+WHERE n.nspname = %s AND t.relname = ANY (%s) AND NOT EXISTS (
     SELECT 1 FROM pg_catalog.pg_constraint c
     WHERE c.conindid = i.oid AND c.contype IN ('p', 'u', 'x'))
 ORDER BY i.relname
@@ -64,7 +70,7 @@ SELECT g.tgname, t.relname
 FROM pg_catalog.pg_trigger g
 JOIN pg_catalog.pg_class t ON t.oid = g.tgrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
-WHERE n.nspname = %s AND t.relname = ANY (coalesce(%s::text[], ARRAY[t.relname::text])) AND NOT g.tgisinternal
+WHERE n.nspname = %s AND t.relname = ANY (%s) AND NOT g.tgisinternal
 """
 
 _GRANTS: Final = """
@@ -76,7 +82,7 @@ LEFT JOIN pg_catalog.pg_depend d
     ON p.privilege = 'USAGE' AND d.refclassid = 'pg_catalog.pg_class'::regclass
     AND d.refobjid = c.oid AND d.deptype IN ('a', 'i')
 LEFT JOIN pg_catalog.pg_class s ON s.oid = d.objid AND s.relkind = 'S'
-WHERE n.nspname = %s AND c.relname = ANY (coalesce(%s::text[], ARRAY[c.relname::text])) AND c.relkind IN ('r', 'p')
+WHERE n.nspname = %s AND c.relname = ANY (%s) AND c.relkind IN ('r', 'p')
   AND CASE WHEN p.privilege <> 'USAGE'
            THEN NOT pg_catalog.has_table_privilege(c.oid, p.privilege)
            WHEN s.oid IS NULL THEN false
@@ -101,6 +107,9 @@ class Place(NamedTuple):
     @property
     def names(self) -> list[str]:
         """Every name of ours: tables, copies of an interrupted recreation, the version table."""
+        if self.history.unknown_structures:
+            # The tables of a developer's new revision are not known yet.
+            return [name for (name,) in self.rows(_ALL, [self.schema])]
         tables = list(self.history.shapes)
         return [*tables, *(f"{_TEMPORARY}{name}" for name in tables), VERSION_TABLE]
 
@@ -116,8 +125,7 @@ class Place(NamedTuple):
 
     def structure(self) -> Structure:
         """Read the names of the tables, columns, indexes and triggers."""
-        # The tables of a developer's new revision are not known yet.
-        given = [self.schema, None if self.history.unknown_structures else self.names]
+        given = [self.schema, self.names]
         columns: dict[str, dict[str, Column]] = {}
         others = set()
         for name, kind, column, required, key in self.rows(_COLUMNS, given):
