@@ -13,7 +13,18 @@ from typing import Final
 
 import click
 
-from tests.bench import commands, fixtures, growth, imports, large, pool, server, starts, table
+from tests.bench import (
+    commands,
+    fixtures,
+    growth,
+    imports,
+    large,
+    pool,
+    scale,
+    server,
+    starts,
+    table,
+)
 from tests.bench.harness import Row
 from tests.bench.place import FULL, Place, Scale
 
@@ -26,18 +37,19 @@ AREAS: Final[dict[str, Callable[[Place], Iterator[Row]]]] = {
     "growth": growth.rows,
     "large": large.rows,
     "server": server.rows,
+    "scale": scale.rows,
 }
 
 CHECKOUT: Final = Path(__file__).parents[2]
 DOCUMENT: Final = CHECKOUT / "docs" / "performance.md"
 
 
-def main(arguments: Sequence[str] | None = None, scale: Scale = FULL) -> int:
+def main(arguments: Sequence[str] | None = None, amount: Scale = FULL) -> int:
     """Measure and print the table; return 1 if a limit is exceeded."""
     options = _options(arguments)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix=".bench-", dir=options.folder) as folder:
-        place = Place(Path(folder), scale)
+        place = Place(Path(folder), amount)
         for area in options.areas or AREAS:
             for row in AREAS[area](place):
                 rows.append(row)

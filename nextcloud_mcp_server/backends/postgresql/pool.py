@@ -42,6 +42,9 @@ RETRY: Final = 20.0
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 0.5
 
+#: Seconds to wait for the threads of a store that was never closed.
+_PATIENCE: Final = 1.0
+
 #: The begin of a write, whatever the defaults of the database are, in one message.
 _BEGIN: Final = (
     "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; "
@@ -193,8 +196,9 @@ class PostgresPool:
         """Close the pool of a store that was never closed, and warn."""
         if os.getpid() != self._process:
             return
-        # A thread of the lane cannot wait for itself; the others end after their units.
-        self._lane.stop(time.monotonic() if self._lane.is_current() else time.monotonic() + 1)
+        # A thread of the lane cannot wait for itself. What is not closed now is closed at the exit.
+        if not self._lane.is_current() and self._lane.stop(time.monotonic() + _PATIENCE):
+            self._lane.close()
         warnings.warn(
             f"the token store {self._server.url} was never closed", ResourceWarning, stacklevel=2
         )

@@ -286,3 +286,20 @@ async def test_no_acknowledged_write_is_lost_when_the_server_goes_down(
         await pool.close()
     assert len(stored) > 100
     assert stored <= there
+
+
+def test_a_store_that_was_never_closed_is_closed_with_a_warning(
+    schema: tuple[str, str], postgresql_server: Server
+) -> None:
+    """Its connections are gone, and not only at the exit."""
+    pool = connect(schema[1]).open_pool("", None)
+
+    async def use() -> int:
+        return await pool.read(_number)
+
+    assert asyncio.run(use()) == 0
+    mine = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'nextcloud%'"
+    assert postgresql_server.execute(mine) == [(1,)]
+    with pytest.warns(ResourceWarning, match="was never closed"):
+        pool.abandon()
+    assert postgresql_server.execute(mine) == [(0,)]
