@@ -253,4 +253,4 @@ def reason(error: BaseException) -> str:
     """Return the message of the server or of libpq on one line, without secrets."""
     diagnosis = getattr(error, "diag", None)
     text = getattr(diagnosis, "message_primary", None) or str(error) or type(error).__name__
-    return " ".join(without_secrets(text).split()).rstrip(".")
+    return " ".join(without_secrets(text).split()).rstrip(".?")
