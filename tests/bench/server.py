@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from itertools import count
 from typing import Any, Final
 
@@ -16,8 +17,11 @@ from psycopg_pool import AsyncConnectionPool
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.migrate.startup import prepare
-from tests.bench.harness import Clock, Row, compare, timed, undisturbed
+from tests.bench import starts
+from tests.bench.harness import Clock, Row, compare, environment, timed, undisturbed
 from tests.bench.place import KEY, THEN, TOKEN, Place, user
+from tests.bench.table import cores
+from tests.support.child import Child
 from tests.support.postgresql import Server, running
 
 _GET: Final = """
@@ -43,6 +47,9 @@ VALUES (%s, 'store_refresh_token', %s, NULL, NULL, 'offline_access', 'bench')
 
 #: The connections of each.
 _SIZE: Final = 8
+
+#: How many processes at once.
+PROCESSES: Final = (2, 4)
 
 #: How many calls each task makes in one round.
 _CALLS: Final = 20
@@ -79,8 +86,8 @@ class Both:
         """Open both on schemas with the same rows."""
         self.runner, self.rows, self._number = runner, rows, count()
         urls = [self._filled(server) for _ in range(2)]
-        self.raw = Raw(urls[0])
-        self.storage = RefreshTokenStorage(urls[1], encryption_key=KEY)
+        self.urls = urls
+        self.raw, self.storage = Raw(urls[0]), ours(urls[1])
         runner.run(self.raw.pool.open(wait=True))
         runner.run(self.storage.initialize())
 
@@ -121,10 +128,6 @@ class Both:
 
         return clock
 
-    def store(self, who: str) -> Coroutine[Any, Any, None]:
-        """Store a token as the baseline does."""
-        return self.storage.store_refresh_token(who, TOKEN, expires_at=THEN, scopes=["openid"])
-
 
 def rows(place: Place) -> Iterator[Row]:
     """Yield the figures of a store on a server that waits for the disk."""
@@ -135,12 +138,12 @@ def rows(place: Place) -> Iterator[Row]:
         try:
             for tasks in (1, 8, 64):
                 limit, many = (1.5, "one task") if tasks == 1 else (1.1, f"{tasks} tasks, each")
-                for what, base, ours in (
+                for what, base, own in (
                     ("get", both.raw.get, both.storage.get_refresh_token),
-                    ("durable store and audit entry", both.raw.put, both.store),
+                    ("durable store and audit entry", both.raw.put, partial(store, both.storage)),
                 ):
                     pairs = compare(
-                        both.clock(base, tasks), both.clock(ours, tasks), rounds, warm=warm
+                        both.clock(base, tasks), both.clock(own, tasks), rounds, warm=warm
                     )
                     yield pairs.judged(
                         f"PostgreSQL: {what}, {many}",
@@ -149,7 +152,90 @@ def rows(place: Place) -> Iterator[Row]:
                     )
         finally:
             both.close()
+        yield from _processes(place, both.urls)
         yield _start(server, place)
+        number, processors = place.scale.starts // 2, cores()
+        yield starts.crowd(place, both.urls[1], number).judged(
+            f"PostgreSQL: {number} starts at once at head",
+            f"one start; {processors} cores, so 1.5 x {number} / {processors} of it",
+            1.5 * number / min(processors, number),
+        )
+
+
+#: Opens both in a process, and with each line of input does the work of one until the end.
+WORKER: Final = """
+import asyncio, sys
+from tests.bench.server import Raw, ours, store
+from tests.bench.place import user
+
+async def main(raw_url, own_url):
+    raw, storage = Raw(raw_url), ours(own_url)
+    await raw.pool.open(wait=True)
+    await storage.initialize()
+    works = {"raw-get": raw.get, "raw-put": raw.put,
+             "ours-get": storage.get_refresh_token, "ours-put": lambda who: store(storage, who)}
+    async def one(work, begin, calls):
+        for number in range(calls):
+            await work(user((begin + number) % 10))
+    while line := (await asyncio.to_thread(sys.stdin.readline)).split():
+        work, tasks, calls = works[line[0]], int(line[1]), int(line[2])
+        await asyncio.gather(*(one(work, n, calls) for n in range(tasks)))
+        print("done", flush=True)
+    await storage.close()
+    await raw.pool.close()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def _processes(place: Place, urls: Sequence[str]) -> Iterator[Row]:
+    """Yield the figures of several processes with 64 tasks each."""
+    tasks = place.scale.tasks
+    workers = [Child(WORKER, *urls, environ=environment()) for _ in range(max(PROCESSES))]
+    try:
+        for number in PROCESSES:
+            some = workers[:number]
+            for what, order in (
+                ("get", f"get {tasks} 20"),
+                ("durable store and audit entry", f"put {tasks} 5"),
+            ):
+                yield compare(
+                    _telling(some, f"raw-{order}"),
+                    _telling(some, f"ours-{order}"),
+                    place.scale.rounds,
+                    warm=place.scale.warm,
+                ).judged(
+                    f"PostgreSQL: {what}, {number} processes with {tasks} tasks, all their calls",
+                    "the same work through psycopg's AsyncConnectionPool",
+                    1.1,
+                )
+    finally:
+        for worker in workers:
+            worker.kill()
+
+
+def _telling(workers: Sequence[Child], order: str) -> Clock:
+    """Return a clock around an order to several processes, until all have done it."""
+
+    def clock() -> float:
+        begun = time.perf_counter()
+        for worker in workers:
+            worker.tell(order)
+        for worker in workers:
+            worker.answer()
+        return time.perf_counter() - begun
+
+    return clock
+
+
+def ours(url: str) -> RefreshTokenStorage:
+    """Return the store of a URL."""
+    return RefreshTokenStorage(url, encryption_key=KEY)
+
+
+def store(storage: RefreshTokenStorage, who: str) -> Coroutine[Any, Any, None]:
+    """Store a token as the baseline does."""
+    return storage.store_refresh_token(who, TOKEN, expires_at=THEN, scopes=["openid"])
 
 
 def _start(server: Server, place: Place) -> Row:
@@ -164,4 +250,4 @@ def _start(server: Server, place: Place) -> Row:
     pairs = compare(
         timed(look, 5), timed(lambda: prepare(connect(url)), 5), place.scale.rounds, warm=1
     )
-    return pairs.judged("PostgreSQL: a start at head", "connect, one query, close", 3)
+    return pairs.judged("PostgreSQL: a start at head", "connect, one query, close", 4)

@@ -58,7 +58,7 @@ def rows(place: Place) -> Iterator[Row]:
         20,
     )
     processors, starts = cores(), place.scale.starts
-    yield crowd(place).judged(
+    yield crowd(place, place.database("crowd"), starts).judged(
         f"{starts} starts at once at head, by processes that wait for them",
         f"one start; {processors} cores, so 1.5 x {starts} / {processors} of it",
         1.5 * starts / min(processors, starts),
@@ -142,10 +142,9 @@ def _statements(path: Path) -> list[str]:
     return [*made, f"INSERT INTO alembic_version VALUES ('{version}')"]
 
 
-def crowd(place: Place) -> Pairs:
+def crowd(place: Place, database: Path | str, number: int) -> Pairs:
     """Measure one start, and many at once until the last is open."""
-    path = place.database("crowd")
-    starters = [Child(STARTER, path, environ=environment()) for _ in range(place.scale.starts)]
+    starters = [Child(STARTER, database, environ=environment()) for _ in range(number)]
 
     def signal(some: list[Child]) -> list[str]:
         for starter in some:
