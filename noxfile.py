@@ -25,6 +25,7 @@ PYTHONS = ("3.11", "3.12", "3.13")
 
 #: Tests that have a session of their own.
 OWN_SESSION = (
+    "tests/backends/postgresql",
     "tests/bench",
     "tests/docs",
     "tests/history/test_rotated.py",
@@ -72,7 +73,7 @@ PLAN = {
 FURTHER = (55, "the tests that an interpreter can change")
 #: What ``uvx nox -t ci`` adds.
 REST = (
-    "all tests on each interpreter, both database engines, the rotation of old keys, "
+    "all tests on each interpreter, both database engines, servers, the rotation of old keys, "
     "the measurements, the wheel, more faults"
 )
 
@@ -205,6 +206,17 @@ def migrations(session: nox.Session) -> None:
     """Run every revision up and down on both engines, with rows in the tables."""
     sync(session, "test")
     session.run("pytest", *(session.posargs or (*PARALLEL, "tests/migrations")))
+
+
+@nox.session(default=False, tags=["ci"])
+def server(session: nox.Session) -> None:
+    """Run the tests of PostgreSQL, and those of every engine on the older version of its server."""
+    sync(session, "test")
+    pytest(session, *(session.posargs or ("tests/backends/postgresql",)))
+    if not session.posargs:
+        # The other sessions use the newer one.
+        older = ("tests/backends/contract", "tests/auth", "-k", "postgresql")
+        session.run("pytest", *PARALLEL, *older, env={"POSTGRESQL": "16"})
 
 
 @nox.session(default=False, tags=["ci"])

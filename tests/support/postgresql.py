@@ -24,6 +24,9 @@ _schemas = count(1)
 #: The older of the versions that the package brings, beside 18.
 OLDER = 16
 
+#: The version that the tests use.
+VERSION = int(os.environ.get("POSTGRESQL") or 18)
+
 #: Whose server it is if root runs the tests: the server refuses to run as root.
 _USER = "pgserver"
 
@@ -147,7 +150,7 @@ QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
 @contextmanager
-def running(version: int = 18, settings: Mapping[str, str] = QUICK) -> Iterator[Server]:
+def running(version: int = VERSION, settings: Mapping[str, str] = QUICK) -> Iterator[Server]:
     """Run a server until the block ends; by default one that does not wait for the disk."""
     # Not in pytest's own folder, which another user cannot enter.
     folder = Path(tempfile.mkdtemp(prefix="pg"))
