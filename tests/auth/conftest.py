@@ -39,7 +39,7 @@ def place(engine: str, request: pytest.FixtureRequest) -> str:
     if engine == "sqlite":
         return str(request.getfixturevalue("token_db"))
     server: Server = request.getfixturevalue("postgresql_server")
-    return server.schema()[1]
+    return server.schema_at_head()[1]
 
 
 @pytest.fixture

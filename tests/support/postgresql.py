@@ -12,12 +12,17 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
+from io import StringIO
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+
+from nextcloud_mcp_server.migrate.alembic_commands import write_sql
+from nextcloud_mcp_server.schema.history import load_history
 
 _schemas = count(1)
 
@@ -143,6 +148,21 @@ class Server:
         name = f"s{next(_schemas)}_{os.getpid()}"
         self.execute(f"CREATE SCHEMA {name}")
         return name, self.url(options=f"-csearch_path%3D{name}")
+
+    def schema_at_head(self) -> tuple[str, str]:
+        """Create a schema with the tables of head, faster than a start does."""
+        name, url = self.schema()
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(_head())
+        return name, url
+
+
+@cache
+def _head() -> str:
+    """Return the statements that create an empty schema at head."""
+    history, written = load_history(engine="postgresql"), StringIO()
+    write_sql(history, None, history.head, written, dialect="postgresql")
+    return written.getvalue()
 
 
 #: Without waiting for the disk: the data are thrown away.

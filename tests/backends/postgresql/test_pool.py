@@ -46,9 +46,7 @@ def _number(connection: Connection) -> int:
 @pytest.fixture
 def schema(postgresql_server: Server) -> tuple[str, str]:
     """A schema at head: its name and its URL."""
-    name, url = postgresql_server.schema()
-    prepare(connect(url))
-    return name, url
+    return postgresql_server.schema_at_head()
 
 
 @pytest.fixture
