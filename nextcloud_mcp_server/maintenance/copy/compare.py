@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Final
 
 #: The hashes of rows are added up to this number.
@@ -24,7 +24,7 @@ class Checksum:
         self.rows = 0
         self._sum = 0
 
-    def add(self, rows: Iterable[Sequence[Any]]) -> None:
+    def add(self, rows: Iterable[tuple[Any, ...]]) -> None:
         """Add canonical rows."""
         for row in rows:
             digest = hashlib.sha256(repr(row).encode()).digest()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from sqlalchemy import Boolean, Column, Float, Integer, Table
+from sqlalchemy import Boolean, Column, Float, Integer, Table, UniqueConstraint
 from sqlalchemy.sql.sqltypes import TIMESTAMP, BigInteger
 
 from nextcloud_mcp_server.maintenance.copy import values
@@ -48,7 +48,14 @@ def _part(table: Table, names: Iterable[str], engines: tuple[str, str]) -> value
     columns = [column for column in table.columns if column.name in names]
     made = tuple(_column(table.name, column, engines) for column in columns)
     key = tuple(at for at, column in enumerate(columns) if column.primary_key)
-    return values.Part(table.name, made, key)
+    return values.Part(table.name, made, key, _unique(table, columns))
+
+
+def _unique(table: Table, columns: Sequence[Column[object]]) -> tuple[int, ...]:
+    """Return the positions of the columns with a UNIQUE of their own, which early tables lack."""
+    found = [c.columns for c in table.constraints if isinstance(c, UniqueConstraint)]
+    alone = {name for names in found if len(names) == 1 for name in names.keys()}  # noqa: SIM118
+    return tuple(at for at, column in enumerate(columns) if column.name in alone)
 
 
 def _column(table: str, column: Column[object], engines: tuple[str, str]) -> values.Column:

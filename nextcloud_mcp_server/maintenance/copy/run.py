@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -37,6 +38,9 @@ _KEPT: Final = 100
 
 #: The reason of a secret that no key opens, which alone can be copied nevertheless.
 _UNOPENED: Final = "cannot be decrypted with any of the given keys"
+
+#: The reason of a value that must be unique.
+_REPEATED: Final = "is in another row, too"
 
 
 class Preview(NamedTuple):
@@ -287,7 +291,10 @@ class Copy:
             require_at_head(inspection)
             locked.require_writable()
             activity = "copying rows into it"
-            with progress_to(self.target, locked, activity, progress) as report:
+            with (
+                progress_to(self.target, locked, activity, progress) as report,
+                _translated(self.target),
+            ):
                 self._transact(locked, rows, sums, report, begun)
                 report("finishing")
                 locked.finish()
@@ -321,10 +328,12 @@ class Copy:
 
         def batches(part: Part) -> Iterator[Rows]:
             nonlocal done
-            for batch in rows.batches(part):
-                yield part.convert(batch, [])
-                done += len(batch)
-                report(f"copying {part.table}", done, total, "rows")
+            # Outside of this block its error would be named after the target.
+            with _translated(self.source):
+                for batch in rows.batches(part):
+                    yield part.convert(batch, [])
+                    done += len(batch)
+                    report(f"copying {part.table}", done, total, "rows")
 
         for part in self._parts:
             report(f"copying {part.table}", done, total, "rows")
@@ -390,11 +399,18 @@ class _Check:
                     found.add(rows)
                     problems = self._open(part, rows)
                     self._unopened += len(problems)
-                self._number += len(problems)
-                self._first += problems[: _KEPT - len(self._first)]
+                self._add(problems)
                 done += len(batch)
                 self._report(f"checking {part.table}", done, total, "rows")
+            for at in part.unique:
+                name = part.columns[at].name
+                for batch in self._rows.repeated(part, at):
+                    self._add([Problem(part.table, part.row(r), name, _REPEATED) for r in batch])
         return sums
+
+    def _add(self, problems: Sequence[Problem]) -> None:
+        self._number += len(problems)
+        self._first += problems[: _KEPT - len(self._first)]
 
     def _open(self, part: Part, rows: Rows) -> list[Problem]:
         """Decrypt the secrets; return those that no key opens."""
@@ -412,6 +428,18 @@ class _Check:
                 else:
                     problems.append(Problem(part.table, part.row(row), column.name, _UNOPENED))
         return problems
+
+
+@contextmanager
+def _translated(database: Database) -> Iterator[None]:
+    """Raise the named error for one of the driver or of the operating system."""
+    try:
+        yield
+    except Exception as error:
+        known = database.translate(error)
+        if known is None or known is error:
+            raise
+        raise known from error
 
 
 def _typed(database: Database, variable: str) -> str:

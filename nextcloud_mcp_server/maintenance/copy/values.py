@@ -200,30 +200,39 @@ class Column(NamedTuple):
 
 
 class Part(NamedTuple):
-    """One table that is copied: its columns, and the positions of those of its primary key."""
+    """One table that is copied.
+
+    Attributes:
+        table: its name.
+        columns: those that are copied.
+        key: the positions of the columns of the primary key.
+        unique: the positions of other columns whose values must differ.
+    """
 
     table: str
     columns: tuple[Column, ...]
     key: tuple[int, ...]
+    unique: tuple[int, ...] = ()
 
     def row(self, values: Sequence[Any]) -> str:
         """Return the primary key of a row, for a message."""
         return ", ".join(_named(self.columns[at].name, values[at]) for at in self.key)
 
-    def convert(self, rows: Sequence[Sequence[Any]], problems: list[Problem]) -> list[Any]:
+    def convert(
+        self, rows: Sequence[tuple[Any, ...]], problems: list[Problem]
+    ) -> Sequence[tuple[Any, ...]]:
         """Return the rows in their canonical form; add to ``problems`` what has none.
 
         Rows with a problem have any value in its place.
         """
-        columns = []
-        for at, (column, values) in enumerate(
-            zip(self.columns, zip(*rows, strict=True), strict=True)
-        ):
-            done = None
+        columns, same = [], True
+        for at, values in enumerate(zip(*rows, strict=True)):
+            column, done = self.columns[at], None
             if not (column.required and None in values):
                 done = column.kind.convert_all(values)
+            same = same and done is values
             columns.append(self._each(at, rows, problems) if done is None else done)
-        return list(zip(*columns, strict=True))
+        return rows if same else list(zip(*columns, strict=True))
 
     def _each(self, at: int, rows: Sequence[Sequence[Any]], problems: list[Problem]) -> list[Any]:
         column, found = self.columns[at], []
