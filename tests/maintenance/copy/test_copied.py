@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
@@ -10,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg import errors
 
 from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.maintenance.copy import engines
 from nextcloud_mcp_server.maintenance.copy.values import Part
 from nextcloud_mcp_server.migrate import journal
+from nextcloud_mcp_server.migrations import upgrade_database
 from tests.maintenance.copy.conftest import contents, copy, execute
 from tests.support.contents import KEY, NOW, encrypted
 from tests.support.postgresql import Server
@@ -141,6 +144,51 @@ def test_the_source_is_read_as_of_one_moment(
     assert len(contents(source)["browser_sessions"]) > done.rows["browser_sessions"]
 
 
+def test_nobody_writes_to_a_server_during_the_copy(
+    source: Path, postgresql_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another writer waits for the commit, so that what is compared is what was sent."""
+    name, url = postgresql_server.schema()
+    write, refused = engines._PostgresTarget.write, []
+
+    def intruded(self: Any, part: Part, batches: Iterable[Rows]) -> None:
+        try:
+            postgresql_server.execute(
+                "SET lock_timeout = '50ms'",
+                f"INSERT INTO {name}.browser_sessions VALUES ('late', 'alice', 1, 2)",
+            )
+        except errors.LockNotAvailable:
+            refused.append(part.table)
+        write(self, part, batches)
+
+    upgrade_database(url)
+    monkeypatch.setattr(engines._PostgresTarget, "write", intruded)
+    assert len(copy(source, url).rows) == len(refused)
+
+
+def test_what_a_crashed_writer_left_is_rolled_back_in_a_copy(
+    source: Path, schema: str, tmp_path: Path
+) -> None:
+    """A source with a hot journal is read as it will be after its recovery, and stays as it is."""
+    execute(source, "PRAGMA journal_mode = DELETE")
+    crashed, wanted = tmp_path / "crashed.db", contents(source)
+    with closing(sqlite3.connect(source, isolation_level=None)) as connection:
+        connection.execute("PRAGMA cache_size = 1")
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("UPDATE audit_logs SET event = 'unfinished' || hex(randomblob(4000))")
+        for suffix in ("", "-journal"):
+            shutil.copyfile(f"{source}{suffix}", f"{crashed}{suffix}")
+            Path(f"{crashed}{suffix}").chmod(0o600)
+        connection.execute("ROLLBACK")
+    before = crashed.read_bytes()
+    assert before != source.read_bytes()
+    assert copy(crashed, schema).rows["audit_logs"] == len(wanted["audit_logs"])
+    assert crashed.read_bytes() == before
+    target = tmp_path / "target.db"
+    copy(schema, target)
+    assert contents(target)["audit_logs"] == wanted["audit_logs"]
+
+
 def test_the_source_keeps_its_bytes(source: Path, schema: str) -> None:
     """Nothing is written to a source."""
     before = source.read_bytes()
@@ -159,11 +207,11 @@ def test_a_row_that_is_harmed_on_its_way_is_found(
 
     def harmed(batches: Iterable[Rows]) -> Iterator[Rows]:
         for rows in batches:
-            first, *others = [list(row) for row in rows]
+            first, *others = rows
             if harm == "changed":
-                first[2] += 1
+                first = (*first[:2], first[2] + 1, *first[3:])
             elif harm == "twice":
-                others.append(["another", *first[1:]])
+                others.append(("another", *first[1:]))
             yield others if harm == "lost" else [first, *others]
 
     def harming(self: Any, part: Part, batches: Iterable[Rows]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,16 +14,17 @@ from tests.support.child import Child
 
 #: Copies, and stops at a point: ``send``, ``compare``, ``commit`` or ``end``.
 PROGRAM = """
-import sys, time
+import signal, sys, time
 from nextcloud_mcp_server.maintenance.copy import engines, run, values
 from tests.maintenance.copy.conftest import copy
 
-source, target, point = sys.argv[1:]
+source, target, point, seconds = sys.argv[1:]
 engines.BATCH = 5
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def stop(*_, **__):
     print("ready", flush=True)
-    time.sleep(600)
+    time.sleep(int(seconds))
 
 if point == "send":
     send, convert, calls = run.Copy._send, values.Part.convert, []
@@ -59,7 +61,7 @@ def rows_of(place: str | Path) -> int:
 @pytest.mark.parametrize("point", ["send", "compare", "commit"])
 def test_a_killed_copy_leaves_no_row(point: str, source: Path, other: str | Path) -> None:
     """After a kill before the commit the target is empty, and the copy is run again."""
-    running = Child(PROGRAM, source, other, point)
+    running = Child(PROGRAM, source, other, point, 600)
     try:
         assert running.answer() == "ready"
     finally:
@@ -69,11 +71,26 @@ def test_a_killed_copy_leaves_no_row(point: str, source: Path, other: str | Path
     assert rows_of(other) == done.rows["refresh_tokens"] + done.rows["audit_logs"]
 
 
+@pytest.mark.parametrize("point", ["send", "compare"])
+def test_an_interrupted_copy_leaves_no_row(point: str, source: Path, other: str | Path) -> None:
+    """Ctrl-C rolls everything back, and the lock is free for the next copy."""
+    # In a loop of asyncio it takes effect at the next statement.
+    running = Child(PROGRAM, source, other, point, 2)
+    try:
+        assert running.answer() == "ready"
+        running.process.send_signal(signal.SIGINT)
+        running.process.communicate(timeout=60)
+    finally:
+        running.kill()
+    assert rows_of(other) == 0
+    assert copy(source, other).rows["app_passwords"] == 3
+
+
 def test_a_copy_that_is_killed_after_the_commit_is_complete(
     source: Path, other: str | Path
 ) -> None:
     """The commit is the end: after it every row is there."""
-    running = Child(PROGRAM, source, other, "end")
+    running = Child(PROGRAM, source, other, "end", 600)
     try:
         assert running.answer() == "ready"
     finally:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.maintenance.copy import engines
 from nextcloud_mcp_server.maintenance.copy.run import Copy
 from nextcloud_mcp_server.migrations import (
     downgrade_database,
@@ -115,6 +118,65 @@ def test_a_null_key_is_named(tmp_path: Path, schema: str) -> None:
         work.run(lambda problems: found.extend(problems.first))
     assert caught.value.code == "unreadable"
     assert found == [("app_passwords", "user_id NULL", "user_id", "is NULL")]
+
+
+def test_a_value_that_must_be_unique_is_named(tmp_path: Path, schema: str) -> None:
+    """A client that is there twice, which a table without the constraint allows, is refused."""
+    path = tmp_path / "early.db"
+    upgrade_database(path)
+    execute(
+        path,
+        "DROP TABLE oauth_clients",
+        "CREATE TABLE oauth_clients (id INTEGER PRIMARY KEY, client_id TEXT NOT NULL, "
+        "encrypted_client_secret BLOB NOT NULL, client_id_issued_at INTEGER NOT NULL, "
+        "client_secret_expires_at INTEGER NOT NULL, redirect_uris TEXT NOT NULL, "
+        "encrypted_registration_access_token BLOB, registration_client_uri TEXT, "
+        "created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL)",
+        *(
+            f"INSERT INTO oauth_clients VALUES ({n}, '{client}', x'00', 1, 1, '', NULL, NULL, 1, 1)"
+            for n, client in enumerate(("one", "two", "one"), start=1)
+        ),
+    )
+    found: list[object] = []
+    with pytest.raises(TokenStorageError):
+        Copy(settings(path), settings(schema), without_keys=True).run(
+            lambda problems: found.extend(problems.first)
+        )
+    reason = "is in another row, too"
+    assert found == [("oauth_clients", f"id {n}", "client_id", reason) for n in (1, 3)]
+
+
+def test_text_that_is_not_valid_is_found_among_other_rows(
+    source: Path, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row far behind others is the only problem, and every row is read once."""
+    monkeypatch.setattr(engines, "BATCH", 2)
+    execute(source, "UPDATE audit_logs SET event = CAST(x'41ff' AS TEXT) WHERE id = 16")
+    _, problems = problems_of(source, schema)
+    assert [one.row for one in problems.first] == ["id 16"]
+    assert problems.number == 1
+
+
+@pytest.mark.parametrize("side", ["_SqliteSource", "_PostgresTarget"])
+def test_an_error_is_named_after_its_side(
+    side: str, source: Path, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk or a lost connection names the database that has it."""
+    calls = []
+
+    def fail(*_: object) -> Iterator[engines.Rows]:
+        calls.append(1)
+        # The first time reads the source to check it.
+        if side == "_PostgresTarget" or len(calls) > 10:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        yield from ()
+
+    monkeypatch.setattr(getattr(engines, side), "batches", fail)
+    with pytest.raises(TokenStorageError) as caught:
+        copy(source, schema)
+    assert caught.value.code == "disk-full"
+    named = str(source) if side == "_SqliteSource" else str(schema)
+    assert named in caught.value.message
 
 
 def test_all_problems_are_counted_and_the_first_are_listed(source: Path, schema: str) -> None:
