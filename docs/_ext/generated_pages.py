@@ -49,7 +49,7 @@ def commands() -> str:
     named = ", ".join(f"`{name}`" for name in without)
     parts.append(
         "## Options of the db commands\n\nEvery command has `--json`. `-d` and `-u` name the "
-        f"database, and those that use none do not have them: {named}.\n\n"
+        f"database; these have other options for one, or use none: {named}.\n\n"
         + _options(common.values(), below)
     )
     for name, command in sorted(known.items()):

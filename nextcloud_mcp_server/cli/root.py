@@ -20,6 +20,7 @@ SUMMARIES: Final = {
     "backup": "Make a verified copy of the database, even while it is in use.",
     "backups": "List the backups beside the database, newest first, or delete old ones.",
     "check": "Exit 0 if the database is ready, 3 if an upgrade is pending.",
+    "copy": "Copy all rows into a new database, also of the other engine.",
     "current": "Show the revision of the database; change nothing.",
     "doctor": "Check the database and list its problems, most severe first.",
     "downgrade": "Go back one or more revisions (emergency use only).",

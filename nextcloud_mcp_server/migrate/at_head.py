@@ -38,7 +38,7 @@ def open_at_head(
     database.require_trusted()
     if not database.inspect().exists:
         raise no_database(database)
-    check_before_lock(database, _require_at_head, verify=verify)
+    check_before_lock(database, require_at_head, verify=verify)
     try:
         with database.lock(lock_timeout, shared=True) as locked:
             return _open(database, locked, verify)
@@ -49,7 +49,7 @@ def open_at_head(
 
 def _open(database: Database, locked: LockedDatabase, verify: VerifyKeys | None) -> Pool:
     inspection = Inspection.of(database, locked.inspect(samples=True))
-    _require_at_head(inspection)
+    require_at_head(inspection)
     inspection.require_usable()
     inspection.verify_keys(verify)
     locked.require_writable()
@@ -58,7 +58,12 @@ def _open(database: Database, locked: LockedDatabase, verify: VerifyKeys | None)
     return database.open_pool(inspection.snapshot.journal_mode, hold, opened=database.identity())
 
 
-def _require_at_head(inspection: Inspection) -> None:
+def require_at_head(inspection: Inspection) -> None:
+    """Fail unless a start would change nothing in the schema.
+
+    Raises:
+        TokenStorageError: ``upgrade-pending``, or the state's own code.
+    """
     inspection.accepted()
     if inspection.ready:
         return

@@ -27,6 +27,7 @@ LINES = [
     ("d", "db"),
     ("db up", "upgrade"),
     ("db upgrade --d", "--dry-run"),
+    ("db copy --f", "--from"),
     ("db current --j", "--json"),
     ("db show 001 --dialect p", "postgresql"),
     ("db stamp 00", "005"),

@@ -9,6 +9,7 @@ import click
 from nextcloud_mcp_server.cli.db import current
 from nextcloud_mcp_server.cli.db.backup import backup
 from nextcloud_mcp_server.cli.db.backups import backups
+from nextcloud_mcp_server.cli.db.copy import copy
 from nextcloud_mcp_server.cli.db.doctor import doctor
 from nextcloud_mcp_server.cli.db.downgrade import downgrade
 from nextcloud_mcp_server.cli.db.history import history, show
@@ -27,7 +28,7 @@ db_commands: Final = click.Group(
     "db",
     commands=[
         *(click.command()(database_options(run)) for run in (current.current, current.check)),
-        *(backup, backups, doctor, downgrade, history, lint, log, migrate, prune),
+        *(backup, backups, copy, doctor, downgrade, history, lint, log, migrate, prune),
         *(repair, restore, show, stamp, upgrade),
     ],
 )

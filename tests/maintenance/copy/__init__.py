@@ -1,0 +1,1 @@
+"""Tests of copying a database to another engine."""
