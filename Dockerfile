@@ -26,10 +26,10 @@ RUN apt-get update \
 WORKDIR /src
 COPY LICENSE README.md pyproject.toml ./
 COPY nextcloud_mcp_server/__init__.py nextcloud_mcp_server/
-RUN uv sync --no-install-project
+RUN uv sync --extra postgres --no-install-project
 COPY alembic/ alembic/
 COPY nextcloud_mcp_server/ nextcloud_mcp_server/
-RUN uv sync --no-editable
+RUN uv sync --extra postgres --no-editable
 
 
 FROM python:3.13-slim

@@ -67,7 +67,7 @@ PLAN = {
     "lint": (15, "style, import contracts, the migrations"),
     "types": (30, "strict types of the package, the tests, the docs and the examples"),
     "tests": (360, "all tests, the migrations on SQLite, a sample of the faults"),
-    "docs": (40, "the site and the examples in it"),
+    "docs": (70, "the site and the examples in it, one guide on PostgreSQL"),
 }
 #: Seconds of ``tests`` on each further interpreter.
 FURTHER = (55, "the tests that an interpreter can change")

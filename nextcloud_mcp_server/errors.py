@@ -244,8 +244,13 @@ _KEY: Final = (
 #: The characters of one, with its equals sign.
 _KEY_LENGTH: Final = 44
 
+#: A password in a URL, or whatever is before the host; a user alone only in one of a server.
+_IN_URL: Final = (
+    r"(?<=://)(?<!postgresql://)[^/\s]+@|(?<=postgresql://)[^/\s:@]*:\S*@|(?<=password=)[^&\s]+"
+)
+
 #: Passwords in URLs, Fernet tokens and Fernet keys: removed from such a message.
-_SECRETS: Final = rf"(?<=://)[^/\s]+@|gAAAA[\w=-]{{20,}}|{_KEY}"
+_SECRETS: Final = rf"{_IN_URL}|gAAAA[\w=-]{{20,}}|{_KEY}"
 
 
 def describe_error(error: BaseException) -> tuple[str, str]:

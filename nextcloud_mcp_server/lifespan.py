@@ -173,7 +173,7 @@ def token_store_lifespan(
     also be entered directly: ``async with token_store_lifespan(...)(app) as state``.
 
     Args:
-        database: a path or an SQLite URL; None for the one in the settings.
+        database: a path or a URL; None for the one in the settings.
         encryption_key: one Fernet key or several, newest first; None for those of the settings.
         settings: None to read them from the environment when the application starts. Their
             ``lock_timeout`` is then 30 seconds, unless ``TOKEN_STORAGE_LOCK_TIMEOUT`` is set.

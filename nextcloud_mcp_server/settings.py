@@ -2,7 +2,7 @@
 
 | variable | meaning | default |
 |---|---|---|
-| ``DATABASE_URL`` | SQLAlchemy URL of the database; wins over the next | unset |
+| ``DATABASE_URL`` | ``postgresql://...`` or ``sqlite:////path``; wins over the next | unset |
 | ``TOKEN_STORAGE_DB`` | path of the database file | ``/app/data/tokens.db`` |
 | ``TOKEN_ENCRYPTION_KEY`` | Fernet keys separated by ``;``, newest first | unset |
 | ``TOKEN_ENCRYPTION_KEY_FILE`` | a file that holds the same | unset |
@@ -175,7 +175,7 @@ def load_settings(
 
     Args:
         environ: the environment; None for that of the process.
-        database: a path or an SQLite URL. If given, the variables for the database are
+        database: a path or a URL. If given, the variables for the database are
             ignored, even if they are invalid.
         default_lock_timeout: seconds, if ``TOKEN_STORAGE_LOCK_TIMEOUT`` is not set.
 

@@ -36,8 +36,8 @@ class RefreshTokenStorage(RefreshTokens):
     open cannot use it before it calls :meth:`initialize` again.
 
     Args:
-        database: a path or an SQLAlchemy URL; None for the one in the settings. A relative path
-            is made absolute here.
+        database: a path or a URL (``postgresql://...`` or ``sqlite:///...``); None for the one in
+            the settings. A relative path is made absolute here.
         encryption_key: one Fernet key, or several, newest first: the first encrypts, all
             decrypt. None for those of the settings.
         settings: None to read them from the environment.

@@ -56,7 +56,7 @@ _DATABASE_OPTIONS: Final = (
     click.Option(
         ["-u", "--database-url"],
         metavar="URL",
-        help="SQLAlchemy URL of the database, for example sqlite:////app/data/tokens.db.",
+        help="URL of the database: postgresql://user@host/database or sqlite:////app/data/tokens.db.",
     ),
     click.Option(
         ["-d", "--database-path"],

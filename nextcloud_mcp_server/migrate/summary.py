@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from nextcloud_mcp_server.errors import printable
 from nextcloud_mcp_server.migrate.plan import Action, Plan, State
@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from nextcloud_mcp_server.migrate.inspect import Inspection
     from nextcloud_mcp_server.migrate.startup import Outcome
     from nextcloud_mcp_server.schema.revision import Revision
+
+
+#: What --while-running cannot decide on a server.
+UNKNOWN_SERVERS: Final = (
+    "Whether a server of this program is running cannot be known for a database on a server: stop "
+    "them all first."
+)
 
 
 def outcome_lines(outcome: Outcome) -> tuple[str, ...]:
@@ -93,10 +100,7 @@ def _kept(inspection: Inspection) -> str:
     """Return what becomes of the rows, and of the servers that use them."""
     if inspection.database.directory is not None:
         return "Rows are backed up first."
-    return (
-        "No backup is made on a server: make a dump first (pg_dump). Whether a server of this "
-        "program is running cannot be known there: stop them all first."
-    )
+    return f"No backup is made on a server: make a dump first (pg_dump). {UNKNOWN_SERVERS}"
 
 
 def downgraded_lines(change: Change) -> tuple[str, ...]:

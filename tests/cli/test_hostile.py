@@ -146,7 +146,7 @@ def test_only_upgrade_creates_a_missing_folder(tmp_path: Path, command: Command)
         ("-d TOKEN_STORAGE_DB", ":memory:", "bad-path"),
         ("-d TOKEN_STORAGE_DB", "~nobody-at-all/t.db", "bad-path"),
         ("-u DATABASE_URL", "sqlite://a.db", "bad-path"),
-        ("-u DATABASE_URL", "postgresql://host/x", "unsupported-database"),
+        ("-u DATABASE_URL", "mysql://host/x", "unsupported-database"),
     ],
 )
 def test_a_malformed_value_exits_two_if_it_was_typed(

@@ -104,7 +104,7 @@ def test_a_database_is_upgraded_downgraded_and_stamped(url: str, command: Comman
     assert "current" in command("db", "history", "-u", url).out
     result = command("db", "downgrade", "-r", "009", "-y", "-u", url)
     assert "No backup is made on a server" in result.err
-    assert "cannot be known there" in result.err
+    assert "cannot be known for a database on a server" in result.err
     assert "unstamped" in command("db", "stamp", "base", "-y", "-u", url).out
     assert "stamped" in command("db", "upgrade", "-u", url).out
     assert command("db", "prune", "-y", "-u", url).status == 0

@@ -282,7 +282,12 @@ class Unlocked:
         """Do nothing: the server knows its users."""
 
     def inspect(self, *, samples: bool = False) -> Snapshot:
-        """Read the catalog."""
+        """Read the catalog; fail if this role may not read the tables.
+
+        Raises:
+            TokenStorageError: ``missing-grant``.
+        """
+        _ = self.read_only
         return self._place.snapshot(samples=samples)
 
     def transact(self, work: Callable[[Any], Any]) -> Any:

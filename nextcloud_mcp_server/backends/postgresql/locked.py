@@ -267,7 +267,8 @@ class LockedServer:
         """Do nothing: the server knows its users."""
 
     def inspect(self, *, samples: bool = False) -> Snapshot:
-        """Read the catalog in the transaction that holds the lock."""
+        """Read the catalog in the transaction that holds the lock, as far as this role may."""
+        _ = self.read_only
         return self._place.snapshot(samples=samples)
 
     def transact(self, work: Callable[[Transaction], T]) -> T:

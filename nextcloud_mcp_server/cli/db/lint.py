@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.command()
 @without_database
 @click.option("--strict", is_flag=True, help="Refuse problems that are otherwise only noted.")
-@click.option("--fix", is_flag=True, help="Regenerate structure.json if it is outdated.")
+@click.option("--fix", is_flag=True, help="Regenerate the structure files if they are outdated.")
 @click.option(
     "--release", is_flag=True, help="Record each new revision, so that later edits are found."
 )

@@ -16,7 +16,7 @@ from nextcloud_mcp_server.cli.options import (
 )
 from nextcloud_mcp_server.cli.output import Output
 from nextcloud_mcp_server.migrate.inspect import known_history
-from nextcloud_mcp_server.migrate.summary import stamp_warning, stamped_lines
+from nextcloud_mcp_server.migrate.summary import UNKNOWN_SERVERS, stamp_warning, stamped_lines
 
 
 @click.command()
@@ -42,6 +42,8 @@ def stamp(
     settings = option.settings(output)
     database = connect(settings.database)
     revision = known_history().head if revision == "head" else revision
+    if database.directory is None:
+        output.note(UNKNOWN_SERVERS)
     inspection, tables = changes.preview_stamp(database, revision, while_running=while_running)
     if tables is not None:
         output.note(stamp_warning(inspection, revision, tables))

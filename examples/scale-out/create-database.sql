@@ -1,0 +1,6 @@
+\set password `cat "$TOKENS_PASSWORD_FILE"`
+CREATE ROLE tokens LOGIN PASSWORD :'password';
+CREATE DATABASE tokens OWNER tokens ENCODING 'UTF8' TEMPLATE template0;
+REVOKE ALL ON DATABASE tokens FROM PUBLIC;
+\connect tokens
+CREATE SCHEMA tokens AUTHORIZATION tokens;
