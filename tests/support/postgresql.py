@@ -38,6 +38,17 @@ def package() -> Any:
         )
 
 
+def unprivileged() -> dict[str, Any]:
+    """Return the options of a subprocess that is not root's."""
+    if os.geteuid():
+        return {}
+    with suppress(KeyError):
+        pwd.getpwnam(_USER)
+        return {"user": _USER, "group": _USER, "extra_groups": []}
+    subprocess.run(["useradd", "--system", "--no-create-home", _USER], check=True)
+    return {"user": _USER, "group": _USER, "extra_groups": []}
+
+
 class Server:
     """A running server in a folder of its own, on a socket and, if asked for, a port.
 
@@ -62,25 +73,16 @@ class Server:
         """Run one of the server's programs as its user; return what it prints."""
         command = [str(self.programs / program), *arguments]
         done = subprocess.run(
-            command, capture_output=True, text=True, check=False, **self._user(), cwd="/"
+            command, capture_output=True, text=True, check=False, **unprivileged(), cwd="/"
         )
         if done.returncode:
             raise RuntimeError(f"{program}: {done.stderr or done.stdout}")
         return str(done.stdout)
 
-    def _user(self) -> dict[str, Any]:
-        if os.geteuid():
-            return {}
-        with suppress(KeyError):
-            pwd.getpwnam(_USER)
-            return {"user": _USER, "group": _USER, "extra_groups": []}
-        subprocess.run(["useradd", "--system", "--no-create-home", _USER], check=True)
-        return {"user": _USER, "group": _USER, "extra_groups": []}
-
     def create(self) -> None:
         """Make its data folder."""
         if not os.geteuid():
-            self._user()
+            unprivileged()
             shutil.chown(self.folder, _USER, _USER)
         self.run(
             "initdb", "-D", str(self.data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "-N"
@@ -134,6 +136,12 @@ class Server:
                 cursor = connection.execute(statement)
                 rows = cursor.fetchall() if cursor.description else []
         return rows
+
+    def database(self, template: str = "template1") -> str:
+        """Create a database like ``template``, which nobody uses; return its name."""
+        name = f"d{next(_schemas)}_{os.getpid()}"
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return name
 
     def schema(self) -> tuple[str, str]:
         """Create a schema; return its name, and a URL whose connections use that one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,7 +16,9 @@ class Proxy:
     Attributes:
         port: where clients connect.
         on_request: called with what a client sends: "pass", "drop" (cut before the server sees
-            it) or "deliver" (cut after the server has it, before the client has the answer).
+            it), "deliver" (cut after the server has it, before the client has the answer) or
+            "hold" (never passed on, and nothing is closed).
+        delay: seconds for which everything that a client sends is held back.
         refuses: whether new connections are closed at once.
     """
 
@@ -25,6 +28,7 @@ class Proxy:
         self.port: int = self._listener.getsockname()[1]
         self.on_request: Callable[[bytes], str] = lambda _: "pass"
         self.refuses = False
+        self.delay = 0.0
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -72,6 +76,10 @@ class Proxy:
                 what = self.on_request(data) if is_request else "pass"
                 if what == "drop":
                     break
+                if what == "hold":
+                    continue
+                if is_request and self.delay:
+                    time.sleep(self.delay)
                 if what == "deliver":
                     # The answer is not passed on, although the server gives one.
                     with self._lock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import selectors
 import socket
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from nextcloud_mcp_server.filesystem.server_url import ServerUrl
 try:
     import psycopg
     from psycopg import conninfo
-    from psycopg.pq import PGconn, Ping
+    from psycopg.pq import ExecStatus, PGconn, Ping
 except ImportError as error:
     # Without libpq psycopg itself raises one.
     raise TokenStorageError(
@@ -44,6 +45,9 @@ _OLDEST: Final = 150_000
 
 #: Seconds between two attempts to reach a server that is starting.
 _PAUSE: Final = 0.2
+
+#: What PgBouncer answers while the server behind it is away. It has no other language.
+_POOLER_WAITS: Final = ("server_login_retry", "query_wait_timeout", "client_login_timeout")
 
 #: Seconds between two log lines of a wait.
 _TELL_INTERVAL: Final = 5.0
@@ -145,9 +149,10 @@ class Server:
         begun = told = time.monotonic()
         while True:
             try:
-                return self.connect(autocommit=autocommit)
+                connection = self.connect(autocommit=autocommit)
+                return _answering(connection, begun + timeout, cancelled)
             except psycopg.Error as error:
-                found = PGconn.ping(self.conninfo.encode())
+                found = self._ping(error)
                 starting = found == Ping.REJECT or (for_nobody and found == Ping.NO_RESPONSE)
                 now = time.monotonic()
                 if cancelled():
@@ -161,6 +166,44 @@ class Server:
                 time.sleep(min(_PAUSE, max(0.0, begun + timeout - now)))
             except KeyboardInterrupt as error:
                 raise WaitInterrupted from error
+
+    def _ping(self, error: psycopg.Error) -> int:
+        """Return what libpq finds at the server after ``error``."""
+        if any(text in str(error) for text in _POOLER_WAITS):
+            return Ping.REJECT
+        if isinstance(error, psycopg.errors.ConnectionTimeout):
+            # A ping would take as long again.
+            return Ping.NO_RESPONSE
+        return PGconn.ping(self.conninfo.encode())
+
+
+def _answering(
+    connection: Connection[Any], deadline: float, cancelled: Callable[[], bool]
+) -> Connection[Any]:
+    """Return a connection after its first answer; close it if it gives none.
+
+    A pooler accepts a client whose server is away, and lets its first statement wait.
+
+    Raises:
+        psycopg.Error: no answer came before the deadline, or ``cancelled`` returned True.
+    """
+    driver = connection.pgconn
+    try:
+        driver.send_query(b"")
+        driver.flush()
+        with selectors.DefaultSelector() as selector:
+            selector.register(driver.socket, selectors.EVENT_READ)
+            while driver.is_busy():
+                if not selector.select(_PAUSE) and (time.monotonic() >= deadline or cancelled()):
+                    raise psycopg.errors.ConnectionTimeout("it does not answer")
+                driver.consume_input()
+        while (result := driver.get_result()) is not None:
+            if result.status == ExecStatus.FATAL_ERROR:
+                raise psycopg.OperationalError(result.get_error_message())
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def application_name(activity: str = "") -> str:

@@ -16,7 +16,6 @@ from sqlalchemy import bindparam, func, select, text
 
 from nextcloud_mcp_server.backends.base import Connection, Pool
 from nextcloud_mcp_server.backends.connect import connect
-from nextcloud_mcp_server.backends.postgresql import pool as module
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.schema.tables import audit_logs, browser_sessions
@@ -122,15 +121,17 @@ async def test_a_server_that_is_away_is_waited_for(pool: Pool, proxy: Proxy) -> 
     assert await pool.read(_number) == 20
 
 
-async def test_the_wait_ends(pool: Pool, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that stays away is ``unreachable`` after some seconds."""
-    monkeypatch.setattr(module, "RETRY", 0.5)
+async def test_the_wait_ends(pool: Pool, proxy: Proxy) -> None:
+    """A server that stays away is ``unreachable`` after some seconds, also for who waited."""
+    pool._limits.retry = 0.5  # type: ignore[attr-defined]
     proxy.refuses = True
     proxy.cut()
     begun = time.monotonic()
-    with refuses("unreachable"):
-        await pool.write(_write())
-    assert time.monotonic() - begun < 10
+    results = await asyncio.gather(
+        *(pool.write(_write()) for _ in range(100)), return_exceptions=True
+    )
+    assert {getattr(result, "code", result) for result in results} == {"unreachable"}
+    assert time.monotonic() - begun < 5
 
 
 async def test_an_error_that_a_unit_hides_is_no_commit(pool: Pool) -> None:
