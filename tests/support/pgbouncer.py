@@ -8,26 +8,24 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from tests.support.postgresql import Server, unprivileged
+from tests.support.postgresql import Server, free_port, unprivileged
 
 #: Debian installs it where only the PATH of root leads.
 _PATH = f"{os.environ.get('PATH', '')}{os.pathsep}/usr/sbin"
-
-_PORT = 6432
 
 #: Every database is that of the server, and every client is its superuser.
 _CONFIGURATION = """
 [databases]
 * = host={server} port={server_port} user=postgres
 [pgbouncer]
-listen_addr =
+listen_addr = {address}
 listen_port = {port}
 unix_socket_dir = {folder}
 logfile = {folder}/log
@@ -38,6 +36,14 @@ pool_mode = transaction
 max_client_conn = 500
 default_pool_size = {size}
 server_login_retry = {retry}
+{tls}
+"""
+
+#: With TLS only, on a port; the certificate is in the folder.
+_TLS = """
+client_tls_sslmode = require
+client_tls_key_file = {folder}/server.key
+client_tls_cert_file = {folder}/server.crt
 """
 
 
@@ -50,17 +56,23 @@ class PgBouncer:
         server: the server behind it.
         size: the connections to one database of the server.
         retry: seconds for which it refuses logins after one at the server has failed.
+        tls: whether it listens on :attr:`port` as well, with ``server.key`` and ``server.crt``.
     """
 
-    def __init__(self, program: str, folder: Path, server: Server, size: int, retry: int) -> None:
+    def __init__(
+        self, program: str, folder: Path, server: Server, *, size: int, retry: int, tls: bool
+    ) -> None:
         self._program = program
         self.folder = folder
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         (folder / "ini").write_text(
             _CONFIGURATION.format(
                 server=server.folder,
                 server_port=server.settings.get("port", "5432"),
-                port=_PORT,
+                port=self.port,
+                address="127.0.0.1" if tls else "",
+                tls=_TLS.format(folder=folder) if tls else "",
                 folder=folder,
                 size=size,
                 retry=retry,
@@ -69,7 +81,7 @@ class PgBouncer:
 
     def url(self, database: str = "postgres") -> str:
         """Return the URL of a database of the server behind it."""
-        return f"postgresql://postgres@/{database}?host={self.folder}&port={_PORT}"
+        return f"postgresql://postgres@/{database}?host={self.folder}&port={self.port}"
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
@@ -98,22 +110,37 @@ class PgBouncer:
 
 
 @contextmanager
-def pooled(server: Server, size: int = 20, retry: int = 15) -> Iterator[PgBouncer]:
-    """Run PgBouncer before ``server`` until the block ends; skip the test without the program."""
+def pooled(
+    server: Server,
+    size: int = 20,
+    retry: int = 15,
+    certify: Callable[[Path], object] | None = None,
+) -> Iterator[PgBouncer]:
+    """Run PgBouncer before ``server`` until the block ends; skip the test without the program.
+
+    Args:
+        server: the server.
+        size: see :class:`PgBouncer`.
+        retry: see :class:`PgBouncer`.
+        certify: writes ``server.key`` and ``server.crt`` into a folder, for TLS.
+    """
     program = shutil.which("pgbouncer", path=_PATH)
     if program is None:
         pytest.skip("PgBouncer is not installed")
     # Not in pytest's own folder, which another user cannot enter.
     folder = Path(tempfile.mkdtemp(prefix="pgb"))
-    bouncer = PgBouncer(program, folder, server, size, retry)
+    if certify is not None:
+        certify(folder)
+    tls = certify is not None
+    pooler = PgBouncer(program, folder, server, size=size, retry=retry, tls=tls)
     if not os.geteuid():
         user = unprivileged()["user"]
-        for path in (folder, folder / "ini"):
+        for path in (folder, *folder.iterdir()):
             shutil.chown(path, user, user)
     try:
-        bouncer.start()
-        yield bouncer
+        pooler.start()
+        yield pooler
     finally:
         with suppress(ProcessLookupError):
-            bouncer.stop()
+            pooler.stop()
         shutil.rmtree(folder, ignore_errors=True)

@@ -6,6 +6,7 @@ import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -91,6 +92,19 @@ class Server:
         with (self.data / "postgresql.conf").open("a") as file:
             file.write("\n" + "\n".join(lines) + "\n")
 
+    def follow(self, primary: Server) -> None:
+        """Make its data folder from a running server, as a standby of it."""
+        if not os.geteuid():
+            unprivileged()
+            shutil.chown(self.folder, _USER, _USER)
+        self.run("pg_basebackup", "-D", str(self.data), "-R", "-c", "fast", "-d", primary.url())
+        with (self.data / "postgresql.conf").open("a") as file:
+            file.writelines(f"{name} = '{value}'\n" for name, value in self.settings.items())
+
+    def promote(self) -> None:
+        """Let a standby take writes."""
+        self.run("pg_ctl", "-D", str(self.data), "-w", "promote")
+
     def start(self) -> None:
         """Start it, and wait until it answers."""
         options = f"-h '' -k {self.folder}" if "port" not in self.settings else f"-k {self.folder}"
@@ -152,6 +166,26 @@ class Server:
 
 #: Without waiting for the disk: the data are thrown away.
 QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+@contextmanager
+def following(primary: Server, settings: Mapping[str, str] = QUICK) -> Iterator[Server]:
+    """Run a hot standby of ``primary`` until the block ends."""
+    folder = Path(tempfile.mkdtemp(prefix="pg"))
+    server = Server(folder, primary.version, settings)
+    try:
+        server.follow(primary)
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def free_port() -> str:
+    """Return a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return str(listener.getsockname()[1])
 
 
 @contextmanager

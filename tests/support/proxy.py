@@ -20,6 +20,7 @@ class Proxy:
             "hold" (never passed on, and nothing is closed).
         delay: seconds for which everything that a client sends is held back.
         refuses: whether new connections are closed at once.
+        refusal: what they are sent before that.
     """
 
     def __init__(self, target: Path) -> None:
@@ -28,6 +29,7 @@ class Proxy:
         self.port: int = self._listener.getsockname()[1]
         self.on_request: Callable[[bytes], str] = lambda _: "pass"
         self.refuses = False
+        self.refusal = b""
         self.delay = 0.0
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
@@ -56,6 +58,11 @@ class Proxy:
             while True:
                 client, _ = self._listener.accept()
                 if self.refuses:
+                    with suppress(OSError):
+                        # Not before the request: unread bytes would reset the connection.
+                        client.settimeout(5)
+                        if self.refusal and client.recv(65_536):
+                            client.sendall(self.refusal)
                     client.close()
                     continue
                 server = socket.socket(socket.AF_UNIX)

@@ -46,6 +46,9 @@ _OLDEST: Final = 150_000
 #: Seconds between two attempts to reach a server that is starting.
 _PAUSE: Final = 0.2
 
+#: Seconds that a ping may take; the least that libpq takes.
+_PING_TIMEOUT: Final = "2"
+
 #: What PgBouncer answers while the server behind it is away. It has no other language.
 _POOLER_WAITS: Final = ("server_login_retry", "query_wait_timeout", "client_login_timeout")
 
@@ -171,10 +174,16 @@ class Server:
         """Return what libpq finds at the server after ``error``."""
         if any(text in str(error) for text in _POOLER_WAITS):
             return Ping.REJECT
+        if "certificate" in str(error):
+            # For a ping it is a server that does not answer. Where libpq speaks another language
+            # than English it is taken for one.
+            return Ping.OK
         if isinstance(error, psycopg.errors.ConnectionTimeout):
             # A ping would take as long again.
             return Ping.NO_RESPONSE
-        return PGconn.ping(self.conninfo.encode())
+        # No other thread of this process runs meanwhile, so it must not take long.
+        shortly = conninfo.make_conninfo(**{**self.parameters, "connect_timeout": _PING_TIMEOUT})
+        return PGconn.ping(shortly.encode())
 
 
 def _answering(
