@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from nextcloud_mcp_server import forks
 from nextcloud_mcp_server.backends.base import WaitInterrupted
 from nextcloud_mcp_server.errors import TokenStorageError, without_secrets
 from nextcloud_mcp_server.filesystem.server_url import ServerUrl
@@ -45,6 +46,9 @@ _OLDEST: Final = 150_000
 
 #: Seconds between two attempts to reach a server that is starting.
 _PAUSE: Final = 0.2
+
+#: Seconds for which an answer is waited for at a time.
+_MOMENT: Final = 0.05
 
 #: Seconds that a ping may take; the least that libpq takes.
 _PING_TIMEOUT: Final = "2"
@@ -149,6 +153,14 @@ class Server:
         Raises:
             TokenStorageError: ``unreachable``; ``interrupted`` if cancelled.
         """
+        try:
+            return self._wait(timeout, cancelled, for_nobody=for_nobody, autocommit=autocommit)
+        except KeyboardInterrupt as error:
+            raise WaitInterrupted from error
+
+    def _wait(
+        self, timeout: float, cancelled: Callable[[], bool], *, for_nobody: bool, autocommit: bool
+    ) -> Connection[Any]:
         begun = told = time.monotonic()
         while True:
             try:
@@ -165,10 +177,7 @@ class Server:
                 if now >= told + _TELL_INTERVAL:
                     told = now
                     logger.warning("Waiting for %s: %s", self.url, reason(error))
-            try:
-                time.sleep(min(_PAUSE, max(0.0, begun + timeout - now)))
-            except KeyboardInterrupt as error:
-                raise WaitInterrupted from error
+            forks.sleep(min(_PAUSE, max(0.0, begun + timeout - now)))
 
     def _ping(self, error: psycopg.Error) -> int:
         """Return what libpq finds at the server after ``error``."""
@@ -203,8 +212,10 @@ def _answering(
         with selectors.DefaultSelector() as selector:
             selector.register(driver.socket, selectors.EVENT_READ)
             while driver.is_busy():
-                if not selector.select(_PAUSE) and (time.monotonic() >= deadline or cancelled()):
-                    raise psycopg.errors.ConnectionTimeout("it does not answer")
+                if not selector.select(_MOMENT):
+                    if time.monotonic() >= deadline or cancelled():
+                        raise psycopg.errors.ConnectionTimeout("it does not answer")
+                    forks.sleep(_MOMENT)
                 driver.consume_input()
         while (result := driver.get_result()) is not None:
             if result.status == ExecStatus.FATAL_ERROR:

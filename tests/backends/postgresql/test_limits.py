@@ -15,6 +15,7 @@ from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.backends.postgresql.connect import Server as Place
 from nextcloud_mcp_server.backends.postgresql.limits import Limits
 from nextcloud_mcp_server.backends.postgresql.pool import PostgresPool
+from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem.server_url import ServerUrl
 from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.schema.tables import audit_logs
@@ -183,3 +184,26 @@ async def test_a_child_of_a_busy_parent_is_refused_too(url: str) -> None:
     await task
     assert await pool.read(_number) == 1
     await pool.close()
+
+
+@pytest.mark.parametrize("how", ["refuses", "hangs"])
+def test_a_fork_beside_a_start_that_waits(url: str, proxy: Proxy, how: str) -> None:
+    """A start that waits for its server delays no fork by another thread."""
+    proxy.refuses = how == "refuses"
+    proxy.on_request = lambda data: "hold" if data[:1] == b"Q" else "pass"
+    stops = threading.Event()
+
+    def start() -> None:
+        with pytest.raises(TokenStorageError):
+            prepare(connect(url), lock_timeout=20, cancelled=stops.is_set)
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    try:
+        time.sleep(0.5)
+        begun = time.monotonic()
+        assert in_child(lambda: "a child") == "a child"
+        assert time.monotonic() - begun < 4
+    finally:
+        stops.set()
+        thread.join()
