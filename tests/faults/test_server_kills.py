@@ -11,7 +11,7 @@ import pytest
 
 from tests.faults.server_process import CLIENT, KILLED, SENT, TERMINATED, Starter
 from tests.faults.servers import contents, database_behind
-from tests.faults.trials import Trials, sample
+from tests.faults.trials import Trials, sample, sample_of_tests
 from tests.support.pgbouncer import PgBouncer, pooled
 from tests.support.postgresql import Server, running
 
@@ -118,7 +118,7 @@ def place(
         yield Place(case, server, starter, pooler)
 
 
-@pytest.mark.parametrize("kind", [CLIENT, TERMINATED, KILLED])
+@pytest.mark.parametrize("kind", sample_of_tests((CLIENT, TERMINATED, KILLED), "server kills"))
 def test_a_migration_that_is_killed_is_made_or_not(kind: str, place: Place, trials: Trials) -> None:
     """After a kill at any statement the database is as before or after, and can be started."""
     statements = place.case.statements
