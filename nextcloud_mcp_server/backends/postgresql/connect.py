@@ -53,8 +53,15 @@ _MOMENT: Final = 0.05
 #: Seconds that a ping may take; the least that libpq takes.
 _PING_TIMEOUT: Final = "2"
 
-#: What PgBouncer answers while the server behind it is away. It has no other language.
-_POOLER_WAITS: Final = ("server_login_retry", "query_wait_timeout", "client_login_timeout")
+#: What PgBouncer answers while the server behind it is away (it has no other language), and libpq
+#: while no host of the URL takes writes, as it asks for: a standby may be promoted soon.
+_SOON: Final = (
+    "server_login_retry",
+    "query_wait_timeout",
+    "client_login_timeout",
+    "session is read-only",
+    "server is in hot standby mode",
+)
 
 #: Seconds between two log lines of a wait.
 _TELL_INTERVAL: Final = 5.0
@@ -181,7 +188,7 @@ class Server:
 
     def _ping(self, error: psycopg.Error) -> int:
         """Return what libpq finds at the server after ``error``."""
-        if any(text in str(error) for text in _POOLER_WAITS):
+        if any(text in str(error) for text in _SOON):
             return Ping.REJECT
         if "certificate" in str(error):
             # For a ping it is a server that does not answer. Where libpq speaks another language

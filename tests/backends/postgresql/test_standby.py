@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 
@@ -45,6 +46,25 @@ async def test_a_standby_is_read_and_after_its_promotion_written(primary: Server
             standby.promote()
             await storage.store_refresh_token("bob", "token")
             assert await storage.list_user_ids() == ["alice", "bob"]
+
+
+@pytest.mark.parametrize("wanted", ["read-write", "primary"])
+def test_a_start_during_a_failover_waits_for_the_promotion(primary: Server, wanted: str) -> None:
+    """None of the hosts takes writes yet, and that is no reason to give up."""
+    prepare(connect(primary.url()))
+    with following(primary) as standby:
+        primary.stop()
+        hosts = f"host={primary.folder},{standby.folder}&target_session_attrs={wanted}"
+        database = connect(f"postgresql://postgres@/postgres?{hosts}")
+        with refuses("unreachable"):
+            prepare(database, lock_timeout=0.2)
+        promotion = threading.Timer(1, standby.promote)
+        promotion.start()
+        try:
+            outcome = prepare(database, lock_timeout=30)
+        finally:
+            promotion.join()
+    assert (outcome.action, outcome.read_only) == ("nothing", "")
 
 
 async def test_a_connection_that_became_read_only_is_renewed(postgresql_server: Server) -> None:
