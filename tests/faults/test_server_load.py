@@ -261,7 +261,7 @@ def test_a_server_calls_a_lost_transaction_committed(trials: Trials) -> None:
     """Negative control: why ``pg_xact_status`` is never asked whether a lost commit was made.
 
     The ids of transactions that were not on the disk are used again after a crash. So the
-    answer is that of a stranger's transaction.
+    answer is that of another client's transaction.
     """
     deceived = 0
     with running(settings={**_DURABLE, **_LAZY}) as server:
