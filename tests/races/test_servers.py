@@ -27,12 +27,16 @@ PROCESSES = 8
 ROUNDS = 20
 
 
-@pytest.fixture(scope="module", params=["18", "16", "PgBouncer"])
+@pytest.fixture(scope="module", params=["18", "16", "PgBouncer", "PgBouncer of four"])
 def place(request: pytest.FixtureRequest) -> Iterator[tuple[Server, PgBouncer | None]]:
     """A server, and a pooler before it, or None."""
     with ExitStack() as stack:
         server = stack.enter_context(running(OLDER if request.param == "16" else 18))
-        pooler = stack.enter_context(pooled(server)) if request.param == "PgBouncer" else None
+        pooler = None
+        if request.param.startswith("PgBouncer"):
+            # With four connections half of the processes wait for the pooler.
+            size = 4 if request.param.endswith("four") else 20
+            pooler = stack.enter_context(pooled(server, size=size))
         yield server, pooler
 
 
