@@ -45,7 +45,7 @@ ORDER BY c.relname, a.attnum
 
 #: Without those of constraints, which their tables bring along.
 _INDEXES: Final = """
-SELECT i.relname, t.relname, pg_catalog.pg_get_indexdef(i.oid)
+SELECT i.relname, t.relname, CASE WHEN %s THEN pg_catalog.pg_get_indexdef(i.oid) ELSE '' END
 FROM pg_catalog.pg_index x
 JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
 JOIN pg_catalog.pg_class t ON t.oid = x.indrelid
@@ -89,11 +89,14 @@ class Place(NamedTuple):
         connection: in a transaction, or in autocommit.
         schema: the name of the schema.
         history: the revisions, with their tables.
+        definitions: whether the SQL of indexes is read. Not without the lock: it is not of the
+            moment of the transaction, and fails if another process has dropped the index since.
     """
 
     connection: Connection[Any]
     schema: str
     history: History
+    definitions: bool = True
 
     @property
     def names(self) -> list[str]:
@@ -123,7 +126,7 @@ class Place(NamedTuple):
             own = columns.setdefault(name, {})
             if column is not None:
                 own[column] = Column(required, key)
-        indexes = self.rows(_INDEXES, given)
+        indexes = self.rows(_INDEXES, [self.definitions, *given])
         return Structure(
             {name: Table(found) for name, found in columns.items()},
             {index: sql for index, _, sql in indexes},

@@ -243,7 +243,8 @@ class PostgresDatabase:
         connection = self.server.wait(timeout, cancelled, for_nobody=for_nobody)
         try:
             connection.execute(_READ)
-            yield connected(self.server, connection, self.history)
+            place, facts = connected(self.server, connection, self.history)
+            yield place._replace(definitions=False), facts
         except Exception as error:
             known = named(error, self.server.url)
             if known is None or known is error:
