@@ -6,6 +6,7 @@ import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -46,6 +47,17 @@ def package() -> Any:
         )
 
 
+def unprivileged() -> dict[str, Any]:
+    """Return the options of a subprocess that is not root's."""
+    if os.geteuid():
+        return {}
+    with suppress(KeyError):
+        pwd.getpwnam(_USER)
+        return {"user": _USER, "group": _USER, "extra_groups": []}
+    subprocess.run(["useradd", "--system", "--no-create-home", _USER], check=True)
+    return {"user": _USER, "group": _USER, "extra_groups": []}
+
+
 class Server:
     """A running server in a folder of its own, on a socket and, if asked for, a port.
 
@@ -70,25 +82,16 @@ class Server:
         """Run one of the server's programs as its user; return what it prints."""
         command = [str(self.programs / program), *arguments]
         done = subprocess.run(
-            command, capture_output=True, text=True, check=False, **self._user(), cwd="/"
+            command, capture_output=True, text=True, check=False, **unprivileged(), cwd="/"
         )
         if done.returncode:
             raise RuntimeError(f"{program}: {done.stderr or done.stdout}")
         return str(done.stdout)
 
-    def _user(self) -> dict[str, Any]:
-        if os.geteuid():
-            return {}
-        with suppress(KeyError):
-            pwd.getpwnam(_USER)
-            return {"user": _USER, "group": _USER, "extra_groups": []}
-        subprocess.run(["useradd", "--system", "--no-create-home", _USER], check=True)
-        return {"user": _USER, "group": _USER, "extra_groups": []}
-
     def create(self) -> None:
         """Make its data folder."""
         if not os.geteuid():
-            self._user()
+            unprivileged()
             shutil.chown(self.folder, _USER, _USER)
         self.run(
             "initdb", "-D", str(self.data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "-N"
@@ -96,6 +99,19 @@ class Server:
         lines = [f"{name} = '{value}'" for name, value in self.settings.items()]
         with (self.data / "postgresql.conf").open("a") as file:
             file.write("\n" + "\n".join(lines) + "\n")
+
+    def follow(self, primary: Server) -> None:
+        """Make its data folder from a running server, as a standby of it."""
+        if not os.geteuid():
+            unprivileged()
+            shutil.chown(self.folder, _USER, _USER)
+        self.run("pg_basebackup", "-D", str(self.data), "-R", "-c", "fast", "-d", primary.url())
+        with (self.data / "postgresql.conf").open("a") as file:
+            file.writelines(f"{name} = '{value}'\n" for name, value in self.settings.items())
+
+    def promote(self) -> None:
+        """Let a standby take writes."""
+        self.run("pg_ctl", "-D", str(self.data), "-w", "promote")
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
@@ -143,6 +159,12 @@ class Server:
                 rows = cursor.fetchall() if cursor.description else []
         return rows
 
+    def database(self, template: str = "template1") -> str:
+        """Create a database like ``template``, which nobody uses; return its name."""
+        name = f"d{next(_schemas)}_{os.getpid()}"
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return name
+
     def schema(self) -> tuple[str, str]:
         """Create a schema; return its name, and a URL whose connections use that one."""
         name = f"s{next(_schemas)}_{os.getpid()}"
@@ -167,6 +189,26 @@ def _head() -> str:
 
 #: Without waiting for the disk: the data are thrown away.
 QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+@contextmanager
+def following(primary: Server, settings: Mapping[str, str] = QUICK) -> Iterator[Server]:
+    """Run a hot standby of ``primary`` until the block ends."""
+    folder = Path(tempfile.mkdtemp(prefix="pg"))
+    server = Server(folder, primary.version, settings)
+    try:
+        server.follow(primary)
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def free_port() -> str:
+    """Return a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return str(listener.getsockname()[1])
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,8 +16,11 @@ class Proxy:
     Attributes:
         port: where clients connect.
         on_request: called with what a client sends: "pass", "drop" (cut before the server sees
-            it) or "deliver" (cut after the server has it, before the client has the answer).
+            it), "deliver" (cut after the server has it, before the client has the answer) or
+            "hold" (never passed on, and nothing is closed).
+        delay: seconds for which everything that a client sends is held back.
         refuses: whether new connections are closed at once.
+        refusal: what they are sent before that.
     """
 
     def __init__(self, target: Path) -> None:
@@ -25,6 +29,8 @@ class Proxy:
         self.port: int = self._listener.getsockname()[1]
         self.on_request: Callable[[bytes], str] = lambda _: "pass"
         self.refuses = False
+        self.refusal = b""
+        self.delay = 0.0
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -52,6 +58,11 @@ class Proxy:
             while True:
                 client, _ = self._listener.accept()
                 if self.refuses:
+                    with suppress(OSError):
+                        # Not before the request: unread bytes would reset the connection.
+                        client.settimeout(5)
+                        if self.refusal and client.recv(65_536):
+                            client.sendall(self.refusal)
                     client.close()
                     continue
                 server = socket.socket(socket.AF_UNIX)
@@ -72,6 +83,10 @@ class Proxy:
                 what = self.on_request(data) if is_request else "pass"
                 if what == "drop":
                     break
+                if what == "hold":
+                    continue
+                if is_request and self.delay:
+                    time.sleep(self.delay)
                 if what == "deliver":
                     # The answer is not passed on, although the server gives one.
                     with self._lock:

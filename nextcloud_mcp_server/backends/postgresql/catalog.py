@@ -54,7 +54,7 @@ WHERE n.nspname = %s AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 
 #: Without those of constraints, which their tables bring along.
 _INDEXES: Final = """
-SELECT i.relname, t.relname, pg_catalog.pg_get_indexdef(i.oid)
+SELECT i.relname, t.relname, CASE WHEN %s THEN pg_catalog.pg_get_indexdef(i.oid) ELSE '' END
 FROM pg_catalog.pg_index x
 JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
 JOIN pg_catalog.pg_class t ON t.oid = x.indrelid
@@ -98,11 +98,14 @@ class Place(NamedTuple):
         connection: in a transaction, or in autocommit.
         schema: the name of the schema.
         history: the revisions, with their tables.
+        definitions: whether the SQL of indexes is read. Not without the lock: it is not of the
+            moment of the transaction, and fails if another process has dropped the index since.
     """
 
     connection: Connection[Any]
     schema: str
     history: History
+    definitions: bool = True
 
     @property
     def names(self) -> list[str]:
@@ -135,7 +138,7 @@ class Place(NamedTuple):
             own = columns.setdefault(name, {})
             if column is not None:
                 own[column] = Column(required, key)
-        indexes = self.rows(_INDEXES, given)
+        indexes = self.rows(_INDEXES, [self.definitions, *given])
         return Structure(
             {name: self._known(name, Table(found)) for name, found in columns.items()},
             {index: sql for index, _, sql in indexes},

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import selectors
 import socket
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from nextcloud_mcp_server import forks
 from nextcloud_mcp_server.backends.base import WaitInterrupted
 from nextcloud_mcp_server.errors import TokenStorageError, without_secrets
 from nextcloud_mcp_server.filesystem.server_url import ServerUrl
@@ -16,7 +18,7 @@ from nextcloud_mcp_server.filesystem.server_url import ServerUrl
 try:
     import psycopg
     from psycopg import conninfo
-    from psycopg.pq import PGconn, Ping
+    from psycopg.pq import ExecStatus, PGconn, Ping
 except ImportError as error:
     # Without libpq psycopg itself raises one.
     raise TokenStorageError(
@@ -44,6 +46,22 @@ _OLDEST: Final = 150_000
 
 #: Seconds between two attempts to reach a server that is starting.
 _PAUSE: Final = 0.2
+
+#: Seconds for which an answer is waited for at a time.
+_MOMENT: Final = 0.05
+
+#: Seconds that a ping may take; the least that libpq takes.
+_PING_TIMEOUT: Final = "2"
+
+#: What PgBouncer answers while the server behind it is away (it has no other language), and libpq
+#: while no host of the URL takes writes, as it asks for: a standby may be promoted soon.
+_SOON: Final = (
+    "server_login_retry",
+    "query_wait_timeout",
+    "client_login_timeout",
+    "session is read-only",
+    "server is in hot standby mode",
+)
 
 #: Seconds between two log lines of a wait.
 _TELL_INTERVAL: Final = 5.0
@@ -142,12 +160,21 @@ class Server:
         Raises:
             TokenStorageError: ``unreachable``; ``interrupted`` if cancelled.
         """
+        try:
+            return self._wait(timeout, cancelled, for_nobody=for_nobody, autocommit=autocommit)
+        except KeyboardInterrupt as error:
+            raise WaitInterrupted from error
+
+    def _wait(
+        self, timeout: float, cancelled: Callable[[], bool], *, for_nobody: bool, autocommit: bool
+    ) -> Connection[Any]:
         begun = told = time.monotonic()
         while True:
             try:
-                return self.connect(autocommit=autocommit)
+                connection = self.connect(autocommit=autocommit)
+                return _answering(connection, begun + timeout, cancelled)
             except psycopg.Error as error:
-                found = PGconn.ping(self.conninfo.encode())
+                found = self._ping(error)
                 starting = found == Ping.REJECT or (for_nobody and found == Ping.NO_RESPONSE)
                 now = time.monotonic()
                 if cancelled():
@@ -157,10 +184,53 @@ class Server:
                 if now >= told + _TELL_INTERVAL:
                     told = now
                     logger.warning("Waiting for %s: %s", self.url, reason(error))
-            try:
-                time.sleep(min(_PAUSE, max(0.0, begun + timeout - now)))
-            except KeyboardInterrupt as error:
-                raise WaitInterrupted from error
+            forks.sleep(min(_PAUSE, max(0.0, begun + timeout - now)))
+
+    def _ping(self, error: psycopg.Error) -> int:
+        """Return what libpq finds at the server after ``error``."""
+        if any(text in str(error) for text in _SOON):
+            return Ping.REJECT
+        if "certificate" in str(error):
+            # For a ping it is a server that does not answer. Where libpq speaks another language
+            # than English it is taken for one.
+            return Ping.OK
+        if isinstance(error, psycopg.errors.ConnectionTimeout):
+            # A ping would take as long again.
+            return Ping.NO_RESPONSE
+        # No other thread of this process runs meanwhile, so it must not take long.
+        shortly = conninfo.make_conninfo(**{**self.parameters, "connect_timeout": _PING_TIMEOUT})
+        return PGconn.ping(shortly.encode())
+
+
+def _answering(
+    connection: Connection[Any], deadline: float, cancelled: Callable[[], bool]
+) -> Connection[Any]:
+    """Return a connection after its first answer; close it if it gives none.
+
+    A pooler accepts a client whose server is away, and lets its first statement wait.
+
+    Raises:
+        psycopg.Error: no answer came before the deadline, or ``cancelled`` returned True.
+    """
+    driver = connection.pgconn
+    try:
+        driver.send_query(b"")
+        driver.flush()
+        with selectors.DefaultSelector() as selector:
+            selector.register(driver.socket, selectors.EVENT_READ)
+            while driver.is_busy():
+                if not selector.select(_MOMENT):
+                    if time.monotonic() >= deadline or cancelled():
+                        raise psycopg.errors.ConnectionTimeout("it does not answer")
+                    forks.sleep(_MOMENT)
+                driver.consume_input()
+        while (result := driver.get_result()) is not None:
+            if result.status == ExecStatus.FATAL_ERROR:
+                raise psycopg.OperationalError(result.get_error_message())
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def application_name(activity: str = "") -> str:

@@ -236,7 +236,8 @@ class PostgresDatabase:
         try:
             if snapshot:
                 connection.execute(_READ)
-            yield connected(self.server, connection, self.history)
+            place, facts = connected(self.server, connection, self.history)
+            yield place._replace(definitions=False), facts
         except Exception as error:
             known = named(error, self.server.url)
             if known is None or known is error:

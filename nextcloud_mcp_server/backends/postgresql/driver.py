@@ -30,9 +30,12 @@ class DriverConnection:
         cursor: of the connection; one for all, because creating one for each costs more.
         prepared: returns a statement compiled for the schema.
         has_triggers: whether there are triggers on the tables.
+
+    Attributes:
+        executed: the number of statements.
     """
 
-    __slots__ = ("_cursor", "_prepared", "has_triggers")
+    __slots__ = ("_cursor", "_prepared", "executed", "has_triggers")
 
     def __init__(
         self, cursor: psycopg.Cursor[Any], prepared: Prepare, *, has_triggers: bool = False
@@ -40,12 +43,14 @@ class DriverConnection:
         self._cursor = cursor
         self._prepared = prepared
         self.has_triggers = has_triggers
+        self.executed = 0
 
     def all(
         self, statement: Executable, parameters: Mapping[str, Any] | None = None
     ) -> Sequence[Row]:
         """Execute and return every row."""
         known, cursor = self._prepared(statement), self._cursor
+        self.executed += 1
         cursor.execute(known.sql, known.parameters(parameters))
         return [known.row(cursor, values) for values in cursor.fetchall()]
 
@@ -54,6 +59,7 @@ class DriverConnection:
     ) -> Row | None:
         """Execute and return the first row, or None."""
         known, cursor = self._prepared(statement), self._cursor
+        self.executed += 1
         cursor.execute(known.sql, known.parameters(parameters))
         values = cursor.fetchone()
         return None if values is None else known.row(cursor, values)
@@ -61,4 +67,5 @@ class DriverConnection:
     def run(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> int:
         """Execute a write and return the number of rows it changed."""
         known = self._prepared(statement)
+        self.executed += 1
         return self._cursor.execute(known.sql, known.parameters(parameters)).rowcount

@@ -6,8 +6,10 @@ of its log. A read is one statement, which is a transaction by itself.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
+import threading
 import time
 import warnings
 from collections.abc import Awaitable, Callable, Sequence
@@ -22,7 +24,8 @@ from nextcloud_mcp_server.backends.lanes import Answer, Driver, Job, Lane
 from nextcloud_mcp_server.backends.postgresql.connect import Server, read_facts
 from nextcloud_mcp_server.backends.postgresql.driver import DriverConnection, Prepare, statements
 from nextcloud_mcp_server.backends.postgresql.errors import always_named
-from nextcloud_mcp_server.concurrency import run_to_the_end
+from nextcloud_mcp_server.backends.postgresql.limits import Cutter, Limits
+from nextcloud_mcp_server.concurrency import run_to_the_end, start
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.schema.structure import ENCRYPTED
 from nextcloud_mcp_server.settings import pool_size
@@ -34,20 +37,14 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Seconds for which a unit is tried again. PgBouncer refuses every login for 15 seconds after it
-#: has seen a server that was down.
-RETRY: Final = 20.0
-
 #: Seconds between two attempts, at first and at most.
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 0.5
 
-#: Seconds to wait for the threads of a store that was never closed.
-_PATIENCE: Final = 1.0
-
-#: The begin of a write, whatever the defaults of the database are, in one message.
+#: The begin of a write in one message, whatever the isolation of the database is. Not READ WRITE:
+#: a standby would refuse that as something that it cannot do at all.
 _BEGIN: Final = (
-    "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; "
+    "BEGIN ISOLATION LEVEL READ COMMITTED; "
     "SET LOCAL statement_timeout TO '15s'; "
     "SET LOCAL idle_in_transaction_session_timeout TO '60s'"
 )
@@ -58,6 +55,9 @@ _NEW_CONNECTION: Final = frozenset({"0A000", "25006"})
 
 #: After these the same transaction can succeed: a deadlock, a conflict of snapshots.
 _AGAIN: Final = frozenset({"40001", "40P01"})
+
+#: The classes of errors after which the server or a pooler closes the connection, a moment later.
+_LOST: Final = ("08", "57P")
 
 _TRIGGERS: Final = """
 SELECT EXISTS (
@@ -75,11 +75,13 @@ class Work(NamedTuple):
         unit: the unit of work.
         writes: whether it needs a transaction.
         again: whether it may run twice, if it is unknown whether it was committed.
+        begun: when it was passed to the pool, by the monotonic clock.
     """
 
     unit: Callable[[Connection], Any]
     writes: bool
     again: bool
+    begun: float
 
 
 class Link:
@@ -88,13 +90,17 @@ class Link:
     Args:
         server: the server.
         compiled: the compiled statements, by schema; shared by all links.
+        limits: the time limits of the pool.
     """
 
-    def __init__(self, server: Server, compiled: dict[str, Prepare]) -> None:
+    def __init__(self, server: Server, compiled: dict[str, Prepare], limits: Limits) -> None:
         self._server = server
         self._compiled = compiled
+        self.limits: Final = limits
         self._connection: psycopg.Connection[Any] | None = None
+        self._cutter: Cutter | None = None
         self._door: DriverConnection | None = None
+        self._executed = 0
 
     def door(self) -> DriverConnection:
         """Return what a unit is called with; connect if there is no connection.
@@ -104,38 +110,72 @@ class Link:
             TokenStorageError: it has no schema for this role.
         """
         if self._door is None:
-            self._connection = connection = self._server.connect()
-            facts = read_facts(connection, self._server.url)
-            if facts.direct:
-                connection.prepare_threshold = 2
-            if facts.schema not in self._compiled:
-                self._compiled[facts.schema] = statements(facts.schema)
-            tables = sorted({table for table, _ in ENCRYPTED} | {"oauth_sessions", "audit_logs"})
-            [(triggers,)] = connection.execute(_TRIGGERS, [facts.schema, tables]).fetchall()
-            self._door = DriverConnection(
-                connection.cursor(), self._compiled[facts.schema], has_triggers=triggers
-            )
+            try:
+                self._door = self._open()
+            except BaseException:
+                self.close()
+                raise
         return self._door
+
+    def _open(self) -> DriverConnection:
+        self._connection = connection = self._server.connect()
+        self._executed += 1
+        self._cutter = Cutter(connection.fileno())
+        self.limits.add(self)
+        facts = read_facts(connection, self._server.url)
+        if facts.direct:
+            connection.prepare_threshold = 2
+        if facts.schema not in self._compiled:
+            self._compiled[facts.schema] = statements(facts.schema)
+        tables = sorted({table for table, _ in ENCRYPTED} | {"oauth_sessions", "audit_logs"})
+        [(triggers,)] = connection.execute(_TRIGGERS, [facts.schema, tables]).fetchall()
+        return DriverConnection(
+            connection.cursor(), self._compiled[facts.schema], has_triggers=triggers
+        )
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection, which may be lost."""
+        return self._door is not None
 
     def execute(self, sql: str) -> str:
         """Execute a statement of the transaction; return the server's answer."""
         if self._connection is None:
             raise psycopg.InterfaceError("there is no connection")
+        self._executed += 1
         return self._connection.execute(sql).statusmessage or ""
 
     @property
     def status(self) -> TransactionStatus:
         """Whether it is in a transaction; UNKNOWN without a connection."""
-        if self._connection is None or self._connection.closed:
+        connection = self._connection
+        if connection is None or connection.closed:
             return TransactionStatus.UNKNOWN
-        return self._connection.info.transaction_status
+        return connection.info.transaction_status
+
+    def running(self) -> object:
+        """Return a value that changes with each statement; None if none runs."""
+        door = self._door
+        with suppress(psycopg.Error):
+            if self.status is TransactionStatus.ACTIVE:
+                return self._executed, door.executed if door else 0
+        return None
+
+    def cut(self) -> None:
+        """Let the running statement fail."""
+        if (cutter := self._cutter) is not None:
+            cutter.cut()
 
     def close(self) -> None:
         """Close the connection, which may be lost already."""
         connection, self._connection, self._door = self._connection, None, None
+        self.limits.remove(self)
         if connection is not None:
             with suppress(psycopg.Error):
                 connection.close()
+        if self._cutter is not None:
+            self._cutter.close()
+            self._cutter = None
 
     def settle(self) -> None:
         """Undo what is not committed, or close the connection."""
@@ -151,25 +191,29 @@ class PostgresPool:
 
     Args:
         server: the server.
+        limits: how long a unit may take.
     """
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, limits: Limits | None = None) -> None:
         self._server = server
         self._process = os.getpid()
+        self._limits = limits = limits or Limits()
         compiled: dict[str, Prepare] = {}
         self._lane = Lane(
             "token-store",
             pool_size(),
-            Driver(lambda: Link(server, compiled), lambda _: True, Link.close),
+            Driver(lambda: Link(server, compiled, limits), lambda _: True, Link.close),
             self._carry_out,
             self._named,
             # Each unit waits for the network: they are to wait at the same time.
             batch=1,
         )
+        # Called before that of the lane, which waits for the units.
+        atexit.register(limits.close)
 
     def read(self, unit: Callable[[Connection], T]) -> Awaitable[T]:
         """Run a unit of one statement, which is a transaction by itself."""
-        return self._lane.run(Work(unit, writes=False, again=True))
+        return self._lane.run(Work(unit, writes=False, again=True, begun=time.monotonic()))
 
     def write(self, unit: Callable[[Connection], T], *, again: bool = False) -> Awaitable[T]:
         """Run ``unit`` in a transaction; return after a durable commit.
@@ -178,27 +222,39 @@ class PostgresPool:
             TokenStorageError: ``outcome-unknown`` if the connection was lost during the commit,
                 and the unit may not run ``again``.
         """
-        return self._lane.run(Work(unit, writes=True, again=again))
+        return self._lane.run(Work(unit, writes=True, again=again, begun=time.monotonic()))
 
     def check(self) -> None:
         """Do nothing: nobody can replace the database under an open connection."""
 
     async def close(self) -> None:
-        """Finish the running units, then close every connection."""
+        """Finish the running units, then close every connection.
+
+        Units that the server has not answered after some seconds fail.
+        """
+        atexit.unregister(self._limits.close)
+        self._limits.close()
         try:
-            await run_to_the_end(lambda _: self._lane.close(), name="token-store-close")
+            await run_to_the_end(lambda _: self._close(), name="token-store-close")
         except TokenStorageError as error:
             if error.code != "no-thread":
                 raise
-            self._lane.close()
+            self._close()
+
+    def _close(self) -> None:
+        self._lane.close()
+        self._limits.end()
 
     def abandon(self) -> None:
         """Close the pool of a store that was never closed, and warn."""
         if os.getpid() != self._process:
             return
-        # A thread of the lane cannot wait for itself. What is not closed now is closed at the exit.
-        if not self._lane.is_current() and self._lane.stop(time.monotonic() + _PATIENCE):
-            self._lane.close()
+        atexit.unregister(self._limits.close)
+        self._limits.close()
+        # A thread of the lane cannot wait for itself, and the garbage collector may call this in
+        # any thread.
+        with suppress(TokenStorageError):
+            start(threading.Thread(target=self._close, name="token-store-close"))
         warnings.warn(
             f"the token store {self._server.url} was never closed", ResourceWarning, stacklevel=2
         )
@@ -225,25 +281,29 @@ def carry_out(link: Link, work: Work, url: ServerUrl) -> Any:
     """Run a unit; again if the connection is lost before its commit was sent.
 
     Raises:
-        psycopg.Error: the error of the server, or the last one after :data:`RETRY` seconds.
+        psycopg.Error: the error of the server, or the last one after the time limit of the pool.
         TokenStorageError: ``outcome-unknown``.
     """
-    deadline, pause, renewed = time.monotonic() + RETRY, _FIRST_PAUSE, False
+    limits, pause, renewed = link.limits, _FIRST_PAUSE, False
     while True:
         attempt = _Attempt(link, work)
         try:
             return attempt.run()
         except psycopg.Error as error:
-            lost = link.status is TransactionStatus.UNKNOWN
-            stale = error.sqlstate in _NEW_CONNECTION and not renewed
-            if attempt.is_committing and lost and not work.again:
+            lost = _is_lost(link, error)
+            if lost:
+                limits.failed(error)
                 link.close()
-                raise _outcome_unknown(url) from None
+                if attempt.is_committing and not work.again:
+                    raise _outcome_unknown(url) from None
+            stale = error.sqlstate in _NEW_CONNECTION and not renewed
             link.settle()
             if stale:
                 renewed = True
                 link.close()
-            elif not (lost or error.sqlstate in _AGAIN) or time.monotonic() >= deadline:
+            elif not (lost or error.sqlstate in _AGAIN):
+                raise
+            if time.monotonic() + pause >= limits.deadline(work.begun):
                 raise
             logger.debug("again, after %s", type(error).__name__)
             time.sleep(pause)
@@ -251,6 +311,10 @@ def carry_out(link: Link, work: Work, url: ServerUrl) -> Any:
         except BaseException:
             link.settle()
             raise
+
+
+def _is_lost(link: Link, error: psycopg.Error) -> bool:
+    return link.status is TransactionStatus.UNKNOWN or (error.sqlstate or "").startswith(_LOST)
 
 
 class _Attempt:
@@ -268,6 +332,8 @@ class _Attempt:
     def run(self) -> Any:
         """Run the unit, and commit what it wrote."""
         link, work = self._link, self._work
+        if not link.is_connected:
+            link.limits.require_time(work.begun)
         door = link.door()
         if not work.writes:
             return work.unit(door)

@@ -37,8 +37,17 @@ POSTGRESQL: Final = Engine(
     "'\\x0102'::bytea",
     is_file=False,
     no_lock="""
+import time
 from nextcloud_mcp_server.backends.postgresql import locked
 locked._TRY = "SELECT {key} IS NOT NULL"
+inner = locked.LockedServer.require_writable
+
+def slow(self):
+    # After the inspection, and long enough for five processes on a busy machine.
+    time.sleep(1)
+    inner(self)
+
+locked.LockedServer.require_writable = slow
 """,
 )
 

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -16,7 +15,6 @@ from sqlalchemy import bindparam, func, select, text
 
 from nextcloud_mcp_server.backends.base import Connection, Pool
 from nextcloud_mcp_server.backends.connect import connect
-from nextcloud_mcp_server.backends.postgresql import pool as module
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.schema.tables import audit_logs, browser_sessions
@@ -120,15 +118,17 @@ async def test_a_server_that_is_away_is_waited_for(pool: Pool, proxy: Proxy) -> 
     assert await pool.read(_number) == 20
 
 
-async def test_the_wait_ends(pool: Pool, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that stays away is ``unreachable`` after some seconds."""
-    monkeypatch.setattr(module, "RETRY", 0.5)
+async def test_the_wait_ends(pool: Pool, proxy: Proxy) -> None:
+    """A server that stays away is ``unreachable`` after some seconds, also for who waited."""
+    pool._limits.retry = 0.5  # type: ignore[attr-defined]
     proxy.refuses = True
     proxy.cut()
     begun = time.monotonic()
-    with refuses("unreachable"):
-        await pool.write(_write())
-    assert time.monotonic() - begun < 10
+    results = await asyncio.gather(
+        *(pool.write(_write()) for _ in range(100)), return_exceptions=True
+    )
+    assert {getattr(result, "code", result) for result in results} == {"unreachable"}
+    assert time.monotonic() - begun < 5
 
 
 async def test_an_error_that_a_unit_hides_is_no_commit(pool: Pool) -> None:
@@ -262,11 +262,11 @@ async def _load(pool: Pool, disturb: Callable[[], Any], tasks: int = 64) -> tupl
     return stored, unknown
 
 
-@pytest.mark.parametrize("how", ["fast", "immediate", "kill"])
-async def test_no_acknowledged_write_is_lost_when_the_server_goes_down(
-    how: str, tmp_path: Path
-) -> None:
-    """Stopped, stopped at once or its postmaster killed, under 64 tasks: what was told is there."""
+async def test_no_acknowledged_write_is_lost_when_the_server_goes_down() -> None:
+    """Stopped at once and twice, under 64 tasks: what was told is there.
+
+    Other failures are in ``tests/faults/test_server_load.py``.
+    """
     with running(settings=_DURABLE) as server:
         name, url = server.schema()
         prepare(connect(url))
@@ -275,7 +275,7 @@ async def test_no_acknowledged_write_is_lost_when_the_server_goes_down(
         def disturb() -> None:
             for _ in range(2):
                 time.sleep(0.7)
-                server.kill() if how == "kill" else server.stop(how)
+                server.stop("immediate")
                 server.start()
             time.sleep(0.7)
 
@@ -300,4 +300,8 @@ def test_a_store_that_was_never_closed_is_closed_with_a_warning(
     assert postgresql_server.execute(mine) == [(1,)]
     with pytest.warns(ResourceWarning, match="was never closed"):
         pool.abandon()
-    assert postgresql_server.execute(mine) == [(0,)]
+    # In a thread of its own, because the garbage collector calls it in any.
+    deadline = time.monotonic() + 10
+    while postgresql_server.execute(mine) != [(0,)]:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -11,6 +11,8 @@ import pytest
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.backends.connect import connect
+from nextcloud_mcp_server.backends.postgresql.database import PostgresDatabase
+from nextcloud_mcp_server.filesystem.server_url import ServerUrl
 from nextcloud_mcp_server.migrate.change import downgrade
 from nextcloud_mcp_server.migrate.inspect import inspect
 from nextcloud_mcp_server.migrate.startup import prepare
@@ -305,3 +307,18 @@ def test_the_statement_of_a_new_revision_with_a_percent_sign_is_run_as_it_is(
     database = connect(place[1])
     assert prepare(database).after == "101"
     assert "notes" in database.inspect().structure.tables
+
+
+def test_tables_that_are_dropped_during_an_inspection_do_no_harm(
+    place: tuple[str, str], postgresql_server: Server
+) -> None:
+    """A start that inspects while another one migrates sees the tables of its own moment."""
+    schema, url = place
+    prepare(connect(url), target="009")
+    database = PostgresDatabase(ServerUrl(url))
+    with database.reading() as (opened, _):
+        postgresql_server.execute(f"DROP TABLE {schema}.registered_webhooks")
+        structure = opened.structure()
+    assert "registered_webhooks" in structure.tables
+    # The server has no definition for this moment, and sometimes an error instead.
+    assert structure.indexes["idx_webhooks_preset"] is not None
