@@ -227,8 +227,11 @@ def connected(server: Server, connection: Connection[Any], history: History) -> 
 
 def needed_grants(place: Place) -> dict[str, list[str]]:
     """Return what this role lacks to serve: each privilege with its tables or sequences."""
-    head = place.history.structure(place.history.head).tables
-    used = {place.table(name) for name in head if name not in UNUSED}
+    # A developer's new revision is not known yet.
+    known = place.history.structures
+    head = max(known, key=place.history.revisions.index, default="")
+    tables = known[head].tables if head else {}
+    used = {place.table(name) for name in tables if name not in UNUSED}
     read = {place.table(VERSION_TABLE), place.table(JOURNAL_TABLE)}
     found = {}
     for privilege, names in place.missing_grants().items():
