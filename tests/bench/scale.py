@@ -188,5 +188,5 @@ def _deletion(runner: asyncio.Runner, store: RefreshTokenStorage, large: int) ->
         f"{deleted} in {seconds:.0f} s",
         "one in fifty",
         # The lookups of a tiny run have stored the only one again.
-        holds=deleted <= large // 50 + 1 and (deleted > 0 or large < 1000),  # noqa: PLR2004
+        holds=deleted <= large // 50 + 1 and (deleted > 0 or large < 1000),
     )
