@@ -565,7 +565,7 @@ def _days(text: str | None) -> int | None:
 def _place_of_variable(url: str) -> Path | ServerUrl:
     """Return the place of ``DATABASE_URL``; the remedy of an error names the variable."""
     if is_server_url(url):
-        return ServerUrl(url)
+        return ServerUrl(url, "DATABASE_URL")
     _require_no_key("DATABASE_URL", url)
     try:
         _require_meant("DATABASE_URL", url)

@@ -43,7 +43,7 @@ ENGINES = ("postgresql+asyncpg", "oracle+cx_oracle", "mysql", "MySQL", "my.engin
         ("mysql://anna:hunter2@db/x?password=hunter2", "unsupported-database"),
         ("sqlite://anna:hunter2@db/x", "bad-path"),
         ("my db://anna:hunter2@db/x", "bad-path"),
-        (" postgresql://anna:hunter2@db/x", "bad-path"),
+        (" postgresql://anna:hunter2@db/x", "bad-input"),
         ("hunter2", "bad-path"),
     ],
 )
@@ -292,7 +292,8 @@ def test_no_color_disables_colours() -> None:
         "PostgreSQL://anna:hunter2@one:5432,two:5433/x?target_session_attrs=read-write",
         "postgresql://anna@db/x?password=hunter2&sslmode=require",
         "postgresql://anna:hunter2%40@db/x?sslpassword=hunter2",
-        "postgresql://anna:hunter2/@hunter2@db/x",
+        "postgresql://anna:hunter2?hunter2@db/x",
+        "postgresql://anna@db/x?pasword=hunter2",
         "postgresql://?service=tokens&password=hunter2",
     ],
 )
@@ -305,6 +306,7 @@ def test_the_url_of_a_server_is_taken_and_never_shows_its_password(url: str) -> 
     assert place.conninfo.startswith("postgresql://")
     assert "hunter2" not in f"{place} {place!r} {place.option} {settings!r}"
     assert place.option == '-u "$DATABASE_URL"'
+    assert "hunter2" not in ServerUrl(url).option
     assert settings.with_database(place).database == place
     with refuses("unsupported-database"):
         _ = settings.file
@@ -313,7 +315,10 @@ def test_the_url_of_a_server_is_taken_and_never_shows_its_password(url: str) -> 
 def test_a_server_url_without_a_password_is_named_as_it_is() -> None:
     """A command in a remedy can be typed as it is."""
     assert ServerUrl("postgres://anna@db/x").option == "-u postgresql://anna@db/x"
-    assert ServerUrl("postgresql://db/x?a=b&c=d").option == "-u 'postgresql://db/x?a=b&c=d'"
+    assert (
+        ServerUrl("postgresql://db/x?host=b&port=1").option
+        == "-u 'postgresql://db/x?host=b&port=1'"
+    )
 
 
 @pytest.mark.parametrize("size", ["0", "65", "eight", "-1", "1e1"])
@@ -323,3 +328,25 @@ def test_a_pool_size_out_of_range_is_refused(size: str) -> None:
     assert pool_size({}) == 8
     with refuses("bad-input"):
         load_settings({**GIVEN, "TOKEN_STORAGE_POOL_SIZE": size})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://anna:hunter2@hunter2@db/x",
+        "postgresql://anna:hunter2/hunter2@db/x",
+        "postgresql://anna:hunter2@db/x\n",
+        " postgresql://anna:hunter2@db/x",
+        "postgresql://anna:hunter2@db/x\0",
+    ],
+)
+def test_a_server_url_that_nobody_means_is_refused_without_its_password(url: str) -> None:
+    """The remedy says how such a sign is written in a password."""
+    errors = [
+        refused(lambda: load_settings({"DATABASE_URL": url})),
+        refused(lambda: load_settings({}, database=url)),
+    ]
+    for error in errors:
+        assert error.code == "bad-input"
+        assert "hunter2" not in f"{error.as_dict()}"
+        assert "%40" in error.remedy

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 #: What takes the place of backups on a server.
 _DUMP: Final = (
-    'Use the tools of the server: pg_dump --format=custom --file=tokens.dump "$DATABASE_URL" - and '
-    'to restore: pg_restore --clean --if-exists --single-transaction --dbname="$DATABASE_URL" '
-    "tokens.dump"
+    "Use the tools of the server: (umask 077; pg_dump --format=custom --file=tokens.dump URL) - "
+    "and to restore into an empty schema: pg_restore --exit-on-error --single-transaction "
+    "--dbname=URL tokens.dump"
 )
 
 #: What to do instead of a command that works on files only.

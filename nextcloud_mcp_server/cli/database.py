@@ -47,7 +47,13 @@ class DatabaseOption:
 
     def database(self, output: Output) -> Database:
         """Return the database, after :meth:`locate`."""
-        return connect(self.locate(output).database)
+        location = self.locate(output)
+        try:
+            return connect(location.database)
+        except TokenStorageError as error:
+            if self.value is not None and error.code == "bad-input":
+                error.exit_status = WRONG_USAGE
+            raise
 
     def file(self, output: Output, command: str) -> Path:
         """Return the database file of a command that works on files only.

@@ -80,9 +80,12 @@ def database_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ) -> int | None:
         if database_path is not None and database_url is not None:
             raise click.UsageError("-d and -u both name a database: give only one.")
+        if database_url is not None and database_url != database_url.strip():
+            raise click.UsageError("-u begins or ends with a blank.")
         if database_url is not None and "://" not in database_url:
             raise click.UsageError(
-                "-u takes a URL, as in sqlite:////app/data/tokens.db; -d takes a plain path."
+                "-u takes a URL, as in sqlite:////app/data/tokens.db or "
+                "postgresql://user@host/database; -d takes a plain path."
             )
         # Not for --help: the settings take as long to import as half of click.
         from nextcloud_mcp_server.cli.database import DatabaseOption  # noqa: PLC0415

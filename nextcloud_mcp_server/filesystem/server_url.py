@@ -8,8 +8,17 @@ from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 
 _SCHEMES: Final = ("postgresql", "postgres", "postgresql+psycopg")
 
-#: Parts of the names of parameters that hold a secret: password, sslpassword, oauth_client_secret.
-_SECRET: Final = ("password", "secret")
+#: Parameters that hold no secret; the value of any other one is not shown.
+_SHOWN: Final = frozenset(
+    {
+        *("application_name", "connect_timeout", "dbname", "gssencmode", "host", "hostaddr"),
+        *("keepalives", "keepalives_idle", "load_balance_hosts", "options", "passfile", "port"),
+        *("service", "servicefile", "sslcert", "sslkey", "sslmode", "sslrootcert"),
+        *("target_session_attrs", "tcp_user_timeout", "user"),
+    }
+)
+
+_EXAMPLE: Final = "Give it as in postgresql://user@host:5432/database?sslmode=verify-full"
 
 
 class ServerUrl:
@@ -21,21 +30,27 @@ class ServerUrl:
         conninfo: the URL for libpq, with its passwords.
     """
 
-    __slots__ = ("_shown", "conninfo")
+    __slots__ = ("_shown", "_variable", "conninfo")
 
-    def __init__(self, url: str) -> None:
-        """Take a URL of a scheme for which :func:`is_server_url` is true.
+    def __init__(self, url: str, variable: str = "") -> None:
+        """Take a URL for which :func:`is_server_url` is true.
+
+        Args:
+            url: the URL.
+            variable: the variable that it comes from; empty if it was typed.
 
         Raises:
-            TokenStorageError: ``bad-input`` for a null character.
+            TokenStorageError: ``bad-input`` for what nobody means: blanks at an end, a control
+                character, a password with a sign that ends it.
         """
-        if "\0" in url:
-            raise TokenStorageError(
-                "The URL of the database contains a null character.",
-                code="bad-input",
-                remedy="Give a URL as in postgresql://user@host/database.",
-            )
         _, _, rest = url.partition("://")
+        if url != url.strip() or not url.isprintable():
+            raise _malformed("begins or ends with a blank, or contains a control character")
+        address = rest.partition("?")[0]
+        user, _, _ = address.rpartition("@")
+        if "@" in user or "/" in user:
+            raise _malformed("has an '@' or a '/' in its name or password")
+        self._variable: Final = variable
         self.conninfo: Final = f"postgresql://{rest}"
         self._shown: Final = f"postgresql://{_without_password(rest)}"
 
@@ -60,26 +75,45 @@ class ServerUrl:
 
     @property
     def option(self) -> str:
-        """How a command names the database: ``-u URL``, or the variable if it has a password."""
-        if self._shown == self.conninfo:
-            return f"-u {for_shell(self._shown)}"
-        return '-u "$DATABASE_URL"'
+        """How a command names the database: ``-u`` with the URL, or the variable if it is one.
+
+        A URL that was typed is without its password.
+        """
+        if self._variable and self._shown != self.conninfo:
+            return f'-u "${self._variable}"'
+        return f"-u {for_shell(self._shown)}"
 
 
 def is_server_url(text: object) -> bool:
-    """Return whether ``text`` is a URL of PostgreSQL."""
-    return isinstance(text, str) and text.partition("://")[0].lower() in _SCHEMES and "://" in text
+    """Return whether ``text`` is a URL of PostgreSQL, if perhaps a malformed one."""
+    if not isinstance(text, str) or "://" not in text:
+        return False
+    return text.partition("://")[0].strip().lower() in _SCHEMES
+
+
+def _malformed(what: str) -> TokenStorageError:
+    """Return the error for a URL, which is not shown: its password may be anywhere."""
+    return TokenStorageError(
+        f"The URL of the database {what}.",
+        code="bad-input",
+        remedy=f"{_EXAMPLE}; in a name or password write @ : / ? # % as %40 %3A %2F %3F %23 %25.",
+    )
 
 
 def _without_password(rest: str) -> str:
-    """Remove the password before the host, and the parameters that hold one."""
+    """Remove the password before the host, and the values that may hold one."""
     address, question, query = rest.partition("?")
-    # An unescaped '/' or '@' in a password must not show the rest of it.
+    port = address.partition(":")[2].partition("/")[0]
+    if "@" not in address and "@" in query and port and not port.isdigit():
+        # An unescaped '?' in the password, as libpq takes it.
+        begin, at, end = rest.rpartition("@")
+        address, question, query = end.partition("?")
+        address = f"{begin}{at}{address}"
     user, at, host = address.rpartition("@")
     address = f"{user.partition(':')[0]}{at}{host}"
-    kept = [
-        part
-        for part in query.split("&")
-        if not any(word in part.partition("=")[0].lower() for word in _SECRET)
-    ]
-    return f"{address}{question if any(kept) else ''}{'&'.join(kept)}"
+    kept = []
+    for part in query.split("&") if query else ():
+        name, equals, _ = part.partition("=")
+        if "password" not in name:
+            kept.append(part if name in _SHOWN else f"{name if equals else ''}{equals}***")
+    return f"{address}{question if kept else ''}{'&'.join(kept)}"

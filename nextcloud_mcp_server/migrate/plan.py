@@ -265,6 +265,8 @@ def refusal(finding: Finding, history: History, database: Database) -> TokenStor
         message, remedy = _OTHER_LINE
         below = [known for known in history.revisions if known < str(finding.recorded)]
         shared = below[-1] if below and str(finding.recorded).isdecimal() else "REVISION"
+    if database.directory is None:
+        remedy = _on_server(finding, remedy)
     facts = {
         "shared": shared,
         "database": database,
@@ -281,6 +283,15 @@ def refusal(finding: Finding, history: History, database: Database) -> TokenStor
     )
 
 
+def _on_server(finding: Finding, remedy: str) -> str:
+    """Return the remedy for a server, where there is neither a backup nor a repair."""
+    if finding.lost:
+        return _LOST_ON_SERVER
+    if finding.typed and finding.meant:
+        return "Record the one that was meant: nextcloud-mcp-server db stamp {meant} {option}"
+    return _ON_SERVER.get(finding.state, remedy)
+
+
 def _is_newer(recorded: str | None, history: History) -> bool:
     """Return whether an unknown revision follows head; ids below head are of another line."""
     known, head = str(recorded), history.head
@@ -290,6 +301,14 @@ def _is_newer(recorded: str | None, history: History) -> bool:
 def unusable(tables: Mapping[str, str], database: Database) -> TokenStorageError:
     """Return the error for tables that the store cannot use, each with the reason."""
     reasons = "; ".join(f"{name}: {reason}" for name, reason in sorted(tables.items()))
+    if database.directory is None:
+        return TokenStorageError(
+            f"{database} has tables that were changed so that this program cannot use them: "
+            f"{reasons}.",
+            code=State.INCONSISTENT.value,
+            remedy=f"Undo that change, which is shown by psql with \\d {min(tables)} - or restore "
+            "a dump from before it (pg_restore); nothing was changed.",
+        )
     return TokenStorageError(
         f"{database} has tables that were changed so that this program cannot use them: {reasons}.",
         code=State.INCONSISTENT.value,
@@ -312,6 +331,24 @@ _LOST: Final = (
         "or, to go on without them: nextcloud-mcp-server db repair {option} (nothing was changed)."
     ),
 )
+
+_LOST_ON_SERVER: Final = (
+    "If there were any, restore a dump into an empty schema (pg_restore). To go on without them: "
+    "DROP TABLE migration_journal; and then nextcloud-mcp-server db upgrade {option} (nothing was "
+    "changed)."
+)
+
+#: The remedies for a server, where they are others than for a file.
+_ON_SERVER: Final[dict[State, str]] = {
+    State.AMBIGUOUS_VERSION: "Record the revision that the tables have: nextcloud-mcp-server db "
+    "stamp REVISION {option}",
+    State.UNKNOWN_REVISION: "Start the release that wrote it; a version row that was typed by hand "
+    "is corrected with: nextcloud-mcp-server db stamp REVISION {option}",
+    State.INCONSISTENT: "Undo the change, or restore a dump into an empty schema (pg_restore); "
+    "nothing was changed.",
+    State.FOREIGN: "Give the store a schema of its own: CREATE SCHEMA tokens AUTHORIZATION role; "
+    "ALTER ROLE role IN DATABASE name SET search_path TO tokens;",
+}
 
 _TYPED: Final = (
     "{database} has a version row that was typed by hand: {reason}.",

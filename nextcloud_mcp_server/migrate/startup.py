@@ -234,13 +234,15 @@ def warn_of_loss(inspection: Inspection, plan: Plan) -> None:
     if empty := inspection.database.always_empty(lost) if lost else ():
         lost = tuple(name for name in lost if name not in empty)
     if lost:
+        database = inspection.database
+        command = f"nextcloud-mcp-server db backups {database.option}"
         logger.warning(
             "%s lacks %s, where secrets are stored, although it records revision %s: it is added, "
-            "empty. If there were secrets, restore a backup: nextcloud-mcp-server db backups %s",
-            inspection.database,
+            "empty. If there were secrets, restore a %s",
+            database,
             ", ".join(lost),
             inspection.recorded,
-            inspection.database.option,
+            "dump (pg_restore)" if database.directory is None else f"backup: {command}",
         )
 
 

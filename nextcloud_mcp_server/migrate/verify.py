@@ -158,7 +158,10 @@ def blaming(change: Change, steps: Steps) -> Iterator[None]:
 
 def one_line(error: BaseException) -> str:
     """Return the driver's message, or the error's own, on one line."""
-    text = str(getattr(error, "orig", None) or error) or type(error).__name__
+    driver = getattr(error, "orig", None) or error
+    # What else a server says is on further lines, and may hold values.
+    primary = getattr(getattr(driver, "diag", None), "message_primary", None)
+    text = primary or str(driver) or type(error).__name__
     return " ".join(text.split())
 
 

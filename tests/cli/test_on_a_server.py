@@ -137,7 +137,7 @@ def test_a_dump_has_what_is_migrated(
     assert not dump.exists()
     monkeypatch.setenv("PATH", f"{postgresql_server.programs}:{os.environ['PATH']}")
     dump.touch()
-    assert command("db", "upgrade", "--pg-dump", str(dump), "-u", url).status == 1
+    assert "exists already" in command("db", "upgrade", "--pg-dump", str(dump), "-u", url).err
     dump.unlink()
     result = command("db", "upgrade", "--pg-dump", str(dump), "-u", url)
     assert f"backup: {dump}" in result.out
@@ -145,3 +145,6 @@ def test_a_dump_has_what_is_migrated(
     listed = subprocess.check_output(["pg_restore", "--list", str(dump)], text=True)
     assert "TABLE DATA" in listed
     assert "migration_journal" not in listed
+    dump.unlink()
+    again = command("db", "upgrade", "--pg-dump", str(dump), "-u", url)
+    assert "no dump was made, because nothing was migrated" in again.err

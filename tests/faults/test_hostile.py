@@ -28,7 +28,7 @@ ARGUMENTS = {
 }
 
 #: Every command that uses a database.
-COMMANDS = ["run", *sorted(db_commands.commands.keys() - {"lint", "migrate", "show"})]
+COMMANDS = ["run", *sorted(db_commands.commands.keys() - {"copy", "lint", "migrate", "show"})]
 
 #: Commands that must fail if the database cannot be used.
 STRICT = {"run", "current", "check", "upgrade", "downgrade", "backup", "history", "stamp"}

@@ -5,6 +5,7 @@ Only names of ours are read: the schema may be shared with other applications.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -36,11 +37,12 @@ _TEMPORARY: Final = "_alembic_tmp_"
 _COLUMNS: Final = """
 SELECT c.relname, c.relkind, a.attname,
        a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AND a.attgenerated = '',
-       coalesce(pg_catalog.array_position(k.conkey, a.attnum), 0)
+       coalesce(pg_catalog.array_position(k.conkey, a.attnum), 0), t.typcategory
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_attribute a
     ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+LEFT JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 LEFT JOIN pg_catalog.pg_constraint k ON k.conrelid = c.oid AND k.contype = 'p'
 WHERE n.nspname = %s AND c.relname = ANY (%s) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 ORDER BY c.relname, a.attnum
@@ -131,33 +133,59 @@ class Place(NamedTuple):
         given = [self.schema, self.names]
         columns: dict[str, dict[str, Column]] = {}
         others = set()
-        for name, kind, column, required, key in self.rows(_COLUMNS, given):
+        kinds: dict[str, dict[str, str]] = {}
+        for name, kind, column, required, key, category in self.rows(_COLUMNS, given):
             if kind not in {"r", "p"}:
                 others.add(name)
                 continue
             own = columns.setdefault(name, {})
             if column is not None:
                 own[column] = Column(required, key)
+                kinds.setdefault(name, {})[column] = category
         indexes = self.rows(_INDEXES, [self.definitions, *given])
         return Structure(
-            {name: self._known(name, Table(found)) for name, found in columns.items()},
+            {n: self._known(n, Table(found), kinds.get(n, {})) for n, found in columns.items()},
             {index: sql for index, _, sql in indexes},
             {index: table for index, table, _ in indexes},
             frozenset(others),
             dict(self.rows(_TRIGGERS, given)),
         )
 
-    def _known(self, name: str, found: Table) -> Table:
+    def _known(self, name: str, found: Table, kinds: Mapping[str, str]) -> Table:
         """Return the table of a revision that is the same; otherwise ``found``."""
         facts = {column: one[:2] for column, one in found.columns.items()}
         for shape in reversed(self.history.shapes.get(name, ())):
             if {column: one[:2] for column, one in shape.columns.items()} == facts:
-                return shape
+                return found if _other_kinds(shape, kinds) else shape
         return found
+
+    def unusable(self, wanted: Mapping[str, Table]) -> dict[str, str]:
+        """Return the tables of ``wanted`` with a column of another kind of type, and which."""
+        kinds: dict[str, dict[str, str]] = {}
+        for name, _, column, _, _, category in self.rows(_COLUMNS, [self.schema, list(wanted)]):
+            if column is not None:
+                kinds.setdefault(name, {})[column] = category
+        found = {name: _other_kinds(wanted[name], kinds.get(name, {})) for name in wanted}
+        return {
+            name: f"the type of {', '.join(columns)} was changed"
+            for name, columns in found.items()
+            if columns
+        }
+
+    def other_schemas(self) -> list[str]:
+        """Return the schemas besides this one that have the tables of a store."""
+        found = self.rows(
+            "SELECT n.nspname FROM pg_catalog.pg_class c "
+            "JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
+            "WHERE c.relname IN (%s, %s) AND c.relkind = 'r' AND n.nspname <> %s "
+            "GROUP BY n.nspname HAVING count(*) = 2 ORDER BY n.nspname LIMIT 3",
+            ["refresh_tokens", JOURNAL_TABLE, self.schema],
+        )
+        return [name for (name,) in found]
 
     def versions(self) -> tuple[str | None, ...]:
         """Read the rows of the version table."""
-        rows = self.rows(f"SELECT version_num FROM {self.table(VERSION_TABLE)}")  # noqa: S608 - quoted
+        rows = self.rows(f"SELECT version_num::text FROM {self.table(VERSION_TABLE)}")  # noqa: S608 - quoted
         return tuple(row[0] for row in rows)
 
     def snapshot(self, *, samples: bool) -> Snapshot:
@@ -190,8 +218,9 @@ class Place(NamedTuple):
         there = columns_there(structure, ENCRYPTED)
         if not there:
             return ()
-        queries = [f"({self._secrets(*one)} LIMIT 2)" for one in there]
-        values = [_raw(value) for (value,) in self.rows(" UNION ALL ".join(queries))]
+        # An operator may have changed the type of one.
+        queries = [f"{self._secrets(*one)} LIMIT 2" for one in there]
+        values = [_raw(v) for query in queries for (v,) in self.rows(query)]
         return tuple(dict.fromkeys(values))
 
     def _secrets(self, table: str, column: str) -> str:
@@ -213,6 +242,25 @@ class Place(NamedTuple):
         for table, privilege, sequence in self.rows(_GRANTS, [self.schema, self.names]):
             found.setdefault(privilege, []).append(self.table(sequence or table))
         return found
+
+
+#: The category of each type that the revisions declare, as ``pg_type.typcategory`` has it.
+_CATEGORIES: Final = {
+    **dict.fromkeys(("TEXT", "VARCHAR"), "S"),
+    **dict.fromkeys(("BIGINT", "INTEGER", "SERIAL", "FLOAT"), "N"),
+    "BYTEA": "U",
+    "BOOLEAN": "B",
+    "TIMESTAMP": "D",
+}
+
+
+def _other_kinds(table: Table, kinds: Mapping[str, str]) -> list[str]:
+    """Return the columns whose type is of another category than the revision's."""
+    declared = dict(re.findall(r'(?:^\s*|ADD COLUMN )"?(\w+)"? ([A-Z]+)', table.sql, re.MULTILINE))
+    wanted = {column: _CATEGORIES.get(kind, "") for column, kind in declared.items()}
+    return sorted(
+        column for column, kind in kinds.items() if wanted.get(column) and wanted[column] != kind
+    )
 
 
 def connected(server: Server, connection: Connection[Any], history: History) -> tuple[Place, Facts]:

@@ -14,6 +14,7 @@ from nextcloud_mcp_server import forks
 from nextcloud_mcp_server.backends.base import WaitInterrupted
 from nextcloud_mcp_server.errors import TokenStorageError, without_secrets
 from nextcloud_mcp_server.filesystem.server_url import ServerUrl
+from nextcloud_mcp_server.schema.structure import quoted
 
 try:
     import psycopg
@@ -242,12 +243,17 @@ def application_name(activity: str = "") -> str:
     return name.encode("ascii", "replace")[:_LONGEST_NAME].decode("ascii")
 
 
+#: The last column is the schema of the role's own name, if it comes first and may not be used.
 _FACTS: Final = """
 SELECT current_schema(), pg_catalog.pg_is_in_recovery(),
        pg_catalog.current_setting('default_transaction_read_only'),
        pg_catalog.pg_backend_pid(), pg_catalog.current_setting('server_encoding'),
        pg_catalog.current_setting('server_version_num')::int,
-       pg_catalog.current_setting('fsync'), pg_catalog.current_setting('synchronous_commit')
+       pg_catalog.current_setting('fsync'), pg_catalog.current_setting('synchronous_commit'),
+       (SELECT nspname FROM pg_catalog.pg_namespace
+        WHERE nspname = current_user AND nspname <> current_schema()
+          AND pg_catalog.current_setting('search_path') LIKE '"$user"%'
+          AND NOT pg_catalog.has_schema_privilege(oid, 'USAGE'))
 """
 
 
@@ -259,7 +265,7 @@ def read_facts(connection: Connection[Any], url: ServerUrl) -> Facts:
             ``no-schema``.
     """
     [row] = connection.execute(_FACTS).fetchall()
-    schema, in_recovery, read_only, pid, encoding, version, fsync, synchronous = row
+    schema, in_recovery, read_only, pid, encoding, version, fsync, synchronous, closed = row
     if version < _OLDEST:
         raise TokenStorageError(
             f"{url} is PostgreSQL {version // 10000}, and this program needs 15 or newer.",
@@ -273,7 +279,7 @@ def read_facts(connection: Connection[Any], url: ServerUrl) -> Facts:
             remedy="Create a database for this program: CREATE DATABASE nextcloud_mcp ENCODING "
             "'UTF8' TEMPLATE template0",
         )
-    if schema is None:
+    if schema is None or closed:
         raise no_schema(connection, url)
     reason_ = ""
     if in_recovery:
@@ -291,12 +297,15 @@ def read_facts(connection: Connection[Any], url: ServerUrl) -> Facts:
 def no_schema(connection: Connection[Any], url: ServerUrl) -> TokenStorageError:
     """Return the error for a search path without a schema that this role can use."""
     [[path, role]] = connection.execute("SELECT current_setting('search_path'), current_user")
+    first = path.partition(",")[0].strip() or '"$user"'
+    schema = quoted(role) if first == '"$user"' else first
     return TokenStorageError(
-        f"{url} has no schema for the tables: none of its search_path ({path}) exists, or this "
-        "role may not use it.",
+        f"{url} has no schema for the tables: {schema}, the first of its search_path ({path}), "
+        "does not exist, or this role may not use it.",
         code="no-schema",
-        remedy=f"As the owner of the database: CREATE SCHEMA IF NOT EXISTS {role} AUTHORIZATION "
-        f"{role}; - or: GRANT USAGE, CREATE ON SCHEMA ... TO {role};",
+        remedy=f"As the owner of the database: CREATE SCHEMA IF NOT EXISTS {schema} AUTHORIZATION "
+        f"{quoted(role)}; GRANT USAGE, CREATE ON SCHEMA {schema} TO {quoted(role)}; - or name "
+        f"another schema: ALTER ROLE {quoted(role)} SET search_path TO name;",
     )
 
 
@@ -315,12 +324,28 @@ def unreachable(url: ServerUrl, error: BaseException) -> TokenStorageError:
         f"{url} cannot be used: {reason(error)}.",
         code="unreachable",
         remedy="Check that the server runs and accepts this user from here: psql "
-        f"{url.option.removeprefix('-u ')} - then try again.",
+        f"{url.option.removeprefix('-u ')} - then try again.{_about(error)}",
     )
+
+
+def _about(error: BaseException) -> str:
+    """Return what else may help, by the text of libpq or of a pooler."""
+    text = str(error)
+    if "too many" in text or "remaining connection slots" in text:
+        return " To need fewer connections: TOKEN_STORAGE_POOL_SIZE=4."
+    if "server login has been failing" in text:
+        return " PgBouncer tries again 15 seconds after a failure."
+    if "no password supplied" in text:
+        return " libpq ignores a password file that others can read: chmod 600."
+    if "unsupported startup parameter" in text:
+        return " Set the search_path at the server: ALTER ROLE ... SET search_path TO ..."
+    return ""
 
 
 def reason(error: BaseException) -> str:
     """Return the message of the server or of libpq on one line, without secrets."""
     diagnosis = getattr(error, "diag", None)
     text = getattr(diagnosis, "message_primary", None) or str(error) or type(error).__name__
-    return " ".join(without_secrets(text).split()).rstrip(".?")
+    # libpq asks a question on a line of its own.
+    lines = [line for line in text.splitlines() if not line.startswith("\t")] or [text]
+    return " ".join(without_secrets(" ".join(lines)).split()).rstrip(".?")

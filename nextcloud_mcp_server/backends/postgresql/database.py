@@ -108,8 +108,16 @@ class PostgresDatabase:
         return ()
 
     def former(self) -> str:
-        """Return nothing: there is no backup beside a server."""
-        return ""
+        """Look for tables of this program in other schemas of the database."""
+        with self.reading() as (place, _):
+            other = place.other_schemas()
+        if not other:
+            return ""
+        return (
+            f"{self} is created in the schema {place.schema}, and the schema {', '.join(other)} "
+            "has tables of this program: if those are meant, stop, and set the search_path of "
+            "this role to that schema"
+        )
 
     def vanished(self, tables: Iterable[str]) -> Iterable[str]:
         """Return nothing: there is no backup beside a server."""
@@ -147,8 +155,9 @@ class PostgresDatabase:
         return ""
 
     def unusable(self, wanted: Mapping[str, Table]) -> Mapping[str, str]:
-        """Return nothing: what is missing to read a table is found with the lock."""
-        return {}
+        """Compare the types; what is missing to read a table is found with the lock."""
+        with self.reading() as (place, _):
+            return place.unusable(wanted)
 
     def samples(self, columns: Iterable[tuple[str, str]], limit: int | None) -> Iterator[bytes]:
         """Read encrypted values in one read-only transaction."""

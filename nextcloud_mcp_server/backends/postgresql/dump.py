@@ -40,6 +40,12 @@ def write_dump(place: Place, server: Server, target: Path, tables: Sequence[str]
         place.rows(f"LOCK TABLE {', '.join(tables)} IN SHARE ROW EXCLUSIVE MODE")
     place.rows("SET LOCAL idle_in_transaction_session_timeout TO 0")
     [(snapshot,)] = place.rows("SELECT pg_catalog.pg_export_snapshot()")
+    if target.exists():
+        raise TokenStorageError(
+            f"{target} exists already; nothing was changed.",
+            code="bad-path",
+            remedy="Give --pg-dump the path of a file that does not exist yet.",
+        )
     with naming(target):
         made = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:

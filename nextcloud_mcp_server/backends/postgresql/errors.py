@@ -20,6 +20,7 @@ from nextcloud_mcp_server.filesystem.server_url import ServerUrl
 _CODES: Final = {
     "08": "unreachable",
     "22": "bad-input",
+    "2200H": "inconsistent",
     "23": "bad-input",
     "23505": "conflict",
     "25006": "read-only",

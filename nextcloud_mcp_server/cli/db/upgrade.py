@@ -94,6 +94,9 @@ def upgrade(
             lock_timeout=settings.lock_timeout,
             progress=progress,
         )
+    if dump is not None and outcome.backup is None:
+        why = "there was no row" if outcome.done.migrates else "nothing was migrated"
+        output.note(f"warning: no dump was made, because {why}.")
     facts = {**outcome_facts(outcome), "unopened_secrets": verify.unopened}
     output.result(facts, *outcome_lines(outcome))
 

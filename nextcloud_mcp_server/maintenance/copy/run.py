@@ -124,8 +124,8 @@ class Copy:
 
     @property
     def command(self) -> str:
-        """The arguments that make this copy; a password in them is a variable of the shell."""
-        places = f"--from {_typed(self.source, 'FROM_URL')} --to {_typed(self.target, 'TO_URL')}"
+        """The arguments that make this copy, without the password of a URL that was typed."""
+        places = f"--from {_typed(self.source)} --to {_typed(self.target)}"
         flags = " --without-keys" * self._without_keys + " --while-running" * self._while_running
         return f"db copy {places}{flags}"
 
@@ -442,8 +442,8 @@ def _translated(database: Database) -> Iterator[None]:
         raise known from error
 
 
-def _typed(database: Database, variable: str) -> str:
+def _typed(database: Database) -> str:
     place = database.location
     if not isinstance(place, ServerUrl):
         return for_shell(place)
-    return f'"${variable}"' if place.option.startswith('-u "') else for_shell(str(place))
+    return place.option.removeprefix("-u ")

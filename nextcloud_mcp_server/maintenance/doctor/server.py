@@ -19,7 +19,7 @@ from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
 from nextcloud_mcp_server.migrate.classify import triggers_on
 from nextcloud_mcp_server.migrate.inspect import Inspection
 from nextcloud_mcp_server.migrate.summary import plan_line
-from nextcloud_mcp_server.schema.structure import ENCRYPTED
+from nextcloud_mcp_server.schema.structure import ENCRYPTED, quoted
 from nextcloud_mcp_server.settings import Settings, pool_size
 
 #: Seconds by which the clocks of two machines can differ.
@@ -53,6 +53,9 @@ def findings(settings: Settings, url: ServerUrl) -> list[Finding]:
     database = PostgresDatabase(url)
     try:
         with database.reading() as (place, facts):
+            missing = needed_grants(place)
+            if "SELECT" in missing:
+                return [Finding(Level.ERROR, grants_text(place, missing), check="grants")]
             inspection = Inspection.of(database, place.snapshot(samples=False))
             context = Connected(settings, database, place, facts, inspection)
             return [
@@ -85,15 +88,20 @@ def state(context: Connected) -> Iterator[Finding]:
     """Check which state a start would find, and whether it would accept it."""
     inspection = context.inspection
     found = inspection.finding
-    if inspection.plan is None:
-        remedy = inspection.refusal.remedy if inspection.refusal else ""
-        yield Finding(Level.ERROR, f"{found.state}: {found.reason}. {remedy}")
-    elif inspection.ready:
+    try:
+        plan = inspection.accepted()
+        inspection.require_usable()
+    except TokenStorageError as error:
+        yield Finding(Level.ERROR, f"{error.message} {error.remedy}")
+        return
+    if inspection.ready:
         yield Finding(Level.OK, f"at-head, {inspection.history.head}")
     else:
         command = f"nextcloud-mcp-server db upgrade {context.database.option}"
-        what = f"{found.state}: {found.reason}; {plan_line(inspection.plan)}"
-        yield Finding(Level.NOTE, what, command)
+        yield Finding(Level.NOTE, f"{found.state}: {found.reason}; {plan_line(plan)}", command)
+    if other := context.place.other_schemas():
+        what = f"the schema {', '.join(other)} has tables of this program, too"
+        yield Finding(Level.NOTE if inspection.ready else Level.WARNING, what)
 
 
 def triggers(context: Connected) -> Iterator[Finding]:
@@ -109,9 +117,15 @@ def triggers(context: Connected) -> Iterator[Finding]:
 
 def grants(context: Connected) -> Iterator[Finding]:
     """Check what the role may do."""
+    [(may_create, role)] = context.place.rows(
+        "SELECT has_schema_privilege(%s, 'CREATE'), current_user", [context.place.schema]
+    )
     if missing := needed_grants(context.place):
-        level = Level.ERROR if "SELECT" in missing else Level.WARNING
-        yield Finding(level, grants_text(context.place, missing))
+        yield Finding(Level.WARNING, grants_text(context.place, missing))
+    elif not context.inspection.ready and not may_create:
+        schema = quoted(context.place.schema)
+        what = f"an upgrade is pending, and the role {role} may not create tables"
+        yield Finding(Level.ERROR, what, f"GRANT CREATE ON SCHEMA {schema} TO {quoted(role)}")
     else:
         yield Finding(Level.OK, "the role may read and write every table")
 
@@ -120,7 +134,11 @@ def durability(context: Connected) -> Iterator[Finding]:
     """Check the settings with which a stored token can be lost, and whether it is a standby."""
     for name in context.facts.unsafe:
         what = f"{name} is off: a token that was stored can be lost when the server crashes"
-        yield Finding(Level.WARNING, what, f"ALTER SYSTEM SET {name} = on")
+        [(source,)] = context.place.rows(
+            "SELECT source FROM pg_catalog.pg_settings WHERE name = %s", [name]
+        )
+        where = "ALTER SYSTEM" if source in {"configuration file", "default"} else "ALTER ROLE ..."
+        yield Finding(Level.WARNING, f"{what} (set by: {source})", f"{where} SET {name} = on")
     if context.facts.read_only:
         yield Finding(Level.WARNING, f"it can only be read: {context.facts.read_only}")
     if not context.facts.unsafe and not context.facts.read_only:
@@ -173,15 +191,20 @@ def sequences(context: Connected) -> Iterator[Finding]:
 
 def connections(context: Connected) -> Iterator[Finding]:
     """Check that the server takes the connections of a store."""
-    [(most, kept, used)] = context.place.rows(
+    [(most, kept, used, limit)] = context.place.rows(
         "SELECT current_setting('max_connections')::int, "
         "current_setting('superuser_reserved_connections')::int, "
-        "(SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE backend_type = 'client backend')"
+        "(SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE backend_type = 'client backend'), "
+        "(SELECT min(one) FROM (SELECT rolconnlimit FROM pg_catalog.pg_roles "
+        "WHERE rolname = current_user UNION ALL SELECT datconnlimit FROM pg_catalog.pg_database "
+        "WHERE datname = current_database()) l (one) WHERE one >= 0)"
     )
-    free, each = most - kept - used, pool_size()
-    what = f"{used} of {most - kept} connections are in use; a store takes up to {each}"
-    level = Level.WARNING if free < each and context.facts.direct else Level.OK
-    yield Finding(level, what)
+    allowed, each = min(most - kept, most if limit is None else limit), pool_size()
+    what = f"{used} of {allowed} connections are in use; a store takes up to {each}"
+    if allowed - used < each and context.facts.direct:
+        yield Finding(Level.WARNING, what, "export TOKEN_STORAGE_POOL_SIZE=4, or raise the limit")
+    else:
+        yield Finding(Level.OK, what)
 
 
 def clock(context: Connected) -> Iterator[Finding]:

@@ -13,11 +13,13 @@ from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.backends.postgresql.database import PostgresDatabase
 from nextcloud_mcp_server.filesystem.server_url import ServerUrl
+from nextcloud_mcp_server.maintenance.doctor.run import diagnose
 from nextcloud_mcp_server.migrate.change import downgrade
 from nextcloud_mcp_server.migrate.inspect import inspect
 from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.schema.history import load_history
 from nextcloud_mcp_server.schema.structure import gaps
+from nextcloud_mcp_server.settings import load_settings
 from tests.support.contents import KEY
 from tests.support.errors import refuses
 from tests.support.postgresql import Server
@@ -322,3 +324,98 @@ def test_tables_that_are_dropped_during_an_inspection_do_no_harm(
     assert "registered_webhooks" in structure.tables
     # The server has no definition for this moment, and sometimes an error instead.
     assert structure.indexes["idx_webhooks_preset"] is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "column"),
+    [
+        ("ALTER encrypted_token TYPE text USING encode(encrypted_token, 'hex')", "encrypted_token"),
+        ("ALTER expires_at TYPE text", "expires_at"),
+    ],
+)
+def test_a_column_of_another_type_is_refused_by_name(
+    place: tuple[str, str], postgresql_server: Server, change: str, column: str
+) -> None:
+    """A start would serve a table that no call of the store can use."""
+    schema, url = place
+    prepare(connect(url))
+    postgresql_server.execute(f"ALTER TABLE {schema}.refresh_tokens {change}")
+    with refuses("inconsistent", match=f"refresh_tokens: the type of {column} was changed"):
+        prepare(connect(url))
+    assert diagnose(load_settings({}, database=url)).worst == "error"
+
+
+def test_wider_types_of_the_same_kind_are_used(
+    place: tuple[str, str], postgresql_server: Server
+) -> None:
+    """An operator may have made a text shorter, or a number larger."""
+    schema, url = place
+    prepare(connect(url))
+    postgresql_server.execute(
+        f"ALTER TABLE {schema}.refresh_tokens ALTER scopes TYPE varchar(999)",
+        f"ALTER TABLE {schema}.refresh_tokens ALTER expires_at TYPE numeric",
+    )
+    assert prepare(connect(url)).action == "nothing"
+
+
+def test_the_doctor_names_a_missing_select(
+    place: tuple[str, str], postgresql_server: Server, role: str
+) -> None:
+    """It has the GRANT to type, and does not send the reader to itself."""
+    schema, url = place
+    prepare(connect(url))
+    postgresql_server.execute(f"GRANT USAGE ON SCHEMA {schema} TO {role}")
+    [found] = diagnose(load_settings({}, database=_as(role, url))).findings
+    assert (found.level, found.check) == ("error", "grants")
+    assert f'GRANT SELECT ON "{schema}"."' in found.message
+
+
+def test_a_schema_of_the_roles_own_that_it_may_not_use_is_refused(
+    postgresql_server: Server, role: str
+) -> None:
+    """Otherwise a new, empty store would be made in the next schema of the search path."""
+    postgresql_server.execute(
+        f"CREATE SCHEMA {role}", f"GRANT CREATE, USAGE ON SCHEMA public TO {role}"
+    )
+    try:
+        with refuses("no-schema", match=f'"{role}", the first of its search_path'):
+            prepare(connect(_as(role, postgresql_server.url())))
+    finally:
+        postgresql_server.execute(f"DROP SCHEMA {role}")
+
+
+def test_tables_of_a_store_in_another_schema_are_told_before_new_ones_are_made(
+    place: tuple[str, str], postgresql_server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Somebody may have renamed the schema, or lost its grants."""
+    _, url = postgresql_server.schema()
+    prepare(connect(url))
+    caplog.clear()
+    prepare(connect(place[1]))
+    assert "has tables of this program: if those are meant" in caplog.text
+
+
+def test_lost_secrets_have_a_way_on_without_them(
+    place: tuple[str, str], postgresql_server: Server
+) -> None:
+    """The remedy names no command that works on files only, and does what it says."""
+    schema, url = place
+    prepare(connect(url))
+    postgresql_server.execute(f"DROP TABLE {schema}.app_passwords")
+    with refuses("inconsistent") as caught:
+        prepare(connect(url))
+    assert not any(name in caught.value.remedy for name in ("db restore", "db repair", "backups"))
+    postgresql_server.execute(f"DROP TABLE {schema}.migration_journal")
+    assert prepare(connect(url)).after == HISTORY.head
+
+
+def test_a_version_table_with_numbers_is_read(
+    place: tuple[str, str], postgresql_server: Server
+) -> None:
+    """A tool for tables may have changed its type."""
+    schema, url = place
+    prepare(connect(url))
+    postgresql_server.execute(
+        f"ALTER TABLE {schema}.alembic_version ALTER version_num TYPE int USING version_num::int"
+    )
+    assert prepare(connect(url)).action == "nothing"
