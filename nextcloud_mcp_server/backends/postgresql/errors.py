@@ -38,6 +38,12 @@ _CODES: Final = {
     "XX002": "corrupt",
 }
 
+_PRIMARY: Final = (
+    "Name the primary server, or let libpq find it: add target_session_attrs=read-write to a URL "
+    "with all hosts. If this is the primary, set default_transaction_read_only off for this role "
+    "and database."
+)
+
 #: The message and the remedy of each code.
 _TEXTS: Final = {
     "bad-input": (
@@ -77,10 +83,7 @@ _TEXTS: Final = {
     ),
     "read-only": (
         "{url} takes no write: {reason}.",
-        (
-            "Name the primary server, or let libpq find it: add target_session_attrs=read-write to "
-            "a URL with all hosts."
-        ),
+        _PRIMARY,
     ),
 }
 
@@ -145,6 +148,5 @@ def not_writable(url: ServerUrl, why: str) -> TokenStorageError:
     return TokenStorageError(
         f"{url} has to be changed, and {why}.",
         code="read-only",
-        remedy="Name the primary server, or let libpq find it: add "
-        "target_session_attrs=read-write to a URL with all hosts.",
+        remedy=_PRIMARY,
     )

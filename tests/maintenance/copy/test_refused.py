@@ -354,7 +354,7 @@ def test_a_password_is_in_no_message(source: Path) -> None:
     """A command to type names a variable where a URL has a password."""
     url = "postgresql://user:hunter2@db.example.org/tokens"
     work = Copy(settings(url), settings(source))
-    assert work.command == f'db copy --from postgresql://user@db.example.org/tokens --to {source}'
+    assert work.command == f"db copy --from postgresql://user@db.example.org/tokens --to {source}"
     assert "hunter2" not in f"{work.source} {work.target}"
     with closing(sqlite3.connect(source)) as connection:
         assert connection.execute("SELECT count(*) FROM app_passwords").fetchone() == (3,)
