@@ -28,9 +28,13 @@ OWN_SESSION = (
     "tests/backends/postgresql",
     "tests/bench",
     "tests/docs",
+    "tests/faults/test_server_kills.py",
+    "tests/faults/test_server_load.py",
     "tests/history/test_rotated.py",
     "tests/history/test_walked.py",
+    "tests/maintenance/copy",
     "tests/migrations",
+    "tests/races/test_servers.py",
     "tests/wheel/test_container.py",
     "tests/wheel/test_documents.py",
     "tests/wheel/test_installed.py",
@@ -212,7 +216,7 @@ def migrations(session: nox.Session) -> None:
 def server(session: nox.Session) -> None:
     """Run the tests of PostgreSQL, and those of every engine on the older version of its server."""
     sync(session, "test")
-    pytest(session, *(session.posargs or ("tests/backends/postgresql",)))
+    pytest(session, *(session.posargs or ("tests/backends/postgresql", "tests/maintenance/copy")))
     if not session.posargs:
         # The other sessions use the newer one.
         older = ("tests/backends/contract", "tests/auth", "-k", "postgresql")
