@@ -168,7 +168,7 @@ import asyncio, sys
 from tests.bench.server import Raw, ours, store
 from tests.bench.place import user
 
-async def main(raw_url, own_url):
+async def main(raw_url, own_url, rows):
     raw, storage = Raw(raw_url), ours(own_url)
     await raw.pool.open(wait=True)
     await storage.initialize()
@@ -176,7 +176,7 @@ async def main(raw_url, own_url):
              "ours-get": storage.get_refresh_token, "ours-put": lambda who: store(storage, who)}
     async def one(work, begin, calls):
         for number in range(calls):
-            await work(user((begin + number) % 10))
+            await work(user((begin + number) % int(rows)))
     while line := (await asyncio.to_thread(sys.stdin.readline)).split():
         work, tasks, calls = works[line[0]], int(line[1]), int(line[2])
         await asyncio.gather(*(one(work, n, calls) for n in range(tasks)))
@@ -191,7 +191,10 @@ asyncio.run(main(*sys.argv[1:]))
 def _processes(place: Place, urls: Sequence[str]) -> Iterator[Row]:
     """Yield the figures of several processes with 64 tasks each."""
     tasks = place.scale.tasks
-    workers = [Child(WORKER, *urls, environ=environment()) for _ in range(max(PROCESSES))]
+    workers = [
+        Child(WORKER, *urls, place.scale.rows[0], environ=environment())
+        for _ in range(max(PROCESSES))
+    ]
     try:
         for number in PROCESSES:
             some = workers[:number]
