@@ -60,7 +60,13 @@ INTERPRETER = (
     "tests/test_settings.py",
 )
 #: Tests that no interpreter changes and that take long. Only the main interpreter runs them.
-MAIN_ONLY = ("tests/authoring/lint", "tests/faults", "tests/history", "tests/races")
+MAIN_ONLY = (
+    "tests/authoring/lint",
+    "tests/faults",
+    "tests/history",
+    "tests/maintenance",
+    "tests/races",
+)
 #: What ``quick`` leaves out, beside the tests that have a session of their own.
 SLOW = ("tests/faults", "tests/history", "tests/races", "tests/wheel")
 #: The smallest CI machine has two cores.
