@@ -243,7 +243,7 @@ import sys, time
 from nextcloud_mcp_server.cli.main import main
 def far() -> float:
     raise OverflowError("timestamp too large to convert to C _PyTime_t")
-time.time = far
+time.time = time.time_ns = far
 sys.exit(main({command.split()!r}))
 """
     environ = {"TOKEN_STORAGE_DB": str(tmp_path / "tokens.db")}

@@ -24,12 +24,12 @@ GUIDE: Final = DOCS / "database-migrations.md"
 DOCUMENTS: Final = [ROOT / "README.md", GUIDE, *([MISSION] if MISSION.is_file() else [])]
 
 #: Pages for operators, who use the installed command on an existing database. Pages for authors of
-#: migrations need a checkout: see test_tutorial.py. scale-out.md needs PostgreSQL: see
-#: tests/docs/test_scale_out.py.
+#: migrations need a checkout: see test_tutorial.py. scale-out.md and move.md need
+#: PostgreSQL: see tests/docs/test_scale_out.py.
 PAGES: Final = [
     page
     for page in (DOCS / "index.md", *sorted((DOCS / "how-to").glob("*.md")))
-    if page.name not in {"change-rows.md", "scale-out.md"}
+    if page.name not in {"change-rows.md", "move.md", "scale-out.md"}
     and any(
         block.language == "bash" and re.search("nextcloud-mcp-server (db|keys)", block.text)
         for block in blocks(page)

@@ -48,7 +48,12 @@ COMMANDS = (
     (f"upgrade --revision {HEAD}", 0),
 )
 #: Those that need no database.
-SOURCE_COMMANDS = ((f"show {HEAD}", 0), ("lint --strict", 0), ("migrate message", 1))
+SOURCE_COMMANDS = (
+    (f"show {HEAD}", 0),
+    ("lint --strict", 0),
+    ("migrate message", 1),
+    ("copy --help", 0),
+)
 
 
 def _revision(database: Path) -> str:

@@ -82,7 +82,7 @@ def test_the_tutorial_works(tmp_path: Path) -> None:
     assert len(re.findall(r"^\d+ passed", output, re.MULTILINE)) == 2
     assert "All checks passed!" in output
     assert f"clean: {len(ALL) + 1} revisions" in output
-    assert "1 file changed" in output
+    assert re.search(r"^ 2 files changed", output, re.MULTILINE)
     assert f"upgraded {place}/tokens.db from 010 to {NEXT_ID}" in output
     assert get_current_revision(place / "tokens.db") == "010"
 
