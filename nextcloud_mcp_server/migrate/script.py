@@ -18,7 +18,7 @@ from nextcloud_mcp_server.schema.structure import gaps
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """The statements of a change, for SQLite's shell; empty if there is nothing to do.
+    """The statements of a change, for the shell of the engine; empty if there is nothing to do.
 
     Attributes:
         start: the revision that they start from; None for a new database.

@@ -17,6 +17,7 @@ from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.maintenance.doctor.run import diagnose
 from nextcloud_mcp_server.maintenance.keys.census import count_secrets
 from nextcloud_mcp_server.maintenance.keys.rotate import rotate
+from nextcloud_mcp_server.migrate import verify
 from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.schema.history import load_history
 from nextcloud_mcp_server.settings import Settings, load_settings
@@ -64,9 +65,14 @@ def test_the_doctor_of_a_sound_server_finds_no_error(url: str) -> None:
     assert found["state"].message == f"at-head, {HEAD}"
     assert f"key {Keyring([KEY]).fingerprints[0]} opens 2 of 2 secrets" in found["keys"].message
     assert {f.level for name, f in found.items() if name != "durability"} == {"ok"}
-    lost = {f.check: f for f in diagnose(_settings(url, Fernet.generate_key().decode())).findings}
-    assert diagnose(_settings(url)).worst == "error"
-    assert lost["keys"].level in {"ok", "error"}
+    other = diagnose(_settings(url, Fernet.generate_key().decode())).findings
+    lost = [f.message for f in other if f.check == "keys" and f.level == "error"]
+    assert lost == ["2 of 2 secrets cannot be opened"]
+    [missing] = [f for f in diagnose(_settings(url)).findings if f.check == "keys"]
+    assert (missing.level, missing.message) == (
+        "error",
+        "it holds 2 secrets, and no key was given",
+    )
 
 
 @pytest.mark.parametrize(
@@ -136,6 +142,11 @@ def test_a_dump_has_what_is_migrated(
     assert "[backup-failed]" in result.err
     assert not dump.exists()
     monkeypatch.setenv("PATH", f"{postgresql_server.programs}:{os.environ['PATH']}")
+    with monkeypatch.context() as patch:
+        patch.setattr(verify, "problem", lambda *_: "it was broken on purpose")
+        failed = command("db", "upgrade", "--pg-dump", str(dump), "-u", url)
+    assert "broken on purpose" in failed.err
+    assert not dump.exists(), "the next attempt could not write it"
     dump.touch()
     assert "exists already" in command("db", "upgrade", "--pg-dump", str(dump), "-u", url).err
     dump.unlink()

@@ -169,6 +169,7 @@ class LockedServer:
         self._server = server
         self._url = server.url
         self._dump = dump
+        self._made: list[Path] = []
         self._connection = connection
         self._timeout = timeout
         self._cancelled = cancelled
@@ -289,6 +290,10 @@ class LockedServer:
         except BaseException:
             with suppress(Exception):
                 self._connection.rollback()
+            # The database is as it was, and the next attempt writes the file again.
+            for dump in self._made:
+                with suppress(OSError):
+                    dump.unlink()
             raise
         return result
 
@@ -311,7 +316,9 @@ class LockedServer:
                 return result
 
     def _attempt(self, work: Callable[[Transaction], T]) -> T:
-        result = work(PostgresTransaction(self._connection, self._place, self._server, self._dump))
+        result = work(
+            PostgresTransaction(self._connection, self._place, self._server, self._dump, self._made)
+        )
         # COMMIT would answer ROLLBACK, and raise nothing.
         if self._driver.info.transaction_status is not psycopg.pq.TransactionStatus.INTRANS:
             raise TokenStorageError(

@@ -32,15 +32,22 @@ class PostgresTransaction:
         place: its tables, read on the same connection.
         server: for a dump.
         dump: the file for a dump before a migration; None for none.
+        made: receives the dump that is made.
     """
 
     def __init__(
-        self, connection: Connection, place: Place, server: Server, dump: Path | None = None
+        self,
+        connection: Connection,
+        place: Place,
+        server: Server,
+        dump: Path | None,
+        made: list[Path],
     ) -> None:
         self.connection = connection
         self._place = place
         self._server = server
         self._dump = dump
+        self._made = made
 
     def execute(
         self, sql: str, parameters: Mapping[str, Any] | None = None
@@ -93,7 +100,8 @@ class PostgresTransaction:
 
         report("writing the dump")
         tables = [self._place.table(name) for name in self.structure().tables]
-        return write_dump(self._place, self._server, self._dump, tables)
+        self._made.append(write_dump(self._place, self._server, self._dump, tables))
+        return self._dump
 
     def rename_back(self, tables: Iterable[str], prefix: str) -> None:
         """Rename the filled copies of an interrupted table recreation back."""

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.backends.base import Transaction
 from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.backends.postgresql.database import PostgresDatabase
 from nextcloud_mcp_server.filesystem.server_url import ServerUrl
@@ -257,21 +257,24 @@ def test_no_key_is_made_for_a_server(place: tuple[str, str]) -> None:
         asyncio.run(RefreshTokenStorage(place[1]).initialize())
 
 
-def test_an_index_of_an_operator_and_a_percent_sign_survive(
-    place: tuple[str, str], postgresql_server: Server
-) -> None:
-    """What is in the catalog is written back as it is."""
-    schema, url = place
-    prepare(connect(url), target="010")
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(
-            "CREATE INDEX op_index ON refresh_tokens (scopes) WHERE scopes LIKE 'a%b'"
-        )
-    prepare(connect(url))
-    rows = postgresql_server.execute(
-        f"SELECT count(*) FROM pg_indexes WHERE schemaname = '{schema}' AND indexname = 'op_index'"
-    )
-    assert rows == [(1,)]
+def test_an_index_with_a_percent_sign_is_created_again(place: tuple[str, str]) -> None:
+    """Its definition is executed as it is: for the driver a '%' would begin a parameter."""
+    database = connect(place[1])
+    prepare(database)
+    wanted = HISTORY.structure(HISTORY.head)
+    create = "CREATE INDEX op_index ON audit_logs (event) WHERE event LIKE 'a%b'"
+
+    def work(transaction: Transaction) -> str:
+        transaction.execute(create)
+        before = transaction.structure().indexes["op_index"]
+        with transaction.keep_attached(HISTORY.indexes):
+            transaction.drop("audit_logs")
+            transaction.add(gaps(transaction.structure(), wanted), wanted)
+        assert transaction.structure().indexes["op_index"] == before
+        return before
+
+    with database.lock(5) as locked:
+        assert "a%b" in locked.transact(work)
 
 
 @pytest.mark.parametrize(
