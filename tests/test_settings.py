@@ -307,6 +307,7 @@ def test_the_url_of_a_server_is_taken_and_never_shows_its_password(url: str) -> 
     assert "hunter2" not in f"{place} {place!r} {place.option} {settings!r}"
     assert place.option == '-u "$DATABASE_URL"'
     assert "hunter2" not in ServerUrl(url).option
+    assert "password" not in ServerUrl(url).option
     assert settings.with_database(place).database == place
     with refuses("unsupported-database"):
         _ = settings.file

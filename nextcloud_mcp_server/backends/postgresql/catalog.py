@@ -153,9 +153,9 @@ class Place(NamedTuple):
 
     def _known(self, name: str, found: Table, kinds: Mapping[str, str]) -> Table:
         """Return the table of a revision that is the same; otherwise ``found``."""
-        facts = {column: one[:2] for column, one in found.columns.items()}
+        facts = _facts(found)
         for shape in reversed(self.history.shapes.get(name, ())):
-            if {column: one[:2] for column, one in shape.columns.items()} == facts:
+            if _facts(shape) == facts:
                 return found if _other_kinds(shape, kinds) else shape
         return found
 
@@ -252,6 +252,11 @@ _CATEGORIES: Final = {
     "BOOLEAN": "B",
     "TIMESTAMP": "D",
 }
+
+
+def _facts(table: Table) -> dict[str, tuple[bool, int]]:
+    """Return what is compared of each column; one in the key always has a value."""
+    return {name: (c.required or bool(c.key), c.key) for name, c in table.columns.items()}
 
 
 def _other_kinds(table: Table, kinds: Mapping[str, str]) -> list[str]:

@@ -48,6 +48,8 @@ def test_the_generated_file_is_what_the_server_has(place: tuple[str, str], revis
     for name, table in wanted.tables.items():
         found = there.tables[name]
         assert (found.key, found.required) == (table.key, table.required), name
+        # Otherwise every start would compare the types on a connection more.
+        assert found is table or revision != HISTORY.head, name
 
 
 @pytest.mark.parametrize("revision", HISTORY.revisions)
