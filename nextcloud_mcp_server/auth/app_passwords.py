@@ -11,12 +11,14 @@ from sqlalchemy import bindparam, delete, select
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth import values
 from nextcloud_mcp_server.auth.concern import Concern, from_row
-from nextcloud_mcp_server.auth.context import Access
+from nextcloud_mcp_server.auth.secrets import Reading
 from nextcloud_mcp_server.auth.statements import in_row, rows_with, upsert
 from nextcloud_mcp_server.backends.base import Row
+from nextcloud_mcp_server.schema.secrets import secrets_of
 from nextcloud_mcp_server.schema.tables import app_passwords
 
 _c: Final = app_passwords.c
+_PASSWORD: Final = secrets_of("app_passwords")["encrypted_password"]
 
 _STORE: Final = upsert(app_passwords)
 _GET: Final = select(*_c, in_row(_c.user_id)).where(_c.user_id == bindparam("user_id"))
@@ -29,13 +31,15 @@ class AppPassword:
     """One user's app password; the repr hides it. Times are whole seconds since 1970.
 
     ``scopes`` is None if they were never recorded, and empty if none was granted.
-    ``username`` is the login name, which may differ from the user id.
+    ``username`` is the login name, which may differ from the user id. ``server`` is the Nextcloud
+    that it is for; None if that was never recorded.
     """
 
     user_id: str
     password: str = field(repr=False)
     scopes: tuple[str, ...] | None
     username: str | None
+    server: str | None
     created_at: int
     updated_at: int
 
@@ -53,6 +57,7 @@ class AppPasswords(Concern):
         *,
         scopes: Sequence[str] | None = None,
         username: str | None = None,
+        server: str | None = None,
     ) -> None:
         """Store a user's app password. Storing again keeps ``created_at`` only.
 
@@ -61,18 +66,20 @@ class AppPasswords(Concern):
             password: up to 1 MiB.
             scopes: the granted scopes: None for "not known", an empty list for "none".
             username: the login name.
+            server: the address of the Nextcloud that it is for. It opens for no other one.
 
         Raises:
             TokenStorageError: ``bad-input`` before anything is written.
         """
-        access, now = self._access, self._access.now()
+        now = self._access.now()
         row = {
             "user_id": valid.user_id(user_id),
             "created_at": now,
             "updated_at": now,
             "scopes": values.json_list(valid.listed_scopes(scopes)),
             "username": valid.optional_text(username, "username"),
-            "encrypted_password": access.encrypt(valid.secret(password, "password")),
+            "server": valid.optional_text(server, "server"),
+            "encrypted_password": valid.secret(password, "password"),
         }
         # Every release used these two names.
         plain = scopes is None and username is None
@@ -98,11 +105,11 @@ class AppPasswords(Concern):
         return sorted(row.user_id for row in rows)
 
 
-def _app_password(row: Row, access: Access) -> AppPassword:
+def _app_password(row: Row, reading: Reading) -> AppPassword:
     of = f"of user {row.user_id!r}"
     return from_row(
         AppPassword,
         row,
-        password=access.decrypt(row.encrypted_password, f"app_passwords.encrypted_password {of}"),
+        password=reading.secret(row, _PASSWORD, of),
         scopes=values.read_scopes(row.scopes, f"app_passwords.scopes {of}"),
     )

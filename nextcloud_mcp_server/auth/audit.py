@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Integer, bindparam, delete, func, select
 
 from nextcloud_mcp_server.auth import validation as valid
-from nextcloud_mcp_server.auth.statements import AT_ONCE, affected, insertion, oldest
+from nextcloud_mcp_server.auth.statements import AT_ONCE, NextId, affected, insertion, oldest
 from nextcloud_mcp_server.backends.base import Connection
+from nextcloud_mcp_server.crypto.key import Key, associated_data
+from nextcloud_mcp_server.crypto.registration import PRIMARY
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.schema.tables import audit_logs
+from nextcloud_mcp_server.schema.tables import audit_logs, keys
 
 if TYPE_CHECKING:
     from nextcloud_mcp_server.auth.context import Access
@@ -30,8 +32,13 @@ TOGETHER: Final = 10
 
 _DAY: Final = 86_400
 
-_RECORD: Final = insertion(audit_logs, without=("id",))
+_RECORD: Final = insertion(audit_logs)
 _c: Final = audit_logs.c
+#: In one statement, after the change: who wrote the row first has the lower id.
+_NEXT: Final = select(
+    NextId(_c.id).label("id"),
+    select(keys.c.id).where(keys.c.state == PRIMARY).limit(1).scalar_subquery().label("key"),
+)
 _DELETE_FEW: Final = delete(audit_logs).where(_c.id.in_(oldest(_c.id, _c.timestamp, TOGETHER)))
 _DELETE_PAGE: Final = delete(audit_logs).where(_c.id.in_(oldest(_c.id, _c.timestamp, AT_ONCE)))
 _COUNT_BEFORE: Final = (
@@ -48,7 +55,11 @@ _OF_USER: Final = _SINCE.where(audit_logs.c.user_id == bindparam("user_id"))
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One entry. ``timestamp`` is in seconds since 1970."""
+    """One entry. ``timestamp`` is in seconds since 1970.
+
+    ``digest`` has the hashes of the ciphertexts that the change has stored. ``mac`` is the id of a
+    key, a colon, and a code of :attr:`signed` that only this key can make; None without a key.
+    """
 
     # The columns of the table, in their order.
     id: int
@@ -59,6 +70,14 @@ class AuditEntry:
     resource_id: str | None
     auth_method: str | None
     hostname: str | None
+    digest: str | None = field(default=None, repr=False, compare=False)
+    mac: str | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def signed(self) -> bytes:
+        """What its code authenticates: every field, and the digests of what was stored."""
+        values = (getattr(self, name) for name in self.__slots__ if name != "mac")
+        return associated_data("audit", *values)
 
 
 class AuditLog:
@@ -152,16 +171,36 @@ class AuditLog:
             await asyncio.sleep(time.monotonic() - begun)
 
 
-def record(connection: Connection, entry: Mapping[str, Any], access: Access) -> None:
+def record(
+    connection: Connection, entry: Mapping[str, Any], access: Access, used: Key | None = None
+) -> None:
     """Write one entry, in the transaction of the change, and delete some that are too old.
+
+    Args:
+        connection: of the change.
+        entry: its fields, but for the id and the code.
+        access: of the concern.
+        used: the key that has encrypted what the change has stored.
 
     Raises:
         TokenStorageError: ``ignored``.
+        PromotedError: ``used`` is not the key that encrypts any more.
     """
-    if not connection.run(_RECORD, entry):
+    following = connection.first(_NEXT)
+    number, name = (None, None) if following is None else following
+    key = access.signing_key(name, used)
+    row = {"digest": None, **entry, "id": number, "mac": None}
+    if key is not None:
+        row["mac"] = signature(AuditEntry(**row), key)
+    if not connection.run(_RECORD, row):
         raise not_stored("audit_logs")
     if (days := access.audit_retention_days) is not None:
         connection.run(_DELETE_FEW, {"before": entry["timestamp"] - days * _DAY})
+
+
+def signature(entry: AuditEntry, key: Key) -> str:
+    """Return the code of an entry, as ``mac`` has it."""
+    return f"{key.id}:{key.authenticate(entry.signed).hex()}"
 
 
 def not_stored(table: str) -> TokenStorageError:

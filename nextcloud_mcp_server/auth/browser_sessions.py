@@ -1,4 +1,8 @@
-"""Browser sessions: the user of each session id. The id itself is the credential."""
+"""Browser sessions: the user of each session id.
+
+The id itself is the credential, so only its hash is stored. A session of a list has the hash in
+place of the id, which finds the session again in this process, and nowhere else.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +14,18 @@ from sqlalchemy import bindparam, delete
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth import values
 from nextcloud_mcp_server.auth.concern import Clock, Concern, Expiring, from_row
-from nextcloud_mcp_server.auth.context import Access, wall_clock
-from nextcloud_mcp_server.auth.statements import expired, in_row, insertion, rows_with
-from nextcloud_mcp_server.backends.base import Row
+from nextcloud_mcp_server.auth.context import wall_clock
+from nextcloud_mcp_server.auth.secrets import Reading
+from nextcloud_mcp_server.auth.statements import expired, in_row, insertion, rows_with, stored_as
+from nextcloud_mcp_server.backends.base import Connection, Row
+from nextcloud_mcp_server.crypto.binding import hashed, stored_id
 from nextcloud_mcp_server.schema.tables import browser_sessions
 
 _c: Final = browser_sessions.c
 
 _CREATE: Final = insertion(browser_sessions)
 _ALL: Final = rows_with(_c.session_id, *_c)
-_GET: Final = _ALL.add_columns(in_row(_c.session_id)).where(
-    _c.session_id == bindparam("session_id")
-)
+_GET: Final = _ALL.add_columns(in_row(_c.session_id)).where(stored_as(_c.session_id))
 _OF_USER: Final = _ALL.where(_c.user_id == bindparam("user_id"))
 _EXPIRED: Final = expired(_c.session_id, _c.expires_at, _c.session_id, _c.user_id)
 _DELETE: Final = delete(browser_sessions).where(_c.session_id == bindparam("session_id"))
@@ -49,7 +53,8 @@ class BrowserSessions(Concern):
         """Store a new session.
 
         Args:
-            session_id: unguessable: anyone who knows it is logged in as the user.
+            session_id: unguessable, at least 22 characters (128 bits in base64): anyone who
+                knows it is logged in as the user.
             user_id: 1 to 255 bytes of UTF-8 without control characters.
             expires_at: whole seconds since 1970.
 
@@ -59,7 +64,7 @@ class BrowserSessions(Concern):
         """
         now = self._access.now()
         row = {
-            "session_id": valid.text(session_id, "session_id"),
+            "session_id": hashed(valid.credential(session_id, "session_id")),
             "user_id": valid.user_id(user_id),
             "created_at": now,
             "expires_at": valid.seconds(expires_at, "expires_at"),
@@ -72,7 +77,11 @@ class BrowserSessions(Concern):
         Raises:
             TokenStorageError: ``corrupt`` if a damaged index leads to another session.
         """
-        return await self._get(_GET, valid.session_key(session_id), _session)
+        return await self._get(
+            _GET,
+            valid.stored_forms(session_id, "session_id"),
+            lambda row, reading: _session(row, reading, session_id),
+        )
 
     async def get_user_id(self, session_id: str) -> str | None:
         """Return the user of the session; None if it does not exist or is expired."""
@@ -82,13 +91,19 @@ class BrowserSessions(Concern):
     async def list_for_user(self, user_id: str) -> list[BrowserSession]:
         """Return the user's sessions, expired or not, oldest first."""
         key = {"user_id": valid.user_id(user_id)}
-        rows = await self._access.read(lambda connection: connection.all(_OF_USER, key))
-        sessions = [_session(row, self._access) for row in rows]
+        access = self._access
+
+        def unit(connection: Connection) -> list[BrowserSession]:
+            reading = Reading(access, connection)
+            rows = connection.all(_OF_USER, key)
+            return [_session(row, reading) for row in rows if reading.accepts_id(row.session_id)]
+
+        sessions = await access.read(unit)
         return sorted(sessions, key=lambda session: (session.created_at, session.session_id))
 
     async def delete(self, session_id: str) -> bool:
         """Delete one session; False if there was none."""
-        key = valid.session_key(session_id)
+        key = valid.stored_forms(session_id, "session_id")
         return await self._delete_all(_GET, _DELETE, "delete_browser_session", key) > 0
 
     async def delete_for_user(self, user_id: str) -> int:
@@ -101,12 +116,13 @@ class BrowserSessions(Concern):
         return await self._delete_all(_EXPIRED, _DELETE, "delete_expired_browser_session")
 
 
-def _session(row: Row, access: Access) -> BrowserSession:
+def _session(row: Row, reading: Reading, session_id: str | None = None) -> BrowserSession:
     of = f"of user {row.user_id!r}"
     return from_row(
         BrowserSession,
         row,
+        session_id=session_id or stored_id(row.session_id),
         created_at=values.read_seconds(row.created_at, f"browser_sessions.created_at {of}"),
         expires_at=values.read_seconds(row.expires_at, f"browser_sessions.expires_at {of}"),
-        _clock=access.clock,
+        _clock=reading.clock,
     )

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 from nextcloud_mcp_server.auth.audit import SYSTEM, not_stored, record
+from nextcloud_mcp_server.auth.secrets import Reading, digests, has_secrets, sealed
 from nextcloud_mcp_server.auth.statements import AT_ONCE, Upsert, affected, kept
-from nextcloud_mcp_server.auth.values import check_row, digest
+from nextcloud_mcp_server.auth.values import check_row
+from nextcloud_mcp_server.crypto.binding import stored_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from nextcloud_mcp_server.auth.context import Access
     from nextcloud_mcp_server.backends.base import Connection, Row
+    from nextcloud_mcp_server.crypto.key import Key
 
 T = TypeVar("T")
 R = TypeVar("R", bound="DataclassInstance")
@@ -70,7 +73,7 @@ class Concern:
         self._access.__reduce__()
 
     async def _get(
-        self, statement: Select[Any], key: Mapping[str, Any], read: Callable[[Row, Access], T]
+        self, statement: Select[Any], key: Mapping[str, Any], read: Callable[[Row, Reading], T]
     ) -> T | None:
         """Read the first row; None if there is none.
 
@@ -83,10 +86,13 @@ class Concern:
             row = connection.first(statement, key)
             if row is None:
                 return None
+            reading = Reading(access, connection)
             if "own" in row._fields:
-                [asked] = key.values()
-                check_row(asked, row.own, self._table, secret=self._resource_type is not None)
-            return read(row, access)
+                is_credential = self._resource_type is not None
+                check_row(key.values(), row.own, self._table, secret=is_credential)
+                if is_credential and not reading.accepts_id(row.own):
+                    return None
+            return read(row, reading)
 
         return await access.read(unit)
 
@@ -99,27 +105,26 @@ class Concern:
         *,
         at: int | None = None,
     ) -> bool:
-        """Run ``statement`` and record ``event``; False, and no entry, if no row was changed."""
+        """Run ``statement`` and record ``event``; False, and no entry, if no row was changed.
+
+        The secrets among the parameters are encrypted in the transaction.
+        """
         access = self._access
         now = access.now() if at is None else at
-        encrypts = any(name.startswith("encrypted_") for name in parameters)
+        encrypts = has_secrets(self._table, parameters)
 
         def unit(connection: Connection) -> bool:
-            if encrypts:
-                access.require_key(connection)
-            if not self._run(connection, statement, parameters):
+            key = access.primary_key(connection) if encrypts else None
+            row = parameters if key is None else sealed(self._table, parameters, key)
+            if not self._run(connection, statement, row):
                 return False
-            self._record(connection, event, user_id, now, parameters.get(self._key))
+            self._record(connection, event, user_id, at=now, row=row, used=key)
             if connection.has_triggers:
-                self._require_kept(connection, statement, parameters)
+                self._require_kept(connection, statement, row)
             return True
 
         # An upsert may run twice: at worst there are two entries in the audit log.
-        written = await access.write(unit, again=isinstance(statement, Upsert))
-        if encrypts:
-            # Only after the commit: now a stored secret opens with this key ring.
-            access.key_is_verified = True
-        return written
+        return await access.write(unit, again=isinstance(statement, Upsert))
 
     async def _delete_all(
         self,
@@ -148,7 +153,7 @@ class Concern:
                 keys.append(key)
                 if self._run(connection, statement, {**given, self._key: key}):
                     gone += 1
-                    self._record(connection, event, row.user_id, now, key)
+                    self._record(connection, event, row.user_id, at=now, row={self._key: key})
             return gone, keys
 
         while True:
@@ -189,9 +194,12 @@ class Concern:
         connection: Connection,
         event: str,
         user_id: str | bytes | None,
+        *,
         at: int,
-        key: str | bytes | None,
+        row: Mapping[str, Any],
+        used: Key | None = None,
     ) -> None:
+        """Record ``event``: ``row`` has the key and the ciphertexts, encrypted with ``used``."""
         if isinstance(user_id, bytes):
             user_id = user_id.decode("utf-8", "replace")
         entry = {
@@ -199,8 +207,9 @@ class Concern:
             "event": event,
             "user_id": user_id or SYSTEM,
             "resource_type": self._resource_type,
-            "resource_id": None if key is None or not self._resource_type else digest(key),
+            "resource_id": stored_id(row[self._key]) if self._resource_type else None,
             "auth_method": self._auth_method,
             "hostname": self._access.hostname,
+            "digest": None if used is None else digests(self._table, row),
         }
-        record(connection, entry, self._access)
+        record(connection, entry, self._access, used)

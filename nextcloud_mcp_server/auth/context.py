@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import socket
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 from weakref import finalize
 
-from sqlalchemy import select
-
-from nextcloud_mcp_server.backends.base import SAMPLE_SIZE
+from nextcloud_mcp_server.auth import key_registry
 from nextcloud_mcp_server.errors import TokenStorageError, not_open
-from nextcloud_mcp_server.schema.structure import ENCRYPTED
-from nextcloud_mcp_server.schema.tables import metadata
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from nextcloud_mcp_server.backends.base import Connection, Pool
+    from nextcloud_mcp_server.crypto.key import Key
     from nextcloud_mcp_server.crypto.keyring import Keyring
 
 
 T = TypeVar("T")
 
-_SECRETS: Final = [
-    select(column).where(column.is_not(None))
-    for column in (metadata.tables[table].c[name] for table, name in ENCRYPTED)
-]
-_SAMPLES: Final = [secrets.limit(SAMPLE_SIZE) for secrets in _SECRETS]
+#: Seconds between two readings of the key file because of a key that is not known.
+_PAUSE: Final = 1.0
+#: How often a unit of work runs again because the key that encrypts was changed meanwhile.
+_ATTEMPTS: Final = 5
+
+
+class PromotedError(Exception):
+    """Another key encrypts since this unit of work began: nothing of it is kept."""
 
 
 def wall_clock() -> float:
@@ -49,38 +50,51 @@ class Access:
         "__weakref__",
         "_forgotten",
         "_keyring",
+        "_looked",
         "_pool",
+        "_primary",
+        "_reload",
         "audit_retention_days",
         "clock",
         "hostname",
-        "key_is_verified",
     )
 
     def __init__(self, clock: Callable[[], float] = wall_clock) -> None:
         self.clock = clock
         self.hostname = socket.gethostname()
-        #: Whether a committed secret opens with the key ring.
-        self.key_is_verified = False
         #: The days for which entries of the audit log are kept; None for ever.
         self.audit_retention_days: int | None = None
         self._pool: Pool | None = None
         #: Closes the pool if this object is collected first.
         self._forgotten: finalize[..., Access] | None = None
         self._keyring: Keyring | None = None
+        #: The key that encrypted the last secret.
+        self._primary: Key | None = None
+        self._reload: Callable[[], Keyring | None] = lambda: None
+        self._looked = float("-inf")
 
     @property
     def is_open(self) -> bool:
         """Whether transactions can run."""
         return self._pool is not None
 
-    def open(self, pool: Pool, keyring: Keyring | None, audit_retention_days: int | None) -> None:
-        """Run units of work in ``pool`` from now on; without a key ring, those without secrets."""
+    def open(
+        self,
+        pool: Pool,
+        keyring: Keyring | None,
+        audit_retention_days: int | None,
+        reload: Callable[[], Keyring | None] = lambda: None,
+    ) -> None:
+        """Run units of work in ``pool`` from now on; without a key ring, those without secrets.
+
+        ``reload`` reads the key file again; None if the keys do not come from one.
+        """
         self._remember()
         self._forgotten = finalize(self, pool.abandon)
         # A pool closes itself at the exit.
         self._forgotten.atexit = False
         self.audit_retention_days = audit_retention_days
-        self._pool, self._keyring, self.key_is_verified = pool, keyring, False
+        self._pool, self._keyring, self._primary, self._reload = pool, keyring, None, reload
 
     def close(self) -> Pool | None:
         """Refuse new work, and return the pool for the caller to close; None if there is none.
@@ -98,19 +112,58 @@ class Access:
 
     def forget_keys(self) -> None:
         """Drop the key ring."""
-        self._keyring = None
+        self._keyring = self._primary = None
 
     def now(self) -> int:
         """Return whole seconds since 1970."""
         return int(self.clock())
 
-    def encrypt(self, secret: str) -> bytes:
-        """Encrypt with the newest key."""
-        return self._keyring.encrypt(secret) if self._keyring else _not_open()
+    @property
+    def keyring(self) -> Keyring:
+        """The key ring."""
+        return self._keyring or _not_open()
 
-    def decrypt(self, ciphertext: bytes | str, of: str) -> str:
-        """Decrypt; an ``undecryptable`` error names ``of``."""
-        return self._keyring.decrypt(ciphertext, of) if self._keyring else _not_open()
+    def primary_key(self, connection: Connection) -> Key:
+        """Return the key that encrypts, in the transaction that writes a secret.
+
+        The last one is remembered. Who has used it calls :meth:`signing_key` before the commit.
+
+        Raises:
+            TokenStorageError: ``wrong-key``.
+        """
+        if self._primary is None:
+            self._primary = self._known_primary(connection)
+        return self._primary
+
+    def _known_primary(self, connection: Connection) -> Key:
+        with suppress(TokenStorageError):
+            return key_registry.primary_key(connection, self.keyring, self.now())
+        self.read_keys_again()
+        return key_registry.primary_key(connection, self.keyring, self.now())
+
+    def signing_key(self, name: str | None, used: Key | None) -> Key | None:
+        """Return the key of this id, which encrypts now; None if it was not given.
+
+        Raises:
+            PromotedError: it is not the one that was ``used``.
+        """
+        if used is not None:
+            if used.id == name:
+                return used
+            self._primary = None
+            raise PromotedError
+        return None if name is None or self._keyring is None else self._keyring.get(name)
+
+    def read_keys_again(self) -> bool:
+        """Read the key file again, at most once in a second; return whether that was done."""
+        now = time.monotonic()
+        if now - self._looked < _PAUSE:
+            return False
+        self._looked = now
+        keyring = self._reload()
+        if keyring is not None and self._keyring is not None:
+            self._keyring = keyring
+        return keyring is not None
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a token store is not pickled or copied: it holds keys and open files")
@@ -119,43 +172,22 @@ class Access:
         """Check that the open database is the one at its place."""
         return self._pool.check() if self._pool else _not_open()
 
-    def require_key(self, connection: Connection) -> None:
-        """Fail if there are secrets and the key ring opens none of them.
-
-        Two servers with different keys can start on a database without secrets: the first
-        secret decides. To be called in the transaction that writes a secret.
-
-        Raises:
-            TokenStorageError: ``wrong-key``.
-        """
-        keyring = self._keyring
-        if self.key_is_verified or keyring is None:
-            return
-        there = False
-        for statement in (*_SAMPLES, *_SECRETS):
-            for [value] in connection.all(statement):
-                there = True
-                if keyring.can_decrypt(value):
-                    return
-        if there:
-            raise TokenStorageError(
-                "No given key opens the secrets that another server has stored; nothing was "
-                "written.",
-                code="wrong-key",
-                remedy="Give every server the same key in TOKEN_ENCRYPTION_KEY, and restart this "
-                "one.",
-            )
-
     def read(self, unit: Callable[[Connection], T]) -> Awaitable[T]:
         """Run a read-only unit of work."""
         return self._pool.read(unit) if self._pool else _not_open()
 
-    def write(self, unit: Callable[[Connection], T], *, again: bool = False) -> Awaitable[T]:
+    async def write(self, unit: Callable[[Connection], T], *, again: bool = False) -> T:
         """Run a unit of work; it is durable when this returns.
 
         ``again`` says whether it may run twice, as for :class:`~..backends.base.Pool`.
         """
-        return self._pool.write(unit, again=again) if self._pool else _not_open()
+        for _ in range(_ATTEMPTS - 1):
+            with suppress(PromotedError):
+                return await self._open_pool().write(unit, again=again)
+        return await self._open_pool().write(unit, again=again)
+
+    def _open_pool(self) -> Pool:
+        return self._pool or _not_open()
 
 
 def _not_open() -> NoReturn:

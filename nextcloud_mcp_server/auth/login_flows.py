@@ -11,12 +11,15 @@ from sqlalchemy import bindparam, delete, select
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth import values
 from nextcloud_mcp_server.auth.concern import Clock, Concern, Expiring, from_row
-from nextcloud_mcp_server.auth.context import Access, wall_clock
+from nextcloud_mcp_server.auth.context import wall_clock
+from nextcloud_mcp_server.auth.secrets import Reading
 from nextcloud_mcp_server.auth.statements import expired, in_row, upsert
 from nextcloud_mcp_server.backends.base import Row
+from nextcloud_mcp_server.schema.secrets import secrets_of
 from nextcloud_mcp_server.schema.tables import login_flow_sessions
 
 _c: Final = login_flow_sessions.c
+_POLL_TOKEN: Final = secrets_of("login_flow_sessions")["encrypted_poll_token"]
 
 _STORE: Final = upsert(login_flow_sessions)
 _GET: Final = select(*_c, in_row(_c.user_id)).where(_c.user_id == bindparam("user_id"))
@@ -65,7 +68,7 @@ class LoginFlows(Concern):
         Raises:
             TokenStorageError: ``bad-input`` before anything is written.
         """
-        access, now = self._access, self._access.now()
+        now = self._access.now()
         scopes = valid.listed_scopes(requested_scopes, "requested_scopes")
         row = {
             "user_id": valid.user_id(user_id),
@@ -73,7 +76,7 @@ class LoginFlows(Concern):
             "requested_scopes": values.json_list(scopes or None),
             "created_at": now,
             "expires_at": valid.seconds(expires_at, "expires_at"),
-            "encrypted_poll_token": access.encrypt(valid.secret(poll_token, "poll_token")),
+            "encrypted_poll_token": valid.secret(poll_token, "poll_token"),
         }
         await self._write(_STORE, row, "store_login_flow", user_id, at=now)
 
@@ -95,17 +98,15 @@ class LoginFlows(Concern):
         return await self._delete_all(_EXPIRED, _DELETE_EXPIRED, "delete_expired_login_flow")
 
 
-def _flow(row: Row, access: Access) -> LoginFlow:
+def _flow(row: Row, reading: Reading) -> LoginFlow:
     of = f"of user {row.user_id!r}"
     return from_row(
         LoginFlow,
         row,
-        poll_token=access.decrypt(
-            row.encrypted_poll_token, f"login_flow_sessions.encrypted_poll_token {of}"
-        ),
+        poll_token=reading.secret(row, _POLL_TOKEN, of),
         requested_scopes=values.read_scopes(
             row.requested_scopes, f"login_flow_sessions.requested_scopes {of}"
         ),
         expires_at=values.read_seconds(row.expires_at, f"login_flow_sessions.expires_at {of}"),
-        _clock=access.clock,
+        _clock=reading.clock,
     )

@@ -11,13 +11,16 @@ from sqlalchemy import bindparam, delete, select
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth import values
 from nextcloud_mcp_server.auth.concern import Clock, Concern, from_row
-from nextcloud_mcp_server.auth.context import Access, wall_clock
+from nextcloud_mcp_server.auth.context import wall_clock
+from nextcloud_mcp_server.auth.secrets import Reading
 from nextcloud_mcp_server.auth.statements import upsert
 from nextcloud_mcp_server.backends.base import Row
+from nextcloud_mcp_server.schema.secrets import secrets_of
 from nextcloud_mcp_server.schema.tables import oauth_clients
 
 _KEY: Final = {"id": 1}
 _c: Final = oauth_clients.c
+_SECRETS: Final = secrets_of("oauth_clients")
 
 _STORE: Final = upsert(oauth_clients)
 _GET: Final = select(*_c).where(_c.id == bindparam("id"))
@@ -79,7 +82,7 @@ class OAuthClients(Concern):
         Raises:
             TokenStorageError: ``bad-input`` before anything is written.
         """
-        access, now = self._access, self._access.now()
+        now = self._access.now()
         issued = valid.optional_seconds(client_id_issued_at, "client_id_issued_at")
         token = registration_access_token
         row = {
@@ -95,10 +98,10 @@ class OAuthClients(Concern):
             ),
             "created_at": now,
             "updated_at": now,
-            "encrypted_client_secret": access.encrypt(valid.secret(client_secret, "client_secret")),
+            "encrypted_client_secret": valid.secret(client_secret, "client_secret"),
             "encrypted_registration_access_token": None
             if token is None
-            else access.encrypt(valid.secret(token, "registration_access_token")),
+            else valid.secret(token, "registration_access_token"),
         }
         await self._write(_STORE, row, "store_oauth_client", at=now)
 
@@ -115,15 +118,13 @@ class OAuthClients(Concern):
         return await self._write(_DELETE, _KEY, "delete_oauth_client")
 
 
-def _client(row: Row, access: Access) -> OAuthClient:
+def _client(row: Row, reading: Reading) -> OAuthClient:
     of = "of row 1"
     token = row.encrypted_registration_access_token
     return from_row(
         OAuthClient,
         row,
-        client_secret=access.decrypt(
-            row.encrypted_client_secret, f"oauth_clients.encrypted_client_secret {of}"
-        ),
+        client_secret=reading.secret(row, _SECRETS["encrypted_client_secret"], of),
         client_secret_expires_at=values.read_seconds(
             row.client_secret_expires_at, f"oauth_clients.client_secret_expires_at {of}"
         ),
@@ -131,6 +132,6 @@ def _client(row: Row, access: Access) -> OAuthClient:
         or (),
         registration_access_token=None
         if token is None
-        else access.decrypt(token, f"oauth_clients.encrypted_registration_access_token {of}"),
-        _clock=access.clock,
+        else reading.secret(row, _SECRETS["encrypted_registration_access_token"], of),
+        _clock=reading.clock,
     )

@@ -1,7 +1,6 @@
 """OAuth sessions: the state between the steps of an authorization.
 
-The tokens of the identity provider are not encrypted here, because every release writes and
-reads them so. A row is meant to exist for minutes: delete it when the flow is done.
+A row is meant to exist for minutes: delete it when the flow is done.
 """
 
 from __future__ import annotations
@@ -15,24 +14,28 @@ from sqlalchemy import bindparam, delete, func, update
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth import values
 from nextcloud_mcp_server.auth.concern import Clock, Concern, Expiring, from_row
-from nextcloud_mcp_server.auth.context import Access, wall_clock
-from nextcloud_mcp_server.auth.statements import expired, in_row, insertion, rows_with
+from nextcloud_mcp_server.auth.context import wall_clock
+from nextcloud_mcp_server.auth.secrets import Reading, has_secrets, sealed
+from nextcloud_mcp_server.auth.statements import expired, in_row, insertion, rows_with, stored_as
 from nextcloud_mcp_server.backends.base import Connection, Row
+from nextcloud_mcp_server.crypto.binding import hashed, stored_id
+from nextcloud_mcp_server.schema.secrets import secrets_of
 from nextcloud_mcp_server.schema.tables import oauth_sessions
 
 _c: Final = oauth_sessions.c
+_SECRETS: Final = secrets_of("oauth_sessions")
 
 _CREATE: Final = insertion(oauth_sessions)
 _ALL: Final = rows_with(_c.session_id, *_c)
-_GET: Final = _ALL.add_columns(in_row(_c.session_id)).where(
-    _c.session_id == bindparam("session_id")
-)
+_GET: Final = _ALL.add_columns(in_row(_c.session_id)).where(stored_as(_c.session_id))
 _BY_CODE: Final = _ALL.add_columns(in_row(_c.mcp_authorization_code)).where(
-    _c.mcp_authorization_code == bindparam("code")
+    stored_as(_c.mcp_authorization_code)
 )
 # The client chooses the state, which may not be unique: the newest row is the running one.
-_BY_STATE: Final = _ALL.where(_c.state == bindparam("of_state")).order_by(
-    _c.created_at.desc(), _c.session_id.desc()
+_BY_STATE: Final = (
+    _ALL.add_columns(in_row(_c.state))
+    .where(stored_as(_c.state))
+    .order_by(_c.created_at.desc(), _c.session_id.desc())
 )
 _EXPIRED: Final = expired(_c.session_id, _c.expires_at, _c.session_id, _c.user_id)
 _CHANGEABLE: Final = (
@@ -44,7 +47,7 @@ _CHANGEABLE: Final = (
 )
 _UPDATE: Final = (
     update(oauth_sessions)
-    .where(_c.session_id == bindparam("of_session"))
+    .where(stored_as(_c.session_id))
     .values(
         {
             name: func.coalesce(bindparam(name, type_=_c[name].type), _c[name])
@@ -59,6 +62,9 @@ _DELETE_EXPIRED: Final = _DELETE.where(_c.expires_at <= bindparam("now"))
 @dataclass(frozen=True, slots=True)
 class OAuthSession(Expiring):
     """A running authorization; the repr hides everything that could be used to complete it.
+
+    Of ``session_id`` and ``mcp_authorization_code`` only a hash is stored: the one that was not
+    asked with is a hash here, which finds the session again in this process.
 
     Times are whole seconds since 1970. ``is_provisioning`` is true for a flow that grants
     the server offline access, and false for the login of a client.
@@ -121,13 +127,15 @@ class OAuthSessions(Concern):
         now = self._access.now()
         texts = {
             "client_id": client_id,
-            "state": state,
             "code_challenge": code_challenge,
             "code_challenge_method": code_challenge_method,
             "nonce": nonce,
         }
+        state = valid.optional_text(state, "state")
         row = {
-            **valid.session_key(session_id),
+            "session_id": hashed(valid.credential(session_id, "session_id")),
+            "state": None if state is None else hashed(state),
+            "encrypted_state": state,
             **{name: valid.optional_text(value, name) for name, value in texts.items()},
             "client_redirect_uri": valid.text(client_redirect_uri, "client_redirect_uri"),
             "created_at": now,
@@ -143,7 +151,11 @@ class OAuthSessions(Concern):
 
     async def get(self, session_id: str) -> OAuthSession | None:
         """Return the session, expired or not, or None."""
-        return await self._get(_GET, valid.session_key(session_id), _session)
+        return await self._get(
+            _GET,
+            valid.stored_forms(session_id, "session_id"),
+            lambda row, reading: _session(row, reading, session_id=session_id),
+        )
 
     async def get_by_code(self, mcp_authorization_code: str) -> OAuthSession | None:
         """Return the session of this authorization code, expired or not, or None.
@@ -151,12 +163,16 @@ class OAuthSessions(Concern):
         A code is valid for one use. If several callers read the same session, the one for
         which :meth:`delete` returns True has redeemed the code.
         """
-        code = valid.text(mcp_authorization_code, "mcp_authorization_code")
-        return await self._get(_BY_CODE, {"code": code}, _session)
+        code = mcp_authorization_code
+        return await self._get(
+            _BY_CODE,
+            valid.stored_forms(code, "mcp_authorization_code"),
+            lambda row, reading: _session(row, reading, code=code),
+        )
 
     async def get_by_state(self, state: str) -> OAuthSession | None:
         """Return the newest session with this state, expired or not, or None."""
-        return await self._get(_BY_STATE, {"of_state": valid.text(state, "state")}, _session)
+        return await self._get(_BY_STATE, valid.stored_forms(state, "state"), _session)
 
     async def update(
         self,
@@ -177,24 +193,31 @@ class OAuthSessions(Concern):
             TokenStorageError: ``bad-input`` before anything is written; ``conflict`` if
                 the authorization code exists.
         """
-        now, key = self._access.now(), valid.session_key(session_id)
+        access, now = self._access, self._access.now()
+        key = valid.stored_forms(session_id, "session_id")
         changes = _changeable(
             user_id, idp_access_token, idp_refresh_token, granted_scopes, mcp_authorization_code
         )
 
+        bound = {**changes, "session_id": key["hashed"]}
+
         def unit(connection: Connection) -> bool:
-            if not self._run(connection, _UPDATE, {**changes, "of_session": session_id}):
+            used = access.primary_key(connection) if has_secrets(self._table, changes) else None
+            row = bound if used is None else sealed(self._table, bound, used)
+            found = connection.first(_GET, key)
+            if found is None or not Reading(access, connection).accepts_id(found.session_id):
                 return False
-            row = connection.first(_GET, key)
-            user = user_id if row is None else row.user_id
-            self._record(connection, "update_oauth_session", user, now, session_id)
+            if not self._run(connection, _UPDATE, {**row, **key}):
+                return False
+            user = user_id or found.user_id
+            self._record(connection, "update_oauth_session", user, at=now, row=row, used=used)
             return True
 
-        return await self._access.write(unit)
+        return await access.write(unit)
 
     async def delete(self, session_id: str) -> bool:
         """Delete the session; False if there was none."""
-        key = valid.session_key(session_id)
+        key = valid.stored_forms(session_id, "session_id")
         return await self._delete_all(_GET, _DELETE, "delete_oauth_session", key) > 0
 
     async def delete_expired(self) -> int:
@@ -214,22 +237,37 @@ def _changeable(
         "idp_access_token": valid.optional_plain_secret(idp_access_token, "idp_access_token"),
         "idp_refresh_token": valid.optional_plain_secret(idp_refresh_token, "idp_refresh_token"),
         "granted_scopes": values.spaced(valid.scopes(granted_scopes, "granted_scopes")),
-        "mcp_authorization_code": valid.optional_text(
-            mcp_authorization_code, "mcp_authorization_code"
-        ),
+        "mcp_authorization_code": None
+        if mcp_authorization_code is None
+        else hashed(valid.credential(mcp_authorization_code, "mcp_authorization_code")),
     }
 
 
-def _session(row: Row, access: Access) -> OAuthSession:
-    of = f"of session {values.shown(row.session_id)!r}"
+def _session(
+    row: Row, reading: Reading, *, session_id: str | None = None, code: str | None = None
+) -> OAuthSession:
+    stored = stored_id(row.session_id)
+    of = f"of session {stored!r}"
+
+    def secret(name: str) -> str | None:
+        return None if getattr(row, name) is None else reading.secret(row, _SECRETS[name], of)
+
+    # A released version has stored the state itself.
+    state = row.state if row.encrypted_state is None else secret("encrypted_state")
+    if code is None and row.mcp_authorization_code is not None:
+        code = stored_id(row.mcp_authorization_code)
     return from_row(
         OAuthSession,
         row,
+        session_id=session_id or stored,
+        state=state,
+        mcp_authorization_code=code,
+        **{name: secret(name) for name in ("idp_access_token", "idp_refresh_token", "nonce")},
         created_at=values.read_seconds(row.created_at, f"oauth_sessions.created_at {of}"),
         expires_at=values.read_seconds(row.expires_at, f"oauth_sessions.expires_at {of}"),
         flow_type=row.flow_type or "hybrid",
         requested_scopes=values.read_spaced(row.requested_scopes),
         granted_scopes=values.read_spaced(row.granted_scopes),
         is_provisioning=bool(row.is_provisioning),
-        _clock=access.clock,
+        _clock=reading.clock,
     )

@@ -5,20 +5,24 @@ Most of what a start needs is imported in that thread, so that importing the sto
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Hashable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from nextcloud_mcp_server import forks
 from nextcloud_mcp_server.concurrency import run_to_the_end
+from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from nextcloud_mcp_server.backends.base import Hold, Pool
+    from nextcloud_mcp_server.backends.base import Hold, Pool, RegisteredKey
     from nextcloud_mcp_server.crypto.keyfile import Samples
     from nextcloud_mcp_server.crypto.keyring import Keyring
     from nextcloud_mcp_server.filesystem.server_url import ServerUrl
     from nextcloud_mcp_server.migrate.startup import Outcome
+
+logger = logging.getLogger(__name__)
 
 
 def _initialize_openssl(keyring: Keyring) -> None:
@@ -28,7 +32,9 @@ def _initialize_openssl(keyring: Keyring) -> None:
     would wait without end.
     """
     if not _initialized:
-        keyring.encrypt("")
+        key = keyring.keys[0]
+        key.open(key.seal(b"", b""), b"")
+        key.open_fernet(key.encrypt_fernet(b""))
         _initialized.append(True)
 
 
@@ -36,15 +42,32 @@ def _initialize_openssl(keyring: Keyring) -> None:
 _initialized: Final[list[bool]] = []
 
 
+class Opened(NamedTuple):
+    """An open store.
+
+    Attributes:
+        pool: runs its units of work.
+        keyring: the verified keys.
+        outcome: what the start did.
+        audit_retention_days: for how long entries of the audit log are kept; None for ever.
+        reload: reads the key file again; returns None if the keys do not come from one.
+    """
+
+    pool: Pool
+    keyring: Keyring
+    outcome: Outcome
+    audit_retention_days: int | None
+    reload: Callable[[], Keyring | None]
+
+
 async def open_store(
     database: str | os.PathLike[str] | ServerUrl | None = None,
     keys: str | bytes | Sequence[str | bytes] | None = None,
     settings: Settings | None = None,
-) -> tuple[Pool, Keyring, Outcome, int | None]:
+) -> Opened:
     """Prepare a database in a worker thread, then open its pool.
 
-    Takes the arguments of :class:`~.storage.RefreshTokenStorage`. The last result is the number of
-    days for which entries of the audit log are kept.
+    Takes the arguments of :class:`~.storage.RefreshTokenStorage`.
 
     Raises:
         TokenStorageError: the database or the keys cannot be used; nothing is left open.
@@ -53,6 +76,7 @@ async def open_store(
         from nextcloud_mcp_server.backends.connect import connect  # noqa: PLC0415
         from nextcloud_mcp_server.crypto.keyfile import (  # noqa: PLC0415
             given_keyring,
+            keys_of_file,
             require_trusted_key,
             verified_keyring,
         )
@@ -66,9 +90,9 @@ async def open_store(
     hold: Hold | None = None
     opened: Hashable = None
 
-    def verify(samples: Samples) -> Sequence[str]:
+    def verify(samples: Samples, known: Sequence[RegisteredKey]) -> Sequence[str]:
         nonlocal keyring
-        keyring = verified_keyring(keyring, samples, place.location)
+        keyring = verified_keyring(keyring, samples, place.location, known)
         _initialize_openssl(keyring)
         return keyring.fingerprints
 
@@ -106,4 +130,12 @@ async def open_store(
         if hold is not None:
             hold.release()
         raise
-    return pool, keyring, outcome, settings.audit_retention_days
+
+    def reload() -> Keyring | None:
+        try:
+            return None if keys is not None else keys_of_file(settings, place.location)
+        except TokenStorageError as error:
+            logger.warning("The key file cannot be read again: %s", error.message)
+            return None
+
+    return Opened(pool, keyring, outcome, settings.audit_retention_days, reload)

@@ -11,12 +11,14 @@ from sqlalchemy import bindparam, select, update
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth import values
 from nextcloud_mcp_server.auth.concern import Concern
-from nextcloud_mcp_server.auth.context import Access
+from nextcloud_mcp_server.auth.secrets import Reading
 from nextcloud_mcp_server.auth.statements import in_row
 from nextcloud_mcp_server.backends.base import Row
+from nextcloud_mcp_server.schema.secrets import secrets_of
 from nextcloud_mcp_server.schema.tables import refresh_tokens
 
 _c: Final = refresh_tokens.c
+_SECRET: Final = secrets_of("refresh_tokens")["user_profile"]
 
 _STORE: Final = (
     update(refresh_tokens)
@@ -56,6 +58,8 @@ class Profiles(Concern):
         now = self._access.now()
         parameters = {
             "of_user": valid.user_id(user_id),
+            # What the profile is bound to.
+            "user_id": user_id,
             "user_profile": valid.profile(profile),
             "profile_cached_at": now,
         }
@@ -71,10 +75,12 @@ class Profiles(Concern):
         return await self._get(_GET, {"user_id": valid.user_id(user_id)}, _profile)
 
 
-def _profile(row: Row, _access: Access) -> UserProfile:
-    of = f"refresh_tokens.user_profile of user {row.user_id!r}"
+def _profile(row: Row, reading: Reading) -> UserProfile:
+    of = f"of user {row.user_id!r}"
     return UserProfile(
         user_id=row.user_id,
-        profile=values.read_json_dict(row.user_profile, of),
+        profile=values.read_json_dict(
+            reading.secret(row, _SECRET, of), f"refresh_tokens.user_profile {of}"
+        ),
         cached_at=row.profile_cached_at,
     )

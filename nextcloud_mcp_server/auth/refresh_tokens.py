@@ -11,12 +11,15 @@ from sqlalchemy import bindparam, delete, select
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth import values
 from nextcloud_mcp_server.auth.concern import Clock, Concern, Expiring, from_row
-from nextcloud_mcp_server.auth.context import Access, wall_clock
+from nextcloud_mcp_server.auth.context import wall_clock
+from nextcloud_mcp_server.auth.secrets import Reading
 from nextcloud_mcp_server.auth.statements import expired, in_row, rows_with, upsert
 from nextcloud_mcp_server.backends.base import Row
+from nextcloud_mcp_server.schema.secrets import secrets_of
 from nextcloud_mcp_server.schema.tables import refresh_tokens
 
 _c: Final = refresh_tokens.c
+_TOKEN: Final = secrets_of("refresh_tokens")["encrypted_token"]
 
 # The profile belongs to another concern: it is not read with the token, and storing a token
 # again keeps it.
@@ -102,7 +105,7 @@ class RefreshTokens(Concern):
                 provisioning_client_id, "provisioning_client_id"
             ),
             "scopes": values.json_list(valid.listed_scopes(scopes) or None),
-            "encrypted_token": self._access.encrypt(valid.secret(refresh_token, "refresh_token")),
+            "encrypted_token": valid.secret(refresh_token, "refresh_token"),
         }
         await self._write(_STORE, row, "store_refresh_token", user_id, at=now)
 
@@ -131,16 +134,16 @@ class RefreshTokens(Concern):
         return await self._delete_all(_EXPIRED, _DELETE_EXPIRED, "delete_expired_refresh_token")
 
 
-def _token(row: Row, access: Access) -> RefreshToken:
+def _token(row: Row, reading: Reading) -> RefreshToken:
     of = f"of user {row.user_id!r}"
     return from_row(
         RefreshToken,
         row,
-        token=access.decrypt(row.encrypted_token, f"refresh_tokens.encrypted_token {of}"),
+        token=reading.secret(row, _TOKEN, of),
         expires_at=values.read_optional_seconds(row.expires_at, f"refresh_tokens.expires_at {of}"),
         scopes=values.read_scopes(row.scopes, f"refresh_tokens.scopes {of}"),
         # In an old row the columns may be NULL, which means their defaults.
         flow_type=row.flow_type or "hybrid",
         token_audience=row.token_audience or "nextcloud",
-        _clock=access.clock,
+        _clock=reading.clock,
     )

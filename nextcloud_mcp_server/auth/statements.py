@@ -5,9 +5,28 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from sqlalchemy import Insert, Text, bindparam, literal, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Executable,
+    Insert,
+    LargeBinary,
+    Text,
+    and_,
+    bindparam,
+    func,
+    literal,
+    select,
+)
+from sqlalchemy import (
+    cast as cast_to,
+)
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.expression import ClauseElement
 from sqlalchemy.sql.functions import FunctionElement
+
+from nextcloud_mcp_server.schema.secrets import HASHED
+from nextcloud_mcp_server.schema.tables import Ciphertext
 
 if TYPE_CHECKING:
     from sqlalchemy import Column, Delete, Label, Select, Table, Update
@@ -55,6 +74,76 @@ def _compile_by_rowid(element: _InRow, compiler: SQLCompiler, **_: Any) -> str:
     quote = compiler.preparer.quote
     name, table = quote(column.name), quote(cast("Column[str]", column).table.name)
     return f"(SELECT own.{name} FROM {table} AS own WHERE own.rowid = {table}.rowid)"  # noqa: S608
+
+
+class _Locking(Executable, ClauseElement):
+    """``LOCK TABLE``. On SQLite a transaction that writes is alone."""
+
+    inherit_cache = False
+
+    def __init__(self, table: Table, mode: str) -> None:
+        self.table = table
+        self.mode = mode
+
+
+@compiles(_Locking)
+def _compile_lock(element: _Locking, compiler: SQLCompiler, **_: Any) -> str:
+    return f"LOCK TABLE {compiler.preparer.format_table(element.table)} IN {element.mode} MODE"
+
+
+@compiles(_Locking, "sqlite")
+def _compile_nothing(element: _Locking, compiler: SQLCompiler, **_: Any) -> str:
+    return f"DELETE FROM {compiler.preparer.format_table(element.table)} WHERE 0"  # noqa: S608
+
+
+def locking(table: Table, mode: str) -> Executable:
+    """Lock a table until the end of the transaction, in a mode of PostgreSQL."""
+    return _Locking(table, mode)
+
+
+class NextId(ColumnElement[int]):
+    """The id of the next row of a table that is numbered by the database."""
+
+    inherit_cache = False
+    type = BigInteger()
+
+    def __init__(self, column: Column[Any]) -> None:
+        self.column = column
+
+
+@compiles(NextId)
+def _compile_sequence(element: NextId, compiler: SQLCompiler, **kwargs: Any) -> str:
+    table = compiler.preparer.format_table(element.column.table)
+    # Quoted like this, a name may have a quotation mark. A restored table may have no sequence.
+    sequence = f"pg_get_serial_sequence($name${table}$name$, '{element.column.name}')"
+    return f"coalesce(nextval({sequence}), {_compile_following(element, compiler, **kwargs)})"
+
+
+@compiles(NextId, "sqlite")
+def _compile_following(element: NextId, compiler: SQLCompiler, **_: Any) -> str:
+    name = compiler.preparer.quote(element.column.name)
+    table = compiler.preparer.format_table(element.column.table)
+    return f"(SELECT coalesce(max({name}), 0) + 1 FROM {table})"  # noqa: S608
+
+
+def stored_as(column: Column[Any]) -> ColumnElement[bool]:
+    """Whether a column holds the id of :func:`~.validation.stored_forms`, hashed or in plain."""
+    return column.in_([bindparam("hashed"), bindparam("plain")])
+
+
+def is_v2(column: Column[Any]) -> ColumnElement[bool]:
+    """Whether a value is encrypted in the second format."""
+    if isinstance(column.type, Ciphertext):
+        # A restored dump may hold it as TEXT.
+        return func.substr(cast_to(column, LargeBinary), 1, 3) == literal(b"v2.", LargeBinary)
+    return func.substr(column, 1, 3) == literal("v2.", Text)
+
+
+def is_old(column: Column[Any]) -> ColumnElement[bool]:
+    """Whether a value is there and stored as released versions have stored it."""
+    if (column.table.name, column.name) in HASHED:
+        return and_(column.is_not(None), func.substr(column, 1, 7) != literal("sha256:", Text))
+    return and_(column.is_not(None), ~is_v2(column))
 
 
 def in_row(column: Column[Any]) -> Label[str]:

@@ -103,13 +103,14 @@ class RefreshTokenStorage(RefreshTokens):
             # A forked child has a copy of the parent's store, and opens one of its own.
             if self._access.is_open and self._process == os.getpid():
                 return
-            pool, keyring, self._outcome, days = await open_store(
-                self._database, self._keys, self._settings
-            )
+            opened = await open_store(self._database, self._keys, self._settings)
+            self._outcome = opened.outcome
             # The settings may name another file if the working directory has changed since.
             self._database = self._outcome.database
             self._process = os.getpid()
-            self._access.open(pool, keyring, days)
+            self._access.open(
+                opened.pool, opened.keyring, opened.audit_retention_days, opened.reload
+            )
 
     async def close(self) -> None:
         """Refuse new work and close the database. Safe to call twice."""

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any, Final, NoReturn
 
 from nextcloud_mcp_server.auth.values import StoredScopes
+from nextcloud_mcp_server.crypto.binding import hashed, is_hashed
 from nextcloud_mcp_server.errors import TokenStorageError
 
 FLOW_TYPES: Final = ("hybrid", "flow1", "flow2")
@@ -25,6 +26,9 @@ LATEST: Final = 253_402_300_799
 MAX_USER_ID: Final = 255
 MAX_TEXT: Final = 64 * 1024
 MAX_SECRET: Final = 1024 * 1024
+
+#: The least length of an id that is a credential, in characters: 128 bits in base64.
+SHORTEST_CREDENTIAL: Final = 22
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _LISTS: Final = (list, tuple)
@@ -53,9 +57,23 @@ def optional_text(value: str | None, field: str) -> str | None:
     return None if value is None else text(value, field)
 
 
-def session_key(session_id: str) -> dict[str, str]:
-    """Check like :func:`text`, and return the key of a session's row."""
-    return {"session_id": text(session_id, "session_id")}
+def credential(value: str, field: str) -> str:
+    """Check like :func:`text`, for an id that must be unguessable."""
+    if len(text(value, field)) < SHORTEST_CREDENTIAL:
+        _refuse(
+            f"{field} has fewer than {SHORTEST_CREDENTIAL} characters: it must be unguessable "
+            "(secrets.token_urlsafe())"
+        )
+    return value
+
+
+def stored_forms(value: str, field: str) -> dict[str, str]:
+    """Check like :func:`text`, and return the parameters of :func:`~.statements.stored_as`.
+
+    Released versions have stored the id itself, and a hash must not be used in place of one.
+    """
+    stored = hashed(text(value, field))
+    return {"hashed": stored, "plain": stored if is_hashed(value) else value}
 
 
 def secret(value: str, field: str) -> str:

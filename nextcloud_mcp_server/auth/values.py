@@ -6,9 +6,9 @@ be read raises ``unreadable``; it is never treated as absent.
 
 from __future__ import annotations
 
-import hashlib
+import hmac
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NoReturn
@@ -85,34 +85,31 @@ def read_optional_seconds(value: object, of: str) -> int | None:
     return None if value is None else read_seconds(value, of)
 
 
-def check_row(asked: str, own: str | None, table: str, *, secret: bool = False) -> None:
+def check_row(asked: Iterable[str], own: str | None, table: str, *, secret: bool = False) -> None:
     """Check that the index led to the row with the key that was looked up.
 
-    ``secret`` tells that the key is a credential, so that the message shortens it.
+    Args:
+        asked: the forms in which the key can be stored.
+        own: the key of the row.
+        table: its table.
+        secret: whether the key is a credential, so that the message does not show it.
 
     Raises:
         TokenStorageError: ``corrupt`` if a damaged index led to another row.
     """
-    if own != asked:
-        name = shown(asked) if secret else asked
+    read = _encoded(own)
+    # In constant time, because the key may be a credential.
+    if not sum(hmac.compare_digest(read, _encoded(one)) for one in asked):
+        name = "an id" if secret else repr(next(iter(asked)))
         raise TokenStorageError(
-            f"The index of {table} is damaged: its entry for {name!r} leads to another row.",
+            f"The index of {table} is damaged: its entry for {name} leads to another row.",
             code="corrupt",
             remedy="Stop every server and restore the newest good backup; keep the damaged file.",
         )
 
 
-def shown(session_id: str) -> str:
-    """Shorten a session id for a log, because the complete id is a credential."""
-    return session_id[:8]
-
-
-def digest(session_id: str | bytes) -> str:
-    """Return what the audit log keeps of a session id: it tells sessions apart, and opens none."""
-    # A BLOB, in a row that this program did not write.
-    if isinstance(session_id, str):
-        session_id = session_id.encode("utf-8", "surrogatepass")
-    return hashlib.sha256(session_id).hexdigest()[:16]
+def _encoded(key: str | None) -> bytes:
+    return b"" if key is None else str(key).encode("utf-8", "surrogatepass")
 
 
 def _parsed(value: str) -> Any:

@@ -23,7 +23,7 @@ from collections.abc import (
 )
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from nextcloud_mcp_server.schema.structure import Gaps, Structure, Table
+from nextcloud_mcp_server.schema.structure import KEYS, Gaps, Structure, Table, quoted
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -49,6 +49,29 @@ T = TypeVar("T")
 SAMPLE_SIZE = 16
 
 
+class RegisteredKey(NamedTuple):
+    """A row of the table ``keys``; see :mod:`nextcloud_mcp_server.crypto.registration`."""
+
+    id: str
+    kind: str
+    state: str
+    check: str
+    fingerprint: str
+    created_at: int
+
+
+def has_keys(structure: Structure) -> bool:
+    """Return whether there is a table of keys as this program makes it."""
+    table = structure.tables.get(KEYS)
+    return table is not None and set(RegisteredKey._fields) <= table.columns.keys()
+
+
+def registered_keys(table: str) -> str:
+    """Return the statement that reads the registered keys from ``table``, a quoted name."""
+    names = ", ".join(map(quoted, RegisteredKey._fields))
+    return f"SELECT {names} FROM {table} ORDER BY created_at, id"  # noqa: S608 - quoted
+
+
 class Snapshot(NamedTuple):
     """What an inspection reads from a database, as of one moment.
 
@@ -64,6 +87,7 @@ class Snapshot(NamedTuple):
         samples: the first encrypted value and the newest of each column, each once, if they were
             asked for and can be read.
         exists: whether there is a database.
+        keys: the registered keys, if samples were asked for.
     """
 
     structure: Structure = Structure()
@@ -75,6 +99,7 @@ class Snapshot(NamedTuple):
     samples: tuple[bytes, ...] | None = None
     exists: bool = True
     companion: str = ""
+    keys: tuple[RegisteredKey, ...] = ()
 
 
 class WaitInterrupted(KeyboardInterrupt):

@@ -19,9 +19,10 @@ from typing import Final
 
 from cryptography.fernet import Fernet
 
-from nextcloud_mcp_server.backends.base import SAMPLE_SIZE
+from nextcloud_mcp_server.backends.base import SAMPLE_SIZE, RegisteredKey
 from nextcloud_mcp_server.concurrency import start
 from nextcloud_mcp_server.crypto.keyring import Keyring
+from nextcloud_mcp_server.crypto.registration import PRIMARY, RETIRED, given_primary, wrong_key
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell, printable
 from nextcloud_mcp_server.filesystem import permissions
 from nextcloud_mcp_server.filesystem.errors import naming
@@ -83,6 +84,17 @@ def find_keyring(settings: Settings, database: Place) -> Keyring | None:
     return given_keyring(None, settings) or _beside(database)
 
 
+def keys_of_file(settings: Settings, database: Place) -> Keyring | None:
+    """Read the keys of a file again; None if they do not come from one.
+
+    Raises:
+        TokenStorageError: as :func:`find_keyring`.
+    """
+    if settings.keys:
+        return None
+    return _beside(database) if settings.key_file is None else _read_in_time(settings)
+
+
 def available_keyring(settings: Settings) -> Keyring | None:
     """Return the keyring that a start would use, unverified; None if it would create a key.
 
@@ -125,12 +137,12 @@ class KeyVerifier:
         self._database = settings.database
         self.unopened = 0
 
-    def __call__(self, samples: Samples) -> Sequence[str] | None:
+    def __call__(self, samples: Samples, known: Sequence[RegisteredKey]) -> Sequence[str] | None:
         """Verify them."""
         if self._keyring is None:
             return None
         note = partial(setattr, self, "unopened")
-        keyring = verified_keyring(self._keyring, samples, self._database, unopened=note)
+        keyring = verified_keyring(self._keyring, samples, self._database, known, unopened=note)
         return keyring.fingerprints
 
 
@@ -262,6 +274,7 @@ def verified_keyring(
     keyring: Keyring | None,
     samples: Samples,
     database: Place,
+    known: Sequence[RegisteredKey] = (),
     *,
     unopened: Callable[[int], object] = lambda _: None,
 ) -> Keyring:
@@ -269,6 +282,9 @@ def verified_keyring(
 
     Args:
         keyring: the result of :func:`given_keyring`.
+        samples: returns some of its secrets.
+        database: its place.
+        known: its registered keys.
         unopened: called with the number of secrets that no key opens, if there are any.
 
     Raises:
@@ -279,24 +295,22 @@ def verified_keyring(
     keyring = keyring or _beside(database)
     values = list(samples(SAMPLE_SIZE))
     if keyring is None:
-        if values:
+        if values or known:
             raise TokenStorageError(
-                f"{database} holds encrypted values, and no key was given.",
+                f"{database} holds encrypted values, and no key was given{_expected(known)}.",
                 code="key-missing",
                 remedy="Set TOKEN_ENCRYPTION_KEY or TOKEN_ENCRYPTION_KEY_FILE to the key that they "
                 f"were written with{_or_beside(database)}; nothing was changed.",
             )
         return _make(database)
+    if known:
+        given_primary(known, keyring, str(database))
+        _warn_of_missing(known, keyring, database)
     if all(map(keyring.can_decrypt, values)):
         return keyring
     opened, read = _count(keyring, samples(None))
-    if not opened:
-        raise TokenStorageError(
-            f"No given key opens the encrypted values in {database}.",
-            code="wrong-key",
-            remedy="Give the key that they were written with in TOKEN_ENCRYPTION_KEY "
-            "(several: NEWEST;OLDER); nothing was changed.",
-        )
+    if not opened and not known:
+        raise wrong_key((), keyring, str(database))
     if opened < read:
         unopened(read - opened)
         logger.warning(
@@ -309,6 +323,24 @@ def verified_keyring(
             printable(_option(database)),
         )
     return keyring
+
+
+def _expected(known: Sequence[RegisteredKey]) -> str:
+    names = [row.fingerprint for row in known if row.state == PRIMARY]
+    return f" (they need key {names[0]})" if names else ""
+
+
+def _warn_of_missing(known: Sequence[RegisteredKey], keyring: Keyring, database: Place) -> None:
+    needed = dict.fromkeys(row.fingerprint for row in known if row.state != RETIRED)
+    if missing := [name for name in needed if keyring.get(name) is None]:
+        logger.warning(
+            "Key %s of %s was not given: what is encrypted with it cannot be opened. Add it, or "
+            "retire it: nextcloud-mcp-server keys retire %s %s",
+            " and ".join(missing),
+            printable(str(database)),
+            missing[0],
+            printable(_option(database)),
+        )
 
 
 def _count(keyring: Keyring, values: Iterable[bytes]) -> tuple[int, int]:

@@ -1,20 +1,17 @@
 """The key ring: encrypt and decrypt secrets. No I/O.
 
-The format is Fernet (AES-128-CBC with HMAC-SHA256, github.com/fernet/spec). The first of
-several keys encrypts, and all of them decrypt. Every release stores its secrets in this format.
+The keys decrypt both formats of :mod:`.key`. Which of them encrypts, and whether Fernet is still
+accepted, is written in the database.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Final, NoReturn
 
-from cryptography.fernet import Fernet, InvalidToken, MultiFernet
-
+from nextcloud_mcp_server.crypto.key import Key, is_v2, key_id
 from nextcloud_mcp_server.errors import TokenStorageError, invisible
 
 _KEY: Final = re.compile(r"[A-Za-z0-9_-]{43}=")
@@ -47,7 +44,7 @@ _MISTAKES: Final = (
 
 
 class Keyring:
-    """One or more Fernet keys: the first encrypts, all of them decrypt.
+    """One or more keys: all of them decrypt.
 
     Neither ``repr()`` nor ``vars()`` nor pickling shows a key.
 
@@ -59,9 +56,13 @@ class Keyring:
         TokenStorageError: ``malformed-key`` if there is no key, or if one is not canonical
             urlsafe base64 of 32 bytes, or is all zero. The message contains its position
             and never the key.
+
+    Attributes:
+        keys: the keys, newest first, each once.
+        fingerprints: their names, in the same order.
     """
 
-    __slots__ = ("_each", "_fernets", "fingerprints")
+    __slots__ = ("_by_id", "fingerprints", "keys")
 
     def __init__(self, keys: str | bytes | Sequence[str | bytes]) -> None:
         if isinstance(keys, str | bytes) or not isinstance(keys, Sequence):
@@ -70,72 +71,53 @@ class Keyring:
         if not keys:
             _refuse("No encryption key was given.", _GIVE_IT)
         raw = [_raw(key, f"Encryption key {n} of {len(keys)}") for n, key in enumerate(keys, 1)]
-        self._each = [Fernet(base64.urlsafe_b64encode(key)) for key in raw]
-        self._fernets = MultiFernet(self._each)
-        self.fingerprints: Final = tuple(hashlib.sha256(key).hexdigest()[:8] for key in raw)
+        self.keys: Final = tuple(map(Key, dict.fromkeys(raw)))
+        self._by_id: Final = {key.id: key for key in self.keys}
+        self.fingerprints: Final = tuple(key.fingerprint for key in self.keys)
 
-    def encrypt(self, secret: str) -> bytes:
-        """Encrypt text with the newest key."""
-        # Not raised inside ``except``, here and below: the error of a codec contains the
-        # complete text, and would become the context of the error raised there.
-        with suppress(UnicodeEncodeError):
-            return self._fernets.encrypt(secret.encode("utf-8"))
-        raise TokenStorageError(
-            "A secret is not valid Unicode text.",
-            code="bad-input",
-            remedy="Pass text without lone surrogates; nothing was written.",
-        )
+    def get(self, name: str) -> Key | None:
+        """Return the key of this id or fingerprint; None if it was not given."""
+        found = self._by_id.get(name)
+        return found or next((key for key in self.keys if key.fingerprint == name), None)
 
-    def decrypt(self, ciphertext: bytes | str, of: str = "A stored secret") -> str:
-        """Decrypt a Fernet token with any of the keys.
+    def opened(self, ciphertext: bytes | str, associated: bytes) -> tuple[Key, str] | None:
+        """Return the key that decrypts a text of either format, and the plaintext.
 
-        The message of an error contains ``of``: the table, column and row.
+        None if no key does: one answer for every failure that an attacker could cause. Fernet
+        binds a text to nothing, so ``associated`` counts for the second format only.
 
         Raises:
-            TokenStorageError: ``undecryptable`` if no key decrypts it (one error for every
-                failure that an attacker could cause), ``unreadable`` if the plaintext is
-                not text.
+            UnicodeDecodeError: the plaintext is not text.
         """
-        with suppress(InvalidToken):
-            plaintext = self._fernets.decrypt(_bytes(ciphertext))
-            with suppress(UnicodeDecodeError):
-                return plaintext.decode("utf-8")
-            raise TokenStorageError(
-                f"{of} can be decrypted, but its plaintext is not text.",
-                code="unreadable",
-                remedy="Delete the row, or restore it from a backup.",
-            )
-        raise TokenStorageError(
-            f"{of} cannot be decrypted with any of the given keys.",
-            code="undecryptable",
-            remedy="Add the key it was encrypted with to TOKEN_ENCRYPTION_KEY, after the newest, "
-            "or delete the row and ask the user to consent again.",
-        )
-
-    def can_decrypt(self, ciphertext: bytes | str) -> bool:
-        """Check whether one of the keys decrypts it."""
-        return self.key_of(ciphertext) is not None
-
-    def key_of(self, ciphertext: bytes | str) -> str | None:
-        """Return the fingerprint of the first key that decrypts it; None if none does."""
-        for fernet, fingerprint in zip(self._each, self.fingerprints, strict=True):
-            with suppress(InvalidToken):
-                fernet.decrypt(_bytes(ciphertext))
-                return fingerprint
+        raw = as_bytes(ciphertext)
+        name = key_id(raw)
+        if name is not None:
+            key = self._by_id.get(name)
+            plaintext = None if key is None else key.open(raw, associated)
+            return None if key is None or plaintext is None else (key, plaintext.decode("utf-8"))
+        for key in self.keys:
+            if (plaintext := key.open_fernet(raw)) is not None:
+                return key, plaintext.decode("utf-8")
         return None
 
-    def rotate(self, ciphertext: bytes | str) -> bytes:
-        """Return the same secret, encrypted with the newest key; it keeps its timestamp.
+    def key_of(self, ciphertext: bytes | str) -> str | None:
+        """Return the fingerprint of the key that a text was encrypted with; None for no key here.
 
-        The plaintext is not checked, so every secret that a key decrypts can be rotated.
-
-        Raises:
-            cryptography.fernet.InvalidToken: no key decrypts it; see :meth:`key_of`.
+        In the second format the text names its key, and what it is bound to is not checked.
         """
-        return self._fernets.rotate(_bytes(ciphertext))
+        raw = as_bytes(ciphertext)
+        if is_v2(raw):
+            key = self._by_id.get(key_id(raw) or "")
+        else:
+            key = next((key for key in self.keys if key.open_fernet(raw) is not None), None)
+        return None if key is None else key.fingerprint
+
+    def can_decrypt(self, ciphertext: bytes | str) -> bool:
+        """Check whether the key of a text is one of these."""
+        return self.key_of(ciphertext) is not None
 
     def __repr__(self) -> str:
-        return f"<Keyring of {len(self.fingerprints)}>"
+        return f"<Keyring of {len(self.keys)}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Keyring is not pickled or copied: that would expose its keys")
@@ -181,7 +163,8 @@ def _refuse_mistake(text: str, name: str) -> None:
             _refuse(f"{name} {what}.", _ALONE)
 
 
-def _bytes(ciphertext: object) -> bytes:
+def as_bytes(ciphertext: object) -> bytes:
+    """Return a text as it is stored in a BLOB or a TEXT; nothing for any other value."""
     # For text outside ASCII, Fernet raises a plain ValueError; and base64 would skip what an
     # error handler puts in its place.
     if isinstance(ciphertext, str):

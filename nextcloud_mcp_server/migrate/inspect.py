@@ -20,10 +20,12 @@ from nextcloud_mcp_server.schema.history import History, load_history
 from nextcloud_mcp_server.schema.structure import ENCRYPTED
 
 if TYPE_CHECKING:
+    from nextcloud_mcp_server.backends.base import RegisteredKey
     from nextcloud_mcp_server.crypto.keyfile import Samples
 
-#: Verifies the keys on samples of the encrypted values; returns their fingerprints.
-VerifyKeys = Callable[["Samples"], Sequence[str] | None]
+#: Verifies the keys on samples of the encrypted values and on the registered keys; returns their
+#: fingerprints.
+VerifyKeys = Callable[["Samples", Sequence["RegisteredKey"]], Sequence[str] | None]
 
 
 class Inspection(NamedTuple):
@@ -140,7 +142,7 @@ class Inspection(NamedTuple):
                 return first
             return database.samples(columns, limit)
 
-        return verify(samples)
+        return verify(samples, self.snapshot.keys)
 
 
 def known_history(database: Database | None = None) -> History:
@@ -192,7 +194,7 @@ def check_before_lock(
     snapshot = database.inspect(samples=True)
     inspection = Inspection.of(database, snapshot, target)
     accept(inspection)
-    if snapshot.samples:
+    if snapshot.samples or snapshot.keys:
         inspection.verify_keys(verify)
 
 

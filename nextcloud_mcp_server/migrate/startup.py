@@ -180,7 +180,7 @@ def _inspect_shared(
     except RecoveryNeededError:
         return None
     # While nothing is encrypted yet a key may have to be created, by one start only.
-    if not snapshot.samples and database.directory is not None:
+    if not (snapshot.samples or snapshot.keys) and database.directory is not None:
         return None
     try:
         inspection = Inspection.of(database, snapshot, target)

@@ -28,6 +28,9 @@ ENCRYPTED: Final = (
     ("login_flow_sessions", "encrypted_poll_token"),
 )
 
+#: The table of the registered keys.
+KEYS: Final = "keys"
+
 #: Tables that are migrated and kept, although no statement of this program uses them.
 UNUSED: Final = frozenset({"batch_ocr_jobs", "document_paths", "schema_version", "usage_events"})
 

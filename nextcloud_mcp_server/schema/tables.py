@@ -90,6 +90,8 @@ audit_logs: Final = Table(
     Column("resource_id", Text),
     Column("auth_method", Text),
     Column("hostname", Text),
+    Column("digest", Text),
+    Column("mac", Text),
     Index("idx_audit_user_timestamp", "user_id", "timestamp"),
     Index("idx_audit_timestamp", "timestamp"),
 )
@@ -130,6 +132,7 @@ oauth_sessions: Final = Table(
     Column("granted_scopes", Text),
     Column("is_provisioning", Boolean, server_default=false()),
     Column("nonce", Text),
+    Column("encrypted_state", Ciphertext),
     UniqueConstraint("mcp_authorization_code"),
     Index("idx_oauth_sessions_state", "state"),
     Index("idx_oauth_sessions_expires", "expires_at"),
@@ -153,6 +156,7 @@ app_passwords: Final = Table(
     Column("updated_at", BigInteger, nullable=False),
     Column("scopes", Text),
     Column("username", Text),
+    Column("server", Text),
     Index("idx_app_passwords_updated", "updated_at"),
 )
 
@@ -177,6 +181,18 @@ browser_sessions: Final = Table(
     Column("expires_at", BigInteger, nullable=False),
     Index("idx_browser_sessions_user", "user_id"),
     Index("idx_browser_sessions_expires", "expires_at"),
+)
+
+#: The keys that encrypt. The column ``check`` holds an encrypted constant.
+keys: Final = Table(
+    "keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("check", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
 )
 
 # These three are migrated and kept, but not used here.

@@ -9,13 +9,19 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from nextcloud_mcp_server.backends.base import Snapshot
+from nextcloud_mcp_server.backends.base import (
+    RegisteredKey,
+    Snapshot,
+    has_keys,
+    registered_keys,
+)
 from nextcloud_mcp_server.backends.postgresql.connect import Facts, Server, read_facts
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem.server_url import ServerUrl
 from nextcloud_mcp_server.schema.structure import (
     ENCRYPTED,
     JOURNAL_TABLE,
+    KEYS,
     UNUSED,
     VERSION_TABLE,
     Column,
@@ -201,7 +207,9 @@ class Place(NamedTuple):
         found = Snapshot(structure, versions, version_column, exists=there)
         if strange := self._strange(found):
             return found._replace(damage="foreign", detail=strange)
-        return found._replace(samples=self._samples(structure)) if samples else found
+        if not samples:
+            return found
+        return found._replace(samples=self._samples(structure), keys=self._keys(structure))
 
     def _strange(self, found: Snapshot) -> str:
         """Return why the version table is another application's; empty if it may be ours."""
@@ -222,6 +230,12 @@ class Place(NamedTuple):
         queries = [f"{self._secrets(*one)} LIMIT 2" for one in there]
         values = [_raw(v) for query in queries for (v,) in self.rows(query)]
         return tuple(dict.fromkeys(values))
+
+    def _keys(self, structure: Structure) -> tuple[RegisteredKey, ...]:
+        if not has_keys(structure):
+            return ()
+        rows = self.rows(registered_keys(self.table(KEYS)))
+        return tuple(RegisteredKey(*row) for row in rows)
 
     def _secrets(self, table: str, column: str) -> str:
         name = quoted(column)

@@ -14,7 +14,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from nextcloud_mcp_server.backends.base import RecoveryNeededError, Snapshot
+from nextcloud_mcp_server.backends.base import (
+    RecoveryNeededError,
+    RegisteredKey,
+    Snapshot,
+    has_keys,
+    registered_keys,
+)
 from nextcloud_mcp_server.backends.sqlite.catalog import Known, read_snapshot
 from nextcloud_mcp_server.backends.sqlite.connect import (
     BUSY_TIMEOUT,
@@ -26,7 +32,7 @@ from nextcloud_mcp_server.backends.sqlite.errors import named, naming
 from nextcloud_mcp_server.backends.sqlite.secrets import first_and_newest
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem import mounts
-from nextcloud_mcp_server.schema.structure import ENCRYPTED, columns_there
+from nextcloud_mcp_server.schema.structure import ENCRYPTED, KEYS, columns_there
 from nextcloud_mcp_server.settings import declared_file_system
 
 #: The journal mode that a start leaves a local file in.
@@ -102,7 +108,9 @@ def _read(path: Path, known: Known, *, sampling: bool) -> Snapshot:
         (page_size,) = connection.execute("PRAGMA page_size").fetchone()
         if path.stat().st_size % page_size and not has_content(path, "-wal"):
             return Snapshot(damage="corrupt", detail="its last page is cut off")
-        return seen._replace(samples=_samples(connection, seen)) if sampling else seen
+        if not sampling:
+            return seen
+        return seen._replace(samples=_samples(connection, seen), keys=_keys(connection, seen))
 
 
 def _observe(connection: sqlite3.Connection, known: Known) -> Snapshot:
@@ -129,6 +137,15 @@ def _samples(connection: sqlite3.Connection, seen: Snapshot) -> tuple[bytes, ...
         return first_and_newest(connection, there) if there else ()
     except (sqlite3.Error, UnicodeDecodeError):
         return None
+
+
+def _keys(connection: sqlite3.Connection, seen: Snapshot) -> tuple[RegisteredKey, ...]:
+    """Return the registered keys; none if they cannot be read."""
+    if not has_keys(seen.structure):
+        return ()
+    with suppress(sqlite3.Error, UnicodeDecodeError):
+        return tuple(RegisteredKey(*row) for row in connection.execute(registered_keys(KEYS)))
+    return ()
 
 
 def _diagnose(error: Exception, path: Path) -> Snapshot:

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import ColumnClause, ColumnElement, Update, bindparam, column, table, update
 
-from nextcloud_mcp_server.backends.base import Connection, Database, Pool
+from nextcloud_mcp_server.backends.base import Connection, Database, Pool, RegisteredKey
 from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.concurrency import run_coroutine
 from nextcloud_mcp_server.crypto.keyfile import Samples, find_keyring, verified_keyring
@@ -65,8 +65,8 @@ def rotate(settings: Settings, progress: ProgressCallback | None = None) -> Rota
             "then every older one.",
         )
 
-    def verify(samples: Samples) -> Sequence[str]:
-        return verified_keyring(keyring, samples, place.location).fingerprints
+    def verify(samples: Samples, known: Sequence[RegisteredKey]) -> Sequence[str]:
+        return verified_keyring(keyring, samples, place.location, known).fingerprints
 
     pool = open_at_head(place, verify=verify, lock_timeout=settings.lock_timeout)
     with reporting(progress or to_log(place)) as report:

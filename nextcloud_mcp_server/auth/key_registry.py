@@ -1,0 +1,131 @@
+"""The keys that a database has registered: which of them encrypts, and what is still accepted.
+
+A key of the kind ``v2`` encrypts with the row as associated data. One of the kind ``fernet`` opens
+what released versions have stored; while there is one, values in plain text are accepted too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import literal, or_, select
+
+from nextcloud_mcp_server.auth.statements import insertion, is_old, is_v2, locking
+from nextcloud_mcp_server.backends.base import SAMPLE_SIZE, Connection, RegisteredKey
+from nextcloud_mcp_server.crypto.registration import (
+    FERNET,
+    FORMER,
+    PRIMARY,
+    RETIRED,
+    V2,
+    check_value,
+    given_primary,
+    wrong_key,
+)
+from nextcloud_mcp_server.schema.secrets import HASHED, SECRETS
+from nextcloud_mcp_server.schema.structure import ENCRYPTED
+from nextcloud_mcp_server.schema.tables import keys, metadata
+
+if TYPE_CHECKING:
+    from nextcloud_mcp_server.crypto.key import Key
+    from nextcloud_mcp_server.crypto.keyring import Keyring
+
+_c: Final = keys.c
+_REGISTERED: Final = select(*(_c[name] for name in RegisteredKey._fields)).order_by(
+    _c.created_at, _c.id
+)
+_REGISTER: Final = insertion(keys)
+#: Who registers a key waits for others who do; readers and other writers go on.
+_LOCK: Final = locking(keys, "SHARE ROW EXCLUSIVE")
+
+_SAMPLES: Final = [
+    select(column).where(column.is_not(None)).limit(limit)
+    for limit in (SAMPLE_SIZE, None)
+    for column in (metadata.tables[table].c[name] for table, name in ENCRYPTED)
+]
+
+_SECRETS: Final = [metadata.tables[secret.table].c[secret.column] for secret in SECRETS]
+_IDS: Final = [metadata.tables[table].c[name] for table, name in HASHED]
+_ANY_V2: Final = select(literal(1)).where(
+    or_(*(select(literal(1)).where(is_v2(column)).exists() for column in _SECRETS))
+)
+_ANY_OLD: Final = select(literal(1)).where(
+    or_(*(select(literal(1)).where(is_old(column)).exists() for column in (*_SECRETS, *_IDS)))
+)
+
+
+def registered(connection: Connection) -> list[RegisteredKey]:
+    """Return every key of the database, oldest first."""
+    return [RegisteredKey(*row) for row in connection.all(_REGISTERED)]
+
+
+def register(connection: Connection, key: Key, kind: str, state: str, now: int) -> None:
+    """Register a key that is not registered yet."""
+    name = key.id if kind == V2 else key.fingerprint
+    row = {
+        "id": name,
+        "kind": kind,
+        "state": state,
+        "check": check_value(key, kind),
+        "fingerprint": key.fingerprint,
+        "created_at": now,
+    }
+    connection.run(_REGISTER, row)
+
+
+def primary_key(connection: Connection, keyring: Keyring, now: int) -> Key:
+    """Return the key that encrypts in this transaction; register one if there is none.
+
+    So the first secret decides: of two servers with two keys on one new database, the other one
+    is refused here.
+
+    Raises:
+        TokenStorageError: ``wrong-key`` if it was not given; nothing was written.
+    """
+    if not (known := registered(connection)):
+        connection.run(_LOCK)
+        known = registered(connection) or _adopt(connection, keyring, now)
+    return given_primary(known, keyring)
+
+
+def _adopt(connection: Connection, keyring: Keyring, now: int) -> list[RegisteredKey]:
+    """Register the given keys in a database that has no registered one."""
+    if not _opens_one(connection, keyring):
+        raise wrong_key((), keyring)
+    # A database without keys that has texts of the second format has lost the table: then
+    # nobody can tell whether Fernet was accepted there.
+    released = connection.first(_ANY_OLD) is not None and connection.first(_ANY_V2) is None
+    register(connection, keyring.keys[0], V2, PRIMARY, now)
+    for key in keyring.keys if released else keyring.keys[1:]:
+        register(connection, key, FERNET if released else V2, FORMER, now)
+    return registered(connection)
+
+
+def _opens_one(connection: Connection, keyring: Keyring) -> bool:
+    """Return whether a key opens one of the secrets, or there is none."""
+    there = False
+    for statement in _SAMPLES:
+        for [value] in connection.all(statement):
+            there = True
+            if keyring.can_decrypt(value):
+                return True
+    return not there
+
+
+def accepts_old(connection: Connection, fingerprint: str | None = None) -> bool:
+    """Return whether values of released versions are accepted.
+
+    They are until the last key of the kind ``fernet`` is retired.
+
+    Args:
+        connection: of the unit that has read the value.
+        fingerprint: of the key that opens it; None for a value in plain text.
+    """
+    known = registered(connection)
+    if not known:
+        # Nobody has stored a secret since the upgrade.
+        return connection.first(_ANY_V2) is None
+    old = [row for row in known if row.kind == FERNET]
+    if all(row.state == RETIRED for row in old):
+        return False
+    return (fingerprint, RETIRED) not in {(row.fingerprint, row.state) for row in old}

@@ -1,0 +1,150 @@
+"""Encrypt the secrets of a row when it is written, and decrypt them when it is read."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from nextcloud_mcp_server.auth import key_registry
+from nextcloud_mcp_server.crypto.binding import binding, is_hashed
+from nextcloud_mcp_server.crypto.key import is_v2, key_id
+from nextcloud_mcp_server.crypto.keyring import as_bytes
+from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.schema.secrets import SECRETS, Secret, secrets_of
+from nextcloud_mcp_server.schema.tables import Ciphertext, metadata
+
+if TYPE_CHECKING:
+    from nextcloud_mcp_server.auth.context import Access
+    from nextcloud_mcp_server.backends.base import Connection, Row
+    from nextcloud_mcp_server.crypto.key import Key
+
+_OF_TABLE: Final = {secret.table: secrets_of(secret.table) for secret in SECRETS}
+#: The others hold text, as released versions have stored them.
+_BINARY: Final = frozenset(
+    secret
+    for secret in SECRETS
+    if isinstance(metadata.tables[secret.table].c[secret.column].type, Ciphertext)
+)
+#: Released versions have encrypted these with Fernet, and the others not at all.
+_FERNET: Final = _BINARY
+
+
+def has_secrets(table: str, parameters: Mapping[str, Any]) -> bool:
+    """Return whether there is something to encrypt in the parameters of a write."""
+    return any(parameters.get(name) is not None for name in _OF_TABLE.get(table, ()))
+
+
+def sealed(table: str, parameters: Mapping[str, Any], key: Key) -> dict[str, Any]:
+    """Return the parameters of a write with each secret encrypted and bound to its row."""
+    row = dict(parameters)
+    for name, secret in _OF_TABLE[table].items():
+        if (plaintext := row.get(name)) is not None:
+            ciphertext = key.seal(plaintext.encode("utf-8"), binding(secret, parameters))
+            row[name] = ciphertext if secret in _BINARY else ciphertext.decode("ascii")
+    return row
+
+
+def digests(table: str, row: Mapping[str, Any]) -> str | None:
+    """Return the SHA-256 of each ciphertext in a row, for the audit log; None without one.
+
+    One is ``table.column=`` and the urlsafe base64 of its hash; they are separated by spaces.
+    """
+    parts = []
+    for name in _OF_TABLE.get(table, ()):
+        if (value := row.get(name)) is not None:
+            digest = hashlib.sha256(as_bytes(value)).digest()
+            text = base64.urlsafe_b64encode(digest).decode("ascii").rstrip("=")
+            parts.append(f"{table}.{name}={text}")
+    return " ".join(parts) or None
+
+
+_ADD_IT: Final = "Add the key it was encrypted with to TOKEN_ENCRYPTION_KEY, after the newest"
+
+
+class Reading:
+    """Decrypts the secrets of the rows that a unit of work has read."""
+
+    __slots__ = ("_access", "_connection", "clock")
+
+    def __init__(self, access: Access, connection: Connection) -> None:
+        self._access = access
+        self._connection = connection
+        self.clock = access.clock
+
+    def secret(self, row: Row, secret: Secret, of: str) -> str:
+        """Return the plaintext of a column. The message of an error names ``of``.
+
+        Raises:
+            TokenStorageError: ``undecryptable`` if it was not encrypted for this row, with a
+                key that was given; ``unreadable`` if the plaintext is not text.
+        """
+        name = f"{secret.table}.{secret.column} {of}"
+        stored = getattr(row, secret.column)
+        raw = as_bytes(stored)
+        if not is_v2(raw) and secret not in _FERNET:
+            if not self.accepts_old():
+                raise _too_old(name)
+            return str(stored)
+        associated = binding(secret, row._asdict())
+        found = None
+        with suppress(UnicodeDecodeError):
+            found = self._access.keyring.opened(raw, associated)
+            if found is None and self._is_unknown(raw) and self._access.read_keys_again():
+                found = self._access.keyring.opened(raw, associated)
+            if found is None:
+                raise _not_opened(name, raw, self._missing(raw))
+            if not is_v2(raw) and not self.accepts_old(found[0].fingerprint):
+                raise _too_old(name)
+            return found[1]
+        raise TokenStorageError(
+            f"{name} can be decrypted, but its plaintext is not text.",
+            code="unreadable",
+            remedy="Delete the row, or restore it from a backup.",
+        )
+
+    def accepts_old(self, fingerprint: str | None = None) -> bool:
+        """Return whether a value is accepted that a released version has stored."""
+        return key_registry.accepts_old(self._connection, fingerprint)
+
+    def accepts_id(self, stored: str) -> bool:
+        """Return whether a stored id is accepted: a hash, or what a released version stored."""
+        return is_hashed(stored) or self.accepts_old()
+
+    def _is_unknown(self, raw: bytes) -> bool:
+        name = key_id(raw)
+        return name is not None and self._access.keyring.get(name) is None
+
+    def _missing(self, raw: bytes) -> str:
+        """Return the fingerprint of a key that was not given, or its id; empty if it was."""
+        if not self._is_unknown(raw):
+            return ""
+        name = key_id(raw)
+        known = key_registry.registered(self._connection)
+        return next((key.fingerprint for key in known if key.id == name), f"with the id {name}")
+
+
+def _not_opened(name: str, raw: bytes, missing: str) -> TokenStorageError:
+    if missing:
+        message = f"{name} is encrypted with key {missing}, which was not given."
+    elif is_v2(raw):
+        message = f"{name} was changed, or was encrypted for another row."
+    else:
+        message = f"{name} cannot be decrypted with any of the given keys."
+    remedy = "Restore the row from a backup" if is_v2(raw) and not missing else _ADD_IT
+    return TokenStorageError(
+        message,
+        code="undecryptable",
+        remedy=f"{remedy}, or delete the row and ask the user to consent again.",
+    )
+
+
+def _too_old(name: str) -> TokenStorageError:
+    return TokenStorageError(
+        f"{name} is stored in the format of an older version, which is not accepted any more.",
+        code="undecryptable",
+        remedy="Delete the row and ask the user to consent again. If you have put it there from a "
+        "backup: nextcloud-mcp-server keys introduce --fernet, then keys rotate",
+    )

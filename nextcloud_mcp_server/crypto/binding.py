@@ -1,0 +1,58 @@
+"""What is stored of an id that is a credential, and what a secret is bound to. No I/O."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Final
+
+from nextcloud_mcp_server.crypto.key import associated_data
+from nextcloud_mcp_server.schema.secrets import HASHED, Secret
+
+#: How the stored hash of an id begins.
+_MARK: Final = "sha256:"
+
+_HASHED: Final = frozenset(HASHED)
+
+
+class HashedId(str):
+    """An id that was read from the database, where only its hash is.
+
+    It finds its row again. The same characters as a plain text do not: whoever has read the
+    database cannot use a hash in place of the id.
+    """
+
+    __slots__ = ()
+
+
+def hashed(value: str) -> HashedId:
+    """Return what is stored of an id: its SHA-256, in urlsafe base64 after ``sha256:``.
+
+    The ids are unguessable, so that neither a salt nor a slow hash is needed.
+    """
+    if isinstance(value, HashedId):
+        return value
+    digest = hashlib.sha256(value.encode("utf-8", "surrogatepass")).digest()
+    return HashedId(_MARK + base64.urlsafe_b64encode(digest).decode("ascii").rstrip("="))
+
+
+def stored_id(value: str | bytes) -> HashedId:
+    """Return an id of a row as a hash. Released versions have stored the id itself."""
+    # A BLOB, in a row that this program did not write.
+    text = value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
+    return HashedId(text) if is_hashed(text) else hashed(text)
+
+
+def is_hashed(stored: str) -> bool:
+    """Return whether a stored id is a hash."""
+    return stored.startswith(_MARK)
+
+
+def binding(secret: Secret, row: Mapping[str, Any]) -> bytes:
+    """Return the associated data of a secret in ``row``, which has the values of its columns."""
+    parts = (
+        stored_id(row[name]) if (secret.table, name) in _HASHED else row[name]
+        for name in secret.bound
+    )
+    return associated_data(secret.label, *parts)

@@ -1,0 +1,135 @@
+"""One encryption key: the formats in which it encrypts. No I/O.
+
+``fernet`` (AES-128-CBC with HMAC-SHA256, github.com/fernet/spec) is what released versions
+wrote. ``v2`` is ``v2.`` and the urlsafe base64 of the key's id (8 bytes), a nonce (24 bytes), the
+ciphertext and a tag (16 bytes): see :mod:`.xaes`. It is text, so that a BLOB, a TEXT or a dump
+holds it, and no Fernet token begins like it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+from contextlib import suppress
+from typing import Final, NoReturn
+
+from cryptography.exceptions import InvalidTag
+from cryptography.fernet import Fernet, InvalidToken
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from nextcloud_mcp_server.crypto.xaes import NONCE, XAES
+
+#: How a text of the second format begins.
+PREFIX: Final = b"v2."
+
+_ID: Final = 8
+_TAG: Final = 16
+#: Plain base64 decodes in C; its own two digits become what is not of the alphabet.
+_FROM_URLSAFE: Final = bytes.maketrans(b"-_+/", b"+/**")
+_HEADER: Final = b"nextcloud-mcp-server v2"
+_ABSENT: Final = b"\xff\xff\xff\xff"
+
+
+def associated_data(label: str, *bound: str | int | None) -> bytes:
+    """Return what a text is bound to: a header, its label and the values of its row.
+
+    Each part has its length (4 bytes, big-endian) in front, so that no two lists are alike.
+
+    Args:
+        label: what the secret is. Not the name of a column, which a migration may change.
+        bound: the key of the row, and values that must not be exchanged beside the secret.
+    """
+    return b"".join(map(_prefixed, (_HEADER, label, *bound)))
+
+
+def _prefixed(part: str | bytes | int | None) -> bytes:
+    if part is None:
+        return _ABSENT
+    raw = part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogatepass")
+    return len(raw).to_bytes(4, "big") + raw
+
+
+class Key:
+    """A key of 32 bytes. Neither ``repr()`` nor ``vars()`` nor pickling shows it.
+
+    Attributes:
+        fingerprint: its name for people: the first 8 digits of its SHA-256.
+        id: its name in a text of the second format, as 16 digits.
+    """
+
+    __slots__ = ("_audit", "_fernet", "_xaes", "fingerprint", "id")
+
+    def __init__(self, raw: bytes) -> None:
+        self._fernet = Fernet(base64.urlsafe_b64encode(raw))
+        self._xaes = XAES(_derived(raw, "seal"))
+        self._audit = _derived(raw, "audit")
+        self.id: Final = _derived(raw, "id", _ID).hex()
+        self.fingerprint: Final = hashlib.sha256(raw).hexdigest()[:8]
+
+    def seal(self, plaintext: bytes, associated: bytes, nonce: bytes | None = None) -> bytes:
+        """Encrypt in the second format, bound to ``associated``; see :func:`associated_data`."""
+        sealed = bytes.fromhex(self.id) + self._xaes.seal(plaintext, associated, nonce)
+        return PREFIX + base64.urlsafe_b64encode(sealed).rstrip(b"=")
+
+    def open(self, ciphertext: bytes, associated: bytes) -> bytes | None:
+        """Decrypt the second format; None if the key, the row or a byte is another one."""
+        raw = _decoded(ciphertext)
+        if raw is None or raw[:_ID].hex() != self.id:
+            return None
+        with suppress(InvalidTag):
+            return self._xaes.open(raw[_ID:], associated)
+        return None
+
+    def encrypt_fernet(self, plaintext: bytes) -> bytes:
+        """Encrypt in the format of released versions, which a downgrade goes back to."""
+        return self._fernet.encrypt(plaintext)
+
+    def open_fernet(self, ciphertext: bytes) -> bytes | None:
+        """Decrypt the format of released versions; None if the key or a byte is another one."""
+        with suppress(InvalidToken):
+            return self._fernet.decrypt(ciphertext)
+        return None
+
+    def authenticate(self, message: bytes) -> bytes:
+        """Return the HMAC-SHA256 of a message, with a key of its own."""
+        return hmac.digest(self._audit, message, "sha256")
+
+    def __repr__(self) -> str:
+        return f"<Key {self.fingerprint}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Key is not pickled or copied: that would expose it")
+
+
+def is_v2(ciphertext: bytes) -> bool:
+    """Return whether a text is of the second format."""
+    return ciphertext.startswith(PREFIX)
+
+
+def key_id(ciphertext: bytes) -> str | None:
+    """Return the id of the key of a text of the second format; None if it is none."""
+    raw = _decoded(ciphertext)
+    return None if raw is None else raw[:_ID].hex()
+
+
+def _decoded(ciphertext: bytes) -> bytes | None:
+    if not ciphertext.startswith(PREFIX):
+        return None
+    text = ciphertext[len(PREFIX) :].translate(_FROM_URLSAFE)
+    padding = b"=" * (-len(text) % 4)
+    with suppress(binascii.Error):
+        raw = binascii.a2b_base64(text + padding, strict_mode=True)
+        # Another last digit may decode to the same bytes: only the one that is written counts.
+        last = raw[len(raw) // 3 * 3 :]
+        written = binascii.b2a_base64(last, newline=False).rstrip(b"=")
+        if len(raw) >= _ID + NONCE + _TAG and text.endswith(written):
+            return raw
+    return None
+
+
+def _derived(raw: bytes, info: str, length: int = 32) -> bytes:
+    name = f"nextcloud-mcp-server v2 {info}".encode("ascii")
+    return HKDF(SHA256(), length, salt=None, info=name).derive(raw)

@@ -1,0 +1,58 @@
+"""Which columns hold secrets, and what each of them is bound to: data."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+
+class Secret(NamedTuple):
+    """A column that is encrypted.
+
+    Attributes:
+        table: its table.
+        column: its name.
+        label: what the secret is, for its associated data. It never changes, whatever happens
+            to the table.
+        bound: the columns whose values are authenticated with it: the key of the row, and what
+            must not be exchanged beside it.
+    """
+
+    table: str
+    column: str
+    label: str
+    bound: tuple[str, ...]
+
+
+SECRETS: Final = (
+    Secret("refresh_tokens", "encrypted_token", "refresh_token", ("user_id", "token_audience")),
+    Secret("refresh_tokens", "user_profile", "user_profile", ("user_id",)),
+    # A password must not be sent to another server.
+    Secret("app_passwords", "encrypted_password", "app_password", ("user_id", "server")),
+    Secret("oauth_clients", "encrypted_client_secret", "client_secret", ("client_id",)),
+    Secret(
+        "oauth_clients",
+        "encrypted_registration_access_token",
+        "registration_access_token",
+        ("client_id",),
+    ),
+    Secret(
+        "login_flow_sessions", "encrypted_poll_token", "poll_token", ("user_id", "poll_endpoint")
+    ),
+    Secret("oauth_sessions", "idp_access_token", "idp_access_token", ("session_id",)),
+    Secret("oauth_sessions", "idp_refresh_token", "idp_refresh_token", ("session_id",)),
+    Secret("oauth_sessions", "nonce", "nonce", ("session_id",)),
+    Secret("oauth_sessions", "encrypted_state", "state", ("session_id",)),
+)
+
+#: The columns that hold the hash of an id which is a credential, as (table, column).
+HASHED: Final = (
+    ("oauth_sessions", "session_id"),
+    ("oauth_sessions", "mcp_authorization_code"),
+    ("oauth_sessions", "state"),
+    ("browser_sessions", "session_id"),
+)
+
+
+def secrets_of(table: str) -> dict[str, Secret]:
+    """Return the secrets of a table, by column."""
+    return {secret.column: secret for secret in SECRETS if secret.table == table}
