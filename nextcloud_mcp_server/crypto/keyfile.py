@@ -8,6 +8,7 @@ database holds no encrypted value yet, that last file is created.
 from __future__ import annotations
 
 import logging
+import os
 import stat
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -149,59 +150,60 @@ class KeyVerifier:
 def require_trusted_key(database: Place) -> None:
     """Fail if another user can have put, changed or read the key file beside ``database``.
 
-    A group may read it. If it may change a file of this user, the start takes that away.
+    A group may read it.
 
     Raises:
         TokenStorageError: ``untrusted``.
     """
-    if not isinstance(database, Path):
-        return
-    private = permissions.OTHERS
-    permissions.require_trusted(
-        key_path(database),
-        database,
-        trusted_owners(),
-        forbidden=private | permissions.GROUP_WRITE,
-        own=private,
-    )
+    if isinstance(database, Path):
+        _require_trusted(key_path(database), database)
 
 
-def _check_named(path: Path, database: Place) -> None:
-    """Check the key file of the settings; warn if every user can read it, or others change it.
+def _require_trusted(path: Path, database: Place, opened: os.stat_result | None = None) -> None:
+    """Fail if a key file, or a link that leads to it, is not this user's, root's or trusted.
 
-    It can belong to another user, and a container's secret is often readable for all. So it is
-    refused only where that user can have put it there.
+    Only its owner may write it. Elsewhere than beside the database every user may read it, as
+    with the secrets of containers.
+
+    Args:
+        path: the key file.
+        database: its database.
+        opened: the status of the open file; None to check the names before it is opened.
+
+    Raises:
+        TokenStorageError: ``untrusted``.
     """
-    if permissions.can_be_planted(path):
-        # Beside a server there is no database file whose owner would be trusted, too.
-        beside = database if isinstance(database, Path) else path
-        permissions.require_trusted(path, beside, trusted_owners())
-    with suppress(OSError):
-        status = path.stat()
-        mode = stat.S_IMODE(status.st_mode)
-        # Anything else is refused.
-        if not stat.S_ISREG(status.st_mode):
-            return
-        if mode & permissions.OTHERS:
-            how = permissions.uses(mode)
-            logger.warning("Every user can %s the key file %s (mode %04o)", how, path, mode)
-        elif mode & permissions.GROUP_WRITE:
-            group = permissions.group_name(status.st_gid)
-            logger.warning("Group %s can change the key file %s (mode %04o)", group, path, mode)
+    owned_with = database if isinstance(database, Path) else None
+    bits = permissions.GROUP_WRITE | stat.S_IWOTH
+    if _is_beside(path, database):
+        bits |= permissions.OTHERS
+    trusted = trusted_owners()
+    if opened is None:
+        permissions.require_trusted(path, owned_with, trusted, forbidden=bits, own=bits)
+        return
+    permissions.require_trusted_status(path, opened, owned_with, trusted, forbidden=bits, own=bits)
+    mode = stat.S_IMODE(opened.st_mode)
+    if mode & permissions.OTHERS:
+        how = permissions.uses(mode)
+        logger.warning("Every user can %s the key file %s (mode %04o)", how, path, mode)
+
+
+def _is_beside(path: Path, database: Place) -> bool:
+    """Return whether a key file, and not only a link to it, is in the folder of the database."""
+    return isinstance(database, Path) and follow(path).parent == follow(database).parent
 
 
 def _beside(database: Place) -> Keyring | None:
     if not isinstance(database, Path):
         return None
     path = key_path(database)
-    permissions.require_trusted(path, database, trusted_owners())
     with naming(path):
         try:
             # A link to a secret that is not mounted is a missing key, and must not be replaced.
             path.lstat()
         except FileNotFoundError:
             return None
-    return _read(path)
+    return _read(path, database)
 
 
 def _read_in_time(settings: Settings) -> Keyring:
@@ -211,8 +213,7 @@ def _read_in_time(settings: Settings) -> Keyring:
 
     def read() -> None:
         try:
-            _check_named(path, settings.database)
-            answer.set_result(_read(path))
+            answer.set_result(_read(path, settings.database))
         except BaseException as error:  # noqa: BLE001 - raised below
             answer.set_exception(error)
 
@@ -225,9 +226,17 @@ def _read_in_time(settings: Settings) -> Keyring:
         ) from None
 
 
-def _read(path: Path) -> Keyring:
+def _read(path: Path, database: Place) -> Keyring:
+    _require_trusted(path, database)
+    beside = _is_beside(path, database)
     try:
-        content = read_small(path, _LONGEST)
+        content = read_small(
+            follow(path) if beside else path,
+            _LONGEST,
+            check=partial(_require_trusted, path, database),
+            # Elsewhere a container's secret is a link, which is renewed at any moment.
+            link=not beside,
+        )
     except OSError as error:
         reason = error.strerror or str(error)
         if isinstance(error, PermissionError):
@@ -378,7 +387,7 @@ def _make(database: Place) -> Keyring:
             write_private(path, key + b"\n", database)
         except FileExistsError:
             # Another start that no lock kept out was faster.
-            return _read(path)
+            return _read(path, database)
     logger.warning(
         "Created an encryption key in %s: keep a copy, and move it away from the tokens, into "
         "TOKEN_ENCRYPTION_KEY, or into a file that TOKEN_ENCRYPTION_KEY_FILE names",

@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -120,17 +120,31 @@ def _other_kind(mode: int) -> str:
     return "" if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "something else")
 
 
-def read_small(path: Path, longest: int) -> bytes:
+def read_small(
+    path: Path,
+    longest: int,
+    *,
+    check: Callable[[os.stat_result], object] = lambda _: None,
+    link: bool = True,
+) -> bytes:
     """Read a small regular file, such as a key or a manifest that anybody may have put there.
+
+    Args:
+        path: the file.
+        longest: the most bytes that it may have.
+        check: called with the status of the open file before it is read.
+        link: whether ``path`` may be a link.
 
     Raises:
         OSError: it cannot be read, is not a regular file (nothing waits for a pipe or opens a
             device), or is longer than ``longest`` bytes.
     """
     _require_regular(path.stat().st_mode)
-    descriptor = os.open(path, _READ)
+    descriptor = os.open(path, _READ if link else _READ | os.O_NOFOLLOW)
     with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 - opened above
-        _require_regular(os.fstat(descriptor).st_mode)
+        status = os.fstat(descriptor)
+        _require_regular(status.st_mode)
+        check(status)
         content = b""
         while len(content) <= longest and (piece := file.read(longest + 1 - len(content))):
             content += piece

@@ -86,7 +86,7 @@ def group_name(number: int) -> str:
 
 def require_trusted(
     path: Path | str,
-    database: Path,
+    database: Path | None,
     trusted: Collection[int],
     *,
     forbidden: int = stat.S_IWOTH,
@@ -95,53 +95,48 @@ def require_trusted(
     """Fail if another user can have put a file there, or changed it. A missing one is accepted.
 
     The owner must be this user, root or ``trusted``; if root asks, the owner of the database
-    is accepted too, or the owner of its folder if there is no database.
+    is accepted too, or the owner of its folder if there is no file.
 
     Args:
         path: the file, or a link, whose target and every link on the way are checked as well.
-        database: the database that it belongs to.
+        database: the database that it belongs to; None if that is no file.
         trusted: users whose files are accepted with any mode.
-        forbidden: the bits that the mode must not have, if the file is not this user's; a group
-            may change it if no other user is in it.
+        forbidden: the bits that the mode must not have, if the file is not this user's.
         own: those if it is; :func:`make_private` removes the others.
 
     Raises:
         TokenStorageError: ``untrusted``.
     """
-    us = os.geteuid()
     for file in links(path):
         try:
             status = os.lstat(file)
         except OSError:
             return
-        mode, owner_id = status.st_mode, status.st_uid
-        if owner_id in trusted:
-            return
-        if owner_id not in {0, us} and not (us == 0 and owner_id == _owner_id(database)):
-            raise _belongs_to(path, owner_id)
-        if stat.S_ISREG(mode):
-            bits = own if owner_id == us else forbidden
-            if bits & mode & GROUP_WRITE and not _is_shared(status.st_gid):
-                bits &= ~GROUP_WRITE
-            if mode & bits:
-                raise _open_to_others(path, status)
-            return
+        require_trusted_status(path, status, database, trusted, forbidden=forbidden, own=own)
 
 
-def _is_shared(group: int) -> bool:
-    """Return whether another user than this one and root is in a group."""
-    import grp  # noqa: PLC0415 - seldom needed
-    import pwd  # noqa: PLC0415 - as above
+def require_trusted_status(
+    path: Path | str,
+    status: os.stat_result,
+    database: Path | None,
+    trusted: Collection[int],
+    *,
+    forbidden: int,
+    own: int,
+) -> None:
+    """Check the owner and the mode in ``status`` as :func:`require_trusted` does.
 
-    ours = {0, os.geteuid()}
-    users = pwd.getpwall()
-    if any(user.pw_gid == group and user.pw_uid not in ours for user in users):
-        return True
-    names = {user.pw_name for user in users if user.pw_uid in ours}
-    try:
-        return not names.issuperset(grp.getgrgid(group).gr_mem)
-    except KeyError:
-        return False
+    Raises:
+        TokenStorageError: ``untrusted``.
+    """
+    us, owner_id = os.geteuid(), status.st_uid
+    if owner_id in trusted:
+        return
+    if owner_id not in {0, us} and not (us == 0 and database and owner_id == _owner_id(database)):
+        raise _belongs_to(path, owner_id)
+    bits = status.st_mode & (own if owner_id == us else forbidden)
+    if bits and stat.S_ISREG(status.st_mode):
+        raise _open_to_others(path, status, bits)
 
 
 def is_private(path: Path | str) -> bool:
@@ -185,13 +180,16 @@ def _belongs_to(path: Path | str, owner_id: int) -> TokenStorageError:
     )
 
 
-def _open_to_others(path: Path | str, status: os.stat_result) -> TokenStorageError:
-    how = "written" if status.st_mode & stat.S_IWOTH else "read"
+def _open_to_others(path: Path | str, status: os.stat_result, bits: int) -> TokenStorageError:
+    how = "written" if bits & stat.S_IWOTH else "read"
     who = f"be {how} by every user of this machine"
-    if not status.st_mode & OTHERS:
+    if not bits & OTHERS:
         who = f"be written by the users of group {group_name(status.st_gid)}"
-    # A file of root that were 0600 could not be read here.
-    change = "chmod 600" if status.st_uid == os.geteuid() else "As root: chmod g-w,o-rwx"
+    if status.st_uid == os.geteuid():
+        change = "chmod 600"
+    else:
+        # A file of root that were 0600 could not be read here.
+        change = f"As root: chmod {'g-w,o-rwx' if bits & stat.S_IROTH else 'go-w'}"
     return TokenStorageError(
         f"{path} can {who} (mode {status.st_mode & 0o7777:04o}), so it is not used.",
         code="untrusted",

@@ -78,6 +78,7 @@ async def test_a_lifespan_stays_in_its_file(here: Path) -> None:
 async def test_a_named_key_file_stays_where_it_was(here: Path) -> None:
     """A relative key file is found by a start that follows a chdir."""
     (here / "key").write_text(KEY)
+    (here / "key").chmod(0o600)
     storage = RefreshTokenStorage(settings=Settings(Path("tokens.db"), key_file=Path("key")))
     os.chdir(here.parent / "there")
     async with storage:

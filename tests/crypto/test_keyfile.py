@@ -8,7 +8,7 @@ import logging
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -37,6 +37,14 @@ from tests.support.present import present
 from tests.support.shapes import at
 
 THIRD = "Z8hHcNYb4m1bbLk6tM9vE2n0sR3yqWJxAoKdUeTfGiQ="
+
+
+@pytest.fixture(autouse=True)
+def private() -> Iterator[None]:
+    """A key file that a test writes beside a database is private."""
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
 
 
 def holding(*values: bytes) -> Callable[[int | None], Iterable[bytes]]:

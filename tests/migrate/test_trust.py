@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import grp
 import logging
 import os
-import pwd
 import re
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
-from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.filesystem import files, permissions
+from nextcloud_mcp_server.crypto import keyfile
+from nextcloud_mcp_server.crypto.keyfile import given_keyring, key_path
+from nextcloud_mcp_server.filesystem import files
+from nextcloud_mcp_server.filesystem.server_url import ServerUrl
 from nextcloud_mcp_server.maintenance.doctor.run import diagnose
 from nextcloud_mcp_server.maintenance.repair import repair
 from nextcloud_mcp_server.migrations import (
@@ -215,11 +216,11 @@ def test_a_file_that_is_shared_with_a_group_stays_shared(
     assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
-@pytest.mark.parametrize("suffix", ["", ".lock", ".inuse", ".key"])
+@pytest.mark.parametrize("suffix", ["", ".lock", ".inuse"])
 async def test_a_group_that_can_change_a_file_can_so_no_longer(
     suffix: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each user of the group could replace everybody's tokens or key; it may still read."""
+    """Each user of the group could replace everybody's tokens; it may still read."""
     path = tmp_path / "tokens.db"
     async with RefreshTokenStorage(path, settings=Settings(path)):
         pass
@@ -244,35 +245,15 @@ async def test_a_group_that_can_change_a_file_can_so_no_longer(
 
 
 def test_a_key_of_root_that_a_group_can_change_is_refused(shared: Path) -> None:
-    """It cannot be made private here; a group that nobody else is in is no danger."""
+    """It cannot be made private here, so the remedy is a command for root."""
     key = _plant(shared / "tokens.db.key", 0, f"{KEY}\n".encode(), 0o660)
     os.chown(key, 0, NOBODY)
-    code = "from nextcloud_mcp_server.filesystem import permissions\n"
-    code += "permissions._is_shared = lambda group: {}\n"
-    printed = as_nobody(code.format(True) + _START, shared / "tokens.db")
+    printed = as_nobody(_START, shared / "tokens.db")
     assert printed.startswith(f"untrusted {key} can be written by the users of group")
-    assert f"As root: chmod g-w,o-rwx {key}" in printed
+    assert f"As root: chmod go-w {key}" in printed
     assert names(shared) == {key.name}
-    assert as_nobody(code.format(False) + _START, shared / "tokens.db") == "started"
-
-
-def test_who_is_in_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A group is shared if it is another user's own, or lists one."""
-    us = os.geteuid()
-    users = [
-        pwd.struct_passwd(("me", "x", us, 501, "", "/", "")),
-        pwd.struct_passwd(("other", "x", 777, 502, "", "/", "")),
-    ]
-    groups = {501: [], 502: [], 503: ["me"], 504: ["me", "other"]}
-    monkeypatch.setattr(pwd, "getpwall", lambda: users)
-    monkeypatch.setattr(grp, "getgrgid", lambda n: grp.struct_group(("g", "x", n, groups[n])))
-    assert [permissions._is_shared(group) for group in range(501, 506)] == [
-        False,
-        True,
-        False,
-        True,
-        False,
-    ]
+    key.chmod(0o640)
+    assert as_nobody(_START, shared / "tokens.db") == "started"
 
 
 def test_a_refused_file_keeps_its_mode(tmp_path: Path) -> None:
@@ -301,25 +282,129 @@ async def test_a_key_beside_the_database_must_be_private(tmp_path: Path) -> None
         pass
 
 
-async def test_a_key_elsewhere_may_be_readable(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+def _named(folder: Path, where: str) -> tuple[Path, Settings]:
+    """Return a key file, and the settings of a new database that uses it."""
+    (folder / "secrets").mkdir()
+    path = folder / "tokens.db"
+    key = {
+        "default": path.with_name("tokens.db.key"),
+        "beside": folder / "my.key",
+        "elsewhere": folder / "secrets" / "key",
+    }[where]
+    return key, Settings(path, key_file=None if where == "default" else key)
+
+
+WHERE = pytest.mark.parametrize("where", ["default", "beside", "elsewhere"])
+
+
+@WHERE
+@pytest.mark.parametrize("mode", [0o602, 0o620, 0o460, 0o666, 0o664])
+async def test_a_key_that_others_can_change_is_refused(
+    mode: int, where: str, tmp_path: Path
 ) -> None:
-    """The secret of a container is 0444, and may belong to a user of the host."""
-    secrets = tmp_path / "secrets"
-    secrets.mkdir()
-    key = _plant(secrets / "key", OTHER, KEY.encode(), 0o444)
-    path = tmp_path / "tokens.db"
-    async with RefreshTokenStorage(None, settings=Settings(path, key_file=key)):
+    """A user who can write the file could have put another key there; nothing is changed."""
+    key, settings = _named(tmp_path, where)
+    _plant(key, os.geteuid(), KEY.encode(), mode)
+    before = _facts(tmp_path) | _facts(key.parent)
+    with refuses("untrusted", f"mode {mode:04o}") as caught:
+        await RefreshTokenStorage(None, settings=settings).initialize()
+    assert f"chmod 600 {key}" in caught.value.remedy
+    assert _facts(tmp_path) | _facts(key.parent) == before
+    key.chmod(0o600)
+    async with RefreshTokenStorage(None, settings=settings):
+        pass
+
+
+@WHERE
+def test_a_key_of_another_user_is_refused(where: str, shared: Path) -> None:
+    """Its owner is this user, root or a trusted one, wherever the key is."""
+    key, _ = _named(shared, where)
+    (shared / "secrets").chmod(0o755)
+    _plant(key, OTHER, KEY.encode(), 0o444)
+    named = f"os.environ['TOKEN_ENCRYPTION_KEY_FILE'] = {str(key)!r}\n"
+    code = ("" if where == "default" else named) + _START.replace(
+        "RefreshTokenStorage(path)", "RefreshTokenStorage(str(path))"
+    )
+    printed = as_nobody(code, shared / "tokens.db")
+    assert printed.startswith(f"untrusted {key} belongs to user {OTHER}")
+    assert names(shared) <= {"secrets", key.name}
+    trusted = f"os.environ['TOKEN_STORAGE_TRUSTED_OWNERS'] = '{OTHER}'\n"
+    assert as_nobody(trusted + code, shared / "tokens.db") == "started"
+
+
+async def test_root_trusts_no_other_owner_of_a_key_for_a_server(tmp_path: Path) -> None:
+    """There is no database file whose owner would be trusted, too."""
+    key = _plant(tmp_path / "key", OTHER, KEY.encode(), 0o400)
+    database = ServerUrl("postgresql://localhost/tokens")
+    with refuses("untrusted", f"belongs to user {OTHER}"):
+        given_keyring(None, Settings(database, key_file=key))
+
+
+@pytest.mark.parametrize("mode", [0o444, 0o604])
+async def test_a_key_of_any_name_beside_the_database_must_be_private(
+    mode: int, tmp_path: Path
+) -> None:
+    """A copy of the folder has both; the remedy is the command to type."""
+    key, settings = _named(tmp_path, "beside")
+    _plant(key, os.geteuid(), KEY.encode(), mode)
+    with refuses("untrusted", "can be read by every user") as caught:
+        await RefreshTokenStorage(None, settings=settings).initialize()
+    assert caught.value.remedy.startswith(f"chmod 600 {key} - or")
+    assert names(tmp_path) == {"secrets", key.name}
+    key.chmod(0o440)
+    async with RefreshTokenStorage(None, settings=settings):
+        pass
+
+
+@pytest.mark.parametrize("link", [True, False])
+async def test_a_key_elsewhere_may_be_readable(
+    link: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The secret of a container is 0444, and in Kubernetes a link to a link."""
+    key, settings = _named(tmp_path, "elsewhere")
+    if link:
+        (key.parent / "..2026").mkdir()
+        (key.parent / "..data").symlink_to("..2026")
+        key.symlink_to("..data/key")
+    _plant(key, 0, KEY.encode(), 0o444)
+    async with RefreshTokenStorage(None, settings=settings):
         pass
     assert f"Every user can read the key file {key} (mode 0444)" in caplog.text
-    key.chmod(0o460)
-    async with RefreshTokenStorage(None, settings=Settings(path, key_file=key)):
+
+
+async def test_a_link_beside_the_database_leads_to_a_key_elsewhere(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the key itself is decides, not where a link to it is."""
+    key, settings = _named(tmp_path, "elsewhere")
+    _plant(key, 0, KEY.encode(), 0o444)
+    key_path(settings.file).symlink_to(key)
+    async with RefreshTokenStorage(None, settings=Settings(settings.file)):
         pass
-    assert f"Group {OTHER} can change the key file {key} (mode 0460)" in caplog.text
-    secrets.chmod(0o1777)
-    with pytest.raises(TokenStorageError, match="belongs to user") as caught:
-        await RefreshTokenStorage(None, settings=Settings(path, key_file=key)).initialize()
-    assert caught.value.code == "untrusted"
+    assert "Every user can read the key file" in caplog.text
+
+
+@pytest.mark.parametrize("swapped", ["file", "link"])
+async def test_what_was_opened_is_checked(
+    swapped: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that takes the place of the key between the check and the opening is not used."""
+    key, settings = _named(tmp_path, "default")
+    _plant(key, os.geteuid(), KEY.encode(), 0o600)
+    planted = _plant(tmp_path / "planted", OTHER, KEY.encode(), 0o600)
+    real = files.read_small
+
+    def swap(path: Path, *arguments: Any, **options: Any) -> bytes:
+        if swapped == "file":
+            planted.replace(path)
+        else:
+            path.unlink()
+            path.symlink_to(planted)
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(keyfile, "read_small", swap)
+    with refuses("untrusted" if swapped == "file" else "key-missing"):
+        await RefreshTokenStorage(None, settings=settings).initialize()
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o700])

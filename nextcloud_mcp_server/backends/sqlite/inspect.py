@@ -32,6 +32,7 @@ from nextcloud_mcp_server.backends.sqlite.errors import named, naming
 from nextcloud_mcp_server.backends.sqlite.secrets import first_and_newest
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem import mounts
+from nextcloud_mcp_server.filesystem.files import create_private
 from nextcloud_mcp_server.schema.structure import ENCRYPTED, KEYS, columns_there
 from nextcloud_mcp_server.settings import declared_file_system
 
@@ -206,8 +207,11 @@ def recovered_copy(path: Path) -> Iterator[Path]:
         try:
             with naming(path):
                 for suffix in ("", "-journal", "-wal"):
-                    with suppress(FileNotFoundError):
-                        shutil.copyfile(path.with_name(path.name + suffix), f"{copy}{suffix}")
+                    source, made = Path(f"{path}{suffix}"), Path(f"{copy}{suffix}")
+                    if source.exists():
+                        create_private(made)
+                        with suppress(FileNotFoundError):
+                            shutil.copyfile(source, made)
             recover(copy)
         except TokenStorageError as error:
             if error.code == "disk-full":

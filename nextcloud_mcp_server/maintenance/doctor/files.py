@@ -121,6 +121,8 @@ def permissions(context: Context) -> Iterator[Finding]:
         taken = all(path in changed for path in paths)
         fixable = taken and all(map(_is_own, paths)) and context.command("repair") is not None
         level = Level.WARNING if taken else Level.NOTE
+        if taken and key_path(context.path) in paths:
+            level = Level.ERROR
         yield Finding(level, what, _chmod(paths), fixable)
     if _is_open(folder):
         what = f"every user of this machine can replace the files in {folder}"
