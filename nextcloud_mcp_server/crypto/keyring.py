@@ -135,7 +135,8 @@ class Keyring:
         return self._fernets.rotate(_bytes(ciphertext))
 
     def __repr__(self) -> str:
-        return f"<Keyring of {len(self.fingerprints)}>"
+        # Also if __init__ has failed: a traceback with locals shows what it was called on.
+        return f"<Keyring of {len(getattr(self, 'fingerprints', ()))}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Keyring is not pickled or copied: that would expose its keys")
