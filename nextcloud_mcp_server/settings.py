@@ -41,6 +41,7 @@ from nextcloud_mcp_server.filesystem.paths import (
     path_text,
 )
 from nextcloud_mcp_server.filesystem.server_url import ServerUrl, is_server_url
+from nextcloud_mcp_server.secret import Secret
 
 DEFAULT_LOCK_TIMEOUT: Final = 600.0
 
@@ -195,7 +196,7 @@ def load_settings(
     declared_file_system(environ)
     pool_size(environ)
     return locate(environ, database=database)._replace(
-        keys=_keys(environ.get("TOKEN_ENCRYPTION_KEY", "")),
+        keys=_keys(Secret(environ.get("TOKEN_ENCRYPTION_KEY", ""))),
         key_file=absolute_text(key_file, "the key file") if key_file else None,
         lock_timeout=_lock_timeout(environ.get("TOKEN_STORAGE_LOCK_TIMEOUT"), default_lock_timeout),
         audit_retention_days=_days(environ.get("AUDIT_RETENTION_DAYS")),
@@ -455,12 +456,12 @@ def _one_of(name: str, text: str, values: tuple[str, ...]) -> str:
     )
 
 
-def split_keys(text: str) -> tuple[str, ...]:
+def split_keys(text: Secret) -> tuple[Secret, ...]:
     """Return the keys of a ``;``-separated list, without white space and empty parts."""
-    return tuple(part for part in (piece.strip() for piece in text.split(";")) if part)
+    return tuple(Secret(part.strip()) for part in text.split(";") if part.strip())
 
 
-def _keys(text: str) -> tuple[str, ...]:
+def _keys(text: Secret) -> tuple[Secret, ...]:
     """Return the keys of ``TOKEN_ENCRYPTION_KEY``: blanks alone are no reason to make a new key."""
     keys = split_keys(text)
     if text and not keys:

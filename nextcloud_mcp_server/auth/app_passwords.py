@@ -16,6 +16,7 @@ from nextcloud_mcp_server.auth.statements import in_row, rows_with, upsert
 from nextcloud_mcp_server.backends.base import Row
 from nextcloud_mcp_server.schema.secrets import secrets_of
 from nextcloud_mcp_server.schema.tables import app_passwords
+from nextcloud_mcp_server.secret import hidden
 
 _c: Final = app_passwords.c
 _PASSWORD: Final = secrets_of("app_passwords")["encrypted_password"]
@@ -71,6 +72,7 @@ class AppPasswords(Concern):
         Raises:
             TokenStorageError: ``bad-input`` before anything is written.
         """
+        password = hidden(password)
         now = self._access.now()
         row = {
             "user_id": valid.user_id(user_id),

@@ -20,6 +20,7 @@ from nextcloud_mcp_server.auth.statements import expired, in_row, insertion, row
 from nextcloud_mcp_server.backends.base import Connection, Row
 from nextcloud_mcp_server.crypto.binding import hashed, stored_id
 from nextcloud_mcp_server.schema.tables import browser_sessions
+from nextcloud_mcp_server.secret import hidden
 
 _c: Final = browser_sessions.c
 
@@ -62,6 +63,7 @@ class BrowserSessions(Concern):
             TokenStorageError: ``bad-input`` before anything is written; ``conflict`` if
                 the id exists.
         """
+        session_id = hidden(session_id)
         now = self._access.now()
         row = {
             "session_id": hashed(valid.credential(session_id, "session_id")),
@@ -77,6 +79,7 @@ class BrowserSessions(Concern):
         Raises:
             TokenStorageError: ``corrupt`` if a damaged index leads to another session.
         """
+        session_id = hidden(session_id)
         return await self._get(
             _GET,
             valid.stored_forms(session_id, "session_id"),
@@ -85,6 +88,7 @@ class BrowserSessions(Concern):
 
     async def get_user_id(self, session_id: str) -> str | None:
         """Return the user of the session; None if it does not exist or is expired."""
+        session_id = hidden(session_id)
         session = await self.get(session_id)
         return None if session is None or session.is_expired else session.user_id
 
@@ -103,6 +107,7 @@ class BrowserSessions(Concern):
 
     async def delete(self, session_id: str) -> bool:
         """Delete one session; False if there was none."""
+        session_id = hidden(session_id)
         key = valid.stored_forms(session_id, "session_id")
         return await self._delete_all(_GET, _DELETE, "delete_browser_session", key) > 0
 

@@ -15,6 +15,7 @@ from nextcloud_mcp_server.auth.secrets import Reading, digests, has_secrets, sea
 from nextcloud_mcp_server.auth.statements import AT_ONCE, Upsert, affected, kept
 from nextcloud_mcp_server.auth.values import check_row
 from nextcloud_mcp_server.crypto.binding import stored_id
+from nextcloud_mcp_server.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,7 +52,10 @@ class Expiring:
 def from_row(kind: type[R], row: Row, **read: Any) -> R:
     """Return ``row`` as ``kind``; what is not in ``read`` is in the column of the same name."""
     plain = (name for name in kind.__dataclass_fields__ if name not in read)
-    return kind(**{name: getattr(row, name) for name in plain}, **read)
+    return kind(
+        **{name: getattr(row, name) for name in plain},
+        **{name: v.reveal() if isinstance(v, Secret) else v for name, v in read.items()},
+    )
 
 
 class Concern:

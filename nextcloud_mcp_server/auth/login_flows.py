@@ -17,6 +17,7 @@ from nextcloud_mcp_server.auth.statements import expired, in_row, upsert
 from nextcloud_mcp_server.backends.base import Row
 from nextcloud_mcp_server.schema.secrets import secrets_of
 from nextcloud_mcp_server.schema.tables import login_flow_sessions
+from nextcloud_mcp_server.secret import hidden
 
 _c: Final = login_flow_sessions.c
 _POLL_TOKEN: Final = secrets_of("login_flow_sessions")["encrypted_poll_token"]
@@ -68,6 +69,7 @@ class LoginFlows(Concern):
         Raises:
             TokenStorageError: ``bad-input`` before anything is written.
         """
+        poll_token = hidden(poll_token)
         now = self._access.now()
         scopes = valid.listed_scopes(requested_scopes, "requested_scopes")
         row = {

@@ -17,6 +17,7 @@ from nextcloud_mcp_server.auth.statements import upsert
 from nextcloud_mcp_server.backends.base import Row
 from nextcloud_mcp_server.schema.secrets import secrets_of
 from nextcloud_mcp_server.schema.tables import oauth_clients
+from nextcloud_mcp_server.secret import hidden
 
 _KEY: Final = {"id": 1}
 _c: Final = oauth_clients.c
@@ -82,9 +83,10 @@ class OAuthClients(Concern):
         Raises:
             TokenStorageError: ``bad-input`` before anything is written.
         """
+        client_secret = hidden(client_secret)
+        token = registration_access_token = hidden(registration_access_token)
         now = self._access.now()
         issued = valid.optional_seconds(client_id_issued_at, "client_id_issued_at")
-        token = registration_access_token
         row = {
             **_KEY,
             "client_id": valid.text(client_id, "client_id"),

@@ -21,6 +21,7 @@ from nextcloud_mcp_server.backends.base import Connection, Row
 from nextcloud_mcp_server.crypto.binding import hashed, stored_id
 from nextcloud_mcp_server.schema.secrets import secrets_of
 from nextcloud_mcp_server.schema.tables import oauth_sessions
+from nextcloud_mcp_server.secret import hidden
 
 _c: Final = oauth_sessions.c
 _SECRETS: Final = secrets_of("oauth_sessions")
@@ -124,6 +125,12 @@ class OAuthSessions(Concern):
             TokenStorageError: ``bad-input`` before anything is written; ``conflict`` if
                 the session id or the authorization code exists.
         """
+        session_id = hidden(session_id)
+        state = hidden(state)
+        mcp_authorization_code = hidden(mcp_authorization_code)
+        idp_access_token = hidden(idp_access_token)
+        idp_refresh_token = hidden(idp_refresh_token)
+        nonce = hidden(nonce)
         now = self._access.now()
         texts = {
             "client_id": client_id,
@@ -151,6 +158,7 @@ class OAuthSessions(Concern):
 
     async def get(self, session_id: str) -> OAuthSession | None:
         """Return the session, expired or not, or None."""
+        session_id = hidden(session_id)
         return await self._get(
             _GET,
             valid.stored_forms(session_id, "session_id"),
@@ -163,6 +171,7 @@ class OAuthSessions(Concern):
         A code is valid for one use. If several callers read the same session, the one for
         which :meth:`delete` returns True has redeemed the code.
         """
+        mcp_authorization_code = hidden(mcp_authorization_code)
         code = mcp_authorization_code
         return await self._get(
             _BY_CODE,
@@ -172,6 +181,7 @@ class OAuthSessions(Concern):
 
     async def get_by_state(self, state: str) -> OAuthSession | None:
         """Return the newest session with this state, expired or not, or None."""
+        state = hidden(state)
         return await self._get(_BY_STATE, valid.stored_forms(state, "state"), _session)
 
     async def update(
@@ -193,6 +203,10 @@ class OAuthSessions(Concern):
             TokenStorageError: ``bad-input`` before anything is written; ``conflict`` if
                 the authorization code exists.
         """
+        session_id = hidden(session_id)
+        idp_access_token = hidden(idp_access_token)
+        idp_refresh_token = hidden(idp_refresh_token)
+        mcp_authorization_code = hidden(mcp_authorization_code)
         access, now = self._access, self._access.now()
         key = valid.stored_forms(session_id, "session_id")
         changes = _changeable(
@@ -217,6 +231,7 @@ class OAuthSessions(Concern):
 
     async def delete(self, session_id: str) -> bool:
         """Delete the session; False if there was none."""
+        session_id = hidden(session_id)
         key = valid.stored_forms(session_id, "session_id")
         return await self._delete_all(_GET, _DELETE, "delete_oauth_session", key) > 0
 
@@ -234,8 +249,8 @@ def _changeable(
 ) -> dict[str, str | None]:
     return {
         "user_id": None if user_id is None else valid.user_id(user_id),
-        "idp_access_token": valid.optional_plain_secret(idp_access_token, "idp_access_token"),
-        "idp_refresh_token": valid.optional_plain_secret(idp_refresh_token, "idp_refresh_token"),
+        "idp_access_token": valid.optional_secret(idp_access_token, "idp_access_token"),
+        "idp_refresh_token": valid.optional_secret(idp_refresh_token, "idp_refresh_token"),
         "granted_scopes": values.spaced(valid.scopes(granted_scopes, "granted_scopes")),
         "mcp_authorization_code": None
         if mcp_authorization_code is None

@@ -16,6 +16,7 @@ from nextcloud_mcp_server.auth.statements import in_row
 from nextcloud_mcp_server.backends.base import Row
 from nextcloud_mcp_server.schema.secrets import secrets_of
 from nextcloud_mcp_server.schema.tables import refresh_tokens
+from nextcloud_mcp_server.secret import hidden
 
 _c: Final = refresh_tokens.c
 _SECRET: Final = secrets_of("refresh_tokens")["user_profile"]
@@ -55,6 +56,7 @@ class Profiles(Concern):
         Raises:
             TokenStorageError: ``bad-input``: not a dict that JSON can represent.
         """
+        profile = hidden(profile)
         now = self._access.now()
         parameters = {
             "of_user": valid.user_id(user_id),

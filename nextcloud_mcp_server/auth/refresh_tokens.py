@@ -17,6 +17,7 @@ from nextcloud_mcp_server.auth.statements import expired, in_row, rows_with, ups
 from nextcloud_mcp_server.backends.base import Row
 from nextcloud_mcp_server.schema.secrets import secrets_of
 from nextcloud_mcp_server.schema.tables import refresh_tokens
+from nextcloud_mcp_server.secret import hidden
 
 _c: Final = refresh_tokens.c
 _TOKEN: Final = secrets_of("refresh_tokens")["encrypted_token"]
@@ -89,6 +90,7 @@ class RefreshTokens(Concern):
         Raises:
             TokenStorageError: ``bad-input`` before anything is written.
         """
+        refresh_token = hidden(refresh_token)
         now = self._access.now()
         provisioned_at = valid.optional_seconds(provisioned_at, "provisioned_at")
         if provisioned_at is None and flow_type == "flow2":

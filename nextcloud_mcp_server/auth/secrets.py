@@ -13,8 +13,9 @@ from nextcloud_mcp_server.crypto.binding import binding, is_hashed
 from nextcloud_mcp_server.crypto.key import is_v2, key_id
 from nextcloud_mcp_server.crypto.keyring import as_bytes
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.schema.secrets import SECRETS, Secret, secrets_of
+from nextcloud_mcp_server.schema.secrets import SECRETS, SecretColumn, secrets_of
 from nextcloud_mcp_server.schema.tables import Ciphertext, metadata
+from nextcloud_mcp_server.secret import Secret
 
 if TYPE_CHECKING:
     from nextcloud_mcp_server.auth.context import Access
@@ -74,7 +75,7 @@ class Reading:
         self._connection = connection
         self.clock = access.clock
 
-    def secret(self, row: Row, secret: Secret, of: str) -> str:
+    def secret(self, row: Row, secret: SecretColumn, of: str) -> Secret:
         """Return the plaintext of a column. The message of an error names ``of``.
 
         Raises:
@@ -87,7 +88,7 @@ class Reading:
         if not is_v2(raw) and secret not in _FERNET:
             if not self.accepts_old():
                 raise _too_old(name)
-            return str(stored)
+            return Secret(stored)
         associated = binding(secret, {name: getattr(row, name) for name in secret.bound})
         found = None
         with suppress(UnicodeDecodeError):

@@ -17,6 +17,7 @@ from nextcloud_mcp_server.auth.opening import open_store
 from nextcloud_mcp_server.auth.profiles import Profiles
 from nextcloud_mcp_server.auth.refresh_tokens import RefreshToken, RefreshTokens
 from nextcloud_mcp_server.concurrency import TaskLock
+from nextcloud_mcp_server.secret import hidden
 from nextcloud_mcp_server.settings import absolute_database
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class RefreshTokenStorage(RefreshTokens):
         clock: Callable[[], float] | None = None,
     ) -> None:
         self._database = absolute_database(database)
+        encryption_key = hidden(encryption_key)
         self._keys = encryption_key
         self._settings = settings
         self._outcome: Outcome | None = None
@@ -155,6 +157,7 @@ class RefreshTokenStorage(RefreshTokens):
         Raises:
             TokenStorageError: ``bad-input``: not a dict that JSON can represent.
         """
+        profile = hidden(profile)
         return await self.profiles.store(user_id, profile)
 
     async def get_user_profile(self, user_id: str) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from typing import Any, Final, NoReturn
 from nextcloud_mcp_server.auth.values import StoredScopes
 from nextcloud_mcp_server.crypto.binding import hashed, is_hashed
 from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.secret import Secret
 
 FLOW_TYPES: Final = ("hybrid", "flow1", "flow2")
 
@@ -33,6 +34,7 @@ SHORTEST_CREDENTIAL: Final = 22
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _LISTS: Final = (list, tuple)
 _TEXTS: Final = (str, bytes)
+_QUICK: Final = frozenset({str, Secret})
 _SCOPE: Final = re.compile(r"[^\s\x00-\x1f\x7f-\x9f]+")
 
 
@@ -44,7 +46,12 @@ def user_id(value: str) -> str:
 def text(value: str, field: str, *, limit: int = MAX_TEXT) -> str:
     """Check for text without control characters, not empty, at most ``limit`` bytes of UTF-8."""
     # A faster check for plain ASCII, which is nearly all of it.
-    if type(value) is str and value.isascii() and value.isprintable() and 0 < len(value) <= limit:
+    if (
+        value.__class__ in _QUICK
+        and value.isascii()
+        and value.isprintable()
+        and 0 < len(value) <= limit
+    ):
         return value
     _sized(value, field, limit)
     if _CONTROL.search(value):
@@ -82,13 +89,9 @@ def secret(value: str, field: str) -> str:
     return value
 
 
-def optional_plain_secret(value: str | None, field: str) -> str | None:
-    """Check a secret for a text column, where PostgreSQL allows no NUL; None is allowed."""
-    if value is None:
-        return None
-    if "\x00" in secret(value, field):
-        _refuse(f"{field} contains a NUL character")
-    return value
+def optional_secret(value: str | None, field: str) -> str | None:
+    """Check like :func:`secret`; None is allowed."""
+    return None if value is None else secret(value, field)
 
 
 def seconds(value: object, field: str) -> int:
@@ -147,17 +150,18 @@ def texts(value: Sequence[str], field: str) -> tuple[str, ...]:
     return items
 
 
-def profile(value: Mapping[str, Any]) -> str:
+def profile(value: Mapping[str, Any]) -> Secret:
     """Check for a dict that JSON can represent, and return its JSON text."""
     if not isinstance(value, dict):
         _refuse("profile is not a dict")
     encoded = None
     # The error of json is suppressed, so that it is not the context of the one below.
     with suppress(TypeError, ValueError, RecursionError):
-        encoded = json.dumps(value, allow_nan=False)
+        encoded = Secret(json.dumps(value, allow_nan=False))
     if encoded is None or not _has_text_keys(value):
         _refuse("profile cannot be represented in JSON: text keys, no NaN, no cycles, no objects")
-    return text(encoded, "profile", limit=MAX_SECRET)
+    text(encoded, "profile", limit=MAX_SECRET)
+    return encoded
 
 
 def flag(value: bool, field: str) -> bool:

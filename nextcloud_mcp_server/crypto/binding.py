@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from nextcloud_mcp_server.crypto.key import associated_data
-from nextcloud_mcp_server.schema.secrets import HASHED, Secret
+from nextcloud_mcp_server.schema.secrets import HASHED, SecretColumn
 
 #: How the stored hash of an id begins.
 _MARK: Final = "sha256:"
@@ -49,7 +49,7 @@ def is_hashed(stored: str) -> bool:
     return stored.startswith(_MARK)
 
 
-def binding(secret: Secret, row: Mapping[str, Any]) -> bytes:
+def binding(secret: SecretColumn, row: Mapping[str, Any]) -> bytes:
     """Return the associated data of a secret in ``row``, which has the values of its columns."""
     parts = (
         stored_id(row[name]) if (secret.table, name) in _HASHED else row[name]

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from nextcloud_mcp_server.crypto.xaes import NONCE, XAES
+from nextcloud_mcp_server.secret import SecretBytes
 
 #: How a text of the second format begins.
 PREFIX: Final = b"v2."
@@ -65,7 +66,7 @@ class Key:
     __slots__ = ("_audit", "_fernet", "_xaes", "fingerprint", "id")
 
     def __init__(self, raw: bytes) -> None:
-        self._fernet = Fernet(base64.urlsafe_b64encode(raw))
+        self._fernet = Fernet(SecretBytes(base64.urlsafe_b64encode(raw)))
         self._xaes = XAES(_derived(raw, "seal"))
         self._audit = _derived(raw, "audit")
         self.id: Final = _derived(raw, "id", _ID).hex()
@@ -76,23 +77,23 @@ class Key:
         sealed = bytes.fromhex(self.id) + self._xaes.seal(plaintext, associated, nonce)
         return PREFIX + base64.urlsafe_b64encode(sealed).rstrip(b"=")
 
-    def open(self, ciphertext: bytes, associated: bytes) -> bytes | None:
+    def open(self, ciphertext: bytes, associated: bytes) -> SecretBytes | None:
         """Decrypt the second format; None if the key, the row or a byte is another one."""
         raw = _decoded(ciphertext)
         if raw is None or raw[:_ID].hex() != self.id:
             return None
         with suppress(InvalidTag):
-            return self._xaes.open(raw[_ID:], associated)
+            return SecretBytes(self._xaes.open(raw[_ID:], associated))
         return None
 
     def encrypt_fernet(self, plaintext: bytes) -> bytes:
         """Encrypt in the format of released versions, which a downgrade goes back to."""
         return self._fernet.encrypt(plaintext)
 
-    def open_fernet(self, ciphertext: bytes) -> bytes | None:
+    def open_fernet(self, ciphertext: bytes) -> SecretBytes | None:
         """Decrypt the format of released versions; None if the key or a byte is another one."""
         with suppress(InvalidToken):
-            return self._fernet.decrypt(ciphertext)
+            return SecretBytes(self._fernet.decrypt(ciphertext))
         return None
 
     def authenticate(self, message: bytes) -> bytes:
@@ -134,4 +135,4 @@ def _decoded(ciphertext: bytes) -> bytes | None:
 
 def _derived(raw: bytes, info: str, length: int = 32) -> bytes:
     name = f"nextcloud-mcp-server v2 {info}".encode("ascii")
-    return HKDF(SHA256(), length, salt=None, info=name).derive(raw)
+    return SecretBytes(HKDF(SHA256(), length, salt=None, info=name).derive(raw))

@@ -29,6 +29,7 @@ from nextcloud_mcp_server.filesystem import permissions
 from nextcloud_mcp_server.filesystem.errors import naming
 from nextcloud_mcp_server.filesystem.files import check_path, follow, read_small, write_private
 from nextcloud_mcp_server.filesystem.server_url import ServerUrl
+from nextcloud_mcp_server.secret import Secret, SecretBytes
 from nextcloud_mcp_server.settings import Settings, split_keys, trusted_owners
 
 logger = logging.getLogger(__name__)
@@ -230,12 +231,14 @@ def _read(path: Path, database: Place) -> Keyring:
     _require_trusted(path, database)
     beside = _is_beside(path, database)
     try:
-        content = read_small(
-            follow(path) if beside else path,
-            _LONGEST,
-            check=partial(_require_trusted, path, database),
-            # Elsewhere a container's secret is a link, which is renewed at any moment.
-            link=not beside,
+        content = SecretBytes(
+            read_small(
+                follow(path) if beside else path,
+                _LONGEST,
+                check=partial(_require_trusted, path, database),
+                # Elsewhere a container's secret is a link, which is renewed at any moment.
+                link=not beside,
+            )
         )
     except OSError as error:
         reason = error.strerror or str(error)
@@ -250,7 +253,7 @@ def _read(path: Path, database: Place) -> Keyring:
             remedy="Save it as UTF-8 (in PowerShell: Set-Content -Encoding ascii), or put the key "
             "back; tokens cannot be opened without their key.",
         )
-    keys = split_keys(";".join(text.splitlines()))
+    keys = split_keys(Secret(";".join(text.splitlines())))
     if not keys:
         raise TokenStorageError(
             f"The key file {path} is empty.",
@@ -260,7 +263,7 @@ def _read(path: Path, database: Place) -> Keyring:
     return Keyring(keys)
 
 
-def _text(content: bytes) -> str | None:
+def _text(content: SecretBytes) -> Secret | None:
     """Return the text of a key file, also if it is in UTF-16 with its mark; None if it is none."""
     encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8")
     with suppress(UnicodeDecodeError):
@@ -381,10 +384,10 @@ def _make(database: Place) -> Keyring:
             "TOKEN_ENCRYPTION_KEY or TOKEN_ENCRYPTION_KEY_FILE for each of them.",
         )
     path = key_path(database)
-    key = Fernet.generate_key()
+    key = SecretBytes(Fernet.generate_key())
     with naming(path):
         try:
-            write_private(path, key + b"\n", database)
+            write_private(path, SecretBytes(key + b"\n"), database)
         except FileExistsError:
             # Another start that no lock kept out was faster.
             return _read(path, database)

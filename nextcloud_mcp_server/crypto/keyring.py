@@ -13,6 +13,7 @@ from typing import Final, NoReturn
 
 from nextcloud_mcp_server.crypto.key import Key, is_v2, key_id
 from nextcloud_mcp_server.errors import TokenStorageError, invisible
+from nextcloud_mcp_server.secret import Secret, SecretBytes, hidden
 
 _KEY: Final = re.compile(r"[A-Za-z0-9_-]{43}=")
 # A correct key in quotes, or without its end, may be the only one that can decrypt the
@@ -68,6 +69,7 @@ class Keyring:
         if isinstance(keys, str | bytes) or not isinstance(keys, Sequence):
             # A text is a sequence of texts: without this, each character would be a key.
             keys = (keys,)
+        keys = hidden(keys)
         if not keys:
             _refuse("No encryption key was given.", _GIVE_IT)
         raw = [_raw(key, f"Encryption key {n} of {len(keys)}") for n, key in enumerate(keys, 1)]
@@ -80,7 +82,7 @@ class Keyring:
         found = self._by_id.get(name)
         return found or next((key for key in self.keys if key.fingerprint == name), None)
 
-    def opened(self, ciphertext: bytes | str, associated: bytes) -> tuple[Key, str] | None:
+    def opened(self, ciphertext: bytes | str, associated: bytes) -> tuple[Key, Secret] | None:
         """Return the key that decrypts a text of either format, and the plaintext.
 
         None if no key does: one answer for every failure that an attacker could cause. Fernet
@@ -94,10 +96,10 @@ class Keyring:
         if name is not None:
             key = self._by_id.get(name)
             plaintext = None if key is None else key.open(raw, associated)
-            return None if key is None or plaintext is None else (key, plaintext.decode("utf-8"))
+            return None if key is None or plaintext is None else (key, plaintext.decode())
         for key in self.keys:
             if (plaintext := key.open_fernet(raw)) is not None:
-                return key, plaintext.decode("utf-8")
+                return key, plaintext.decode()
         return None
 
     def key_of(self, ciphertext: bytes | str) -> str | None:
@@ -117,7 +119,8 @@ class Keyring:
         return self.key_of(ciphertext) is not None
 
     def __repr__(self) -> str:
-        return f"<Keyring of {len(self.keys)}>"
+        # Also if __init__ has failed: a traceback with locals shows what it was called on.
+        return f"<Keyring of {len(getattr(self, 'keys', ()))}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Keyring is not pickled or copied: that would expose its keys")
@@ -142,7 +145,7 @@ def _raw(key: object, name: str) -> bytes:
             _refuse(f"{name} contains several keys.", "Pass a list of keys, newest first.")
         _refuse_mistake(text, name)
         _refuse(f"{name} is not 44 characters of urlsafe base64.", _CHECK_IT)
-    raw = base64.urlsafe_b64decode(text)
+    raw = SecretBytes(base64.urlsafe_b64decode(text))
     if base64.urlsafe_b64encode(raw) != text.encode("ascii"):
         _refuse(f"{name} is not the base64 of exactly 32 bytes.", _CHECK_IT)
     if not any(raw):

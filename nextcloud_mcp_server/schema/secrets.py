@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 
-class Secret(NamedTuple):
+class SecretColumn(NamedTuple):
     """A column that is encrypted.
 
     Attributes:
@@ -24,24 +24,26 @@ class Secret(NamedTuple):
 
 
 SECRETS: Final = (
-    Secret("refresh_tokens", "encrypted_token", "refresh_token", ("user_id", "token_audience")),
-    Secret("refresh_tokens", "user_profile", "user_profile", ("user_id",)),
+    SecretColumn(
+        "refresh_tokens", "encrypted_token", "refresh_token", ("user_id", "token_audience")
+    ),
+    SecretColumn("refresh_tokens", "user_profile", "user_profile", ("user_id",)),
     # A password must not be sent to another server.
-    Secret("app_passwords", "encrypted_password", "app_password", ("user_id", "server")),
-    Secret("oauth_clients", "encrypted_client_secret", "client_secret", ("client_id",)),
-    Secret(
+    SecretColumn("app_passwords", "encrypted_password", "app_password", ("user_id", "server")),
+    SecretColumn("oauth_clients", "encrypted_client_secret", "client_secret", ("client_id",)),
+    SecretColumn(
         "oauth_clients",
         "encrypted_registration_access_token",
         "registration_access_token",
         ("client_id",),
     ),
-    Secret(
+    SecretColumn(
         "login_flow_sessions", "encrypted_poll_token", "poll_token", ("user_id", "poll_endpoint")
     ),
-    Secret("oauth_sessions", "idp_access_token", "idp_access_token", ("session_id",)),
-    Secret("oauth_sessions", "idp_refresh_token", "idp_refresh_token", ("session_id",)),
-    Secret("oauth_sessions", "nonce", "nonce", ("session_id",)),
-    Secret("oauth_sessions", "encrypted_state", "state", ("session_id",)),
+    SecretColumn("oauth_sessions", "idp_access_token", "idp_access_token", ("session_id",)),
+    SecretColumn("oauth_sessions", "idp_refresh_token", "idp_refresh_token", ("session_id",)),
+    SecretColumn("oauth_sessions", "nonce", "nonce", ("session_id",)),
+    SecretColumn("oauth_sessions", "encrypted_state", "state", ("session_id",)),
 )
 
 #: The columns that hold the hash of an id which is a credential, as (table, column).
@@ -53,6 +55,6 @@ HASHED: Final = (
 )
 
 
-def secrets_of(table: str) -> dict[str, Secret]:
+def secrets_of(table: str) -> dict[str, SecretColumn]:
     """Return the secrets of a table, by column."""
     return {secret.column: secret for secret in SECRETS if secret.table == table}

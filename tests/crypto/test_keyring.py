@@ -259,3 +259,11 @@ def test_the_key_of_a_secret() -> None:
     assert ring.key_of(Fernet(third).encrypt(b"s")) is None
     assert ring.key_of(b"") is None
     assert ring.key_of("\ud83d") is None
+
+
+def test_a_key_ring_that_was_refused_has_a_repr() -> None:
+    """A traceback with locals shows it too, and must not fail for it."""
+    with pytest.raises(TokenStorageError) as caught:
+        Keyring("no key")
+    traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    assert repr(Keyring.__new__(Keyring)) == "<Keyring of 0>"
