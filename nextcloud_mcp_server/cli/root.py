@@ -17,6 +17,7 @@ from nextcloud_mcp_server.errors import TokenStorageError
 
 #: The first line of every ``db`` command's docstring; a test compares them.
 SUMMARIES: Final = {
+    "audit": "List the audit log, or verify it and the secrets that it names.",
     "backup": "Make a verified copy of the database, even while it is in use.",
     "backups": "List the backups beside the database, newest first, or delete old ones.",
     "check": "Exit 0 if the database is ready, 3 if an upgrade is pending.",
