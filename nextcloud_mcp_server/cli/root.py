@@ -148,7 +148,9 @@ class LazyGroup(Commands):
         """Return a command, after importing all of them."""
         command = self._load().get_command(ctx, cmd_name)
         if command is not None:
-            command.help = command.help or _source_help(command) or self._summaries[cmd_name]
+            for one in (command, *getattr(command, "commands", {}).values()):
+                one.help = one.help or _source_help(one)
+            command.help = command.help or self._summaries[cmd_name]
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -110,7 +110,7 @@ def _entry_facts(one: Listed) -> dict[str, Any]:
     values = {name: getattr(entry, name) for name in names}
     return {
         "id": entry.id,
-        "time": shown_time(entry.timestamp),
+        "time": shown_time(entry.timestamp).replace(" ", "T"),
         "timestamp": entry.timestamp,
         **{name: None if value is None else _text(value) for name, value in values.items()},
         "code": one.code.value,
