@@ -25,6 +25,7 @@ ARGUMENTS = {
     "stamp": ("head",),
     "restore": ("{}/kept.db", "--yes", "--while-running"),
     "repair": ("--yes",),
+    "audit": ("verify",),
 }
 
 #: Every command that uses a database.
@@ -37,7 +38,7 @@ STRICT = {"run", "current", "check", "upgrade", "downgrade", "backup", "history"
 _ON_PAGES = ("run", "upgrade", "current", "backup", "downgrade")
 
 #: Commands that report problems as their result.
-REPORTING = {"doctor", "repair", "backups", "log"}
+REPORTING = {"audit", "doctor", "repair", "backups", "log"}
 
 
 @pytest.fixture(scope="module")
