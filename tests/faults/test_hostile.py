@@ -25,7 +25,6 @@ ARGUMENTS = {
     "stamp": ("head",),
     "restore": ("{}/kept.db", "--yes", "--while-running"),
     "repair": ("--yes",),
-    "audit": ("verify",),
 }
 
 #: Every command that uses a database.
@@ -64,7 +63,8 @@ def _invocation(name: str, place: Place, folder: Path) -> Invocation:
         arguments = ["run", "--port", "0"]
     else:
         more = (text.format(folder) for text in ARGUMENTS.get(name, ()))
-        arguments = ["db", name, "-d", str(place.path), *more]
+        below = ["verify"] if name == "audit" else []
+        arguments = ["db", name, *below, "-d", str(place.path), *more]
     return Invocation(arguments, Path("/"), place.user, place.clock, environ)
 
 
