@@ -53,7 +53,10 @@ def commands() -> str:
         + _options(common.values(), below)
     )
     for name, command in sorted(known.items()):
-        parts.append(_command(command, click.Context(command, below, name), f"db {name}"))
+        inside = click.Context(command, below, name)
+        parts.append(_command(command, inside, f"db {name}"))
+        for own, one in sorted(getattr(command, "commands", {}).items()):
+            parts.append(_command(one, click.Context(one, inside, own), f"db {name} {own}"))
     below = click.Context(cli.commands["keys"], context, "keys")
     for name, command in sorted(key_commands.commands.items()):
         parts.append(_command(command, click.Context(command, below, name), f"keys {name}"))

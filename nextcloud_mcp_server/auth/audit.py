@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Integer, bindparam, delete, func, select
@@ -14,6 +17,7 @@ from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth.statements import AT_ONCE, NextId, affected, insertion, oldest
 from nextcloud_mcp_server.backends.base import Connection
 from nextcloud_mcp_server.crypto.key import Key, associated_data
+from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.crypto.registration import PRIMARY
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.schema.tables import audit_logs, keys
@@ -78,6 +82,22 @@ class AuditEntry:
         """What its code authenticates: every field, and the digests of what was stored."""
         values = (getattr(self, name) for name in self.__slots__ if name != "mac")
         return associated_data("audit", *values)
+
+
+class Code(StrEnum):
+    """Whether the code of an entry is right."""
+
+    RIGHT = "right"
+    #: Written before the upgrade, or without a key.
+    UNSIGNED = "unsigned"
+    #: The entry was forged or changed.
+    WRONG = "wrong"
+    #: Made with a key that was not given: nobody can tell.
+    UNKNOWN = "unknown"
+
+
+#: What :func:`signature` returns.
+_MAC: Final = re.compile(r"([0-9a-f]{16}):[0-9a-f]{64}")
 
 
 class AuditLog:
@@ -201,6 +221,24 @@ def record(
 def signature(entry: AuditEntry, key: Key) -> str:
     """Return the code of an entry, as ``mac`` has it."""
     return f"{key.id}:{key.authenticate(entry.signed).hex()}"
+
+
+def key_of(entry: AuditEntry) -> str:
+    """Return the id of the key of an entry's code; empty without a well-formed code."""
+    found = _MAC.fullmatch(str(entry.mac))
+    return found[1] if found else ""
+
+
+def code_of(entry: AuditEntry, keyring: Keyring | None) -> Code:
+    """Check the code of an entry with the key that it names."""
+    if entry.mac is None:
+        # Whoever stores a secret has a key: only its code can be missing.
+        return Code.UNSIGNED if entry.digest is None else Code.WRONG
+    if not (name := key_of(entry)):
+        return Code.WRONG
+    if keyring is None or (key := keyring.get(name)) is None:
+        return Code.UNKNOWN
+    return Code.RIGHT if hmac.compare_digest(signature(entry, key), entry.mac) else Code.WRONG
 
 
 def not_stored(table: str) -> TokenStorageError:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, Final
 
@@ -15,9 +15,13 @@ from nextcloud_mcp_server.auth.browser_sessions import BrowserSessions
 from nextcloud_mcp_server.auth.context import Access
 from nextcloud_mcp_server.auth.login_flows import LoginFlows
 from nextcloud_mcp_server.auth.oauth_sessions import OAuthSessions
-from nextcloud_mcp_server.backends.base import Connection
+from nextcloud_mcp_server.backends.base import Connection, RegisteredKey
 from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.concurrency import run_coroutine
+from nextcloud_mcp_server.crypto.keyfile import Samples, available_keyring
+from nextcloud_mcp_server.crypto.keyring import Keyring
+from nextcloud_mcp_server.crypto.registration import given_primary
+from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrate.at_head import open_at_head
 from nextcloud_mcp_server.progress import Reporter, silent
 from nextcloud_mcp_server.schema.tables import metadata
@@ -71,7 +75,8 @@ def delete_expired(
 ) -> dict[str, int]:
     """Delete the expired login flows and sessions; return how many were deleted, by table.
 
-    Works in batches, each of them a transaction with its entries in the audit log. Needs no key.
+    Works in batches, each of them a transaction with its entries in the audit log. Needs no key;
+    with the one that encrypts, it signs the entries.
 
     Args:
         settings: name the database.
@@ -120,10 +125,21 @@ async def _count(access: Access) -> dict[str, int]:
 
 @contextmanager
 def _opened(settings: Settings, clock: Callable[[], float]) -> Iterator[Access]:
-    pool = open_at_head(connect(settings.database), lock_timeout=settings.lock_timeout)
+    keyring: Keyring | None = None
+
+    def verify(_: Samples, known: Sequence[RegisteredKey]) -> None:
+        # To sign the entries. Deleting needs no key: without the right one they are unsigned.
+        nonlocal keyring
+        with suppress(TokenStorageError):
+            if (given := available_keyring(settings)) is not None:
+                given_primary(known, given)
+                keyring = given
+
+    place = connect(settings.database)
+    pool = open_at_head(place, verify=verify, lock_timeout=settings.lock_timeout)
     access = Access(clock)
     try:
-        access.open(pool, None, settings.audit_retention_days)
+        access.open(pool, keyring, settings.audit_retention_days)
         yield access
     finally:
         access.close()

@@ -49,17 +49,22 @@ def sealed(table: str, parameters: Mapping[str, Any], key: Key) -> dict[str, Any
 
 
 def digests(table: str, row: Mapping[str, Any]) -> str | None:
-    """Return the SHA-256 of each ciphertext in a row, for the audit log; None without one.
+    """Return the :func:`digest` of each ciphertext in a row, for the audit log; None without one.
 
-    One is ``table.column=`` and the urlsafe base64 of its hash; they are separated by spaces.
+    They are separated by spaces.
     """
-    parts = []
-    for name in _OF_TABLE.get(table, ()):
-        if (value := row.get(name)) is not None:
-            digest = hashlib.sha256(as_bytes(value)).digest()
-            text = base64.urlsafe_b64encode(digest).decode("ascii").rstrip("=")
-            parts.append(f"{table}.{name}={text}")
+    parts = [
+        digest(table, name, value)
+        for name in _OF_TABLE.get(table, ())
+        if (value := row.get(name)) is not None
+    ]
     return " ".join(parts) or None
+
+
+def digest(table: str, column: str, value: object) -> str:
+    """Return ``table.column=`` and the urlsafe base64 of the SHA-256 of a stored value."""
+    raw = hashlib.sha256(as_bytes(value)).digest()
+    return f"{table}.{column}={base64.urlsafe_b64encode(raw).decode('ascii').rstrip('=')}"
 
 
 _ADD_IT: Final = "Add the key it was encrypted with to TOKEN_ENCRYPTION_KEY, after the newest"

@@ -99,7 +99,7 @@ def misplaced(
             return no_option(option, context)
         if context.parent is None and first in _VARIABLES:
             return _no_database("", first, context, value)
-        how, rest = "For example", ["list" if context.info_name == "keys" else "current"]
+        how, rest = "For example", ["list" if context.info_name in {"audit", "keys"} else "current"]
     if context.parent is None and group.get_command(context, rest[0]) is None:
         rest = ["db", *rest]
     command = _resolve(context, rest)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from functools import wraps
 from itertools import pairwise
 from typing import Any, Final
@@ -116,6 +118,8 @@ def _with_options(
     return wrapper
 
 
+_DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+
 _AGES: Final = {"h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -124,10 +128,42 @@ def _age(
 ) -> timedelta | None:
     if value is None:
         return None
+    if (age := _parsed_age(value)) is not None:
+        return age
+    raise click.BadParameter("give hours, days or weeks: 12h, 30d or 4w.", param=parameter)
+
+
+def _parsed_age(value: str) -> timedelta | None:
     match = re.fullmatch(r"([0-9]{1,5})([hdw])", value)
-    if match is None:
-        raise click.BadParameter("give hours, days or weeks: 12h, 30d or 4w.", param=parameter)
-    return timedelta(**{_AGES[match[2]]: int(match[1])})
+    return None if match is None else timedelta(**{_AGES[match[2]]: int(match[1])})
+
+
+def _since(_context: click.Context, parameter: click.Parameter, value: str | None) -> int:
+    if value is None:
+        return 0
+    if (age := _parsed_age(value)) is not None:
+        return max(int(time.time() - age.total_seconds()), 0)
+    with suppress(ValueError):
+        when = datetime.fromisoformat(value)
+        if _DATE.fullmatch(value):
+            when = when.replace(tzinfo=UTC)
+        if when.tzinfo is not None:
+            return max(int(when.timestamp()), 0)
+    raise click.BadParameter(
+        "give a date (2026-11-30), a time with its zone (2026-11-30T08:00:00Z, +01:00) or an age "
+        "(12h, 30d, 4w).",
+        param=parameter,
+    )
+
+
+#: Returns seconds since 1970, 0 without it. A date is that of UTC.
+since_option = click.option(
+    "--since",
+    metavar="WHEN",
+    callback=_since,
+    help="Only those from then on: a date in UTC, a time with its zone (2026-11-30T08:00:00Z), or "
+    "an age (12h, 30d, 4w).",
+)
 
 
 def age_option(name: str, *, help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:  # noqa: A002 - click's word

@@ -17,6 +17,7 @@ from nextcloud_mcp_server.errors import TokenStorageError
 
 #: The first line of every ``db`` command's docstring; a test compares them.
 SUMMARIES: Final = {
+    "audit": "List the audit log, or verify it and the secrets that it names.",
     "backup": "Make a verified copy of the database, even while it is in use.",
     "backups": "List the backups beside the database, newest first, or delete old ones.",
     "check": "Exit 0 if the database is ready, 3 if an upgrade is pending.",
@@ -147,7 +148,9 @@ class LazyGroup(Commands):
         """Return a command, after importing all of them."""
         command = self._load().get_command(ctx, cmd_name)
         if command is not None:
-            command.help = command.help or _source_help(command) or self._summaries[cmd_name]
+            for one in (command, *getattr(command, "commands", {}).values()):
+                one.help = one.help or _source_help(one)
+            command.help = command.help or self._summaries[cmd_name]
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

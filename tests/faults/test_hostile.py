@@ -37,7 +37,7 @@ STRICT = {"run", "current", "check", "upgrade", "downgrade", "backup", "history"
 _ON_PAGES = ("run", "upgrade", "current", "backup", "downgrade")
 
 #: Commands that report problems as their result.
-REPORTING = {"doctor", "repair", "backups", "log"}
+REPORTING = {"audit", "doctor", "repair", "backups", "log"}
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,8 @@ def _invocation(name: str, place: Place, folder: Path) -> Invocation:
         arguments = ["run", "--port", "0"]
     else:
         more = (text.format(folder) for text in ARGUMENTS.get(name, ()))
-        arguments = ["db", name, "-d", str(place.path), *more]
+        below = ["verify"] if name == "audit" else []
+        arguments = ["db", name, *below, "-d", str(place.path), *more]
     return Invocation(arguments, Path("/"), place.user, place.clock, environ)
 
 

@@ -36,6 +36,8 @@ COMMANDS = (
     (f"stamp {HEAD}", 0),
     ("backup", 0),
     ("prune --yes", 0),
+    ("audit list", 0),
+    ("audit verify", 0),
     ("downgrade --yes", 0),
     ("check", 3),
     ("backups", 0),

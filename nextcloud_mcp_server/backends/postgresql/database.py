@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 _PATIENCE: Final = 10.0
 
 #: One moment of the database, whatever its defaults are.
-_READ: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+READ_ONLY: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 
 class PostgresDatabase:
@@ -244,7 +244,7 @@ class PostgresDatabase:
         connection = self.server.wait(timeout, cancelled, for_nobody=for_nobody)
         try:
             if snapshot:
-                connection.execute(_READ)
+                connection.execute(READ_ONLY)
             place, facts = connected(self.server, connection, self.history)
             yield place._replace(definitions=False), facts
         except Exception as error:

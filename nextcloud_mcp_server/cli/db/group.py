@@ -7,6 +7,7 @@ from typing import Final
 import click
 
 from nextcloud_mcp_server.cli.db import current
+from nextcloud_mcp_server.cli.db.audit import audit
 from nextcloud_mcp_server.cli.db.backup import backup
 from nextcloud_mcp_server.cli.db.backups import backups
 from nextcloud_mcp_server.cli.db.copy import copy
@@ -28,7 +29,7 @@ db_commands: Final = click.Group(
     "db",
     commands=[
         *(click.command()(database_options(run)) for run in (current.current, current.check)),
-        *(backup, backups, copy, doctor, downgrade, history, lint, log, migrate, prune),
+        *(audit, backup, backups, copy, doctor, downgrade, history, lint, log, migrate, prune),
         *(repair, restore, show, stamp, upgrade),
     ],
 )

@@ -82,7 +82,7 @@ def log_lines(entries: Sequence[Entry], *, narrow: bool = False) -> list[str]:
 
 def _row(entry: Entry) -> tuple[str, ...]:
     return (
-        _time(entry.happened_at),
+        shown_time(entry.happened_at),
         entry.action,
         entry.before or "-",
         entry.after or "-",
@@ -93,10 +93,11 @@ def _row(entry: Entry) -> tuple[str, ...]:
     )
 
 
-def _time(seconds: int | None) -> str:
+def shown_time(seconds: int | None) -> str:
+    """Return a time of a row, also if somebody has written it by hand."""
     if seconds is None:
         return "?"
     try:
         return moment(datetime.fromtimestamp(seconds, UTC))
-    except (OverflowError, ValueError, OSError):
+    except (OverflowError, ValueError, OSError, TypeError):
         return str(seconds)

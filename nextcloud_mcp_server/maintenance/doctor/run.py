@@ -10,7 +10,14 @@ from typing import Final
 
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem.server_url import ServerUrl
-from nextcloud_mcp_server.maintenance.doctor import companions, files, integrity, schema, secrets
+from nextcloud_mcp_server.maintenance.doctor import (
+    audit,
+    companions,
+    files,
+    integrity,
+    schema,
+    secrets,
+)
 from nextcloud_mcp_server.maintenance.doctor.context import Context, open_context
 from nextcloud_mcp_server.maintenance.doctor.finding import WORST_FIRST, Finding, Level
 from nextcloud_mcp_server.settings import Settings
@@ -33,6 +40,7 @@ CHECKS: Final[Mapping[str, Check]] = MappingProxyType(
         "sqlite": integrity.library,
         "keys": secrets.keys,
         "format": secrets.formats,
+        "audit": audit.audit,
         "permissions": files.permissions,
         "writable": files.writable,
         "file system": files.file_system,

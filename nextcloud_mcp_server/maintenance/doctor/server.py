@@ -15,6 +15,7 @@ from nextcloud_mcp_server.backends.postgresql.database import PostgresDatabase
 from nextcloud_mcp_server.crypto.keyfile import find_keyring
 from nextcloud_mcp_server.errors import TokenStorageError, counted
 from nextcloud_mcp_server.filesystem.server_url import ServerUrl
+from nextcloud_mcp_server.maintenance.doctor.audit import findings as audit_findings
 from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
 from nextcloud_mcp_server.migrate.classify import triggers_on
 from nextcloud_mcp_server.migrate.inspect import Inspection
@@ -174,6 +175,11 @@ def keys(context: Connected) -> Iterator[Finding]:
         )
 
 
+def audit(context: Connected) -> Iterator[Finding]:
+    """Check that nobody without the key has changed the log or a secret."""
+    yield from audit_findings(context.settings, context.database.option)
+
+
 def sequences(context: Connected) -> Iterator[Finding]:
     """Check that the numbers of the rows do not run out."""
     found = context.place.rows(
@@ -229,6 +235,7 @@ CHECKS: Final[Mapping[str, Check]] = MappingProxyType(
         "grants": grants,
         "durability": durability,
         "keys": keys,
+        "audit": audit,
         "sequences": sequences,
         "connections": connections,
         "clock": clock,

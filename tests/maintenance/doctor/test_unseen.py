@@ -31,7 +31,7 @@ for name in sys.argv[1:]:
 #: What is said of the inside of a database, and so of none that nobody could open.
 _INSIDE = {
     *("state", "version", "structure", "leftover tables", "triggers", "integrity"),
-    *("foreign keys", "journal", "keys", "format", "clock"),
+    *("foreign keys", "journal", "keys", "format", "audit", "clock"),
 }
 
 

@@ -1,0 +1,47 @@
+"""The doctor finds what `db audit verify` finds, in the newest entries and the first secrets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nextcloud_mcp_server.maintenance.doctor import audit
+from nextcloud_mcp_server.maintenance.doctor.run import diagnose
+from nextcloud_mcp_server.settings import Settings
+from tests.maintenance.audit.conftest import Place
+from tests.support.contents import KEY, OTHER_KEY
+
+if TYPE_CHECKING:
+    import pytest
+
+
+def found(settings: Settings) -> list[tuple[str, str]]:
+    """Return the level and the text of each finding of the check."""
+    findings = diagnose(settings).findings
+    return [(one.level.value, one.message) for one in findings if one.check == "audit"]
+
+
+def test_a_sound_log_is_ok(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its numbers are named, and what verifies the rest if there are more entries than it reads."""
+    assert found(place.settings()) == [("ok", "9 entries and 11 secrets are right")]
+    monkeypatch.setattr(audit, "MOST", 3)
+    [(level, text)] = found(place.settings())
+    assert level == "ok"
+    assert "the rest was not read: nextcloud-mcp-server db audit verify -" in text
+
+
+def test_forged_entries_and_changed_rows_are_errors(place: Place) -> None:
+    """Each has a line with the command that lists them."""
+    place.put("alice", place.token("bob"))
+    place.sql("UPDATE audit_logs SET hostname = 'x' WHERE id = 1")
+    (one, first), (two, second) = found(place.settings())
+    assert (one, two) == ("error", "error")
+    assert first.startswith("1 entry is forged or changed; to list them: nextcloud-mcp-server db ")
+    assert second.startswith("1 secret exchanged, rolled back or forged; to list them: ")
+
+
+def test_without_the_key_it_is_not_verified(place: Place) -> None:
+    """No key leaves it unknown, and another key is a note."""
+    [(level, text)] = found(place.settings()._replace(keys=()))
+    assert (level, text[:21]) == ("unknown", "it was not verified: ")
+    assert [level for level, _ in found(place.settings(OTHER_KEY))] == ["note", "ok"]
+    assert found(place.settings(OTHER_KEY, KEY))[0][0] == "ok"

@@ -1,0 +1,286 @@
+"""Verifying finds what somebody without the key has changed, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from itertools import count
+
+import pytest
+
+from nextcloud_mcp_server.auth.audit import AuditEntry, signature
+from nextcloud_mcp_server.crypto.keyring import Keyring
+from nextcloud_mcp_server.maintenance.audit import rows, verify
+from nextcloud_mcp_server.schema.secrets import SECRETS, Secret
+from tests.maintenance.audit.conftest import SESSION, Place
+from tests.support.contents import KEY, OTHER_KEY
+from tests.support.errors import refuses
+
+
+def test_what_the_store_has_written_is_right(place: Place) -> None:
+    """Every secret has the hash of its newest entry, and every entry has the code of its key."""
+    found = place.verify()
+    assert found.is_right
+    assert found.complete
+    assert (found.entries, found.right) == (9, 9)
+    assert (found.secrets, found.matching) == (len(SECRETS) + 1, len(SECRETS) + 1)
+
+
+@pytest.mark.parametrize("page", [1, 2, 3])
+def test_pages_of_any_size_find_the_same(
+    page: int, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No entry and no row is read twice or left out between two pages."""
+    monkeypatch.setattr(verify, "PAGE", page)
+    monkeypatch.setattr(rows, "_PAGE", page)
+    monkeypatch.setattr(rows, "_LARGE_PAGE", page)
+    found = place.verify()
+    assert (found.right, found.matching) == (9, len(SECRETS) + 1)
+
+
+FORGED = (
+    "INSERT INTO audit_logs (id, timestamp, event, user_id, digest, mac) "
+    "VALUES (99, 1, 'store_refresh_token', 'alice', {}, {})"
+)
+
+
+@pytest.mark.parametrize(
+    ("digest", "mac"),
+    [
+        ("NULL", f"'{Keyring(KEY).keys[0].id}:{'0' * 64}'"),
+        ("'refresh_tokens.encrypted_token=x'", f"'{Keyring(KEY).keys[0].id}:{'0' * 64}'"),
+        ("'refresh_tokens.encrypted_token=x'", "NULL"),
+        ("NULL", "''"),
+        ("NULL", "'x'"),
+    ],
+    ids=["its code", "a digest", "a digest without a code", "an empty code", "no code"],
+)
+def test_a_forged_entry_is_listed(digest: str, mac: str, place: Place) -> None:
+    """Nobody makes its code without the key, and its digest decides about no row."""
+    place.sql(FORGED.format(digest, mac))
+    assert place.wrong() == [99]
+    assert place.changed() == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "timestamp = timestamp + 1",
+        "event = 'delete_refresh_token'",
+        "user_id = 'bob'",
+        "resource_type = 'x'",
+        "resource_id = 'x'",
+        "auth_method = NULL",
+        "hostname = 'another'",
+        "digest = NULL",
+        "id = 77",
+        "mac = NULL",
+    ],
+)
+def test_a_changed_field_is_found(change: str, place: Place) -> None:
+    """Each field is authenticated, and so is the place of the entry in the log."""
+    place.sql(f"UPDATE audit_logs SET {change} WHERE id = 3")
+    assert place.wrong() == [77 if "77" in change else 3]
+
+
+def test_swapped_rows_are_found(place: Place) -> None:
+    """Both rows have another ciphertext than was stored for them."""
+    alice, bob = place.token("alice"), place.token("bob")
+    place.put("alice", bob)
+    place.put("bob", alice)
+    assert place.changed() == [("refresh_tokens", "alice"), ("refresh_tokens", "bob")]
+
+
+async def test_a_row_that_was_rolled_back_is_found(place: Place) -> None:
+    """The old entry with its hash is still there: only the newest one counts."""
+    old = place.token("alice")
+    async with place.store() as store:
+        await store.store_refresh_token("alice", "third token of alice")
+    assert place.verify().is_right
+    place.put("alice", old)
+    assert place.changed() == [("refresh_tokens", "alice")]
+    [one] = place.verify().changed.first
+    assert (one.column, one.reason) == (
+        "encrypted_token",
+        "it was stored as another value (entry 10)",
+    )
+
+
+async def test_a_row_that_was_deleted_and_put_back_is_found(place: Place) -> None:
+    """The newest entry that names the row says that there is none."""
+    old = place.token("bob")
+    async with place.store() as store:
+        await store.delete_refresh_token("bob")
+        place.sql(
+            "INSERT INTO refresh_tokens (user_id, encrypted_token, created_at, updated_at) "
+            "VALUES ('bob', ?, 1, 1)",
+            old,
+        )
+    [one] = place.verify().changed.first
+    assert (one.row, one.reason) == ("bob", "it was deleted (entry 10)")
+    async with place.store() as store:
+        await store.store_refresh_token("bob", "again")
+    assert place.verify().is_right
+
+
+@pytest.mark.parametrize("secret", SECRETS, ids=lambda secret: f"{secret.table}.{secret.column}")
+def test_each_column_is_compared(secret: Secret, place: Place) -> None:
+    """A secret of each column that somebody has written is listed by its row."""
+    table, column = secret.table, secret.column
+    who = "" if table.startswith("oauth") else " WHERE user_id = 'alice'"
+    [(stored,)] = place.sql(f"SELECT {column} FROM {table}{who}")
+    value = "v2.x" if isinstance(stored, str) else b"v2.x"
+    place.sql(f"UPDATE {table} SET {column} = ?{who}", value)
+    [one] = place.verify().changed.first
+    assert (one.table, one.column) == (table, column)
+    assert one.row.startswith({"oauth_clients": "1", "oauth_sessions": "sha256:"}.get(table, "al"))
+    assert SESSION not in one.row
+
+
+def test_without_its_newest_entry_a_row_differs_from_the_one_before(place: Place) -> None:
+    """Who deletes the newest entry alone leaves a row that the one before does not explain."""
+    place.sql("DELETE FROM audit_logs WHERE id = 3")
+    assert place.changed() == [("refresh_tokens", "alice")]
+
+
+def test_a_state_with_its_whole_log_is_not_found(place: Place) -> None:
+    """Who also deletes every later entry puts an old state back: the documented limit."""
+    old = place.token("alice")
+    place.put("alice", old)
+    assert place.verify().is_right
+
+
+async def test_a_restored_backup_is_consistent(place: Place) -> None:
+    """A backup has the log of its time: nothing is wrong with it."""
+    if "://" in place.name:
+        pytest.skip("a backup of a server is not a file")
+    shutil.copy(place.name, f"{place.name}.old")
+    async with place.store() as store:
+        await store.store_refresh_token("alice", "third token of alice")
+    shutil.copy(f"{place.name}.old", place.name)
+    assert place.verify().is_right
+    assert place.verify().matching == len(SECRETS) + 1
+
+
+def test_a_secret_without_an_entry_is_counted(place: Place) -> None:
+    """The log is kept for some time: what is older is unknown, and no error."""
+    place.sql("DELETE FROM audit_logs WHERE id < 5")
+    found = place.verify()
+    assert found.is_right
+    assert (found.entries, found.unnamed, found.matching) == (5, 3, len(SECRETS) - 2)
+
+
+def test_unsigned_entries_are_counted(place: Place) -> None:
+    """They are from before the upgrade or written without a key; the later ones are told apart."""
+    entry = "INSERT INTO audit_logs (id, timestamp, event, user_id) VALUES ({}, 1, 'x', 'bob')"
+    place.sql(entry.format(-5))
+    place.sql(entry.format(50))
+    found = place.verify()
+    assert found.is_right
+    assert (found.unsigned, found.unsigned_later, found.right) == (2, 1, 9)
+
+
+def test_an_unsigned_deletion_decides_nothing(place: Place) -> None:
+    """Anybody can write one: a row that is there stays right."""
+    place.sql(
+        "INSERT INTO audit_logs (id, timestamp, event, user_id) "
+        "VALUES (50, 1, 'delete_refresh_token', 'alice')"
+    )
+    assert place.verify().matching == len(SECRETS) + 1
+
+
+def _sign(place: Place, key: str, digest: str | None) -> None:
+    """Write entry 50 as a server with this key."""
+    entry = AuditEntry(50, 1, "store_refresh_token", "alice", None, None, None, None, digest)
+    mac = signature(entry, Keyring(key).keys[0])
+    place.sql(
+        "INSERT INTO audit_logs (id, timestamp, event, user_id, digest, mac) "
+        "VALUES (50, 1, 'store_refresh_token', 'alice', ?, ?)",
+        digest,
+        mac,
+    )
+
+
+def test_each_key_verifies_its_entries(place: Place) -> None:
+    """With two keys, the entries of both are right, and those of one not given are counted."""
+    _sign(place, OTHER_KEY, None)
+    assert place.verify(OTHER_KEY, KEY).right == 10
+    found = place.verify()
+    assert found.is_right
+    assert (found.right, found.unknown_keys) == (9, {Keyring(OTHER_KEY).keys[0].id: 1})
+    found = place.verify(OTHER_KEY)
+    assert found.unknown_keys == {Keyring(KEY).fingerprints[0]: 9}
+    assert (found.matching, found.unverified, found.is_right) == (0, len(SECRETS) + 1, True)
+
+
+def test_an_entry_of_a_key_that_is_not_given_excuses_no_row(place: Place) -> None:
+    """Anybody can name such a key: the newest entry that is right decides."""
+    digest = "refresh_tokens.encrypted_token=x"
+    _sign(place, OTHER_KEY, digest)
+    assert place.changed() == []
+    assert place.verify().unverified == 1
+    place.put("alice", place.token("bob"))
+    [one] = place.verify().changed.first
+    assert "entry 3), and a newer entry is of key" in one.reason
+    assert place.changed(OTHER_KEY, KEY) == [("refresh_tokens", "alice")]
+
+
+def test_a_signed_log_needs_a_key(place: Place) -> None:
+    """Without any key nothing could be verified."""
+    with refuses("key-missing"):
+        verify.verify(place.settings()._replace(keys=()))
+
+
+async def test_a_session_of_a_released_version_is_named_by_its_hash(empty: Place) -> None:
+    """Its row has the plain id, and its entries have the hash."""
+    async with empty.store():
+        pass
+    empty.sql(
+        "INSERT INTO oauth_sessions (session_id, client_redirect_uri, created_at, expires_at, "
+        "flow_type) VALUES (?, 'http://x', 1, 4000000000, 'hybrid')",
+        SESSION,
+    )
+    async with empty.store() as store:
+        assert await store.oauth_sessions.update(SESSION, idp_access_token="a")
+    assert (empty.verify().matching, empty.verify().unnamed) == (1, 0)
+    empty.sql("UPDATE oauth_sessions SET idp_access_token = 'another'")
+    [(table, row)] = empty.changed()
+    assert (table, row[:7]) == ("oauth_sessions", "sha256:")
+
+
+def test_a_limit_reads_the_newest_entries(place: Place) -> None:
+    """The rest is not read, and the result says so."""
+    place.sql("UPDATE audit_logs SET hostname = 'x' WHERE id IN (2, 9)")
+    found = place.verify(limit=3)
+    assert (found.entries, found.wrong.number, found.complete) == (3, 1, False)
+    assert place.verify(limit=100).complete
+
+
+def test_below_103_there_is_nothing_to_verify(place: Place) -> None:
+    """Every entry is unsigned there, and no secret has an entry."""
+    for column in ("digest", "mac"):
+        place.sql(f"ALTER TABLE audit_logs DROP COLUMN {column}")
+    found = place.verify()
+    assert found.is_right
+    assert (found.unsigned, found.unnamed) == (9, len(SECRETS) + 1)
+
+
+def test_a_missing_database_has_no_log(empty: Place) -> None:
+    """That is no error: a start creates it."""
+    assert not empty.verify().exists
+
+
+async def test_it_reads_beside_a_server_that_writes(place: Place) -> None:
+    """A row and its entries are of one moment: no write in between is an alarm."""
+    async with place.store() as store:
+
+        async def write() -> None:
+            for number in count():
+                await store.store_refresh_token("alice", f"token {number}")
+
+        writer = asyncio.create_task(write())
+        for _ in range(10):
+            found = await asyncio.to_thread(place.verify)
+            assert (found.is_right, found.matching) == (True, len(SECRETS) + 1)
+        assert not writer.done()
+        writer.cancel()
