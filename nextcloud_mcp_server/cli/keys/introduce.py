@@ -48,6 +48,8 @@ def introduce(
             "next: give it to every server, in front of the older keys",
             f"then: nextcloud-mcp-server keys promote {key} {place}",
         ]
+    elif done.changed:
+        lines = [f"key {key} is the first one that is registered: it encrypts"]
     else:
         lines = [f"key {key} is registered already: {done.state}"]
     output.result(facts(done, settings.database), *lines)

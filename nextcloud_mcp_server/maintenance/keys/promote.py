@@ -44,7 +44,8 @@ class Changed(NamedTuple):
 def introduce(settings: Settings, name: str | None = None, *, fernet: bool = False) -> Changed:
     """Register a given key: it opens, and does not encrypt yet.
 
-    Where no key is registered, the newest given one is made primary first, as by the first secret.
+    Where no key is registered, the newest given one is made primary first, as by the first secret;
+    without a ``name`` that is all.
 
     Args:
         settings: name the database and the keys.
@@ -63,7 +64,9 @@ def introduce(settings: Settings, name: str | None = None, *, fernet: bool = Fal
         def unit(connection: Connection) -> Changed:
             now = place.access.now()
             if not key_registry.registered(connection):
-                key_registry.primary_key(connection, place.keyring, now)
+                first = key_registry.primary_key(connection, place.keyring, now)
+                if name is None and not fernet:
+                    return Changed(first.fingerprint, V2, PRIMARY, changed=True)
             key_registry.wait_for_registrations(connection)
             known = key_registry.registered(connection)
             key = _to_introduce(known, place.keyring, name, kind)
