@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from subprocess import Popen
+from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
@@ -295,7 +296,7 @@ def test_without_the_comparison_the_token_would_be_lost(
 
     def by_rowid(name: str, _: object, __: object, changed: tuple[str, ...]) -> Update:
         there = literal_column("rowid") == bindparam("at")
-        new = {one: bindparam(f"new_{one}") for one in changed}
+        new: dict[str, Any] = {one: bindparam(f"new_{one}") for one in changed}
         return update(table(name, *map(column, changed))).where(there).values(new)
 
     grant(token_db, "alice")
