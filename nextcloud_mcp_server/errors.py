@@ -39,6 +39,7 @@ CODES: Final = MappingProxyType(
         "key-missing": "The database holds encrypted values and no key was given.",
         "wrong-key": "None of the given keys decrypts the encrypted values of this database.",
         "malformed-key": "An encryption key is not a Fernet key.",
+        "key-needed": "A stored value needs the key that the command would retire.",
         "undecryptable": "A stored secret cannot be decrypted with any of the given keys.",
         "unreadable": "A stored value does not have the expected format.",
         "disk-full": "The disk is full.",

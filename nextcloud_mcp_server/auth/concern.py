@@ -204,6 +204,7 @@ class Concern:
         used: Key | None = None,
     ) -> None:
         """Record ``event``: ``row`` has the key and the ciphertexts, encrypted with ``used``."""
+        key = row[self._key] if self._resource_type else None
         if isinstance(user_id, bytes):
             user_id = user_id.decode("utf-8", "replace")
         entry = {
@@ -211,7 +212,7 @@ class Concern:
             "event": event,
             "user_id": user_id or SYSTEM,
             "resource_type": self._resource_type,
-            "resource_id": stored_id(row[self._key]) if self._resource_type else None,
+            "resource_id": None if key is None else stored_id(key),
             "auth_method": self._auth_method,
             "hostname": self._access.hostname,
             "digest": None if used is None else digests(self._table, row),

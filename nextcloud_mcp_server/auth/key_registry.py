@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import literal, or_, select
+from sqlalchemy import LargeBinary, bindparam, cast, literal, or_, select, update
 
 from nextcloud_mcp_server.auth.statements import insertion, is_old, is_v2, locking
 from nextcloud_mcp_server.backends.base import SAMPLE_SIZE, Connection, RegisteredKey
+from nextcloud_mcp_server.crypto import registration
 from nextcloud_mcp_server.crypto.registration import (
     FERNET,
     FORMER,
     PRIMARY,
-    RETIRED,
     V2,
     check_value,
     given_primary,
@@ -38,8 +38,14 @@ _REGISTER: Final = insertion(keys)
 #: Who registers a key waits for others who do; readers and other writers go on.
 _LOCK: Final = locking(keys, "SHARE ROW EXCLUSIVE")
 
+#: Who changes which key encrypts, or what is accepted, waits for every transaction that has read
+#: the keys, as each one that stores a secret does before its commit.
+_BARRIER: Final = locking(keys, "ACCESS EXCLUSIVE")
+_CHANGE: Final = update(keys).where(_c.id == bindparam("of_id")).values(state=bindparam("to_state"))
+
 _SAMPLES: Final = [
-    select(column).where(column.is_not(None)).limit(limit)
+    # As bytes: a TEXT of a restored dump need not be UTF-8.
+    select(cast(column, LargeBinary)).where(column.is_not(None)).limit(limit)
     for limit in (SAMPLE_SIZE, None)
     for column in (metadata.tables[table].c[name] for table, name in ENCRYPTED)
 ]
@@ -73,6 +79,21 @@ def register(connection: Connection, key: Key, kind: str, state: str, now: int) 
     connection.run(_REGISTER, row)
 
 
+def change_state(connection: Connection, name: str, state: str) -> None:
+    """Change the state of the key with this id."""
+    connection.run(_CHANGE, {"of_id": name, "to_state": state})
+
+
+def wait_for_writers(connection: Connection) -> None:
+    """Wait for every running transaction that stores a secret; later ones wait for this one."""
+    connection.run(_BARRIER)
+
+
+def wait_for_registrations(connection: Connection) -> None:
+    """Wait for every transaction that registers a key; later ones wait for this one."""
+    connection.run(_LOCK)
+
+
 def primary_key(connection: Connection, keyring: Keyring, now: int) -> Key:
     """Return the key that encrypts in this transaction; register one if there is none.
 
@@ -83,7 +104,7 @@ def primary_key(connection: Connection, keyring: Keyring, now: int) -> Key:
         TokenStorageError: ``wrong-key`` if it was not given; nothing was written.
     """
     if not (known := registered(connection)):
-        connection.run(_LOCK)
+        wait_for_registrations(connection)
         known = registered(connection) or _adopt(connection, keyring, now)
     return given_primary(known, keyring)
 
@@ -125,7 +146,4 @@ def accepts_old(connection: Connection, fingerprint: str | None = None) -> bool:
     if not known:
         # Nobody has stored a secret since the upgrade.
         return connection.first(_ANY_V2) is None
-    old = [row for row in known if row.kind == FERNET]
-    if all(row.state == RETIRED for row in old):
-        return False
-    return (fingerprint, RETIRED) not in {(row.fingerprint, row.state) for row in old}
+    return registration.accepts_old(known, fingerprint)

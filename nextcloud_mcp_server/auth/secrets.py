@@ -30,7 +30,7 @@ _BINARY: Final = frozenset(
     if isinstance(metadata.tables[secret.table].c[secret.column].type, Ciphertext)
 )
 #: Released versions have encrypted these with Fernet, and the others not at all.
-_FERNET: Final = _BINARY
+FERNET_COLUMNS: Final = _BINARY
 
 
 def has_secrets(table: str, parameters: Mapping[str, Any]) -> bool:
@@ -90,7 +90,7 @@ class Reading:
         name = f"{secret.table}.{secret.column} {of}"
         stored = getattr(row, secret.column)
         raw = as_bytes(stored)
-        if not is_v2(raw) and secret not in _FERNET:
+        if not is_v2(raw) and secret not in FERNET_COLUMNS:
             if not self.accepts_old():
                 raise _too_old(name)
             return Secret(stored)

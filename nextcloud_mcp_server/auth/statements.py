@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -25,6 +26,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ClauseElement
 from sqlalchemy.sql.functions import FunctionElement
 
+from nextcloud_mcp_server.crypto.key import PREFIX
 from nextcloud_mcp_server.schema.secrets import HASHED
 from nextcloud_mcp_server.schema.tables import Ciphertext
 
@@ -36,6 +38,11 @@ if TYPE_CHECKING:
 #: The most rows that one transaction deletes because they are expired: it takes some
 #: milliseconds, in which nobody else can write.
 AT_ONCE: Final = 500
+
+
+#: The parameters for how the texts of a key begin, and the length of that: ``v2.`` and 11 digits.
+_PREFIXES: Final = ("bits_0", "bits_1", "bits_2", "bits_3")
+_PREFIX: Final = 14
 
 
 class Upsert(Insert):
@@ -137,6 +144,27 @@ def is_v2(column: Column[Any]) -> ColumnElement[bool]:
         # A restored dump may hold it as TEXT.
         return func.substr(cast_to(column, LargeBinary), 1, 3) == literal(b"v2.", LargeBinary)
     return func.substr(column, 1, 3) == literal("v2.", Text)
+
+
+def has_key(column: Column[Any]) -> ColumnElement[bool]:
+    """Whether a value begins as one of the four parameters that :func:`key_prefixes` returns."""
+    if isinstance(column.type, Ciphertext):
+        start = func.substr(cast_to(column, LargeBinary), 1, _PREFIX)
+        return start.in_([bindparam(name, type_=LargeBinary) for name in _PREFIXES])
+    return func.substr(column, 1, _PREFIX).in_([bindparam(f"text_{name}") for name in _PREFIXES])
+
+
+def key_prefixes(key_id: str) -> dict[str, bytes | str]:
+    """Return the parameters of :func:`has_key` for the key with this id.
+
+    In base64 the id ends within a digit, of which two bits are of the nonce.
+    """
+    found: dict[str, bytes | str] = {}
+    for bits, name in enumerate(_PREFIXES):
+        start = base64.urlsafe_b64encode(bytes.fromhex(key_id) + bytes([bits << 6]))
+        found[name] = (PREFIX + start)[:_PREFIX]
+        found[f"text_{name}"] = (PREFIX + start)[:_PREFIX].decode("ascii")
+    return found
 
 
 def is_old(column: Column[Any]) -> ColumnElement[bool]:

@@ -40,8 +40,11 @@ SUMMARIES: Final = {
 #: Those of the ``keys`` commands.
 KEY_SUMMARIES: Final = {
     "generate": "Print a new encryption key.",
-    "list": "Show which key opens how many secrets of each table.",
-    "rotate": "Encrypt every secret with the newest key.",
+    "introduce": "Register a given key, so that it can be promoted.",
+    "list": "Show the state of each key, and how many secrets of each table need it.",
+    "promote": "Let an introduced key encrypt from now on.",
+    "retire": "Retire a key that no secret needs any more.",
+    "rotate": "Encrypt every secret with the primary key.",
 }
 
 _DB_EPILOG: Final = """
@@ -63,7 +66,10 @@ _KEYS_EPILOG: Final = """
 Examples:
   nextcloud-mcp-server keys generate
   nextcloud-mcp-server keys list -d /path/to/tokens.db
+  nextcloud-mcp-server keys introduce -d /path/to/tokens.db
+  nextcloud-mcp-server keys promote 5d41402a -d /path/to/tokens.db
   nextcloud-mcp-server keys rotate -d /path/to/tokens.db
+  nextcloud-mcp-server keys retire 7b52009b -d /path/to/tokens.db
 
 The keys come from TOKEN_ENCRYPTION_KEY (separated by ;, newest first), from the file that
 TOKEN_ENCRYPTION_KEY_FILE names, or from the file DATABASE.key.
@@ -177,7 +183,7 @@ Examples:
   nextcloud-mcp-server                 serve on 127.0.0.1:8000
   nextcloud-mcp-server --port 9000     serve on another port
   nextcloud-mcp-server db current      show the revision of the database
-  nextcloud-mcp-server keys list       show which key opens what
+  nextcloud-mcp-server keys list       show which key is needed for what
 """
 
 #: In the order of the help. They are read before `run` and after it.
@@ -315,7 +321,7 @@ cli.add_command(
         "keys",
         KEY_SUMMARIES,
         _key_commands,
-        help="Generate, list and rotate the encryption keys.",
+        help="Generate, introduce, promote, rotate, retire and list the encryption keys.",
         epilog=_KEYS_EPILOG,
     )
 )

@@ -91,15 +91,18 @@ class Keyring:
         Raises:
             UnicodeDecodeError: the plaintext is not text.
         """
-        raw = as_bytes(ciphertext)
-        name = key_id(raw)
-        if name is not None:
+        found = self.opened_bytes(as_bytes(ciphertext), associated)
+        return None if found is None else (found[0], found[1].decode())
+
+    def opened_bytes(self, ciphertext: bytes, associated: bytes) -> tuple[Key, SecretBytes] | None:
+        """Do the same as :meth:`opened`, with a plaintext that need not be text."""
+        if (name := key_id(ciphertext)) is not None:
             key = self._by_id.get(name)
-            plaintext = None if key is None else key.open(raw, associated)
-            return None if key is None or plaintext is None else (key, plaintext.decode())
+            plaintext = None if key is None else key.open(ciphertext, associated)
+            return None if key is None or plaintext is None else (key, plaintext)
         for key in self.keys:
-            if (plaintext := key.open_fernet(raw)) is not None:
-                return key, plaintext.decode()
+            if (plaintext := key.open_fernet(ciphertext)) is not None:
+                return key, plaintext
         return None
 
     def key_of(self, ciphertext: bytes | str) -> str | None:

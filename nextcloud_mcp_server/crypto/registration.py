@@ -44,6 +44,19 @@ def is_checked(row: RegisteredKey, key: Key) -> bool:
     return opened is not None and hmac.compare_digest(opened, _CONSTANT)
 
 
+def accepts_old(known: Sequence[RegisteredKey], fingerprint: str | None = None) -> bool:
+    """Return whether values of released versions are accepted where ``known`` are registered.
+
+    Args:
+        known: the registered keys, at least one.
+        fingerprint: of the key that opens the value; None for a value in plain text.
+    """
+    old = [row for row in known if row.kind == FERNET]
+    if all(row.state == RETIRED for row in old):
+        return False
+    return (fingerprint, RETIRED) not in {(row.fingerprint, row.state) for row in old}
+
+
 def given_primary(
     known: Sequence[RegisteredKey], keyring: Keyring, database: str = "the database"
 ) -> Key:

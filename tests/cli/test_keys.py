@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from cryptography.fernet import Fernet
 
+from nextcloud_mcp_server.cli.output import PROGRAM
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.migrations import upgrade_database
 from tests.cli.conftest import Command
@@ -51,28 +52,124 @@ def test_list_shows_each_key_and_what_none_opens(keys: Command) -> None:
     """A key without a secret has a line too; the name of a row cannot control the terminal."""
     done = keys("list")
     assert (done.status, done.err) == (0, "")
-    assert [line.split() for line in done.out.splitlines()[:3]] == [
-        ["key", "use", "table", "secrets"],
-        [NEWEST, "encrypts", "-", "0"],
-        [OLDER, "opens", "refresh_tokens", "1"],
+    assert [line.split() for line in done.out.splitlines()[:4]] == [
+        ["key", "format", "state", "given", "created", "table", "secrets"],
+        [NEWEST, "v2", "not", "registered", "yes", "-", "-", "0"],
+        [OLDER, "v2", "not", "registered", "yes", "-", "-", "0"],
+        [OLDER, "fernet", "not", "registered", "yes", "-", "refresh_tokens", "1"],
     ]
-    assert done.out.splitlines()[3:] == [
-        "no given key opens 1 secret:",
+    assert done.out.splitlines()[4:] == [
+        "1 value: no given key opens it:",
         "  refresh_tokens.encrypted_token of 'bob\\x1b[2J'",
     ]
 
 
 def test_list_as_json(keys: Command, database: Path) -> None:
     """The document has the numbers by key and table, and every secret that no key opens."""
-    assert json.loads(keys("list", "--json").out) == {
+    facts = json.loads(keys("list", "--json").out)
+    unregistered = {"state": None, "given": True, "created_at": None}
+    assert facts == {
         "database": str(database),
         "exists": True,
         "keys": [
-            {"fingerprint": NEWEST, "newest": True, "secrets": {}},
-            {"fingerprint": OLDER, "newest": False, "secrets": {"refresh_tokens": 1}},
+            {"fingerprint": NEWEST, "kind": "v2", **unregistered, "secrets": {}},
+            {"fingerprint": OLDER, "kind": "v2", **unregistered, "secrets": {}},
+            {
+                "fingerprint": OLDER,
+                "kind": "fernet",
+                **unregistered,
+                "secrets": {"refresh_tokens": 1},
+            },
         ],
-        "unopened": [{"table": "refresh_tokens", "column": "encrypted_token", "row": "bob\x1b[2J"}],
+        "plain": [],
+        "unopened": [
+            {
+                "table": "refresh_tokens",
+                "column": "encrypted_token",
+                "row": "bob\x1b[2J",
+                "reason": "no given key opens it",
+            }
+        ],
     }
+
+
+def test_the_life_of_a_key(
+    database: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each command says what the next one is, and twice does the same as once."""
+    upgrade_database(database)
+    grant(database, "alice")
+
+    def keys(*arguments: str) -> list[str]:
+        done = command("keys", *arguments, "-d", str(database))
+        assert (done.status, done.err) == (0, ""), arguments
+        return done.out.splitlines()
+
+    place = f"-d {database}"
+    monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", KEY)
+    assert keys("introduce") == [f"key {OLDER} is the first one that is registered: it encrypts"]
+    assert keys("introduce") == [f"key {OLDER} is registered already: primary"]
+    assert keys("rotate")[0] == f"encrypted 1 row with key {OLDER} (1 in refresh_tokens)"
+    assert keys("retire", OLDER)[0] == (
+        f"key {OLDER} is retired for values of released versions (fernet)"
+    )
+    monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", f"{NEW};{KEY}")
+    for _ in range(2):
+        assert keys("introduce", NEWEST) == [
+            f"key {NEWEST} is introduced: it opens, and does not encrypt yet",
+            "next: give it to every server, in front of the older keys",
+            f"then: nextcloud-mcp-server keys promote {NEWEST} {place}",
+        ]
+    assert f"key {NEWEST} is given first and does not encrypt" in keys("rotate")[-1]
+    assert keys("promote", NEWEST)[0] == f"key {NEWEST} encrypts now"
+    assert keys("promote", NEWEST)[0] == f"key {NEWEST} encrypts already"
+    assert keys("rotate") == [
+        f"encrypted 1 row with key {NEWEST} (1 in refresh_tokens)",
+        f"no value needs key {OLDER} as v2 any more: {PROGRAM} keys retire {OLDER} {place}",
+    ]
+    monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", NEW)
+    assert keys("retire", OLDER)[0] == f"key {OLDER} is retired"
+    assert keys("retire", OLDER)[0] == f"key {OLDER} was retired already"
+    states = {
+        (k["fingerprint"], k["kind"]): k["state"]
+        for k in json.loads("".join(keys("list", "--json")))["keys"]
+    }
+    assert states == {
+        (OLDER, "v2"): "retired", (OLDER, "fernet"): "retired", (NEWEST, "v2"): "primary",
+    }  # fmt: skip
+    assert tokens(database, NEW) == {"alice": "alice"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["introduce", "00000000"], "Key 00000000 was not given"),
+        (["promote", "00000000"], "Key 00000000 was not given"),
+        (["promote", OLDER], f"Key {OLDER} is not introduced"),
+        (["retire", "00000000"], "No key 00000000 is registered"),
+        (["retire", OLDER], "is still needed for 1 value "),
+        (["introduce", "--fernet"], "Several keys were given"),
+    ],
+)
+def test_a_key_that_cannot_be_changed_is_refused(
+    keys: Command, arguments: list[str], message: str
+) -> None:
+    """With one line and a remedy; nothing is changed."""
+    keys("introduce")
+    before = keys("list").out
+    done = keys(*arguments)
+    assert done.status == 1
+    assert message in done.err
+    assert done.err.splitlines()[1].startswith("remedy: ")
+    assert keys("list").out == before
+
+
+def test_a_key_in_place_of_its_fingerprint_is_not_printed(keys: Command) -> None:
+    """A mistake that would put it into a terminal's history twice."""
+    for name in ("introduce", "promote", "retire"):
+        done = keys(name, KEY)
+        assert done.status == 2
+        assert "never a key" in done.err
 
 
 def test_list_without_a_file(
@@ -84,7 +181,16 @@ def test_list_without_a_file(
     monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", KEY)
     done = command("keys", "list", "-d", str(database))
     assert done.out.splitlines()[0] == "new (no file)"
-    assert done.out.splitlines()[2].split() == [OLDER, "encrypts", "-", "0"]
+    assert done.out.splitlines()[2].split() == [
+        OLDER,
+        "v2",
+        "not",
+        "registered",
+        "yes",
+        "-",
+        "-",
+        "0",
+    ]
     assert json.loads(command("keys", "list", "-d", str(database), "--json").out)["exists"] is False
     assert not database.exists()
 
@@ -101,14 +207,13 @@ def test_a_long_list_is_cut_off(keys: Command, database: Path) -> None:
 
 
 def test_rotate_says_what_it_did(keys: Command, database: Path) -> None:
-    """The number by table, what no key opens, and which key is not needed any more."""
+    """The number by table, and what no key opens: that needs the older key, perhaps."""
     done = keys("rotate")
     assert done.status == 0
     assert done.out.splitlines() == [
-        f"encrypted 1 secret with key {NEWEST} (1 in refresh_tokens)",
-        "no given key opens 1 secret:",
+        f"encrypted 1 row with key {NEWEST} (1 in refresh_tokens)",
+        "1 value: no given key opens it:",
         "  refresh_tokens.encrypted_token of 'bob\\x1b[2J'",
-        f"no secret needs key {OLDER} any more; backups still do",
     ]
     execute(database, "DELETE FROM refresh_tokens WHERE user_id <> 'alice'")
     assert tokens(database, NEW) == {"alice": "alice"}
@@ -117,21 +222,22 @@ def test_rotate_says_what_it_did(keys: Command, database: Path) -> None:
 def test_rotate_as_json(keys: Command) -> None:
     """The document has the numbers afterwards, and those of this run; again they are none."""
     facts = json.loads(keys("rotate", "--json").out)
-    assert facts["rotated"] == {"refresh_tokens": 1}
-    assert [key["secrets"] for key in facts["keys"]] == [{"refresh_tokens": 1}, {}]
+    assert (facts["rotated"], facts["pending"]) == ({"refresh_tokens": 1}, {})
+    [primary] = [key for key in facts["keys"] if key["state"] == "primary"]
+    assert (primary["fingerprint"], primary["secrets"]) == (NEWEST, {"refresh_tokens": 1})
     assert len(facts["unopened"]) == 1
     assert json.loads(keys("rotate", "--json").out)["rotated"] == {}
 
 
-def test_rotate_fails_if_an_older_key_is_still_needed(keys: Command, database: Path) -> None:
-    """Then the key must not be removed yet."""
+def test_rotate_fails_if_a_value_is_left(keys: Command, database: Path) -> None:
+    """Then no key can be retired yet."""
     execute(
         database,
         "CREATE TRIGGER keep BEFORE UPDATE ON refresh_tokens BEGIN SELECT RAISE(IGNORE); END",
     )
     done = keys("rotate")
     assert done.status == 1
-    assert f"still encrypted with an older key: 1 with key {OLDER}" in done.out
+    assert "not stored: 1 in refresh_tokens" in done.out
     assert "any more" not in done.out
 
 

@@ -14,7 +14,7 @@ def generate(output: Output) -> None:
     """Print a new encryption key.
 
     It is a Fernet key from the random numbers of the operating system. It is printed once and
-    stored nowhere: put it in front of the older keys, then restart the server.
+    stored nowhere: put it in front of the older keys of every server, then run `keys introduce`.
     """
     from cryptography.fernet import Fernet
 

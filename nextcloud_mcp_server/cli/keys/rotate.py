@@ -1,4 +1,4 @@
-"""``keys rotate``: encrypt every secret with the newest key."""
+"""``keys rotate``: encrypt every secret with the primary key."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.cli.database import DatabaseOption
 from nextcloud_mcp_server.cli.keys.listing import census_facts, unopened_lines
 from nextcloud_mcp_server.cli.options import database_options
@@ -14,18 +15,19 @@ from nextcloud_mcp_server.cli.output import Output, interrupted
 from nextcloud_mcp_server.errors import counted
 
 if TYPE_CHECKING:
+    from nextcloud_mcp_server.maintenance.keys.census import KnownKey
     from nextcloud_mcp_server.maintenance.keys.rotate import Rotated
 
 
 @click.command()
 @database_options
 def rotate(output: Output, option: DatabaseOption) -> int:
-    """Encrypt every secret with the newest key.
+    """Encrypt every secret with the primary key.
 
-    Servers can run meanwhile: restart each of them with the new key first, because one that
-    has only the older keys cannot read what is rotated. Works in batches; after an
-    interruption, run it again to do the rest. Secrets that no key opens are listed and kept as
-    they are. Exits 1 if a server has stored secrets with an older key meanwhile.
+    Also encrypts what released versions have stored in plain text, and hashes the ids of
+    sessions. Servers can run meanwhile. Works in batches; after an interruption, run it again to
+    do the rest. Values that no key opens are listed and kept as they are. Never promotes a key:
+    `keys introduce` and `keys promote` do. Exits 1 if values are left that it could not store.
     """
     from nextcloud_mcp_server.cli.operation import operation
     from nextcloud_mcp_server.maintenance.keys import rotate as rotation
@@ -34,23 +36,48 @@ def rotate(output: Output, option: DatabaseOption) -> int:
     ended = interrupted("What was rotated stays so, and the rest is unchanged.")
     with operation(output, interruption=ended) as progress:
         done = rotation.rotate(settings, progress)
-    document = {**census_facts(done.census), "rotated": dict(done.rotated)}
-    output.result(document, *_lines(done))
-    return 1 if done.census.older else 0
+    document = {
+        **census_facts(done.census),
+        "rotated": dict(done.rotated),
+        "pending": {name: number for name, number in done.census.pending.items() if number},
+    }
+    output.result(document, *_lines(done, connect(settings.database).option))
+    return 1 if document["pending"] else 0
 
 
-def _lines(done: Rotated) -> Iterator[str]:
-    newest, *others = done.census.keys
+def _lines(done: Rotated, option: str) -> Iterator[str]:
+    census, primary = done.census, done.census.primary
+    name = "" if primary is None else primary.fingerprint
     where = ", ".join(f"{number} in {table}" for table, number in done.rotated.items())
-    total = counted(sum(done.rotated.values()), "secret")
-    yield f"encrypted {total} with key {newest}{f' ({where})' if where else ''}"
-    yield from unopened_lines(done.census)
-    if older := done.census.older:
-        left = ", ".join(f"{number} with key {key}" for key, number in older.items())
-        yield f"still encrypted with an older key: {left}"
+    total = counted(sum(done.rotated.values()), "row")
+    yield f"encrypted {total} with key {name}{f' ({where})' if where else ''}"
+    yield from unopened_lines(census)
+    if left := {table: number for table, number in census.pending.items() if number}:
+        yield f"not stored: {', '.join(f'{number} in {table}' for table, number in left.items())}"
         yield (
-            "restart every server with the newest key first in its settings, then run it again; "
-            "if nothing changes, drop the trigger that ignores it (in sqlite3: .schema)"
+            "run it again; if nothing changes, drop the trigger that ignores it (in sqlite3: "
+            ".schema), or delete the row of an id that is there as a hash, too"
         )
-    elif others:
-        yield f"no secret needs key {' or '.join(others)} any more; backups still do"
+    else:
+        for key in census.keys:
+            if _is_free(key, done):
+                flag = " --fernet" if key.kind == "fernet" else ""
+                yield (
+                    f"no value needs key {key.fingerprint} as {key.kind} any more: "
+                    f"nextcloud-mcp-server keys retire {key.fingerprint}{flag} {option}"
+                )
+    if census.given[0] != name:
+        yield (
+            f"key {census.given[0]} is given first and does not encrypt: nextcloud-mcp-server keys "
+            f"introduce {census.given[0]} {option} - then keys promote {census.given[0]}"
+        )
+
+
+def _is_free(key: KnownKey, done: Rotated) -> bool:
+    """Return whether a key can be retired."""
+    if key.state in {None, "primary", "introduced", "retired"}:
+        return False
+    if key.kind == "fernet":
+        kept = (value.reason for value in done.census.unopened)
+        return not done.census.by_table(key) and not any("no given key" in one for one in kept)
+    return not done.census.by_table(key)

@@ -1,8 +1,8 @@
-"""Read the secrets of a database in pages, on each engine."""
+"""Read the rows with secrets in pages, on each engine."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
@@ -14,7 +14,8 @@ from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
 from nextcloud_mcp_server.backends.sqlite.errors import naming
 from nextcloud_mcp_server.backends.sqlite.inspect import readable
 from nextcloud_mcp_server.migrate.classify import TEMPORARY
-from nextcloud_mcp_server.schema.structure import ENCRYPTED, Structure, columns_there, quoted
+from nextcloud_mcp_server.schema.secrets import HASHED, SECRETS
+from nextcloud_mcp_server.schema.structure import Structure, quoted
 from nextcloud_mcp_server.schema.tables import metadata
 
 if TYPE_CHECKING:
@@ -23,37 +24,55 @@ if TYPE_CHECKING:
     from nextcloud_mcp_server.backends.postgresql.catalog import Place
     from nextcloud_mcp_server.backends.postgresql.database import PostgresDatabase
 
-#: The rows of one page of a column.
-PAGE: Final = 500
+#: The rows of one page. Writing each again, with its entry in the audit log, takes a tenth of a
+#: millisecond and more, in which nobody else can write.
+PAGE: Final = 250
 
 #: Less than every rowid but one, which SQLite never chooses.
 _FIRST: Final = -(2**63)
 
-#: The column that names a row to people.
-_NAMES: Final = {"oauth_clients": "client_id"}
+
+def _columns() -> dict[str, tuple[str, ...]]:
+    """Return the columns of each table that are read: secrets, ids, and what names the row."""
+    found: dict[str, dict[str, None]] = {}
+    for secret in SECRETS:
+        found.setdefault(secret.table, {}).update(
+            dict.fromkeys((secret.column, *secret.bound, "user_id", "client_id"))
+        )
+    for table, name in HASHED:
+        found.setdefault(table, {}).update(dict.fromkeys((name, "user_id")))
+    return {
+        table: tuple(name for name in names if name in metadata.tables[table].c)
+        for table, names in found.items()
+    }
 
 
-class Secret(NamedTuple):
-    """One encrypted value: its row, the name of the row, and the value as it is stored."""
+#: The tables with secrets or hashed ids, with the columns that are read.
+COLUMNS: Final[Mapping[str, tuple[str, ...]]] = _columns()
+
+
+class Stored(NamedTuple):
+    """A row: where it is, and its columns of :data:`COLUMNS`; None for one that is missing."""
 
     at: Any
-    name: object
-    value: bytes | str
+    row: Mapping[str, Any]
 
 
 class Reader(Protocol):
-    """Reads secrets. Each page is a transaction of its own: a long one would hold others up."""
+    """Reads rows. Each page is a transaction of its own: a long one would hold others up."""
 
-    columns: Sequence[tuple[str, str]]
+    @property
+    def tables(self) -> Sequence[str]:
+        """The tables that have a secret or a hashed id."""
 
     def total(self) -> int:
-        """Return the number of secrets."""
+        """Return the number of rows."""
 
-    def pages(self, table: str, secret: str) -> Iterator[list[Secret]]:
-        """Yield the secrets of a column, in pages of :data:`PAGE`, by their row."""
+    def pages(self, table: str) -> Iterator[list[Stored]]:
+        """Yield the rows of a table, in pages of :data:`PAGE`, by their place."""
 
-    def row(self, table: str) -> ColumnElement[Any]:
-        """Return what :attr:`Secret.at` is compared with in an UPDATE."""
+    def place(self, table: str) -> ColumnElement[Any]:
+        """Return what :attr:`Stored.at` is compared with in an UPDATE."""
 
 
 @contextmanager
@@ -69,11 +88,12 @@ def reading(
     """
     with ExitStack() as stack:
         if isinstance(database.location, Path):
-            wanted = [(TEMPORARY + t if t in adopted else t, c) for t, c in ENCRYPTED]
             source, _ = stack.enter_context(readable(database.location))
             stack.enter_context(naming(source))
             connection = stack.enter_context(closing(connect_read_only(source)))
-            yield _FileReader(connection, structure, columns_there(structure, wanted))
+            yield _FileReader(
+                connection, structure, [TEMPORARY + t if t in adopted else t for t in COLUMNS]
+            )
         else:
             yield stack.enter_context(_server(database))
 
@@ -82,74 +102,82 @@ def reading(
 def _server(database: Any) -> Iterator[_ServerReader]:
     made: PostgresDatabase = database
     with made.reading(snapshot=False) as (place, _):
-        yield _ServerReader(place, columns_there(place.structure(), ENCRYPTED))
+        yield _ServerReader(place, place.structure())
+
+
+def _there(structure: Structure, table: str) -> list[str]:
+    """Return the columns of a table that are read and exist; none if it has no secret and no id."""
+    wanted = COLUMNS[table.removeprefix(TEMPORARY)]
+    found = structure.tables.get(table)
+    return [] if found is None else [name for name in wanted if name in found.columns]
+
+
+def _has_values(structure: Structure, table: str) -> bool:
+    there = set(_there(structure, table))
+    held = [(s.table, s.column) for s in SECRETS] + list(HASHED)
+    return any(of == table.removeprefix(TEMPORARY) and name in there for of, name in held)
+
+
+def _stored(table: str, names: Sequence[str], row: Sequence[Any]) -> Stored:
+    absent = dict.fromkeys(COLUMNS[table.removeprefix(TEMPORARY)])
+    return Stored(row[0], absent | dict(zip(names, row[1:], strict=True)))
 
 
 class _FileReader:
     def __init__(
-        self,
-        connection: sqlite3.Connection,
-        structure: Structure,
-        columns: Sequence[tuple[str, str]],
+        self, connection: sqlite3.Connection, structure: Structure, tables: Sequence[str]
     ) -> None:
         self._connection = connection
         self._structure = structure
-        self.columns = columns
+        self.tables: Sequence[str] = [table for table in tables if _has_values(structure, table)]
 
     def total(self) -> int:
         numbers = (
-            self._connection.execute(
-                f"SELECT count({quoted(c)}) FROM {quoted(t)} NOT INDEXED"  # noqa: S608 - our own names
-            ).fetchone()[0]
-            for t, c in self.columns
+            self._connection.execute(f"SELECT count(*) FROM {quoted(t)} NOT INDEXED").fetchone()[0]  # noqa: S608 - our own names
+            for t in self.tables
         )
         return sum(numbers)
 
-    def pages(self, table: str, secret: str) -> Iterator[list[Secret]]:
-        name = _NAMES.get(table.removeprefix(TEMPORARY), "user_id")
-        there = name in self._structure.tables[table].columns
-        named, value = quoted(name) if there else "NULL", quoted(secret)
+    def pages(self, table: str) -> Iterator[list[Stored]]:
+        names = _there(self._structure, table)
         query = (
-            f"SELECT rowid, {named}, {value} FROM {quoted(table)} NOT INDEXED "  # noqa: S608 - our own names
-            f"WHERE rowid > ? AND {value} IS NOT NULL ORDER BY rowid LIMIT {PAGE}"
+            f"SELECT rowid, {', '.join(map(quoted, names))} FROM {quoted(table)} NOT INDEXED "  # noqa: S608 - our own names
+            f"WHERE rowid > ? ORDER BY rowid LIMIT {PAGE}"
         )
         after = _FIRST
         while rows := self._connection.execute(query, (after,)).fetchall():
             after = rows[-1][0]
-            yield [
-                Secret(at, name, value if isinstance(value, bytes) else str(value))
-                for at, name, value in rows
-            ]
+            yield [_stored(table, names, row) for row in rows]
 
-    def row(self, table: str) -> ColumnElement[Any]:
+    def place(self, table: str) -> ColumnElement[Any]:
         return literal_column("rowid")
 
 
 class _ServerReader:
-    def __init__(self, place: Place, columns: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, place: Place, structure: Structure) -> None:
         self._place = place
-        self.columns = columns
+        self._structure = structure
+        self.tables: Sequence[str] = [table for table in COLUMNS if _has_values(structure, table)]
 
     def total(self) -> int:
         numbers = (
-            self._place.rows(f"SELECT count({quoted(c)}) FROM {self._place.table(t)}")[0][0]  # noqa: S608 - quoted
-            for t, c in self.columns
+            self._place.rows(f"SELECT count(*) FROM {self._place.table(t)}")[0][0]  # noqa: S608 - quoted
+            for t in self.tables
         )
         return sum(numbers)
 
-    def pages(self, table: str, secret: str) -> Iterator[list[Secret]]:
-        key, name, value = self._key(table), _NAMES.get(table, "user_id"), quoted(secret)
+    def pages(self, table: str) -> Iterator[list[Stored]]:
+        key, names = self._key(table), _there(self._structure, table)
         begin = (
-            f"SELECT {key}, {name}, {value} FROM {self._place.table(table)} "  # noqa: S608 - quoted
-            f"WHERE {value} IS NOT NULL"
+            f"SELECT {quoted(key)}, {', '.join(map(quoted, names))} FROM {self._place.table(table)}"  # noqa: S608 - quoted
         )
-        end = f"ORDER BY {key} LIMIT {PAGE}"
+        end = f"ORDER BY {quoted(key)} LIMIT {PAGE}"
         rows = self._place.rows(f"{begin} {end}")
         while rows:
-            yield [Secret(at, name, bytes(value)) for at, name, value in rows]
-            rows = self._place.rows(f"{begin} AND {key} > %s {end}", [rows[-1][0]])
+            yield [_stored(table, names, row) for row in rows]
+            rows = self._place.rows(f"{begin} WHERE {quoted(key)} > %s {end}", [rows[-1][0]])
 
-    def row(self, table: str) -> ColumnElement[Any]:
+    def place(self, table: str) -> ColumnElement[Any]:
         return column(self._key(table))
 
     def _key(self, table: str) -> str:

@@ -1,135 +1,160 @@
-"""Encrypt every stored secret with the newest key, beside running servers."""
+"""Encrypt every stored secret with the primary key, beside running servers."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ColumnClause, ColumnElement, Update, bindparam, column, table, update
-
-from nextcloud_mcp_server.backends.base import Connection, Database, Pool, RegisteredKey
-from nextcloud_mcp_server.backends.connect import connect
+from nextcloud_mcp_server.auth import key_registry
+from nextcloud_mcp_server.auth.rotation import RowChange, rotate_row
+from nextcloud_mcp_server.auth.secrets import FERNET_COLUMNS
+from nextcloud_mcp_server.backends.base import Connection, RegisteredKey
 from nextcloud_mcp_server.concurrency import run_coroutine
-from nextcloud_mcp_server.crypto.keyfile import Samples, find_keyring, verified_keyring
+from nextcloud_mcp_server.crypto.binding import binding, hashed
+from nextcloud_mcp_server.crypto.key import Key
 from nextcloud_mcp_server.crypto.keyring import Keyring
-from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.maintenance.keys.census import Census, take_census
-from nextcloud_mcp_server.maintenance.keys.reader import Secret, reading
-from nextcloud_mcp_server.migrate.at_head import open_at_head
+from nextcloud_mcp_server.crypto.registration import given_primary
+from nextcloud_mcp_server.maintenance.keys.census import Census, needs_rotation, take_census
+from nextcloud_mcp_server.maintenance.keys.opened import Opened, opened
+from nextcloud_mcp_server.maintenance.keys.reader import Stored, reading
+from nextcloud_mcp_server.maintenance.keys.values import is_id, stored_text, values_of
 from nextcloud_mcp_server.progress import ProgressCallback, Reporter, reporting, to_log
+from nextcloud_mcp_server.schema.secrets import secrets_of
 from nextcloud_mcp_server.settings import Settings
 
-#: How often the tables are read again because a server stored secrets with an older key.
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement
+
+#: How often the tables are read again because a row was changed after it was read.
 _PASSES: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Rotated:
-    """How many secrets were encrypted again, by table, and a census afterwards."""
+    """How many rows were written again, by table, and a census afterwards."""
 
     rotated: Mapping[str, int]
     census: Census
 
 
-class _Swap(NamedTuple):
-    """One change: the row, the value that was read, and the one that replaces it."""
-
-    at: Any
-    old: bytes | str
-    new: bytes | str
-
-
 def rotate(settings: Settings, progress: ProgressCallback | None = None) -> Rotated:
-    """Encrypt every secret with the newest key; servers can read and write meanwhile.
+    """Encrypt every secret with the primary key; servers can read and write meanwhile.
 
-    Only the encrypted values are read and written, below every check of the other columns. A
-    value that was stored meanwhile is never overwritten: each change compares the old value.
-    What is done stays done after a kill, and the next rotation does the rest. A secret that no
-    key opens is kept as it is. The default of ``progress`` is the log.
+    Also encrypts what released versions have stored in plain text, and hashes their ids. A value
+    that was stored meanwhile is never overwritten: each change compares what was read. Values that
+    are not accepted are not made acceptable. What is done stays done after a kill, and the next
+    rotation does the rest. A secret that no key opens is kept as it is. The default of
+    ``progress`` is the log.
 
     Raises:
         TokenStorageError: ``key-missing``, ``malformed-key`` or ``wrong-key``, or as
             :func:`~nextcloud_mcp_server.migrate.at_head.open_at_head`.
     """
-    place = connect(settings.database)
-    place.check()
-    keyring = find_keyring(settings, place.location)
-    if keyring is None:
-        raise TokenStorageError(
-            f"No encryption key was given for {place}; nothing was changed.",
-            code="key-missing",
-            remedy="Set TOKEN_ENCRYPTION_KEY or TOKEN_ENCRYPTION_KEY_FILE: the newest key first, "
-            "then every older one.",
-        )
-
-    def verify(samples: Samples, known: Sequence[RegisteredKey]) -> Sequence[str]:
-        return verified_keyring(keyring, samples, place.location, known).fingerprints
-
-    pool = open_at_head(place, verify=verify, lock_timeout=settings.lock_timeout)
-    with reporting(progress or to_log(place)) as report:
-        try:
-            return _rotate(place, pool, keyring, report)
-        finally:
-            run_coroutine(pool.close())
+    with opened(settings) as place, reporting(progress or to_log(place.database)) as report:
+        # Where nothing is registered yet, as the first secret does.
+        place.write(lambda c: key_registry.primary_key(c, place.keyring, place.access.now()))
+        return _rotate(place, report)
 
 
-def _rotate(place: Database, pool: Pool, keyring: Keyring, report: Reporter) -> Rotated:
+def _rotate(place: Opened, report: Reporter) -> Rotated:
     rotated: Counter[str] = Counter()
     for _ in range(_PASSES):
-        changed = run_coroutine(_pass(place, pool, keyring, report))
+        changed = run_coroutine(_pass(place, report))
         rotated.update(changed)
-        census = take_census(place, keyring, report)
+        census = take_census(place.database, place.keyring, report)
         # Without progress, another pass would find the same.
-        if not census.older or not changed:
+        if not any(census.pending.values()) or not changed:
             break
     return Rotated(dict(rotated), census)
 
 
-async def _pass(place: Database, pool: Pool, keyring: Keyring, report: Reporter) -> dict[str, int]:
-    """Rotate every column once; return how many values were replaced, by table."""
+async def _pass(place: Opened, report: Reporter) -> dict[str, int]:
+    """Rotate every table once; return how many rows were changed, by table."""
     rotated: Counter[str] = Counter()
-    with reading(place, place.inspect().structure) as reader:
+    with reading(place.database, place.database.inspect().structure) as reader:
         total, done = reader.total(), 0
-        for name, secret in reader.columns:
-            statement = _statement(name, secret, reader.row(name))
-            for secrets in reader.pages(name, secret):
-                done += len(secrets)
-                if swaps := list(_swaps(secrets, keyring)):
-                    rotated[name] += await pool.write(_unit(statement, swaps))
-                report("encrypting with the newest key", min(done, total), total, "secrets")
+        for name in reader.tables:
+            where = reader.place(name)
+            for page in reader.pages(name):
+                rotated[name] += await _rotate_page(place, name, where, page)
+                done += len(page)
+                report("encrypting with the primary key", min(done, total), total, "rows")
                 # Here Ctrl-C ends a pass that finds nothing to write.
                 await asyncio.sleep(0)
     return {name: number for name, number in rotated.items() if number}
 
 
-def _swaps(secrets: Iterable[Secret], keyring: Keyring) -> Iterable[_Swap]:
-    """Yield a change for each secret of an older key; outside of a transaction, as it is slow."""
-    newest = keyring.fingerprints[0]
-    for at, _, old in secrets:
-        # A TEXT with other bytes could not be compared.
-        if keyring.key_of(old) in {None, newest} or (isinstance(old, str) and not old.isascii()):
+async def _rotate_page(
+    place: Opened, name: str, where: ColumnElement[Any], page: Sequence[Stored]
+) -> int:
+    changed = None
+    while changed is None:
+        known = await place.pool.read(key_registry.registered)
+        key = given_primary(known, place.keyring, str(place.database))
+        # Outside of a transaction, as it is slow.
+        changes = [
+            RowChange(name, where, stored.at, stored.row, new)
+            for stored in page
+            if (new := _replacements(name, stored.row, place.keyring, known, key))
+        ]
+        if not changes:
+            return 0
+        changed = await place.pool.write(_unit(place, changes, known, key))
+    return changed
+
+
+def _replacements(
+    table: str,
+    row: Mapping[str, Any],
+    keyring: Keyring,
+    known: Sequence[RegisteredKey],
+    key: Key,
+) -> dict[str, Any]:
+    """Return the columns of a row that are stored again, with their new values."""
+    new: dict[str, Any] = {}
+    if not all(map(_can_be_compared, row.values())):
+        return new
+    for value in values_of(table, row, keyring, known):
+        if value.plaintext is None or not needs_rotation(value, key.id):
             continue
-        new = keyring.rotate(old)
-        # A TEXT stays a TEXT: other programs may read it as one.
-        yield _Swap(at, old, new if isinstance(old, bytes) else new.decode("ascii"))
+        if is_id(table, value.column):
+            new[value.column] = str(hashed(stored_text(value.stored)))
+        else:
+            new[value.column] = _sealed(table, value.column, value.plaintext, row, key)
+        if (table, value.column) == ("oauth_sessions", "state") and not row["encrypted_state"]:
+            new["encrypted_state"] = _sealed(table, "encrypted_state", value.plaintext, row, key)
+    return new
 
 
-def _unit(statement: Update, swaps: Sequence[_Swap]) -> Callable[[Connection], int]:
-    def unit(connection: Connection) -> int:
-        return sum(connection.run(statement, swap._asdict()) for swap in swaps)
+def _sealed(table: str, column: str, plaintext: bytes, row: Mapping[str, Any], key: Key) -> Any:
+    secret = secrets_of(table)[column]
+    ciphertext = key.seal(plaintext, binding(secret, row))
+    # A TEXT stays a TEXT: other programs may read it as one.
+    is_text = secret not in FERNET_COLUMNS or isinstance(row[column], str)
+    return ciphertext.decode("ascii") if is_text else ciphertext
+
+
+def _can_be_compared(value: Any) -> bool:
+    """Return whether a value can be a parameter: a TEXT of other bytes than UTF-8 cannot."""
+    if isinstance(value, str) and not value.isascii():
+        with suppress(UnicodeEncodeError):
+            value.encode("utf-8")
+            return True
+        return False
+    return True
+
+
+def _unit(
+    place: Opened, changes: Sequence[RowChange], known: Sequence[RegisteredKey], key: Key
+) -> Callable[[Connection], int | None]:
+    def unit(connection: Connection) -> int | None:
+        # What encrypts and what is accepted is read in the transaction that relies on it.
+        if key_registry.registered(connection) != list(known):
+            return None
+        return sum(rotate_row(connection, place.access, change, key) for change in changes)
 
     return unit
-
-
-def _statement(name: str, secret: str, row: ColumnElement[Any]) -> Update:
-    """Return the compare and swap of one value of the ``row``."""
-    # Columns without a type: a value is bound as it was read, as TEXT or as BLOB.
-    value: ColumnClause[bytes | str] = column(secret)
-    return (
-        update(table(name, value))
-        .where(row == bindparam("at"), value == bindparam("old"))
-        .values({secret: bindparam("new")})
-    )

@@ -10,11 +10,14 @@ from typing import Final
 
 from cryptography.fernet import Fernet
 
+from nextcloud_mcp_server.crypto.binding import binding, stored_id
 from nextcloud_mcp_server.crypto.keyring import Keyring
-from nextcloud_mcp_server.schema.structure import ENCRYPTED
+from nextcloud_mcp_server.schema.secrets import HASHED, SECRETS, secrets_of
 from nextcloud_mcp_server.settings import Settings
 from tests.cli.places import rows
 from tests.support.contents import KEY, OTHER_KEY
+
+TOKEN: Final = secrets_of("refresh_tokens")["encrypted_token"]
 
 NEW: Final = Fernet.generate_key().decode()
 
@@ -60,19 +63,51 @@ def grant_many(path: Path, number: int) -> None:
 
 
 def tokens(path: Path, *keys: str) -> dict[str, str]:
-    """Return every refresh token, decrypted with these keys, by user."""
-    ring = Keyring(keys)
-    stored = rows(path, "SELECT user_id, encrypted_token FROM refresh_tokens")
-    return {user: ring.decrypt(secret) for user, secret in stored}
+    """Return every refresh token, decrypted with these keys for its row, by user."""
+    ring, found = Keyring(keys), {}
+    for user, audience, stored in rows(
+        path, "SELECT user_id, token_audience, encrypted_token FROM refresh_tokens"
+    ):
+        opened = ring.opened(stored, binding(TOKEN, {"user_id": user, "token_audience": audience}))
+        assert opened is not None, user
+        found[user] = opened[1]
+    return found
 
 
 def secrets(path: Path) -> dict[tuple[str, str, int], bytes | str]:
     """Return every encrypted value as it is stored, by table, column and rowid."""
     with opened(path) as connection:
         return {
-            (table, column, at): value
-            for table, column in ENCRYPTED
+            (secret.table, secret.column, at): value
+            for secret in SECRETS
+            if (secret.column,)
+            in connection.execute(f"SELECT name FROM pragma_table_info('{secret.table}')")
             for at, value in connection.execute(
-                f"SELECT rowid, {column} FROM {table} WHERE {column} IS NOT NULL"
+                f"SELECT rowid, {secret.column} FROM {secret.table} "
+                f"WHERE {secret.column} IS NOT NULL"
             )
         }
+
+
+def plaintexts(path: Path, *keys: str) -> dict[tuple[str, str, int], str]:
+    """Return every secret in plain, by table, column and rowid; an id as its hash."""
+    ring, found = Keyring(keys), {}
+    with opened(path) as connection:
+        connection.row_factory = sqlite3.Row
+        for secret in SECRETS:
+            for row in connection.execute(f"SELECT rowid AS at, * FROM {secret.table}"):
+                value = row[secret.column]
+                if secret.column == "encrypted_state" and value is None:
+                    value = row["state"]
+                if value is None:
+                    continue
+                plain = isinstance(value, str) and not value.startswith(("v2.", "gAAAA"))
+                opened_value = None if plain else ring.opened(value, binding(secret, dict(row)))
+                assert plain or opened_value is not None, (secret, row["at"])
+                text = value if opened_value is None else opened_value[1]
+                found[secret.table, secret.column, row["at"]] = text
+        for table, name in HASHED:
+            for at, value in connection.execute(f"SELECT rowid, {name} FROM {table}"):
+                if value is not None:
+                    found[table, name, at] = str(stored_id(value))
+    return found

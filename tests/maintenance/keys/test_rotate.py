@@ -4,44 +4,49 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from subprocess import Popen
+from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
 from sqlalchemy import Update, bindparam, column, literal_column, table, update
 
+from nextcloud_mcp_server.auth import rotation as swapping
+from nextcloud_mcp_server.auth.audit import signature
+from nextcloud_mcp_server.auth.secrets import digests
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
-from nextcloud_mcp_server.crypto.keyring import Keyring
+from nextcloud_mcp_server.crypto.binding import hashed, is_hashed
+from nextcloud_mcp_server.crypto.keyring import Keyring, as_bytes
 from nextcloud_mcp_server.maintenance.keys import reader
-from nextcloud_mcp_server.maintenance.keys import rotate as rotation
 from nextcloud_mcp_server.maintenance.keys.census import Unopened, count_secrets
-from nextcloud_mcp_server.maintenance.keys.reader import Secret
+from nextcloud_mcp_server.maintenance.keys.reader import COLUMNS, Stored
+from nextcloud_mcp_server.maintenance.keys.retire import retire
 from nextcloud_mcp_server.maintenance.keys.rotate import rotate
+from nextcloud_mcp_server.maintenance.keys.values import NO_KEY, NOT_ACCEPTED
 from nextcloud_mcp_server.migrations import upgrade_database
-from nextcloud_mcp_server.schema.structure import ENCRYPTED
+from nextcloud_mcp_server.schema.secrets import HASHED, SECRETS
 from tests.cli.places import environment, execute, rows
 from tests.maintenance.keys.helpers import (
     LOST,
     NEW,
-    NEWEST,
     OLDER,
     given,
     grant,
     grant_many,
     opened,
+    plaintexts,
     secrets,
     tokens,
 )
 from tests.support.child import child
-from tests.support.contents import KEY, OTHER_KEY, encrypted
+from tests.support.contents import CLIENT_SECRET, KEY, OTHER_KEY, REFRESH_TOKENS, encrypted
 from tests.support.errors import refuses
 from tests.support.revisions import HEAD
 from tests.support.shapes import at
 from tests.support.snapshot import snapshot
-
-ENCRYPTED_COLUMNS = {column for _, column in ENCRYPTED}
 
 
 @pytest.fixture
@@ -54,44 +59,126 @@ def filled(tmp_path: Path) -> Path:
 
 
 def test_every_table_is_rotated_and_nothing_else_changes(filled: Path) -> None:
-    """Login flows and clients too; each other value of each row stays as it is."""
-    before, old = snapshot(filled), secrets(filled)
+    """Values in plain text and ids too; each other value of each row stays as it is."""
+    before, old = snapshot(filled), plaintexts(filled, KEY)
     done = rotate(given(filled))
     after = snapshot(filled)
     new = secrets(filled)
-    assert {table for table, _, _ in new} == {table for table, _ in ENCRYPTED}
-    ring = Keyring([NEW])
-    assert {k: ring.decrypt(v) for k, v in new.items()} == {
-        k: Keyring([KEY]).decrypt(v) for k, v in old.items()
+    assert {(table, column) for table, column, _ in new} == {
+        (secret.table, secret.column) for secret in SECRETS
     }
-    assert sum(done.rotated.values()) == len(new)
-    assert (done.census.older, done.census.unopened) == ({}, ())
-    for name, held in before.rows.items():
+    # Only with the new key, and only in its own row.
+    assert all(as_bytes(value).startswith(b"v2.") for value in new.values())
+    assert plaintexts(filled, NEW) == old
+    for of, name in HASHED:
+        ids = rows(filled, f"SELECT {name} FROM {of} WHERE {name} IS NOT NULL")
+        assert ids
+        assert all(is_hashed(one) for (one,) in ids)
+    assert sum(done.rotated.values()) == sum(len(before.rows[name]) for name in COLUMNS)
+    assert (sum(done.census.pending.values()), done.census.unopened) == (0, ())
+    for name in before.rows.keys() - {"audit_logs", "keys"}:
+        held = before.rows[name]
         plain = [
-            [{c: v for c, v in row.items() if c not in ENCRYPTED_COLUMNS} for row in these]
+            [{c: v for c, v in row.items() if (name, c) not in CHANGING} for row in these]
             for these in (held, after.rows[name])
         ]
         assert plain[0] == plain[1], name
 
 
+CHANGING = {(secret.table, secret.column) for secret in SECRETS} | set(HASHED)
+
+
+async def test_each_row_has_a_signed_entry_with_the_digest_of_what_is_stored(
+    filled: Path,
+) -> None:
+    """In the audit log, where `db audit verify` compares the newest one with the row."""
+    rotate(given(filled))
+    async with RefreshTokenStorage(filled, encryption_key=[NEW, KEY]) as storage:
+        entries = [e for e in await storage.audit.list() if e.event == "rotate_secret"]
+    key = Keyring(NEW).keys[0]
+    assert all(entry.mac == signature(entry, key) for entry in entries)
+    digests_of = {part for e in entries for part in (e.digest or "").split()}
+    stored = {
+        digests(table, {column: value}) for (table, column, _), value in secrets(filled).items()
+    }
+    assert digests_of == stored
+    kinds = {(e.resource_type, e.auth_method) for e in entries}
+    assert ("browser_session", None) in kinds
+    assert ("oauth_session", "oauth") in kinds
+    sessions = {e.resource_id for e in entries if e.resource_type == "browser_session"}
+    assert sessions == {one for (one,) in rows(filled, "SELECT session_id FROM browser_sessions")}
+
+
+async def test_a_store_reads_everything_that_was_rotated(filled: Path) -> None:
+    """Each concern, also what was in plain text: with the new key alone."""
+    rotate(given(filled))
+    async with RefreshTokenStorage(filled, encryption_key=NEW) as storage:
+        for user, token in REFRESH_TOKENS.items():
+            found = await storage.get_refresh_token(user)
+            assert found is not None
+            assert found.token == token
+        profile = await storage.get_user_profile("alice")
+        session = await storage.oauth_sessions.get_by_state("st-1")
+        assert profile is not None
+        assert profile["name"] == "Alice Ä"
+        assert session is not None
+        assert (session.state, session.nonce, session.idp_refresh_token) == (
+            "st-1", "nonce-1", "idp-rt",
+        )  # fmt: skip
+        assert await storage.oauth_sessions.get_by_code("mcp-code-2") is not None
+        assert await storage.oauth_sessions.get("sess-plain") is not None
+        assert await storage.browser_sessions.get_user_id("browser-1") == "alice"
+        client, password = (
+            await storage.oauth_clients.get(),
+            await storage.app_passwords.get("dora"),
+        )
+        assert client is not None
+        assert client.client_secret == CLIENT_SECRET
+        assert password is not None
+        assert password.password == "ap-dora"
+
+
+def test_an_id_that_is_there_as_a_hash_too_is_kept_and_reported(token_db: Path) -> None:
+    """A row that was put back in plain beside the one that was hashed: nothing fails."""
+    insert = "INSERT INTO browser_sessions VALUES (?, 'alice', 1, 2)"
+    with opened(token_db) as connection:
+        connection.execute(insert, ("a-session-in-plain-text",))
+        connection.execute(insert, (str(hashed("a-session-in-plain-text")),))
+    grant(token_db, "alice")
+    done = rotate(given(token_db))
+    assert done.rotated == {"refresh_tokens": 1}
+    assert +Counter(done.census.pending) == {"browser_sessions": 1}
+
+
+def test_what_is_not_accepted_any_more_is_not_rotated(token_db: Path) -> None:
+    """A Fernet text that was put back from a backup does not become a valid one."""
+    grant(token_db, "alice")
+    rotate(given(token_db, KEY))
+    retire(given(token_db, KEY), OLDER)
+    grant(token_db, "mallory")
+    before = secrets(token_db)
+    done = rotate(given(token_db, KEY))
+    assert done.rotated == {}
+    assert [(one.row, one.reason) for one in done.census.unopened] == [("mallory", NOT_ACCEPTED)]
+    assert secrets(token_db) == before
+
+
 def test_a_second_rotation_writes_nothing(filled: Path) -> None:
-    """Secrets under the newest key are skipped, so that a rotation can be continued."""
+    """Secrets under the primary key are skipped, so that a rotation can be continued."""
     rotate(given(filled))
     before = secrets(filled)
     assert rotate(given(filled)).rotated == {}
     assert secrets(filled) == before
 
 
-def test_a_secret_keeps_its_storage_class_and_its_time(token_db: Path) -> None:
-    """TEXT of a restored dump stays TEXT; the timestamp in a Fernet token is not changed."""
-    old = Fernet(KEY).encrypt_at_time(b"secret", 1_500_000_000)
+def test_a_secret_keeps_its_storage_class(token_db: Path) -> None:
+    """TEXT of a restored dump stays TEXT."""
+    old = Fernet(KEY).encrypt(b"secret")
     grant(token_db, "text", old.decode())
     grant(token_db, "blob", old)
     rotate(given(token_db))
-    kinds = {at: value for (_, _, at), value in secrets(token_db).items()}
-    assert [type(value) for value in kinds.values()] == [str, bytes]
-    for value in kinds.values():
-        assert Fernet(NEW).extract_timestamp(value) == 1_500_000_000
+    assert [type(value) for value in secrets(token_db).values()] == [str, bytes]
+    assert tokens(token_db, NEW) == {"text": "secret", "blob": "secret"}
 
 
 def test_stored_scopes_that_a_store_refuses_stay(token_db: Path) -> None:
@@ -119,11 +206,11 @@ def test_what_no_key_opens_is_listed_and_kept(token_db: Path) -> None:
     done = rotate(given(token_db))
     assert done.rotated == {"refresh_tokens": 1}
     assert done.census.unopened == tuple(
-        Unopened("refresh_tokens", "encrypted_token", user)
+        Unopened("refresh_tokens", "encrypted_token", user, NO_KEY)
         for user in ("lost", "plain", "bytes", "no text")
     )
     assert rows(token_db, query) == before
-    assert LOST not in done.census.keys
+    assert LOST not in {key.fingerprint for key in done.census.keys}
 
 
 def test_only_a_key_that_opens_nothing_is_refused(token_db: Path) -> None:
@@ -167,8 +254,8 @@ class Interloper:
         """Store new tokens after the first page that a reader reads."""
         read = reader._FileReader.pages
 
-        def pages(made: reader._FileReader, name: str, of: str) -> Iterator[list[Secret]]:
-            for found in read(made, name, of):
+        def pages(made: reader._FileReader, name: str) -> Iterator[list[Stored]]:
+            for found in read(made, name):
                 if not self.stored:
                     self.stored += 1
                     with opened(self._path) as other:
@@ -190,7 +277,7 @@ def test_a_token_that_is_stored_meanwhile_is_not_overwritten(
     grant_in_login_flow(token_db)
     done = rotate(given(token_db))
     assert tokens(token_db, NEW) == {"alice": "refreshed", "bob": "refreshed"}
-    assert done.census.older == {}
+    assert not any(done.census.pending.values())
 
 
 def grant_in_login_flow(path: Path) -> None:
@@ -207,13 +294,14 @@ def test_without_the_comparison_the_token_would_be_lost(
 ) -> None:
     """The control of the test above: an update by rowid alone brings the old token back."""
 
-    def by_rowid(name: str, of: str, _: object) -> Update:
+    def by_rowid(name: str, _: object, __: object, changed: tuple[str, ...]) -> Update:
         there = literal_column("rowid") == bindparam("at")
-        return update(table(name, column(of))).where(there).values({of: bindparam("new")})
+        new: dict[str, Any] = {one: bindparam(f"new_{one}") for one in changed}
+        return update(table(name, *map(column, changed))).where(there).values(new)
 
     grant(token_db, "alice")
     Interloper(token_db, NEW).interrupt(monkeypatch)
-    monkeypatch.setattr(rotation, "_statement", by_rowid)
+    monkeypatch.setattr(swapping, "_swap", by_rowid)
     rotate(given(token_db))
     assert tokens(token_db, NEW) == {"alice": "alice"}
 
@@ -224,11 +312,14 @@ def test_a_row_that_a_trigger_keeps_is_reported(token_db: Path) -> None:
     keep = "CREATE TRIGGER keep BEFORE UPDATE ON refresh_tokens BEGIN SELECT RAISE(IGNORE); END"
     execute(token_db, keep)
     done = rotate(given(token_db))
-    assert (done.rotated, done.census.older) == ({}, {OLDER: 1})
+    assert (done.rotated, +Counter(done.census.pending)) == ({}, {"refresh_tokens": 1})
 
 
 _WRITER = """
 import asyncio, sys
+from nextcloud_mcp_server.auth import rotation as swapping
+from nextcloud_mcp_server.auth.audit import signature
+from nextcloud_mcp_server.auth.secrets import digests
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 
 async def main(path, *keys):
@@ -267,8 +358,8 @@ def test_a_server_reads_and_writes_meanwhile(keys: tuple[str, ...], token_db: Pa
     }
     stored = tokens(token_db, NEW, KEY)
     assert stored == {f"user-{n}": f"token-{n}" for n in range(3000)} | last
-    rotate(given(token_db))
-    assert tokens(token_db, NEW) == stored
+    assert not any(rotate(given(token_db)).census.pending.values())
+    assert tokens(token_db, NEW, KEY) == stored
 
 
 def test_ten_thousand_rows_survive_kills(token_db: Path) -> None:
@@ -301,16 +392,17 @@ def stored(path: Path, at: int) -> object:
 
 
 def rotated(path: Path) -> int:
-    """Return how many refresh tokens the new key opens."""
-    return count_secrets(given(path)).by_table(NEWEST).get("refresh_tokens", 0)
+    """Return how many refresh tokens are encrypted with the new key."""
+    name = Keyring(NEW).keys[0].id
+    return count_secrets(given(path)).secrets.get(("v2", name, "refresh_tokens"), 0)
 
 
 async def test_a_store_in_the_same_process_stays_usable(token_db: Path) -> None:
     """A rotation can be called while a store of this process is open, inside its event loop."""
+    grant(token_db, "alice")
     async with RefreshTokenStorage(token_db, encryption_key=[KEY, NEW]) as storage:
-        await storage.store_refresh_token("alice", "secret")
         assert rotate(given(token_db)).rotated == {"refresh_tokens": 1}
         token = await storage.get_refresh_token("alice")
         assert token is not None
-        assert token.token == "secret"
-    assert tokens(token_db, NEW) == {"alice": "secret"}
+        assert token.token == "alice"
+    assert tokens(token_db, NEW) == {"alice": "alice"}

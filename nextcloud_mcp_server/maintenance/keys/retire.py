@@ -1,0 +1,167 @@
+"""Retire a key, after proving that no stored value needs it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import LargeBinary, Select, cast, func, select
+
+from nextcloud_mcp_server.auth import key_registry
+from nextcloud_mcp_server.auth.secrets import FERNET_COLUMNS
+from nextcloud_mcp_server.auth.statements import has_key, is_old, key_prefixes
+from nextcloud_mcp_server.backends.base import Connection, RegisteredKey
+from nextcloud_mcp_server.crypto.keyring import Keyring
+from nextcloud_mcp_server.crypto.registration import FERNET, PRIMARY, RETIRED, V2
+from nextcloud_mcp_server.errors import TokenStorageError, counted, printable
+from nextcloud_mcp_server.maintenance.keys.census import take_census
+from nextcloud_mcp_server.maintenance.keys.opened import Opened, opened
+from nextcloud_mcp_server.maintenance.keys.promote import Changed, record_change
+from nextcloud_mcp_server.progress import silent
+from nextcloud_mcp_server.schema.secrets import HASHED, SECRETS
+from nextcloud_mcp_server.schema.tables import metadata
+from nextcloud_mcp_server.settings import Settings
+
+#: The most rows that a refusal names.
+_NAMED: Final = 3
+
+_COLUMNS: Final = [metadata.tables[secret.table].c[secret.column] for secret in SECRETS]
+_IDS: Final = [metadata.tables[table].c[name] for table, name in HASHED]
+
+#: Count the texts of a v2 key, and the values of old formats, by table.
+_OF_KEY: Final[Sequence[tuple[str, Select[Any]]]] = [
+    (c.table.name, select(func.count()).select_from(c.table).where(has_key(c))) for c in _COLUMNS
+]
+_OLD: Final[Sequence[tuple[str, Select[Any]]]] = [
+    (c.table.name, select(func.count()).select_from(c.table).where(is_old(c)))
+    for c in (*_COLUMNS, *_IDS)
+]
+_FERNET_TEXTS: Final[Sequence[tuple[str, Select[Any]]]] = [
+    (secret.table, select(cast(column, LargeBinary)).where(is_old(column)))
+    for secret, column in zip(SECRETS, _COLUMNS, strict=True)
+    if secret in FERNET_COLUMNS
+]
+
+
+def retire(settings: Settings, name: str, *, fernet: bool = False) -> Changed:
+    """Retire a key that no stored value needs; it need not be given.
+
+    The last key for values of released versions is retired only if there is no such value at all;
+    from then on none is accepted.
+
+    Args:
+        settings: name the database and the keys.
+        name: the fingerprint of a registered key. If it is registered for both formats and
+            encrypts, that for values of released versions is retired.
+        fernet: retire it for values of released versions.
+
+    Raises:
+        TokenStorageError: ``bad-input`` if it is not registered or is the primary key;
+            ``key-needed`` if a value needs it; or as :func:`~.opened.opened`.
+    """
+    with opened(settings) as place:
+
+        def unit(connection: Connection) -> Changed | Counter[str]:
+            # Once before others have to wait for it.
+            for prepare in (lambda _: None, key_registry.wait_for_writers):
+                prepare(connection)
+                row = _chosen(key_registry.registered(connection), name, place, fernet=fernet)
+                if row.state == RETIRED:
+                    return Changed(row.fingerprint, row.kind, RETIRED, changed=False)
+                if needed := _needed(connection, row, place.keyring):
+                    return needed
+            key_registry.change_state(connection, row.id, RETIRED)
+            record_change(connection, place.access, "retire_key", row.fingerprint, row.kind)
+            return Changed(row.fingerprint, row.kind, RETIRED, changed=True)
+
+        done = place.write(unit)
+        if isinstance(done, Changed):
+            return done
+        raise _key_needed(place, name, done)
+
+
+def _chosen(
+    known: Sequence[RegisteredKey], name: str, place: Opened, *, fernet: bool
+) -> RegisteredKey:
+    """Return the row of a key that is meant."""
+    rows = {row.kind: row for row in known if name in {row.fingerprint, row.id}}
+    old, new = rows.get(FERNET), rows.get(V2)
+    if fernet:
+        new = None
+    if old is not None and new is not None:
+        if old.state != RETIRED and new.state not in {PRIMARY, RETIRED}:
+            raise TokenStorageError(
+                f"Key {name} is registered for v2 and for fernet in {place.database}; nothing was "
+                "changed.",
+                code="bad-input",
+                remedy=f"Retire it for fernet first: nextcloud-mcp-server keys retire {name} "
+                f"--fernet {place.database.option} - then run this command again.",
+            )
+        new = None if old.state != RETIRED else new
+    chosen = new or old
+    if chosen is None:
+        raise TokenStorageError(
+            f"No key {name} is registered{' for fernet' if fernet else ''} in {place.database}.",
+            code="bad-input",
+            remedy=f"List the keys: nextcloud-mcp-server keys list {place.database.option}",
+        )
+    if chosen.state == PRIMARY:
+        raise TokenStorageError(
+            f"Key {name} encrypts in {place.database}, so it cannot be retired.",
+            code="bad-input",
+            remedy="Promote another key first: nextcloud-mcp-server keys promote FINGERPRINT "
+            f"{place.database.option}",
+        )
+    return chosen
+
+
+def _needed(connection: Connection, row: RegisteredKey, keyring: Keyring) -> Counter[str]:
+    """Return the number of values that need a key, by table."""
+    if row.kind == V2:
+        return _counts(connection, _OF_KEY, key_prefixes(row.id))
+    known = key_registry.registered(connection)
+    others = [one for one in known if one.kind == FERNET and one.id != row.id]
+    if all(one.state == RETIRED for one in others):
+        return _counts(connection, _OLD)
+    needed: Counter[str] = Counter()
+    given = keyring.get(row.fingerprint) is not None
+    for table, statement in _FERNET_TEXTS:
+        for [value] in connection.all(statement):
+            # Without the key, it may be the one that opens what no other does.
+            if keyring.key_of(value) == (row.fingerprint if given else None):
+                needed[table] += 1
+    return needed
+
+
+def _counts(
+    connection: Connection,
+    statements: Sequence[tuple[str, Select[Any]]],
+    parameters: Mapping[str, Any] | None = None,
+) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for table, statement in statements:
+        [[number]] = connection.all(statement, parameters)
+        found[table] += number
+    return +found
+
+
+def _key_needed(place: Opened, name: str, needed: Counter[str]) -> TokenStorageError:
+    where = ", ".join(f"{number} in {table}" for table, number in sorted(needed.items()))
+    census = take_census(place.database, place.keyring, silent)
+    remedies = []
+    if any(census.pending.values()):
+        option = place.database.option
+        remedies.append(f"encrypt them again: nextcloud-mcp-server keys rotate {option}")
+    if kept := [one for one in census.unopened if one.table in needed]:
+        rows = dict.fromkeys(f"{one.table} of {printable(repr(one.row))}" for one in kept)
+        more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
+        names = ", ".join(list(rows)[:_NAMED])
+        remedies.append(f"delete the rows that keys list names: {names}{more}")
+    remedy = "; ".join(remedies) or "run the command again"
+    return TokenStorageError(
+        f"Key {name} is still needed for {counted(needed.total(), 'value')} of {place.database} "
+        f"({where}); it was not retired.",
+        code="key-needed",
+        remedy=f"{remedy[:1].upper()}{remedy[1:]}.",
+    )
