@@ -11,7 +11,7 @@ from nextcloud_mcp_server.crypto.binding import binding, is_hashed, stored_id
 from nextcloud_mcp_server.crypto.key import is_v2, key_id
 from nextcloud_mcp_server.crypto.keyring import Keyring, as_bytes
 from nextcloud_mcp_server.crypto.registration import FERNET, V2, accepts_old
-from nextcloud_mcp_server.schema.secrets import HASHED, Secret, secrets_of
+from nextcloud_mcp_server.schema.secrets import HASHED, SecretColumn, secrets_of
 
 #: The format of a value that nothing encrypts, or of an id that is not hashed.
 PLAIN: Final = "plain"
@@ -69,7 +69,7 @@ def is_id(table: str, column: str) -> bool:
 
 
 def _secret(
-    secret: Secret,
+    secret: SecretColumn,
     row: Mapping[str, Any],
     keyring: Keyring | None,
     known: Sequence[RegisteredKey],

@@ -11,7 +11,7 @@ import pytest
 from nextcloud_mcp_server.auth.audit import AuditEntry, signature
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.maintenance.audit import rows, verify
-from nextcloud_mcp_server.schema.secrets import SECRETS, Secret
+from nextcloud_mcp_server.schema.secrets import SECRETS, SecretColumn
 from tests.maintenance.audit.conftest import SESSION, Place
 from tests.support.contents import KEY, OTHER_KEY
 from tests.support.errors import refuses
@@ -124,7 +124,7 @@ async def test_a_row_that_was_deleted_and_put_back_is_found(place: Place) -> Non
 
 
 @pytest.mark.parametrize("secret", SECRETS, ids=lambda secret: f"{secret.table}.{secret.column}")
-def test_each_column_is_compared(secret: Secret, place: Place) -> None:
+def test_each_column_is_compared(secret: SecretColumn, place: Place) -> None:
     """A secret of each column that somebody has written is listed by its row."""
     table, column = secret.table, secret.column
     who = "" if table.startswith("oauth") else " WHERE user_id = 'alice'"
