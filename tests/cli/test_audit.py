@@ -90,7 +90,7 @@ def test_a_time_without_a_zone_is_wrong_usage(since: str, filled: Db) -> None:
 
 
 def test_control_characters_are_escaped(filled: Db) -> None:
-    """Whoever can write to the database cannot write to the terminal."""
+    """A user who can write to the database cannot write to the terminal."""
     execute(filled.path, ENTRY.format(1, "x\x1b[2J\nforged"))
     execute(filled.path, "UPDATE audit_logs SET user_id = CAST(x'1b5bff' AS TEXT) WHERE id = 1")
     execute(filled.path, "UPDATE audit_logs SET resource_type = x'1bff' WHERE id = 1")
