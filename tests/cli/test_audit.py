@@ -84,7 +84,7 @@ def test_entries_are_chosen(filled: Db) -> None:
 
 @pytest.mark.parametrize("since", ["2023-11-14T22:13:20", "yesterday", "", "7", "2023-13-01"])
 def test_a_time_without_a_zone_is_wrong_usage(since: str, filled: Db) -> None:
-    """Nobody can tell which second it means; the message has examples."""
+    """Which second it means is unknown; the message has examples."""
     done = filled("audit", "list", "--since", since)
     assert (done.status, "12h" in done.err) == (2, True)
 
