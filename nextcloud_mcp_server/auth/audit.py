@@ -92,7 +92,7 @@ class Code(StrEnum):
     UNSIGNED = "unsigned"
     #: The entry was forged or changed.
     WRONG = "wrong"
-    #: Made with a key that was not given: nobody can tell.
+    #: Made with a key that was not given: it cannot be checked.
     UNKNOWN = "unknown"
 
 

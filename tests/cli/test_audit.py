@@ -84,13 +84,13 @@ def test_entries_are_chosen(filled: Db) -> None:
 
 @pytest.mark.parametrize("since", ["2023-11-14T22:13:20", "yesterday", "", "7", "2023-13-01"])
 def test_a_time_without_a_zone_is_wrong_usage(since: str, filled: Db) -> None:
-    """Nobody can tell which second it means; the message has examples."""
+    """Which second it means is unknown; the message has examples."""
     done = filled("audit", "list", "--since", since)
     assert (done.status, "12h" in done.err) == (2, True)
 
 
 def test_control_characters_are_escaped(filled: Db) -> None:
-    """Whoever can write to the database cannot write to the terminal."""
+    """A user who can write to the database cannot write to the terminal."""
     execute(filled.path, ENTRY.format(1, "x\x1b[2J\nforged"))
     execute(filled.path, "UPDATE audit_logs SET user_id = CAST(x'1b5bff' AS TEXT) WHERE id = 1")
     execute(filled.path, "UPDATE audit_logs SET resource_type = x'1bff' WHERE id = 1")
