@@ -15,6 +15,7 @@ from nextcloud_mcp_server.auth.oauth_clients import OAuthClient
 from nextcloud_mcp_server.auth.refresh_tokens import RefreshToken
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.cli.main import main
+from nextcloud_mcp_server.crypto.keyring import Keyring
 from tests.docs.conftest import DOCS, ROOT
 from tests.support.child import run_program
 from tests.wheel.documents import Block, blocks
@@ -82,17 +83,23 @@ async def _store(database: Path) -> None:
         )  # fmt: skip
 
 
-def test_the_page_encrypts_everything_with_the_newest_key(
+def test_the_page_encrypts_everything_with_the_new_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Afterwards the new key decrypts everything, and nothing else has changed."""
     database = tmp_path / "tokens.db"
     asyncio.run(_store(database))
     before = asyncio.run(_kept(database, OLD))
-    (example,) = [block for block in blocks(ROTATE) if "keys rotate -d" in block.text]
-    command = example.text.replace("/path/to/tokens.db", str(database)).split()
+    new, old = Keyring([NEW, OLD]).fingerprints
     monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", f"{NEW};{OLD}")
-    assert main(command[1:]) == 0
+    for name in ("introduce", "promote", "rotate", "retire"):
+        start = f"nextcloud-mcp-server keys {name} "
+        [text] = [
+            b.text for b in blocks(ROTATE) if b.language == "bash" and b.text.startswith(start)
+        ]
+        text = text.replace("5d41402a", new).replace("7b52009b", old)
+        command = text.replace("/path/to/tokens.db", str(database)).split()
+        assert main(command[1:]) == 0
     after = asyncio.run(_kept(database, NEW))
     assert all(after)
     assert [_facts(found) for found in after] == [_facts(found) for found in before]

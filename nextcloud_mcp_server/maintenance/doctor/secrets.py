@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Final
 
 from nextcloud_mcp_server.backends.sqlite.catalog import Execute
@@ -12,16 +13,18 @@ from nextcloud_mcp_server.crypto.keyfile import find_keyring, key_path
 from nextcloud_mcp_server.errors import TokenStorageError, counted, for_shell
 from nextcloud_mcp_server.maintenance.doctor.context import Contents, Context
 from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
+from nextcloud_mcp_server.maintenance.doctor.registered import registered
+from nextcloud_mcp_server.maintenance.keys.census import primary_id, take_census
+from nextcloud_mcp_server.progress import silent
 from nextcloud_mcp_server.schema.structure import ENCRYPTED, columns_there, quoted
 
-#: Every Fernet token begins with gAAAA, whatever the text encoding of the database.
+#: Every Fernet token begins with gAAAA, and every text of the second format with v2., whatever
+#: the text encoding of the database.
 _NOT_ENCRYPTED: Final = (
-    "CASE typeof({0}) WHEN 'null' THEN 0 WHEN 'blob' THEN substr({0}, 1, 5) <> x'6741414141' "
-    "ELSE substr({0}, 1, 5) <> 'gAAAA' END"
+    "CASE typeof({0}) WHEN 'null' THEN 0 "
+    "WHEN 'blob' THEN substr({0}, 1, 5) <> x'6741414141' AND substr({0}, 1, 3) <> x'76322e' "
+    "ELSE substr({0}, 1, 5) <> 'gAAAA' AND substr({0}, 1, 3) <> 'v2.' END"
 )
-
-#: Columns that every release has stored as plain text.
-_PLAIN: Final = (("oauth_sessions", "idp_access_token"), ("oauth_sessions", "idp_refresh_token"))
 
 
 def keys(context: Context) -> Iterator[Finding]:
@@ -54,9 +57,12 @@ def keys(context: Context) -> Iterator[Finding]:
         return
     opened_by = [(table, ring.key_of(value)) for table, value in secrets]
     opened, total = Counter(key for _, key in opened_by), counted(len(secrets), "secret")
-    for place, fingerprint in enumerate(ring.fingerprints):
+    keys_there = context.database.inspect(samples=True).keys
+    primary = primary_id(keys_there, ring)
+    for key in ring.keys:
+        fingerprint = key.fingerprint
         what = f"key {fingerprint} opens {opened[fingerprint]} of {total}"
-        if place == 0:
+        if key.id == primary:
             yield Finding(Level.OK, f"{what}, and encrypts new ones")
         elif opened[fingerprint]:
             yield Finding(Level.OK, what)
@@ -67,6 +73,11 @@ def keys(context: Context) -> Iterator[Finding]:
         level = Level.ERROR if closed.total() == len(secrets) else Level.WARNING
         what = f"{closed.total()} of {total} cannot be opened ({where})"
         yield Finding(level, what, "add the key that encrypted them to TOKEN_ENCRYPTION_KEY")
+    if context.tables is not None:
+        # A state that a start refuses is another check's finding.
+        with suppress(TokenStorageError):
+            census = take_census(context.database, ring, silent)
+            yield from registered(census, keys_there, ring, context.database.option)
 
 
 def _no_key(secrets: int, closed: str) -> Finding:
@@ -103,11 +114,6 @@ def _formats(execute: Execute, contents: Contents) -> Iterator[tuple[Level, str]
             yield Level.WARNING, what
         if number := _count(execute, table, f"typeof({quoted(column)}) = 'text'"):
             what = f"{table}.{column} holds {counted(number, 'secret')} as TEXT (harmless)"
-            yield Level.NOTE, what
-    for table, column in columns_there(contents.seen.structure, _PLAIN):
-        if number := _count(execute, table, f"{quoted(column)} <> ''"):
-            what = f"{table}.{column} holds {counted(number, 'value')} in plain text"
-            what = f"{what}: they go with their session; keep the file and backups private"
             yield Level.NOTE, what
 
 

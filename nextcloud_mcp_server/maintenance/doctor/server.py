@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
@@ -17,9 +18,12 @@ from nextcloud_mcp_server.errors import TokenStorageError, counted
 from nextcloud_mcp_server.filesystem.server_url import ServerUrl
 from nextcloud_mcp_server.maintenance.doctor.audit import findings as audit_findings
 from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
+from nextcloud_mcp_server.maintenance.doctor.registered import registered
+from nextcloud_mcp_server.maintenance.keys.census import primary_id, take_census
 from nextcloud_mcp_server.migrate.classify import triggers_on
 from nextcloud_mcp_server.migrate.inspect import Inspection
 from nextcloud_mcp_server.migrate.summary import plan_line
+from nextcloud_mcp_server.progress import silent
 from nextcloud_mcp_server.schema.structure import ENCRYPTED, quoted
 from nextcloud_mcp_server.settings import Settings, pool_size
 
@@ -163,9 +167,11 @@ def keys(context: Connected) -> Iterator[Finding]:
         level = Level.ERROR if opened.total() else Level.WARNING
         yield Finding(level, what, "set TOKEN_ENCRYPTION_KEY, the same for every server")
         return
-    for place, fingerprint in enumerate(ring.fingerprints):
-        what = f"key {fingerprint} opens {opened[fingerprint]} of {total}"
-        yield Finding(Level.OK, what if place else f"{what}, and encrypts new ones")
+    known = context.place.snapshot(samples=True).keys
+    primary = primary_id(known, ring)
+    for key in ring.keys:
+        what = f"key {key.fingerprint} opens {opened[key.fingerprint]} of {total}"
+        yield Finding(Level.OK, f"{what}, and encrypts new ones" if key.id == primary else what)
     if closed := opened[None]:
         level = Level.ERROR if closed == opened.total() else Level.WARNING
         yield Finding(
@@ -173,6 +179,10 @@ def keys(context: Connected) -> Iterator[Finding]:
             f"{closed} of {total} cannot be opened",
             "add the key that encrypted them to TOKEN_ENCRYPTION_KEY",
         )
+    # A state that a start refuses is another check's finding.
+    with suppress(TokenStorageError):
+        census = take_census(context.database, ring, silent)
+        yield from registered(census, known, ring, context.database.option)
 
 
 def audit(context: Connected) -> Iterator[Finding]:

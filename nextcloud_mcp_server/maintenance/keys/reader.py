@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     from nextcloud_mcp_server.backends.postgresql.catalog import Place
     from nextcloud_mcp_server.backends.postgresql.database import PostgresDatabase
 
-#: The rows of one page. Writing each again, with its entry in the audit log, takes a tenth of a
-#: millisecond and more, in which nobody else can write.
-PAGE: Final = 250
+#: The rows of one page.
+PAGE: Final = 500
 
 #: Less than every rowid but one, which SQLite never chooses.
 _FIRST: Final = -(2**63)

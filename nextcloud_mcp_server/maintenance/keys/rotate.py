@@ -29,6 +29,10 @@ from nextcloud_mcp_server.settings import Settings
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
 
+#: The rows of one transaction. Each takes some statements, and nobody else can change any of them
+#: meanwhile; on SQLite nobody can write at all.
+_AT_ONCE: Final = 50
+
 #: How often the tables are read again because a row was changed after it was read.
 _PASSES: Final = 5
 
@@ -80,7 +84,9 @@ async def _pass(place: Opened, report: Reporter) -> dict[str, int]:
         for name in reader.tables:
             where = reader.place(name)
             for page in reader.pages(name):
-                rotated[name] += await _rotate_page(place, name, where, page)
+                for start in range(0, len(page), _AT_ONCE):
+                    batch = page[start : start + _AT_ONCE]
+                    rotated[name] += await _rotate_batch(place, name, where, batch)
                 done += len(page)
                 report("encrypting with the primary key", min(done, total), total, "rows")
                 # Here Ctrl-C ends a pass that finds nothing to write.
@@ -88,8 +94,8 @@ async def _pass(place: Opened, report: Reporter) -> dict[str, int]:
     return {name: number for name, number in rotated.items() if number}
 
 
-async def _rotate_page(
-    place: Opened, name: str, where: ColumnElement[Any], page: Sequence[Stored]
+async def _rotate_batch(
+    place: Opened, name: str, where: ColumnElement[Any], batch: Sequence[Stored]
 ) -> int:
     changed = None
     while changed is None:
@@ -98,7 +104,7 @@ async def _rotate_page(
         # Outside of a transaction, as it is slow.
         changes = [
             RowChange(name, where, stored.at, stored.row, new)
-            for stored in page
+            for stored in batch
             if (new := _replacements(name, stored.row, place.keyring, known, key))
         ]
         if not changes:

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.maintenance.backup import back_up
 from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
 from nextcloud_mcp_server.maintenance.doctor.run import diagnose
+from nextcloud_mcp_server.maintenance.keys.retire import retire
+from nextcloud_mcp_server.maintenance.keys.rotate import rotate
 from nextcloud_mcp_server.settings import Settings
 from tests.support.by_path import prepare
 from tests.support.contents import KEY
@@ -35,6 +38,10 @@ def healthy(path: Path) -> Path:
     at("010", "portable").also(*plain).write(path)
     path.chmod(0o600)
     prepare(path)
+    settings = Settings(path, (KEY,))
+    rotate(settings)
+    [fingerprint] = Keyring(KEY).fingerprints
+    retire(settings, fingerprint)
     for backup in path.parent.glob("*.backup-*"):
         backup.unlink()
     back_up(path)

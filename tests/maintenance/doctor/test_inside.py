@@ -77,7 +77,7 @@ PROBLEMS = [
     (LEFT, "leftover tables", "warning", "holds 1 row", False),
     ("PRAGMA journal_mode=DELETE", "journal", "note", "its mode is delete", True),
     (AS_TEXT, "format", "note", "holds 1 secret as TEXT", False),
-    (PLAIN, "format", "note", "in plain text", False),
+    (PLAIN, "keys", "note", "in plain text", False),
     (NO_TOKEN, "format", "warning", "holds 1 value that no key has encrypted", False),
     (NO_TOKEN, "keys", "warning", "cannot be opened (1 in refresh_tokens)", False),
     (FUTURE, "clock", "warning", "refresh_tokens has a row from the future", False),

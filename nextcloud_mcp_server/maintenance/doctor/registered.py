@@ -1,0 +1,71 @@
+"""Findings about the registered keys, and about what they protect, on each engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from nextcloud_mcp_server.backends.base import RegisteredKey
+from nextcloud_mcp_server.crypto.keyring import Keyring
+from nextcloud_mcp_server.crypto.registration import FERNET, PRIMARY, RETIRED, is_checked
+from nextcloud_mcp_server.errors import counted, printable
+from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
+from nextcloud_mcp_server.maintenance.keys.census import Census
+from nextcloud_mcp_server.maintenance.keys.values import NO_KEY
+
+#: The most rows that a finding names.
+_NAMED: Final = 3
+
+
+def registered(
+    census: Census, known: Sequence[RegisteredKey], keyring: Keyring, option: str
+) -> Iterator[Finding]:
+    """Check the table of keys, and which values are not protected by them.
+
+    Args:
+        census: of the database.
+        known: its registered keys.
+        keyring: the given keys.
+        option: how a command names the database.
+    """
+    program = "nextcloud-mcp-server keys"
+    if known:
+        yield from _states(known, keyring, f"{program} promote FINGERPRINT {option}")
+    for (table, column), number in census.plain.items():
+        what = f"{table}.{column} holds {counted(number, 'value')} in plain text"
+        yield Finding(Level.NOTE, what, f"{program} rotate {option}")
+    accepting = [row.fingerprint for row in known if row.kind == FERNET and row.state != RETIRED]
+    if accepting:
+        what = (
+            f"values of older versions are accepted (key {' and '.join(accepting)}): a text from "
+            "an old backup that is put back opens"
+        )
+        commands = (f"{program} retire {one} --fernet {option}" for one in accepting)
+        yield Finding(Level.NOTE, what, " && ".join([f"{program} rotate {option}", *commands]))
+    reasons: dict[str, list[str]] = {}
+    for value in census.unopened:
+        if value.reason != NO_KEY:
+            name = f"{value.table}.{value.column} of {printable(repr(value.row))}"
+            reasons.setdefault(value.reason, []).append(name)
+    for reason, names in reasons.items():
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        what = f"{counted(len(names), 'secret')}: {reason} ({', '.join(names[:_NAMED])}{more})"
+        yield Finding(Level.WARNING, what, "delete the row, or restore it from a backup")
+
+
+def _states(known: Sequence[RegisteredKey], keyring: Keyring, promote: str) -> Iterator[Finding]:
+    primary = [row for row in known if row.state == PRIMARY]
+    if len(primary) != 1:
+        names = " and ".join(row.fingerprint for row in primary) or "none"
+        what = f"one key must encrypt, and the table keys has {len(primary)} primary ones ({names})"
+        yield Finding(Level.ERROR, what, promote)
+    for row in known:
+        key = keyring.get(row.fingerprint)
+        if key is None and row.state == PRIMARY:
+            what = f"key {row.fingerprint}, which encrypts, was not given: no server starts"
+            yield Finding(Level.ERROR, what, "add it to TOKEN_ENCRYPTION_KEY")
+        if key is not None and not is_checked(row, key):
+            what = f"the check value of key {row.fingerprint} ({row.kind}) was changed"
+            yield Finding(Level.ERROR, what, "restore the table keys from a backup")
+    states = ", ".join(f"{row.fingerprint} ({row.kind}) {row.state}" for row in known)
+    yield Finding(Level.OK, f"registered: {states}")
