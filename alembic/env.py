@@ -2,7 +2,8 @@
 
 - The program passes a synchronous connection in ``config.attributes["connection"]``, inside its
   own transaction. Nothing is begun or committed here. ``config.attributes["applied"]`` is called
-  after each revision; ``config.attributes["say"]`` receives progress updates.
+  after each revision; ``config.attributes["say"]`` receives progress updates, and
+  ``config.attributes["decryption"]`` has the keys.
 - The ``alembic`` command in a checkout uses the database of ``-x database_url=...``, or of the
   settings. It is opened with the lock, the pragmas and the transaction of the program, and the
   change is recorded in its journal. Commands that change nothing open it read-only.
@@ -63,7 +64,9 @@ def migrate(connection: sa.Connection, **options: Any) -> None:
         raise CommandError("PRAGMA foreign_keys must be OFF before the transaction begins.")
     applied = config.attributes.get("applied", lambda: None)
     progress = config.attributes.get("say", lambda *_: None)
-    guards = load("guards").Guards(connection, load, progress=progress)
+    guards = load("guards").Guards(
+        connection, load, progress=progress, decryption=config.attributes.get("decryption")
+    )
     try:
         context.configure(
             connection=connection,
@@ -200,10 +203,19 @@ def is_writing() -> bool:
     return True
 
 
+def keys_for(database: str | None) -> Any:
+    """Return the available keys, which only a downgrade that decrypts needs."""
+    from nextcloud_mcp_server.crypto.keyfile import available_keyring  # noqa: PLC0415
+    from nextcloud_mcp_server.settings import load_settings  # noqa: PLC0415
+
+    return available_keyring(load_settings(database=database))
+
+
 async def run_on_own_connection() -> None:
     """Open the database, run the revisions, and commit."""
     from nextcloud_mcp_server.backends.connect import connect  # noqa: PLC0415
     from nextcloud_mcp_server.errors import TokenStorageError  # noqa: PLC0415
+    from nextcloud_mcp_server.migrate.decryption import Decryption  # noqa: PLC0415
     from nextcloud_mcp_server.migrate.inspect import inspect  # noqa: PLC0415
     from nextcloud_mcp_server.schema.history import load_history  # noqa: PLC0415
     from nextcloud_mcp_server.settings import locate  # noqa: PLC0415
@@ -213,6 +225,7 @@ async def run_on_own_connection() -> None:
         # Alembic only warns of two files with one id.
         load_history(Path(__file__).parent)
         place = connect(locate(database=database).database)
+        config.attributes["decryption"] = Decryption(place, lambda: keys_for(database))
         if is_writing() and (found := inspect(place)).snapshot.damage:
             # Before a lock is made beside it.
             found.accepted()

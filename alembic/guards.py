@@ -15,6 +15,7 @@ revisions up to 101 do (``guards = op.get_context().opts["guards"]``)::
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -32,6 +33,7 @@ class Guards:
         load: loads a file of this folder by its name.
         progress: receives the phase of a long operation, the rows done, and all rows.
         reviewed: offline, write a comment for an operation that needs a connection.
+        decryption: a ``Decryption``; None for one without keys.
     """
 
     def __init__(
@@ -41,11 +43,13 @@ class Guards:
         *,
         progress: Callable[..., None] = lambda *_: None,
         reviewed: bool = False,
+        decryption: Any = None,
     ) -> None:
         self._connection = connection
         self._load = load
         self._progress = progress
         self._reviewed = reviewed
+        self._decryption = decryption
         self._names = load("names").Names(connection)
 
     def close(self) -> None:
@@ -204,6 +208,54 @@ class Guards:
             key = rewriting.primary_key(self._execute, table)
         rows = rewriting.Rows(self._connection, table, key, tuple(columns), where, size)
         return int(rows.rewrite(function, self._progress))
+
+    def decrypt(self) -> None:
+        """Take all secrets back to the format of released versions.
+
+        Rows with the hash of an id are deleted. What is stored as released versions do is kept,
+        also if no key opens it. For revision 103 alone.
+
+        Raises:
+            CommandError: there is no database.
+            TokenStorageError: as ``Decryption.require_all``.
+        """
+        if self._connection is None:
+            self._not_offline(
+                "decrypt: secrets are decrypted with a key, and --sql has neither a connection nor "
+                "a key. Run this revision on the database."
+            )
+            return
+        if self._decryption is None:
+            from nextcloud_mcp_server.migrate.decryption import Decryption  # noqa: PLC0415
+
+            self._decryption = Decryption()
+        decryption = self._decryption
+        has_keys = {"id", "fingerprint"} <= (self._names.columns("keys") or set())
+        known = self._execute("SELECT id, fingerprint FROM keys") if has_keys else ()
+        decryption.begin(map(tuple, known))
+        for table, columns in decryption.hashed.items():
+            if condition := self._begin(table, columns, "sha256:"):
+                query = f"FROM {table} WHERE {condition}"
+                [(decryption.deleted[table],)] = self._execute(f"SELECT count(*) {query}")
+                self._execute(f"DELETE {query}")
+        for table, (secrets, bound) in decryption.secrets.items():
+            if condition := self._begin(table, secrets, "v2."):
+                there = self._names.columns(table) or ()
+                columns = [name for name in (*secrets, *bound) if name in there]
+                function = partial(decryption.released, table)
+                self.rewrite(table, function, columns=columns, where=condition)
+        decryption.require_all()
+
+    def _begin(self, table: str, columns: Sequence[str], text: str) -> str:
+        """Return the condition for rows with a value that begins with ``text``; or empty."""
+        there = self._names.columns(table) or ()
+        # SQLite compares no BLOB with a text.
+        value = "CAST({} AS TEXT)" if self._names.is_sqlite else "{}"
+        return " OR ".join(
+            f"substr({value.format(name)}, 1, {len(text)}) = '{text}'"
+            for name in columns
+            if name in there
+        )
 
     def _not_offline(self, reason: str) -> None:
         """Raise CommandError; for a review write a comment instead."""

@@ -50,18 +50,21 @@ def downgrade_database(
 ) -> Change:
     """Go back to ``revision``: an id, ``base``, or ``-N`` for N steps; after a backup.
 
-    The keys are verified if there are any; none is needed.
+    The keys are verified if there are any. They are needed only for secrets that were stored at
+    103 or above and go below it.
 
     Raises:
         TokenStorageError: with the code of what is wrong; the file is as it was. ``in-use``
             if a server is running on it, unless ``while_running`` is true.
     """
     settings = load_settings(database=database)
+    options = _options(settings)
     return change.downgrade(
         connect(settings.database),
         revision,
         while_running=while_running,
-        **_options(settings),
+        keyring=options["verify"].keyring,
+        **options,
     )
 
 

@@ -14,6 +14,7 @@ Create Date: 2026-11-29 21:52
 from __future__ import annotations
 
 import sqlalchemy as sa
+from alembic import op
 
 from nextcloud_mcp_server.migrations import guards
 
@@ -21,6 +22,9 @@ revision = "103"
 down_revision = "102"
 branch_labels = None
 depends_on = None
+
+# A hashed id cannot be restored.
+DELETES_ROWS_FROM = ("oauth_sessions", "browser_sessions")
 
 
 def upgrade() -> None:
@@ -44,7 +48,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop them."""
+    """Decrypt what only this revision can read, and drop them."""
+    op.get_context().opts["guards"].decrypt()
     guards.drop_column("oauth_sessions", "encrypted_state")
     guards.drop_column("app_passwords", "server")
     guards.drop_column("audit_logs", "mac")

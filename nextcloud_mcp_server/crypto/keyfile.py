@@ -128,6 +128,7 @@ class KeyVerifier:
     the others.
 
     Attributes:
+        keyring: the keys, unverified; None without one.
         unopened: how many of the secrets that were tried no key opens.
 
     Raises:
@@ -135,16 +136,16 @@ class KeyVerifier:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._keyring = available_keyring(settings)
+        self.keyring: Final = available_keyring(settings)
         self._database = settings.database
         self.unopened = 0
 
     def __call__(self, samples: Samples, known: Sequence[RegisteredKey]) -> Sequence[str] | None:
         """Verify them."""
-        if self._keyring is None:
+        if self.keyring is None:
             return None
         note = partial(setattr, self, "unopened")
-        keyring = verified_keyring(self._keyring, samples, self._database, known, unopened=note)
+        keyring = verified_keyring(self.keyring, samples, self._database, known, unopened=note)
         return keyring.fingerprints
 
 

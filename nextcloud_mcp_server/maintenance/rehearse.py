@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from nextcloud_mcp_server.backends.sqlite import backup
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
@@ -26,6 +26,9 @@ from nextcloud_mcp_server.migrate.inspect import Inspection, VerifyKeys, inspect
 from nextcloud_mcp_server.migrate.plan import Plan
 from nextcloud_mcp_server.migrate.startup import prepare
 from nextcloud_mcp_server.progress import ProgressCallback
+
+if TYPE_CHECKING:
+    from nextcloud_mcp_server.crypto.keyring import Keyring
 
 _DOING: Final = "to rehearse on a copy"
 
@@ -53,13 +56,15 @@ class Rehearsal:
 class DowngradeRehearsal:
     """What a downgrade would do and lose, as its rehearsal showed.
 
-    ``target`` is a revision or ``base``; ``dropped`` has the rows of each table that has some and
-    is dropped. ``rows`` and ``seconds`` are as in :class:`Rehearsal`.
+    ``target`` is a revision or ``base``; ``change`` was made on the copy; ``dropped`` has the
+    rows of each table that has some and is dropped. ``rows`` and ``seconds`` are as in
+    :class:`Rehearsal`.
     """
 
     database: Path
     inspection: Inspection
     target: str
+    change: changes.Change
     dropped: Mapping[str, int]
     rows: int
     seconds: float
@@ -108,6 +113,7 @@ def rehearse_downgrade(
     revision: str | None = None,
     *,
     verify: VerifyKeys | None = None,
+    keyring: Keyring | None = None,
     progress: ProgressCallback | None = None,
 ) -> DowngradeRehearsal:
     """Run a complete downgrade on a copy that is deleted afterwards, as :func:`rehearse`.
@@ -122,13 +128,15 @@ def rehearse_downgrade(
     place.require_own_lock()
     with _private_copy(place.path, inspection) as (copy, rows, _):
         start = time.monotonic()
-        changes.downgrade(SqliteDatabase(copy), target, verify=verify, progress=progress)
+        change = changes.downgrade(
+            SqliteDatabase(copy), target, verify=verify, keyring=keyring, progress=progress
+        )
         seconds = time.monotonic() - start
         left = inspect(SqliteDatabase(copy)).snapshot.structure.tables
     known = inspection.history.shapes
     dropped = {t: n for t, n in sorted(rows.items()) if n and t in known and t not in left}
     total = sum(rows.values())
-    return DowngradeRehearsal(place.path, inspection, target, dropped, total, seconds)
+    return DowngradeRehearsal(place.path, inspection, target, change, dropped, total, seconds)
 
 
 def _place_of_copy(database: Path) -> Path:

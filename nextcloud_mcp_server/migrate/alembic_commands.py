@@ -37,6 +37,8 @@ from nextcloud_mcp_server.schema.revision import Revision, describe, read_docstr
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from nextcloud_mcp_server.migrate.decryption import Decryption
+
 
 #: Held while a command of Alembic runs, inside the file lock, never on the event loop.
 ALEMBIC: Final = threading.RLock()
@@ -59,6 +61,7 @@ def configuration(
     connection: Connection | None = None,
     applied: Applied = lambda: None,
     report: Reporter = silent,
+    decryption: Decryption | None = None,
 ) -> Config:
     """Return Alembic's configuration for ``history``, without a file and without a URL."""
     config = Config()
@@ -69,6 +72,7 @@ def configuration(
         config.attributes["connection"] = connection
         config.attributes["applied"] = applied
         config.attributes["say"] = report
+        config.attributes["decryption"] = decryption
     return config
 
 
@@ -123,9 +127,12 @@ def downgrade(
     target: str,
     applied: Applied = lambda: None,
     report: Reporter = silent,
+    *,
+    decryption: Decryption | None = None,
 ) -> None:
     """Run every revision from the recorded one down to ``target`` (an id or ``base``)."""
-    _migrate("downgrade", configuration(history, connection, applied, report), history, target)
+    config = configuration(history, connection, applied, report, decryption)
+    _migrate("downgrade", config, history, target)
 
 
 def _migrate(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nextcloud_mcp_server.backends.base import Database, LockedDatabase
 from nextcloud_mcp_server.errors import WRONG_USAGE, TokenStorageError, counted
@@ -23,8 +24,12 @@ from nextcloud_mcp_server.migrate.startup import progress_to, require_sound
 from nextcloud_mcp_server.migrate.typed_revision import unknown_target
 from nextcloud_mcp_server.progress import ProgressCallback, Reporter
 from nextcloud_mcp_server.schema.history import BASE
-from nextcloud_mcp_server.schema.structure import gaps
+from nextcloud_mcp_server.schema.structure import KEYS, gaps
 from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT
+
+if TYPE_CHECKING:
+    from nextcloud_mcp_server.crypto.keyring import Keyring
+    from nextcloud_mcp_server.migrate.decryption import Decryption
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,9 @@ class Change:
         after: the recorded revision now; None if there is none.
         steps: the revisions that were undone, newest first.
         backup: the backup made before; None if there were no rows.
+        encrypted: how many secrets of each table were encrypted for released versions.
+        deleted: how many rows of each table were deleted, because only the hash of an id is there.
+        key: the fingerprint of the key that released versions need for them.
     """
 
     database: Path | ServerUrl
@@ -44,6 +52,9 @@ class Change:
     after: str | None
     steps: tuple[str, ...] = ()
     backup: Path | None = None
+    encrypted: Mapping[str, int] = field(default_factory=dict)
+    deleted: Mapping[str, int] = field(default_factory=dict)
+    key: str | None = None
 
 
 def plan_downgrade(database: Database, revision: str | None = None) -> tuple[Inspection, str]:
@@ -66,8 +77,9 @@ def preview_downgrade(
     *,
     while_running: bool = False,
     verify: VerifyKeys | None = None,
-) -> tuple[Inspection, str]:
-    """Return what the database is, and the id (or ``base``) that a downgrade would end at.
+    keyring: Keyring | None = None,
+) -> tuple[Inspection, str, Change]:
+    """Return what the database is, the id (or ``base``) of the end, and the change to expect.
 
     Takes no lock, so that nobody waits while a person decides. The arguments are those of
     :func:`downgrade`, which checks everything again under the lock.
@@ -81,7 +93,37 @@ def preview_downgrade(
     database.require_writable()
     require_sound(inspection)
     inspection.verify_keys(verify)
-    return inspection, target
+    if (decryption := _decryption(inspection, target, keyring)) is not None:
+        decryption.preview()
+    return inspection, target, _downgraded(inspection, target, decryption)
+
+
+def _decryption(inspection: Inspection, target: str, keyring: Keyring | None) -> Decryption | None:
+    """Return what decrypts for a downgrade to ``target``; None if that can read all secrets."""
+    history = inspection.history
+    kept = {} if target == BASE else history.structure(target).tables
+    if KEYS in kept or KEYS not in history.structure(str(inspection.recorded)).tables:
+        return None
+    from nextcloud_mcp_server.migrate.decryption import Decryption  # noqa: PLC0415 - imports cryptography
+
+    return Decryption(inspection.database, lambda: keyring, kept)
+
+
+def _downgraded(
+    inspection: Inspection, target: str, decryption: Decryption | None, backup: Path | None = None
+) -> Change:
+    recorded = str(inspection.recorded)
+    change = Change(
+        inspection.database.location,
+        recorded,
+        None if target == BASE else target,
+        inspection.history.undone(recorded, target),
+        backup,
+    )
+    if decryption is None:
+        return change
+    encrypted, deleted = dict(decryption.encrypted), dict(+decryption.deleted)
+    return replace(change, encrypted=encrypted, deleted=deleted, key=decryption.key)
 
 
 def downgrade(
@@ -91,6 +133,7 @@ def downgrade(
     agreed_from: str | None = None,
     while_running: bool = False,
     verify: VerifyKeys | None = None,
+    keyring: Keyring | None = None,
     lock_timeout: float = DEFAULT_LOCK_TIMEOUT,
     progress: ProgressCallback | None = None,
 ) -> Change:
@@ -104,13 +147,16 @@ def downgrade(
         while_running: whether to downgrade under a running server.
         verify: verifies the keys on what is stored, before anything is written, and returns
             their fingerprints, for the backup's manifest.
+        keyring: the available keys, which decrypt what the older revision cannot read. The first
+            one encrypts it for released versions.
         lock_timeout: seconds to wait for the lock.
         progress: receives updates (default: the log).
 
     Raises:
         TokenStorageError: as :func:`downgrade_target`, and as a start does; ``declined`` if
             the revision is no longer ``agreed_from``; ``in-use`` if a server is running;
-            what ``verify`` raises.
+            what ``verify`` raises; ``key-missing``, ``wrong-key`` or ``undecryptable`` if a
+            secret cannot be decrypted that the older revision cannot read.
     """
     activity = f"downgrading it to {revision or 'the one before'}"
     _check_before_lock(database, lambda seen: downgrade_target(seen, revision), verify)
@@ -126,11 +172,12 @@ def downgrade(
         # Imports Alembic.
         from nextcloud_mcp_server.migrate import run  # noqa: PLC0415
 
-        backup = run.downgrade(inspection, locked, target, keys=keys, report=report)
+        decryption = _decryption(inspection, target, keyring)
+        backup = run.downgrade(
+            inspection, locked, target, decryption=decryption, keys=keys, report=report
+        )
         locked.finish()
-    after = None if target == BASE else target
-    steps = inspection.history.undone(recorded, target)
-    return Change(database.location, recorded, after, steps, backup)
+    return _downgraded(inspection, target, decryption, backup)
 
 
 def preview_stamp(

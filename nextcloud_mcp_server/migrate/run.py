@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nextcloud_mcp_server.backends.base import LockedDatabase, Transaction
 from nextcloud_mcp_server.errors import TokenStorageError, counted
@@ -20,6 +21,9 @@ from nextcloud_mcp_server.migrate.verify import Change
 from nextcloud_mcp_server.progress import Reporter, silent
 from nextcloud_mcp_server.schema.history import BASE, History
 from nextcloud_mcp_server.schema.structure import Structure, gaps
+
+if TYPE_CHECKING:
+    from nextcloud_mcp_server.migrate.decryption import Decryption
 
 #: Changes the database, and calls its second argument after each revision.
 Work = Callable[[Transaction, Applied], None]
@@ -93,12 +97,13 @@ def downgrade(
     locked: LockedDatabase,
     target: str,
     *,
+    decryption: Decryption | None = None,
     keys: Sequence[str] | None = None,
     report: Reporter = silent,
 ) -> Path | None:
     """Run the revisions from the recorded one down to ``target`` (an id or ``base``).
 
-    Returns and raises as :func:`migrate`.
+    ``decryption`` has the keys, and counts what it does. Returns and raises as :func:`migrate`.
     """
     finding, history = inspection.finding, inspection.history
     recorded = str(finding.recorded)
@@ -117,7 +122,9 @@ def downgrade(
         connection = transaction.connection
         if not finding.tidy:
             alembic_commands.stamp(connection, history, recorded)
-        alembic_commands.downgrade(connection, history, target, applied, report)
+        alembic_commands.downgrade(
+            connection, history, target, applied, report, decryption=decryption
+        )
         if target == BASE:
             # What an interrupted upgrade left above the recorded revision is in no downgrade,
             # and a base with some of our tables could not go up again.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -78,16 +78,35 @@ def check_line(inspection: Inspection) -> str:
 
 
 def downgrade_warning(
-    inspection: Inspection, target: str, undone: Sequence[Revision], head: str
+    inspection: Inspection, target: str, undone: Sequence[Revision], change: Change
 ) -> tuple[str, ...]:
-    """Return what a downgrade undoes and loses."""
+    """Return what a downgrade undoes, loses and encrypts; ``change`` is the expected one."""
     path = printable(str(inspection.database))
+    head = inspection.history.head
     end = "base, where it has no tables" if target == BASE else f"revision {target}"
     return (
         f"{path} is at revision {inspection.recorded} and goes back to {end}. This undoes:",
         *(f"  {r.id}  {r.title}. Loses: {r.loses or '(not documented)'}" for r in undone),
+        *decrypted_lines(change),
         f"{_kept(inspection)} The next start of this version upgrades it to {head} again.",
     )
+
+
+def decrypted_lines(change: Change) -> list[str]:
+    """Return what a downgrade deletes and encrypts because older versions cannot read it."""
+    lines = []
+    if change.deleted:
+        lines.append(f"rows with the hash of an id, which are deleted: {_by_table(change.deleted)}")
+    if change.encrypted:
+        lines.append(
+            f"secrets that are encrypted for older versions, with key {change.key}: "
+            f"{_by_table(change.encrypted)}"
+        )
+    return lines
+
+
+def _by_table(numbers: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} in {table}" for table, number in sorted(numbers.items()))
 
 
 def _new(inspection: Inspection) -> str:
@@ -107,7 +126,8 @@ def downgraded_lines(change: Change) -> tuple[str, ...]:
     """Return what a downgrade did."""
     after = change.after or f"{BASE}: it has no tables of this program"
     path = printable(str(change.database))
-    return (f"downgraded {path} from {change.before} to {after}", *backup_lines(change.backup))
+    done = f"downgraded {path} from {change.before} to {after}"
+    return (done, *decrypted_lines(change), *backup_lines(change.backup))
 
 
 def stamp_warning(inspection: Inspection, revision: str, tables: str) -> str:

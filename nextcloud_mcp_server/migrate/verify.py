@@ -21,6 +21,9 @@ _MACHINE = frozenset(
     ["bad-path", "corrupt", "disk-full", "io-error", "lock-timeout", "not-a-database", "read-only"]
 )
 
+#: Faults of a key or of a row, which a downgrade that decrypts names itself.
+_KEYS = frozenset(["key-missing", "wrong-key", "undecryptable"])
+
 
 @dataclass(frozen=True)
 class Change:
@@ -146,6 +149,8 @@ def blaming(change: Change, steps: Steps) -> Iterator[None]:
     try:
         yield
     except TokenStorageError as error:
+        if error.code in _KEYS:
+            raise
         raise failed(change, steps.failing, error.message) from error
     except Exception as error:
         known = change.database.translate(error)

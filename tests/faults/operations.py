@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.backends.connect import connect
+from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.filesystem import mounts
 from nextcloud_mcp_server.maintenance import repair as repair_module
 from nextcloud_mcp_server.maintenance import restore as restore_module
 from nextcloud_mcp_server.maintenance.backup import back_up
 from nextcloud_mcp_server.maintenance.restore_preview import preview_restore
+from nextcloud_mcp_server.migrate import change
 from nextcloud_mcp_server.migrations import downgrade_database, stamp_database, upgrade_database
 from nextcloud_mcp_server.settings import load_settings
 from tests.support.contents import KEY
@@ -43,6 +46,11 @@ def start(path: Path, _argument: str) -> None:
 def downgrade(path: Path, argument: str) -> None:
     """Go back to a revision."""
     downgrade_database(path, argument)
+
+
+def downgrade_with_key(path: Path, argument: str) -> None:
+    """Go back to a revision that cannot read what is encrypted now."""
+    change.downgrade(connect(path), argument, keyring=Keyring(KEY))
 
 
 def stamp(path: Path, argument: str) -> None:

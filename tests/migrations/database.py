@@ -129,9 +129,9 @@ class Database:
         """Return the contents of columns, with the storage classes of SQLite."""
         contents = {}
         for table, columns in tables.items():
-            cells = list(columns)
+            cells = [f'"{name}"' for name in columns]
             if self.is_sqlite:
-                cells += [f"typeof({name})" for name in columns]
+                cells += [f"typeof({name})" for name in cells]
             statement = f"SELECT {', '.join(cells)} FROM {table}"
             contents[table] = sorted(await self.query(statement), key=repr)
         return contents

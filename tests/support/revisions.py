@@ -44,12 +44,15 @@ def _calling(*operations: str) -> frozenset[str]:
     return frozenset(
         path.name.split("_")[2]
         for path in (SCRIPTS / "versions").glob("2*.py")
-        if re.search(rf"guards\.({'|'.join(operations)})\(", path.read_text("utf-8"))
+        if re.search(rf'guards(?:"\])?\.({"|".join(operations)})\(', path.read_text("utf-8"))
     )
 
 
 #: Revisions that read rows or tables, so ``--sql`` refuses them.
 NOT_IN_SQL: Final = _calling("rewrite", "recreate_table")
+
+#: Revisions whose downgrade needs a key, so ``--sql`` refuses it.
+NOT_DOWN_IN_SQL: Final = _calling("decrypt")
 
 #: The newest revision that ``--sql`` reaches from an empty database.
 SQL_HEAD: Final = [*takewhile(lambda revision: revision not in NOT_IN_SQL, ALL)][-1]

@@ -46,8 +46,8 @@ def downgrade(
 ) -> None:
     """Go back one or more revisions (emergency use only).
 
-    Lists what will be lost, asks for confirmation, and makes a backup first. Needs no
-    encryption key; if one is set, it is verified first.
+    Lists what will be lost, asks for confirmation, and makes a backup first. Needs the
+    encryption keys to go below 103, unless no secret was stored since the upgrade to it.
 
     With --dry-run everything is done to a copy beside the database, which is deleted
     afterwards; prints what is undone and which rows are lost. With --sql prints the
@@ -70,11 +70,15 @@ def downgrade(
     settings = option.settings(output)
     database, verify = connect(settings.database), KeyVerifier(settings)
     with phases(output, "checking its pages"):
-        inspection, target = changes.preview_downgrade(
-            database, revision, while_running=while_running, verify=verify
+        inspection, target, expected = changes.preview_downgrade(
+            database,
+            revision,
+            while_running=while_running,
+            verify=verify,
+            keyring=verify.keyring,
         )
     undone = _undone(inspection, target)
-    for line in downgrade_warning(inspection, target, undone, inspection.history.head):
+    for line in downgrade_warning(inspection, target, undone, expected):
         output.note(line)
     if not yes:
         output.confirm("Go back?", f"db downgrade --revision {target} {database.option} --yes")
@@ -85,10 +89,12 @@ def downgrade(
             agreed_from=inspection.recorded,
             while_running=while_running,
             verify=verify,
+            keyring=verify.keyring,
             lock_timeout=settings.lock_timeout,
             progress=progress,
         )
-    output.result(change_facts(change), *downgraded_lines(change))
+    document = {**change_facts(change), **decrypted_facts(change)}
+    output.result(document, *downgraded_lines(change))
 
 
 def _undone(inspection: Inspection, target: str) -> list[Revision]:
@@ -106,9 +112,11 @@ def _rehearse(output: Output, option: DatabaseOption, revision: str | None) -> N
     settings = option.settings(output, files_only="db downgrade --dry-run")
     verify = KeyVerifier(settings)
     with operation(output) as progress:
-        done = rehearse_downgrade(settings.file, revision, verify=verify, progress=progress)
+        done = rehearse_downgrade(
+            settings.file, revision, verify=verify, keyring=verify.keyring, progress=progress
+        )
     undone = _undone(done.inspection, done.target)
-    warning = downgrade_warning(done.inspection, done.target, undone, done.inspection.history.head)
+    warning = downgrade_warning(done.inspection, done.target, undone, done.change)
     document = {
         "database": str(done.database),
         "dry_run": True,
@@ -117,6 +125,7 @@ def _rehearse(output: Output, option: DatabaseOption, revision: str | None) -> N
         "steps": list(done.steps),
         "loses": {revision.id: revision.loses for revision in undone},
         "rows_lost": dict(done.dropped),
+        **decrypted_facts(done.change),
         "rows": done.rows,
         "seconds": round(done.seconds, 6),
     }
@@ -138,4 +147,13 @@ def change_facts(change: Change) -> dict[str, Any]:
         "after": change.after,
         "steps": list(change.steps),
         "backup": None if change.backup is None else str(change.backup),
+    }
+
+
+def decrypted_facts(change: Change) -> dict[str, Any]:
+    """Return what a downgrade deletes and encrypts for older versions, for ``--json``."""
+    return {
+        "rows_deleted": dict(change.deleted),
+        "secrets_encrypted": dict(change.encrypted),
+        "key": change.key,
     }
