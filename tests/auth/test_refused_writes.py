@@ -18,6 +18,7 @@ from tests.support.contents import KEY
 from tests.support.errors import refuses
 
 OTHER = Fernet.generate_key()
+BROWSER, OAUTH = "browser-session-0123456789", "oauth-session-0123456789"
 
 
 @pytest.mark.parametrize("first", ["refresh token", "app password", "client"])
@@ -69,6 +70,7 @@ async def test_one_of_two_processes_wins(path: Path) -> None:
     """Two servers store a first secret at once, each with a key of its own: one is refused."""
     for _ in range(3):
         tamper(path, "DELETE FROM refresh_tokens")
+        tamper(path, "DELETE FROM keys")
         keys = (KEY, OTHER.decode())
         with ExitStack() as stack:
             both = [stack.enter_context(child(_SERVER, path, key)) for key in keys]
@@ -215,11 +217,11 @@ CHANGES: dict[str, tuple[str, str, Callable[[RefreshTokenStorage], Awaitable[obj
     "step": (
         "oauth_sessions",
         "UPDATE",
-        lambda s: s.oauth_sessions.update("oauth", user_id="alice"),
+        lambda s: s.oauth_sessions.update(OAUTH, user_id="alice"),
     ),
     "token": ("refresh_tokens", "DELETE", lambda s: s.delete_refresh_token("alice")),
     "flow": ("login_flow_sessions", "DELETE", lambda s: s.login_flows.delete("alice")),
-    "session": ("browser_sessions", "DELETE", lambda s: s.browser_sessions.delete("browser")),
+    "session": ("browser_sessions", "DELETE", lambda s: s.browser_sessions.delete(BROWSER)),
     "expired tokens": ("refresh_tokens", "DELETE", lambda s: s.delete_expired_refresh_tokens()),
     "expired sessions": (
         "browser_sessions",
@@ -242,8 +244,8 @@ async def test_an_ignored_change_is_an_error(
     table, kind, change = CHANGES[name]
     await storage.store_refresh_token("alice", "token", expires_at=NOW)
     await storage.login_flows.store("alice", "token", "endpoint", expires_at=NOW)
-    await storage.browser_sessions.create("browser", "alice", expires_at=NOW)
-    await storage.oauth_sessions.create("oauth", client_redirect_uri="uri", expires_at=NOW)
+    await storage.browser_sessions.create(BROWSER, "alice", expires_at=NOW)
+    await storage.oauth_sessions.create(OAUTH, client_redirect_uri="uri", expires_at=NOW)
     before = len(await storage.audit.list())
     tamper(path, f"CREATE TRIGGER t BEFORE {kind} ON {table} BEGIN SELECT RAISE(IGNORE); END")
     with refuses("ignored", table):

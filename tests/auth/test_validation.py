@@ -170,6 +170,13 @@ def test_a_secret_that_is_not_encrypted_has_no_nul() -> None:
     refused(valid.optional_plain_secret, "a\x00b", "idp_access_token")
 
 
+@pytest.mark.parametrize("value", ["", "x" * 21, "x" * 21 + "\x00", None, 7, b"x" * 22])
+def test_other_credentials_are_refused(value: Any) -> None:
+    """An id that must be unguessable has at least 22 characters: 128 bits in base64."""
+    refused(valid.credential, value, "session_id")
+    assert valid.credential("x" * 22, "session_id") == "x" * 22
+
+
 @pytest.mark.parametrize("value", ["", "flow3", "HYBRID", None, 1, ["hybrid"]])
 def test_other_flow_types_are_refused(value: Any) -> None:
     """Only the three flow types of the releases are accepted."""
@@ -195,6 +202,7 @@ def test_other_flags_and_counts_are_refused(value: Any) -> None:
         (valid.profile, ({SENTINEL: {SENTINEL}},)),
         (valid.seconds, (SENTINEL, "expires_at")),
         (valid.flow_type, (SENTINEL,)),
+        (valid.credential, (SENTINEL, "session_id")),
     ],
 )
 def test_an_error_never_contains_the_value(
