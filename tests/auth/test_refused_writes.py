@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.errors import TokenStorageError
 from tests.auth.helpers import NOW, tamper
 from tests.support.child import child
@@ -50,6 +52,7 @@ async def test_one_key_wins(first: str, path: Path) -> None:
 _SERVER = """
 import asyncio, sys
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.errors import TokenStorageError
 
 async def main(path, key):
@@ -66,11 +69,17 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-async def test_one_of_two_processes_wins(path: Path) -> None:
-    """Two servers store a first secret at once, each with a key of its own: one is refused."""
-    for _ in range(3):
-        tamper(path, "DELETE FROM refresh_tokens")
-        tamper(path, "DELETE FROM keys")
+async def test_one_of_two_processes_wins(engine: str, request: pytest.FixtureRequest) -> None:
+    """Two servers store a first secret at once, each with a key of its own: one is refused.
+
+    It is refused at its next start, too, and nothing of it is written.
+    """
+    for number in range(3):
+        if engine == "sqlite":
+            made: Path = request.getfixturevalue("token_db")
+            path = str(shutil.copyfile(made, made.with_name(f"copy-{number}.db")))
+        else:
+            path = request.getfixturevalue("postgresql_server").schema_at_head()[1]
         keys = (KEY, OTHER.decode())
         with ExitStack() as stack:
             both = [stack.enter_context(child(_SERVER, path, key)) for key in keys]
@@ -79,9 +88,15 @@ async def test_one_of_two_processes_wins(path: Path) -> None:
             answers = [one.answer() for one in both]
         assert sorted(answers) == ["stored", "wrong-key"]
         winner = keys[answers.index("stored")]
+        loser = keys[answers.index("wrong-key")]
+        with refuses("wrong-key") as caught:
+            await RefreshTokenStorage(path, encryption_key=loser).initialize()
+        for key in keys:
+            assert Keyring([key]).fingerprints[0] in str(caught.value)
         async with RefreshTokenStorage(path, encryption_key=winner) as storage:
             assert await storage.list_user_ids() == [winner]
             assert await storage.get_refresh_token(winner) is not None
+            assert [entry.user_id for entry in await storage.audit.list()] == [winner]
 
 
 async def test_a_rotated_key_still_writes(path: Path) -> None:

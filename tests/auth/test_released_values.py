@@ -18,33 +18,21 @@ from tests.support.keys import retire_released
 SESSION, BROWSER = "session-0123456789abcdef", "browser-0123456789abcdef"
 
 #: How each value of a released version is stored.
-PLANTED = (
-    (
-        "INSERT INTO refresh_tokens (user_id, encrypted_token, created_at, updated_at, "
-        "user_profile, profile_cached_at) VALUES ('old', ?, 1, 1, ?, 1)",
-        (encrypted("rt-old"), json.dumps({"sub": "old"})),
+PLANTED: dict[str, tuple[object, ...]] = {
+    "INSERT INTO refresh_tokens (user_id, encrypted_token, created_at, updated_at, user_profile, "
+    "profile_cached_at) VALUES ('old', ?, 1, 1, ?, 1)": (
+        encrypted("rt-old"),
+        json.dumps({"sub": "old"}),
     ),
-    (
-        "INSERT INTO app_passwords (user_id, encrypted_password, created_at, updated_at) "
-        "VALUES ('old', ?, 1, 1)",
-        (encrypted("ap-old"),),
-    ),
-    (
-        "INSERT INTO login_flow_sessions (user_id, encrypted_poll_token, poll_endpoint, "
-        "created_at, expires_at) VALUES ('old', ?, 'https://x', 1, 1)",
-        (encrypted("pt-old"),),
-    ),
-    (
-        "INSERT INTO oauth_sessions (session_id, client_redirect_uri, created_at, expires_at, "
-        "state, mcp_authorization_code, idp_access_token) "
-        "VALUES (?, 'http://x', 1, 4000000000, 'state', 'code', 'at-old')",
-        (SESSION,),
-    ),
-    (
-        "INSERT INTO browser_sessions VALUES (?, 'old', 1, 4000000000)",
-        (BROWSER,),
-    ),
-)
+    "INSERT INTO app_passwords (user_id, encrypted_password, created_at, updated_at) "
+    "VALUES ('old', ?, 1, 1)": (encrypted("ap-old"),),
+    "INSERT INTO login_flow_sessions (user_id, encrypted_poll_token, poll_endpoint, created_at, "
+    "expires_at) VALUES ('old', ?, 'https://x', 1, 1)": (encrypted("pt-old"),),
+    "INSERT INTO oauth_sessions (session_id, client_redirect_uri, created_at, expires_at, state, "
+    "mcp_authorization_code, idp_access_token) "
+    "VALUES (?, 'http://x', 1, 4000000000, 'state', 'code', 'at-old')": (SESSION,),
+    "INSERT INTO browser_sessions VALUES (?, 'old', 1, 4000000000)": (BROWSER,),
+}
 
 Read = Callable[[RefreshTokenStorage], Awaitable[object]]
 
@@ -76,7 +64,7 @@ async def _accepted(storage: RefreshTokenStorage) -> dict[str, bool]:
 
 
 def _plant(path: Path) -> None:
-    for sql, parameters in PLANTED:
+    for sql, parameters in PLANTED.items():
         tamper(path, sql, parameters)
 
 
