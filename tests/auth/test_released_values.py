@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from nextcloud_mcp_server.auth import key_registry
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.backends.sqlite.driver import DriverConnection
 from nextcloud_mcp_server.errors import TokenStorageError
 from tests.auth.helpers import NOW, tamper
 from tests.cli.places import rows
@@ -106,3 +109,20 @@ async def test_a_refused_session_cannot_be_changed(path: Path) -> None:
         _plant(path)
         assert await storage.oauth_sessions.update(SESSION, user_id="mallory") is False
         assert rows(path, "SELECT user_id FROM oauth_sessions") == [(None,)]
+
+
+async def test_the_rows_are_searched_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until the first new secret a read does not search all rows for one, but the first read."""
+    _plant(path)
+    searched = []
+    first = DriverConnection.first
+
+    def counted(self: DriverConnection, statement: Any, *arguments: Any) -> Any:
+        searched.append(statement is key_registry._ANY_V2)
+        return first(self, statement, *arguments)
+
+    monkeypatch.setattr(DriverConnection, "first", counted)
+    async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
+        for _ in range(3):
+            assert await storage.get_refresh_token("old") is not None
+        assert searched.count(True) == 1
