@@ -13,6 +13,7 @@ from nextcloud_mcp_server import settings as module
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem.paths import database_path
 from nextcloud_mcp_server.filesystem.server_url import ServerUrl
+from nextcloud_mcp_server.secret import Secret
 from nextcloud_mcp_server.settings import (
     DEFAULT_LOCK_TIMEOUT,
     Settings,
@@ -30,7 +31,7 @@ GIVEN = {"TOKEN_STORAGE_DB": "/data/tokens.db"}
 @given(st.lists(st.text(st.characters(exclude_characters=";"))))
 def test_a_list_of_keys_is_split_and_trimmed(parts: list[str]) -> None:
     """Parts keep their order and lose their white space; empty parts are dropped."""
-    assert split_keys(";".join(parts)) == tuple(p.strip() for p in parts if p.strip())
+    assert split_keys(Secret(";".join(parts))) == tuple(p.strip() for p in parts if p.strip())
 
 
 ENGINES = ("postgresql+asyncpg", "oracle+cx_oracle", "mysql", "MySQL", "my.engine")

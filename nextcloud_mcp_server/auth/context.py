@@ -54,6 +54,7 @@ class Access:
         "_pool",
         "_primary",
         "_reload",
+        "acceptance",
         "audit_retention_days",
         "clock",
         "hostname",
@@ -64,6 +65,7 @@ class Access:
         self.hostname = socket.gethostname()
         #: The days for which entries of the audit log are kept; None for ever.
         self.audit_retention_days: int | None = None
+        self.acceptance = key_registry.Acceptance()
         self._pool: Pool | None = None
         #: Closes the pool if this object is collected first.
         self._forgotten: finalize[..., Access] | None = None
@@ -94,6 +96,7 @@ class Access:
         # A pool closes itself at the exit.
         self._forgotten.atexit = False
         self.audit_retention_days = audit_retention_days
+        self.acceptance = key_registry.Acceptance()
         self._pool, self._keyring, self._primary, self._reload = pool, keyring, None, reload
 
     def close(self) -> Pool | None:

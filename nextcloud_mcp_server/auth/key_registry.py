@@ -133,17 +133,30 @@ def _opens_one(connection: Connection, keyring: Keyring) -> bool:
     return not there
 
 
-def accepts_old(connection: Connection, fingerprint: str | None = None) -> bool:
-    """Return whether values of released versions are accepted.
+class Acceptance:
+    """Whether values of released versions are accepted, for one open database.
 
     They are until the last key of the kind ``fernet`` is retired.
-
-    Args:
-        connection: of the unit that has read the value.
-        fingerprint: of the key that opens it; None for a value in plain text.
     """
-    known = registered(connection)
-    if not known:
-        # Nobody has stored a secret since the upgrade.
-        return connection.first(_ANY_V2) is None
-    return registration.accepts_old(known, fingerprint)
+
+    __slots__ = ("_is_released",)
+
+    def __init__(self) -> None:
+        #: Whether there was no key and no secret of the second format.
+        self._is_released = False
+
+    def accepts(self, connection: Connection, fingerprint: str | None = None) -> bool:
+        """Return whether a value is accepted that a released version has stored.
+
+        Args:
+            connection: of the unit that has read the value.
+            fingerprint: of the key that opens it; None for a value in plain text.
+        """
+        known = registered(connection)
+        if not known:
+            # Nobody has stored a secret since the upgrade: that would have registered a key. So
+            # the rows, of which there may be a million, are searched once.
+            self._is_released = self._is_released or connection.first(_ANY_V2) is None
+            return self._is_released
+        self._is_released = False
+        return registration.accepts_old(known, fingerprint)

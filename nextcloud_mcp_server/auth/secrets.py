@@ -113,7 +113,7 @@ class Reading:
 
     def accepts_old(self, fingerprint: str | None = None) -> bool:
         """Return whether a value is accepted that a released version has stored."""
-        return key_registry.accepts_old(self._connection, fingerprint)
+        return self._access.acceptance.accepts(self._connection, fingerprint)
 
     def accepts_id(self, stored: str) -> bool:
         """Return whether a stored id is accepted: a hash, or what a released version stored."""

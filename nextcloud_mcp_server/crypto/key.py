@@ -29,8 +29,8 @@ PREFIX: Final = b"v2."
 
 _ID: Final = 8
 _TAG: Final = 16
-#: Plain base64 decodes in C; its own two digits become what is not of the alphabet.
-_FROM_URLSAFE: Final = bytes.maketrans(b"-_+/", b"+/**")
+#: Plain base64 decodes in C; its own two digits and padding become what is not of the alphabet.
+_FROM_URLSAFE: Final = bytes.maketrans(b"-_+/=", b"+/***")
 _length: Final = struct.Struct(">I").pack
 _HEADER: Final = b"nextcloud-mcp-server v2"
 _ABSENT: Final = b"\xff\xff\xff\xff"

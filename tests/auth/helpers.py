@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.crypto.binding import binding
 from nextcloud_mcp_server.crypto.keyring import Keyring
+from nextcloud_mcp_server.schema.secrets import secrets_of
 from tests.support.contents import KEY
 
 KEYRING = Keyring([KEY])
@@ -32,6 +34,16 @@ def tamper(path: Path, sql: str, parameters: Sequence[Any] = ()) -> None:
     """Change the file as another program."""
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(sql, parameters)
+
+
+def opened(path: Path, table: str, column: str) -> list[str]:
+    """Decrypt each value of a column with the key of the tests, bound to its own row."""
+    secret = secrets_of(table)[column]
+    with closing(sqlite3.connect(path)) as connection:
+        connection.row_factory = sqlite3.Row
+        rows = connection.execute(f"SELECT * FROM {table} ORDER BY rowid").fetchall()
+    found = [KEYRING.opened(row[column], binding(secret, dict(row))) for row in rows]
+    return [text for _, text in filter(None, found)]
 
 
 async def events(storage: RefreshTokenStorage) -> list[tuple[str, str]]:

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.crypto.binding import hashed
 from nextcloud_mcp_server.errors import TokenStorageError
 from tests.support.contents import KEY
 
 LATER = 4_000_000_000
-MINE, ANOTHERS = "key-of-alice-0001", "key-of-mallory-02"
+MINE, ANOTHERS = "key-of-alice-0123456789-1", "key-of-mallory-01234567-2"
 
 Use = Callable[[RefreshTokenStorage], Awaitable[object]]
 
@@ -56,7 +57,10 @@ def _mislead(path: Path, table: str) -> None:
     content = bytearray(path.read_bytes())
     for page in pages:
         there = slice((page - 1) * size, page * size)
-        content[there] = content[there].replace(MINE.encode(), ANOTHERS.encode())
+        for stored in (str, hashed):
+            content[there] = content[there].replace(
+                stored(MINE).encode(), stored(ANOTHERS).encode()
+            )
     path.write_bytes(content)
 
 

@@ -11,8 +11,9 @@ import pytest
 
 from nextcloud_mcp_server.auth.refresh_tokens import RefreshToken
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
-from tests.auth.helpers import KEYRING, NOW, Clock, events, tamper
+from tests.auth.helpers import NOW, Clock, events, opened, tamper
 from tests.cli.places import rows
+from tests.support.contents import encrypted
 from tests.support.errors import refuses
 from tests.support.present import present
 
@@ -46,17 +47,20 @@ async def test_a_token_comes_back_with_every_column(storage: RefreshTokenStorage
 async def test_values_are_written_as_releases_write_them(
     storage: RefreshTokenStorage, path: Path
 ) -> None:
-    """Every column has the format that the releases write."""
+    """Every column has the format that the releases write, but for the two secrets."""
     await storage.store_refresh_token("alice", "rt-1", **EVERYTHING)
     await storage.store_user_profile("alice", {"sub": "alice", "name": "Ä"})
-    ((encrypted, *plain),) = rows(
+    ((token, profile, *plain),) = rows(
         path,
-        "SELECT encrypted_token, expires_at, created_at, updated_at, flow_type, token_audience, "
-        "provisioned_at, provisioning_client_id, scopes, user_profile, profile_cached_at "
+        "SELECT encrypted_token, user_profile, expires_at, created_at, updated_at, flow_type, "
+        "token_audience, provisioned_at, provisioning_client_id, scopes, profile_cached_at "
         "FROM refresh_tokens",
     )
-    assert isinstance(encrypted, bytes)
-    assert KEYRING.decrypt(encrypted) == "rt-1"
+    # A BLOB and a TEXT, as the columns of the releases.
+    assert isinstance(token, bytes)
+    assert isinstance(profile, str)
+    assert opened(path, "refresh_tokens", "encrypted_token") == ["rt-1"]
+    assert opened(path, "refresh_tokens", "user_profile") == ['{"sub": "alice", "name": "\\u00c4"}']
     assert plain == [
         NOW + 60,
         NOW,
@@ -66,7 +70,6 @@ async def test_values_are_written_as_releases_write_them(
         NOW - 5,
         "claude-desktop",
         '["openid", "notes:read"]',
-        '{"sub": "alice", "name": "\\u00c4"}',
         NOW,
     ]
 
@@ -177,8 +180,12 @@ async def test_null_flow_columns_read_as_their_defaults(
     storage: RefreshTokenStorage, path: Path
 ) -> None:
     """In an old row these columns may be NULL, which means their defaults."""
-    await storage.store_refresh_token("alice", "rt-1")
-    tamper(path, "UPDATE refresh_tokens SET flow_type = NULL, token_audience = NULL")
+    tamper(
+        path,
+        "INSERT INTO refresh_tokens (user_id, encrypted_token, created_at, updated_at, flow_type, "
+        "token_audience) VALUES ('alice', ?, 1, 1, NULL, NULL)",
+        [encrypted("rt-1")],
+    )
     token = present(await storage.get_refresh_token("alice"))
     assert (token.flow_type, token.token_audience) == ("hybrid", "nextcloud")
 
@@ -207,8 +214,12 @@ async def test_a_broken_row_raises(
 
 async def test_a_broken_profile_raises(storage: RefreshTokenStorage, path: Path) -> None:
     """A profile that is not a JSON object is unreadable; the token beside it is not."""
-    await storage.store_refresh_token("alice", "rt-1")
-    tamper(path, "UPDATE refresh_tokens SET user_profile = 's3cr3t {'")
+    tamper(
+        path,
+        "INSERT INTO refresh_tokens (user_id, encrypted_token, created_at, updated_at, "
+        "user_profile) VALUES ('alice', ?, 1, 1, 's3cr3t {')",
+        [encrypted("rt-1")],
+    )
     with refuses("unreadable", match=r"refresh_tokens\.user_profile") as caught:
         await storage.get_user_profile("alice")
     assert "s3cr3t" not in str(caught.value)
@@ -245,7 +256,7 @@ async def test_scopes_that_were_read_are_stored_again(
     # Where scopes are separated by spaces, these would become others.
     with refuses("bad-input"):
         await storage.oauth_sessions.create(
-            "s", "https://x/", expires_at=9, requested_scopes=token.scopes
+            "session-0123456789abcdef", "https://x/", expires_at=9, requested_scopes=token.scopes
         )
 
 

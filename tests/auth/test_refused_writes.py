@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.errors import TokenStorageError
 from tests.auth.helpers import NOW, tamper
 from tests.support.child import child
@@ -18,6 +20,7 @@ from tests.support.contents import KEY
 from tests.support.errors import refuses
 
 OTHER = Fernet.generate_key()
+BROWSER, OAUTH = "browser-session-0123456789", "oauth-session-0123456789"
 
 
 @pytest.mark.parametrize("first", ["refresh token", "app password", "client"])
@@ -49,6 +52,7 @@ async def test_one_key_wins(first: str, path: Path) -> None:
 _SERVER = """
 import asyncio, sys
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.errors import TokenStorageError
 
 async def main(path, key):
@@ -65,10 +69,17 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-async def test_one_of_two_processes_wins(path: Path) -> None:
-    """Two servers store a first secret at once, each with a key of its own: one is refused."""
-    for _ in range(3):
-        tamper(path, "DELETE FROM refresh_tokens")
+async def test_one_of_two_processes_wins(engine: str, request: pytest.FixtureRequest) -> None:
+    """Two servers store a first secret at once, each with a key of its own: one is refused.
+
+    It is refused at its next start, too, and nothing of it is written.
+    """
+    for number in range(3):
+        if engine == "sqlite":
+            made: Path = request.getfixturevalue("token_db")
+            path = str(shutil.copyfile(made, made.with_name(f"copy-{number}.db")))
+        else:
+            path = request.getfixturevalue("postgresql_server").schema_at_head()[1]
         keys = (KEY, OTHER.decode())
         with ExitStack() as stack:
             both = [stack.enter_context(child(_SERVER, path, key)) for key in keys]
@@ -77,9 +88,15 @@ async def test_one_of_two_processes_wins(path: Path) -> None:
             answers = [one.answer() for one in both]
         assert sorted(answers) == ["stored", "wrong-key"]
         winner = keys[answers.index("stored")]
+        loser = keys[answers.index("wrong-key")]
+        with refuses("wrong-key") as caught:
+            await RefreshTokenStorage(path, encryption_key=loser).initialize()
+        for key in keys:
+            assert Keyring([key]).fingerprints[0] in str(caught.value)
         async with RefreshTokenStorage(path, encryption_key=winner) as storage:
             assert await storage.list_user_ids() == [winner]
             assert await storage.get_refresh_token(winner) is not None
+            assert [entry.user_id for entry in await storage.audit.list()] == [winner]
 
 
 async def test_a_rotated_key_still_writes(path: Path) -> None:
@@ -215,11 +232,11 @@ CHANGES: dict[str, tuple[str, str, Callable[[RefreshTokenStorage], Awaitable[obj
     "step": (
         "oauth_sessions",
         "UPDATE",
-        lambda s: s.oauth_sessions.update("oauth", user_id="alice"),
+        lambda s: s.oauth_sessions.update(OAUTH, user_id="alice"),
     ),
     "token": ("refresh_tokens", "DELETE", lambda s: s.delete_refresh_token("alice")),
     "flow": ("login_flow_sessions", "DELETE", lambda s: s.login_flows.delete("alice")),
-    "session": ("browser_sessions", "DELETE", lambda s: s.browser_sessions.delete("browser")),
+    "session": ("browser_sessions", "DELETE", lambda s: s.browser_sessions.delete(BROWSER)),
     "expired tokens": ("refresh_tokens", "DELETE", lambda s: s.delete_expired_refresh_tokens()),
     "expired sessions": (
         "browser_sessions",
@@ -242,8 +259,8 @@ async def test_an_ignored_change_is_an_error(
     table, kind, change = CHANGES[name]
     await storage.store_refresh_token("alice", "token", expires_at=NOW)
     await storage.login_flows.store("alice", "token", "endpoint", expires_at=NOW)
-    await storage.browser_sessions.create("browser", "alice", expires_at=NOW)
-    await storage.oauth_sessions.create("oauth", client_redirect_uri="uri", expires_at=NOW)
+    await storage.browser_sessions.create(BROWSER, "alice", expires_at=NOW)
+    await storage.oauth_sessions.create(OAUTH, client_redirect_uri="uri", expires_at=NOW)
     before = len(await storage.audit.list())
     tamper(path, f"CREATE TRIGGER t BEFORE {kind} ON {table} BEGIN SELECT RAISE(IGNORE); END")
     with refuses("ignored", table):

@@ -12,7 +12,7 @@ from nextcloud_mcp_server.auth.login_flows import LoginFlow
 from nextcloud_mcp_server.auth.oauth_clients import OAuthClient
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.errors import TokenStorageError
-from tests.auth.helpers import KEYRING, NOW, Clock, events, tamper
+from tests.auth.helpers import NOW, Clock, events, opened, tamper
 from tests.cli.places import rows
 from tests.support.errors import refuses
 
@@ -28,13 +28,18 @@ REGISTRATION: dict[str, Any] = {
 async def test_an_app_password_comes_back(storage: RefreshTokenStorage, clock: Clock) -> None:
     """Every column is written and read, and storing again keeps created_at only."""
     passwords = storage.app_passwords
-    await passwords.store("alice", "AAAAA-BBBBB", scopes=["notes.read"], username="Alice L.")
+    server = "https://nc.example.org"
+    await passwords.store(
+        "alice", "AAAAA-BBBBB", scopes=["notes.read"], username="Alice L.", server=server
+    )
     assert await passwords.get("alice") == AppPassword(
-        "alice", "AAAAA-BBBBB", ("notes.read",), "Alice L.", NOW, NOW
+        "alice", "AAAAA-BBBBB", ("notes.read",), "Alice L.", server, NOW, NOW
     )
     clock.time += 10
     await passwords.store("alice", "CCCCC")
-    assert await passwords.get("alice") == AppPassword("alice", "CCCCC", None, None, NOW, NOW + 10)
+    assert await passwords.get("alice") == AppPassword(
+        "alice", "CCCCC", None, None, None, NOW, NOW + 10
+    )
 
 
 async def test_scopes_of_an_app_password_may_be_unknown_or_none(
@@ -97,13 +102,10 @@ async def test_the_oauth_client_is_row_1(storage: RefreshTokenStorage, path: Pat
     """The row has the id 1, encrypted secrets and a JSON array, as the releases write it."""
     await storage.oauth_clients.store("client-0", "x", redirect_uris=["http://x"])
     await storage.oauth_clients.store("client-1", "s3cr3t", **REGISTRATION)
-    ((number, secret, token, uris),) = rows(
-        path,
-        "SELECT id, encrypted_client_secret, encrypted_registration_access_token, redirect_uris "
-        "FROM oauth_clients",
-    )
+    [(number, uris)] = rows(path, "SELECT id, redirect_uris FROM oauth_clients")
     assert (number, uris) == (1, '["http://localhost/cb", "http://localhost/\\u00fc"]')
-    assert [KEYRING.decrypt(secret), KEYRING.decrypt(token)] == ["s3cr3t", "rat-1"]
+    assert opened(path, "oauth_clients", "encrypted_client_secret") == ["s3cr3t"]
+    assert opened(path, "oauth_clients", "encrypted_registration_access_token") == ["rat-1"]
 
 
 async def test_the_oauth_client_is_deleted(storage: RefreshTokenStorage) -> None:
@@ -191,6 +193,7 @@ async def test_bad_input_is_refused(storage: RefreshTokenStorage, path: Path) ->
         lambda: storage.app_passwords.store("a", ""),
         lambda: storage.app_passwords.store("a", "x", scopes="notes"),
         lambda: storage.app_passwords.store("a", "x", username="a\x00"),
+        lambda: storage.app_passwords.store("a", "x", server=""),
         lambda: storage.oauth_clients.store("", "x", redirect_uris=[]),
         lambda: storage.oauth_clients.store("c", "", redirect_uris=[]),
         lambda: storage.oauth_clients.store("c", "x", redirect_uris="http://x"),

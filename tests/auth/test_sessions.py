@@ -13,11 +13,15 @@ from nextcloud_mcp_server.auth.audit import AuditEntry
 from nextcloud_mcp_server.auth.browser_sessions import BrowserSession
 from nextcloud_mcp_server.auth.oauth_sessions import OAuthSession
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
-from nextcloud_mcp_server.auth.values import digest
-from tests.auth.helpers import NOW, Clock, events, tamper
+from nextcloud_mcp_server.crypto.binding import hashed
+from tests.auth.helpers import NOW, Clock, events, opened, tamper
 from tests.cli.places import rows
 from tests.support.errors import refuses
 from tests.support.present import present
+
+FIRST, SECOND, THIRD = (f"session-0123456789abcdef-{n}" for n in (1, 2, 3))
+CODE = "code-0123456789abcdef-1"
+BROWSER = "browser-0123456789abcdef-1"
 
 EVERYTHING: dict[str, Any] = {
     "expires_at": NOW + 600,
@@ -25,7 +29,7 @@ EVERYTHING: dict[str, Any] = {
     "state": "st-1",
     "code_challenge": "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM",
     "code_challenge_method": "S256",
-    "mcp_authorization_code": "code-1",
+    "mcp_authorization_code": CODE,
     "idp_access_token": "at-1",
     "idp_refresh_token": "rt-1",
     "user_id": "alice",
@@ -36,7 +40,7 @@ EVERYTHING: dict[str, Any] = {
     "nonce": "n-1",
 }
 SESSION = OAuthSession(
-    session_id="session-0001",
+    session_id=FIRST,
     client_redirect_uri="http://localhost:1/cb?ü=1",
     created_at=NOW,
     **{**EVERYTHING, "requested_scopes": ("openid", "notes:read"), "granted_scopes": ("openid",)},
@@ -53,11 +57,16 @@ async def create(storage: RefreshTokenStorage, session_id: str, **columns: Any) 
 async def test_an_oauth_session_comes_back_by_each_key(storage: RefreshTokenStorage) -> None:
     """All 17 columns are written, and read by id, by code and by state."""
     sessions = storage.oauth_sessions
-    await sessions.create("session-0001", "http://localhost:1/cb?ü=1", **EVERYTHING)
-    assert await sessions.get("session-0001") == SESSION
-    assert await sessions.get_by_code("code-1") == SESSION
-    assert await sessions.get_by_state("st-1") == SESSION
-    assert await sessions.get("session-0002") is None
+    await sessions.create(FIRST, "http://localhost:1/cb?ü=1", **EVERYTHING)
+    # Only the hash of the id and of the code is stored: the caller has the one it asked with.
+    unknown: dict[str, Any] = {"session_id": hashed(FIRST), "mcp_authorization_code": hashed(CODE)}
+    for found, asked in (
+        (await sessions.get(FIRST), {"session_id": FIRST}),
+        (await sessions.get_by_code(CODE), {"mcp_authorization_code": CODE}),
+        (await sessions.get_by_state("st-1"), {}),
+    ):
+        assert found == dataclasses.replace(SESSION, **{**unknown, **asked})
+    assert await sessions.get(SECOND) is None
     assert await sessions.get_by_code("code-2") is None
     assert await sessions.get_by_state("st-2") is None
 
@@ -65,30 +74,42 @@ async def test_an_oauth_session_comes_back_by_each_key(storage: RefreshTokenStor
 async def test_an_oauth_session_is_written_as_releases_write_it(
     storage: RefreshTokenStorage, path: Path
 ) -> None:
-    """Scopes are separated by spaces, the flag is 0 or 1, and nothing is encrypted."""
-    await storage.oauth_sessions.create("session-0001", "http://localhost/cb", **EVERYTHING)
-    await create(storage, "session-0002")
+    """Scopes are separated by spaces, the flag is 0 or 1; secrets are encrypted, ids are hashed."""
+    await storage.oauth_sessions.create(FIRST, "http://localhost/cb", **EVERYTHING)
+    await create(storage, SECOND)
     columns = (
-        "requested_scopes, granted_scopes, is_provisioning, idp_access_token, idp_refresh_token, "
-        "user_id, flow_type, nonce"
+        "session_id, state, mcp_authorization_code, requested_scopes, granted_scopes, "
+        "is_provisioning, user_id, flow_type"
     )
-    assert rows(path, f"SELECT {columns} FROM oauth_sessions ORDER BY session_id") == [
-        ("openid notes:read", "openid", 1, "at-1", "rt-1", "alice", "flow1", "n-1"),
-        (None, None, 0, None, None, None, "hybrid", None),
+    assert rows(path, f"SELECT {columns} FROM oauth_sessions ORDER BY rowid") == [
+        (
+            *(hashed(FIRST), hashed("st-1"), hashed(CODE)),
+            *("openid notes:read", "openid", 1, "alice", "flow1"),
+        ),
+        (hashed(SECOND), None, None, None, None, 0, None, "hybrid"),
     ]
+    secrets = {
+        "idp_access_token": "at-1",
+        "idp_refresh_token": "rt-1",
+        "nonce": "n-1",
+        "encrypted_state": "st-1",
+    }
+    for column, plaintext in secrets.items():
+        assert opened(path, "oauth_sessions", column) == [plaintext]
+        assert rows(path, f"SELECT {column} FROM oauth_sessions ORDER BY rowid")[1] == (None,)
 
 
 async def test_an_oauth_session_is_updated_step_by_step(storage: RefreshTokenStorage) -> None:
     """A step stores its results and keeps the other columns."""
     sessions = storage.oauth_sessions
-    await create(storage, "session-0001", requested_scopes=["openid"])
-    assert await sessions.update("session-0001", user_id="alice", idp_access_token="at-1")
-    assert await sessions.update("session-0001", idp_refresh_token="rt-1", granted_scopes=[])
-    assert await sessions.update("session-0001", mcp_authorization_code="code-1")
-    session = present(await sessions.get("session-0001"))
-    assert dataclasses.astuple(session)[6:10] == ("code-1", "at-1", "rt-1", "alice")
+    await create(storage, FIRST, requested_scopes=["openid"])
+    assert await sessions.update(FIRST, user_id="alice", idp_access_token="at-1")
+    assert await sessions.update(FIRST, idp_refresh_token="rt-1", granted_scopes=[])
+    assert await sessions.update(FIRST, mcp_authorization_code=CODE)
+    session = present(await sessions.get(FIRST))
+    assert dataclasses.astuple(session)[6:10] == (hashed(CODE), "at-1", "rt-1", "alice")
     assert (session.requested_scopes, session.granted_scopes) == (("openid",), ())
-    assert await sessions.update("session-0002", user_id="bob") is False
+    assert await sessions.update(SECOND, user_id="bob") is False
     assert await events(storage) == [
         ("create_oauth_session", "system"),
         ("update_oauth_session", "alice"),
@@ -101,25 +122,25 @@ async def test_the_newest_session_of_a_state_is_returned(
     storage: RefreshTokenStorage, clock: Clock
 ) -> None:
     """A client may use a state twice; the later session is returned."""
-    await create(storage, "session-b", state="same")
+    await create(storage, SECOND, state="same")
     clock.time += 1
-    await create(storage, "session-a", state="same")
+    await create(storage, FIRST, state="same")
     session = present(await storage.oauth_sessions.get_by_state("same"))
-    assert session.session_id == "session-a"
+    assert session.session_id == hashed(FIRST)
 
 
 async def test_codes_and_ids_are_unique(storage: RefreshTokenStorage, path: Path) -> None:
     """A second session with the same id or code is a conflict and is not stored."""
-    await create(storage, "session-0001", mcp_authorization_code="code-1")
-    await create(storage, "session-0002")
+    await create(storage, FIRST, mcp_authorization_code=CODE)
+    await create(storage, SECOND)
     for attempt in (
-        create(storage, "session-0001"),
-        create(storage, "session-0003", mcp_authorization_code="code-1"),
-        storage.oauth_sessions.update("session-0002", mcp_authorization_code="code-1"),
+        create(storage, FIRST),
+        create(storage, THIRD, mcp_authorization_code=CODE),
+        storage.oauth_sessions.update(SECOND, mcp_authorization_code=CODE),
     ):
         with refuses("conflict") as caught:
             await attempt
-        assert "code-1" not in str(caught.value)
+        assert CODE not in str(caught.value)
     assert rows(path, "SELECT count(*) FROM oauth_sessions") == [(2,)]
     assert len(await events(storage)) == 2
 
@@ -128,71 +149,71 @@ async def test_oauth_sessions_are_deleted(storage: RefreshTokenStorage) -> None:
     """One session, or all expired ones, are deleted, and each deletion is recorded."""
     sessions = storage.oauth_sessions
     for name, expires_at in {"a": 0, "b": NOW, "c": NOW + 1, "d": NOW + 1}.items():
-        await create(storage, name, expires_at=expires_at, user_id=f"user-{name}")
-    expired = present(await sessions.get("b"))
+        await create(storage, FIRST + name, expires_at=expires_at, user_id=f"user-{name}")
+    expired = present(await sessions.get(FIRST + "b"))
     assert expired.is_expired
-    assert await sessions.delete("c") is True
-    assert await sessions.delete("c") is False
+    assert await sessions.delete(FIRST + "c") is True
+    assert await sessions.delete(FIRST + "c") is False
     assert await sessions.delete_expired() == 2
-    assert [name for name in "abcd" if await sessions.get(name)] == ["d"]
-    assert (await events(storage))[4:] == [
+    assert [name for name in "abcd" if await sessions.get(FIRST + name)] == ["d"]
+    ended = (await events(storage))[4:]
+    # The expired ones in the order of their hashes.
+    assert (ended[0], sorted(ended[1:])) == (
         ("delete_oauth_session", "user-c"),
-        ("delete_expired_oauth_session", "user-a"),
-        ("delete_expired_oauth_session", "user-b"),
-    ]
+        [("delete_expired_oauth_session", "user-a"), ("delete_expired_oauth_session", "user-b")],
+    )
 
 
 async def test_browser_sessions(storage: RefreshTokenStorage, clock: Clock) -> None:
     """A session id gives its user until it expires."""
     sessions = storage.browser_sessions
-    await sessions.create("bs-0001-abcdef", "alice", expires_at=NOW + 60)
-    assert await sessions.get("bs-0001-abcdef") == BrowserSession(
-        "bs-0001-abcdef", "alice", NOW, NOW + 60
-    )
-    assert await sessions.get_user_id("bs-0001-abcdef") == "alice"
+    await sessions.create(BROWSER, "alice", expires_at=NOW + 60)
+    assert await sessions.get(BROWSER) == BrowserSession(BROWSER, "alice", NOW, NOW + 60)
+    assert await sessions.get_user_id(BROWSER) == "alice"
     assert await sessions.get_user_id("bs-0002") is None
     clock.time += 60
-    assert await sessions.get_user_id("bs-0001-abcdef") is None
-    kept = present(await sessions.get("bs-0001-abcdef"))
+    assert await sessions.get_user_id(BROWSER) is None
+    kept = present(await sessions.get(BROWSER))
     assert kept.is_expired
 
 
 async def test_a_browser_session_id_is_unique(storage: RefreshTokenStorage) -> None:
     """A second session with the same id is a conflict, and the first one stays."""
-    await storage.browser_sessions.create("bs-1", "alice", expires_at=NOW + 60)
+    await storage.browser_sessions.create(BROWSER, "alice", expires_at=NOW + 60)
     with refuses("conflict"):
-        await storage.browser_sessions.create("bs-1", "mallory", expires_at=NOW + 60)
-    assert await storage.browser_sessions.get_user_id("bs-1") == "alice"
+        await storage.browser_sessions.create(BROWSER, "mallory", expires_at=NOW + 60)
+    assert await storage.browser_sessions.get_user_id(BROWSER) == "alice"
 
 
 async def test_browser_sessions_are_deleted(storage: RefreshTokenStorage) -> None:
-    """One, all of a user, or all expired ones; the log contains 8 characters of the id."""
+    """One, all of a user, or all expired ones; a list and the log contain the hash of the id."""
     sessions = storage.browser_sessions
     for name, user, expires_at in (
-        ("bs-a-secret", "alice", NOW + 1),
-        ("bs-b-secret", "alice", NOW + 1),
-        ("bs-c-secret", "alice", NOW + 1),
-        ("bs-d-secret", "bob", NOW),
-        ("bs-e-secret", "bob", NOW + 1),
+        ("a", "alice", NOW + 1),
+        ("b", "alice", NOW + 1),
+        ("c", "alice", NOW + 1),
+        ("d", "bob", NOW),
+        ("e", "bob", NOW + 1),
     ):
-        await sessions.create(name, user, expires_at=expires_at)
-    assert await sessions.delete("bs-a-secret") is True
-    assert await sessions.delete("bs-a-secret") is False
-    assert [s.session_id for s in await sessions.list_for_user("alice")] == [
-        "bs-b-secret",
-        "bs-c-secret",
-    ]
+        await sessions.create(BROWSER + name, user, expires_at=expires_at)
+    stored = {name: hashed(BROWSER + name) for name in "abcde"}
+    assert await sessions.delete(BROWSER + "a") is True
+    assert await sessions.delete(BROWSER + "a") is False
+    assert [s.session_id for s in await sessions.list_for_user("alice")] == sorted(
+        [stored["b"], stored["c"]]
+    )
     assert await sessions.delete_for_user("alice") == 2
     assert await sessions.delete_for_user("alice") == 0
     assert await sessions.delete_expired() == 1
-    assert await sessions.get_user_id("bs-e-secret") == "bob"
+    assert await sessions.get_user_id(BROWSER + "e") == "bob"
     ended = (await storage.audit.list())[3::-1]
-    assert [(e.event, e.user_id, e.resource_type, e.resource_id) for e in ended] == [
-        ("delete_browser_session", "alice", "browser_session", digest("bs-a-secret")),
-        ("delete_browser_session", "alice", "browser_session", digest("bs-b-secret")),
-        ("delete_browser_session", "alice", "browser_session", digest("bs-c-secret")),
-        ("delete_expired_browser_session", "bob", "browser_session", digest("bs-d-secret")),
-    ]
+    deleted = ("delete_browser_session", "alice", "browser_session")
+    listed = [(e.event, e.user_id, e.resource_type, e.resource_id) for e in ended]
+    assert (listed[0], sorted(listed[1:3]), listed[3]) == (
+        (*deleted, stored["a"]),
+        sorted((*deleted, stored[name]) for name in "bc"),
+        ("delete_expired_browser_session", "bob", "browser_session", stored["d"]),
+    )
 
 
 async def test_the_audit_log_records_who_when_how_and_where(
@@ -245,11 +266,11 @@ async def test_a_broken_session_raises_without_its_id(
     storage: RefreshTokenStorage, path: Path
 ) -> None:
     """A time that is not a number is unreadable; the message does not contain the id."""
-    await create(storage, "oauth-session-id-0001")
-    await storage.browser_sessions.create("browser-session-id-0001", "alice", expires_at=NOW)
+    await create(storage, "oauth-session-id-0123456789")
+    await storage.browser_sessions.create("browser-session-id-0123456789", "alice", expires_at=NOW)
     for table, read, name in (
-        ("oauth_sessions", storage.oauth_sessions.get, "oauth-session-id-0001"),
-        ("browser_sessions", storage.browser_sessions.get, "browser-session-id-0001"),
+        ("oauth_sessions", storage.oauth_sessions.get, "oauth-session-id-0123456789"),
+        ("browser_sessions", storage.browser_sessions.get, "browser-session-id-0123456789"),
     ):
         tamper(path, f"UPDATE {table} SET expires_at = 'soon'")
         with refuses("unreadable", match=rf"^{table}\.expires_at of ") as caught:
@@ -272,11 +293,12 @@ async def test_a_broken_session_raises_without_its_id(
         ("idp_access_token", ""),
         ("idp_refresh_token", "x" * (2**20 + 1)),
         ("mcp_authorization_code", ""),
+        ("mcp_authorization_code", "x" * 21),
     ],
 )
 async def test_bad_input_is_refused(storage: RefreshTokenStorage, column: str, value: Any) -> None:
     """An invalid value is refused before anything is written or recorded."""
     with refuses("bad-input"):
-        await create(storage, "session-0001", **{column: value})
-    assert await storage.oauth_sessions.get("session-0001") is None
+        await create(storage, FIRST, **{column: value})
+    assert await storage.oauth_sessions.get(FIRST) is None
     assert await events(storage) == []

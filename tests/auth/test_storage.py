@@ -23,7 +23,9 @@ from tests.support.contents import KEY, OTHER_KEY
 from tests.support.errors import refuses
 from tests.support.present import present
 
-SECRET = "s3cr3t-sentinel"
+#: How the session ids begin, which have at least 22 characters.
+ID = "session-id-0123456789-"
+SECRET = "s3cr3t-sentinel-of-22-characters"
 
 
 async def test_a_store_creates_its_database(tmp_path: Path) -> None:
@@ -130,9 +132,9 @@ async def test_a_change_and_its_entry_are_one(storage: RefreshTokenStorage, path
     await storage.store_refresh_token("alice", "rt-1", expires_at=0)
     await storage.app_passwords.store("alice", "x")
     await storage.oauth_clients.store("c", "x", redirect_uris=[])
-    await storage.oauth_sessions.create("s", "http://x", expires_at=0)
+    await storage.oauth_sessions.create(ID + "s", "http://x", expires_at=0)
     await storage.login_flows.store("alice", "x", "https://x", expires_at=0)
-    await storage.browser_sessions.create("b", "alice", expires_at=0)
+    await storage.browser_sessions.create(ID + "b", "alice", expires_at=0)
     tamper(
         path, "CREATE TRIGGER full BEFORE INSERT ON audit_logs BEGIN SELECT RAISE(ABORT, 'no'); END"
     )
@@ -147,15 +149,15 @@ async def test_a_change_and_its_entry_are_one(storage: RefreshTokenStorage, path
         lambda: storage.app_passwords.delete("alice"),
         lambda: storage.oauth_clients.store("d", "y", redirect_uris=[]),
         storage.oauth_clients.delete,
-        lambda: storage.oauth_sessions.create("t", "http://x", expires_at=0),
-        lambda: storage.oauth_sessions.update("s", user_id="alice"),
-        lambda: storage.oauth_sessions.delete("s"),
+        lambda: storage.oauth_sessions.create(ID + "t", "http://x", expires_at=0),
+        lambda: storage.oauth_sessions.update(ID + "s", user_id="alice"),
+        lambda: storage.oauth_sessions.delete(ID + "s"),
         storage.oauth_sessions.delete_expired,
         lambda: storage.login_flows.store("alice", "y", "https://x", expires_at=0),
         lambda: storage.login_flows.delete("alice"),
         storage.login_flows.delete_expired,
-        lambda: storage.browser_sessions.create("c", "alice", expires_at=0),
-        lambda: storage.browser_sessions.delete("b"),
+        lambda: storage.browser_sessions.create(ID + "c", "alice", expires_at=0),
+        lambda: storage.browser_sessions.delete(ID + "b"),
         lambda: storage.browser_sessions.delete_for_user("alice"),
         storage.browser_sessions.delete_expired,
     ]

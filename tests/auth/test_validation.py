@@ -164,10 +164,18 @@ def test_the_longest_secret() -> None:
     assert len(valid.secret("x" * 2**20, "refresh_token")) == 2**20
 
 
-def test_a_secret_that_is_not_encrypted_has_no_nul() -> None:
-    """A text column of PostgreSQL allows no NUL; in an encrypted one it is allowed."""
+def test_a_secret_may_have_a_nul() -> None:
+    """A text column of PostgreSQL allows no NUL, and a secret is encrypted before it gets there."""
     assert valid.secret("a\x00b", "refresh_token") == "a\x00b"
-    refused(valid.optional_plain_secret, "a\x00b", "idp_access_token")
+    assert valid.optional_secret("a\x00b", "idp_access_token") == "a\x00b"
+    assert valid.optional_secret(None, "idp_access_token") is None
+
+
+@pytest.mark.parametrize("value", ["", "x" * 21, "x" * 21 + "\x00", None, 7, b"x" * 22])
+def test_other_credentials_are_refused(value: Any) -> None:
+    """An id that must be unguessable has at least 22 characters: 128 bits in base64."""
+    refused(valid.credential, value, "session_id")
+    assert valid.credential("x" * 22, "session_id") == "x" * 22
 
 
 @pytest.mark.parametrize("value", ["", "flow3", "HYBRID", None, 1, ["hybrid"]])
@@ -195,6 +203,7 @@ def test_other_flags_and_counts_are_refused(value: Any) -> None:
         (valid.profile, ({SENTINEL: {SENTINEL}},)),
         (valid.seconds, (SENTINEL, "expires_at")),
         (valid.flow_type, (SENTINEL,)),
+        (valid.credential, (SENTINEL, "session_id")),
     ],
 )
 def test_an_error_never_contains_the_value(

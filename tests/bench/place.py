@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.crypto.binding import binding
 from nextcloud_mcp_server.crypto.keyring import Keyring
+from nextcloud_mcp_server.schema.secrets import secrets_of
 from tests.bench.harness import Pairs, compare, environment, process
 
 #: The key of every measured database.
 KEY: Final = "bWVhc3VyZWQtd2l0aC10aGlzLWtleS1ub3RoaW5nLSE="
+
+_KEY: Final = Keyring([KEY]).keys[0]
+_SECRET: Final = secrets_of("refresh_tokens")["encrypted_token"]
 
 TOKEN: Final = "a-refresh-token-of-the-usual-length-" * 4
 
@@ -27,7 +32,8 @@ _FILL: Final = """
 WITH RECURSIVE numbers(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < ?)
 INSERT INTO refresh_tokens (user_id, encrypted_token, expires_at, created_at, updated_at,
                             flow_type, token_audience, scopes)
-SELECT printf('user-%07d', n), ?, ?, ?, ?, 'hybrid', 'nextcloud', '["openid", "offline_access"]'
+SELECT printf('user-%07d', n), encrypted(printf('user-%07d', n)), ?, ?, ?, 'hybrid', 'nextcloud',
+       '["openid", "offline_access"]'
 FROM numbers
 """
 
@@ -73,28 +79,32 @@ class Place:
 
     folder: Path
     scale: Scale = FULL
-    _made: dict[int, Path] = field(default_factory=dict)
+    _made: dict[tuple[int, bool], Path] = field(default_factory=dict)
 
-    def template(self, rows: int) -> Path:
-        """Return a closed database at head with ``rows`` refresh tokens; do not write to it."""
-        if rows not in self._made:
-            path = self.folder / f"template-{rows}.db"
+    def template(self, rows: int, *, released: bool = False) -> Path:
+        """Return a closed database at head with ``rows`` refresh tokens; do not write to it.
+
+        They are encrypted as the store does, or as released versions did.
+        """
+        name = rows, released
+        if name not in self._made:
+            path = self.folder / f"template-{rows}-{released}.db"
             asyncio.run(_create(path))
             with closing(sqlite3.connect(path, isolation_level=None)) as connection:
                 connection.execute("PRAGMA synchronous=OFF")
                 connection.execute("BEGIN")
-                encrypted = Keyring([KEY]).encrypt(TOKEN)
-                connection.execute(_FILL, (rows, encrypted, THEN + 10**9, THEN, THEN))
+                connection.create_function("encrypted", 1, _encryption(released=released))
+                connection.execute(_FILL, (rows, THEN + 10**9, THEN, THEN))
                 connection.execute("COMMIT")
-            self._made[rows] = path
-        return self._made[rows]
+            self._made[name] = path
+        return self._made[name]
 
-    def database(self, name: str, rows: int | None = None) -> Path:
+    def database(self, name: str, rows: int | None = None, *, released: bool = False) -> Path:
         """Copy a template (default: the middle one) to ``name``.db."""
         rows = self.scale.rows[1] if rows is None else rows
         path = self.folder / f"{name}.db"
         remove(path)
-        shutil.copyfile(self.template(rows), path)
+        shutil.copyfile(self.template(rows, released=released), path)
         return path
 
 
@@ -110,6 +120,21 @@ def remove(path: Path) -> None:
         found.unlink()
 
 
+def encrypted(who: str) -> bytes:
+    """Return the token of a user as the store encrypts it."""
+    row = {"user_id": who, "token_audience": "nextcloud"}
+    return _KEY.seal(TOKEN.encode(), binding(_SECRET, row))
+
+
+def _encryption(*, released: bool) -> Callable[[str], bytes]:
+    if not released:
+        return encrypted
+    text = _KEY.encrypt_fernet(TOKEN.encode())
+    return lambda _: text
+
+
 async def _create(path: Path) -> None:
-    async with RefreshTokenStorage(path, encryption_key=KEY):
-        pass
+    """Create a database whose key is registered, with no token."""
+    async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
+        await storage.store_refresh_token("first", TOKEN)
+        await storage.delete_refresh_token("first")

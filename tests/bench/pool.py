@@ -80,9 +80,9 @@ class Both:
     """The store and its baseline on one database each, in one event loop."""
 
     def __init__(self, place: Place, rows: int, runner: asyncio.Runner) -> None:
-        """Open both on copies of the same database."""
+        """Open both on databases with the same rows, each with its own encryption."""
         self.place, self.rows, self.runner = place, rows, runner
-        self.raw = Raw(place.database(f"raw-{rows}", rows))
+        self.raw = Raw(place.database(f"raw-{rows}", rows, released=True))
         self.storage = RefreshTokenStorage(
             place.database(f"store-{rows}", rows), encryption_key=KEY
         )
@@ -225,12 +225,12 @@ def rows(place: Place) -> Iterator[Row]:
 async def failing(storage: RefreshTokenStorage, tasks: int) -> Row:
     """Return the figure of one failing unit of work among many."""
     expires = THEN + 10**9
-    create = storage.oauth_sessions.create
-    await create("taken", "http://localhost/", expires_at=expires)
+    create, taken = storage.oauth_sessions.create, "a-session-id-that-is-taken"
+    await create(taken, "http://localhost/", expires_at=expires)
     work: list[Coroutine[Any, Any, None]] = [
         storage.store_refresh_token(f"among-{n}", f"token-{n}") for n in range(tasks - 1)
     ]
-    work.insert(tasks // 2, create("taken", "http://localhost/", expires_at=expires))
+    work.insert(tasks // 2, create(taken, "http://localhost/", expires_at=expires))
     answers = await asyncio.gather(*work, return_exceptions=True)
     failed = [answer for answer in answers if answer is not None]
     kept = [await storage.get_refresh_token(f"among-{n}") for n in range(tasks - 1)]

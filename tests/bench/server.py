@@ -19,7 +19,7 @@ from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.migrate.startup import prepare
 from tests.bench import starts
 from tests.bench.harness import Clock, Row, compare, environment, timed, undisturbed
-from tests.bench.place import KEY, THEN, TOKEN, Place, user
+from tests.bench.place import KEY, THEN, TOKEN, Place, encrypted, user
 from tests.bench.table import cores
 from tests.support.child import Child
 from tests.support.postgresql import Server, running
@@ -85,22 +85,25 @@ class Both:
     def __init__(self, server: Server, runner: asyncio.Runner, rows: int) -> None:
         """Open both on schemas with the same rows."""
         self.runner, self.rows, self._number = runner, rows, count()
-        urls = [self._filled(server) for _ in range(2)]
+        urls = [self._filled(server, released=released) for released in (True, False)]
         self.urls = urls
         self.raw, self.storage = Raw(urls[0]), ours(urls[1])
         runner.run(self.raw.pool.open(wait=True))
         runner.run(self.storage.initialize())
 
-    def _filled(self, server: Server) -> str:
+    def _filled(self, server: Server, *, released: bool) -> str:
         _, url = server.schema()
         prepare(connect(url))
-        encrypted = Fernet(KEY).encrypt(TOKEN.encode())
+        if not released:
+            self.runner.run(register(url))
+        token = Fernet(KEY).encrypt(TOKEN.encode())
         with closing(psycopg.connect(url)) as connection:
             with connection.cursor().copy(
                 "COPY refresh_tokens (user_id, encrypted_token, created_at, updated_at) FROM STDIN"
             ) as copy:
                 for number in range(self.rows):
-                    copy.write_row((user(number), encrypted, THEN, THEN))
+                    who = user(number)
+                    copy.write_row((who, token if released else encrypted(who), THEN, THEN))
             connection.commit()
         return url
 
@@ -234,6 +237,13 @@ def _telling(workers: Sequence[Child], order: str) -> Clock:
 def ours(url: str) -> RefreshTokenStorage:
     """Return the store of a URL."""
     return RefreshTokenStorage(url, encryption_key=KEY)
+
+
+async def register(url: str) -> None:
+    """Register the key: the first secret does."""
+    async with ours(url) as storage:
+        await store(storage, "first")
+        await storage.delete_refresh_token("first")
 
 
 def store(storage: RefreshTokenStorage, who: str) -> Coroutine[Any, Any, None]:

@@ -16,6 +16,8 @@ from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.maintenance.doctor.run import diagnose
 from nextcloud_mcp_server.maintenance.keys.census import count_secrets
+from nextcloud_mcp_server.maintenance.keys.promote import introduce, promote
+from nextcloud_mcp_server.maintenance.keys.retire import retire
 from nextcloud_mcp_server.maintenance.keys.rotate import rotate
 from nextcloud_mcp_server.migrate import verify
 from nextcloud_mcp_server.migrate.startup import prepare
@@ -49,12 +51,16 @@ def test_keys_are_counted_and_rotated(url: str) -> None:
     """Every secret opens with the new key alone afterwards, and a second rotation does nothing."""
     asyncio.run(_grant(url, *(f"user-{number}" for number in range(20))))
     new = Fernet.generate_key().decode()
-    assert sum(count_secrets(_settings(url, KEY)).opened.values()) == 40
-    done = rotate(_settings(url, new, KEY))
+    assert sum(count_secrets(_settings(url, KEY)).secrets.values()) == 40
+    both, name = _settings(url, new, KEY), Keyring(new).fingerprints[0]
+    introduce(both)
+    promote(both, name)
+    done = rotate(both)
     assert done.rotated == {"refresh_tokens": 20, "app_passwords": 20}
     assert count_secrets(_settings(url, new)).unopened == ()
-    assert rotate(_settings(url, new, KEY)).rotated == {}
+    assert rotate(both).rotated == {}
     assert len(count_secrets(_settings(url, KEY)).unopened) == 40
+    retire(both, Keyring(KEY).fingerprints[0])
 
 
 def test_the_doctor_of_a_sound_server_finds_no_error(url: str) -> None:

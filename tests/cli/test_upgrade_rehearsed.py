@@ -116,7 +116,7 @@ def test_dry_run_verifies_the_keys_after_a_crash(
 def encrypt(path: Path) -> Path:
     """Encrypt the one grant of a database, as a release would have done."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        token = Keyring([KEY]).encrypt("grant")
+        token = Keyring([KEY]).keys[0].encrypt_fernet(b"grant")
         connection.execute("UPDATE refresh_tokens SET encrypted_token = ?", [token])
     return path
 

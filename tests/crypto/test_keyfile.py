@@ -33,6 +33,7 @@ from tests.support.contents import KEY, OTHER_KEY
 from tests.support.dead_file import dead_file
 from tests.support.errors import refused, refuses
 from tests.support.files import names
+from tests.support.keys import promote
 from tests.support.present import present
 from tests.support.shapes import at
 
@@ -384,9 +385,10 @@ async def test_a_key_that_opens_few_of_the_secrets_is_not_accepted_in_silence(
 ) -> None:
     """The start names how many secrets no given key opens, and where to see which."""
     path, number = tmp_path / "tokens.db", {"first": 0, "middle": 20, "last": 40}[opening]
-    async with RefreshTokenStorage(path, encryption_key=[THIRD, KEY]) as storage:
+    async with RefreshTokenStorage(path, encryption_key=THIRD) as storage:
         for user in range(41):
             await storage.store_refresh_token(f"user-{user:02}", "token")
+    promote(path, KEY)
     async with RefreshTokenStorage(path, encryption_key=[KEY, THIRD]) as storage:
         await storage.store_refresh_token(f"user-{number:02}", "token")
     caplog.clear()
@@ -394,9 +396,12 @@ async def test_a_key_that_opens_few_of_the_secrets_is_not_accepted_in_silence(
     [told] = [r.getMessage() for r in caplog.records if "No given key opens" in r.getMessage()]
     assert "opens 40 of the 41 stored secrets" in told
     assert f"db doctor -d {path}" in told
+    [missing] = [r.getMessage() for r in caplog.records if "was not given" in r.getMessage()]
+    assert Keyring([THIRD]).fingerprints[0] in missing
     caplog.clear()
     await start(path, keys=(KEY, THIRD))
     assert "No given key opens" not in caplog.text
+    assert "was not given" not in caplog.text
 
 
 @pytest.mark.parametrize("column", ["newest token", "password", "client", "flow"])
@@ -408,6 +413,7 @@ async def test_a_secret_of_any_column_that_no_key_opens_is_counted(
     async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
         for user in range(40):
             await storage.store_refresh_token(f"user-{user:02}", "token")
+    promote(path, THIRD)
     async with RefreshTokenStorage(path, encryption_key=[THIRD, KEY]) as storage:
         if column == "newest token":
             await storage.store_refresh_token("user-99", "token")
@@ -417,6 +423,7 @@ async def test_a_secret_of_any_column_that_no_key_opens_is_counted(
             await storage.oauth_clients.store("client", "secret", redirect_uris=[])
         else:
             await storage.login_flows.store("alice", "token", "endpoint", expires_at=2**31)
+    promote(path, KEY)
     caplog.clear()
     await start(path, keys=(KEY,))
     assert "opens 1 of the 41 stored secrets" in caplog.text

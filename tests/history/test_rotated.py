@@ -10,6 +10,10 @@ import pytest
 from cryptography.fernet import Fernet
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.crypto.keyring import Keyring
+from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.maintenance.keys.promote import introduce
+from nextcloud_mcp_server.maintenance.keys.retire import retire
 from nextcloud_mcp_server.maintenance.keys.rotate import rotate
 from nextcloud_mcp_server.settings import Settings
 from tests.history import corpus, released_files
@@ -27,7 +31,10 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 async def test_every_secret_is_readable_with_the_new_key_alone(case: Case, tmp_path: Path) -> None:
-    """A start, a rotation, and a store without the old key; what no key opens is kept."""
+    """A start, a rotation, and a store without the old key; what no key opens is kept.
+
+    Only a value that no key opens keeps the key of the old format from being retired.
+    """
     path, new = tmp_path / "tokens.db", Fernet.generate_key().decode()
     case.write(path)
     before = snapshot(path)
@@ -36,9 +43,11 @@ async def test_every_secret_is_readable_with_the_new_key_alone(case: Case, tmp_p
     middle = snapshot(path)
     if not secrets:
         return
-    done = rotate(Settings(path, (new, case.key)))
+    settings = Settings(path, (new, case.key))
+    introduce(settings)
+    done = rotate(settings)
     after = snapshot(path)
-    assert done.census.older == {}
+    assert {table: number for table, number in done.census.pending.items() if number} == {}
     assert invariants.secrets_in(after, case.key) == {}
     assert {n: len(rows) for n, rows in after.rows.items()} == {
         n: len(rows) for n, rows in middle.rows.items()
@@ -46,6 +55,13 @@ async def test_every_secret_is_readable_with_the_new_key_alone(case: Case, tmp_p
     lost = {(secret.table, secret.column) for secret in done.census.unopened}
     for table, name in lost:
         assert kept(middle.rows[table], name) & kept(after.rows[table], name)
+    old = Keyring(case.key).fingerprints[0]
+    if lost:
+        with pytest.raises(TokenStorageError) as caught:
+            retire(settings, old)
+        assert caught.value.code == "key-needed"
+    else:
+        retire(settings, old)
     async with RefreshTokenStorage(path, encryption_key=new) as storage:
         assert await invariants.read_through_the_store(storage, secrets) == secrets
 

@@ -9,6 +9,8 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from sqlalchemy.schema import CreateTable
 
+from nextcloud_mcp_server.schema.history import load_history
+from nextcloud_mcp_server.schema.secrets import SECRETS
 from nextcloud_mcp_server.schema.structure import ENCRYPTED
 from nextcloud_mcp_server.schema.tables import Ciphertext, metadata
 
@@ -20,14 +22,29 @@ POSTGRESQL = PGDialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's
 
 
 def test_the_encrypted_columns_are_known_to_the_start() -> None:
-    """The start verifies the keys on exactly the columns that the store encrypts."""
+    """The start verifies the keys on exactly the BLOBs that releases and the store encrypt."""
+    released = load_history().structure("010").tables
     encrypted = {
+        (table.name, column.name)
+        for table in metadata.sorted_tables
+        for column in table.columns
+        if isinstance(column.type, Ciphertext) and column.name in released[table.name].columns
+    }
+    assert set(ENCRYPTED) == encrypted
+
+
+def test_every_encrypted_blob_is_a_secret_with_a_label_of_its_own() -> None:
+    """What a secret is bound to is written down for each such column, and no label stands twice."""
+    blobs = {
         (table.name, column.name)
         for table in metadata.sorted_tables
         for column in table.columns
         if isinstance(column.type, Ciphertext)
     }
-    assert set(ENCRYPTED) == encrypted
+    assert blobs <= {(secret.table, secret.column) for secret in SECRETS}
+    assert len({secret.label for secret in SECRETS}) == len(SECRETS)
+    for secret in SECRETS:
+        assert {secret.column, *secret.bound} <= set(metadata.tables[secret.table].columns.keys())
 
 
 @pytest.mark.parametrize("dialect", [SQLITE, POSTGRESQL], ids=["sqlite", "pg"])

@@ -64,13 +64,14 @@ def grant_many(path: Path, number: int) -> None:
 
 def tokens(path: Path, *keys: str) -> dict[str, str]:
     """Return every refresh token, decrypted with these keys for its row, by user."""
-    ring, found = Keyring(keys), {}
+    ring = Keyring(keys)
+    found: dict[str, str] = {}
     for user, audience, stored in rows(
         path, "SELECT user_id, token_audience, encrypted_token FROM refresh_tokens"
     ):
         opened = ring.opened(stored, binding(TOKEN, {"user_id": user, "token_audience": audience}))
         assert opened is not None, user
-        found[user] = opened[1]
+        found[user] = opened[1].reveal()
     return found
 
 
@@ -91,7 +92,8 @@ def secrets(path: Path) -> dict[tuple[str, str, int], bytes | str]:
 
 def plaintexts(path: Path, *keys: str) -> dict[tuple[str, str, int], str]:
     """Return every secret in plain, by table, column and rowid; an id as its hash."""
-    ring, found = Keyring(keys), {}
+    ring = Keyring(keys)
+    found: dict[str, str] = {}
     with opened(path) as connection:
         connection.row_factory = sqlite3.Row
         for secret in SECRETS:
