@@ -28,6 +28,9 @@ CASES = [
     if not case.refusal and case.action != "create"
 ]
 
+#: A rotation registers keys, and records what it stores.
+GROWING = {"keys", "audit_logs"}
+
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 async def test_every_secret_is_readable_with_the_new_key_alone(case: Case, tmp_path: Path) -> None:
@@ -49,19 +52,21 @@ async def test_every_secret_is_readable_with_the_new_key_alone(case: Case, tmp_p
     after = snapshot(path)
     assert {table: number for table, number in done.census.pending.items() if number} == {}
     assert invariants.secrets_in(after, case.key) == {}
-    assert {n: len(rows) for n, rows in after.rows.items()} == {
-        n: len(rows) for n, rows in middle.rows.items()
+    assert {n: len(rows) for n, rows in after.rows.items() if n not in GROWING} == {
+        n: len(rows) for n, rows in middle.rows.items() if n not in GROWING
     }
     lost = {(secret.table, secret.column) for secret in done.census.unopened}
     for table, name in lost:
         assert kept(middle.rows[table], name) & kept(after.rows[table], name)
-    old = Keyring(case.key).fingerprints[0]
+    # Nobody knows which of two given keys a released version has used.
+    first, last = Keyring([new, case.key]).fingerprints
+    retire(settings, first, fernet=True)
     if lost:
         with pytest.raises(TokenStorageError) as caught:
-            retire(settings, old)
+            retire(settings, last)
         assert caught.value.code == "key-needed"
     else:
-        retire(settings, old)
+        retire(settings, last)
     async with RefreshTokenStorage(path, encryption_key=new) as storage:
         assert await invariants.read_through_the_store(storage, secrets) == secrets
 

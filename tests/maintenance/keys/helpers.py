@@ -93,7 +93,7 @@ def secrets(path: Path) -> dict[tuple[str, str, int], bytes | str]:
 def plaintexts(path: Path, *keys: str) -> dict[tuple[str, str, int], str]:
     """Return every secret in plain, by table, column and rowid; an id as its hash."""
     ring = Keyring(keys)
-    found: dict[str, str] = {}
+    found: dict[tuple[str, str, int], str] = {}
     with opened(path) as connection:
         connection.row_factory = sqlite3.Row
         for secret in SECRETS:
