@@ -16,6 +16,7 @@ from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.maintenance.doctor.run import diagnose
 from nextcloud_mcp_server.maintenance.keys.census import count_secrets
+from nextcloud_mcp_server.maintenance.keys.promote import introduce, promote
 from nextcloud_mcp_server.maintenance.keys.rotate import rotate
 from nextcloud_mcp_server.migrate import verify
 from nextcloud_mcp_server.migrate.startup import prepare
@@ -49,7 +50,10 @@ def test_keys_are_counted_and_rotated(url: str) -> None:
     """Every secret opens with the new key alone afterwards, and a second rotation does nothing."""
     asyncio.run(_grant(url, *(f"user-{number}" for number in range(20))))
     new = Fernet.generate_key().decode()
-    assert sum(count_secrets(_settings(url, KEY)).opened.values()) == 40
+    assert sum(count_secrets(_settings(url, KEY)).secrets.values()) == 40
+    [fingerprint] = Keyring(new).fingerprints
+    introduce(_settings(url, new, KEY))
+    promote(_settings(url, new, KEY), fingerprint)
     done = rotate(_settings(url, new, KEY))
     assert done.rotated == {"refresh_tokens": 20, "app_passwords": 20}
     assert count_secrets(_settings(url, new)).unopened == ()

@@ -38,10 +38,12 @@ async def test_every_secret_is_readable_with_the_new_key_alone(case: Case, tmp_p
         return
     done = rotate(Settings(path, (new, case.key)))
     after = snapshot(path)
-    assert done.census.older == {}
+    assert not any(done.census.pending.values())
     assert invariants.secrets_in(after, case.key) == {}
-    assert {n: len(rows) for n, rows in after.rows.items()} == {
-        n: len(rows) for n, rows in middle.rows.items()
+    # Each change is recorded.
+    growing = {"audit_logs", "keys"}
+    assert {n: len(rows) for n, rows in after.rows.items() if n not in growing} == {
+        n: len(rows) for n, rows in middle.rows.items() if n not in growing
     }
     lost = {(secret.table, secret.column) for secret in done.census.unopened}
     for table, name in lost:
