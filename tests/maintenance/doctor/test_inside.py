@@ -160,7 +160,6 @@ def test_a_damaged_table_is_restored_and_not_repaired(path: Path, ask: Ask) -> N
     ("settings", "level", "said"),
     [
         ({"keys": ()}, "error", "holds"),
-        ({"keys": (OTHER_KEY,)}, "error", "cannot be opened"),
         ({"keys": ("short",)}, "error", "not 44 characters"),
         ({"keys": (), "key_file": Path("/nowhere/key")}, "error", "cannot be read"),
         ({"keys": (KEY, OTHER_KEY)}, "note", "it is no longer needed here"),
@@ -171,11 +170,18 @@ def test_keys_that_do_not_fit(settings: dict[str, object], level: str, said: str
     worst(ask("keys", **settings), Level(level), said)
 
 
+def test_a_wrong_key_is_an_error(ask: Ask) -> None:
+    """It opens nothing, and the one that encrypts is missing."""
+    found = ask("keys", keys=(OTHER_KEY,))
+    errors = [one.message for one in found if one.level is Level.ERROR]
+    assert ["cannot be opened" in errors[0], "was not given" in errors[1]] == [True, True]
+
+
 def test_each_key_is_reported_with_what_it_opens(ask: Ask) -> None:
-    """Keys are listed by fingerprint, and the first one encrypts."""
+    """Keys are listed by fingerprint, and the primary one encrypts, whatever their order."""
     lines = [f.message for f in ask("keys", keys=(OTHER_KEY, KEY))]
-    assert any("opens 0 of" in line and "encrypts new ones" in line for line in lines)
-    assert any(line.split(" opens ")[1].startswith("19 of 19") for line in lines), lines
+    assert any("opens 0 of" in line and "no longer needed" in line for line in lines)
+    assert any("opens 19 of 19" in line and "encrypts new ones" in line for line in lines), lines
 
 
 def test_a_key_beside_the_tokens_is_a_warning(path: Path, ask: Ask) -> None:
