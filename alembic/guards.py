@@ -249,13 +249,12 @@ class Guards:
     def _begin(self, table: str, columns: Sequence[str], text: str) -> str:
         """Return the condition for rows with a value that begins with ``text``; or empty."""
         there = self._names.columns(table) or ()
-        # SQLite compares no BLOB with a text.
-        value = "CAST({} AS TEXT)" if self._names.is_sqlite else "{}"
-        return " OR ".join(
-            f"substr({value.format(name)}, 1, {len(text)}) = '{text}'"
-            for name in columns
-            if name in there
-        )
+        value = f"substr({{0}}, 1, {len(text)}) = '{text}'"
+        if self._names.is_sqlite:
+            # It compares no BLOB with a text, and in UTF-16 a CAST makes another text of a BLOB.
+            blob = f"substr({{0}}, 1, {len(text)}) = x'{text.encode('ascii').hex()}'"
+            value = f"CASE typeof({{0}}) WHEN 'blob' THEN {blob} ELSE {value} END"
+        return " OR ".join(value.format(name) for name in columns if name in there)
 
     def _not_offline(self, reason: str) -> None:
         """Raise CommandError; for a review write a comment instead."""

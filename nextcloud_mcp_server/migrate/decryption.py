@@ -168,14 +168,14 @@ class Decryption:
                 "(several: NEWEST;OLDER), then run the command again.",
             )
         if self._damaged:
-            option = "" if self._database is None else f" {self._database.option}"
+            option = "-d tokens.db" if self._database is None else self._database.option
             raise TokenStorageError(
                 f"To go back, {database} has to be decrypted, and "
                 f"{_by_table(self._damaged)} cannot be: they were changed, or were "
                 "encrypted for another row. Nothing was changed.",
                 code="undecryptable",
                 remedy="Restore their rows from a backup, or delete them, then run the command "
-                f"again. To see which they are: nextcloud-mcp-server db doctor{option}",
+                f"again. To see which they are: nextcloud-mcp-server db doctor {option}",
             )
 
 

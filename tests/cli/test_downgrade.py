@@ -50,6 +50,9 @@ def test_downgrade_as_json(db: Db) -> None:
         "before": HEAD,
         "after": ALL[-3],
         "steps": [HEAD, BEFORE],
+        "rows_deleted": {},
+        "secrets_encrypted": {},
+        "key": None,
     }
     assert "Go back? [y/N]" in done.err
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import sqlite3
@@ -12,10 +13,13 @@ from pathlib import Path
 import pytest
 from cryptography.fernet import Fernet
 
+from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.backends.connect import connect
+from nextcloud_mcp_server.crypto.keyring import Keyring
 from tests.cli.conftest import Db
 from tests.cli.places import SERVED, fingerprint, listing, rows
-from tests.support.revisions import ALL, BEFORE, HEAD
+from tests.support.contents import KEY, LATER
+from tests.support.revisions import HEAD, pending_after
 
 PREVIEWS = ["--dry-run", "--sql"]
 
@@ -32,6 +36,10 @@ def test_a_preview_succeeds_like_the_downgrade_and_changes_nothing(
     assert (fingerprint(db.path), listing(db.path.parent)) == before
     if "There are no statements" in done.err:
         assert "db upgrade" in done.err
+        return
+    if "--sql has neither" in done.err:
+        # It cannot decrypt.
+        assert option == "--sql"
         return
     real = db("downgrade", "--yes")
     assert done.status == real.status, done.err
@@ -54,18 +62,22 @@ def test_dry_run_prints_what_is_lost(db: Db) -> None:
 def test_dry_run_as_json(db: Db) -> None:
     """With --json the document has the steps, the losses and the rows."""
     db.put("at-head")
-    document = json.loads(db("downgrade", "-2", "--dry-run", "--json").out)
+    document = json.loads(db("downgrade", "010", "--dry-run", "--json").out)
     assert document.pop("seconds") > 0
     assert document.pop("rows") > 0
-    assert document.pop("loses").keys() == {HEAD, BEFORE}
+    undone = [*reversed(pending_after("010"))]
+    assert [*document.pop("loses")] == undone
     # The other tables with rows stay.
     assert document.pop("rows_lost").keys() == {"migration_journal"}
     assert document == {
         "database": str(db.path),
         "dry_run": True,
         "before": HEAD,
-        "after": ALL[-3],
-        "steps": [HEAD, BEFORE],
+        "after": "010",
+        "steps": undone,
+        "rows_deleted": {},
+        "secrets_encrypted": {},
+        "key": None,
     }
 
 
@@ -73,6 +85,7 @@ def test_dry_run_as_json(db: Db) -> None:
 def test_a_preview_works_while_a_server_is_running(option: str, db: Db) -> None:
     """The real downgrade is refused then."""
     db.put("at-head")
+    db("downgrade", "102", "--yes")
     hold = connect(db.path).hold()
     assert hold is not None
     try:
@@ -108,15 +121,49 @@ def test_both_at_once_are_wrong_usage(db: Db) -> None:
     assert db("downgrade", "--dry-run", "--sql").status == 2
 
 
+def test_what_is_deleted_and_encrypted_is_shown_before_the_question(
+    db: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The question, the rehearsal, the result and --json count it; without a key all refuse."""
+
+    async def store() -> None:
+        async with RefreshTokenStorage(db.path, encryption_key=KEY) as storage:
+            await storage.store_refresh_token("alice", "token")
+            await storage.browser_sessions.create("s" * 43, "alice", expires_at=LATER)
+
+    asyncio.run(store())
+    for arguments in (("--yes",), ("--dry-run",), ()):
+        assert db.refused("downgrade", "102", *arguments) == "key-missing"
+    monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", KEY)
+    [name] = Keyring(KEY).fingerprints
+    lines = (
+        "rows with the hash of an id, which are deleted: 1 in browser_sessions",
+        f"secrets that are encrypted for older versions, with key {name}: 1 in refresh_tokens",
+    )
+    facts = {
+        "rows_deleted": {"browser_sessions": 1},
+        "secrets_encrypted": {"refresh_tokens": 1},
+        "key": name,
+    }
+    asked, rehearsed = db("downgrade", "102", stdin=b"n\n"), db("downgrade", "102", "--dry-run")
+    for line in lines:
+        assert line in asked.err.splitlines()
+        assert line in rehearsed.out.splitlines()
+    for option in ("--dry-run", "--yes"):
+        document = json.loads(db("downgrade", "102", option, "--json").out)
+        assert {name: document[name] for name in facts} == facts
+
+
 @pytest.mark.skipif(shutil.which("sqlite3") is None, reason="sqlite3 is not installed")
 @pytest.mark.parametrize("revision", ["-1", "005", "base"])
 def test_sql_does_what_the_downgrade_does(revision: str, db: Db, tmp_path: Path) -> None:
     """SQLite's shell runs the output; the tables are those after the real downgrade."""
     db.put("at-head")
+    db("downgrade", "102", "--yes")
     copy = shutil.copy(db.path, tmp_path / "copy.db")
     done = db("downgrade", revision, "--sql")
     assert (done.status, done.err) == (0, "")
-    assert done.out.startswith(f"-- {db.path}: from revision {HEAD} to ")
+    assert done.out.startswith(f"-- {db.path}: from revision 102 to ")
     subprocess.run(["sqlite3", "-bail", copy], input=done.out, text=True, check=True)
     assert db("downgrade", revision, "--yes").status == 0
     for query in (

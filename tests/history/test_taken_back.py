@@ -18,6 +18,7 @@ from tests.history.case import Case
 from tests.support import invariants
 from tests.support.by_path import downgrade, prepare
 from tests.support.errors import refused
+from tests.support.facts import TABLES
 from tests.support.snapshot import Snapshot, counted, snapshot
 
 CASES = [
@@ -95,7 +96,8 @@ async def test_every_secret_comes_back(case: Case, tmp_path: Path) -> None:
     assert done.deleted == {}
     for table, rows in after.rows.items():
         encrypted = {name for name in secrets_of(table) if name.startswith("encrypted_")}
-        if table in GROWING:
+        # An operator's triggers write to tables of their own.
+        if table in GROWING or table not in TABLES:
             continue
         columns = after.columns[table].keys() - encrypted
         assert counted({c: row[c] for c in columns} for row in rows) == counted(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -268,3 +271,26 @@ def test_a_preview_counts_what_the_downgrade_does(stored: Place) -> None:
     done = stored.down("102", NEW)
     assert (expected.encrypted, expected.deleted) == (done.encrypted, done.deleted)
     assert expected.key == done.key
+
+
+async def test_a_database_in_utf_16(path: Path) -> None:
+    """In SQLite's other encodings a BLOB is found too, and so is a text in its place."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA encoding = 'UTF-16le'")
+        connection.execute("CREATE TABLE notes (text TEXT)")
+        connection.execute("DROP TABLE notes")
+    found = Place(str(path))
+    await store(found, NEW)
+    found.run(
+        "UPDATE app_passwords SET encrypted_password = CAST(:text AS TEXT)",
+        text=found.one("app_passwords", "encrypted_password").decode(),
+    )
+    assert found.one("app_passwords", "typeof(encrypted_password)") == "text"
+    assert found.run("PRAGMA encoding") == [("UTF-16le",)]
+    done = found.down("010", NEW)
+    assert (done.encrypted, done.deleted) == (
+        PER_TABLE,
+        {"browser_sessions": 1, "oauth_sessions": 1},
+    )
+    released(found)
+    found.close()
