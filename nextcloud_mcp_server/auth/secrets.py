@@ -88,7 +88,7 @@ class Reading:
             if not self.accepts_old():
                 raise _too_old(name)
             return str(stored)
-        associated = binding(secret, row._asdict())
+        associated = binding(secret, {name: getattr(row, name) for name in secret.bound})
         found = None
         with suppress(UnicodeDecodeError):
             found = self._access.keyring.opened(raw, associated)

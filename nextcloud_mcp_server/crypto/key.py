@@ -12,6 +12,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import struct
 from contextlib import suppress
 from typing import Final, NoReturn
 
@@ -29,6 +30,7 @@ _ID: Final = 8
 _TAG: Final = 16
 #: Plain base64 decodes in C; its own two digits become what is not of the alphabet.
 _FROM_URLSAFE: Final = bytes.maketrans(b"-_+/", b"+/**")
+_length: Final = struct.Struct(">I").pack
 _HEADER: Final = b"nextcloud-mcp-server v2"
 _ABSENT: Final = b"\xff\xff\xff\xff"
 
@@ -49,7 +51,7 @@ def _prefixed(part: str | bytes | int | None) -> bytes:
     if part is None:
         return _ABSENT
     raw = part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogatepass")
-    return len(raw).to_bytes(4, "big") + raw
+    return _length(len(raw)) + raw
 
 
 class Key:
