@@ -299,7 +299,7 @@ class McpGrants(Concern):
             row = connection.first(_GET, key)
             if row is None or (user_id is not None and row.user_id != user_id):
                 return False
-            check_row(key.values(), row.own, self._table)
+            check_row([grant_id], row.own, self._table)
             return self._revoke(connection, grant_id, row.user_id, why, now)
 
         return await self._access.write(unit)

@@ -104,10 +104,18 @@ async def test_a_person_connects_and_calls_a_tool(served: Served, mode: str) -> 
 async def test_an_expired_access_token_is_refreshed(served: Served) -> None:
     """The SDK's client exchanges its refresh token without the person."""
     memory = Memory()
-    await whoami(served, memory, "alice", "2026-07-28")
-    tokens = present(memory.tokens)
-    memory.tokens = tokens.model_copy(update={"access_token": "expired", "expires_in": -1})
-    assert (await whoami(served, memory, "nobody", "2026-07-28"))["user_id"] == "alice"
+    provider = auth(served, memory, "alice")
+    async with (
+        httpx2.AsyncClient(auth=provider, timeout=60) as http,
+        Client(streamable_http_client(served.resource, http_client=http)) as mcp,
+    ):
+        await mcp.call_tool("whoami", {})
+        before = present(memory.tokens)
+        provider.context.token_expiry_time = 1
+        assert not (await mcp.call_tool("whoami", {})).is_error
+    after = present(memory.tokens)
+    assert after.access_token != before.access_token
+    assert after.refresh_token not in {None, before.refresh_token}
 
 
 async def test_two_people_never_cross(served: Served) -> None:
