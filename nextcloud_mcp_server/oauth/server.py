@@ -122,7 +122,9 @@ async def sweep(storage: RefreshTokenStorage) -> None:
     Raises:
         TokenStorageError: as the store.
     """
+    await storage.login_flows.delete_expired()
     await storage.oauth_sessions.delete_expired()
+    await storage.browser_sessions.delete_expired()
     # In this order: a grant ends with its tokens, and a client with its grants.
     await storage.mcp_tokens.delete_expired()
     await storage.mcp_grants.delete_expired()

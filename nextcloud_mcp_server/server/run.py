@@ -116,9 +116,7 @@ def _serve(
         port = sockets[0].getsockname()[1]
         nextcloud = nextcloud_settings(listening=(bind_to[0], port))
         served: ASGIApp = create_app(settings=settings, nextcloud=nextcloud)
-        if nextcloud is None:
-            printer.line("nextcloud: not configured. Set NEXTCLOUD_HOST to connect people to it.")
-        else:
+        if nextcloud is not None:
             printer.line(f"nextcloud: {printable(nextcloud.host)}")
             printer.line(f"MCP clients connect to {printable(nextcloud.public_url)}/mcp")
         app = _App(AccessLog(served) if log.access else served, stop)
