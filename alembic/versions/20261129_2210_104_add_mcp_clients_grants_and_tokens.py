@@ -4,8 +4,8 @@ MCP clients sign in at this server itself. A running authorization gets what it 
 code is redeemed, and an app password says whether Nextcloud has refused it.
 
 Downgrade loses: the registered MCP clients, and every grant with its tokens: MCP clients must
-register and sign in again. Also when an app password was refused or used last, and its name. No
-app password is lost.
+register and sign in again, and a running sign-in must begin again. Also when an app password was
+refused or used last, and its name. No app password is lost.
 
 Revision ID: 104
 Revises: 103
