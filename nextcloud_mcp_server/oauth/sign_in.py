@@ -253,7 +253,12 @@ class SignIn:
         granted = await poll_login(self._open_http(), self._server, agent, token)
         if granted is None:
             return None
-        user = await self._connect(granted, agent, session)
+        try:
+            user = await self._connect(granted, agent, session)
+        except NextcloudError:
+            # Nextcloud gives a password out once: there is nothing to wait for any more.
+            await self._provider.storage.oauth_sessions.delete(session_id)
+            raise
         await self._provider.storage.oauth_sessions.update(session_id, user_id=user.id)
         return user.id
 
@@ -261,16 +266,18 @@ class SignIn:
         """Store a granted app password, and delete the old one in Nextcloud."""
         client = self._client(granted.login_name, granted.app_password, agent)
         passwords = self._provider.storage.app_passwords
-        # A login name is not a user id.
-        user = await client.account.whoami()
+        try:
+            # A login name is not a user id.
+            user = await client.account.whoami()
+        except NextcloudError:
+            await _delete(client, "The new")
+            raise
         old = await passwords.get(user.id)
         if old is not None and old.server == self._settings.host and old.refused_at is None:
             # With itself: no other credential may do that.
-            with_old = self._client(old.username or user.id, old.password, agent)
-            try:
-                await with_old.account.delete_app_password()
-            except NextcloudError as error:
-                logger.warning("The previous app password stays in Nextcloud: %s", error.message)
+            await _delete(
+                self._client(old.username or user.id, old.password, agent), "The previous"
+            )
         await passwords.store(
             user.id,
             granted.app_password,
@@ -339,6 +346,16 @@ class SignIn:
         name = await self._name(session.client_id or "")
         body = html(_DONE, message=message, url=url, name=name)
         return page("You can go back", body, head=moving_on(url))
+
+
+async def _delete(client: Nextcloud, which: str) -> None:
+    """Delete the app password of ``client`` in Nextcloud, if it is not refused already."""
+    if client.refused:
+        return
+    try:
+        await client.account.delete_app_password()
+    except NextcloudError as error:
+        logger.warning("%s app password stays in Nextcloud: %s", which, error.message)
 
 
 def _problem(reason: str) -> Html:

@@ -321,6 +321,30 @@ def test_nextcloud_that_is_away_is_said(served: Served, browser: Browser, client
     assert "NEXTCLOUD_HOST" in page.text
 
 
+def test_an_account_that_cannot_be_read_ends_the_sign_in(
+    served: Served, browser: Browser, client: Client
+) -> None:
+    """The page says why, nothing is stored, and the sign-in cannot go on."""
+    waiting = browser.decide(browser.open(client.url()))
+    served.nextcloud.state.grant(login_url(waiting), "alice")
+    served.nextcloud.state.users["alice"].enabled = False
+    page = browser.after_pause(waiting)
+    assert 'role="alert"' in page.text
+    assert browser.open(str(waiting.url)).status_code == 403
+    with closing(sqlite3.connect(served.database)) as connection:
+        assert connection.execute("SELECT count(*) FROM app_passwords").fetchone() == (0,)
+
+
+def test_a_form_of_this_server_has_an_origin(browser: Browser, client: Client) -> None:
+    """The pages let a browser name their origin to this server, and to no other."""
+    consent = browser.open(client.url())
+    assert consent.headers["Referrer-Policy"] == "same-origin"
+    form = {**hidden(consent), "action": "allow", "scope": ["files:read"]}
+    headers = {"Origin": browser.served.url}
+    response = browser.http.post("/authorize/consent", data=form, headers=headers)
+    assert response.status_code == 303
+
+
 def test_a_client_revokes_its_tokens(served: Served, browser: Browser, client: Client) -> None:
     """A public client needs no secret; another one revokes nothing."""
     issued = tokens(browser, client)
