@@ -64,6 +64,24 @@ CODES: Final = MappingProxyType(
         "no-schema": "The database server has no schema that this role can use.",
         "missing-grant": "The role at the database server lacks a permission.",
         "outcome-unknown": "The connection was lost during a commit, which may have happened.",
+        "reconnect": "Nextcloud refused the app password, and it is not tried again.",
+        "account-disabled": "The account is disabled in Nextcloud.",
+        "maintenance": "Nextcloud is in maintenance mode.",
+        "throttled": "Nextcloud refuses requests from this address for a time.",
+        "app-missing": "An app is not enabled in Nextcloud, or not for this account.",
+        "moved": "Nextcloud redirects to another address.",
+        "not-found": "Nextcloud has no such file, note, calendar or event.",
+        "changed": "Somebody changed the item in Nextcloud since it was read.",
+        "exists": "Nextcloud already has an item of this name.",
+        "over-quota": "The account has no space left in Nextcloud.",
+        "no-connection": "Nextcloud does not answer at its address.",
+        "timeout": "Nextcloud did not answer in time; a change may have happened.",
+        "too-large": "The content is larger than this server reads or writes.",
+        "not-nextcloud": "The address answers, but not as Nextcloud does.",
+        "forbidden": "Nextcloud does not allow this to this account.",
+        "not-text": "The file is not text in UTF-8.",
+        "no-trash": "Nextcloud has no trash bin, so a deleted file would be lost.",
+        "nextcloud-failed": "Nextcloud answered with an error of its own.",
     }
 )
 
@@ -99,7 +117,7 @@ class TokenStorageError(Exception):
         # By default pickling drops keyword-only arguments, and a worker process must be
         # able to raise this error.
         rebuild = partial(
-            TokenStorageError, code=self.code, remedy=self.remedy, exit_status=self.exit_status
+            type(self), code=self.code, remedy=self.remedy, exit_status=self.exit_status
         )
         return (rebuild, (self.message,))
 

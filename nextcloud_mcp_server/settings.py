@@ -11,6 +11,10 @@
 | ``TOKEN_STORAGE_FILESYSTEM`` | ``local`` or ``remote``, if the type does not tell | detected |
 | ``TOKEN_STORAGE_POOL_SIZE`` | connections to a server of PostgreSQL | 8 |
 | ``AUDIT_RETENTION_DAYS`` | days after which entries of the audit log are deleted | never |
+| ``NEXTCLOUD_HOST`` | the address of Nextcloud, as this server reaches it | unset |
+| ``NEXTCLOUD_PUBLIC_URL`` | the address of Nextcloud, as a browser reaches it | the same |
+| ``PUBLIC_URL`` | the address of this server for clients and browsers | where it listens |
+| ``READ_ONLY`` | ``true``: nothing in Nextcloud is changed | ``false`` |
 | ``NEXTCLOUD_MCP_HOST`` | the address to listen on | ``127.0.0.1`` |
 | ``NEXTCLOUD_MCP_PORT`` | the port to listen on; 0 for any free one | 8000 |
 | ``NEXTCLOUD_MCP_LOG_LEVEL`` | ``debug``, ``info``, ``warning`` or ``error`` | ``info`` |
@@ -76,7 +80,14 @@ SERVER_VARIABLES: Final = (
     "NEXTCLOUD_MCP_LOG_LEVEL",
     "NEXTCLOUD_MCP_LOG_FORMAT",
     "NEXTCLOUD_MCP_ACCESS_LOG",
+    "NEXTCLOUD_HOST",
+    "NEXTCLOUD_PUBLIC_URL",
+    "PUBLIC_URL",
+    "READ_ONLY",
 )
+
+#: The hosts that only this machine reaches.
+LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 _HIGHEST_PORT: Final = 65_535
 
@@ -386,6 +397,94 @@ def listen_address(
     if port is None:
         port = _port(environ.get("NEXTCLOUD_MCP_PORT", "").strip())
     return host, port
+
+
+class NextcloudSettings(NamedTuple):
+    """How people connect their Nextcloud. The URLs have no slash at the end.
+
+    Attributes:
+        host: the address of Nextcloud, as this server reaches it.
+        browser_url: the same, as a browser reaches it.
+        public_url: the address of this server for clients and browsers: an origin.
+        read_only: whether nothing in Nextcloud may be changed.
+    """
+
+    host: str
+    browser_url: str
+    public_url: str
+    read_only: bool = False
+
+
+def nextcloud_settings(
+    environ: Mapping[str, str] | None = None, *, listening: tuple[str, int]
+) -> NextcloudSettings | None:
+    """Return the settings of Nextcloud; None if ``NEXTCLOUD_HOST`` is not set.
+
+    Args:
+        environ: the environment; None for that of the process.
+        listening: the host and the port that the server listens on.
+
+    Raises:
+        TokenStorageError: ``bad-input`` for a variable with another value.
+    """
+    environ = os.environ if environ is None else environ
+    host = environ.get("NEXTCLOUD_HOST", "").strip()
+    if not host:
+        return None
+    host = _web_address("NEXTCLOUD_HOST", host)
+    browser = environ.get("NEXTCLOUD_PUBLIC_URL", "").strip()
+    public = environ.get("PUBLIC_URL", "").strip()
+    return NextcloudSettings(
+        host,
+        _web_address("NEXTCLOUD_PUBLIC_URL", browser) if browser else host,
+        _public_url(public) if public else _listening_url(*listening),
+        _one_of("READ_ONLY", environ.get("READ_ONLY") or "false", ("true", "false")) == "true",
+    )
+
+
+def _web_address(variable: str, text: str) -> str:
+    """Return a URL of a web server without a slash at its end."""
+    from urllib.parse import urlsplit  # noqa: PLC0415 - `db current` does not need it
+
+    with suppress(ValueError):
+        parts = urlsplit(text)
+        extra = parts.username is not None or "?" in text or "#" in text
+        if parts.scheme in {"http", "https"} and parts.hostname and not extra:
+            _ = parts.port  # raises for one that is none
+            return f"{parts.scheme}://{parts.netloc.lower()}{parts.path.rstrip('/')}"
+    raise TokenStorageError(
+        f"{variable} is {_shown(text)}, which is not an http or https URL without a user.",
+        code="bad-input",
+        remedy=f"Set {variable} to an address like https://cloud.example.com.",
+    )
+
+
+def _public_url(text: str) -> str:
+    from urllib.parse import urlsplit  # noqa: PLC0415 - as above
+
+    url = _web_address("PUBLIC_URL", text)
+    parts = urlsplit(url)
+    if parts.path:
+        raise TokenStorageError(
+            "PUBLIC_URL has a path, and clients look for this server at the root of its host.",
+            code="bad-input",
+            remedy="Give the server a host name of its own: https://mcp.example.com",
+        )
+    if parts.scheme == "http" and parts.hostname not in LOOPBACK:
+        raise TokenStorageError(
+            "PUBLIC_URL begins with http, and tokens would be sent unencrypted.",
+            code="bad-input",
+            remedy="Put a reverse proxy with a certificate in front, and set PUBLIC_URL to its "
+            "https address. Plain http is for 127.0.0.1 alone.",
+        )
+    return url
+
+
+def _listening_url(host: str, port: int) -> str:
+    """Return the URL of the server on this machine."""
+    if host in {"0.0.0.0", "::", ""}:  # noqa: S104 - every address has the one of loopback
+        host = DEFAULT_HOST
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _host(text: str, *, typed: bool = False) -> str:

@@ -25,6 +25,9 @@ PLANTED: Final = [
     ("circles", "schema/structure.py", f"import {PACKAGE}.schema.history"),
     ("engine", "migrate/plan.py", f"import {PACKAGE}.backends.sqlite.lock"),
     ("engine", "cli/root.py", f"from {PACKAGE}.backends import sqlite"),
+    ("house", "lifespan.py", f"import {PACKAGE}.nextcloud.errors"),
+    ("nextcloud", "nextcloud/files.py", f"import {PACKAGE}.settings"),
+    ("light", "migrate/plan.py", "import httpx2"),
 ]
 
 

@@ -5,6 +5,7 @@ A row is meant to exist for minutes: delete it when the flow is done.
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -45,6 +46,9 @@ _CHANGEABLE: Final = (
     "idp_refresh_token",
     "granted_scopes",
     "mcp_authorization_code",
+    "code_expires_at",
+    "poll_endpoint",
+    "encrypted_poll_token",
 )
 _UPDATE: Final = (
     update(oauth_sessions)
@@ -68,7 +72,9 @@ class OAuthSession(Expiring):
     asked with is a hash here, which finds the session again in this process.
 
     Times are whole seconds since 1970. ``is_provisioning`` is true for a flow that grants
-    the server offline access, and false for the login of a client.
+    the server offline access, and false for the login of a client. ``redirect_uri_given`` is
+    whether the client has sent its redirect URI, and ``poll_endpoint`` the Nextcloud that
+    ``poll_token`` is for.
     """
 
     session_id: str = field(repr=False)
@@ -88,7 +94,18 @@ class OAuthSession(Expiring):
     granted_scopes: tuple[str, ...] | None
     is_provisioning: bool
     nonce: str | None = field(repr=False)
+    resource: str | None = None
+    redirect_uri_given: bool | None = None
+    browser_hash: str | None = field(default=None, repr=False)
+    code_expires_at: int | None = None
+    poll_endpoint: str | None = None
+    poll_token: str | None = field(default=None, repr=False)
     _clock: Clock = field(default=wall_clock, repr=False, compare=False)
+
+    def began_in(self, browser_id: str) -> bool:
+        """Return whether the authorization began in the browser with this id."""
+        expected = (self.browser_hash or "").encode()
+        return hmac.compare_digest(expected, hashed(browser_id).encode())
 
 
 class OAuthSessions(Concern):
@@ -118,8 +135,13 @@ class OAuthSessions(Concern):
         granted_scopes: Sequence[str] | None = None,
         is_provisioning: bool = False,
         nonce: str | None = None,
+        resource: str | None = None,
+        redirect_uri_given: bool | None = None,
+        browser_id: str | None = None,
     ) -> None:
         """Store a new session. ``expires_at`` is in whole seconds since 1970.
+
+        Of ``browser_id``, the cookie of the browser in which it begins, only a hash is stored.
 
         Raises:
             TokenStorageError: ``bad-input`` before anything is written; ``conflict`` if
@@ -150,6 +172,11 @@ class OAuthSessions(Concern):
             "flow_type": valid.flow_type(flow_type),
             "requested_scopes": values.spaced(valid.scopes(requested_scopes, "requested_scopes")),
             "is_provisioning": valid.flag(is_provisioning, "is_provisioning"),
+            "resource": valid.optional_text(resource, "resource"),
+            "redirect_uri_given": redirect_uri_given,
+            "browser_hash": None
+            if browser_id is None
+            else hashed(valid.credential(browser_id, "browser_id")),
             **_changeable(
                 user_id, idp_access_token, idp_refresh_token, granted_scopes, mcp_authorization_code
             ),
@@ -193,8 +220,13 @@ class OAuthSessions(Concern):
         idp_refresh_token: str | None = None,
         granted_scopes: Sequence[str] | None = None,
         mcp_authorization_code: str | None = None,
+        code_expires_at: int | None = None,
+        poll_endpoint: str | None = None,
+        poll_token: str | None = None,
     ) -> bool:
         """Store the results of a step; the columns of arguments that are None are not changed.
+
+        ``poll_token`` is bound to the ``poll_endpoint`` that is given with it.
 
         Returns:
             False if there is no such session.
@@ -210,7 +242,14 @@ class OAuthSessions(Concern):
         access, now = self._access, self._access.now()
         key = valid.stored_forms(session_id, "session_id")
         changes = _changeable(
-            user_id, idp_access_token, idp_refresh_token, granted_scopes, mcp_authorization_code
+            user_id,
+            idp_access_token,
+            idp_refresh_token,
+            granted_scopes,
+            mcp_authorization_code,
+            code_expires_at=code_expires_at,
+            poll_endpoint=poll_endpoint,
+            poll_token=poll_token,
         )
 
         bound = {**changes, "session_id": key["hashed"]}
@@ -246,8 +285,17 @@ def _changeable(
     idp_refresh_token: str | None,
     granted_scopes: Sequence[str] | None,
     mcp_authorization_code: str | None,
-) -> dict[str, str | None]:
+    *,
+    code_expires_at: int | None = None,
+    poll_endpoint: str | None = None,
+    poll_token: str | None = None,
+) -> dict[str, str | int | None]:
     return {
+        "code_expires_at": valid.optional_seconds(code_expires_at, "code_expires_at"),
+        "poll_endpoint": valid.optional_text(poll_endpoint, "poll_endpoint"),
+        "encrypted_poll_token": None
+        if poll_token is None
+        else valid.secret(poll_token, "poll_token"),
         "user_id": None if user_id is None else valid.user_id(user_id),
         "idp_access_token": valid.optional_secret(idp_access_token, "idp_access_token"),
         "idp_refresh_token": valid.optional_secret(idp_refresh_token, "idp_refresh_token"),
@@ -284,5 +332,7 @@ def _session(
         requested_scopes=values.read_spaced(row.requested_scopes),
         granted_scopes=values.read_spaced(row.granted_scopes),
         is_provisioning=bool(row.is_provisioning),
+        redirect_uri_given=None if row.redirect_uri_given is None else bool(row.redirect_uri_given),
+        poll_token=secret("encrypted_poll_token"),
         _clock=reading.clock,
     )

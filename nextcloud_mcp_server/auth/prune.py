@@ -1,4 +1,4 @@
-"""Delete expired login flows and sessions, and old audit entries, beside running servers."""
+"""Delete what is expired or unused, and old audit entries, beside running servers."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import bindparam, func, select
 
+from nextcloud_mcp_server.auth import mcp_clients, mcp_grants, mcp_tokens
 from nextcloud_mcp_server.auth.audit import AuditLog
 from nextcloud_mcp_server.auth.browser_sessions import BrowserSessions
 from nextcloud_mcp_server.auth.context import Access
 from nextcloud_mcp_server.auth.login_flows import LoginFlows
+from nextcloud_mcp_server.auth.mcp_clients import McpClients
+from nextcloud_mcp_server.auth.mcp_grants import McpGrants
+from nextcloud_mcp_server.auth.mcp_tokens import McpTokens
 from nextcloud_mcp_server.auth.oauth_sessions import OAuthSessions
 from nextcloud_mcp_server.backends.base import Connection, RegisteredKey
 from nextcloud_mcp_server.backends.connect import connect
@@ -27,21 +31,36 @@ from nextcloud_mcp_server.progress import Reporter, silent
 from nextcloud_mcp_server.schema.tables import metadata
 from nextcloud_mcp_server.settings import Settings
 
+if TYPE_CHECKING:
+    from sqlalchemy import Select
+
 #: The concerns by their table. Not refresh tokens: one that is expired by a wrong clock would
 #: be a lost grant.
-_CONCERNS: Final[Mapping[str, type[LoginFlows | OAuthSessions | BrowserSessions]]] = {
+_CONCERNS: Final[
+    Mapping[
+        str,
+        type[LoginFlows | OAuthSessions | BrowserSessions | McpTokens | McpGrants | McpClients],
+    ]
+] = {
     "login_flow_sessions": LoginFlows,
     "oauth_sessions": OAuthSessions,
     "browser_sessions": BrowserSessions,
+    # In this order: a grant ends with its tokens, and a client with its grants.
+    "mcp_tokens": McpTokens,
+    "mcp_grants": McpGrants,
+    "mcp_clients": McpClients,
 }
 
-_COUNTS: Final = {
+_COUNTS: Final[dict[str, Select[Any]]] = {
     name: select(func.count())
     .select_from(table)
     .where(table.c.expires_at <= bindparam("now"), *(k.is_not(None) for k in table.primary_key))
     for name, table in metadata.tables.items()
-    if name in _CONCERNS
+    if name in _CONCERNS and not name.startswith("mcp_")
 }
+_COUNTS["mcp_tokens"] = mcp_tokens.COUNT_EXPIRED
+_COUNTS["mcp_grants"] = mcp_grants.COUNT_EXPIRED
+_COUNTS["mcp_clients"] = mcp_clients.COUNT_EXPIRED
 
 
 #: The log has no expiry: an age decides.
@@ -73,7 +92,7 @@ def delete_expired(
     *,
     audit_age: timedelta | None = None,
 ) -> dict[str, int]:
-    """Delete the expired login flows and sessions; return how many were deleted, by table.
+    """Delete what is expired or unused; return how many were deleted, by table.
 
     Works in batches, each of them a transaction with its entries in the audit log. Needs no key;
     with the one that encrypts, it signs the entries.

@@ -11,6 +11,9 @@ from nextcloud_mcp_server.auth.audit import AuditLog
 from nextcloud_mcp_server.auth.browser_sessions import BrowserSessions
 from nextcloud_mcp_server.auth.context import Access, wall_clock
 from nextcloud_mcp_server.auth.login_flows import LoginFlows
+from nextcloud_mcp_server.auth.mcp_clients import McpClients
+from nextcloud_mcp_server.auth.mcp_grants import McpGrants
+from nextcloud_mcp_server.auth.mcp_tokens import McpTokens
 from nextcloud_mcp_server.auth.oauth_clients import OAuthClients
 from nextcloud_mcp_server.auth.oauth_sessions import OAuthSessions
 from nextcloud_mcp_server.auth.opening import open_store
@@ -59,6 +62,9 @@ class RefreshTokenStorage(RefreshTokens):
         "audit",
         "browser_sessions",
         "login_flows",
+        "mcp_clients",
+        "mcp_grants",
+        "mcp_tokens",
         "oauth_clients",
         "oauth_sessions",
         "profiles",
@@ -88,6 +94,9 @@ class RefreshTokenStorage(RefreshTokens):
         self.oauth_sessions = OAuthSessions(access)
         self.login_flows = LoginFlows(access)
         self.browser_sessions = BrowserSessions(access)
+        self.mcp_clients = McpClients(access)
+        self.mcp_grants = McpGrants(access)
+        self.mcp_tokens = McpTokens(access)
         self.audit = AuditLog(access)
 
     @property

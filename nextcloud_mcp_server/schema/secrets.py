@@ -44,9 +44,14 @@ SECRETS: Final = (
     SecretColumn("oauth_sessions", "idp_refresh_token", "idp_refresh_token", ("session_id",)),
     SecretColumn("oauth_sessions", "nonce", "nonce", ("session_id",)),
     SecretColumn("oauth_sessions", "encrypted_state", "state", ("session_id",)),
+    # It is sent to no other server than the one that has issued it.
+    SecretColumn(
+        "oauth_sessions", "encrypted_poll_token", "login", ("session_id", "poll_endpoint")
+    ),
 )
 
-#: The columns that hold the hash of an id which is a credential, as (table, column).
+#: The columns that hold the hash of an id which is a credential, as (table, column), where released
+#: versions have stored the id itself. Newer columns never hold anything but a hash.
 HASHED: Final = (
     ("oauth_sessions", "session_id"),
     ("oauth_sessions", "mcp_authorization_code"),

@@ -26,6 +26,8 @@ ENCRYPTED: Final = (
     ("oauth_clients", "encrypted_client_secret"),
     ("oauth_clients", "encrypted_registration_access_token"),
     ("login_flow_sessions", "encrypted_poll_token"),
+    ("oauth_sessions", "encrypted_state"),
+    ("oauth_sessions", "encrypted_poll_token"),
 )
 
 #: The table of the registered keys.

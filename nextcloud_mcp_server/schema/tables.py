@@ -133,6 +133,12 @@ oauth_sessions: Final = Table(
     Column("is_provisioning", Boolean, server_default=false()),
     Column("nonce", Text),
     Column("encrypted_state", Ciphertext),
+    Column("resource", Text),
+    Column("redirect_uri_given", Boolean),
+    Column("browser_hash", Text),
+    Column("code_expires_at", BigInteger),
+    Column("poll_endpoint", Text),
+    Column("encrypted_poll_token", Ciphertext),
     UniqueConstraint("mcp_authorization_code"),
     Index("idx_oauth_sessions_state", "state"),
     Index("idx_oauth_sessions_expires", "expires_at"),
@@ -157,6 +163,9 @@ app_passwords: Final = Table(
     Column("scopes", Text),
     Column("username", Text),
     Column("server", Text),
+    Column("refused_at", BigInteger),
+    Column("last_used_at", BigInteger),
+    Column("app_password_name", Text),
     Index("idx_app_passwords_updated", "updated_at"),
 )
 
@@ -193,6 +202,54 @@ keys: Final = Table(
     Column("check", Text, nullable=False),
     Column("fingerprint", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+)
+
+#: The MCP clients: registered here, or described by the document that their id is the URL of.
+mcp_clients: Final = Table(
+    "mcp_clients",
+    metadata,
+    Column("client_id", Text, primary_key=True),
+    Column("metadata", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("last_used_at", BigInteger),
+    Column("expires_at", BigInteger),
+    Index("idx_mcp_clients_used", "last_used_at"),
+)
+
+#: What a user has granted to an MCP client.
+mcp_grants: Final = Table(
+    "mcp_grants",
+    metadata,
+    Column("grant_id", Text, primary_key=True),
+    Column("client_id", Text, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("scopes", Text, nullable=False),
+    Column("resource", Text, nullable=False),
+    Column("code_hash", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("last_used_at", BigInteger),
+    Column("revoked_at", BigInteger),
+    Column("revoked_why", Text),
+    UniqueConstraint("code_hash"),
+    Index("idx_mcp_grants_user", "user_id"),
+    Index("idx_mcp_grants_client", "client_id"),
+)
+
+#: The tokens that this server has issued, as hashes. Scopes that are NULL are those of the grant.
+mcp_tokens: Final = Table(
+    "mcp_tokens",
+    metadata,
+    Column("token_hash", Text, primary_key=True),
+    Column("grant_id", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("scopes", Text),
+    Column("issued_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("used_at", BigInteger),
+    Column("successor_hash", Text),
+    Index("idx_mcp_tokens_grant", "grant_id"),
+    Index("idx_mcp_tokens_expires", "expires_at"),
 )
 
 # These three are migrated and kept, but not used here.

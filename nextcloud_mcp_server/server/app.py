@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from starlette.applications import Starlette
@@ -12,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse
 from starlette.routing import Route
 
+from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.lifespan import TokenStoreState, token_store_lifespan
 from nextcloud_mcp_server.server.health import (
@@ -22,10 +24,12 @@ from nextcloud_mcp_server.server.health import (
     HealthCheck,
 )
 from nextcloud_mcp_server.server.page import page
-from nextcloud_mcp_server.settings import Settings
+from nextcloud_mcp_server.settings import NextcloudSettings, Settings
 
 if TYPE_CHECKING:
+    from starlette.middleware import Middleware
     from starlette.requests import Request
+    from starlette.routing import BaseRoute
 
 
 _LIVE: Final = "/health/live"
@@ -44,12 +48,15 @@ def create_app(
     encryption_key: str | bytes | Sequence[str | bytes] | None = None,
     settings: Settings | None = None,
     check_interval: float = CHECK_INTERVAL,
+    nextcloud: NextcloudSettings | None = None,
 ) -> Starlette:
     """Return the application: the page ``/``, the health checks, and JSON errors.
 
     Takes the arguments of :func:`~nextcloud_mcp_server.lifespan.token_store_lifespan`;
-    ``check_interval`` is the seconds for which ``/health/ready`` repeats its last result.
+    ``check_interval`` is the seconds for which ``/health/ready`` repeats its last result. With
+    ``nextcloud``, people connect their Nextcloud, and MCP clients find its tools at ``/mcp``.
     """
+    connected = _connected(nextcloud)
     opened = token_store_lifespan(database, encryption_key=encryption_key, settings=settings)
 
     @asynccontextmanager
@@ -62,7 +69,8 @@ def create_app(
                 connect(storage.outcome.database), interval=check_interval, still_open=storage.check
             )
             try:
-                yield {"storage": storage, "health": health}
+                async with connected.running(storage):
+                    yield {"storage": storage, "health": health}
             finally:
                 # Before the store: the last connection to close removes the WAL, and the
                 # one of a check must not be the last.
@@ -75,12 +83,48 @@ def create_app(
             Route("/health", _checks),
             Route(_LIVE, _live),
             Route(_READY, _ready),
+            *connected.routes,
         ],
+        middleware=connected.middleware,
         exception_handlers={HTTPException: _refused},
     )
     # A redirect would repeat the Host header, which anybody can set.
     app.router.redirect_slashes = False
     return app
+
+
+@dataclass(frozen=True)
+class Connected:
+    """What an application gets in addition if people can connect their Nextcloud.
+
+    ``running`` takes the open store, and is entered while the application runs.
+    """
+
+    routes: Sequence[BaseRoute] = ()
+    middleware: Sequence[Middleware] = ()
+    running: Callable[[RefreshTokenStorage], AbstractAsyncContextManager[None]] = lambda _: (
+        nullcontext()
+    )
+
+
+def _connected(nextcloud: NextcloudSettings | None) -> Connected:
+    if nextcloud is None:
+        return Connected()
+    # Half a second and 35 MB, which the other servers save.
+    from nextcloud_mcp_server.oauth.server import AuthorizationServer  # noqa: PLC0415
+    from nextcloud_mcp_server.server.mcp_endpoint import create_mcp  # noqa: PLC0415
+
+    authorization = AuthorizationServer(nextcloud)
+    mcp = create_mcp(authorization)
+    protected = authorization.protected(mcp)
+
+    @asynccontextmanager
+    async def running(storage: RefreshTokenStorage) -> AsyncIterator[None]:
+        async with authorization.running(storage), mcp.session_manager.run():
+            yield
+
+    # Ours first: the SDK has a route of its own for the metadata of the resource.
+    return Connected([*authorization.routes, *protected.routes], protected.user_middleware, running)
 
 
 async def _page(request: Request) -> HTMLResponse:

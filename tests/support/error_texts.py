@@ -23,6 +23,9 @@ FILE = ROOT / "tests" / "errors.txt"
 
 _OWN = "nextcloud_mcp_server."
 
+#: The classes whose calls have a text.
+CLASSES = ("TokenStorageError", "NextcloudError")
+
 #: The path in the texts that are filled in.
 DATABASE = Path("/data/tokens.db")
 
@@ -44,7 +47,7 @@ class Source:
     def makers(self) -> frozenset[str]:
         """Return the names of its functions that create an error."""
         return frozenset(
-            name for name, made in self.functions.items() if any(_calls(made, "TokenStorageError"))
+            name for name, made in self.functions.items() if any(_calls(made, *CLASSES))
         )
 
     def text(self, node: ast.expr | None) -> str:
@@ -118,7 +121,7 @@ def written() -> Iterator[str]:
     for source in found:
         makers = source.makers | (source.imported & everywhere)
         for name, function in source.functions.items():
-            for call in _calls(function, "TokenStorageError"):
+            for call in _calls(function, *CLASSES):
                 given = {keyword.arg: keyword.value for keyword in call.keywords}
                 yield _entry(
                     f"{source.name}.{name}",

@@ -1,0 +1,289 @@
+"""Calendars, and the objects in them: what events and tasks share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Final
+from uuid import uuid4
+from zoneinfo import ZoneInfo
+
+import icalendar
+
+from nextcloud_mcp_server import __version__
+from nextcloud_mcp_server.nextcloud import errors
+from nextcloud_mcp_server.nextcloud.account import Account
+from nextcloud_mcp_server.nextcloud.addresses import DAV, quoted
+from nextcloud_mcp_server.nextcloud.connection import Connection, bare_etag, if_match
+from nextcloud_mcp_server.nextcloud.dav import document, propfind, query
+
+#: The name of a new calendar for tasks.
+_TASKS: Final = "Tasks"
+
+_PRODUCT: Final = f"-//nextcloud-mcp-server//{__version__}//EN"
+
+#: Times of the zones in a new object: a rule without an end needs the changes of later years.
+_YEARS: Final = 20
+
+When = datetime | date
+
+
+@dataclass(frozen=True)
+class Calendar:
+    """A calendar; ``components`` has ``VEVENT``, ``VTODO`` or both."""
+
+    id: str
+    name: str
+    components: frozenset[str]
+    writable: bool
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An object as it is stored: a whole VCALENDAR under one name."""
+
+    calendar: str
+    id: str
+    etag: str
+    content: icalendar.Component
+
+
+class Calendars:
+    """The calendars of the account."""
+
+    def __init__(self, connection: Connection, account: Account) -> None:
+        self._connection = connection
+        self._account = account
+
+    async def _path(self, *names: str) -> str:
+        return quoted("calendars", (await self._account.user()).id, *names)
+
+    async def list(self) -> tuple[Calendar, ...]:
+        """Return the calendars by name, without inbox, outbox, trash bin and subscriptions.
+
+        Raises:
+            NextcloudError: the request failed.
+        """
+        wanted = (
+            "d:resourcetype", "d:displayname", "d:current-user-privilege-set",
+            "c:supported-calendar-component-set",
+        )  # fmt: skip
+        found = await propfind(
+            self._connection, await self._path(), wanted, depth=1, what="calendars"
+        )
+        calendars = []
+        for resource in found:
+            kinds = resource.kinds()
+            if "c:calendar" not in kinds or "nc:deleted-calendar" in kinds:
+                continue
+            components = resource.properties.get("c:supported-calendar-component-set")
+            privileges = resource.properties.get("d:current-user-privilege-set")
+            names = {} if privileges is None else {element.tag for element in privileges.iter()}
+            calendars.append(
+                Calendar(
+                    resource.names[-1],
+                    resource.text("d:displayname") or resource.names[-1],
+                    frozenset(
+                        c.get("name", "") for c in (() if components is None else components)
+                    ),
+                    not {"{DAV:}write", "{DAV:}write-content", "{DAV:}all"}.isdisjoint(names),
+                )
+            )
+        return tuple(
+            sorted(calendars, key=lambda calendar: (calendar.name.casefold(), calendar.id))
+        )
+
+    async def of_component(self, component: str, calendar: str | None) -> tuple[str, ...]:
+        """Return the ids of the calendars to read: the given one, or all that take a component.
+
+        Raises:
+            NextcloudError: the request failed.
+        """
+        if calendar is not None:
+            return (calendar,)
+        return tuple(c.id for c in await self.list() if component in c.components)
+
+    async def for_tasks(self) -> str:
+        """Return the id of a calendar that takes tasks; create one if there is none.
+
+        The calendar that Nextcloud creates for a new user takes events only.
+
+        Raises:
+            NextcloudError: the request failed.
+        """
+        for calendar in await self.list():
+            if "VTODO" in calendar.components and calendar.writable:
+                return calendar.id
+        name = f"tasks-{uuid4().hex[:8]}"
+        body = document(
+            "c:mkcalendar",
+            f"<d:set><d:prop><d:displayname>{_TASKS}</d:displayname>"
+            '<c:supported-calendar-component-set><c:comp name="VTODO"/>'
+            "</c:supported-calendar-component-set></d:prop></d:set>",
+        )
+        await self._connection.send(
+            "MKCALENDAR",
+            DAV + await self._path(name),
+            what="calendar",
+            headers={"Content-Type": "application/xml; charset=utf-8"},
+            body=body,
+        )
+        return name
+
+    async def query(
+        self, calendar: str, component: str, between: tuple[datetime, datetime] | None = None
+    ) -> tuple[Stored, ...]:
+        """Return the objects of a calendar; with a range, each occurrence on its own, in UTC.
+
+        An object that cannot be parsed is left out.
+
+        Raises:
+            NextcloudError: the request failed.
+        """
+        times, data = "", "<c:calendar-data/>"
+        if between is not None:
+            start, end = (f"{when.astimezone(UTC):%Y%m%dT%H%M%SZ}" for when in between)
+            times = f'<c:time-range start="{start}" end="{end}"/>'
+            data = f'<c:calendar-data><c:expand start="{start}" end="{end}"/></c:calendar-data>'
+        body = document(
+            "c:calendar-query",
+            f'<d:prop><d:getetag/>{data}</d:prop><c:filter><c:comp-filter name="VCALENDAR">'
+            f'<c:comp-filter name="{component}">{times}</c:comp-filter></c:comp-filter></c:filter>',
+        )
+        found = await query(
+            self._connection,
+            "REPORT",
+            await self._path(calendar),
+            body,
+            what=f"calendar {calendar!a}",
+        )
+        stored = []
+        for resource in found:
+            content = _parsed(resource.text("c:calendar-data"))
+            if content is not None:
+                etag = bare_etag(resource.text("d:getetag"))
+                stored.append(Stored(calendar, resource.names[-1], etag, content))
+        return tuple(stored)
+
+    async def get(self, calendar: str, name: str) -> Stored:
+        """Return one object as it is stored.
+
+        Raises:
+            NextcloudError: ``not-found``, or the request failed.
+        """
+        what = f"object {name!a} in the calendar {calendar!a}"
+        answer = await self._connection.send(
+            "GET", DAV + await self._path(calendar, name), what=what
+        )
+        content = _parsed(answer.body.decode("utf-8", "replace"))
+        if content is None:
+            raise errors.not_nextcloud(self._connection.server.origin, "no iCalendar object")
+        return Stored(calendar, name, answer.etag, content)
+
+    async def create(self, calendar: str, component: icalendar.Component) -> Stored:
+        """Store a new component under a new UID, with its time zones.
+
+        Raises:
+            NextcloudError: ``not-found``, ``forbidden`` if the calendar does not take it, or the
+                request failed.
+        """
+        uid = str(uuid4())
+        now = datetime.now(UTC).replace(microsecond=0)
+        for name, value in (("UID", uid), ("DTSTAMP", now), ("CREATED", now)):
+            component.add(name, value)
+        content = icalendar.Calendar()
+        content.add("PRODID", _PRODUCT)
+        content.add("VERSION", "2.0")
+        content.add_component(component)
+        return await self._put(calendar, f"{uid}.ics", content, {"If-None-Match": "*"})
+
+    async def update(self, stored: Stored, component: icalendar.Component, etag: str) -> Stored:
+        """Store an object whose component was changed, over the version that has this etag.
+
+        Raises:
+            NextcloudError: ``changed``, ``forbidden``, or the request failed.
+        """
+        now = datetime.now(UTC).replace(microsecond=0)
+        sequence = int(component.get("SEQUENCE", 0)) + 1
+        for name, value in (("DTSTAMP", now), ("LAST-MODIFIED", now), ("SEQUENCE", sequence)):
+            replace(component, name, value)
+        return await self._put(stored.calendar, stored.id, stored.content, if_match(etag))
+
+    async def _put(
+        self, calendar: str, name: str, content: icalendar.Component, headers: dict[str, str]
+    ) -> Stored:
+        if isinstance(content, icalendar.Calendar):
+            years = timedelta(days=366 * _YEARS)
+            last = max(date(2038, 1, 1), datetime.now(UTC).date() + years)
+            content.add_missing_timezones(last_date=last)
+        answer = await self._connection.send(
+            "PUT",
+            DAV + await self._path(calendar, name),
+            what=f"object {name!a} in the calendar {calendar!a}",
+            headers={"Content-Type": "text/calendar; charset=utf-8", **headers},
+            body=content.to_ical(),
+        )
+        # Without an etag Nextcloud has stored something else than what was sent.
+        if not answer.etag:
+            return await self.get(calendar, name)
+        return Stored(calendar, name, answer.etag, content)
+
+    async def delete(self, calendar: str, name: str, etag: str) -> None:
+        """Move an object that has this etag to the trash bin of the calendars.
+
+        Raises:
+            NextcloudError: ``changed``, ``not-found``, or the request failed.
+        """
+        what = f"object {name!a} in the calendar {calendar!a}"
+        path = DAV + await self._path(calendar, name)
+        await self._connection.send("DELETE", path, what=what, headers=if_match(etag))
+
+
+def _parsed(text: str) -> icalendar.Component | None:
+    try:
+        return icalendar.Calendar.from_ical(text) if text.strip() else None
+    except ValueError:
+        return None
+
+
+def replace(component: icalendar.Component, name: str, value: Any) -> None:
+    """Set a property to one value, or remove it for an empty one."""
+    component.pop(name, None)
+    if value not in {None, ""}:
+        component.add(name, value)
+
+
+def storable(when: When) -> When:
+    """Return a time with a zone of the IANA database or in UTC; a date stays.
+
+    Raises:
+        NextcloudError: ``bad-input`` for a time without a zone.
+    """
+    if not isinstance(when, datetime):
+        return when
+    if when.tzinfo is None:
+        raise errors.bad_input(
+            "The time has no zone.", "Give an offset or a zone, like Europe/Berlin."
+        )
+    return when if isinstance(when.tzinfo, ZoneInfo) and when.tzinfo.key else when.astimezone(UTC)
+
+
+def shown(when: When | None, zone: ZoneInfo) -> When | None:
+    """Return a stored time with its zone: one in UTC, or in none, gets the person's."""
+    if not isinstance(when, datetime):
+        return when
+    if when.tzinfo is None:
+        return when.replace(tzinfo=zone)
+    return when.astimezone(zone) if when.utcoffset() == timedelta() else when
+
+
+def time_of(component: icalendar.Component, name: str) -> When | None:
+    """Return a time of a component; None if there is none, or none that can be read."""
+    value = getattr(component.get(name), "dt", None)
+    return value if isinstance(value, date) else None
+
+
+def text_of(component: icalendar.Component, name: str) -> str:
+    """Return a text of a component; empty if there is none."""
+    value = component.get(name)
+    return str(value[0] if isinstance(value, list) else value or "")

@@ -1,0 +1,282 @@
+"""One person's connection to one Nextcloud: each request, its limits, and what a status means."""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64encode
+from collections.abc import Container, Generator, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import anyio
+import httpx2
+
+from nextcloud_mcp_server.nextcloud import errors
+from nextcloud_mcp_server.nextcloud.addresses import Server
+from nextcloud_mcp_server.nextcloud.errors import NextcloudError
+
+#: The largest body that is read, in bytes.
+BODY: Final = 16 * 1024 * 1024
+
+#: Seconds for one request with its body.
+DEADLINE: Final = 120.0
+
+#: Requests of one person at once. So many wrong logins can be under way when a password dies.
+_AT_ONCE: Final = 4
+
+
+def open_http(*, timeout: float = 30.0) -> httpx2.AsyncClient:
+    """Return the HTTP client that every person of a process shares.
+
+    It neither stores nor sends cookies: with a session cookie Nextcloud does not look at the
+    password, and one person would get the files of another. It reads no proxy and no password
+    from the environment, and follows no redirect.
+
+    Args:
+        timeout: seconds until a read or a write gives up; a connection gets 10 at most.
+    """
+    return httpx2.AsyncClient(
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        follow_redirects=False,
+        # Shorter than what servers keep: a request on a connection that the server just closed
+        # fails, and a write cannot be repeated safely.
+        limits=httpx2.Limits(max_connections=100, keepalive_expiry=3.0),
+        timeout=httpx2.Timeout(timeout, connect=min(timeout, 10.0)),
+        trust_env=False,
+    )
+
+
+class Login(httpx2.Auth):
+    """A login name with its app password, which no ``repr``, ``vars`` or pickle contains."""
+
+    __slots__ = ("__header", "name")
+
+    def __init__(self, name: str, app_password: str) -> None:
+        self.name = name
+        pair = f"{name}:{app_password}".encode()
+        self.__header = f"Basic {b64encode(pair).decode()}"
+
+    def __repr__(self) -> str:
+        return f"Login({self.name!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError("a login cannot be pickled")
+
+    def auth_flow(
+        self, request: httpx2.Request
+    ) -> Generator[httpx2.Request, httpx2.Response, None]:
+        """Add the password to a request."""
+        request.headers["Authorization"] = self.__header
+        yield request
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A status, its headers and a bounded body."""
+
+    status: int
+    headers: httpx2.Headers
+    body: bytes
+
+    @property
+    def etag(self) -> str:
+        """Return the etag without quotes; empty if there is none."""
+        return bare_etag(self.headers.get("ETag", ""))
+
+    def json(self) -> Any:
+        """Return the JSON of the body; None if it is not JSON."""
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            return None
+
+
+def bare_etag(text: str) -> str:
+    """Return an etag without its quotes."""
+    return text.strip().removeprefix("W/").strip('"')
+
+
+def if_match(etag: str) -> dict[str, str]:
+    """Return the header that writes only over this version.
+
+    Raises:
+        NextcloudError: ``bad-input`` if it cannot be an etag.
+    """
+    if not re.fullmatch(r"[!#-~]+", etag):
+        raise errors.bad_input("The etag is not one of Nextcloud.", "Pass the etag that was read.")
+    return {"If-Match": f'"{etag}"'}
+
+
+class Connection:
+    """Requests to one Nextcloud, with or without a login.
+
+    After a 401 the password is never sent again by this object. Until the first request has
+    succeeded, there is only one at a time.
+    """
+
+    def __init__(
+        self, http: httpx2.AsyncClient, server: Server, user_agent: str, login: Login | None
+    ) -> None:
+        self.server = server
+        self.login = login
+        self._http = http
+        self._user_agent = user_agent
+        self._closed: NextcloudError | None = None
+        self._accepted = login is None
+        self._first = anyio.Lock()
+        self._some = anyio.Semaphore(_AT_ONCE)
+
+    @property
+    def refused(self) -> bool:
+        """Return whether the password was refused or deleted: no request is sent any more."""
+        return self._closed is not None
+
+    def close(self, reason: NextcloudError) -> None:
+        """Raise ``reason`` in every later call instead of sending a request."""
+        self._closed = reason
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        what: str = "address",
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        accept: Container[int] = (),
+        cut: int | None = None,
+    ) -> Answer:
+        """Send one request, and return its answer if that is a success.
+
+        Args:
+            method: the method of HTTP or WebDAV.
+            path: below the server's address, quoted.
+            what: the name of the object, for messages.
+            query: parameters of the URL.
+            headers: further headers.
+            body: bytes to send.
+            accept: further statuses that are returned instead of raised.
+            cut: the body ends after so many bytes without an error.
+
+        Raises:
+            NextcloudError: the request failed; see :mod:`~nextcloud_mcp_server.nextcloud.errors`.
+        """
+        async with AsyncExitStack() as stack:
+            if not self._accepted:
+                await stack.enter_async_context(self._first)
+            await stack.enter_async_context(self._some)
+            if self._closed is not None:
+                raise self._closed.again()
+            request = self._http.build_request(
+                method,
+                self.server.url(path),
+                params=query,
+                headers={
+                    "User-Agent": self._user_agent,
+                    "OCS-APIRequest": "true",
+                    "Accept-Encoding": "identity",
+                    **(headers or {}),
+                },
+                content=body,
+            )
+            answer = await self._exchange(request, what, cut)
+            problem = self._problem(answer, what, accept)
+            if problem is None:
+                self._accepted = True
+        if problem is not None:
+            raise problem
+        return answer
+
+    async def _exchange(self, request: httpx2.Request, what: str, cut: int | None) -> Answer:
+        answer: Answer | None = None
+        try:
+            with anyio.fail_after(DEADLINE):
+                response = await self._http.send(request, auth=self.login, stream=True)
+                try:
+                    content = await _read(response, what, cut)
+                finally:
+                    await response.aclose()
+            answer = Answer(response.status_code, response.headers, content)
+        except (httpx2.TimeoutException, TimeoutError):
+            problem = errors.timed_out(self.server.origin)
+        except httpx2.TransportError as error:
+            problem = errors.no_connection(self.server.origin, type(error).__name__)
+        # Raised here, so that the frames of the HTTP client, which hold headers, are not its
+        # context.
+        if answer is None:
+            raise problem
+        return answer
+
+    def _problem(self, answer: Answer, what: str, accept: Container[int]) -> NextcloudError | None:
+        status = answer.status
+        if 200 <= status < 300 or status in accept:  # noqa: PLR2004 - the classes of HTTP
+            return None
+        problem = _meaning(answer, what, self.server.origin)
+        if status == 401 and self.login is not None:  # noqa: PLR2004 - Unauthorized
+            self.close(problem)
+        return problem
+
+
+#: Statuses that are about the object of the request.
+_OF_OBJECT: Final = {404: errors.not_found, 412: errors.changed}
+
+#: Statuses that are about the account or the server.
+_OF_SERVER: Final = {401: errors.reconnect, 429: errors.throttled, 507: errors.over_quota}
+
+
+def _meaning(answer: Answer, what: str, origin: str) -> NextcloudError:  # noqa: PLR0911 - a table
+    """Return the error for a status that is no success."""
+    status, reason = answer.status, reason_of(answer)
+    if 300 <= status < 400:  # noqa: PLR2004 - the class of redirects
+        target = urlsplit(answer.headers.get("Location", ""))
+        return errors.moved(f"{target.scheme}://{target.netloc}" if target.hostname else "")
+    if status in _OF_OBJECT:
+        return _OF_OBJECT[status](what)
+    if status in _OF_SERVER:
+        return _OF_SERVER[status]()
+    if status in {403, 405, 409, 413, 423}:
+        return errors.forbidden(what, reason)
+    if status == 503 and ("LoginException" in reason or "DisabledUser" in reason):  # noqa: PLR2004
+        return errors.account_disabled()
+    if status == 503 and "X-Nextcloud-Maintenance-Mode" in answer.headers:  # noqa: PLR2004
+        return errors.maintenance()
+    if status == 400 and answer.headers.get("Content-Type", "").startswith("text/html"):  # noqa: PLR2004
+        return errors.not_nextcloud(origin, "status 400 with a page")
+    return errors.failed(status, reason)
+
+
+def reason_of(answer: Answer) -> str:
+    """Return the server's own reason in an answer of WebDAV or OCS, on one line."""
+    data = answer.json()
+    if isinstance(data, dict):
+        meta = data.get("ocs", data)
+        meta = meta.get("meta", meta) if isinstance(meta, dict) else {}
+        text = meta.get("message") if isinstance(meta, dict) else None
+    else:
+        found = re.search(rb"<s:message>([^<]*)</s:message>", answer.body)
+        text = found[1].decode("utf-8", "replace") if found else None
+    return " ".join(text.split())[:200].rstrip(".") if isinstance(text, str) else ""
+
+
+async def _read(response: httpx2.Response, what: str, cut: int | None) -> bytes:
+    """Read a body up to the limit.
+
+    It was asked for without compression: the size of what a compressed one expands to is not
+    known before memory is full.
+    """
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        raise errors.not_nextcloud(str(response.url.host), "a compressed answer, not asked for")
+    limit = BODY if cut is None else cut
+    content = bytearray()
+    async for chunk in response.aiter_raw():
+        content += chunk
+        if len(content) > limit:
+            if cut is None:
+                raise errors.too_large(what, limit)
+            break
+    return bytes(content[:limit])

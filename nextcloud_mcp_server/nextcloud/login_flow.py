@@ -1,0 +1,93 @@
+"""Login Flow v2: a person grants an app password on Nextcloud's own pages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlencode, urlsplit
+
+from nextcloud_mcp_server.nextcloud import errors
+from nextcloud_mcp_server.nextcloud.addresses import Server
+from nextcloud_mcp_server.nextcloud.connection import Connection
+
+if TYPE_CHECKING:
+    import httpx2
+
+_FLOW: Final = "/index.php/login/v2"
+
+
+@dataclass(frozen=True)
+class LoginStarted:
+    """The page that the person opens, and the token that asks for the result."""
+
+    login_url: str
+    poll_token: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Granted:
+    """A granted app password. It is given out once: it must be stored at once."""
+
+    login_name: str
+    app_password: str = field(repr=False)
+
+
+async def begin_login(
+    http: httpx2.AsyncClient, server: Server, user_agent: str, *, browser: Server | None = None
+) -> LoginStarted:
+    """Begin a login.
+
+    Args:
+        http: the client of :func:`~nextcloud_mcp_server.nextcloud.connection.open_http`.
+        server: where Nextcloud is.
+        user_agent: the name that the person sees, grants and can revoke.
+        browser: the address at which a browser reaches Nextcloud, if it is another one.
+
+    Raises:
+        NextcloudError: the request failed.
+    """
+    connection = Connection(http, server, user_agent, None)
+    answer = await connection.send("POST", _FLOW, what="login")
+    data = answer.json()
+    poll = data.get("poll") if isinstance(data, dict) else None
+    token = poll.get("token") if isinstance(poll, dict) else None
+    link = urlsplit(str(data.get("login", ""))) if isinstance(data, dict) else urlsplit("")
+    if not isinstance(token, str) or not token or link.scheme not in {"http", "https"}:
+        raise errors.not_nextcloud(server.origin, "no Login Flow v2")
+    url = link.geturl()
+    if browser is not None:
+        # The link names the host that was called.
+        below = link.path.removeprefix(server.folder)
+        url = browser.url(below) + (f"?{link.query}" if link.query else "")
+    return LoginStarted(url, token)
+
+
+async def poll_login(
+    http: httpx2.AsyncClient, server: Server, user_agent: str, poll_token: str
+) -> Granted | None:
+    """Return the app password if the person has granted it; None if not, or not any more.
+
+    Only ``server`` is asked, whatever address the beginning answered. A login expires after 20
+    minutes.
+
+    Raises:
+        NextcloudError: the request failed.
+    """
+    connection = Connection(http, server, user_agent, None)
+    answer = await connection.send(
+        "POST",
+        f"{_FLOW}/poll",
+        what="login",
+        headers={"Content-Type": "application/x-www-form-urlencoded"},
+        body=urlencode({"token": poll_token}).encode(),
+        accept={404},
+    )
+    if answer.status == 404:  # noqa: PLR2004 - not granted
+        return None
+    data = answer.json()
+    name, password = (
+        (data.get("loginName"), data.get("appPassword")) if isinstance(data, dict) else (None, None)
+    )
+    if not (isinstance(name, str) and isinstance(password, str) and name and password):
+        raise errors.not_nextcloud(server.origin, "no Login Flow v2")
+    return Granted(name, password)

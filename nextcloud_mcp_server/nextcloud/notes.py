@@ -1,0 +1,152 @@
+"""Notes: the REST interface 1 of the app Notes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from nextcloud_mcp_server.nextcloud import errors
+from nextcloud_mcp_server.nextcloud.account import Account
+from nextcloud_mcp_server.nextcloud.connection import Connection, if_match
+from nextcloud_mcp_server.nextcloud.paging import ITEMS, Page, text_page
+
+_API: Final = "/index.php/apps/notes/api/v1/notes"
+_JSON: Final = {"Accept": "application/json", "Content-Type": "application/json"}
+
+
+@dataclass(frozen=True)
+class Note:
+    """A note without its text."""
+
+    id: int
+    title: str
+    category: str
+    modified: datetime
+    etag: str
+    favorite: bool
+    read_only: bool
+
+
+@dataclass(frozen=True)
+class NoteText:
+    """A note with a page of its text; ``next`` is the cursor of the following page."""
+
+    note: Note
+    text: str
+    next: str | None
+
+
+class Notes:
+    """The notes of the account."""
+
+    def __init__(self, connection: Connection, account: Account) -> None:
+        self._connection = connection
+        self._account = account
+
+    async def search(self, text: str = "", *, cursor: str | None = None) -> Page[Note]:
+        """Return the notes with this text in title, category or content; all for an empty text.
+
+        The interface cannot search: 50 notes are read and compared, so a page can be short, and
+        even empty, and still have a ``next``.
+
+        Raises:
+            NextcloudError: ``app-missing``, or the request failed.
+        """
+        parameters = {"chunkSize": str(ITEMS)}
+        if cursor is not None:
+            parameters["chunkCursor"] = cursor
+        data, following = await self._send("GET", "", what="notes", parameters=parameters)
+        wanted = text.casefold()
+        found = []
+        # Notes of other chunks can be listed with nothing but their id.
+        for item in data if isinstance(data, list) else []:
+            if isinstance(item, dict) and "title" in item:
+                texts = (item.get(name) for name in ("title", "category", "content"))
+                if any(wanted in str(value or "").casefold() for value in texts):
+                    found.append(_note(item))
+        return Page(tuple(found), following)
+
+    async def read(self, note_id: int, *, cursor: str | None = None) -> NoteText:
+        """Return a page of a note.
+
+        Raises:
+            NextcloudError: ``not-found``, ``app-missing``, or the request failed.
+        """
+        data, _ = await self._send("GET", f"/{int(note_id)}", what=f"note {int(note_id)}")
+        text, following = text_page(str(self._item(data).get("content") or ""), cursor)
+        return NoteText(_note(data), text, following)
+
+    async def create(self, title: str, text: str, *, category: str = "") -> Note:
+        """Create a note; Nextcloud changes a title that is in use.
+
+        Raises:
+            NextcloudError: ``app-missing``, ``over-quota``, or the request failed.
+        """
+        body = {"title": title, "content": text, "category": category}
+        data, _ = await self._send("POST", "", what="note", body=body)
+        return _note(self._item(data))
+
+    async def update(
+        self,
+        note_id: int,
+        *,
+        etag: str,
+        title: str | None = None,
+        text: str | None = None,
+        category: str | None = None,
+    ) -> Note:
+        """Change the version of a note that has this etag; None leaves a part as it is.
+
+        Raises:
+            NextcloudError: ``changed``, ``not-found``, ``app-missing``, or the request failed.
+        """
+        given = {"title": title, "content": text, "category": category}
+        data, _ = await self._send(
+            "PUT",
+            f"/{int(note_id)}",
+            what=f"note {int(note_id)}",
+            body={name: value for name, value in given.items() if value is not None},
+            headers=if_match(etag),
+        )
+        return _note(self._item(data))
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        what: str,
+        parameters: dict[str, str] | None = None,
+        body: dict[str, str] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> tuple[Any, str | None]:
+        if not (await self._account.capabilities()).notes:
+            raise errors.app_missing("Notes")
+        answer = await self._connection.send(
+            method,
+            _API + path,
+            what=what,
+            query=parameters,
+            headers={**_JSON, **(headers or {})},
+            body=json.dumps(body).encode() if body is not None else b"",
+        )
+        return answer.json(), answer.headers.get("X-Notes-Chunk-Cursor") or None
+
+    def _item(self, data: object) -> dict[str, Any]:
+        if isinstance(data, dict) and isinstance(data.get("id"), int):
+            return data
+        raise errors.not_nextcloud(self._connection.server.origin, "a note without an id")
+
+
+def _note(item: dict[str, Any]) -> Note:
+    return Note(
+        id=int(item["id"]),
+        title=str(item.get("title") or ""),
+        category=str(item.get("category") or ""),
+        modified=datetime.fromtimestamp(int(item.get("modified") or 0), UTC),
+        etag=str(item.get("etag") or "").strip('"'),
+        favorite=bool(item.get("favorite")),
+        read_only=bool(item.get("readonly")),
+    )

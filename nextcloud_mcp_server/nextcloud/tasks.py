@@ -1,0 +1,166 @@
+"""Tasks: the VTODO objects of the calendars that take them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+import icalendar
+
+from nextcloud_mcp_server.nextcloud import errors
+from nextcloud_mcp_server.nextcloud.calendars import (
+    Calendars,
+    Stored,
+    When,
+    replace,
+    shown,
+    storable,
+    text_of,
+    time_of,
+)
+from nextcloud_mcp_server.nextcloud.paging import Page, page
+
+_LOWEST = 9
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task; ``priority`` is 1 (highest) to 9, or 0 for none.
+
+    ``due`` is a time with a zone, or a date.
+    """
+
+    calendar: str
+    id: str
+    etag: str
+    title: str
+    description: str
+    due: When | None
+    completed: bool
+    status: str
+    percent: int
+    priority: int
+
+
+class Tasks:
+    """The tasks of the account."""
+
+    def __init__(self, calendars: Calendars) -> None:
+        self._calendars = calendars
+
+    async def list(
+        self,
+        *,
+        zone: ZoneInfo,
+        calendar: str | None = None,
+        completed: bool = False,
+        cursor: str | None = None,
+    ) -> Page[Task]:
+        """Return the tasks by due time, those without one last; completed ones if asked for.
+
+        Raises:
+            NextcloudError: ``not-found``, or the request failed.
+        """
+        found = []
+        for one in await self._calendars.of_component("VTODO", calendar):
+            for stored in await self._calendars.query(one, "VTODO"):
+                tasks = (_task(stored, part, zone) for part in stored.content.walk("VTODO"))
+                found += [task for task in tasks if completed or not task.completed]
+        found.sort(key=lambda task: (task.due is None, str(_utc(task.due)), task.title, task.id))
+        return page(found, cursor)
+
+    async def create(
+        self,
+        *,
+        title: str,
+        zone: ZoneInfo,
+        calendar: str | None = None,
+        description: str = "",
+        due: When | None = None,
+        priority: int = 0,
+    ) -> Task:
+        """Create a task; without a calendar in the first that takes tasks, or a new one.
+
+        Raises:
+            NextcloudError: ``bad-input``, ``not-found``, ``forbidden``, or the request failed.
+        """
+        component = icalendar.Todo()
+        component.add("STATUS", "NEEDS-ACTION")
+        _set(component, title=title, description=description, due=due, priority=priority)
+        target = calendar if calendar is not None else await self._calendars.for_tasks()
+        return _task(await self._calendars.create(target, component), component, zone)
+
+    async def update(
+        self,
+        calendar: str,
+        task_id: str,
+        *,
+        etag: str,
+        zone: ZoneInfo,
+        title: str | None = None,
+        description: str | None = None,
+        due: When | None = None,
+        priority: int | None = None,
+        completed: bool | None = None,
+    ) -> Task:
+        """Change, complete or reopen a task; None leaves a part as it is.
+
+        Raises:
+            NextcloudError: ``changed``, ``bad-input``, ``not-found``, or the request failed.
+        """
+        stored = await self._calendars.get(calendar, task_id)
+        if stored.etag != etag:
+            raise errors.changed(f"task {task_id!a}")
+        parts = stored.content.walk("VTODO")
+        if not parts:
+            raise errors.not_found(f"task {task_id!a}")
+        component = parts[0]
+        _set(component, title=title, description=description, due=due, priority=priority)
+        if completed is not None:
+            now = datetime.now(UTC).replace(microsecond=0)
+            replace(component, "STATUS", "COMPLETED" if completed else "NEEDS-ACTION")
+            replace(component, "COMPLETED", now if completed else None)
+            replace(component, "PERCENT-COMPLETE", 100 if completed else None)
+        return _task(await self._calendars.update(stored, component, etag), component, zone)
+
+
+def _set(
+    component: icalendar.Component,
+    *,
+    title: str | None,
+    description: str | None,
+    due: When | None,
+    priority: int | None,
+) -> None:
+    if priority is not None and not 0 <= priority <= _LOWEST:
+        raise errors.bad_input("The priority is not 0 to 9.", "1 is the highest, 0 is none.")
+    if title is not None:
+        replace(component, "SUMMARY", title)
+    if description is not None:
+        replace(component, "DESCRIPTION", description)
+    if due is not None:
+        replace(component, "DUE", storable(due))
+        component.pop("DURATION", None)
+    if priority is not None:
+        replace(component, "PRIORITY", priority or None)
+
+
+def _task(stored: Stored, part: icalendar.Component, zone: ZoneInfo) -> Task:
+    status = text_of(part, "STATUS")
+    return Task(
+        calendar=stored.calendar,
+        id=stored.id,
+        etag=stored.etag,
+        title=text_of(part, "SUMMARY"),
+        description=text_of(part, "DESCRIPTION"),
+        due=shown(time_of(part, "DUE"), zone),
+        completed=status == "COMPLETED" or "COMPLETED" in part,
+        status=status,
+        percent=int(part.get("PERCENT-COMPLETE", 0)),
+        priority=int(part.get("PRIORITY", 0)),
+    )
+
+
+def _utc(when: When | None) -> When | None:
+    return when.astimezone(UTC) if isinstance(when, datetime) else when

@@ -1,0 +1,179 @@
+"""MCP clients: which redirect URIs they may have, and where the server knows them from.
+
+Every client is public: an installed program cannot keep a secret.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, cast
+from urllib.parse import SplitResult, urlsplit
+
+from mcp.server.auth.provider import RegistrationError
+from mcp.shared.auth import InvalidRedirectUriError, OAuthClientInformationFull
+from pydantic import AnyUrl, ValidationError
+
+from nextcloud_mcp_server.auth.mcp_clients import McpClient
+from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.oauth.documents import Documents, is_document_url
+
+_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+
+#: Private-use schemes without a dot (RFC 8252 asks for one) of programs that are known.
+_PROGRAMS: Final = frozenset(
+    {"claude", "cursor", "goose", "raycast", "vscode", "vscode-insiders", "windsurf", "zed"}
+)
+
+_MOST_URIS: Final = 20
+_LONGEST_URI: Final = 2_000
+_LONGEST_NAME: Final = 80
+
+#: What is stored of a registration; the rest is neither used nor shown.
+_KEPT: Final = ("client_name", "client_uri", "redirect_uris", "grant_types", "response_types")
+
+
+class PublicClient(OAuthClientInformationFull):
+    """A client without a secret. The person decides about scopes, not its registration."""
+
+    def validate_scope(self, requested_scope: str | None) -> list[str] | None:
+        """Return the requested scopes; unknown ones are dropped later."""
+        return None if requested_scope is None else requested_scope.split()
+
+    def validate_redirect_uri(self, redirect_uri: AnyUrl | None) -> AnyUrl:
+        """Return the redirect URI if it is registered; on loopback its port is free (RFC 8252).
+
+        Raises:
+            InvalidRedirectUriError: it is not.
+        """
+        registered = [str(uri) for uri in self.redirect_uris or ()]
+        if redirect_uri is None:
+            if len(registered) == 1:
+                return cast("list[AnyUrl]", self.redirect_uris)[0]
+        elif redirect_problem(str(redirect_uri)) is None and (
+            str(redirect_uri) in registered
+            or any(_same_but_port(str(redirect_uri), one) for one in registered)
+        ):
+            return redirect_uri
+        raise InvalidRedirectUriError("The redirect URI is not registered for this client.")
+
+
+def redirect_problem(uri: str) -> str | None:
+    """Return why a redirect URI is refused; None if it may be registered."""
+    if len(uri) > _LONGEST_URI or not uri.isascii() or re.search(r"[\s\x00-\x1f\x7f\\\"'<>]", uri):
+        return "it is too long, or has characters that do not belong in a URL"
+    parts = urlsplit(uri)
+    if "#" in uri or parts.username is not None:
+        return "it has a fragment or a user"
+    if parts.scheme == "https":
+        return None if parts.hostname else "it has no host"
+    if parts.scheme == "http":
+        return None if parts.hostname in _LOOPBACK else "http is for 127.0.0.1 and localhost alone"
+    if "." in parts.scheme or parts.scheme in _PROGRAMS:
+        return None
+    return "its scheme is neither https nor that of a known program"
+
+
+def _same_but_port(uri: str, registered: str) -> bool:
+    mine, other = urlsplit(uri), urlsplit(registered)
+    if mine.scheme != "http" or mine.hostname not in _LOOPBACK:
+        return False
+
+    def without_port(parts: SplitResult) -> tuple[str | None, ...]:
+        return parts.scheme, parts.hostname, parts.path or "/", parts.query
+
+    return without_port(mine) == without_port(other)
+
+
+def shown_target(uri: str) -> str:
+    """Return where a redirect URI leads, for a person."""
+    parts = urlsplit(uri)
+    if parts.scheme == "http":
+        return "a program on this computer"
+    if parts.scheme == "https":
+        return parts.netloc
+    return f"the program on this computer that opens {parts.scheme}: links"
+
+
+def shown_name(name: object) -> str:
+    """Return a client's name for a person: short, and without characters that are not shown."""
+    text = name if isinstance(name, str) else ""
+    plain = "".join(c for c in text if unicodedata.category(c)[0] != "C")
+    return " ".join(plain.split())[:_LONGEST_NAME] or "A client without a name"
+
+
+def checked(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is stored of a client's metadata.
+
+    Raises:
+        RegistrationError: a redirect URI is refused.
+    """
+    uris = [str(uri) for uri in cast("Iterable[object]", metadata.get("redirect_uris") or ())]
+    if not 1 <= len(uris) <= _MOST_URIS:
+        raise RegistrationError("invalid_redirect_uri", f"1 to {_MOST_URIS} are needed")
+    for uri in uris:
+        if (problem := redirect_problem(uri)) is not None:
+            raise RegistrationError("invalid_redirect_uri", f"A redirect URI is refused: {problem}")
+    kept = {name: metadata[name] for name in _KEPT if metadata.get(name) is not None}
+    return {**kept, "redirect_uris": uris, "client_name": shown_name(metadata.get("client_name"))}
+
+
+class Clients:
+    """Finds and registers clients."""
+
+    def __init__(self, documents: Documents) -> None:
+        self._documents = documents
+
+    async def get(self, storage: RefreshTokenStorage, client_id: str) -> PublicClient | None:
+        """Return the client with this id, or None. The id may be the URL of its document."""
+        try:
+            stored = await storage.mcp_clients.get(client_id)
+        except TokenStorageError as error:
+            if error.code != "bad-input":
+                raise
+            return None
+        if is_document_url(client_id):
+            return await self._described(storage, client_id, stored)
+        return None if stored is None else _client(client_id, stored.metadata)
+
+    async def _described(
+        self, storage: RefreshTokenStorage, url: str, stored: McpClient | None
+    ) -> PublicClient | None:
+        now = self._documents.clock()
+        if stored is not None and (stored.expires_at or 0) > now:
+            return _client(url, stored.metadata)
+        document = await self._documents.fetch(url)
+        if document is None:
+            # A host that is down must not end what was granted.
+            return None if stored is None else _client(url, stored.metadata)
+        try:
+            metadata = checked(document)
+            client = _client(url, metadata)
+        except (RegistrationError, ValidationError):
+            return None
+        expires_at = int(now) + self._documents.kept
+        await storage.mcp_clients.store_document(url, metadata, expires_at=expires_at)
+        return client
+
+    async def register(
+        self, storage: RefreshTokenStorage, client: OAuthClientInformationFull
+    ) -> None:
+        """Store a client, and make it a public one, which its answer then says.
+
+        Raises:
+            RegistrationError: its metadata is refused.
+        """
+        metadata = checked(client.model_dump(mode="json", exclude_none=True))
+        client.client_name = metadata["client_name"]
+        client.client_secret = client.client_secret_expires_at = None
+        client.token_endpoint_auth_method = "none"  # noqa: S105 - no method
+        await storage.mcp_clients.register(client.client_id, metadata)
+
+
+def _client(client_id: str, metadata: Mapping[str, Any]) -> PublicClient:
+    kept = {name: metadata[name] for name in _KEPT if name in metadata}
+    return PublicClient.model_validate(
+        {**kept, "client_id": client_id, "token_endpoint_auth_method": "none"}
+    )

@@ -1,0 +1,184 @@
+"""The endpoints of OAuth: the SDK's handlers, with what they lack, and our own for the rest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from mcp.server.auth.handlers.authorize import AuthorizationHandler
+from mcp.server.auth.handlers.register import RegistrationHandler
+from mcp.server.auth.handlers.token import TokenHandler
+from mcp.server.auth.middleware.client_auth import ClientAuthenticator
+from mcp.server.auth.provider import construct_redirect_uri
+from mcp.server.auth.settings import ClientRegistrationOptions
+from mcp.server.transport_security import RequestBodyLimitMiddleware
+from mcp.shared.inbound import MCP_PROTOCOL_VERSION_HEADER
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route, request_response
+
+from nextcloud_mcp_server.auth.mcp_tokens import new_token
+from nextcloud_mcp_server.oauth import scopes
+from nextcloud_mcp_server.oauth.browser import BrowserCookie
+from nextcloud_mcp_server.oauth.limits import RateLimit
+from nextcloud_mcp_server.oauth.provider import CONSENT, MCP, Provider, browser
+from nextcloud_mcp_server.pages.frame import problem
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+_NO_STORE: Final = {"Cache-Control": "no-store"}
+_LARGEST: Final = 64 * 1024
+_BAD_REQUEST: Final = 400
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def endpoints(provider: Provider, *, read_only: bool) -> list[BaseRoute]:
+    """Return the routes of the metadata, and of authorize, token, register and revoke."""
+    token = TokenHandler(provider, ClientAuthenticator(provider))
+    register = RegistrationHandler(provider, ClientRegistrationOptions(enabled=True))
+    server = _server_metadata(provider, read_only=read_only)
+    resource = _resource_metadata(provider)
+    described = "/.well-known/oauth-protected-resource"
+    return [
+        _document("/.well-known/oauth-authorization-server", server),
+        # Clients look below the path of the resource, and some at the root alone.
+        _document(f"{described}{MCP}", resource),
+        _document(described, resource),
+        Route(
+            "/authorize",
+            RateLimit(request_response(_authorize(provider)), burst=60, per_second=2),
+            methods=["GET"],
+        ),
+        _endpoint("/token", _token(provider, token), burst=200, per_second=20),
+        _endpoint("/register", register.handle, burst=30, per_second=0.5),
+        _endpoint("/revoke", _revoke(provider), burst=60, per_second=2),
+    ]
+
+
+def _server_metadata(provider: Provider, *, read_only: bool) -> dict[str, Any]:
+    """Return the metadata of RFC 8414. The first method is the one that clients take."""
+    issuer = provider.issuer
+    return {
+        "issuer": issuer,
+        "authorization_endpoint": f"{issuer}/authorize",
+        "token_endpoint": f"{issuer}/token",
+        "registration_endpoint": f"{issuer}/register",
+        "revocation_endpoint": f"{issuer}/revoke",
+        "scopes_supported": list(scopes.supported(read_only=read_only)),
+        "response_types_supported": ["code"],
+        "response_modes_supported": ["query"],
+        "grant_types_supported": ["authorization_code", "refresh_token"],
+        "token_endpoint_auth_methods_supported": ["none"],
+        "revocation_endpoint_auth_methods_supported": ["none"],
+        "code_challenge_methods_supported": ["S256"],
+        "client_id_metadata_document_supported": True,
+        "authorization_response_iss_parameter_supported": True,
+    }
+
+
+def _resource_metadata(provider: Provider) -> dict[str, Any]:
+    """Return the metadata of RFC 9728. Clients ask for all the scopes that it names."""
+    return {
+        "resource": provider.resource,
+        "authorization_servers": [provider.issuer],
+        "scopes_supported": list(scopes.DEFAULT),
+        "bearer_methods_supported": ["header"],
+        "resource_name": "Nextcloud",
+    }
+
+
+def _authorize(provider: Provider) -> Handler:
+    handler = AuthorizationHandler(provider)
+    cookie = BrowserCookie(https=provider.issuer.startswith("https:"))
+
+    async def answer(request: Request) -> Response:
+        mine = cookie.read(request) or new_token()
+        reset = browser.set(mine)
+        try:
+            response = await handler.handle(request)
+        finally:
+            browser.reset(reset)
+        if response.status_code == _BAD_REQUEST:
+            return _shown(response)
+        target = response.headers["Location"]
+        if target.startswith(f"{provider.issuer}{CONSENT}?"):
+            cookie.write(response, mine)
+        else:
+            response.headers["Location"] = construct_redirect_uri(target, iss=provider.issuer)
+        return response
+
+    return answer
+
+
+def _shown(response: Response) -> Response:
+    """Return a page for an error that cannot be sent to the client: a person sees it."""
+    told = json.loads(bytes(response.body))
+    return problem(
+        "This client cannot be connected",
+        f"Its request was refused: {told.get('error_description') or told.get('error')}.",
+        "Remove the server in the client, add it again, and connect. If that does not help, "
+        "report it to the makers of the client.",
+    )
+
+
+def _token(provider: Provider, handler: TokenHandler) -> Handler:
+    async def answer(request: Request) -> Response:
+        resource = (await request.form()).get("resource")
+        if resource is not None and str(resource).rstrip("/") != provider.resource:
+            wrong = {
+                "error": "invalid_target",
+                "error_description": f"The resource is {provider.resource}",
+            }
+            return JSONResponse(wrong, _BAD_REQUEST, _NO_STORE)
+        return cast("Response", await handler.handle(request))
+
+    return answer
+
+
+def _revoke(provider: Provider) -> Handler:
+    """Return the handler of RFC 7009 for public clients, which have no secret to send."""
+
+    async def answer(request: Request) -> Response:
+        form = await request.form()
+        token, client_id = form.get("token"), form.get("client_id")
+        if not isinstance(token, str) or not isinstance(client_id, str):
+            wrong = {
+                "error": "invalid_request",
+                "error_description": "token and client_id are needed",
+            }
+            return JSONResponse(wrong, _BAD_REQUEST, _NO_STORE)
+        # Also for an unknown token, as the RFC says.
+        await provider.revoke(token, client_id)
+        return Response(status_code=200, headers=_NO_STORE)
+
+    return answer
+
+
+def _document(path: str, content: dict[str, Any]) -> Route:
+    async def answer(_: Request) -> Response:
+        return JSONResponse(content, headers={"Cache-Control": "public, max-age=3600"})
+
+    return Route(path, _cors(request_response(answer), "GET"), methods=["GET", "OPTIONS"])
+
+
+def _endpoint(path: str, handler: Handler, *, burst: int, per_second: float) -> Route:
+    limited = RateLimit(
+        RequestBodyLimitMiddleware(request_response(handler), _LARGEST),
+        burst=burst,
+        per_second=per_second,
+    )
+    return Route(path, _cors(limited, "POST"), methods=["POST", "OPTIONS"])
+
+
+def _cors(app: ASGIApp, method: str) -> ASGIApp:
+    """Allow a client that runs in a browser. No cookie is sent or read here."""
+    return CORSMiddleware(
+        app,
+        allow_origins="*",
+        allow_methods=[method, "OPTIONS"],
+        allow_headers=[MCP_PROTOCOL_VERSION_HEADER],
+    )

@@ -1,0 +1,247 @@
+"""What the SDK's handlers ask for: clients, codes and tokens, from the store."""
+
+from __future__ import annotations
+
+import re
+import time
+from contextvars import ContextVar
+from typing import Final
+from urllib.parse import urlencode
+
+from mcp.server.auth.provider import (
+    AccessToken,
+    AuthorizationCode,
+    AuthorizationParams,
+    AuthorizeError,
+    OAuthAuthorizationServerProvider,
+    RefreshToken,
+    TokenError,
+)
+from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
+from pydantic import AnyUrl
+
+from nextcloud_mcp_server.auth.mcp_grants import BY_CLIENT, IssuedTokens
+from nextcloud_mcp_server.auth.mcp_tokens import ACCESS, REFRESH, McpToken, new_token
+from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.errors import TokenStorageError, not_open
+from nextcloud_mcp_server.oauth import scopes
+from nextcloud_mcp_server.oauth.clients import Clients
+from nextcloud_mcp_server.settings import NextcloudSettings
+
+#: Seconds for a whole sign-in, and for its code.
+SIGN_IN_LIFE: Final = 1_200
+CODE_LIFE: Final = 60
+
+CONSENT: Final = "/authorize/consent"
+
+#: The path of the MCP endpoint, which is the resource of every token.
+MCP: Final = "/mcp"
+
+#: A challenge of RFC 7636.
+_CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43,128}")
+
+_LONGEST_STATE: Final = 4_096
+
+#: The cookie of the browser whose request is being answered.
+browser: Final[ContextVar[str]] = ContextVar("browser")
+
+
+class Provider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken, AccessToken]):
+    """The provider. It works while :attr:`storage` is open."""
+
+    def __init__(self, settings: NextcloudSettings, clients: Clients) -> None:
+        self.issuer = settings.public_url
+        self.resource = f"{settings.public_url}{MCP}"
+        self.used: dict[str, int] = {}
+        self._read_only = settings.read_only
+        self._clients = clients
+        self._storage: RefreshTokenStorage | None = None
+
+    @property
+    def storage(self) -> RefreshTokenStorage:
+        """The open store.
+
+        Raises:
+            TokenStorageError: ``not-open``.
+        """
+        if self._storage is None:
+            raise not_open()
+        return self._storage
+
+    @storage.setter
+    def storage(self, storage: RefreshTokenStorage | None) -> None:
+        self._storage = storage
+
+    async def get_client(self, client_id: str) -> OAuthClientInformationFull | None:
+        """Return the client, or None."""
+        return await self._clients.get(self.storage, client_id)
+
+    async def register_client(self, client_info: OAuthClientInformationFull) -> None:
+        """Store a new client as a public one."""
+        await self._clients.register(self.storage, client_info)
+
+    async def authorize(
+        self, client: OAuthClientInformationFull, params: AuthorizationParams
+    ) -> str:
+        """Begin a sign-in, and return the address of the consent page.
+
+        Raises:
+            AuthorizeError: the request is refused.
+        """
+        if not _CHALLENGE.fullmatch(params.code_challenge):
+            raise AuthorizeError("invalid_request", "code_challenge has not 43 to 128 characters")
+        if params.resource is not None and params.resource.rstrip("/") != self.resource:
+            raise AuthorizeError("invalid_target", f"The resource is {self.resource}")
+        if len(params.state or "") > _LONGEST_STATE:
+            raise AuthorizeError("invalid_request", "state is too long")
+        session_id = new_token()
+        asked = scopes.requested(params.scopes, read_only=self._read_only)
+        try:
+            await self.storage.oauth_sessions.create(
+                session_id,
+                str(params.redirect_uri),
+                client_id=client.client_id,
+                state=params.state or None,
+                code_challenge=params.code_challenge,
+                code_challenge_method="S256",
+                flow_type="flow1",
+                requested_scopes=asked,
+                expires_at=self.now() + SIGN_IN_LIFE,
+                resource=self.resource,
+                redirect_uri_given=params.redirect_uri_provided_explicitly,
+                browser_id=browser.get(),
+            )
+        except TokenStorageError as error:
+            if error.code != "bad-input":
+                raise
+            raise AuthorizeError("invalid_request", error.message) from None
+        return f"{self.issuer}{CONSENT}?{urlencode({'session': session_id})}"
+
+    def now(self) -> int:
+        """Return whole seconds since 1970."""
+        return int(time.time())
+
+    async def load_authorization_code(
+        self, client: OAuthClientInformationFull, authorization_code: str
+    ) -> AuthorizationCode | None:
+        """Return a code with what the handler compares; None if it is unknown or was used.
+
+        A code that was used revokes its grant.
+        """
+        session = None
+        if _is_token(authorization_code):
+            session = await self.storage.oauth_sessions.get_by_code(authorization_code)
+        if session is None or session.client_id != client.client_id:
+            if session is None and _is_token(authorization_code):
+                await self.storage.mcp_grants.redeem(authorization_code, client_id=client.client_id)
+            return None
+        return AuthorizationCode(
+            code=authorization_code,
+            scopes=list(session.granted_scopes or ()),
+            expires_at=session.code_expires_at or 0,
+            client_id=client.client_id,
+            code_challenge=session.code_challenge or "",
+            redirect_uri=AnyUrl(session.client_redirect_uri),
+            redirect_uri_provided_explicitly=bool(session.redirect_uri_given),
+            resource=session.resource,
+            subject=session.user_id,
+        )
+
+    async def exchange_authorization_code(
+        self, client: OAuthClientInformationFull, authorization_code: AuthorizationCode
+    ) -> OAuthToken:
+        """Return the first tokens of a grant.
+
+        Raises:
+            TokenError: the code was used, or expired meanwhile.
+        """
+        issued = await self.storage.mcp_grants.redeem(
+            authorization_code.code, client_id=client.client_id
+        )
+        if issued is None:
+            raise TokenError("invalid_grant", "authorization code does not exist")
+        return _answer(issued)
+
+    async def load_refresh_token(
+        self, client: OAuthClientInformationFull, refresh_token: str
+    ) -> RefreshToken | None:
+        """Return a refresh token, used or not; None if it is unknown, expired or revoked."""
+        found = await self._find(refresh_token, REFRESH)
+        if found is None or found.client_id != client.client_id:
+            return None
+        return RefreshToken(
+            token=refresh_token,
+            client_id=found.client_id,
+            scopes=list(found.scopes),
+            expires_at=found.expires_at,
+            resource=found.resource,
+            subject=found.user_id,
+        )
+
+    async def exchange_refresh_token(
+        self,
+        client: OAuthClientInformationFull,
+        refresh_token: RefreshToken,
+        scopes: list[str],
+    ) -> OAuthToken:
+        """Return new tokens; within the grace, an access token alone.
+
+        Raises:
+            TokenError: the token was used before the grace, which has revoked its grant.
+        """
+        narrowed = None if set(scopes) == set(refresh_token.scopes) else scopes
+        issued = await self.storage.mcp_grants.refresh(
+            refresh_token.token, client_id=client.client_id, scopes=narrowed
+        )
+        if issued is None:
+            raise TokenError("invalid_grant", "refresh token does not exist")
+        return _answer(issued)
+
+    async def load_access_token(self, token: str) -> AccessToken | None:
+        """Return a valid access token; the use of its grant is written later."""
+        found = await self._find(token, ACCESS)
+        if found is None:
+            return None
+        self.used[found.grant_id] = self.now()
+        return AccessToken(
+            token=token,
+            client_id=found.client_id,
+            scopes=list(found.scopes),
+            expires_at=found.expires_at,
+            resource=found.resource,
+            subject=found.user_id,
+            claims={"iss": self.issuer, "grant_id": found.grant_id},
+        )
+
+    async def revoke_token(self, token: AccessToken | RefreshToken) -> None:
+        """Revoke the grant of a token."""
+        await self.revoke(token.token, token.client_id)
+
+    async def revoke(self, token: str, client_id: str) -> None:
+        """Revoke the grant of a token if it is of this client."""
+        for kind in (ACCESS, REFRESH):
+            found = await self._find(token, kind)
+            if found is not None and found.client_id == client_id:
+                await self.storage.mcp_grants.revoke(found.grant_id, BY_CLIENT)
+
+    async def write_uses(self) -> None:
+        """Store when grants were used last."""
+        used, self.used = self.used, {}
+        await self.storage.mcp_grants.touch(used)
+
+    async def _find(self, token: str, kind: str) -> McpToken | None:
+        return await self.storage.mcp_tokens.find_valid(token, kind) if _is_token(token) else None
+
+
+def _is_token(text: str) -> bool:
+    """Return whether a text can be a code or a token of this server."""
+    return re.fullmatch(r"[A-Za-z0-9_-]{43}", text) is not None
+
+
+def _answer(issued: IssuedTokens) -> OAuthToken:
+    return OAuthToken(
+        access_token=issued.access_token,
+        expires_in=issued.expires_in,
+        scope=" ".join(issued.scopes),
+        refresh_token=issued.refresh_token,
+    )

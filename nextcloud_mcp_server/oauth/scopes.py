@@ -1,0 +1,34 @@
+"""The scopes. App passwords of Nextcloud know none: this server enforces them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+#: What each scope allows, in the order of the page.
+SCOPES: Final = {
+    "files:read": "Read your files",
+    "files:write": "Create, change and delete your files",
+    "files:share": "Share your files with a public link",
+    "notes:read": "Read your notes",
+    "notes:write": "Create and change your notes",
+    "calendar:read": "Read your calendars and tasks",
+    "calendar:write": "Create, change and delete events and tasks",
+    "contacts:read": "Search your contacts",
+}
+
+#: What a client gets that asks for nothing, and what the metadata of the resource names. The rest
+#: is asked for when a tool first needs it.
+DEFAULT: Final = ("files:read", "notes:read", "calendar:read", "contacts:read")
+
+
+def supported(*, read_only: bool) -> tuple[str, ...]:
+    """Return every scope that can be granted."""
+    return tuple(name for name in SCOPES if not read_only or name.endswith(":read"))
+
+
+def requested(names: Iterable[str] | None, *, read_only: bool) -> tuple[str, ...]:
+    """Return the known scopes among those that a client asks for; the default if there is none."""
+    wanted = set(names or ())
+    known = tuple(name for name in supported(read_only=read_only) if name in wanted)
+    return known or DEFAULT

@@ -1,0 +1,160 @@
+"""The frame of a page, its style, and the headers that keep it from being framed or extended."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from typing import TYPE_CHECKING, Final
+
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+
+from nextcloud_mcp_server.pages.html import Html, html
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+_STYLE: Final = """
+:root { color-scheme: light dark; }
+:root { --back: #ffffff; --text: #1b1f24; --soft: #57606a; --link: #0550ae; --on: #ffffff; }
+@media (prefers-color-scheme: dark) {
+  :root { --back: #16191d; --text: #e6e9ec; --soft: #a3acb5; --link: #7ab7ff; --on: #10141a; }
+}
+body { background: var(--back); color: var(--text); margin: 0; }
+body { font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
+main { max-width: 36rem; margin: 0 auto; padding: 2rem 1rem; }
+h1 { font-size: 1.5rem; line-height: 1.25; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.25rem 1rem; }
+dt { color: var(--soft); }
+dd { margin: 0; }
+a { color: var(--link); }
+fieldset { border: 1px solid var(--soft); border-radius: 0.5rem; margin: 1rem 0; padding: 0.5rem 1rem; }
+label { display: block; padding: 0.5rem 0; }
+input[type="checkbox"] { width: 1.25rem; height: 1.25rem; margin: 0 0.5rem 0 0; vertical-align: middle; }
+.actions { display: flex; flex-wrap: wrap; gap: 0.75rem; margin: 1.5rem 0; }
+.button { border: 2px solid var(--link); border-radius: 0.5rem; padding: 0.625rem 1.25rem; }
+.button { background: transparent; color: var(--link); font: inherit; cursor: pointer; }
+.button { display: inline-block; text-decoration: none; }
+.main { background: var(--link); color: var(--on); }
+.button:focus-visible, a:focus-visible, input:focus-visible { outline: 3px solid var(--text); outline-offset: 2px; }
+.problem { border-left: 4px solid #cf222e; padding-left: 0.75rem; }
+.note { color: var(--soft); }
+"""  # noqa: E501 - one rule a line
+
+_STYLE_HASH: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+
+#: The script of a page that waits. It is the only one, and is served by this server.
+WAIT_SCRIPT: Final = "/static/wait.js"
+
+_WAIT: Final = """// Loads the page again as soon as its state is another one.
+"use strict";
+(function () {
+  const before = document.documentElement.dataset.state;
+  async function ask() {
+    try {
+      const answer = await fetch(location.href, {
+        headers: { Accept: "application/json" },
+        cache: "no-store",
+        credentials: "same-origin",
+      });
+      const state = answer.ok ? (await answer.json()).state : "failed";
+      if (state !== before) {
+        location.reload();
+        return;
+      }
+    } catch (error) {
+      // The connection failed: ask again.
+    }
+    setTimeout(ask, 2000);
+  }
+  setTimeout(ask, 2000);
+})();
+"""
+
+_HEADERS: Final = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; "
+    "script-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; "
+    "base-uri 'none'",
+    "X-Frame-Options": "DENY",  # for browsers that do not know frame-ancestors
+    "X-Content-Type-Options": "nosniff",
+    # Not no-referrer: browsers would send "Origin: null" with our own forms.
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+_FRAME: Final = """<!DOCTYPE html>
+<html lang="en" data-state="{state}">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>{style}</style>
+{head}
+</head>
+<body>
+<main>
+<h1>{title}</h1>
+{body}
+</main>
+</body>
+</html>
+"""
+
+_WAITING: Final = """<script src="{script}" defer></script>
+<noscript><meta http-equiv="refresh" content="5"></noscript>"""
+
+
+def page(
+    title: str,
+    body: Html,
+    *,
+    status: int = 200,
+    head: Html = Html(""),  # noqa: B008 - a str
+    state: str = "",
+    waits: bool = False,
+) -> HTMLResponse:
+    """Return a page.
+
+    Args:
+        title: also the heading.
+        body: what follows the heading.
+        status: the status of HTTP.
+        head: more for the head of the document.
+        state: what a page that waits compares: it is loaded again when the JSON answer at its
+            address has another ``state``.
+        waits: whether it asks every two seconds; every five without JavaScript, by loading.
+    """
+    waiting = html(_WAITING, script=WAIT_SCRIPT) if waits else Html("")
+    text = html(
+        _FRAME,
+        title=title,
+        style=Html(_STYLE),
+        head=Html(head + waiting),
+        body=body,
+        state=state,
+    )
+    return HTMLResponse(text, status, _HEADERS)
+
+
+def problem(title: str, message: str, remedy: str, *, status: int = 400) -> HTMLResponse:
+    """Return a page about an error: what happened, and what to do."""
+    body = html('<p class="problem">{message}</p>\n<p>{remedy}</p>', message=message, remedy=remedy)
+    return page(title, body, status=status)
+
+
+def moving_on(url: str) -> Html:
+    """Return the element of a head that leads a browser to ``url``, which was checked before.
+
+    Not a redirect: after a form, browsers apply ``form-action`` to the target of one.
+    """
+    return html('<meta http-equiv="refresh" content="1;url={url}">', url=url)
+
+
+async def _script(request: Request) -> Response:
+    headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "max-age=3600"}
+    return Response(_WAIT, headers=headers, media_type="text/javascript")
+
+
+#: The assets of the pages.
+ROUTES: Final = (Route(WAIT_SCRIPT, _script),)

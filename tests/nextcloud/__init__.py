@@ -1,0 +1,1 @@
+"""The client of Nextcloud, against the stand-in and, where one is given, a real Nextcloud."""
