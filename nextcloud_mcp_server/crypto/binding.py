@@ -19,7 +19,7 @@ _HASHED: Final = frozenset(HASHED)
 class HashedId(str):
     """An id that was read from the database, where only its hash is.
 
-    It finds its row again. The same characters as a plain text do not: whoever has read the
+    It finds its row again. The same characters as a plain text do not: a user who has read the
     database cannot use a hash in place of the id.
     """
 
