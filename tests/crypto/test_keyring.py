@@ -208,7 +208,7 @@ def test_a_key_in_plain_base64_can_be_rewritten() -> None:
     ],
 )
 def test_other_ciphertexts_have_one_answer(ciphertext: bytes | str) -> None:
-    """For a ciphertext that is changed, cut or of another key the answer is the same."""
+    """For a ciphertext that is changed, cut or of another key the result is the same."""
     keyring = Keyring([KEY])
     assert not keyring.can_decrypt(ciphertext)
     assert keyring.opened(ciphertext, ROW) is None
