@@ -31,10 +31,13 @@ OWN_SESSION = (
     "tests/faults/test_server_kills.py",
     "tests/faults/test_server_load.py",
     "tests/history/test_rotated.py",
+    "tests/history/test_taken_back.py",
     "tests/history/test_walked.py",
     "tests/maintenance/copy",
+    "tests/maintenance/keys/test_phases.py",
     "tests/migrations",
     "tests/races/test_servers.py",
+    "tests/secrecy",
     "tests/wheel/test_container.py",
     "tests/wheel/test_documents.py",
     "tests/wheel/test_installed.py",
@@ -231,9 +234,11 @@ def server(session: nox.Session) -> None:
 
 @nox.session(default=False, tags=["ci"])
 def slow(session: nox.Session) -> None:
-    """Rotate and walk every old database, and run every measurement on a small scale."""
+    """Rotate, walk and take back every old database, replace keys, search for secrets, measure."""
     sync(session, "test")
-    pytest(session, "tests/bench", "tests/history/test_rotated.py", "tests/history/test_walked.py")
+    history = (f"tests/history/test_{name}.py" for name in ("rotated", "taken_back", "walked"))
+    keys = "tests/maintenance/keys/test_phases.py"
+    pytest(session, "tests/bench", *history, keys, "tests/secrecy")
 
 
 @nox.session(default=False, tags=["ci"], python=PYTHONS)

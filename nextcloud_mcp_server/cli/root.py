@@ -321,7 +321,7 @@ cli.add_command(
         "keys",
         KEY_SUMMARIES,
         _key_commands,
-        help="Generate, introduce, promote, rotate, retire and list the encryption keys.",
+        help="List the encryption keys, and replace them.",
         epilog=_KEYS_EPILOG,
     )
 )

@@ -28,14 +28,13 @@ ENTRIES = st.builds(
 NAMES = [field.name for field in fields(AuditEntry) if field.name != "mac"]
 
 
-@given(ENTRIES, ENTRIES, st.sampled_from(NAMES))
-def test_a_change_of_any_field_breaks_the_code(
-    entry: AuditEntry, other: AuditEntry, name: str
-) -> None:
+@given(ENTRIES, ENTRIES)
+def test_a_change_of_any_field_breaks_the_code(entry: AuditEntry, other: AuditEntry) -> None:
     """The code stays the same only if the field does; the field of the code itself is free."""
-    changed = replace(entry, **{name: getattr(other, name)})
-    same = getattr(entry, name) == getattr(other, name)
-    assert (signature(changed, KEY) == signature(entry, KEY)) == same
+    for name in NAMES:
+        changed = replace(entry, **{name: getattr(other, name)})
+        same = getattr(entry, name) == getattr(other, name)
+        assert (signature(changed, KEY) == signature(entry, KEY)) == same
     assert signature(replace(entry, mac="x"), KEY) == signature(entry, KEY)
 
 

@@ -39,7 +39,7 @@ async def main(path, key):
         assert (await storage.get_refresh_token("alice")).token == "secret"
         for _ in range(2):
             try:
-                await storage.oauth_sessions.create("id", "http://localhost/", expires_at=2**32)
+                await storage.oauth_sessions.create("s" * 22, "http://localhost/", expires_at=2**32)
             except TokenStorageError as error:
                 print(error.code)
         assert wal.checkpoint(path, 1, empty=True)

@@ -207,8 +207,8 @@ def test_a_key_in_plain_base64_can_be_rewritten() -> None:
         RELEASED["v0.176.0, a token"][0][:50],
     ],
 )
-def test_other_ciphertexts_have_one_answer(ciphertext: bytes | str) -> None:
-    """For a ciphertext that is changed, cut or of another key the answer is the same."""
+def test_other_ciphertexts_have_one_result(ciphertext: bytes | str) -> None:
+    """For a ciphertext that is changed, cut or of another key the result is the same."""
     keyring = Keyring([KEY])
     assert not keyring.can_decrypt(ciphertext)
     assert keyring.opened(ciphertext, ROW) is None
