@@ -151,11 +151,8 @@ class Events:
                     "rule would lose them; nothing was written.",
                     "Change the time in Nextcloud, or create a new event.",
                 )
-            old_start, old_end = _span(component)
-            begin = start if start is not None else old_start
-            if end is None:
-                end = old_end if start is None else _later(begin, old_start, old_end)
-            _set_times(component, begin, end)
+        if start is not None or end is not None:
+            _move(component, start, end)
         _set_texts(component, title, location, description)
         if rule is not None:
             replace(component, "RRULE", _rule(rule) if rule else None)
@@ -220,13 +217,23 @@ def _span(part: icalendar.Component) -> tuple[When, When]:
     return start, start + length
 
 
-def _later(begin: When, old_start: When, old_end: When) -> When:
-    if isinstance(begin, datetime) != isinstance(old_start, datetime):
-        raise errors.bad_input(
-            "The event changes between a time and whole days.", "Give its new end too."
-        )
-    length: timedelta = old_end - old_start  # type: ignore[operator]  # two of one kind
-    return begin + length
+def _move(component: icalendar.Component, start: When | None, end: When | None) -> None:
+    """Set a new start, which keeps the duration, or a new end, or both."""
+    old_start, old_end = _span(component)
+    if start is None:
+        stored = component["DTSTART"]
+        _set_times(component, old_start, end if end is not None else old_end)
+        # In its own zone, which may be one that only the object defines.
+        component["DTSTART"] = stored
+        return
+    if end is None:
+        if isinstance(start, datetime) != isinstance(old_start, datetime):
+            raise errors.bad_input(
+                "The event changes between a time and whole days.", "Give its new end too."
+            )
+        length: timedelta = old_end - old_start  # type: ignore[operator]  # two of one kind
+        end = start + length
+    _set_times(component, start, end)
 
 
 def _set_times(component: icalendar.Component, start: When, end: When) -> None:
