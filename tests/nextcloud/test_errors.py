@@ -330,7 +330,9 @@ async def test_a_compressed_answer(http: httpx2.AsyncClient) -> None:
         return Response(bomb, headers={"Content-Encoding": "gzip"})
 
     with served(_answering(answer)) as url:
-        assert (await failing(_at(http, url).account.whoami())).code == "not-nextcloud"
+        error = await failing(_at(http, url).account.whoami())
+    assert error.code == "not-nextcloud"
+    assert "compressed" in error.message
 
 
 BILLION = b"""<?xml version="1.0"?><!DOCTYPE d [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]>
