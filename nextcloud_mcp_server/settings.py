@@ -11,6 +11,11 @@
 | ``TOKEN_STORAGE_FILESYSTEM`` | ``local`` or ``remote``, if the type does not tell | detected |
 | ``TOKEN_STORAGE_POOL_SIZE`` | connections to a server of PostgreSQL | 8 |
 | ``AUDIT_RETENTION_DAYS`` | days after which entries of the audit log are deleted | never |
+| ``NEXTCLOUD_HOST`` | the address of Nextcloud, as this server reaches it | unset |
+| ``NEXTCLOUD_USERNAME`` | the login name of the one person of `stdio` | unset |
+| ``NEXTCLOUD_PASSWORD`` | an app password of that person | unset |
+| ``READ_ONLY`` | ``true``: nothing in Nextcloud is changed | ``false`` |
+| ``SHARE_LINKS`` | ``true``: `stdio` has a tool that creates public links | ``false`` |
 | ``NEXTCLOUD_MCP_HOST`` | the address to listen on | ``127.0.0.1`` |
 | ``NEXTCLOUD_MCP_PORT`` | the port to listen on; 0 for any free one | 8000 |
 | ``NEXTCLOUD_MCP_LOG_LEVEL`` | ``debug``, ``info``, ``warning`` or ``error`` | ``info`` |
@@ -75,6 +80,15 @@ SERVER_VARIABLES: Final = (
     "NEXTCLOUD_MCP_LOG_LEVEL",
     "NEXTCLOUD_MCP_LOG_FORMAT",
     "NEXTCLOUD_MCP_ACCESS_LOG",
+)
+
+#: The variables of `stdio`, which serves one person.
+ACCOUNT_VARIABLES: Final = (
+    "NEXTCLOUD_HOST",
+    "NEXTCLOUD_USERNAME",
+    "NEXTCLOUD_PASSWORD",
+    "READ_ONLY",
+    "SHARE_LINKS",
 )
 
 _HIGHEST_PORT: Final = 65_535
@@ -385,6 +399,74 @@ def listen_address(
     if port is None:
         port = _port(environ.get("NEXTCLOUD_MCP_PORT", "").strip())
     return host, port
+
+
+class AccountSettings(NamedTuple):
+    """The account of one person. Its ``repr`` has no password.
+
+    Attributes:
+        host: the address of Nextcloud without a slash at its end.
+        username: the login name.
+        password: an app password.
+        read_only: whether nothing in Nextcloud may be changed.
+        share_links: whether public links may be created.
+    """
+
+    host: str
+    username: str
+    password: str
+    read_only: bool = False
+    share_links: bool = False
+
+    def __repr__(self) -> str:
+        """Show the settings without the password."""
+        return f"AccountSettings(host={self.host!r}, username={self.username!r})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("AccountSettings are not pickled or copied: that would expose the password")
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Return the variables that are needed and not set."""
+        return tuple(
+            name for name, value in zip(ACCOUNT_VARIABLES, self[:3], strict=False) if not value
+        )
+
+
+def account_settings(environ: Mapping[str, str] | None = None) -> AccountSettings:
+    """Return the account of one person; empty texts for what is not set.
+
+    Raises:
+        TokenStorageError: ``bad-input`` for a variable with another value.
+    """
+    environ = os.environ if environ is None else environ
+    host = environ.get("NEXTCLOUD_HOST", "").strip()
+    share_links = environ.get("SHARE_LINKS") or "false"
+    read_only = environ.get("READ_ONLY") or "false"
+    return AccountSettings(
+        _web_address("NEXTCLOUD_HOST", host) if host else "",
+        environ.get("NEXTCLOUD_USERNAME", "").strip(),
+        environ.get("NEXTCLOUD_PASSWORD", "").strip(),
+        _one_of("READ_ONLY", read_only, ("true", "false")) == "true",
+        _one_of("SHARE_LINKS", share_links, ("true", "false")) == "true",
+    )
+
+
+def _web_address(variable: str, text: str) -> str:
+    """Return a URL of a web server without a slash at its end."""
+    from urllib.parse import urlsplit  # noqa: PLC0415 - `db current` does not need it
+
+    with suppress(ValueError):
+        parts = urlsplit(text)
+        extra = parts.username is not None or "?" in text or "#" in text
+        if parts.scheme in {"http", "https"} and parts.hostname and not extra:
+            _ = parts.port  # raises for one that is none
+            return f"{parts.scheme}://{parts.netloc.lower()}{parts.path.rstrip('/')}"
+    raise TokenStorageError(
+        f"{variable} is {_shown(text)}, which is not an http or https URL without a user.",
+        code="bad-input",
+        remedy=f"Set {variable} to an address like https://cloud.example.com.",
+    )
 
 
 def _host(text: str, *, typed: bool = False) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -28,7 +29,7 @@ class Event:
 
     ``start`` and ``end`` are times with a zone, or dates for an event of whole days, whose end is
     the day after the last. ``rule`` is an RRULE; a listed occurrence has none, and ``recurring``
-    is true.
+    is true. ``attendees`` are mail addresses; Nextcloud mails them about a change.
     """
 
     calendar: str
@@ -42,6 +43,7 @@ class Event:
     status: str
     recurring: bool
     rule: str
+    attendees: tuple[str, ...]
 
 
 class Events:
@@ -201,7 +203,14 @@ def _event(stored: Stored, part: icalendar.Component, zone: ZoneInfo) -> Event |
         status=text_of(part, "STATUS"),
         recurring=rule is not None or "RECURRENCE-ID" in part,
         rule=_rule_text(rule),
+        attendees=_attendees(part),
     )
+
+
+def _attendees(part: icalendar.Component) -> tuple[str, ...]:
+    found = part.get("ATTENDEE", [])
+    each = found if isinstance(found, list) else [found]
+    return tuple(re.sub("^mailto:", "", str(one), flags=re.IGNORECASE) for one in each)
 
 
 def _span(part: icalendar.Component) -> tuple[When, When]:
