@@ -91,6 +91,9 @@ ACCOUNT_VARIABLES: Final = (
     "SHARE_LINKS",
 )
 
+#: The hosts that only this machine reaches.
+LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+
 _HIGHEST_PORT: Final = 65_535
 
 #: Connections of a store to a server: more gain nothing, and a server has about a hundred.
@@ -424,6 +427,14 @@ class AccountSettings(NamedTuple):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("AccountSettings are not pickled or copied: that would expose the password")
+
+    @property
+    def unencrypted(self) -> bool:
+        """Return whether the password leaves this machine unencrypted."""
+        from urllib.parse import urlsplit  # noqa: PLC0415 - `db current` does not need it
+
+        parts = urlsplit(self.host)
+        return parts.scheme == "http" and parts.hostname not in LOOPBACK
 
     @property
     def missing(self) -> tuple[str, ...]:

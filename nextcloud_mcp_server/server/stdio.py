@@ -71,7 +71,7 @@ async def _serve(settings: AccountSettings, lines: _Input) -> None:
             logger.info("serving %s of %s over stdio", settings.username, settings.host)
         if access.advice:
             logger.warning("%s", access.advice)
-        if settings.host.startswith("http://") and not settings.missing:
+        if settings.unencrypted and not settings.missing:
             logger.warning(
                 "%s is not encrypted: everybody on the way can read the password", settings.host
             )

@@ -104,6 +104,7 @@ class Declared:
         signature = inspect.signature(self.function, eval_str=True)
         first, *own = signature.parameters.values()
         context = first.replace(name="context", annotation=Context[Any, Any])
+        run.__name__ = self.name
         run.__signature__ = signature.replace(parameters=[context, *own])  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in (context, *own)}
         tool = Tool.from_function(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
+from pydantic import ValidationError
 
 from nextcloud_mcp_server import __version__
 from nextcloud_mcp_server.nextcloud.errors import NextcloudError
@@ -15,7 +17,9 @@ from nextcloud_mcp_server.tools.access import Access
 from nextcloud_mcp_server.tools.declare import Declared
 
 if TYPE_CHECKING:
+    from mcp.server.mcpserver import Context
     from mcp.server.mcpserver.tools import Tool
+    from mcp_types import CallToolResult, InputRequiredResult
     from mcp_types import Tool as ListedTool
 
 #: Every tool, in the order of the list.
@@ -48,8 +52,7 @@ def create_mcp(
         options: further arguments of :class:`~mcp.server.mcpserver.MCPServer`: ``auth``,
             ``token_verifier``, ``request_state_security`` and so on.
     """
-    declared = [tool for tool in TOOLS if tool.kind.reads or not read_only]
-    return _Server(access, declared, more, options)
+    return _Server(access, more, options, read_only=read_only)
 
 
 class _Server(MCPServer[Any]):
@@ -58,18 +61,20 @@ class _Server(MCPServer[Any]):
     def __init__(
         self,
         access: Access,
-        declared: Sequence[Declared],
         more: Sequence[Tool],
         options: dict[str, Any],
+        *,
+        read_only: bool,
     ) -> None:
         self._access = access
-        self._declared = declared
+        self._read_only = read_only
+        self._declared = [tool for tool in TOOLS if tool.kind.reads or not read_only]
         super().__init__(
             "nextcloud-mcp-server",
             title="Nextcloud",
             version=__version__,
             instructions=_INSTRUCTIONS,
-            tools=[*(tool.bind(access) for tool in declared), *more],
+            tools=[*(tool.bind(access) for tool in self._declared), *more],
             **options,
         )
 
@@ -77,6 +82,28 @@ class _Server(MCPServer[Any]):
         """Return the tools, without those of missing scopes and of missing apps."""
         hidden = await self._hidden()
         return [tool for tool in await super().list_tools() if tool.name not in hidden]
+
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
+    ) -> CallToolResult | InputRequiredResult:
+        """Call a tool.
+
+        Raises:
+            ToolError: there is no such tool, an argument is wrong, or the tool failed.
+        """
+        if self._read_only and name in {tool.name for tool in TOOLS if not tool.kind.reads}:
+            raise ToolError(f"{name} is switched off: this server only reads (READ_ONLY=true).")
+        try:
+            return await super().call_tool(name, arguments, context)
+        except ToolError as error:
+            if not isinstance(error.__cause__, ValidationError):
+                raise
+            wrong = "; ".join(
+                f"{'.'.join(map(str, one['loc']))}: {one['msg']}"
+                for one in error.__cause__.errors()
+            )
+        # Without the values, and the addresses of pydantic.
+        raise ToolError(f"{name} was not called: {wrong}. Correct the arguments.")
 
     async def _hidden(self) -> set[str]:
         person = await self._access.person()
