@@ -57,7 +57,7 @@ async def test_an_event_is_created_in_the_zone_of_the_person(
 
 
 async def test_an_offset_and_a_zone_are_respected(assistant: Assistant) -> None:
-    """09:00Z is 10:00 in Berlin, and 04:00 in New York; the result has the zone that was asked for."""
+    """09:00Z is 10:00 in Berlin, and 04:00 in New York if that zone is given."""
     given = {"calendar": "personal", "title": "Call", "start": "2026-12-01T09:00Z"}
     berlin = await assistant.call("event_write", **given)
     assert berlin["start"] == "2026-12-01T10:00:00+01:00"

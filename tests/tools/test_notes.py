@@ -65,11 +65,11 @@ async def test_a_note_is_created_and_changed(assistant: Assistant, alice: User) 
 
 async def test_contacts_are_found(assistant: Assistant, alice: User) -> None:
     """A contact has its addresses; a long remark is cut; an empty text is an error."""
-    alice.books["contacts"].objects["carol.vcf"] = (
+    card = (
         "BEGIN:VCARD\r\nVERSION:3.0\r\nUID:1\r\nFN:Carol Example\r\nEMAIL:carol@example.com\r\n"
-        f"TEL:+49 30 1\r\nORG:ACME\r\nBDAY:1980-02-03\r\nNOTE:{'n' * 1_500}\r\nEND:VCARD\r\n",
-        new_etag(),
+        f"TEL:+49 30 1\r\nORG:ACME\r\nBDAY:1980-02-03\r\nNOTE:{'n' * 1_500}\r\nEND:VCARD\r\n"
     )
+    alice.books["contacts"].objects["carol.vcf"] = (card, new_etag())
     [contact] = (await assistant.call("contacts_search", text="carol"))["items"]
     assert (contact["name"], contact["emails"]) == ("Carol Example", ["carol@example.com"])
     assert (contact["organisation"], contact["birthday"]) == ("ACME", "1980-02-03")

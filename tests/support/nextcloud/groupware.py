@@ -209,9 +209,13 @@ def _length(part: Any) -> timedelta:
     return timedelta() if isinstance(part["DTSTART"].dt, datetime) else timedelta(days=1)
 
 
+#: Properties that an occurrence has from its series; the real one keeps all.
+_KEPT = ("UID", "SUMMARY", "LOCATION", "DESCRIPTION", "STATUS", "DTSTAMP", "ATTENDEE")
+
+
 def _occurrence(part: Any, start: date, end: date, original: date, master: Any) -> icalendar.Event:
     event = icalendar.Event()
-    for name in ("UID", "SUMMARY", "LOCATION", "DESCRIPTION", "STATUS", "DTSTAMP"):
+    for name in _KEPT:
         if name in part:
             event[name] = part[name]
     for name, when in (("DTSTART", start), ("DTEND", end)):
