@@ -41,7 +41,8 @@ class Assistant:
     async def result(self, tool: str, /, **arguments: Any) -> CallToolResult:
         """Call a tool."""
 
-        async def note(_done: float, _total: float | None, message: str | None) -> None:
+        async def note(progress: float, total: float | None, message: str | None) -> None:
+            del progress, total
             self.progress.append(message)
 
         async with Client(self.server, mode=self.era) as client:

@@ -20,6 +20,7 @@ from mcp.client.stdio import stdio_client
 
 from nextcloud_mcp_server.settings import AccountSettings
 from tests.support.child import ROOT
+from tests.support.files import names
 from tests.support.nextcloud.server import StandIn
 from tests.tools.conftest import account
 from tests.tools.test_list import NAMES, WRITES
@@ -70,7 +71,7 @@ async def test_a_client_starts_it_and_uses_the_tools(
     assert lines[0].endswith(f"info: serving alice@example.com of {stand_in.url} over stdio")
     assert lines[-1].endswith("info: stopped")
     assert settings.password not in "".join(lines)
-    assert os.listdir(tmp_path) == []
+    assert names(tmp_path) == set()
 
 
 async def test_a_refused_password_is_tried_once_and_not_logged(
