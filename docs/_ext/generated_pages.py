@@ -22,9 +22,9 @@ from nextcloud_mcp_server.cli.keys.group import key_commands
 from nextcloud_mcp_server.cli.output import PROGRAM
 from nextcloud_mcp_server.cli.root import cli
 from nextcloud_mcp_server.migrate.alembic_commands import listing
+from nextcloud_mcp_server.nextcloud.errors import NextcloudError
 from nextcloud_mcp_server.schema.history import History, load_history
 from nextcloud_mcp_server.schema.revision import Revision
-from nextcloud_mcp_server.nextcloud.errors import NextcloudError
 from nextcloud_mcp_server.schema.structure import Structure
 from nextcloud_mcp_server.tools.declare import Declared
 from nextcloud_mcp_server.tools.server import TOOLS

@@ -173,7 +173,7 @@ _EPILOG: Final = """
 Examples:
   nextcloud-mcp-server                 serve on 127.0.0.1:8000
   nextcloud-mcp-server --port 9000     serve on another port
-  nextcloud-mcp-server stdio           give one person's assistant its Nextcloud
+  nextcloud-mcp-server stdio           connect the assistant of one person
   nextcloud-mcp-server db current      show the revision of the database
   nextcloud-mcp-server keys list       show which key opens what
 """
@@ -274,10 +274,10 @@ _LOG_OPTIONS: Final = _SERVER_OPTIONS[2:4]
 @_LOG_OPTIONS[1]
 @click.pass_context
 def stdio(context: click.Context, /, *, log_level: str | None, log_format: str | None) -> int:
-    """Give one person's assistant the tools for Nextcloud, over stdin and stdout.
+    """Give the assistant of one person its Nextcloud.
 
-    An MCP client starts it, and reads what it prints on stdout. The log goes to stderr. No
-    database is used.
+    An MCP client starts it, and exchanges messages with it over stdin and stdout. The log goes to
+    stderr. No database is used.
     """
     with _stopping():
         from nextcloud_mcp_server.server.log import LogOptions  # noqa: PLC0415

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
@@ -111,7 +112,7 @@ class Declared:
             run,
             name=self.name,
             title=self.title,
-            description=" ".join(inspect.cleandoc(self.function.__doc__ or "").split()),
+            description=" ".join(_text(self.function).split()),
             annotations=self.kind.annotations(self.title),
             structured_output=True,
         )
@@ -129,6 +130,14 @@ def tool(
 ) -> Callable[[Callable[..., Awaitable[Result]]], Declared]:
     """Return a decorator that declares a function as a tool; see :class:`Declared`."""
     return lambda function: Declared(function, title, scope, kind, available)
+
+
+def _text(function: Callable[..., object]) -> str:
+    """Return the docstring of a function; that of its source text, as `python -OO` drops it."""
+    if function.__doc__:
+        return function.__doc__
+    [definition] = ast.parse(inspect.getsource(function)).body
+    return ast.get_docstring(cast("ast.AsyncFunctionDef", definition)) or ""
 
 
 #: Where a schema has other schemas by a name that is not a keyword.

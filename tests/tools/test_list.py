@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from nextcloud_mcp_server.settings import AccountSettings
 from nextcloud_mcp_server.tools.server import SCOPES, TOOLS
+from tests.support.child import ROOT, run_program
 from tests.support.nextcloud.server import StandIn
 from tests.tools import snapshot
 from tests.tools.conftest import Assistant, account, server
@@ -35,6 +37,16 @@ async def test_every_text_is_in_the_reviewed_file() -> None:
     assert snapshot.render(await snapshot.tools()) == snapshot.FILE.read_text("utf-8"), (
         "review the new texts, then: python -m tests.tools.snapshot"
     )
+
+
+def test_the_list_is_complete_without_docstrings() -> None:
+    """With `python -OO` the descriptions are read from the source text."""
+    code = (
+        "import asyncio; from tests.tools import snapshot; "
+        "print(snapshot.render(asyncio.run(snapshot.tools())), end='')"
+    )
+    done = run_program(sys.executable, "-OO", "-c", code, cwd=ROOT)
+    assert done.stdout == snapshot.FILE.read_text("utf-8")
 
 
 async def test_the_list_is_short() -> None:
