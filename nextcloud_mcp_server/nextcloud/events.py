@@ -20,7 +20,7 @@ from nextcloud_mcp_server.nextcloud.calendars import (
     text_of,
     time_of,
 )
-from nextcloud_mcp_server.nextcloud.paging import Page, page
+from nextcloud_mcp_server.nextcloud.paging import Page, Progress, page
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class Events:
         zone: ZoneInfo,
         calendar: str | None = None,
         cursor: str | None = None,
+        progress: Progress | None = None,
     ) -> Page[Event]:
         """Return the occurrences in a range by time, of one calendar or of all.
 
@@ -69,6 +70,7 @@ class Events:
             zone: the zone in which the times are returned.
             calendar: the id of a calendar.
             cursor: that of the page.
+            progress: receives how many of how many calendars are read.
 
         Raises:
             NextcloudError: ``bad-input``, ``not-found``, or the request failed.
@@ -79,7 +81,10 @@ class Events:
                 "Give a start and a later end, both with an offset or a zone.",
             )
         found = []
-        for one in await self._calendars.of_component("VEVENT", calendar):
+        calendars = await self._calendars.of_component("VEVENT", calendar)
+        for done, one in enumerate(calendars):
+            if progress is not None:
+                await progress(done, len(calendars))
             for stored in await self._calendars.query(one, "VEVENT", (start, end)):
                 events = (_event(stored, part, zone) for part in stored.content.walk("VEVENT"))
                 found += [event for event in events if event is not None]

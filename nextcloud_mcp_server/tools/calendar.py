@@ -69,7 +69,9 @@ async def events_list(
     used = await times.zone_of(nextcloud, zone)
     first = times.beginning(start, used) if start else datetime.now(used).replace(microsecond=0)
     last = times.end(end, used) if end else first + timedelta(days=7)
-    page = await nextcloud.events.list(first, last, zone=used, calendar=calendar, cursor=cursor)
+    page = await nextcloud.events.list(
+        first, last, zone=used, calendar=calendar, cursor=cursor, progress=call.calendars
+    )
     return EventList(items=[event_item(event) for event in page.items], next=page.next)
 
 
@@ -153,7 +155,7 @@ async def tasks_list(
     nextcloud = call.person.nextcloud
     used = await times.zone_of(nextcloud, zone)
     page = await nextcloud.tasks.list(
-        zone=used, calendar=calendar, completed=completed, cursor=cursor
+        zone=used, calendar=calendar, completed=completed, cursor=cursor, progress=call.calendars
     )
     return TaskList(items=[task_item(task) for task in page.items], next=page.next)
 

@@ -30,9 +30,13 @@ class Call:
     person: Person
     context: Context[Any, Any]
 
-    async def progress(self, done: float, message: str) -> None:
+    async def progress(self, done: float, total: float | None, message: str) -> None:
         """Report how far a long call is, if the client asked for that."""
-        await self.context.report_progress(done, message=message)
+        await self.context.report_progress(done, total, message)
+
+    async def calendars(self, done: int, total: int) -> None:
+        """Report how many calendars are read."""
+        await self.progress(done, total, f"{done} of {total} calendars read")
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,8 @@ async def notes_search(
         cursor = page.next
         if cursor is None:
             break
-        await call.progress(chunk + 1, f"{(chunk + 1) * ITEMS} notes read, {len(found)} found")
+        read = (chunk + 1) * ITEMS
+        await call.progress(read, None, f"{read} notes read, {len(found)} found")
     return NoteList(items=[NoteItem.model_validate(note) for note in found], next=cursor)
 
 

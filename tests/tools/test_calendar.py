@@ -227,3 +227,15 @@ async def test_a_wrong_task_is_refused(
 ) -> None:
     """The error says what to give."""
     assert error in await assistant.error("task_write", **arguments)
+
+
+async def test_a_list_of_several_calendars_reports_progress(
+    assistant: Assistant, alice: User
+) -> None:
+    """The client learns how many calendars are read."""
+    alice.calendars["team"] = Collection("Team", ("VEVENT", "VTODO"))
+    await assistant.call("events_list")
+    await assistant.call("tasks_list")
+    assert assistant.progress == [
+        "0 of 2 calendars read", "1 of 2 calendars read", "0 of 1 calendars read"
+    ]  # fmt: skip
