@@ -56,11 +56,15 @@ async def test_an_event_is_created_in_the_zone_of_the_person(
     assert "DTSTART;TZID=Europe/Berlin:20261201T090000" in text
 
 
-async def test_an_offset_and_a_zone_are_respected(assistant: Assistant) -> None:
-    """09:00Z is 10:00 in Berlin, and 04:00 in New York if that zone is given."""
+async def test_an_offset_and_a_zone_are_respected(assistant: Assistant, alice: User) -> None:
+    """09:00Z is 10:00 in Berlin, and 04:00 in New York if that zone is given.
+
+    It is stored in the zone, not in UTC: a series keeps its hour when the clocks change.
+    """
     given = {"calendar": "personal", "title": "Call", "start": "2026-12-01T09:00Z"}
     berlin = await assistant.call("event_write", **given)
     assert berlin["start"] == "2026-12-01T10:00:00+01:00"
+    assert "DTSTART;TZID=Europe/Berlin:20261201T100000" in _stored(alice)
     york = await assistant.call("event_write", **given, zone="America/New_York")
     assert (york["start"], york["zone"]) == ("2026-12-01T04:00:00-05:00", "America/New_York")
 
