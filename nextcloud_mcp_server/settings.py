@@ -14,7 +14,10 @@
 | ``NEXTCLOUD_HOST`` | the address of Nextcloud, as this server reaches it | unset |
 | ``NEXTCLOUD_PUBLIC_URL`` | the address of Nextcloud, as a browser reaches it | the same |
 | ``PUBLIC_URL`` | the address of this server for clients and browsers | where it listens |
+| ``NEXTCLOUD_USERNAME`` | the login name of the one person of `stdio` | unset |
+| ``NEXTCLOUD_PASSWORD`` | an app password of that person | unset |
 | ``READ_ONLY`` | ``true``: nothing in Nextcloud is changed | ``false`` |
+| ``SHARE_LINKS`` | ``true``: `stdio` has a tool that creates public links | ``false`` |
 | ``NEXTCLOUD_MCP_HOST`` | the address to listen on | ``127.0.0.1`` |
 | ``NEXTCLOUD_MCP_PORT`` | the port to listen on; 0 for any free one | 8000 |
 | ``NEXTCLOUD_MCP_LOG_LEVEL`` | ``debug``, ``info``, ``warning`` or ``error`` | ``info`` |
@@ -84,6 +87,15 @@ SERVER_VARIABLES: Final = (
     "NEXTCLOUD_PUBLIC_URL",
     "PUBLIC_URL",
     "READ_ONLY",
+)
+
+#: The variables of `stdio`, which serves one person.
+ACCOUNT_VARIABLES: Final = (
+    "NEXTCLOUD_HOST",
+    "NEXTCLOUD_USERNAME",
+    "NEXTCLOUD_PASSWORD",
+    "READ_ONLY",
+    "SHARE_LINKS",
 )
 
 #: The hosts that only this machine reaches.
@@ -439,6 +451,65 @@ def nextcloud_settings(
         _web_address("NEXTCLOUD_PUBLIC_URL", browser) if browser else host,
         _public_url(public) if public else _listening_url(*listening),
         _one_of("READ_ONLY", environ.get("READ_ONLY") or "false", ("true", "false")) == "true",
+    )
+
+
+class AccountSettings(NamedTuple):
+    """The account of one person. Its ``repr`` has no password.
+
+    Attributes:
+        host: the address of Nextcloud without a slash at its end.
+        username: the login name.
+        password: an app password.
+        read_only: whether nothing in Nextcloud may be changed.
+        share_links: whether public links may be created.
+    """
+
+    host: str
+    username: str
+    password: str
+    read_only: bool = False
+    share_links: bool = False
+
+    def __repr__(self) -> str:
+        """Show the settings without the password."""
+        return f"AccountSettings(host={self.host!r}, username={self.username!r})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("AccountSettings are not pickled or copied: that would expose the password")
+
+    @property
+    def unencrypted(self) -> bool:
+        """Return whether the password leaves this machine unencrypted."""
+        from urllib.parse import urlsplit  # noqa: PLC0415 - `db current` does not need it
+
+        parts = urlsplit(self.host)
+        return parts.scheme == "http" and parts.hostname not in LOOPBACK
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Return the variables that are needed and not set."""
+        return tuple(
+            name for name, value in zip(ACCOUNT_VARIABLES, self[:3], strict=False) if not value
+        )
+
+
+def account_settings(environ: Mapping[str, str] | None = None) -> AccountSettings:
+    """Return the account of one person; empty texts for what is not set.
+
+    Raises:
+        TokenStorageError: ``bad-input`` for a variable with another value.
+    """
+    environ = os.environ if environ is None else environ
+    host = environ.get("NEXTCLOUD_HOST", "").strip()
+    share_links = environ.get("SHARE_LINKS") or "false"
+    read_only = environ.get("READ_ONLY") or "false"
+    return AccountSettings(
+        _web_address("NEXTCLOUD_HOST", host) if host else "",
+        environ.get("NEXTCLOUD_USERNAME", "").strip(),
+        environ.get("NEXTCLOUD_PASSWORD", "").strip(),
+        _one_of("READ_ONLY", read_only, ("true", "false")) == "true",
+        _one_of("SHARE_LINKS", share_links, ("true", "false")) == "true",
     )
 
 

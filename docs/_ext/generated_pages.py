@@ -12,7 +12,7 @@ import ast
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 import click
 
@@ -22,9 +22,12 @@ from nextcloud_mcp_server.cli.keys.group import key_commands
 from nextcloud_mcp_server.cli.output import PROGRAM
 from nextcloud_mcp_server.cli.root import cli
 from nextcloud_mcp_server.migrate.alembic_commands import listing
+from nextcloud_mcp_server.nextcloud.errors import NextcloudError
 from nextcloud_mcp_server.schema.history import History, load_history
 from nextcloud_mcp_server.schema.revision import Revision
 from nextcloud_mcp_server.schema.structure import Structure
+from nextcloud_mcp_server.tools.declare import Declared
+from nextcloud_mcp_server.tools.server import TOOLS
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -39,8 +42,11 @@ def commands() -> str:
     """Return every command with its usage, description, arguments and options."""
     # click caches the first help option of a command for the whole process.
     context = click.Context(cli, info_name=PROGRAM, **cli.context_settings)
-    run = cli.commands["run"]
-    parts = [_command(run, click.Context(run, context, "run"), "The server")]
+    run, stdio = cli.commands["run"], cli.commands["stdio"]
+    parts = [
+        _command(run, click.Context(run, context, "run"), "The server"),
+        _command(stdio, click.Context(stdio, context, "stdio"), "stdio"),
+    ]
     below = click.Context(cli.commands["db"], context, "db")
     known = db_commands.commands
     options = [p for c in known.values() for p in c.params if p.name in _COMMON]
@@ -118,6 +124,46 @@ def variables() -> set[str]:
     return {name for name in names if isinstance(name, str)}
 
 
+def tools() -> str:
+    """Return every tool of MCP with its scope, its annotations and its arguments."""
+    return "\n\n".join(_tool(declared) for declared in TOOLS)
+
+
+def _tool(declared: Declared) -> str:
+    tool = declared.bind(_Unused())
+    kind = declared.kind
+    facts = [
+        "only reads" if kind.reads else "writes",
+        *(["can overwrite or delete"] if kind.destroys else []),
+        *(["reaches other people"] if kind.outside else []),
+    ]
+    scope = f"scope `{declared.scope}`" if declared.scope else "no scope"
+    needed = tool.parameters.get("required", ())
+    rows = [
+        f"| `{name}`{'' if name in needed else ' (optional)'} | {part['type']} "
+        f"| {_cell(part.get('description', ''))} |"
+        for name, part in tool.parameters.get("properties", {}).items()
+    ]
+    table = "\n".join(["| argument | type | meaning |", "|---|---|---|", *rows]) if rows else ""
+    text = f"## {tool.name}\n\n**{tool.title}**: {scope}; {', '.join(facts)}.\n\n{tool.description}"
+    return f"{text}\n\n{table}".rstrip()
+
+
+class _Unused:
+    """The access of tools that are described and not called."""
+
+    async def person(self) -> None:
+        """Return nobody."""
+
+    async def require(self, scope: str | None, context: object) -> NoReturn:
+        """Fail."""
+        raise NotImplementedError(scope, context)
+
+    async def refused(self, error: NextcloudError) -> NoReturn:
+        """Fail."""
+        raise NotImplementedError(error)
+
+
 def revisions() -> str:
     """Return every revision, newest first: purpose, changes, and what its downgrade loses."""
     history = load_history()
@@ -172,6 +218,7 @@ GENERATED: Final[Mapping[str, Callable[[], str]]] = {
     "commands": commands,
     "settings": settings,
     "revisions": revisions,
+    "tools": tools,
 }
 
 

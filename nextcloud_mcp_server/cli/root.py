@@ -182,6 +182,7 @@ _EPILOG: Final = """
 Examples:
   nextcloud-mcp-server                 serve on 127.0.0.1:8000
   nextcloud-mcp-server --port 9000     serve on another port
+  nextcloud-mcp-server stdio           connect the assistant of one person
   nextcloud-mcp-server db current      show the revision of the database
   nextcloud-mcp-server keys list       show which key is needed for what
 """
@@ -264,6 +265,40 @@ def run(context: click.Context, /, **server: Any) -> int:
     )
 
 
+_STDIO_EPILOG: Final = """
+\b
+Settings, which the MCP client passes as environment variables:
+  NEXTCLOUD_HOST      the address of Nextcloud, like https://cloud.example.com
+  NEXTCLOUD_USERNAME  the login name
+  NEXTCLOUD_PASSWORD  an app password: Nextcloud, Personal settings, Security
+  READ_ONLY           true: no tool that writes
+  SHARE_LINKS         true: also a tool that creates public links
+"""
+
+_LOG_OPTIONS: Final = _SERVER_OPTIONS[2:4]
+
+
+@cli.command(epilog=_STDIO_EPILOG)
+@_LOG_OPTIONS[0]
+@_LOG_OPTIONS[1]
+@click.pass_context
+def stdio(context: click.Context, /, *, log_level: str | None, log_format: str | None) -> int:
+    """Give the assistant of one person its Nextcloud.
+
+    An MCP client starts it, and exchanges messages with it over stdin and stdout. The log goes to
+    stderr. No database is used.
+    """
+    with _stopping():
+        from nextcloud_mcp_server.server.log import LogOptions  # noqa: PLC0415
+        from nextcloud_mcp_server.server.stdio import serve_stdio  # noqa: PLC0415 - imports MCP
+        from nextcloud_mcp_server.settings import log_settings  # noqa: PLC0415
+
+        output = context.ensure_object(Output)
+        output.started = True
+        log = LogOptions(*log_settings(level=log_level, form=log_format))
+        return serve_stdio(debug=output.debug, log=log)
+
+
 def _serve(
     *,
     host: str | None,
@@ -326,5 +361,5 @@ cli.add_command(
     )
 )
 
-for _command in (cli, run):
+for _command in (cli, run, stdio):
     _command.help = _command.help or _source_help(_command)

@@ -54,8 +54,8 @@ def segments(path: str) -> tuple[str, ...]:
 
     Raises:
         NextcloudError: ``bad-input`` for ``.``, ``..``, an empty name, a NUL, a backslash or a
-            character that has no UTF-8. HTTP clients fold ``..``, even quoted, and the request
-            would leave the folder of the person's files.
+            character that has no UTF-8. HTTP clients fold ``..``, servers also a quoted one, and
+            the request would leave the folder of the person's files.
     """
     if len(path) > _LONGEST:
         raise bad_input("The path is too long.", f"Give a path of at most {_LONGEST} characters.")

@@ -274,7 +274,7 @@ def shown(when: When | None, zone: ZoneInfo) -> When | None:
         return when
     if when.tzinfo is None:
         return when.replace(tzinfo=zone)
-    return when.astimezone(zone) if when.utcoffset() == timedelta() else when
+    return when.astimezone(zone) if str(when.tzinfo) in {"UTC", "Etc/UTC"} else when
 
 
 def time_of(component: icalendar.Component, name: str) -> When | None:

@@ -43,6 +43,7 @@ class Nextcloud:
         user_agent: str,
     ) -> None:
         self._connection = Connection(http, server, user_agent, Login(login_name, app_password))
+        self.server = server
         self.account = Account(self._connection)
         self.files = Files(self._connection, self.account)
         self.notes = Notes(self._connection, self.account)

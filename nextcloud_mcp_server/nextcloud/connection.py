@@ -234,7 +234,9 @@ def _meaning(answer: Answer, what: str, origin: str) -> NextcloudError:  # noqa:
     status, reason = answer.status, reason_of(answer)
     if 300 <= status < 400:  # noqa: PLR2004 - the class of redirects
         target = urlsplit(answer.headers.get("Location", ""))
-        return errors.moved(f"{target.scheme}://{target.netloc}" if target.hostname else "")
+        # Without what could be a user and a password.
+        place = f"{target.scheme}://{target.netloc.rpartition('@')[2]}"
+        return errors.moved(place if target.hostname else "")
     if status in _OF_OBJECT:
         return _OF_OBJECT[status](what)
     if status in _OF_SERVER:

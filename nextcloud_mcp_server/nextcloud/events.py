@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -19,7 +20,7 @@ from nextcloud_mcp_server.nextcloud.calendars import (
     text_of,
     time_of,
 )
-from nextcloud_mcp_server.nextcloud.paging import Page, page
+from nextcloud_mcp_server.nextcloud.paging import Page, Progress, page
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Event:
 
     ``start`` and ``end`` are times with a zone, or dates for an event of whole days, whose end is
     the day after the last. ``rule`` is an RRULE; a listed occurrence has none, and ``recurring``
-    is true.
+    is true. ``attendees`` are mail addresses; Nextcloud mails them about a change.
     """
 
     calendar: str
@@ -42,6 +43,7 @@ class Event:
     status: str
     recurring: bool
     rule: str
+    attendees: tuple[str, ...]
 
 
 class Events:
@@ -58,6 +60,7 @@ class Events:
         zone: ZoneInfo,
         calendar: str | None = None,
         cursor: str | None = None,
+        progress: Progress | None = None,
     ) -> Page[Event]:
         """Return the occurrences in a range by time, of one calendar or of all.
 
@@ -67,6 +70,7 @@ class Events:
             zone: the zone in which the times are returned.
             calendar: the id of a calendar.
             cursor: that of the page.
+            progress: receives how many of how many calendars are read.
 
         Raises:
             NextcloudError: ``bad-input``, ``not-found``, or the request failed.
@@ -77,7 +81,10 @@ class Events:
                 "Give a start and a later end, both with an offset or a zone.",
             )
         found = []
-        for one in await self._calendars.of_component("VEVENT", calendar):
+        calendars = await self._calendars.of_component("VEVENT", calendar)
+        for done, one in enumerate(calendars):
+            if progress is not None:
+                await progress(done, len(calendars))
             for stored in await self._calendars.query(one, "VEVENT", (start, end)):
                 events = (_event(stored, part, zone) for part in stored.content.walk("VEVENT"))
                 found += [event for event in events if event is not None]
@@ -151,11 +158,8 @@ class Events:
                     "rule would lose them; nothing was written.",
                     "Change the time in Nextcloud, or create a new event.",
                 )
-            old_start, old_end = _span(component)
-            begin = start if start is not None else old_start
-            if end is None:
-                end = old_end if start is None else _later(begin, old_start, old_end)
-            _set_times(component, begin, end)
+        if start is not None or end is not None:
+            _move(component, start, end)
         _set_texts(component, title, location, description)
         if rule is not None:
             replace(component, "RRULE", _rule(rule) if rule else None)
@@ -204,7 +208,14 @@ def _event(stored: Stored, part: icalendar.Component, zone: ZoneInfo) -> Event |
         status=text_of(part, "STATUS"),
         recurring=rule is not None or "RECURRENCE-ID" in part,
         rule=_rule_text(rule),
+        attendees=_attendees(part),
     )
+
+
+def _attendees(part: icalendar.Component) -> tuple[str, ...]:
+    found = part.get("ATTENDEE", [])
+    each = found if isinstance(found, list) else [found]
+    return tuple(re.sub("^mailto:", "", str(one), flags=re.IGNORECASE) for one in each)
 
 
 def _span(part: icalendar.Component) -> tuple[When, When]:
@@ -220,13 +231,23 @@ def _span(part: icalendar.Component) -> tuple[When, When]:
     return start, start + length
 
 
-def _later(begin: When, old_start: When, old_end: When) -> When:
-    if isinstance(begin, datetime) != isinstance(old_start, datetime):
-        raise errors.bad_input(
-            "The event changes between a time and whole days.", "Give its new end too."
-        )
-    length: timedelta = old_end - old_start  # type: ignore[operator]  # two of one kind
-    return begin + length
+def _move(component: icalendar.Component, start: When | None, end: When | None) -> None:
+    """Set a new start, which keeps the duration, or a new end, or both."""
+    old_start, old_end = _span(component)
+    if start is None:
+        stored = component["DTSTART"]
+        _set_times(component, old_start, end if end is not None else old_end)
+        # In its own zone, which may be one that only the object defines.
+        component["DTSTART"] = stored
+        return
+    if end is None:
+        if isinstance(start, datetime) != isinstance(old_start, datetime):
+            raise errors.bad_input(
+                "The event changes between a time and whole days.", "Give its new end too."
+            )
+        length: timedelta = old_end - old_start  # type: ignore[operator]  # two of one kind
+        end = start + length
+    _set_times(component, start, end)
 
 
 def _set_times(component: icalendar.Component, start: When, end: When) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from nextcloud_mcp_server.nextcloud.errors import bad_input
 
 T = TypeVar("T")
+
+#: Receives how many of how many requests are done.
+Progress = Callable[[int, int], Awaitable[None]]
 
 #: Items of a list on one page.
 ITEMS = 50

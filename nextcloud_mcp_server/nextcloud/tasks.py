@@ -19,7 +19,7 @@ from nextcloud_mcp_server.nextcloud.calendars import (
     text_of,
     time_of,
 )
-from nextcloud_mcp_server.nextcloud.paging import Page, page
+from nextcloud_mcp_server.nextcloud.paging import Page, Progress, page
 
 _LOWEST = 9
 
@@ -56,14 +56,20 @@ class Tasks:
         calendar: str | None = None,
         completed: bool = False,
         cursor: str | None = None,
+        progress: Progress | None = None,
     ) -> Page[Task]:
         """Return the tasks by due time, those without one last; completed ones if asked for.
+
+        ``progress`` receives how many of how many calendars are read.
 
         Raises:
             NextcloudError: ``not-found``, or the request failed.
         """
         found = []
-        for one in await self._calendars.of_component("VTODO", calendar):
+        calendars = await self._calendars.of_component("VTODO", calendar)
+        for done, one in enumerate(calendars):
+            if progress is not None:
+                await progress(done, len(calendars))
             for stored in await self._calendars.query(one, "VTODO"):
                 tasks = (_task(stored, part, zone) for part in stored.content.walk("VTODO"))
                 found += [task for task in tasks if completed or not task.completed]

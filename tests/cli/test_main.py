@@ -222,7 +222,7 @@ def test_help_of_every_command_fits_a_terminal(flag: str, command: Command) -> N
     """No summary of a command is cut off, and no line is longer than 80 characters."""
     db = (["db", name] for name in group.db_commands.commands)
     keys = (["keys", name] for name in key_commands.commands)
-    for arguments in ([], ["run"], ["db"], *db, ["keys"], *keys):
+    for arguments in ([], ["run"], ["stdio"], ["db"], *db, ["keys"], *keys):
         done = command(*arguments, flag)
         assert (done.status, done.err) == (0, "")
         assert "..." not in done.out.partition("Commands:")[2]
@@ -242,7 +242,7 @@ EVERY_HELP = """
 import nextcloud_mcp_server.cli.root as root
 from nextcloud_mcp_server.cli.main import main
 names = [["db", name] for name in root.SUMMARIES] + [["keys", name] for name in root.KEY_SUMMARIES]
-for arguments in ([], ["run"], ["db"], ["keys"], *names):
+for arguments in ([], ["run"], ["stdio"], ["db"], ["keys"], *names):
     main([*arguments, "--help"])
 """
 
@@ -251,7 +251,7 @@ def test_the_help_is_complete_without_docstrings(tmp_path: Path) -> None:
     """With `python -OO` each command has the same help, read from its source text."""
     usual = process(cwd=tmp_path, code=EVERY_HELP)
     optimized = process(cwd=tmp_path, code=EVERY_HELP, environ={"PYTHONOPTIMIZE": "2"})
-    assert usual.out.count("Usage:") == len(SUMMARIES) + len(KEY_SUMMARIES) + 4
+    assert usual.out.count("Usage:") == len(SUMMARIES) + len(KEY_SUMMARIES) + 5
     assert optimized.out == usual.out
     assert "lock, inspect, back up" in optimized.out
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 
 import generated_pages
@@ -11,6 +12,7 @@ from nextcloud_mcp_server import settings as settings_module
 from nextcloud_mcp_server.cli.db.group import db_commands
 from nextcloud_mcp_server.migrate.alembic_commands import listing
 from nextcloud_mcp_server.schema.history import load_history
+from nextcloud_mcp_server.tools.server import TOOLS
 from tests.docs.conftest import DOCS
 
 
@@ -77,3 +79,14 @@ def test_every_generator_is_used() -> None:
     pages = [path.read_text("utf-8") for path in DOCS.rglob("*.md")]
     asked = {name for text in pages for name in re.findall(r"<!-- generated: (\w+) -->", text)}
     assert asked == set(generated_pages.GENERATED)
+
+
+def test_every_tool_has_a_section_with_its_scope_and_arguments() -> None:
+    """Each tool of MCP is described, with each argument."""
+    parts = generated_pages.tools().split("## ")
+    sections = {title: text for title, _, text in (part.partition("\n") for part in parts)}
+    for tool in TOOLS:
+        section = sections[tool.name]
+        assert str(tool.scope or "no scope") in section
+        for name in [*inspect.signature(tool.function).parameters][1:]:
+            assert f"| `{name}`" in section

@@ -19,9 +19,11 @@ from nextcloud_mcp_server.migrations import get_current_revision
 from nextcloud_mcp_server.schema.history import load_history
 from nextcloud_mcp_server.schema.structure import gaps
 from nextcloud_mcp_server.settings import (
+    ACCOUNT_VARIABLES,
     SERVER_VARIABLES,
     VARIABLES,
     Settings,
+    account_settings,
     listen_address,
     load_settings,
     log_settings,
@@ -90,7 +92,7 @@ def test_a_copy_takes_less_than_a_millisecond(token_db_at: TokenDbAt) -> None:
 
 
 #: Every variable that the program reads, except for that of the colours.
-ALL_VARIABLES = (*VARIABLES, *SERVER_VARIABLES)
+ALL_VARIABLES = (*VARIABLES, *SERVER_VARIABLES, *ACCOUNT_VARIABLES)
 
 
 def test_the_environment_points_at_the_test(
@@ -119,6 +121,9 @@ def test_no_variable_is_read_that_is_not_listed() -> None:
     listen_address(Recording())
     log_settings(Recording())
     assert read == set(SERVER_VARIABLES)
+    read.clear()
+    account_settings(Recording())
+    assert read == set(ACCOUNT_VARIABLES)
 
 
 def test_token_settings_name_the_database_and_the_key(

@@ -110,7 +110,9 @@ def _constants(tree: ast.Module) -> Iterator[tuple[str, str]]:
 def _calls(function: Function, *names: str) -> Iterator[ast.Call]:
     for node in ast.walk(function):
         match node:
-            case ast.Call(func=ast.Name(id=name)) if name in names:
+            case ast.Call(
+                func=ast.Name(id=name) | ast.Attribute(value=ast.Name(id="errors"), attr=name)
+            ) if name in names:
                 yield node
 
 
@@ -119,7 +121,8 @@ def written() -> Iterator[str]:
     found = list(sources())
     everywhere = frozenset[str]().union(*(source.makers for source in found))
     for source in found:
-        makers = source.makers | (source.imported & everywhere)
+        called = everywhere if "errors" in source.imported else source.imported & everywhere
+        makers = source.makers | called
         for name, function in source.functions.items():
             for call in _calls(function, *CLASSES):
                 given = {keyword.arg: keyword.value for keyword in call.keywords}
@@ -132,8 +135,8 @@ def written() -> Iterator[str]:
             for call in _calls(function, *makers):
                 texts = [source.text(a) for a in (*call.args, *(k.value for k in call.keywords))]
                 if texts := [text for text in texts if " " in _FILLED.sub("", text).strip()]:
-                    assert isinstance(call.func, ast.Name)
-                    yield "\n    ".join([f"{source.name}.{name} by {call.func.id}", *texts])
+                    maker = ast.unparse(call.func).removeprefix("errors.")
+                    yield "\n    ".join([f"{source.name}.{name} by {maker}", *texts])
 
 
 def filled_in() -> Iterator[str]:

@@ -7,6 +7,7 @@ import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
+from string import ascii_letters, digits
 from typing import Final
 
 #: Wrong logins from one address, after which every login from it is answered with 429.
@@ -135,7 +136,7 @@ class State:
 
     def app_password(self, user_id: str, name: str = "test") -> str:
         """Create an app password, which its user could also have granted."""
-        password = secrets.token_urlsafe(54)
+        password = "".join(secrets.choice(ascii_letters + digits) for _ in range(72))
         self.users[user_id].app_passwords[password] = name
         return password
 

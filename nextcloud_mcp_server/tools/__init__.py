@@ -1,0 +1,1 @@
+"""The tools of MCP: what an assistant can do in a person's Nextcloud."""

@@ -1,0 +1,81 @@
+"""Times in the arguments of tools: a date, or a time with or without an offset."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from mcp.server.mcpserver.exceptions import ToolError
+
+from nextcloud_mcp_server.nextcloud.client import Nextcloud
+
+
+async def zone_of(nextcloud: Nextcloud, name: str | None = None) -> ZoneInfo:
+    """Return the named zone, else that of the person's settings, else UTC.
+
+    Raises:
+        ToolError: there is no zone of this name.
+        NextcloudError: the request failed.
+    """
+    if name:
+        return _zone(name)
+    # Nextcloud stores what a browser has told it.
+    try:
+        return _zone((await nextcloud.account.user()).timezone or "UTC")
+    except ToolError:
+        return ZoneInfo("UTC")
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    # OSError: the name is that of a folder.
+    except (KeyError, ValueError, OSError):
+        raise ToolError(
+            f"There is no time zone {name!r}. Give a name like Europe/Berlin or UTC."
+        ) from None
+
+
+def when(text: str, zone: ZoneInfo) -> datetime | date:
+    """Return a date, or a time in ``zone``; one without an offset is meant in this zone.
+
+    Raises:
+        ToolError: it is neither.
+    """
+    try:
+        if "T" not in text.upper() and ":" not in text:
+            return date.fromisoformat(text)
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise ToolError(
+            f"{text!r} is not a date or a time. Give one like 2026-11-30 or 2026-11-30T09:00, "
+            "with an offset like +01:00 if it is not in the person's time zone."
+        ) from None
+    return time.astimezone(zone) if time.tzinfo else time.replace(tzinfo=zone)
+
+
+def beginning(text: str, zone: ZoneInfo) -> datetime:
+    """Return a time; that of midnight for a date.
+
+    Raises:
+        ToolError: it is neither.
+    """
+    found = when(text, zone)
+    if isinstance(found, datetime):
+        return found
+    return datetime(found.year, found.month, found.day, tzinfo=zone)
+
+
+def end(text: str, zone: ZoneInfo) -> datetime:
+    """Return a time; that of the midnight after a date, so that the day belongs to the range.
+
+    Raises:
+        ToolError: it is neither.
+    """
+    found = when(text, zone)
+    if isinstance(found, datetime):
+        return found
+    try:
+        return beginning((found + timedelta(days=1)).isoformat(), zone)
+    except OverflowError:
+        raise ToolError(f"{text!r} is too late. Give an earlier end.") from None
