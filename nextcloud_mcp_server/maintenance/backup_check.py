@@ -28,11 +28,14 @@ from nextcloud_mcp_server.backends.sqlite.manifest import (
     read_manifest,
     sha256_of,
 )
-from nextcloud_mcp_server.backends.sqlite.secrets import read_secrets
+from nextcloud_mcp_server.backends.sqlite.secrets import read_keys
 from nextcloud_mcp_server.backends.sqlite.usable import unusable
 from nextcloud_mcp_server.errors import TokenStorageError, counted, for_shell
 from nextcloud_mcp_server.filesystem.permissions import closed_by
+from nextcloud_mcp_server.maintenance.keys.reader import file_reader
+from nextcloud_mcp_server.maintenance.keys.values import PLAIN, is_id, values_of
 from nextcloud_mcp_server.migrate.classify import (
+    TEMPORARY,
     classify,
     is_released,
     triggers_on,
@@ -40,7 +43,6 @@ from nextcloud_mcp_server.migrate.classify import (
 )
 from nextcloud_mcp_server.migrate.inspect import known_history
 from nextcloud_mcp_server.migrate.plan import Finding, State
-from nextcloud_mcp_server.schema.structure import ENCRYPTED, columns_there
 
 if TYPE_CHECKING:
     from nextcloud_mcp_server.crypto.keyring import Keyring
@@ -60,7 +62,7 @@ class Backup:
         size: in bytes.
         made_at: the time in its manifest, in its name, or else of the file.
         secrets: the number of encrypted values in it.
-        opened: how many of them the available keys open; None without a key.
+        opened: how many of them the available keys open, each for its row; None without a key.
         triggers: the table of each trigger on a table of this program.
         unusable: why a start would refuse it once it is restored; empty if it would not.
     """
@@ -166,8 +168,7 @@ def _read(
     rows = counts(connection.execute, seen.structure)
     if manifest is not None:
         _check_contents(manifest, status.st_size, seen.versions, rows)
-    columns = columns_there(seen.structure, ENCRYPTED)
-    secrets = [value for _, value in read_secrets(connection, columns)]
+    secrets, opened = _count_secrets(connection, seen, finding, keyring)
     return Backup(
         path=path,
         finding=finding,
@@ -176,12 +177,29 @@ def _read(
         size=status.st_size,
         made_at=time_made(path, manifest, status.st_mtime),
         manifest=manifest,
-        secrets=len(secrets),
-        opened=None if keyring is None else sum(map(keyring.can_decrypt, secrets)),
+        secrets=secrets,
+        opened=None if keyring is None else opened,
         triggers=triggers_on(seen.structure, known_history()),
         unusable=_unusable(path, seen, finding),
         signature=signature_of(path, database),
     )
+
+
+def _count_secrets(
+    connection: sqlite3.Connection, seen: Snapshot, finding: Finding, keyring: Keyring | None
+) -> tuple[int, int]:
+    """Return the number of encrypted values, and of those that the keys open for their rows."""
+    known = read_keys(connection, seen.structure)
+    reader = file_reader(connection, seen.structure, finding.adopted)
+    number = opened = 0
+    for table in reader.tables:
+        name = table.removeprefix(TEMPORARY)
+        rows = (stored.row for page in reader.pages(table) for stored in page)
+        for value in (value for row in rows for value in values_of(name, row, keyring, known)):
+            if value.kind != PLAIN and not is_id(name, value.column):
+                number += 1
+                opened += not value.reason
+    return number, opened
 
 
 def _unusable(path: Path, seen: Snapshot, finding: Finding) -> str:

@@ -17,8 +17,13 @@ from sqlalchemy import URL, NullPool
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from nextcloud_mcp_server.backends.sqlite import pool, transaction
+from nextcloud_mcp_server.crypto.binding import binding
+from nextcloud_mcp_server.crypto.keyring import Keyring
+from nextcloud_mcp_server.schema.secrets import secrets_of
 from tests.faults import operations
-from tests.faults.operations import acknowledge
+from tests.faults.operations import KEYS, acknowledge
+
+_TOKEN: Final = secrets_of("refresh_tokens")["encrypted_token"]
 
 _INSERT: Final = (
     "INSERT INTO refresh_tokens (user_id, encrypted_token, created_at, updated_at) "
@@ -108,6 +113,25 @@ def start_unsynced(path: Path, argument: str) -> None:
     weaker = MappingProxyType({**transaction.MIGRATION_PRAGMAS, "synchronous": "OFF"})
     setattr(transaction, "MIGRATION_PRAGMAS", weaker)  # noqa: B010 - it is Final
     operations.start(path, argument)
+
+
+def rotate_in_two_commits(path: Path, _argument: str) -> None:
+    """A rotation whose entries in the audit log are not in the transactions of the rows."""
+    new, ring = Keyring(KEYS[0]).keys[0], Keyring(KEYS)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        read = "SELECT user_id, token_audience, encrypted_token FROM refresh_tokens"
+        for user, audience, text in connection.execute(read).fetchall():
+            of = binding(_TOKEN, {"user_id": user, "token_audience": audience})
+            if opened := ring.opened_bytes(text, of):
+                connection.execute(
+                    "UPDATE refresh_tokens SET encrypted_token = ? WHERE user_id = ?",
+                    (new.seal(opened[1], of), user),
+                )
+                connection.execute(
+                    "INSERT INTO audit_logs (timestamp, event, user_id) "
+                    "VALUES (1, 'rotate_secret', ?)",
+                    (user,),
+                )
 
 
 def leave_open(path: Path, _argument: str) -> None:

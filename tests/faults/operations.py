@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.backends.connect import connect
@@ -16,11 +16,13 @@ from nextcloud_mcp_server.filesystem import mounts
 from nextcloud_mcp_server.maintenance import repair as repair_module
 from nextcloud_mcp_server.maintenance import restore as restore_module
 from nextcloud_mcp_server.maintenance.backup import back_up
+from nextcloud_mcp_server.maintenance.keys import rotate as rotate_module
+from nextcloud_mcp_server.maintenance.keys.retire import retire
 from nextcloud_mcp_server.maintenance.restore_preview import preview_restore
 from nextcloud_mcp_server.migrate import change
 from nextcloud_mcp_server.migrations import downgrade_database, stamp_database, upgrade_database
-from nextcloud_mcp_server.settings import load_settings
-from tests.support.contents import KEY
+from nextcloud_mcp_server.settings import Settings, load_settings
+from tests.support.contents import KEY, OTHER_KEY
 
 #: Called with each acknowledgement, before it is written.
 on_acknowledge: list[Callable[[str], None]] = []
@@ -71,6 +73,31 @@ def restore(path: Path, argument: str) -> None:
 def repair(path: Path, _argument: str) -> None:
     """Repair what the doctor marks as fixable."""
     repair_module.repair(load_settings(database=path))
+
+
+#: The key that encrypts after a promotion, and the former one.
+KEYS: Final = (OTHER_KEY, KEY)
+
+#: The rows of one transaction of a rotation here, so that a few rows take several.
+AT_ONCE: Final = 4
+
+
+def rotate_keys(path: Path, _argument: str) -> None:
+    """Encrypt every secret with the key that encrypts now."""
+    usual = rotate_module._AT_ONCE
+    try:
+        vars(rotate_module)["_AT_ONCE"] = AT_ONCE
+        rotate_module.rotate(Settings(path, KEYS))
+    finally:
+        vars(rotate_module)["_AT_ONCE"] = usual
+
+
+def retire_keys(path: Path, _argument: str) -> None:
+    """Retire the former key for each format, and acknowledge each."""
+    [former] = Keyring(KEY).fingerprints
+    for fernet in (True, False):
+        done = retire(Settings(path, KEYS), former, fernet=fernet)
+        acknowledge(f"retired {done.kind}")
 
 
 def store(path: Path, argument: str, key: str | None = KEY) -> None:

@@ -1,4 +1,4 @@
-"""SIGKILL in a downgrade that decrypts: the old database or the new one, with every secret."""
+"""A killed or cut off downgrade that decrypts: the old database or the new one, and no loss."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from tests.faults import scenarios
+from tests.faults import powercut, scenarios
 from tests.faults.checks import count_operations, digest, each_fault
 from tests.faults.injection import KILL, Injector
 from tests.faults.operations import store
 from tests.faults.scenarios import Scenario
-from tests.faults.trials import Trials, sample
+from tests.faults.test_powercut import record, write_files
+from tests.faults.trials import Trials, sample, scaled, seeded
 from tests.support.contents import KEY
 from tests.support.invariants import secrets_in
 from tests.support.revisions import HEAD
@@ -51,6 +52,19 @@ def test_a_killed_downgrade_has_every_secret(
         assert result.end == "killed", (at, result)
         wrong = problem(path, old)
         trials.count(f"SIGKILL: {DOWN.do}", wrong and f"killed at {at}: {wrong}")
+    trials.check()
+
+
+def test_a_power_cut_leaves_every_secret(
+    injector: Injector, workspace: Path, trials: Trials
+) -> None:
+    """The database is the old one or the new one, and the new one after the end."""
+    recording = record(DOWN, injector, workspace)
+    old = digest(snapshot(workspace / "recorded" / "source" / "tokens.db"))
+    for cut, disk, acknowledged in powercut.states(recording, scaled(240), seeded(str(DOWN))):
+        path = write_files(disk, workspace)
+        wrong = problem(path, "" if "done" in acknowledged else old)
+        trials.count(f"power cut: {DOWN.do}", wrong and f"after {cut}: {wrong}")
     trials.check()
 
 

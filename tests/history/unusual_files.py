@@ -112,7 +112,8 @@ def _unmerged(shape: Shape, *, everything: bool, shm: bool = True) -> Write:
             if everything:
                 shape.fill(connection)
             connection.execute(
-                "INSERT INTO audit_logs VALUES (999, 1, 'e', 'in-the-wal', NULL, NULL, NULL, NULL)"
+                "INSERT INTO audit_logs (id, timestamp, event, user_id) "
+                "VALUES (999, 1, 'e', 'in-the-wal')"
             )
             connection.execute(
                 "UPDATE refresh_tokens SET expires_at = 4000000000 WHERE user_id = 'alice'"

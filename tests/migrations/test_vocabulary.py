@@ -34,6 +34,9 @@ DONE: Final = {
     "`rewrite`": ("SELECT count(*) FROM refresh_tokens WHERE length(user_profile) = 40", 2),
 }
 
+#: Called by env.py, and by revision 103 alone.
+UNLISTED: Final = {"close", "decrypt"}
+
 
 def operations() -> dict[str, list[str]]:
     """Return the public methods of the guards with their parameters."""
@@ -44,7 +47,7 @@ def operations() -> dict[str, list[str]]:
         for node in guards.body
         if isinstance(node, ast.FunctionDef)
         and not node.name.startswith("_")
-        and node.name != "close"
+        and node.name not in UNLISTED
     }
 
 

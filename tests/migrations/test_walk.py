@@ -24,7 +24,8 @@ async def contents(database: Database) -> dict[str, Contents]:
     """Return the rows of every table."""
     found = {}
     for table, columns in columns_of(await database.shape()).items():
-        rows = await database.query(f"SELECT {', '.join(columns)} FROM {table}")
+        names = ", ".join(f'"{name}"' for name in columns)
+        rows = await database.query(f"SELECT {names} FROM {table}")
         found[table] = [typed(dict(zip(columns, row, strict=True))) for row in rows]
     return found
 

@@ -114,7 +114,10 @@ async def errors(store: RefreshTokenStorage) -> None:
     )
     await fails(
         lambda: store.oauth_sessions.create(
-            "another", "https://x", expires_at=1, mcp_authorization_code=P["authorization code"]
+            "another-session-with-an-id",
+            "https://x",
+            expires_at=1,
+            mcp_authorization_code=P["authorization code"],
         ),
         "conflict",
     )

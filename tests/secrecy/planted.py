@@ -28,6 +28,8 @@ SECRETS: Final[Mapping[str, str]] = {**PLANTED, **KEYS}
 
 #: What may be found where; a place that is not listed may hold nothing.
 ALLOWED: Final[Mapping[str, frozenset[str]]] = {
+    # Released versions do not encrypt it, and a downgrade goes back to their format.
+    **{f"released {kind}": frozenset({"profile"}) for kind in ("database", "backup", "-wal")},
     "key file": frozenset({"older key"}),
     # The operator has put them there.
     "environment": frozenset(KEYS),

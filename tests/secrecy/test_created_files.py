@@ -19,6 +19,7 @@ from tests.cli.places import environment
 from tests.faults.injection import build_library
 from tests.support.child import run_program
 from tests.support.contents import KEY
+from tests.support.revisions import HEAD
 
 #: The flags of which one keeps an open from following a link.
 _NO_LINK: Final = os.O_EXCL | os.O_NOFOLLOW
@@ -133,7 +134,7 @@ os._exit(0)
 MAIN: Final = ("-m", "nextcloud_mcp_server")
 
 
-_BACKUPS: Final = ("009", "102", "102-manual", "102-replaced", "102-rescued")
+_BACKUPS: Final = ("009", HEAD, *(f"{HEAD}-{why}" for why in ("manual", "replaced", "rescued")))
 
 #: What must be among the created files, or the test would see nothing.
 SEEN: Final = {

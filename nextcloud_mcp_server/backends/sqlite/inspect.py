@@ -16,10 +16,7 @@ from typing import Final
 
 from nextcloud_mcp_server.backends.base import (
     RecoveryNeededError,
-    RegisteredKey,
     Snapshot,
-    has_keys,
-    registered_keys,
 )
 from nextcloud_mcp_server.backends.sqlite.catalog import Known, read_snapshot
 from nextcloud_mcp_server.backends.sqlite.connect import (
@@ -29,11 +26,11 @@ from nextcloud_mcp_server.backends.sqlite.connect import (
     has_content,
 )
 from nextcloud_mcp_server.backends.sqlite.errors import named, naming
-from nextcloud_mcp_server.backends.sqlite.secrets import first_and_newest
+from nextcloud_mcp_server.backends.sqlite.secrets import first_and_newest, read_keys
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem import mounts
 from nextcloud_mcp_server.filesystem.files import create_private
-from nextcloud_mcp_server.schema.structure import ENCRYPTED, KEYS, columns_there
+from nextcloud_mcp_server.schema.structure import ENCRYPTED, columns_there
 from nextcloud_mcp_server.settings import declared_file_system
 
 #: The journal mode that a start leaves a local file in.
@@ -111,7 +108,9 @@ def _read(path: Path, known: Known, *, sampling: bool) -> Snapshot:
             return Snapshot(damage="corrupt", detail="its last page is cut off")
         if not sampling:
             return seen
-        return seen._replace(samples=_samples(connection, seen), keys=_keys(connection, seen))
+        return seen._replace(
+            samples=_samples(connection, seen), keys=read_keys(connection, seen.structure)
+        )
 
 
 def _observe(connection: sqlite3.Connection, known: Known) -> Snapshot:
@@ -138,15 +137,6 @@ def _samples(connection: sqlite3.Connection, seen: Snapshot) -> tuple[bytes, ...
         return first_and_newest(connection, there) if there else ()
     except (sqlite3.Error, UnicodeDecodeError):
         return None
-
-
-def _keys(connection: sqlite3.Connection, seen: Snapshot) -> tuple[RegisteredKey, ...]:
-    """Return the registered keys; none if they cannot be read."""
-    if not has_keys(seen.structure):
-        return ()
-    with suppress(sqlite3.Error, UnicodeDecodeError):
-        return tuple(RegisteredKey(*row) for row in connection.execute(registered_keys(KEYS)))
-    return ()
 
 
 def _diagnose(error: Exception, path: Path) -> Snapshot:

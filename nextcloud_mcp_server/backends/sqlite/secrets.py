@@ -1,11 +1,13 @@
-"""Read the encrypted values that a database stores."""
+"""Read the encrypted values that a database stores, and its registered keys."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 
-from nextcloud_mcp_server.schema.structure import quoted
+from nextcloud_mcp_server.backends.base import RegisteredKey, has_keys, registered_keys
+from nextcloud_mcp_server.schema.structure import KEYS, Structure, quoted
 
 
 def read_secrets(
@@ -31,6 +33,15 @@ def first_and_newest(
     values = [_raw(value) for (value,) in connection.execute(" UNION ALL ".join(newest))]
     first = next(read_secrets(connection, columns, 1), None) if values else None
     return tuple(dict.fromkeys([*([first[1]] if first else []), *values]))
+
+
+def read_keys(connection: sqlite3.Connection, structure: Structure) -> tuple[RegisteredKey, ...]:
+    """Return the registered keys; none if they cannot be read."""
+    if not has_keys(structure):
+        return ()
+    with suppress(sqlite3.Error, UnicodeDecodeError):
+        return tuple(RegisteredKey(*row) for row in connection.execute(registered_keys(KEYS)))
+    return ()
 
 
 def _query(table: str, column: str, limit: int, order: str = "") -> str:

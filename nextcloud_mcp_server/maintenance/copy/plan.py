@@ -11,7 +11,7 @@ from sqlalchemy.sql.sqltypes import TIMESTAMP, BigInteger
 from nextcloud_mcp_server.maintenance.copy import values
 from nextcloud_mcp_server.schema import tables
 from nextcloud_mcp_server.schema.history import History
-from nextcloud_mcp_server.schema.structure import ENCRYPTED, JOURNAL_TABLE, Structure
+from nextcloud_mcp_server.schema.structure import JOURNAL_TABLE, Structure
 
 
 class Left(NamedTuple):
@@ -46,7 +46,10 @@ def parts(source: History, target: History) -> tuple[values.Part, ...]:
 
 def _part(table: Table, names: Iterable[str], engines: tuple[str, str]) -> values.Part:
     columns = [column for column in table.columns if column.name in names]
-    made = tuple(_column(table.name, column, engines) for column in columns)
+    made = tuple(
+        values.Column(column.name, _kind(column, engines), not column.nullable)
+        for column in columns
+    )
     key = tuple(at for at, column in enumerate(columns) if column.primary_key)
     return values.Part(table.name, made, key, _unique(table, columns))
 
@@ -56,11 +59,6 @@ def _unique(table: Table, columns: Sequence[Column[object]]) -> tuple[int, ...]:
     found = [c.columns for c in table.constraints if isinstance(c, UniqueConstraint)]
     alone = {name for names in found if len(names) == 1 for name in names.keys()}  # noqa: SIM118
     return tuple(at for at, column in enumerate(columns) if column.name in alone)
-
-
-def _column(table: str, column: Column[object], engines: tuple[str, str]) -> values.Column:
-    encrypted = (table, column.name) in ENCRYPTED
-    return values.Column(column.name, _kind(column, engines), not column.nullable, encrypted)
 
 
 def _kind(column: Column[object], engines: tuple[str, str]) -> values.Kind:

@@ -14,7 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from nextcloud_mcp_server.backends.base import Database, LockedDatabase, Transaction
+from nextcloud_mcp_server.backends.base import (
+    Database,
+    LockedDatabase,
+    RegisteredKey,
+    Transaction,
+)
 from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.crypto.keyfile import available_keyring, key_path, verified_keyring
 from nextcloud_mcp_server.crypto.keyring import Keyring
@@ -25,19 +30,21 @@ from nextcloud_mcp_server.maintenance.copy.compare import Checksum
 from nextcloud_mcp_server.maintenance.copy.engines import Rows, Source, Target
 from nextcloud_mcp_server.maintenance.copy.plan import Left
 from nextcloud_mcp_server.maintenance.copy.values import Part, Problem
+from nextcloud_mcp_server.maintenance.keys.values import is_id, values_of
 from nextcloud_mcp_server.migrate import journal
 from nextcloud_mcp_server.migrate.at_head import require_at_head
 from nextcloud_mcp_server.migrate.inspect import Inspection, inspect, no_database
 from nextcloud_mcp_server.migrate.startup import prepare, progress_to
 from nextcloud_mcp_server.progress import ProgressCallback, Reporter, reporting, to_log
-from nextcloud_mcp_server.schema.structure import ENCRYPTED
+from nextcloud_mcp_server.schema.secrets import secrets_of
+from nextcloud_mcp_server.schema.structure import ENCRYPTED, KEYS
 from nextcloud_mcp_server.settings import Settings
 
 #: The most problems that are kept of one copy; all are counted.
 _KEPT: Final = 100
 
-#: The reason of a secret that no key opens, which alone can be copied nevertheless.
-_UNOPENED: Final = "cannot be decrypted with any of the given keys"
+#: The reason of a secret that is not opened, which alone can be copied nevertheless.
+_UNOPENED: Final = "cannot be decrypted: {}"
 
 #: The reason of a value that must be unique.
 _REPEATED: Final = "is in another row, too"
@@ -79,7 +86,7 @@ class Problems:
     Attributes:
         first: the first of them.
         number: how many there are.
-        unopened: how many of them are secrets that no key opens.
+        unopened: how many of them are secrets that are not opened.
     """
 
     first: Sequence[Problem]
@@ -238,7 +245,8 @@ class Copy:
         def samples(limit: int | None) -> Iterator[bytes]:
             yield from self.source.samples(ENCRYPTED, limit)
 
-        if next(samples(1), None) is None:
+        known = self.source.inspect(samples=True).keys
+        if not known and next(samples(1), None) is None:
             return None
         found = (available_keyring(one) for one in self._settings)
         keyring = next((one for one in found if one is not None), None)
@@ -249,17 +257,17 @@ class Copy:
                 remedy="Set TOKEN_ENCRYPTION_KEY or TOKEN_ENCRYPTION_KEY_FILE to the key that they "
                 "were written with; or copy them unproven with --without-keys.",
             )
-        return verified_keyring(keyring, samples, self.source.location)
+        return verified_keyring(keyring, samples, self.source.location, known)
 
     def _unfit(self, found: Problems) -> TokenStorageError:
         number = counted(found.number, "value")
         if found.unopened == found.number:
             return TokenStorageError(
-                f"{number} of {self.source} cannot be decrypted with any of the given keys; "
-                "nothing was copied.",
+                f"{number} of {self.source} cannot be decrypted; nothing was copied.",
                 code="undecryptable",
-                remedy="Add the key that they were written with to TOKEN_ENCRYPTION_KEY, after "
-                "the newest; or copy them as they are with --without-keys.",
+                remedy="Add the keys that are missing to TOKEN_ENCRYPTION_KEY, after the newest, "
+                "and restore or delete the rows that were changed; or copy the values as they are "
+                "with --without-keys.",
             )
         return TokenStorageError(
             f"{number} of {self.source} cannot be carried over to {self.target}; nothing was "
@@ -376,6 +384,7 @@ class _Check:
         self._parts = copy.parts
         self._rows = rows
         self._keyring = keyring
+        self._known = _registered(copy.parts, rows)
         self._report = report
         self._first: list[Problem] = []
         self._number = self._unopened = 0
@@ -413,21 +422,30 @@ class _Check:
         self._first += problems[: _KEPT - len(self._first)]
 
     def _open(self, part: Part, rows: Rows) -> list[Problem]:
-        """Decrypt the secrets; return those that no key opens."""
+        """Decrypt the secrets, each for its row; return those that are not opened."""
         problems: list[Problem] = []
-        if self._keyring is None:
+        if self._keyring is None or not secrets_of(part.table):
             return problems
-        for at, column in enumerate(part.columns):
-            if not column.encrypted:
-                continue
-            for row in rows:
-                if row[at] is None:
+        names = [column.name for column in part.columns]
+        for row in rows:
+            named = dict(zip(names, row, strict=True))
+            for value in values_of(part.table, named, self._keyring, self._known):
+                if is_id(part.table, value.column):
                     continue
-                if self._keyring.can_decrypt(row[at]):
-                    self.secrets += 1
-                else:
-                    problems.append(Problem(part.table, part.row(row), column.name, _UNOPENED))
+                if value.reason:
+                    reason = _UNOPENED.format(value.reason)
+                    problems.append(Problem(part.table, part.row(row), value.column, reason))
+                # Released versions have not encrypted each of them.
+                self.secrets += bool(value.key and not value.reason)
         return problems
+
+
+def _registered(parts: Sequence[Part], rows: Source) -> list[RegisteredKey]:
+    """Return the registered keys, as of the moment of the other rows."""
+    [part] = (part for part in parts if part.table == KEYS)
+    names = [column.name for column in part.columns]
+    found = (dict(zip(names, row, strict=True)) for batch in rows.batches(part) for row in batch)
+    return [RegisteredKey(**{name: row[name] for name in RegisteredKey._fields}) for row in found]
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, Protocol
 
+from nextcloud_mcp_server.crypto.binding import stored_id
 from nextcloud_mcp_server.errors import printable, shortened
 
 _NULL: Final = type(None)
@@ -27,11 +28,8 @@ _MOMENT: Final = re.compile(
     r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d(:?\d\d)?)?", re.ASCII
 )
 
-#: Columns whose values open a session: a message has only their first characters.
+#: The ids of sessions, which are credentials: a message has their hash.
 _SECRET_KEYS: Final = frozenset({"session_id"})
-
-#: The number of those characters.
-_SHOWN: Final = 6
 
 
 class UnfitError(Exception):
@@ -190,13 +188,11 @@ class Column(NamedTuple):
         name: its name.
         kind: its type.
         required: whether it must have a value.
-        encrypted: whether its values are secrets.
     """
 
     name: str
     kind: Kind
     required: bool = False
-    encrypted: bool = False
 
 
 class Part(NamedTuple):
@@ -263,6 +259,5 @@ def _named(column: str, value: object) -> str:
         return f"{column} NULL"
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
     if column in _SECRET_KEYS:
-        shown = text[: min(_SHOWN, len(text) // 2)]
-        return f"{column} {printable(shown)}..."
+        return f"{column} {printable(stored_id(text))}"
     return f"{column} {printable(shortened(text))}"

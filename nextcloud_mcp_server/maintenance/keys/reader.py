@@ -90,11 +90,17 @@ def reading(
             source, _ = stack.enter_context(readable(database.location))
             stack.enter_context(naming(source))
             connection = stack.enter_context(closing(connect_read_only(source)))
-            yield _FileReader(
-                connection, structure, [TEMPORARY + t if t in adopted else t for t in COLUMNS]
-            )
+            yield file_reader(connection, structure, adopted)
         else:
             yield stack.enter_context(_server(database))
+
+
+def file_reader(
+    connection: sqlite3.Connection, structure: Structure, adopted: Sequence[str] = ()
+) -> Reader:
+    """Return a reader of an open file; see :func:`reading`."""
+    tables = [TEMPORARY + table if table in adopted else table for table in COLUMNS]
+    return _FileReader(connection, structure, tables)
 
 
 @contextmanager

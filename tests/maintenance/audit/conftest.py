@@ -17,8 +17,7 @@ from nextcloud_mcp_server.maintenance.audit.verify import Verified, verify
 from nextcloud_mcp_server.settings import Settings, load_settings
 from tests.support.contents import KEY
 from tests.support.postgresql import Server
-
-SESSION = "session-of-alice-0123456789"
+from tests.support.secret_rows import store_each_secret
 
 
 @dataclass(frozen=True)
@@ -79,19 +78,5 @@ def empty(request: pytest.FixtureRequest, path: Path) -> Place:
 async def place(empty: Place) -> Place:
     """A database with a secret of each column, and with two states of a token."""
     async with empty.store() as store:
-        for user in ("alice", "bob"):
-            await store.store_refresh_token(user, f"first token of {user}")
-        await store.store_refresh_token("alice", "second token of alice")
-        await store.store_user_profile("alice", {"name": "Alice"})
-        await store.app_passwords.store("alice", "password")
-        await store.login_flows.store("alice", "poll", "https://nc", expires_at=4_000_000_000)
-        await store.oauth_clients.store(
-            "client", "secret", redirect_uris=["http://x"], registration_access_token="access"
-        )
-        await store.oauth_sessions.create(
-            SESSION, "http://x", expires_at=4_000_000_000, nonce="nonce", state="state"
-        )
-        await store.oauth_sessions.update(
-            SESSION, user_id="alice", idp_access_token="a", idp_refresh_token="r"
-        )
+        await store_each_secret(store)
     return empty

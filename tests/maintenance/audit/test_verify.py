@@ -12,9 +12,10 @@ from nextcloud_mcp_server.auth.audit import AuditEntry, signature
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.maintenance.audit import rows, verify
 from nextcloud_mcp_server.schema.secrets import SECRETS, SecretColumn
-from tests.maintenance.audit.conftest import SESSION, Place
+from tests.maintenance.audit.conftest import Place
 from tests.support.contents import KEY, OTHER_KEY
 from tests.support.errors import refuses
+from tests.support.secret_rows import SESSION
 
 
 def test_what_the_store_has_written_is_right(place: Place) -> None:

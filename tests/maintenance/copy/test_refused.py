@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from nextcloud_mcp_server.backends.connect import connect
+from nextcloud_mcp_server.crypto.binding import hashed
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.maintenance.copy import engines
 from nextcloud_mcp_server.maintenance.copy.run import Copy
@@ -64,7 +65,7 @@ DAMAGE = [
     ),
     (
         "UPDATE oauth_sessions SET is_provisioning = 2 WHERE session_id = 'sess-code'",
-        ("oauth_sessions", "session_id sess...", "is_provisioning"),
+        ("oauth_sessions", f"session_id {hashed('sess-code')}", "is_provisioning"),
         "is neither 0 nor 1",
     ),
     (
@@ -108,9 +109,10 @@ def test_a_null_key_is_named(tmp_path: Path, schema: str) -> None:
         path,
         "DROP TABLE app_passwords",
         "CREATE TABLE app_passwords (user_id TEXT PRIMARY KEY, encrypted_password BLOB NOT NULL, "
-        "created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL, scopes TEXT, username TEXT)",
+        "created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL, scopes TEXT, username TEXT, "
+        "server TEXT)",
         "CREATE INDEX idx_app_passwords_updated ON app_passwords (updated_at)",
-        "INSERT INTO app_passwords VALUES (NULL, x'00', 1, 1, NULL, NULL)",
+        "INSERT INTO app_passwords VALUES (NULL, x'00', 1, 1, NULL, NULL, NULL)",
     )
     work = Copy(settings(path), settings(schema), without_keys=True)
     found: list[object] = []

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
+from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.backends.sqlite.manifest import manifest_path
+from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.maintenance.backup import back_up
 from nextcloud_mcp_server.maintenance.backup_check import check_backup
 from nextcloud_mcp_server.maintenance.backups import list_backups
+from nextcloud_mcp_server.schema.secrets import SECRETS
 from tests.maintenance.restore.harm import bad_pages, cut_off, flip
-from tests.support.contents import REFRESH_TOKENS
+from tests.support.contents import KEY, REFRESH_TOKENS
 from tests.support.errors import refused
 from tests.support.revisions import HEAD
+from tests.support.secret_rows import store_each_secret
 
 
 def unsigned(saved: Path) -> None:
@@ -48,3 +54,21 @@ def test_a_list_needs_no_database(path: Path, saved: Path) -> None:
     # The time in the name and the time in the manifest are taken one after the other.
     assert abs(found.made_at - check_backup(made, path).made_at) < timedelta(minutes=1)
     assert refused(lambda: list_backups(path.parent / "nowhere" / "tokens.db")).code == "bad-path"
+
+
+async def test_a_secret_counts_as_opened_for_its_own_row_only(tmp_path: Path) -> None:
+    """A text of the right key in another row is not opened; every column is counted."""
+    path = tmp_path / "sealed.db"
+    async with RefreshTokenStorage(path, encryption_key=KEY) as store:
+        await store_each_secret(store)
+    number, ring = len(SECRETS) + 1, Keyring(KEY)
+    found = check_backup(back_up(path), path, ring)
+    assert (found.secrets, found.opened) == (number, number)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(
+            "UPDATE refresh_tokens SET encrypted_token = (SELECT encrypted_token FROM "
+            "refresh_tokens WHERE user_id = 'bob')"
+        )
+        connection.commit()
+    found = check_backup(back_up(path), path, ring)
+    assert (found.secrets, found.opened) == (number, number - 1)
