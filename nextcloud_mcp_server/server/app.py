@@ -79,11 +79,12 @@ def create_app(
     app = Starlette(
         lifespan=lifespan,
         routes=[
+            # First: with a Nextcloud, "/" is a page for people.
+            *connected.routes,
             Route("/", _page),
             Route("/health", _checks),
             Route(_LIVE, _live),
             Route(_READY, _ready),
-            *connected.routes,
         ],
         middleware=connected.middleware,
         exception_handlers={HTTPException: _refused},
