@@ -15,6 +15,7 @@
 | ``NEXTCLOUD_PUBLIC_URL`` | the address of Nextcloud, as a browser reaches it | the same |
 | ``PUBLIC_URL`` | the address of this server for clients and browsers | where it listens |
 | ``READ_ONLY`` | ``true``: nothing in Nextcloud is changed | ``false`` |
+| ``STATUS_TOKEN`` | who sends it sees ``/status`` and ``/metrics`` | unset: loopback alone |
 | ``NEXTCLOUD_MCP_HOST`` | the address to listen on | ``127.0.0.1`` |
 | ``NEXTCLOUD_MCP_PORT`` | the port to listen on; 0 for any free one | 8000 |
 | ``NEXTCLOUD_MCP_LOG_LEVEL`` | ``debug``, ``info``, ``warning`` or ``error`` | ``info`` |
@@ -84,6 +85,7 @@ SERVER_VARIABLES: Final = (
     "NEXTCLOUD_PUBLIC_URL",
     "PUBLIC_URL",
     "READ_ONLY",
+    "STATUS_TOKEN",
 )
 
 #: The hosts that only this machine reaches.
@@ -94,6 +96,9 @@ _HIGHEST_PORT: Final = 65_535
 #: Connections of a store to a server: more gain nothing, and a server has about a hundred.
 DEFAULT_POOL_SIZE: Final = 8
 _LARGEST_POOL: Final = 64
+
+#: Characters of a token that cannot be guessed, in base64.
+_SHORTEST_TOKEN: Final = 22
 
 #: A hundred years.
 _MOST_DAYS: Final = 36_500
@@ -439,6 +444,26 @@ def nextcloud_settings(
         _web_address("NEXTCLOUD_PUBLIC_URL", browser) if browser else host,
         _public_url(public) if public else _listening_url(*listening),
         _one_of("READ_ONLY", environ.get("READ_ONLY") or "false", ("true", "false")) == "true",
+    )
+
+
+def status_token(environ: Mapping[str, str] | None = None) -> Secret | None:
+    """Return the token of the operator's pages; None if it is not set.
+
+    Raises:
+        TokenStorageError: ``bad-input`` if it is short or cannot be sent in a header.
+    """
+    environ = os.environ if environ is None else environ
+    text = environ.get("STATUS_TOKEN", "").strip()
+    if not text:
+        return None
+    if len(text) >= _SHORTEST_TOKEN and text.isascii() and text.isprintable() and " " not in text:
+        return Secret(text)
+    raise TokenStorageError(
+        f"STATUS_TOKEN has not {_SHORTEST_TOKEN} or more printable characters without blanks.",
+        code="bad-input",
+        remedy="Set it to a random text: python3 -c 'import secrets; "
+        "print(secrets.token_urlsafe())', or unset it.",
     )
 
 

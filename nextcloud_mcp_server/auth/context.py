@@ -51,6 +51,7 @@ class Access:
         "_forgotten",
         "_keyring",
         "_looked",
+        "_observer",
         "_pool",
         "_primary",
         "_reload",
@@ -66,6 +67,7 @@ class Access:
         #: The days for which entries of the audit log are kept; None for ever.
         self.audit_retention_days: int | None = None
         self.acceptance = key_registry.Acceptance()
+        self._observer: Callable[[str, float], object] | None = None
         self._pool: Pool | None = None
         #: Closes the pool if this object is collected first.
         self._forgotten: finalize[..., Access] | None = None
@@ -175,15 +177,35 @@ class Access:
         """Check that the open database is the one at its place."""
         return self._pool.check() if self._pool else _not_open()
 
+    def observe(self, observer: Callable[[str, float], object] | None) -> None:
+        """Call ``observer`` after each unit with ``read`` or ``write``, and its seconds."""
+        self._observer = observer
+
+    async def _observed(self, kind: str, unit: Awaitable[T], begun: float) -> T:
+        try:
+            return await unit
+        finally:
+            if self._observer is not None:
+                self._observer(kind, time.perf_counter() - begun)
+
     def read(self, unit: Callable[[Connection], T]) -> Awaitable[T]:
         """Run a read-only unit of work."""
-        return self._pool.read(unit) if self._pool else _not_open()
+        pool = self._pool or _not_open()
+        if self._observer is None:
+            return pool.read(unit)
+        return self._observed("read", pool.read(unit), time.perf_counter())
 
     async def write(self, unit: Callable[[Connection], T], *, again: bool = False) -> T:
         """Run a unit of work; it is durable when this returns.
 
         ``again`` says whether it may run twice, as for :class:`~..backends.base.Pool`.
         """
+        written = self._write(unit, again=again)
+        if self._observer is None:
+            return await written
+        return await self._observed("write", written, time.perf_counter())
+
+    async def _write(self, unit: Callable[[Connection], T], *, again: bool) -> T:
         for _ in range(_ATTEMPTS - 1):
             with suppress(PromotedError):
                 return await self._open_pool().write(unit, again=again)

@@ -112,7 +112,9 @@ class AuthorizationServer:
     async def running(self, storage: RefreshTokenStorage) -> AsyncIterator[None]:
         """Serve from ``storage``, and work in the background, during the ``with`` block."""
         async with AsyncExitStack() as stack:
-            self._logins.http = await stack.enter_async_context(open_http())
+            self._logins.http = await stack.enter_async_context(
+                open_http(count=lambda status: self.provider.count("nextcloud", status))
+            )
             self.provider.storage = storage
             tasks = [
                 asyncio.create_task(_repeat(_USES, self.provider.write_uses)),

@@ -36,7 +36,7 @@ from nextcloud_mcp_server.server.limits import (
 )
 from nextcloud_mcp_server.server.log import LogOptions, Printer, log_to_stderr
 from nextcloud_mcp_server.server.sockets import bind, cannot_listen, shown
-from nextcloud_mcp_server.settings import Settings, load_settings, nextcloud_settings
+from nextcloud_mcp_server.settings import Settings, load_settings, nextcloud_settings, status_token
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -115,7 +115,8 @@ def _serve(
             )
         port = sockets[0].getsockname()[1]
         nextcloud = nextcloud_settings(listening=(bind_to[0], port))
-        served: ASGIApp = create_app(settings=settings, nextcloud=nextcloud)
+        token = status_token()
+        served: ASGIApp = create_app(settings=settings, nextcloud=nextcloud, status_token=token)
         if nextcloud is not None:
             printer.line(f"nextcloud: {printable(nextcloud.host)}")
             printer.line(f"MCP clients connect to {printable(nextcloud.public_url)}/mcp")
