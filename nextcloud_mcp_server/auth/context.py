@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: Of so many reads, one is observed.
+SAMPLED: Final = 8
+
 #: Seconds between two readings of the key file because of a key that is not known.
 _PAUSE: Final = 1.0
 #: How often a unit of work runs again because the key that encrypts was changed meanwhile.
@@ -54,6 +57,7 @@ class Access:
         "_observer",
         "_pool",
         "_primary",
+        "_reads",
         "_reload",
         "acceptance",
         "audit_retention_days",
@@ -67,6 +71,7 @@ class Access:
         #: The days for which entries of the audit log are kept; None for ever.
         self.audit_retention_days: int | None = None
         self.acceptance = key_registry.Acceptance()
+        self._reads = 0
         self._observer: Callable[[str, float], object] | None = None
         self._pool: Pool | None = None
         #: Closes the pool if this object is collected first.
@@ -178,7 +183,10 @@ class Access:
         return self._pool.check() if self._pool else _not_open()
 
     def observe(self, observer: Callable[[str, float], object] | None) -> None:
-        """Call ``observer`` after each unit with ``read`` or ``write``, and its seconds."""
+        """Call ``observer`` after units with ``read`` or ``write``, and their seconds.
+
+        Of the reads, which are short, one of :data:`SAMPLED` is observed.
+        """
         self._observer = observer
 
     async def _observed(self, kind: str, unit: Awaitable[T], begun: float) -> T:
@@ -191,7 +199,8 @@ class Access:
     def read(self, unit: Callable[[Connection], T]) -> Awaitable[T]:
         """Run a read-only unit of work."""
         pool = self._pool or _not_open()
-        if self._observer is None:
+        self._reads += 1
+        if self._observer is None or self._reads % SAMPLED:
             return pool.read(unit)
         return self._observed("read", pool.read(unit), time.perf_counter())
 

@@ -150,7 +150,9 @@ class RefreshTokenStorage(RefreshTokens):
         self._access.check()
 
     def observe(self, observer: Callable[[str, float], object] | None) -> None:
-        """Call ``observer`` after each transaction with ``read`` or ``write``, and its seconds.
+        """Call ``observer`` after transactions with ``read`` or ``write``, and their seconds.
+
+        Every write is observed, and one of eight reads.
 
         Args:
             observer: called in the event loop of the caller; it must not raise. None for none.

@@ -107,7 +107,9 @@ class Metrics:
         from prometheus_client.metrics_core import HistogramMetricFamily  # noqa: PLC0415
 
         family = HistogramMetricFamily(
-            "nextcloud_mcp_store_seconds", "Transactions of the token store.", labels=["kind"]
+            "nextcloud_mcp_store_seconds",
+            "Transactions of the token store: every write, and one of eight reads.",
+            labels=["kind"],
         )
         for kind, buckets in self._buckets.items():
             bounds = (*map(str, BOUNDS), "+Inf")

