@@ -254,8 +254,13 @@ class _App:
                 await pass_on({"type": "lifespan.startup.failed"})
                 return
             try:
+                await answers.enter_async_context(answering(self.sockets))
+            except (TokenStorageError, asyncio.CancelledError) as error:
+                self.failure = error if isinstance(error, TokenStorageError) else None
+                await pass_on({"type": "lifespan.startup.failed"})
+                return
+            try:
                 async with answers:
-                    await answers.enter_async_context(answering(self.sockets))
                     await self._app(scope, receive, pass_on)
             except Exception as error:
                 self.failure = error
@@ -286,7 +291,7 @@ class _Server(uvicorn.Server):
             self.should_exit = True
             return
         except OSError as error:
-            # The sockets are bound but do not listen yet: another program can take the port.
+            # The port is this program's since the start began, but the system can refuse more.
             [*_, (host, port)] = [bound.getsockname()[:2] for bound in sockets or ()]
             self._app.failure = cannot_listen(host, port, error)
             self.should_exit = True
