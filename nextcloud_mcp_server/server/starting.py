@@ -93,7 +93,8 @@ async def answering(sockets: list[socket.socket]) -> AsyncIterator[None]:
                     await asyncio.start_server(answers, sock=bound.dup(), limit=_LARGEST)
                 )
             except OSError as error:
-                raise cannot_listen(*bound.getsockname()[:2], error) from error
+                host, port = bound.getsockname()[:2]
+                raise cannot_listen(host, port, error) from error
         yield
     finally:
         for server in servers:

@@ -121,7 +121,7 @@ def test_a_token_is_needed_from_everywhere(database: Path, path: str) -> None:
     """With a token, loopback is no exception, and a proxy is none either."""
     with client_at(database, token=TOKEN) as client:
         for wrong in ("", "Bearer ", f"Bearer {TOKEN}x", f"Basic {TOKEN}", "Bearer \xe4", TOKEN):
-            answer = client.get(path, headers={"Authorization": wrong.encode("latin-1")})  # type: ignore[dict-item]
+            answer = client.get(path, headers={b"Authorization": wrong.encode("latin-1")})
             assert answer.status_code == 401
             assert answer.headers["WWW-Authenticate"].startswith("Bearer")
         given = {"Authorization": f"bearer {TOKEN}", "X-Forwarded-For": "192.0.2.1"}
