@@ -18,6 +18,7 @@
 | ``NEXTCLOUD_PASSWORD`` | an app password of that person | unset |
 | ``READ_ONLY`` | ``true``: nothing in Nextcloud is changed | ``false`` |
 | ``SHARE_LINKS`` | ``true``: `stdio` has a tool that creates public links | ``false`` |
+| ``STATUS_TOKEN`` | who sends it sees ``/status`` and ``/metrics`` | unset: loopback alone |
 | ``NEXTCLOUD_MCP_HOST`` | the address to listen on | ``127.0.0.1`` |
 | ``NEXTCLOUD_MCP_PORT`` | the port to listen on; 0 for any free one | 8000 |
 | ``NEXTCLOUD_MCP_LOG_LEVEL`` | ``debug``, ``info``, ``warning`` or ``error`` | ``info`` |
@@ -87,6 +88,7 @@ SERVER_VARIABLES: Final = (
     "NEXTCLOUD_PUBLIC_URL",
     "PUBLIC_URL",
     "READ_ONLY",
+    "STATUS_TOKEN",
 )
 
 #: The variables of `stdio`, which serves one person.
@@ -106,6 +108,9 @@ _HIGHEST_PORT: Final = 65_535
 #: Connections of a store to a server: more gain nothing, and a server has about a hundred.
 DEFAULT_POOL_SIZE: Final = 8
 _LARGEST_POOL: Final = 64
+
+#: Characters of a token that cannot be guessed, in base64.
+_SHORTEST_TOKEN: Final = 22
 
 #: A hundred years.
 _MOST_DAYS: Final = 36_500
@@ -510,6 +515,26 @@ def account_settings(environ: Mapping[str, str] | None = None) -> AccountSetting
         environ.get("NEXTCLOUD_PASSWORD", "").strip(),
         _one_of("READ_ONLY", read_only, ("true", "false")) == "true",
         _one_of("SHARE_LINKS", share_links, ("true", "false")) == "true",
+    )
+
+
+def status_token(environ: Mapping[str, str] | None = None) -> Secret | None:
+    """Return the token of the operator's pages; None if it is not set.
+
+    Raises:
+        TokenStorageError: ``bad-input`` if it is short or cannot be sent in a header.
+    """
+    environ = os.environ if environ is None else environ
+    text = environ.get("STATUS_TOKEN", "").strip()
+    if not text:
+        return None
+    if len(text) >= _SHORTEST_TOKEN and text.isascii() and text.isprintable() and " " not in text:
+        return Secret(text)
+    raise TokenStorageError(
+        f"STATUS_TOKEN has not {_SHORTEST_TOKEN} or more printable characters without blanks.",
+        code="bad-input",
+        remedy="Set it to a random text: python3 -c 'import secrets; "
+        "print(secrets.token_urlsafe())', or unset it.",
     )
 
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: Of so many reads, one is observed.
+SAMPLED: Final = 8
+
 #: Seconds between two readings of the key file because of a key that is not known.
 _PAUSE: Final = 1.0
 #: How often a unit of work runs again because the key that encrypts was changed meanwhile.
@@ -51,8 +54,10 @@ class Access:
         "_forgotten",
         "_keyring",
         "_looked",
+        "_observer",
         "_pool",
         "_primary",
+        "_reads",
         "_reload",
         "acceptance",
         "audit_retention_days",
@@ -66,6 +71,8 @@ class Access:
         #: The days for which entries of the audit log are kept; None for ever.
         self.audit_retention_days: int | None = None
         self.acceptance = key_registry.Acceptance()
+        self._reads = 0
+        self._observer: Callable[[str, float], object] | None = None
         self._pool: Pool | None = None
         #: Closes the pool if this object is collected first.
         self._forgotten: finalize[..., Access] | None = None
@@ -175,15 +182,39 @@ class Access:
         """Check that the open database is the one at its place."""
         return self._pool.check() if self._pool else _not_open()
 
+    def observe(self, observer: Callable[[str, float], object] | None) -> None:
+        """Call ``observer`` after units with ``read`` or ``write``, and their seconds.
+
+        Of the reads, which are short, one of :data:`SAMPLED` is observed.
+        """
+        self._observer = observer
+
+    async def _observed(self, kind: str, unit: Awaitable[T], begun: float) -> T:
+        try:
+            return await unit
+        finally:
+            if self._observer is not None:
+                self._observer(kind, time.perf_counter() - begun)
+
     def read(self, unit: Callable[[Connection], T]) -> Awaitable[T]:
         """Run a read-only unit of work."""
-        return self._pool.read(unit) if self._pool else _not_open()
+        pool = self._pool or _not_open()
+        self._reads += 1
+        if self._observer is None or self._reads % SAMPLED:
+            return pool.read(unit)
+        return self._observed("read", pool.read(unit), time.perf_counter())
 
     async def write(self, unit: Callable[[Connection], T], *, again: bool = False) -> T:
         """Run a unit of work; it is durable when this returns.
 
         ``again`` says whether it may run twice, as for :class:`~..backends.base.Pool`.
         """
+        written = self._write(unit, again=again)
+        if self._observer is None:
+            return await written
+        return await self._observed("write", written, time.perf_counter())
+
+    async def _write(self, unit: Callable[[Connection], T], *, again: bool) -> T:
         for _ in range(_ATTEMPTS - 1):
             with suppress(PromotedError):
                 return await self._open_pool().write(unit, again=again)

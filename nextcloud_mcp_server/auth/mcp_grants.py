@@ -95,6 +95,13 @@ _has_token: Final = exists(
 _is_over: Final = (_ended_at <= bindparam("now") - KEPT) & ~_has_token
 _OVER: Final = select(_c.grant_id, _c.user_id).where(_is_over).order_by(_c.grant_id).limit(AT_ONCE)
 _DELETE_OVER: Final = delete(mcp_grants).where(_c.grant_id == bindparam("grant_id"), _is_over)
+_facts: Final = select(_c.revoked_why, _has_token.label("has_token")).subquery()
+_BY_STATE: Final = select(
+    _facts.c.revoked_why, _facts.c.has_token, func.count().label("many")
+).group_by(_facts.c.revoked_why, _facts.c.has_token)
+#: The states of a grant: with a valid token, with none, revoked, or revoked because of a reuse.
+STATES: Final = ("active", "expired", "revoked", "reused")
+
 #: How many :meth:`McpGrants.delete_expired` would delete, at the parameter ``now``.
 COUNT_EXPIRED: Final = select(func.count()).select_from(mcp_grants).where(_is_over)
 
@@ -260,6 +267,15 @@ class McpGrants(Concern):
         rows = await self._access.read(lambda connection: connection.all(_OF_USER, key))
         return [_grant(row) for row in rows]
 
+    async def count_by_state(self) -> dict[str, int]:
+        """Return how many grants there are of each of :data:`STATES`."""
+        now = {"now": self._access.now()}
+        rows = await self._access.read(lambda connection: connection.all(_BY_STATE, now))
+        counts = dict.fromkeys(STATES, 0)
+        for row in rows:
+            counts[_state(row.revoked_why, has_token=row.has_token)] += row.many
+        return counts
+
     async def change_scopes(self, grant_id: str, user_id: str, scopes: Sequence[str]) -> bool:
         """Replace the scopes of a user's grant; also its access tokens have them at once.
 
@@ -360,6 +376,12 @@ class McpGrants(Concern):
             "hostname": self._access.hostname,
         }
         record(connection, entry, self._access)
+
+
+def _state(revoked_why: str | None, *, has_token: bool) -> str:
+    if revoked_why is None:
+        return "active" if has_token else "expired"
+    return "reused" if revoked_why in {REUSED_CODE, REUSED_TOKEN} else "revoked"
 
 
 def _may_refresh(found: McpToken, client_id: str, now: int) -> bool:

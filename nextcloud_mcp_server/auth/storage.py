@@ -149,6 +149,16 @@ class RefreshTokenStorage(RefreshTokens):
         """
         self._access.check()
 
+    def observe(self, observer: Callable[[str, float], object] | None) -> None:
+        """Call ``observer`` after transactions with ``read`` or ``write``, and their seconds.
+
+        Every write is observed, and one of eight reads.
+
+        Args:
+            observer: called in the event loop of the caller; it must not raise. None for none.
+        """
+        self._access.observe(observer)
+
     async def __aenter__(self) -> Self:
         await self.initialize()
         return self

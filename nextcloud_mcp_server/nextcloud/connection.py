@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64encode
-from collections.abc import Container, Generator, Mapping
+from collections.abc import Callable, Container, Generator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -29,7 +29,27 @@ DEADLINE: Final = 120.0
 _AT_ONCE: Final = 4
 
 
-def open_http(*, timeout: float = 30.0) -> httpx2.AsyncClient:
+class _Counted(httpx2.AsyncClient):
+    """Counts each answer by the class of its status; ``none`` if there was none."""
+
+    def __init__(self, count: Callable[[str], object], **options: Any) -> None:
+        super().__init__(**options)
+        self._count = count
+
+    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        """Send a request, and count its answer."""
+        try:
+            response = await super().send(request, **options)
+        except httpx2.TransportError:
+            self._count("none")
+            raise
+        self._count(f"{response.status_code // 100}xx")
+        return response
+
+
+def open_http(
+    *, timeout: float = 30.0, count: Callable[[str], object] = lambda status: None
+) -> httpx2.AsyncClient:
     """Return the HTTP client that every person of a process shares.
 
     It neither stores nor sends cookies: with a session cookie Nextcloud does not look at the
@@ -38,8 +58,10 @@ def open_http(*, timeout: float = 30.0) -> httpx2.AsyncClient:
 
     Args:
         timeout: seconds until a read or a write gives up; a connection gets 10 at most.
+        count: called with ``2xx`` to ``5xx`` for each answer, and with ``none`` without one.
     """
-    return httpx2.AsyncClient(
+    return _Counted(
+        count,
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         follow_redirects=False,
         # Shorter than what servers keep: a request on a connection that the server just closed

@@ -1,34 +1,41 @@
-"""The cookie that binds a sign-in to the browser in which it began."""
+"""The cookies of a browser, and the tokens of the forms that it was shown."""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import re
 from typing import TYPE_CHECKING
 
+from nextcloud_mcp_server.pages.frame import problem
+
 if TYPE_CHECKING:
+    from starlette.datastructures import FormData
     from starlette.requests import Request
     from starlette.responses import Response
 
 
 class BrowserCookie:
-    """The id of a browser.
+    """A secret of a browser, which binds to it what begins there.
 
     Args:
-        https: whether browsers use it. Then no other host can set the cookie, because of the
+        public_url: of this server. With https no other host can set the cookie, because of the
             prefix of its name.
+        name: the end of its name.
     """
 
-    def __init__(self, *, https: bool) -> None:
-        self._https = https
-        self._name = "__Host-nextcloud-mcp" if https else "nextcloud-mcp"
+    def __init__(self, public_url: str, name: str = "") -> None:
+        self._origin = public_url
+        self._https = public_url.startswith("https:")
+        self._name = f"{'__Host-' if self._https else ''}nextcloud-mcp{name}"
 
     def read(self, request: Request) -> str | None:
-        """Return the id of the browser; None if it has none."""
+        """Return the value that the browser has; None if it has none."""
         value = request.cookies.get(self._name, "")
         return value if re.fullmatch(r"[A-Za-z0-9_-]{43}", value) else None
 
     def write(self, response: Response, value: str) -> None:
-        """Send the browser its id. It forgets it when it is closed."""
+        """Send the browser its value. It forgets it when it is closed."""
         response.set_cookie(
             self._name,
             value,
@@ -38,3 +45,40 @@ class BrowserCookie:
             # A client's request comes from another site.
             samesite="lax",
         )
+
+    def delete(self, response: Response) -> None:
+        """Make the browser forget its value."""
+        response.delete_cookie(
+            self._name, path="/", secure=self._https, httponly=True, samesite="lax"
+        )
+
+    def form_token(self, request: Request, purpose: str) -> str:
+        """Return the token of a form: only a page of this server, in this browser, has it."""
+        return self.token_for(self.read(request) or "", purpose)
+
+    def token_for(self, value: str, purpose: str) -> str:
+        """Return the token of a form for the browser with this value."""
+        return hmac.new(value.encode(), purpose.encode(), hashlib.sha256).hexdigest()
+
+    def is_own_form(self, request: Request, form: FormData, purpose: str) -> bool:
+        """Return whether a form was sent by a page of this server in this browser."""
+        value = self.read(request)
+        if value is None or request.headers.get("Origin") not in {None, self._origin}:
+            return False
+        given = text_of(form, "csrf").encode()
+        return hmac.compare_digest(given, self.token_for(value, purpose).encode())
+
+    def foreign_form(self, remedy: str) -> Response:
+        """Return the page for a form that is not of this server."""
+        return problem(
+            "This form is not from this page",
+            "The request did not come from the page that this server has shown.",
+            f"{remedy} Use this server at {self._origin}.",
+            status=403,
+        )
+
+
+def text_of(form: FormData, name: str) -> str:
+    """Return the text of a field; empty if there is none."""
+    value = form.get(name)
+    return value if isinstance(value, str) else ""

@@ -93,7 +93,7 @@ def _resource_metadata(provider: Provider) -> dict[str, Any]:
 
 def _authorize(provider: Provider) -> Handler:
     handler = AuthorizationHandler(provider)
-    cookie = BrowserCookie(https=provider.issuer.startswith("https:"))
+    cookie = BrowserCookie(provider.issuer)
 
     async def answer(request: Request) -> Response:
         mine = cookie.read(request) or new_token()

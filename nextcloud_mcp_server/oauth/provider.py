@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Final
 from urllib.parse import urlencode
@@ -22,6 +23,7 @@ from pydantic import AnyUrl
 
 from nextcloud_mcp_server.auth.mcp_grants import BY_CLIENT, IssuedTokens
 from nextcloud_mcp_server.auth.mcp_tokens import ACCESS, REFRESH, McpToken, new_token
+from nextcloud_mcp_server.auth.oauth_sessions import OAuthSession
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.errors import TokenStorageError, not_open
 from nextcloud_mcp_server.oauth import scopes
@@ -37,6 +39,9 @@ CONSENT: Final = "/authorize/consent"
 #: The path of the MCP endpoint, which is the resource of every token.
 MCP: Final = "/mcp"
 
+#: Counts an event by its name and its outcome, for the operator.
+Count = Callable[[str, str], object]
+
 #: A challenge of RFC 7636.
 _CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43,128}")
 
@@ -49,7 +54,13 @@ browser: Final[ContextVar[str]] = ContextVar("browser")
 class Provider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken, AccessToken]):
     """The provider. It works while :attr:`storage` is open."""
 
-    def __init__(self, settings: NextcloudSettings, clients: Clients) -> None:
+    def __init__(
+        self,
+        settings: NextcloudSettings,
+        clients: Clients,
+        count: Count = lambda event, outcome: None,
+    ) -> None:
+        self.count = count
         self.issuer = settings.public_url
         self.resource = f"{settings.public_url}{MCP}"
         self.used: dict[str, int] = {}
@@ -120,6 +131,17 @@ class Provider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken,
     def now(self) -> int:
         """Return whole seconds since 1970."""
         return int(time.time())
+
+    async def running_session(
+        self, session_id: str, browser_id: str | None, flow_type: str
+    ) -> OAuthSession | None:
+        """Return a running sign-in if it began in the browser with this id."""
+        if not _is_token(session_id) or browser_id is None:
+            return None
+        session = await self.storage.oauth_sessions.get(session_id)
+        if session is None or session.is_expired or session.flow_type != flow_type:
+            return None
+        return session if session.began_in(browser_id) else None
 
     async def load_authorization_code(
         self, client: OAuthClientInformationFull, authorization_code: str
@@ -194,7 +216,10 @@ class Provider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken,
             refresh_token.token, client_id=client.client_id, scopes=narrowed
         )
         if issued is None:
+            # It was valid when the handler has loaded it.
+            self.count("refresh", "reused")
             raise TokenError("invalid_grant", "refresh token does not exist")
+        self.count("refresh", "grace" if issued.refresh_token is None else "rotated")
         return _answer(issued)
 
     async def load_access_token(self, token: str) -> AccessToken | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -20,7 +20,9 @@ from nextcloud_mcp_server.nextcloud.connection import open_http
 from nextcloud_mcp_server.oauth.clients import Clients
 from nextcloud_mcp_server.oauth.documents import Documents
 from nextcloud_mcp_server.oauth.endpoints import endpoints
-from nextcloud_mcp_server.oauth.provider import MCP, Provider
+from nextcloud_mcp_server.oauth.home import Home, widening
+from nextcloud_mcp_server.oauth.login import Logins
+from nextcloud_mcp_server.oauth.provider import MCP, Count, Provider
 from nextcloud_mcp_server.oauth.sign_in import SignIn
 from nextcloud_mcp_server.pages import frame
 from nextcloud_mcp_server.settings import NextcloudSettings
@@ -43,19 +45,27 @@ class AuthorizationServer:
     Args:
         settings: of Nextcloud.
         documents: fetches the documents of clients; None for those of the internet.
+        count: counts ``sign_in``, ``refresh`` and ``nextcloud``, each by its outcome.
 
     Attributes:
         routes: the endpoints of OAuth, the pages and their assets.
         provider: gives the SDK its clients and tokens.
     """
 
-    def __init__(self, settings: NextcloudSettings, documents: Documents | None = None) -> None:
+    def __init__(
+        self,
+        settings: NextcloudSettings,
+        documents: Documents | None = None,
+        *,
+        count: Count = lambda event, outcome: None,
+    ) -> None:
         self.settings = settings
-        self.provider = Provider(settings, Clients(documents or Documents()))
-        self._sign_in = SignIn(settings, self.provider)
+        self.provider = Provider(settings, Clients(documents or Documents()), count)
+        self._logins = Logins(settings, self.provider)
         self.routes: list[BaseRoute] = [
             *endpoints(self.provider, read_only=settings.read_only),
-            *self._sign_in.routes,
+            *SignIn(settings, self.provider, self._logins).routes,
+            *Home(settings, self.provider, self._logins).routes,
             *frame.ROUTES,
         ]
 
@@ -72,6 +82,10 @@ class AuthorizationServer:
     def verifier(self) -> TokenVerifier:
         """The argument ``token_verifier`` of an MCPServer."""
         return ProviderTokenVerifier(self.provider)
+
+    def widening_url(self, grant_id: str, wanted: Sequence[str]) -> str:
+        """Return the page on which a person allows more scopes for a grant."""
+        return f"{self.settings.public_url}{widening(grant_id, wanted)}"
 
     def protected(self, mcp: MCPServer) -> Starlette:
         """Return the application of an MCPServer that was made with ``auth`` and ``verifier``.
@@ -98,7 +112,9 @@ class AuthorizationServer:
     async def running(self, storage: RefreshTokenStorage) -> AsyncIterator[None]:
         """Serve from ``storage``, and work in the background, during the ``with`` block."""
         async with AsyncExitStack() as stack:
-            self._sign_in.http = await stack.enter_async_context(open_http())
+            self._logins.http = await stack.enter_async_context(
+                open_http(count=lambda status: self.provider.count("nextcloud", status))
+            )
             self.provider.storage = storage
             tasks = [
                 asyncio.create_task(_repeat(_USES, self.provider.write_uses)),
@@ -113,7 +129,7 @@ class AuthorizationServer:
                 with suppress(TokenStorageError):
                     await self.provider.write_uses()
                 self.provider.storage = None
-                self._sign_in.http = None
+                self._logins.http = None
 
 
 async def sweep(storage: RefreshTokenStorage) -> None:

@@ -24,6 +24,9 @@ body { background: var(--back); color: var(--text); margin: 0; }
 body { font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
 main { max-width: 36rem; margin: 0 auto; padding: 2rem 1rem; }
 h1 { font-size: 1.5rem; line-height: 1.25; }
+h2 { font-size: 1.25rem; margin: 2rem 0 0.5rem; }
+section { border-top: 1px solid var(--soft); }
+code { font-size: 1rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.25rem 1rem; }
 dt { color: var(--soft); }
 dd { margin: 0; }
@@ -101,8 +104,27 @@ _FRAME: Final = """<!DOCTYPE html>
 </html>
 """
 
-_WAITING: Final = """<script src="{script}" defer></script>
+_ASKING: Final = """<script src="{script}" defer></script>
 <noscript><meta http-equiv="refresh" content="5"></noscript>"""
+
+
+#: The page of a sign-in that waits for Nextcloud.
+WAITING: Final = """
+<p>Open Nextcloud in a second tab, sign in there, and grant access. Then come back to this tab:
+it goes on by itself.</p>
+<div class="actions">
+<a class="button main" href="{url}" target="_blank" rel="noopener noreferrer">Open Nextcloud</a>
+</div>
+<p role="status">Waiting for you to grant access in Nextcloud.</p>
+{problem}
+<p class="note">Grant access only in the tab that you open here. Never open such a link that
+somebody has sent you: it would {note}.</p>
+<form method="post" action="{action}">
+<input type="hidden" name="session" value="{session}">
+<input type="hidden" name="csrf" value="{csrf}">
+<button class="button" name="action" value="refuse">Cancel</button>
+</form>
+"""
 
 
 def page(
@@ -125,7 +147,7 @@ def page(
             address has another ``state``.
         waits: whether it asks every two seconds; every five without JavaScript, by loading.
     """
-    waiting = html(_WAITING, script=WAIT_SCRIPT) if waits else Html("")
+    waiting = html(_ASKING, script=WAIT_SCRIPT) if waits else Html("")
     text = html(
         _FRAME,
         title=title,
@@ -141,6 +163,11 @@ def problem(title: str, message: str, remedy: str, *, status: int = 400) -> HTML
     """Return a page about an error: what happened, and what to do."""
     body = html('<p class="problem">{message}</p>\n<p>{remedy}</p>', message=message, remedy=remedy)
     return page(title, body, status=status)
+
+
+def told(reason: str) -> Html:
+    """Return the element for a problem on a page; empty if there is none."""
+    return html('<p class="problem" role="alert">{reason}</p>', reason=reason) if reason else Html()
 
 
 def moving_on(url: str) -> Html:

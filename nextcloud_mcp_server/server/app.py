@@ -23,7 +23,10 @@ from nextcloud_mcp_server.server.health import (
     Health,
     HealthCheck,
 )
+from nextcloud_mcp_server.server.metrics import Metrics
+from nextcloud_mcp_server.server.operator import operator_routes
 from nextcloud_mcp_server.server.page import page
+from nextcloud_mcp_server.server.status import Status
 from nextcloud_mcp_server.settings import NextcloudSettings, Settings
 
 if TYPE_CHECKING:
@@ -40,6 +43,7 @@ class AppState(TokenStoreState):
     """The attributes of ``request.state`` in this application."""
 
     health: HealthCheck
+    status: Status
 
 
 def create_app(
@@ -49,14 +53,19 @@ def create_app(
     settings: Settings | None = None,
     check_interval: float = CHECK_INTERVAL,
     nextcloud: NextcloudSettings | None = None,
+    status_token: str | None = None,
 ) -> Starlette:
     """Return the application: the page ``/``, the health checks, and JSON errors.
+
+    ``/status`` and ``/metrics`` are for the operator: with ``status_token``, or from loopback.
 
     Takes the arguments of :func:`~nextcloud_mcp_server.lifespan.token_store_lifespan`;
     ``check_interval`` is the seconds for which ``/health/ready`` repeats its last result. With
     ``nextcloud``, people connect their Nextcloud, and MCP clients find its tools at ``/mcp``.
     """
-    connected = _connected(nextcloud)
+    metrics = Metrics()
+    connected = _connected(nextcloud, metrics)
+    public_url = "" if nextcloud is None else nextcloud.public_url
     opened = token_store_lifespan(database, encryption_key=encryption_key, settings=settings)
 
     @asynccontextmanager
@@ -65,12 +74,13 @@ def create_app(
             storage = state["storage"]
             if storage.outcome is None:
                 raise AssertionError("an open store has an outcome")
-            health = HealthCheck(
-                connect(storage.outcome.database), interval=check_interval, still_open=storage.check
-            )
+            database = connect(storage.outcome.database)
+            health = HealthCheck(database, interval=check_interval, still_open=storage.check)
+            status = Status(database, storage, health, metrics)
+            storage.observe(metrics.observe)
             try:
                 async with connected.running(storage):
-                    yield {"storage": storage, "health": health}
+                    yield {"storage": storage, "health": health, "status": status}
             finally:
                 # Before the store: the last connection to close removes the WAL, and the
                 # one of a check must not be the last.
@@ -79,11 +89,13 @@ def create_app(
     app = Starlette(
         lifespan=lifespan,
         routes=[
+            # First: with a Nextcloud, "/" is a page for people.
+            *connected.routes,
             Route("/", _page),
             Route("/health", _checks),
             Route(_LIVE, _live),
             Route(_READY, _ready),
-            *connected.routes,
+            *operator_routes(status_token, public_url),
         ],
         middleware=connected.middleware,
         exception_handlers={HTTPException: _refused},
@@ -107,14 +119,14 @@ class Connected:
     )
 
 
-def _connected(nextcloud: NextcloudSettings | None) -> Connected:
+def _connected(nextcloud: NextcloudSettings | None, metrics: Metrics) -> Connected:
     if nextcloud is None:
         return Connected()
     # Half a second and 35 MB, which the other servers save.
     from nextcloud_mcp_server.oauth.server import AuthorizationServer  # noqa: PLC0415
     from nextcloud_mcp_server.server.mcp_endpoint import create_mcp  # noqa: PLC0415
 
-    authorization = AuthorizationServer(nextcloud)
+    authorization = AuthorizationServer(nextcloud, count=metrics.count)
     mcp = create_mcp(authorization)
     protected = authorization.protected(mcp)
 

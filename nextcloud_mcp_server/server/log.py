@@ -24,6 +24,7 @@ from nextcloud_mcp_server.errors import (
     without_secrets,
 )
 from nextcloud_mcp_server.server.limits import OncePerSecond
+from nextcloud_mcp_server.server.request_id import request_id
 
 #: Messages of uvicorn that are dropped: the error itself is printed.
 _DROPPED: Final = frozenset(
@@ -46,6 +47,8 @@ class TextLines(logging.Formatter):
         """Return the line without a traceback."""
         # A path may contain line breaks. A traceback, which is added later, keeps its own.
         text = printable(super().formatMessage(record))
+        if mine := request_id.get():
+            text = f"{text} (request {mine})"
         return f"{_time(record.created)} {record.levelname.lower()}: {text}"
 
     def format(self, record: logging.LogRecord) -> str:
@@ -59,6 +62,8 @@ class JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the object: time, level, logger, message, and the values of the record."""
         fields: dict[str, Any] = {"logger": record.name, **getattr(record, "fields", {})}
+        if mine := request_id.get():
+            fields["request_id"] = mine
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)
         return _json(record.created, record.levelname.lower(), record.getMessage(), fields)

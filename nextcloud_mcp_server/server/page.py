@@ -45,6 +45,9 @@ _PAGE: Final = """<!DOCTYPE html>
 <dl>
 {facts}
 </dl>
+<h2>Connect Nextcloud</h2>
+<p>No Nextcloud is configured. Set <code>NEXTCLOUD_HOST</code> to its address, and
+<code>PUBLIC_URL</code> to the address of this server for browsers, then start it again.</p>
 <h2>Health checks</h2>
 <ul>
 <li><a href="health/live">/health/live</a>: the process answers</li>

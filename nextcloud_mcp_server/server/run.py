@@ -12,7 +12,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Generator, Iterator, MutableMapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -35,8 +35,10 @@ from nextcloud_mcp_server.server.limits import (
     raise_limits,
 )
 from nextcloud_mcp_server.server.log import LogOptions, Printer, log_to_stderr
+from nextcloud_mcp_server.server.request_id import RequestIds
 from nextcloud_mcp_server.server.sockets import bind, cannot_listen, shown
-from nextcloud_mcp_server.settings import Settings, load_settings, nextcloud_settings
+from nextcloud_mcp_server.server.starting import answering
+from nextcloud_mcp_server.settings import Settings, load_settings, nextcloud_settings, status_token
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -115,11 +117,12 @@ def _serve(
             )
         port = sockets[0].getsockname()[1]
         nextcloud = nextcloud_settings(listening=(bind_to[0], port))
-        served: ASGIApp = create_app(settings=settings, nextcloud=nextcloud)
+        token = status_token()
+        served: ASGIApp = create_app(settings=settings, nextcloud=nextcloud, status_token=token)
         if nextcloud is not None:
             printer.line(f"nextcloud: {printable(nextcloud.host)}")
             printer.line(f"MCP clients connect to {printable(nextcloud.public_url)}/mcp")
-        app = _App(AccessLog(served) if log.access else served, stop)
+        app = _App(RequestIds(AccessLog(served) if log.access else served), stop)
         config = uvicorn.Config(
             app,
             interface="asgi3",
@@ -211,6 +214,8 @@ class _App:
         self._app = app
         self._stop = stop
         self.failure: Exception | None = None
+        #: The bound sockets, on which a start answers that it is not ready.
+        self.sockets: list[socket.socket] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -223,6 +228,7 @@ class _App:
         if task is None:
             raise AssertionError("a lifespan runs in a task")
         starting = True
+        answers = AsyncExitStack()
 
         def cancel() -> None:
             # Once it has started, uvicorn shuts it down.
@@ -232,6 +238,7 @@ class _App:
         async def pass_on(message: MutableMapping[str, Any]) -> None:
             nonlocal starting
             starting = False
+            await answers.aclose()
             if message["type"].endswith(".failed"):
                 message = {**message, "message": ""}
             await send(message)
@@ -247,7 +254,14 @@ class _App:
                 await pass_on({"type": "lifespan.startup.failed"})
                 return
             try:
-                await self._app(scope, receive, pass_on)
+                await answers.enter_async_context(answering(self.sockets))
+            except (TokenStorageError, asyncio.CancelledError) as error:
+                self.failure = error if isinstance(error, TokenStorageError) else None
+                await pass_on({"type": "lifespan.startup.failed"})
+                return
+            try:
+                async with answers:
+                    await self._app(scope, receive, pass_on)
             except Exception as error:
                 self.failure = error
                 raise
@@ -269,6 +283,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start and print the outcome, or set ``should_exit``."""
+        self._app.sockets = sockets or []
         try:
             await super().startup(sockets)
         except SystemExit:
@@ -276,7 +291,7 @@ class _Server(uvicorn.Server):
             self.should_exit = True
             return
         except OSError as error:
-            # The sockets are bound but do not listen yet: another program can take the port.
+            # The port is this program's since the start began, but the system can refuse more.
             [*_, (host, port)] = [bound.getsockname()[:2] for bound in sockets or ()]
             self._app.failure = cannot_listen(host, port, error)
             self.should_exit = True

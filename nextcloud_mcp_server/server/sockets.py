@@ -1,7 +1,7 @@
 """Bind the sockets of the server, before a migration begins.
 
-``socket.create_server`` also listens: a client that connects during a migration would wait
-for it instead of being refused.
+``socket.create_server`` also listens: a client that connects before anything accepts would wait
+instead of being refused.
 """
 
 from __future__ import annotations

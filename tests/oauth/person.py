@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import httpx2
 
+from nextcloud_mcp_server.oauth.home_pages import SIGN_IN
 from tests.support.nextcloud.server import StandIn
 
 
@@ -74,6 +75,19 @@ class Browser(Program):
         self.served.nextcloud.state.grant(login_url(waiting), user)
         return way_back(self.after_pause(waiting))
 
+    def sign_in_at_home(self, user: str = "alice", path: str = "/") -> httpx2.Response:
+        """Sign in on this server's own page, and return the page to which that leads."""
+        waiting = self.send(SIGN_IN, self.open(path))
+        self.served.nextcloud.state.grant(login_url(waiting), user)
+        return self.after_pause(waiting)
+
+    def send(self, path: str, page: httpx2.Response, **fields: object) -> httpx2.Response:
+        """Send a form of a page with its first hidden fields, and return what follows."""
+        token = {name: value for name, value in hidden(page).items() if name == "csrf"}
+        kept = inner_form(page, path) if not fields else {}
+        response = self.http.post(path, data={**token, **kept, **fields})
+        return self.open(response.headers["Location"]) if response.is_redirect else response
+
     def after_pause(self, page: httpx2.Response) -> httpx2.Response:
         """Load a page again when the server polls Nextcloud again."""
         time.sleep(1.05)
@@ -84,6 +98,15 @@ def hidden(page: httpx2.Response) -> dict[str, str]:
     """Return the hidden fields of a form."""
     found = re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page.text)
     return {name: unescape(value) for name, value in found}
+
+
+def inner_form(page: httpx2.Response, path: str) -> dict[str, list[str]]:
+    """Return the hidden fields of the first form that is sent to ``path``."""
+    [form, *_] = re.findall(rf'action="{path}">(.*?)</form>', page.text, re.DOTALL)
+    found: dict[str, list[str]] = {}
+    for name, value in re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', form):
+        found.setdefault(name, []).append(unescape(value))
+    return found
 
 
 def offered(page: httpx2.Response) -> list[str]:

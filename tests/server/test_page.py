@@ -48,6 +48,7 @@ def test_the_page_names_the_program_its_state_and_the_documentation(client: Test
         assert word in words
     assert ready["head"] in words
     assert "docs/" in words
+    assert "NEXTCLOUD_HOST" in words
 
 
 @pytest.mark.parametrize(("read_only", "said"), [(True, "yes"), (False, "no")])

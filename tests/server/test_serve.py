@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import re
 import signal
 import socket
@@ -116,10 +118,28 @@ def test_a_taken_port_is_found_before_anything_is_migrated(
     assert revision(old_database) == "006"
 
 
-def test_a_port_lost_during_the_start_closes_the_store(
+def test_a_system_that_lets_nobody_listen_closes_the_store(
     database: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If another server listens on the port first, the start fails and the store is closed."""
+    """If uvicorn cannot listen after the migration, the start fails and the store is closed."""
+    create_server = asyncio.SelectorEventLoop.create_server
+    calls: list[object] = []
+
+    async def second(loop: asyncio.SelectorEventLoop, *args: object, **others: object) -> object:
+        calls.append(loop)
+        if len(calls) > 1:
+            raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+        return await create_server(loop, *args, **others)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "create_server", second)
+    assert "cannot listen" in fails(capfd, Settings(database, keys=(KEY,)))
+    assert leftovers(database) == set()
+
+
+def test_a_port_lost_during_the_start_migrates_nothing(
+    old_database: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If another server listens on the port first, the start fails before it changes anything."""
     with ExitStack() as closing_late:
         create_server = asyncio.SelectorEventLoop.create_server
 
@@ -135,10 +155,10 @@ def test_a_port_lost_during_the_start_closes_the_store(
             return await create_server(loop, *args, **others)  # type: ignore[call-overload]
 
         monkeypatch.setattr(asyncio.SelectorEventLoop, "create_server", outrun)
-        error = fails(capfd, Settings(database, keys=(KEY,)))
+        error = fails(capfd, Settings(old_database, keys=(KEY,)))
 
     assert "cannot listen" in error
-    assert leftovers(database) == set()
+    assert revision(old_database) == "006"
 
 
 def test_a_failing_stop_is_an_error(

@@ -1,0 +1,313 @@
+"""Home: a person signs in, sees what is connected, and changes or ends it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlencode
+
+from mcp.server.transport_security import RequestBodyLimitMiddleware
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Route, request_response
+
+from nextcloud_mcp_server.auth.mcp_grants import BY_USER, DISCONNECTED, McpGrant
+from nextcloud_mcp_server.auth.mcp_tokens import new_token
+from nextcloud_mcp_server.auth.oauth_sessions import OAuthSession
+from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.nextcloud.errors import NextcloudError
+from nextcloud_mcp_server.oauth import home_pages, scopes
+from nextcloud_mcp_server.oauth.browser import BrowserCookie, text_of
+from nextcloud_mcp_server.oauth.clients import shown_name, shown_target
+from nextcloud_mcp_server.oauth.home_pages import SCOPES, SIGN_IN, Shown
+from nextcloud_mcp_server.oauth.limits import RateLimit
+from nextcloud_mcp_server.oauth.login import Logins
+from nextcloud_mcp_server.oauth.provider import SIGN_IN_LIFE, Provider
+from nextcloud_mcp_server.pages.frame import problem
+from nextcloud_mcp_server.settings import NextcloudSettings
+
+if TYPE_CHECKING:
+    from starlette.datastructures import FormData
+    from starlette.requests import Request
+
+#: Seconds for which a browser is signed in, unless it is closed before.
+SIGNED_IN: Final = 8 * 3_600
+
+_LARGEST: Final = 64 * 1024
+
+#: What the app password of a sign-in is called in Nextcloud.
+_NAME: Final = "sign-in"
+
+Act = Callable[["Request", str, "FormData"], Awaitable[Response]]
+
+
+class Home:
+    """The pages of a person who is signed in, and signing in itself.
+
+    A signed-in browser has a cookie of its own, made after the sign-in; the store has its hash.
+    """
+
+    def __init__(self, settings: NextcloudSettings, provider: Provider, logins: Logins) -> None:
+        self._settings = settings
+        self._provider = provider
+        self._logins = logins
+        self._browser = BrowserCookie(settings.public_url)
+        self._cookie = BrowserCookie(settings.public_url, "-home")
+        self.routes: tuple[BaseRoute, ...] = (
+            Route("/", self._show, methods=["GET"]),
+            Route(SIGN_IN, self._wait, methods=["GET"]),
+            Route(SIGN_IN, _limited(self._sign_in), methods=["POST"]),
+            Route(SCOPES, self._offer, methods=["GET"]),
+            self._action(SCOPES, self._change),
+            self._action(home_pages.REVOKE, self._revoke),
+            self._action(home_pages.DISCONNECT, self._disconnect),
+            self._action(home_pages.SIGN_OUT, self._sign_out),
+        )
+
+    async def _show(self, request: Request) -> Response:
+        user = await self._user(request)
+        if user is None:
+            return self._welcome(request)
+        try:
+            password = await self._storage.app_passwords.get(user)
+        except TokenStorageError as error:
+            if error.code not in {"undecryptable", "unreadable"}:
+                raise
+            return home_pages.unreadable(self._token(request))
+        grants = await self._storage.mcp_grants.list_for_user(user)
+        return home_pages.home(
+            self._settings,
+            user,
+            password,
+            works=password is not None and self._logins.works(password),
+            grants=[await self._shown(grant) for grant in grants],
+            token=self._token(request),
+        )
+
+    async def _offer(self, request: Request) -> Response:
+        """Ask whether a grant gets more scopes, which a tool has named in a link."""
+        user = await self._user(request)
+        query = request.query_params
+        wanted = query.getlist("scope")
+        if user is None:
+            return self._welcome(request, query.get("grant", ""), wanted)
+        grant = await self._grant(user, query.get("grant", ""))
+        if grant is None:
+            return _no_grant()
+        return await self._ask(request, grant, [*grant.scopes, *wanted])
+
+    async def _ask(self, request: Request, grant: McpGrant, wanted: list[str]) -> Response:
+        chosen = self._allowed(grant, wanted)
+        more = [scope for scope in chosen if scope not in grant.scopes]
+        if not more:
+            return RedirectResponse("/", 303)
+        return home_pages.more(await self._shown(grant), chosen, more, self._token(request))
+
+    async def _change(self, request: Request, user: str, form: FormData) -> Response:
+        """Replace the scopes of a grant; ask again before it gets more."""
+        grant = await self._grant(user, text_of(form, "grant"))
+        if grant is None:
+            return _no_grant()
+        chosen = self._allowed(grant, [str(scope) for scope in form.getlist("scope")])
+        if not chosen:
+            return problem(
+                "Nothing is left to allow",
+                "A program needs at least one permission.",
+                "Go back and choose one, or revoke its access.",
+            )
+        if not set(chosen) <= set(grant.scopes) and text_of(form, "confirmed") != "yes":
+            return await self._ask(request, grant, chosen)
+        await self._storage.mcp_grants.change_scopes(grant.grant_id, user, chosen)
+        return RedirectResponse("/", 303)
+
+    def _allowed(self, grant: McpGrant, wanted: list[str]) -> list[str]:
+        """Return what a person may choose: what can be granted, and what was granted before."""
+        known = scopes.supported(read_only=self._settings.read_only)
+        return [s for s in scopes.SCOPES if s in wanted and (s in known or s in grant.scopes)]
+
+    async def _revoke(self, request: Request, user: str, form: FormData) -> Response:
+        grant = await self._grant(user, text_of(form, "grant"))
+        if grant is None:
+            return _no_grant()
+        await self._storage.mcp_grants.revoke(grant.grant_id, BY_USER, user_id=user)
+        return RedirectResponse("/", 303)
+
+    async def _disconnect(self, request: Request, user: str, form: FormData) -> Response:
+        """Revoke every grant, then delete the app password in Nextcloud and here."""
+        if text_of(form, "confirmed") != "yes":
+            return home_pages.confirm_disconnect(user, self._token(request))
+        passwords = self._storage.app_passwords
+        await self._storage.mcp_grants.revoke_for_user(user, DISCONNECTED)
+        left = ""
+        try:
+            password = await passwords.get(user)
+        except TokenStorageError as error:
+            if error.code not in {"undecryptable", "unreadable"}:
+                raise
+            left = "The app password of this server"
+        else:
+            if password is not None and not await self._logins.delete(password, "The stored"):
+                left = password.name or "The app password of this server"
+        await passwords.delete(user)
+        return home_pages.disconnected(left) if left else RedirectResponse("/", 303)
+
+    async def _sign_out(self, request: Request, user: str, form: FormData) -> Response:
+        await self._storage.browser_sessions.delete(self._cookie.read(request) or "")
+        response = RedirectResponse("/", 303)
+        self._cookie.delete(response)
+        return response
+
+    def _welcome(
+        self, request: Request, grant_id: str = "", wanted: list[str] | None = None
+    ) -> Response:
+        mine = self._browser.read(request) or new_token()
+        token = self._browser.token_for(mine, SIGN_IN)
+        response = home_pages.welcome(self._settings, token, grant_id, wanted or [])
+        self._browser.write(response, mine)
+        return response
+
+    async def _sign_in(self, request: Request) -> Response:
+        """Begin or cancel a sign-in."""
+        form = await request.form()
+        session_id = text_of(form, "session")
+        purpose = f"{SIGN_IN} {session_id}" if session_id else SIGN_IN
+        if not self._browser.is_own_form(request, form, purpose):
+            return self._browser.foreign_form("Open the first page again, and sign in there.")
+        if session_id:
+            if await self._begun(request, session_id) is not None:
+                await self._storage.oauth_sessions.delete(session_id)
+                self._provider.count("sign_in", "refused")
+            return RedirectResponse("/", 303)
+        session_id = new_token()
+        await self._storage.oauth_sessions.create(
+            session_id,
+            _way_back(text_of(form, "grant"), [str(scope) for scope in form.getlist("scope")]),
+            flow_type="flow2",
+            expires_at=self._provider.now() + SIGN_IN_LIFE,
+            browser_id=self._browser.read(request),
+        )
+        try:
+            await self._logins.begin(session_id, _NAME)
+        except NextcloudError as error:
+            return problem("Nextcloud cannot be reached", error.message, error.remedy, status=502)
+        return RedirectResponse(f"{SIGN_IN}?{urlencode({'session': session_id})}", 303)
+
+    async def _wait(self, request: Request) -> Response:
+        """Wait for Nextcloud, then sign the browser in."""
+        session_id = request.query_params.get("session", "")
+        session = await self._begun(request, session_id)
+        wants_json = "application/json" in request.headers.get("Accept", "")
+        if session is None or session.poll_token is None:
+            return JSONResponse({"state": "ended"}) if wants_json else _no_session()
+        reason, user = "", session.user_id
+        if user is None:
+            try:
+                user = await self._logins.poll(session_id, session, _NAME, connects=False)
+            except NextcloudError as error:
+                reason = f"{error.message} {error.remedy}"
+        state = "waiting" if user is None else "granted"
+        if wants_json:
+            return JSONResponse({"state": state}, headers={"Cache-Control": "no-store"})
+        if user is not None:
+            return await self._finish(session_id, session, user)
+        token = self._browser.form_token(request, f"{SIGN_IN} {session_id}")
+        return home_pages.waiting(self._logins.url(session), session_id, token, reason)
+
+    async def _finish(self, session_id: str, session: OAuthSession, user: str) -> Response:
+        # Of two requests, one gets the cookie.
+        if not await self._storage.oauth_sessions.delete(session_id):
+            return _no_session()
+        mine = new_token()
+        await self._storage.browser_sessions.create(
+            mine, user, expires_at=self._provider.now() + SIGNED_IN
+        )
+        response = RedirectResponse(session.client_redirect_uri, 303)
+        self._cookie.write(response, mine)
+        return response
+
+    async def _begun(self, request: Request, session_id: str) -> OAuthSession | None:
+        """Return the running sign-in if it began in this browser."""
+        return await self._provider.running_session(
+            session_id, self._browser.read(request), "flow2"
+        )
+
+    async def _user(self, request: Request) -> str | None:
+        """Return the person who is signed in with this browser."""
+        mine = self._cookie.read(request)
+        return None if mine is None else await self._storage.browser_sessions.get_user_id(mine)
+
+    async def _grant(self, user: str, grant_id: str) -> McpGrant | None:
+        """Return the running grant of a person."""
+        grants = await self._storage.mcp_grants.list_for_user(user)
+        return next((g for g in grants if g.grant_id == grant_id and g.revoked_at is None), None)
+
+    async def _shown(self, grant: McpGrant) -> Shown:
+        client = await self._storage.mcp_clients.get(grant.client_id)
+        metadata = {} if client is None else client.metadata
+        targets = dict.fromkeys(shown_target(str(uri)) for uri in metadata.get("redirect_uris", ()))
+        used = max(self._provider.used.get(grant.grant_id, 0), grant.last_used_at or 0)
+        return Shown(
+            grant,
+            shown_name(metadata.get("client_name")),
+            ", ".join(targets) or "unknown",
+            used or None,
+            self._allowed(grant, list(scopes.SCOPES)),
+        )
+
+    def _token(self, request: Request) -> str:
+        return self._cookie.form_token(request, "home")
+
+    @property
+    def _storage(self) -> RefreshTokenStorage:
+        return self._provider.storage
+
+    def _action(self, path: str, act: Act) -> Route:
+        """Return the route of a form on a page of a person who is signed in."""
+
+        async def answer(request: Request) -> Response:
+            form = await request.form()
+            user = await self._user(request)
+            if user is None:
+                return RedirectResponse("/", 303)
+            if not self._cookie.is_own_form(request, form, "home"):
+                return self._cookie.foreign_form("Open the first page again.")
+            return await act(request, user, form)
+
+        return Route(path, _limited(answer), methods=["POST"])
+
+
+def _limited(handler: Callable[[Request], Awaitable[Response]]) -> RateLimit:
+    return RateLimit(
+        RequestBodyLimitMiddleware(request_response(handler), _LARGEST), burst=60, per_second=2
+    )
+
+
+def _way_back(grant_id: str, wanted: list[str]) -> str:
+    """Return where a sign-in leads: always to a page of this server."""
+    if not grant_id:
+        return "/"
+    return widening(grant_id, wanted)
+
+
+def widening(grant_id: str, wanted: Sequence[str]) -> str:
+    """Return the path of the page that asks for more scopes for a grant."""
+    known = [("scope", scope) for scope in scopes.SCOPES if scope in wanted]
+    return f"{SCOPES}?{urlencode([('grant', grant_id), *known])}"
+
+
+def _no_grant() -> Response:
+    return problem(
+        "This program has no access",
+        "It was revoked, or another person has granted it.",
+        "Go back to the first page, which lists your programs.",
+        status=404,
+    )
+
+
+def _no_session() -> Response:
+    return problem(
+        "This sign-in has ended",
+        "It has expired, is complete, or was started in another browser.",
+        "Open the first page of this server, and sign in again.",
+        status=403,
+    )

@@ -1,0 +1,189 @@
+"""Login Flow v2 for a sign-in: begin it, ask for its result, and store what was granted."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from nextcloud_mcp_server.auth.app_passwords import AppPassword
+from nextcloud_mcp_server.auth.oauth_sessions import OAuthSession
+from nextcloud_mcp_server.nextcloud.account import User
+from nextcloud_mcp_server.nextcloud.addresses import Server
+from nextcloud_mcp_server.nextcloud.client import Nextcloud
+from nextcloud_mcp_server.nextcloud.errors import NextcloudError
+from nextcloud_mcp_server.nextcloud.login_flow import Granted, begin_login, poll_login
+from nextcloud_mcp_server.oauth.provider import Provider
+from nextcloud_mcp_server.settings import NextcloudSettings
+
+if TYPE_CHECKING:
+    import httpx2
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two polls of Nextcloud for one sign-in.
+_PAUSE: Final = 1.0
+_REMEMBERED: Final = 1_000
+
+
+class Logins:
+    """The logins of people at the Nextcloud of this server."""
+
+    def __init__(self, settings: NextcloudSettings, provider: Provider) -> None:
+        self._settings = settings
+        self._provider = provider
+        self._server = Server.parse(settings.host)
+        self._browser = Server.parse(settings.browser_url)
+        #: The client of Nextcloud, while the server runs.
+        self.http: httpx2.AsyncClient | None = None
+        self._polled: dict[str, float] = {}
+
+    async def begin(
+        self, session_id: str, name: str, *, scopes: tuple[str, ...] | None = None
+    ) -> None:
+        """Begin a login for a sign-in.
+
+        Args:
+            session_id: of the sign-in.
+            name: what the person sees beside this server's name in Nextcloud.
+            scopes: what the person grants.
+
+        Raises:
+            NextcloudError: the request failed.
+        """
+        started = await begin_login(
+            self._open_http(), self._server, self._agent(name), browser=self._browser
+        )
+        await self._provider.storage.oauth_sessions.update(
+            session_id,
+            granted_scopes=scopes,
+            poll_endpoint=self._settings.host,
+            # The link is a secret too: who opens it first is connected.
+            poll_token=json.dumps([started.poll_token, started.login_url]),
+        )
+        self._provider.count("sign_in", "started")
+
+    def url(self, session: OAuthSession) -> str:
+        """Return the page of Nextcloud that the person opens."""
+        _, url = json.loads(session.poll_token or "")
+        return str(url)
+
+    async def poll(
+        self, session_id: str, session: OAuthSession, name: str, *, connects: bool
+    ) -> str | None:
+        """Return the user if access was granted.
+
+        Args:
+            session_id: of the sign-in.
+            session: the sign-in.
+            name: as for :meth:`begin`.
+            connects: whether the app password is stored. Otherwise it only says who the person
+                is, and is deleted, unless the stored one does not work any more.
+
+        Raises:
+            NextcloudError: a request failed.
+        """
+        now = time.monotonic()
+        if now - self._polled.get(session_id, -_PAUSE) < _PAUSE:
+            return None
+        if len(self._polled) >= _REMEMBERED:
+            self._polled.clear()
+        self._polled[session_id] = now
+        if session.poll_endpoint != self._settings.host:
+            # NEXTCLOUD_HOST has changed: the token is for the other server.
+            return None
+        token, _ = json.loads(session.poll_token or "")
+        agent = self._agent(name)
+        granted = await poll_login(self._open_http(), self._server, agent, token)
+        if granted is None:
+            return None
+        try:
+            user = await self._connect(granted, agent, session, connects=connects)
+        except NextcloudError:
+            # Nextcloud gives a password out once: there is nothing to wait for any more.
+            await self._provider.storage.oauth_sessions.delete(session_id)
+            self._provider.count("sign_in", "failed")
+            raise
+        await self._provider.storage.oauth_sessions.update(session_id, user_id=user.id)
+        self._provider.count("sign_in", "granted")
+        return user.id
+
+    async def _connect(
+        self, granted: Granted, agent: str, session: OAuthSession, *, connects: bool
+    ) -> User:
+        """Store a granted app password, and delete the one that is not used any more."""
+        client = self._client(granted.login_name, granted.app_password, agent)
+        passwords = self._provider.storage.app_passwords
+        try:
+            # A login name is not a user id.
+            user = await client.account.whoami()
+        except NextcloudError:
+            await _delete(client, "The new")
+            raise
+        old = await passwords.get(user.id)
+        if not connects and (old is None or self.works(old)):
+            await _delete(client, "The new")
+            return user
+        if old is not None:
+            await self.delete(old, "The previous")
+        kept = None if connects or old is None else old.scopes
+        await passwords.store(
+            user.id,
+            granted.app_password,
+            scopes=session.granted_scopes if connects else kept,
+            username=granted.login_name,
+            server=self._settings.host,
+            name=agent,
+        )
+        return user
+
+    def works(self, password: AppPassword) -> bool:
+        """Return whether an app password is for this Nextcloud and was not refused."""
+        return password.server == self._settings.host and password.refused_at is None
+
+    async def delete(self, password: AppPassword, which: str) -> bool:
+        """Delete an app password in Nextcloud with itself: no other credential may do that.
+
+        Returns:
+            False if it stays there.
+        """
+        if not self.works(password):
+            return False
+        agent = password.name or self._agent("")
+        login_name = password.username or password.user_id
+        return await _delete(self._client(login_name, password.password, agent), which)
+
+    def _client(self, login_name: str, password: str, agent: str) -> Nextcloud:
+        return Nextcloud(
+            self._open_http(),
+            self._server,
+            login_name=login_name,
+            app_password=password,
+            user_agent=agent,
+        )
+
+    def _open_http(self) -> httpx2.AsyncClient:
+        if self.http is None:
+            raise AssertionError("the server runs while it answers")
+        return self.http
+
+    def _agent(self, name: str) -> str:
+        """Return the name under which Nextcloud lists the app password."""
+        host = urlsplit(self._settings.public_url).netloc
+        # A header has no other characters.
+        plain = name.encode("ascii", "replace").decode()
+        return f"nextcloud-mcp-server at {host} ({plain})"
+
+
+async def _delete(client: Nextcloud, which: str) -> bool:
+    """Delete the app password of ``client`` in Nextcloud; False if it stays there."""
+    if client.refused:
+        return False
+    try:
+        await client.account.delete_app_password()
+    except NextcloudError as error:
+        logger.warning("%s app password stays in Nextcloud: %s", which, error.message)
+        return False
+    return True

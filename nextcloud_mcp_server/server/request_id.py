@@ -1,0 +1,42 @@
+"""The id of a request: in the header of its answer, and in each record that it logs."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import MutableMapping
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+HEADER: Final = b"x-request-id"
+
+#: The id of the request that is being answered; empty outside of one.
+request_id: Final[ContextVar[str]] = ContextVar("request_id", default="")
+
+
+class RequestIds:
+    """Gives each request an id. One that the client sends is ignored: it could be anything."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        mine = secrets.token_hex(8)
+
+        async def with_id(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                headers = [pair for pair in message.get("headers", ()) if pair[0] != HEADER]
+                message = {**message, "headers": [*headers, (HEADER, mine.encode())]}
+            await send(message)
+
+        reset = request_id.set(mine)
+        try:
+            await self._app(scope, receive, with_id)
+        finally:
+            request_id.reset(reset)
