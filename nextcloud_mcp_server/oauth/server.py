@@ -54,7 +54,7 @@ class AuthorizationServer:
         self.provider = Provider(settings, Clients(documents or Documents()))
         self._sign_in = SignIn(settings, self.provider)
         self.routes: list[BaseRoute] = [
-            *endpoints(self.provider, read_only=settings.read_only),
+            *endpoints(self.provider),
             *self._sign_in.routes,
             *frame.ROUTES,
         ]
