@@ -27,12 +27,12 @@ def create_mcp(authorization: AuthorizationServer, people: People) -> MCPServer[
         more=connection_tools(people),
         auth=authorization.auth,
         token_verifier=authorization.verifier,
-        request_state_security=RequestStateSecurity(codec=_StoreKeys(authorization.provider)),
+        request_state_security=RequestStateSecurity(codec=StoreKeys(authorization.provider)),
     )
 
 
-class _StoreKeys:
-    """Seals what clients carry between two calls, so that it outlives a restart.
+class StoreKeys:
+    """Encrypts what clients carry between two calls, so that it outlives a restart.
 
     The keys are derived from those of the store, which is opened after the MCP server is made.
     """
@@ -45,10 +45,10 @@ class _StoreKeys:
         return self._codec().seal(payload)
 
     def unseal(self, token: str) -> bytes:
-        """Return what was sealed.
+        """Return what was encrypted.
 
         Raises:
-            InvalidRequestState: it was not sealed with a key of the store.
+            InvalidRequestState: it was not encrypted with a key of the store.
         """
         return self._codec().unseal(token)
 

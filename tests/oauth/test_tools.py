@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,21 +11,30 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
+from cryptography.fernet import Fernet
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
+from mcp.server.request_state import InvalidRequestState
 from mcp.shared.exceptions import MCPError
 from mcp_types import ElicitRequestURLParams, ElicitResult
 
 from nextcloud_mcp_server.auth.mcp_grants import McpGrant
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.oauth import scopes
+from nextcloud_mcp_server.oauth.clients import Clients
+from nextcloud_mcp_server.oauth.documents import Documents
+from nextcloud_mcp_server.oauth.provider import Provider
 from nextcloud_mcp_server.server import people
+from nextcloud_mcp_server.server.mcp_endpoint import StoreKeys
+from nextcloud_mcp_server.settings import NextcloudSettings
 from nextcloud_mcp_server.tools.server import SCOPES
+from tests.oauth import snapshot
 from tests.oauth.conftest import serving
 from tests.oauth.person import Served
 from tests.oauth.test_dance import Memory, auth
 from tests.support.contents import KEY
 from tests.support.nextcloud.server import StandIn
+from tests.tools.snapshot import tools as all_tools
 
 if TYPE_CHECKING:
     from mcp.client import ClientRequestContext
@@ -91,6 +101,19 @@ def error(result: CallToolResult) -> str:
 def test_the_scopes_of_the_tools_are_those_that_can_be_granted() -> None:
     """No tool needs a scope that nobody can grant, and no scope is without a tool."""
     assert set(scopes.SCOPES) == SCOPES
+
+
+async def test_the_tools_of_this_mode_are_reviewed() -> None:
+    """tests/oauth/tools.json has their texts, schemas and annotations."""
+    assert snapshot.render(await snapshot.tools()) == snapshot.FILE.read_text("utf-8"), (
+        "review the new texts, then: python -m tests.oauth.snapshot"
+    )
+
+
+async def test_the_whole_list_is_short() -> None:
+    """All tools together have under 6,000 tokens, at 3.3 characters of JSON a token."""
+    listed = [*await all_tools(), *await snapshot.tools()]
+    assert len(json.dumps(listed, separators=(",", ":"))) / 3.3 < 6_000
 
 
 async def test_a_person_reads_and_writes(served: Served, era: str) -> None:
@@ -166,6 +189,24 @@ async def test_a_person_who_does_not_open_the_page_is_not_asked_again(served: Se
     async with connected(served, "2026-07-28", elicitation_callback=decline) as client:
         result = await client.call_tool("files_write", {"path": "a.txt", "text": "x"})
     assert "did not want to open the page" in error(result)
+
+
+async def test_what_is_under_way_outlives_a_restart(token_db: Path) -> None:
+    """What a client carries is read by the next server with this key, and by no other one."""
+    settings = NextcloudSettings(*["https://cloud.example.com"] * 2, "https://mcp.example.com")
+    provider = Provider(settings, Clients(Documents()))
+    codec = StoreKeys(provider)
+    async with stored(token_db) as storage:
+        provider.storage = storage
+        token = codec.seal(b"files:write")
+    async with stored(token_db) as storage:
+        provider.storage = storage
+        assert codec.unseal(token) == b"files:write"
+    other = token_db.with_name("other.db")
+    async with RefreshTokenStorage(other, encryption_key=Fernet.generate_key()) as storage:
+        provider.storage = storage
+        with pytest.raises(InvalidRequestState):
+            codec.unseal(token)
 
 
 async def test_two_people_never_cross(served: Served, era: str) -> None:
