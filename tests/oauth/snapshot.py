@@ -21,12 +21,14 @@ from tests.tools.snapshot import render
 
 FILE = Path(__file__).with_name("tools.json")
 
-_SETTINGS = NextcloudSettings(*["https://cloud.example.com"] * 2, "https://mcp.example.com")
+SETTINGS = NextcloudSettings(
+    "https://cloud.example.com", "https://cloud.example.com", "https://mcp.example.com"
+)
 
 
 async def tools() -> list[dict[str, Any]]:
     """Return the tools."""
-    people = People(_SETTINGS, Provider(_SETTINGS, Clients(Documents())))
+    people = People(SETTINGS, Provider(SETTINGS, Clients(Documents())))
     listed = await MCPServer[Any]("test", tools=connection_tools(people)).list_tools()
     return [tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in listed]
 

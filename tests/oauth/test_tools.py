@@ -26,7 +26,6 @@ from nextcloud_mcp_server.oauth.documents import Documents
 from nextcloud_mcp_server.oauth.provider import Provider
 from nextcloud_mcp_server.server import people
 from nextcloud_mcp_server.server.mcp_endpoint import StoreKeys
-from nextcloud_mcp_server.settings import NextcloudSettings
 from nextcloud_mcp_server.tools.server import SCOPES
 from tests.oauth import snapshot
 from tests.oauth.conftest import serving
@@ -34,6 +33,7 @@ from tests.oauth.person import Served
 from tests.oauth.test_dance import Memory, auth
 from tests.support.contents import KEY
 from tests.support.nextcloud.server import StandIn
+from tests.tools.snapshot import render
 from tests.tools.snapshot import tools as all_tools
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def test_the_scopes_of_the_tools_are_those_that_can_be_granted() -> None:
 
 async def test_the_tools_of_this_mode_are_reviewed() -> None:
     """tests/oauth/tools.json has their texts, schemas and annotations."""
-    assert snapshot.render(await snapshot.tools()) == snapshot.FILE.read_text("utf-8"), (
+    assert render(await snapshot.tools()) == snapshot.FILE.read_text("utf-8"), (
         "review the new texts, then: python -m tests.oauth.snapshot"
     )
 
@@ -193,8 +193,7 @@ async def test_a_person_who_does_not_open_the_page_is_not_asked_again(served: Se
 
 async def test_what_is_under_way_outlives_a_restart(token_db: Path) -> None:
     """What a client carries is read by the next server with this key, and by no other one."""
-    settings = NextcloudSettings(*["https://cloud.example.com"] * 2, "https://mcp.example.com")
-    provider = Provider(settings, Clients(Documents()))
+    provider = Provider(snapshot.SETTINGS, Clients(Documents()))
     codec = StoreKeys(provider)
     async with stored(token_db) as storage:
         provider.storage = storage
