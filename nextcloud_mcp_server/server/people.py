@@ -222,9 +222,9 @@ class People:
         elicitation = None if capabilities is None else capabilities.elicitation
         if elicitation is None or elicitation.url is None:
             raise closed
-        # The id of an earlier protocol: the client may show one page for several calls.
-        token = await self.token()
         if context.protocol_version != _STATELESS:
+            token = await self.token()
+            # The same for several calls, so that the client shows one page.
             name = f"{(token.claims or {})['grant_id']}:{scope}"
             raise UrlElicitationRequiredError(
                 [ElicitRequestURLParams(message=message, url=self.home, elicitation_id=name)]
