@@ -17,7 +17,7 @@
 | ``NEXTCLOUD_USERNAME`` | the login name of the one person of `stdio` | unset |
 | ``NEXTCLOUD_PASSWORD`` | an app password of that person | unset |
 | ``READ_ONLY`` | ``true``: nothing in Nextcloud is changed | ``false`` |
-| ``SHARE_LINKS`` | ``true``: `stdio` has a tool that creates public links | ``false`` |
+| ``SHARE_LINKS`` | ``true``: a tool that creates public links | ``false`` |
 | ``STATUS_TOKEN`` | who sends it sees ``/status`` and ``/metrics`` | unset: loopback alone |
 | ``NEXTCLOUD_MCP_HOST`` | the address to listen on | ``127.0.0.1`` |
 | ``NEXTCLOUD_MCP_PORT`` | the port to listen on; 0 for any free one | 8000 |
@@ -89,6 +89,7 @@ SERVER_VARIABLES: Final = (
     "PUBLIC_URL",
     "READ_ONLY",
     "STATUS_TOKEN",
+    "SHARE_LINKS",
 )
 
 #: The variables of `stdio`, which serves one person.
@@ -424,12 +425,14 @@ class NextcloudSettings(NamedTuple):
         browser_url: the same, as a browser reaches it.
         public_url: the address of this server for clients and browsers: an origin.
         read_only: whether nothing in Nextcloud may be changed.
+        share_links: whether public links may be created.
     """
 
     host: str
     browser_url: str
     public_url: str
     read_only: bool = False
+    share_links: bool = False
 
 
 def nextcloud_settings(
@@ -456,6 +459,7 @@ def nextcloud_settings(
         _web_address("NEXTCLOUD_PUBLIC_URL", browser) if browser else host,
         _public_url(public) if public else _listening_url(*listening),
         _one_of("READ_ONLY", environ.get("READ_ONLY") or "false", ("true", "false")) == "true",
+        _one_of("SHARE_LINKS", environ.get("SHARE_LINKS") or "false", ("true", "false")) == "true",
     )
 
 

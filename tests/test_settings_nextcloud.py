@@ -23,12 +23,14 @@ def test_every_variable_is_read() -> None:
         "NEXTCLOUD_PUBLIC_URL": "https://Cloud.example.com/nextcloud/",
         "PUBLIC_URL": "https://mcp.example.com/",
         "READ_ONLY": "true",
+        "SHARE_LINKS": "true",
     }
     assert nextcloud_settings(environ, listening=HERE) == NextcloudSettings(
         "http://app:8080",
         "https://cloud.example.com/nextcloud",
         "https://mcp.example.com",
         read_only=True,
+        share_links=True,
     )
 
 
@@ -60,6 +62,7 @@ def test_the_public_url_is_where_the_server_listens(host: str, url: str) -> None
         ("PUBLIC_URL", "https://example.com/mcp"),
         ("PUBLIC_URL", "http://mcp.example.com"),
         ("READ_ONLY", "maybe"),
+        ("SHARE_LINKS", "maybe"),
     ],
 )
 def test_other_values_are_refused(variable: str, value: str) -> None:

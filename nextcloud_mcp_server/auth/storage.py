@@ -20,6 +20,7 @@ from nextcloud_mcp_server.auth.opening import open_store
 from nextcloud_mcp_server.auth.profiles import Profiles
 from nextcloud_mcp_server.auth.refresh_tokens import RefreshToken, RefreshTokens
 from nextcloud_mcp_server.concurrency import TaskLock
+from nextcloud_mcp_server.crypto.key import associated_data
 from nextcloud_mcp_server.secret import hidden
 from nextcloud_mcp_server.settings import absolute_database
 
@@ -158,6 +159,15 @@ class RefreshTokenStorage(RefreshTokens):
             observer: called in the event loop of the caller; it must not raise. None for none.
         """
         self._access.observe(observer)
+
+    def derived_keys(self, purpose: str) -> list[bytes]:
+        """Return a key of 32 bytes for another purpose from each encryption key, newest first.
+
+        Raises:
+            TokenStorageError: ``not-open``, also if no key was given.
+        """
+        message = associated_data("derived key", purpose)
+        return [key.authenticate(message) for key in self._access.keyring.keys]
 
     async def __aenter__(self) -> Self:
         await self.initialize()

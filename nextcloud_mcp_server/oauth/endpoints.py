@@ -36,11 +36,11 @@ _BAD_REQUEST: Final = 400
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def endpoints(provider: Provider, *, read_only: bool) -> list[BaseRoute]:
+def endpoints(provider: Provider) -> list[BaseRoute]:
     """Return the routes of the metadata, and of authorize, token, register and revoke."""
     token = TokenHandler(provider, ClientAuthenticator(provider))
     register = RegistrationHandler(provider, ClientRegistrationOptions(enabled=True))
-    server = _server_metadata(provider, read_only=read_only)
+    server = _server_metadata(provider)
     resource = _resource_metadata(provider)
     described = "/.well-known/oauth-protected-resource"
     return [
@@ -59,7 +59,7 @@ def endpoints(provider: Provider, *, read_only: bool) -> list[BaseRoute]:
     ]
 
 
-def _server_metadata(provider: Provider, *, read_only: bool) -> dict[str, Any]:
+def _server_metadata(provider: Provider) -> dict[str, Any]:
     """Return the metadata of RFC 8414. The first method is the one that clients take."""
     issuer = provider.issuer
     return {
@@ -68,7 +68,7 @@ def _server_metadata(provider: Provider, *, read_only: bool) -> dict[str, Any]:
         "token_endpoint": f"{issuer}/token",
         "registration_endpoint": f"{issuer}/register",
         "revocation_endpoint": f"{issuer}/revoke",
-        "scopes_supported": list(scopes.supported(read_only=read_only)),
+        "scopes_supported": list(provider.supported),
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
         "grant_types_supported": ["authorization_code", "refresh_token"],

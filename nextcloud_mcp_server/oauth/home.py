@@ -122,7 +122,7 @@ class Home:
 
     def _allowed(self, grant: McpGrant, wanted: list[str]) -> list[str]:
         """Return what a person may choose: what can be granted, and what was granted before."""
-        known = scopes.supported(read_only=self._settings.read_only)
+        known = self._provider.supported
         return [s for s in scopes.SCOPES if s in wanted and (s in known or s in grant.scopes)]
 
     async def _revoke(self, request: Request, user: str, form: FormData) -> Response:

@@ -64,7 +64,11 @@ class Provider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken,
         self.issuer = settings.public_url
         self.resource = f"{settings.public_url}{MCP}"
         self.used: dict[str, int] = {}
-        self._read_only = settings.read_only
+        self.supported = scopes.supported(
+            read_only=settings.read_only, share_links=settings.share_links
+        )
+        #: When the app passwords of users were used last.
+        self.used_passwords: dict[str, int] = {}
         self._clients = clients
         self._storage: RefreshTokenStorage | None = None
 
@@ -106,7 +110,7 @@ class Provider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken,
         if len(params.state or "") > _LONGEST_STATE:
             raise AuthorizeError("invalid_request", "state is too long")
         session_id = new_token()
-        asked = scopes.requested(params.scopes, read_only=self._read_only)
+        asked = scopes.requested(params.scopes, self.supported)
         try:
             await self.storage.oauth_sessions.create(
                 session_id,
@@ -250,9 +254,11 @@ class Provider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken,
                 await self.storage.mcp_grants.revoke(found.grant_id, BY_CLIENT)
 
     async def write_uses(self) -> None:
-        """Store when grants were used last."""
+        """Store when grants and app passwords were used last."""
         used, self.used = self.used, {}
+        passwords, self.used_passwords = self.used_passwords, {}
         await self.storage.mcp_grants.touch(used)
+        await self.storage.app_passwords.touch(passwords)
 
     async def _find(self, token: str, kind: str) -> McpToken | None:
         return await self.storage.mcp_tokens.find_valid(token, kind) if _is_token(token) else None

@@ -17,18 +17,25 @@ SCOPES: Final = {
     "contacts:read": "Search your contacts",
 }
 
+#: The scope that the operator has to allow.
+SHARE: Final = "files:share"
+
 #: What a client gets that asks for nothing, and what the metadata of the resource names. The rest
 #: is asked for when a tool first needs it.
 DEFAULT: Final = ("files:read", "notes:read", "calendar:read", "contacts:read")
 
 
-def supported(*, read_only: bool) -> tuple[str, ...]:
+def supported(*, read_only: bool, share_links: bool) -> tuple[str, ...]:
     """Return every scope that can be granted."""
-    return tuple(name for name in SCOPES if not read_only or name.endswith(":read"))
+    return tuple(
+        name
+        for name in SCOPES
+        if (not read_only or name.endswith(":read")) and (share_links or name != SHARE)
+    )
 
 
-def requested(names: Iterable[str] | None, *, read_only: bool) -> tuple[str, ...]:
-    """Return the known scopes among those that a client asks for; the default if there is none."""
+def requested(names: Iterable[str] | None, supported: Iterable[str]) -> tuple[str, ...]:
+    """Return the supported scopes that a client asks for; the default if there is none."""
     wanted = set(names or ())
-    known = tuple(name for name in supported(read_only=read_only) if name in wanted)
+    known = tuple(name for name in supported if name in wanted)
     return known or DEFAULT

@@ -63,7 +63,7 @@ class AuthorizationServer:
         self.provider = Provider(settings, Clients(documents or Documents()), count)
         self._logins = Logins(settings, self.provider)
         self.routes: list[BaseRoute] = [
-            *endpoints(self.provider, read_only=settings.read_only),
+            *endpoints(self.provider),
             *SignIn(settings, self.provider, self._logins).routes,
             *Home(settings, self.provider, self._logins).routes,
             *frame.ROUTES,

@@ -125,14 +125,16 @@ def _connected(nextcloud: NextcloudSettings | None, metrics: Metrics) -> Connect
     # Half a second and 35 MB, which the other servers save.
     from nextcloud_mcp_server.oauth.server import AuthorizationServer  # noqa: PLC0415
     from nextcloud_mcp_server.server.mcp_endpoint import create_mcp  # noqa: PLC0415
+    from nextcloud_mcp_server.server.people import People  # noqa: PLC0415
 
     authorization = AuthorizationServer(nextcloud, count=metrics.count)
-    mcp = create_mcp(authorization)
+    people = People(nextcloud, authorization.provider)
+    mcp = create_mcp(authorization, people)
     protected = authorization.protected(mcp)
 
     @asynccontextmanager
     async def running(storage: RefreshTokenStorage) -> AsyncIterator[None]:
-        async with authorization.running(storage), mcp.session_manager.run():
+        async with authorization.running(storage), people.running(), mcp.session_manager.run():
             yield
 
     # Ours first: the SDK has a route of its own for the metadata of the resource.

@@ -45,6 +45,16 @@ class Account(Result):
     advice: str
 
 
+class Connection(Result):
+    """The connection of a client."""
+
+    connected: bool
+    user_id: str
+    scopes: list[str]
+    message: str
+    page: str
+
+
 class FileItem(_Item):
     """A file or a folder."""
 

@@ -20,11 +20,13 @@ from tests.support.nextcloud.server import StandIn, running
 
 
 @contextmanager
-def serving(database: Path, nextcloud: StandIn, *, read_only: bool = False) -> Iterator[Served]:
+def serving(
+    database: Path, nextcloud: StandIn, *, read_only: bool = False, share_links: bool = False
+) -> Iterator[Served]:
     """Serve the application, with its lifespan, in a thread."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        settings = NextcloudSettings(nextcloud.url, nextcloud.url, url, read_only)
+        settings = NextcloudSettings(nextcloud.url, nextcloud.url, url, read_only, share_links)
         app = create_app(database, encryption_key=KEY, nextcloud=settings)
         config = uvicorn.Config(app, log_config=None, lifespan="on", ws="none")
         server = uvicorn.Server(config)

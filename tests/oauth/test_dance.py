@@ -90,7 +90,7 @@ async def test_a_person_connects_and_calls_a_tool(served: Served, mode: str) -> 
     memory = Memory()
     told = await whoami(served, memory, "alice", mode)
     assert told["user_id"] == "alice"
-    assert told["scopes"] == ["files:read", "notes:read", "calendar:read", "contacts:read"]
+    assert told["scopes"] == ["calendar:read", "contacts:read", "files:read", "notes:read"]
     assert present(memory.client).client_secret is None
     assert present(memory.client).token_endpoint_auth_method == "none"
     [seen] = {
