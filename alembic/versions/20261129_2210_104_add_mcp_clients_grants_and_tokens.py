@@ -31,16 +31,20 @@ INDEXES = (
     ("idx_mcp_tokens_expires", "mcp_tokens", "expires_at"),
 )
 
+# A STRICT table of SQLite, which an operator may have made, has no other names for numbers.
+SECONDS = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+FLAG = sa.Boolean().with_variant(sa.Integer(), "sqlite")
+
 COLUMNS = (
-    ("app_passwords", "refused_at", sa.BigInteger),
-    ("app_passwords", "last_used_at", sa.BigInteger),
-    ("app_passwords", "app_password_name", sa.Text),
-    ("oauth_sessions", "resource", sa.Text),
-    ("oauth_sessions", "redirect_uri_given", sa.Boolean),
-    ("oauth_sessions", "browser_hash", sa.Text),
-    ("oauth_sessions", "code_expires_at", sa.BigInteger),
-    ("oauth_sessions", "poll_endpoint", sa.Text),
-    ("oauth_sessions", "encrypted_poll_token", sa.LargeBinary),
+    ("app_passwords", "refused_at", SECONDS),
+    ("app_passwords", "last_used_at", SECONDS),
+    ("app_passwords", "app_password_name", sa.Text()),
+    ("oauth_sessions", "resource", sa.Text()),
+    ("oauth_sessions", "redirect_uri_given", FLAG),
+    ("oauth_sessions", "browser_hash", sa.Text()),
+    ("oauth_sessions", "code_expires_at", SECONDS),
+    ("oauth_sessions", "poll_endpoint", sa.Text()),
+    ("oauth_sessions", "encrypted_poll_token", sa.LargeBinary()),
 )
 
 
@@ -85,7 +89,7 @@ def upgrade() -> None:
     for name, table, column in INDEXES:
         guards.create_index(name, table, [column])
     for table, column, kind in COLUMNS:
-        guards.add_column(table, sa.Column(column, kind()))
+        guards.add_column(table, sa.Column(column, kind))
 
 
 def downgrade() -> None:

@@ -109,7 +109,8 @@ def check_row(asked: Iterable[str], own: str | None, table: str, *, secret: bool
 
 
 def _encoded(key: str | None) -> bytes:
-    return b"" if key is None else str(key).encode("utf-8", "surrogatepass")
+    # Not str() of a text: that of a hidden one is another.
+    return b"" if key is None else str.encode(key, "utf-8", "surrogatepass")
 
 
 def _parsed(value: str) -> Any:

@@ -51,8 +51,10 @@ def associated_data(label: str, *bound: str | int | None) -> bytes:
 def _prefixed(part: str | bytes | int | None) -> bytes:
     if part is None:
         return _ABSENT
-    raw = part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogatepass")
-    return _length(len(raw)) + raw
+    if not isinstance(part, bytes):
+        # Not str() of a text: that of a hidden one is another.
+        part = (part if isinstance(part, str) else str(part)).encode("utf-8", "surrogatepass")
+    return _length(len(part)) + part
 
 
 class Key:

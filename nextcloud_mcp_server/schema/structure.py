@@ -19,15 +19,13 @@ VERSION_TABLE: Final = "alembic_version"
 #: The table of the journal, which this program alone makes.
 JOURNAL_TABLE: Final = "migration_journal"
 
-#: The columns with Fernet tokens, as (table, column).
+#: The columns that released versions encrypt, as (table, column).
 ENCRYPTED: Final = (
     ("refresh_tokens", "encrypted_token"),
     ("app_passwords", "encrypted_password"),
     ("oauth_clients", "encrypted_client_secret"),
     ("oauth_clients", "encrypted_registration_access_token"),
     ("login_flow_sessions", "encrypted_poll_token"),
-    ("oauth_sessions", "encrypted_state"),
-    ("oauth_sessions", "encrypted_poll_token"),
 )
 
 #: The table of the registered keys.

@@ -97,6 +97,9 @@ def _serve(
 ) -> None:
     connections = Connections(raise_limits())
     with ExitStack() as closing:
+        # Refused before anything is done.
+        nextcloud_settings(listening=bind_to)
+        token = status_token()
         # Bound first, so that nothing is migrated if the port is taken.
         sockets = bind(*bind_to)
         for bound in sockets:
@@ -117,7 +120,6 @@ def _serve(
             )
         port = sockets[0].getsockname()[1]
         nextcloud = nextcloud_settings(listening=(bind_to[0], port))
-        token = status_token()
         served: ASGIApp = create_app(settings=settings, nextcloud=nextcloud, status_token=token)
         if nextcloud is not None:
             printer.line(f"nextcloud: {printable(nextcloud.host)}")

@@ -50,6 +50,8 @@ STATEMENTS: Final[dict[str, tuple[Executable, set[str]]]] = {
     **{
         f"number of expired {table}": (statement, {f"idx_{table}_expires"})
         for table, statement in prune._COUNTS.items()
+        # These expire by what belongs to them.
+        if table not in {"mcp_clients", "mcp_grants"}
     },
 }
 

@@ -217,6 +217,7 @@ async def test_a_database_that_became_smaller_is_served(path: Path) -> None:
         other.execute("CREATE TABLE large (data)")
         other.execute("INSERT INTO large VALUES (zeroblob(1000000))")
         other.commit()
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         pool = SqlitePool(path, "wal")
         await pool.write(adding("before"))
         other.execute("DROP TABLE large")

@@ -130,7 +130,8 @@ def _droppable(
         if facts.declaration
         and not facts.key
         and column not in used
-        and column != "mcp_authorization_code"
+        # They are unique, which ALTER TABLE cannot add.
+        and column not in {"code_hash", "mcp_authorization_code"}
     ]
 
 

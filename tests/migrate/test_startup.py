@@ -71,7 +71,7 @@ def test_every_step_is_under_the_lock(path: Path, monkeypatch: pytest.MonkeyPatc
     spied(integrity, "check_file")
     spied(locked, "use_wal")
     spied(startup, "_migrate")
-    prepare(path, verify=lambda _: calls.append(("verify", _lock_code(path))))
+    prepare(path, verify=lambda *_: calls.append(("verify", _lock_code(path))))
     # The first inspection shares the lock; the other steps have it alone. The second check is
     # of the backup.
     steps = "inspect_file inspect_file check_file verify _migrate check_file use_wal"

@@ -24,5 +24,10 @@ async def store_each_secret(store: RefreshTokenStorage) -> None:
         SESSION, "http://x", expires_at=4_000_000_000, nonce="nonce", state="state"
     )
     await store.oauth_sessions.update(
-        SESSION, user_id="alice", idp_access_token="a", idp_refresh_token="r"
+        SESSION,
+        user_id="alice",
+        idp_access_token="a",
+        idp_refresh_token="r",
+        poll_endpoint="https://nc/poll",
+        poll_token="p",
     )

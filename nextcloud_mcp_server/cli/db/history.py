@@ -182,7 +182,7 @@ def show(output: Output, revision: str, dialect: str, *, down: bool) -> None:
     require_one_line(known.directory, rules=ORDER)
     sql = StringIO()
     try:
-        write_sql(known, start, target, sql, dialect=dialect, down=down, reviewed=True)
+        write_sql(known, start, target, sql, dialect=dialect, down=down)
     except TokenStorageError:
         raise
     except Exception as error:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from nextcloud_mcp_server.auth import key_registry
-from nextcloud_mcp_server.auth.rotation import RowChange, rotate_row
 from nextcloud_mcp_server.auth.secrets import FERNET_COLUMNS
 from nextcloud_mcp_server.backends.base import Connection, RegisteredKey
 from nextcloud_mcp_server.concurrency import run_coroutine
@@ -21,6 +20,7 @@ from nextcloud_mcp_server.crypto.registration import given_primary
 from nextcloud_mcp_server.maintenance.keys.census import Census, needs_rotation, take_census
 from nextcloud_mcp_server.maintenance.keys.opened import Opened, opened
 from nextcloud_mcp_server.maintenance.keys.reader import Stored, reading
+from nextcloud_mcp_server.maintenance.keys.swap import RowChange, rotate_row
 from nextcloud_mcp_server.maintenance.keys.values import is_id, stored_text, values_of
 from nextcloud_mcp_server.progress import ProgressCallback, Reporter, reporting, to_log
 from nextcloud_mcp_server.schema.secrets import secrets_of

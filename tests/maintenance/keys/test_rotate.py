@@ -14,13 +14,13 @@ import pytest
 from cryptography.fernet import Fernet
 from sqlalchemy import Update, bindparam, column, literal_column, table, update
 
-from nextcloud_mcp_server.auth import rotation as swapping
 from nextcloud_mcp_server.auth.audit import signature
 from nextcloud_mcp_server.auth.secrets import digests
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.crypto.binding import hashed, is_hashed
 from nextcloud_mcp_server.crypto.keyring import Keyring, as_bytes
 from nextcloud_mcp_server.maintenance.keys import reader
+from nextcloud_mcp_server.maintenance.keys import swap as swapping
 from nextcloud_mcp_server.maintenance.keys.census import Unopened, count_secrets
 from nextcloud_mcp_server.maintenance.keys.reader import COLUMNS, Stored
 from nextcloud_mcp_server.maintenance.keys.retire import retire
@@ -317,7 +317,7 @@ def test_a_row_that_a_trigger_keeps_is_reported(token_db: Path) -> None:
 
 _WRITER = """
 import asyncio, sys
-from nextcloud_mcp_server.auth import rotation as swapping
+from nextcloud_mcp_server.maintenance.keys import swap as swapping
 from nextcloud_mcp_server.auth.audit import signature
 from nextcloud_mcp_server.auth.secrets import digests
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
