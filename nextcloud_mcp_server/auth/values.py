@@ -108,9 +108,10 @@ def check_row(asked: Iterable[str], own: str | None, table: str, *, secret: bool
         )
 
 
-def _encoded(key: str | None) -> bytes:
+def _encoded(key: object) -> bytes:
     # Not str() of a text: that of a hidden one is another.
-    return b"" if key is None else str.encode(key, "utf-8", "surrogatepass")
+    text = key if isinstance(key, str) else "" if key is None else str(key)
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _parsed(value: str) -> Any:
