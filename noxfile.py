@@ -33,11 +33,15 @@ OWN_SESSION = (
     "tests/history/test_rotated.py",
     "tests/history/test_taken_back.py",
     "tests/history/test_walked.py",
+    "tests/maintenance/audit",
     "tests/maintenance/copy",
-    "tests/maintenance/keys/test_phases.py",
+    "tests/maintenance/keys",
     "tests/migrations",
+    "tests/nextcloud",
+    "tests/oauth",
     "tests/races/test_servers.py",
     "tests/secrecy",
+    "tests/tools",
     "tests/wheel/test_container.py",
     "tests/wheel/test_documents.py",
     "tests/wheel/test_installed.py",
@@ -86,7 +90,7 @@ PLAN = {
 FURTHER = (55, "the tests that an interpreter can change")
 #: What ``uvx nox -t ci`` adds.
 REST = (
-    "all tests on each interpreter, both database engines, servers, the rotation of old keys, "
+    "all tests on each interpreter, both database engines, servers, people who connect, keys, "
     "the measurements, the wheel, more faults"
 )
 
@@ -237,8 +241,21 @@ def slow(session: nox.Session) -> None:
     """Rotate, walk and take back every old database, replace keys, search for secrets, measure."""
     sync(session, "test")
     history = (f"tests/history/test_{name}.py" for name in ("rotated", "taken_back", "walked"))
-    keys = "tests/maintenance/keys/test_phases.py"
-    pytest(session, "tests/bench", *history, keys, "tests/secrecy")
+    pytest(
+        session,
+        "tests/bench",
+        *history,
+        "tests/maintenance/audit",
+        "tests/maintenance/keys",
+        "tests/secrecy",
+    )
+
+
+@nox.session(default=False, tags=["ci"])
+def people(session: nox.Session) -> None:
+    """Sign in and use Nextcloud with the real MCP client, against a stand-in of Nextcloud."""
+    sync(session, "test")
+    pytest(session, *(session.posargs or ("tests/nextcloud", "tests/oauth", "tests/tools")))
 
 
 @nox.session(default=False, tags=["ci"], python=PYTHONS)

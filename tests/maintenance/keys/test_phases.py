@@ -131,7 +131,7 @@ _PROCESSES = (
     *(("writer-0", True), ("writer-1", False)),
 )
 
-_ROWS = int(os.environ.get("KEY_ROWS") or 10_000)
+_ROWS = int(os.environ.get("KEY_ROWS") or 500)
 
 
 def test_no_read_fails_in_any_phase(place: Place) -> None:
