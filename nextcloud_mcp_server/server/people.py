@@ -26,6 +26,7 @@ from nextcloud_mcp_server.nextcloud.addresses import Server
 from nextcloud_mcp_server.nextcloud.client import Nextcloud
 from nextcloud_mcp_server.nextcloud.connection import open_http
 from nextcloud_mcp_server.nextcloud.errors import NextcloudError
+from nextcloud_mcp_server.oauth.home import widening
 from nextcloud_mcp_server.oauth.provider import Provider
 from nextcloud_mcp_server.oauth.scopes import SCOPES
 from nextcloud_mcp_server.settings import NextcloudSettings
@@ -214,23 +215,24 @@ class People:
     async def _ask(self, scope: str, context: Context[Any, Any]) -> InputRequiredResult | None:
         """Ask the person for a scope; None if it is granted now."""
         message = f"This needs the permission {scope} ({SCOPES[scope]}). Allow it on this page."
+        grant = (await self.token()).claims or {}
+        page = f"{self.home.rstrip('/')}{widening(grant['grant_id'], [scope])}"
         closed = ToolError(
             f"The person has not granted {scope} ({SCOPES[scope]}) to this client. Ask the person "
-            f"to open {self.home} and to allow it there; then call again."
+            f"to open {page} and to allow it there; then call again."
         )
         capabilities = context.client_capabilities
         elicitation = None if capabilities is None else capabilities.elicitation
         if elicitation is None or elicitation.url is None:
             raise closed
         if context.protocol_version != _STATELESS:
-            token = await self.token()
             # The same for several calls, so that the client shows one page.
-            name = f"{(token.claims or {})['grant_id']}:{scope}"
+            name = f"{grant['grant_id']}:{scope}"
             raise UrlElicitationRequiredError(
-                [ElicitRequestURLParams(message=message, url=self.home, elicitation_id=name)]
+                [ElicitRequestURLParams(message=message, url=page, elicitation_id=name)]
             )
         if context.input_responses is None:
-            question = ElicitRequest(params=ElicitRequestURLParams(message=message, url=self.home))
+            question = ElicitRequest(params=ElicitRequestURLParams(message=message, url=page))
             return InputRequiredResult(input_requests={_ASKED: question}, request_state=scope)
         answer = context.input_responses.get(_ASKED)
         if not isinstance(answer, ElicitResult) or answer.action != "accept":
