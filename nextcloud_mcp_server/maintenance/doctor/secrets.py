@@ -103,7 +103,7 @@ def formats(context: Context) -> Iterator[Finding]:
         return
     with contents.reader() as connection:
         found = [Finding(*finding) for finding in _formats(connection.execute, contents)]
-    yield from found or [Finding(Level.OK, "every secret is stored as every release does")]
+    yield from found or [Finding(Level.OK, "every secret is stored as the store does")]
 
 
 def _formats(execute: Execute, contents: Contents) -> Iterator[tuple[Level, str]]:
