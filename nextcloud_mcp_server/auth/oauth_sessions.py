@@ -239,6 +239,8 @@ class OAuthSessions(Concern):
         idp_access_token = hidden(idp_access_token)
         idp_refresh_token = hidden(idp_refresh_token)
         mcp_authorization_code = hidden(mcp_authorization_code)
+        poll_token = hidden(poll_token)
+        valid.together(poll_endpoint=poll_endpoint, poll_token=poll_token)
         access, now = self._access, self._access.now()
         key = valid.stored_forms(session_id, "session_id")
         changes = _changeable(

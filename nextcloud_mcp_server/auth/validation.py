@@ -94,6 +94,12 @@ def optional_secret(value: str | None, field: str) -> str | None:
     return None if value is None else secret(value, field)
 
 
+def together(**values: object) -> None:
+    """Check that all of ``values`` are given, or none: one is bound to the other."""
+    if len({value is None for value in values.values()}) > 1:
+        _refuse(f"{' and '.join(values)} must be given together")
+
+
 def seconds(value: object, field: str) -> int:
     """Check for whole seconds since 1970, up to the year 9999."""
     # bool is an int; a float may be NaN, or have a fraction that a BIGINT column drops.

@@ -11,11 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from nextcloud_mcp_server.crypto.binding import binding
+from nextcloud_mcp_server.crypto.keyring import Keyring
+from nextcloud_mcp_server.schema.secrets import secrets_of
 from tests.faults.injection import Injector, Result, copy_database
 from tests.faults.scenarios import Scenario, assert_complete, prepare
 from tests.support.contents import KEY
-from tests.support.invariants import JOURNAL, decrypted
+from tests.support.invariants import JOURNAL
 from tests.support.snapshot import COMPANIONS, Snapshot, counted, opened_copy, snapshot
+
+TOKEN: Final = secrets_of("refresh_tokens")["encrypted_token"]
 
 NOTHING: Final = "nothing"
 
@@ -230,11 +235,13 @@ def _token_of(user: str) -> str:
 
 def _tokens(path: Path, key: str) -> dict[str, str | None]:
     """Return the tokens that an operation stores; None for one that cannot be decrypted."""
-    return {
-        str(row["user_id"][1]): decrypted(key, row["encrypted_token"][1])
-        for row in snapshot(path).rows["refresh_tokens"]
-        if str(row["user_id"][1]).startswith("user-")
-    }
+    ring, tokens = Keyring(key), dict[str, str | None]()
+    for row in snapshot(path).rows["refresh_tokens"]:
+        bound = {name: row.get(name, (None, None))[1] for name in TOKEN.bound}
+        if (user := str(bound["user_id"])).startswith("user-"):
+            opened = ring.opened(row["encrypted_token"][1], binding(TOKEN, bound))
+            tokens[user] = None if opened is None else opened[1].reveal()
+    return tokens
 
 
 def backup_problem(case: Case, path: Path, acknowledged: Iterable[str] = ()) -> str:

@@ -111,6 +111,10 @@ _scopes: Final = one_of(_GOOD_SCOPES, _BAD_SCOPES)
 #: The generator of an argument by its name, else by its type.
 _BY_NAME: Final[Mapping[str, Value]] = {
     **dict.fromkeys(_SECRETS, one_of(_GOOD_SECRETS, _BAD_SECRETS)),
+    **dict.fromkeys(
+        ("session_id", "mcp_authorization_code"),
+        one_of(tuple(f"{text}{'0' * 22}" for text in _GOOD_TEXTS if len(text) < 99), _BAD_TEXTS),
+    ),
     "flow_type": one_of(("hybrid", "flow1", "flow2"), ("", "flow3", None, 1, "HYBRID", ["hybrid"])),
     "limit": one_of((1, 5, 10_000), (0, -1, 10_001, True, 1.0, None, "5", 2**70)),
     "redirect_uris": one_of(_GOOD_SCOPES, ("x", [""], ["\ud800"], [1], None, ["\n"])),
@@ -178,9 +182,11 @@ def methods(storage: RefreshTokenStorage) -> Iterator[Method]:
         inner = [f"{name}.{n}" for n in dir(member) if not n.startswith("_")]
         for path in [name, *inner]:
             method = member if path == name else getattr(member, path.partition(".")[2])
-            if inspect.iscoroutinefunction(method):
+            if inspect.iscoroutinefunction(method) and path not in _OF_RESULTS:
                 parameters = inspect.signature(method).parameters
                 yield Method(path, {n: _generator(p) for n, p in parameters.items()})
 
 
-_LIFE: Final = {"initialize", "close"}
+_LIFE: Final = {"initialize", "close", "mcp_clients", "mcp_grants", "mcp_tokens"}
+#: These take a result of the store.
+_OF_RESULTS: Final = {"app_passwords.refuse", "app_passwords.touch"}

@@ -27,6 +27,8 @@ from nextcloud_mcp_server.settings import (
     listen_address,
     load_settings,
     log_settings,
+    nextcloud_settings,
+    status_token,
 )
 from nextcloud_mcp_server.testing.templates import Templates, TokenDbAt
 from tests.cli.places import execute, rows
@@ -120,6 +122,8 @@ def test_no_variable_is_read_that_is_not_listed() -> None:
     read.clear()
     listen_address(Recording())
     log_settings(Recording())
+    nextcloud_settings(Recording(NEXTCLOUD_HOST="https://x"), listening=("127.0.0.1", 1))
+    status_token(Recording())
     assert read == set(SERVER_VARIABLES)
     read.clear()
     account_settings(Recording())

@@ -210,9 +210,9 @@ class Shape:
         connection.execute("COMMIT")
 
     def _has_table_of(self, statement: str) -> bool:
-        """Return False for an index of a table that was removed or renamed with its indexes."""
-        index = re.match(r"CREATE INDEX .* ON (\w+)", statement)
-        return index is None or index[1] in self.tables or index[1] not in TABLES
+        """Return False for an index or a column of a table that was removed or renamed."""
+        named = re.match(r"(?:CREATE INDEX .* ON|ALTER TABLE) (\w+)", statement)
+        return named is None or named[1] in self.tables or named[1] not in TABLES
 
 
 def insert(connection: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> None:
