@@ -123,7 +123,7 @@ async def test_the_harness_detects_an_unauthenticated_cipher(
     longer = {name: secret * 20 for name, secret in specimen.secrets.items() if "user-" in name[1]}
     monkeypatch.setattr(keyfile, "verified_keyring", lambda *_: _NoCipher([KEY]))
     specimen = Specimen(specimen.path, longer)
-    for attempt in range(15):
+    for attempt in range(60):
         if (await _damaged(specimen, bitrot.flip, 10, workspace, f"control {attempt}")).wrong:
             return
     pytest.fail("no wrong secret was detected")
