@@ -88,11 +88,11 @@ async def answering(sockets: list[socket.socket]) -> AsyncIterator[None]:
     servers: list[asyncio.Server] = []
     try:
         for bound in sockets:
+            copy = bound.dup()
             try:
-                servers.append(
-                    await asyncio.start_server(answers, sock=bound.dup(), limit=_LARGEST)
-                )
+                servers.append(await asyncio.start_server(answers, sock=copy, limit=_LARGEST))
             except OSError as error:
+                copy.close()
                 host, port = bound.getsockname()[:2]
                 raise cannot_listen(host, port, error) from error
         yield
