@@ -60,6 +60,9 @@ def _as_bytes(value: object) -> bytes | None:
 
 metadata: Final = MetaData()
 
+#: Of a column that was added to a table, which may be a STRICT one in SQLite.
+_SECONDS: Final = BigInteger().with_variant(Integer(), "sqlite")
+
 refresh_tokens: Final = Table(
     "refresh_tokens",
     metadata,
@@ -134,9 +137,9 @@ oauth_sessions: Final = Table(
     Column("nonce", Text),
     Column("encrypted_state", Ciphertext),
     Column("resource", Text),
-    Column("redirect_uri_given", Boolean),
+    Column("redirect_uri_given", Boolean().with_variant(Integer(), "sqlite")),
     Column("browser_hash", Text),
-    Column("code_expires_at", BigInteger),
+    Column("code_expires_at", _SECONDS),
     Column("poll_endpoint", Text),
     Column("encrypted_poll_token", Ciphertext),
     UniqueConstraint("mcp_authorization_code"),
@@ -163,8 +166,8 @@ app_passwords: Final = Table(
     Column("scopes", Text),
     Column("username", Text),
     Column("server", Text),
-    Column("refused_at", BigInteger),
-    Column("last_used_at", BigInteger),
+    Column("refused_at", _SECONDS),
+    Column("last_used_at", _SECONDS),
     Column("app_password_name", Text),
     Index("idx_app_passwords_updated", "updated_at"),
 )
