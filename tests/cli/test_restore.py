@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -215,7 +217,9 @@ def test_a_changed_backup_has_a_reason(saved: Path, db: Db) -> None:
     assert (done.status, changed["status"], changed["backup"]) == (0, "changed", str(saved))
     assert changed["reason"] == f"it has {len(raw) + 4096} bytes, and {len(raw)} in its manifest"
     # In a stored text, where SQLite itself finds nothing wrong.
-    at = raw.index(b"alice")
+    with closing(sqlite3.connect(f"file:{saved}?immutable=1", uri=True)) as connection:
+        [(token,)] = connection.execute("SELECT encrypted_token FROM refresh_tokens")
+    at = raw.index(token if isinstance(token, bytes) else token.encode())
     saved.write_bytes(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :])
     for options, status, exit_status in (((), "ok", 0), (("--verify",), "changed", 1)):
         done = db("backups", "--json", *options)
