@@ -38,7 +38,7 @@ def test_ci_types_the_test_command_of_the_readme() -> None:
 
     assert command in (CHECKOUT / "README.md").read_text(encoding="utf-8")
     runs = [line.strip() for line in script if "uvx nox" in line and not line.startswith("#")]
-    assert runs == [f'{command} "$@" || exit', "FAULT_SHARE=${FAULT_SHARE:-0.1} uvx nox -t ci"]
+    assert runs == [f'{command} "$@" || exit', "FAULT_SHARE=${FAULT_SHARE:-0.05} uvx nox -t ci"]
 
 
 def test_the_image_builds_with_the_pinned_uv(project: dict[str, Any]) -> None:
