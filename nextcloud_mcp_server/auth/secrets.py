@@ -23,14 +23,13 @@ if TYPE_CHECKING:
     from nextcloud_mcp_server.crypto.key import Key
 
 _OF_TABLE: Final = {secret.table: secrets_of(secret.table) for secret in SECRETS}
-#: The others hold text, as released versions have stored them.
-_BINARY: Final = frozenset(
+#: The columns that are never in plain text. The others hold text, which released versions have not
+#: encrypted.
+FERNET_COLUMNS: Final = frozenset(
     secret
     for secret in SECRETS
     if isinstance(metadata.tables[secret.table].c[secret.column].type, Ciphertext)
 )
-#: Released versions have encrypted these with Fernet, and the others not at all.
-FERNET_COLUMNS: Final = _BINARY
 
 
 def has_secrets(table: str, parameters: Mapping[str, Any]) -> bool:
@@ -44,7 +43,7 @@ def sealed(table: str, parameters: Mapping[str, Any], key: Key) -> dict[str, Any
     for name, secret in _OF_TABLE[table].items():
         if (plaintext := row.get(name)) is not None:
             ciphertext = key.seal(plaintext.encode("utf-8"), binding(secret, parameters))
-            row[name] = ciphertext if secret in _BINARY else ciphertext.decode("ascii")
+            row[name] = ciphertext if secret in FERNET_COLUMNS else ciphertext.decode("ascii")
     return row
 
 

@@ -43,8 +43,8 @@ class RefreshTokenStorage(RefreshTokens):
     Args:
         database: a path or a URL (``postgresql://...`` or ``sqlite:///...``); None for the one in
             the settings. A relative path is made absolute here.
-        encryption_key: one Fernet key, or several, newest first: the first encrypts, all
-            decrypt. None for those of the settings.
+        encryption_key: one key, or several, newest first: all decrypt. The first encrypts in a new
+            database; later the database says which one does. None for those of the settings.
         settings: None to read them from the environment.
         clock: returns seconds since 1970, for every time that is written or compared. None for
             ``time.time``, looked up at each call.

@@ -97,7 +97,7 @@ def _secrets(contents: Contents | None) -> list[tuple[str, bytes]]:
 
 
 def formats(context: Context) -> Iterator[Finding]:
-    """Check that secrets are stored as every release stored them, and what is plain text."""
+    """Check that every secret is in a format that the store writes or has written."""
     contents = context.intact
     if contents is None:
         return
