@@ -80,7 +80,7 @@ watch(startup, "prepare")
 watch(startup, "require_sound")
 watch(run, "migrate")
 watch(backup, "make_backup")
-verify = lambda samples: verified_keyring(Keyring([key]), samples, path).fingerprints
+verify = lambda samples, known: verified_keyring(Keyring([key]), samples, path, known).fingerprints
 startup.known_history()
 outcome = startup.prepare(connect(path), verify=verify, progress=lambda now: None)
 assert outcome.steps, outcome

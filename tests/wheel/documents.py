@@ -1,8 +1,9 @@
 """Run the shell blocks of a document as scripts in a sandbox.
 
-Five things are changed: example paths become paths of the sandbox, the server is stopped as
-soon as it listens, an interactive ``sqlite3`` reads its lines from the block, ``uv`` is not
-installed again, and nox does not start nox.
+Seven things are changed: example paths become paths of the sandbox, example ids of keys become
+those of the given keys, the server is stopped as soon as it listens, a request with ``curl`` gets
+a server of its own, an interactive ``sqlite3`` reads its lines from the block, ``uv`` is not
+installed again, and nox does not start nox. A block gets what the ones before it have exported.
 """
 
 from __future__ import annotations
@@ -24,26 +25,45 @@ _FENCE: Final = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _SERVER: Final = re.compile(r"^(?P<command>(uv run )?nextcloud-mcp-server)$", re.MULTILINE)
+_REQUEST: Final = re.compile(r"^(?P<command>curl .*)127\.0\.0\.1:8000", re.MULTILINE)
 _DIALOGUE: Final = re.compile(r"^(?P<command>sqlite3 \S+)\n(?P<lines>(?:> .*\n)+)", re.MULTILINE)
 _NOX: Final = re.compile(r"^.*\buvx nox\b.*$", re.MULTILINE)
 
-#: Starts the server, waits until it listens, stops it, and returns its exit status.
-_SERVE: Final = """\
-serve_briefly() {
-    local output="$PLACE/serving" status=0
-    "$@" --port 0 >"$output" 2>&1 &
-    local server=$!
+#: Functions for the blocks. ``start`` starts the server and waits until it listens; ``finish``
+#: stops it, prints its output and returns its exit status.
+_FUNCTIONS: Final = """\
+start() {
+    "$@" --port 0 >"$PLACE/serving" 2>&1 &
+    server=$!
     for _ in $(seq 600); do
-        grep -q "listening on" "$output" && break
+        grep -q "listening on" "$PLACE/serving" && break
         kill -0 "$server" 2>/dev/null || break
         sleep 0.1
     done
+}
+finish() {
+    local status=0
     kill -TERM "$server" 2>/dev/null || true
     wait "$server" || status=$?
-    cat "$output"
-    grep -q "listening on" "$output" && return "$status"
+    cat "$PLACE/serving"
+    grep -q "listening on" "$PLACE/serving" && return "$status"
+}
+serve_briefly() {
+    start "$@"
+    finish
+}
+address() {
+    sed -n 's|.*listening on http://\\([0-9.:]*\\).*|\\1|p' "$PLACE/serving"
+}
+key_id() {
+    printf %s "$1" | tr _- /+ | base64 -d | sha256sum | cut -c1-8
 }
 """
+#: The ids in the documents, and the given keys whose ids take their places: the newest, the oldest.
+_KEY_IDS: Final = (
+    ("5d41402a", "$(key_id ${TOKEN_ENCRYPTION_KEY%%;*})"),
+    ("7b52009b", "$(key_id ${TOKEN_ENCRYPTION_KEY##*;})"),
+)
 
 
 @dataclass(frozen=True)
@@ -71,6 +91,7 @@ def script(block: Block, place: Path, *, with_uv: bool) -> str:
         ("/path/to/", f"{place}/"),
         ("/app/data/", f"{place}/"),
         ("/tmp/test.db", f"{place}/test.db"),
+        *_KEY_IDS,
     ):
         text = text.replace(example, real)
     text = _DIALOGUE.sub(_heredoc, text)
@@ -82,7 +103,12 @@ def script(block: Block, place: Path, *, with_uv: bool) -> str:
     if not with_uv:
         text = text.replace("uv run ", "")
     text = _SERVER.sub(r"serve_briefly \g<command>", text)
-    return f"set -euo pipefail\nPLACE='{place}'\n{_SERVE}\n{text}"
+    if _REQUEST.search(text):
+        text = _REQUEST.sub(r"\g<command>$(address)", text)
+        text = f"start nextcloud-mcp-server\n{text}finish\n"
+    exports = 'if [ -f "$PLACE/exports" ]; then . "$PLACE/exports"; fi'
+    begin = f"set -euo pipefail\nPLACE='{place}'\n{exports}\n{_FUNCTIONS}"
+    return f'{begin}\n{text}\nexport -p > "$PLACE/exports"\n'
 
 
 def _heredoc(match: re.Match[str]) -> str:
@@ -115,7 +141,8 @@ def environment(place: Path, *folders: Path) -> dict[str, str]:
     }
     path = os.pathsep.join([*map(str, folders), os.environ["PATH"]])
     database = {"TOKEN_STORAGE_DB": str(place / "tokens.db"), "UV_PYTHON": sys.executable}
-    return {**kept, **who, **database, "PATH": path}
+    operator = {"STATUS_TOKEN": "the-token-of-the-operator"}
+    return {**kept, **who, **database, **operator, "PATH": path}
 
 
 def run(block: Block, document: Path, cwd: Path, place: Path, env: dict[str, str]) -> str:

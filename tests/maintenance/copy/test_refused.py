@@ -110,9 +110,10 @@ def test_a_null_key_is_named(tmp_path: Path, schema: str) -> None:
         "DROP TABLE app_passwords",
         "CREATE TABLE app_passwords (user_id TEXT PRIMARY KEY, encrypted_password BLOB NOT NULL, "
         "created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL, scopes TEXT, username TEXT, "
-        "server TEXT)",
+        "server TEXT, refused_at INTEGER, last_used_at INTEGER, app_password_name TEXT)",
         "CREATE INDEX idx_app_passwords_updated ON app_passwords (updated_at)",
-        "INSERT INTO app_passwords VALUES (NULL, x'00', 1, 1, NULL, NULL, NULL)",
+        "INSERT INTO app_passwords (encrypted_password, created_at, updated_at) "
+        "VALUES (x'00', 1, 1)",
     )
     work = Copy(settings(path), settings(schema), without_keys=True)
     found: list[object] = []
