@@ -64,7 +64,7 @@ INTERPRETER = (
     "tests/test_concurrency.py",
     "tests/test_forks.py",
     "tests/test_migrations.py",
-    "tests/test_settings.py",
+    "tests/settings",
 )
 #: Tests that no interpreter changes and that take long. Only the main interpreter runs them.
 MAIN_ONLY = (

@@ -62,11 +62,7 @@ def token_environment(
 
     All its other variables are unset. Every fixture below uses this one.
     """
-    from nextcloud_mcp_server.settings import (  # noqa: PLC0415
-        ACCOUNT_VARIABLES,
-        SERVER_VARIABLES,
-        VARIABLES,
-    )
+    from nextcloud_mcp_server.settings import variables  # noqa: PLC0415
 
     given = {
         "TOKEN_STORAGE_DB": str(tmp_path / "tokens.db"),
@@ -74,7 +70,7 @@ def token_environment(
     }
     # Not with the fixture monkeypatch itself, which a test may undo while it runs.
     with pytest.MonkeyPatch.context() as patch:
-        for name in (*VARIABLES, *SERVER_VARIABLES, *ACCOUNT_VARIABLES):
+        for name in variables.ALL:
             patch.delenv(name, raising=False)
         for name, value in given.items():
             patch.setenv(name, value)

@@ -12,6 +12,7 @@ import ast
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 import click
@@ -97,7 +98,7 @@ def _cell(text: str) -> str:
 
 
 def settings() -> str:
-    """Return the table of environment variables from the docstring of ``settings.py``.
+    """Return the table of environment variables from the docstring of ``settings``.
 
     Raises:
         ValueError: if the docstring and the code name different variables.
@@ -106,22 +107,20 @@ def settings() -> str:
     documented = set(re.findall(r"^\| ``(\w+)``", table, re.MULTILINE))
     if documented != (read := variables()):
         raise ValueError(
-            f"settings.py reads {sorted(read)}, but its docstring names {sorted(documented)}"
+            f"settings reads {sorted(read)}, but its docstring names {sorted(documented)}"
         )
     return table
 
 
 def variables() -> set[str]:
-    """Return the variables that ``settings.py`` reads from an environment."""
-    names = (
-        node.args[0].value
-        for node in ast.walk(ast.parse(inspect.getsource(settings_module)))
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and node.func.attr == "get"
-        and isinstance(node.args[0], ast.Constant)
+    """Return the variables that the modules of ``settings`` read from an environment."""
+    calls = (
+        [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
+        for path in Path(settings_module.__path__[0]).glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in {"environ.get", "flag"}
     )
-    return {name for name in names if isinstance(name, str)}
+    return {str(constants[0]) for constants in calls if constants}
 
 
 def tools() -> str:

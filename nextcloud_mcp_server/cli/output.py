@@ -304,6 +304,6 @@ def _coloured(line: str) -> str:
 def _in_colour(text: str, colour: int | None, stream: TextIO | None) -> str:
     if colour is None or stream is None or not stream.isatty():
         return text
-    from nextcloud_mcp_server.settings import wants_colour  # noqa: PLC0415 - errors may come first
+    from nextcloud_mcp_server.settings.process import wants_colour  # noqa: PLC0415 - errors may come first
 
     return f"\x1b[{colour}m{text}\x1b[0m" if wants_colour() else text

@@ -291,7 +291,7 @@ def stdio(context: click.Context, /, *, log_level: str | None, log_format: str |
     with _stopping():
         from nextcloud_mcp_server.server.log import LogOptions  # noqa: PLC0415
         from nextcloud_mcp_server.server.stdio import serve_stdio  # noqa: PLC0415 - imports MCP
-        from nextcloud_mcp_server.settings import log_settings  # noqa: PLC0415
+        from nextcloud_mcp_server.settings.process import log_settings  # noqa: PLC0415
 
         output = context.ensure_object(Output)
         output.started = True
@@ -310,7 +310,7 @@ def _serve(
     with _stopping():
         from nextcloud_mcp_server.server.log import LogOptions  # noqa: PLC0415
         from nextcloud_mcp_server.server.run import serve  # noqa: PLC0415 - imports the whole server
-        from nextcloud_mcp_server.settings import listen_address, log_settings  # noqa: PLC0415
+        from nextcloud_mcp_server.settings.process import listen_address, log_settings  # noqa: PLC0415
 
         output = click.get_current_context().ensure_object(Output)
         output.started = True

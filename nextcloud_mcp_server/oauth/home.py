@@ -24,7 +24,7 @@ from nextcloud_mcp_server.oauth.limits import RateLimit
 from nextcloud_mcp_server.oauth.login import Logins
 from nextcloud_mcp_server.oauth.provider import SIGN_IN_LIFE, Provider
 from nextcloud_mcp_server.pages.frame import problem
-from nextcloud_mcp_server.settings import NextcloudSettings
+from nextcloud_mcp_server.settings.nextcloud import NextcloudSettings
 
 if TYPE_CHECKING:
     from starlette.datastructures import FormData

@@ -14,7 +14,7 @@ from nextcloud_mcp_server.auth.mcp_grants import McpGrant
 from nextcloud_mcp_server.oauth import scopes
 from nextcloud_mcp_server.pages.frame import WAITING, page, told
 from nextcloud_mcp_server.pages.html import Html, html, joined
-from nextcloud_mcp_server.settings import NextcloudSettings
+from nextcloud_mcp_server.settings.nextcloud import NextcloudSettings
 
 if TYPE_CHECKING:
     from starlette.responses import HTMLResponse

@@ -28,7 +28,7 @@ from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.errors import TokenStorageError, not_open
 from nextcloud_mcp_server.oauth import scopes
 from nextcloud_mcp_server.oauth.clients import Clients
-from nextcloud_mcp_server.settings import NextcloudSettings
+from nextcloud_mcp_server.settings.nextcloud import NextcloudSettings
 
 #: Seconds for a whole sign-in, and for its code.
 SIGN_IN_LIFE: Final = 1_200

@@ -25,7 +25,7 @@ from nextcloud_mcp_server.oauth.login import Logins
 from nextcloud_mcp_server.oauth.provider import MCP, Count, Provider
 from nextcloud_mcp_server.oauth.sign_in import SignIn
 from nextcloud_mcp_server.pages import frame
-from nextcloud_mcp_server.settings import NextcloudSettings
+from nextcloud_mcp_server.settings.nextcloud import NextcloudSettings
 
 if TYPE_CHECKING:
     from mcp.server.mcpserver import MCPServer

@@ -19,7 +19,7 @@ from nextcloud_mcp_server.oauth.provider import CODE_LIFE, CONSENT, Provider
 from nextcloud_mcp_server.oauth.scopes import SCOPES
 from nextcloud_mcp_server.pages.frame import WAITING, moving_on, page, problem, told
 from nextcloud_mcp_server.pages.html import html, joined
-from nextcloud_mcp_server.settings import NextcloudSettings
+from nextcloud_mcp_server.settings.nextcloud import NextcloudSettings
 
 if TYPE_CHECKING:
     from starlette.requests import Request

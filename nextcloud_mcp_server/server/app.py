@@ -27,7 +27,8 @@ from nextcloud_mcp_server.server.metrics import Metrics
 from nextcloud_mcp_server.server.operator import operator_routes
 from nextcloud_mcp_server.server.page import page
 from nextcloud_mcp_server.server.status import Status
-from nextcloud_mcp_server.settings import NextcloudSettings, Settings
+from nextcloud_mcp_server.settings import Settings
+from nextcloud_mcp_server.settings.nextcloud import NextcloudSettings
 
 if TYPE_CHECKING:
     from starlette.middleware import Middleware

@@ -33,7 +33,7 @@ _DROPPED: Final = frozenset(
 
 
 class LogOptions(NamedTuple):
-    """One of ``settings.LOG_LEVELS`` and ``LOG_FORMATS``, and whether each request is logged."""
+    """What :func:`~.settings.process.log_settings` returns."""
 
     level: str = "info"
     format: str = "text"

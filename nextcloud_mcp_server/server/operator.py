@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from nextcloud_mcp_server.server.health import NO_STORE
 from nextcloud_mcp_server.server.status import Status, status_page
-from nextcloud_mcp_server.settings import LOOPBACK
+from nextcloud_mcp_server.settings.nextcloud import LOOPBACK
 
 if TYPE_CHECKING:
     from starlette.requests import Request

@@ -29,7 +29,7 @@ from nextcloud_mcp_server.nextcloud.errors import NextcloudError
 from nextcloud_mcp_server.oauth.home import widening
 from nextcloud_mcp_server.oauth.provider import Provider
 from nextcloud_mcp_server.oauth.scopes import SCOPES
-from nextcloud_mcp_server.settings import NextcloudSettings
+from nextcloud_mcp_server.settings.nextcloud import NextcloudSettings
 from nextcloud_mcp_server.tools.access import Person
 
 if TYPE_CHECKING:

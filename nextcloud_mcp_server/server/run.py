@@ -38,7 +38,9 @@ from nextcloud_mcp_server.server.log import LogOptions, Printer, log_to_stderr
 from nextcloud_mcp_server.server.request_id import RequestIds
 from nextcloud_mcp_server.server.sockets import bind, cannot_listen, shown
 from nextcloud_mcp_server.server.starting import answering
-from nextcloud_mcp_server.settings import Settings, load_settings, nextcloud_settings, status_token
+from nextcloud_mcp_server.settings import Settings, load_settings
+from nextcloud_mcp_server.settings.nextcloud import nextcloud_settings
+from nextcloud_mcp_server.settings.process import status_token
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send

@@ -17,7 +17,7 @@ from mcp.server.stdio import stdio_server
 
 from nextcloud_mcp_server.nextcloud.connection import open_http
 from nextcloud_mcp_server.server.log import LogOptions, log_to_stderr
-from nextcloud_mcp_server.settings import AccountSettings, account_settings
+from nextcloud_mcp_server.settings.nextcloud import AccountSettings, account_settings
 from nextcloud_mcp_server.tools.one_person import OnePerson
 from nextcloud_mcp_server.tools.server import SCOPES, create_mcp
 

@@ -11,7 +11,7 @@ from nextcloud_mcp_server import __version__
 from nextcloud_mcp_server.nextcloud.addresses import Server
 from nextcloud_mcp_server.nextcloud.client import Nextcloud
 from nextcloud_mcp_server.nextcloud.errors import NextcloudError
-from nextcloud_mcp_server.settings import AccountSettings
+from nextcloud_mcp_server.settings.nextcloud import AccountSettings
 from nextcloud_mcp_server.tools.access import Person
 
 if TYPE_CHECKING:

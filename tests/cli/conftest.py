@@ -13,7 +13,7 @@ from types import FrameType
 import pytest
 
 from nextcloud_mcp_server.cli.main import main
-from nextcloud_mcp_server.settings import ACCOUNT_VARIABLES, SERVER_VARIABLES, VARIABLES
+from nextcloud_mcp_server.settings import variables
 from tests.cli.places import Done, Shelf
 
 #: Runs a command in this process.
@@ -44,7 +44,7 @@ class Db:
 
 @pytest.fixture(autouse=True)
 def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*VARIABLES, *SERVER_VARIABLES, *ACCOUNT_VARIABLES, "NO_COLOR"):
+    for name in (*variables.ALL, "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -19,7 +19,7 @@ from nextcloud_mcp_server.cli.keys.group import key_commands
 from nextcloud_mcp_server.cli.output import is_abort, is_usage
 from nextcloud_mcp_server.cli.root import KEY_SUMMARIES, SUMMARIES
 from nextcloud_mcp_server.server import run
-from nextcloud_mcp_server.settings import SERVER_VARIABLES
+from nextcloud_mcp_server.settings.variables import SERVER_VARIABLES
 from tests.cli.conftest import Command, Db
 from tests.cli.places import Shelf, process
 from tests.support.revisions import HEAD
@@ -314,7 +314,7 @@ def test_an_empty_variable_is_a_warning(
     """It counts as unset: a warning names it and the database that is used instead."""
     monkeypatch.setenv(variable, "")
     usual = tmp_path / "tokens.db"
-    monkeypatch.setattr("nextcloud_mcp_server.settings.DEFAULT_DATABASE", usual)
+    monkeypatch.setattr("nextcloud_mcp_server.settings.store.DEFAULT_DATABASE", usual)
     shelf.put("at-head", usual)
     warning = f"warning: {variable} is empty and counts as unset, so {usual} is used. "
     for name in ("current", "doctor"):
@@ -333,7 +333,7 @@ def test_the_fallback_is_printed(
     taken.touch()
     usual = taken / "data" / "tokens.db"
     monkeypatch.setenv("XDG_DATA_HOME", str(data))
-    monkeypatch.setattr("nextcloud_mcp_server.settings.DEFAULT_DATABASE", usual)
+    monkeypatch.setattr("nextcloud_mcp_server.settings.store.DEFAULT_DATABASE", usual)
     used = data / "nextcloud-mcp-server" / "tokens.db"
     used.parent.mkdir(parents=True)
     shelf.put("at-head", used)

@@ -40,7 +40,7 @@ def test_the_table_of_commands_has_only_existing_commands() -> None:
 
 
 def test_every_variable_is_documented() -> None:
-    """The settings page names what ``settings.py`` reads."""
+    """The settings page names what ``settings`` reads."""
     read = generated_pages.variables()
     assert {"DATABASE_URL", "TOKEN_STORAGE_DB", "TOKEN_ENCRYPTION_KEY"} < read
     page = generated_pages.settings()
@@ -48,7 +48,7 @@ def test_every_variable_is_documented() -> None:
 
 
 def test_an_undocumented_variable_fails_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable that ``settings.py`` reads without a description is an error."""
+    """A variable that ``settings`` reads without a description is an error."""
     text = str(settings_module.__doc__)
     monkeypatch.setattr(settings_module, "__doc__", text.replace("NO_COLOR", "NO_COLOUR"))
     with pytest.raises(ValueError, match="NO_COLOR"):

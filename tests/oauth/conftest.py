@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 
 from nextcloud_mcp_server.server.app import create_app
-from nextcloud_mcp_server.settings import NextcloudSettings
+from nextcloud_mcp_server.settings.nextcloud import NextcloudSettings
 from tests.oauth.person import Browser, Client, Served
 from tests.support.contents import KEY
 from tests.support.nextcloud.server import StandIn, running

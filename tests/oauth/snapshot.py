@@ -16,7 +16,7 @@ from nextcloud_mcp_server.oauth.documents import Documents
 from nextcloud_mcp_server.oauth.provider import Provider
 from nextcloud_mcp_server.server.people import People
 from nextcloud_mcp_server.server.people_tools import connection_tools
-from nextcloud_mcp_server.settings import NextcloudSettings
+from nextcloud_mcp_server.settings.nextcloud import NextcloudSettings
 from tests.tools.snapshot import render
 
 FILE = Path(__file__).with_name("tools.json")

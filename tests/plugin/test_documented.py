@@ -11,7 +11,7 @@ from typing import Final
 from _pytest.fixtures import FixtureFunctionDefinition
 
 from nextcloud_mcp_server import pytest_plugin
-from nextcloud_mcp_server.settings import VARIABLES
+from nextcloud_mcp_server.settings.variables import VARIABLES
 from nextcloud_mcp_server.testing.walk import MigrationWalk
 from tests.plugin.runs import FUNCTION_LOOPS, project, run_pytest
 

@@ -18,18 +18,9 @@ from nextcloud_mcp_server.migrate.plan import Action
 from nextcloud_mcp_server.migrations import get_current_revision
 from nextcloud_mcp_server.schema.history import load_history
 from nextcloud_mcp_server.schema.structure import gaps
-from nextcloud_mcp_server.settings import (
-    ACCOUNT_VARIABLES,
-    SERVER_VARIABLES,
-    VARIABLES,
-    Settings,
-    account_settings,
-    listen_address,
-    load_settings,
-    log_settings,
-    nextcloud_settings,
-    status_token,
-)
+from nextcloud_mcp_server.settings import Settings, load_settings, variables
+from nextcloud_mcp_server.settings.nextcloud import account_settings, nextcloud_settings
+from nextcloud_mcp_server.settings.process import listen_address, log_settings, status_token
 from nextcloud_mcp_server.testing.templates import Templates, TokenDbAt
 from tests.cli.places import execute, rows
 from tests.support.by_path import prepare
@@ -94,14 +85,13 @@ def test_a_copy_takes_less_than_a_millisecond(token_db_at: TokenDbAt) -> None:
 
 
 #: Every variable that the program reads, except for that of the colours.
-ALL_VARIABLES = (*VARIABLES, *SERVER_VARIABLES, *ACCOUNT_VARIABLES)
 
 
 def test_the_environment_points_at_the_test(
     token_environment: Mapping[str, str], tmp_path: Path, token_encryption_key: str
 ) -> None:
     """Every variable that the program reads is set for the test, or unset."""
-    seen = {name: os.environ[name] for name in ALL_VARIABLES if name in os.environ}
+    seen = {name: os.environ[name] for name in variables.ALL if name in os.environ}
     database = str(tmp_path / "tokens.db")
     assert seen == token_environment
     assert seen == {"TOKEN_STORAGE_DB": database, "TOKEN_ENCRYPTION_KEY": token_encryption_key}
@@ -118,16 +108,16 @@ def test_no_variable_is_read_that_is_not_listed() -> None:
             return super().get(name, default)
 
     load_settings(Recording())
-    assert read == set(VARIABLES)
+    assert read == set(variables.VARIABLES)
     read.clear()
     listen_address(Recording())
     log_settings(Recording())
     nextcloud_settings(Recording(NEXTCLOUD_HOST="https://x"), listening=("127.0.0.1", 1))
     status_token(Recording())
-    assert read == set(SERVER_VARIABLES)
+    assert read == set(variables.SERVER_VARIABLES)
     read.clear()
     account_settings(Recording())
-    assert read == set(ACCOUNT_VARIABLES)
+    assert read == set(variables.ACCOUNT_VARIABLES)
 
 
 def test_token_settings_name_the_database_and_the_key(

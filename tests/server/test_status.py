@@ -13,7 +13,8 @@ from starlette.testclient import TestClient
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.server.app import create_app
 from nextcloud_mcp_server.server.metrics import EVENTS, Metrics
-from nextcloud_mcp_server.settings import NextcloudSettings, status_token
+from nextcloud_mcp_server.settings.nextcloud import NextcloudSettings
+from nextcloud_mcp_server.settings.process import status_token
 from nextcloud_mcp_server.testing.templates import TokenDbAt
 from tests.support.contents import KEY
 

@@ -10,7 +10,7 @@ import pytest
 from mcp import Client
 
 from nextcloud_mcp_server.nextcloud.connection import open_http
-from nextcloud_mcp_server.settings import AccountSettings
+from nextcloud_mcp_server.settings.nextcloud import AccountSettings
 from nextcloud_mcp_server.tools.one_person import OnePerson
 from nextcloud_mcp_server.tools.server import SCOPES, create_mcp
 from tests.support.nextcloud.server import StandIn, running

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nextcloud_mcp_server.nextcloud.connection import open_http
-from nextcloud_mcp_server.settings import AccountSettings
+from nextcloud_mcp_server.settings.nextcloud import AccountSettings
 from nextcloud_mcp_server.tools.one_person import OnePerson
 from nextcloud_mcp_server.tools.server import SCOPES, create_mcp
 

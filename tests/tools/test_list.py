@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nextcloud_mcp_server.settings import AccountSettings
+from nextcloud_mcp_server.settings.nextcloud import AccountSettings
 from nextcloud_mcp_server.tools.server import SCOPES, TOOLS
 from tests.support.child import ROOT, run_program
 from tests.support.nextcloud.server import StandIn

@@ -18,7 +18,7 @@ import pytest
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 
-from nextcloud_mcp_server.settings import AccountSettings
+from nextcloud_mcp_server.settings.nextcloud import AccountSettings
 from tests.support.child import ROOT
 from tests.support.files import names
 from tests.support.nextcloud.server import StandIn

@@ -36,11 +36,7 @@ from nextcloud_mcp_server.filesystem import files, mounts, permissions
 from nextcloud_mcp_server.filesystem.paths import absolute
 from nextcloud_mcp_server.schema.history import History, load_history
 from nextcloud_mcp_server.schema.structure import Table, columns_there, quoted
-from nextcloud_mcp_server.settings import (
-    DEFAULT_LOCK_TIMEOUT,
-    declared_file_system,
-    trusted_owners,
-)
+from nextcloud_mcp_server.settings import DEFAULT_LOCK_TIMEOUT, declared_file_system, trusted_owners
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nextcloud_mcp_server.settings import NextcloudSettings, nextcloud_settings
+from nextcloud_mcp_server.settings.nextcloud import NextcloudSettings, nextcloud_settings
 from tests.support.errors import refuses
 
 HERE = ("127.0.0.1", 8000)

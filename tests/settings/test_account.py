@@ -6,7 +6,8 @@ import pickle
 
 import pytest
 
-from nextcloud_mcp_server.settings import ACCOUNT_VARIABLES, account_settings
+from nextcloud_mcp_server.settings.nextcloud import account_settings
+from nextcloud_mcp_server.settings.variables import ACCOUNT_VARIABLES
 from tests.support.errors import refused
 
 GIVEN = {

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from nextcloud_mcp_server import settings as module
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem.paths import database_path
 from nextcloud_mcp_server.filesystem.server_url import ServerUrl
@@ -20,8 +19,9 @@ from nextcloud_mcp_server.settings import (
     load_settings,
     pool_size,
     split_keys,
-    wants_colour,
 )
+from nextcloud_mcp_server.settings import store as module
+from nextcloud_mcp_server.settings.process import wants_colour
 from tests.support.errors import attempt, refused, refuses
 from tests.support.unprivileged import as_nobody, open_folder
 
@@ -181,7 +181,7 @@ def test_the_users_folder_is_the_fallback(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_folder_of_another_user_is_not_used(mode: int) -> None:
     """A folder that this user cannot write to, or cannot read, is not used."""
     code = """
-settings.DEFAULT_DATABASE = Path(sys.argv[1])
+settings.store.DEFAULT_DATABASE = Path(sys.argv[1])
 print(settings.load_settings({"HOME": "/"}).fallback_from)
 """
     with open_folder() as folder:

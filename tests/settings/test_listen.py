@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server.settings import listen_address
+from nextcloud_mcp_server.settings.process import listen_address
 from tests.cli.places import process
 from tests.support.errors import refused
 

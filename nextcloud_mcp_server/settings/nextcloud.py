@@ -1,0 +1,160 @@
+"""Which Nextcloud is served, to whom, and what may be done there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Final, NamedTuple, NoReturn
+from urllib.parse import urlsplit
+
+from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.settings.process import DEFAULT_HOST
+from nextcloud_mcp_server.settings.values import flag, shown
+from nextcloud_mcp_server.settings.variables import ACCOUNT_VARIABLES
+
+#: The hosts that only this machine reaches.
+LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+
+
+class NextcloudSettings(NamedTuple):
+    """How people connect their Nextcloud. The URLs have no slash at the end.
+
+    Attributes:
+        host: the address of Nextcloud, as this server reaches it.
+        browser_url: the same, as a browser reaches it.
+        public_url: the address of this server for clients and browsers: an origin.
+        read_only: whether nothing in Nextcloud may be changed.
+        share_links: whether public links may be created.
+    """
+
+    host: str
+    browser_url: str
+    public_url: str
+    read_only: bool = False
+    share_links: bool = False
+
+
+def nextcloud_settings(
+    environ: Mapping[str, str] | None = None, *, listening: tuple[str, int]
+) -> NextcloudSettings | None:
+    """Return the settings of Nextcloud; None if ``NEXTCLOUD_HOST`` is not set.
+
+    Args:
+        environ: the environment; None for that of the process.
+        listening: the host and the port that the server listens on.
+
+    Raises:
+        TokenStorageError: ``bad-input`` for a variable with another value.
+    """
+    environ = os.environ if environ is None else environ
+    host = environ.get("NEXTCLOUD_HOST", "").strip()
+    if not host:
+        return None
+    host = _web_address("NEXTCLOUD_HOST", host)
+    browser = environ.get("NEXTCLOUD_PUBLIC_URL", "").strip()
+    public = environ.get("PUBLIC_URL", "").strip()
+    return NextcloudSettings(
+        host,
+        _web_address("NEXTCLOUD_PUBLIC_URL", browser) if browser else host,
+        _public_url(public) if public else _listening_url(*listening),
+        flag(environ, "READ_ONLY"),
+        flag(environ, "SHARE_LINKS"),
+    )
+
+
+class AccountSettings(NamedTuple):
+    """The account of one person. Its ``repr`` has no password.
+
+    Attributes:
+        host: the address of Nextcloud without a slash at its end.
+        username: the login name.
+        password: an app password.
+        read_only: whether nothing in Nextcloud may be changed.
+        share_links: whether public links may be created.
+    """
+
+    host: str
+    username: str
+    password: str
+    read_only: bool = False
+    share_links: bool = False
+
+    def __repr__(self) -> str:
+        """Show the settings without the password."""
+        return f"AccountSettings(host={self.host!r}, username={self.username!r})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("AccountSettings are not pickled or copied: that would expose the password")
+
+    @property
+    def unencrypted(self) -> bool:
+        """Return whether the password leaves this machine unencrypted."""
+        parts = urlsplit(self.host)
+        return parts.scheme == "http" and parts.hostname not in LOOPBACK
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Return the variables that are needed and not set."""
+        return tuple(
+            name for name, value in zip(ACCOUNT_VARIABLES, self[:3], strict=False) if not value
+        )
+
+
+def account_settings(environ: Mapping[str, str] | None = None) -> AccountSettings:
+    """Return the account of one person; empty texts for what is not set.
+
+    Raises:
+        TokenStorageError: ``bad-input`` for a variable with another value.
+    """
+    environ = os.environ if environ is None else environ
+    host = environ.get("NEXTCLOUD_HOST", "").strip()
+    return AccountSettings(
+        _web_address("NEXTCLOUD_HOST", host) if host else "",
+        environ.get("NEXTCLOUD_USERNAME", "").strip(),
+        environ.get("NEXTCLOUD_PASSWORD", "").strip(),
+        flag(environ, "READ_ONLY"),
+        flag(environ, "SHARE_LINKS"),
+    )
+
+
+def _web_address(variable: str, text: str) -> str:
+    """Return a URL of a web server without a slash at its end."""
+    with suppress(ValueError):
+        parts = urlsplit(text)
+        extra = parts.username is not None or "?" in text or "#" in text
+        if parts.scheme in {"http", "https"} and parts.hostname and not extra:
+            _ = parts.port  # raises for one that is none
+            return f"{parts.scheme}://{parts.netloc.lower()}{parts.path.rstrip('/')}"
+    raise TokenStorageError(
+        f"{variable} is {shown(text)}, which is not an http or https URL without a user.",
+        code="bad-input",
+        remedy=f"Set {variable} to an address like https://cloud.example.com.",
+    )
+
+
+def _public_url(text: str) -> str:
+
+    url = _web_address("PUBLIC_URL", text)
+    parts = urlsplit(url)
+    if parts.path:
+        raise TokenStorageError(
+            "PUBLIC_URL has a path, and clients look for this server at the root of its host.",
+            code="bad-input",
+            remedy="Give the server a host name of its own: https://mcp.example.com",
+        )
+    if parts.scheme == "http" and parts.hostname not in LOOPBACK:
+        raise TokenStorageError(
+            "PUBLIC_URL begins with http, and tokens would be sent unencrypted.",
+            code="bad-input",
+            remedy="Put a reverse proxy with a certificate in front, and set PUBLIC_URL to its "
+            "https address. Plain http is for 127.0.0.1 alone.",
+        )
+    return url
+
+
+def _listening_url(host: str, port: int) -> str:
+    """Return the URL of the server on this machine."""
+    if host in {"0.0.0.0", "::", ""}:  # noqa: S104 - every address has the one of loopback
+        host = DEFAULT_HOST
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
