@@ -118,9 +118,10 @@ def variables() -> set[str]:
         [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
         for path in Path(settings_module.__path__[0]).glob("*.py")
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in {"environ.get", "flag"}
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in {"environ.get", "flag", "number"}
     )
-    return {str(constants[0]) for constants in calls if constants}
+    return {str(constants[0]) for constants in calls if any(constants)}
 
 
 def tools() -> str:

@@ -9,7 +9,7 @@ from typing import Final
 from nextcloud_mcp_server.errors import WRONG_USAGE, TokenStorageError, holds_key
 from nextcloud_mcp_server.filesystem.literal import not_literal
 from nextcloud_mcp_server.secret import Secret
-from nextcloud_mcp_server.settings.values import one_of, shown, whole_number
+from nextcloud_mcp_server.settings.values import number, one_of
 
 DEFAULT_HOST: Final = "127.0.0.1"
 
@@ -73,8 +73,10 @@ def listen_address(
     else:
         host = _host(host.strip(), typed=True)
     if port is None:
-        port = _port(environ.get("NEXTCLOUD_MCP_PORT", "").strip())
-    return host, port
+        port = number(
+            environ, "NEXTCLOUD_MCP_PORT", 0, _HIGHEST_PORT, of="a port", example=DEFAULT_PORT
+        )
+    return host, DEFAULT_PORT if port is None else port
 
 
 def status_token(environ: Mapping[str, str] | None = None) -> Secret | None:
@@ -127,15 +129,3 @@ def _no_host(host: str) -> str:
     if not host.isalnum() and (what := not_literal(host)):
         return what
     return "contains a blank or a slash" if "/" in host or len(host.split()) > 1 else ""
-
-
-def _port(text: str) -> int:
-    if not text:
-        return DEFAULT_PORT
-    if (port := whole_number(text, 0, _HIGHEST_PORT)) is not None:
-        return port
-    raise TokenStorageError(
-        f"NEXTCLOUD_MCP_PORT is {shown(text)}, which is not a port.",
-        code="bad-input",
-        remedy=f"Set it to a whole number from 0 (any free port) to {_HIGHEST_PORT}, or unset it.",
-    )

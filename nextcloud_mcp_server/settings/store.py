@@ -20,7 +20,7 @@ from nextcloud_mcp_server.filesystem.paths import (
 from nextcloud_mcp_server.filesystem.server_url import ServerUrl, is_server_url
 from nextcloud_mcp_server.secret import Secret
 from nextcloud_mcp_server.settings.meant import require_meant, require_no_key, require_one_file
-from nextcloud_mcp_server.settings.values import shown, whole_number
+from nextcloud_mcp_server.settings.values import number, shown
 
 DEFAULT_LOCK_TIMEOUT: Final = 600.0
 
@@ -148,7 +148,9 @@ def load_settings(
         keys=_keys(Secret(environ.get("TOKEN_ENCRYPTION_KEY", ""))),
         key_file=absolute_text(key_file, "the key file") if key_file else None,
         lock_timeout=_lock_timeout(environ.get("TOKEN_STORAGE_LOCK_TIMEOUT"), default_lock_timeout),
-        audit_retention_days=_days(environ.get("AUDIT_RETENTION_DAYS")),
+        audit_retention_days=number(
+            environ, "AUDIT_RETENTION_DAYS", 1, _MOST_DAYS, of="a number of days", example=365
+        ),
     )
 
 
@@ -272,17 +274,15 @@ def pool_size(environ: Mapping[str, str] | None = None) -> int:
         TokenStorageError: ``bad-input`` for another value than a number from 1 to 64.
     """
     environ = os.environ if environ is None else environ
-    text = environ.get("TOKEN_STORAGE_POOL_SIZE", "").strip()
-    if not text:
-        return DEFAULT_POOL_SIZE
-    if (number := whole_number(text, 1, _LARGEST_POOL)) is not None:
-        return number
-    raise TokenStorageError(
-        f"TOKEN_STORAGE_POOL_SIZE is {shown(text)}, which is not a number of connections.",
-        code="bad-input",
-        remedy=f"Set it to a whole number from 1 to {_LARGEST_POOL}, for example "
-        f"{DEFAULT_POOL_SIZE}, or unset it.",
+    size = number(
+        environ,
+        "TOKEN_STORAGE_POOL_SIZE",
+        1,
+        _LARGEST_POOL,
+        of="a number of connections",
+        example=DEFAULT_POOL_SIZE,
     )
+    return DEFAULT_POOL_SIZE if size is None else size
 
 
 def split_keys(text: Secret) -> tuple[Secret, ...]:
@@ -316,19 +316,6 @@ def _lock_timeout(text: str | None, default: float) -> float:
             remedy="Set it to a number from 0 up, for example 600, or unset it.",
         )
     return seconds
-
-
-def _days(text: str | None) -> int | None:
-    if not text:
-        return None
-    if (days := whole_number(text, 1, _MOST_DAYS)) is not None:
-        return days
-    raise TokenStorageError(
-        f"AUDIT_RETENTION_DAYS is {shown(text)}, which is not a number of days.",
-        code="bad-input",
-        remedy=f"Set it to a whole number from 1 to {_MOST_DAYS}, for example 365, or unset it to "
-        "keep every entry.",
-    )
 
 
 def _place_of_variable(url: str) -> Path | ServerUrl:

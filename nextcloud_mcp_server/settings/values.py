@@ -7,15 +7,6 @@ from collections.abc import Mapping
 from nextcloud_mcp_server.errors import TokenStorageError, without_secrets
 
 
-def whole_number(text: str, least: int, most: int) -> int | None:
-    """Return the number that ``text`` is; None if it is none, or out of range."""
-    # Not longer than the limit: Python refuses to convert thousands of digits.
-    if text.isascii() and text.isdigit() and len(text) <= len(str(most)):
-        number = int(text)
-        return number if least <= number <= most else None
-    return None
-
-
 def shown(text: str) -> str:
     """Return the beginning of a value for a message, without a secret."""
     return repr(without_secrets(text)[:20])
@@ -35,3 +26,34 @@ def one_of(name: str, text: str, values: tuple[str, ...]) -> str:
 def flag(environ: Mapping[str, str], name: str) -> bool:
     """Return whether a variable is ``true``; not set, it is ``false``."""
     return one_of(name, environ.get(name) or "false", ("true", "false")) == "true"
+
+
+def number(
+    environ: Mapping[str, str], name: str, least: int, most: int, *, of: str, example: int
+) -> int | None:
+    """Return the whole number in a variable; None if it is not set.
+
+    Args:
+        environ: the environment.
+        name: the variable.
+        least: the smallest number.
+        most: the largest number.
+        of: what it is, for the message.
+        example: a usual number, for the message.
+
+    Raises:
+        TokenStorageError: ``bad-input`` for another text, and for a number out of range.
+    """
+    if not (text := environ.get(name, "").strip()):
+        return None
+    # Not longer than the limit: Python refuses to convert thousands of digits.
+    if text.isascii() and text.isdigit() and len(text) <= len(str(most)):
+        found = int(text)
+        if least <= found <= most:
+            return found
+    raise TokenStorageError(
+        f"{name} is {shown(text)}, which is not {of}.",
+        code="bad-input",
+        remedy=f"Set it to a whole number from {least} to {most}, for example {example}, "
+        "or unset it.",
+    )
