@@ -147,14 +147,20 @@ class Chromium:
         for name, value in browser.http.cookies.items():
             self.do("Network.setCookie", name=name, value=value, url=served.url, httpOnly=True)
 
-    def screenshot(self, name: str) -> None:
-        """Write a picture of the whole page into the documentation, if that is asked for."""
-        if not os.environ.get(SCREENSHOTS):
-            return
-        size = self.do("Page.getLayoutMetrics")["cssContentSize"]
-        shot = self.do(
-            "Page.captureScreenshot", captureBeyondViewport=True, clip={**size, "scale": 1}
-        )
+    def screenshot(self, name: str, addresses: dict[str, str]) -> None:
+        """Write a picture of the whole page, with other addresses, into the documentation."""
+        replaced = f"""
+            const all = {json.dumps(addresses)};
+            const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+            while (texts.nextNode())
+                for (const [from, to] of Object.entries(all))
+                    texts.currentNode.data = texts.currentNode.data.replaceAll(from, to);
+        """
+        self.run(f"(() => {{{replaced}}})()")
+        width = self.run("document.documentElement.clientWidth")
+        height = self.run("document.querySelector('main').getBoundingClientRect().bottom") + 16
+        clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
+        shot = self.do("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
         (STATIC / name).write_bytes(base64.b64decode(shot["data"]))
 
 
@@ -187,7 +193,6 @@ def test_a_phone_needs_no_sideways_scrolling(home: Chromium, served: Served, dar
     text, back = (_luminance(colour) for colour in colours)
     assert (text < back) is not dark
     assert (max(text, back) + 0.05) / (min(text, back) + 0.05) >= 7
-    home.screenshot("home-dark.png" if dark else "home.png")
 
 
 def _luminance(colour: str) -> float:
@@ -223,7 +228,6 @@ def test_the_keyboard_alone_widens_a_scope(home: Chromium, served: Served) -> No
     home.press(" ", 32, " ")
     home.press("Enter", 13, "\r")
     home.wait("document.title === 'Allow more?'")
-    home.screenshot("allow-more.png")
     for _ in range(10):
         home.press("Tab", 9)
         if home.run("document.activeElement.tagName") == "BUTTON":
@@ -238,12 +242,35 @@ def test_no_page_breaks_its_own_policy(home: Chromium, served: Served, client: C
     home.do("Log.enable")
     home.look(width=400, dark=False)
     home.open(client.url())
-    home.screenshot("consent.png")
     assert home.run("document.documentElement.scrollWidth") <= 400
     assert home.run("getComputedStyle(document.querySelector('main')).maxWidth") == "576px"
     home.run("document.querySelector('button.main').click()")
     home.wait("document.title === 'Grant access in Nextcloud'")
-    home.screenshot("waiting.png")
     link = home.run("document.querySelector('a.main').href")
     served.nextcloud.state.grant(link, "alice")
     home.wait("document.title === 'You can go back' || location.port === '4711'")
+
+
+@pytest.mark.skipif(SCREENSHOTS not in os.environ, reason=f"{SCREENSHOTS} is not set")
+def test_pictures_of_the_documentation(
+    served: Served, browser: Browser, client: Client, chromium: Chromium
+) -> None:
+    """Consent, home and widening, as a person at a desk sees them."""
+    shown = {
+        served.nextcloud.url: "https://cloud.example.com",
+        served.nextcloud.url.partition("//")[2]: "cloud.example.com",
+        served.url: "https://mcp.example.com",
+    }
+    chromium.look(width=560, dark=False)
+    client.register(client_name="Claude Code")
+    chromium.open(client.url())
+    chromium.screenshot("consent.png", shown)
+    client.redeem(answer(browser.sign_in(client.url()))["code"])
+    browser.sign_in_at_home()
+    chromium.sign_in_as(browser, served)
+    chromium.open(f"{served.url}/")
+    chromium.screenshot("home.png", shown)
+    chromium.run("document.querySelector('[value=\"files:write\"]').click()")
+    chromium.run("document.querySelector('fieldset button').click()")
+    chromium.wait("document.title === 'Allow more?'")
+    chromium.screenshot("allow-more.png", shown)
