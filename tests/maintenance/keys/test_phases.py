@@ -9,7 +9,8 @@ import sqlite3
 import sys
 import threading
 import time
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from itertools import cycle
 from pathlib import Path
 from subprocess import PIPE, Popen
@@ -19,13 +20,14 @@ import psycopg
 import pytest
 from cryptography.fernet import Fernet
 
-from nextcloud_mcp_server.auth import audit, concern
+from nextcloud_mcp_server.auth import audit, concern, key_registry
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.maintenance.keys.census import count_secrets
 from nextcloud_mcp_server.maintenance.keys.promote import introduce, promote
 from nextcloud_mcp_server.maintenance.keys.retire import retire
 from nextcloud_mcp_server.maintenance.keys.rotate import rotate
+from nextcloud_mcp_server.schema import tables
 from nextcloud_mcp_server.settings import Settings
 from tests.cli.places import environment
 from tests.maintenance.keys.helpers import NEW, NEWEST, OLDER
@@ -173,13 +175,12 @@ def _write(file: Path, *keys: str) -> None:
     new.replace(file)
 
 
-def test_a_writer_that_began_with_the_old_key_is_waited_for(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its text is there when the promotion returns, so that the key is not retired over it."""
-    place.fill(1)
-    rotate(place.settings(KEY))
-    introduce(place.settings(), NEWEST)
+@contextmanager
+def held_writer(place: Place) -> Iterator[Callable[[], None]]:
+    """Let a store write with the old key, and hold its transaction open until the yielded call.
+
+    The transaction has done all but its commit, so it has read which key encrypts.
+    """
     wrote, may_commit = threading.Event(), threading.Event()
     record = audit.record
 
@@ -192,26 +193,70 @@ def test_a_writer_that_began_with_the_old_key_is_waited_for(
         async with place.store() as storage:
             await storage.store_refresh_token("late", "late 0")
 
-    monkeypatch.setattr(concern, "record", slow)
     writer = threading.Thread(target=asyncio.run, args=(write(),))
-    writer.start()
-    assert wrote.wait(30)
+
+    def end() -> None:
+        may_commit.set()
+        writer.join(30)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(concern, "record", slow)
+        writer.start()
+        assert wrote.wait(30)
+    try:
+        yield end
+    finally:
+        end()
+
+
+def test_a_writer_that_began_with_the_old_key_is_waited_for(place: Place) -> None:
+    """Its text is there when the promotion returns, so that the key is not retired over it."""
+    place.fill(1)
+    rotate(place.settings(KEY))
+    introduce(place.settings(), NEWEST)
     promoted: list[object] = []
     other = threading.Thread(target=lambda: promoted.append(promote(place.settings(), NEWEST)))
-    other.start()
-    other.join(0.5)
-    assert promoted == []
-    may_commit.set()
-    other.join(30)
-    writer.join(30)
+    with held_writer(place) as end:
+        other.start()
+        other.join(0.5)
+        assert promoted == []
+        end()
+        other.join(30)
     assert promoted
-    monkeypatch.undo()
     retire(place.settings(), OLDER, fernet=True)
     with refuses("key-needed", match=r"\(3 in refresh_tokens\)"):
         retire(place.settings(), OLDER)
     rotate(place.settings())
     retire(place.settings(NEW), OLDER)
     assert place.tokens(NEW)["late"] == "late 0"
+
+
+@pytest.mark.parametrize("lock", ["none", "SHARE ROW EXCLUSIVE", "EXCLUSIVE"])
+def test_without_the_barrier_the_writer_is_not_waited_for(
+    lock: str, postgresql_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control of the test above: the key is retired over a text that comes later.
+
+    Neither without a lock nor with one that readers of the keys can share. On SQLite a writer
+    is alone, whatever is done here.
+    """
+    place = Place(postgresql_server.schema_at_head()[1], tmp_path)
+    place.fill(1)
+    rotate(place.settings(KEY))
+    retire(place.settings(KEY), OLDER, fernet=True)
+    introduce(place.settings(), NEWEST)
+    weaker = key_registry.locking(tables.keys, lock)
+    barrier = key_registry._REGISTERED if lock == "none" else weaker
+    monkeypatch.setattr(key_registry, "_BARRIER", barrier)
+    with held_writer(place) as end:
+        assert promote(place.settings(), NEWEST).changed
+        rotate(place.settings())
+        assert retire(place.settings(), OLDER).changed
+        end()
+    secrets = count_secrets(place.settings()).secrets
+    assert secrets["v2", Keyring(KEY).keys[0].id, "refresh_tokens"] == 1
+    with refuses("undecryptable"):
+        place.tokens(NEW)
 
 
 def test_a_store_encrypts_with_the_promoted_key_at_once(place: Place) -> None:
