@@ -21,6 +21,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from nextcloud_mcp_server.auth import audit, concern, key_registry
+from nextcloud_mcp_server.auth.statements import locking
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.maintenance.keys.census import count_secrets
@@ -99,6 +100,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
 
 _SERVER = """
 import asyncio, random, sys
+from nextcloud_mcp_server.auth.statements import locking
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 
 async def main(database, what, number):
@@ -245,7 +247,7 @@ def test_without_the_barrier_the_writer_is_not_waited_for(
     rotate(place.settings(KEY))
     retire(place.settings(KEY), OLDER, fernet=True)
     introduce(place.settings(), NEWEST)
-    weaker = key_registry.locking(tables.keys, lock)
+    weaker = locking(tables.keys, lock)
     barrier = key_registry._REGISTERED if lock == "none" else weaker
     monkeypatch.setattr(key_registry, "_BARRIER", barrier)
     with held_writer(place) as end:
