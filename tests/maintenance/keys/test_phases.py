@@ -23,7 +23,9 @@ from cryptography.fernet import Fernet
 from nextcloud_mcp_server.auth import audit, concern, key_registry
 from nextcloud_mcp_server.auth.statements import locking
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.crypto.binding import binding
 from nextcloud_mcp_server.crypto.keyring import Keyring
+from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.maintenance.keys.census import count_secrets
 from nextcloud_mcp_server.maintenance.keys.promote import introduce, promote
 from nextcloud_mcp_server.maintenance.keys.retire import retire
@@ -31,7 +33,7 @@ from nextcloud_mcp_server.maintenance.keys.rotate import rotate
 from nextcloud_mcp_server.schema import tables
 from nextcloud_mcp_server.settings import Settings
 from tests.cli.places import environment
-from tests.maintenance.keys.helpers import NEW, NEWEST, OLDER
+from tests.maintenance.keys.helpers import NEW, NEWEST, OLDER, TOKEN
 from tests.support.child import Child
 from tests.support.contents import KEY, OTHER_KEY
 from tests.support.errors import refuses
@@ -257,6 +259,79 @@ def test_without_the_barrier_the_writer_is_not_waited_for(
         end()
     secrets = count_secrets(place.settings()).secrets
     assert secrets["v2", Keyring(KEY).keys[0].id, "refresh_tokens"] == 1
+    with refuses("undecryptable"):
+        place.tokens(NEW)
+
+
+@contextmanager
+def writing(place: Place, user: str, text: bytes) -> Iterator[Callable[[], None]]:
+    """Hold a transaction that stores a text, until the yielded call commits it.
+
+    As each store does, it has read which key encrypts.
+    """
+    insert = (
+        "INSERT INTO refresh_tokens (user_id, encrypted_token, created_at, updated_at) "
+        "VALUES ({0}, {0}, 1, 1)"
+    )
+    if "://" in place.name:
+        with psycopg.connect(place.name) as server:
+            server.execute("SELECT state FROM keys").fetchall()
+            server.execute(insert.format("%s"), (user, text))
+            yield server.commit
+    else:
+        with closing(sqlite3.connect(place.name, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(insert.format("?"), (user, text))
+            yield connection.commit
+
+
+def late_text(user: str) -> bytes:
+    """Return a token of a user that the old key has encrypted."""
+    row = {"user_id": user, "token_audience": "nextcloud"}
+    return Keyring(KEY).keys[0].seal(f"{user} 0".encode(), binding(TOKEN, row))
+
+
+def ready_to_retire(place: Place) -> None:
+    """Let no value need the old key."""
+    place.fill(1)
+    introduce(place.settings(), NEWEST)
+    promote(place.settings(), NEWEST)
+    rotate(place.settings())
+    retire(place.settings(), OLDER, fernet=True)
+
+
+def test_a_text_that_comes_after_the_first_count_keeps_its_key(place: Place) -> None:
+    """A retirement counts again when every writer that has read the keys has ended."""
+    ready_to_retire(place)
+    codes: list[str] = []
+
+    def retiring() -> None:
+        try:
+            retire(place.settings(), OLDER)
+        except TokenStorageError as error:
+            codes.append(error.code)
+
+    other = threading.Thread(target=retiring)
+    with writing(place, "late", late_text("late")) as commit:
+        other.start()
+        other.join(1)
+        assert other.is_alive()
+        commit()
+        other.join(30)
+    assert codes == ["key-needed"]
+    assert place.tokens()["late"] == "late 0"
+
+
+def test_without_the_second_count_the_key_is_retired_over_a_text(
+    postgresql_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control of the test above."""
+    place = Place(postgresql_server.schema_at_head()[1], tmp_path)
+    ready_to_retire(place)
+    monkeypatch.setattr(key_registry, "_BARRIER", key_registry._REGISTERED)
+    with writing(place, "late", late_text("late")) as commit:
+        assert retire(place.settings(), OLDER).changed
+        commit()
     with refuses("undecryptable"):
         place.tokens(NEW)
 
