@@ -9,11 +9,13 @@ import pytest
 from cryptography.fernet import Fernet
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.maintenance.keys.census import count_secrets
 from nextcloud_mcp_server.maintenance.keys.promote import introduce, promote
 from nextcloud_mcp_server.maintenance.keys.retire import retire
 from nextcloud_mcp_server.maintenance.keys.rotate import rotate
+from nextcloud_mcp_server.migrate import change
 from nextcloud_mcp_server.schema.secrets import HASHED, SECRETS
 from tests.cli.places import rows
 from tests.maintenance.keys.helpers import (
@@ -146,3 +148,16 @@ async def test_a_store_reads_and_writes_it(filled: Path, kind: type) -> None:
         [(kinds,)] = connection.execute("SELECT group_concat(DISTINCT kind) FROM keys")
     assert set(kinds.split(",")) == {"v2", "fernet"}
     assert Keyring(KEY).fingerprints == (OLDER,)
+
+
+def test_a_downgrade_decrypts_it(filled: Path, kind: type) -> None:
+    """Each token is one of a released version again; nothing of the second format is left."""
+    rotate(given(filled, KEY))
+    store_as(filled, kind)
+    done = change.downgrade(connect(filled), "010", keyring=Keyring(KEY))
+    assert done.encrypted["refresh_tokens"] == 1 + len(REFRESH_TOKENS)
+    fernet = Fernet(KEY)
+    found = rows(filled, "SELECT user_id, encrypted_token FROM refresh_tokens")
+    assert {user: fernet.decrypt(value).decode() for user, value in found} == REFRESH_TOKENS
+    [(profile,)] = rows(filled, "SELECT user_profile FROM refresh_tokens WHERE user_id = 'alice'")
+    assert profile.startswith("{")
