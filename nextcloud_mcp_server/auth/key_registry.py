@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import LargeBinary, bindparam, cast, literal, or_, select, update
+from sqlalchemy import bindparam, literal, or_, select, update
 
-from nextcloud_mcp_server.auth.statements import insertion, is_old, is_v2, locking
+from nextcloud_mcp_server.auth.statements import ciphertext, insertion, is_old, is_v2, locking
 from nextcloud_mcp_server.backends.base import SAMPLE_SIZE, Connection, RegisteredKey
 from nextcloud_mcp_server.crypto import registration
 from nextcloud_mcp_server.crypto.registration import (
@@ -44,8 +44,7 @@ _BARRIER: Final = locking(keys, "ACCESS EXCLUSIVE")
 _CHANGE: Final = update(keys).where(_c.id == bindparam("of_id")).values(state=bindparam("to_state"))
 
 _SAMPLES: Final = [
-    # As bytes: a TEXT of a restored dump need not be UTF-8.
-    select(cast(column, LargeBinary)).where(column.is_not(None)).limit(limit)
+    select(ciphertext(column)).where(column.is_not(None)).limit(limit)
     for limit in (SAMPLE_SIZE, None)
     for column in (metadata.tables[table].c[name] for table, name in ENCRYPTED)
 ]

@@ -15,9 +15,11 @@ from sqlalchemy import (
     Text,
     and_,
     bindparam,
+    case,
     func,
     literal,
     select,
+    type_coerce,
 )
 from sqlalchemy import (
     cast as cast_to,
@@ -26,11 +28,14 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ClauseElement
 from sqlalchemy.sql.functions import FunctionElement
 
+from nextcloud_mcp_server.crypto.binding import HASH_MARK
 from nextcloud_mcp_server.crypto.key import PREFIX
 from nextcloud_mcp_server.schema.secrets import HASHED
 from nextcloud_mcp_server.schema.tables import Ciphertext
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import Column, Delete, Label, Select, Table, Update
     from sqlalchemy.sql.compiler import SQLCompiler
 
@@ -81,6 +86,28 @@ def _compile_by_rowid(element: _InRow, compiler: SQLCompiler, **_: Any) -> str:
     quote = compiler.preparer.quote
     name, table = quote(column.name), quote(cast("Column[str]", column).table.name)
     return f"(SELECT own.{name} FROM {table} AS own WHERE own.rowid = {table}.rowid)"  # noqa: S608
+
+
+class _ByEngine(FunctionElement[Any]):
+    """One expression for PostgreSQL and another one for SQLite."""
+
+    inherit_cache = True
+
+    def __init__(self, usual: ColumnElement[Any], of_sqlite: ColumnElement[Any]) -> None:
+        super().__init__(usual, of_sqlite)
+        self.type = usual.type
+
+
+@compiles(_ByEngine)
+def _compile_usual(element: _ByEngine, compiler: SQLCompiler, **kwargs: Any) -> str:
+    usual, _ = element.clauses
+    return f"({compiler.process(usual, **kwargs)})"
+
+
+@compiles(_ByEngine, "sqlite")
+def _compile_of_sqlite(element: _ByEngine, compiler: SQLCompiler, **kwargs: Any) -> str:
+    _, of_sqlite = element.clauses
+    return f"({compiler.process(of_sqlite, **kwargs)})"
 
 
 class _Locking(Executable, ClauseElement):
@@ -138,20 +165,49 @@ def stored_as(column: Column[Any]) -> ColumnElement[bool]:
     return column.in_([bindparam("hashed"), bindparam("plain")])
 
 
+def _begins(
+    column: Column[Any],
+    texts: Sequence[ColumnElement[str]],
+    blobs: Sequence[ColumnElement[bytes]],
+    length: int,
+) -> ColumnElement[bool]:
+    """Whether the first ``length`` characters of a value are one of ``texts``, or of ``blobs``.
+
+    PostgreSQL holds what the column is for. SQLite holds a TEXT and a BLOB in any column, and
+    never takes one for the other. A TEXT is not cast to a BLOB: that depends on the encoding of
+    the file.
+    """
+    start = func.substr(column, 1, length)
+    of_column = blobs if isinstance(column.type, Ciphertext) else texts
+    return _ByEngine(start.in_(of_column), start.in_([*texts, *blobs]))
+
+
 def is_v2(column: Column[Any]) -> ColumnElement[bool]:
     """Whether a value is encrypted in the second format."""
-    if isinstance(column.type, Ciphertext):
-        # A restored dump may hold it as TEXT.
-        return func.substr(cast_to(column, LargeBinary), 1, 3) == literal(b"v2.", LargeBinary)
-    return func.substr(column, 1, 3) == literal("v2.", Text)
+    return _begins_with(column, PREFIX.decode("ascii"))
+
+
+def _begins_with(column: Column[Any], start: str) -> ColumnElement[bool]:
+    blob = literal(start.encode("ascii"), LargeBinary)
+    return _begins(column, [literal(start, Text)], [blob], len(start))
 
 
 def has_key(column: Column[Any]) -> ColumnElement[bool]:
     """Whether a value begins as one of the four parameters that :func:`key_prefixes` returns."""
-    if isinstance(column.type, Ciphertext):
-        start = func.substr(cast_to(column, LargeBinary), 1, _PREFIX)
-        return start.in_([bindparam(name, type_=LargeBinary) for name in _PREFIXES])
-    return func.substr(column, 1, _PREFIX).in_([bindparam(f"text_{name}") for name in _PREFIXES])
+    texts = [bindparam(f"text_{name}", type_=Text) for name in _PREFIXES]
+    blobs = [bindparam(name, type_=LargeBinary) for name in _PREFIXES]
+    return _begins(column, texts, blobs, _PREFIX)
+
+
+def ciphertext(column: Column[Any]) -> ColumnElement[Any]:
+    """Select a stored secret as bytes, whatever the encoding of a TEXT is.
+
+    A TEXT that is not ASCII is selected as its bytes: the driver would raise for some of them.
+    """
+    is_ascii = and_(column.op("NOT GLOB")("*[^ -~]*"), func.instr(column, func.char(0)) == 0)
+    is_text = and_(func.typeof(column) == "text", is_ascii)
+    chosen = case((is_text, column), else_=cast_to(column, LargeBinary))
+    return _ByEngine(type_coerce(column, Ciphertext), type_coerce(chosen, Ciphertext))
 
 
 def key_prefixes(key_id: str) -> dict[str, bytes | str]:
@@ -170,7 +226,7 @@ def key_prefixes(key_id: str) -> dict[str, bytes | str]:
 def is_old(column: Column[Any]) -> ColumnElement[bool]:
     """Whether a value is there and stored as released versions have stored it."""
     if (column.table.name, column.name) in HASHED:
-        return and_(column.is_not(None), func.substr(column, 1, 7) != literal("sha256:", Text))
+        return and_(column.is_not(None), ~_begins_with(column, HASH_MARK))
     return and_(column.is_not(None), ~is_v2(column))
 
 

@@ -153,6 +153,16 @@ class Lane:
                 loop.call_soon(self._call)
         return future
 
+    def look_after(self, seconds: float) -> None:
+        """Start a thread that calls ``afterwards`` with True if no unit arrives meanwhile.
+
+        Raises:
+            TokenStorageError: ``no-thread``.
+        """
+        with self._lock:
+            if self._refusal is None and not self._threads:
+                self._start(seconds)
+
     def close(self) -> bool:
         """Run the waiting units, then end the threads; return whether any connection was open.
 
@@ -235,15 +245,18 @@ class Lane:
                 self._calls.put(True)
                 self._free -= 1
             else:
-                name = f"{self._name}-{len(self._threads) + 1}"
-                thread = threading.Thread(target=self._serve, name=name, daemon=True)
                 try:
-                    start(thread)
+                    self._start()
                 except TokenStorageError as error:
                     self._fail_waiting(error)
                     return
-                self._threads.append(thread)
             self._called = True
+
+    def _start(self, pause: float | None = None) -> None:
+        name = f"{self._name}-{len(self._threads) + 1}"
+        thread = threading.Thread(target=self._serve, args=(pause,), name=name, daemon=True)
+        start(thread)
+        self._threads.append(thread)
 
     def _fail_waiting(self, error: TokenStorageError) -> None:
         # A working thread takes the waiting units after its batch.
@@ -252,8 +265,8 @@ class Lane:
             self._waiting.clear()
             _deliver(jobs, [Answer(error=error)] * len(jobs))
 
-    def _serve(self) -> None:
-        pause = self._run_waiting()
+    def _serve(self, pause: float | None) -> None:
+        pause = self._run_waiting(pause)
         while self._is_called(pause):
             pause = self._run_waiting()
 

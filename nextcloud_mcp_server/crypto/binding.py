@@ -11,7 +11,7 @@ from nextcloud_mcp_server.crypto.key import associated_data
 from nextcloud_mcp_server.schema.secrets import HASHED, SecretColumn
 
 #: How the stored hash of an id begins.
-_MARK: Final = "sha256:"
+HASH_MARK: Final = "sha256:"
 
 _HASHED: Final = frozenset(HASHED)
 
@@ -34,7 +34,7 @@ def hashed(value: str) -> HashedId:
     if isinstance(value, HashedId):
         return value
     digest = hashlib.sha256(value.encode("utf-8", "surrogatepass")).digest()
-    return HashedId(_MARK + base64.urlsafe_b64encode(digest).decode("ascii").rstrip("="))
+    return HashedId(HASH_MARK + base64.urlsafe_b64encode(digest).decode("ascii").rstrip("="))
 
 
 def stored_id(value: str | bytes) -> HashedId:
@@ -46,7 +46,7 @@ def stored_id(value: str | bytes) -> HashedId:
 
 def is_hashed(stored: str) -> bool:
     """Return whether a stored id is a hash."""
-    return stored.startswith(_MARK)
+    return stored.startswith(HASH_MARK)
 
 
 def binding(secret: SecretColumn, row: Mapping[str, Any]) -> bytes:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
+from nextcloud_mcp_server.filesystem.files import private_file
 from nextcloud_mcp_server.filesystem.flock import Hold, open_lock
 from nextcloud_mcp_server.migrate.change import downgrade
 from nextcloud_mcp_server.migrate.inspect import known_history
@@ -41,8 +42,12 @@ class Templates:
         Raises:
             TokenStorageError: ``unknown-revision``.
         """
-        # shutil.copy keeps the mode, 0600.
-        return Path(shutil.copy(self._made.get(revision) or self._find(revision), target))
+        template = self._made.get(revision) or self._find(revision)
+        # Private from the first byte; shutil.copy sets the mode at the end.
+        with private_file(target, target) as partial:
+            shutil.copyfile(template, partial)
+            partial.rename(target)
+        return target
 
     def _find(self, revision: str) -> Path:
         wanted = known_history().head if revision == HEAD else revision

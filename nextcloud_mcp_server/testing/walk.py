@@ -22,6 +22,7 @@ from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.backends.sqlite.inspect import readable
 from nextcloud_mcp_server.backends.sqlite.transaction import MIGRATION_PRAGMAS, SqliteTransaction
 from nextcloud_mcp_server.errors import counted
+from nextcloud_mcp_server.filesystem.files import private_file
 from nextcloud_mcp_server.filesystem.paths import absolute
 from nextcloud_mcp_server.migrate import alembic_commands, journal, verify
 from nextcloud_mcp_server.migrate.classify import classify
@@ -319,17 +320,22 @@ class StartWalk:
             TokenStorageError: there is no such database, or a start would refuse it.
         """
         copy = self._folder / f"tokens-{next(self._numbers)}-walking.db"
-        copy.touch(mode=0o600)
-        if database is not None:
-            place = SqliteDatabase(absolute(Path(database)))
-            found = inspect(place)
-            if not found.exists:
-                raise no_database(place)
-            found.accepted()
-            with (
-                readable(place.path) as (source, _),
-                closing(connect_read_only(source)) as old,
-                closing(open_connection(copy)) as new,
-            ):
-                old.backup(new)  # includes its -wal
+        with private_file(copy, copy) as partial:
+            if database is not None:
+                _copy(SqliteDatabase(absolute(Path(database))), partial)
+            partial.rename(copy)
         return self._opened.enter_context(closing(MigrationWalk(copy, rows=rows, changes=changes)))
+
+
+def _copy(place: SqliteDatabase, to: Path) -> None:
+    """Copy a database with what is in its ``-wal``."""
+    found = inspect(place)
+    if not found.exists:
+        raise no_database(place)
+    found.accepted()
+    with (
+        readable(place.path) as (source, _),
+        closing(connect_read_only(source)) as old,
+        closing(open_connection(to)) as new,
+    ):
+        old.backup(new)

@@ -73,7 +73,7 @@ def test_the_doctor_of_a_sound_server_finds_no_error(url: str) -> None:
     name = Keyring([KEY]).fingerprints[0]
     keys = [f.message for f in findings if f.check == "keys"]
     assert f"registered: {name} (v2) primary" in keys
-    assert any(f"key {name} opens 2 of 2 secrets" in message for message in keys)
+    assert any(f"key {name} is needed for 2 of 2 secrets" in message for message in keys)
     assert {f.level for name, f in found.items() if name != "durability"} == {"ok"}
     other = diagnose(_settings(url, Fernet.generate_key().decode())).findings
     lost = [f.message for f in other if f.check == "keys" and f.level == "error"]

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Mapping
-from contextlib import closing, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -16,7 +16,7 @@ from typing import Any, Final
 from sqlalchemy import URL, NullPool
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from nextcloud_mcp_server.backends.sqlite import pool, transaction
+from nextcloud_mcp_server.backends.sqlite import pool, transaction, wal
 from nextcloud_mcp_server.crypto.binding import binding
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.schema.secrets import secrets_of
@@ -99,13 +99,37 @@ def store_in_delete_mode(path: Path, argument: str) -> None:
     operations.store_on_network(path, argument)
 
 
-def store_with_normal(path: Path, argument: str) -> None:
-    """Serving in WAL mode with synchronous=NORMAL, while another connection is open."""
+@contextmanager
+def _with_normal(path: Path) -> Iterator[None]:
+    """Serve in WAL mode with synchronous=NORMAL, while another connection is open.
+
+    Nothing is synced before a checkpoint, and none is made.
+    """
     weaker = MappingProxyType({**pool.SERVING_PRAGMAS, "synchronous": "NORMAL"})
     setattr(pool, "SERVING_PRAGMAS", weaker)  # noqa: B010 - it is Final
+    setattr(wal, "checkpoint", lambda *_, **__: False)  # noqa: B010 - another signature
     with closing(sqlite3.connect(path)) as other:
         other.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        yield
+
+
+def store_with_normal(path: Path, argument: str) -> None:
+    """A store whose commits are not synced."""
+    with _with_normal(path):
         operations.store(path, argument)
+
+
+def rotate_with_normal(path: Path, argument: str) -> None:
+    """A rotation whose commits are not synced when it reports that it is done."""
+    with _with_normal(path):
+        operations.rotate_keys(path, argument)
+        acknowledge("done")
+
+
+def retire_with_normal(path: Path, argument: str) -> None:
+    """A retirement whose commits are not synced when it is acknowledged."""
+    with _with_normal(path):
+        operations.retire_keys(path, argument)
 
 
 def start_unsynced(path: Path, argument: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,7 @@ from tests.faults.checks import count_operations, each_fault, integrity_problem
 from tests.faults.injection import KILL, Injector
 from tests.faults.operations import AT_ONCE, KEYS, rotate_keys, store
 from tests.faults.scenarios import Scenario
+from tests.faults.test_negative_controls import losses
 from tests.faults.test_powercut import record, write_files
 from tests.faults.trials import Trials, sample, scaled, seeded
 from tests.maintenance.keys.helpers import TOKEN, grant
@@ -204,3 +206,28 @@ def test_entries_in_other_transactions_are_detected(injector: Injector, workspac
     assert any(
         "were recorded" in wrong for wrong in killed("rotate_in_two_commits", injector, workspace)
     )
+
+
+@pytest.mark.parametrize(
+    ("scenario", "problem", "found"),
+    [
+        pytest.param(ROTATE, rotation_problem, "not all", id="rotate"),
+        pytest.param(RETIRE, retirement_problem, "acknowledged", id="retire"),
+    ],
+)
+def test_a_change_of_keys_that_syncs_too_little_is_detected(
+    scenario: Scenario, problem: Problem, found: str, injector: Injector, workspace: Path
+) -> None:
+    """It loses what it has acknowledged in a power cut, and nothing if it is only killed."""
+    do = scenario.do.replace("_keys", "_with_normal")
+    broken = replace(scenario, name=do, do=do)
+
+    def check(path: Path, acknowledged: list[str]) -> str:
+        return problem(injector, path, acknowledged)
+
+    assert any(found in wrong for wrong in losses(injector, workspace, broken, 300, check))
+    source = scenarios.prepare(broken, workspace / "source")
+    every = count_operations(injector, broken, source).operations
+    points = seeded(do).sample(range(1, every + 1), 4)
+    for at, path, result in each_fault(injector, broken, source, KILL, points):
+        assert problem(injector, path, result.acknowledged) == "", at

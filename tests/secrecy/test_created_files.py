@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 import pytest
 
+from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.filesystem.files import BESIDE, COMPANIONS, private_file
 from nextcloud_mcp_server.migrations import upgrade_database
 from tests.cli.places import environment
@@ -133,6 +134,12 @@ os._exit(0)
 
 MAIN: Final = ("-m", "nextcloud_mcp_server")
 
+#: Uses each fixture that makes a database.
+PLUGIN: Final = """
+def test_it(token_db, token_db_at, token_storage, migration_walk):
+    migration_walk(token_db_at("009")).up("010")
+    migration_walk(token_db).down("103")
+"""
 
 _BACKUPS: Final = ("009", HEAD, *(f"{HEAD}-{why}" for why in ("manual", "replaced", "rescued")))
 
@@ -171,8 +178,14 @@ def _lives(recorder: Recorder) -> Iterator[tuple[str, list[Created]]]:
     yield "restore", recorder.run(*MAIN, "db", "restore", "--newest", "-y", *db)
     yield "upgrade again", recorder.run(*MAIN, "db", "upgrade", *db)
     yield "rotate", recorder.run(*MAIN, "keys", "rotate", *db, TOKEN_ENCRYPTION_KEY=_keys(path))
-    yield "list", recorder.run(*MAIN, "keys", "list", *db)
-    yield "doctor", recorder.run(*MAIN, "db", "doctor", *db, TOKEN_ENCRYPTION_KEY=_keys(path))
+    first, *_ = Keyring(_keys(path).split(";")).fingerprints
+    for command in ("introduce", "promote", "list", f"retire {first} --fernet"):
+        name = [first] if command == "promote" else []
+        keys = ("keys", *command.split(), *name, *db)
+        yield command, recorder.run(*MAIN, *keys, TOKEN_ENCRYPTION_KEY=_keys(path))
+    for command in ("doctor", "prune", "backups --verify", "audit verify", "log", "current"):
+        db_command = ("db", *command.split(), *db)
+        yield command, recorder.run(*MAIN, *db_command, TOKEN_ENCRYPTION_KEY=_keys(path))
     yield "lost", recorder.run("-c", STORE, str(path), "lost", TOKEN_ENCRYPTION_KEY=_keys(path))
     crashed = recorder.folder / "crashed.db"
     upgrade_database(crashed)
@@ -194,6 +207,18 @@ def test_every_file_is_private_from_its_first_byte(recorder: Recorder) -> None:
         wrong += [f"{what}: {one}" for one in created if not one.is_private]
     assert wrong == []
     assert kinds >= SEEN
+
+
+def test_every_database_of_a_fixture_is_private(recorder: Recorder) -> None:
+    """A test can store a secret of its own in one."""
+    (recorder.folder / "test_it.py").write_text(PLUGIN, "utf-8")
+    options = ("-p", "no:cacheprovider", "-p", "no:xdist", "--basetemp", "tmp/runs", "test_it.py")
+    created = recorder.run("-m", "pytest", *options)
+    ours = [one for one in created if re.search(r"\.db|templates", one.path.name)]
+    assert [one for one in ours if not one.is_private] == []
+    names = {re.sub(r"\.[0-9a-f]{6}\.", ".RANDOM.", one.path.name) for one in ours}
+    copies = ("tokens", "tokens-1-at-009", "tokens-1-walking", "tokens-2-walking")
+    assert names >= {"templates.lock", *(f".{name}.db.RANDOM.partial" for name in copies)}
 
 
 def test_a_file_that_is_made_as_usual_is_seen(recorder: Recorder) -> None:

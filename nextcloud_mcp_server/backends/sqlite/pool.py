@@ -120,9 +120,17 @@ class SqlitePool:
             around_fork=(self._pause, self._resume),
         )
         self._process = os.getpid()
+        if isinstance(self._checkpoints, Checkpoints) and not read_only:
+            self._look_after(self._checkpoints.begin())
         logger.debug("%s is open: %s", path, library())
         # After those of the lanes, so it is called first.
         atexit.register(self._close)
+
+    def _look_after(self, pause: float | None) -> None:
+        # Without a thread, the first write or the close does it.
+        if pause is not None:
+            with suppress(TokenStorageError):
+                self._writer.look_after(pause)
 
     def read(self, unit: Callable[[Connection], T]) -> Awaitable[T]:
         """Run ``unit`` in a read transaction."""

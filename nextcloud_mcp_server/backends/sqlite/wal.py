@@ -244,6 +244,14 @@ class Checkpoints:
         self._pause = IDLE
         self._pending = False
 
+    def begin(self) -> float | None:
+        """Return when to look at the ``-wal`` that a start has found; None if there is nothing.
+
+        One that was not closed may hold what was deleted by then.
+        """
+        self._pending = wal_size(self._path) > 0
+        return IDLE if self._pending else None
+
     def __call__(self, idle: bool) -> float | None:
         """Make a checkpoint if the ``-wal`` is long or nobody writes; return when to look again.
 

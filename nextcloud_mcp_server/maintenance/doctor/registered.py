@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -10,11 +11,42 @@ from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.crypto.registration import FERNET, PRIMARY, RETIRED, is_checked
 from nextcloud_mcp_server.errors import counted, printable
 from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
-from nextcloud_mcp_server.maintenance.keys.census import Census
+from nextcloud_mcp_server.maintenance.keys.census import Census, primary_id
 from nextcloud_mcp_server.maintenance.keys.values import NO_KEY
 
 #: The most rows that a finding names.
 _NAMED: Final = 3
+
+
+def given(
+    needed: Sequence[tuple[str, str | None]], known: Sequence[RegisteredKey], keyring: Keyring
+) -> Iterator[Finding]:
+    """Report how many secrets need each given key, and how many need another one.
+
+    A text of the second format names its key; :func:`registered` reports those that the key does
+    not open, because they were changed or are of another row.
+
+    Args:
+        needed: the table of each secret, and the fingerprint of its key, if that was given.
+        known: the registered keys.
+        keyring: the given keys.
+    """
+    total, by_key = counted(len(needed), "secret"), Counter(key for _, key in needed)
+    primary = primary_id(known, keyring)
+    for key in keyring.keys:
+        number = by_key[key.fingerprint]
+        what = f"key {key.fingerprint} is needed for {number} of {total}"
+        if key.id == primary:
+            yield Finding(Level.OK, f"{what}, and encrypts new ones")
+        elif number:
+            yield Finding(Level.OK, what)
+        else:
+            yield Finding(Level.NOTE, f"{what}: it is no longer needed here")
+    if closed := Counter(table for table, key in needed if key is None):
+        where = ", ".join(f"{number} in {table}" for table, number in sorted(closed.items()))
+        level = Level.ERROR if closed.total() == len(needed) else Level.WARNING
+        what = f"no given key opens {closed.total()} of {total} ({where})"
+        yield Finding(level, what, "add the key that encrypted them to TOKEN_ENCRYPTION_KEY")
 
 
 def registered(

@@ -1,8 +1,7 @@
-"""Checks of the secrets: which key opens how many, and how they are stored."""
+"""Checks of the secrets: how many need which key, and how they are stored."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final
@@ -13,8 +12,8 @@ from nextcloud_mcp_server.crypto.keyfile import find_keyring, key_path
 from nextcloud_mcp_server.errors import TokenStorageError, counted, for_shell
 from nextcloud_mcp_server.maintenance.doctor.context import Contents, Context
 from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
-from nextcloud_mcp_server.maintenance.doctor.registered import registered
-from nextcloud_mcp_server.maintenance.keys.census import primary_id, take_census
+from nextcloud_mcp_server.maintenance.doctor.registered import given, registered
+from nextcloud_mcp_server.maintenance.keys.census import take_census
 from nextcloud_mcp_server.progress import silent
 from nextcloud_mcp_server.schema.structure import ENCRYPTED, columns_there, quoted
 
@@ -28,7 +27,7 @@ _NOT_ENCRYPTED: Final = (
 
 
 def keys(context: Context) -> Iterator[Finding]:
-    """Check how many secrets each key opens, and how many no key opens."""
+    """Check how many secrets need each key, and how many no given key opens."""
     try:
         ring = find_keyring(context.settings, context.path)
     except TokenStorageError as error:
@@ -46,7 +45,7 @@ def keys(context: Context) -> Iterator[Finding]:
     if reason := context.rows_unread:
         known = "whether a key is missing"
         if ring is not None:
-            known = f"what key {' and '.join(ring.fingerprints)} opens"
+            known = f"what needs key {' or '.join(ring.fingerprints)}"
         yield Finding(Level.UNKNOWN, f"{known} is unknown: {reason}")
         return
     if not context.is_ours:
@@ -55,24 +54,8 @@ def keys(context: Context) -> Iterator[Finding]:
     if ring is None:
         yield _no_key(len(secrets), context.closed)
         return
-    opened_by = [(table, ring.key_of(value)) for table, value in secrets]
-    opened, total = Counter(key for _, key in opened_by), counted(len(secrets), "secret")
     keys_there = context.database.inspect(samples=True).keys
-    primary = primary_id(keys_there, ring)
-    for key in ring.keys:
-        fingerprint = key.fingerprint
-        what = f"key {fingerprint} opens {opened[fingerprint]} of {total}"
-        if key.id == primary:
-            yield Finding(Level.OK, f"{what}, and encrypts new ones")
-        elif opened[fingerprint]:
-            yield Finding(Level.OK, what)
-        else:
-            yield Finding(Level.NOTE, f"{what}: it is no longer needed here")
-    if closed := Counter(table for table, key in opened_by if key is None):
-        where = ", ".join(f"{number} in {table}" for table, number in sorted(closed.items()))
-        level = Level.ERROR if closed.total() == len(secrets) else Level.WARNING
-        what = f"{closed.total()} of {total} cannot be opened ({where})"
-        yield Finding(level, what, "add the key that encrypted them to TOKEN_ENCRYPTION_KEY")
+    yield from given([(table, ring.key_of(value)) for table, value in secrets], keys_there, ring)
     if context.tables is not None:
         # A state that a start refuses is another check's finding.
         with suppress(TokenStorageError):

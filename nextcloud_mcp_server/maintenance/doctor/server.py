@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -18,8 +17,8 @@ from nextcloud_mcp_server.errors import TokenStorageError, counted
 from nextcloud_mcp_server.filesystem.server_url import ServerUrl
 from nextcloud_mcp_server.maintenance.doctor.audit import findings as audit_findings
 from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
-from nextcloud_mcp_server.maintenance.doctor.registered import registered
-from nextcloud_mcp_server.maintenance.keys.census import primary_id, take_census
+from nextcloud_mcp_server.maintenance.doctor.registered import given, registered
+from nextcloud_mcp_server.maintenance.keys.census import take_census
 from nextcloud_mcp_server.migrate.classify import triggers_on
 from nextcloud_mcp_server.migrate.inspect import Inspection
 from nextcloud_mcp_server.migrate.summary import plan_line
@@ -151,34 +150,20 @@ def durability(context: Connected) -> Iterator[Finding]:
 
 
 def keys(context: Connected) -> Iterator[Finding]:
-    """Check how many secrets each key opens, and how many no key opens."""
+    """Check how many secrets need each key, and how many no given key opens."""
     try:
         ring = find_keyring(context.settings, context.database.location)
     except TokenStorageError as error:
         yield Finding(Level.ERROR, f"{error.message} {error.remedy}")
         return
-    opened: Counter[str | None] = Counter(
-        None if ring is None else ring.key_of(value)
-        for value in context.place.samples(ENCRYPTED, None)
-    )
-    total = counted(opened.total(), "secret")
+    secrets = [(t, value) for t, c in ENCRYPTED for value in context.place.samples([(t, c)], None)]
     if ring is None:
-        what = f"it holds {total}, and no key was given"
-        level = Level.ERROR if opened.total() else Level.WARNING
+        what = f"it holds {counted(len(secrets), 'secret')}, and no key was given"
+        level = Level.ERROR if secrets else Level.WARNING
         yield Finding(level, what, "set TOKEN_ENCRYPTION_KEY, the same for every server")
         return
     known = context.place.snapshot(samples=True).keys
-    primary = primary_id(known, ring)
-    for key in ring.keys:
-        what = f"key {key.fingerprint} opens {opened[key.fingerprint]} of {total}"
-        yield Finding(Level.OK, f"{what}, and encrypts new ones" if key.id == primary else what)
-    if closed := opened[None]:
-        level = Level.ERROR if closed == opened.total() else Level.WARNING
-        yield Finding(
-            level,
-            f"{closed} of {total} cannot be opened",
-            "add the key that encrypted them to TOKEN_ENCRYPTION_KEY",
-        )
+    yield from given([(table, ring.key_of(value)) for table, value in secrets], known, ring)
     # A state that a start refuses is another check's finding.
     with suppress(TokenStorageError):
         census = take_census(context.database, ring, silent)

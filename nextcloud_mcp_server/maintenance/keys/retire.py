@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import LargeBinary, Select, cast, func, select
+from sqlalchemy import Select, func, select
 
 from nextcloud_mcp_server.auth import key_registry
 from nextcloud_mcp_server.auth.secrets import FERNET_COLUMNS
-from nextcloud_mcp_server.auth.statements import has_key, is_old, key_prefixes
+from nextcloud_mcp_server.auth.statements import ciphertext, has_key, is_old, key_prefixes
 from nextcloud_mcp_server.backends.base import Connection, RegisteredKey
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.crypto.registration import FERNET, PRIMARY, RETIRED, V2
@@ -38,7 +38,7 @@ _OLD: Final[Sequence[tuple[str, Select[Any]]]] = [
     for c in (*_COLUMNS, *_IDS)
 ]
 _FERNET_TEXTS: Final[Sequence[tuple[str, Select[Any]]]] = [
-    (secret.table, select(cast(column, LargeBinary)).where(is_old(column)))
+    (secret.table, select(ciphertext(column)).where(is_old(column)))
     for secret, column in zip(SECRETS, _COLUMNS, strict=True)
     if secret in FERNET_COLUMNS
 ]

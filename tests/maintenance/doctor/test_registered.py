@@ -42,3 +42,12 @@ def test_what_is_wrong_with_the_keys_is_found(
     execute(path, change)
     [found] = [one for one in ask("keys") if message in one.message and one.level == level]
     assert found.command
+
+
+def test_a_text_that_was_moved_needs_its_key_and_is_not_opened(path: Path, ask: Ask) -> None:
+    """Nothing says that a key opens it: it names the key, and is bound to another row."""
+    execute(path, MOVED)
+    said = [one.message for one in ask("keys")]
+    assert any("is needed for" in one for one in said)
+    assert any("1 secret: changed, or of another row" in one for one in said)
+    assert not any(" opens " in one for one in said if not one.startswith("values of older"))

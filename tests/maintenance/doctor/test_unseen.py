@@ -150,7 +150,7 @@ def test_what_a_damaged_file_holds_is_unknown(path: Path, ask: Ask) -> None:
     assert well.isdisjoint(_INSIDE | {"writable"})
     [keys] = ask("keys")
     assert keys.level is Level.UNKNOWN
-    assert keys.message.endswith("opens is unknown: the database cannot be read (see state)")
+    assert keys.message.endswith(" is unknown: the database cannot be read (see state)")
     [keys] = ask("keys", keys=())
     assert (keys.level, keys.command) == (Level.UNKNOWN, None)
     assert "whether a key is missing is unknown" in keys.message

@@ -9,7 +9,8 @@ import sqlite3
 import sys
 import threading
 import time
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from itertools import cycle
 from pathlib import Path
 from subprocess import PIPE, Popen
@@ -19,16 +20,20 @@ import psycopg
 import pytest
 from cryptography.fernet import Fernet
 
-from nextcloud_mcp_server.auth import audit, concern
+from nextcloud_mcp_server.auth import audit, concern, key_registry
+from nextcloud_mcp_server.auth.statements import locking
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.crypto.binding import binding
 from nextcloud_mcp_server.crypto.keyring import Keyring
+from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.maintenance.keys.census import count_secrets
 from nextcloud_mcp_server.maintenance.keys.promote import introduce, promote
 from nextcloud_mcp_server.maintenance.keys.retire import retire
 from nextcloud_mcp_server.maintenance.keys.rotate import rotate
+from nextcloud_mcp_server.schema import tables
 from nextcloud_mcp_server.settings import Settings
 from tests.cli.places import environment
-from tests.maintenance.keys.helpers import NEW, NEWEST, OLDER
+from tests.maintenance.keys.helpers import NEW, NEWEST, OLDER, TOKEN
 from tests.support.child import Child
 from tests.support.contents import KEY, OTHER_KEY
 from tests.support.errors import refuses
@@ -97,6 +102,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
 
 _SERVER = """
 import asyncio, random, sys
+from nextcloud_mcp_server.auth.statements import locking
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 
 async def main(database, what, number):
@@ -173,13 +179,12 @@ def _write(file: Path, *keys: str) -> None:
     new.replace(file)
 
 
-def test_a_writer_that_began_with_the_old_key_is_waited_for(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its text is there when the promotion returns, so that the key is not retired over it."""
-    place.fill(1)
-    rotate(place.settings(KEY))
-    introduce(place.settings(), NEWEST)
+@contextmanager
+def held_writer(place: Place) -> Iterator[Callable[[], None]]:
+    """Let a store write with the old key, and hold its transaction open until the yielded call.
+
+    The transaction has done all but its commit, so it has read which key encrypts.
+    """
     wrote, may_commit = threading.Event(), threading.Event()
     record = audit.record
 
@@ -192,26 +197,143 @@ def test_a_writer_that_began_with_the_old_key_is_waited_for(
         async with place.store() as storage:
             await storage.store_refresh_token("late", "late 0")
 
-    monkeypatch.setattr(concern, "record", slow)
     writer = threading.Thread(target=asyncio.run, args=(write(),))
-    writer.start()
-    assert wrote.wait(30)
+
+    def end() -> None:
+        may_commit.set()
+        writer.join(30)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(concern, "record", slow)
+        writer.start()
+        assert wrote.wait(30)
+    try:
+        yield end
+    finally:
+        end()
+
+
+def test_a_writer_that_began_with_the_old_key_is_waited_for(place: Place) -> None:
+    """Its text is there when the promotion returns, so that the key is not retired over it."""
+    place.fill(1)
+    rotate(place.settings(KEY))
+    introduce(place.settings(), NEWEST)
     promoted: list[object] = []
     other = threading.Thread(target=lambda: promoted.append(promote(place.settings(), NEWEST)))
-    other.start()
-    other.join(0.5)
-    assert promoted == []
-    may_commit.set()
-    other.join(30)
-    writer.join(30)
+    with held_writer(place) as end:
+        other.start()
+        other.join(0.5)
+        assert promoted == []
+        end()
+        other.join(30)
     assert promoted
-    monkeypatch.undo()
     retire(place.settings(), OLDER, fernet=True)
     with refuses("key-needed", match=r"\(3 in refresh_tokens\)"):
         retire(place.settings(), OLDER)
     rotate(place.settings())
     retire(place.settings(NEW), OLDER)
     assert place.tokens(NEW)["late"] == "late 0"
+
+
+@pytest.mark.parametrize("lock", ["none", "SHARE ROW EXCLUSIVE", "EXCLUSIVE"])
+def test_without_the_barrier_the_writer_is_not_waited_for(
+    lock: str, postgresql_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control of the test above: the key is retired over a text that comes later.
+
+    Neither without a lock nor with one that readers of the keys can share. On SQLite a writer
+    is alone, whatever is done here.
+    """
+    place = Place(postgresql_server.schema_at_head()[1], tmp_path)
+    place.fill(1)
+    rotate(place.settings(KEY))
+    retire(place.settings(KEY), OLDER, fernet=True)
+    introduce(place.settings(), NEWEST)
+    weaker = locking(tables.keys, lock)
+    barrier = key_registry._REGISTERED if lock == "none" else weaker
+    monkeypatch.setattr(key_registry, "_BARRIER", barrier)
+    with held_writer(place) as end:
+        assert promote(place.settings(), NEWEST).changed
+        rotate(place.settings())
+        assert retire(place.settings(), OLDER).changed
+        end()
+    secrets = count_secrets(place.settings()).secrets
+    assert secrets["v2", Keyring(KEY).keys[0].id, "refresh_tokens"] == 1
+    with refuses("undecryptable"):
+        place.tokens(NEW)
+
+
+@contextmanager
+def writing(place: Place, user: str, text: bytes) -> Iterator[Callable[[], None]]:
+    """Hold a transaction that stores a text, until the yielded call commits it.
+
+    As each store does, it has read which key encrypts.
+    """
+    insert = (
+        "INSERT INTO refresh_tokens (user_id, encrypted_token, created_at, updated_at) "
+        "VALUES ({0}, {0}, 1, 1)"
+    )
+    if "://" in place.name:
+        with psycopg.connect(place.name) as server:
+            server.execute("SELECT state FROM keys").fetchall()
+            server.execute(insert.format("%s"), (user, text))
+            yield server.commit
+    else:
+        with closing(sqlite3.connect(place.name, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(insert.format("?"), (user, text))
+            yield connection.commit
+
+
+def late_text(user: str) -> bytes:
+    """Return a token of a user that the old key has encrypted."""
+    row = {"user_id": user, "token_audience": "nextcloud"}
+    return Keyring(KEY).keys[0].seal(f"{user} 0".encode(), binding(TOKEN, row))
+
+
+def ready_to_retire(place: Place) -> None:
+    """Let no value need the old key."""
+    place.fill(1)
+    introduce(place.settings(), NEWEST)
+    promote(place.settings(), NEWEST)
+    rotate(place.settings())
+    retire(place.settings(), OLDER, fernet=True)
+
+
+def test_a_text_that_comes_after_the_first_count_keeps_its_key(place: Place) -> None:
+    """A retirement counts again when every writer that has read the keys has ended."""
+    ready_to_retire(place)
+    codes: list[str] = []
+
+    def retiring() -> None:
+        try:
+            retire(place.settings(), OLDER)
+        except TokenStorageError as error:
+            codes.append(error.code)
+
+    other = threading.Thread(target=retiring)
+    with writing(place, "late", late_text("late")) as commit:
+        other.start()
+        other.join(1)
+        assert other.is_alive()
+        commit()
+        other.join(30)
+    assert codes == ["key-needed"]
+    assert place.tokens()["late"] == "late 0"
+
+
+def test_without_the_second_count_the_key_is_retired_over_a_text(
+    postgresql_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control of the test above."""
+    place = Place(postgresql_server.schema_at_head()[1], tmp_path)
+    ready_to_retire(place)
+    monkeypatch.setattr(key_registry, "_BARRIER", key_registry._REGISTERED)
+    with writing(place, "late", late_text("late")) as commit:
+        assert retire(place.settings(), OLDER).changed
+        commit()
+    with refuses("undecryptable"):
+        place.tokens(NEW)
 
 
 def test_a_store_encrypts_with_the_promoted_key_at_once(place: Place) -> None:
