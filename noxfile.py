@@ -76,12 +76,14 @@ MAIN_ONLY = (
 )
 #: What ``quick`` leaves out, beside the tests that have a session of their own.
 SLOW = ("tests/faults", "tests/history", "tests/races", "tests/wheel")
+#: The compose files, which are compared with the specification. No container runs here.
+COMPOSE = ("compose.yaml", "compose.nextcloud.yaml", "examples/scale-out/compose.yaml")
 #: The smallest CI machine has two cores.
 PARALLEL = ("--numprocesses=2", "--dist=worksteal")
 
 #: Seconds of each default session on two idle cores, in their order, and its content.
 PLAN = {
-    "lint": (15, "style, import contracts, the migrations"),
+    "lint": (15, "style, import contracts, compose files, the migrations"),
     "types": (30, "strict types of the package, the tests, the docs and the examples"),
     "tests": (430, "all tests, the migrations on SQLite, a sample of the faults"),
     "docs": (70, "the site and the examples in it, one guide on PostgreSQL"),
@@ -167,7 +169,7 @@ def plan(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, likely mistakes, the import contracts and the migrations."""
+    """Check style, likely mistakes, import contracts, compose files and the migrations."""
     sync(session, "lint")
     _lint(session)
 
@@ -176,6 +178,7 @@ def _lint(session: nox.Session) -> None:
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("lint-imports", "--no-cache")
+    session.run("check-jsonschema", "--builtin-schema=vendor.compose-spec", *COMPOSE)
     session.run("nextcloud-mcp-server", "db", "lint", "--strict")
 
 

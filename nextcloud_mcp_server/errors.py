@@ -128,6 +128,9 @@ class TokenStorageError(Exception):
 
 # Errors that several packages raise.
 
+#: What people and clients are told instead of an error of the store, which names the database.
+STORE_UNAVAILABLE: Final = "This server cannot use its database at the moment."
+
 
 def not_open() -> TokenStorageError:
     """Return the error for the use of a store that is not open."""

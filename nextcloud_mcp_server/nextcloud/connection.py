@@ -28,6 +28,13 @@ DEADLINE: Final = 120.0
 #: Requests of one person at once. So many wrong logins can be under way when a password dies.
 _AT_ONCE: Final = 4
 
+#: Connections that are kept for later requests. Each request looks at the socket of every one of
+#: them, twice.
+_IDLE: Final = 10
+
+#: Methods that change nothing.
+_READING: Final = {"GET", "HEAD", "PROPFIND", "REPORT", "SEARCH"}
+
 
 class _Counted(httpx2.AsyncClient):
     """Counts each answer by the class of its status; ``none`` if there was none."""
@@ -66,7 +73,9 @@ def open_http(
         follow_redirects=False,
         # Shorter than what servers keep: a request on a connection that the server just closed
         # fails, and a write cannot be repeated safely.
-        limits=httpx2.Limits(max_connections=100, keepalive_expiry=3.0),
+        limits=httpx2.Limits(
+            max_connections=100, max_keepalive_connections=_IDLE, keepalive_expiry=3.0
+        ),
         timeout=httpx2.Timeout(timeout, connect=min(timeout, 10.0)),
         trust_env=False,
     )
@@ -218,7 +227,7 @@ class Connection:
         answer: Answer | None = None
         try:
             with anyio.fail_after(DEADLINE):
-                response = await self._http.send(request, auth=self.login, stream=True)
+                response = await self._begin(request)
                 try:
                     content = await _read(response, what, cut)
                 finally:
@@ -233,6 +242,15 @@ class Connection:
         if answer is None:
             raise problem
         return answer
+
+    async def _begin(self, request: httpx2.Request) -> httpx2.Response:
+        """Send a request; again if it only reads and its kept connection was just closed."""
+        try:
+            return await self._http.send(request, auth=self.login, stream=True)
+        except (httpx2.RemoteProtocolError, httpx2.ReadError):
+            if request.method not in _READING:
+                raise
+        return await self._http.send(request, auth=self.login, stream=True)
 
     def _problem(self, answer: Answer, what: str, accept: Container[int]) -> NextcloudError | None:
         status = answer.status

@@ -96,6 +96,8 @@ def _authorize(provider: Provider) -> Handler:
     cookie = BrowserCookie(provider.issuer)
 
     async def answer(request: Request) -> Response:
+        # Before the handler, which sends every error to the client, and loads it for that.
+        await provider.get_client(request.query_params.get("client_id", ""))
         mine = cookie.read(request) or new_token()
         reset = browser.set(mine)
         try:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from nextcloud_mcp_server.auth.app_passwords import AppPassword
 from nextcloud_mcp_server.auth.oauth_sessions import OAuthSession
+from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.nextcloud.account import User
 from nextcloud_mcp_server.nextcloud.addresses import Server
 from nextcloud_mcp_server.nextcloud.client import Nextcloud
@@ -39,6 +40,8 @@ class Logins:
         #: The client of Nextcloud, while the server runs.
         self.http: httpx2.AsyncClient | None = None
         self._polled: dict[str, float] = {}
+        #: What could not be stored, by sign-in.
+        self._granted: dict[str, Granted] = {}
 
     async def begin(
         self, session_id: str, name: str, *, scopes: tuple[str, ...] | None = None
@@ -84,6 +87,7 @@ class Logins:
 
         Raises:
             NextcloudError: a request failed.
+            TokenStorageError: as the store; the next poll continues.
         """
         now = time.monotonic()
         if now - self._polled.get(session_id, -_PAUSE) < _PAUSE:
@@ -96,17 +100,23 @@ class Logins:
             return None
         token, _ = json.loads(session.poll_token or "")
         agent = self._agent(name)
-        granted = await poll_login(self._open_http(), self._server, agent, token)
+        granted = self._granted.pop(session_id, None) or await poll_login(
+            self._open_http(), self._server, agent, token
+        )
         if granted is None:
             return None
         try:
             user = await self._connect(granted, agent, session, connects=connects)
+            await self._provider.storage.oauth_sessions.update(session_id, user_id=user.id)
         except NextcloudError:
             # Nextcloud gives a password out once: there is nothing to wait for any more.
             await self._provider.storage.oauth_sessions.delete(session_id)
             self._provider.count("sign_in", "failed")
             raise
-        await self._provider.storage.oauth_sessions.update(session_id, user_id=user.id)
+        except TokenStorageError:
+            # For the same reason the next poll needs it.
+            self._keep(session_id, granted)
+            raise
         self._provider.count("sign_in", "granted")
         return user.id
 
@@ -126,8 +136,6 @@ class Logins:
         if not connects and (old is None or self.works(old)):
             await _delete(client, "The new")
             return user
-        if old is not None:
-            await self.delete(old, "The previous")
         kept = None if connects or old is None else old.scopes
         await passwords.store(
             user.id,
@@ -137,7 +145,16 @@ class Logins:
             server=self._settings.host,
             name=agent,
         )
+        # Afterwards: if the store fails, the previous one still works. It is the same one if only
+        # the last step of a poll failed.
+        if old is not None and old.password != granted.app_password:
+            await self.delete(old, "The previous")
         return user
+
+    def _keep(self, session_id: str, granted: Granted) -> None:
+        if len(self._granted) >= _REMEMBERED:
+            self._granted.clear()
+        self._granted[session_id] = granted
 
     def works(self, password: AppPassword) -> bool:
         """Return whether an app password is for this Nextcloud and was not refused."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Callable
@@ -25,10 +26,12 @@ from nextcloud_mcp_server.auth.mcp_grants import BY_CLIENT, IssuedTokens
 from nextcloud_mcp_server.auth.mcp_tokens import ACCESS, REFRESH, McpToken, new_token
 from nextcloud_mcp_server.auth.oauth_sessions import OAuthSession
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
-from nextcloud_mcp_server.errors import TokenStorageError, not_open
+from nextcloud_mcp_server.errors import STORE_UNAVAILABLE, TokenStorageError, not_open
 from nextcloud_mcp_server.oauth import scopes
 from nextcloud_mcp_server.oauth.clients import Clients
 from nextcloud_mcp_server.settings.nextcloud import NextcloudSettings
+
+logger = logging.getLogger(__name__)
 
 #: Seconds for a whole sign-in, and for its code.
 SIGN_IN_LIFE: Final = 1_200
@@ -127,9 +130,10 @@ class Provider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken,
                 browser_id=browser.get(),
             )
         except TokenStorageError as error:
-            if error.code != "bad-input":
-                raise
-            raise AuthorizeError("invalid_request", error.message) from None
+            if error.code == "bad-input":
+                raise AuthorizeError("invalid_request", error.message) from None
+            logger.error("No sign-in began: %s %s [%s]", error.message, error.remedy, error.code)
+            raise AuthorizeError("temporarily_unavailable", STORE_UNAVAILABLE) from None
         return f"{self.issuer}{CONSENT}?{urlencode({'session': session_id})}"
 
     def now(self) -> int:

@@ -16,6 +16,7 @@ from starlette.routing import Route
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.lifespan import TokenStoreState, token_store_lifespan
+from nextcloud_mcp_server.server import failures
 from nextcloud_mcp_server.server.health import (
     CHECK_INTERVAL,
     NO_STORE,
@@ -98,8 +99,8 @@ def create_app(
             Route(_READY, _ready),
             *operator_routes(status_token, public_url),
         ],
-        middleware=connected.middleware,
-        exception_handlers={HTTPException: _refused},
+        middleware=[failures.FIRST, *connected.middleware],
+        exception_handlers={HTTPException: _refused, **failures.HANDLERS},
     )
     # A redirect would repeat the Host header, which anybody can set.
     app.router.redirect_slashes = False

@@ -19,8 +19,9 @@ from typing import Any, Final
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-#: The most open connections, if the process may open as many files.
-MOST: Final = 1_000
+#: The most open connections, if the process may open as many files. A client in a session has two
+#: or three: one that waits for messages, and those of its requests.
+MOST: Final = 4_000
 
 #: Descriptors that are kept for the database, its locks and backups, and the listening sockets.
 RESERVED: Final = 100

@@ -54,6 +54,11 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 #: sleeps, or in another thread, does not wake it, and Python calls its handler only afterwards.
 _TICK: Final = 0.25
 
+#: Seconds for which a connection is kept for another request: longer than clients and proxies
+#: keep it, as a request on a connection that is just being closed fails. Those of uvicorn are the
+#: same as those of the clients.
+_KEEP_ALIVE: Final = 75
+
 #: Seconds that a stop waits for running requests. Docker kills after ten.
 _GRACE: Final = 8
 
@@ -141,6 +146,7 @@ def _serve(
             access_log=False,
             server_header=False,
             backlog=ACCEPTED_AT_ONCE,
+            timeout_keep_alive=_KEEP_ALIVE,
             timeout_graceful_shutdown=_GRACE,
         )
         server = _Server(config, app, printer)

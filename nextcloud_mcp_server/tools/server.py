@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,6 +12,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import ValidationError
 
 from nextcloud_mcp_server import __version__
+from nextcloud_mcp_server.errors import STORE_UNAVAILABLE, TokenStorageError
 from nextcloud_mcp_server.nextcloud.errors import NextcloudError
 from nextcloud_mcp_server.tools import account, calendar, contacts, files, notes
 from nextcloud_mcp_server.tools.access import Access
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from mcp.server.mcpserver.tools import Tool
     from mcp_types import CallToolResult, InputRequiredResult
     from mcp_types import Tool as ListedTool
+
+logger = logging.getLogger(__name__)
 
 #: Every tool, in the order of the list.
 TOOLS: Final[tuple[Declared, ...]] = (
@@ -96,6 +100,8 @@ class _Server(MCPServer[Any]):
         try:
             return await super().call_tool(name, arguments, context)
         except ToolError as error:
+            if isinstance(error.__cause__, TokenStorageError):
+                raise _without_store(name, error.__cause__) from None
             if not isinstance(error.__cause__, ValidationError):
                 raise
             wrong = "; ".join(
@@ -106,9 +112,12 @@ class _Server(MCPServer[Any]):
         raise ToolError(f"{name} was not called: {wrong}. Correct the arguments.")
 
     async def _hidden(self) -> set[str]:
-        person = await self._access.person()
+        try:
+            person = await self._access.person()
+        except TokenStorageError:
+            person = None
         if person is None:
-            # Each says how to connect.
+            # Each says what is wrong.
             return set()
         allowed = {None, *person.scopes}
         hidden = {tool.name for tool in self._declared if tool.scope not in allowed}
@@ -120,3 +129,9 @@ class _Server(MCPServer[Any]):
                 return hidden
             hidden |= {tool.name for tool in self._declared if not tool.available(capabilities)}
         return hidden
+
+
+def _without_store(name: str, error: TokenStorageError) -> ToolError:
+    """Log why the store failed during a call, and return what the model gets."""
+    logger.error("Tool %s failed: %s %s [%s]", name, error.message, error.remedy, error.code)
+    return ToolError(f"{STORE_UNAVAILABLE} Try again in a few seconds.")

@@ -19,6 +19,7 @@ from tests.bench import (
     growth,
     imports,
     large,
+    load,
     pool,
     scale,
     server,
@@ -38,6 +39,7 @@ AREAS: Final[dict[str, Callable[[Place], Iterator[Row]]]] = {
     "large": large.rows,
     "server": server.rows,
     "scale": scale.rows,
+    "load": load.rows,
 }
 
 CHECKOUT: Final = Path(__file__).parents[2]

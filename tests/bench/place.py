@@ -55,6 +55,8 @@ class Scale:
         large: pairs of work on the large one.
         tasks, starts: how many at once.
         warm: pairs that are run before, and not counted.
+        sessions: how many people call the server at once.
+        session_calls: how many calls each of them makes.
     """
 
     processes: int = 11
@@ -65,12 +67,25 @@ class Scale:
     tasks: int = 64
     starts: int = 16
     warm: int = 1
+    sessions: int = 500
+    session_calls: int = 10
 
 
 FULL: Final = Scale()
 
 #: For a test that the benchmarks run.
-TINY: Final = Scale(processes=1, rounds=1, calls=1, rows=(5, 6), large=1, tasks=4, starts=2, warm=0)
+TINY: Final = Scale(
+    processes=1,
+    rounds=1,
+    calls=1,
+    rows=(5, 6),
+    large=1,
+    tasks=4,
+    starts=2,
+    warm=0,
+    sessions=4,
+    session_calls=3,
+)
 
 
 @dataclass

@@ -409,3 +409,39 @@ async def test_an_error_can_be_pickled(alice: Nextcloud) -> None:
     again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
     assert type(again) is NextcloudError
     assert (again.message, again.code, again.remedy) == (error.message, error.code, error.remedy)
+
+
+class Closing:
+    """Answers one request on each connection, and closes it when a second one arrives."""
+
+    def __init__(self) -> None:
+        self.methods: list[str] = []
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection."""
+        body = b'{"ocs": {"data": {"id": "alice"}}}'
+        for answers in (True, False):
+            try:
+                head = await reader.readuntil(b"\r\n\r\n")
+            except asyncio.IncompleteReadError:
+                break
+            self.methods.append(head.split(b" ", 1)[0].decode())
+            if answers:
+                writer.write(
+                    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+                    b"Content-Length: %d\r\n\r\n" % len(body) + body
+                )
+        writer.close()
+
+
+async def test_only_a_read_is_sent_again_on_a_closed_connection(http: httpx2.AsyncClient) -> None:
+    """A server may close a kept connection at any time; a write could have been carried out."""
+    closing = Closing()
+    async with await asyncio.start_server(closing, "127.0.0.1", 0) as server:
+        client = _at(http, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        for _ in range(2):
+            assert (await client.account.whoami()).id == "alice"
+        assert closing.methods == ["GET"] * 3
+        error = await failing(client.account.delete_app_password())
+        assert error.code == "no-connection"
+        assert closing.methods == ["GET"] * 3 + ["DELETE"]

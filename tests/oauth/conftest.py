@@ -13,6 +13,7 @@ import pytest
 import uvicorn
 
 from nextcloud_mcp_server.server.app import create_app
+from nextcloud_mcp_server.server.request_id import RequestIds
 from nextcloud_mcp_server.settings.nextcloud import NextcloudSettings
 from tests.oauth.person import Browser, Client, Served
 from tests.support.contents import KEY
@@ -21,14 +22,14 @@ from tests.support.nextcloud.server import StandIn, running
 
 @contextmanager
 def serving(
-    database: Path, nextcloud: StandIn, *, read_only: bool = False, share_links: bool = False
+    database: Path | str, nextcloud: StandIn, *, read_only: bool = False, share_links: bool = False
 ) -> Iterator[Served]:
     """Serve the application, with its lifespan, in a thread."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         settings = NextcloudSettings(nextcloud.url, nextcloud.url, url, read_only, share_links)
         app = create_app(database, encryption_key=KEY, nextcloud=settings)
-        config = uvicorn.Config(app, log_config=None, lifespan="on", ws="none")
+        config = uvicorn.Config(RequestIds(app), log_config=None, lifespan="on", ws="none")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()
@@ -36,7 +37,7 @@ def serving(
             time.sleep(0.01)
         assert server.started
         try:
-            yield Served(url, database, nextcloud)
+            yield Served(url, Path(database), nextcloud)
         finally:
             server.should_exit = True
             thread.join(20)

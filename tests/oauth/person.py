@@ -51,6 +51,10 @@ class Program:
 class Browser(Program):
     """A browser: it keeps cookies, follows redirects only when it is told to."""
 
+    def __init__(self, served: Served) -> None:
+        super().__init__(served)
+        self.http.headers["Accept"] = "text/html,application/xhtml+xml,*/*;q=0.8"
+
     def open(self, url: str) -> httpx2.Response:
         """Load a page of the server; redirects within it are followed."""
         response = self.http.get(url)
@@ -188,8 +192,8 @@ class Client(Program):
         }
         return self.http.post("/token", data=data)
 
-    def call(self, token: str, **headers: str) -> httpx2.Response:
-        """Call the tool whoami, in the stateless protocol."""
+    def call(self, token: str, tool: str = "whoami", **headers: str) -> httpx2.Response:
+        """Call a tool without arguments, in the stateless protocol."""
         meta = {
             "io.modelcontextprotocol/protocolVersion": "2026-07-28",
             "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
@@ -199,7 +203,7 @@ class Client(Program):
             "jsonrpc": "2.0",
             "id": 1,
             "method": "tools/call",
-            "params": {"name": "whoami", "arguments": {}, "_meta": meta},
+            "params": {"name": tool, "arguments": {}, "_meta": meta},
         }
         return self.http.post(
             "/mcp",
@@ -209,7 +213,7 @@ class Client(Program):
                 "Accept": "application/json, text/event-stream",
                 "MCP-Protocol-Version": "2026-07-28",
                 "Mcp-Method": "tools/call",
-                "Mcp-Name": "whoami",
+                "Mcp-Name": tool,
                 **headers,
             },
         )

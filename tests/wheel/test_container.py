@@ -6,6 +6,7 @@ point.
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -15,11 +16,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
 
 from nextcloud_mcp_server.backends.sqlite.wal import has_reset_bug
+from nextcloud_mcp_server.settings.nextcloud import nextcloud_settings
 from tests.wheel.conftest import CHECKOUT
 
 
@@ -160,6 +163,67 @@ def test_compose_gives_a_migration_the_time_to_end(compose: dict[str, Any]) -> N
 
     assert int(service["stop_grace_period"].removesuffix("m")) >= 10
     assert service["init"] is True
+
+
+@pytest.fixture(scope="module")
+def with_nextcloud() -> dict[str, Any]:
+    """``compose.nextcloud.yaml``, parsed."""
+    text = (CHECKOUT / "compose.nextcloud.yaml").read_text(encoding="utf-8")
+    parsed: dict[str, Any] = yaml.safe_load(text)
+    return parsed
+
+
+def test_the_server_and_a_browser_reach_the_nextcloud_beside_it(
+    compose: dict[str, Any], with_nextcloud: dict[str, Any]
+) -> None:
+    """The server uses the name in the network, a browser the published port; both are trusted."""
+    nextcloud = with_nextcloud["services"]["nextcloud"]
+    [(name, service)] = compose["services"].items()
+    added = with_nextcloud["services"][name]
+    settings = nextcloud_settings(added["environment"], listening=("0.0.0.0", 8000))  # noqa: S104
+    assert settings is not None
+    host, browser = urlsplit(settings.host), urlsplit(settings.browser_url)
+    trusted = nextcloud["environment"]["NEXTCLOUD_TRUSTED_DOMAINS"].split()
+
+    assert host.hostname in with_nextcloud["services"]
+    assert {host.hostname, browser.hostname} == set(trusted)
+    assert nextcloud["ports"] == [f"{browser.netloc}:{host.port or 80}"]
+    assert service["ports"] == [f"{urlsplit(settings.public_url).netloc}:8000"]
+    assert added["depends_on"] == {"nextcloud": {"condition": "service_healthy"}}
+    assert "status.php" in nextcloud["healthcheck"]["test"][1]
+
+
+def test_nothing_is_published_beyond_this_machine(
+    compose: dict[str, Any], with_nextcloud: dict[str, Any]
+) -> None:
+    """Every port is one of loopback."""
+    services = [*compose["services"].values(), *with_nextcloud["services"].values()]
+    ports = [port for service in services for port in service.get("ports", ())]
+
+    assert len(ports) == 2
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_the_nextcloud_has_no_password_that_everybody_knows(with_nextcloud: dict[str, Any]) -> None:
+    """Its password is a file that the person makes and git ignores, never a value."""
+    nextcloud = with_nextcloud["services"]["nextcloud"]
+    passwords = {k: v for k, v in nextcloud["environment"].items() if "PASSWORD" in k}
+    [secret] = nextcloud["secrets"]
+
+    assert passwords == {"NEXTCLOUD_ADMIN_PASSWORD_FILE": f"/run/secrets/{secret}"}
+    assert "file" in with_nextcloud["secrets"][secret]
+    assert secret in (CHECKOUT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    [(volume, _)] = [mount.split(":") for mount in nextcloud["volumes"]]
+    assert volume in with_nextcloud["volumes"]
+
+
+def test_every_compose_file_is_compared_with_the_specification() -> None:
+    """The session ``lint`` names each of them."""
+    tracked = [*CHECKOUT.glob("compose*.yaml"), *CHECKOUT.glob("examples/*/compose*.yaml")]
+    noxfile = (CHECKOUT / "noxfile.py").read_text(encoding="utf-8")
+    [named] = re.findall(r"^COMPOSE = (\(.*\))$", noxfile, re.MULTILINE)
+
+    assert {str(path.relative_to(CHECKOUT)) for path in tracked} == set(ast.literal_eval(named))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,74 @@
+"""The answer to a request that needs the token store while it cannot be used.
+
+Each gets it in its own form: a person a page, an MCP client an error of JSON-RPC, and every other
+client an error of OAuth. The reason is in the log alone, because it names the database.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from starlette.middleware import Middleware
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.responses import JSONResponse, Response
+
+from nextcloud_mcp_server.errors import STORE_UNAVAILABLE, TokenStorageError, printable
+from nextcloud_mcp_server.pages.frame import problem
+from nextcloud_mcp_server.server.health import NO_STORE
+from nextcloud_mcp_server.server.request_id import request_id
+from nextcloud_mcp_server.server.starting import RETRY_AFTER
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+logger = logging.getLogger(__name__)
+
+_UNAVAILABLE: Final = 503
+
+#: "Internal error" of JSON-RPC 2.0.
+_INTERNAL_ERROR: Final = -32603
+
+
+async def failed(request: Request, error: Exception) -> Response:
+    """Return the answer to a request that failed with ``error``, and log why."""
+    if not isinstance(error, TokenStorageError):
+        raise error
+    logger.error(
+        "%s %s was not answered: %s %s [%s]",
+        request.method,
+        request.url.path,
+        printable(error.message),
+        printable(error.remedy),
+        error.code,
+    )
+    response = _answer(request.headers.get("Accept", ""), request_id.get())
+    response.headers["Retry-After"] = str(RETRY_AFTER)
+    return response
+
+
+def _answer(accepted: str, mine: str) -> Response:
+    if "text/html" in accepted:
+        told = f" the id of this request: {mine}" if mine else " the time"
+        return problem(
+            "Try again in a moment",
+            STORE_UNAVAILABLE,
+            "Wait a minute, then load this page again. If that does not help, tell the operator of "
+            f"this server{told}.",
+            status=_UNAVAILABLE,
+        )
+    message = f"{STORE_UNAVAILABLE} Try again in a few seconds."
+    if mine:
+        message = f"{message} The id of this request is {mine}."
+    body: dict[str, object] = {"error": "server_error", "error_description": message}
+    # Only the protocol of MCP over HTTP asks for both.
+    if "text/event-stream" in accepted:
+        detail = {"code": _INTERNAL_ERROR, "message": message}
+        body = {"jsonrpc": "2.0", "id": None, "error": detail}
+    return JSONResponse(body, _UNAVAILABLE, NO_STORE)
+
+
+#: For an application: beside the handlers, which add the headers of a route, one that comes before
+#: the check of a token, which is not in a route.
+HANDLERS: Final = {TokenStorageError: failed}
+FIRST: Final = Middleware(ExceptionMiddleware, handlers=HANDLERS)
