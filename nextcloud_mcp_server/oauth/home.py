@@ -10,7 +10,7 @@ from mcp.server.transport_security import RequestBodyLimitMiddleware
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route, request_response
 
-from nextcloud_mcp_server.auth.mcp_grants import BY_USER, DISCONNECTED, McpGrant
+from nextcloud_mcp_server.auth.mcp_grants import BY_USER, McpGrant
 from nextcloud_mcp_server.auth.mcp_tokens import new_token
 from nextcloud_mcp_server.auth.oauth_sessions import OAuthSession
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
@@ -115,7 +115,8 @@ class Home:
                 "A program needs at least one permission.",
                 "Go back and choose one, or revoke its access.",
             )
-        if not set(chosen) <= set(grant.scopes) and text_of(form, "confirmed") != "yes":
+        # Each that is new was on the page: the grant may have lost some since.
+        if not set(chosen) <= {*grant.scopes, *form.getlist("confirmed")}:
             return await self._ask(request, grant, chosen)
         await self._storage.mcp_grants.change_scopes(grant.grant_id, user, chosen)
         return RedirectResponse("/", 303)
@@ -137,7 +138,7 @@ class Home:
         if text_of(form, "confirmed") != "yes":
             return home_pages.confirm_disconnect(user, self._token(request))
         passwords = self._storage.app_passwords
-        await self._storage.mcp_grants.revoke_for_user(user, DISCONNECTED)
+        await self._provider.end_access(user)
         left = ""
         try:
             password = await passwords.get(user)

@@ -113,8 +113,8 @@ _MORE: Final = """
 what you choose here.</p>
 <form method="post" action="{action}">{csrf}
 <input type="hidden" name="grant" value="{id}">
-<input type="hidden" name="confirmed" value="yes">
 {chosen}
+{confirmed}
 <div class="actions">
 <button class="button main">Allow this too</button>
 <a class="button" href="/">Change nothing</a>
@@ -277,6 +277,7 @@ def more(one: Shown, chosen: Sequence[str], added: Sequence[str], token: str) ->
         csrf=_hidden("csrf", token),
         id=one.grant.grant_id,
         chosen=joined(_hidden("scope", scope) for scope in chosen),
+        confirmed=joined(_hidden("confirmed", scope) for scope in added),
     )
     return page("Allow more?", body)
 

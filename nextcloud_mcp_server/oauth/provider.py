@@ -21,7 +21,7 @@ from mcp.server.auth.provider import (
 from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 from pydantic import AnyUrl
 
-from nextcloud_mcp_server.auth.mcp_grants import BY_CLIENT, IssuedTokens
+from nextcloud_mcp_server.auth.mcp_grants import BY_CLIENT, DISCONNECTED, IssuedTokens
 from nextcloud_mcp_server.auth.mcp_tokens import ACCESS, REFRESH, McpToken, new_token
 from nextcloud_mcp_server.auth.oauth_sessions import OAuthSession
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
@@ -252,6 +252,12 @@ class Provider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken,
             found = await self._find(token, kind)
             if found is not None and found.client_id == client_id:
                 await self.storage.mcp_grants.revoke(found.grant_id, BY_CLIENT)
+
+    async def end_access(self, user: str) -> None:
+        """End every sign-in that waits for its client, then revoke every grant of a user."""
+        # In this order: a code that is redeemed meanwhile has become a grant, or is gone.
+        await self.storage.oauth_sessions.delete_for_user(user)
+        await self.storage.mcp_grants.revoke_for_user(user, DISCONNECTED)
 
     async def write_uses(self) -> None:
         """Store when grants and app passwords were used last."""
