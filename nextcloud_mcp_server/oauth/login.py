@@ -16,6 +16,7 @@ from nextcloud_mcp_server.nextcloud.client import Nextcloud
 from nextcloud_mcp_server.nextcloud.errors import NextcloudError
 from nextcloud_mcp_server.nextcloud.login_flow import Granted, begin_login, poll_login
 from nextcloud_mcp_server.oauth.provider import Provider
+from nextcloud_mcp_server.secret import Secret, hidden
 from nextcloud_mcp_server.settings import NextcloudSettings
 
 if TYPE_CHECKING:
@@ -67,8 +68,7 @@ class Logins:
 
     def url(self, session: OAuthSession) -> str:
         """Return the page of Nextcloud that the person opens."""
-        _, url = json.loads(session.poll_token or "")
-        return str(url)
+        return str(json.loads(session.poll_token or "")[1])
 
     async def poll(
         self, session_id: str, session: OAuthSession, name: str, *, connects: bool
@@ -94,7 +94,7 @@ class Logins:
         if session.poll_endpoint != self._settings.host:
             # NEXTCLOUD_HOST has changed: the token is for the other server.
             return None
-        token, _ = json.loads(session.poll_token or "")
+        token = Secret(json.loads(session.poll_token or "")[0])
         agent = self._agent(name)
         granted = await poll_login(self._open_http(), self._server, agent, token)
         if granted is None:
@@ -156,6 +156,7 @@ class Logins:
         return await _delete(self._client(login_name, password.password, agent), which)
 
     def _client(self, login_name: str, password: str, agent: str) -> Nextcloud:
+        password = hidden(password)
         return Nextcloud(
             self._open_http(),
             self._server,
