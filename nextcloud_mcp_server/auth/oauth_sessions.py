@@ -109,6 +109,7 @@ class OAuthSession(Expiring):
 
     def began_in(self, browser_id: str) -> bool:
         """Return whether the authorization began in the browser with this id."""
+        browser_id = hidden(browser_id)
         expected = (self.browser_hash or "").encode()
         return hmac.compare_digest(expected, hashed(browser_id).encode())
 
@@ -154,6 +155,7 @@ class OAuthSessions(Concern):
         """
         session_id = hidden(session_id)
         state = hidden(state)
+        browser_id = hidden(browser_id)
         mcp_authorization_code = hidden(mcp_authorization_code)
         idp_access_token = hidden(idp_access_token)
         idp_refresh_token = hidden(idp_refresh_token)

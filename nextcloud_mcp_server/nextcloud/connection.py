@@ -329,13 +329,10 @@ async def _read(response: httpx2.Response, what: str, cut: int | None) -> bytes:
     if response.headers.get("Content-Encoding", "identity") != "identity":
         raise errors.not_nextcloud(str(response.url.host), "a compressed answer, not asked for")
     limit = BODY if cut is None else cut
-    # Not a bytearray, whose repr has all of it.
-    content = BytesIO()
-    async for chunk in response.aiter_raw():
-        content.write(chunk)
-        del chunk
-        if content.tell() > limit:
-            if cut is None:
-                raise errors.too_large(what, limit)
-            break
+    # Neither a bytearray nor a variable for a chunk: a traceback with locals would show them.
+    content, chunks = BytesIO(), response.aiter_raw()
+    while content.tell() <= limit and content.write(await anext(chunks, b"")):
+        pass
+    if content.tell() > limit and cut is None:
+        raise errors.too_large(what, limit)
     return content.getvalue()[:limit]

@@ -66,7 +66,7 @@ def _for_browser(link: Secret, server: Server, browser: Server) -> Secret:
     """Return a link for the browser: Nextcloud names the host that was called."""
     below = Secret(urlsplit(link.reveal()).path.removeprefix(server.folder))
     query = Secret(urlsplit(link.reveal()).query)
-    return Secret(browser.url(below.reveal()) + (query and f"?{query.reveal()}"))
+    return Secret(browser.url("") + below + (query and "?" + query))
 
 
 async def poll_login(

@@ -42,7 +42,7 @@ class Logins:
         self._polled: dict[str, float] = {}
 
     async def begin(
-        self, session_id: str, name: str, *, scopes: tuple[str, ...] | None = None
+        self, session_id: Secret, name: str, *, scopes: tuple[str, ...] | None = None
     ) -> None:
         """Begin a login for a sign-in.
 
@@ -66,12 +66,12 @@ class Logins:
         )
         self._provider.count("sign_in", "started")
 
-    def url(self, session: OAuthSession) -> str:
+    def url(self, session: OAuthSession) -> Secret:
         """Return the page of Nextcloud that the person opens."""
-        return str(json.loads(session.poll_token or "")[1])
+        return Secret(json.loads(session.poll_token or "")[1])
 
     async def poll(
-        self, session_id: str, session: OAuthSession, name: str, *, connects: bool
+        self, session_id: Secret, session: OAuthSession, name: str, *, connects: bool
     ) -> str | None:
         """Return the user if access was granted.
 

@@ -211,6 +211,21 @@ def test_a_confirmation_adds_what_its_page_named(
     assert rows(served.database, "SELECT scopes FROM mcp_grants") == [("files:read",)]
 
 
+def test_the_token_of_a_form_is_for_one_sign_in(
+    served: Served, browser: Browser, client: Client
+) -> None:
+    """What a page of one client has does not confirm that of another one in the same browser."""
+    with Client(served) as other:
+        other.register(client_name="Other")
+        mine, theirs = browser.open(client.url()), browser.open(other.url())
+    form = {**hidden(theirs), "csrf": hidden(mine)["csrf"], "action": "allow"}
+    sent = {**form, "scope": ["files:read"]}
+    assert browser.http.post("/authorize/consent", data=sent).status_code == 403
+    assert served.nextcloud.state.seen == []
+    sent["csrf"] = hidden(theirs)["csrf"]
+    assert browser.http.post("/authorize/consent", data=sent).status_code == 303
+
+
 def rows(database: Path, sql: str) -> list[tuple[object, ...]]:
     """Return what another program reads."""
     with closing(sqlite3.connect(database)) as connection:
