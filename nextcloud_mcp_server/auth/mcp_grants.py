@@ -25,6 +25,7 @@ from nextcloud_mcp_server.auth.values import check_row
 from nextcloud_mcp_server.backends.base import Connection, Row
 from nextcloud_mcp_server.crypto.binding import hashed
 from nextcloud_mcp_server.schema.tables import mcp_clients, mcp_grants, mcp_tokens, oauth_sessions
+from nextcloud_mcp_server.secret import hidden
 
 #: Seconds after its exchange in which a refresh token still gets an access token.
 GRACE: Final = 60
@@ -156,6 +157,7 @@ class McpGrants(Concern):
         Raises:
             TokenStorageError: ``bad-input`` if it cannot be a code.
         """
+        code = hidden(code)
         code_hash = hashed(valid.text(code, "code"))
         now = self._access.now()
         access_token, refresh_token = tokens.new_token(), tokens.new_token()
@@ -200,8 +202,8 @@ class McpGrants(Concern):
                 session.user_id,
                 scopes,
                 tokens.ACCESS_LIFE,
-                access_token,
-                refresh_token,
+                access_token.reveal(),
+                refresh_token.reveal(),
             )
 
         return await self._access.write(unit)
@@ -225,6 +227,7 @@ class McpGrants(Concern):
         Raises:
             TokenStorageError: ``bad-input`` if it cannot be a token.
         """
+        refresh_token = hidden(refresh_token)
         token_hash = hashed(valid.text(refresh_token, "refresh_token"))
         asked = valid.scopes(scopes)
         now = self._access.now()
@@ -237,7 +240,8 @@ class McpGrants(Concern):
             is_first = found.used_at is None and tokens.rotate(
                 connection, token_hash, successor, now
             )
-            if not is_first and found.used_at is not None and now - found.used_at > GRACE:
+            # Neither does a clock that was set back make the grace longer.
+            if not is_first and found.used_at is not None and abs(now - found.used_at) > GRACE:
                 self._revoke(connection, found.grant_id, found.user_id, REUSED_TOKEN, now)
                 return None
             if is_first:
@@ -250,8 +254,8 @@ class McpGrants(Concern):
                 found.user_id,
                 found.scopes if asked is None else asked,
                 tokens.ACCESS_LIFE,
-                access_token,
-                successor if is_first else None,
+                access_token.reveal(),
+                successor.reveal() if is_first else None,
             )
 
         return await self._access.write(unit)

@@ -19,6 +19,7 @@ from nextcloud_mcp_server.auth.values import check_row
 from nextcloud_mcp_server.backends.base import Connection, Row
 from nextcloud_mcp_server.crypto.binding import hashed
 from nextcloud_mcp_server.schema.tables import mcp_grants, mcp_tokens
+from nextcloud_mcp_server.secret import Secret, hidden
 
 ACCESS: Final = "access"
 REFRESH: Final = "refresh"
@@ -98,11 +99,13 @@ class McpTokens(Concern):
             TokenStorageError: ``bad-input`` if it cannot be a token; ``corrupt`` if a damaged
                 index leads to another token.
         """
+        token = hidden(token)
         token_hash = hashed(valid.text(token, "token"))
         return await self._access.read(lambda connection: find(connection, token_hash))
 
     async def find_valid(self, token: str, kind: str) -> McpToken | None:
         """Return the token if it is of this kind, not expired and not revoked; else None."""
+        token = hidden(token)
         found = await self.find(token)
         if found is None or found.kind != kind or found.is_revoked:
             return None
@@ -129,9 +132,9 @@ class McpTokens(Concern):
             await asyncio.sleep(time.monotonic() - begun)
 
 
-def new_token() -> str:
+def new_token() -> Secret:
     """Return a new token: 32 random bytes in urlsafe base64."""
-    return secrets.token_urlsafe(_BYTES)
+    return Secret(secrets.token_urlsafe(_BYTES))
 
 
 def find(connection: Connection, token_hash: str) -> McpToken | None:

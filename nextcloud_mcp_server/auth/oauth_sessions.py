@@ -39,6 +39,11 @@ _BY_STATE: Final = (
     .where(stored_as(_c.state))
     .order_by(_c.created_at.desc(), _c.session_id.desc())
 )
+_OF_USER: Final = (
+    rows_with(_c.session_id, _c.session_id, _c.user_id)
+    .where(_c.user_id == bindparam("user_id"))
+    .order_by(_c.session_id)
+)
 _EXPIRED: Final = expired(_c.session_id, _c.expires_at, _c.session_id, _c.user_id)
 _CHANGEABLE: Final = (
     "user_id",
@@ -104,6 +109,7 @@ class OAuthSession(Expiring):
 
     def began_in(self, browser_id: str) -> bool:
         """Return whether the authorization began in the browser with this id."""
+        browser_id = hidden(browser_id)
         expected = (self.browser_hash or "").encode()
         return hmac.compare_digest(expected, hashed(browser_id).encode())
 
@@ -149,6 +155,7 @@ class OAuthSessions(Concern):
         """
         session_id = hidden(session_id)
         state = hidden(state)
+        browser_id = hidden(browser_id)
         mcp_authorization_code = hidden(mcp_authorization_code)
         idp_access_token = hidden(idp_access_token)
         idp_refresh_token = hidden(idp_refresh_token)
@@ -275,6 +282,11 @@ class OAuthSessions(Concern):
         session_id = hidden(session_id)
         key = valid.stored_forms(session_id, "session_id")
         return await self._delete_all(_GET, _DELETE, "delete_oauth_session", key) > 0
+
+    async def delete_for_user(self, user_id: str) -> int:
+        """Delete every session of a user who has granted access; return how many there were."""
+        key = {"user_id": valid.user_id(user_id)}
+        return await self._delete_all(_OF_USER, _DELETE, "delete_oauth_session", key)
 
     async def delete_expired(self) -> int:
         """Delete every expired session; return how many there were."""

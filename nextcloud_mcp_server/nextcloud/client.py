@@ -13,6 +13,7 @@ from nextcloud_mcp_server.nextcloud.events import Events
 from nextcloud_mcp_server.nextcloud.files import Files
 from nextcloud_mcp_server.nextcloud.notes import Notes
 from nextcloud_mcp_server.nextcloud.tasks import Tasks
+from nextcloud_mcp_server.secret import hidden
 
 if TYPE_CHECKING:
     import httpx2
@@ -42,6 +43,7 @@ class Nextcloud:
         app_password: str,
         user_agent: str,
     ) -> None:
+        app_password = hidden(app_password)
         self._connection = Connection(http, server, user_agent, Login(login_name, app_password))
         self.server = server
         self.account = Account(self._connection)

@@ -7,8 +7,9 @@ import re
 from base64 import b64encode
 from collections.abc import Callable, Container, Generator, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from io import BytesIO
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -18,6 +19,7 @@ import httpx2
 from nextcloud_mcp_server.nextcloud import errors
 from nextcloud_mcp_server.nextcloud.addresses import Server
 from nextcloud_mcp_server.nextcloud.errors import NextcloudError
+from nextcloud_mcp_server.secret import Secret, SecretBytes, hidden
 
 #: The largest body that is read, in bytes.
 BODY: Final = 16 * 1024 * 1024
@@ -84,12 +86,16 @@ def open_http(
 class Login(httpx2.Auth):
     """A login name with its app password, which no ``repr``, ``vars`` or pickle contains."""
 
-    __slots__ = ("__header", "name")
+    __slots__ = ("__header", "name", "secrets")
 
     def __init__(self, name: str, app_password: str) -> None:
+        app_password = hidden(app_password)
         self.name = name
-        pair = f"{name}:{app_password}".encode()
-        self.__header = f"Basic {b64encode(pair).decode()}"
+        pair = SecretBytes(":".join((name, app_password)).encode())
+        encoded = Secret(b64encode(pair).decode())
+        self.__header = Secret(f"Basic {encoded.reveal()}")
+        #: What no answer of Nextcloud may bring into a message.
+        self.secrets = (app_password, encoded)
 
     def __repr__(self) -> str:
         return f"Login({self.name!r})"
@@ -101,17 +107,17 @@ class Login(httpx2.Auth):
         self, request: httpx2.Request
     ) -> Generator[httpx2.Request, httpx2.Response, None]:
         """Add the password to a request."""
-        request.headers["Authorization"] = self.__header
+        request.headers["Authorization"] = self.__header.reveal()
         yield request
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A status, its headers and a bounded body."""
+    """A status, its headers and a bounded body; the repr hides both, which may have secrets."""
 
     status: int
-    headers: httpx2.Headers
-    body: bytes
+    headers: httpx2.Headers = field(repr=False)
+    body: bytes = field(repr=False)
 
     @property
     def etag(self) -> str:
@@ -122,7 +128,8 @@ class Answer:
         """Return the JSON of the body; None if it is not JSON."""
         try:
             return json.loads(self.body)
-        except ValueError:
+        # RecursionError: brackets in brackets.
+        except (RecursionError, ValueError):
             return None
 
 
@@ -147,15 +154,30 @@ class Connection:
 
     After a 401 the password is never sent again by this object. Until the first request has
     succeeded, there is only one at a time.
+
+    Args:
+        http: the client of :func:`open_http`.
+        server: where Nextcloud is.
+        user_agent: how this server names itself.
+        login: who is connected; None for the requests of a login.
+        secrets: of these requests, beside those of the login. No message has them, also if the
+            answer repeats them.
     """
 
     def __init__(
-        self, http: httpx2.AsyncClient, server: Server, user_agent: str, login: Login | None
+        self,
+        http: httpx2.AsyncClient,
+        server: Server,
+        user_agent: str,
+        login: Login | None,
+        *,
+        secrets: tuple[str, ...] = (),
     ) -> None:
         self.server = server
         self.login = login
         self._http = http
         self._user_agent = user_agent
+        self._secrets = secrets if login is None else login.secrets
         self._closed: NextcloudError | None = None
         self._accepted = login is None
         self._first = anyio.Lock()
@@ -197,6 +219,7 @@ class Connection:
         Raises:
             NextcloudError: the request failed; see :mod:`~nextcloud_mcp_server.nextcloud.errors`.
         """
+        body = hidden(body)
         async with AsyncExitStack() as stack:
             if not self._accepted:
                 await stack.enter_async_context(self._first)
@@ -229,13 +252,14 @@ class Connection:
             with anyio.fail_after(DEADLINE):
                 response = await self._begin(request)
                 try:
-                    content = await _read(response, what, cut)
+                    answer = Answer(
+                        response.status_code, response.headers, await _read(response, what, cut)
+                    )
                 finally:
                     await response.aclose()
-            answer = Answer(response.status_code, response.headers, content)
         except (httpx2.TimeoutException, TimeoutError):
             problem = errors.timed_out(self.server.origin)
-        except httpx2.TransportError as error:
+        except httpx2.RequestError as error:
             problem = errors.no_connection(self.server.origin, type(error).__name__)
         # Raised here, so that the frames of the HTTP client, which hold headers, are not its
         # context.
@@ -256,10 +280,16 @@ class Connection:
         status = answer.status
         if 200 <= status < 300 or status in accept:  # noqa: PLR2004 - the classes of HTTP
             return None
-        problem = _meaning(answer, what, self.server.origin)
+        problem = _meaning(answer, what, self.server.origin, self._hide)
         if status == 401 and self.login is not None:  # noqa: PLR2004 - Unauthorized
             self.close(problem)
         return problem
+
+    def _hide(self, text: str) -> str:
+        """Return a text of an answer without the secrets that were sent."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
 
 
 #: Statuses that are about the object of the request.
@@ -269,11 +299,13 @@ _OF_OBJECT: Final = {404: errors.not_found, 412: errors.changed}
 _OF_SERVER: Final = {401: errors.reconnect, 429: errors.throttled, 507: errors.over_quota}
 
 
-def _meaning(answer: Answer, what: str, origin: str) -> NextcloudError:  # noqa: PLR0911 - a table
-    """Return the error for a status that is no success."""
-    status, reason = answer.status, reason_of(answer)
+def _meaning(  # noqa: PLR0911 - a table
+    answer: Answer, what: str, origin: str, hide: Callable[[str], str]
+) -> NextcloudError:
+    """Return the error for a status that is no success; its texts of the answer go through hide."""
+    status, reason = answer.status, reason_of(answer, hide)
     if 300 <= status < 400:  # noqa: PLR2004 - the class of redirects
-        target = urlsplit(answer.headers.get("Location", ""))
+        target = urlsplit(hide(answer.headers.get("Location", "")))
         # Without what could be a user and a password.
         place = f"{target.scheme}://{target.netloc.rpartition('@')[2]}"
         return errors.moved(place if target.hostname else "")
@@ -292,7 +324,7 @@ def _meaning(answer: Answer, what: str, origin: str) -> NextcloudError:  # noqa:
     return errors.failed(status, reason)
 
 
-def reason_of(answer: Answer) -> str:
+def reason_of(answer: Answer, hide: Callable[[str], str]) -> str:
     """Return the server's own reason in an answer of WebDAV or OCS, on one line."""
     data = answer.json()
     if isinstance(data, dict):
@@ -302,7 +334,8 @@ def reason_of(answer: Answer) -> str:
     else:
         found = re.search(rb"<s:message>([^<]*)</s:message>", answer.body)
         text = found[1].decode("utf-8", "replace") if found else None
-    return " ".join(text.split())[:200].rstrip(".") if isinstance(text, str) else ""
+    # Hidden first: a part of a secret would not be recognized.
+    return " ".join(hide(text).split())[:200].rstrip(".") if isinstance(text, str) else ""
 
 
 async def _read(response: httpx2.Response, what: str, cut: int | None) -> bytes:
@@ -314,11 +347,10 @@ async def _read(response: httpx2.Response, what: str, cut: int | None) -> bytes:
     if response.headers.get("Content-Encoding", "identity") != "identity":
         raise errors.not_nextcloud(str(response.url.host), "a compressed answer, not asked for")
     limit = BODY if cut is None else cut
-    content = bytearray()
-    async for chunk in response.aiter_raw():
-        content += chunk
-        if len(content) > limit:
-            if cut is None:
-                raise errors.too_large(what, limit)
-            break
-    return bytes(content[:limit])
+    # Neither a bytearray nor a variable for a chunk: a traceback with locals would show them.
+    content, chunks = BytesIO(), response.aiter_raw()
+    while content.tell() <= limit and content.write(await anext(chunks, b"")):
+        pass
+    if content.tell() > limit and cut is None:
+        raise errors.too_large(what, limit)
+    return content.getvalue()[:limit]

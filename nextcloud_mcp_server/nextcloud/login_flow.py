@@ -9,6 +9,7 @@ from urllib.parse import urlencode, urlsplit
 from nextcloud_mcp_server.nextcloud import errors
 from nextcloud_mcp_server.nextcloud.addresses import Server
 from nextcloud_mcp_server.nextcloud.connection import Connection
+from nextcloud_mcp_server.secret import Secret, hidden
 
 if TYPE_CHECKING:
     import httpx2
@@ -18,9 +19,9 @@ _FLOW: Final = "/index.php/login/v2"
 
 @dataclass(frozen=True)
 class LoginStarted:
-    """The page that the person opens, and the token that asks for the result."""
+    """The page that the person opens, and the token that asks for the result; both are secrets."""
 
-    login_url: str
+    login_url: str = field(repr=False)
     poll_token: str = field(repr=False)
 
 
@@ -47,19 +48,25 @@ async def begin_login(
         NextcloudError: the request failed.
     """
     connection = Connection(http, server, user_agent, None)
-    answer = await connection.send("POST", _FLOW, what="login")
-    data = answer.json()
-    poll = data.get("poll") if isinstance(data, dict) else None
-    token = poll.get("token") if isinstance(poll, dict) else None
-    link = urlsplit(str(data.get("login", ""))) if isinstance(data, dict) else urlsplit("")
-    if not isinstance(token, str) or not token or link.scheme not in {"http", "https"}:
+    data = hidden((await connection.send("POST", _FLOW, what="login")).json())
+    poll = hidden(data.get("poll")) if isinstance(data, dict) else None
+    token = hidden(poll.get("token")) if isinstance(poll, dict) else None
+    link = hidden(data.get("login")) if isinstance(data, dict) else None
+    if not (token and isinstance(token, Secret) and isinstance(link, Secret) and _is_web(link)):
         raise errors.not_nextcloud(server.origin, "no Login Flow v2")
-    url = link.geturl()
-    if browser is not None:
-        # The link names the host that was called.
-        below = link.path.removeprefix(server.folder)
-        url = browser.url(below) + (f"?{link.query}" if link.query else "")
-    return LoginStarted(url, token)
+    url = link if browser is None else _for_browser(link, server, browser)
+    return LoginStarted(url.reveal(), token.reveal())
+
+
+def _is_web(link: Secret) -> bool:
+    return link.startswith(("https://", "http://"))
+
+
+def _for_browser(link: Secret, server: Server, browser: Server) -> Secret:
+    """Return a link for the browser: Nextcloud names the host that was called."""
+    below = Secret(urlsplit(link.reveal()).path.removeprefix(server.folder))
+    query = Secret(urlsplit(link.reveal()).query)
+    return Secret(browser.url("") + below + (query and "?" + query))
 
 
 async def poll_login(
@@ -73,21 +80,24 @@ async def poll_login(
     Raises:
         NextcloudError: the request failed.
     """
-    connection = Connection(http, server, user_agent, None)
+    poll_token = hidden(poll_token)
+    connection = Connection(http, server, user_agent, None, secrets=(poll_token,))
     answer = await connection.send(
         "POST",
         f"{_FLOW}/poll",
         what="login",
         headers={"Content-Type": "application/x-www-form-urlencoded"},
-        body=urlencode({"token": poll_token}).encode(),
+        body=urlencode({"token": hidden(poll_token).reveal()}).encode(),
         accept={404},
     )
     if answer.status == 404:  # noqa: PLR2004 - not granted
         return None
-    data = answer.json()
+    data = hidden(answer.json())
     name, password = (
-        (data.get("loginName"), data.get("appPassword")) if isinstance(data, dict) else (None, None)
+        (data.get("loginName"), hidden(data.get("appPassword")))
+        if isinstance(data, dict)
+        else (None, None)
     )
-    if not (isinstance(name, str) and isinstance(password, str) and name and password):
+    if not (isinstance(name, str) and isinstance(password, Secret) and name and password):
         raise errors.not_nextcloud(server.origin, "no Login Flow v2")
-    return Granted(name, password)
+    return Granted(name, password.reveal())

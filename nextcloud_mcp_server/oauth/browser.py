@@ -7,10 +7,12 @@ import hmac
 import re
 from typing import TYPE_CHECKING
 
+from starlette.datastructures import FormData
+
 from nextcloud_mcp_server.pages.frame import problem
+from nextcloud_mcp_server.secret import Secret, hidden
 
 if TYPE_CHECKING:
-    from starlette.datastructures import FormData
     from starlette.requests import Request
     from starlette.responses import Response
 
@@ -29,16 +31,16 @@ class BrowserCookie:
         self._https = public_url.startswith("https:")
         self._name = f"{'__Host-' if self._https else ''}nextcloud-mcp{name}"
 
-    def read(self, request: Request) -> str | None:
+    def read(self, request: Request) -> Secret | None:
         """Return the value that the browser has; None if it has none."""
-        value = request.cookies.get(self._name, "")
+        value = Secret(request.cookies.get(self._name, ""))
         return value if re.fullmatch(r"[A-Za-z0-9_-]{43}", value) else None
 
-    def write(self, response: Response, value: str) -> None:
+    def write(self, response: Response, value: Secret) -> None:
         """Send the browser its value. It forgets it when it is closed."""
         response.set_cookie(
             self._name,
-            value,
+            value.reveal(),
             path="/",
             secure=self._https,
             httponly=True,
@@ -52,21 +54,23 @@ class BrowserCookie:
             self._name, path="/", secure=self._https, httponly=True, samesite="lax"
         )
 
-    def form_token(self, request: Request, purpose: str) -> str:
+    def form_token(self, request: Request, *purpose: str) -> Secret:
         """Return the token of a form: only a page of this server, in this browser, has it."""
-        return self.token_for(self.read(request) or "", purpose)
+        return self.token_for(self.read(request) or Secret(), *purpose)
 
-    def token_for(self, value: str, purpose: str) -> str:
+    def token_for(self, value: Secret, *purpose: str) -> Secret:
         """Return the token of a form for the browser with this value."""
-        return hmac.new(value.encode(), purpose.encode(), hashlib.sha256).hexdigest()
+        # Joined, as an f-string would hide a Secret.
+        code = hmac.new(value.encode(), " ".join(purpose).encode(), hashlib.sha256)
+        return Secret(code.hexdigest())
 
-    def is_own_form(self, request: Request, form: FormData, purpose: str) -> bool:
+    def is_own_form(self, request: Request, form: Form, *purpose: str) -> bool:
         """Return whether a form was sent by a page of this server in this browser."""
         value = self.read(request)
         if value is None or request.headers.get("Origin") not in {None, self._origin}:
             return False
-        given = text_of(form, "csrf").encode()
-        return hmac.compare_digest(given, self.token_for(value, purpose).encode())
+        given = form.secret("csrf").encode()
+        return hmac.compare_digest(given, self.token_for(value, *purpose).encode())
 
     def foreign_form(self, remedy: str) -> Response:
         """Return the page for a form that is not of this server."""
@@ -78,7 +82,31 @@ class BrowserCookie:
         )
 
 
-def text_of(form: FormData, name: str) -> str:
-    """Return the text of a field; empty if there is none."""
-    value = form.get(name)
-    return value if isinstance(value, str) else ""
+class Form(FormData):
+    """The fields of a form that was sent; the repr hides them."""
+
+    @classmethod
+    async def of(cls, request: Request) -> Form:
+        """Return the form of a request."""
+        return cls(await request.form())
+
+    def __repr__(self) -> str:
+        return "<form>"
+
+    def text(self, name: str) -> str:
+        """Return the text of a field; empty if there is none."""
+        return self.secret(name).reveal()
+
+    def secret(self, name: str) -> Secret:
+        """Return the text of a field hidden; empty if there is none."""
+        value = hidden(self.get(name))
+        return value if isinstance(value, Secret) else Secret()
+
+    def texts(self, name: str) -> list[str]:
+        """Return the texts of all fields of a name."""
+        return [one for one in self.getlist(name) if isinstance(one, str)]
+
+
+def session_of(request: Request) -> Secret:
+    """Return the id of the sign-in in the address of a page; empty if there is none."""
+    return Secret(request.query_params.get("session", ""))

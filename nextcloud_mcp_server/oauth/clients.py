@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Final, cast
 from urllib.parse import SplitResult, urlsplit
 
@@ -62,9 +63,9 @@ class PublicClient(OAuthClientInformationFull):
 
 def redirect_problem(uri: str) -> str | None:
     """Return why a redirect URI is refused; None if it may be registered."""
-    if len(uri) > _LONGEST_URI or not uri.isascii() or re.search(r"[\s\x00-\x1f\x7f\\\"'<>]", uri):
+    parts = _split(uri)
+    if parts is None:
         return "it is too long, or has characters that do not belong in a URL"
-    parts = urlsplit(uri)
     if "#" in uri or parts.username is not None:
         return "it has a fragment or a user"
     if parts.scheme == "https":
@@ -74,6 +75,15 @@ def redirect_problem(uri: str) -> str | None:
     if "." in parts.scheme or parts.scheme in _PROGRAMS:
         return None
     return "its scheme is neither https nor that of a known program"
+
+
+def _split(uri: str) -> SplitResult | None:
+    """Return the parts of a URL; None if it is too long or is none."""
+    if len(uri) > _LONGEST_URI or not uri.isascii() or re.search(r"[\s\x00-\x1f\x7f\\\"'<>]", uri):
+        return None
+    with suppress(ValueError):
+        return urlsplit(uri)
+    return None
 
 
 def _same_but_port(uri: str, registered: str) -> bool:

@@ -45,6 +45,9 @@ _REMEMBERED: Final = 1_000
 
 _OK: Final = 200
 
+#: What the standard library of some versions takes for addresses of the internet.
+_RESERVED: Final = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "fec0::/10")))
+
 
 def is_document_url(client_id: str) -> bool:
     """Return whether a client's id can be the URL of its document."""
@@ -76,6 +79,8 @@ def is_public(address: Address) -> bool:
             return False
         if inner is not None:
             return is_public(inner)
+    if any(address in network for network in _RESERVED):
+        return False
     return address.is_global and not address.is_multicast and not address.is_reserved
 
 
@@ -127,7 +132,8 @@ class Documents:
         try:
             async with self._some, asyncio.timeout(_DEADLINE):
                 return await self._fetched(url)
-        except (httpx2.HTTPError, OSError, TimeoutError, ValueError) as error:
+        # RecursionError: brackets in brackets.
+        except (httpx2.HTTPError, OSError, RecursionError, ValueError) as error:
             reason = str(error) if isinstance(error, _RefusedError) else type(error).__name__
             # Not the URL's path: anybody chooses it.
             logger.warning("No client document from %s: %s", urlsplit(url).hostname, reason)

@@ -21,10 +21,11 @@ from starlette.routing import BaseRoute, Route, request_response
 
 from nextcloud_mcp_server.auth.mcp_tokens import new_token
 from nextcloud_mcp_server.oauth import scopes
-from nextcloud_mcp_server.oauth.browser import BrowserCookie
+from nextcloud_mcp_server.oauth.browser import BrowserCookie, Form
 from nextcloud_mcp_server.oauth.limits import RateLimit
 from nextcloud_mcp_server.oauth.provider import CONSENT, MCP, Provider, browser
 from nextcloud_mcp_server.pages.frame import problem
+from nextcloud_mcp_server.secret import Secret
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -106,11 +107,12 @@ def _authorize(provider: Provider) -> Handler:
             browser.reset(reset)
         if response.status_code == _BAD_REQUEST:
             return _shown(response)
-        target = response.headers["Location"]
+        target = Secret(response.headers["Location"])
         if target.startswith(f"{provider.issuer}{CONSENT}?"):
             cookie.write(response, mine)
         else:
-            response.headers["Location"] = construct_redirect_uri(target, iss=provider.issuer)
+            back = construct_redirect_uri(target.reveal(), iss=provider.issuer)
+            response.headers["Location"] = back
         return response
 
     return answer
@@ -145,9 +147,9 @@ def _revoke(provider: Provider) -> Handler:
     """Return the handler of RFC 7009 for public clients, which have no secret to send."""
 
     async def answer(request: Request) -> Response:
-        form = await request.form()
-        token, client_id = form.get("token"), form.get("client_id")
-        if not isinstance(token, str) or not isinstance(client_id, str):
+        form = await Form.of(request)
+        token, client_id = form.secret("token"), form.text("client_id")
+        if not token or not client_id:
             wrong = {
                 "error": "invalid_request",
                 "error_description": "token and client_id are needed",

@@ -10,24 +10,24 @@ from mcp.server.transport_security import RequestBodyLimitMiddleware
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route, request_response
 
-from nextcloud_mcp_server.auth.mcp_grants import BY_USER, DISCONNECTED, McpGrant
+from nextcloud_mcp_server.auth.mcp_grants import BY_USER, McpGrant
 from nextcloud_mcp_server.auth.mcp_tokens import new_token
 from nextcloud_mcp_server.auth.oauth_sessions import OAuthSession
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.nextcloud.errors import NextcloudError
 from nextcloud_mcp_server.oauth import home_pages, scopes
-from nextcloud_mcp_server.oauth.browser import BrowserCookie, text_of
+from nextcloud_mcp_server.oauth.browser import BrowserCookie, Form, session_of
 from nextcloud_mcp_server.oauth.clients import shown_name, shown_target
 from nextcloud_mcp_server.oauth.home_pages import SCOPES, SIGN_IN, Shown
 from nextcloud_mcp_server.oauth.limits import RateLimit
 from nextcloud_mcp_server.oauth.login import Logins
 from nextcloud_mcp_server.oauth.provider import SIGN_IN_LIFE, Provider
 from nextcloud_mcp_server.pages.frame import problem
+from nextcloud_mcp_server.secret import Secret
 from nextcloud_mcp_server.settings.nextcloud import NextcloudSettings
 
 if TYPE_CHECKING:
-    from starlette.datastructures import FormData
     from starlette.requests import Request
 
 #: Seconds for which a browser is signed in, unless it is closed before.
@@ -38,7 +38,7 @@ _LARGEST: Final = 64 * 1024
 #: What the app password of a sign-in is called in Nextcloud.
 _NAME: Final = "sign-in"
 
-Act = Callable[["Request", str, "FormData"], Awaitable[Response]]
+Act = Callable[["Request", str, Form], Awaitable[Response]]
 
 
 class Home:
@@ -103,19 +103,20 @@ class Home:
             return RedirectResponse("/", 303)
         return home_pages.more(await self._shown(grant), chosen, more, self._token(request))
 
-    async def _change(self, request: Request, user: str, form: FormData) -> Response:
+    async def _change(self, request: Request, user: str, form: Form) -> Response:
         """Replace the scopes of a grant; ask again before it gets more."""
-        grant = await self._grant(user, text_of(form, "grant"))
+        grant = await self._grant(user, form.text("grant"))
         if grant is None:
             return _no_grant()
-        chosen = self._allowed(grant, [str(scope) for scope in form.getlist("scope")])
+        chosen = self._allowed(grant, form.texts("scope"))
         if not chosen:
             return problem(
                 "Nothing is left to allow",
                 "A program needs at least one permission.",
                 "Go back and choose one, or revoke its access.",
             )
-        if not set(chosen) <= set(grant.scopes) and text_of(form, "confirmed") != "yes":
+        # Each that is new was on the page: the grant may have lost some since.
+        if not set(chosen) <= {*grant.scopes, *form.texts("confirmed")}:
             return await self._ask(request, grant, chosen)
         await self._storage.mcp_grants.change_scopes(grant.grant_id, user, chosen)
         return RedirectResponse("/", 303)
@@ -125,19 +126,19 @@ class Home:
         known = self._provider.supported
         return [s for s in scopes.SCOPES if s in wanted and (s in known or s in grant.scopes)]
 
-    async def _revoke(self, request: Request, user: str, form: FormData) -> Response:
-        grant = await self._grant(user, text_of(form, "grant"))
+    async def _revoke(self, request: Request, user: str, form: Form) -> Response:
+        grant = await self._grant(user, form.text("grant"))
         if grant is None:
             return _no_grant()
         await self._storage.mcp_grants.revoke(grant.grant_id, BY_USER, user_id=user)
         return RedirectResponse("/", 303)
 
-    async def _disconnect(self, request: Request, user: str, form: FormData) -> Response:
+    async def _disconnect(self, request: Request, user: str, form: Form) -> Response:
         """Revoke every grant, then delete the app password in Nextcloud and here."""
-        if text_of(form, "confirmed") != "yes":
+        if form.text("confirmed") != "yes":
             return home_pages.confirm_disconnect(user, self._token(request))
         passwords = self._storage.app_passwords
-        await self._storage.mcp_grants.revoke_for_user(user, DISCONNECTED)
+        await self._provider.end_access(user)
         left = ""
         try:
             password = await passwords.get(user)
@@ -151,8 +152,8 @@ class Home:
         await passwords.delete(user)
         return home_pages.disconnected(left) if left else RedirectResponse("/", 303)
 
-    async def _sign_out(self, request: Request, user: str, form: FormData) -> Response:
-        await self._storage.browser_sessions.delete(self._cookie.read(request) or "")
+    async def _sign_out(self, request: Request, user: str, form: Form) -> Response:
+        await self._storage.browser_sessions.delete(self._cookie.read(request) or Secret())
         response = RedirectResponse("/", 303)
         self._cookie.delete(response)
         return response
@@ -168,10 +169,10 @@ class Home:
 
     async def _sign_in(self, request: Request) -> Response:
         """Begin or cancel a sign-in."""
-        form = await request.form()
-        session_id = text_of(form, "session")
-        purpose = f"{SIGN_IN} {session_id}" if session_id else SIGN_IN
-        if not self._browser.is_own_form(request, form, purpose):
+        form = await Form.of(request)
+        session_id = form.secret("session")
+        purpose = (SIGN_IN, session_id) if session_id else (SIGN_IN,)
+        if not self._browser.is_own_form(request, form, *purpose):
             return self._browser.foreign_form("Open the first page again, and sign in there.")
         if session_id:
             if await self._begun(request, session_id) is not None:
@@ -181,7 +182,7 @@ class Home:
         session_id = new_token()
         await self._storage.oauth_sessions.create(
             session_id,
-            _way_back(text_of(form, "grant"), [str(scope) for scope in form.getlist("scope")]),
+            _way_back(form.text("grant"), form.texts("scope")),
             flow_type="flow2",
             expires_at=self._provider.now() + SIGN_IN_LIFE,
             browser_id=self._browser.read(request),
@@ -190,11 +191,11 @@ class Home:
             await self._logins.begin(session_id, _NAME)
         except NextcloudError as error:
             return problem("Nextcloud cannot be reached", error.message, error.remedy, status=502)
-        return RedirectResponse(f"{SIGN_IN}?{urlencode({'session': session_id})}", 303)
+        return RedirectResponse(f"{SIGN_IN}?{urlencode({'session': session_id.reveal()})}", 303)
 
     async def _wait(self, request: Request) -> Response:
         """Wait for Nextcloud, then sign the browser in."""
-        session_id = request.query_params.get("session", "")
+        session_id = session_of(request)
         session = await self._begun(request, session_id)
         wants_json = "application/json" in request.headers.get("Accept", "")
         if session is None or session.poll_token is None:
@@ -210,10 +211,10 @@ class Home:
             return JSONResponse({"state": state}, headers={"Cache-Control": "no-store"})
         if user is not None:
             return await self._finish(session_id, session, user)
-        token = self._browser.form_token(request, f"{SIGN_IN} {session_id}")
+        token = self._browser.form_token(request, SIGN_IN, session_id)
         return home_pages.waiting(self._logins.url(session), session_id, token, reason)
 
-    async def _finish(self, session_id: str, session: OAuthSession, user: str) -> Response:
+    async def _finish(self, session_id: Secret, session: OAuthSession, user: str) -> Response:
         # Of two requests, one gets the cookie.
         if not await self._storage.oauth_sessions.delete(session_id):
             return _no_session()
@@ -225,7 +226,7 @@ class Home:
         self._cookie.write(response, mine)
         return response
 
-    async def _begun(self, request: Request, session_id: str) -> OAuthSession | None:
+    async def _begun(self, request: Request, session_id: Secret) -> OAuthSession | None:
         """Return the running sign-in if it began in this browser."""
         return await self._provider.running_session(
             session_id, self._browser.read(request), "flow2"
@@ -254,7 +255,7 @@ class Home:
             self._allowed(grant, list(scopes.SCOPES)),
         )
 
-    def _token(self, request: Request) -> str:
+    def _token(self, request: Request) -> Secret:
         return self._cookie.form_token(request, "home")
 
     @property
@@ -265,7 +266,7 @@ class Home:
         """Return the route of a form on a page of a person who is signed in."""
 
         async def answer(request: Request) -> Response:
-            form = await request.form()
+            form = await Form.of(request)
             user = await self._user(request)
             if user is None:
                 return RedirectResponse("/", 303)

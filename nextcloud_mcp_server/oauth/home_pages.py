@@ -14,6 +14,7 @@ from nextcloud_mcp_server.auth.mcp_grants import McpGrant
 from nextcloud_mcp_server.oauth import scopes
 from nextcloud_mcp_server.pages.frame import WAITING, page, told
 from nextcloud_mcp_server.pages.html import Html, html, joined
+from nextcloud_mcp_server.secret import Secret
 from nextcloud_mcp_server.settings.nextcloud import NextcloudSettings
 
 if TYPE_CHECKING:
@@ -113,8 +114,8 @@ _MORE: Final = """
 what you choose here.</p>
 <form method="post" action="{action}">{csrf}
 <input type="hidden" name="grant" value="{id}">
-<input type="hidden" name="confirmed" value="yes">
 {chosen}
+{confirmed}
 <div class="actions">
 <button class="button main">Allow this too</button>
 <a class="button" href="/">Change nothing</a>
@@ -147,7 +148,7 @@ class Shown:
 
 
 def welcome(
-    settings: NextcloudSettings, token: str, grant_id: str, wanted: Sequence[str]
+    settings: NextcloudSettings, token: Secret, grant_id: str, wanted: Sequence[str]
 ) -> HTMLResponse:
     """Return the page for a person who is not signed in.
 
@@ -168,7 +169,7 @@ def welcome(
     return page(_TITLE, body)
 
 
-def waiting(url: str, session_id: str, token: str, reason: str) -> HTMLResponse:
+def waiting(url: Secret, session_id: Secret, token: Secret, reason: str) -> HTMLResponse:
     """Return the page that waits until Nextcloud says who the person is."""
     body = html(
         WAITING,
@@ -189,7 +190,7 @@ def home(
     *,
     works: bool,
     grants: Sequence[Shown],
-    token: str,
+    token: Secret,
 ) -> HTMLResponse:
     """Return what is connected, with the forms that change it."""
     csrf = _hidden("csrf", token)
@@ -266,7 +267,7 @@ def _ended(ended: Sequence[Shown]) -> Html:
     return html("<h2>Ended in the last 30 days</h2>\n<ul>\n{items}\n</ul>", items=joined(items))
 
 
-def more(one: Shown, chosen: Sequence[str], added: Sequence[str], token: str) -> HTMLResponse:
+def more(one: Shown, chosen: Sequence[str], added: Sequence[str], token: Secret) -> HTMLResponse:
     """Return the page that asks before a grant gets more scopes."""
     body = html(
         _MORE,
@@ -277,11 +278,12 @@ def more(one: Shown, chosen: Sequence[str], added: Sequence[str], token: str) ->
         csrf=_hidden("csrf", token),
         id=one.grant.grant_id,
         chosen=joined(_hidden("scope", scope) for scope in chosen),
+        confirmed=joined(_hidden("confirmed", scope) for scope in added),
     )
     return page("Allow more?", body)
 
 
-def confirm_disconnect(user: str, token: str) -> HTMLResponse:
+def confirm_disconnect(user: str, token: Secret) -> HTMLResponse:
     """Return the page that asks before everything is disconnected."""
     body = html(_CONFIRM, user=user, action=DISCONNECT, csrf=_hidden("csrf", token))
     return page("Disconnect Nextcloud?", body)
@@ -299,7 +301,7 @@ def disconnected(left: str) -> HTMLResponse:
     return page("Disconnected", body)
 
 
-def unreadable(token: str) -> HTMLResponse:
+def unreadable(token: Secret) -> HTMLResponse:
     """Return the page for an app password that cannot be decrypted."""
     csrf = _hidden("csrf", token)
     body = html(

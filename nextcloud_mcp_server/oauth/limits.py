@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.responses import JSONResponse
 
+from nextcloud_mcp_server.secret import hidden
+
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -33,6 +35,7 @@ class RateLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
+        scope = hidden(scope)
         address = (scope.get("client") or ("",))[0]
         if (wait := self._wait(address, time.monotonic())) == 0:
             await self._app(scope, receive, send)

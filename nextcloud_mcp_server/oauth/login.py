@@ -17,6 +17,7 @@ from nextcloud_mcp_server.nextcloud.client import Nextcloud
 from nextcloud_mcp_server.nextcloud.errors import NextcloudError
 from nextcloud_mcp_server.nextcloud.login_flow import Granted, begin_login, poll_login
 from nextcloud_mcp_server.oauth.provider import Provider
+from nextcloud_mcp_server.secret import Secret, hidden
 from nextcloud_mcp_server.settings.nextcloud import NextcloudSettings
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Logins:
         self._granted: dict[str, Granted] = {}
 
     async def begin(
-        self, session_id: str, name: str, *, scopes: tuple[str, ...] | None = None
+        self, session_id: Secret, name: str, *, scopes: tuple[str, ...] | None = None
     ) -> None:
         """Begin a login for a sign-in.
 
@@ -68,13 +69,12 @@ class Logins:
         )
         self._provider.count("sign_in", "started")
 
-    def url(self, session: OAuthSession) -> str:
+    def url(self, session: OAuthSession) -> Secret:
         """Return the page of Nextcloud that the person opens."""
-        _, url = json.loads(session.poll_token or "")
-        return str(url)
+        return Secret(json.loads(session.poll_token or "")[1])
 
     async def poll(
-        self, session_id: str, session: OAuthSession, name: str, *, connects: bool
+        self, session_id: Secret, session: OAuthSession, name: str, *, connects: bool
     ) -> str | None:
         """Return the user if access was granted.
 
@@ -98,7 +98,7 @@ class Logins:
         if session.poll_endpoint != self._settings.host:
             # NEXTCLOUD_HOST has changed: the token is for the other server.
             return None
-        token, _ = json.loads(session.poll_token or "")
+        token = Secret(json.loads(session.poll_token or "")[0])
         agent = self._agent(name)
         granted = self._granted.pop(session_id, None) or await poll_login(
             self._open_http(), self._server, agent, token
@@ -173,6 +173,7 @@ class Logins:
         return await _delete(self._client(login_name, password.password, agent), which)
 
     def _client(self, login_name: str, password: str, agent: str) -> Nextcloud:
+        password = hidden(password)
         return Nextcloud(
             self._open_http(),
             self._server,

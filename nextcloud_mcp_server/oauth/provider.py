@@ -20,15 +20,16 @@ from mcp.server.auth.provider import (
     TokenError,
 )
 from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
-from pydantic import AnyUrl
+from pydantic import AnyUrl, Field
 
-from nextcloud_mcp_server.auth.mcp_grants import BY_CLIENT, IssuedTokens
+from nextcloud_mcp_server.auth.mcp_grants import BY_CLIENT, DISCONNECTED, IssuedTokens
 from nextcloud_mcp_server.auth.mcp_tokens import ACCESS, REFRESH, McpToken, new_token
 from nextcloud_mcp_server.auth.oauth_sessions import OAuthSession
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.errors import STORE_UNAVAILABLE, TokenStorageError, not_open
 from nextcloud_mcp_server.oauth import scopes
 from nextcloud_mcp_server.oauth.clients import Clients
+from nextcloud_mcp_server.secret import Secret, hidden
 from nextcloud_mcp_server.settings.nextcloud import NextcloudSettings
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,25 @@ _CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43,128}")
 _LONGEST_STATE: Final = 4_096
 
 #: The cookie of the browser whose request is being answered.
-browser: Final[ContextVar[str]] = ContextVar("browser")
+browser: Final[ContextVar[Secret]] = ContextVar("browser")
+
+
+class _Code(AuthorizationCode):
+    """A code; the repr hides it."""
+
+    code: str = Field(repr=False)
+
+
+class _Refresh(RefreshToken):
+    """A refresh token; the repr hides it."""
+
+    token: str = Field(repr=False)
+
+
+class _Access(AccessToken):
+    """An access token; the repr hides it."""
+
+    token: str = Field(repr=False)
 
 
 class Provider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken, AccessToken]):
@@ -134,14 +153,14 @@ class Provider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken,
                 raise AuthorizeError("invalid_request", error.message) from None
             logger.error("No sign-in began: %s %s [%s]", error.message, error.remedy, error.code)
             raise AuthorizeError("temporarily_unavailable", STORE_UNAVAILABLE) from None
-        return f"{self.issuer}{CONSENT}?{urlencode({'session': session_id})}"
+        return f"{self.issuer}{CONSENT}?{urlencode({'session': session_id.reveal()})}"
 
     def now(self) -> int:
         """Return whole seconds since 1970."""
         return int(time.time())
 
     async def running_session(
-        self, session_id: str, browser_id: str | None, flow_type: str
+        self, session_id: Secret, browser_id: Secret | None, flow_type: str
     ) -> OAuthSession | None:
         """Return a running sign-in if it began in the browser with this id."""
         if not _is_token(session_id) or browser_id is None:
@@ -158,6 +177,7 @@ class Provider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken,
 
         A code that was used revokes its grant.
         """
+        authorization_code = hidden(authorization_code)
         session = None
         if _is_token(authorization_code):
             session = await self.storage.oauth_sessions.get_by_code(authorization_code)
@@ -165,8 +185,8 @@ class Provider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken,
             if session is None and _is_token(authorization_code):
                 await self.storage.mcp_grants.redeem(authorization_code, client_id=client.client_id)
             return None
-        return AuthorizationCode(
-            code=authorization_code,
+        return _Code(
+            code=hidden(authorization_code).reveal(),
             scopes=list(session.granted_scopes or ()),
             expires_at=session.code_expires_at or 0,
             client_id=client.client_id,
@@ -196,11 +216,12 @@ class Provider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken,
         self, client: OAuthClientInformationFull, refresh_token: str
     ) -> RefreshToken | None:
         """Return a refresh token, used or not; None if it is unknown, expired or revoked."""
+        refresh_token = hidden(refresh_token)
         found = await self._find(refresh_token, REFRESH)
         if found is None or found.client_id != client.client_id:
             return None
-        return RefreshToken(
-            token=refresh_token,
+        return _Refresh(
+            token=hidden(refresh_token).reveal(),
             client_id=found.client_id,
             scopes=list(found.scopes),
             expires_at=found.expires_at,
@@ -232,12 +253,13 @@ class Provider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken,
 
     async def load_access_token(self, token: str) -> AccessToken | None:
         """Return a valid access token; the use of its grant is written later."""
+        token = hidden(token)
         found = await self._find(token, ACCESS)
         if found is None:
             return None
         self.used[found.grant_id] = self.now()
-        return AccessToken(
-            token=token,
+        return _Access(
+            token=hidden(token).reveal(),
             client_id=found.client_id,
             scopes=list(found.scopes),
             expires_at=found.expires_at,
@@ -252,10 +274,17 @@ class Provider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken,
 
     async def revoke(self, token: str, client_id: str) -> None:
         """Revoke the grant of a token if it is of this client."""
+        token = hidden(token)
         for kind in (ACCESS, REFRESH):
             found = await self._find(token, kind)
             if found is not None and found.client_id == client_id:
                 await self.storage.mcp_grants.revoke(found.grant_id, BY_CLIENT)
+
+    async def end_access(self, user: str) -> None:
+        """End every sign-in that waits for its client, then revoke every grant of a user."""
+        # In this order: a code that is redeemed meanwhile has become a grant, or is gone.
+        await self.storage.oauth_sessions.delete_for_user(user)
+        await self.storage.mcp_grants.revoke_for_user(user, DISCONNECTED)
 
     async def write_uses(self) -> None:
         """Store when grants and app passwords were used last."""

@@ -12,13 +12,14 @@ from starlette.routing import Route
 from nextcloud_mcp_server.auth.mcp_tokens import new_token
 from nextcloud_mcp_server.auth.oauth_sessions import OAuthSession
 from nextcloud_mcp_server.nextcloud.errors import NextcloudError
-from nextcloud_mcp_server.oauth.browser import BrowserCookie, text_of
+from nextcloud_mcp_server.oauth.browser import BrowserCookie, Form, session_of
 from nextcloud_mcp_server.oauth.clients import shown_name, shown_target
 from nextcloud_mcp_server.oauth.login import Logins
 from nextcloud_mcp_server.oauth.provider import CODE_LIFE, CONSENT, Provider
 from nextcloud_mcp_server.oauth.scopes import SCOPES
 from nextcloud_mcp_server.pages.frame import WAITING, moving_on, page, problem, told
 from nextcloud_mcp_server.pages.html import html, joined
+from nextcloud_mcp_server.secret import Secret
 from nextcloud_mcp_server.settings.nextcloud import NextcloudSettings
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class SignIn:
         )
 
     async def _consent(self, request: Request) -> Response:
-        session_id = request.query_params.get("session", "")
+        session_id = session_of(request)
         session = await self._begun(request, session_id)
         if session is None:
             return _no_session()
@@ -89,7 +90,7 @@ class SignIn:
         return await self._ask(request, session_id, session)
 
     async def _ask(
-        self, request: Request, session_id: str, session: OAuthSession, reason: str = ""
+        self, request: Request, session_id: Secret, session: OAuthSession, reason: str = ""
     ) -> Response:
         client_id = session.client_id or ""
         boxes = (
@@ -113,16 +114,16 @@ class SignIn:
         return page("Connect to Nextcloud?", body, status=400 if reason else 200)
 
     async def _decide(self, request: Request) -> Response:
-        form = await request.form()
-        session_id = text_of(form, "session")
+        form = await Form.of(request)
+        session_id = form.secret("session")
         session = await self._begun(request, session_id)
         if session is None:
             return _no_session()
-        if not self._cookie.is_own_form(request, form, f"consent {session_id}"):
+        if not self._cookie.is_own_form(request, form, "consent", session_id):
             return self._cookie.foreign_form("Go back to your client, and begin to connect again.")
-        if text_of(form, "action") != "allow":
+        if form.text("action") != "allow":
             return await self._refused(session_id, session)
-        chosen = set(form.getlist("scope"))
+        chosen = set(form.texts("scope"))
         scopes = [scope for scope in session.requested_scopes or () if scope in chosen]
         if not scopes:
             reason = "Choose at least one thing that it may do, or refuse."
@@ -134,14 +135,14 @@ class SignIn:
             return problem("Nextcloud cannot be reached", error.message, error.remedy, status=502)
         return RedirectResponse(_address(_WAIT, session_id), 303)
 
-    async def _refused(self, session_id: str, session: OAuthSession) -> Response:
+    async def _refused(self, session_id: Secret, session: OAuthSession) -> Response:
         await self._provider.storage.oauth_sessions.delete(session_id)
         self._provider.count("sign_in", "refused")
         url = self._back(session, error="access_denied")
         return await self._leave(session, url, "Nothing was connected.")
 
     async def _wait(self, request: Request) -> Response:
-        session_id = request.query_params.get("session", "")
+        session_id = session_of(request)
         session = await self._begun(request, session_id)
         wants_json = "application/json" in request.headers.get("Accept", "")
         if session is None:
@@ -171,7 +172,7 @@ class SignIn:
         )
         return page("Grant access in Nextcloud", body, state=state, waits=True)
 
-    async def _finish(self, session_id: str, session: OAuthSession, display: str) -> Response:
+    async def _finish(self, session_id: Secret, session: OAuthSession, display: str) -> Response:
         """Issue a code, and lead the browser back to the client."""
         code = new_token()
         await self._provider.storage.oauth_sessions.update(
@@ -187,29 +188,34 @@ class SignIn:
         client = await self._provider.get_client(client_id)
         return shown_name(None if client is None else client.client_name)
 
-    async def _begun(self, request: Request, session_id: str) -> OAuthSession | None:
+    async def _begun(self, request: Request, session_id: Secret) -> OAuthSession | None:
         """Return the running sign-in if it began in this browser."""
         return await self._provider.running_session(session_id, self._cookie.read(request), "flow1")
 
-    def _csrf(self, request: Request, session_id: str) -> str:
-        return self._cookie.form_token(request, f"consent {session_id}")
+    def _csrf(self, request: Request, session_id: Secret) -> Secret:
+        return self._cookie.form_token(request, "consent", session_id)
 
-    def _back(self, session: OAuthSession, **answer: str) -> str:
-        return construct_redirect_uri(
-            session.client_redirect_uri,
-            **answer,
-            state=session.state,
-            iss=self._provider.issuer,
+    def _back(
+        self, session: OAuthSession, *, code: Secret | None = None, error: str | None = None
+    ) -> Secret:
+        return Secret(
+            construct_redirect_uri(
+                session.client_redirect_uri,
+                code=None if code is None else code.reveal(),
+                error=error,
+                state=session.state,
+                iss=self._provider.issuer,
+            )
         )
 
-    async def _leave(self, session: OAuthSession, url: str, message: str) -> Response:
+    async def _leave(self, session: OAuthSession, url: Secret, message: str) -> Response:
         name = await self._name(session.client_id or "")
         body = html(_DONE, message=message, url=url, name=name)
         return page("You can go back", body, head=moving_on(url))
 
 
-def _address(path: str, session_id: str) -> str:
-    return f"{path}?{urlencode({'session': session_id})}"
+def _address(path: str, session_id: Secret) -> str:
+    return f"{path}?{urlencode({'session': session_id.reveal()})}"
 
 
 def _no_session() -> Response:

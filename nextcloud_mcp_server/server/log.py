@@ -108,8 +108,11 @@ def log_to_stderr(options: LogOptions) -> Iterator[Printer]:
     handler.addFilter(OncePerSecond())
     level = logging.getLevelNamesMapping()[options.level.upper()]
     root, ours = logging.getLogger(), logging.getLogger("nextcloud_mcp_server")
-    before = (root.level, ours.level)
+    # At DEBUG it logs headers of answers, as the cookies of Nextcloud.
+    http = logging.getLogger("httpcore2")
+    before = (root.level, ours.level, http.level)
     ours.setLevel(level)
+    http.setLevel(logging.INFO)
     root.setLevel(max(level, root.level))
     root.addHandler(handler)
     try:
@@ -118,6 +121,7 @@ def log_to_stderr(options: LogOptions) -> Iterator[Printer]:
         root.removeHandler(handler)
         root.setLevel(before[0])
         ours.setLevel(before[1])
+        http.setLevel(before[2])
 
 
 def _json(seconds: float, level: str, message: str, fields: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from nextcloud_mcp_server.secret import Secret, hidden
 from nextcloud_mcp_server.server.health import NO_STORE
 from nextcloud_mcp_server.server.status import Status, status_page
 from nextcloud_mcp_server.settings.nextcloud import LOOPBACK
@@ -35,6 +36,7 @@ def operator_routes(token: str | None, public_url: str) -> list[Route]:
         public_url: of this server; empty if it has none. If it is not of this machine, there is
             a proxy, whose requests come from this machine too: then a token is needed.
     """
+    token = hidden(token)
     is_local = not public_url or urlsplit(public_url).hostname in LOOPBACK
 
     def guarded(handler: Handler) -> Handler:
@@ -53,10 +55,10 @@ def operator_routes(token: str | None, public_url: str) -> list[Route]:
 
 
 def _has(request: Request, token: str) -> bool:
-    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    given = Secret(request.headers.get("Authorization", ""))
     # Compared even if the scheme is another one.
-    same = hmac.compare_digest(given.strip().encode(), token.encode())
-    return same and scheme.lower() == "bearer"
+    same = hmac.compare_digest(given.partition(" ")[2].strip().encode(), token.encode())
+    return same and given.partition(" ")[0].lower() == "bearer"
 
 
 def _is_from_here(request: Request) -> bool:
@@ -64,11 +66,10 @@ def _is_from_here(request: Request) -> bool:
 
     A page can make its own host name lead to 127.0.0.1: then that name is in the Host header.
     """
-    headers = request.headers
-    if any(name in _FORWARDED or name.startswith("x-forwarded-") for name, _ in headers.items()):
+    if any(name in _FORWARDED or name.startswith("x-forwarded-") for name in request.headers):
         return False
     try:
-        name = urlsplit(f"//{headers.get('Host', '')}").hostname
+        name = urlsplit(f"//{request.headers.get('Host', '')}").hostname
         peer = ip_address(request.client.host if request.client else "")
     except ValueError:
         return False

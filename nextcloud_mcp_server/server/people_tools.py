@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.tools import Tool
 
-from nextcloud_mcp_server.auth.mcp_grants import BY_CLIENT, DISCONNECTED
+from nextcloud_mcp_server.auth.mcp_grants import BY_CLIENT
 from nextcloud_mcp_server.server.people import People
 from nextcloud_mcp_server.tools.declare import DELETES, READS, Kind
 from nextcloud_mcp_server.tools.results import Connection
@@ -40,15 +40,15 @@ def connection_tools(people: People) -> list[Tool]:
     async def disconnect(all: bool = False) -> Connection:  # noqa: A002 - the argument's name
         token = await people.token()
         user = str(token.subject)
-        grants = people.provider.storage.mcp_grants
         if not all:
+            grants = people.provider.storage.mcp_grants
             await grants.revoke(str((token.claims or {})["grant_id"]), BY_CLIENT, user_id=user)
             message = (
                 "The access of this client is ended. The app password stays, for other clients."
             )
             return _result(people, user, [], False, message)
         # First, so that no other client uses the password that is being deleted.
-        await grants.revoke_for_user(user, DISCONNECTED)
+        await people.provider.end_access(user)
         left = await people.disconnect(user)
         message = "The access of every client is ended, and the app password is deleted."
         if left is not None:

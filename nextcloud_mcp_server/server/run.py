@@ -25,6 +25,7 @@ from nextcloud_mcp_server.errors import TokenStorageError, printable
 from nextcloud_mcp_server.filesystem.server_url import ServerUrl
 from nextcloud_mcp_server.migrate.inspect import inspect
 from nextcloud_mcp_server.migrate.summary import outcome_lines
+from nextcloud_mcp_server.secret import hidden
 from nextcloud_mcp_server.server.access_log import AccessLog
 from nextcloud_mcp_server.server.app import create_app
 from nextcloud_mcp_server.server.limits import (
@@ -228,6 +229,8 @@ class _App:
         self.sockets: list[socket.socket] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # For every frame below: a traceback with locals would show the headers.
+        scope = hidden(scope)
         if scope["type"] == "lifespan":
             await self._lifespan(scope, receive, send)
         else:

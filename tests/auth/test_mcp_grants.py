@@ -138,6 +138,59 @@ async def test_within_the_grace_an_old_token_gets_an_access_token_alone(
     assert (await events(storage))[-1] == ("revoke_reused_mcp_grant", "alice")
 
 
+async def test_a_clock_that_is_set_back_gives_no_longer_grace(
+    storage: RefreshTokenStorage, clock: Clock
+) -> None:
+    """A token that was exchanged more than a minute in the future was reused too."""
+    first = await grant(storage)
+    old = present(first.refresh_token)
+    assert await storage.mcp_grants.refresh(old, client_id=CLIENT)
+    clock.time -= GRACE
+    assert await storage.mcp_grants.refresh(old, client_id=CLIENT)
+    clock.time -= 1
+    assert await storage.mcp_grants.refresh(old, client_id=CLIENT) is None
+    assert present(await storage.mcp_grants.get(first.grant_id)).revoked_why == REUSED_TOKEN
+
+
+async def test_a_revocation_during_refreshes_leaves_no_valid_token(
+    storage: RefreshTokenStorage,
+) -> None:
+    """Whatever the order is in which they reach the database."""
+    for number in range(8):
+        issued = await grant(storage, f"{CODE}{number}")
+        token = present(issued.refresh_token)
+        refreshes = asyncio.gather(
+            *(storage.mcp_grants.refresh(token, client_id=CLIENT) for _ in range(4))
+        )
+        assert await storage.mcp_grants.revoke(issued.grant_id, BY_USER)
+        for one in (issued, *(found for found in await refreshes if found is not None)):
+            assert await storage.mcp_tokens.find_valid(one.access_token, ACCESS) is None
+            newest = one.refresh_token or token
+            assert await storage.mcp_grants.refresh(newest, client_id=CLIENT) is None
+
+
+async def test_a_user_who_leaves_during_redemptions_leaves_nothing(
+    storage: RefreshTokenStorage,
+) -> None:
+    """The sign-ins end first, then the grants: a code becomes no grant that nobody ends."""
+    codes = [f"{CODE}{number}" for number in range(8)]
+    for code in codes:
+        await authorize(storage, code)
+    await authorize(storage, f"{CODE}-of-bob", "bob")
+
+    async def leave() -> None:
+        await storage.oauth_sessions.delete_for_user("alice")
+        await storage.mcp_grants.revoke_for_user("alice", BY_USER)
+
+    redeemed = [storage.mcp_grants.redeem(code, client_id=CLIENT) for code in codes]
+    await asyncio.gather(*redeemed[:4], leave(), *redeemed[4:])
+    for one in await storage.mcp_grants.list_for_user("alice"):
+        assert one.revoked_at is not None
+    for code in codes:
+        assert await storage.mcp_grants.redeem(code, client_id=CLIENT) is None
+    assert await storage.mcp_grants.redeem(f"{CODE}-of-bob", client_id=CLIENT)
+
+
 async def test_a_refresh_token_is_for_its_client_and_expires(
     storage: RefreshTokenStorage, clock: Clock
 ) -> None:

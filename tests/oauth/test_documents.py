@@ -170,6 +170,12 @@ def test_only_some_urls_are_those_of_a_document(text: str) -> None:
         "64:ff9b::7f00:1",
         "2002:7f00:1::",
         "2001:0:7f00:1::",
+        "64:ff9b:1::7f00:1",
+        "::7f00:1",
+        "::ffff:0:127.0.0.1",
+        "fec0::1",
+        "192.0.0.8",
+        "198.18.0.1",
     ],
 )
 def test_private_addresses_are_refused(address: str) -> None:
@@ -217,10 +223,11 @@ async def test_a_redirect_is_not_followed(host: Host) -> None:
         json.dumps({**DOCUMENT, "token_endpoint_auth_method": "private_key_jwt"}).encode(),
         json.dumps({**DOCUMENT, "client_secret": "x"}).encode(),
         json.dumps({**DOCUMENT, "padding": "x" * 10_240}).encode(),
+        b"[" * 10_000,
     ],
 )
 async def test_a_bad_document_is_none(host: Host, body: bytes) -> None:
-    """No JSON, another id, a client with a secret, or more than 10 KB."""
+    """No JSON, another id, a client with a secret, more than 10 KB, or nested too deeply."""
     host.body = body
     assert await host.documents().fetch(URL) is None
 
@@ -246,3 +253,41 @@ async def test_a_document_is_kept_for_an_hour(host: Host, token_db: Path) -> Non
         host.body = b"gone"
         assert await clients.get(storage, URL) is not None
         assert len(host.requests) == 3
+
+
+@pytest.mark.parametrize("uri", ["javascript:alert(1)", "https://[x", "https://u@x.example/", 1])
+async def test_a_document_with_a_dangerous_address_is_none(
+    host: Host, token_db: Path, uri: object
+) -> None:
+    """Its redirect URIs are checked like those of a registration; a broken one is no error."""
+    host.body = json.dumps({**DOCUMENT, "redirect_uris": [uri]}).encode()
+    async with RefreshTokenStorage(token_db, encryption_key=KEY) as storage:
+        assert await Clients(host.documents()).get(storage, URL) is None
+
+
+async def test_a_name_that_moves_to_a_private_address_is_not_followed(host: Host) -> None:
+    """The name is resolved once: what is connected to is what was checked (DNS rebinding)."""
+    asked: list[str] = []
+    addresses = [ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("127.9.9.9")]
+
+    async def rebinding(name: str) -> list[Address]:
+        asked.append(name)
+        return [addresses[min(len(asked), 2) - 1]]
+
+    documents = host.documents()
+    documents._resolve = rebinding
+    assert await documents.fetch(URL) == DOCUMENT
+    assert asked == [HOST]
+
+
+async def test_one_private_address_of_several_refuses_all(host: Host) -> None:
+    """A name with a public and a private address is not that of a client."""
+
+    async def both(_: str) -> list[Address]:
+        return [ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("10.0.0.1")]
+
+    documents = host.documents()
+    documents._resolve = both
+    documents._permitted = lambda address: address == ipaddress.ip_address("127.0.0.1")
+    assert await documents.fetch(URL) is None
+    assert host.requests == []

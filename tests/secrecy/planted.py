@@ -36,7 +36,7 @@ ALLOWED: Final[Mapping[str, frozenset[str]]] = {
 }
 
 
-def _forms(secret: str) -> Iterable[bytes]:
+def forms(secret: str) -> Iterable[bytes]:
     """Yield a secret as it is, and as an encoding would hide it."""
     raw = secret.encode("ascii")
     yield raw
@@ -52,7 +52,7 @@ def _forms(secret: str) -> Iterable[bytes]:
         yield base64.urlsafe_b64decode(secret)
 
 
-_FORMS: Final = {name: tuple(_forms(secret)) for name, secret in SECRETS.items()}
+_FORMS: Final = {name: tuple(forms(secret)) for name, secret in SECRETS.items()}
 
 
 def found_in(content: bytes) -> set[str]:
