@@ -6,9 +6,10 @@ import asyncio
 import hmac
 import re
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Integer, bindparam, delete, func, select
@@ -62,7 +63,7 @@ class AuditEntry:
     """One entry. ``timestamp`` is in seconds since 1970.
 
     ``digest`` has the hashes of the ciphertexts that the change has stored. ``mac`` is the id of a
-    key, a colon, and a code of :attr:`signed` that only this key can make; None without a key.
+    key, a colon, and a code of every other field that only this key can make; None without a key.
     """
 
     # The columns of the table, in their order.
@@ -77,11 +78,10 @@ class AuditEntry:
     digest: str | None = field(default=None, repr=False, compare=False)
     mac: str | None = field(default=None, repr=False, compare=False)
 
-    @property
-    def signed(self) -> bytes:
-        """What its code authenticates: every field, and the digests of what was stored."""
-        values = (getattr(self, name) for name in self.__slots__ if name != "mac")
-        return associated_data("audit", *values)
+
+_SIGNED: Final = [entry.name for entry in fields(AuditEntry) if entry.name != "mac"]
+_signed_fields: Final = attrgetter(*_SIGNED)
+_signed_columns: Final = itemgetter(*_SIGNED)
 
 
 class Code(StrEnum):
@@ -211,7 +211,7 @@ def record(
     key = access.signing_key(name, used)
     row = {"digest": None, **entry, "id": number, "mac": None}
     if key is not None:
-        row["mac"] = signature(AuditEntry(**row), key)
+        row["mac"] = _code(_signed_columns(row), key)
     if not connection.run(_RECORD, row):
         raise not_stored("audit_logs")
     if (days := access.audit_retention_days) is not None:
@@ -220,7 +220,11 @@ def record(
 
 def signature(entry: AuditEntry, key: Key) -> str:
     """Return the code of an entry, as ``mac`` has it."""
-    return f"{key.id}:{key.authenticate(entry.signed).hex()}"
+    return _code(_signed_fields(entry), key)
+
+
+def _code(signed: Sequence[Any], key: Key) -> str:
+    return f"{key.id}:{key.authenticate(associated_data('audit', *signed)).hex()}"
 
 
 def key_of(entry: AuditEntry) -> str:

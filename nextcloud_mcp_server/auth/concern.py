@@ -51,11 +51,9 @@ class Expiring:
 
 def from_row(kind: type[R], row: Row, **read: Any) -> R:
     """Return ``row`` as ``kind``; what is not in ``read`` is in the column of the same name."""
-    plain = (name for name in kind.__dataclass_fields__ if name not in read)
-    return kind(
-        **{name: getattr(row, name) for name in plain},
-        **{name: v.reveal() if isinstance(v, Secret) else v for name, v in read.items()},
-    )
+    names = kind.__dataclass_fields__
+    values = [read[name] if name in read else getattr(row, name) for name in names]
+    return kind(*[v.reveal() if isinstance(v, Secret) else v for v in values])
 
 
 class Concern:
