@@ -12,11 +12,11 @@ from enum import StrEnum
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Integer, bindparam, delete, func, select
+from sqlalchemy import Integer, bindparam, delete, func, literal_column, select
 
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth.statements import AT_ONCE, NextId, affected, insertion, oldest
-from nextcloud_mcp_server.backends.base import Connection
+from nextcloud_mcp_server.backends.base import Connection, Row
 from nextcloud_mcp_server.crypto.key import Key, associated_data
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.crypto.registration import PRIMARY
@@ -39,10 +39,14 @@ _DAY: Final = 86_400
 
 _RECORD: Final = insertion(audit_logs)
 _c: Final = audit_logs.c
-#: In one statement, after the change: who wrote the row first has the lower id.
-_NEXT: Final = select(
+#: The id of the next entry, and that of the key that encrypts. In one statement, after the change:
+#: who wrote the row first has the lower id.
+NEXT: Final = select(
     NextId(_c.id).label("id"),
-    select(keys.c.id).where(keys.c.state == PRIMARY).limit(1).scalar_subquery().label("key"),
+    select(func.min(keys.c.id))
+    .where(keys.c.state == literal_column(f"'{PRIMARY}'"))
+    .scalar_subquery()
+    .label("key"),
 )
 _DELETE_FEW: Final = delete(audit_logs).where(_c.id.in_(oldest(_c.id, _c.timestamp, TOGETHER)))
 _DELETE_PAGE: Final = delete(audit_logs).where(_c.id.in_(oldest(_c.id, _c.timestamp, AT_ONCE)))
@@ -192,7 +196,11 @@ class AuditLog:
 
 
 def record(
-    connection: Connection, entry: Mapping[str, Any], access: Access, used: Key | None = None
+    connection: Connection,
+    entry: Mapping[str, Any],
+    access: Access,
+    used: Key | None = None,
+    following: Row | None = None,
 ) -> None:
     """Write one entry, in the transaction of the change, and delete some that are too old.
 
@@ -201,12 +209,13 @@ def record(
         entry: its fields, but for the id and the code.
         access: of the concern.
         used: the key that has encrypted what the change has stored.
+        following: the row of :data:`NEXT`, if the change has returned it.
 
     Raises:
         TokenStorageError: ``ignored``.
         PromotedError: ``used`` is not the key that encrypts any more.
     """
-    following = connection.first(_NEXT)
+    following = following or connection.first(NEXT)
     number, name = (None, None) if following is None else following
     key = access.signing_key(name, used)
     row = {"digest": None, **entry, "id": number, "mac": None}
