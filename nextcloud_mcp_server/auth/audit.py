@@ -6,16 +6,17 @@ import asyncio
 import hmac
 import re
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Integer, bindparam, delete, func, select
+from sqlalchemy import Integer, bindparam, delete, func, literal_column, select
 
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth.statements import AT_ONCE, NextId, affected, insertion, oldest
-from nextcloud_mcp_server.backends.base import Connection
+from nextcloud_mcp_server.backends.base import Connection, Row
 from nextcloud_mcp_server.crypto.key import Key, associated_data
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.crypto.registration import PRIMARY
@@ -38,10 +39,14 @@ _DAY: Final = 86_400
 
 _RECORD: Final = insertion(audit_logs)
 _c: Final = audit_logs.c
-#: In one statement, after the change: who wrote the row first has the lower id.
-_NEXT: Final = select(
+#: The id of the next entry, and that of the key that encrypts. In one statement, after the change:
+#: who wrote the row first has the lower id.
+NEXT: Final = select(
     NextId(_c.id).label("id"),
-    select(keys.c.id).where(keys.c.state == PRIMARY).limit(1).scalar_subquery().label("key"),
+    select(func.min(keys.c.id))
+    .where(keys.c.state == literal_column(f"'{PRIMARY}'"))
+    .scalar_subquery()
+    .label("key"),
 )
 _DELETE_FEW: Final = delete(audit_logs).where(_c.id.in_(oldest(_c.id, _c.timestamp, TOGETHER)))
 _DELETE_PAGE: Final = delete(audit_logs).where(_c.id.in_(oldest(_c.id, _c.timestamp, AT_ONCE)))
@@ -62,7 +67,7 @@ class AuditEntry:
     """One entry. ``timestamp`` is in seconds since 1970.
 
     ``digest`` has the hashes of the ciphertexts that the change has stored. ``mac`` is the id of a
-    key, a colon, and a code of :attr:`signed` that only this key can make; None without a key.
+    key, a colon, and a code of every other field that only this key can make; None without a key.
     """
 
     # The columns of the table, in their order.
@@ -77,11 +82,10 @@ class AuditEntry:
     digest: str | None = field(default=None, repr=False, compare=False)
     mac: str | None = field(default=None, repr=False, compare=False)
 
-    @property
-    def signed(self) -> bytes:
-        """What its code authenticates: every field, and the digests of what was stored."""
-        values = (getattr(self, name) for name in self.__slots__ if name != "mac")
-        return associated_data("audit", *values)
+
+_SIGNED: Final = [entry.name for entry in fields(AuditEntry) if entry.name != "mac"]
+_signed_fields: Final = attrgetter(*_SIGNED)
+_signed_columns: Final = itemgetter(*_SIGNED)
 
 
 class Code(StrEnum):
@@ -192,7 +196,11 @@ class AuditLog:
 
 
 def record(
-    connection: Connection, entry: Mapping[str, Any], access: Access, used: Key | None = None
+    connection: Connection,
+    entry: Mapping[str, Any],
+    access: Access,
+    used: Key | None = None,
+    following: Row | None = None,
 ) -> None:
     """Write one entry, in the transaction of the change, and delete some that are too old.
 
@@ -201,17 +209,18 @@ def record(
         entry: its fields, but for the id and the code.
         access: of the concern.
         used: the key that has encrypted what the change has stored.
+        following: the row of :data:`NEXT`, if the change has returned it.
 
     Raises:
         TokenStorageError: ``ignored``.
         PromotedError: ``used`` is not the key that encrypts any more.
     """
-    following = connection.first(_NEXT)
+    following = following or connection.first(NEXT)
     number, name = (None, None) if following is None else following
     key = access.signing_key(name, used)
     row = {"digest": None, **entry, "id": number, "mac": None}
     if key is not None:
-        row["mac"] = signature(AuditEntry(**row), key)
+        row["mac"] = _code(_signed_columns(row), key)
     if not connection.run(_RECORD, row):
         raise not_stored("audit_logs")
     if (days := access.audit_retention_days) is not None:
@@ -220,7 +229,11 @@ def record(
 
 def signature(entry: AuditEntry, key: Key) -> str:
     """Return the code of an entry, as ``mac`` has it."""
-    return f"{key.id}:{key.authenticate(entry.signed).hex()}"
+    return _code(_signed_fields(entry), key)
+
+
+def _code(signed: Sequence[Any], key: Key) -> str:
+    return f"{key.id}:{key.authenticate(associated_data('audit', *signed)).hex()}"
 
 
 def key_of(entry: AuditEntry) -> str:

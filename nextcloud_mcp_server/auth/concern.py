@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
-from nextcloud_mcp_server.auth.audit import SYSTEM, not_stored, record
+from nextcloud_mcp_server.auth.audit import NEXT, SYSTEM, not_stored, record
 from nextcloud_mcp_server.auth.secrets import Reading, digests, has_secrets, sealed
 from nextcloud_mcp_server.auth.statements import AT_ONCE, Upsert, affected, kept
 from nextcloud_mcp_server.auth.values import check_row
@@ -51,11 +51,9 @@ class Expiring:
 
 def from_row(kind: type[R], row: Row, **read: Any) -> R:
     """Return ``row`` as ``kind``; what is not in ``read`` is in the column of the same name."""
-    plain = (name for name in kind.__dataclass_fields__ if name not in read)
-    return kind(
-        **{name: getattr(row, name) for name in plain},
-        **{name: v.reveal() if isinstance(v, Secret) else v for name, v in read.items()},
-    )
+    names = kind.__dataclass_fields__
+    values = [read[name] if name in read else getattr(row, name) for name in names]
+    return kind(*[v.reveal() if isinstance(v, Secret) else v for v in values])
 
 
 class Concern:
@@ -120,9 +118,10 @@ class Concern:
         def unit(connection: Connection) -> bool:
             key = access.primary_key(connection) if encrypts else None
             row = parameters if key is None else sealed(self._table, parameters, key)
-            if not self._run(connection, statement, row):
+            following = self._change(connection, statement, row)
+            if following is None:
                 return False
-            self._record(connection, event, user_id, at=now, row=row, used=key)
+            self._record(connection, event, user_id, at=now, row=row, used=key, following=following)
             if connection.has_triggers:
                 self._require_kept(connection, statement, row)
             return True
@@ -155,9 +154,13 @@ class Concern:
             for row in connection.all(rows, given):
                 key = getattr(row, self._key)
                 keys.append(key)
-                if self._run(connection, statement, {**given, self._key: key}):
+                named = {self._key: key}
+                following = self._change(connection, statement, {**given, **named})
+                if following is not None:
                     gone += 1
-                    self._record(connection, event, row.user_id, at=now, row={self._key: key})
+                    self._record(
+                        connection, event, row.user_id, at=now, row=named, following=following
+                    )
             return gone, keys
 
         while True:
@@ -177,9 +180,23 @@ class Concern:
         """Run a write; False if there is no row to change. Raise ``ignored`` if it stays."""
         if connection.run(statement, parameters):
             return True
+        self._require_absent(connection, statement, parameters)
+        return False
+
+    def _change(
+        self, connection: Connection, statement: Executable, parameters: Mapping[str, Any]
+    ) -> Row | None:
+        """Do the same for :meth:`_record`, and return what follows; None for False."""
+        following = connection.change(statement, NEXT, parameters)
+        if following is None:
+            self._require_absent(connection, statement, parameters)
+        return following
+
+    def _require_absent(
+        self, connection: Connection, statement: Executable, parameters: Mapping[str, Any]
+    ) -> None:
         if statement.is_insert or connection.first(affected(statement), parameters):
             raise not_stored(self._table)
-        return False
 
     def _require_kept(
         self, connection: Connection, statement: Executable, parameters: Mapping[str, Any]
@@ -202,6 +219,7 @@ class Concern:
         at: int,
         row: Mapping[str, Any],
         used: Key | None = None,
+        following: Row | None = None,
     ) -> None:
         """Record ``event``: ``row`` has the key and the ciphertexts, encrypted with ``used``."""
         key = row[self._key] if self._resource_type else None
@@ -217,4 +235,4 @@ class Concern:
             "hostname": self._access.hostname,
             "digest": None if used is None else digests(self._table, row),
         }
-        record(connection, entry, self._access, used)
+        record(connection, entry, self._access, used, following)

@@ -269,10 +269,11 @@ class OAuthSessions(Concern):
             found = connection.first(_GET, key)
             if found is None or not Reading(access, connection).accepts_id(found.session_id):
                 return False
-            if not self._run(connection, _UPDATE, {**row, **key}):
+            following = self._change(connection, _UPDATE, {**row, **key})
+            if following is None:
                 return False
-            user = user_id or found.user_id
-            self._record(connection, "update_oauth_session", user, at=now, row=row, used=used)
+            user, event = user_id or found.user_id, "update_oauth_session"
+            self._record(connection, event, user, at=now, row=row, used=used, following=following)
             return True
 
         return await access.write(unit)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from sqlalchemy import (
     BigInteger,
@@ -50,22 +50,34 @@ _PREFIXES: Final = ("bits_0", "bits_1", "bits_2", "bits_3")
 _PREFIX: Final = 14
 
 
-class Upsert(Insert):
-    """``INSERT ... ON CONFLICT (key) DO UPDATE``, the same on SQLite and PostgreSQL."""
+class _Replacing(ClauseElement):
+    """``ON CONFLICT (key) DO UPDATE``, the same on SQLite and PostgreSQL."""
 
-    # The clause below follows from the table and the columns, which are in Insert's key.
-    inherit_cache = True
+    inherit_cache = False
 
-    replaced: tuple[str, ...] = ()
+    def __init__(self, key: tuple[str, ...], replaced: tuple[str, ...]) -> None:
+        self.key = key
+        self.replaced = replaced
 
 
-@compiles(Upsert)
-def _compile(element: Upsert, compiler: SQLCompiler, **kwargs: Any) -> str:
+@compiles(_Replacing)
+def _compile(element: _Replacing, compiler: SQLCompiler, **_: Any) -> str:
     quote = compiler.preparer.quote
-    key = ", ".join(quote(column.name) for column in cast("Table", element.table).primary_key)
+    key = ", ".join(map(quote, element.key))
     changes = ", ".join(f"{quote(name)} = excluded.{quote(name)}" for name in element.replaced)
-    insert: str = compiler.visit_insert(element, **kwargs)  # type: ignore[no-untyped-call]  # SQLAlchemy's
-    return f"{insert} ON CONFLICT ({key}) DO UPDATE SET {changes}"
+    return f"ON CONFLICT ({key}) DO UPDATE SET {changes}"
+
+
+class Upsert(Insert):
+    """An insertion that replaces columns of the row with the same primary key."""
+
+    inherit_cache = False
+
+    def replacing(self, names: tuple[str, ...]) -> Self:
+        """Add the clause; it comes before RETURNING."""
+        key = tuple(column.name for column in cast("Table", self.table).primary_key)
+        self._post_values_clause = _Replacing(key, names)
+        return self
 
 
 class _InRow(FunctionElement[str]):
@@ -283,9 +295,8 @@ def upsert(table: Table, *, without: tuple[str, ...] = ()) -> Insert:
     kept = set(table.primary_key.columns.keys())
     if "updated_at" in parameters:
         kept.add("created_at")
-    statement = Upsert(table).values(parameters).inline()
-    statement.replaced = tuple(name for name in parameters if name not in kept)
-    return statement
+    replaced = tuple(name for name in parameters if name not in kept)
+    return Upsert(table).replacing(replaced).values(parameters).inline()
 
 
 @lru_cache

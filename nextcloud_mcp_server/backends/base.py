@@ -411,6 +411,23 @@ class Connection(Protocol):
     ) -> int:
         """Execute a write and return the number of rows it changed."""
 
+    def change(
+        self,
+        statement: sqlalchemy.Executable,
+        following: sqlalchemy.Select[Any],
+        parameters: Mapping[str, Any] | None = None,
+    ) -> Row | None:
+        """Execute a write of one row, then ``following``: on a server in one statement.
+
+        Args:
+            statement: the write.
+            following: has neither a table nor parameters; it is evaluated after the change.
+            parameters: of the write.
+
+        Returns:
+            The row of ``following``; None if no row was changed.
+        """
+
 
 class Pool(Protocol):
     """An open database: units of work run through it until it is closed."""

@@ -51,11 +51,11 @@ def is_hashed(stored: str) -> bool:
 
 def binding(secret: SecretColumn, row: Mapping[str, Any]) -> bytes:
     """Return the associated data of a secret in ``row``, which has the values of its columns."""
-    parts = (
+    parts = [
         # The key of a table of an early release can be NULL.
         stored_id(row[name])
         if (secret.table, name) in _HASHED and row[name] is not None
         else row[name]
         for name in secret.bound
-    )
+    ]
     return associated_data(secret.label, *parts)

@@ -14,7 +14,8 @@ import hashlib
 import hmac
 import struct
 from contextlib import suppress
-from typing import Final, NoReturn
+from functools import lru_cache
+from typing import Final, NamedTuple, NoReturn
 
 from cryptography.exceptions import InvalidTag
 from cryptography.fernet import Fernet, InvalidToken
@@ -45,7 +46,12 @@ def associated_data(label: str, *bound: str | int | None) -> bytes:
         label: what the secret is. Not the name of a column, which a migration may change.
         bound: the key of the row, and values that must not be exchanged beside the secret.
     """
-    return b"".join(map(_prefixed, (_HEADER, label, *bound)))
+    return _heading(label) + b"".join(map(_prefixed, bound))
+
+
+@lru_cache
+def _heading(label: str) -> bytes:
+    return _prefixed(_HEADER) + _prefixed(label)
 
 
 def _prefixed(part: str | bytes | int | None) -> bytes:
@@ -65,27 +71,32 @@ class Key:
         id: its name in a text of the second format, as 16 digits.
     """
 
-    __slots__ = ("_audit", "_fernet", "_xaes", "fingerprint", "id")
+    __slots__ = ("_audit", "_fernet", "_raw_id", "_xaes", "fingerprint", "id")
 
     def __init__(self, raw: bytes) -> None:
         self._fernet = Fernet(SecretBytes(base64.urlsafe_b64encode(raw)))
         self._xaes = XAES(_derived(raw, "seal"))
         self._audit = _derived(raw, "audit")
-        self.id: Final = _derived(raw, "id", _ID).hex()
+        self._raw_id = _derived(raw, "id", _ID)
+        self.id: Final = self._raw_id.hex()
         self.fingerprint: Final = hashlib.sha256(raw).hexdigest()[:8]
 
     def seal(self, plaintext: bytes, associated: bytes, nonce: bytes | None = None) -> bytes:
         """Encrypt in the second format, bound to ``associated``; see :func:`associated_data`."""
-        sealed = bytes.fromhex(self.id) + self._xaes.seal(plaintext, associated, nonce)
+        sealed = self._raw_id + self._xaes.seal(plaintext, associated, nonce)
         return PREFIX + base64.urlsafe_b64encode(sealed).rstrip(b"=")
 
     def open(self, ciphertext: bytes, associated: bytes) -> SecretBytes | None:
         """Decrypt the second format; None if the key, the row or a byte is another one."""
-        raw = _decoded(ciphertext)
-        if raw is None or raw[:_ID].hex() != self.id:
+        found = decoded(ciphertext)
+        return None if found is None else self.open_decoded(found, associated)
+
+    def open_decoded(self, found: Decoded, associated: bytes) -> SecretBytes | None:
+        """Do the same as :meth:`open` with what :func:`decoded` has returned."""
+        if found.key_id != self.id:
             return None
         with suppress(InvalidTag):
-            return SecretBytes(self._xaes.open(raw[_ID:], associated))
+            return SecretBytes(self._xaes.open(found.sealed, associated))
         return None
 
     def encrypt_fernet(self, plaintext: bytes) -> bytes:
@@ -114,13 +125,21 @@ def is_v2(ciphertext: bytes) -> bool:
     return ciphertext.startswith(PREFIX)
 
 
+class Decoded(NamedTuple):
+    """A text of the second format: the id of its key, and what :class:`.XAES` has returned."""
+
+    key_id: str
+    sealed: bytes
+
+
 def key_id(ciphertext: bytes) -> str | None:
     """Return the id of the key of a text of the second format; None if it is none."""
-    raw = _decoded(ciphertext)
-    return None if raw is None else raw[:_ID].hex()
+    found = decoded(ciphertext)
+    return None if found is None else found.key_id
 
 
-def _decoded(ciphertext: bytes) -> bytes | None:
+def decoded(ciphertext: bytes) -> Decoded | None:
+    """Return the parts of a text of the second format; None if it is none."""
     if not ciphertext.startswith(PREFIX):
         return None
     text = ciphertext[len(PREFIX) :].translate(_FROM_URLSAFE)
@@ -131,7 +150,7 @@ def _decoded(ciphertext: bytes) -> bytes | None:
         last = raw[len(raw) // 3 * 3 :]
         written = binascii.b2a_base64(last, newline=False).rstrip(b"=")
         if len(raw) >= _ID + NONCE + _TAG and text.endswith(written):
-            return raw
+            return Decoded(raw[:_ID].hex(), raw[_ID:])
     return None
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
-from nextcloud_mcp_server.crypto.key import Key, is_v2, key_id
+from nextcloud_mcp_server.crypto.key import Key, decoded, is_v2, key_id
 from nextcloud_mcp_server.errors import TokenStorageError, invisible
 from nextcloud_mcp_server.secret import Secret, SecretBytes, hidden
 
@@ -96,9 +96,9 @@ class Keyring:
 
     def opened_bytes(self, ciphertext: bytes, associated: bytes) -> tuple[Key, SecretBytes] | None:
         """Do the same as :meth:`opened`, with a plaintext that need not be text."""
-        if (name := key_id(ciphertext)) is not None:
-            key = self._by_id.get(name)
-            plaintext = None if key is None else key.open(ciphertext, associated)
+        if (found := decoded(ciphertext)) is not None:
+            key = self._by_id.get(found.key_id)
+            plaintext = None if key is None else key.open_decoded(found, associated)
             return None if key is None or plaintext is None else (key, plaintext)
         for key in self.keys:
             if (plaintext := key.open_fernet(ciphertext)) is not None:

@@ -26,7 +26,7 @@ _HALF: Final = NONCE // 2
 class XAES:
     """Encrypts and decrypts with one key of 32 bytes. Threads may share it."""
 
-    __slots__ = ("_cipher", "_each_thread", "_mask")
+    __slots__ = ("_cipher", "_each_thread", "_masked")
 
     def __init__(self, key: bytes) -> None:
         self._cipher = Cipher(AES256(key), ECB())  # noqa: S305 - CMAC is made of single blocks
@@ -36,7 +36,9 @@ class XAES:
         doubled = block << 1
         if doubled >> 128:
             doubled ^= (1 << 128) | 0x87
-        self._mask = doubled << 128 | doubled
+        # Both blocks but for the nonce: a counter, the label X and a zero byte, masked with K1.
+        first, second = (int.from_bytes(b"\x00%cX\x00" % n) << 8 * _HALF for n in (1, 2))
+        self._masked = (first ^ doubled) << 128 | second ^ doubled
 
     def seal(self, plaintext: bytes, associated: bytes, nonce: bytes | None = None) -> bytes:
         """Return a nonce, the ciphertext and its tag.
@@ -60,10 +62,9 @@ class XAES:
         return self._derived(nonce).decrypt(nonce[_HALF:], ciphertext, associated)
 
     def _derived(self, nonce: bytes) -> AESGCM:
-        first = b"\x00\x01X\x00" + nonce[:_HALF]
-        second = b"\x00\x02X\x00" + nonce[:_HALF]
-        masked = int.from_bytes(first + second) ^ self._mask
-        return AESGCM(self._blocks(masked.to_bytes(2 * _BLOCK)))
+        half = int.from_bytes(nonce[:_HALF])
+        blocks = (half << 128 | half) ^ self._masked
+        return AESGCM(self._blocks(blocks.to_bytes(2 * _BLOCK)))
 
     def _blocks(self, blocks: bytes) -> bytes:
         # Threads cannot share one, and to make one for each text takes as long as all the rest.

@@ -34,7 +34,7 @@ POINTS: Final[dict[str, tuple[Any, str]]] = {
     "the binding": (secrets, "binding"),
     "opening": (Keyring, "opened"),
     "the audit log": (concern, "record"),
-    "the code of an entry": (audit, "signature"),
+    "the code of an entry": (audit, "_code"),
     "a check": (validation, "_sized"),
     "another check": (validation, "_encodable"),
     "random numbers": (os, "urandom"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
@@ -11,7 +12,7 @@ from nextcloud_mcp_server.backends.statements import Statement, compiler
 
 if TYPE_CHECKING:
     import psycopg
-    from sqlalchemy import Executable
+    from sqlalchemy import Delete, Executable, Insert, Select, Update
 
     from nextcloud_mcp_server.backends.base import Row
 
@@ -21,6 +22,13 @@ Prepare = Callable[["Executable"], Statement]
 def statements(schema: str) -> Prepare:
     """Return a function that compiles statements on the tables of ``schema``, each once."""
     return compiler(PGDialect_psycopg(paramstyle="format"), schema)  # type: ignore[no-untyped-call]
+
+
+@cache
+def _returning(write: Executable, following: Select[Any]) -> Executable:
+    # Each once: what is compiled is found by its statement.
+    changing: Insert | Update | Delete = cast("Any", write)
+    return changing.returning(*following.selected_columns)
 
 
 class DriverConnection:
@@ -63,6 +71,15 @@ class DriverConnection:
         cursor.execute(known.sql, known.parameters(parameters))
         values = cursor.fetchone()
         return None if values is None else known.row(cursor, values)
+
+    def change(
+        self,
+        statement: Executable,
+        following: Select[Any],
+        parameters: Mapping[str, Any] | None = None,
+    ) -> Row | None:
+        """Execute a write that returns the row of ``following``; None if no row was changed."""
+        return self.first(_returning(statement, following), parameters)
 
     def run(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> int:
         """Execute a write and return the number of rows it changed."""

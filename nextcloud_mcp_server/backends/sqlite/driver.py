@@ -12,7 +12,7 @@ from nextcloud_mcp_server.backends.statements import compiler
 if TYPE_CHECKING:
     import sqlite3
 
-    from sqlalchemy import Executable
+    from sqlalchemy import Executable, Select
 
     from nextcloud_mcp_server.backends.base import Row
 
@@ -49,6 +49,16 @@ class DriverConnection:
         # A statement that is not read to its end would keep the read transaction open.
         cursor.close()
         return row
+
+    def change(
+        self,
+        statement: Executable,
+        following: Select[Any],
+        parameters: Mapping[str, Any] | None = None,
+    ) -> Row | None:
+        """Execute a write, then ``following``; None if no row was changed."""
+        # RETURNING takes longer: SQLite puts its rows into a table first.
+        return self.first(following) if self.run(statement, parameters) else None
 
     def run(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> int:
         """Execute a write and return the number of rows it changed."""
