@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import re
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
@@ -15,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import Integer, bindparam, delete, func, literal_column, select
 
 from nextcloud_mcp_server.auth import validation as valid
-from nextcloud_mcp_server.auth.statements import AT_ONCE, NextId, affected, insertion, oldest
+from nextcloud_mcp_server.auth.deletion import delete_pages, not_stored
+from nextcloud_mcp_server.auth.statements import AT_ONCE, NextId, insertion, oldest
 from nextcloud_mcp_server.backends.base import Connection, Row
 from nextcloud_mcp_server.crypto.key import Key, associated_data
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.crypto.registration import PRIMARY
-from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.schema.tables import audit_logs, keys
 
 if TYPE_CHECKING:
@@ -177,22 +175,7 @@ class AuditLog:
             TokenStorageError: ``bad-input``; ``ignored`` if a trigger keeps them.
         """
         before = {"before": valid.seconds(timestamp, "timestamp")}
-
-        def unit(connection: Connection) -> int:
-            gone = connection.run(_DELETE_PAGE, before)
-            if not gone and connection.first(affected(_DELETE_PAGE), before):
-                raise not_stored("audit_logs")
-            return gone
-
-        deleted = 0
-        while True:
-            begun = time.monotonic()
-            gone = await self._access.write(unit)
-            deleted += gone
-            if gone < AT_ONCE:
-                return deleted
-            # As long again for the writers of other processes.
-            await asyncio.sleep(time.monotonic() - begun)
+        return await delete_pages(self._access, _DELETE_PAGE, before)
 
 
 def record(
@@ -252,13 +235,3 @@ def code_of(entry: AuditEntry, keyring: Keyring | None) -> Code:
     if keyring is None or (key := keyring.get(name)) is None:
         return Code.UNKNOWN
     return Code.RIGHT if hmac.compare_digest(signature(entry, key), entry.mac) else Code.WRONG
-
-
-def not_stored(table: str) -> TokenStorageError:
-    """Return the error for a write that the database acknowledged and did not carry out."""
-    return TokenStorageError(
-        f"A row of {table} could not be written: a trigger of the database ignored the "
-        "statement or undid it, and nothing was changed.",
-        code="ignored",
-        remedy=f"List the triggers (in sqlite3: .schema), and drop the one that touches {table}.",
-    )

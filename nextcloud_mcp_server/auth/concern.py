@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
-from nextcloud_mcp_server.auth.audit import NEXT, SYSTEM, not_stored, record
+from nextcloud_mcp_server.auth.audit import NEXT, SYSTEM, record
+from nextcloud_mcp_server.auth.deletion import not_stored
 from nextcloud_mcp_server.auth.secrets import Reading, digests, has_secrets, sealed
 from nextcloud_mcp_server.auth.statements import AT_ONCE, Upsert, affected, kept
 from nextcloud_mcp_server.auth.values import check_row

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-import time
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,9 +10,9 @@ from sqlalchemy import bindparam, delete, func, select, update
 
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth import values
-from nextcloud_mcp_server.auth.audit import not_stored
 from nextcloud_mcp_server.auth.concern import Concern
-from nextcloud_mcp_server.auth.statements import AT_ONCE, affected, in_row, insertion, oldest
+from nextcloud_mcp_server.auth.deletion import delete_pages, not_stored
+from nextcloud_mcp_server.auth.statements import AT_ONCE, in_row, insertion, oldest
 from nextcloud_mcp_server.auth.values import check_row
 from nextcloud_mcp_server.backends.base import Connection, Row
 from nextcloud_mcp_server.crypto.binding import hashed
@@ -114,22 +112,7 @@ class McpTokens(Concern):
     async def delete_expired(self) -> int:
         """Delete the expired tokens, and return how many there were. Records nothing."""
         before = {"before": self._access.now()}
-
-        def unit(connection: Connection) -> int:
-            gone = connection.run(_DELETE_PAGE, before)
-            if not gone and connection.first(affected(_DELETE_PAGE), before):
-                raise not_stored(self._table)
-            return gone
-
-        deleted = 0
-        while True:
-            begun = time.monotonic()
-            gone = await self._access.write(unit)
-            deleted += gone
-            if gone < AT_ONCE:
-                return deleted
-            # As long again for the writers of other processes.
-            await asyncio.sleep(time.monotonic() - begun)
+        return await delete_pages(self._access, _DELETE_PAGE, before)
 
 
 def new_token() -> Secret:
