@@ -265,6 +265,8 @@ def _meaning(answer: Answer, what: str, origin: str) -> NextcloudError:  # noqa:
         return _OF_SERVER[status]()
     if status == 400 and b"\\InvalidPath</s:exception>" in answer.body:  # noqa: PLR2004 - Bad Request
         return errors.name_refused(reason)
+    if b"\\MaxInstancesExceededException</s:exception>" in answer.body:
+        return errors.too_many()
     if status in {403, 405, 409, 413, 415, 423}:
         return errors.forbidden(what, reason)
     if status == 503 and ("LoginException" in reason or "DisabledUser" in reason):  # noqa: PLR2004

@@ -180,6 +180,15 @@ def name_refused(reason: str) -> NextcloudError:
     )
 
 
+def too_many() -> NextcloudError:
+    """Return the error for a series with more occurrences in a range than Nextcloud lists."""
+    return NextcloudError(
+        "An event recurs more often in this range than Nextcloud lists.",
+        code="bad-input",
+        remedy="Give a shorter range.",
+    )
+
+
 def not_text(what: str) -> NextcloudError:
     """Return the error for a binary file."""
     return NextcloudError(

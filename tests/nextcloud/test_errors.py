@@ -25,6 +25,7 @@ from nextcloud_mcp_server.nextcloud.connection import Login, open_http
 from nextcloud_mcp_server.nextcloud.errors import NextcloudError
 from nextcloud_mcp_server.nextcloud.login_flow import begin_login, poll_login
 from tests.nextcloud.conftest import AGENT, connect
+from tests.support.nextcloud import xml
 from tests.support.nextcloud.server import StandIn, served
 from tests.support.nextcloud.state import ATTEMPTS, Collection
 
@@ -308,6 +309,15 @@ async def test_an_event_in_a_calendar_that_cannot_be_written(
         )
         assert error.code == "not-found"
         assert f"no calendar '{calendar}' that can be written" in error.message
+
+
+async def test_a_series_with_too_many_occurrences(http: httpx2.AsyncClient) -> None:
+    """Nextcloud lists 3,500 occurrences of one series, and fails at more."""
+    kind = "Sabre\\VObject\\Recur\\MaxInstancesExceededException"
+    message = "Recurring events are only allowed to generate 3500"
+    with served(_answering(lambda _request: xml.failure(500, kind, message))) as url:
+        error = await failing(_at(http, url).account.whoami())
+    assert (error.code, error.remedy) == ("bad-input", "Give a shorter range.")
 
 
 async def test_nothing_listens(http: httpx2.AsyncClient) -> None:
