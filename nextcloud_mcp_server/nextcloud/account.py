@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from nextcloud_mcp_server.nextcloud import errors
-from nextcloud_mcp_server.nextcloud.connection import Answer, Connection
+from nextcloud_mcp_server.nextcloud.connection import Answer, Connection, reason_of
 
 #: Seconds for which the capabilities are kept.
 _FRESH: Final = 300.0
@@ -119,8 +119,11 @@ async def ocs(
     what: str,
     parameters: Mapping[str, str] | None = None,
     body: bytes = b"",
+    found: bool = False,
 ) -> dict[str, Any]:
     """Send a request of OCS, and return the data of its answer.
+
+    With ``found`` the object is known to exist: the status 404 is a refusal with a reason.
 
     Raises:
         NextcloudError: the request failed.
@@ -132,7 +135,10 @@ async def ocs(
         query={"format": "json", **(parameters or {})},
         headers={"Accept": "application/json", "Content-Type": "application/json"},
         body=body,
+        accept={404} if found else (),
     )
+    if answer.status == 404:  # noqa: PLR2004 - Not Found
+        raise errors.forbidden(what, reason_of(answer))
     return ocs_data(connection, answer)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
+from unicodedata import normalize
 from urllib.parse import quote, unquote, urlsplit
 
 from nextcloud_mcp_server.nextcloud.errors import bad_input
@@ -52,6 +53,8 @@ class Server:
 def segments(path: str) -> tuple[str, ...]:
     """Return the names of a path; slashes at its ends do not count, and the root has none.
 
+    The names are composed (NFC), as Nextcloud stores them whatever it is sent.
+
     Raises:
         NextcloudError: ``bad-input`` for ``.``, ``..``, an empty name, a NUL, a backslash or a
             character that has no UTF-8. HTTP clients fold ``..``, servers also a quoted one, and
@@ -59,7 +62,7 @@ def segments(path: str) -> tuple[str, ...]:
     """
     if len(path) > _LONGEST:
         raise bad_input("The path is too long.", f"Give a path of at most {_LONGEST} characters.")
-    inner = path.removeprefix("/").removesuffix("/")
+    inner = normalize("NFC", path).removeprefix("/").removesuffix("/")
     return tuple(segment(name) for name in inner.split("/")) if inner else ()
 
 

@@ -16,6 +16,7 @@ from nextcloud_mcp_server.nextcloud.account import Account
 from nextcloud_mcp_server.nextcloud.addresses import DAV, quoted
 from nextcloud_mcp_server.nextcloud.connection import Connection, bare_etag, if_match
 from nextcloud_mcp_server.nextcloud.dav import document, propfind, query
+from nextcloud_mcp_server.nextcloud.errors import NextcloudError
 
 #: The name of a new calendar for tasks.
 _TASKS: Final = "Tasks"
@@ -195,7 +196,14 @@ class Calendars:
         content.add("PRODID", _PRODUCT)
         content.add("VERSION", "2.0")
         content.add_component(component)
-        return await self._put(calendar, f"{uid}.ics", content, {"If-None-Match": "*"})
+        try:
+            return await self._put(calendar, f"{uid}.ics", content, {"If-None-Match": "*"})
+        except NextcloudError as error:
+            if error.code != "not-found":
+                raise
+        # The name of the object is new. Nextcloud says so too for another person's calendar
+        # that can only be read.
+        raise errors.not_found(f"calendar {calendar!a} that can be written")
 
     async def update(self, stored: Stored, component: icalendar.Component, etag: str) -> Stored:
         """Store an object whose component was changed, over the version that has this etag.

@@ -313,7 +313,11 @@ def _meaning(  # noqa: PLR0911 - a table
         return _OF_OBJECT[status](what)
     if status in _OF_SERVER:
         return _OF_SERVER[status]()
-    if status in {403, 405, 409, 413, 423}:
+    if status == 400 and b"\\InvalidPath</s:exception>" in answer.body:  # noqa: PLR2004 - Bad Request
+        return errors.name_refused(reason)
+    if b"\\MaxInstancesExceededException</s:exception>" in answer.body:
+        return errors.too_many()
+    if status in {403, 405, 409, 413, 415, 423}:
         return errors.forbidden(what, reason)
     if status == 503 and ("LoginException" in reason or "DisabledUser" in reason):  # noqa: PLR2004
         return errors.account_disabled()

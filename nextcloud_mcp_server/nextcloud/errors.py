@@ -163,11 +163,29 @@ def not_nextcloud(origin: str, reason: str) -> NextcloudError:
 
 
 def forbidden(what: str, reason: str) -> NextcloudError:
-    """Return the error for the statuses 403, 405, 409 and 423."""
+    """Return the error for the statuses 403, 405, 409, 413, 415 and 423."""
     return NextcloudError(
         f"Nextcloud does not allow this with the {what}{reason and f': {reason}'}.",
         code="forbidden",
         remedy="It may be read-only, locked, or not shared for this. Check it in Nextcloud.",
+    )
+
+
+def name_refused(reason: str) -> NextcloudError:
+    """Return the error for a name that Nextcloud does not allow for a file or a folder."""
+    return NextcloudError(
+        f"Nextcloud does not allow this name{reason and f': {reason}'}; nothing was written.",
+        code="bad-input",
+        remedy="Choose another name.",
+    )
+
+
+def too_many() -> NextcloudError:
+    """Return the error for a series with more occurrences in a range than Nextcloud lists."""
+    return NextcloudError(
+        "An event recurs more often in this range than Nextcloud lists.",
+        code="bad-input",
+        remedy="Give a shorter range.",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import icalendar
@@ -80,14 +80,15 @@ class Events:
                 "The range has no zone, or ends before it begins.",
                 "Give a start and a later end, both with an offset or a zone.",
             )
+        asked = _widened(start, end)
         found = []
         calendars = await self._calendars.of_component("VEVENT", calendar)
         for done, one in enumerate(calendars):
             if progress is not None:
                 await progress(done, len(calendars))
-            for stored in await self._calendars.query(one, "VEVENT", (start, end)):
+            for stored in await self._calendars.query(one, "VEVENT", asked):
                 events = (_event(stored, part, zone) for part in stored.content.walk("VEVENT"))
-                found += [event for event in events if event is not None]
+                found += [e for e in events if e is not None and _is_in(e, start, end, zone)]
         found.sort(key=lambda event: (_moment(event.start, zone), event.title, event.id))
         return page(found, cursor)
 
@@ -178,6 +179,26 @@ class Events:
         if event is None:
             raise errors.not_found(f"start of the event {stored.id!a}")
         return event
+
+
+def _widened(start: datetime, end: datetime) -> tuple[datetime, datetime]:
+    """Return a range that has every day of the asked one, in whatever zone.
+
+    Nextcloud compares an event of whole days as if it were in UTC.
+    """
+    day = timedelta(days=1)
+    try:
+        return start.astimezone(UTC) - day, end.astimezone(UTC) + day
+    except OverflowError:
+        raise errors.bad_input(
+            "The range begins too early, or ends too late.", "Give years from 2 to 9998."
+        ) from None
+
+
+def _is_in(event: Event, start: datetime, end: datetime, zone: ZoneInfo) -> bool:
+    first, last = _moment(event.start, zone), _moment(event.end, zone)
+    # An event without a duration is in the range that begins with it.
+    return first < end and (last > start or first >= start)
 
 
 def _master(stored: Stored) -> icalendar.Component:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
+from unicodedata import normalize
 
 from nextcloud_mcp_server.nextcloud import errors
 from nextcloud_mcp_server.nextcloud.account import Account, ocs
@@ -266,7 +267,15 @@ class Files:
         names = _not_root(path)
         if not (await self._account.capabilities()).files_trash:
             raise errors.no_trash()
-        headers = if_match(etag) if etag is not None else {}
+        headers: dict[str, str] = {}
+        if etag is not None:
+            headers = if_match(etag)
+            entry = await self.stat(path)
+            if entry.etag != etag:
+                raise errors.changed(_label(names))
+            if entry.is_folder:
+                # Nextcloud compares the etags of files alone, and refuses it for any folder.
+                headers = {}
         await self._connection.send(
             "DELETE", DAV + await self._path(names), what=_label(names), headers=headers
         )
@@ -288,12 +297,15 @@ class Files:
             wanted["expireDate"] = expires.isoformat()
         if password is not None:
             wanted["password"] = password
+        # So that a 404 below is about something else, like a day in the past.
+        await self.stat(path)
         data = await ocs(
             self._connection,
             "POST",
             "/apps/files_sharing/api/v1/shares",
             what=_label(names),
             body=json.dumps(wanted).encode(),
+            found=True,
         )
         until = data.get("expiration")
         return ShareLink(
@@ -316,7 +328,9 @@ def _not_root(path: str) -> tuple[str, ...]:
 
 def _like(name: str) -> str:
     escapes = {"\\": "\\\\", "%": "\\%", "_": "\\_"}
-    return f"%{''.join(escapes.get(character, character) for character in name)}%"
+    # Stored names are composed.
+    composed = normalize("NFC", name)
+    return f"%{''.join(escapes.get(character, character) for character in composed)}%"
 
 
 def _entry(resource: Resource) -> Entry:

@@ -131,7 +131,11 @@ class Notes:
             query=parameters,
             headers={**_JSON, **(headers or {})},
             body=json.dumps(body).encode() if body is not None else b"",
+            accept={404},
         )
+        if answer.status == 404:  # noqa: PLR2004 - Not Found
+            # The app answers in JSON. Nextcloud does not, if the app was disabled meanwhile.
+            raise errors.app_missing("Notes") if answer.json() is None else errors.not_found(what)
         return answer.json(), answer.headers.get("X-Notes-Chunk-Cursor") or None
 
     def _item(self, data: object) -> dict[str, Any]:

@@ -96,6 +96,32 @@ async def test_a_name_survives(client: Nextcloud, folder: str, name: str) -> Non
     assert (await client.files.stat(f"{folder}/sub/{name}")).name == name
 
 
+async def test_a_name_is_stored_composed(client: Nextcloud, folder: str) -> None:
+    """Letters with separate accents are stored as one character, and found in either form."""
+    composed, separate = "\u00e9.txt", "e\u0301.txt"
+    written = await client.files.write(f"{folder}/{separate}", "content")
+    assert written.path == f"{folder}/{composed}"
+    for name in (composed, separate):
+        assert f"{folder}/{composed}" in [e.path for e in (await client.files.search(name)).items]
+    assert await client.files.move(f"{folder}/{separate}", f"{folder}/2{separate}") == (
+        f"{folder}/2{composed}"
+    )
+    assert [entry.name for entry in (await client.files.list(folder)).items] == [f"2{composed}"]
+
+
+@pytest.mark.parametrize("name", ["two\nlines.txt", "a\tb.txt", "a\x01b"])
+async def test_a_name_that_nextcloud_refuses(client: Nextcloud, folder: str, name: str) -> None:
+    """Control characters in a name of a file, a folder or a target are an error of the caller."""
+    await client.files.write(f"{folder}/a.txt", "content")
+    for call in (
+        client.files.write(f"{folder}/{name}", "content"),
+        client.files.make_folder(f"{folder}/{name}"),
+        client.files.move(f"{folder}/a.txt", f"{folder}/{name}"),
+    ):
+        with refused("bad-input"):
+            await call
+
+
 async def test_a_write_needs_the_etag_of_what_is_there(client: Nextcloud, folder: str) -> None:
     """Without an etag nothing is overwritten, with a stale one neither."""
     path = f"{folder}/note.txt"
@@ -137,6 +163,21 @@ async def test_a_deleted_file_is_gone(client: Nextcloud, folder: str) -> None:
     await client.files.delete(f"{folder}/a.txt", etag=written.etag)
     with refused("not-found"):
         await client.files.read(f"{folder}/a.txt")
+
+
+async def test_a_folder_is_deleted_over_its_newest_version(client: Nextcloud, folder: str) -> None:
+    """With its etag it goes with everything in it, although Nextcloud compares none of folders."""
+    await client.files.write(f"{folder}/sub/a.txt", "a")
+    old = await client.files.stat(f"{folder}/sub")
+    await client.files.write(f"{folder}/sub/b.txt", "b")
+    with refused("changed"):
+        await client.files.delete(f"{folder}/sub", etag=old.etag)
+    [listed] = (await client.files.list(folder)).items
+    await client.files.delete(f"{folder}/sub", etag=listed.etag)
+    with refused("not-found"):
+        await client.files.list(f"{folder}/sub")
+    with refused("not-found"):
+        await client.files.delete(f"{folder}/sub", etag=listed.etag)
 
 
 async def test_a_text_is_read_in_pages_of_one_version(client: Nextcloud, folder: str) -> None:
@@ -205,6 +246,8 @@ async def test_a_link_is_created(client: Nextcloud, folder: str) -> None:
     assert link.expires == day.isoformat()
     with refused("not-found"):
         await client.files.share(f"{folder}/no.txt")
+    with refused("forbidden"):
+        await client.files.share(f"{folder}/a.txt", expires=date(2020, 1, 31))
 
 
 async def test_notes(client: Nextcloud) -> None:
@@ -289,6 +332,37 @@ async def test_an_event_of_whole_days(client: Nextcloud) -> None:
     [found] = [one for one in page.items if one.title == title]
     assert (found.start, found.end, found.recurring) == (day, day + timedelta(days=2), False)
     await client.events.delete("personal", event.id, etag=event.etag)
+
+
+@pytest.mark.parametrize(
+    ("zone", "first", "last"),
+    [
+        ("Europe/Berlin", "2026-05-03T00:00", "2026-05-03T20:00"),
+        ("America/Los_Angeles", "2026-05-03T18:00", "2026-05-03T20:00"),
+        ("Pacific/Auckland", "2026-05-03T00:00", "2026-05-03T06:00"),
+    ],
+)
+async def test_whole_days_are_those_of_the_person(
+    client: Nextcloud, zone: str, first: str, last: str
+) -> None:
+    """Nextcloud takes a day as one in UTC; here it is one in the zone of the person."""
+    own = ZoneInfo(zone)
+    mark = uuid4().hex
+    events = [
+        await client.events.create(
+            "personal", title=f"{day} {mark}", zone=own,
+            start=date(2026, 5, day), end=date(2026, 5, day + 1),
+        )
+        for day in (2, 3, 4)
+    ]  # fmt: skip
+    page = await client.events.list(
+        datetime.fromisoformat(first).replace(tzinfo=own),
+        datetime.fromisoformat(last).replace(tzinfo=own),
+        zone=own,
+    )
+    assert [event.title for event in page.items if mark in event.title] == [f"3 {mark}"]
+    for event in events:
+        await client.events.delete("personal", event.id, etag=event.etag)
 
 
 async def test_tasks_get_a_calendar_that_takes_them(client: Nextcloud) -> None:

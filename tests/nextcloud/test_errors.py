@@ -8,7 +8,9 @@ import pickle
 import socket
 import traceback
 from collections.abc import Awaitable, Callable
+from datetime import date
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 import httpx2
 import pytest
@@ -23,8 +25,9 @@ from nextcloud_mcp_server.nextcloud.connection import Login, open_http
 from nextcloud_mcp_server.nextcloud.errors import NextcloudError
 from nextcloud_mcp_server.nextcloud.login_flow import begin_login, poll_login
 from tests.nextcloud.conftest import AGENT, connect
+from tests.support.nextcloud import xml
 from tests.support.nextcloud.server import StandIn, served
-from tests.support.nextcloud.state import ATTEMPTS
+from tests.support.nextcloud.state import ATTEMPTS, Collection
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -178,12 +181,20 @@ async def test_the_environment_is_not_read(
 # The server.
 
 
-async def test_maintenance(stand_in: StandIn, alice: Nextcloud) -> None:
+async def test_maintenance(stand_in: StandIn, alice: Nextcloud, http: httpx2.AsyncClient) -> None:
     """Every part of Nextcloud in maintenance has the same error, and works again afterwards."""
     await alice.account.whoami()
     await alice.account.capabilities()
     stand_in.state.maintenance = True
-    for call in (alice.account.whoami(), alice.files.list(), alice.notes.search()):
+    server = Server.parse(stand_in.url)
+    calls: tuple[Awaitable[object], ...] = (
+        alice.account.whoami(),
+        alice.files.list(),
+        alice.notes.search(),
+        begin_login(http, server, AGENT),
+        poll_login(http, server, AGENT, "token"),
+    )
+    for call in calls:
         assert (await failing(call)).code == "maintenance"
     stand_in.state.maintenance = False
     assert (await alice.account.whoami()).id == "alice"
@@ -212,12 +223,19 @@ async def test_a_redirect_is_not_followed(stand_in: StandIn, alice: Nextcloud) -
 
 
 async def test_an_absent_app_is_named(stand_in: StandIn, alice: Nextcloud) -> None:
-    """Without the app Notes its calls say so; without links so does sharing."""
+    """Without the app Notes its calls say so."""
     stand_in.state.notes_enabled = False
     error = await failing(alice.notes.read(1))
     assert error.code == "app-missing"
     assert "Notes" in error.message
-    stand_in.state.put_file("alice", "a.txt", b"a")
+
+
+async def test_an_app_that_was_disabled_meanwhile(stand_in: StandIn, alice: Nextcloud) -> None:
+    """The capabilities are five minutes old: an address that is no route says it too."""
+    note = await alice.notes.create("Title", "text")
+    stand_in.state.notes_enabled = False
+    for call in (alice.notes.search(), alice.notes.read(note.id)):
+        assert (await failing(call)).code == "app-missing"
 
 
 async def test_links_that_are_not_allowed(stand_in: StandIn, alice: Nextcloud) -> None:
@@ -273,6 +291,33 @@ async def test_a_read_only_calendar(stand_in: StandIn, alice: Nextcloud) -> None
     [found] = await alice.calendars.list()
     assert not found.writable
     assert await alice.calendars.for_tasks() != "personal"
+
+
+async def test_an_event_in_a_calendar_that_cannot_be_written(
+    stand_in: StandIn, alice: Nextcloud
+) -> None:
+    """Nextcloud does not admit that there is a calendar which somebody else only lets be read."""
+    stand_in.state.users["alice"].calendars["team"] = Collection(
+        "Team", ("VEVENT",), read_only=True, shared=True
+    )
+    day = date(2026, 5, 1)
+    for calendar in ("team", "gone"):
+        error = await failing(
+            alice.events.create(
+                calendar, title="x", start=day, end=date(2026, 5, 2), zone=ZoneInfo("UTC")
+            )
+        )
+        assert error.code == "not-found"
+        assert f"no calendar '{calendar}' that can be written" in error.message
+
+
+async def test_a_series_with_too_many_occurrences(http: httpx2.AsyncClient) -> None:
+    """Nextcloud lists 3,500 occurrences of one series, and fails at more."""
+    kind = "Sabre\\VObject\\Recur\\MaxInstancesExceededException"
+    message = "Recurring events are only allowed to generate 3500"
+    with served(_answering(lambda _request: xml.failure(500, kind, message))) as url:
+        error = await failing(_at(http, url).account.whoami())
+    assert (error.code, error.remedy) == ("bad-input", "Give a shorter range.")
 
 
 async def test_nothing_listens(http: httpx2.AsyncClient) -> None:

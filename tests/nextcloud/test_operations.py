@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING
+from unicodedata import normalize
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -170,11 +171,11 @@ def test_an_etag_has_no_quotes() -> None:
 
 
 def test_any_name_survives_the_stand_in(stand_in: StandIn) -> None:
-    """A file of any name is written, listed and read."""
+    """A file of any name without control characters is written, listed and read."""
 
     async def trip(alice: Nextcloud, name: str) -> None:
         await alice.files.write(name, name)
-        assert name in [entry.name for entry in (await alice.files.list()).items]
+        assert normalize("NFC", name) in [entry.name for entry in (await alice.files.list()).items]
         assert (await alice.files.read(name)).text == name.removeprefix("\ufeff")
         await alice.files.delete(name)
 
@@ -183,7 +184,7 @@ def test_any_name_survives_the_stand_in(stand_in: StandIn) -> None:
         alice = connect(stand_in, http, "alice")
 
         @settings(max_examples=30, deadline=None)
-        @given(GOOD)
+        @given(GOOD.filter(lambda name: min(name) >= " "))
         def every(name: str) -> None:
             runner.run(trip(alice, name))
 

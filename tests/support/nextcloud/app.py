@@ -50,12 +50,12 @@ class Application:
                     "productname": "Nextcloud",
                 }
             )
+        if self.state.maintenance:
+            return self._maintenance(path)
         if path.startswith("/index.php/login/v2"):
             return await rest.login_flow(
                 self.state, path.removeprefix("/index.php/login/v2").rstrip("/"), request
             )
-        if self.state.maintenance:
-            return self._maintenance(path)
         return await self._with_user(path, request)
 
     def _maintenance(self, path: str) -> Response:
@@ -105,7 +105,8 @@ class Application:
         notes = "/index.php/apps/notes/api/v1/notes"
         if path.startswith(notes):
             if not self.state.notes_enabled:
-                return Response("<html>Page not found</html>", 404, media_type="text/html")
+                # What is no route, for who wants JSON.
+                return Response(status_code=404)
             return await rest.notes(user, path.removeprefix(notes), request)
         if not path.startswith("/remote.php/dav"):
             return Response("<html>Page not found</html>", 404, media_type="text/html")

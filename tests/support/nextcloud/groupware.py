@@ -87,16 +87,19 @@ def _object(  # noqa: PLR0911 - one for each answer
     if request.method == "PUT":
         if not matches(request, there[1] if there else None):
             return xml.failure(412, "Sabre\\DAV\\Exception\\PreconditionFailed", "If-Match")
+        if collection.read_only and collection.shared:
+            kind = "Sabre\\DAV\\Exception\\NotFound"
+            return xml.failure(404, kind, "Calendar with name 'team' could not be found")
         if collection.read_only:
             return xml.failure(403, "Sabre\\DAV\\Exception\\Forbidden", "Access denied")
         etag = new_etag()
         collection.objects[name] = (body.decode(), etag)
         return Response(status_code=204 if there else 201, headers={"ETag": f'"{etag}"'})
+    if request.method == "DELETE" and not matches(request, there[1] if there else None):
+        return xml.failure(412, "Sabre\\DAV\\Exception\\PreconditionFailed", "If-Match")
     if there is None:
         return xml.failure(404, "Sabre\\DAV\\Exception\\NotFound", "Object not found")
     if request.method == "DELETE":
-        if not matches(request, there[1]):
-            return xml.failure(412, "Sabre\\DAV\\Exception\\PreconditionFailed", "If-Match")
         del collection.objects[name]
         return Response(status_code=204)
     return Response(there[0], headers={"ETag": f'"{there[1]}"'}, media_type=mime)

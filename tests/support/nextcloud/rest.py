@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
@@ -85,8 +86,10 @@ def _share(state: State, user: User, wanted: dict[str, object]) -> Response:
         return envelope([], 404, "Wrong path, file/folder does not exist")
     if not state.links_enabled:
         return envelope([], 403, "Public link sharing is disabled by the administrator")
-    token = secrets.token_urlsafe(11)
     until = wanted.get("expireDate")
+    if until is not None and str(until) <= datetime.now(UTC).date().isoformat():
+        return envelope([], 404, "Expiration date is in the past")
+    token = secrets.token_urlsafe(11)
     share = {
         "id": str(state.number()),
         "share_type": wanted["shareType"],

@@ -33,12 +33,16 @@ class Node:
 
 @dataclass
 class Collection:
-    """A calendar or an address book: its objects by name, each a text with an etag."""
+    """A calendar or an address book: its objects by name, each a text with an etag.
+
+    It is ``shared`` if it is another person's.
+    """
 
     name: str
     components: tuple[str, ...] = ()
     objects: dict[str, tuple[str, str]] = field(default_factory=dict)
     read_only: bool = False
+    shared: bool = False
 
 
 @dataclass

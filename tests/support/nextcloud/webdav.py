@@ -6,6 +6,7 @@ import re
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import TYPE_CHECKING
+from unicodedata import normalize
 from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree as ET
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 async def answer(state: State, user: User, path: Path, request: Request) -> Response:
     """Answer a request for a path below ``/files/USER``."""
+    path = _stored(path)
+    if _has_control(path):
+        return _invalid()
     handler = {
         "PROPFIND": _propfind,
         "GET": _get,
@@ -31,6 +35,20 @@ async def answer(state: State, user: User, path: Path, request: Request) -> Resp
     if handler is None:
         return xml.failure(501, "Sabre\\DAV\\Exception\\NotImplemented", request.method)
     return handler(state, user, path, request, await request.body())
+
+
+def _stored(path: Path) -> Path:
+    """Return a path as Nextcloud stores it."""
+    return tuple(normalize("NFC", name) for name in path)
+
+
+def _has_control(path: Path) -> bool:
+    return any(character < " " for name in path for character in name)
+
+
+def _invalid() -> Response:
+    kind = "OCA\\DAV\\Connector\\Sabre\\Exception\\InvalidPath"
+    return xml.failure(400, kind, "File name contains at least one invalid character")
 
 
 def _missing(path: Path) -> Response:
@@ -153,7 +171,9 @@ def _mkcol(state: State, user: User, path: Path, _request: Request, _body: bytes
 def _move(_state: State, user: User, path: Path, request: Request, _body: bytes) -> Response:
     prefix = f"{request.scope['state']['prefix']}/remote.php/dav/files/{user.id}/"
     below = urlsplit(request.headers["Destination"]).path.removeprefix(prefix)
-    target = tuple(unquote(name) for name in below.split("/"))
+    target = _stored(tuple(unquote(name) for name in below.split("/")))
+    if _has_control(target):
+        return _invalid()
     if path not in user.files:
         return _missing(path)
     if target[:-1] not in user.files:
@@ -173,10 +193,11 @@ def _move(_state: State, user: User, path: Path, request: Request, _body: bytes)
 
 def _delete(state: State, user: User, path: Path, request: Request, _body: bytes) -> Response:
     node = user.files.get(path)
+    # Sabre compares the etags of files alone: with an If-Match no folder is ever deleted.
+    if not matches(request, None if node is None or node.is_folder else node.etag):
+        return _stale()
     if node is None:
         return _missing(path)
-    if not matches(request, node.etag):
-        return _stale()
     if not path:
         return xml.failure(403, "Sabre\\DAV\\Exception\\Forbidden", "")
     for place in [place for place in user.files if place[: len(path)] == path]:
