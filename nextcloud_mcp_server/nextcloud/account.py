@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from nextcloud_mcp_server.nextcloud import errors
-from nextcloud_mcp_server.nextcloud.connection import Answer, Connection, reason_of
+from nextcloud_mcp_server.nextcloud.connection import Answer, Connection
 
 #: Seconds for which the capabilities are kept.
 _FRESH: Final = 300.0
@@ -138,7 +138,7 @@ async def ocs(
         accept={404} if found else (),
     )
     if answer.status == 404:  # noqa: PLR2004 - Not Found
-        raise errors.forbidden(what, reason_of(answer))
+        raise errors.forbidden(what, connection.reason_of(answer))
     return ocs_data(connection, answer)
 
 

@@ -285,6 +285,10 @@ class Connection:
             self.close(problem)
         return problem
 
+    def reason_of(self, answer: Answer) -> str:
+        """Return Nextcloud's own reason in an answer, on one line; empty if there is none."""
+        return _reason(answer, self._hide)
+
     def _hide(self, text: str) -> str:
         """Return a text of an answer without the secrets that were sent."""
         for secret in self._secrets:
@@ -303,7 +307,7 @@ def _meaning(  # noqa: PLR0911 - a table
     answer: Answer, what: str, origin: str, hide: Callable[[str], str]
 ) -> NextcloudError:
     """Return the error for a status that is no success; its texts of the answer go through hide."""
-    status, reason = answer.status, reason_of(answer, hide)
+    status, reason = answer.status, _reason(answer, hide)
     if 300 <= status < 400:  # noqa: PLR2004 - the class of redirects
         target = urlsplit(hide(answer.headers.get("Location", "")))
         # Without what could be a user and a password.
@@ -328,7 +332,7 @@ def _meaning(  # noqa: PLR0911 - a table
     return errors.failed(status, reason)
 
 
-def reason_of(answer: Answer, hide: Callable[[str], str]) -> str:
+def _reason(answer: Answer, hide: Callable[[str], str]) -> str:
     """Return the server's own reason in an answer of WebDAV or OCS, on one line."""
     data = answer.json()
     if isinstance(data, dict):
