@@ -28,8 +28,7 @@ OWN_SESSION = (
     "tests/backends/postgresql",
     "tests/bench",
     "tests/docs",
-    "tests/faults/test_server_kills.py",
-    "tests/faults/test_server_load.py",
+    "tests/faults",
     "tests/history/test_rotated.py",
     "tests/history/test_taken_back.py",
     "tests/history/test_walked.py",
@@ -39,7 +38,7 @@ OWN_SESSION = (
     "tests/migrations",
     "tests/nextcloud",
     "tests/oauth",
-    "tests/races/test_servers.py",
+    "tests/races",
     "tests/secrecy",
     "tests/tools",
     "tests/wheel/test_container.py",
@@ -66,16 +65,26 @@ INTERPRETER = (
     "tests/test_migrations.py",
     "tests/settings",
 )
-#: Tests that no interpreter changes and that take long. Only the main interpreter runs them.
-MAIN_ONLY = (
-    "tests/authoring/lint",
-    "tests/faults",
+#: Tests that take long, and seldom fail alone: CI runs them, on the newest interpreter.
+REST = (
+    "tests/authoring",
+    "tests/backends/test_driver.py",
+    "tests/backends/test_exclusive.py",
+    "tests/backends/test_listeners.py",
+    "tests/cli/test_completion.py",
+    "tests/cli/test_lint.py",
+    "tests/cli/test_locale.py",
+    "tests/cli/test_process.py",
+    "tests/crypto/test_wrong_key.py",
     "tests/history",
     "tests/maintenance",
-    "tests/races",
+    "tests/migrate/test_startup_place.py",
+    "tests/plugin/test_documented.py",
+    "tests/plugin/test_runs.py",
+    "tests/plugin/test_token_storage.py",
+    "tests/plugin/test_walk.py",
+    "tests/settings/test_secret.py",
 )
-#: What ``quick`` leaves out, beside the tests that have a session of their own.
-SLOW = ("tests/faults", "tests/history", "tests/races", "tests/wheel")
 #: The compose files, which are compared with the specification. No container runs here.
 COMPOSE = ("compose.yaml", "compose.nextcloud.yaml", "examples/scale-out/compose.yaml")
 #: The smallest CI machine has two cores.
@@ -85,15 +94,15 @@ PARALLEL = ("--numprocesses=2", "--dist=worksteal")
 PLAN = {
     "lint": (15, "style, import contracts, compose files, the migrations"),
     "types": (30, "strict types of the package, the tests, the docs and the examples"),
-    "tests": (430, "all tests, the migrations on SQLite, a sample of the faults"),
+    "tests": (430, "the suite without what CI adds, the migrations on SQLite"),
     "docs": (70, "the site and the examples in it, one guide on PostgreSQL"),
 }
 #: Seconds of ``tests`` on each further interpreter.
 FURTHER = (55, "the tests that an interpreter can change")
 #: What ``uvx nox -t ci`` adds.
-REST = (
-    "the rest of the tests on the newest interpreter, both database engines, servers, people who "
-    "connect, keys, the measurements, the wheel, more faults"
+ADDED = (
+    "both database engines, every old database, servers, people who connect, keys, maintenance, "
+    "the measurements, the wheel, the faults"
 )
 
 nox.needs_version = ">=2026.4"
@@ -164,7 +173,7 @@ def plan(session: nox.Session) -> None:
                 )
     total = sum(seconds for seconds, _ in PLAN.values()) + FURTHER[0] * len(others)
     session.log(f"About {-(-total // 60)} minutes in all; the first run also downloads packages.")
-    session.log(f"Not in this run, but in .ci/run and `uvx nox -t ci`: {REST}.")
+    session.log(f"Not in this run, but in .ci/run and `uvx nox -t ci`: {ADDED}.")
 
 
 @nox.session
@@ -196,10 +205,10 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         session.run("pytest", *session.posargs)
     elif session.python == found()[0]:
-        pytest(session, ignore=OWN_SESSION)
+        pytest(session, ignore=(*OWN_SESSION, *REST))
         pytest(session, "tests/migrations", "-k", "not postgresql")
     else:
-        pytest(session, *matching(INTERPRETER), "-k", "not postgresql")
+        pytest(session, *matching(INTERPRETER), "-k", "not postgresql", ignore=REST)
 
 
 @nox.session
@@ -218,7 +227,7 @@ def quick(session: nox.Session) -> None:
     sync(session, "lint", "types")
     _lint(session)
     session.run("mypy")
-    pytest(session, *session.posargs, ignore=(*OWN_SESSION, *SLOW))
+    pytest(session, *session.posargs, ignore=(*OWN_SESSION, *REST, "tests/wheel"))
 
 
 @nox.session(default=False, tags=["ci"])
@@ -262,16 +271,10 @@ def people(session: nox.Session) -> None:
 
 
 @nox.session(default=False, tags=["ci"], python=found()[-1])
-def matrix(session: nox.Session) -> None:
-    """Run the tests that ``tests`` leaves out on the newest interpreter.
-
-    What changes between versions of Python changes for good: a version between the oldest and the
-    newest gets the tests of what an interpreter can change.
-    """
-    if session.python == found()[0]:
-        session.skip("`tests` runs everything on this interpreter, the only one found")
+def rest(session: nox.Session) -> None:
+    """Run the other tests that take long, on the newest interpreter."""
     sync(session, "test")
-    pytest(session, ignore=(*OWN_SESSION, *MAIN_ONLY, *matching(INTERPRETER)))
+    pytest(session, *(session.posargs or REST), ignore=() if session.posargs else OWN_SESSION)
 
 
 @nox.session(default=False, tags=["ci"])
