@@ -47,23 +47,18 @@ OWN_SESSION = (
     "tests/wheel/test_plugin.py",
     "tests/wheel/test_tutorial.py",
 )
-#: Tests of what an interpreter can change: asyncio, threads, typing, pickling, the parsing of the
-#: command line, the start and the stop. The other tests depend on SQLite and the file system.
+#: Tests of what an interpreter can change: asyncio, threads, typing, the start and the stop.
 INTERPRETER = (
-    "tests/auth",
+    "tests/auth/test_storage*.py",
     "tests/backends/contract",
     "tests/backends/test_pool*.py",
     "tests/backends/test_transaction*.py",
     "tests/cli/test_fast_path.py",
-    "tests/crypto",
-    "tests/migrate/test_startup.py",
     "tests/plugin/test_fixtures.py",
     "tests/server/test_lifespan*.py",
     "tests/server/test_serve*.py",
     "tests/test_concurrency.py",
     "tests/test_forks.py",
-    "tests/test_migrations.py",
-    "tests/settings",
 )
 #: Tests that take long, and seldom fail alone: CI runs them, on the newest interpreter.
 REST = (
@@ -71,20 +66,32 @@ REST = (
     "tests/backends/test_driver.py",
     "tests/backends/test_exclusive.py",
     "tests/backends/test_listeners.py",
+    "tests/backends/test_replaced.py",
     "tests/cli/test_completion.py",
+    "tests/cli/test_downgrade*.py",
+    "tests/cli/test_history.py",
     "tests/cli/test_lint.py",
     "tests/cli/test_locale.py",
     "tests/cli/test_process.py",
+    "tests/cli/test_terminal.py",
+    "tests/cli/test_upgrade*.py",
     "tests/crypto/test_wrong_key.py",
+    "tests/filesystem/test_mounts.py",
     "tests/history",
     "tests/maintenance",
+    "tests/migrate/test_decryption.py",
+    "tests/migrate/test_run_undone.py",
     "tests/migrate/test_startup_place.py",
+    "tests/migrate/test_trust.py",
     "tests/plugin/test_documented.py",
     "tests/plugin/test_runs.py",
     "tests/plugin/test_token_storage.py",
     "tests/plugin/test_walk.py",
+    "tests/server/test_limits.py",
     "tests/settings/test_secret.py",
 )
+#: Tests that the oldest interpreter runs by default, and the newest one in CI.
+BOTH = ("tests/auth", "tests/crypto", "tests/migrate/test_startup.py", "tests/settings")
 #: The compose files, which are compared with the specification. No container runs here.
 COMPOSE = ("compose.yaml", "compose.nextcloud.yaml", "examples/scale-out/compose.yaml")
 #: The smallest CI machine has two cores.
@@ -94,7 +101,7 @@ PARALLEL = ("--numprocesses=2", "--dist=worksteal")
 PLAN = {
     "lint": (15, "style, import contracts, compose files, the migrations"),
     "types": (30, "strict types of the package, the tests, the docs and the examples"),
-    "tests": (430, "the suite without what CI adds, the migrations on SQLite"),
+    "tests": (350, "the suite without what CI adds, the migrations on SQLite"),
     "docs": (70, "the site and the examples in it, one guide on PostgreSQL"),
 }
 #: Seconds of ``tests`` on each further interpreter.
@@ -205,10 +212,10 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         session.run("pytest", *session.posargs)
     elif session.python == found()[0]:
-        pytest(session, ignore=(*OWN_SESSION, *REST))
+        pytest(session, ignore=(*OWN_SESSION, *matching(REST)))
         pytest(session, "tests/migrations", "-k", "not postgresql")
     else:
-        pytest(session, *matching(INTERPRETER), "-k", "not postgresql", ignore=REST)
+        pytest(session, *matching(INTERPRETER), "-k", "not postgresql")
 
 
 @nox.session
@@ -227,7 +234,7 @@ def quick(session: nox.Session) -> None:
     sync(session, "lint", "types")
     _lint(session)
     session.run("mypy")
-    pytest(session, *session.posargs, ignore=(*OWN_SESSION, *REST, "tests/wheel"))
+    pytest(session, *session.posargs, ignore=(*OWN_SESSION, *matching(REST), "tests/wheel"))
 
 
 @nox.session(default=False, tags=["ci"])
@@ -272,9 +279,12 @@ def people(session: nox.Session) -> None:
 
 @nox.session(default=False, tags=["ci"], python=found()[-1])
 def rest(session: nox.Session) -> None:
-    """Run the other tests that take long, on the newest interpreter."""
+    """Run the other tests that take long, and those of the store, on the newest interpreter."""
     sync(session, "test")
-    pytest(session, *(session.posargs or REST), ignore=() if session.posargs else OWN_SESSION)
+    if session.posargs:
+        session.run("pytest", *session.posargs)
+    else:
+        pytest(session, *matching((*REST, *BOTH)), ignore=OWN_SESSION)
 
 
 @nox.session(default=False, tags=["ci"])

@@ -26,7 +26,7 @@ from nextcloud_mcp_server.filesystem.permissions import closed_by, enter
 _LONGEST_NAME: Final = 175
 
 #: Create a file that did not exist, and do not follow a link.
-_NEW: Final = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW
+NEW: Final = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW
 
 #: Read a file that may be anything: do not wait for a pipe, do not become its terminal.
 _READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -233,7 +233,7 @@ def create_private(path: Path) -> None:
     would leave them readable during the first migration.
     """
     with naming(path), suppress(FileExistsError):
-        os.close(os.open(path, _NEW, 0o600))
+        os.close(os.open(path, NEW, 0o600))
 
 
 @contextmanager
@@ -252,7 +252,7 @@ def private_file(target: Path, owner: Path, middle: str = "") -> Iterator[Path]:
         OSError: the file cannot be created.
     """
     partial = target.with_name(f".{target.name}{middle}.{os.urandom(3).hex()}.partial")
-    descriptor = os.open(partial, _NEW, 0o600)
+    descriptor = os.open(partial, NEW, 0o600)
     try:
         try:
             # A file system can have no owners.

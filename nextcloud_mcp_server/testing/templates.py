@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
-from nextcloud_mcp_server.filesystem.files import private_file
+from nextcloud_mcp_server.filesystem.files import NEW
 from nextcloud_mcp_server.filesystem.flock import Hold, open_lock
 from nextcloud_mcp_server.migrate.change import downgrade
 from nextcloud_mcp_server.migrate.inspect import known_history
@@ -44,9 +44,11 @@ class Templates:
         """
         template = self._made.get(revision) or self._find(revision)
         # Private from the first byte; shutil.copy sets the mode at the end.
-        with private_file(target, target) as partial:
-            shutil.copyfile(template, partial)
-            partial.rename(target)
+        with (
+            template.open("rb") as source,
+            open(os.open(target, NEW, 0o600), "wb") as copy,  # noqa: PTH123 - a descriptor
+        ):
+            shutil.copyfileobj(source, copy)
         return target
 
     def _find(self, revision: str) -> Path:

@@ -6,7 +6,6 @@ import os
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -71,17 +70,6 @@ def test_an_unknown_revision_is_refused(token_db_at: TokenDbAt, tmp_path: Path) 
     """An unknown revision raises the program's own error, and leaves no file."""
     assert refused(lambda: token_db_at("999")).code == "unknown-revision"
     assert names(tmp_path) == set()
-
-
-def test_a_copy_takes_less_than_a_millisecond(token_db_at: TokenDbAt) -> None:
-    """A database for a test costs a copy of one file; the minimum excludes other load."""
-    token_db_at("head")
-    seconds = []
-    for _ in range(50):
-        begun = time.perf_counter()
-        token_db_at("head")
-        seconds.append(time.perf_counter() - begun)
-    assert min(seconds) < 0.001
 
 
 #: Every variable that the program reads, except for that of the colours.
