@@ -90,6 +90,8 @@ REST = (
     "tests/server/test_limits.py",
     "tests/settings/test_secret.py",
 )
+#: Tests of migrations that only the session ``migrations`` runs.
+MIGRATIONS = tuple(f"tests/migrations/test_{name}.py" for name in ("again", "command_line", "next"))
 #: Tests that the oldest interpreter runs by default, and the newest one in CI.
 BOTH = ("tests/auth", "tests/crypto", "tests/migrate/test_startup.py", "tests/settings")
 #: The compose files, which are compared with the specification. No container runs here.
@@ -213,7 +215,7 @@ def tests(session: nox.Session) -> None:
         session.run("pytest", *session.posargs)
     elif session.python == found()[0]:
         pytest(session, ignore=(*OWN_SESSION, *matching(REST)))
-        pytest(session, "tests/migrations", "-k", "not postgresql")
+        pytest(session, "tests/migrations", "-k", "not postgresql", ignore=MIGRATIONS)
     else:
         pytest(session, *matching(INTERPRETER), "-k", "not postgresql")
 
@@ -225,7 +227,8 @@ def docs(session: nox.Session) -> None:
     strict = ("-W", "--keep-going", "-n", "--fresh-env", "--quiet")
     session.run("python", "-m", "sphinx", *strict, "-d", "build/doctrees", "docs", "build/docs")
     session.log("the site begins at build/docs/index.html")
-    session.run("pytest", *(session.posargs or ("tests/docs",)), env={"DOCS_SITE": "build/docs"})
+    where = session.posargs or (*PARALLEL, "tests/docs")
+    session.run("pytest", *where, env={"DOCS_SITE": "build/docs"})
 
 
 @nox.session(default=False)
