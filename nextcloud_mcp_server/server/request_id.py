@@ -7,10 +7,14 @@ from collections.abc import MutableMapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
+from starlette.datastructures import MutableHeaders
+
+from nextcloud_mcp_server.secret import hidden
+
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-HEADER: Final = b"x-request-id"
+HEADER: Final = "X-Request-ID"
 
 #: The id of the request that is being answered; empty outside of one.
 request_id: Final[ContextVar[str]] = ContextVar("request_id", default="")
@@ -24,15 +28,17 @@ class RequestIds:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
+        scope = hidden(scope)
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         mine = secrets.token_hex(8)
 
         async def with_id(message: MutableMapping[str, Any]) -> None:
+            message = hidden(message)
             if message["type"] == "http.response.start":
-                headers = [pair for pair in message.get("headers", ()) if pair[0] != HEADER]
-                message = {**message, "headers": [*headers, (HEADER, mine.encode())]}
+                message.setdefault("headers", ())
+                MutableHeaders(scope=message)[HEADER] = mine
             await send(message)
 
         reset = request_id.set(mine)
