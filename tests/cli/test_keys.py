@@ -117,18 +117,33 @@ def test_the_life_of_a_key(
     for _ in range(2):
         assert keys("introduce", NEWEST) == [
             f"key {NEWEST} is introduced: it opens, and does not encrypt yet",
-            "next: give it to every server, in front of the older keys",
+            (
+                "before you promote it, every server must have it: restart those that have their keys "
+                "in a variable"
+            ),
             f"then: nextcloud-mcp-server keys promote {NEWEST} {place}",
         ]
-    assert f"key {NEWEST} is given first and does not encrypt" in keys("rotate")[-1]
-    assert keys("promote", NEWEST)[0] == f"key {NEWEST} encrypts now"
+    assert keys("rotate")[-1] == (
+        f"key {NEWEST} is given first and does not encrypt: {PROGRAM} keys promote {NEWEST} {place}"
+    )
+    assert keys("promote", NEWEST) == [
+        f"key {NEWEST} encrypts now",
+        (
+            f"A server that does not have key {NEWEST} from now on can read and write no secret until "
+            "it gets it."
+        ),
+        f"next: {PROGRAM} keys rotate {place}",
+    ]
     assert keys("promote", NEWEST)[0] == f"key {NEWEST} encrypts already"
     assert keys("rotate") == [
         f"encrypted 1 row with key {NEWEST} (1 in refresh_tokens)",
         f"no value needs key {OLDER} as v2 any more: {PROGRAM} keys retire {OLDER} {place}",
     ]
     monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", NEW)
-    assert keys("retire", OLDER)[0] == f"key {OLDER} is retired"
+    assert keys("retire", OLDER) == [
+        f"key {OLDER} is retired",
+        "keep it elsewhere: backups from before and older entries of the audit log need it",
+    ]
     assert keys("retire", OLDER)[0] == f"key {OLDER} was retired already"
     states = {
         (k["fingerprint"], k["kind"]): k["state"]

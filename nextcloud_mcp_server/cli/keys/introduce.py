@@ -27,7 +27,7 @@ def introduce(
 
     Without FINGERPRINT: the newest given key that is not registered. From then on it opens, and
     does not encrypt yet. Where no key is registered, the newest given one becomes primary first.
-    The next steps: give the key to every server, then `keys promote`.
+    Give the key to every server before you promote it.
     """
     from nextcloud_mcp_server.cli.operation import phases
     from nextcloud_mcp_server.maintenance.keys import promote as promotion
@@ -45,7 +45,10 @@ def introduce(
     elif done.state == "introduced":
         lines = [
             f"key {key} is introduced: it opens, and does not encrypt yet",
-            "next: give it to every server, in front of the older keys",
+            (
+                "before you promote it, every server must have it: restart those that have their keys "
+                "in a variable"
+            ),
             f"then: nextcloud-mcp-server keys promote {key} {place}",
         ]
     elif done.changed:

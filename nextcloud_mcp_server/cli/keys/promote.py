@@ -31,5 +31,7 @@ def promote(output: Output, option: DatabaseOption, *, fingerprint: str) -> None
     output.result(
         facts(done, settings.database),
         f"key {done.fingerprint} {what}",
+        f"A server that does not have key {done.fingerprint} from now on can read and write no "
+        "secret until it gets it.",
         f"next: nextcloud-mcp-server keys rotate {connect(settings.database).option}",
     )

@@ -33,5 +33,7 @@ def retire(output: Output, option: DatabaseOption, *, fingerprint: str, fernet: 
         what = f"{what} for values of released versions (fernet)"
     lines = [f"key {done.fingerprint} {what}"]
     if done.kind != "fernet":
-        lines.append("keep the key itself as long as you keep a backup that needs it")
+        lines.append(
+            "keep it elsewhere: backups from before and older entries of the audit log need it"
+        )
     output.result(facts(done, settings.database), *lines)

@@ -12,6 +12,7 @@ from nextcloud_mcp_server.cli.database import DatabaseOption
 from nextcloud_mcp_server.cli.keys.listing import census_facts, unopened_lines
 from nextcloud_mcp_server.cli.options import database_options
 from nextcloud_mcp_server.cli.output import Output, interrupted
+from nextcloud_mcp_server.crypto.registration import FORMER, INTRODUCED, V2
 from nextcloud_mcp_server.errors import counted
 
 if TYPE_CHECKING:
@@ -67,10 +68,12 @@ def _lines(done: Rotated, option: str) -> Iterator[str]:
                     f"nextcloud-mcp-server keys retire {key.fingerprint}{flag} {option}"
                 )
     if census.given[0] != name:
-        yield (
-            f"key {census.given[0]} is given first and does not encrypt: nextcloud-mcp-server keys "
-            f"introduce {census.given[0]} {option} - then keys promote {census.given[0]}"
-        )
+        first = census.given[0]
+        promote = f"keys promote {first} {option}"
+        known = {(key.fingerprint, key.kind): key.state for key in census.keys}
+        if known.get((first, V2)) not in {INTRODUCED, FORMER}:
+            promote = f"keys introduce {first} {option} - then {promote}"
+        yield (f"key {first} is given first and does not encrypt: nextcloud-mcp-server {promote}")
 
 
 def _is_free(key: KnownKey, done: Rotated) -> bool:
