@@ -37,7 +37,7 @@ CODES: Final = MappingProxyType(
         "no-migrations": "The migration scripts of this program cannot be found.",
         "not-a-checkout": "The command writes source files and needs a checkout of the project.",
         "key-missing": "The database holds encrypted values and no key was given.",
-        "wrong-key": "None of the given keys decrypts the encrypted values of this database.",
+        "wrong-key": "The key that encrypts this database was not given.",
         "malformed-key": "An encryption key is not a Fernet key.",
         "key-needed": "A stored value needs the key that the command would retire.",
         "undecryptable": "A stored secret cannot be decrypted with any of the given keys.",

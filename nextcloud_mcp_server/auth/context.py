@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 from weakref import finalize
 
 from nextcloud_mcp_server.auth import key_registry
+from nextcloud_mcp_server.crypto.registration import given_primary
 from nextcloud_mcp_server.errors import TokenStorageError, not_open
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
-    from nextcloud_mcp_server.backends.base import Connection, Pool
+    from nextcloud_mcp_server.backends.base import Connection, Pool, RegisteredKey
     from nextcloud_mcp_server.crypto.key import Key
     from nextcloud_mcp_server.crypto.keyring import Keyring
 
@@ -150,6 +151,20 @@ class Access:
             return key_registry.primary_key(connection, self.keyring, self.now())
         self.read_keys_again()
         return key_registry.primary_key(connection, self.keyring, self.now())
+
+    def require_primary(self, known: Sequence[RegisteredKey]) -> None:
+        """Check that a key is the primary one of ``known``, if there are any.
+
+        Raises:
+            TokenStorageError: ``wrong-key``.
+        """
+        if not known:
+            return
+        with suppress(TokenStorageError):
+            given_primary(known, self.keyring)
+            return
+        self.read_keys_again()
+        given_primary(known, self.keyring)
 
     def signing_key(self, name: str | None, used: Key | None) -> Key | None:
         """Return the key of this id, which encrypts now; None if it was not given.

@@ -12,6 +12,7 @@ from nextcloud_mcp_server.auth import key_registry
 from nextcloud_mcp_server.crypto.binding import binding, is_hashed
 from nextcloud_mcp_server.crypto.key import is_v2, key_id
 from nextcloud_mcp_server.crypto.keyring import as_bytes
+from nextcloud_mcp_server.crypto.registration import PRIMARY
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.schema.secrets import SECRETS, SecretColumn, secrets_of
 from nextcloud_mcp_server.schema.tables import Ciphertext, metadata
@@ -100,7 +101,7 @@ class Reading:
             if found is None and self._is_unknown(raw) and self._access.read_keys_again():
                 found = self._access.keyring.opened(raw, associated)
             if found is None:
-                raise _not_opened(name, raw, self._missing(raw))
+                raise self._not_opened(name, raw)
             if not is_v2(raw) and not self.accepts_old(found[0].fingerprint):
                 raise _too_old(name)
             return found[1]
@@ -122,13 +123,26 @@ class Reading:
         name = key_id(raw)
         return name is not None and self._access.keyring.get(name) is None
 
-    def _missing(self, raw: bytes) -> str:
-        """Return the fingerprint of a key that was not given, or its id; empty if it was."""
+    def _not_opened(self, name: str, raw: bytes) -> TokenStorageError:
         if not self._is_unknown(raw):
-            return ""
-        name = key_id(raw)
+            return _not_opened(name, raw, "")
         known = key_registry.registered(self._connection)
-        return next((key.fingerprint for key in known if key.id == name), f"with the id {name}")
+        row = next((key for key in known if key.id == key_id(raw)), None)
+        if row is not None and row.state == PRIMARY:
+            # The given keys were verified at the start: this one was promoted afterwards.
+            return _promoted(name, row.fingerprint)
+        missing = f"with the id {key_id(raw)}" if row is None else row.fingerprint
+        return _not_opened(name, raw, missing)
+
+
+def _promoted(name: str, fingerprint: str) -> TokenStorageError:
+    return TokenStorageError(
+        f"{name} cannot be decrypted: key {fingerprint} encrypts this database since it was "
+        "promoted, and this server does not have it. Nothing is lost.",
+        code="undecryptable",
+        remedy="Add it to the key file of this server, or to its TOKEN_ENCRYPTION_KEY and restart "
+        "it.",
+    )
 
 
 def _not_opened(name: str, raw: bytes, missing: str) -> TokenStorageError:

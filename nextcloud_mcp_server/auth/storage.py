@@ -27,6 +27,7 @@ from nextcloud_mcp_server.settings import absolute_database
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from nextcloud_mcp_server.backends.base import RegisteredKey
     from nextcloud_mcp_server.filesystem.server_url import ServerUrl
     from nextcloud_mcp_server.migrate.startup import Outcome
     from nextcloud_mcp_server.settings import Settings
@@ -149,6 +150,16 @@ class RefreshTokenStorage(RefreshTokens):
             TokenStorageError: ``replaced`` if it was moved, deleted or replaced; ``not-open``.
         """
         self._access.check()
+
+    def require_primary(self, known: Sequence[RegisteredKey]) -> None:
+        """Check that a given key is the primary one of the registered keys ``known``, if any.
+
+        If none is, the key file is read again first.
+
+        Raises:
+            TokenStorageError: ``wrong-key``; ``not-open``.
+        """
+        self._access.require_primary(known)
 
     def observe(self, observer: Callable[[str, float], object] | None) -> None:
         """Call ``observer`` after transactions with ``read`` or ``write``, and their seconds.

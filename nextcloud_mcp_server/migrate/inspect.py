@@ -159,17 +159,18 @@ def known_history(database: Database | None = None) -> History:
     return history
 
 
-def inspect(database: Database, target: str | None = None) -> Inspection:
+def inspect(database: Database, target: str | None = None, *, samples: bool = False) -> Inspection:
     """Inspect ``database`` without a lock; a crashed writer's journal is not rolled back.
 
     Beside an SQLite file in WAL mode that is not open, SQLite leaves a ``-shm`` and an empty
-    ``-wal``, as for every reader.
+    ``-wal``, as for every reader. ``samples``: read the registered keys and some encrypted values
+    too.
 
     Raises:
         TokenStorageError: the place cannot hold a database or cannot be read.
     """
     database.check()
-    return Inspection.of(database, database.inspect(), target)
+    return Inspection.of(database, database.inspect(samples=samples), target)
 
 
 def check_before_lock(

@@ -77,7 +77,12 @@ def create_app(
             if storage.outcome is None:
                 raise AssertionError("an open store has an outcome")
             database = connect(storage.outcome.database)
-            health = HealthCheck(database, interval=check_interval, still_open=storage.check)
+            health = HealthCheck(
+                database,
+                interval=check_interval,
+                still_open=storage.check,
+                has_primary=storage.require_primary,
+            )
             status = Status(database, storage, health, metrics)
             storage.observe(metrics.observe)
             try:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from starlette.responses import JSONResponse
 
-from nextcloud_mcp_server.backends.base import Database
+from nextcloud_mcp_server.backends.base import Database, RegisteredKey
 from nextcloud_mcp_server.errors import CODES, TokenStorageError, printable
 from nextcloud_mcp_server.migrate.inspect import inspect
 from nextcloud_mcp_server.migrate.plan import State
@@ -23,6 +23,9 @@ CHECK_INTERVAL: Final = 5.0
 
 #: Seconds that a request waits for a check: a disk that hangs must not block the response.
 PATIENCE: Final = 2.0
+
+#: Raises if none of the given keys is the primary one of the registered keys.
+HasPrimary = Callable[[Sequence[RegisteredKey]], object]
 
 NO_STORE: Final = {"Cache-Control": "no-store"}
 
@@ -73,7 +76,7 @@ class HealthCheck:
     """Checks the database on request, at most once per ``interval`` (in seconds).
 
     A request waits ``patience`` seconds for a check. ``still_open`` raises if the database is not
-    the one that the store has open.
+    the one that the store has open, ``has_primary`` if the key that encrypts it was not given.
     """
 
     def __init__(
@@ -83,11 +86,13 @@ class HealthCheck:
         interval: float = CHECK_INTERVAL,
         patience: float = PATIENCE,
         still_open: Callable[[], object] = lambda: None,
+        has_primary: HasPrimary = lambda _: None,
     ) -> None:
         self._database = database
         self._interval = interval
         self._patience = patience
         self._still_open = still_open
+        self._has_primary = has_primary
         self._open = True
         self._checked = float("-inf")
         self._last = Health()
@@ -98,7 +103,9 @@ class HealthCheck:
         if not self._open:
             return NOT_OPEN
         if self._running is None and time.monotonic() - self._checked >= self._interval:
-            check = asyncio.to_thread(check_database, self._database, self._still_open)
+            check = asyncio.to_thread(
+                check_database, self._database, self._still_open, self._has_primary
+            )
             self._running = asyncio.create_task(check)
             self._running.add_done_callback(self._finished)
         if (running := self._running) is None:
@@ -128,14 +135,19 @@ class HealthCheck:
             await asyncio.wait([self._running])
 
 
-def check_database(database: Database, still_open: Callable[[], object]) -> Health:
+def check_database(
+    database: Database,
+    still_open: Callable[[], object] = lambda: None,
+    has_primary: HasPrimary = lambda _: None,
+) -> Health:
     """Check ``database`` through a separate connection. Changes nothing.
 
-    ``still_open`` raises if the file is not the one that the store has open.
+    ``still_open`` raises if the file is not the one that the store has open; ``has_primary``, with
+    the registered keys, if the one that encrypts was not given.
     """
     try:
         still_open()
-        report = inspect(database)
+        report = inspect(database, samples=True)
     except TokenStorageError as error:
         return Health(reason=CODES[error.code], detail=_told(error))
     finding = report.finding
@@ -148,6 +160,10 @@ def check_database(database: Database, still_open: Callable[[], object]) -> Heal
         reason = "The database is no longer at head."
         detail = f"{database} is {finding.state.value}. Restart the server."
         return replace(now, reason=reason, detail=detail)
+    try:
+        has_primary(report.snapshot.keys)
+    except TokenStorageError as error:
+        return replace(now, reason=CODES[error.code], detail=_told(error))
     return replace(now, read_only=bool(database.unwritable()))
 
 

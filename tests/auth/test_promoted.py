@@ -72,8 +72,12 @@ async def test_a_changed_key_file_is_read_once_more(
         both = RefreshTokenStorage(path, encryption_key=[OTHER_KEY, KEY])
         other = await stack.enter_async_context(both)
         await other.store_refresh_token("bob", "two")
-        with refuses("undecryptable", f"key {NEW.fingerprint}, which was not given"):
+        with refuses(
+            "undecryptable", f"key {NEW.fingerprint} encrypts this database since it was promoted"
+        ) as caught:
             await storage.get_refresh_token("bob")
+        assert "Nothing is lost." in str(caught.value)
+        assert "delete" not in caught.value.remedy
         with refuses("wrong-key"):
             await storage.store_refresh_token("carol", "three")
         file.write_text(f"{OTHER_KEY}\n{KEY}\n")

@@ -118,8 +118,8 @@ def test_the_life_of_a_key(
         assert keys("introduce", NEWEST) == [
             f"key {NEWEST} is introduced: it opens, and does not encrypt yet",
             (
-                "before you promote it, every server must have it: restart those that have their keys "
-                "in a variable"
+                "before you promote it, every server must have it: restart those that have "
+                "their keys in a variable"
             ),
             f"then: nextcloud-mcp-server keys promote {NEWEST} {place}",
         ]
@@ -129,8 +129,8 @@ def test_the_life_of_a_key(
     assert keys("promote", NEWEST) == [
         f"key {NEWEST} encrypts now",
         (
-            f"A server that does not have key {NEWEST} from now on can read and write no secret until "
-            "it gets it."
+            f"A server that does not have key {NEWEST} from now on can read and write no secret "
+            "until it gets it."
         ),
         f"next: {PROGRAM} keys rotate {place}",
     ]

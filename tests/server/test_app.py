@@ -20,7 +20,7 @@ from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.errors import CODES
 from nextcloud_mcp_server.server import health as module
 from nextcloud_mcp_server.server.app import create_app
-from nextcloud_mcp_server.server.health import Health, HealthCheck, check_database
+from nextcloud_mcp_server.server.health import HasPrimary, Health, HealthCheck, check_database
 from tests.cli.places import execute
 from tests.support.by_path import downgrade
 from tests.support.contents import KEY
@@ -176,9 +176,11 @@ def checks(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Slow checks, with the time at which each ended."""
     times: list[float] = []
 
-    def slow(database: Database, still_open: Callable[[], object]) -> Health:
+    def slow(
+        database: Database, still_open: Callable[[], object], has_primary: HasPrimary
+    ) -> Health:
         time.sleep(0.05)
-        result = check_database(database, still_open)
+        result = check_database(database, still_open, has_primary)
         times.append(time.monotonic())
         return result
 

@@ -46,8 +46,8 @@ def introduce(
         lines = [
             f"key {key} is introduced: it opens, and does not encrypt yet",
             (
-                "before you promote it, every server must have it: restart those that have their keys "
-                "in a variable"
+                "before you promote it, every server must have it: restart those that have "
+                "their keys in a variable"
             ),
             f"then: nextcloud-mcp-server keys promote {key} {place}",
         ]
