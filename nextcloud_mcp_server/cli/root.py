@@ -241,7 +241,7 @@ def _server_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.version_option(__version__, message=f"{PROGRAM} {__version__}", help="Print the version.")
 @click.pass_context
 def cli(context: click.Context, /, *, debug: bool, **server: Any) -> int | None:
-    """Serve Nextcloud grants from a database that upgrades its own schema.
+    """Connect MCP clients to Nextcloud; keep people's grants in a database that upgrades itself.
 
     Without a command, the server runs.
     """

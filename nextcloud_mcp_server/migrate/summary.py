@@ -110,9 +110,10 @@ def _by_table(numbers: Mapping[str, int]) -> str:
 
 
 def _new(inspection: Inspection) -> str:
-    if inspection.exists or inspection.database.directory is None:
+    directory = inspection.database.directory
+    if inspection.exists or directory is None:
         return "new (it has no tables)"
-    return "new (no file)"
+    return "new (no file)" if directory.exists() else "new (no file, no folder: both are created)"
 
 
 def _kept(inspection: Inspection) -> str:

@@ -40,7 +40,7 @@ from nextcloud_mcp_server.server.request_id import RequestIds
 from nextcloud_mcp_server.server.sockets import bind, cannot_listen, shown
 from nextcloud_mcp_server.server.starting import answering
 from nextcloud_mcp_server.settings import Settings, load_settings
-from nextcloud_mcp_server.settings.nextcloud import nextcloud_settings
+from nextcloud_mcp_server.settings.nextcloud import nextcloud_settings, without_effect
 from nextcloud_mcp_server.settings.process import status_token
 
 if TYPE_CHECKING:
@@ -125,6 +125,12 @@ def _serve(
                 "Set TOKEN_STORAGE_DB to choose another.",
                 settings.fallback_from,
                 settings.database,
+            )
+        if unused := without_effect():
+            logger.warning(
+                "%s %s no effect: NEXTCLOUD_HOST is not set, so nobody can connect.",
+                " and ".join(unused),
+                "has" if len(unused) == 1 else "have",
             )
         port = sockets[0].getsockname()[1]
         nextcloud = nextcloud_settings(listening=(bind_to[0], port))

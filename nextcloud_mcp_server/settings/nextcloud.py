@@ -63,6 +63,15 @@ def nextcloud_settings(
     )
 
 
+def without_effect(environ: Mapping[str, str] | None = None) -> list[str]:
+    """Return the variables that are set and have no effect, as ``NEXTCLOUD_HOST`` is not set."""
+    environ = os.environ if environ is None else environ
+    if environ.get("NEXTCLOUD_HOST", "").strip():
+        return []
+    names = ("PUBLIC_URL", "NEXTCLOUD_PUBLIC_URL", "SHARE_LINKS")
+    return [name for name in names if environ.get(name, "").strip()]
+
+
 class AccountSettings(NamedTuple):
     """The account of one person. Its ``repr`` has no password.
 

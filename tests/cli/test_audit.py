@@ -10,7 +10,7 @@ import pytest
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.crypto.keyring import Keyring
-from tests.cli.conftest import Db
+from tests.cli.conftest import Command, Db
 from tests.cli.places import execute
 from tests.support import invariants
 from tests.support.contents import KEY, OTHER_KEY
@@ -49,6 +49,15 @@ def test_entries_are_listed_newest_first(filled: Db) -> None:
     assert (first[2:5], first[-1]) == (["store_refresh_token", "alice", "-"], "right")
     assert first[0] == time.strftime("%Y-%m-%d", time.gmtime())
     assert second[3] == "bob"
+
+
+def test_the_database_of_the_settings_is_named_once(
+    filled: Db, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The keys are found without naming it again."""
+    monkeypatch.setenv("TOKEN_STORAGE_DB", str(filled.path))
+    done = command("db", "audit", "list")
+    assert (done.out + done.err).count("database: ") == 1
 
 
 def test_the_code_of_each_entry_is_named(filled: Db, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,6 +68,16 @@ def test_a_state_has_one_name(state: str, db: Db) -> None:
     assert re.match(rf"\w+ +state: {word}\b", line)
 
 
+def test_current_says_that_the_folder_does_not_exist(db: Db, command: Command) -> None:
+    """An upgrade creates it too; `db current` does not."""
+    folder = db.path.parent / "nowhere"
+    done = command("db", "current", "-d", str(folder / "tokens.db"))
+    assert done.out.splitlines()[0] == "new (no file, no folder: both are created)"
+    assert not folder.exists()
+    assert command("db", "upgrade", "-d", str(folder / "tokens.db")).status == 0
+    assert (folder / "tokens.db").is_file()
+
+
 @pytest.mark.parametrize("state", SERVED)
 def test_current_prints_what_the_database_is(state: str, db: Db) -> None:
     """`db current` prints the state and what an upgrade does; `db check` exits 0 or 3."""

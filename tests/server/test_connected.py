@@ -31,6 +31,16 @@ def test_the_process_says_where_clients_connect(database: Path) -> None:
         caught.value.close()
 
 
+def test_a_variable_without_a_nextcloud_is_named(database: Path) -> None:
+    """One line says that it has no effect; a variable that is empty is not named."""
+    env = {"PUBLIC_URL": "https://mcp.example.com", "SHARE_LINKS": "true"}
+    with Server(database, **env, NEXTCLOUD_HOST="", NEXTCLOUD_PUBLIC_URL="") as server:
+        server.url()
+        _, errors = server.stop()
+    said = "PUBLIC_URL and SHARE_LINKS have no effect: NEXTCLOUD_HOST is not set, so nobody can"
+    assert errors.count(said) == 1
+
+
 def test_without_a_nextcloud_nothing_is_imported_or_served(client: TestClient) -> None:
     """The endpoints do not exist."""
     for path in ("/mcp", "/authorize", "/.well-known/oauth-authorization-server"):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nextcloud_mcp_server.crypto.keyring import Keyring
     from nextcloud_mcp_server.maintenance.audit.listing import Listed
     from nextcloud_mcp_server.maintenance.audit.verify import Changed, Problems, Verified
+    from nextcloud_mcp_server.settings import Settings
 
 _HEADINGS: Final = ("when", "event", "user", "resource", "host", "code")
 
@@ -60,7 +61,7 @@ def list_entries(
     from nextcloud_mcp_server.maintenance.audit import listing
 
     settings = option.settings(output)
-    keyring = _keyring(output, option)
+    keyring = _keyring(output, settings)
     found = listing.list_entries(settings, keyring, user_id=user, since=since, limit=limit)
     place = str(settings.database)
     document = {
@@ -76,11 +77,11 @@ def list_entries(
     output.result(document, f"{printable(place)} {none if found.exists else 'does not exist yet'}")
 
 
-def _keyring(output: Output, option: DatabaseOption) -> Keyring | None:
+def _keyring(output: Output, settings: Settings) -> Keyring | None:
     from nextcloud_mcp_server.crypto.keyfile import available_keyring
 
     try:
-        return available_keyring(option.settings(output))
+        return available_keyring(settings)
     except TokenStorageError as error:
         output.note(f"warning: no code is checked: {printable(error.message)}")
         return None

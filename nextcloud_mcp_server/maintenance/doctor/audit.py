@@ -48,8 +48,13 @@ def _right(found: Verified, command: str) -> str:
     if not found.exists:
         return "there is none yet"
     what = f"{_entries(found.right)} and {counted(found.matching, 'secret')} are right"
-    if unknown := found.unsigned + found.unnamed:
-        what = f"{what}; {unknown} entries and secrets are from before there were codes, or older"
+    if number := found.unsigned:
+        what = (
+            f"{what}; {_entries(number)} without a code, as before the first secret and before "
+            "revision 103"
+        )
+    if number := found.unnamed:
+        what = f"{what}; {counted(number, 'secret')} without an entry, as of released versions"
     return what if found.complete else f"{what}; the rest was not read: {command}"
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+
+import pytest
 
 from nextcloud_mcp_server.maintenance.doctor import audit
 from nextcloud_mcp_server.maintenance.doctor.run import diagnose
 from nextcloud_mcp_server.settings import Settings
 from tests.maintenance.audit.conftest import Place
 from tests.support.contents import KEY, OTHER_KEY
-
-if TYPE_CHECKING:
-    import pytest
 
 
 def found(settings: Settings) -> list[tuple[str, str]]:
@@ -27,6 +26,19 @@ def test_a_sound_log_is_ok(place: Place, monkeypatch: pytest.MonkeyPatch) -> Non
     [(level, text)] = found(place.settings())
     assert level == "ok"
     assert "the rest was not read: nextcloud-mcp-server db audit verify -" in text
+
+
+@pytest.mark.parametrize(("number", "entries"), [(1, "1 entry without"), (2, "2 entries without")])
+def test_an_entry_without_a_code_and_a_secret_without_an_entry_are_named(
+    place: Place, number: int, entries: str
+) -> None:
+    """They are not wrong: one was written before the first secret, one by a released version."""
+    place.sql(f"UPDATE audit_logs SET mac = NULL, digest = NULL WHERE id <= {number}")
+    [(level, text)] = found(place.settings())
+    assert level == "ok"
+    assert f"{entries} a code, as before the first secret and before revision 103" in text
+    unnamed = re.search(r"; 1 secret without an entry, as of released versions", text)
+    assert bool(unnamed) == (number == 2)
 
 
 def test_forged_entries_and_changed_rows_are_errors(place: Place) -> None:
