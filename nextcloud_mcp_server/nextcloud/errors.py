@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from nextcloud_mcp_server.errors import TokenStorageError
+
+_NOT_YOURS: Final = "Try again later. If it stays so, tell the operator of this server."
 
 
 class NextcloudError(TokenStorageError):
@@ -131,6 +135,24 @@ def no_connection(origin: str, reason: str) -> NextcloudError:
         code="no-connection",
         remedy="Check that Nextcloud runs, and that NEXTCLOUD_HOST is its address as seen from "
         "this server.",
+    )
+
+
+def not_answering(place: str) -> NextcloudError:
+    """Return what somebody is told who is not the operator, if a sign-in gets no answer."""
+    return NextcloudError(
+        f"Nextcloud at {place} does not answer.",
+        code="no-connection",
+        remedy=_NOT_YOURS,
+    )
+
+
+def not_usable(place: str) -> NextcloudError:
+    """Return what somebody is told who is not the operator, if a sign-in gets a wrong answer."""
+    return NextcloudError(
+        f"{place} does not answer as Nextcloud does.",
+        code="not-nextcloud",
+        remedy=_NOT_YOURS,
     )
 
 

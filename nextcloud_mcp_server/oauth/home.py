@@ -187,10 +187,7 @@ class Home:
             expires_at=self._provider.now() + SIGN_IN_LIFE,
             browser_id=self._browser.read(request),
         )
-        try:
-            await self._logins.begin(session_id, _NAME)
-        except NextcloudError as error:
-            return problem("Nextcloud cannot be reached", error.message, error.remedy, status=502)
+        await self._logins.begin(session_id, _NAME)
         return RedirectResponse(f"{SIGN_IN}?{urlencode({'session': session_id.reveal()})}", 303)
 
     async def _wait(self, request: Request) -> Response:

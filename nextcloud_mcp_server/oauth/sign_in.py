@@ -128,11 +128,8 @@ class SignIn:
         if not scopes:
             reason = "Choose at least one thing that it may do, or refuse."
             return await self._ask(request, session_id, session, reason)
-        try:
-            name = await self._name(session.client_id or "")
-            await self._logins.begin(session_id, name, scopes=tuple(scopes))
-        except NextcloudError as error:
-            return problem("Nextcloud cannot be reached", error.message, error.remedy, status=502)
+        name = await self._name(session.client_id or "")
+        await self._logins.begin(session_id, name, scopes=tuple(scopes))
         return RedirectResponse(_address(_WAIT, session_id), 303)
 
     async def _refused(self, session_id: Secret, session: OAuthSession) -> Response:
