@@ -229,6 +229,26 @@ def no_trash() -> NextcloudError:
     )
 
 
+def no_calendar_trash() -> NextcloudError:
+    """Return the error for an event that would be lost."""
+    return NextcloudError(
+        "The calendars of this Nextcloud have no trash bin; nothing was deleted.",
+        code="no-trash",
+        remedy="Delete the event in Nextcloud. Calendars have a trash bin from Nextcloud 22 on, "
+        "unless the administrator has switched it off (calendarRetentionObligation).",
+    )
+
+
+def note_without_etag() -> NextcloudError:
+    """Return the error for a note whose version cannot be told."""
+    return NextcloudError(
+        "This version of the app Notes gives no etag, so a note cannot be changed safely; nothing "
+        "was written.",
+        code="bad-input",
+        remedy="Ask the administrator of Nextcloud to update the app Notes, or create a new note.",
+    )
+
+
 def failed(status: int, reason: str) -> NextcloudError:
     """Return the error for any other status."""
     return NextcloudError(
