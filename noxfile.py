@@ -92,8 +92,6 @@ REST = (
 )
 #: Tests of migrations that only the session ``migrations`` runs.
 MIGRATIONS = tuple(f"tests/migrations/test_{name}.py" for name in ("again", "command_line", "next"))
-#: Tests that the oldest interpreter runs by default, and the newest one in CI.
-BOTH = ("tests/auth", "tests/migrate/test_startup.py")
 #: The compose files, which are compared with the specification. No container runs here.
 COMPOSE = ("compose.yaml", "compose.nextcloud.yaml", "examples/scale-out/compose.yaml")
 #: The smallest CI machine has two cores.
@@ -286,12 +284,12 @@ def people(session: nox.Session) -> None:
 
 @nox.session(default=False, tags=["ci"], python=found()[-1])
 def rest(session: nox.Session) -> None:
-    """Run the other tests that take long, and those of the store, on the newest interpreter."""
+    """Run the other tests that take long, on the newest interpreter."""
     sync(session, "test")
     if session.posargs:
         session.run("pytest", *session.posargs)
     else:
-        pytest(session, *matching((*REST, *BOTH)), ignore=OWN_SESSION)
+        pytest(session, *matching(REST), ignore=OWN_SESSION)
 
 
 @nox.session(default=False, tags=["ci"])

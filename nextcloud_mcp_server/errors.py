@@ -80,7 +80,7 @@ CODES: Final = MappingProxyType(
         "not-nextcloud": "The address answers, but not as Nextcloud does.",
         "forbidden": "Nextcloud does not allow this to this account.",
         "not-text": "The file is not text in UTF-8.",
-        "no-trash": "Nextcloud has no trash bin, so a deleted file would be lost.",
+        "no-trash": "Nextcloud has no trash bin, so a deleted file or event would be lost.",
         "nextcloud-failed": "Nextcloud answered with an error of its own.",
     }
 )

@@ -75,7 +75,7 @@ def segment(name: str) -> str:
     surrogate = any("\ud800" <= character <= "\udfff" for character in name)
     if name in {"", ".", ".."} or surrogate or any(c in name for c in "/\\\0"):
         raise bad_input(
-            f"The name {name!a} cannot be used in a path of Nextcloud.",
+            f"The name {name!r} cannot be used in a path of Nextcloud.",
             "Give a path like Documents/notes.txt, without '.', '..', empty names, backslashes "
             "and control characters.",
         )

@@ -75,7 +75,7 @@ class Calendars:
         calendars = []
         for resource in found:
             kinds = resource.kinds()
-            if "c:calendar" not in kinds or "nc:deleted-calendar" in kinds:
+            if "c:calendar" not in kinds or "nccal:deleted-calendar" in kinds:
                 continue
             components = resource.properties.get("c:supported-calendar-component-set")
             privileges = resource.properties.get("d:current-user-privilege-set")
@@ -156,7 +156,7 @@ class Calendars:
             "REPORT",
             await self._path(calendar),
             body,
-            what=f"calendar {calendar!a}",
+            what=f"calendar {calendar!r}",
         )
         stored = []
         for resource in found:
@@ -172,7 +172,7 @@ class Calendars:
         Raises:
             NextcloudError: ``not-found``, or the request failed.
         """
-        what = f"object {name!a} in the calendar {calendar!a}"
+        what = f"object {name!r} in the calendar {calendar!r}"
         answer = await self._connection.send(
             "GET", DAV + await self._path(calendar, name), what=what
         )
@@ -203,7 +203,7 @@ class Calendars:
                 raise
         # The name of the object is new. Nextcloud says so too for another person's calendar
         # that can only be read.
-        raise errors.not_found(f"calendar {calendar!a} that can be written")
+        raise errors.not_found(f"calendar {calendar!r} that can be written")
 
     async def update(self, stored: Stored, component: icalendar.Component, etag: str) -> Stored:
         """Store an object whose component was changed, over the version that has this etag.
@@ -227,7 +227,7 @@ class Calendars:
         answer = await self._connection.send(
             "PUT",
             DAV + await self._path(calendar, name),
-            what=f"object {name!a} in the calendar {calendar!a}",
+            what=f"object {name!r} in the calendar {calendar!r}",
             headers={"Content-Type": "text/calendar; charset=utf-8", **headers},
             body=content.to_ical(),
         )
@@ -240,11 +240,29 @@ class Calendars:
         """Move an object that has this etag to the trash bin of the calendars.
 
         Raises:
-            NextcloudError: ``changed``, ``not-found``, or the request failed.
+            NextcloudError: ``no-trash``, ``changed``, ``not-found``, or a request failed.
         """
-        what = f"object {name!a} in the calendar {calendar!a}"
+        if not await self._has_trash():
+            raise errors.no_calendar_trash()
+        what = f"object {name!r} in the calendar {calendar!r}"
         path = DAV + await self._path(calendar, name)
         await self._connection.send("DELETE", path, what=what, headers=if_match(etag))
+
+    async def _has_trash(self) -> bool:
+        """Return whether Nextcloud keeps deleted objects; it has done so since version 22.
+
+        No capability says so. An administrator switches it off with a retention of 0 seconds.
+        """
+        retention = "nccal:trash-bin-retention-duration"
+        try:
+            found = await propfind(
+                self._connection, await self._path("trashbin"), (retention,), depth=0, what="trash"
+            )
+        except NextcloudError as error:
+            if error.code != "not-found":
+                raise
+            return False
+        return all(resource.text(retention) != "0" for resource in found)
 
 
 def _parsed(text: str) -> icalendar.Component | None:

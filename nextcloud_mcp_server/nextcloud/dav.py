@@ -18,6 +18,8 @@ NAMESPACES: Final = {
     "card": "urn:ietf:params:xml:ns:carddav",
     "oc": "http://owncloud.org/ns",
     "nc": "http://nextcloud.org/ns",
+    # That of calendars, which is another one.
+    "nccal": "http://nextcloud.com/ns",
     "sd": "https://github.com/icewind1991/SearchDAV/ns",
     "ical": "http://apple.com/ns/ical/",
 }

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from nextcloud_mcp_server.errors import TokenStorageError
+
+_NOT_YOURS: Final = "Try again later. If it stays so, tell the operator of this server."
 
 
 class NextcloudError(TokenStorageError):
@@ -134,6 +138,24 @@ def no_connection(origin: str, reason: str) -> NextcloudError:
     )
 
 
+def not_answering(place: str) -> NextcloudError:
+    """Return what somebody is told who is not the operator, if a sign-in gets no answer."""
+    return NextcloudError(
+        f"Nextcloud at {place} does not answer.",
+        code="no-connection",
+        remedy=_NOT_YOURS,
+    )
+
+
+def not_usable(place: str) -> NextcloudError:
+    """Return what somebody is told who is not the operator, if a sign-in gets a wrong answer."""
+    return NextcloudError(
+        f"{place} does not answer as Nextcloud does.",
+        code="not-nextcloud",
+        remedy=_NOT_YOURS,
+    )
+
+
 def timed_out(origin: str) -> NextcloudError:
     """Return the error for an answer that did not come in time."""
     return NextcloudError(
@@ -204,6 +226,26 @@ def no_trash() -> NextcloudError:
         "The trash bin of Nextcloud is not enabled; nothing was deleted.",
         code="no-trash",
         remedy="Delete the file in Nextcloud, or ask the administrator to enable Deleted files.",
+    )
+
+
+def no_calendar_trash() -> NextcloudError:
+    """Return the error for an event that would be lost."""
+    return NextcloudError(
+        "The calendars of this Nextcloud have no trash bin; nothing was deleted.",
+        code="no-trash",
+        remedy="Delete the event in Nextcloud. Calendars have a trash bin from Nextcloud 22 on, "
+        "unless the administrator has switched it off (calendarRetentionObligation).",
+    )
+
+
+def note_without_etag() -> NextcloudError:
+    """Return the error for a note whose version cannot be told."""
+    return NextcloudError(
+        "This version of the app Notes gives no etag, so a note cannot be changed safely; nothing "
+        "was written.",
+        code="bad-input",
+        remedy="Ask the administrator of Nextcloud to update the app Notes, or create a new note.",
     )
 
 

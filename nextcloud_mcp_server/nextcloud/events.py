@@ -150,7 +150,7 @@ class Events:
         stored = await self._calendars.get(calendar, event_id)
         component = _master(stored)
         if stored.etag != etag:
-            raise errors.changed(f"event {event_id!a}")
+            raise errors.changed(f"event {event_id!r}")
         if start is not None or end is not None or rule is not None:
             single = len(stored.content.walk("VEVENT")) == 1
             if not single or not {"EXDATE", "RDATE"}.isdisjoint(component):
@@ -170,14 +170,14 @@ class Events:
         """Move an event, the whole series if it recurs, to the trash bin of the calendars.
 
         Raises:
-            NextcloudError: ``changed``, ``not-found``, or the request failed.
+            NextcloudError: ``no-trash``, ``changed``, ``not-found``, or a request failed.
         """
         await self._calendars.delete(calendar, event_id, etag)
 
     def _result(self, stored: Stored, component: icalendar.Component, zone: ZoneInfo) -> Event:
         event = _event(stored, component, zone)
         if event is None:
-            raise errors.not_found(f"start of the event {stored.id!a}")
+            raise errors.not_found(f"start of the event {stored.id!r}")
         return event
 
 
@@ -207,7 +207,7 @@ def _master(stored: Stored) -> icalendar.Component:
     for part in parts:
         if "RECURRENCE-ID" not in part:
             return part
-    raise errors.not_found(f"event {stored.id!a}, only single occurrences of it")
+    raise errors.not_found(f"event {stored.id!r}, only single occurrences of it")
 
 
 def _event(stored: Stored, part: icalendar.Component, zone: ZoneInfo) -> Event | None:

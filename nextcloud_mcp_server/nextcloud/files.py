@@ -317,7 +317,7 @@ class Files:
 
 
 def _label(names: tuple[str, ...]) -> str:
-    return f"file or folder {'/'.join(names)!a}" if names else "folder of the files"
+    return f"file or folder {'/'.join(names)!r}" if names else "folder of the files"
 
 
 def _not_root(path: str) -> tuple[str, ...]:

@@ -100,8 +100,11 @@ class Notes:
         """Change the version of a note that has this etag; None leaves a part as it is.
 
         Raises:
-            NextcloudError: ``changed``, ``not-found``, ``app-missing``, or the request failed.
+            NextcloudError: ``changed``, ``not-found``, ``app-missing``, ``bad-input`` if the app
+                is too old to give an etag, or the request failed.
         """
+        if not etag and not (await self.read(note_id)).note.etag:
+            raise errors.note_without_etag()
         given = {"title": title, "content": text, "category": category}
         data, _ = await self._send(
             "PUT",

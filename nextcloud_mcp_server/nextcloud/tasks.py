@@ -117,10 +117,10 @@ class Tasks:
         """
         stored = await self._calendars.get(calendar, task_id)
         if stored.etag != etag:
-            raise errors.changed(f"task {task_id!a}")
+            raise errors.changed(f"task {task_id!r}")
         parts = stored.content.walk("VTODO")
         if not parts:
-            raise errors.not_found(f"task {task_id!a}")
+            raise errors.not_found(f"task {task_id!r}")
         component = parts[0]
         _set(component, title=title, description=description, due=due, priority=priority)
         if completed is not None:

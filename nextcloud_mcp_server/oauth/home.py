@@ -82,6 +82,7 @@ class Home:
             works=password is not None and self._logins.works(password),
             grants=[await self._shown(grant) for grant in grants],
             token=self._token(request),
+            allowed=request.query_params.get("allowed", ""),
         )
 
     async def _offer(self, request: Request) -> Response:
@@ -119,7 +120,9 @@ class Home:
         if not set(chosen) <= {*grant.scopes, *form.texts("confirmed")}:
             return await self._ask(request, grant, chosen)
         await self._storage.mcp_grants.change_scopes(grant.grant_id, user, chosen)
-        return RedirectResponse("/", 303)
+        more = form.texts("confirmed")
+        shown = f"/?{urlencode({'allowed': grant.grant_id})}" if more else "/"
+        return RedirectResponse(shown, 303)
 
     def _allowed(self, grant: McpGrant, wanted: list[str]) -> list[str]:
         """Return what a person may choose: what can be granted, and what was granted before."""
@@ -187,10 +190,7 @@ class Home:
             expires_at=self._provider.now() + SIGN_IN_LIFE,
             browser_id=self._browser.read(request),
         )
-        try:
-            await self._logins.begin(session_id, _NAME)
-        except NextcloudError as error:
-            return problem("Nextcloud cannot be reached", error.message, error.remedy, status=502)
+        await self._logins.begin(session_id, _NAME)
         return RedirectResponse(f"{SIGN_IN}?{urlencode({'session': session_id.reveal()})}", 303)
 
     async def _wait(self, request: Request) -> Response:

@@ -76,7 +76,8 @@ _HOME: Final = """
 """
 
 _DISCONNECT: Final = """
-<form method="post" action="{action}">{csrf}<button class="button">Disconnect Nextcloud</button>
+<form method="post" action="{action}">{csrf}
+<button class="button ends">Disconnect Nextcloud</button>
 </form>
 """
 
@@ -98,7 +99,7 @@ _PROGRAM: Final = """
 </form>
 <form method="post" action="{revoke}">{csrf}
 <input type="hidden" name="grant" value="{id}">
-<button class="button" aria-describedby="name-{id}">Revoke access</button>
+<button class="button ends" aria-describedby="name-{id}">Revoke access</button>
 </form>
 </section>
 """
@@ -121,6 +122,20 @@ what you choose here.</p>
 <a class="button" href="/">Change nothing</a>
 </div>
 </form>
+"""
+
+_WHO: Final = """
+<p>Nextcloud calls this "Grant access". This server only asks who you are, and deletes the app
+password that it gets at once. It keeps it only if the one that connects your account does not work
+any more.</p>
+"""
+
+_ALLOWED: Final = """
+<p role="status">{name} may now:</p>
+<ul>
+{scopes}
+</ul>
+<p>Go back to {name}, and let it try again.</p>
 """
 
 _CONFIRM: Final = """
@@ -173,6 +188,7 @@ def waiting(url: Secret, session_id: Secret, token: Secret, reason: str) -> HTML
     """Return the page that waits until Nextcloud says who the person is."""
     body = html(
         WAITING,
+        why=Html(_WHO),
         url=url,
         problem=told(reason),
         action=SIGN_IN,
@@ -180,7 +196,7 @@ def waiting(url: Secret, session_id: Secret, token: Secret, reason: str) -> HTML
         csrf=token,
         note="sign that person in here as you",
     )
-    return page("Grant access in Nextcloud", body, state="waiting", waits=True)
+    return page("Confirm in Nextcloud who you are", body, state="waiting", waits=True)
 
 
 def home(
@@ -191,14 +207,23 @@ def home(
     works: bool,
     grants: Sequence[Shown],
     token: Secret,
+    allowed: str = "",
 ) -> HTMLResponse:
-    """Return what is connected, with the forms that change it."""
+    """Return what is connected, with the forms that change it.
+
+    ``allowed`` is the id of a grant that has just got more scopes.
+    """
     csrf = _hidden("csrf", token)
     running = [one for one in grants if one.grant.revoked_at is None]
     ended = [one for one in grants if one.grant.revoked_at is not None]
     body = html(
         _HOME,
-        notice=_notice(settings, password, works=works),
+        notice=joined(
+            [
+                _notice(settings, password, works=works),
+                *(_allowed(one) for one in running if one.grant.grant_id == allowed),
+            ]
+        ),
         nextcloud=settings.browser_url,
         user=user,
         since="no" if password is None else _time(password.created_at),
@@ -226,6 +251,13 @@ def _notice(settings: NextcloudSettings, password: AppPassword | None, *, works:
     return told(f"Nextcloud has refused the app password since {when}. {again}")
 
 
+def _allowed(one: Shown) -> Html:
+    """Return what a program may do now, for a person who comes from it."""
+    labels = (scopes.SCOPES[scope] for scope in scopes.SCOPES if scope in one.grant.scopes)
+    items = joined(html("<li>{label}</li>", label=label) for label in labels)
+    return html(_ALLOWED, name=one.name, scopes=items)
+
+
 def _program(one: Shown, csrf: Html) -> Html:
     boxes = (
         html(
@@ -251,7 +283,7 @@ def _program(one: Shown, csrf: Html) -> Html:
 
 
 def _ended(ended: Sequence[Shown]) -> Html:
-    """Return the list of grants that were revoked lately, with the reasons."""
+    """Return the list of grants that were revoked lately, newest first, with the reasons."""
     if not ended:
         return Html()
     items = (
@@ -262,7 +294,7 @@ def _ended(ended: Sequence[Shown]) -> Html:
             when=_time(one.grant.revoked_at or 0),
             why=_WHY.get(one.grant.revoked_why or "", "It was revoked."),
         )
-        for one in ended
+        for one in sorted(ended, key=lambda one: one.grant.revoked_at or 0, reverse=True)
     )
     return html("<h2>Ended in the last 30 days</h2>\n<ul>\n{items}\n</ul>", items=joined(items))
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import urlsplit
 
 from nextcloud_mcp_server.auth.app_passwords import AppPassword
 from nextcloud_mcp_server.auth.oauth_sessions import OAuthSession
 from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.nextcloud import errors
 from nextcloud_mcp_server.nextcloud.account import User
 from nextcloud_mcp_server.nextcloud.addresses import Server
 from nextcloud_mcp_server.nextcloud.client import Nextcloud
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 _PAUSE: Final = 1.0
 _REMEMBERED: Final = 1_000
 
+Kept = TypeVar("Kept")
+
 
 class Logins:
     """The logins of people at the Nextcloud of this server."""
@@ -41,6 +44,8 @@ class Logins:
         #: The client of Nextcloud, while the server runs.
         self.http: httpx2.AsyncClient | None = None
         self._polled: dict[str, float] = {}
+        #: The code that was logged last, by sign-in: one that waits asks every two seconds.
+        self._logged: dict[str, str] = {}
         #: What could not be stored, by sign-in.
         self._granted: dict[str, Granted] = {}
 
@@ -55,11 +60,15 @@ class Logins:
             scopes: what the person grants.
 
         Raises:
-            NextcloudError: the request failed.
+            NextcloudError: the request failed. It is logged, and its texts are for the person.
         """
-        started = await begin_login(
-            self._open_http(), self._server, self._agent(name), browser=self._browser
-        )
+        try:
+            started = await begin_login(
+                self._open_http(), self._server, self._agent(name), browser=self._browser
+            )
+        except NextcloudError as error:
+            _log(error)
+            raise self._for_person(error) from None
         await self._provider.storage.oauth_sessions.update(
             session_id,
             granted_scopes=scopes,
@@ -86,15 +95,26 @@ class Logins:
                 is, and is deleted, unless the stored one does not work any more.
 
         Raises:
-            NextcloudError: a request failed.
+            NextcloudError: a request failed. It is logged, and its texts are for the person.
             TokenStorageError: as the store; the next poll continues.
         """
+        try:
+            user = await self._poll(session_id, session, name, connects=connects)
+        except NextcloudError as error:
+            if self._logged.get(session_id) != error.code:
+                _log(error)
+            _keep(self._logged, session_id, error.code)
+            raise self._for_person(error) from None
+        self._logged.pop(session_id, None)
+        return user
+
+    async def _poll(
+        self, session_id: Secret, session: OAuthSession, name: str, *, connects: bool
+    ) -> str | None:
         now = time.monotonic()
         if now - self._polled.get(session_id, -_PAUSE) < _PAUSE:
             return None
-        if len(self._polled) >= _REMEMBERED:
-            self._polled.clear()
-        self._polled[session_id] = now
+        _keep(self._polled, session_id, now)
         if session.poll_endpoint != self._settings.host:
             # NEXTCLOUD_HOST has changed: the token is for the other server.
             return None
@@ -115,7 +135,7 @@ class Logins:
             raise
         except TokenStorageError:
             # For the same reason the next poll needs it.
-            self._keep(session_id, granted)
+            _keep(self._granted, session_id, granted)
             raise
         self._provider.count("sign_in", "granted")
         return user.id
@@ -151,10 +171,13 @@ class Logins:
             await self.delete(old, "The previous")
         return user
 
-    def _keep(self, session_id: str, granted: Granted) -> None:
-        if len(self._granted) >= _REMEMBERED:
-            self._granted.clear()
-        self._granted[session_id] = granted
+    def _for_person(self, error: NextcloudError) -> NextcloudError:
+        """Return an error without what only the operator can use."""
+        if error.code in {"no-connection", "timeout"}:
+            return errors.not_answering(self._settings.browser_url)
+        if error.code in {"moved", "not-nextcloud"}:
+            return errors.not_usable(self._settings.browser_url)
+        return error.again()
 
     def works(self, password: AppPassword) -> bool:
         """Return whether an app password is for this Nextcloud and was not refused."""
@@ -193,6 +216,17 @@ class Logins:
         # A header has no other characters.
         plain = name.encode("ascii", "replace").decode()
         return f"nextcloud-mcp-server at {host} ({plain})"
+
+
+def _keep(values: dict[str, Kept], session_id: str, value: Kept) -> None:
+    """Remember a value of a sign-in, for a bounded number of them."""
+    if len(values) >= _REMEMBERED:
+        values.clear()
+    values[session_id] = value
+
+
+def _log(error: NextcloudError) -> None:
+    logger.warning("A sign-in failed: %s %s [%s]", error.message, error.remedy, error.code)
 
 
 async def _delete(client: Nextcloud, which: str) -> bool:

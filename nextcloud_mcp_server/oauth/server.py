@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -113,7 +114,7 @@ class AuthorizationServer:
         """Serve from ``storage``, and work in the background, during the ``with`` block."""
         async with AsyncExitStack() as stack:
             self._logins.http = await stack.enter_async_context(
-                open_http(count=lambda status: self.provider.count("nextcloud", status))
+                open_http(count=partial(self.provider.count, "nextcloud"))
             )
             self.provider.storage = storage
             tasks = [

@@ -128,18 +128,16 @@ class SignIn:
         if not scopes:
             reason = "Choose at least one thing that it may do, or refuse."
             return await self._ask(request, session_id, session, reason)
-        try:
-            name = await self._name(session.client_id or "")
-            await self._logins.begin(session_id, name, scopes=tuple(scopes))
-        except NextcloudError as error:
-            return problem("Nextcloud cannot be reached", error.message, error.remedy, status=502)
+        name = await self._name(session.client_id or "")
+        await self._logins.begin(session_id, name, scopes=tuple(scopes))
         return RedirectResponse(_address(_WAIT, session_id), 303)
 
     async def _refused(self, session_id: Secret, session: OAuthSession) -> Response:
         await self._provider.storage.oauth_sessions.delete(session_id)
         self._provider.count("sign_in", "refused")
         url = self._back(session, error="access_denied")
-        return await self._leave(session, url, "Nothing was connected.")
+        name = await self._name(session.client_id or "")
+        return _left("Nothing was connected", f"{name} has no access to your Nextcloud.", url, name)
 
     async def _wait(self, request: Request) -> Response:
         session_id = session_of(request)
@@ -163,6 +161,7 @@ class SignIn:
             return await self._finish(session_id, session, display)
         body = html(
             WAITING,
+            why="",
             url=self._logins.url(session),
             problem=told(reason),
             action=CONSENT,
@@ -180,9 +179,9 @@ class SignIn:
             mcp_authorization_code=code,
             code_expires_at=self._provider.now() + CODE_LIFE,
         )
-        return await self._leave(
-            session, self._back(session, code=code), f"Connected as {display}."
-        )
+        name = await self._name(session.client_id or "")
+        url = self._back(session, code=code)
+        return _left(f"{name} is connected", f"Connected as {display}.", url, name)
 
     async def _name(self, client_id: str) -> str:
         client = await self._provider.get_client(client_id)
@@ -208,10 +207,11 @@ class SignIn:
             )
         )
 
-    async def _leave(self, session: OAuthSession, url: Secret, message: str) -> Response:
-        name = await self._name(session.client_id or "")
-        body = html(_DONE, message=message, url=url, name=name)
-        return page("You can go back", body, head=moving_on(url))
+
+def _left(title: str, message: str, url: Secret, name: str) -> Response:
+    """Return the last page, which leads back to the client."""
+    body = html(_DONE, message=message, url=url, name=name)
+    return page(title, body, head=moving_on(url))
 
 
 def _address(path: str, session_id: Secret) -> str:

@@ -16,15 +16,16 @@ if TYPE_CHECKING:
 
 _STYLE: Final = """
 :root { color-scheme: light dark; }
-:root { --back: #ffffff; --text: #1b1f24; --soft: #57606a; --link: #0550ae; --on: #ffffff; }
+:root { --back: #ffffff; --text: #1b1f24; --soft: #57606a; --link: #0550ae; --on: #ffffff; --ends: #b3261e; }
 @media (prefers-color-scheme: dark) {
-  :root { --back: #16191d; --text: #e6e9ec; --soft: #a3acb5; --link: #7ab7ff; --on: #10141a; }
+  :root { --back: #16191d; --text: #e6e9ec; --soft: #a3acb5; --link: #7ab7ff; --on: #10141a; --ends: #ff8a80; }
 }
 body { background: var(--back); color: var(--text); margin: 0; }
 body { font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
 main { max-width: 36rem; margin: 0 auto; padding: 2rem 1rem; }
 h1 { font-size: 1.5rem; line-height: 1.25; }
 h2 { font-size: 1.25rem; margin: 2rem 0 0.5rem; }
+h3 { font-size: 1rem; margin: 1rem 0 0.5rem; }
 section { border-top: 1px solid var(--soft); }
 code { font-size: 1rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.25rem 1rem; }
@@ -38,6 +39,8 @@ input[type="checkbox"] { width: 1.25rem; height: 1.25rem; margin: 0 0.5rem 0 0; 
 .button { border: 2px solid var(--link); border-radius: 0.5rem; padding: 0.625rem 1.25rem; }
 .button { background: transparent; color: var(--link); font: inherit; cursor: pointer; }
 .button { display: inline-block; text-decoration: none; }
+fieldset .button { margin: 0.75rem 0 0.5rem; }
+.ends { border-color: var(--ends); color: var(--ends); }
 .main { background: var(--link); color: var(--on); }
 .button:focus-visible, a:focus-visible, input:focus-visible { outline: 3px solid var(--text); outline-offset: 2px; }
 .problem { border-left: 4px solid #cf222e; padding-left: 0.75rem; }
@@ -110,6 +113,7 @@ _ASKING: Final = """<script src="{script}" defer></script>
 
 #: The page of a sign-in that waits for Nextcloud.
 WAITING: Final = """
+{why}
 <p>Open Nextcloud in a second tab, sign in there, and grant access. Then come back to this tab:
 it goes on by itself.</p>
 <div class="actions">

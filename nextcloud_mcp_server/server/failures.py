@@ -1,4 +1,4 @@
-"""The answer to a request that needs the token store while it cannot be used.
+"""The answer to a request that needs the token store or Nextcloud while it cannot be used.
 
 Each gets it in its own form: a person a page, an MCP client an error of JSON-RPC, and every other
 client an error of OAuth. The reason is in the log alone, because it names the database.
@@ -14,6 +14,7 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.responses import JSONResponse, Response
 
 from nextcloud_mcp_server.errors import STORE_UNAVAILABLE, TokenStorageError, printable
+from nextcloud_mcp_server.nextcloud.errors import NextcloudError
 from nextcloud_mcp_server.pages.frame import problem
 from nextcloud_mcp_server.server.health import NO_STORE
 from nextcloud_mcp_server.server.request_id import request_id
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_BAD_GATEWAY: Final = 502
 _UNAVAILABLE: Final = 503
 
 #: "Internal error" of JSON-RPC 2.0.
@@ -34,6 +36,8 @@ async def failed(request: Request, error: Exception) -> Response:
     """Return the answer to a request that failed with ``error``, and log why."""
     if not isinstance(error, TokenStorageError):
         raise error
+    if isinstance(error, NextcloudError):
+        return _nextcloud_failed(error, request_id.get())
     logger.error(
         "%s %s was not answered: %s %s [%s]",
         request.method,
@@ -45,6 +49,12 @@ async def failed(request: Request, error: Exception) -> Response:
     response = _answer(request.headers.get("Accept", ""), request_id.get())
     response.headers["Retry-After"] = str(RETRY_AFTER)
     return response
+
+
+def _nextcloud_failed(error: NextcloudError, mine: str) -> Response:
+    """Return the page for a sign-in, which has logged the error."""
+    remedy = f"{error.remedy} The id of this request is {mine}." if mine else error.remedy
+    return problem("Nextcloud cannot be reached", error.message, remedy, status=_BAD_GATEWAY)
 
 
 def _answer(accepted: str, mine: str) -> Response:

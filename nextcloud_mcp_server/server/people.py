@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -72,7 +73,7 @@ class People:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Reach Nextcloud during the ``with`` block."""
-        async with open_http() as http:
+        async with open_http(count=partial(self.provider.count, "nextcloud")) as http:
             self._http = http
             try:
                 yield

@@ -19,7 +19,7 @@ from nextcloud_mcp_server.nextcloud.connection import open_http
 from nextcloud_mcp_server.server.log import LogOptions, log_to_stderr
 from nextcloud_mcp_server.settings.nextcloud import AccountSettings, account_settings
 from nextcloud_mcp_server.tools.one_person import OnePerson
-from nextcloud_mcp_server.tools.server import SCOPES, create_mcp
+from nextcloud_mcp_server.tools.server import READING, SCOPES, create_mcp
 
 if TYPE_CHECKING:
     from mcp.server.mcpserver import MCPServer
@@ -65,7 +65,7 @@ def serve_stdio(
 
 async def _serve(settings: AccountSettings, lines: _Input) -> None:
     async with open_http() as http:
-        access = OnePerson(settings, http, SCOPES)
+        access = OnePerson(settings, http, READING if settings.read_only else SCOPES)
         mcp = create_mcp(access, read_only=settings.read_only)
         if not settings.missing:
             logger.info("serving %s of %s over stdio", settings.username, settings.host)

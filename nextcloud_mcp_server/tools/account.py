@@ -6,6 +6,7 @@ from typing import Final
 
 from nextcloud_mcp_server.tools.declare import READS, Call, Declared, tool
 from nextcloud_mcp_server.tools.results import Account
+from nextcloud_mcp_server.tools.times import zone_advice
 
 
 @tool("Who am I", None, READS)
@@ -24,7 +25,7 @@ async def whoami(call: Call) -> Account:
         nextcloud=nextcloud.server.url(""),
         version=(await nextcloud.account.capabilities()).version,
         scopes=sorted(call.person.scopes),
-        advice=call.person.advice,
+        advice=" ".join(filter(None, (call.person.advice, zone_advice(user.timezone)))),
     )
 
 

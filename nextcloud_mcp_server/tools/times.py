@@ -26,6 +26,19 @@ async def zone_of(nextcloud: Nextcloud, name: str | None = None) -> ZoneInfo:
         return ZoneInfo("UTC")
 
 
+def zone_advice(name: str) -> str:
+    """Return what to tell about the zone of the person's settings; empty if it can be used."""
+    told = "No time zone is set in Nextcloud"
+    if name:
+        try:
+            _zone(name)
+        except ToolError:
+            told = f"The time zone {name!r} of Nextcloud is not known here"
+        else:
+            return ""
+    return f"{told}: times without one are taken as UTC. Set it there, or pass `zone`."
+
+
 def _zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)

@@ -318,7 +318,7 @@ def test_nextcloud_that_is_away_is_said(served: Served, browser: Browser, client
     served.nextcloud.state.redirect_to = "https://elsewhere.example"
     page = browser.decide(browser.open(client.url()))
     assert page.status_code == 502
-    assert "NEXTCLOUD_HOST" in page.text
+    assert "tell the operator of this server" in page.text
 
 
 def test_an_account_that_cannot_be_read_ends_the_sign_in(

@@ -20,6 +20,20 @@ def metrics(client: Client) -> dict[tuple[str, ...], float]:
     }
 
 
+def test_the_answers_to_a_tool_are_counted(
+    served: Served, browser: Browser, client: Client
+) -> None:
+    """Each request of a tool to Nextcloud adds one answer, by the class of its status."""
+    token = client.redeem(answer(browser.sign_in(client.url()))["code"]).json()["access_token"]
+    before = metrics(client)["nextcloud_mcp_nextcloud_answers_total", "2xx"]
+    sent = len(served.nextcloud.state.seen)
+    assert client.call(token).json()["result"]["isError"] is False
+    requests = len(served.nextcloud.state.seen) - sent
+    assert requests >= 1
+    after = metrics(client)["nextcloud_mcp_nextcloud_answers_total", "2xx"]
+    assert after - before == requests
+
+
 def test_sign_ins_refreshes_and_answers_are_counted(
     served: Served, browser: Browser, client: Client
 ) -> None:

@@ -119,9 +119,12 @@ def test_a_link_of_a_tool_leads_through_the_sign_in_to_the_question(
     assert "Allow more?" in asked.text
     assert "Create and change your notes" in asked.text
     assert "evil" not in asked.text
-    browser.send(SCOPES, asked)
+    done = browser.send(SCOPES, asked)
     [[stored]] = rows(served.database, "SELECT scopes FROM mcp_grants")
     assert "notes:write" in str(stored).split()
+    assert "Test client may now:" in done.text
+    assert "<li>Create and change your notes</li>" in done.text
+    assert "Go back to Test client" in done.text
     # There is nothing to add any more.
     assert browser.open(link).url.path == "/"
 
@@ -166,6 +169,41 @@ def test_a_grant_is_revoked(served: Served, browser: Browser, client: Client) ->
     assert "You revoked it here." in page.text
     assert client.call(tokens["access_token"]).status_code == 401
     assert client.refresh(tokens["refresh_token"]).status_code == 400
+
+
+def test_what_ended_last_is_first(served: Served, browser: Browser, client: Client) -> None:
+    """The list of what has ended begins with the newest."""
+    for _ in range(2):
+        connect(browser, client)
+        browser.send(REVOKE, browser.sign_in_at_home())
+        browser.send(SIGN_OUT, browser.open("/"))
+    with closing(sqlite3.connect(served.database)) as connection, connection:
+        [(first,), (second,)] = connection.execute("SELECT grant_id FROM mcp_grants").fetchall()
+        change = "UPDATE mcp_grants SET revoked_at = revoked_at - 86400 * ? WHERE grant_id = ?"
+        connection.executemany(change, [(1, first), (2, second)])
+        newest_first = connection.execute(
+            "SELECT date(revoked_at, 'unixepoch') FROM mcp_grants ORDER BY revoked_at DESC"
+        ).fetchall()
+    page = browser.sign_in_at_home()
+    _, ended = page.text.split("Ended in the last 30 days")
+    assert re.findall(r'datetime="(\d{4}-\d\d-\d\d)', ended) == [day for (day,) in newest_first]
+    with closing(sqlite3.connect(served.database)) as connection, connection:
+        connection.executemany(change, [(2, first)])
+    _, ended = browser.open("/").text.split("Ended in the last 30 days")
+    days = re.findall(r'datetime="(\d{4}-\d\d-\d\d)', ended)
+    assert days == sorted(days, reverse=True)
+
+
+def test_the_last_page_says_what_happened(browser: Browser, client: Client) -> None:
+    """Its heading is that nothing was connected, or who is; that of home says what to confirm."""
+    refused = browser.decide(browser.open(client.url()), "refuse")
+    assert "<h1>Nothing was connected</h1>" in refused.text
+    waiting = browser.decide(browser.open(client.url()))
+    browser.served.nextcloud.state.grant(login_url(waiting), "alice")
+    assert "<h1>Test client is connected</h1>" in browser.after_pause(waiting).text
+    waiting = browser.send(SIGN_IN, browser.open("/"))
+    assert "<h1>Confirm in Nextcloud who you are</h1>" in waiting.text
+    assert "deletes the app" in waiting.text
 
 
 def test_a_reused_token_is_told(served: Served, browser: Browser, client: Client) -> None:

@@ -127,6 +127,21 @@ async def test_an_event_is_changed_with_its_etag(assistant: Assistant, alice: Us
     assert "List or search first" in await assistant.error("event_read", **event)
 
 
+@pytest.mark.parametrize("retention", [None, 0])
+async def test_no_event_is_deleted_for_good(
+    retention: int | None, assistant: Assistant, alice: User
+) -> None:
+    """Without a trash bin of the calendars, or if it is switched off, the event stays."""
+    made = await assistant.call("event_write", calendar="personal", title="x", start="2026-12-01")
+    event = {"calendar": "personal", "id": made["id"], "etag": made["etag"]}
+    alice.calendar_retention = retention
+    assert "nothing was deleted" in await assistant.error("event_delete", **event)
+    assert len(alice.calendars["personal"].objects) == 1
+    alice.calendar_retention = 1
+    await assistant.call("event_delete", **event)
+    assert alice.calendars["personal"].objects == {}
+
+
 async def test_a_change_with_attendees_says_that_they_may_get_mail(
     assistant: Assistant, alice: User
 ) -> None:
@@ -192,6 +207,17 @@ async def test_an_unknown_zone_of_the_person_is_utc(assistant: Assistant, alice:
         "event_write", calendar="personal", title="x", start="2026-12-01T09:00"
     )
     assert (made["start"], made["zone"]) == ("2026-12-01T09:00:00+00:00", "UTC")
+    advice = (await assistant.call("whoami"))["advice"]
+    assert advice.startswith("The time zone 'Browser/Nowhere' of Nextcloud is not known here")
+
+
+async def test_a_person_without_a_zone_is_told(assistant: Assistant, alice: User) -> None:
+    """A time without an offset is then one of UTC, which nobody would expect."""
+    alice.timezone = ""
+    assert (await assistant.call("whoami"))["advice"] == (
+        "No time zone is set in Nextcloud: times without one are taken as UTC. Set it there, or "
+        "pass `zone`."
+    )
 
 
 async def test_a_task_is_created_completed_and_listed(assistant: Assistant, alice: User) -> None:

@@ -123,6 +123,14 @@ async def test_a_file_is_moved_over_nothing(
     assert alice.files["new", "c.txt"].content == b"a"
 
 
+async def test_a_name_in_an_error_is_readable(assistant: Assistant) -> None:
+    """Letters of any language stay; what shows nothing or turns the text around is escaped."""
+    assert "'Grüße/日本.txt'" in await assistant.error("files_read", path="Grüße/日本.txt")
+    error = await assistant.error("files_read", path="a\u202eb.txt")
+    assert r"'a\u202eb.txt'" in error
+    assert "'Grüße'" in await assistant.error("event_read", calendar="Grüße", id="1.ics")
+
+
 async def test_a_file_is_deleted_to_the_trash_bin(
     assistant: Assistant, stand_in: StandIn, alice: User
 ) -> None:

@@ -63,6 +63,20 @@ async def test_a_note_is_created_and_changed(assistant: Assistant, alice: User) 
     assert note.content == "bread"
 
 
+async def test_a_note_without_an_etag_is_not_changed(assistant: Assistant, alice: User) -> None:
+    """An old app Notes gives none: the error says to update it, and does not lead in a circle."""
+    made = await assistant.call("notes_write", title="Old", text="milk")
+    note = alice.notes[made["id"]]
+    error = await assistant.error("notes_write", id=made["id"], etag="", text="bread")
+    assert "Pass the etag that was read" in error
+    note.etag = ""
+    assert (await assistant.call("notes_read", id=made["id"]))["etag"] == ""
+    error = await assistant.error("notes_write", id=made["id"], etag="", text="bread")
+    assert "gives no etag" in error
+    assert "update the app Notes" in error
+    assert note.content == "milk"
+
+
 async def test_contacts_are_found(assistant: Assistant, alice: User) -> None:
     """A contact has its addresses; a long remark is cut; an empty text is an error."""
     card = (

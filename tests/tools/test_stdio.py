@@ -240,6 +240,9 @@ def test_read_only_is_read_from_the_environment(stand_in: StandIn) -> None:
         running.initialize()
         listed = running.ask("tools/list")["result"]["tools"]
         assert {tool["name"] for tool in listed} == NAMES - WRITES
+        answer = running.ask("tools/call", name="whoami", arguments={})
+        scopes = answer["result"]["structuredContent"]["scopes"]
+        assert scopes == ["calendar:read", "contacts:read", "files:read", "notes:read"]
         running.end()
 
 

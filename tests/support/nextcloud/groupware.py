@@ -19,6 +19,7 @@ from tests.support.nextcloud.webdav import matches
 if TYPE_CHECKING:
     from starlette.requests import Request
 
+_TRASH = ("trashbin", "<nccal:trash-bin/>")
 _CARD = "text/vcard; charset=utf-8"
 _EVENT = "text/calendar; charset=utf-8"
 
@@ -30,7 +31,7 @@ async def calendars(  # noqa: PLR0911 - one for each answer
     body = await request.body()
     if not path:
         special = [("inbox", "<cal:schedule-inbox/>"), ("outbox", "<cal:schedule-outbox/>"),
-                   ("trashbin", "<nc:trash-bin/>")]  # fmt: skip
+                   *([_TRASH] if user.calendar_retention is not None else [])]  # fmt: skip
         found = [_place(request, user, "calendars", "", "<d:collection/>")]
         found += [
             _place(request, user, "calendars", name, f"<d:collection/>{kind}")
@@ -38,6 +39,12 @@ async def calendars(  # noqa: PLR0911 - one for each answer
         ]
         found += [_calendar(request, user, name) for name in user.calendars]
         return xml.multistatus(found, xml.wanted(body))
+    if path == ("trashbin",) and user.calendar_retention is not None:
+        place, properties = _place(
+            request, user, "calendars", _TRASH[0], f"<d:collection/>{_TRASH[1]}"
+        )
+        properties.update([xml.text("nccal:trash-bin-retention-duration", user.calendar_retention)])
+        return xml.multistatus([(place, properties)], xml.wanted(body))
     if request.method == "MKCALENDAR":
         if path[0] in user.calendars:
             return xml.failure(405, "Sabre\\DAV\\Exception\\MethodNotAllowed", "exists")

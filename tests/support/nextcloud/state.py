@@ -58,7 +58,11 @@ class Note:
 
 @dataclass
 class User:
-    """A user with everything that belongs to it."""
+    """A user with everything that belongs to it.
+
+    ``calendar_retention`` is in seconds: 0 if the trash bin of the calendars is switched off, None
+    if this Nextcloud has none.
+    """
 
     id: str
     login_name: str
@@ -72,6 +76,7 @@ class User:
     trash: list[Path] = field(default_factory=list)
     notes: dict[int, Note] = field(default_factory=dict)
     calendars: dict[str, Collection] = field(default_factory=dict)
+    calendar_retention: int | None = 2_592_000
     books: dict[str, Collection] = field(default_factory=dict)
 
 

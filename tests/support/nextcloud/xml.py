@@ -17,6 +17,7 @@ NAMES: Final = {
     "card": "urn:ietf:params:xml:ns:carddav",
     "oc": "http://owncloud.org/ns",
     "nc": "http://nextcloud.org/ns",
+    "nccal": "http://nextcloud.com/ns",
     "sd": "https://github.com/icewind1991/SearchDAV/ns",
 }
 _DECLARED: Final = " ".join(f'xmlns:{name}="{uri}"' for name, uri in NAMES.items())

@@ -1,0 +1,71 @@
+"""What a person and the log are told while Nextcloud does not answer."""
+
+from __future__ import annotations
+
+import logging
+import time
+from html import unescape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nextcloud_mcp_server.oauth.home_pages import SIGN_IN
+from tests.oauth.conftest import serving
+from tests.oauth.person import Browser, Client
+from tests.support.nextcloud.server import running
+
+if TYPE_CHECKING:
+    import httpx2
+    import pytest
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the warnings about sign-ins."""
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if record.levelno == logging.WARNING and "sign-in" in record.getMessage()
+    ]
+
+
+def is_page(page: httpx2.Response, address: str) -> None:
+    """Check that a page is for a person: no word of Python, and none of the settings."""
+    text = unescape(page.text)
+    assert page.status_code == 502
+    assert f"Nextcloud at {address} does not answer." in text
+    assert "tell the operator of this server" in text
+    assert page.headers["X-Request-ID"] in text
+    assert "ConnectError" not in text
+    assert "NEXTCLOUD_HOST" not in text
+
+
+def test_a_sign_in_without_nextcloud(token_db: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A person gets a page with the id of the request, and the log one warning with the code."""
+    with running() as nextcloud:
+        pass
+    caplog.set_level(logging.INFO)
+    with serving(token_db, nextcloud) as served, Browser(served) as browser:
+        with Client(served) as client:
+            assert client.register().status_code == 201
+            is_page(browser.decide(browser.open(client.url())), nextcloud.url)
+        [logged] = warnings(caplog)
+        assert "[no-connection]" in logged
+        assert "ConnectError" in logged
+        caplog.clear()
+        is_page(browser.send(SIGN_IN, browser.open("/")), nextcloud.url)
+    [logged] = warnings(caplog)
+    assert "[no-connection]" in logged
+
+
+def test_a_sign_in_that_waits_logs_once(token_db: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The page asks every two seconds: the same error is logged once, and shown for people."""
+    with running() as nextcloud, serving(token_db, nextcloud) as served, Browser(served) as browser:
+        waiting = browser.send(SIGN_IN, browser.open("/"))
+        nextcloud.state.redirect_to = "https://elsewhere.example.com"
+        caplog.set_level(logging.INFO)
+        for _ in range(2):
+            time.sleep(1.05)
+            page = browser.open(str(waiting.url))
+            assert f"{nextcloud.url} does not answer as Nextcloud does." in unescape(page.text)
+            assert "NEXTCLOUD_HOST" not in page.text
+    [logged] = warnings(caplog)
+    assert "[moved]" in logged
