@@ -179,7 +179,7 @@ async def test_a_crossing_would_be_seen(
 ) -> None:
     """Control: with a shared login, or with a cookie jar, people get each other's data."""
     if fault == "cookies":
-        monkeypatch.setattr(people, "open_http", lambda: httpx2.AsyncClient(trust_env=False))
+        monkeypatch.setattr(people, "open_http", lambda **_: httpx2.AsyncClient(trust_env=False))
     else:
         client, first = People._client, list[Nextcloud]()
 
