@@ -62,16 +62,22 @@ INTERPRETER = (
 )
 #: Tests that take long, and seldom fail alone: CI runs them, on the newest interpreter.
 REST = (
+    "tests/auth/test_refused_writes.py",
     "tests/authoring",
+    "tests/backends/test_companions.py",
     "tests/backends/test_driver.py",
     "tests/backends/test_exclusive.py",
+    "tests/backends/test_in_use.py",
     "tests/backends/test_listeners.py",
     "tests/backends/test_replaced.py",
+    "tests/cli/test_backups*.py",
+    "tests/cli/test_changes.py",
     "tests/cli/test_completion.py",
     "tests/cli/test_downgrade*.py",
     "tests/cli/test_history.py",
     "tests/cli/test_lint.py",
     "tests/cli/test_locale.py",
+    "tests/cli/test_nothing_left.py",
     "tests/cli/test_process.py",
     "tests/cli/test_terminal.py",
     "tests/cli/test_upgrade*.py",
@@ -91,7 +97,15 @@ REST = (
     "tests/settings/test_secret.py",
 )
 #: Tests of migrations that only the session ``migrations`` runs.
-MIGRATIONS = tuple(f"tests/migrations/test_{name}.py" for name in ("again", "command_line", "next"))
+MIGRATIONS = (
+    "tests/migrations/test_again.py",
+    "tests/migrations/test_command_line.py",
+    "tests/migrations/test_guards.py",
+    "tests/migrations/test_next.py",
+    "tests/migrations/test_recreate.py",
+    "tests/migrations/test_recreation.py",
+    "tests/migrations/test_rewrite.py",
+)
 #: The compose files, which are compared with the specification. No container runs here.
 COMPOSE = ("compose.yaml", "compose.nextcloud.yaml", "examples/scale-out/compose.yaml")
 #: The smallest CI machine has two cores.
