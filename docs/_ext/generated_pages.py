@@ -159,7 +159,7 @@ class _Unused:
         """Fail."""
         raise NotImplementedError(scope, context)
 
-    async def refused(self, error: NextcloudError) -> NoReturn:
+    async def failed(self, error: NextcloudError) -> NoReturn:
         """Fail."""
         raise NotImplementedError(error)
 

@@ -138,8 +138,24 @@ def no_connection(origin: str, reason: str) -> NextcloudError:
     )
 
 
+def for_person(error: NextcloudError, place: str) -> NextcloudError:
+    """Return what somebody is told who is not the operator: nothing that only he can use.
+
+    Args:
+        error: what happened.
+        place: the address of Nextcloud in a browser.
+    """
+    if error.code == "no-connection":
+        return not_answering(place)
+    if error.code == "timeout":
+        return timed_out(place)
+    if error.code in {"moved", "not-nextcloud"}:
+        return not_usable(place)
+    return error.again()
+
+
 def not_answering(place: str) -> NextcloudError:
-    """Return what somebody is told who is not the operator, if a sign-in gets no answer."""
+    """Return what somebody is told who is not the operator, if there is no connection."""
     return NextcloudError(
         f"Nextcloud at {place} does not answer.",
         code="no-connection",
@@ -148,7 +164,7 @@ def not_answering(place: str) -> NextcloudError:
 
 
 def not_usable(place: str) -> NextcloudError:
-    """Return what somebody is told who is not the operator, if a sign-in gets a wrong answer."""
+    """Return what somebody is told who is not the operator, if Nextcloud's answer is wrong."""
     return NextcloudError(
         f"{place} does not answer as Nextcloud does.",
         code="not-nextcloud",

@@ -173,11 +173,10 @@ class Logins:
 
     def _for_person(self, error: NextcloudError) -> NextcloudError:
         """Return an error without what only the operator can use."""
-        if error.code in {"no-connection", "timeout"}:
-            return errors.not_answering(self._settings.browser_url)
-        if error.code in {"moved", "not-nextcloud"}:
-            return errors.not_usable(self._settings.browser_url)
-        return error.again()
+        place = self._settings.browser_url
+        if error.code == "timeout":
+            return errors.not_answering(place)
+        return errors.for_person(error, place)
 
     def works(self, password: AppPassword) -> bool:
         """Return whether an app password is for this Nextcloud and was not refused."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -26,7 +27,7 @@ from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.nextcloud.addresses import Server
 from nextcloud_mcp_server.nextcloud.client import Nextcloud
 from nextcloud_mcp_server.nextcloud.connection import open_http
-from nextcloud_mcp_server.nextcloud.errors import NextcloudError
+from nextcloud_mcp_server.nextcloud.errors import NextcloudError, for_person
 from nextcloud_mcp_server.oauth.home import widening
 from nextcloud_mcp_server.oauth.provider import Provider
 from nextcloud_mcp_server.oauth.scopes import SCOPES
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     import httpx2
     from mcp.server.auth.provider import AccessToken
     from mcp.server.mcpserver import Context
+
+logger = logging.getLogger(__name__)
 
 #: Clients of Nextcloud that are kept, each for one password.
 _KEPT: Final = 1_000
@@ -64,6 +67,7 @@ class People:
         self.provider = provider
         self.home = f"{settings.public_url}/"
         self._host = settings.host
+        self._place = settings.browser_url
         self._server = Server.parse(settings.host)
         self._agent = f"nextcloud-mcp-server at {urlsplit(settings.public_url).netloc}"
         self._supported = frozenset(provider.supported)
@@ -111,8 +115,13 @@ class People:
             granted = frozenset((await self.token()).scopes)
         return Person(nextcloud, granted & self._supported)
 
-    async def refused(self, error: NextcloudError) -> ToolError:
-        """Record the refused password, and return how to connect again."""
+    async def failed(self, error: NextcloudError) -> ToolError:
+        """Return what the person can do. Record a refused password; log what is the operator's."""
+        if error.code != "reconnect":
+            told = for_person(error, self._place)
+            if told.message != error.message:
+                logger.warning("A tool failed: %s %s [%s]", error.message, error.remedy, error.code)
+            return ToolError(f"{told.message} {told.remedy}")
         try:
             await self.connected()
         except ToolError as again:
@@ -156,7 +165,9 @@ class People:
         left = None
         try:
             await self._client(await self._password(user)).account.delete_app_password()
-        except (NextcloudError, ToolError) as error:
+        except NextcloudError as error:
+            left = str(for_person(error, self._place))
+        except ToolError as error:
             left = str(error)
         await self.provider.storage.app_passwords.delete(user)
         return left

@@ -50,9 +50,8 @@ class Access(Protocol):
             MCPError: the client has to open a page first.
         """
 
-    async def refused(self, error: NextcloudError) -> ToolError:
-        """Return what to tell after Nextcloud has refused the password: how to connect again.
+    async def failed(self, error: NextcloudError) -> ToolError:
+        """Return what to tell after a request has failed, and what to do next.
 
-        Args:
-            error: the error with the code ``reconnect``.
+        If Nextcloud has refused the password (``reconnect``), that is how to connect again.
         """

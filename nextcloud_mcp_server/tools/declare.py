@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final, cast
 
 from mcp.server.mcpserver import Context
-from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.tools import Tool
 from mcp_types import CallToolResult, InputRequiredResult, TextContent, ToolAnnotations
 from pydantic import Field
@@ -99,9 +98,7 @@ class Declared:
             try:
                 result = await self.function(Call(person, context), **arguments)
             except NextcloudError as error:
-                if error.code == "reconnect":
-                    raise await access.refused(error) from None
-                raise ToolError(f"{error.message} {error.remedy}") from None
+                raise await access.failed(error) from None
             # The SDK would indent the text, which costs a third more tokens.
             text = TextContent(type="text", text=result.model_dump_json())
             return CallToolResult(content=[text], structured_content=result.model_dump(mode="json"))

@@ -103,8 +103,10 @@ class OnePerson:
             )
         return self._person
 
-    async def refused(self, error: NextcloudError) -> ToolError:
-        """Return how to replace the password."""
+    async def failed(self, error: NextcloudError) -> ToolError:
+        """Return what to do next; after a refused password, how to replace it."""
+        if error.code != "reconnect":
+            return ToolError(f"{error.message} {error.remedy}")
         again = (
             "It is not tried again, because Nextcloud locks out an address after ten wrong logins."
         )

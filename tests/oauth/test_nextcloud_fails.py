@@ -8,14 +8,17 @@ from html import unescape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
+from nextcloud_mcp_server.nextcloud import errors
 from nextcloud_mcp_server.oauth.home_pages import SIGN_IN
 from tests.oauth.conftest import serving
 from tests.oauth.person import Browser, Client
+from tests.oauth.test_tools import ERAS, connected, error
 from tests.support.nextcloud.server import running
 
 if TYPE_CHECKING:
     import httpx2
-    import pytest
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -69,3 +72,41 @@ def test_a_sign_in_that_waits_logs_once(token_db: Path, caplog: pytest.LogCaptur
             assert "NEXTCLOUD_HOST" not in page.text
     [logged] = warnings(caplog)
     assert "[moved]" in logged
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_tool_without_nextcloud(
+    token_db: Path, caplog: pytest.LogCaptureFixture, era: str
+) -> None:
+    """The assistant is told what a person can do; what the operator can do is in the log."""
+    with running() as nextcloud, serving(token_db, nextcloud) as served:
+        async with connected(served, era) as client:
+            await client.list_tools()
+            nextcloud.state.redirect_to = "https://elsewhere.example.com"
+            text = error(await client.call_tool("files_list", {"path": ""}))
+            assert f"{nextcloud.url} does not answer as Nextcloud does." in text
+            assert "tell the operator of this server" in text
+            assert "NEXTCLOUD_HOST" not in text
+            assert "elsewhere" not in text
+    [logged] = [one for one in caplog.messages if one.startswith("A tool failed")]
+    assert "https://elsewhere.example.com" in logged
+    assert "[moved]" in logged
+
+
+def test_what_is_for_the_operator_is_not_told() -> None:
+    """The address inside, the library's error and the settings are his; the rest is kept."""
+    place = "https://cloud.example.com"
+    inside = "http://nextcloud:80"
+    for failed in (
+        errors.no_connection(inside, "ConnectError"),
+        errors.timed_out(inside),
+        errors.moved(inside),
+        errors.not_nextcloud(inside, "no JSON"),
+    ):
+        told = errors.for_person(failed, place)
+        assert place in told.message
+        assert not {"http:", "ConnectError", "JSON"} & set(str(told).split())
+        assert inside not in str(told)
+        assert "NEXTCLOUD_HOST" not in str(told)
+    busy = errors.throttled()
+    assert str(errors.for_person(busy, place)) == str(busy)

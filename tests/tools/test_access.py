@@ -56,7 +56,7 @@ class Widening:
             self.granted.add(scope)
         return Person(self.nextcloud.nextcloud, LISTED)
 
-    async def refused(self, error: NextcloudError) -> ToolError:
+    async def failed(self, error: NextcloudError) -> ToolError:
         """Return the way to connect again."""
         return ToolError(f"{error.code}: open https://mcp.example.com/connect.")
 
