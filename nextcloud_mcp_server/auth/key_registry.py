@@ -6,9 +6,10 @@ what released versions have stored; while there is one, values in plain text are
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import bindparam, literal, or_, select, update
+from sqlalchemy import Select, bindparam, literal, or_, select, update
 
 from nextcloud_mcp_server.auth.statements import ciphertext, insertion, is_old, is_v2, locking
 from nextcloud_mcp_server.backends.base import SAMPLE_SIZE, Connection, RegisteredKey
@@ -43,11 +44,11 @@ _LOCK: Final = locking(keys, "SHARE ROW EXCLUSIVE")
 _BARRIER: Final = locking(keys, "ACCESS EXCLUSIVE")
 _CHANGE: Final = update(keys).where(_c.id == bindparam("of_id")).values(state=bindparam("to_state"))
 
-_SAMPLES: Final = [
-    select(ciphertext(column)).where(column.is_not(None)).limit(limit)
-    for limit in (SAMPLE_SIZE, None)
+_EVERY: Final = [
+    select(ciphertext(column)).where(column.is_not(None))
     for column in (metadata.tables[table].c[name] for table, name in ENCRYPTED)
 ]
+_SAMPLES: Final = [statement.limit(SAMPLE_SIZE) for statement in _EVERY]
 
 _SECRETS: Final = [metadata.tables[secret.table].c[secret.column] for secret in SECRETS]
 _IDS: Final = [metadata.tables[table].c[name] for table, name in HASHED]
@@ -103,33 +104,60 @@ def primary_key(connection: Connection, keyring: Keyring, now: int) -> Key:
         TokenStorageError: ``wrong-key`` if it was not given; nothing was written.
     """
     if not (known := registered(connection)):
-        wait_for_registrations(connection)
-        known = registered(connection) or _adopt(connection, keyring, now)
+        known = adopt(connection, keyring, keyring.keys[0], now)
     return given_primary(known, keyring)
 
 
-def _adopt(connection: Connection, keyring: Keyring, now: int) -> list[RegisteredKey]:
-    """Register the given keys in a database that has no registered one."""
+def adopt(connection: Connection, keyring: Keyring, primary: Key, now: int) -> list[RegisteredKey]:
+    """Register a given key as primary, and older ones for what they have encrypted.
+
+    Does nothing if a key is registered. Returns every key of the database.
+
+    Raises:
+        TokenStorageError: ``wrong-key`` if no given key opens what is stored.
+    """
+    wait_for_registrations(connection)
+    if known := registered(connection):
+        return known
     if not _opens_one(connection, keyring):
         raise wrong_key((), keyring)
     # A database without keys that has texts of the second format has lost the table: then
     # nobody can tell whether Fernet was accepted there.
     released = connection.first(_ANY_OLD) is not None and connection.first(_ANY_V2) is None
-    register(connection, keyring.keys[0], V2, PRIMARY, now)
-    for key in keyring.keys if released else keyring.keys[1:]:
+    register(connection, primary, V2, PRIMARY, now)
+    older = keyring.keys[keyring.keys.index(primary) + 1 :]
+    for key in keyring.keys if released else older:
         register(connection, key, FERNET if released else V2, FORMER, now)
     return registered(connection)
+
+
+def key_in_use(connection: Connection, keyring: Keyring) -> Key:
+    """Return the newest given key that opens a secret; the oldest one if none opens any.
+
+    Where no key is registered, every process that has stored a secret has that key.
+    """
+    openers = set(_openers(connection, keyring, _SAMPLES))
+    in_use = (key for key in keyring.keys if key.fingerprint in openers)
+    return next(in_use, keyring.keys[-1])
 
 
 def _opens_one(connection: Connection, keyring: Keyring) -> bool:
     """Return whether a key opens one of the secrets, or there is none."""
     there = False
-    for statement in _SAMPLES:
-        for [value] in connection.all(statement):
-            there = True
-            if keyring.can_decrypt(value):
-                return True
+    for opener in _openers(connection, keyring, (*_SAMPLES, *_EVERY)):
+        if opener is not None:
+            return True
+        there = True
     return not there
+
+
+def _openers(
+    connection: Connection, keyring: Keyring, statements: Iterable[Select[Any]]
+) -> Iterator[str | None]:
+    """Yield the fingerprint of the given key that opens each secret; None if none does."""
+    for statement in statements:
+        for [value] in connection.all(statement):
+            yield keyring.key_of(value)
 
 
 class Acceptance:

@@ -44,8 +44,8 @@ class Changed(NamedTuple):
 def introduce(settings: Settings, name: str | None = None, *, fernet: bool = False) -> Changed:
     """Register a given key: it opens, and does not encrypt yet.
 
-    Where no key is registered, the newest given one is made primary first, as by the first secret;
-    without a ``name`` that is all.
+    Where no key is registered, the one in use becomes primary first: another process may have no
+    newer one yet. Without a ``name``, and if no newer one was given, that is all.
 
     Args:
         settings: name the database and the keys.
@@ -64,8 +64,10 @@ def introduce(settings: Settings, name: str | None = None, *, fernet: bool = Fal
         def unit(connection: Connection) -> Changed:
             now = place.access.now()
             if not key_registry.registered(connection):
-                first = key_registry.primary_key(connection, place.keyring, now)
-                if name is None and not fernet:
+                first = key_registry.key_in_use(connection, place.keyring)
+                key_registry.adopt(connection, place.keyring, first, now)
+                only = name is None and first is place.keyring.keys[0]
+                if (only and not fernet) or name == first.fingerprint:
                     return Changed(first.fingerprint, V2, PRIMARY, changed=True)
             key_registry.wait_for_registrations(connection)
             known = key_registry.registered(connection)

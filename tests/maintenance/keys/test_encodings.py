@@ -124,7 +124,7 @@ def test_a_fernet_key_that_a_value_needs_is_kept(filled: Path, kind: type) -> No
     grant(filled, "other", Fernet(OTHER_KEY).encrypt(b"other"))
     store_as(filled, kind)
     settings = given(filled, NEW, KEY, OTHER_KEY)
-    # The first secret: a given key opens what is there.
+    # A given key opens what is there.
     assert introduce(settings).fingerprint == NEWEST
     for name in (OLDER, LOST):
         with refuses("key-needed"):
