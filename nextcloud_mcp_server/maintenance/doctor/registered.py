@@ -18,23 +18,27 @@ from nextcloud_mcp_server.maintenance.keys.values import NO_KEY
 _NAMED: Final = 3
 
 
-def given(
-    needed: Sequence[tuple[str, str | None]], known: Sequence[RegisteredKey], keyring: Keyring
-) -> Iterator[Finding]:
+def secrets_there(census: Census) -> int:
+    """Return the number of secrets that need a key, whether it was given or not."""
+    return sum(_by_key(census).values()) + _closed(census).total()
+
+
+def given(census: Census, known: Sequence[RegisteredKey], keyring: Keyring) -> Iterator[Finding]:
     """Report how many secrets need each given key, and how many need another one.
 
     A text of the second format names its key; :func:`registered` reports those that the key does
     not open, because they were changed or are of another row.
 
     Args:
-        needed: the table of each secret, and the fingerprint of its key, if that was given.
+        census: of the database.
         known: the registered keys.
         keyring: the given keys.
     """
-    total, by_key = counted(len(needed), "secret"), Counter(key for _, key in needed)
+    number_of, closed, there = _by_key(census), _closed(census), secrets_there(census)
+    total = counted(there, "secret")
     primary = primary_id(known, keyring)
     for key in keyring.keys:
-        number = by_key[key.fingerprint]
+        number = number_of[key.fingerprint]
         what = f"key {key.fingerprint} is needed for {number} of {total}"
         if key.id == primary:
             yield Finding(Level.OK, f"{what}, and encrypts new ones")
@@ -42,9 +46,9 @@ def given(
             yield Finding(Level.OK, what)
         else:
             yield Finding(Level.NOTE, f"{what}: it is no longer needed here")
-    if closed := Counter(table for table, key in needed if key is None):
+    if closed:
         where = ", ".join(f"{number} in {table}" for table, number in sorted(closed.items()))
-        level = Level.ERROR if closed.total() == len(needed) else Level.WARNING
+        level = Level.ERROR if closed.total() == there else Level.WARNING
         what = f"no given key opens {closed.total()} of {total} ({where})"
         yield Finding(level, what, "add the key that encrypted them to TOKEN_ENCRYPTION_KEY")
 
@@ -83,6 +87,20 @@ def registered(
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         what = f"{counted(len(names), 'secret')}: {reason} ({', '.join(names[:_NAMED])}{more})"
         yield Finding(Level.WARNING, what, "delete the row, or restore it from a backup")
+
+
+def _by_key(census: Census) -> Counter[str]:
+    """Return the number of secrets that need each given key, by fingerprint."""
+    found: Counter[str] = Counter()
+    for key in census.keys:
+        if key.given:
+            found[key.fingerprint] += sum(census.by_table(key).values())
+    return found
+
+
+def _closed(census: Census) -> Counter[str]:
+    """Return the number of secrets that need a key which was not given, by table."""
+    return Counter(value.table for value in census.unopened if value.reason == NO_KEY)
 
 
 def _states(known: Sequence[RegisteredKey], keyring: Keyring, promote: str) -> Iterator[Finding]:

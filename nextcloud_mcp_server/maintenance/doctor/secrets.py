@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Final
 
 from nextcloud_mcp_server.backends.sqlite.catalog import Execute
-from nextcloud_mcp_server.backends.sqlite.secrets import read_secrets
 from nextcloud_mcp_server.crypto.keyfile import find_keyring, key_path
 from nextcloud_mcp_server.errors import TokenStorageError, counted, for_shell
 from nextcloud_mcp_server.maintenance.doctor.context import Contents, Context
 from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
-from nextcloud_mcp_server.maintenance.doctor.registered import given, registered
+from nextcloud_mcp_server.maintenance.doctor.registered import given, registered, secrets_there
 from nextcloud_mcp_server.maintenance.keys.census import take_census
 from nextcloud_mcp_server.progress import silent
 from nextcloud_mcp_server.schema.structure import ENCRYPTED, columns_there, quoted
@@ -50,17 +48,15 @@ def keys(context: Context) -> Iterator[Finding]:
         return
     if not context.is_ours:
         return
-    secrets = _secrets(context.tables)
+    # A state that a start refuses is another check's finding.
+    census = take_census(context.database, ring, silent, usable=False)
     if ring is None:
-        yield _no_key(len(secrets), context.closed)
+        yield _no_key(secrets_there(census), context.closed)
         return
-    keys_there = context.database.inspect(samples=True).keys
-    yield from given([(table, ring.key_of(value)) for table, value in secrets], keys_there, ring)
+    known_keys = context.database.inspect(samples=True).keys
+    yield from given(census, known_keys, ring)
     if context.tables is not None:
-        # A state that a start refuses is another check's finding.
-        with suppress(TokenStorageError):
-            census = take_census(context.database, ring, silent)
-            yield from registered(census, keys_there, ring, context.database.option)
+        yield from registered(census, known_keys, ring, context.database.option)
 
 
 def _no_key(secrets: int, closed: str) -> Finding:
@@ -70,13 +66,6 @@ def _no_key(secrets: int, closed: str) -> Finding:
     what = f"it holds {counted(secrets, 'secret')}, and no key was given"
     command = "set TOKEN_ENCRYPTION_KEY to the key that encrypted them"
     return Finding(Level.ERROR, what, command)
-
-
-def _secrets(contents: Contents | None) -> list[tuple[str, bytes]]:
-    if contents is None:
-        return []
-    with contents.reader() as connection:
-        return list(read_secrets(connection, columns_there(contents.seen.structure, ENCRYPTED)))
 
 
 def formats(context: Context) -> Iterator[Finding]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
@@ -17,13 +16,13 @@ from nextcloud_mcp_server.errors import TokenStorageError, counted
 from nextcloud_mcp_server.filesystem.server_url import ServerUrl
 from nextcloud_mcp_server.maintenance.doctor.audit import findings as audit_findings
 from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
-from nextcloud_mcp_server.maintenance.doctor.registered import given, registered
+from nextcloud_mcp_server.maintenance.doctor.registered import given, registered, secrets_there
 from nextcloud_mcp_server.maintenance.keys.census import take_census
 from nextcloud_mcp_server.migrate.classify import triggers_on
 from nextcloud_mcp_server.migrate.inspect import Inspection
 from nextcloud_mcp_server.migrate.summary import plan_line
 from nextcloud_mcp_server.progress import silent
-from nextcloud_mcp_server.schema.structure import ENCRYPTED, quoted
+from nextcloud_mcp_server.schema.structure import quoted
 from nextcloud_mcp_server.settings import Settings, pool_size
 
 #: Seconds by which the clocks of two machines can differ.
@@ -156,18 +155,17 @@ def keys(context: Connected) -> Iterator[Finding]:
     except TokenStorageError as error:
         yield Finding(Level.ERROR, f"{error.message} {error.remedy}")
         return
-    secrets = [(t, value) for t, c in ENCRYPTED for value in context.place.samples([(t, c)], None)]
+    # A state that a start refuses is another check's finding.
+    census = take_census(context.database, ring, silent, usable=False)
     if ring is None:
-        what = f"it holds {counted(len(secrets), 'secret')}, and no key was given"
-        level = Level.ERROR if secrets else Level.WARNING
+        there = secrets_there(census)
+        what = f"it holds {counted(there, 'secret')}, and no key was given"
+        level = Level.ERROR if there else Level.WARNING
         yield Finding(level, what, "set TOKEN_ENCRYPTION_KEY, the same for every server")
         return
     known = context.place.snapshot(samples=True).keys
-    yield from given([(table, ring.key_of(value)) for table, value in secrets], known, ring)
-    # A state that a start refuses is another check's finding.
-    with suppress(TokenStorageError):
-        census = take_census(context.database, ring, silent)
-        yield from registered(census, known, ring, context.database.option)
+    yield from given(census, known, ring)
+    yield from registered(census, known, ring, context.database.option)
 
 
 def audit(context: Connected) -> Iterator[Finding]:

@@ -103,17 +103,22 @@ def count_secrets(settings: Settings, report: Reporter = silent) -> Census:
     return take_census(database, find_keyring(settings, database.location), report)
 
 
-def take_census(database: Database, keyring: Keyring | None, report: Reporter) -> Census:
-    """Count the secrets of ``database`` by the keys of ``keyring``; see :func:`count_secrets`."""
+def take_census(
+    database: Database, keyring: Keyring | None, report: Reporter, *, usable: bool = True
+) -> Census:
+    """Count the secrets of ``database`` by the keys of ``keyring``; see :func:`count_secrets`.
+
+    With ``usable`` False also those of a database that a start refuses, if it can be read.
+    """
     seen = database.inspect(samples=True)
     inspection = Inspection.of(database, seen)
     refusal, exists = inspection.refusal, inspection.exists
     count = _Count(keyring, seen.keys)
     if exists:
         with reading(database, seen.structure, inspection.finding.adopted) as reader:
-            if refusal is not None and not reader.tables:
+            if usable and refusal is not None and not reader.tables:
                 raise refusal
-            if reader.tables:
+            if usable and reader.tables:
                 inspection.require_usable()
             total, done = reader.total(), 0
             for table in reader.tables:
@@ -122,7 +127,7 @@ def take_census(database: Database, keyring: Keyring | None, report: Reporter) -
                         count.add(table.removeprefix(TEMPORARY), stored)
                     done += len(page)
                     report("counting the secrets", min(done, total), total, "rows")
-    elif refusal is not None:
+    elif usable and refusal is not None:
         raise refusal
     return Census(
         database.location,

@@ -80,11 +80,11 @@ def _secret(
         found = Value(secret.column, stored, V2, key_id(raw) or "")
         if found.key and (keyring is None or keyring.get(found.key) is None):
             return found._replace(reason=NO_KEY)
-        opened = None if keyring is None else keyring.opened_bytes(raw, binding(secret, row))
+        opened = None if keyring is None else keyring.opened(raw, binding(secret, row))
         return _with(found, CHANGED if opened is None else "", opened and opened[1])
     if secret not in FERNET_COLUMNS:
         return _plain(secret.column, stored, known)
-    opened = None if keyring is None else keyring.opened_bytes(raw, b"")
+    opened = None if keyring is None else keyring.opened(raw, b"")
     if opened is None:
         return Value(secret.column, stored, FERNET, reason=NO_KEY)
     key, plaintext = opened

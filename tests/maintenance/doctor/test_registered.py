@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.maintenance.keys.census import count_secrets
+from nextcloud_mcp_server.settings import Settings
 from tests.cli.places import execute
 from tests.maintenance.doctor.conftest import Ask
+from tests.support.contents import KEY
 
 MOVED = (
     "UPDATE refresh_tokens SET encrypted_token = (SELECT encrypted_token FROM refresh_tokens "
@@ -51,3 +55,19 @@ def test_a_text_that_was_moved_needs_its_key_and_is_not_opened(path: Path, ask: 
     assert any("is needed for" in one for one in said)
     assert any("1 secret: changed, or of another row" in one for one in said)
     assert not any(" opens " in one for one in said if not one.startswith("values of older"))
+
+
+async def test_each_secret_is_counted(path: Path, ask: Ask) -> None:
+    """Also those that released versions have stored in plain text, such as a profile."""
+
+    def number() -> int:
+        return sum(count_secrets(Settings(path, (KEY,))).secrets.values())
+
+    before = number()
+    async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
+        await storage.store_refresh_token("new", "a token")
+        await storage.store_user_profile("new", {"name": "New"})
+    assert number() == before + 2
+    assert any(
+        f"needed for {before + 2} of {before + 2} secrets" in one.message for one in ask("keys")
+    )

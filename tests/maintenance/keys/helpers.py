@@ -71,7 +71,7 @@ def tokens(path: Path, *keys: str) -> dict[str, str]:
     ):
         opened = ring.opened(stored, binding(TOKEN, {"user_id": user, "token_audience": audience}))
         assert opened is not None, user
-        found[user] = opened[1].reveal()
+        found[user] = opened[1].decode().reveal()
     return found
 
 
@@ -106,7 +106,7 @@ def plaintexts(path: Path, *keys: str) -> dict[tuple[str, str, int], str]:
                 plain = isinstance(value, str) and not value.startswith(("v2.", "gAAAA"))
                 opened_value = None if plain else ring.opened(value, binding(secret, dict(row)))
                 assert plain or opened_value is not None, (secret, row["at"])
-                text = value if opened_value is None else opened_value[1]
+                text = value if opened_value is None else opened_value[1].decode()
                 found[secret.table, secret.column, row["at"]] = text
         for table, name in HASHED:
             for at, value in connection.execute(f"SELECT rowid, {name} FROM {table}"):
