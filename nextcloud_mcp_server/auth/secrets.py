@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from nextcloud_mcp_server.auth import key_registry
@@ -90,26 +89,25 @@ class Reading:
         name = f"{secret.table}.{secret.column} {of}"
         stored = getattr(row, secret.column)
         raw = as_bytes(stored)
-        if not is_v2(raw) and secret not in FERNET_COLUMNS:
+        is_old = not is_v2(raw)
+        if is_old and secret not in FERNET_COLUMNS:
             if not self.accepts_old():
                 raise _too_old(name)
             return Secret(stored)
         associated = binding(secret, {name: getattr(row, name) for name in secret.bound})
-        found = None
-        with suppress(UnicodeDecodeError):
+        found = self._access.keyring.opened(raw, associated)
+        if found is None and self._is_unknown(raw) and self._access.read_keys_again():
             found = self._access.keyring.opened(raw, associated)
-            if found is None and self._is_unknown(raw) and self._access.read_keys_again():
-                found = self._access.keyring.opened(raw, associated)
-            if found is None:
-                raise self._not_opened(name, raw)
-            if not is_v2(raw) and not self.accepts_old(found[0].fingerprint):
-                raise _too_old(name)
-            return found[1]
-        raise TokenStorageError(
-            f"{name} can be decrypted, but its plaintext is not text.",
-            code="unreadable",
-            remedy="Delete the row, or restore it from a backup.",
-        )
+        if found is None:
+            raise self._not_opened(name, raw)
+        key, plaintext = found
+        if is_old and not self.accepts_old(key.fingerprint):
+            raise _too_old(name)
+        try:
+            return plaintext.decode()
+        except UnicodeDecodeError:
+            # Not as its cause: that has the plaintext.
+            raise _not_text(name) from None
 
     def accepts_old(self, fingerprint: str | None = None) -> bool:
         """Return whether a value is accepted that a released version has stored."""
@@ -157,6 +155,14 @@ def _not_opened(name: str, raw: bytes, missing: str) -> TokenStorageError:
         message,
         code="undecryptable",
         remedy=f"{remedy}, or delete the row and ask the user to consent again.",
+    )
+
+
+def _not_text(name: str) -> TokenStorageError:
+    return TokenStorageError(
+        f"{name} can be decrypted, but its plaintext is not text.",
+        code="unreadable",
+        remedy="Delete the row, or restore it from a backup.",
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NoReturn
@@ -85,21 +85,25 @@ def read_optional_seconds(value: object, of: str) -> int | None:
     return None if value is None else read_seconds(value, of)
 
 
-def check_row(asked: Iterable[str], own: str | None, table: str, *, secret: bool = False) -> None:
+def check_row(asked: Collection[str], own: str | None, table: str, *, secret: bool = False) -> None:
     """Check that the index led to the row with the key that was looked up.
 
     Args:
         asked: the forms in which the key can be stored.
         own: the key of the row.
         table: its table.
-        secret: whether the key is a credential, so that the message does not show it.
+        secret: whether the key is a credential, so that the message does not show it, and that
+            it is compared in constant time.
 
     Raises:
         TokenStorageError: ``corrupt`` if a damaged index led to another row.
     """
-    read = _encoded(own)
-    # In constant time, because the key may be a credential.
-    if not sum(hmac.compare_digest(read, _encoded(one)) for one in asked):
+    if secret:
+        read = _encoded(own)
+        is_asked = bool(sum(hmac.compare_digest(read, _encoded(one)) for one in asked))
+    else:
+        is_asked = own in asked
+    if not is_asked:
         name = "an id" if secret else repr(next(iter(asked)))
         raise TokenStorageError(
             f"The index of {table} is damaged: its entry for {name} leads to another row.",

@@ -13,7 +13,7 @@ from typing import Final, NoReturn
 
 from nextcloud_mcp_server.crypto.key import Key, decoded, is_v2, key_id
 from nextcloud_mcp_server.errors import TokenStorageError, invisible
-from nextcloud_mcp_server.secret import Secret, SecretBytes, hidden
+from nextcloud_mcp_server.secret import SecretBytes, hidden
 
 _KEY: Final = re.compile(r"[A-Za-z0-9_-]{43}=")
 # A correct key in quotes, or without its end, may be the only one that can decrypt the
@@ -82,26 +82,19 @@ class Keyring:
         found = self._by_id.get(name)
         return found or next((key for key in self.keys if key.fingerprint == name), None)
 
-    def opened(self, ciphertext: bytes | str, associated: bytes) -> tuple[Key, Secret] | None:
+    def opened(self, ciphertext: bytes | str, associated: bytes) -> tuple[Key, SecretBytes] | None:
         """Return the key that decrypts a text of either format, and the plaintext.
 
         None if no key does: one answer for every failure that an attacker could cause. Fernet
         binds a text to nothing, so ``associated`` counts for the second format only.
-
-        Raises:
-            UnicodeDecodeError: the plaintext is not text.
         """
-        found = self.opened_bytes(as_bytes(ciphertext), associated)
-        return None if found is None else (found[0], found[1].decode())
-
-    def opened_bytes(self, ciphertext: bytes, associated: bytes) -> tuple[Key, SecretBytes] | None:
-        """Do the same as :meth:`opened`, with a plaintext that need not be text."""
-        if (found := decoded(ciphertext)) is not None:
+        raw = as_bytes(ciphertext)
+        if (found := decoded(raw)) is not None:
             key = self._by_id.get(found.key_id)
             plaintext = None if key is None else key.open_decoded(found, associated)
             return None if key is None or plaintext is None else (key, plaintext)
         for key in self.keys:
-            if (plaintext := key.open_fernet(ciphertext)) is not None:
+            if (plaintext := key.open_fernet(raw)) is not None:
                 return key, plaintext
         return None
 

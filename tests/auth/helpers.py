@@ -43,7 +43,7 @@ def opened(path: Path, table: str, column: str) -> list[str]:
         connection.row_factory = sqlite3.Row
         rows = connection.execute(f"SELECT * FROM {table} ORDER BY rowid").fetchall()
     found = [KEYRING.opened(row[column], binding(secret, dict(row))) for row in rows]
-    return [text for _, text in filter(None, found)]
+    return [plaintext.decode() for _, plaintext in filter(None, found)]
 
 
 async def events(storage: RefreshTokenStorage) -> list[tuple[str, str]]:

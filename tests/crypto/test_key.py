@@ -44,7 +44,7 @@ def test_the_texts_of_our_vectors(vector: dict[str, Any]) -> None:
     assert key.open(vector["text"].encode(), bound) == plaintext
     opened = Keyring([vector["key"]]).opened(vector["text"], bound)
     assert opened is not None
-    assert opened[1] == vector["plaintext"]
+    assert opened[1] == plaintext
 
 
 @pytest.mark.parametrize("vector", VECTORS["keys"], ids=lambda vector: vector["id"])

@@ -146,7 +146,7 @@ def rotate_in_two_commits(path: Path, _argument: str) -> None:
         read = "SELECT user_id, token_audience, encrypted_token FROM refresh_tokens"
         for user, audience, text in connection.execute(read).fetchall():
             of = binding(_TOKEN, {"user_id": user, "token_audience": audience})
-            if opened := ring.opened_bytes(text, of):
+            if opened := ring.opened(text, of):
                 connection.execute(
                     "UPDATE refresh_tokens SET encrypted_token = ? WHERE user_id = ?",
                     (new.seal(opened[1], of), user),

@@ -240,7 +240,7 @@ def _tokens(path: Path, key: str) -> dict[str, str | None]:
         bound = {name: row.get(name, (None, None))[1] for name in TOKEN.bound}
         if (user := str(bound["user_id"])).startswith("user-"):
             opened = ring.opened(row["encrypted_token"][1], binding(TOKEN, bound))
-            tokens[user] = None if opened is None else opened[1].reveal()
+            tokens[user] = None if opened is None else opened[1].decode().reveal()
     return tokens
 
 

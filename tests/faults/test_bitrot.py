@@ -14,7 +14,7 @@ import pytest
 from nextcloud_mcp_server.crypto import keyfile
 from nextcloud_mcp_server.crypto.key import Key
 from nextcloud_mcp_server.crypto.keyring import Keyring
-from nextcloud_mcp_server.secret import Secret
+from nextcloud_mcp_server.secret import SecretBytes
 from tests.faults import bitrot
 from tests.faults.bitrot import Damage, Encrypt, Results, Specimen
 from tests.faults.trials import SEED, Trials, sample, scaled, seeded
@@ -105,14 +105,15 @@ async def test_a_damaged_index_returns_no_secret_of_another_user(workspace: Path
 class _NoCipher(Keyring):
     """Base64 in place of encryption: it does not detect a changed value."""
 
-    def opened(self, ciphertext: bytes | str, associated: bytes) -> tuple[Key, Secret] | None:
+    def opened(self, ciphertext: bytes | str, associated: bytes) -> tuple[Key, SecretBytes] | None:
         """Decode any text."""
         del associated
         text = ciphertext if isinstance(ciphertext, bytes) else ciphertext.encode()
         try:
-            return self.keys[0], Secret(base64.b64decode(text).decode("utf-8", "replace"))
+            plaintext = base64.b64decode(text).decode("utf-8", "replace").encode()
+            return self.keys[0], SecretBytes(plaintext)
         except binascii.Error:
-            return self.keys[0], Secret("nothing")
+            return self.keys[0], SecretBytes(b"nothing")
 
 
 async def test_the_harness_detects_an_unauthenticated_cipher(

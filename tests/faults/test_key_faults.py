@@ -79,7 +79,7 @@ def keys_problem(path: Path, *, is_done: bool) -> str:
         opened = RING.opened(text, binding(TOKEN, {"user_id": user, "token_audience": audience}))
         if opened is None:
             return f"the token of {user} does not open"
-        found[user] = opened[1].reveal()
+        found[user] = opened[1].decode().reveal()
         if text.startswith(b"v2.") and opened[0] is NEW:
             new.append(user)
     if found != TOKENS:
