@@ -44,6 +44,7 @@ OWN_SESSION = (
     "tests/wheel/test_container.py",
     "tests/wheel/test_documents.py",
     "tests/wheel/test_installed.py",
+    "tests/wheel/test_keys.py",
     "tests/wheel/test_plugin.py",
     "tests/wheel/test_tutorial.py",
 )

@@ -144,7 +144,7 @@ Nextcloud and here. Your files and everything else in Nextcloud stay.</p>
 <form method="post" action="{action}">{csrf}
 <input type="hidden" name="confirmed" value="yes">
 <div class="actions">
-<button class="button main">Disconnect</button>
+<button class="button ends">Disconnect</button>
 <a class="button" href="/">Change nothing</a>
 </div>
 </form>
