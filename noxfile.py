@@ -45,6 +45,7 @@ OWN_SESSION = (
     "tests/wheel/test_documents.py",
     "tests/wheel/test_installed.py",
     "tests/wheel/test_keys.py",
+    "tests/wheel/test_person.py",
     "tests/wheel/test_plugin.py",
     "tests/wheel/test_tutorial.py",
 )
