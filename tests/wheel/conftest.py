@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,31 @@ class Installed:
             timeout=60,
             check=False,
         )
+
+    @contextmanager
+    def serving(self, cwd: Path, settings: Mapping[str, str], port: int = 0) -> Iterator[str]:
+        """Serve in ``cwd`` until the ``with`` block ends, and return the address.
+
+        Then SIGTERM must end the server without an error.
+        """
+        with subprocess.Popen(
+            [self.script, "--port", str(port)],
+            cwd=cwd,
+            env=self.environment(**settings),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as server:
+            assert server.stdout is not None
+            try:
+                listening = "listening on "
+                first = next(line for line in server.stdout if line.startswith(listening))
+                yield first.strip().removeprefix(listening)
+            finally:
+                server.send_signal(signal.SIGTERM)
+                _, log = server.communicate(timeout=30)
+        assert server.returncode == 0, log
+        assert "Traceback" not in log
 
 
 def uv(*arguments: str, cwd: Path = CHECKOUT) -> str:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import sqlite3
-import subprocess
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
@@ -66,27 +64,11 @@ def _revision(database: Path) -> str:
 
 def _serve_briefly(installed: Installed, folder: Path, **settings: str) -> None:
     """Start the installed server in ``folder``, wait until it is ready at head, and stop it."""
-    with subprocess.Popen(
-        [installed.script, "--port", "0"],
-        cwd=folder,
-        env=installed.environment(**settings),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as server:
-        assert server.stdout is not None
-        address = next(line for line in server.stdout if line.startswith("listening on "))
-        try:
-            port = address.strip().rpartition(":")[2]
-            url = f"http://127.0.0.1:{port}/health/ready"
-            with urllib.request.urlopen(url, timeout=30) as response:
-                ready = json.load(response)
-        finally:
-            server.send_signal(signal.SIGTERM)
-        _, log = server.communicate(timeout=30)
+    with installed.serving(folder, settings) as address:
+        url = f"http://127.0.0.1:{address.rpartition(':')[2]}/health/ready"
+        with urllib.request.urlopen(url, timeout=30) as response:
+            ready = json.load(response)
     assert (ready["revision"], ready["head"]) == (HEAD, HEAD)
-    assert server.returncode == 0
-    assert "Traceback" not in log
 
 
 @pytest.fixture

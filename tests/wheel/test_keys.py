@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import signal
 import socket
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -78,24 +76,8 @@ class Place:
     @contextmanager
     def server(self, port: int = 0, **keys: str) -> Iterator[Served]:
         """Run a server until the ``with`` block ends."""
-        with subprocess.Popen(
-            [self.installed.script, "--port", str(port)],
-            cwd=self.folder,
-            env=self.installed.environment(**self.settings(**keys)),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
-            assert process.stdout is not None
-            try:
-                first = next(line for line in process.stdout if line.startswith("listening on "))
-                url = first.strip().removeprefix("listening on ")
-                yield Served(url, self.database, self.nextcloud)
-            finally:
-                process.send_signal(signal.SIGTERM)
-                _, log = process.communicate(timeout=30)
-        assert process.returncode == 0, log
-        assert "Traceback" not in log
+        with self.installed.serving(self.folder, self.settings(**keys), port) as url:
+            yield Served(url, self.database, self.nextcloud)
 
 
 class Calls:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,23 +42,8 @@ def served(installed: Installed, nextcloud: StandIn, tmp_path: Path) -> Iterator
     """The installed server in an empty folder; only the address of Nextcloud is configured."""
     database = tmp_path / "tokens.db"
     variables = {"TOKEN_STORAGE_DB": str(database), "NEXTCLOUD_HOST": nextcloud.url}
-    with subprocess.Popen(
-        [installed.script, "--port", "0"],
-        cwd=tmp_path,
-        env=installed.environment(**variables),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        try:
-            first = next(line for line in process.stdout if line.startswith("listening on "))
-            yield Served(first.strip().removeprefix("listening on "), database, nextcloud)
-        finally:
-            process.send_signal(signal.SIGTERM)
-            _, log = process.communicate(timeout=30)
-    assert process.returncode == 0, log
-    assert "Traceback" not in log
+    with installed.serving(tmp_path, variables) as url:
+        yield Served(url, database, nextcloud)
 
 
 def allowed(page: Response) -> list[str]:
