@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
@@ -17,6 +18,7 @@ from nextcloud_mcp_server.nextcloud.addresses import DAV, quoted
 from nextcloud_mcp_server.nextcloud.connection import Connection, bare_etag, if_match
 from nextcloud_mcp_server.nextcloud.dav import document, propfind, query
 from nextcloud_mcp_server.nextcloud.errors import NextcloudError
+from nextcloud_mcp_server.nextcloud.paging import Progress
 
 #: The name of a new calendar for tasks.
 _TASKS: Final = "Tasks"
@@ -94,15 +96,32 @@ class Calendars:
             sorted(calendars, key=lambda calendar: (calendar.name.casefold(), calendar.id))
         )
 
-    async def of_component(self, component: str, calendar: str | None) -> tuple[str, ...]:
-        """Return the ids of the calendars to read: the given one, or all that take a component.
+    async def find(
+        self,
+        component: str,
+        calendar: str | None,
+        between: tuple[datetime, datetime] | None = None,
+        progress: Progress | None = None,
+    ) -> AsyncIterator[Stored]:
+        """Yield the objects of a calendar, or of all that take a component.
+
+        Args:
+            component: ``VEVENT`` or ``VTODO``.
+            calendar: the id of a calendar; None for all.
+            between: yields each occurrence in this range on its own, in UTC.
+            progress: receives how many of how many calendars are read.
 
         Raises:
-            NextcloudError: the request failed.
+            NextcloudError: a request failed.
         """
-        if calendar is not None:
-            return (calendar,)
-        return tuple(c.id for c in await self.list() if component in c.components)
+        calendars = [calendar] if calendar is not None else []
+        if calendar is None:
+            calendars = [one.id for one in await self.list() if component in one.components]
+        for done, one in enumerate(calendars):
+            if progress is not None:
+                await progress(done, len(calendars))
+            for stored in await self._query(one, component, between):
+                yield stored
 
     async def for_tasks(self) -> str:
         """Return the id of a calendar that takes tasks; create one if there is none.
@@ -131,16 +150,10 @@ class Calendars:
         )
         return name
 
-    async def query(
-        self, calendar: str, component: str, between: tuple[datetime, datetime] | None = None
+    async def _query(
+        self, calendar: str, component: str, between: tuple[datetime, datetime] | None
     ) -> tuple[Stored, ...]:
-        """Return the objects of a calendar; with a range, each occurrence on its own, in UTC.
-
-        An object that cannot be parsed is left out.
-
-        Raises:
-            NextcloudError: the request failed.
-        """
+        """Return the objects of a calendar, without those that cannot be parsed."""
         times, data = "", "<c:calendar-data/>"
         if between is not None:
             start, end = (f"{when.astimezone(UTC):%Y%m%dT%H%M%SZ}" for when in between)

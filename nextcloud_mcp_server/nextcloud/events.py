@@ -82,13 +82,9 @@ class Events:
             )
         asked = _widened(start, end)
         found = []
-        calendars = await self._calendars.of_component("VEVENT", calendar)
-        for done, one in enumerate(calendars):
-            if progress is not None:
-                await progress(done, len(calendars))
-            for stored in await self._calendars.query(one, "VEVENT", asked):
-                events = (_event(stored, part, zone) for part in stored.content.walk("VEVENT"))
-                found += [e for e in events if e is not None and _is_in(e, start, end, zone)]
+        async for stored in self._calendars.find("VEVENT", calendar, asked, progress):
+            events = (_event(stored, part, zone) for part in stored.content.walk("VEVENT"))
+            found += [e for e in events if e is not None and _is_in(e, start, end, zone)]
         found.sort(key=lambda event: (_moment(event.start, zone), event.title, event.id))
         return page(found, cursor)
 

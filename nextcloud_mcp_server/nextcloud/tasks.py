@@ -66,13 +66,9 @@ class Tasks:
             NextcloudError: ``not-found``, or the request failed.
         """
         found = []
-        calendars = await self._calendars.of_component("VTODO", calendar)
-        for done, one in enumerate(calendars):
-            if progress is not None:
-                await progress(done, len(calendars))
-            for stored in await self._calendars.query(one, "VTODO"):
-                tasks = (_task(stored, part, zone) for part in stored.content.walk("VTODO"))
-                found += [task for task in tasks if completed or not task.completed]
+        async for stored in self._calendars.find("VTODO", calendar, progress=progress):
+            tasks = (_task(stored, part, zone) for part in stored.content.walk("VTODO"))
+            found += [task for task in tasks if completed or not task.completed]
         found.sort(key=lambda task: (task.due is None, str(_utc(task.due)), task.title, task.id))
         return page(found, cursor)
 

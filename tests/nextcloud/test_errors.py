@@ -280,7 +280,7 @@ async def test_a_file_of_another_person_is_not_found(stand_in: StandIn, alice: N
 
 async def test_an_old_calendar_id(alice: Nextcloud) -> None:
     """A calendar, an event and a task that are gone are not found."""
-    assert (await failing(alice.calendars.query("gone", "VEVENT"))).code == "not-found"
+    assert (await failing(anext(alice.calendars.find("VEVENT", "gone")))).code == "not-found"
     assert (await failing(alice.calendars.get("personal", "gone.ics"))).code == "not-found"
 
 
