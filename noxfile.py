@@ -295,7 +295,9 @@ def slow(session: nox.Session) -> None:
 def people(session: nox.Session) -> None:
     """Sign in and use Nextcloud with the real MCP client, against a stand-in of Nextcloud."""
     sync(session, "test")
-    pytest(session, *(session.posargs or ("tests/nextcloud", "tests/oauth", "tests/tools")))
+    # A sign-in waits for the next poll of Nextcloud: much of the time is waiting.
+    where = session.posargs or ("--numprocesses=4", "tests/nextcloud", "tests/oauth", "tests/tools")
+    pytest(session, *where)
 
 
 @nox.session(default=False, tags=["ci"], python=found()[-1])
