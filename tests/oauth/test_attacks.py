@@ -355,6 +355,13 @@ def test_a_client_revokes_its_tokens(served: Served, browser: Browser, client: C
     assert client.http.post("/revoke", data={"token": "x"}).status_code == 400
 
 
+def test_an_unknown_client_registers_again(client: Client) -> None:
+    """After its registration was deleted, which 401 with ``invalid_client`` tells it."""
+    client.id = "swept"
+    for response in (client.refresh("x" * 43), client.redeem("x" * 43)):
+        assert (response.status_code, response.json()["error"]) == (401, "invalid_client")
+
+
 def test_the_metadata_names_what_is_there(served: Served, client: Client) -> None:
     """Public clients first, the issuer, documents, and the resource at both addresses."""
     server = client.http.get("/.well-known/oauth-authorization-server").json()
