@@ -12,7 +12,7 @@ from cryptography.fernet import Fernet
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.maintenance.keys.promote import introduce
+from nextcloud_mcp_server.maintenance.keys.promote import introduce, promote
 from nextcloud_mcp_server.maintenance.keys.retire import retire
 from nextcloud_mcp_server.maintenance.keys.rotate import rotate
 from nextcloud_mcp_server.settings import Settings
@@ -47,7 +47,9 @@ async def test_every_secret_is_readable_with_the_new_key_alone(case: Case, tmp_p
     if not secrets:
         return
     settings = Settings(path, (new, case.key))
-    introduce(settings)
+    first, last = Keyring([new, case.key]).fingerprints
+    introduce(settings, first)
+    promote(settings, first)
     done = rotate(settings)
     after = snapshot(path)
     assert {table: number for table, number in done.census.pending.items() if number} == {}
@@ -59,14 +61,14 @@ async def test_every_secret_is_readable_with_the_new_key_alone(case: Case, tmp_p
     for table, name in lost:
         assert kept(middle.rows[table], name) & kept(after.rows[table], name)
     # Nobody knows which of two given keys a released version has used.
-    first, last = Keyring([new, case.key]).fingerprints
     retire(settings, first, fernet=True)
     if lost:
         with pytest.raises(TokenStorageError) as caught:
-            retire(settings, last)
+            retire(settings, last, fernet=True)
         assert caught.value.code == "key-needed"
     else:
-        retire(settings, last)
+        retire(settings, last, fernet=True)
+        assert retire(settings, last) == (last, "v2", "retired", True)
     async with RefreshTokenStorage(path, encryption_key=new) as storage:
         assert await invariants.read_through_the_store(storage, secrets) == secrets
 

@@ -389,9 +389,9 @@ def test_a_foreign_host_header_is_refused(browser: Browser, client: Client) -> N
 
 def test_registering_is_limited(client: Client) -> None:
     """A flood of registrations is answered with 429 and when to try again."""
-    answers = [client.register() for _ in range(40)]
-    assert answers[-1].status_code == 429
-    assert int(answers[-1].headers["Retry-After"]) >= 1
+    answers = (client.register() for _ in range(100))
+    refused = next(answer for answer in answers if answer.status_code == 429)
+    assert int(refused.headers["Retry-After"]) >= 1
 
 
 def test_read_only_grants_nothing_that_writes(token_db: Path, nextcloud: StandIn) -> None:
