@@ -38,6 +38,7 @@ CODES: Final = MappingProxyType(
         "not-a-checkout": "The command writes source files and needs a checkout of the project.",
         "key-missing": "The database holds encrypted values and no key was given.",
         "wrong-key": "The key that encrypts this database was not given.",
+        "keys-changed": "The registered keys were changed by somebody without the key.",
         "malformed-key": "An encryption key is not a Fernet key.",
         "key-needed": "A stored value needs the key that the command would retire.",
         "undecryptable": "A stored secret cannot be decrypted with any of the given keys.",

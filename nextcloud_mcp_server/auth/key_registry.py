@@ -6,7 +6,7 @@ what released versions have stored; while there is one, values in plain text are
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Select, bindparam, literal, or_, select, update
@@ -43,6 +43,7 @@ _LOCK: Final = locking(keys, "SHARE ROW EXCLUSIVE")
 #: the keys, as each one that stores a secret does before its commit.
 _BARRIER: Final = locking(keys, "ACCESS EXCLUSIVE")
 _CHANGE: Final = update(keys).where(_c.id == bindparam("of_id")).values(state=bindparam("to_state"))
+_SIGN: Final = update(keys).where(_c.id == bindparam("of_id")).values(check=bindparam("to_check"))
 
 _EVERY: Final = [
     select(ciphertext(column)).where(column.is_not(None))
@@ -66,7 +67,7 @@ def registered(connection: Connection) -> list[RegisteredKey]:
 
 
 def register(connection: Connection, key: Key, kind: str, state: str, now: int) -> None:
-    """Register a key that is not registered yet."""
+    """Register a key that is not registered yet. Afterwards :func:`sign` what is registered."""
     name = key.id if kind == V2 else key.fingerprint
     row = {
         "id": name,
@@ -82,6 +83,20 @@ def register(connection: Connection, key: Key, kind: str, state: str, now: int) 
 def change_state(connection: Connection, name: str, state: str) -> None:
     """Change the state of the key with this id."""
     connection.run(_CHANGE, {"of_id": name, "to_state": state})
+
+
+def sign(connection: Connection, primary: Key) -> None:
+    """Let the primary key sign that it is, and what is accepted."""
+    accepting = registration.accepted(registered(connection))
+    signed = registration.primary_check(primary, accepting)
+    connection.run(_SIGN, {"of_id": primary.id, "to_check": signed})
+
+
+def end_primary(connection: Connection, name: str, key: Key | None) -> None:
+    """Let a key open only. If it is given, what it has signed as primary key is not kept."""
+    change_state(connection, name, FORMER)
+    if key is not None:
+        connection.run(_SIGN, {"of_id": name, "to_check": check_value(key, V2)})
 
 
 def wait_for_writers(connection: Connection) -> None:
@@ -128,6 +143,7 @@ def adopt(connection: Connection, keyring: Keyring, primary: Key, now: int) -> l
     older = keyring.keys[keyring.keys.index(primary) + 1 :]
     for key in keyring.keys if released else older:
         register(connection, key, FERNET if released else V2, FORMER, now)
+    sign(connection, primary)
     return registered(connection)
 
 
@@ -166,17 +182,26 @@ class Acceptance:
     They are until the last key of the kind ``fernet`` is retired.
     """
 
-    __slots__ = ("_is_released",)
+    __slots__ = ("_is_released", "_signed")
 
     def __init__(self) -> None:
         #: Whether there was no key and no secret of the second format.
         self._is_released = False
+        #: The registered keys whose states were verified.
+        self._signed: list[RegisteredKey] = []
 
-    def accepts(self, connection: Connection, fingerprint: str | None = None) -> bool:
+    def accepts(
+        self,
+        connection: Connection,
+        require_primary: Callable[[Sequence[RegisteredKey]], None],
+        fingerprint: str | None = None,
+    ) -> bool:
         """Return whether a value is accepted that a released version has stored.
 
         Args:
             connection: of the unit that has read the value.
+            require_primary: raises if the primary key was not given, or if the registered keys
+                were changed without it.
             fingerprint: of the key that opens it; None for a value in plain text.
         """
         known = registered(connection)
@@ -186,4 +211,9 @@ class Acceptance:
             self._is_released = self._is_released or connection.first(_ANY_V2) is None
             return self._is_released
         self._is_released = False
-        return registration.accepts_old(known, fingerprint)
+        if not registration.accepts_old(known, fingerprint):
+            return False
+        if known != self._signed:
+            require_primary(known)
+            self._signed = known
+        return True

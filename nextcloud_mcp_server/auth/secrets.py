@@ -111,7 +111,8 @@ class Reading:
 
     def accepts_old(self, fingerprint: str | None = None) -> bool:
         """Return whether a value is accepted that a released version has stored."""
-        return self._access.acceptance.accepts(self._connection, fingerprint)
+        access = self._access
+        return access.acceptance.accepts(self._connection, access.require_primary, fingerprint)
 
     def accepts_id(self, stored: str) -> bool:
         """Return whether a stored id is accepted: a hash, or what a released version stored."""

@@ -1,4 +1,9 @@
-"""The registered keys of a database: their kinds and states, and whether one was given. No I/O."""
+"""The registered keys of a database: their kinds and states, and whether one was given. No I/O.
+
+The check value of the primary key is bound to what the others may do: to be primary, and which keys
+of the kind ``fernet`` are accepted. So nobody without that key can let another one encrypt, or
+values of released versions be accepted.
+"""
 
 from __future__ import annotations
 
@@ -27,18 +32,40 @@ RETIRED: Final = "retired"
 _CONSTANT: Final = b"nextcloud-mcp-server"
 
 
+def accepted(known: Sequence[RegisteredKey]) -> list[str]:
+    """Return the ids of the keys of the kind ``fernet`` that are not retired, sorted."""
+    return sorted(row.id for row in known if row.kind == FERNET and row.state != RETIRED)
+
+
 def check_value(key: Key, kind: str) -> str:
-    """Return the encrypted constant that tells whether a key is the registered one."""
+    """Return the encrypted constant that tells whether a key, not the primary, is registered."""
     if kind == FERNET:
         return key.encrypt_fernet(_CONSTANT).decode("ascii")
     return key.seal(_CONSTANT, associated_data("check", key.id)).decode("ascii")
 
 
-def is_checked(row: RegisteredKey, key: Key) -> bool:
-    """Return whether ``key`` is the registered one: whether it opens the constant."""
+def primary_check(key: Key, accepting: Sequence[str]) -> str:
+    """Return the encrypted constant of the primary key, bound to what is :func:`accepted`."""
+    return key.seal(_CONSTANT, _of_primary(key, accepting)).decode("ascii")
+
+
+def _of_primary(key: Key, accepting: Sequence[str]) -> bytes:
+    return associated_data("primary", key.id, *accepting)
+
+
+def is_checked(row: RegisteredKey, key: Key, accepting: Sequence[str] = ()) -> bool:
+    """Return whether ``key`` is the registered one, in its state.
+
+    Args:
+        row: how it is registered.
+        key: a given key.
+        accepting: what is :func:`accepted`; it counts for the primary key.
+    """
     text = row.check.encode("utf-8", "replace")
     if row.kind == FERNET:
         opened = key.open_fernet(text)
+    elif row.state == PRIMARY:
+        opened = key.open(text, _of_primary(key, accepting))
     else:
         opened = key.open(text, associated_data("check", key.id))
     return opened is not None and hmac.compare_digest(opened, _CONSTANT)
@@ -47,14 +74,14 @@ def is_checked(row: RegisteredKey, key: Key) -> bool:
 def accepts_old(known: Sequence[RegisteredKey], fingerprint: str | None = None) -> bool:
     """Return whether values of released versions are accepted where ``known`` are registered.
 
+    That holds only if :func:`given_primary` does not raise: the states may have been changed.
+
     Args:
         known: the registered keys, at least one.
         fingerprint: of the key that opens the value; None for a value in plain text.
     """
-    old = [row for row in known if row.kind == FERNET]
-    if all(row.state == RETIRED for row in old):
-        return False
-    return (fingerprint, RETIRED) not in {(row.fingerprint, row.state) for row in old}
+    old = {(row.fingerprint, row.state) for row in known if row.kind == FERNET}
+    return bool(accepted(known)) and (fingerprint, RETIRED) not in old
 
 
 def given_primary(
@@ -63,14 +90,29 @@ def given_primary(
     """Return the key of the keyring that is the primary one of ``known``.
 
     Raises:
-        TokenStorageError: ``wrong-key``.
+        TokenStorageError: ``wrong-key`` if it was not given; ``keys-changed`` if somebody without
+            it has changed what is registered.
     """
-    for row in known:
-        if row.state == PRIMARY:
-            key = keyring.get(row.id)
-            if key is not None and is_checked(row, key):
-                return key
-    raise wrong_key(known, keyring, database)
+    rows = [row for row in known if row.state == PRIMARY]
+    given = [(row, key) for row in rows if (key := keyring.get(row.id)) is not None]
+    if not given:
+        raise wrong_key(known, keyring, database)
+    row, key = given[0]
+    if len(rows) > 1 or not is_checked(row, key, accepted(known)):
+        raise keys_changed(key, database)
+    return key
+
+
+def keys_changed(key: Key, database: str) -> TokenStorageError:
+    """Return the error for registered keys that somebody has changed without the primary one."""
+    return TokenStorageError(
+        f"The table keys of {database} was changed without key {key.fingerprint}: which key "
+        "encrypts, or what is accepted, is not what that key has signed; nothing was written.",
+        code="keys-changed",
+        remedy="Compare nextcloud-mcp-server keys list with nextcloud-mcp-server db audit list, "
+        "and undo the change: keys retire NAME --fernet, keys promote NAME, or restore a backup. "
+        "Find out who can write to the database.",
+    )
 
 
 def wrong_key(

@@ -19,6 +19,7 @@ from tests.support import invariants
 from tests.support.by_path import downgrade, prepare
 from tests.support.errors import refused
 from tests.support.facts import TABLES
+from tests.support.keys import retire_released
 from tests.support.snapshot import Snapshot, counted, snapshot
 
 CASES = [
@@ -55,8 +56,8 @@ async def encrypt_for_rows(path: Path, key: str) -> int:
                     if name in secrets_of(table) and text is not None:
                         sql = f"UPDATE {table} SET {name} = ? WHERE rowid = ?"
                         number += connection.execute(sql, (text, row["at"])).rowcount
-        connection.execute("UPDATE keys SET state = 'retired' WHERE kind = 'fernet'")
         connection.commit()
+    retire_released(path, key)
     return number
 
 

@@ -6,9 +6,17 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from nextcloud_mcp_server.crypto.key import Key
 from nextcloud_mcp_server.crypto.keyring import Keyring
-from nextcloud_mcp_server.crypto.registration import FERNET, FORMER, PRIMARY, RETIRED, V2
-from nextcloud_mcp_server.crypto.registration import check_value as _check_value
+from nextcloud_mcp_server.crypto.registration import (
+    FERNET,
+    FORMER,
+    PRIMARY,
+    RETIRED,
+    V2,
+    primary_check,
+)
+from tests.support.contents import KEY
 
 _NEW = "INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?, ?, 2000000000)"
 
@@ -18,11 +26,21 @@ def promote(path: Path, key: str | bytes) -> None:
     [made] = Keyring([key]).keys
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE keys SET state = ? WHERE state = ?", (FORMER, PRIMARY))
-        row = (made.id, V2, PRIMARY, _check_value(made, V2), made.fingerprint)
+        row = (made.id, V2, PRIMARY, "", made.fingerprint)
         connection.execute(_NEW, row)
+        _sign(connection, made)
 
 
-def retire_released(path: Path) -> None:
-    """Accept nothing any more that released versions have stored."""
+def retire_released(path: Path, key: str | bytes = KEY) -> None:
+    """Accept nothing any more that released versions have stored; ``key`` encrypts."""
+    [made] = Keyring([key]).keys
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE keys SET state = ? WHERE kind = ?", (RETIRED, FERNET))
+        _sign(connection, made)
+
+
+def _sign(connection: sqlite3.Connection, key: Key) -> None:
+    read = "SELECT id FROM keys WHERE kind = ? AND state <> ? ORDER BY id"
+    accepting = [name for (name,) in connection.execute(read, (FERNET, RETIRED))]
+    signed = (primary_check(key, accepting), key.id)
+    connection.execute('UPDATE keys SET "check" = ? WHERE id = ?', signed)

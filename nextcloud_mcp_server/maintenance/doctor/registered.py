@@ -8,7 +8,7 @@ from typing import Final
 
 from nextcloud_mcp_server.backends.base import RegisteredKey
 from nextcloud_mcp_server.crypto.keyring import Keyring
-from nextcloud_mcp_server.crypto.registration import FERNET, PRIMARY, RETIRED, is_checked
+from nextcloud_mcp_server.crypto.registration import FERNET, PRIMARY, RETIRED, accepted, is_checked
 from nextcloud_mcp_server.errors import counted, printable
 from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
 from nextcloud_mcp_server.maintenance.keys.census import Census, primary_id
@@ -114,7 +114,7 @@ def _states(known: Sequence[RegisteredKey], keyring: Keyring, promote: str) -> I
         if key is None and row.state == PRIMARY:
             what = f"key {row.fingerprint}, which encrypts, was not given: no server starts"
             yield Finding(Level.ERROR, what, "add it to TOKEN_ENCRYPTION_KEY")
-        if key is not None and not is_checked(row, key):
+        if key is not None and not is_checked(row, key, accepted(known)):
             what = f"the check value of key {row.fingerprint} ({row.kind}) was changed"
             yield Finding(Level.ERROR, what, "restore the table keys from a backup")
     states = ", ".join(f"{row.fingerprint} ({row.kind}) {row.state}" for row in known)

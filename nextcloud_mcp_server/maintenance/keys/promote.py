@@ -18,10 +18,13 @@ from nextcloud_mcp_server.crypto.registration import (
     PRIMARY,
     RETIRED,
     V2,
+    accepted,
+    given_primary,
     is_checked,
+    keys_changed,
 )
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.maintenance.keys.opened import opened
+from nextcloud_mcp_server.maintenance.keys.opened import Opened, opened
 from nextcloud_mcp_server.settings import Settings
 
 
@@ -56,7 +59,8 @@ def introduce(settings: Settings, name: str | None = None, *, fernet: bool = Fal
     Raises:
         TokenStorageError: ``bad-input`` if that key was not given, or if it is not clear which one
             is meant; ``wrong-key`` if no given key opens what is stored in a database without a
-            registered key; or as :func:`~.opened.opened`.
+            registered key, or with ``fernet`` if the primary key was not given; ``keys-changed``;
+            or as :func:`~.opened.opened`.
     """
     kind, state = (FERNET, FORMER) if fernet else (V2, INTRODUCED)
     with opened(settings) as place:
@@ -75,10 +79,14 @@ def introduce(settings: Settings, name: str | None = None, *, fernet: bool = Fal
             row = _row(known, key, kind)
             if row is not None and row.state != RETIRED:
                 return Changed(key.fingerprint, kind, row.state, changed=False)
+            # What is accepted is signed by the primary key.
+            primary = given_primary(known, place.keyring, str(place.database)) if fernet else None
             if row is None:
                 key_registry.register(connection, key, kind, state, now)
             else:
                 key_registry.change_state(connection, row.id, state)
+            if primary is not None:
+                key_registry.sign(connection, primary)
             record_change(connection, place.access, "introduce_key", key.fingerprint, kind)
             return Changed(key.fingerprint, kind, state, changed=True)
 
@@ -91,8 +99,8 @@ def promote(settings: Settings, name: str) -> Changed:
     Waits for every transaction that stores a secret. Each later one encrypts with this key.
 
     Raises:
-        TokenStorageError: ``bad-input`` if the key is not registered or was not given; or as
-            :func:`~.opened.opened`.
+        TokenStorageError: ``bad-input`` if the key is not registered or was not given;
+            ``keys-changed``; or as :func:`~.opened.opened`.
     """
     with opened(settings) as place:
 
@@ -109,23 +117,37 @@ def promote(settings: Settings, name: str) -> Changed:
                     remedy="Introduce it, and give it to every server: nextcloud-mcp-server keys "
                     f"introduce {key.fingerprint} {place.database.option}",
                 )
-            if not is_checked(row, key):
-                raise TokenStorageError(
-                    f"The row of key {key.fingerprint} in the table keys of {place.database} was "
-                    "changed: the key does not open its check value; nothing was changed.",
-                    code="wrong-key",
-                    remedy="Restore the row from a backup, or introduce another key.",
-                )
             former = [one for one in known if one.state == PRIMARY and one.id != row.id]
-            if row.state == PRIMARY and not former:
+            is_signed = is_checked(row._replace(state=PRIMARY), key, accepted(known))
+            if is_signed and row.state == PRIMARY and not former:
                 return Changed(key.fingerprint, V2, PRIMARY, changed=False)
+            # It has signed that it is the primary key: somebody has changed the states since.
+            if not is_signed:
+                _require_unchanged(known, row, former, place)
             for one in former:
-                key_registry.change_state(connection, one.id, FORMER)
+                key_registry.end_primary(connection, one.id, place.keyring.get(one.id))
             key_registry.change_state(connection, row.id, PRIMARY)
+            key_registry.sign(connection, key)
             record_change(connection, place.access, "promote_key", key.fingerprint, V2)
             return Changed(key.fingerprint, V2, PRIMARY, changed=True)
 
         return place.write(unit)
+
+
+def _require_unchanged(
+    known: Sequence[RegisteredKey],
+    row: RegisteredKey,
+    former: Sequence[RegisteredKey],
+    place: Opened,
+) -> None:
+    """Check the row that is promoted, and what each given primary key has signed.
+
+    One that is lost cannot be asked: then what is registered is signed by the promoted one.
+    """
+    for one in (row, *former):
+        key = place.keyring.get(one.id)
+        if key is not None and not is_checked(one, key, accepted(known)):
+            raise keys_changed(key, str(place.database))
 
 
 def given(keyring: Keyring, name: str) -> Key:

@@ -13,7 +13,7 @@ from nextcloud_mcp_server.auth.secrets import FERNET_COLUMNS
 from nextcloud_mcp_server.auth.statements import ciphertext, has_key, is_old, key_prefixes
 from nextcloud_mcp_server.backends.base import Connection, RegisteredKey
 from nextcloud_mcp_server.crypto.keyring import Keyring
-from nextcloud_mcp_server.crypto.registration import FERNET, PRIMARY, RETIRED, V2
+from nextcloud_mcp_server.crypto.registration import FERNET, PRIMARY, RETIRED, V2, given_primary
 from nextcloud_mcp_server.errors import TokenStorageError, counted, printable
 from nextcloud_mcp_server.maintenance.keys.census import take_census
 from nextcloud_mcp_server.maintenance.keys.opened import Opened, opened
@@ -58,7 +58,8 @@ def retire(settings: Settings, name: str, *, fernet: bool = False) -> Changed:
 
     Raises:
         TokenStorageError: ``bad-input`` if it is not registered or is the primary key;
-            ``key-needed`` if a value needs it; or as :func:`~.opened.opened`.
+            ``key-needed`` if a value needs it; ``wrong-key`` if that is for values of released
+            versions and the primary key was not given; or as :func:`~.opened.opened`.
     """
     with opened(settings) as place:
 
@@ -71,7 +72,7 @@ def retire(settings: Settings, name: str, *, fernet: bool = False) -> Changed:
                     return Changed(row.fingerprint, row.kind, RETIRED, changed=False)
                 if needed := _needed(connection, row, place.keyring):
                     return needed
-            key_registry.change_state(connection, row.id, RETIRED)
+            _change(connection, row, place)
             record_change(connection, place.access, "retire_key", row.fingerprint, row.kind)
             return Changed(row.fingerprint, row.kind, RETIRED, changed=True)
 
@@ -79,6 +80,23 @@ def retire(settings: Settings, name: str, *, fernet: bool = False) -> Changed:
         if isinstance(done, Changed):
             return done
         raise _key_needed(place, name, done)
+
+
+def _change(connection: Connection, row: RegisteredKey, place: Opened) -> None:
+    """Change the state of a key; what is accepted afterwards is signed by the primary one."""
+    primary = None
+    if row.kind == FERNET:
+        try:
+            primary = given_primary(
+                key_registry.registered(connection), place.keyring, str(place.database)
+            )
+        except TokenStorageError as error:
+            # Less is accepted then: this undoes what somebody has changed, and signs nothing else.
+            if error.code != "keys-changed":
+                raise
+    key_registry.change_state(connection, row.id, RETIRED)
+    if primary is not None:
+        key_registry.sign(connection, primary)
 
 
 def _chosen(

@@ -10,7 +10,8 @@ from nextcloud_mcp_server.backends.base import RegisteredKey
 from nextcloud_mcp_server.crypto.binding import binding, is_hashed, stored_id
 from nextcloud_mcp_server.crypto.key import is_v2, key_id
 from nextcloud_mcp_server.crypto.keyring import Keyring, as_bytes
-from nextcloud_mcp_server.crypto.registration import FERNET, V2, accepts_old
+from nextcloud_mcp_server.crypto.registration import FERNET, V2, accepts_old, given_primary
+from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.schema.secrets import HASHED, SecretColumn, secrets_of
 
 #: The format of a value that nothing encrypts, or of an id that is not hashed.
@@ -60,7 +61,7 @@ def values_of(
             yield _secret(secret, row, keyring, known)
     for name in (name for of, name in HASHED if of == table):
         if row.get(name) is not None:
-            yield _id(name, row[name], known)
+            yield _id(name, row[name], keyring, known)
 
 
 def is_id(table: str, column: str) -> bool:
@@ -83,28 +84,48 @@ def _secret(
         opened = None if keyring is None else keyring.opened(raw, binding(secret, row))
         return _with(found, CHANGED if opened is None else "", opened and opened[1])
     if secret not in FERNET_COLUMNS:
-        return _plain(secret.column, stored, known)
+        return _plain(secret.column, stored, keyring, known)
     opened = None if keyring is None else keyring.opened(raw, b"")
     if opened is None:
         return Value(secret.column, stored, FERNET, reason=NO_KEY)
     key, plaintext = opened
     found = Value(secret.column, stored, FERNET, key.fingerprint)
-    accepted = not known or accepts_old(known, key.fingerprint)
+    accepted = _accepts(known, keyring, key.fingerprint)
     return _with(found, "" if accepted else NOT_ACCEPTED, plaintext)
 
 
-def _id(column: str, stored: Any, known: Sequence[RegisteredKey]) -> Value:
+def _id(column: str, stored: Any, keyring: Keyring | None, known: Sequence[RegisteredKey]) -> Value:
     if is_hashed(stored_text(stored)):
         return Value(column, stored, V2)
-    return _plain(column, stored, known)
+    return _plain(column, stored, keyring, known)
 
 
-def _plain(column: str, stored: Any, known: Sequence[RegisteredKey]) -> Value:
+def _plain(
+    column: str, stored: Any, keyring: Keyring | None, known: Sequence[RegisteredKey]
+) -> Value:
     found = Value(column, stored, PLAIN)
-    accepted = not known or accepts_old(known)
+    accepted = _accepts(known, keyring)
     # Text that is not UTF-8 has surrogates here.
     text = stored_text(stored).encode("utf-8", "surrogateescape")
     return _with(found, "" if accepted else NOT_ACCEPTED, text)
+
+
+def _accepts(
+    known: Sequence[RegisteredKey], keyring: Keyring | None, fingerprint: str | None = None
+) -> bool:
+    """Return whether a value of a released version is accepted.
+
+    Without the primary key that is what the states say: they cannot be verified.
+    """
+    if not known:
+        return True
+    if keyring is not None:
+        try:
+            given_primary(known, keyring)
+        except TokenStorageError as error:
+            if error.code == "keys-changed":
+                return False
+    return accepts_old(known, fingerprint)
 
 
 def _with(value: Value, reason: str, plaintext: bytes | None) -> Value:
