@@ -8,17 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from operator import attrgetter, itemgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import Integer, bindparam, delete, func, literal_column, select
 
+from nextcloud_mcp_server.auth import key_registry
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth.deletion import delete_pages, not_stored
 from nextcloud_mcp_server.auth.statements import AT_ONCE, NextId, insertion, oldest
 from nextcloud_mcp_server.backends.base import Connection, Row
 from nextcloud_mcp_server.crypto.key import Key, associated_data
 from nextcloud_mcp_server.crypto.keyring import Keyring
-from nextcloud_mcp_server.crypto.registration import PRIMARY
+from nextcloud_mcp_server.crypto.registration import PRIMARY, RETIRED, V2
 from nextcloud_mcp_server.schema.tables import audit_logs, keys
 
 if TYPE_CHECKING:
@@ -97,6 +98,9 @@ class Code(StrEnum):
     #: Made with a key that was not given: it cannot be checked.
     UNKNOWN = "unknown"
 
+
+#: How the events begin that a command without a key records.
+EXPIRED: Final = "delete_expired_"
 
 #: What :func:`signature` returns.
 _MAC: Final = re.compile(r"([0-9a-f]{16}):[0-9a-f]{64}")
@@ -200,7 +204,7 @@ def record(
     """
     following = following or connection.first(NEXT)
     number, name = (None, None) if following is None else following
-    key = access.signing_key(name, used)
+    key = access.signing_key(name, used) or (name and _registered(connection, access))
     row = {"digest": None, **entry, "id": number, "mac": None}
     if key is not None:
         row["mac"] = _code(_signed_columns(row), key)
@@ -208,6 +212,14 @@ def record(
         raise not_stored("audit_logs")
     if (days := access.audit_retention_days) is not None:
         connection.run(_DELETE_FEW, {"before": entry["timestamp"] - days * _DAY})
+
+
+def _registered(connection: Connection, access: Access) -> Key | None:
+    """Return a given key that is registered, for a process without the one that encrypts."""
+    for row in key_registry.registered(connection):
+        if row.kind == V2 and row.state != RETIRED and (key := access.given(row.id)) is not None:
+            return key
+    return None
 
 
 def signature(entry: AuditEntry, key: Key) -> str:
@@ -225,13 +237,34 @@ def key_of(entry: AuditEntry) -> str:
     return found[1] if found else ""
 
 
-def code_of(entry: AuditEntry, keyring: Keyring | None) -> Code:
+class Signatures(NamedTuple):
+    """What the codes of a log are checked with.
+
+    Attributes:
+        keyring: the given keys.
+        registered: the fingerprint of each registered key, by its id.
+        first: the id of the oldest entry with a code; None if there is none.
+    """
+
+    keyring: Keyring | None
+    registered: Mapping[str, str]
+    first: int | None
+
+    def is_later(self, entry: AuditEntry) -> bool:
+        """Return whether an entry is newer than one with a code."""
+        return self.first is not None and entry.id > self.first
+
+
+def code_of(entry: AuditEntry, known: Signatures) -> Code:
     """Check the code of an entry with the key that it names."""
     if entry.mac is None:
-        # Whoever stores a secret has a key: only its code can be missing.
-        return Code.UNSIGNED if entry.digest is None else Code.WRONG
-    if not (name := key_of(entry)):
+        # A process that stores a secret has a key: only its code can be missing. Later on only
+        # the command that deletes what is expired needs none.
+        keyless = not known.is_later(entry) or entry.event.startswith(EXPIRED)
+        return Code.UNSIGNED if entry.digest is None and keyless else Code.WRONG
+    name = key_of(entry)
+    if not name or name not in known.registered:
         return Code.WRONG
-    if keyring is None or (key := keyring.get(name)) is None:
+    if known.keyring is None or (key := known.keyring.get(name)) is None:
         return Code.UNKNOWN
     return Code.RIGHT if hmac.compare_digest(signature(entry, key), entry.mac) else Code.WRONG

@@ -177,17 +177,28 @@ class Access:
                 return used
             self._primary = None
             raise PromotedError
-        return None if name is None or self._keyring is None else self._keyring.get(name)
+        if name is None:
+            return None
+        if (key := self.given(name)) is None and self.read_keys_again():
+            key = self.given(name)
+        return key
+
+    def given(self, name: str) -> Key | None:
+        """Return the given key of this id or fingerprint; None if there is none."""
+        return None if self._keyring is None else self._keyring.get(name)
 
     def read_keys_again(self) -> bool:
-        """Read the key file again, at most once in a second; return whether that was done."""
+        """Read the key file again, at most once in a second; return whether that was done.
+
+        The keys from before stay: a file with another key by mistake must not close what is open.
+        """
         now = time.monotonic()
         if now - self._looked < _PAUSE:
             return False
         self._looked = now
         keyring = self._reload()
         if keyring is not None and self._keyring is not None:
-            self._keyring = keyring
+            self._keyring = keyring.joined(self._keyring)
         return keyring is not None
 
     def __reduce__(self) -> NoReturn:

@@ -73,9 +73,18 @@ class Keyring:
         if not keys:
             _refuse("No encryption key was given.", _GIVE_IT)
         raw = [_raw(key, f"Encryption key {n} of {len(keys)}") for n, key in enumerate(keys, 1)]
-        self.keys: Final = tuple(map(Key, dict.fromkeys(raw)))
-        self._by_id: Final = {key.id: key for key in self.keys}
-        self.fingerprints: Final = tuple(key.fingerprint for key in self.keys)
+        self._take(tuple(map(Key, dict.fromkeys(raw))))
+
+    def _take(self, keys: tuple[Key, ...]) -> None:
+        self.keys = keys
+        self._by_id = {key.id: key for key in keys}
+        self.fingerprints = tuple(key.fingerprint for key in keys)
+
+    def joined(self, others: Keyring) -> Keyring:
+        """Return a key ring with these keys, and after them those of ``others``."""
+        found = object.__new__(Keyring)
+        found._take((*self.keys, *(key for key in others.keys if key.id not in self._by_id)))
+        return found
 
     def get(self, name: str) -> Key | None:
         """Return the key of this id or fingerprint; None if it was not given."""

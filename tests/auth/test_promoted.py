@@ -12,7 +12,7 @@ from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.crypto.key import key_id
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.settings import Settings
-from tests.cli.places import rows
+from tests.cli.places import execute, rows
 from tests.support.contents import KEY, OTHER_KEY
 from tests.support.errors import refuses
 from tests.support.keys import promote
@@ -107,3 +107,26 @@ async def test_the_key_file_is_read_at_most_once_in_a_second(
         file.write_text(f"{OTHER_KEY}\n{KEY}\n")
         with refuses("undecryptable"):
             await storage.get_refresh_token("bob")
+
+
+async def test_a_wrong_key_file_closes_nothing(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A running store keeps the keys that it has, whatever the file has become."""
+    monkeypatch.setattr(context, "_PAUSE", 0.0)
+    file = tmp_path / "keyfile"
+    file.touch(0o600)
+    file.write_text(KEY)
+    async with RefreshTokenStorage(settings=Settings(path, key_file=file)) as storage:
+        for user in ("alice", "bob"):
+            await storage.store_refresh_token(user, user)
+        file.write_text(OTHER_KEY)
+        stray = NEW.seal(b"x", b"").decode()
+        execute(
+            path, f"UPDATE refresh_tokens SET encrypted_token = '{stray}' WHERE user_id = 'bob'"
+        )
+        with refuses("undecryptable"):
+            await storage.get_refresh_token("bob")
+        await storage.store_refresh_token("carol", "carol")
+        for user in ("alice", "carol"):
+            assert present(await storage.get_refresh_token(user)).token == user

@@ -62,7 +62,7 @@ def test_the_database_of_the_settings_is_named_once(
 
 def test_the_code_of_each_entry_is_named(filled: Db, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is right, unsigned, wrong, or of a key that was not given."""
-    execute(filled.path, ENTRY.format(1, "old"))
+    execute(filled.path, ENTRY.format(1, "delete_expired_login_flow"))
     execute(filled.path, "UPDATE audit_logs SET hostname = 'x' WHERE id = 1")
     assert [code for *_, code in listed(filled)] == ["right", "wrong", "unsigned"]
     monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", OTHER_KEY)

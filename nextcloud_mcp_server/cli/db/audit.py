@@ -54,9 +54,9 @@ def list_entries(
     """List the entries of the audit log, newest first.
 
     For each: the time in UTC, the event, the user, the resource, the host, and whether its code
-    is right, unsigned (from before revision 103, or written without a key), wrong (it was forged
-    or changed), or of a key that was not given. Changes nothing, and works beside servers, in
-    any state of the database, and without a key.
+    is right, unsigned (from before the first secret, or of `db prune` without a key), wrong (it
+    was forged or changed), or of a key that was not given. Changes nothing, and works beside
+    servers, in any state of the database, and without a key.
     """
     from nextcloud_mcp_server.maintenance.audit import listing
 

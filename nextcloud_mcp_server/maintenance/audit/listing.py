@@ -51,15 +51,16 @@ def list_entries(
     with reading(connect(settings.database)) as (inspection, reader):
         if reader is None:
             return Listing((), inspection.exists, has_log=False)
-        names, mark = reader.keys(), reader.source.mark
+        mark = reader.source.mark
         given: tuple[Any, ...] = since, limit
         where = f"timestamp >= {mark}"
         if user_id is not None:
             where, given = f"user_id = {mark} AND {where}", (user_id, *given)
         rest = f"WHERE {where} ORDER BY timestamp DESC, id DESC LIMIT {mark}"
         with reader.source.moment():
+            known = reader.signatures(keyring)
             found = [
-                Listed(entry, code_of(entry, keyring), name_of(entry, names))
+                Listed(entry, code_of(entry, known), name_of(entry, known.registered))
                 for entry in reader.entries(rest, given)
             ]
         return Listing(found, inspection.exists, has_log=True)

@@ -7,7 +7,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from nextcloud_mcp_server.auth.audit import AuditEntry
+from nextcloud_mcp_server.auth.audit import AuditEntry, Signatures
 from nextcloud_mcp_server.backends.base import (
     Database,
     RegisteredKey,
@@ -17,6 +17,7 @@ from nextcloud_mcp_server.backends.base import (
 from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
 from nextcloud_mcp_server.backends.sqlite.errors import naming
 from nextcloud_mcp_server.backends.sqlite.inspect import readable
+from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.migrate.inspect import Inspection
 from nextcloud_mcp_server.schema.structure import KEYS, Structure, quoted
 from nextcloud_mcp_server.schema.tables import audit_logs
@@ -65,13 +66,28 @@ class Reader:
         """Whether entries have digests and codes: since revision 103."""
         return set(_SIGNED) <= set(self.columns(LOG))
 
-    def keys(self) -> Mapping[str, str]:
-        """Return the fingerprint of each registered key, by its id."""
+    def keys(self) -> Sequence[RegisteredKey]:
+        """Return every registered key, in a moment."""
         if not has_keys(self._structure):
-            return {}
-        with self.source.moment():
-            found = self.source.rows(registered_keys(self.source.table(KEYS)))
-            return {key.id: key.fingerprint for key in (RegisteredKey(*row) for row in found)}
+            return ()
+        found = self.source.rows(registered_keys(self.source.table(KEYS)))
+        return [RegisteredKey(*row) for row in found]
+
+    def names(self) -> Mapping[str, str]:
+        """Return the fingerprint of each registered key, by its id, in a moment."""
+        return {key.id: key.fingerprint for key in self.keys()}
+
+    def signatures(self, keyring: Keyring | None) -> Signatures:
+        """Return what the codes of the entries are checked with, in a moment.
+
+        In a later moment more keys may be :meth:`names`.
+        """
+        first = None
+        if self.is_signed:
+            log = self.source.table(LOG)
+            sql = f"SELECT id FROM {log} WHERE mac IS NOT NULL ORDER BY id LIMIT 1"  # noqa: S608 - quoted
+            first = next((int(row[0]) for row in self.source.rows(sql)), None)
+        return Signatures(keyring, self.names(), first)
 
     def entries(self, rest: str, parameters: Sequence[Any] = ()) -> Iterator[AuditEntry]:
         """Yield the entries of ``SELECT ... FROM audit_logs`` and the ``rest``, in a moment."""

@@ -8,10 +8,16 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Final, NamedTuple
 
-from nextcloud_mcp_server.auth.audit import SYSTEM, AuditEntry, Code, code_of, key_of
+from nextcloud_mcp_server.auth.audit import (
+    SYSTEM,
+    AuditEntry,
+    Code,
+    Signatures,
+    code_of,
+    key_of,
+)
 from nextcloud_mcp_server.auth.secrets import digest
 from nextcloud_mcp_server.crypto.binding import stored_id
-from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.maintenance.audit.reader import Reader
 from nextcloud_mcp_server.schema.secrets import secrets_of
 from nextcloud_mcp_server.schema.structure import quoted
@@ -97,7 +103,7 @@ _Place = tuple[object, str]
 @dataclass(slots=True)
 class _Page:
     subject: Subject
-    keyring: Keyring | None
+    known: Signatures
     #: The digest of each secret that no entry has decided yet. Two rows can have one name: a
     #: session whose id a released version has stored, and one with its hash.
     pending: dict[_Place, list[str]] = field(default_factory=dict)
@@ -128,10 +134,12 @@ class _Page:
             place = name, column
             if place not in self.pending or not (deleted or part):
                 continue
-            code = code or code_of(entry, self.keyring)
+            code = code or code_of(entry, self.known)
+            # The command that deletes what is expired may have had no key: then there is no row.
+            is_gone = code is Code.UNSIGNED and self.known.is_later(entry)
             if code is Code.UNKNOWN:
                 self.closed.setdefault(place, key_of(entry))
-            elif code is Code.RIGHT:
+            elif code is Code.RIGHT or is_gone:
                 for stored in self.pending.pop(place):
                     same = stored == part and not deleted
                     self._add(place, same, entry.id, deleted)
@@ -154,7 +162,7 @@ class _Page:
 
 
 def judged(
-    reader: Reader, keyring: Keyring | None, subject: Subject, first: int | None
+    reader: Reader, known: Signatures, subject: Subject, first: int | None
 ) -> Generator[list[Judged]]:
     """Yield what the log says about each secret of a table, in pages.
 
@@ -162,7 +170,7 @@ def judged(
 
     Args:
         reader: of the database.
-        keyring: checks the entries.
+        known: checks the entries.
         subject: the table.
         first: no walk of the log goes below this id; None to read all.
     """
@@ -172,8 +180,8 @@ def judged(
         return
     after: Any = None
     while True:
-        page = _Page(subject, keyring)
         with reader.source.moment():
+            page = _Page(subject, known._replace(registered=reader.names()))
             rows = list(_rows(reader, subject, columns, after))
             for _, key, *values in rows:
                 page.add(key, columns, values)

@@ -14,10 +14,16 @@ from itertools import chain
 from pathlib import Path
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from nextcloud_mcp_server.auth.audit import Code, code_of, key_of
+from nextcloud_mcp_server.auth.audit import Code, Signatures, code_of, key_of
 from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.crypto.keyfile import find_keyring
-from nextcloud_mcp_server.crypto.keyring import Keyring
+from nextcloud_mcp_server.crypto.registration import (
+    FORMER,
+    INTRODUCED,
+    PRIMARY,
+    RETIRED,
+    given_primary,
+)
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem.server_url import ServerUrl
 from nextcloud_mcp_server.maintenance.audit.listing import Listed, name_of
@@ -32,6 +38,14 @@ from nextcloud_mcp_server.progress import Reporter, silent
 from nextcloud_mcp_server.settings import Settings
 
 T = TypeVar("T")
+
+_PROMOTE: Final = "promote_key"
+#: The states that a key can have after each event; the last one that was promoted is primary.
+_STATES: Final = {
+    "introduce_key": (INTRODUCED, FORMER),
+    _PROMOTE: (PRIMARY, FORMER),
+    "retire_key": (RETIRED,),
+}
 
 #: The entries of one page.
 PAGE: Final = 1000
@@ -73,7 +87,8 @@ class Verified:
         keys: the fingerprints of the given keys.
         right: the number of entries whose code is right.
         unsigned: of those without a code.
-        unsigned_later: of those among them that are newer than one with a code.
+        unsigned_later: of those among them that are newer than one with a code: what was expired
+            was deleted by a command without a key.
         unknown_keys: by key that was not given, the number of entries that it has signed.
         wrong: the entries that were forged or changed.
         matching: the number of secrets that are what their newest entry says.
@@ -136,17 +151,19 @@ def verify(settings: Settings, report: Reporter = silent, *, limit: int | None =
             return found
         first = _first(reader, limit)
         found.complete = first is None
-        _verify_entries(reader, keyring, found, first, report)
+        with reader.source.moment():
+            known = reader.signatures(keyring)
+        _verify_entries(reader, known, found, first, report)
         if keyring is None and found.unknown_keys:
             raise TokenStorageError(
                 f"The audit log of {database} is signed, and no key was given to verify it.",
                 code="key-missing",
                 remedy="Set TOKEN_ENCRYPTION_KEY or TOKEN_ENCRYPTION_KEY_FILE, as for a server.",
             )
-        names = reader.keys()
-        for page in chain.from_iterable(judged(reader, keyring, one, first) for one in SUBJECTS):
+        _verify_keys(reader, known, found, first)
+        for page in chain.from_iterable(judged(reader, known, one, first) for one in SUBJECTS):
             for secret in page:
-                _count(secret, found, names)
+                _count(secret, found, known.registered)
             report(f"verifying the secrets ({found.secrets} of them)")
             if limit is not None and found.secrets >= limit:
                 found.complete = False
@@ -165,29 +182,62 @@ def _first(reader: Reader, limit: int | None) -> int | None:
 
 
 def _verify_entries(
-    reader: Reader, keyring: Keyring | None, found: Verified, first: int | None, report: Reporter
+    reader: Reader, known: Signatures, found: Verified, first: int | None, report: Reporter
 ) -> None:
-    names, after = reader.keys(), -(2**63) if first is None else first
+    after = -(2**63) if first is None else first
     rest = f"WHERE id > {reader.source.mark} ORDER BY id LIMIT {PAGE}"
-    read, is_signed = PAGE, False
+    read = PAGE
     # A moment for each page: a long one would hold others up.
     while read == PAGE:
         read = 0
         with reader.source.moment():
+            names = reader.names()
+            known = known._replace(registered=names)
             for entry in reader.entries(rest, [after]):
                 read, after = read + 1, entry.id
-                code = code_of(entry, keyring)
+                code = code_of(entry, known)
                 if code is Code.WRONG:
                     found.wrong.add(Listed(entry, code, name_of(entry, names)))
                 elif code is Code.UNKNOWN:
                     found.unknown_keys[names.get(key_of(entry), key_of(entry))] += 1
                 elif code is Code.UNSIGNED:
                     found.unsigned += 1
-                    found.unsigned_later += is_signed
+                    found.unsigned_later += known.is_later(entry)
                 else:
                     found.right += 1
-                is_signed = is_signed or code is Code.RIGHT
         report(f"verifying the audit log ({found.entries} entries)")
+
+
+def _verify_keys(reader: Reader, known: Signatures, found: Verified, first: int | None) -> None:
+    """Compare the registered keys with what the primary one has signed, and with the log."""
+    events = ", ".join([reader.source.mark] * len(_STATES))
+    rest = f"WHERE event IN ({events}) AND id > {reader.source.mark} ORDER BY id DESC"
+    with reader.source.moment():
+        keys = reader.keys()
+        entries = list(reader.entries(rest, [*_STATES, -(2**63) if first is None else first]))
+    if keys and known.keyring is not None:
+        try:
+            given_primary(keys, known.keyring)
+        except TokenStorageError as error:
+            if error.code == "keys-changed":
+                name = " and ".join(row.fingerprint for row in keys if row.state == PRIMARY)
+                found.changed.add(Changed("keys", "check", name, "it does not fit the states"))
+    rows = {(f"{row.kind}_key", row.fingerprint): row for row in keys}
+    known = known._replace(registered={row.id: row.fingerprint for row in keys})
+    decided: set[tuple[str | None, str | None]] = set()
+    promoted = False
+    for entry in entries:
+        key = entry.resource_type, entry.resource_id
+        if code_of(entry, known) is not Code.RIGHT or key not in rows:
+            continue
+        row = rows[key]
+        allowed = _STATES[entry.event]
+        if entry.event == _PROMOTE and not promoted:
+            allowed, promoted = (PRIMARY,), True
+        if key not in decided and row.state not in allowed:
+            reason = f"its state is {row.state}, and the last entry is {entry.event} ({entry.id})"
+            found.changed.add(Changed("keys", "state", f"{row.fingerprint} {row.kind}", reason))
+        decided.add(key)
 
 
 def _count(secret: Judged, found: Verified, names: Mapping[str, str]) -> None:

@@ -11,6 +11,8 @@ import pytest
 from nextcloud_mcp_server.auth.audit import AuditEntry, signature
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.maintenance.audit import rows, verify
+from nextcloud_mcp_server.maintenance.keys.promote import introduce, promote
+from nextcloud_mcp_server.maintenance.keys.rotate import rotate
 from nextcloud_mcp_server.schema.secrets import SECRETS, SecretColumn
 from tests.maintenance.audit.conftest import Place
 from tests.support.contents import KEY, OTHER_KEY
@@ -172,26 +174,95 @@ def test_a_secret_without_an_entry_is_counted(place: Place) -> None:
 
 
 def test_unsigned_entries_are_counted(place: Place) -> None:
-    """They are from before the upgrade or written without a key; the later ones are told apart."""
-    entry = "INSERT INTO audit_logs (id, timestamp, event, user_id) VALUES ({}, 1, 'x', 'bob')"
-    place.sql(entry.format(-5))
-    place.sql(entry.format(50))
+    """They are from before the first secret, or of the command that deletes what is expired."""
+    entry = "INSERT INTO audit_logs (id, timestamp, event, user_id) VALUES ({}, 1, '{}', 'bob')"
+    place.sql(entry.format(-5, "store_refresh_token"))
+    place.sql(entry.format(50, "delete_expired_oauth_session"))
     found = place.verify()
     assert found.is_right
     assert (found.unsigned, found.unsigned_later, found.right) == (2, 1, 9)
 
 
-def test_an_unsigned_deletion_decides_nothing(place: Place) -> None:
-    """Anybody can write one: a row that is there stays right."""
+#: What somebody does to the newest entry of a row that is rolled back.
+HIDDEN = {
+    "without its code": "digest = NULL, mac = NULL",
+    "with another event": "event = 'refuse_app_password', digest = NULL, mac = NULL",
+    "of another user": "user_id = 'carol', digest = NULL, mac = NULL",
+    "of a key that is not registered": "mac = '00000000000000aa:' || substr(mac, 18)",
+    "of no key": "mac = 'x'",
+    "as if it had expired": "event = 'delete_expired_refresh_token', digest = NULL, mac = NULL",
+    "as if another had": "event = 'delete_expired_login_flow', digest = NULL, mac = NULL",
+}
+
+
+@pytest.mark.parametrize("change", HIDDEN.values(), ids=HIDDEN)
+async def test_a_rolled_back_row_cannot_be_hidden(change: str, place: Place) -> None:
+    """The newest entry cannot be made to look like one without a key."""
+    old = place.token("alice")
+    async with place.store() as store:
+        await store.store_refresh_token("alice", "third token of alice")
+    place.put("alice", old)
+    place.sql(f"UPDATE audit_logs SET {change} WHERE id = 10")
+    if change.startswith("event = 'delete_expired_login_flow'"):
+        # The documented limit: that is what deleting the entry does, too.
+        assert place.verify().unsigned_later == 1
+        return
+    found = place.verify()
+    assert not found.is_right
+    assert place.wrong() == [10] or {*place.changed()} == {("refresh_tokens", "alice")}
+
+
+@pytest.mark.parametrize("event", ["revoke_app_password", "delete_refresh_token", "promote_key"])
+def test_an_entry_without_a_code_is_forged(event: str, place: Place) -> None:
+    """Every server signs its entries from the first secret on."""
+    place.sql(f"INSERT INTO audit_logs (timestamp, event, user_id) VALUES (1, '{event}', 'alice')")
+    found = place.verify()
+    assert (found.wrong.number, found.matching) == (1, len(SECRETS) + 1)
+
+
+def test_an_expiry_that_left_its_row_is_found(place: Place) -> None:
+    """The command deletes the row: if it is there, it was put back, or the entry is forged."""
     place.sql(
         "INSERT INTO audit_logs (id, timestamp, event, user_id) "
-        "VALUES (50, 1, 'delete_refresh_token', 'alice')"
+        "VALUES (50, 1, 'delete_expired_refresh_token', 'alice')"
     )
-    assert place.verify().matching == len(SECRETS) + 1
+    # With its profile.
+    assert place.changed() == [("refresh_tokens", "alice")] * 2
+
+
+def test_the_keys_are_compared_with_the_log(place: Place) -> None:
+    """The states that the log names last, and what the primary key has signed."""
+    new = Keyring(OTHER_KEY).fingerprints[0]
+    both = place.settings(OTHER_KEY, KEY)
+    introduce(both, new)
+    promote(both, new)
+    assert place.verify(OTHER_KEY, KEY).is_right
+    rows = place.sql("SELECT id, state FROM keys ORDER BY state")
+    place.sql("UPDATE keys SET state = 'former' WHERE state = 'primary'")
+    place.sql("UPDATE keys SET state = 'primary' WHERE id = ?", rows[0][0])
+    assert place.changed(OTHER_KEY, KEY) == [
+        ("keys", Keyring(KEY).fingerprints[0]),
+        ("keys", f"{new} v2"),
+    ]
+    with refuses("keys-changed"):
+        rotate(both)
+
+
+async def test_a_process_without_the_primary_key_signs_with_another(place: Place) -> None:
+    """What it does without encrypting is signed by a registered key that it has."""
+    new = Keyring(OTHER_KEY).fingerprints[0]
+    async with place.store() as store:
+        introduce(place.settings(OTHER_KEY, KEY), new)
+        promote(place.settings(OTHER_KEY, KEY), new)
+        assert await store.delete_refresh_token("bob")
+    found = place.verify(OTHER_KEY, KEY)
+    assert (found.is_right, found.unsigned_later) == (True, 0)
+    assert place.verify(OTHER_KEY).unknown_keys.total() == 11
 
 
 def _sign(place: Place, key: str, digest: str | None) -> None:
-    """Write entry 50 as a server with this key."""
+    """Write entry 50 as a server with this key, which is registered."""
+    introduce(place.settings(key, KEY), Keyring(key).fingerprints[0])
     entry = AuditEntry(50, 1, "store_refresh_token", "alice", None, None, None, None, digest)
     mac = signature(entry, Keyring(key).keys[0])
     place.sql(
@@ -205,12 +276,12 @@ def _sign(place: Place, key: str, digest: str | None) -> None:
 def test_each_key_verifies_its_entries(place: Place) -> None:
     """With two keys, the entries of both are right, and those of one not given are counted."""
     _sign(place, OTHER_KEY, None)
-    assert place.verify(OTHER_KEY, KEY).right == 10
+    assert place.verify(OTHER_KEY, KEY).right == 11
     found = place.verify()
     assert found.is_right
-    assert (found.right, found.unknown_keys) == (9, {Keyring(OTHER_KEY).keys[0].id: 1})
+    assert (found.right, found.unknown_keys) == (10, {Keyring(OTHER_KEY).fingerprints[0]: 1})
     found = place.verify(OTHER_KEY)
-    assert found.unknown_keys == {Keyring(KEY).fingerprints[0]: 9}
+    assert found.unknown_keys == {Keyring(KEY).fingerprints[0]: 10}
     assert (found.matching, found.unverified, found.is_right) == (0, len(SECRETS) + 1, True)
 
 

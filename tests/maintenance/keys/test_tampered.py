@@ -75,8 +75,10 @@ FORGED = {
         (OLD.id,),
     ),
     "the retired key with the check of the primary": (
-        ('UPDATE keys SET state = \'primary\', "check" = (SELECT "check" FROM keys WHERE id = ?) '
-        "WHERE id = ?"),
+        (
+            'UPDATE keys SET state = \'primary\', "check" = (SELECT k."check" FROM keys k '
+            "WHERE k.id = ?) WHERE id = ?"
+        ),
         (NEWER.id, OLD.id),
     ),
 }
