@@ -25,7 +25,7 @@ from nextcloud_mcp_server.crypto.registration import (
 )
 from nextcloud_mcp_server.schema.secrets import HASHED, SECRETS
 from nextcloud_mcp_server.schema.structure import ENCRYPTED
-from nextcloud_mcp_server.schema.tables import keys, metadata
+from nextcloud_mcp_server.schema.tables import audit_logs, keys, metadata
 
 if TYPE_CHECKING:
     from nextcloud_mcp_server.crypto.key import Key
@@ -53,8 +53,12 @@ _SAMPLES: Final = [statement.limit(SAMPLE_SIZE) for statement in _EVERY]
 
 _SECRETS: Final = [metadata.tables[secret.table].c[secret.column] for secret in SECRETS]
 _IDS: Final = [metadata.tables[table].c[name] for table, name in HASHED]
+#: A secret of the second format, or a signed entry of the audit log.
 _ANY_V2: Final = select(literal(1)).where(
-    or_(*(select(literal(1)).where(is_v2(column)).exists() for column in _SECRETS))
+    or_(
+        *(select(literal(1)).where(is_v2(column)).exists() for column in _SECRETS),
+        select(literal(1)).where(audit_logs.c.mac.is_not(None)).exists(),
+    )
 )
 _ANY_OLD: Final = select(literal(1)).where(
     or_(*(select(literal(1)).where(is_old(column)).exists() for column in (*_SECRETS, *_IDS)))
@@ -136,8 +140,8 @@ def adopt(connection: Connection, keyring: Keyring, primary: Key, now: int) -> l
         return known
     if not _opens_one(connection, keyring):
         raise wrong_key((), keyring)
-    # A database without keys that has texts of the second format has lost the table: then
-    # nobody can tell whether Fernet was accepted there.
+    # A database without keys that has texts of the second format, or signed entries, has lost the
+    # table: then nobody can tell whether Fernet was accepted there.
     released = connection.first(_ANY_OLD) is not None and connection.first(_ANY_V2) is None
     register(connection, primary, V2, PRIMARY, now)
     older = keyring.keys[keyring.keys.index(primary) + 1 :]
@@ -185,7 +189,7 @@ class Acceptance:
     __slots__ = ("_is_released", "_signed")
 
     def __init__(self) -> None:
-        #: Whether there was no key and no secret of the second format.
+        #: Whether there was no key, no secret of the second format and no signed entry.
         self._is_released = False
         #: The registered keys whose states were verified.
         self._signed: list[RegisteredKey] = []

@@ -18,7 +18,7 @@ from nextcloud_mcp_server.backends.base import RegisteredKey
 from nextcloud_mcp_server.crypto.binding import hashed, is_hashed
 from nextcloud_mcp_server.crypto.key import PREFIX, Key, associated_data, is_v2, key_id
 from nextcloud_mcp_server.crypto.keyring import Keyring
-from nextcloud_mcp_server.crypto.registration import V2, check_value, is_checked
+from nextcloud_mcp_server.crypto.registration import PRIMARY, V2, check_value, is_checked
 
 #: Made once, and valid for ever: what is stored must be read by every later version.
 VECTORS: dict[str, Any] = json.loads(Path(__file__).with_name("vectors.json").read_text("utf-8"))
@@ -48,11 +48,15 @@ def test_the_texts_of_our_vectors(vector: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("vector", VECTORS["keys"], ids=lambda vector: vector["id"])
-def test_the_names_of_our_vectors(vector: dict[str, str]) -> None:
-    """A key keeps its id, its fingerprint and its check."""
+def test_the_names_of_our_vectors(vector: dict[str, Any]) -> None:
+    """A key keeps its id, its fingerprint, its check, and what it signs as the primary one."""
     [key] = Keyring([vector["key"]]).keys
     assert (key.id, key.fingerprint) == (vector["id"], vector["fingerprint"])
     assert is_checked(RegisteredKey(key.id, V2, "", vector["check"], "", 0), key)
+    primary = RegisteredKey(key.id, V2, PRIMARY, vector["primary"], "", 0)
+    assert is_checked(primary, key, vector["accepted"])
+    assert not is_checked(primary, key, [*vector["accepted"], "deadbeef"])
+    assert not is_checked(primary._replace(check=vector["check"]), key, vector["accepted"])
     assert key.authenticate(b"message").hex() == vector["code"]
 
 
