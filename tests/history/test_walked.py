@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nextcloud_mcp_server.testing.walk import StartWalk
-from tests.faults.trials import SEED, SHARE
+from tests.faults.trials import half
 from tests.history import corpus, released_files
 from tests.history.case import Case
 from tests.support.revisions import HEAD
@@ -20,10 +20,7 @@ CASES = [
 ]
 
 
-# Half of them in each run of CI, which runs the other half on the next day.
-@pytest.mark.parametrize(
-    "case", CASES if SHARE == 1 else CASES[SEED % 2 :: 2], ids=lambda case: case.name
-)
+@pytest.mark.parametrize("case", half(CASES), ids=lambda case: case.name)
 def test_an_old_database_makes_the_round_trip(
     case: Case, migration_walk: StartWalk, tmp_path: Path
 ) -> None:
