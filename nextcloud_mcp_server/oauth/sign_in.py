@@ -7,13 +7,13 @@ from urllib.parse import urlencode, urlsplit
 
 from mcp.server.auth.provider import construct_redirect_uri
 from starlette.responses import JSONResponse, RedirectResponse, Response
-from starlette.routing import Route
 
 from nextcloud_mcp_server.auth.mcp_tokens import new_token
 from nextcloud_mcp_server.auth.oauth_sessions import OAuthSession
 from nextcloud_mcp_server.nextcloud.errors import NextcloudError
 from nextcloud_mcp_server.oauth.browser import BrowserCookie, Form, session_of
 from nextcloud_mcp_server.oauth.clients import shown_name, shown_target
+from nextcloud_mcp_server.oauth.limits import form_route, page_route
 from nextcloud_mcp_server.oauth.login import Logins
 from nextcloud_mcp_server.oauth.provider import CODE_LIFE, CONSENT, Provider
 from nextcloud_mcp_server.oauth.scopes import SCOPES
@@ -75,9 +75,9 @@ class SignIn:
         self._logins = logins
         self._cookie = BrowserCookie(settings.public_url)
         self.routes = (
-            Route(CONSENT, self._consent, methods=["GET"]),
-            Route(CONSENT, self._decide, methods=["POST"]),
-            Route(_WAIT, self._wait, methods=["GET"]),
+            page_route(CONSENT, self._consent),
+            form_route(CONSENT, self._decide),
+            page_route(_WAIT, self._wait, acts=True),
         )
 
     async def _consent(self, request: Request) -> Response:
