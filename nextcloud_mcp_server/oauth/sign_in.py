@@ -174,11 +174,11 @@ class SignIn:
     async def _finish(self, session_id: Secret, session: OAuthSession, display: str) -> Response:
         """Issue a code, and lead the browser back to the client."""
         code = new_token()
-        await self._provider.storage.oauth_sessions.update(
-            session_id,
-            mcp_authorization_code=code,
-            code_expires_at=self._provider.now() + CODE_LIFE,
-        )
+        # Of two requests one gets a code: another one would make the first invalid.
+        if not await self._provider.storage.oauth_sessions.issue_code(
+            session_id, code, code_expires_at=self._provider.now() + CODE_LIFE
+        ):
+            return _no_session()
         name = await self._name(session.client_id or "")
         url = self._back(session, code=code)
         return _left(f"{name} is connected", f"Connected as {display}.", url, name)
@@ -188,8 +188,11 @@ class SignIn:
         return shown_name(None if client is None else client.client_name)
 
     async def _begun(self, request: Request, session_id: Secret) -> OAuthSession | None:
-        """Return the running sign-in if it began in this browser."""
-        return await self._provider.running_session(session_id, self._cookie.read(request), "flow1")
+        """Return the running sign-in if it began in this browser; None if it has its code."""
+        session = await self._provider.running_session(
+            session_id, self._cookie.read(request), "flow1"
+        )
+        return None if session is None or session.mcp_authorization_code else session
 
     def _csrf(self, request: Request, session_id: Secret) -> Secret:
         return self._cookie.form_token(request, "consent", session_id)
