@@ -51,7 +51,7 @@ def drip(client: socket.socket, pieces: int) -> bytes:
 
 @pytest.mark.parametrize("sent", [b"", b"a=b"])
 def test_a_body_that_does_not_arrive_is_not_waited_for(sent: bytes, token_db: Path) -> None:
-    """After some seconds without a byte the answer is 408, and nothing is logged."""
+    """After some seconds without a byte it gets 408, and nothing is logged."""
     with Server(token_db, IMPATIENT, **NEXTCLOUD) as server:
         with connect(server.url()) as client:
             client.sendall(head(10) + sent)
