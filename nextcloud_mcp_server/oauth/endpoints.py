@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import parse_qsl, urlsplit
 
 from mcp.server.auth.handlers.authorize import AuthorizationHandler
 from mcp.server.auth.handlers.register import RegistrationHandler
@@ -19,9 +20,11 @@ from starlette.routing import BaseRoute, Route
 from nextcloud_mcp_server.auth.mcp_tokens import new_token
 from nextcloud_mcp_server.oauth import scopes
 from nextcloud_mcp_server.oauth.browser import BrowserCookie, Form
+from nextcloud_mcp_server.oauth.clients import is_loopback, shown_target
 from nextcloud_mcp_server.oauth.limits import FORM, JSON, Handler, guarded, page_route
 from nextcloud_mcp_server.oauth.provider import CONSENT, MCP, Provider, browser
-from nextcloud_mcp_server.pages.frame import problem
+from nextcloud_mcp_server.pages.frame import page, problem
+from nextcloud_mcp_server.pages.html import html
 from nextcloud_mcp_server.secret import Secret
 
 if TYPE_CHECKING:
@@ -30,6 +33,15 @@ if TYPE_CHECKING:
 
 _NO_STORE: Final = {"Cache-Control": "no-store"}
 _BAD_REQUEST: Final = 400
+
+_ERROR: Final = """
+<p class="problem">Its request was refused: {reason}.</p>
+<p>Nothing was connected. If you have just started this in the client yourself, go back to it, and
+add this server to it again. It is at: {target}.</p>
+<div class="actions">
+<a class="button" href="{url}" rel="noreferrer">Go back to {target}</a>
+</div>
+"""
 
 
 def endpoints(provider: Provider) -> list[BaseRoute]:
@@ -103,6 +115,8 @@ def _authorize(provider: Provider) -> Handler:
             cookie.write(response, mine)
         else:
             back = construct_redirect_uri(target.reveal(), iss=provider.issuer)
+            if not is_loopback(back):
+                return _left_to_the_person(back)
             response.headers["Location"] = back
         return response
 
@@ -118,6 +132,19 @@ def _shown(response: Response) -> Response:
         "Remove the server in the client, add it again, and connect. If that does not help, "
         "report it to the makers of the client.",
     )
+
+
+def _left_to_the_person(back: str) -> Response:
+    """Return a page with a link for an error, which a redirect would send to the client.
+
+    Anybody can register an address, and a link to this server must not lead there by itself: that
+    is what RFC 9700, section 4.11.2, says of an open redirector. A program on the person's own
+    computer is no such place.
+    """
+    query = dict(parse_qsl(urlsplit(back).query))
+    reason = query.get("error_description") or query["error"]
+    body = html(_ERROR, reason=reason.rstrip("."), target=shown_target(back), url=Secret(back))
+    return page("This client cannot be connected", body, status=_BAD_REQUEST)
 
 
 def _token(provider: Provider, handler: TokenHandler) -> Handler:
