@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from sqlalchemy import bindparam, delete, func, update
+from sqlalchemy import Update, bindparam, delete, func, update
 
 from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth import values
@@ -65,6 +65,7 @@ _UPDATE: Final = (
         }
     )
 )
+_ISSUE: Final = _UPDATE.where(_c.mcp_authorization_code.is_(None))
 _DELETE: Final = delete(oauth_sessions).where(_c.session_id == bindparam("session_id"))
 _DELETE_EXPIRED: Final = _DELETE.where(_c.expires_at <= bindparam("now"))
 
@@ -248,8 +249,6 @@ class OAuthSessions(Concern):
         mcp_authorization_code = hidden(mcp_authorization_code)
         poll_token = hidden(poll_token)
         valid.together(poll_endpoint=poll_endpoint, poll_token=poll_token)
-        access, now = self._access, self._access.now()
-        key = valid.stored_forms(session_id, "session_id")
         changes = _changeable(
             user_id,
             idp_access_token,
@@ -260,7 +259,37 @@ class OAuthSessions(Concern):
             poll_endpoint=poll_endpoint,
             poll_token=poll_token,
         )
+        return await self._update(session_id, changes, user_id=user_id)
 
+    async def issue_code(
+        self, session_id: str, mcp_authorization_code: str, *, code_expires_at: int
+    ) -> bool:
+        """Store the only authorization code of a session.
+
+        Returns:
+            False if there is no such session, or it has a code: of several callers one gets True.
+
+        Raises:
+            TokenStorageError: as :meth:`update`.
+        """
+        session_id = hidden(session_id)
+        code = hidden(mcp_authorization_code)
+        changes = _changeable(None, None, None, None, code, code_expires_at=code_expires_at)
+        return await self._update(session_id, changes, statement=_ISSUE)
+
+    async def _update(
+        self,
+        session_id: str,
+        changes: dict[str, str | int | None],
+        *,
+        user_id: str | None = None,
+        statement: Update = _UPDATE,
+    ) -> bool:
+        """Change a session; False if there is none that ``statement`` applies to."""
+        session_id = hidden(session_id)
+        changes = hidden(changes)
+        access, now = self._access, self._access.now()
+        key = valid.stored_forms(session_id, "session_id")
         bound = {**changes, "session_id": key["hashed"]}
 
         def unit(connection: Connection) -> bool:
@@ -269,7 +298,7 @@ class OAuthSessions(Concern):
             found = connection.first(_GET, key)
             if found is None or not Reading(access, connection).accepts_id(found.session_id):
                 return False
-            following = self._change(connection, _UPDATE, {**row, **key})
+            following = self._change(connection, statement, {**row, **key})
             if following is None:
                 return False
             user, event = user_id or found.user_id, "update_oauth_session"

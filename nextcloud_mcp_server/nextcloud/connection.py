@@ -309,10 +309,7 @@ def _meaning(  # noqa: PLR0911 - a table
     """Return the error for a status that is no success; its texts of the answer go through hide."""
     status, reason = answer.status, _reason(answer, hide)
     if 300 <= status < 400:  # noqa: PLR2004 - the class of redirects
-        target = urlsplit(hide(answer.headers.get("Location", "")))
-        # Without what could be a user and a password.
-        place = f"{target.scheme}://{target.netloc.rpartition('@')[2]}"
-        return errors.moved(place if target.hostname else "")
+        return errors.moved(_place(hide(answer.headers.get("Location", ""))))
     if status in _OF_OBJECT:
         return _OF_OBJECT[status](what)
     if status in _OF_SERVER:
@@ -330,6 +327,17 @@ def _meaning(  # noqa: PLR0911 - a table
     if status == 400 and answer.headers.get("Content-Type", "").startswith("text/html"):  # noqa: PLR2004
         return errors.not_nextcloud(origin, "status 400 with a page")
     return errors.failed(status, reason)
+
+
+def _place(location: str) -> str:
+    """Return where a redirect leads; empty if that is no address."""
+    try:
+        target = urlsplit(location)
+    except ValueError:
+        return ""
+    # Without what could be a user and a password.
+    place = f"{target.scheme}://{target.netloc.rpartition('@')[2]}"
+    return place if target.hostname else ""
 
 
 def _reason(answer: Answer, hide: Callable[[str], str]) -> str:

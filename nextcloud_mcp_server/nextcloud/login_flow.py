@@ -59,7 +59,12 @@ async def begin_login(
 
 
 def _is_web(link: Secret) -> bool:
-    return link.startswith(("https://", "http://"))
+    """Return whether a link is one that a browser can open."""
+    try:
+        parts = urlsplit(link.reveal())
+    except ValueError:
+        return False
+    return parts.scheme in {"https", "http"} and bool(parts.hostname)
 
 
 def _for_browser(link: Secret, server: Server, browser: Server) -> Secret:

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final, cast
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from mcp.server.auth.provider import RegistrationError
 from mcp.shared.auth import InvalidRedirectUriError, OAuthClientInformationFull
@@ -27,6 +27,9 @@ _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _PROGRAMS: Final = frozenset(
     {"claude", "cursor", "goose", "raycast", "vscode", "vscode-insiders", "windsurf", "zed"}
 )
+
+#: The parameters of an answer. A client that reads the first of two must not read another's.
+_ANSWER: Final = frozenset({"code", "state", "iss", "error"})
 
 _MOST_URIS: Final = 20
 _LONGEST_URI: Final = 2_000
@@ -68,6 +71,13 @@ def redirect_problem(uri: str) -> str | None:
         return "it is too long, or has characters that do not belong in a URL"
     if "#" in uri or parts.username is not None:
         return "it has a fragment or a user"
+    if _ANSWER & {name for name, _ in parse_qsl(parts.query, keep_blank_values=True)}:
+        return "its query has a parameter that the answer adds"
+    return _scheme_problem(parts)
+
+
+def _scheme_problem(parts: SplitResult) -> str | None:
+    """Return why a scheme is refused, or a host with it; None if both are allowed."""
     if parts.scheme == "https":
         return None if parts.hostname else "it has no host"
     if parts.scheme == "http":
@@ -88,13 +98,19 @@ def _split(uri: str) -> SplitResult | None:
 
 def _same_but_port(uri: str, registered: str) -> bool:
     mine, other = urlsplit(uri), urlsplit(registered)
-    if mine.scheme != "http" or mine.hostname not in _LOOPBACK:
+    if not is_loopback(uri):
         return False
 
     def without_port(parts: SplitResult) -> tuple[str | None, ...]:
         return parts.scheme, parts.hostname, parts.path or "/", parts.query
 
     return without_port(mine) == without_port(other)
+
+
+def is_loopback(uri: str) -> bool:
+    """Return whether a redirect URI leads to a program that listens on the person's computer."""
+    parts = urlsplit(uri)
+    return parts.scheme == "http" and parts.hostname in _LOOPBACK
 
 
 def shown_target(uri: str) -> str:

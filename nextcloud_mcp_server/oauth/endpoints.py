@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import parse_qsl, urlsplit
 
 from mcp.server.auth.handlers.authorize import AuthorizationHandler
 from mcp.server.auth.handlers.register import RegistrationHandler
@@ -12,29 +12,36 @@ from mcp.server.auth.handlers.token import TokenHandler
 from mcp.server.auth.middleware.client_auth import ClientAuthenticator
 from mcp.server.auth.provider import construct_redirect_uri
 from mcp.server.auth.settings import ClientRegistrationOptions
-from mcp.server.transport_security import RequestBodyLimitMiddleware
 from mcp.shared.inbound import MCP_PROTOCOL_VERSION_HEADER
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route, request_response
+from starlette.routing import BaseRoute, Route
 
 from nextcloud_mcp_server.auth.mcp_tokens import new_token
 from nextcloud_mcp_server.oauth import scopes
 from nextcloud_mcp_server.oauth.browser import BrowserCookie, Form
-from nextcloud_mcp_server.oauth.limits import RateLimit
+from nextcloud_mcp_server.oauth.clients import is_loopback, shown_target
+from nextcloud_mcp_server.oauth.limits import FORM, JSON, Handler, guarded, page_route
 from nextcloud_mcp_server.oauth.provider import CONSENT, MCP, Provider, browser
-from nextcloud_mcp_server.pages.frame import problem
+from nextcloud_mcp_server.pages.frame import page, problem
+from nextcloud_mcp_server.pages.html import html
 from nextcloud_mcp_server.secret import Secret
 
 if TYPE_CHECKING:
+    from starlette.requests import Request
     from starlette.types import ASGIApp
 
 _NO_STORE: Final = {"Cache-Control": "no-store"}
-_LARGEST: Final = 64 * 1024
 _BAD_REQUEST: Final = 400
 
-Handler = Callable[[Request], Awaitable[Response]]
+_ERROR: Final = """
+<p class="problem">Its request was refused: {reason}.</p>
+<p>Nothing was connected. If you have just started this in the client yourself, go back to it, and
+add this server to it again. It is at: {target}.</p>
+<div class="actions">
+<a class="button" href="{url}" rel="noreferrer">Go back to {target}</a>
+</div>
+"""
 
 
 def endpoints(provider: Provider) -> list[BaseRoute]:
@@ -49,13 +56,9 @@ def endpoints(provider: Provider) -> list[BaseRoute]:
         # Clients look below the path of the resource, and some at the root alone.
         _document(f"{described}{MCP}", resource),
         _document(described, resource),
-        Route(
-            "/authorize",
-            RateLimit(request_response(_authorize(provider)), burst=60, per_second=2),
-            methods=["GET"],
-        ),
+        page_route("/authorize", _authorize(provider), acts=True, burst=60, per_second=2),
         _endpoint("/token", _token(provider, token), burst=200, per_second=20),
-        _endpoint("/register", register.handle, burst=30, per_second=0.5),
+        _endpoint("/register", register.handle, burst=30, per_second=0.5, media=JSON),
         _endpoint("/revoke", _revoke(provider), burst=60, per_second=2),
     ]
 
@@ -112,6 +115,8 @@ def _authorize(provider: Provider) -> Handler:
             cookie.write(response, mine)
         else:
             back = construct_redirect_uri(target.reveal(), iss=provider.issuer)
+            if not is_loopback(back):
+                return _left_to_the_person(back)
             response.headers["Location"] = back
         return response
 
@@ -127,6 +132,19 @@ def _shown(response: Response) -> Response:
         "Remove the server in the client, add it again, and connect. If that does not help, "
         "report it to the makers of the client.",
     )
+
+
+def _left_to_the_person(back: str) -> Response:
+    """Return a page with a link for an error, which a redirect would send to the client.
+
+    Anybody can register an address, and a link to this server must not lead there by itself: that
+    is what RFC 9700, section 4.11.2, says of an open redirector. A program on the person's own
+    computer is no such place.
+    """
+    query = dict(parse_qsl(urlsplit(back).query))
+    reason = query.get("error_description") or query["error"]
+    body = html(_ERROR, reason=reason.rstrip("."), target=shown_target(back), url=Secret(back))
+    return page("This client cannot be connected", body, status=_BAD_REQUEST)
 
 
 def _token(provider: Provider, handler: TokenHandler) -> Handler:
@@ -166,15 +184,13 @@ def _document(path: str, content: dict[str, Any]) -> Route:
     async def answer(_: Request) -> Response:
         return JSONResponse(content, headers={"Cache-Control": "public, max-age=3600"})
 
-    return Route(path, _cors(request_response(answer), "GET"), methods=["GET", "OPTIONS"])
+    return Route(path, _cors(guarded(answer), "GET"), methods=["GET", "OPTIONS"])
 
 
-def _endpoint(path: str, handler: Handler, *, burst: int, per_second: float) -> Route:
-    limited = RateLimit(
-        RequestBodyLimitMiddleware(request_response(handler), _LARGEST),
-        burst=burst,
-        per_second=per_second,
-    )
+def _endpoint(
+    path: str, handler: Handler, *, burst: int, per_second: float, media: str = FORM
+) -> Route:
+    limited = guarded(handler, burst=burst, per_second=per_second, media=media)
     return Route(path, _cors(limited, "POST"), methods=["POST", "OPTIONS"])
 
 

@@ -6,9 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
-from mcp.server.transport_security import RequestBodyLimitMiddleware
 from starlette.responses import JSONResponse, RedirectResponse, Response
-from starlette.routing import BaseRoute, Route, request_response
 
 from nextcloud_mcp_server.auth.mcp_grants import BY_USER, McpGrant
 from nextcloud_mcp_server.auth.mcp_tokens import new_token
@@ -20,7 +18,7 @@ from nextcloud_mcp_server.oauth import home_pages, scopes
 from nextcloud_mcp_server.oauth.browser import BrowserCookie, Form, session_of
 from nextcloud_mcp_server.oauth.clients import shown_name, shown_target
 from nextcloud_mcp_server.oauth.home_pages import SCOPES, SIGN_IN, Shown
-from nextcloud_mcp_server.oauth.limits import RateLimit
+from nextcloud_mcp_server.oauth.limits import form_route, page_route
 from nextcloud_mcp_server.oauth.login import Logins
 from nextcloud_mcp_server.oauth.provider import SIGN_IN_LIFE, Provider
 from nextcloud_mcp_server.pages.frame import problem
@@ -29,11 +27,10 @@ from nextcloud_mcp_server.settings.nextcloud import NextcloudSettings
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+    from starlette.routing import Route
 
 #: Seconds for which a browser is signed in, unless it is closed before.
 SIGNED_IN: Final = 8 * 3_600
-
-_LARGEST: Final = 64 * 1024
 
 #: What the app password of a sign-in is called in Nextcloud.
 _NAME: Final = "sign-in"
@@ -53,11 +50,11 @@ class Home:
         self._logins = logins
         self._browser = BrowserCookie(settings.public_url)
         self._cookie = BrowserCookie(settings.public_url, "-home")
-        self.routes: tuple[BaseRoute, ...] = (
-            Route("/", self._show, methods=["GET"]),
-            Route(SIGN_IN, self._wait, methods=["GET"]),
-            Route(SIGN_IN, _limited(self._sign_in), methods=["POST"]),
-            Route(SCOPES, self._offer, methods=["GET"]),
+        self.routes: tuple[Route, ...] = (
+            page_route("/", self._show),
+            page_route(SIGN_IN, self._wait, acts=True),
+            form_route(SIGN_IN, self._sign_in),
+            page_route(SCOPES, self._offer),
             self._action(SCOPES, self._change),
             self._action(home_pages.REVOKE, self._revoke),
             self._action(home_pages.DISCONNECT, self._disconnect),
@@ -274,13 +271,7 @@ class Home:
                 return self._cookie.foreign_form("Open the first page again.")
             return await act(request, user, form)
 
-        return Route(path, _limited(answer), methods=["POST"])
-
-
-def _limited(handler: Callable[[Request], Awaitable[Response]]) -> RateLimit:
-    return RateLimit(
-        RequestBodyLimitMiddleware(request_response(handler), _LARGEST), burst=60, per_second=2
-    )
+        return form_route(path, answer)
 
 
 def _way_back(grant_id: str, wanted: list[str]) -> str:

@@ -131,8 +131,10 @@ class Provider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken,
             raise AuthorizeError("invalid_target", f"The resource is {self.resource}")
         if len(params.state or "") > _LONGEST_STATE:
             raise AuthorizeError("invalid_request", "state is too long")
-        session_id = new_token()
         asked = scopes.requested(params.scopes, self.supported)
+        if not asked:
+            raise AuthorizeError("invalid_scope", f"The scopes are {' '.join(self.supported)}")
+        session_id = new_token()
         try:
             await self.storage.oauth_sessions.create(
                 session_id,

@@ -35,7 +35,9 @@ def supported(*, read_only: bool, share_links: bool) -> tuple[str, ...]:
 
 
 def requested(names: Iterable[str] | None, supported: Iterable[str]) -> tuple[str, ...]:
-    """Return the supported scopes that a client asks for; the default if there is none."""
+    """Return the supported scopes that a client asks for; the default if it names none.
+
+    Empty if it names others alone: the default would be more than what it asked for.
+    """
     wanted = set(names or ())
-    known = tuple(name for name in supported if name in wanted)
-    return known or DEFAULT
+    return tuple(name for name in supported if name in wanted) if wanted else DEFAULT

@@ -22,6 +22,7 @@ from nextcloud_mcp_server.oauth.clients import Clients
 from nextcloud_mcp_server.oauth.documents import Documents
 from nextcloud_mcp_server.oauth.endpoints import endpoints
 from nextcloud_mcp_server.oauth.home import Home, widening
+from nextcloud_mcp_server.oauth.limits import page_route
 from nextcloud_mcp_server.oauth.login import Logins
 from nextcloud_mcp_server.oauth.provider import MCP, Count, Provider
 from nextcloud_mcp_server.oauth.sign_in import SignIn
@@ -67,7 +68,7 @@ class AuthorizationServer:
             *endpoints(self.provider),
             *SignIn(settings, self.provider, self._logins).routes,
             *Home(settings, self.provider, self._logins).routes,
-            *frame.ROUTES,
+            page_route(frame.WAIT_SCRIPT, frame.wait_script),
         ]
 
     @property

@@ -7,13 +7,13 @@ from urllib.parse import urlencode, urlsplit
 
 from mcp.server.auth.provider import construct_redirect_uri
 from starlette.responses import JSONResponse, RedirectResponse, Response
-from starlette.routing import Route
 
 from nextcloud_mcp_server.auth.mcp_tokens import new_token
 from nextcloud_mcp_server.auth.oauth_sessions import OAuthSession
 from nextcloud_mcp_server.nextcloud.errors import NextcloudError
 from nextcloud_mcp_server.oauth.browser import BrowserCookie, Form, session_of
 from nextcloud_mcp_server.oauth.clients import shown_name, shown_target
+from nextcloud_mcp_server.oauth.limits import form_route, page_route
 from nextcloud_mcp_server.oauth.login import Logins
 from nextcloud_mcp_server.oauth.provider import CODE_LIFE, CONSENT, Provider
 from nextcloud_mcp_server.oauth.scopes import SCOPES
@@ -75,9 +75,9 @@ class SignIn:
         self._logins = logins
         self._cookie = BrowserCookie(settings.public_url)
         self.routes = (
-            Route(CONSENT, self._consent, methods=["GET"]),
-            Route(CONSENT, self._decide, methods=["POST"]),
-            Route(_WAIT, self._wait, methods=["GET"]),
+            page_route(CONSENT, self._consent),
+            form_route(CONSENT, self._decide),
+            page_route(_WAIT, self._wait, acts=True),
         )
 
     async def _consent(self, request: Request) -> Response:
@@ -174,11 +174,11 @@ class SignIn:
     async def _finish(self, session_id: Secret, session: OAuthSession, display: str) -> Response:
         """Issue a code, and lead the browser back to the client."""
         code = new_token()
-        await self._provider.storage.oauth_sessions.update(
-            session_id,
-            mcp_authorization_code=code,
-            code_expires_at=self._provider.now() + CODE_LIFE,
-        )
+        # Of two requests one gets a code: another one would make the first invalid.
+        if not await self._provider.storage.oauth_sessions.issue_code(
+            session_id, code, code_expires_at=self._provider.now() + CODE_LIFE
+        ):
+            return _no_session()
         name = await self._name(session.client_id or "")
         url = self._back(session, code=code)
         return _left(f"{name} is connected", f"Connected as {display}.", url, name)
@@ -188,8 +188,11 @@ class SignIn:
         return shown_name(None if client is None else client.client_name)
 
     async def _begun(self, request: Request, session_id: Secret) -> OAuthSession | None:
-        """Return the running sign-in if it began in this browser."""
-        return await self._provider.running_session(session_id, self._cookie.read(request), "flow1")
+        """Return the running sign-in if it began in this browser; None if it has its code."""
+        session = await self._provider.running_session(
+            session_id, self._cookie.read(request), "flow1"
+        )
+        return None if session is None or session.mcp_authorization_code else session
 
     def _csrf(self, request: Request, session_id: Secret) -> Secret:
         return self._cookie.form_token(request, "consent", session_id)

@@ -7,7 +7,6 @@ import hashlib
 from typing import TYPE_CHECKING, Final
 
 from starlette.responses import HTMLResponse, Response
-from starlette.routing import Route
 
 from nextcloud_mcp_server.pages.html import Html, html
 
@@ -182,10 +181,7 @@ def moving_on(url: str) -> Html:
     return html('<meta http-equiv="refresh" content="1;url={url}">', url=url)
 
 
-async def _script(request: Request) -> Response:
+async def wait_script(request: Request) -> Response:
+    """Return the script of a page that waits."""
     headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "max-age=3600"}
     return Response(_WAIT, headers=headers, media_type="text/javascript")
-
-
-#: The assets of the pages.
-ROUTES: Final = (Route(WAIT_SCRIPT, _script),)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.responses import HTMLResponse, JSONResponse
 from starlette.routing import Route
 
@@ -24,6 +25,7 @@ from nextcloud_mcp_server.server.health import (
     Health,
     HealthCheck,
 )
+from nextcloud_mcp_server.server.hosts import HostCheck
 from nextcloud_mcp_server.server.metrics import Metrics
 from nextcloud_mcp_server.server.operator import operator_routes
 from nextcloud_mcp_server.server.page import page
@@ -32,7 +34,6 @@ from nextcloud_mcp_server.settings import Settings
 from nextcloud_mcp_server.settings.nextcloud import NextcloudSettings
 
 if TYPE_CHECKING:
-    from starlette.middleware import Middleware
     from starlette.requests import Request
     from starlette.routing import BaseRoute
 
@@ -145,7 +146,11 @@ def _connected(nextcloud: NextcloudSettings | None, metrics: Metrics) -> Connect
             yield
 
     # Ours first: the SDK has a route of its own for the metadata of the resource.
-    return Connected([*authorization.routes, *protected.routes], protected.user_middleware, running)
+    return Connected(
+        [*authorization.routes, *protected.routes],
+        [Middleware(HostCheck, public_url=nextcloud.public_url), *protected.user_middleware],
+        running,
+    )
 
 
 async def _page(request: Request) -> HTMLResponse:

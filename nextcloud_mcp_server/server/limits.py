@@ -1,7 +1,7 @@
-"""The limits of the server: open files, connections, the time for a request's head, its log.
+"""The limits of the server: open files, connections, the time for a request to arrive, its log.
 
-A server without descriptors answers nobody. So connections that send no request are closed
-first, and a number of descriptors is kept for the database.
+A server without descriptors answers nobody. So connections that send no request, or a part of
+one, are closed first, and a number of descriptors is kept for the database.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import select
 import sys
 import time
 from contextlib import suppress
+from itertools import chain
 from typing import Any, Final
 
 import h11
@@ -34,6 +35,14 @@ QUEUE: Final = 1_024
 
 #: Seconds for the head of a request, from the connection or from its first byte on.
 HEAD_TIMEOUT: Final = 10.0
+
+#: Seconds for the body of a request: without a byte of it, and in all. The largest one, 4 MiB for a
+#: tool, may come from a slow network.
+BODY_SILENCE: Final = 30.0
+BODY_TIMEOUT: Final = 300.0
+
+#: Seconds without a byte of a body after which its connection makes room for another one.
+_STALLED: Final = 1.0
 
 #: Seconds in which a repeated log line is printed once.
 _REPEAT: Final = 1.0
@@ -80,15 +89,24 @@ def _forbid_dumps() -> None:
 
 
 class Connections:
-    """Those that wait for a request, oldest first; ``most`` may be open, the others included."""
+    """Those that wait for a request, oldest first; ``most`` may be open, the others included.
+
+    ``sending`` are those that wait for the rest of a body, and when a part of it came last.
+    """
 
     def __init__(self, most: int) -> None:
         self.most = most
         self.waiting: dict[Connection, None] = {}
+        self.sending: dict[Connection, float] = {}
 
     def idle(self) -> Connection | None:
-        """Return the one that waits longest, except for those that have sent what is not read."""
-        return next((each for each in self.waiting if not each.has_unread()), None)
+        """Return the one that waits longest, except for those that have sent what is not read.
+
+        If all have sent a request, it is one whose body does not arrive.
+        """
+        stalled = (each for each in self.sending if each.is_stalled())
+        candidates = chain(self.waiting, stalled)
+        return next((each for each in candidates if not each.has_unread()), None)
 
 
 class Connection(H11Protocol):
@@ -98,6 +116,8 @@ class Connection(H11Protocol):
         super().__init__(*arguments, **options)
         self._all = connections
         self._timer: asyncio.TimerHandle | None = None
+        self._body_timer: asyncio.TimerHandle | None = None
+        self._body_ends = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept the connection; if there are too many, close the one that waits longest."""
@@ -114,6 +134,7 @@ class Connection(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._stop_waiting()
+        self._stop_body()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -131,19 +152,22 @@ class Connection(H11Protocol):
             self.transport.close()
         if self._is_busy():
             self._stop_waiting()
+        if self._is_busy() and self.cycle.more_body:
+            self._wait_for_body()
+        else:
+            self._stop_body()
 
     def _unsupported_upgrade_warning(self) -> None:
         """Log nothing: anybody can ask for a WebSocket, and uvicorn's advice would not help."""
 
     def send_400_response(self, msg: str) -> None:
         """Answer a request that cannot be read; the application's own answer is dropped."""
-        if self._is_busy():
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+        self._disconnect()
         super().send_400_response(msg)
 
     def on_response_complete(self) -> None:
         """Wait for the next request. uvicorn closes the connection if none begins."""
+        self._stop_body()
         super().on_response_complete()
         if not self._is_busy() and not self.transport.is_closing():
             self._all.waiting[self] = None
@@ -154,9 +178,23 @@ class Connection(H11Protocol):
         poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
         return bool(poll.poll(0))
 
+    def is_stalled(self) -> bool:
+        """Return whether the client could send more of a body, and does not."""
+        silent = self.loop.time() - self._all.sending[self]
+        return silent >= _STALLED and not self._is_held_up()
+
+    def shutdown(self) -> None:
+        """Close the connection when its request is answered; at once if that does not arrive."""
+        if self in self._all.sending and self.is_stalled():
+            self.close_now()
+        else:
+            super().shutdown()
+
     def close_now(self) -> None:
         """Close the connection at once."""
         self._stop_waiting()
+        self._stop_body()
+        self._disconnect()
         self.connections.discard(self)
         self.transport.abort()
 
@@ -179,6 +217,46 @@ class Connection(H11Protocol):
         if self.conn.trailing_data[0]:
             self.transport.write(_SLOW)
         self.transport.close()
+
+    def _wait_for_body(self) -> None:
+        now = self.loop.time()
+        if self._body_timer is None:
+            self._body_ends = now + BODY_TIMEOUT
+            self._body_timer = self.loop.call_later(BODY_SILENCE, self._check_body)
+        # The one that has been silent longest is first.
+        self._all.sending.pop(self, None)
+        self._all.sending[self] = now
+
+    def _stop_body(self) -> None:
+        self._all.sending.pop(self, None)
+        if self._body_timer is not None:
+            self._body_timer.cancel()
+            self._body_timer = None
+
+    def _check_body(self) -> None:
+        """Close the connection if the body is late; otherwise check again when it would be."""
+        now = self.loop.time()
+        late = min(self._all.sending[self] + BODY_SILENCE, self._body_ends)
+        if self._is_held_up():
+            late = now + BODY_SILENCE
+        if now < late:
+            self._body_timer = self.loop.call_at(late, self._check_body)
+            return
+        self._stop_body()
+        if not self.cycle.response_started:
+            self.transport.write(_SLOW)
+        self._disconnect()
+        self.transport.close()
+
+    def _is_held_up(self) -> bool:
+        """Return whether the client cannot send more, because the application does not read."""
+        return self.flow.read_paused or self.cycle.waiting_for_100_continue
+
+    def _disconnect(self) -> None:
+        """Tell the application, if it is answering, that nobody waits any more."""
+        if self._is_busy():
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
 
 
 class OncePerSecond(logging.Filter):

@@ -222,6 +222,24 @@ async def test_a_redirect_is_not_followed(stand_in: StandIn, alice: Nextcloud) -
             other.accept()
 
 
+@pytest.mark.parametrize("target", ["http://[", "http://a]b", "//", "http://\u2100"])
+async def test_a_redirect_to_no_address(stand_in: StandIn, alice: Nextcloud, target: str) -> None:
+    """An address that cannot be parsed is named by no host."""
+    stand_in.state.redirect_to = target
+    assert (await failing(alice.account.whoami())).code == "moved"
+
+
+@pytest.mark.parametrize("link", ["http://[", "https://a]b/x", "http://", "javascript:alert(1)"])
+@pytest.mark.parametrize("browser", [None, Server.parse("https://cloud.example.com")])
+async def test_a_login_at_no_address(
+    stand_in: StandIn, http: httpx2.AsyncClient, link: str, browser: Server | None
+) -> None:
+    """A page of a login that no browser can open is not Nextcloud's."""
+    stand_in.state.login_link = link
+    login = begin_login(http, Server.parse(stand_in.url), AGENT, browser=browser)
+    assert (await failing(login)).code == "not-nextcloud"
+
+
 async def test_an_absent_app_is_named(stand_in: StandIn, alice: Nextcloud) -> None:
     """Without the app Notes its calls say so."""
     stand_in.state.notes_enabled = False

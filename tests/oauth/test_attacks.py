@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 import sqlite3
 from contextlib import closing
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -232,6 +234,49 @@ def test_an_error_never_redirects_elsewhere(
 
 
 @pytest.mark.parametrize(
+    "place", [("https://evil.example/phish?x=1", "evil.example"), ("cursor://x/cb", "cursor:")]
+)
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"response_type": "none"}, "unsupported_response_type"),
+        ({"code_challenge": "abc"}, "invalid_request"),
+        ({"resource": "https://other.example/mcp"}, "invalid_target"),
+        ({"scope": "unknown"}, "invalid_scope"),
+    ],
+)
+def test_an_address_redirects_nobody_before_consent(
+    served: Served, browser: Browser, place: tuple[str, str], change: dict[str, str], error: str
+) -> None:
+    """Anybody can register an address: a person sees where a link leads, and follows it or not.
+
+    So this server is no open redirector (RFC 9700, 4.11.2). The link has the answer of OAuth.
+    """
+    uri, name = place
+    with Client(served, uri) as client:
+        assert client.register().status_code == 201
+        response = browser.http.get(client.url(**change))
+    assert response.status_code == 400
+    assert "Location" not in response.headers
+    assert "http-equiv" not in response.text
+    assert name in response.text
+    [link] = [unescape(one) for one in re.findall(r'href="([^"]*)"', response.text)]
+    assert link.startswith(uri)
+    found = answer(link)
+    assert (found["error"], found["state"], found["iss"]) == (error, "state-1", served.url)
+
+
+def test_nothing_that_can_be_granted_is_not_the_default(browser: Browser, client: Client) -> None:
+    """A client that asks for unknown scopes alone gets no others; one that names none does."""
+    for scope in ("unknown", "offline_access openid"):
+        back = browser.http.get(client.url(scope=scope)).headers["Location"]
+        assert answer(back)["error"] == "invalid_scope"
+    for nothing in (None, "", " "):
+        page = browser.open(client.url(scope=nothing))
+        assert offered(page) == ["files:read", "notes:read", "calendar:read", "contacts:read"]
+
+
+@pytest.mark.parametrize(
     "uri",
     [
         "javascript:alert(1)",
@@ -242,10 +287,18 @@ def test_an_error_never_redirects_elsewhere(
         "file:///etc/passwd",
         "intent://x",
         "https://client.example/" + "x" * 2000,
+        "https://client.example/cb?code=1",
+        "https://client.example/cb?a=1&state=",
+        "https://client.example/cb?%69ss=https://x",
+        "com.example.app:/cb?error",
+        "http://127.0.0.1/cb?a;code=1&code=2",
     ],
 )
 def test_a_dangerous_redirect_uri_is_not_registered(served: Served, uri: str) -> None:
-    """Only https, http on loopback and private-use schemes can be registered."""
+    """Only https, http on loopback and private-use schemes can be registered.
+
+    None has what the answer adds, so that no client reads a value of somebody else.
+    """
     with Client(served, uri) as client:
         response = client.register()
         assert response.status_code == 400
@@ -253,7 +306,8 @@ def test_a_dangerous_redirect_uri_is_not_registered(served: Served, uri: str) ->
 
 
 @pytest.mark.parametrize(
-    "uri", ["https://client.example/cb", "com.example.app:/cb", "cursor://x/cb", "http://[::1]/cb"]
+    "uri",
+    ["https://client.example/cb?x=1", "com.example.app:/cb", "cursor://x/cb", "http://[::1]/cb"],
 )
 def test_a_safe_redirect_uri_is_registered(served: Served, uri: str) -> None:
     """A client is public, whatever it asked for."""

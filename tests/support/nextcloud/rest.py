@@ -111,7 +111,8 @@ async def login_flow(state: State, path: str, request: Request) -> Response:
         state.links[link] = token
         here = f"http://{request.headers['host']}{request.scope['state']['prefix']}/index.php"
         poll = {"token": token, "endpoint": f"{here}/login/v2/poll"}
-        return JSONResponse({"poll": poll, "login": f"{here}/login/v2/flow/{link}"})
+        page = state.login_link or f"{here}/login/v2/flow/{link}"
+        return JSONResponse({"poll": poll, "login": page})
     form = parse_qs((await request.body()).decode())
     token = form.get("token", [""])[0]
     flow = state.flows.get(token)

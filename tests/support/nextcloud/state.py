@@ -113,6 +113,8 @@ class State:
         self.trash_enabled = True
         self.links_enabled = True
         self.redirect_to = ""
+        #: Is answered instead of the page of a login.
+        self.login_link = ""
         self._ids = count(1)
 
     def number(self) -> int:

@@ -1,0 +1,131 @@
+"""Requests whose body arrives slowly, or never, on real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from nextcloud_mcp_server.server import limits
+from nextcloud_mcp_server.server.limits import Connection, Connections
+from tests.server.helpers import Server
+from tests.server.test_limits import FEW, connect
+
+IMPATIENT = """
+from nextcloud_mcp_server.server import limits
+limits.BODY_SILENCE, limits.BODY_TIMEOUT = 0.5, 2.0
+"""
+#: A route that reads a body is one of OAuth. This Nextcloud is not asked.
+NEXTCLOUD = {"NEXTCLOUD_HOST": "http://127.0.0.1:9"}
+
+
+def head(length: int) -> bytes:
+    """Return the head of a request with a form of so many bytes."""
+    return (
+        "POST /token HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        "Content-Type: application/x-www-form-urlencoded\r\n"
+        f"Content-Length: {length}\r\n\r\n"
+    ).encode()
+
+
+def drip(client: socket.socket, pieces: int) -> bytes:
+    """Send a byte five times a second, and return what is answered."""
+    client.settimeout(0.2)
+    for _ in range(pieces):
+        client.sendall(b"a")
+        try:
+            return client.recv(1000)
+        except TimeoutError:
+            pass
+    client.settimeout(10)
+    return client.recv(1000)
+
+
+@pytest.mark.parametrize("sent", [b"", b"a=b"])
+def test_a_body_that_does_not_arrive_is_not_waited_for(sent: bytes, token_db: Path) -> None:
+    """After some seconds without a byte it gets 408, and nothing is logged."""
+    with Server(token_db, IMPATIENT, **NEXTCLOUD) as server:
+        with connect(server.url()) as client:
+            client.sendall(head(10) + sent)
+            begun = time.monotonic()
+            assert client.recv(1000).startswith(b"HTTP/1.1 408")
+            assert client.recv(1000) == b""
+            assert 0.3 < time.monotonic() - begun < 5
+        status, err = server.stop()
+    assert (status, "Traceback" in err, "ASGI" in err) == (0, False, False)
+
+
+def test_a_body_that_drips_ends(token_db: Path) -> None:
+    """One byte now and then does not hold a connection for ever; an upload that is done does."""
+    with Server(token_db, IMPATIENT, **NEXTCLOUD) as server:
+        url = server.url()
+        with connect(url) as client:
+            client.sendall(head(1_000))
+            assert drip(client, 30).startswith(b"HTTP/1.1 408")
+        with connect(url) as client:
+            client.sendall(head(5))
+            assert drip(client, 5).startswith(b"HTTP/1.1 401")
+        server.stop()
+
+
+def test_slow_bodies_keep_nobody_out(token_db: Path) -> None:
+    """With more of them than descriptors the server answers, long before their time is over."""
+    with Server(token_db, FEW, **NEXTCLOUD) as server, ExitStack() as crowd:
+        url = server.url()
+        for _ in range(80):
+            crowd.enter_context(connect(url)).sendall(head(10))
+        time.sleep(1.5)
+        for path in ("/health/live", "/health/ready"):
+            assert httpx.get(url + path, timeout=10).status_code == 200
+        status, err = server.stop()
+    assert (status, err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "more",
+    ["", "Expect: 100-continue\r\n"],
+    ids=["buffers-full", "asks-first"],
+)
+async def test_a_body_that_is_not_read_yet_has_time(
+    more: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the application does not read, the client cannot send: that is not its silence."""
+    monkeypatch.setattr(limits, "BODY_SILENCE", 0.1)
+    may_read = asyncio.Event()
+    size = 1_000_000
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await may_read.wait()
+        while (await receive()).get("more_body"):
+            pass
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    config = uvicorn.Config(app, lifespan="off", log_level="error")
+    config.load()
+    connections = Connections(most=10)
+    server = await asyncio.get_running_loop().create_server(
+        lambda: Connection(config, ServerState(), {}, connections=connections), "127.0.0.1", 0
+    )
+    async with server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(f"PUT / HTTP/1.1\r\nHost: a\r\n{more}Content-Length: {size}\r\n\r\n".encode())
+        if not more:
+            writer.write(b"x" * size)
+        await asyncio.sleep(0.5)
+        may_read.set()
+        if more:
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100")
+            writer.write(b"x" * size)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 204")
+        writer.close()
+        await writer.wait_closed()
+        assert connections.sending == {}
