@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, Final
 
 from nextcloud_mcp_server.nextcloud import errors
@@ -164,4 +165,5 @@ def _text(value: object) -> str:
 
 
 def _number(value: object) -> int | None:
-    return int(value) if isinstance(value, int | float) else None
+    # JSON of Python also has infinity.
+    return int(value) if isinstance(value, int | float) and isfinite(value) else None

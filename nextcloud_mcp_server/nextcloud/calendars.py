@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
@@ -27,6 +28,11 @@ _PRODUCT: Final = f"-//nextcloud-mcp-server//{__version__}//EN"
 
 #: Times of the zones in a new object: a rule without an end needs the changes of later years.
 _YEARS: Final = 20
+
+#: What the values of an object raise that another program has stored: no program checks them all.
+UNREADABLE: Final = (
+    ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError,
+)  # fmt: skip
 
 When = datetime | date
 
@@ -156,7 +162,7 @@ class Calendars:
         """Return the objects of a calendar, without those that cannot be parsed."""
         times, data = "", "<c:calendar-data/>"
         if between is not None:
-            start, end = (f"{when.astimezone(UTC):%Y%m%dT%H%M%SZ}" for when in between)
+            start, end = (_in_utc(when) for when in between)
             times = f'<c:time-range start="{start}" end="{end}"/>'
             data = f'<c:calendar-data><c:expand start="{start}" end="{end}"/></c:calendar-data>'
         body = document(
@@ -191,7 +197,7 @@ class Calendars:
         )
         content = _parsed(answer.body.decode("utf-8", "replace"))
         if content is None:
-            raise errors.not_nextcloud(self._connection.server.origin, "no iCalendar object")
+            raise errors.unreadable(what)
         return Stored(calendar, name, answer.etag, content)
 
     async def create(self, calendar: str, component: icalendar.Component) -> Stored:
@@ -225,7 +231,7 @@ class Calendars:
             NextcloudError: ``changed``, ``forbidden``, or the request failed.
         """
         now = datetime.now(UTC).replace(microsecond=0)
-        sequence = int(component.get("SEQUENCE", 0)) + 1
+        sequence = number_of(component, "SEQUENCE") + 1
         for name, value in (("DTSTAMP", now), ("LAST-MODIFIED", now), ("SEQUENCE", sequence)):
             replace(component, name, value)
         return await self._put(stored.calendar, stored.id, stored.content, if_match(etag))
@@ -233,16 +239,19 @@ class Calendars:
     async def _put(
         self, calendar: str, name: str, content: icalendar.Component, headers: dict[str, str]
     ) -> Stored:
-        if isinstance(content, icalendar.Calendar):
-            years = timedelta(days=366 * _YEARS)
-            last = max(date(2038, 1, 1), datetime.now(UTC).date() + years)
-            content.add_missing_timezones(last_date=last)
+        what = f"object {name!r} in the calendar {calendar!r}"
+        with readable(what):
+            if isinstance(content, icalendar.Calendar):
+                years = timedelta(days=366 * _YEARS)
+                last = max(date(2038, 1, 1), datetime.now(UTC).date() + years)
+                content.add_missing_timezones(last_date=last)
+            body = content.to_ical()
         answer = await self._connection.send(
             "PUT",
             DAV + await self._path(calendar, name),
-            what=f"object {name!r} in the calendar {calendar!r}",
+            what=what,
             headers={"Content-Type": "text/calendar; charset=utf-8", **headers},
-            body=content.to_ical(),
+            body=body,
         )
         # Without an etag Nextcloud has stored something else than what was sent.
         if not answer.etag:
@@ -281,8 +290,27 @@ class Calendars:
 def _parsed(text: str) -> icalendar.Component | None:
     try:
         return icalendar.Calendar.from_ical(text) if text.strip() else None
-    except ValueError:
+    except UNREADABLE:
         return None
+
+
+def _in_utc(when: datetime) -> str:
+    moment = when.astimezone(UTC)
+    # Not %Y, which does not fill up a year to four digits.
+    return f"{moment.year:04}{moment:%m%dT%H%M%SZ}"
+
+
+@contextmanager
+def readable(what: str) -> Iterator[None]:
+    """Raise an error with a remedy for what another program has stored and cannot be read.
+
+    Raises:
+        NextcloudError: ``bad-input``.
+    """
+    try:
+        yield
+    except UNREADABLE:
+        raise errors.unreadable(what) from None
 
 
 def replace(component: icalendar.Component, name: str, value: Any) -> None:
@@ -320,6 +348,12 @@ def time_of(component: icalendar.Component, name: str) -> When | None:
     """Return a time of a component; None if there is none, or none that can be read."""
     value = getattr(component.get(name), "dt", None)
     return value if isinstance(value, date) else None
+
+
+def number_of(component: icalendar.Component, name: str) -> int:
+    """Return a number of a component; 0 if there is none, or none that can be read."""
+    value = component.get(name)
+    return int(value) if isinstance(value, int) else 0
 
 
 def text_of(component: icalendar.Component, name: str) -> str:

@@ -125,12 +125,23 @@ class Answer:
         return bare_etag(self.headers.get("ETag", ""))
 
     def json(self) -> Any:
-        """Return the JSON of the body; None if it is not JSON."""
+        """Return the JSON of the body, in which each text can be encoded; None if it is none."""
         try:
-            return json.loads(self.body)
+            return _encodable(json.loads(self.body.decode("utf-8-sig", "replace")))
         # RecursionError: brackets in brackets.
         except (RecursionError, ValueError):
             return None
+
+
+def _encodable(found: Any) -> Any:
+    """Return a value of JSON with a replacement for each half of a surrogate pair."""
+    if isinstance(found, str):
+        return re.sub("[\ud800-\udfff]", "\ufffd", found)
+    if isinstance(found, list):
+        return [_encodable(one) for one in found]
+    if isinstance(found, dict):
+        return {_encodable(name): _encodable(one) for name, one in found.items()}
+    return found
 
 
 def bare_etag(text: str) -> str:

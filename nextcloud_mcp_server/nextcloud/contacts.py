@@ -109,9 +109,10 @@ def _contact(book: str, card: str) -> Contact:
 
 def _lines(card: str) -> Iterator[tuple[str, str]]:
     """Yield the properties of a vCard, without groups and parameters."""
-    for line in re.sub(r"\r?\n[ \t]", "", card).splitlines():
+    # Not splitlines: a line separator inside of a value is none.
+    for line in re.split(r"\r?\n", re.sub(r"\r?\n[ \t]", "", card)):
         # A parameter in quotes may have a colon.
-        if match := re.match(r'(?:[^.:;"]+\.)?([\w-]+)((?:;(?:"[^"]*"|[^":])*)*):(.*)', line):
+        if match := re.match(r'(?:[^.:;"]+\.)?([\w-]+)((?:;(?:"[^"]*"|[^":;])*)*):(.*)', line):
             yield match[1].upper(), match[3]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from dataclasses import dataclass
 from typing import Final
 from xml.etree import ElementTree as ET
@@ -25,6 +27,14 @@ NAMESPACES: Final = {
 }
 _DECLARED: Final = " ".join(f'xmlns:{prefix}="{uri}"' for prefix, uri in NAMESPACES.items())
 _PREFIXES: Final = {uri: prefix for prefix, uri in NAMESPACES.items()}
+
+#: Characters that XML does not have, and so neither an event nor a contact: control characters
+#: without tab, newline and carriage return, and halves of surrogate pairs.
+NO_XML: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+
+#: What stands for a character that cannot be shown.
+REPLACEMENT: Final = "\ufffd"
+
 _XML: Final = {"Content-Type": "application/xml; charset=utf-8"}
 
 
@@ -71,9 +81,29 @@ def parse(body: bytes) -> ET.Element:
         ValueError: it is not well-formed, or has a DTD.
     """
     try:
-        return ET.fromstring(body, ET.XMLParser(target=_Tree()))  # noqa: S314 - DTDs are refused
+        return _tree(body)
+    except ET.ParseError:
+        pass
+    try:
+        return _tree(_repaired(body))
     except ET.ParseError as error:
         raise ValueError(str(error)) from None
+
+
+def _tree(content: bytes | str) -> ET.Element:
+    return ET.fromstring(content, ET.XMLParser(target=_Tree()))  # noqa: S314 - DTDs are refused
+
+
+def _repaired(body: bytes) -> str:
+    """Return a document without the characters that other programs stored, and XML lacks."""
+
+    def checked(reference: re.Match[str]) -> str:
+        number = int(reference[1], 16) if reference[1] else int(reference[2])
+        legal = number <= sys.maxunicode and not NO_XML.match(chr(number))
+        return reference[0] if legal else REPLACEMENT
+
+    text = NO_XML.sub(REPLACEMENT, body.decode("utf-8", "replace"))
+    return re.sub(r"&#(?:x0*([0-9a-fA-F]{1,8})|0*([0-9]{1,8}));", checked, text)
 
 
 def resources(body: bytes) -> list[Resource]:
@@ -110,8 +140,7 @@ def document(root: str, content: str) -> bytes:
 
 def escaped(text: str) -> str:
     """Return text for an element or an attribute, without characters that XML does not have."""
-    legal = (c for c in text if c in "\t\n\r" or (c >= " " and c not in "\ufffe\uffff"))
-    return escape("".join(legal), {'"': "&quot;"})
+    return escape(NO_XML.sub("", text), {'"': "&quot;"})
 
 
 async def propfind(

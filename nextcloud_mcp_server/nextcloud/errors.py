@@ -236,6 +236,15 @@ def not_text(what: str) -> NextcloudError:
     )
 
 
+def unreadable(what: str) -> NextcloudError:
+    """Return the error for an object of a calendar that another program has stored."""
+    return NextcloudError(
+        f"The {what} has a value that cannot be read here; nothing was written.",
+        code="bad-input",
+        remedy="Open it in Nextcloud.",
+    )
+
+
 def no_trash() -> NextcloudError:
     """Return the error for a deletion that could not be undone."""
     return NextcloudError(

@@ -11,9 +11,11 @@ import icalendar
 
 from nextcloud_mcp_server.nextcloud import errors
 from nextcloud_mcp_server.nextcloud.calendars import (
+    UNREADABLE,
     Calendars,
     Stored,
     When,
+    readable,
     replace,
     shown,
     storable,
@@ -83,8 +85,7 @@ class Events:
         asked = _widened(start, end)
         found = []
         async for stored in self._calendars.find("VEVENT", calendar, asked, progress):
-            events = (_event(stored, part, zone) for part in stored.content.walk("VEVENT"))
-            found += [e for e in events if e is not None and _is_in(e, start, end, zone)]
+            found += _occurrences(stored, start, end, zone)
         found.sort(key=lambda event: (_moment(event.start, zone), event.title, event.id))
         return page(found, cursor)
 
@@ -95,7 +96,8 @@ class Events:
             NextcloudError: ``not-found``, or the request failed.
         """
         stored = await self._calendars.get(calendar, event_id)
-        return self._result(stored, _master(stored), zone)
+        with readable(f"event {event_id!r}"):
+            return self._result(stored, _master(stored), zone)
 
     async def create(
         self,
@@ -144,22 +146,19 @@ class Events:
                 with changed or excluded occurrences), ``not-found``, or the request failed.
         """
         stored = await self._calendars.get(calendar, event_id)
-        component = _master(stored)
-        if stored.etag != etag:
-            raise errors.changed(f"event {event_id!r}")
-        if start is not None or end is not None or rule is not None:
-            single = len(stored.content.walk("VEVENT")) == 1
-            if not single or not {"EXDATE", "RDATE"}.isdisjoint(component):
-                raise errors.bad_input(
-                    "Single occurrences of this event were changed or excluded, and a new time or "
-                    "rule would lose them; nothing was written.",
-                    "Change the time in Nextcloud, or create a new event.",
-                )
-        if start is not None or end is not None:
-            _move(component, start, end)
-        _set_texts(component, title, location, description)
-        if rule is not None:
-            replace(component, "RRULE", _rule(rule) if rule else None)
+        with readable(f"event {event_id!r}"):
+            component = _master(stored)
+            if stored.etag != etag:
+                raise errors.changed(f"event {event_id!r}")
+            if start is not None or end is not None or rule is not None:
+                _check_single(stored, component)
+            if start is not None or end is not None:
+                _move(component, start, end)
+            _set_texts(component, title, location, description)
+            if rule is not None:
+                replace(component, "RRULE", _rule(rule) if rule else None)
+            # Before it is written.
+            self._result(stored, component, zone)
         return self._result(await self._calendars.update(stored, component, etag), component, zone)
 
     async def delete(self, calendar: str, event_id: str, *, etag: str) -> None:
@@ -175,6 +174,26 @@ class Events:
         if event is None:
             raise errors.not_found(f"start of the event {stored.id!r}")
         return event
+
+
+def _occurrences(stored: Stored, start: datetime, end: datetime, zone: ZoneInfo) -> list[Event]:
+    """Return the events of an object that are in a range; none if it cannot be read."""
+    try:
+        events = [_event(stored, part, zone) for part in stored.content.walk("VEVENT")]
+        return [event for event in events if event and _is_in(event, start, end, zone)]
+    except UNREADABLE:
+        return []
+
+
+def _check_single(stored: Stored, component: icalendar.Component) -> None:
+    """Check that a new time or rule loses no occurrence."""
+    single = len(stored.content.walk("VEVENT")) == 1
+    if not single or not {"EXDATE", "RDATE"}.isdisjoint(component):
+        raise errors.bad_input(
+            "Single occurrences of this event were changed or excluded, and a new time or "
+            "rule would lose them; nothing was written.",
+            "Change the time in Nextcloud, or create a new event.",
+        )
 
 
 def _widened(start: datetime, end: datetime) -> tuple[datetime, datetime]:
@@ -263,7 +282,12 @@ def _move(component: icalendar.Component, start: When | None, end: When | None) 
                 "The event changes between a time and whole days.", "Give its new end too."
             )
         length: timedelta = old_end - old_start  # type: ignore[operator]  # two of one kind
-        end = start + length
+        try:
+            end = start + length
+        except OverflowError:
+            raise errors.bad_input(
+                "The event then ends too late; nothing was written.", "Give its new end too."
+            ) from None
     _set_times(component, start, end)
 
 
@@ -298,7 +322,8 @@ def _rule(text: str) -> icalendar.vRecur:
         raise wrong
     try:
         rule: icalendar.vRecur = icalendar.vRecur.from_ical(text)
-    except ValueError:
+        rule.to_ical()  # type: ignore[no-untyped-call]
+    except UNREADABLE:
         raise wrong from None
     if "FREQ" not in rule:
         raise wrong

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from email.utils import parsedate_to_datetime
@@ -341,7 +342,7 @@ def _entry(resource: Resource) -> Entry:
         path="/".join(names),
         name=names[-1] if names else "",
         is_folder=folder,
-        size=int(size) if size.isdigit() else 0,
+        size=int(size) if re.fullmatch("[0-9]{1,18}", size) else 0,
         etag=bare_etag(resource.text("d:getetag")),
         mime="" if folder else resource.text("d:getcontenttype"),
         modified=_moment(resource.text("d:getlastmodified")),
@@ -352,7 +353,7 @@ def _entry(resource: Resource) -> Entry:
 def _moment(text: str) -> datetime | None:
     try:
         return parsedate_to_datetime(text).astimezone(UTC)
-    except ValueError:
+    except (OverflowError, ValueError):
         return None
 
 

@@ -13,6 +13,11 @@ from nextcloud_mcp_server.nextcloud.connection import Connection, if_match
 from nextcloud_mcp_server.nextcloud.paging import ITEMS, Page, text_page
 
 _API: Final = "/index.php/apps/notes/api/v1/notes"
+
+#: The numbers of notes, and the seconds since 1970 of the years with four digits, end here.
+_NUMBERS: Final = 2**63
+_TIMES: Final = 253_402_300_800
+
 _JSON: Final = {"Accept": "application/json", "Content-Type": "application/json"}
 
 
@@ -64,8 +69,9 @@ class Notes:
         for item in data if isinstance(data, list) else []:
             if isinstance(item, dict) and "title" in item:
                 texts = (item.get(name) for name in ("title", "category", "content"))
-                if any(wanted in str(value or "").casefold() for value in texts):
-                    found.append(_note(item))
+                note = _note(item)
+                if note and any(wanted in str(value or "").casefold() for value in texts):
+                    found.append(note)
         return Page(tuple(found), following)
 
     async def read(self, note_id: int, *, cursor: str | None = None) -> NoteText:
@@ -74,9 +80,10 @@ class Notes:
         Raises:
             NextcloudError: ``not-found``, ``app-missing``, or the request failed.
         """
-        data, _ = await self._send("GET", f"/{int(note_id)}", what=f"note {int(note_id)}")
-        text, following = text_page(str(self._item(data).get("content") or ""), cursor)
-        return NoteText(_note(data), text, following)
+        data, _ = await self._send("GET", _place(note_id), what=f"note {note_id}")
+        note = self._note(data)
+        text, following = text_page(str(data.get("content") or ""), cursor)
+        return NoteText(note, text, following)
 
     async def create(self, title: str, text: str, *, category: str = "") -> Note:
         """Create a note; Nextcloud changes a title that is in use.
@@ -86,7 +93,7 @@ class Notes:
         """
         body = {"title": title, "content": text, "category": category}
         data, _ = await self._send("POST", "", what="note", body=body)
-        return _note(self._item(data))
+        return self._note(data)
 
     async def update(
         self,
@@ -103,17 +110,18 @@ class Notes:
             NextcloudError: ``changed``, ``not-found``, ``app-missing``, ``bad-input`` if the app
                 is too old to give an etag, or the request failed.
         """
+        place = _place(note_id)
         if not etag and not (await self.read(note_id)).note.etag:
             raise errors.note_without_etag()
         given = {"title": title, "content": text, "category": category}
         data, _ = await self._send(
             "PUT",
-            f"/{int(note_id)}",
-            what=f"note {int(note_id)}",
+            place,
+            what=f"note {note_id}",
             body={name: value for name, value in given.items() if value is not None},
             headers=if_match(etag),
         )
-        return _note(self._item(data))
+        return self._note(data)
 
     async def _send(
         self,
@@ -141,18 +149,34 @@ class Notes:
             raise errors.app_missing("Notes") if answer.json() is None else errors.not_found(what)
         return answer.json(), answer.headers.get("X-Notes-Chunk-Cursor") or None
 
-    def _item(self, data: object) -> dict[str, Any]:
-        if isinstance(data, dict) and isinstance(data.get("id"), int):
-            return data
+    def _note(self, data: object) -> Note:
+        if isinstance(data, dict) and (note := _note(data)):
+            return note
         raise errors.not_nextcloud(self._connection.server.origin, "a note without an id")
 
 
-def _note(item: dict[str, Any]) -> Note:
+def _place(note_id: int) -> str:
+    """Return the path of a note.
+
+    Raises:
+        NextcloudError: ``not-found`` for a number that no note has.
+    """
+    if not 0 <= note_id < _NUMBERS:
+        raise errors.not_found("note with this number")
+    return f"/{note_id}"
+
+
+def _note(item: dict[str, Any]) -> Note | None:
+    """Return a note; None if it has no number, or one that no note has."""
+    number, modified = item.get("id"), item.get("modified")
+    if not isinstance(number, int) or not 0 <= number < _NUMBERS:
+        return None
+    known = modified if isinstance(modified, int) and 0 < modified < _TIMES else 0
     return Note(
-        id=int(item["id"]),
+        id=number,
         title=str(item.get("title") or ""),
         category=str(item.get("category") or ""),
-        modified=datetime.fromtimestamp(int(item.get("modified") or 0), UTC),
+        modified=datetime.fromtimestamp(known, UTC),
         etag=str(item.get("etag") or "").strip('"'),
         favorite=bool(item.get("favorite")),
         read_only=bool(item.get("readonly")),

@@ -10,9 +10,12 @@ import icalendar
 
 from nextcloud_mcp_server.nextcloud import errors
 from nextcloud_mcp_server.nextcloud.calendars import (
+    UNREADABLE,
     Calendars,
     Stored,
     When,
+    number_of,
+    readable,
     replace,
     shown,
     storable,
@@ -67,9 +70,8 @@ class Tasks:
         """
         found = []
         async for stored in self._calendars.find("VTODO", calendar, progress=progress):
-            tasks = (_task(stored, part, zone) for part in stored.content.walk("VTODO"))
-            found += [task for task in tasks if completed or not task.completed]
-        found.sort(key=lambda task: (task.due is None, str(_utc(task.due)), task.title, task.id))
+            found += [task for task in _tasks(stored, zone) if completed or not task.completed]
+        found.sort(key=_order)
         return page(found, cursor)
 
     async def create(
@@ -114,16 +116,19 @@ class Tasks:
         stored = await self._calendars.get(calendar, task_id)
         if stored.etag != etag:
             raise errors.changed(f"task {task_id!r}")
-        parts = stored.content.walk("VTODO")
-        if not parts:
-            raise errors.not_found(f"task {task_id!r}")
-        component = parts[0]
-        _set(component, title=title, description=description, due=due, priority=priority)
-        if completed is not None:
-            now = datetime.now(UTC).replace(microsecond=0)
-            replace(component, "STATUS", "COMPLETED" if completed else "NEEDS-ACTION")
-            replace(component, "COMPLETED", now if completed else None)
-            replace(component, "PERCENT-COMPLETE", 100 if completed else None)
+        with readable(f"task {task_id!r}"):
+            parts = stored.content.walk("VTODO")
+            if not parts:
+                raise errors.not_found(f"task {task_id!r}")
+            component = parts[0]
+            _set(component, title=title, description=description, due=due, priority=priority)
+            if completed is not None:
+                now = datetime.now(UTC).replace(microsecond=0)
+                replace(component, "STATUS", "COMPLETED" if completed else "NEEDS-ACTION")
+                replace(component, "COMPLETED", now if completed else None)
+                replace(component, "PERCENT-COMPLETE", 100 if completed else None)
+            # Before it is written.
+            _task(stored, component, zone)
         return _task(await self._calendars.update(stored, component, etag), component, zone)
 
 
@@ -148,6 +153,19 @@ def _set(
         replace(component, "PRIORITY", priority or None)
 
 
+def _tasks(stored: Stored, zone: ZoneInfo) -> list[Task]:
+    """Return the tasks of an object; none if it cannot be read."""
+    try:
+        tasks = [_task(stored, part, zone) for part in stored.content.walk("VTODO")]
+        return sorted(tasks, key=_order)
+    except UNREADABLE:
+        return []
+
+
+def _order(task: Task) -> tuple[bool, str, str, str]:
+    return task.due is None, str(_utc(task.due)), task.title, task.id
+
+
 def _task(stored: Stored, part: icalendar.Component, zone: ZoneInfo) -> Task:
     status = text_of(part, "STATUS")
     return Task(
@@ -159,8 +177,8 @@ def _task(stored: Stored, part: icalendar.Component, zone: ZoneInfo) -> Task:
         due=shown(time_of(part, "DUE"), zone),
         completed=status == "COMPLETED" or "COMPLETED" in part,
         status=status,
-        percent=int(part.get("PERCENT-COMPLETE", 0)),
-        priority=int(part.get("PRIORITY", 0)),
+        percent=number_of(part, "PERCENT-COMPLETE"),
+        priority=number_of(part, "PRIORITY"),
     )
 
 

@@ -19,7 +19,7 @@ from pydantic import AnyUrl, ValidationError
 from nextcloud_mcp_server.auth.mcp_clients import McpClient
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.oauth.documents import Documents, is_document_url
+from nextcloud_mcp_server.oauth.documents import BusyError, Documents, is_document_url
 
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -153,27 +153,37 @@ class Clients:
         self._documents = documents
 
     async def get(self, storage: RefreshTokenStorage, client_id: str) -> PublicClient | None:
-        """Return the client with this id, or None. The id may be the URL of its document."""
-        try:
-            stored = await storage.mcp_clients.get(client_id)
-        except TokenStorageError as error:
-            if error.code != "bad-input":
-                raise
-            return None
-        if is_document_url(client_id):
-            return await self._described(storage, client_id, stored)
+        """Return the client with this id as it is stored, or None. Nothing is fetched."""
+        stored = await _stored(storage, client_id)
         return None if stored is None else _client(client_id, stored.metadata)
 
-    async def _described(
-        self, storage: RefreshTokenStorage, url: str, stored: McpClient | None
-    ) -> PublicClient | None:
+    async def find(self, storage: RefreshTokenStorage, client_id: str) -> PublicClient | None:
+        """Return the client with this id, or None. Its id may be the URL of its document.
+
+        The document is fetched if there is none, or if it was fetched an hour ago.
+
+        Raises:
+            BusyError: too many documents are being fetched.
+        """
+        stored = await _stored(storage, client_id)
+        known = None if stored is None else _client(client_id, stored.metadata)
         now = self._documents.clock()
-        if stored is not None and (stored.expires_at or 0) > now:
-            return _client(url, stored.metadata)
-        document = await self._documents.fetch(url)
-        if document is None:
-            # A host that is down must not end what was granted.
-            return None if stored is None else _client(url, stored.metadata)
+        fresh = stored is not None and (stored.expires_at or 0) > now
+        if fresh or not is_document_url(client_id):
+            return known
+        try:
+            document = await self._documents.fetch(client_id)
+        except BusyError:
+            if known is None:
+                raise
+            return known
+        # A host that is down must not end what was granted.
+        return known if document is None else await self._store(storage, client_id, document, now)
+
+    async def _store(
+        self, storage: RefreshTokenStorage, url: str, document: dict[str, Any], now: float
+    ) -> PublicClient | None:
+        """Store a document, and return its client; None if it is refused."""
         try:
             metadata = checked(document)
             client = _client(url, metadata)
@@ -196,6 +206,15 @@ class Clients:
         client.client_secret = client.client_secret_expires_at = None
         client.token_endpoint_auth_method = "none"  # noqa: S105 - no method
         await storage.mcp_clients.register(client.client_id, metadata)
+
+
+async def _stored(storage: RefreshTokenStorage, client_id: str) -> McpClient | None:
+    try:
+        return await storage.mcp_clients.get(client_id)
+    except TokenStorageError as error:
+        if error.code != "bad-input":
+            raise
+        return None
 
 
 def _client(client_id: str, metadata: Mapping[str, Any]) -> PublicClient:

@@ -14,6 +14,7 @@ import logging
 import re
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -39,8 +40,9 @@ _DEADLINE: Final = 5.0
 _KEPT: Final = 3_600
 _FAILED: Final = 60.0
 
-#: Requests at once, and failures that are remembered.
-_AT_ONCE: Final = 4
+#: Requests at once, lookups of names at once, and failures that are remembered.
+_AT_ONCE: Final = 16
+_LOOKUPS: Final = 16
 _REMEMBERED: Final = 1_000
 
 _OK: Final = 200
@@ -84,15 +86,60 @@ def is_public(address: Address) -> bool:
     return address.is_global and not address.is_multicast and not address.is_reserved
 
 
+class BusyError(Exception):
+    """As many documents or names as are allowed are being fetched for others."""
+
+
+#: A place for each lookup, until its thread has ended: nothing can end it earlier.
+_places: Final = threading.BoundedSemaphore(_LOOKUPS)
+
+
 async def resolve(host: str) -> list[Address]:
     """Return the addresses of a host.
 
+    Each lookup has a thread of its own. Those of the event loop would all wait for the name
+    servers of strangers, and with them each lookup of Nextcloud's name.
+
     Raises:
         OSError: it has none.
+        BusyError: too many lookups are under way.
     """
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, 443, type=socket.SOCK_STREAM)
-    return [ipaddress.ip_address(address[0]) for *_, address in found]
+    found: asyncio.Future[list[Any]] = loop.create_future()
+    if not _places.acquire(blocking=False):
+        raise BusyError
+    try:
+        # A daemon: the process need not wait for it at its end.
+        thread = threading.Thread(
+            target=_look_up, args=(host, loop, found), name="name lookup", daemon=True
+        )
+        thread.start()
+    except RuntimeError:
+        _places.release()
+        raise BusyError from None
+    return [ipaddress.ip_address(address[0]) for *_, address in await found]
+
+
+def _look_up(host: str, loop: asyncio.AbstractEventLoop, found: asyncio.Future[list[Any]]) -> None:
+    try:
+        result: list[Any] | Exception = socket.getaddrinfo(host, 443, type=socket.SOCK_STREAM)
+    # UnicodeError: a part of the name is too long.
+    except (OSError, UnicodeError) as error:
+        result = error
+    finally:
+        _places.release()
+    # RuntimeError: the loop has ended meanwhile.
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(_settle, found, result)
+
+
+def _settle(found: asyncio.Future[list[Any]], result: list[Any] | Exception) -> None:
+    if found.cancelled():
+        return
+    if isinstance(result, Exception):
+        found.set_exception(result)
+    else:
+        found.set_result(result)
 
 
 class Documents:
@@ -121,22 +168,34 @@ class Documents:
         self._verify = verify
         self.clock = clock
         self.kept = _KEPT
-        self._some = asyncio.Semaphore(_AT_ONCE)
+        self._running = 0
         self._failures: dict[str, float] = {}
 
     async def fetch(self, url: str) -> dict[str, Any] | None:
-        """Return the document of a client that is public; None if there is no valid one."""
+        """Return the document of a client that is public; None if there is no valid one.
+
+        A failure is remembered for a minute.
+
+        Raises:
+            BusyError: too many are being fetched. That is not remembered.
+        """
         now = time.monotonic()
         if self._failures.get(url, now) > now:
             return None
+        # Nobody waits: others may hold their places for as long as they can.
+        if self._running >= _AT_ONCE:
+            raise BusyError
+        self._running += 1
         try:
-            async with self._some, asyncio.timeout(_DEADLINE):
+            async with asyncio.timeout(_DEADLINE):
                 return await self._fetched(url)
         # RecursionError: brackets in brackets.
         except (httpx2.HTTPError, OSError, RecursionError, ValueError) as error:
             reason = str(error) if isinstance(error, _RefusedError) else type(error).__name__
             # Not the URL's path: anybody chooses it.
             logger.warning("No client document from %s: %s", urlsplit(url).hostname, reason)
+        finally:
+            self._running -= 1
         if len(self._failures) >= _REMEMBERED:
             self._failures.clear()
         self._failures[url] = now + _FAILED

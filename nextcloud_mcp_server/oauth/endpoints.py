@@ -21,6 +21,7 @@ from nextcloud_mcp_server.auth.mcp_tokens import new_token
 from nextcloud_mcp_server.oauth import scopes
 from nextcloud_mcp_server.oauth.browser import BrowserCookie, Form
 from nextcloud_mcp_server.oauth.clients import is_loopback, shown_target
+from nextcloud_mcp_server.oauth.documents import BusyError
 from nextcloud_mcp_server.oauth.limits import FORM, JSON, Handler, guarded, page_route
 from nextcloud_mcp_server.oauth.provider import CONSENT, MCP, Provider, browser
 from nextcloud_mcp_server.pages.frame import page, problem
@@ -101,7 +102,10 @@ def _authorize(provider: Provider) -> Handler:
 
     async def answer(request: Request) -> Response:
         # Before the handler, which sends every error to the client, and loads it for that.
-        await provider.get_client(request.query_params.get("client_id", ""))
+        try:
+            await provider.find_client(request.query_params.get("client_id", ""))
+        except BusyError:
+            return _busy()
         mine = cookie.read(request) or new_token()
         reset = browser.set(mine)
         try:
@@ -121,6 +125,15 @@ def _authorize(provider: Provider) -> Handler:
         return response
 
     return answer
+
+
+def _busy() -> Response:
+    return problem(
+        "This client cannot be connected now",
+        "This server asks the sites of too many other clients who they are.",
+        "Try again in a minute.",
+        status=503,
+    )
 
 
 def _shown(response: Response) -> Response:

@@ -110,8 +110,16 @@ class Provider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken,
         self._storage = storage
 
     async def get_client(self, client_id: str) -> OAuthClientInformationFull | None:
-        """Return the client, or None."""
+        """Return the client as it is stored, or None."""
         return await self._clients.get(self.storage, client_id)
+
+    async def find_client(self, client_id: str) -> None:
+        """Fetch the document of a client that wants to connect, if its id is the URL of one.
+
+        Raises:
+            BusyError: too many documents are being fetched.
+        """
+        await self._clients.find(self.storage, client_id)
 
     async def register_client(self, client_info: OAuthClientInformationFull) -> None:
         """Store a new client as a public one."""

@@ -16,6 +16,7 @@ from pydantic import Field
 from nextcloud_mcp_server.nextcloud.account import Capabilities
 from nextcloud_mcp_server.nextcloud.errors import NextcloudError
 from nextcloud_mcp_server.tools.access import Access, Person
+from nextcloud_mcp_server.tools.arguments import AsGiven
 from nextcloud_mcp_server.tools.results import Result
 
 #: The parameter of a list or a text that is not on its first page.
@@ -118,7 +119,7 @@ class Declared:
             structured_output=True,
         )
         tool.parameters = _short(tool.parameters, optional=True)
-        metadata = tool.fn_metadata
+        metadata = tool.fn_metadata = AsGiven.model_construct(**dict(tool.fn_metadata))
         metadata.output_schema = _short(metadata.output_schema or {}, optional=False)
         return tool
 

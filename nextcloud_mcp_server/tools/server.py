@@ -15,6 +15,7 @@ from nextcloud_mcp_server import __version__
 from nextcloud_mcp_server.errors import STORE_UNAVAILABLE, TokenStorageError
 from nextcloud_mcp_server.nextcloud.errors import NextcloudError
 from nextcloud_mcp_server.tools import account, calendar, contacts, files, notes
+from nextcloud_mcp_server.tools import arguments as incoming
 from nextcloud_mcp_server.tools.access import Access
 from nextcloud_mcp_server.tools.declare import Declared
 
@@ -98,6 +99,8 @@ class _Server(MCPServer[Any]):
         """
         if self._read_only and name in {tool.name for tool in TOOLS if not tool.kind.reads}:
             raise ToolError(f"{name} is switched off: this server only reads (READ_ONLY=true).")
+        if (problem := incoming.problem(name, arguments)) is not None:
+            raise ToolError(problem)
         try:
             return await super().call_tool(name, arguments, context)
         except ToolError as error:

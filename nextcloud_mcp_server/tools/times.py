@@ -53,17 +53,21 @@ def when(text: str, zone: ZoneInfo) -> datetime | date:
     """Return a date, or a time in ``zone``; one without an offset is meant in this zone.
 
     Raises:
-        ToolError: it is neither.
+        ToolError: it is neither, or its year is not 2 to 9998.
     """
     try:
-        if "T" not in text.upper() and ":" not in text:
-            return date.fromisoformat(text)
-        time = datetime.fromisoformat(text)
+        whole = "T" not in text.upper() and ":" not in text
+        time = (date if whole else datetime).fromisoformat(text)
     except ValueError:
         raise ToolError(
             f"{text!r} is not a date or a time. Give one like 2026-11-30 or 2026-11-30T09:00, "
             "with an offset like +01:00 if it is not in the person's time zone."
         ) from None
+    # Those at the ends cannot be converted to every zone.
+    if not date.min.year < time.year < date.max.year:
+        raise ToolError(f"{text!r} is too early or too late. Give a year from 2 to 9998.")
+    if not isinstance(time, datetime):
+        return time
     return time.astimezone(zone) if time.tzinfo else time.replace(tzinfo=zone)
 
 
@@ -73,10 +77,7 @@ def beginning(text: str, zone: ZoneInfo) -> datetime:
     Raises:
         ToolError: it is neither.
     """
-    found = when(text, zone)
-    if isinstance(found, datetime):
-        return found
-    return datetime(found.year, found.month, found.day, tzinfo=zone)
+    return _midnight(when(text, zone), zone)
 
 
 def end(text: str, zone: ZoneInfo) -> datetime:
@@ -86,9 +87,11 @@ def end(text: str, zone: ZoneInfo) -> datetime:
         ToolError: it is neither.
     """
     found = when(text, zone)
+    return _midnight(found if isinstance(found, datetime) else found + timedelta(days=1), zone)
+
+
+def _midnight(found: date, zone: ZoneInfo) -> datetime:
+    """Return a time as it is, and the beginning of a date."""
     if isinstance(found, datetime):
         return found
-    try:
-        return beginning((found + timedelta(days=1)).isoformat(), zone)
-    except OverflowError:
-        raise ToolError(f"{text!r} is too late. Give an earlier end.") from None
+    return datetime(found.year, found.month, found.day, tzinfo=zone)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import ipaddress
 import json
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx2
 import pytest
 import uvicorn
 from cryptography import x509
@@ -26,11 +29,16 @@ from starlette.routing import Route
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.oauth.clients import Clients
 from nextcloud_mcp_server.oauth.documents import (
+    _AT_ONCE,
+    _LOOKUPS,
     Address,
+    BusyError,
     Documents,
     is_document_url,
     is_public,
+    resolve,
 )
+from tests.oauth.person import Served
 from tests.support.contents import KEY
 from tests.support.present import present
 
@@ -247,11 +255,11 @@ async def test_a_document_is_kept_for_an_hour(host: Host, token_db: Path) -> Non
     clients = Clients(documents)
     async with RefreshTokenStorage(token_db, encryption_key=KEY) as storage:
         for count in (1, 1, 2):
-            client = present(await clients.get(storage, URL))
+            client = present(await clients.find(storage, URL))
             assert client.client_name == "Described client"
             assert len(host.requests) == count
         host.body = b"gone"
-        assert await clients.get(storage, URL) is not None
+        assert await clients.find(storage, URL) is not None
         assert len(host.requests) == 3
 
 
@@ -262,7 +270,7 @@ async def test_a_document_with_a_dangerous_address_is_none(
     """Its redirect URIs are checked like those of a registration; a broken one is no error."""
     host.body = json.dumps({**DOCUMENT, "redirect_uris": [uri]}).encode()
     async with RefreshTokenStorage(token_db, encryption_key=KEY) as storage:
-        assert await Clients(host.documents()).get(storage, URL) is None
+        assert await Clients(host.documents()).find(storage, URL) is None
 
 
 async def test_a_name_that_moves_to_a_private_address_is_not_followed(host: Host) -> None:
@@ -291,3 +299,98 @@ async def test_one_private_address_of_several_refuses_all(host: Host) -> None:
     documents._permitted = lambda address: address == ipaddress.ip_address("127.0.0.1")
     assert await documents.fetch(URL) is None
     assert host.requests == []
+
+
+async def test_a_known_client_is_found_without_its_host(host: Host, token_db: Path) -> None:
+    """Tokens and pages use the stored document, also a day later and after a restart."""
+    documents = host.documents()
+    async with RefreshTokenStorage(token_db, encryption_key=KEY) as storage:
+        assert await Clients(documents).get(storage, URL) is None
+        assert host.requests == []
+        assert await Clients(documents).find(storage, URL) is not None
+    later = host.documents()
+    later.clock = lambda: time.time() + 86_400
+    async with RefreshTokenStorage(token_db, encryption_key=KEY) as storage:
+        assert present(await Clients(later).get(storage, URL)).client_name == "Described client"
+    assert host.requests == [HOST]
+
+
+async def test_more_documents_than_are_fetched_at_once_are_refused_at_once(
+    host: Host, token_db: Path
+) -> None:
+    """It is not remembered as a failure, and a known client goes on with its stored document."""
+    documents = host.documents()
+    clients = Clients(documents)
+    async with RefreshTokenStorage(token_db, encryption_key=KEY) as storage:
+        other = Clients(host.documents())
+        assert await other.find(storage, URL) is not None
+        documents.clock = lambda: time.time() + 86_400
+        free, plain = asyncio.Event(), documents._resolve
+
+        async def waiting(name: str) -> list[Address]:
+            await free.wait()
+            return await plain(name)
+
+        documents._resolve = waiting
+        urls = [f"https://{HOST}/{number}" for number in range(_AT_ONCE)]
+        fetches = [asyncio.create_task(documents.fetch(url)) for url in urls]
+        await asyncio.sleep(0)
+        begun = time.monotonic()
+        with pytest.raises(BusyError):
+            await clients.find(storage, f"https://{HOST}/honest")
+        assert await clients.find(storage, URL) is not None
+        assert time.monotonic() - begun < 1
+        free.set()
+        await asyncio.gather(*fetches)
+        host.body = json.dumps({**DOCUMENT, "client_id": f"https://{HOST}/honest"}).encode()
+        assert await clients.find(storage, f"https://{HOST}/honest") is not None
+
+
+async def test_lookups_of_names_have_their_own_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name servers that never answer hold up neither other lookups of this process nor its end."""
+    free = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: free.wait(30) and [])
+    lookups = [asyncio.create_task(resolve(f"x{number}.test")) for number in range(_LOOKUPS)]
+    await asyncio.sleep(0)
+    with pytest.raises(BusyError):
+        await resolve("honest.test")
+    assert all(thread.daemon for thread in threading.enumerate() if thread.name == "name lookup")
+    begun = time.monotonic()
+    assert await asyncio.to_thread(lambda: 1) == 1
+    assert time.monotonic() - begun < 5
+    # Cancelled ones still have their thread.
+    lookups[0].cancel()
+    await asyncio.wait(lookups[:1])
+    with pytest.raises(BusyError):
+        await resolve("honest.test")
+    free.set()
+    assert await asyncio.gather(*lookups[1:]) == [[]] * (_LOOKUPS - 1)
+    for thread in threading.enumerate():
+        if thread.name == "name lookup":
+            thread.join(10)
+    assert await resolve("honest.test") == []
+
+
+async def test_a_name_that_does_not_exist_is_an_error() -> None:
+    """The error of the lookup reaches the caller."""
+    with pytest.raises(OSError):  # noqa: PT011 - of any number
+        await resolve("name.invalid")
+
+
+def test_a_token_request_fetches_nothing(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither /token nor /revoke looks up the name in a client's id; /authorize says it is busy."""
+    asked: list[str] = []
+
+    async def busy(_: Documents, url: str) -> None:
+        asked.append(url)
+        raise BusyError
+
+    monkeypatch.setattr(Documents, "fetch", busy)
+    form = {"client_id": URL, "grant_type": "refresh_token", "refresh_token": "a" * 43}
+    assert httpx2.post(f"{served.url}/token", data=form).status_code == 401
+    revoke = {"client_id": URL, "token": "a" * 43}
+    assert httpx2.post(f"{served.url}/revoke", data=revoke).status_code == 200
+    assert asked == []
+    page = httpx2.get(f"{served.url}/authorize", params={"client_id": URL})
+    assert (page.status_code, asked) == (503, [URL])
+    assert "Try again in a minute" in page.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import time
 from datetime import UTC, datetime
@@ -148,7 +149,7 @@ async def notes(user: User, path: str, request: Request) -> Response:
         if wanted is not None and wanted != f'"{note.etag}"':
             return JSONResponse(_note(number, note), 412, headers={"ETag": f'"{note.etag}"'})
         return _written(user, number, given)
-    return JSONResponse(_note(number, note), headers={"ETag": f'"{note.etag}"'})
+    return _json(_note(number, note), {"ETag": f'"{note.etag}"'})
 
 
 def _written(user: User, number: int, given: dict[str, str]) -> Response:
@@ -157,12 +158,20 @@ def _written(user: User, number: int, given: dict[str, str]) -> Response:
     note.content = given.get("content", note.content)
     note.category = given.get("category", note.category)
     note.modified, note.etag = int(time.time()), new_etag()
-    return JSONResponse(_note(number, note), headers={"ETag": f'"{note.etag}"'})
+    return _json(_note(number, note), {"ETag": f'"{note.etag}"'})
+
+
+def _json(content: object, headers: dict[str, str]) -> Response:
+    """Return JSON in ASCII, as PHP writes it: each character is possible, also half of a pair."""
+    return Response(json.dumps(content), headers=headers, media_type="application/json")
 
 
 def _notes(user: User, request: Request) -> Response:
     size = int(request.query_params.get("chunkSize", "0"))
-    start = int(request.query_params.get("chunkCursor", "0"))
+    cursor = request.query_params.get("chunkCursor", "0")
+    if not re.fullmatch("[0-9]{1,15}", cursor):
+        return JSONResponse({"message": "Bad Request"}, 400)
+    start = int(cursor)
     numbers = sorted(user.notes)
     full = numbers[start : start + size] if size else numbers
     end = start + len(full)
@@ -170,7 +179,7 @@ def _notes(user: User, request: Request) -> Response:
     rest = [number for number in numbers if number not in full] if end >= len(numbers) else []
     headers = {"X-Notes-Chunk-Cursor": str(end)} if end < len(numbers) else {}
     found = [_note(number, user.notes[number]) for number in full]
-    return JSONResponse([*found, *({"id": number} for number in rest)], headers=headers)
+    return _json([*found, *({"id": number} for number in rest)], headers)
 
 
 def _note(number: int, note: Note) -> dict[str, object]:
