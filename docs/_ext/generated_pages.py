@@ -1,9 +1,10 @@
-"""Generate parts of the reference from the code when the site is built.
+"""Generate parts of the reference from the code.
 
-A Markdown page holds a comment, ``<!-- generated: commands -->``, which GitHub does not show.
-Before Sphinx parses the page, the comment is replaced by the result of the function of that
-name. The result is Markdown too, so its headings and links are checked. Generated text is not
-stored in the repository, so it cannot be out of date.
+The text between ``<!-- generated: commands -->`` and ``<!-- end of generated -->`` in a Markdown
+page is the result of the function of that name. The result is Markdown too, so its headings and
+links are checked. It is stored in the page, so that somebody who reads the repository has it:
+``python docs/_ext/generated_pages.py`` writes every page, and a test compares them. Sphinx
+generates it again.
 """
 
 from __future__ import annotations
@@ -33,7 +34,11 @@ from nextcloud_mcp_server.tools.server import TOOLS
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
-_MARK: Final = re.compile(r"^<!-- generated: (?P<name>\w+) -->$", re.MULTILINE)
+DOCS: Final = Path(__file__).parents[1]
+
+_STORED: Final = re.compile(
+    r"^<!-- generated: (?P<name>\w+) -->$.*?^<!-- end of generated -->$", re.MULTILINE | re.DOTALL
+)
 
 #: Options of most db commands, listed once on the page.
 _COMMON: Final = frozenset({"database_path", "database_url", "json"})
@@ -169,11 +174,17 @@ def revisions() -> str:
     history = load_history()
     listed = listing(history)
     summary = [
-        f"| [{r.id}](#revision-{r.id}) | {r.date} | {_cell(r.title)} |" for r in reversed(listed)
+        f"| [{r.id}](#{_anchor(r)}) | {r.date} | {_cell(r.title)} |" for r in reversed(listed)
     ]
     parts = ["\n".join(["| id | date | title |", "|---|---|---|", *summary])]
     parts += [_revision(revision, history) for revision in reversed(listed)]
     return "\n\n".join(parts)
+
+
+def _anchor(revision: Revision) -> str:
+    """Return the anchor that GitHub and MyST give the heading of a revision."""
+    heading = f"{revision.id}: {revision.title}".lower().replace(" ", "-")
+    return re.sub(r"[^\w-]", "", heading)
 
 
 def _revision(revision: Revision, history: History) -> str:
@@ -185,7 +196,8 @@ def _revision(revision: Revision, history: History) -> str:
     return "\n\n".join(
         part
         for part in (
-            f"(revision-{revision.id})=\n## {revision.id}: {revision.title}",
+            f'<a id="revision-{revision.id}"></a>',
+            f"## {revision.id}: {revision.title}",
             f"{revision.date}, `alembic/versions/{revision.path.name}`",
             text.strip(),
             f"**Changes:** {'; '.join(changes) or 'rows only'}.",
@@ -223,12 +235,20 @@ GENERATED: Final[Mapping[str, Callable[[], str]]] = {
 
 
 def generate(text: str) -> str:
-    """Return the text of a page with every comment replaced.
+    """Return the text of a page with its generated parts generated again.
 
     Raises:
         KeyError: if a page names an unknown function.
+        ValueError: if a part has no end.
     """
-    return _MARK.sub(lambda match: GENERATED[match["name"]](), text)
+    if len(re.findall(r"^<!-- generated: ", text, re.MULTILINE)) != len(_STORED.findall(text)):
+        raise ValueError("a generated part needs a line `<!-- end of generated -->` at its end")
+    return _STORED.sub(_part, text)
+
+
+def _part(stored: re.Match[str]) -> str:
+    name = stored["name"]
+    return f"<!-- generated: {name} -->\n\n{GENERATED[name]()}\n\n<!-- end of generated -->"
 
 
 def _before_parsing(_app: Sphinx, _page: str, source: list[str]) -> None:
@@ -252,3 +272,8 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("source-read", _before_parsing)
     app.connect("autodoc-skip-member", _is_documented_already)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+if __name__ == "__main__":
+    for page in DOCS.rglob("*.md"):
+        page.write_text(generate(page.read_text("utf-8")), "utf-8")

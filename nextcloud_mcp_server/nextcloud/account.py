@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Final
@@ -56,7 +56,7 @@ class Account:
         Raises:
             NextcloudError: the request failed.
         """
-        data = await ocs(self._connection, "GET", "/cloud/user", what="account")
+        data = await ocs(self._connection, "GET", "/cloud/user", what="account", foreign={404})
         quota = _mapping(data.get("quota"))
         limit = _number(quota.get("quota"))
         if not isinstance(data.get("id"), str):
@@ -90,7 +90,9 @@ class Account:
         now = time.monotonic()
         if self._capabilities is not None and now - self._capabilities[0] < _FRESH:
             return self._capabilities[1]
-        data = await ocs(self._connection, "GET", "/cloud/capabilities", what="server")
+        data = await ocs(
+            self._connection, "GET", "/cloud/capabilities", what="server", foreign={404}
+        )
         apps = _mapping(data.get("capabilities"))
         public = _mapping(_mapping(apps.get("files_sharing")).get("public"))
         found = Capabilities(
@@ -121,10 +123,12 @@ async def ocs(
     parameters: Mapping[str, str] | None = None,
     body: bytes = b"",
     found: bool = False,
+    foreign: Container[int] = (),
 ) -> dict[str, Any]:
     """Send a request of OCS, and return the data of its answer.
 
-    With ``found`` the object is known to exist: the status 404 is a refusal with a reason.
+    With ``found`` the object is known to exist: the status 404 is a refusal with a reason. The
+    statuses ``foreign`` are answered by another program than Nextcloud.
 
     Raises:
         NextcloudError: the request failed.
@@ -137,6 +141,7 @@ async def ocs(
         headers={"Accept": "application/json", "Content-Type": "application/json"},
         body=body,
         accept={404} if found else (),
+        foreign=foreign,
     )
     if answer.status == 404:  # noqa: PLR2004 - Not Found
         raise errors.forbidden(what, connection.reason_of(answer))

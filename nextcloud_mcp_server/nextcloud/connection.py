@@ -19,6 +19,7 @@ import httpx2
 from nextcloud_mcp_server.nextcloud import errors
 from nextcloud_mcp_server.nextcloud.addresses import Server
 from nextcloud_mcp_server.nextcloud.errors import NextcloudError
+from nextcloud_mcp_server.nextcloud.unreachable import why
 from nextcloud_mcp_server.secret import Secret, SecretBytes, hidden
 
 #: The largest body that is read, in bytes.
@@ -34,12 +35,18 @@ _AT_ONCE: Final = 4
 #: them, twice.
 _IDLE: Final = 10
 
+#: Where Login Flow v2 is asked whether the person has finished it.
+POLL: Final = "/index.php/login/v2/poll"
+
 #: Methods that change nothing.
 _READING: Final = {"GET", "HEAD", "PROPFIND", "REPORT", "SEARCH"}
 
 
 class _Counted(httpx2.AsyncClient):
-    """Counts each answer by the class of its status; ``none`` if there was none."""
+    """Counts each answer by the class of its status; ``none`` if there was none.
+
+    A login that the person has not finished is ``waiting``: its answer is a 404 every few seconds.
+    """
 
     def __init__(self, count: Callable[[str], object], **options: Any) -> None:
         super().__init__(**options)
@@ -52,7 +59,8 @@ class _Counted(httpx2.AsyncClient):
         except httpx2.TransportError:
             self._count("none")
             raise
-        self._count(f"{response.status_code // 100}xx")
+        unfinished = response.status_code == 404 and request.url.path.endswith(POLL)  # noqa: PLR2004
+        self._count("waiting" if unfinished else f"{response.status_code // 100}xx")
         return response
 
 
@@ -67,7 +75,8 @@ def open_http(
 
     Args:
         timeout: seconds until a read or a write gives up; a connection gets 10 at most.
-        count: called with ``2xx`` to ``5xx`` for each answer, and with ``none`` without one.
+        count: called with ``2xx`` to ``5xx`` for each answer, with ``none`` without one, and with
+            ``waiting`` for a login that is not finished.
     """
     return _Counted(
         count,
@@ -213,6 +222,7 @@ class Connection:
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
         accept: Container[int] = (),
+        foreign: Container[int] = (),
         cut: int | None = None,
     ) -> Answer:
         """Send one request, and return its answer if that is a success.
@@ -225,6 +235,7 @@ class Connection:
             headers: further headers.
             body: bytes to send.
             accept: further statuses that are returned instead of raised.
+            foreign: statuses that no Nextcloud answers here: another program does.
             cut: the body ends after so many bytes without an error.
 
         Raises:
@@ -250,7 +261,7 @@ class Connection:
                 content=body,
             )
             answer = await self._exchange(request, what, cut)
-            problem = self._problem(answer, what, accept)
+            problem = self._another(answer, path, foreign) or self._problem(answer, what, accept)
             if problem is None:
                 self._accepted = True
         if problem is not None:
@@ -271,7 +282,7 @@ class Connection:
         except (httpx2.TimeoutException, TimeoutError):
             problem = errors.timed_out(self.server.origin)
         except httpx2.RequestError as error:
-            problem = errors.no_connection(self.server.origin, type(error).__name__)
+            problem = errors.no_connection(self.server.origin, why(error))
         # Raised here, so that the frames of the HTTP client, which hold headers, are not its
         # context.
         if answer is None:
@@ -286,6 +297,16 @@ class Connection:
             if request.method not in _READING:
                 raise
         return await self._http.send(request, auth=self.login, stream=True)
+
+    def _another(self, answer: Answer, path: str, foreign: Container[int]) -> NextcloudError | None:
+        """Return the error for an answer of another program than Nextcloud; None for others.
+
+        Nextcloud asks for no password if none was sent.
+        """
+        status = answer.status
+        if status in foreign or (status == 401 and self.login is None):  # noqa: PLR2004 - Unauthorized
+            return errors.not_nextcloud(self.server.url(""), f"status {status} at {path}")
+        return None
 
     def _problem(self, answer: Answer, what: str, accept: Container[int]) -> NextcloudError | None:
         status = answer.status

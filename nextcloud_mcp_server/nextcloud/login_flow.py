@@ -8,13 +8,17 @@ from urllib.parse import urlencode, urlsplit
 
 from nextcloud_mcp_server.nextcloud import errors
 from nextcloud_mcp_server.nextcloud.addresses import Server
-from nextcloud_mcp_server.nextcloud.connection import Connection
+from nextcloud_mcp_server.nextcloud.connection import POLL, Connection
 from nextcloud_mcp_server.secret import Secret, hidden
 
 if TYPE_CHECKING:
     import httpx2
 
 _FLOW: Final = "/index.php/login/v2"
+
+#: What web servers answer to a POST that they do not know. A Nextcloud that does not allow the
+#: program answers 403.
+_FOREIGN: Final = {404, 405, 501}
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,8 @@ async def begin_login(
         NextcloudError: the request failed.
     """
     connection = Connection(http, server, user_agent, None)
-    data = hidden((await connection.send("POST", _FLOW, what="login")).json())
+    answer = await connection.send("POST", _FLOW, what="login", foreign=_FOREIGN)
+    data = hidden(answer.json())
     poll = hidden(data.get("poll")) if isinstance(data, dict) else None
     token = hidden(poll.get("token")) if isinstance(poll, dict) else None
     link = hidden(data.get("login")) if isinstance(data, dict) else None
@@ -89,11 +94,12 @@ async def poll_login(
     connection = Connection(http, server, user_agent, None, secrets=(poll_token,))
     answer = await connection.send(
         "POST",
-        f"{_FLOW}/poll",
+        POLL,
         what="login",
         headers={"Content-Type": "application/x-www-form-urlencoded"},
         body=urlencode({"token": hidden(poll_token).reveal()}).encode(),
         accept={404},
+        foreign=_FOREIGN - {404},
     )
     if answer.status == 404:  # noqa: PLR2004 - not granted
         return None

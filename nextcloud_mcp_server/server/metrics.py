@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 EVENTS: Final = {
     "sign_in": ("started", "granted", "refused", "failed"),
     "refresh": ("rotated", "grace", "reused"),
-    "nextcloud": ("1xx", "2xx", "3xx", "4xx", "5xx", "none"),
+    "nextcloud": ("1xx", "2xx", "3xx", "4xx", "5xx", "none", "waiting"),
 }
 _NAMES: Final = {
     "sign_in": ("nextcloud_mcp_sign_ins", "Sign-ins with Nextcloud.", "outcome"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from pathlib import Path
 
 import generated_pages
 import pytest
@@ -33,6 +34,7 @@ def test_every_db_command_has_a_heading_and_all_of_its_options() -> None:
 def test_the_table_of_commands_has_only_existing_commands() -> None:
     """The table above the generated part, written by hand, names existing commands once."""
     text = (DOCS / "reference" / "commands.md").read_text("utf-8")
+    text, _, _ = text.partition("<!-- generated: ")
     table = [line for line in text.splitlines() if line.startswith("|")]
     named = re.findall(r"`(\w+)`", "".join(table))
     assert len(named) == len(set(named)) > 10
@@ -67,11 +69,21 @@ def test_every_revision_is_listed_with_its_changes_and_losses() -> None:
     assert "**Changes:** rows only." in page
 
 
-def test_an_unknown_mark_is_an_error() -> None:
-    """A misspelt mark fails instead of leaving a gap in the page."""
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: page.name)
+def test_the_stored_text_is_current(page: Path) -> None:
+    """A page in the repository holds what its function returns now."""
+    text = page.read_text("utf-8")
+    if generated_pages.generate(text) != text:
+        pytest.fail(f"{page.name} is out of date: python docs/_ext/generated_pages.py")
+
+
+def test_an_unknown_or_open_mark_is_an_error() -> None:
+    """A misspelt mark, or one without its end, fails instead of leaving a gap in the page."""
     assert generated_pages.generate("as it is\n") == "as it is\n"
     with pytest.raises(KeyError, match="comands"):
-        generated_pages.generate("<!-- generated: comands -->\n")
+        generated_pages.generate("<!-- generated: comands -->\n<!-- end of generated -->\n")
+    with pytest.raises(ValueError, match="needs a line"):
+        generated_pages.generate("<!-- generated: commands -->\n")
 
 
 def test_every_generator_is_used() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import pickle
 import socket
+import ssl
 import traceback
 from collections.abc import Awaitable, Callable
 from datetime import date
@@ -24,6 +25,7 @@ from nextcloud_mcp_server.nextcloud.client import Nextcloud
 from nextcloud_mcp_server.nextcloud.connection import Login, open_http
 from nextcloud_mcp_server.nextcloud.errors import NextcloudError
 from nextcloud_mcp_server.nextcloud.login_flow import begin_login, poll_login
+from nextcloud_mcp_server.nextcloud.unreachable import why
 from tests.nextcloud.conftest import AGENT, connect
 from tests.support.nextcloud import xml
 from tests.support.nextcloud.server import StandIn, served
@@ -339,12 +341,47 @@ async def test_a_series_with_too_many_occurrences(http: httpx2.AsyncClient) -> N
 
 
 async def test_nothing_listens(http: httpx2.AsyncClient) -> None:
-    """A refused connection names the address."""
+    """A refused connection names the address and the reason."""
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     error = await failing(begin_login(http, Server.parse(f"http://127.0.0.1:{port}"), AGENT))
     assert error.code == "no-connection"
-    assert f"http://127.0.0.1:{port}" in error.message
+    assert f"http://127.0.0.1:{port}: the connection was refused." in error.message
+
+
+async def test_a_login_that_waits_is_counted_apart(stand_in: StandIn) -> None:
+    """The 404 of a login that is not finished is no error in the metrics."""
+    counted: list[str] = []
+    async with open_http(count=counted.append) as http:
+        server = Server.parse(stand_in.url)
+        started = await begin_login(http, server, AGENT)
+        assert await poll_login(http, server, AGENT, started.poll_token) is None
+    assert counted == ["2xx", "waiting"]
+
+
+async def test_a_host_that_is_unknown(http: httpx2.AsyncClient) -> None:
+    """An unknown name is told from a server that is down."""
+    error = await failing(begin_login(http, Server.parse("https://cloud.invalid"), AGENT))
+    assert error.code == "no-connection"
+    assert "the name of the host is unknown" in error.message
+
+
+async def test_a_server_without_https(http: httpx2.AsyncClient, stand_in: StandIn) -> None:
+    """An address with https of a server that has none is not called unreachable."""
+    address = stand_in.url.replace("http://", "https://")
+    error = await failing(begin_login(http, Server.parse(address), AGENT))
+    assert "it does not speak https there" in error.message
+
+
+async def test_a_certificate_that_is_not_accepted() -> None:
+    """The reason of OpenSSL is in the words."""
+    refused = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    refused.verify_message = "certificate has expired"
+    group = ExceptionGroup("all", [ValueError(), refused])
+    error = httpx2.ConnectError("x")
+    error.__cause__ = group
+    assert why(error) == "its certificate is not accepted (certificate has expired)"
+    assert why(httpx2.ReadError("x")) == "ReadError"
 
 
 async def test_a_server_that_does_not_answer() -> None:
@@ -427,6 +464,31 @@ async def test_an_answer_that_is_no_ocs(http: httpx2.AsyncClient, body: bytes) -
         server = Server.parse(url)
         assert (await failing(begin_login(http, server, AGENT))).code == "not-nextcloud"
         assert (await failing(poll_login(http, server, AGENT, "t"))).code == "not-nextcloud"
+
+
+@pytest.mark.parametrize("status", [404, 405, 501])
+async def test_a_web_server_without_a_nextcloud(http: httpx2.AsyncClient, status: int) -> None:
+    """What answers to the login or the account as no Nextcloud does is named, with its folder."""
+    with served(_answering(lambda _request: Response("none", status))) as url:
+        server = Server.parse(f"{url}/cloud")
+        found = [await failing(begin_login(http, server, AGENT))]
+        if status == 404:
+            client = _at(http, f"{url}/cloud")
+            found += [await failing(client.account.whoami())]
+            found += [await failing(client.account.capabilities())]
+            assert not client.refused
+        else:
+            found += [await failing(poll_login(http, server, AGENT, "t"))]
+    assert {error.code for error in found} == {"not-nextcloud"}
+    assert all(f"{url}/cloud does not answer as Nextcloud does" in e.message for e in found)
+
+
+async def test_a_401_without_a_password(http: httpx2.AsyncClient) -> None:
+    """A server that asks for a password before the login is no Nextcloud; none was refused."""
+    with served(_answering(lambda _request: Response("who", 401))) as url:
+        server = Server.parse(url)
+        for call in (begin_login(http, server, AGENT), poll_login(http, server, AGENT, "t")):
+            assert (await failing(call)).code == "not-nextcloud"
 
 
 @pytest.mark.parametrize(
