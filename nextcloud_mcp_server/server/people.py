@@ -29,7 +29,7 @@ from nextcloud_mcp_server.nextcloud.client import Nextcloud
 from nextcloud_mcp_server.nextcloud.connection import open_http
 from nextcloud_mcp_server.nextcloud.errors import NextcloudError, for_person
 from nextcloud_mcp_server.oauth.home import widening
-from nextcloud_mcp_server.oauth.provider import Provider
+from nextcloud_mcp_server.oauth.provider import Provider, closes
 from nextcloud_mcp_server.oauth.scopes import SCOPES
 from nextcloud_mcp_server.server.request_id import request_id
 from nextcloud_mcp_server.settings.nextcloud import NextcloudSettings
@@ -138,7 +138,7 @@ class People:
         """
         sent = get_access_token()
         token = None if sent is None else await self.provider.load_access_token(sent.token)
-        if token is None or token.subject is None:
+        if token is None or token.subject is None or closes(token):
             raise ToolError("The access of this client was ended. Connect the client again.")
         return token
 
