@@ -127,7 +127,27 @@ class TokenStorageError(Exception):
         return {"code": self.code, "message": self.message, "remedy": self.remedy}
 
 
+class KeyNotGivenError(TokenStorageError):
+    """A stored value is intact, and encrypted with a key that was not given."""
+
+
+def is_damaged(error: TokenStorageError) -> bool:
+    """Check whether a stored value is lost, so that the person has to sign in again."""
+    return error.code in {"undecryptable", "unreadable"} and not lacks_key(error)
+
+
+def lacks_key(error: TokenStorageError) -> bool:
+    """Check whether only the operator can help, who has to give the right keys."""
+    return isinstance(error, KeyNotGivenError) or error.code in {"wrong-key", "keys-changed"}
+
+
 # Errors that several packages raise.
+
+#: What people and clients are told if the server lacks a key.
+SERVER_PROBLEM: Final = (
+    "This server has a problem that only its operator can solve. Nothing is lost, and to sign in "
+    "again does not help."
+)
 
 #: What people and clients are told instead of an error of the store, which names the database.
 STORE_UNAVAILABLE: Final = "This server cannot use its database at the moment."

@@ -12,7 +12,7 @@ from nextcloud_mcp_server.crypto.binding import binding, is_hashed
 from nextcloud_mcp_server.crypto.key import is_v2, key_id
 from nextcloud_mcp_server.crypto.keyring import as_bytes
 from nextcloud_mcp_server.crypto.registration import PRIMARY
-from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.errors import KeyNotGivenError, TokenStorageError
 from nextcloud_mcp_server.schema.secrets import SECRETS, SecretColumn, secrets_of
 from nextcloud_mcp_server.schema.tables import Ciphertext, metadata
 from nextcloud_mcp_server.secret import Secret
@@ -135,7 +135,7 @@ class Reading:
 
 
 def _promoted(name: str, fingerprint: str) -> TokenStorageError:
-    return TokenStorageError(
+    return KeyNotGivenError(
         f"{name} cannot be decrypted: key {fingerprint} encrypts this database since it was "
         "promoted, and this server does not have it. Nothing is lost.",
         code="undecryptable",
@@ -151,12 +151,11 @@ def _not_opened(name: str, raw: bytes, missing: str) -> TokenStorageError:
         message = f"{name} was changed, or was encrypted for another row."
     else:
         message = f"{name} cannot be decrypted with any of the given keys."
-    remedy = "Restore the row from a backup" if is_v2(raw) and not missing else _ADD_IT
-    return TokenStorageError(
-        message,
-        code="undecryptable",
-        remedy=f"{remedy}, or delete the row and ask the user to consent again.",
-    )
+    again = "or delete the row and ask the user to consent again."
+    if missing:
+        return KeyNotGivenError(message, code="undecryptable", remedy=f"{_ADD_IT}, {again}")
+    remedy = "Restore the row from a backup" if is_v2(raw) else _ADD_IT
+    return TokenStorageError(message, code="undecryptable", remedy=f"{remedy}, {again}")
 
 
 def _not_text(name: str) -> TokenStorageError:

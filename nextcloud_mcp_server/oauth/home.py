@@ -12,7 +12,7 @@ from nextcloud_mcp_server.auth.mcp_grants import BY_USER, McpGrant
 from nextcloud_mcp_server.auth.mcp_tokens import new_token
 from nextcloud_mcp_server.auth.oauth_sessions import OAuthSession
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
-from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.errors import TokenStorageError, is_damaged, lacks_key
 from nextcloud_mcp_server.nextcloud.errors import NextcloudError
 from nextcloud_mcp_server.oauth import home_pages, scopes
 from nextcloud_mcp_server.oauth.browser import BrowserCookie, Form, session_of
@@ -68,7 +68,7 @@ class Home:
         try:
             password = await self._storage.app_passwords.get(user)
         except TokenStorageError as error:
-            if error.code not in {"undecryptable", "unreadable"}:
+            if not is_damaged(error):
                 raise
             return home_pages.unreadable(self._token(request))
         grants = await self._storage.mcp_grants.list_for_user(user)
@@ -143,7 +143,7 @@ class Home:
         try:
             password = await passwords.get(user)
         except TokenStorageError as error:
-            if error.code not in {"undecryptable", "unreadable"}:
+            if not is_damaged(error) and not lacks_key(error):
                 raise
             left = "The app password of this server"
         else:

@@ -70,9 +70,13 @@ _HOME: Final = """
 {ended}
 <h2>Leave</h2>
 <div class="actions">
-<form method="post" action="{sign_out}">{csrf}<button class="button">Sign out</button></form>
+{sign_out}
 {disconnect}
 </div>
+"""
+
+_SIGN_OUT: Final = """
+<form method="post" action="{action}">{csrf}<button class="button">Sign out</button></form>
 """
 
 _DISCONNECT: Final = """
@@ -231,8 +235,7 @@ def home(
         programs=joined(_program(one, csrf) for one in running)
         or Html("<p>None. Add the MCP address in a program to connect it.</p>"),
         ended=_ended(ended),
-        sign_out=SIGN_OUT,
-        csrf=csrf,
+        sign_out=html(_SIGN_OUT, action=SIGN_OUT, csrf=csrf),
         disconnect=html(_DISCONNECT, action=DISCONNECT, csrf=csrf)
         if password is not None or running
         else Html(),
@@ -339,10 +342,14 @@ def unreadable(token: Secret) -> HTMLResponse:
     body = html(
         "{told}{form}",
         told=told(
-            "The stored app password cannot be read. Ask the operator of this server, or "
-            "disconnect here and connect again."
+            "The stored app password cannot be read. Sign out here and sign in again: that "
+            "connects your account again."
         ),
-        form=html(_DISCONNECT, action=DISCONNECT, csrf=csrf),
+        form=html(
+            '<div class="actions">{sign_out}{disconnect}</div>',
+            sign_out=html(_SIGN_OUT, action=SIGN_OUT, csrf=csrf),
+            disconnect=html(_DISCONNECT, action=DISCONNECT, csrf=csrf),
+        ),
     )
     return page(_TITLE, body, status=500)
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from nextcloud_mcp_server.auth.app_passwords import AppPassword
 from nextcloud_mcp_server.auth.oauth_sessions import OAuthSession
-from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.errors import TokenStorageError, is_damaged
 from nextcloud_mcp_server.nextcloud import errors
 from nextcloud_mcp_server.nextcloud.account import User
 from nextcloud_mcp_server.nextcloud.addresses import Server
@@ -152,8 +152,14 @@ class Logins:
         except NextcloudError:
             await _delete(client, "The new")
             raise
-        old = await passwords.get(user.id)
-        if not connects and (old is None or self.works(old)):
+        damaged, old = False, None
+        try:
+            old = await passwords.get(user.id)
+        except TokenStorageError as error:
+            damaged = is_damaged(error)
+            if not damaged:
+                raise
+        if not connects and not damaged and (old is None or self.works(old)):
             await _delete(client, "The new")
             return user
         kept = None if connects or old is None else old.scopes

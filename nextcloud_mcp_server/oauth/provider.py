@@ -26,6 +26,7 @@ from nextcloud_mcp_server.auth.mcp_grants import BY_CLIENT, DISCONNECTED, Issued
 from nextcloud_mcp_server.auth.mcp_tokens import ACCESS, REFRESH, McpToken, new_token
 from nextcloud_mcp_server.auth.oauth_sessions import OAuthSession
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.crypto.binding import hashed
 from nextcloud_mcp_server.errors import STORE_UNAVAILABLE, TokenStorageError, not_open
 from nextcloud_mcp_server.oauth import scopes
 from nextcloud_mcp_server.oauth.clients import Clients
@@ -38,6 +39,10 @@ logger = logging.getLogger(__name__)
 SIGN_IN_LIFE: Final = 1_200
 CODE_LIFE: Final = 60
 
+#: Seconds for which a token whose client has ended its own grant may list the tools and close its
+#: session. The SDK's clients do both, and an answer of 401 would start a new sign-in.
+CLOSING: Final = 10.0
+
 CONSENT: Final = "/authorize/consent"
 
 #: The path of the MCP endpoint, which is the resource of every token.
@@ -45,6 +50,9 @@ MCP: Final = "/mcp"
 
 #: Counts an event by its name and its outcome, for the operator.
 Count = Callable[[str, str], object]
+
+#: The claim of a token that is closing.
+_CLOSES: Final = "closes"
 
 #: A challenge of RFC 7636.
 _CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43,128}")
@@ -92,6 +100,9 @@ class Provider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken,
         #: When the app passwords of users were used last.
         self.used_passwords: dict[str, int] = {}
         self._clients = clients
+        #: The tokens that are closing, by their hashes, and when that began. Only in this process:
+        #: another one answers 401.
+        self._closing: dict[str, tuple[_Access, float]] = {}
         self._storage: RefreshTokenStorage | None = None
 
     @property
@@ -262,11 +273,15 @@ class Provider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken,
         return _answer(issued)
 
     async def load_access_token(self, token: str) -> AccessToken | None:
-        """Return a valid access token; the use of its grant is written later."""
+        """Return a valid access token; the use of its grant is written later.
+
+        One that :func:`closes` has no scopes.
+        """
         token = hidden(token)
         found = await self._find(token, ACCESS)
         if found is None:
-            return None
+            closing, since = self._closing.get(hashed(token), (None, 0.0))
+            return closing if time.monotonic() - since < CLOSING else None
         self.used[found.grant_id] = self.now()
         return _Access(
             token=hidden(token).reveal(),
@@ -277,6 +292,24 @@ class Provider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken,
             subject=found.user_id,
             claims={"iss": self.issuer, "grant_id": found.grant_id},
         )
+
+    def close(self, token: AccessToken) -> None:
+        """Let a token list the tools and close its session for :data:`CLOSING` seconds.
+
+        Its client has ended its grant, and it may call nothing any more.
+        """
+        now = time.monotonic()
+        kept = {key: one for key, one in self._closing.items() if now - one[1] < CLOSING}
+        ended = _Access(
+            token=hidden(token.token).reveal(),
+            client_id=token.client_id,
+            scopes=[],
+            expires_at=token.expires_at,
+            resource=token.resource,
+            subject=token.subject,
+            claims={"iss": self.issuer, _CLOSES: True},
+        )
+        self._closing = {**kept, hashed(hidden(token.token)): (ended, now)}
 
     async def revoke_token(self, token: AccessToken | RefreshToken) -> None:
         """Revoke the grant of a token."""
@@ -305,6 +338,11 @@ class Provider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken,
 
     async def _find(self, token: str, kind: str) -> McpToken | None:
         return await self.storage.mcp_tokens.find_valid(token, kind) if _is_token(token) else None
+
+
+def closes(token: AccessToken) -> bool:
+    """Return whether a token may only list the tools and close its session."""
+    return bool((token.claims or {}).get(_CLOSES))
 
 
 def _is_token(text: str) -> bool:

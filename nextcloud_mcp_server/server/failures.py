@@ -13,7 +13,13 @@ from starlette.middleware import Middleware
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.responses import JSONResponse, Response
 
-from nextcloud_mcp_server.errors import STORE_UNAVAILABLE, TokenStorageError, printable
+from nextcloud_mcp_server.errors import (
+    SERVER_PROBLEM,
+    STORE_UNAVAILABLE,
+    TokenStorageError,
+    lacks_key,
+    printable,
+)
 from nextcloud_mcp_server.nextcloud.errors import NextcloudError
 from nextcloud_mcp_server.pages.frame import problem
 from nextcloud_mcp_server.server.health import NO_STORE
@@ -46,7 +52,7 @@ async def failed(request: Request, error: Exception) -> Response:
         printable(error.remedy),
         error.code,
     )
-    response = _answer(request.headers.get("Accept", ""), request_id.get())
+    response = _answer(request.headers.get("Accept", ""), request_id.get(), lacks_key(error))
     response.headers["Retry-After"] = str(RETRY_AFTER)
     return response
 
@@ -57,9 +63,16 @@ def _nextcloud_failed(error: NextcloudError, mine: str) -> Response:
     return problem("Nextcloud cannot be reached", error.message, remedy, status=_BAD_GATEWAY)
 
 
-def _answer(accepted: str, mine: str) -> Response:
+def _answer(accepted: str, mine: str, lacks_key: bool) -> Response:
     if "text/html" in accepted:
         told = f" the id of this request: {mine}" if mine else " the time"
+        if lacks_key:
+            return problem(
+                "This server has a problem",
+                SERVER_PROBLEM,
+                f"Tell the operator of this server{told}.",
+                status=_UNAVAILABLE,
+            )
         return problem(
             "Try again in a moment",
             STORE_UNAVAILABLE,
@@ -67,7 +80,7 @@ def _answer(accepted: str, mine: str) -> Response:
             f"this server{told}.",
             status=_UNAVAILABLE,
         )
-    message = f"{STORE_UNAVAILABLE} Try again in a few seconds."
+    message = SERVER_PROBLEM if lacks_key else f"{STORE_UNAVAILABLE} Try again in a few seconds."
     if mine:
         message = f"{message} The id of this request is {mine}."
     body: dict[str, object] = {"error": "server_error", "error_description": message}

@@ -23,14 +23,15 @@ from mcp_types import (
 
 from nextcloud_mcp_server.auth.app_passwords import AppPassword
 from nextcloud_mcp_server.crypto.binding import hashed
-from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.errors import SERVER_PROBLEM, TokenStorageError, is_damaged, lacks_key
 from nextcloud_mcp_server.nextcloud.addresses import Server
 from nextcloud_mcp_server.nextcloud.client import Nextcloud
 from nextcloud_mcp_server.nextcloud.connection import open_http
 from nextcloud_mcp_server.nextcloud.errors import NextcloudError, for_person
 from nextcloud_mcp_server.oauth.home import widening
-from nextcloud_mcp_server.oauth.provider import Provider
+from nextcloud_mcp_server.oauth.provider import Provider, closes
 from nextcloud_mcp_server.oauth.scopes import SCOPES
+from nextcloud_mcp_server.server.request_id import request_id
 from nextcloud_mcp_server.settings.nextcloud import NextcloudSettings
 from nextcloud_mcp_server.tools.access import Person
 
@@ -137,7 +138,7 @@ class People:
         """
         sent = get_access_token()
         token = None if sent is None else await self.provider.load_access_token(sent.token)
-        if token is None or token.subject is None:
+        if token is None or token.subject is None or closes(token):
             raise ToolError("The access of this client was ended. Connect the client again.")
         return token
 
@@ -181,7 +182,9 @@ class People:
         try:
             password = await self.provider.storage.app_passwords.get(user)
         except TokenStorageError as error:
-            if error.code not in {"undecryptable", "unreadable"}:
+            if lacks_key(error):
+                raise _for_operator(error) from None
+            if not is_damaged(error):
                 raise
             raise self._disconnected("The stored app password cannot be read.") from None
         if password is None:
@@ -256,3 +259,11 @@ class People:
                 await anyio.sleep(_PAUSE)
             return None
         raise closed
+
+
+def _for_operator(error: TokenStorageError) -> ToolError:
+    """Log what the operator has to do, and return what the model gets."""
+    logger.error("A tool failed: %s %s [%s]", error.message, error.remedy, error.code)
+    mine = request_id.get()
+    told = f" the id of this request: {mine}" if mine else ""
+    return ToolError(f"{SERVER_PROBLEM} Tell the operator of this server{told}.")

@@ -43,12 +43,14 @@ def connection_tools(people: People) -> list[Tool]:
         if not all:
             grants = people.provider.storage.mcp_grants
             await grants.revoke(str((token.claims or {})["grant_id"]), BY_CLIENT, user_id=user)
+            people.provider.close(token)
             message = (
                 "The access of this client is ended. The app password stays, for other clients."
             )
             return _result(people, user, [], False, message)
         # First, so that no other client uses the password that is being deleted.
         await people.provider.end_access(user)
+        people.provider.close(token)
         left = await people.disconnect(user)
         message = "The access of every client is ended, and the app password is deleted."
         if left is not None:

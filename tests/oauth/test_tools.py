@@ -20,6 +20,7 @@ from mcp_types import ElicitRequestURLParams, ElicitResult
 
 from nextcloud_mcp_server.auth.mcp_grants import McpGrant
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.oauth import provider as provider_module
 from nextcloud_mcp_server.oauth import scopes
 from nextcloud_mcp_server.oauth.clients import Clients
 from nextcloud_mcp_server.oauth.documents import Documents
@@ -29,10 +30,11 @@ from nextcloud_mcp_server.server.mcp_endpoint import StoreKeys
 from nextcloud_mcp_server.tools.server import SCOPES
 from tests.oauth import snapshot
 from tests.oauth.conftest import serving
-from tests.oauth.person import Served
+from tests.oauth.person import Program, Served
 from tests.oauth.test_dance import Memory, auth
 from tests.support.contents import KEY
 from tests.support.nextcloud.server import StandIn
+from tests.support.present import present
 from tests.tools.snapshot import render
 from tests.tools.snapshot import tools as all_tools
 
@@ -267,23 +269,63 @@ async def test_another_nextcloud_gets_no_password(served: Served, era: str) -> N
 
 async def test_disconnect_ends_one_client(served: Served, era: str) -> None:
     """The grant is revoked, and the app password stays for other clients."""
-    async with connected(served, era) as client, stored(served.database) as storage:
-        told = data(await client.call_tool("connect", {}))
-        assert (told["connected"], told["user_id"]) == (True, "alice")
-        assert told["scopes"] == list(scopes.DEFAULT)
-        data(await client.call_tool("disconnect", {}))
-        # Here: at its end, a client with a session connects again to close that.
+    async with stored(served.database) as storage:
+        async with connected(served, era) as client:
+            told = data(await client.call_tool("connect", {}))
+            assert (told["connected"], told["user_id"]) == (True, "alice")
+            assert told["scopes"] == list(scopes.DEFAULT)
+            data(await client.call_tool("disconnect", {}))
+        # After the client has closed its session.
         assert await running(storage) == []
         assert await storage.app_passwords.get("alice") is not None
         assert len(served.nextcloud.state.users["alice"].app_passwords) == 1
 
 
+@pytest.mark.parametrize("mode", [*ERAS, "auto"])
+@pytest.mark.parametrize("everybody", [False, True])
+async def test_a_client_that_disconnects_gets_the_answer(
+    served: Served, mode: str, everybody: bool
+) -> None:
+    """It lists the tools to check the answer, and closes its session; nobody signs in again."""
+    async with stored(served.database) as storage:
+        async with connected(served, mode) as client:
+            told = data(await client.call_tool("disconnect", {"all": everybody}))
+            assert told["connected"] is False
+            text = error(await client.call_tool("whoami", {}))
+            assert "was ended" in text
+        assert await running(storage) == []
+        assert len(await storage.mcp_grants.list_for_user("alice")) == 1
+
+
+async def test_a_token_lists_tools_for_seconds_after_its_end(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Afterwards it is refused, as that of any other client at once."""
+    memory, other = Memory(), Memory()
+    async with connected(served, "2026-07-28", memory=other) as client:
+        await client.list_tools()
+    async with connected(served, "2026-07-28", memory=memory) as client:
+        data(await client.call_tool("disconnect", {"all": True}))
+    with Program(served) as program:
+        headers = {"Accept": "application/json, text/event-stream"}
+
+        def status(memory: Memory) -> int:
+            token = present(memory.tokens).access_token
+            body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+            sent = {**headers, "Authorization": f"Bearer {token}"}
+            return program.http.post("/mcp", json=body, headers=sent).status_code
+
+        assert status(memory) != 401
+        assert status(other) == 401
+        monkeypatch.setattr(provider_module, "CLOSING", 0.0)
+        assert status(memory) == 401
+
+
 async def test_disconnect_all_deletes_the_app_password(served: Served, era: str) -> None:
     """Every grant ends, and the password is deleted here and in Nextcloud, with itself."""
-    async with connected(served, era) as client, stored(served.database) as storage:
-        # The client lists the tools to check a result, which would connect it again.
-        await client.list_tools()
-        data(await client.call_tool("disconnect", {"all": True}))
+    async with stored(served.database) as storage:
+        async with connected(served, era) as client:
+            data(await client.call_tool("disconnect", {"all": True}))
         assert await running(storage) == []
         assert await storage.app_passwords.get("alice") is None
         assert not served.nextcloud.state.users["alice"].app_passwords

@@ -24,7 +24,7 @@ FILE = ROOT / "tests" / "errors.txt"
 _OWN = "nextcloud_mcp_server."
 
 #: The classes whose calls have a text.
-CLASSES = ("TokenStorageError", "NextcloudError")
+CLASSES = ("TokenStorageError", "KeyNotGivenError", "NextcloudError")
 
 #: The path in the texts that are filled in.
 DATABASE = Path("/data/tokens.db")
