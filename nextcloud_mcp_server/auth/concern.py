@@ -107,10 +107,12 @@ class Concern:
         user_id: str | None = None,
         *,
         at: int | None = None,
+        recorded: bool = True,
     ) -> bool:
         """Run ``statement`` and record ``event``; False, and no entry, if no row was changed.
 
-        The secrets among the parameters are encrypted in the transaction.
+        The secrets among the parameters are encrypted in the transaction. With ``recorded`` false
+        there is no entry in any case.
         """
         access = self._access
         now = access.now() if at is None else at
@@ -122,7 +124,12 @@ class Concern:
             following = self._change(connection, statement, row)
             if following is None:
                 return False
-            self._record(connection, event, user_id, at=now, row=row, used=key, following=following)
+            if recorded:
+                self._record(
+                    connection, event, user_id, at=now, row=row, used=key, following=following
+                )
+            else:
+                self._check_key(connection, key, following)
             if connection.has_triggers:
                 self._require_kept(connection, statement, row)
             return True
@@ -157,8 +164,10 @@ class Concern:
                 keys.append(key)
                 named = {self._key: key}
                 following = self._change(connection, statement, {**given, **named})
-                if following is not None:
-                    gone += 1
+                if following is None:
+                    continue
+                gone += 1
+                if self._is_recorded(row):
                     self._record(
                         connection, event, row.user_id, at=now, row=named, following=following
                     )
@@ -174,6 +183,16 @@ class Concern:
             before = keys
             # A writer of another process, whose attempts become rare, would seldom find a gap.
             await asyncio.sleep(time.monotonic() - begun)
+
+    def _is_recorded(self, row: Row) -> bool:
+        """Return whether the deletion of a row has an entry: not if it concerns nobody."""
+        del row
+        return True
+
+    def _check_key(self, connection: Connection, used: Key | None, following: Row | None) -> None:
+        """Check, as an entry does, that the key which has encrypted is still the one that does."""
+        found = following or connection.first(NEXT)
+        self._access.signing_key(None if found is None else found[1], used)
 
     def _run(
         self, connection: Connection, statement: Executable, parameters: Mapping[str, Any]

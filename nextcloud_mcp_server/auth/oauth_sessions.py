@@ -44,7 +44,7 @@ _OF_USER: Final = (
     .where(_c.user_id == bindparam("user_id"))
     .order_by(_c.session_id)
 )
-_EXPIRED: Final = expired(_c.session_id, _c.expires_at, _c.session_id, _c.user_id)
+_EXPIRED: Final = expired(_c.session_id, _c.expires_at, _c.session_id, _c.user_id, _c.browser_hash)
 _CHANGEABLE: Final = (
     "user_id",
     "idp_access_token",
@@ -148,7 +148,8 @@ class OAuthSessions(Concern):
     ) -> None:
         """Store a new session. ``expires_at`` is in whole seconds since 1970.
 
-        Of ``browser_id``, the cookie of the browser in which it begins, only a hash is stored.
+        Of ``browser_id``, the cookie of the browser in which it begins, only a hash is stored. A
+        session that began in a browser has entries in the audit log as soon as it has a user.
 
         Raises:
             TokenStorageError: ``bad-input`` before anything is written; ``conflict`` if
@@ -189,7 +190,8 @@ class OAuthSessions(Concern):
                 user_id, idp_access_token, idp_refresh_token, granted_scopes, mcp_authorization_code
             ),
         }
-        await self._write(_CREATE, row, "create_oauth_session", user_id, at=now)
+        recorded = user_id is not None or browser_id is None
+        await self._write(_CREATE, row, "create_oauth_session", user_id, at=now, recorded=recorded)
 
     async def get(self, session_id: str) -> OAuthSession | None:
         """Return the session, expired or not, or None."""
@@ -302,6 +304,9 @@ class OAuthSessions(Concern):
             if following is None:
                 return False
             user, event = user_id or found.user_id, "update_oauth_session"
+            if user is None and not self._is_recorded(found):
+                self._check_key(connection, used, following)
+                return True
             self._record(connection, event, user, at=now, row=row, used=used, following=following)
             return True
 
@@ -312,6 +317,13 @@ class OAuthSessions(Concern):
         session_id = hidden(session_id)
         key = valid.stored_forms(session_id, "session_id")
         return await self._delete_all(_GET, _DELETE, "delete_oauth_session", key) > 0
+
+    def _is_recorded(self, row: Row) -> bool:
+        """Return whether a session has entries: not if it began in a browser and has no user yet.
+
+        Everybody can begin one there, and a log that keeps each would grow without limit.
+        """
+        return row.user_id is not None or row.browser_hash is None
 
     async def delete_for_user(self, user_id: str) -> int:
         """Delete every session of a user who has granted access; return how many there were."""

@@ -5,6 +5,7 @@ Every client is public: an installed program cannot keep a secret.
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -15,6 +16,7 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 from mcp.server.auth.provider import RegistrationError
 from mcp.shared.auth import InvalidRedirectUriError, OAuthClientInformationFull
 from pydantic import AnyUrl, ValidationError
+from starlette.exceptions import HTTPException
 
 from nextcloud_mcp_server.auth.mcp_clients import McpClient
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
@@ -34,6 +36,9 @@ _ANSWER: Final = frozenset({"code", "state", "iss", "error"})
 _MOST_URIS: Final = 20
 _LONGEST_URI: Final = 2_000
 _LONGEST_NAME: Final = 80
+
+#: Bytes of the metadata of a registration.
+_LARGEST: Final = 8 * 1024
 
 #: What is stored of a registration; the rest is neither used nor shown.
 _KEPT: Final = ("client_name", "client_uri", "redirect_uris", "grant_types", "response_types")
@@ -190,7 +195,8 @@ class Clients:
         except (RegistrationError, ValidationError):
             return None
         expires_at = int(now) + self._documents.kept
-        await storage.mcp_clients.store_document(url, metadata, expires_at=expires_at)
+        if not await storage.mcp_clients.store_document(url, metadata, expires_at=expires_at):
+            raise BusyError
         return client
 
     async def register(
@@ -200,12 +206,17 @@ class Clients:
 
         Raises:
             RegistrationError: its metadata is refused.
+            HTTPException: 503 if too many clients have registered.
         """
-        metadata = checked(client.model_dump(mode="json", exclude_none=True))
+        sent = client.model_dump_json(exclude_none=True)
+        if len(sent.encode()) > _LARGEST:
+            raise RegistrationError("invalid_client_metadata", "The metadata is larger than 8 KB")
+        metadata = checked(json.loads(sent))
         client.client_name = metadata["client_name"]
         client.client_secret = client.client_secret_expires_at = None
         client.token_endpoint_auth_method = "none"  # noqa: S105 - no method
-        await storage.mcp_clients.register(client.client_id, metadata)
+        if not await storage.mcp_clients.register(client.client_id, metadata):
+            raise HTTPException(503, "Too many clients have registered.", {"Retry-After": "600"})
 
 
 async def _stored(storage: RefreshTokenStorage, client_id: str) -> McpClient | None:

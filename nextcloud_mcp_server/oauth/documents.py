@@ -98,7 +98,7 @@ async def resolve(host: str) -> list[Address]:
     """Return the addresses of a host.
 
     Each lookup has a thread of its own. Those of the event loop would all wait for the name
-    servers of strangers, and with them each lookup of Nextcloud's name.
+    servers of any client, and with them each lookup of Nextcloud's name.
 
     Raises:
         OSError: it has none.

@@ -92,8 +92,8 @@ class Verified:
         unknown_keys: by key that was not given, the number of entries that it has signed.
         wrong: the entries that were forged or changed.
         matching: the number of secrets that are what their newest entry says.
-        unnamed: of those that no entry names: they are older than the log, or a released version
-            has stored them.
+        unnamed: of those that no entry names: they are older than the log, a released version has
+            stored them, or they are of a sign-in that has no user yet.
         unverified: of those whose newest entry was made with a key that was not given.
         changed: the secrets that were exchanged, put back or forged.
         complete: whether everything was read.

@@ -54,7 +54,10 @@ def _right(found: Verified, command: str) -> str:
             "revision 103"
         )
     if number := found.unnamed:
-        what = f"{what}; {counted(number, 'secret')} without an entry, as of released versions"
+        what = (
+            f"{what}; {counted(number, 'secret')} without an entry, as of released versions and "
+            "of running sign-ins"
+        )
     return what if found.complete else f"{what}; the rest was not read: {command}"
 
 
