@@ -64,8 +64,8 @@ _ASKED: Final = """
 <ul>
 {wanted}
 </ul>
-<p>Sign in to allow it, with the Nextcloud account of <strong>{nextcloud}</strong> that {name} uses.
-Only that person can. Nothing changes yet: the next page asks you. This server never sees your
+<p>Sign in to allow it: only the person can do so whose account at <strong>{nextcloud}</strong>
+{name} uses. Nothing changes yet, because the next page asks you. This server never sees your
 password.</p>
 {form}
 """
