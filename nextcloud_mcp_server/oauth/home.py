@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
@@ -17,10 +18,11 @@ from nextcloud_mcp_server.nextcloud.errors import NextcloudError
 from nextcloud_mcp_server.oauth import home_pages, scopes
 from nextcloud_mcp_server.oauth.browser import BrowserCookie, Form, session_of
 from nextcloud_mcp_server.oauth.clients import shown_name, shown_target
-from nextcloud_mcp_server.oauth.home_pages import SCOPES, SIGN_IN, Shown
+from nextcloud_mcp_server.oauth.home_pages import SCOPES, SIGN_IN, Link, Shown
 from nextcloud_mcp_server.oauth.limits import form_route, page_route
 from nextcloud_mcp_server.oauth.login import Logins
-from nextcloud_mcp_server.oauth.provider import SIGN_IN_LIFE, Provider
+from nextcloud_mcp_server.oauth.provider import MCP, SIGN_IN_LIFE, Provider
+from nextcloud_mcp_server.pages.browsers import PageRoute
 from nextcloud_mcp_server.pages.frame import problem
 from nextcloud_mcp_server.secret import Secret
 from nextcloud_mcp_server.settings.nextcloud import NextcloudSettings
@@ -52,6 +54,7 @@ class Home:
         self._cookie = BrowserCookie(settings.public_url, "-home")
         self.routes: tuple[Route, ...] = (
             page_route("/", self._show),
+            PageRoute(MCP, self._for_programs, methods=["GET"]),
             page_route(SIGN_IN, self._wait, acts=True),
             form_route(SIGN_IN, self._sign_in),
             page_route(SCOPES, self._offer),
@@ -79,19 +82,22 @@ class Home:
             works=password is not None and self._logins.works(password),
             grants=[await self._shown(grant) for grant in grants],
             token=self._token(request),
-            allowed=request.query_params.get("allowed", ""),
+            changed=next(iter(request.query_params.items()), ("", "")),
         )
+
+    async def _for_programs(self, request: Request) -> Response:
+        return home_pages.for_programs(self._settings)
 
     async def _offer(self, request: Request) -> Response:
         """Ask whether a grant gets more scopes, which a tool has named in a link."""
         user = await self._user(request)
         query = request.query_params
-        wanted = query.getlist("scope")
+        grant_id, wanted = query.get("grant", ""), query.getlist("scope")
         if user is None:
-            return self._welcome(request, query.get("grant", ""), wanted)
-        grant = await self._grant(user, query.get("grant", ""))
+            return self._welcome(request, await self._link(grant_id, wanted))
+        grant = await self._grant(user, grant_id)
         if grant is None:
-            return _no_grant()
+            return self._no_grant(request, user, grant_id, wanted)
         return await self._ask(request, grant, [*grant.scopes, *wanted])
 
     async def _ask(self, request: Request, grant: McpGrant, wanted: list[str]) -> Response:
@@ -105,21 +111,21 @@ class Home:
         """Replace the scopes of a grant; ask again before it gets more."""
         grant = await self._grant(user, form.text("grant"))
         if grant is None:
-            return _no_grant()
+            return self._no_grant(request, user)
         chosen = self._allowed(grant, form.texts("scope"))
         if not chosen:
             return problem(
                 "Nothing is left to allow",
                 "A program needs at least one permission.",
-                "Go back and choose one, or revoke its access.",
+                "Go back to your programs and choose one, or revoke its access.",
+                link_text="Your programs",
             )
         # Each that is new was on the page: the grant may have lost some since.
         if not set(chosen) <= {*grant.scopes, *form.texts("confirmed")}:
             return await self._ask(request, grant, chosen)
         await self._storage.mcp_grants.change_scopes(grant.grant_id, user, chosen)
-        more = form.texts("confirmed")
-        shown = f"/?{urlencode({'allowed': grant.grant_id})}" if more else "/"
-        return RedirectResponse(shown, 303)
+        done = home_pages.ALLOWED if form.texts("confirmed") else home_pages.SAVED
+        return _changed(done, grant)
 
     def _allowed(self, grant: McpGrant, wanted: list[str]) -> list[str]:
         """Return what a person may choose: what can be granted, and what was granted before."""
@@ -129,9 +135,11 @@ class Home:
     async def _revoke(self, request: Request, user: str, form: Form) -> Response:
         grant = await self._grant(user, form.text("grant"))
         if grant is None:
-            return _no_grant()
+            return self._no_grant(request, user)
+        if form.text("confirmed") != "yes":
+            return home_pages.confirm_revoke(await self._shown(grant), self._token(request))
         await self._storage.mcp_grants.revoke(grant.grant_id, BY_USER, user_id=user)
-        return RedirectResponse("/", 303)
+        return _changed(home_pages.REVOKED, grant)
 
     async def _disconnect(self, request: Request, user: str, form: Form) -> Response:
         """Revoke every grant, then delete the app password in Nextcloud and here."""
@@ -154,18 +162,38 @@ class Home:
 
     async def _sign_out(self, request: Request, user: str, form: Form) -> Response:
         await self._storage.browser_sessions.delete(self._cookie.read(request) or Secret())
-        response = RedirectResponse("/", 303)
+        response = RedirectResponse(_way_back(form.text("grant"), form.texts("scope")), 303)
         self._cookie.delete(response)
         return response
 
-    def _welcome(
-        self, request: Request, grant_id: str = "", wanted: list[str] | None = None
-    ) -> Response:
+    def _welcome(self, request: Request, link: Link | None = None) -> Response:
         mine = self._browser.read(request) or new_token()
         token = self._browser.token_for(mine, SIGN_IN)
-        response = home_pages.welcome(self._settings, token, grant_id, wanted or [])
+        is_at_home = request.url.netloc == urlsplit(self._settings.public_url).netloc
+        response = home_pages.welcome(self._settings, token, link, is_at_home=is_at_home)
         self._browser.write(response, mine)
         return response
+
+    async def _link(self, grant_id: str, wanted: list[str]) -> Link | None:
+        """Return what a link asks for; None if that is nothing.
+
+        It is shown to a browser that is not signed in, also to one that has just signed in for a
+        client: that page says that it connects a program, so it leaves nobody signed in, who could
+        then allow more than was chosen there, also at a computer that several people use.
+        """
+        known = [scope for scope in scopes.SCOPES if scope in wanted]
+        if not grant_id:
+            return None
+        grant = await self._storage.mcp_grants.get(grant_id) if _is_id(grant_id) else None
+        if grant is None:
+            return Link(grant_id, known)
+        return Link(grant_id, known, (await self._shown(grant)).name)
+
+    def _no_grant(
+        self, request: Request, user: str, grant_id: str = "", wanted: Sequence[str] = ()
+    ) -> Response:
+        link = Link(grant_id, [scope for scope in scopes.SCOPES if scope in wanted])
+        return home_pages.no_grant(user, self._token(request), link)
 
     async def _sign_in(self, request: Request) -> Response:
         """Begin or cancel a sign-in."""
@@ -287,13 +315,13 @@ def widening(grant_id: str, wanted: Sequence[str]) -> str:
     return f"{SCOPES}?{urlencode([('grant', grant_id), *known])}"
 
 
-def _no_grant() -> Response:
-    return problem(
-        "This program has no access",
-        "It was revoked, or another person has granted it.",
-        "Go back to the first page, which lists your programs.",
-        status=404,
-    )
+def _is_id(grant_id: str) -> bool:
+    return re.fullmatch(r"[0-9a-f]{32}", grant_id) is not None
+
+
+def _changed(what: str, grant: McpGrant) -> Response:
+    """Lead to home, which says what was done to a grant."""
+    return RedirectResponse(f"/?{urlencode({what: grant.grant_id})}", 303)
 
 
 def _no_session() -> Response:

@@ -26,6 +26,11 @@ REVOKE: Final = "/home/revoke"
 DISCONNECT: Final = "/home/disconnect"
 SIGN_OUT: Final = "/home/sign-out"
 
+#: What was done to a grant, as home is told in its address.
+ALLOWED: Final = "allowed"
+SAVED: Final = "saved"
+REVOKED: Final = "revoked"
+
 _TITLE: Final = "Your Nextcloud for assistants"
 
 #: What a person is told about a grant that has ended.
@@ -42,6 +47,7 @@ _WHY: Final = {
 _ALARMS: Final = frozenset({grants_of.REUSED_CODE, grants_of.REUSED_TOKEN})
 
 _WELCOME: Final = """
+{elsewhere}
 <p>This server connects AI assistants (MCP clients) to the Nextcloud at
 <strong>{nextcloud}</strong>. Each person decides what a program may do there.</p>
 <h2>Connect a program</h2>
@@ -49,10 +55,34 @@ _WELCOME: Final = """
 <p><code>{address}</code></p>
 <h2>See or end what is connected</h2>
 <p>Sign in with your Nextcloud account. This server never sees your password.</p>
+{form}
+"""
+
+_ASKED: Final = """
+{elsewhere}
+<p><strong>{name}</strong> asks for more. It would like to:</p>
+<ul>
+{wanted}
+</ul>
+<p>Sign in to allow it: only the person can do so whose account at <strong>{nextcloud}</strong>
+{name} uses. Nothing changes yet, because the next page asks you. This server never sees your
+password.</p>
+{form}
+"""
+
+#: Not a warning: a proxy in front of the server may have sent another name.
+_ELSEWHERE: Final = """
+<p class="note">If your browser shows another address, open <a href="{url}/">{url}</a>: you can sign
+in only there.</p>
+"""
+
+_SIGN_IN: Final = """
 <form method="post" action="{action}">
 <input type="hidden" name="csrf" value="{csrf}">
 {more}
+<div class="actions">
 <button class="button main">Sign in with Nextcloud</button>
+</div>
 </form>
 """
 
@@ -115,6 +145,7 @@ _MORE: Final = """
 <ul>
 {more}
 </ul>
+{less}
 <p>Continue only if you want that now. Nextcloud itself knows no such limits: this server keeps to
 what you choose here.</p>
 <form method="post" action="{action}">{csrf}
@@ -122,24 +153,77 @@ what you choose here.</p>
 {chosen}
 {confirmed}
 <div class="actions">
-<button class="button main">Allow this too</button>
+<button class="button main">{button}</button>
 <a class="button" href="/">Change nothing</a>
 </div>
 </form>
 """
 
+_LESS: Final = """
+<p>It would then no longer be allowed to:</p>
+<ul>
+{less}
+</ul>
+"""
+
 _WHO: Final = """
-<p>Nextcloud calls this "Grant access". This server only asks who you are, and deletes the app
-password that it gets at once. It keeps it only if the one that connects your account does not work
-any more.</p>
+<p>Nextcloud calls this "Grant access". This server only asks who you are. For that Nextcloud
+creates a new app password, and this server deletes it as soon as it knows who you are. Only if the
+app password that connects your account has stopped working, the new one replaces it.</p>
 """
 
 _ALLOWED: Final = """
-<p role="status">{name} may now:</p>
+<div role="status">
+<p>{name} may now:</p>
 <ul>
 {scopes}
 </ul>
 <p>Go back to {name}, and let it try again.</p>
+</div>
+"""
+
+_SAVED: Final = """
+<div role="status">
+<p>Saved. {name} may now:</p>
+<ul>
+{scopes}
+</ul>
+</div>
+"""
+
+_REVOKED: Final = '<p role="status">{name} has no access any more.</p>'
+
+_CONFIRM_REVOKE: Final = """
+<p>{name} loses its access at once. To use it again, you connect it again. Other programs and your
+files stay.</p>
+<form method="post" action="{action}">{csrf}
+<input type="hidden" name="grant" value="{id}">
+<input type="hidden" name="confirmed" value="yes">
+<div class="actions">
+<button class="button ends">Revoke access</button>
+<a class="button" href="/">Change nothing</a>
+</div>
+</form>
+"""
+
+_FOR_PROGRAMS: Final = """
+<p>Add it in your MCP client, such as Claude or Visual Studio Code, and follow what it shows:</p>
+<p><code>{address}</code></p>
+<p>In a browser, the first page shows what is connected, and changes or ends it.</p>
+<p><a class="button main" href="/">First page of this server</a></p>
+"""
+
+_NO_GRANT: Final = """
+<p class="problem">You are signed in here as <strong>{user}</strong>, and no such program has access
+to your Nextcloud: its access was ended, or another person has granted it.</p>
+<p>If the link is for another account, sign out here, then sign in with that one.</p>
+<div class="actions">
+<a class="button" href="/">Your programs</a>
+<form method="post" action="{action}">{csrf}
+{fields}
+<button class="button">Sign out</button>
+</form>
+</div>
 """
 
 _CONFIRM: Final = """
@@ -166,26 +250,63 @@ class Shown:
     offered: Sequence[str]
 
 
+@dataclass(frozen=True)
+class Link:
+    """What the link of a tool asks for: more scopes for a grant, whose client has this name."""
+
+    grant_id: str
+    scopes: Sequence[str]
+    name: str = "A program"
+
+    @property
+    def fields(self) -> Html:
+        """The hidden fields that keep it in a form."""
+        fields = [("grant", self.grant_id), *(("scope", scope) for scope in self.scopes)]
+        return joined(_hidden(name, value) for name, value in fields)
+
+
 def welcome(
-    settings: NextcloudSettings, token: Secret, grant_id: str, wanted: Sequence[str]
+    settings: NextcloudSettings, token: Secret, link: Link | None, *, is_at_home: bool
 ) -> HTMLResponse:
     """Return the page for a person who is not signed in.
 
-    With ``grant_id``, signing in leads to the page that asks for the ``wanted`` scopes.
+    Args:
+        settings: of Nextcloud.
+        token: of the form.
+        link: to which signing in leads; None for home.
+        is_at_home: whether the request was sent to the host of PUBLIC_URL.
     """
-    fields = [
-        ("grant", grant_id),
-        *(("scope", scope) for scope in wanted if scope in scopes.SCOPES),
-    ]
+    form = html(_SIGN_IN, action=SIGN_IN, csrf=token, more=Html() if link is None else link.fields)
+    elsewhere = Html() if is_at_home else html(_ELSEWHERE, url=settings.public_url)
+    nextcloud = urlsplit(settings.browser_url).netloc
+    if link is not None and link.scopes:
+        body = html(
+            _ASKED,
+            elsewhere=elsewhere,
+            name=link.name,
+            wanted=_labels(link.scopes),
+            nextcloud=nextcloud,
+            form=form,
+        )
+        return page("Sign in to allow more", body)
     body = html(
-        _WELCOME,
-        nextcloud=urlsplit(settings.browser_url).netloc,
-        address=f"{settings.public_url}/mcp",
-        action=SIGN_IN,
-        csrf=token,
-        more=joined(_hidden(name, value) for name, value in fields if grant_id),
+        _WELCOME, elsewhere=elsewhere, nextcloud=nextcloud, address=_address(settings), form=form
     )
     return page(_TITLE, body)
+
+
+def for_programs(settings: NextcloudSettings) -> HTMLResponse:
+    """Return the page for a person who opens the MCP address in a browser."""
+    body = html(_FOR_PROGRAMS, address=_address(settings))
+    return page("This address is for programs", body)
+
+
+def no_grant(user: str, token: Secret, link: Link) -> HTMLResponse:
+    """Return the page for a grant that the person who is signed in does not have."""
+    body = html(
+        _NO_GRANT, user=user, action=SIGN_OUT, csrf=_hidden("csrf", token), fields=link.fields
+    )
+    return page("This program has no access", body, status=404)
 
 
 def waiting(url: Secret, session_id: Secret, token: Secret, reason: str) -> HTMLResponse:
@@ -211,11 +332,11 @@ def home(
     works: bool,
     grants: Sequence[Shown],
     token: Secret,
-    allowed: str = "",
+    changed: tuple[str, str] = ("", ""),
 ) -> HTMLResponse:
     """Return what is connected, with the forms that change it.
 
-    ``allowed`` is the id of a grant that has just got more scopes.
+    ``changed`` is what was done to a grant, one of the constants below, and the id of the grant.
     """
     csrf = _hidden("csrf", token)
     running = [one for one in grants if one.grant.revoked_at is None]
@@ -225,13 +346,13 @@ def home(
         notice=joined(
             [
                 _notice(settings, password, works=works),
-                *(_allowed(one) for one in running if one.grant.grant_id == allowed),
+                *(_told(one, changed[0]) for one in grants if one.grant.grant_id == changed[1]),
             ]
         ),
         nextcloud=settings.browser_url,
         user=user,
         since="no" if password is None else _time(password.created_at),
-        address=f"{settings.public_url}/mcp",
+        address=_address(settings),
         programs=joined(_program(one, csrf) for one in running)
         or Html("<p>None. Add the MCP address in a program to connect it.</p>"),
         ended=_ended(ended),
@@ -254,11 +375,23 @@ def _notice(settings: NextcloudSettings, password: AppPassword | None, *, works:
     return told(f"Nextcloud has refused the app password since {when}. {again}")
 
 
-def _allowed(one: Shown) -> Html:
-    """Return what a program may do now, for a person who comes from it."""
-    labels = (scopes.SCOPES[scope] for scope in scopes.SCOPES if scope in one.grant.scopes)
-    items = joined(html("<li>{label}</li>", label=label) for label in labels)
-    return html(_ALLOWED, name=one.name, scopes=items)
+def _told(one: Shown, what: str) -> Html:
+    """Return what was done to a grant, if it was: the address of the page only says so."""
+    if one.grant.revoked_at is not None:
+        return html(_REVOKED, name=one.name) if what == REVOKED else Html()
+    text = {ALLOWED: _ALLOWED, SAVED: _SAVED}.get(what)
+    return Html() if text is None else html(text, name=one.name, scopes=_labels(one.grant.scopes))
+
+
+def _labels(wanted: Sequence[str]) -> Html:
+    """Return the items of a list of scopes."""
+    labels = (scopes.SCOPES[scope] for scope in scopes.SCOPES if scope in wanted)
+    return joined(html("<li>{label}</li>", label=label) for label in labels)
+
+
+def _address(settings: NextcloudSettings) -> Html:
+    """Return the MCP address, which a narrow page breaks before the last part only."""
+    return html("{url}<wbr>/mcp", url=settings.public_url)
 
 
 def _program(one: Shown, csrf: Html) -> Html:
@@ -303,12 +436,15 @@ def _ended(ended: Sequence[Shown]) -> Html:
 
 
 def more(one: Shown, chosen: Sequence[str], added: Sequence[str], token: Secret) -> HTMLResponse:
-    """Return the page that asks before a grant gets more scopes."""
+    """Return the page that asks before a grant gets more scopes, and says what it loses."""
+    lost = [scope for scope in one.grant.scopes if scope not in chosen]
     body = html(
         _MORE,
         name=one.name,
         target=one.target,
-        more=joined(html("<li>{label}</li>", label=scopes.SCOPES[scope]) for scope in added),
+        more=_labels(added),
+        less=html(_LESS, less=_labels(lost)) if lost else Html(),
+        button="Change it" if lost else "Allow this too",
         action=SCOPES,
         csrf=_hidden("csrf", token),
         id=one.grant.grant_id,
@@ -316,6 +452,18 @@ def more(one: Shown, chosen: Sequence[str], added: Sequence[str], token: Secret)
         confirmed=joined(_hidden("confirmed", scope) for scope in added),
     )
     return page("Allow more?", body)
+
+
+def confirm_revoke(one: Shown, token: Secret) -> HTMLResponse:
+    """Return the page that asks before a grant is revoked."""
+    body = html(
+        _CONFIRM_REVOKE,
+        name=one.name,
+        action=REVOKE,
+        csrf=_hidden("csrf", token),
+        id=one.grant.grant_id,
+    )
+    return page("Revoke access?", body)
 
 
 def confirm_disconnect(user: str, token: Secret) -> HTMLResponse:

@@ -32,8 +32,8 @@ dt { color: var(--soft); }
 dd { margin: 0; }
 a { color: var(--link); }
 fieldset { border: 1px solid var(--soft); border-radius: 0.5rem; margin: 1rem 0; padding: 0.5rem 1rem; }
-label { display: block; padding: 0.5rem 0; }
-input[type="checkbox"] { width: 1.25rem; height: 1.25rem; margin: 0 0.5rem 0 0; vertical-align: middle; }
+label { display: flex; gap: 0.5rem; padding: 0.5rem 0; }
+input[type="checkbox"] { flex: none; width: 1.25rem; height: 1.25rem; margin: 0.125rem 0 0; }
 .actions { display: flex; flex-wrap: wrap; gap: 0.75rem; margin: 1.5rem 0; }
 .button { border: 2px solid var(--link); border-radius: 0.5rem; padding: 0.625rem 1.25rem; }
 .button { background: transparent; color: var(--link); font: inherit; cursor: pointer; }
@@ -106,6 +106,15 @@ _FRAME: Final = """<!DOCTYPE html>
 </html>
 """
 
+#: The path of the first page.
+FIRST_PAGE: Final = "/"
+
+_PROBLEM: Final = """
+<p class="problem">{message}</p>
+<p>{remedy}</p>
+<p><a class="button" href="{link}">{link_text}</a></p>
+"""
+
 _ASKING: Final = """<script src="{script}" defer></script>
 <noscript><meta http-equiv="refresh" content="5"></noscript>"""
 
@@ -162,9 +171,26 @@ def page(
     return HTMLResponse(text, status, _HEADERS)
 
 
-def problem(title: str, message: str, remedy: str, *, status: int = 400) -> HTMLResponse:
-    """Return a page about an error: what happened, and what to do."""
-    body = html('<p class="problem">{message}</p>\n<p>{remedy}</p>', message=message, remedy=remedy)
+def problem(
+    title: str,
+    message: str,
+    remedy: str,
+    *,
+    status: int = 400,
+    link: str = FIRST_PAGE,
+    link_text: str = "First page of this server",
+) -> HTMLResponse:
+    """Return a page about an error: what happened, what to do, and a link to go on.
+
+    Args:
+        title: also the heading.
+        message: what happened.
+        remedy: what to do.
+        status: the status of HTTP.
+        link: an address of this server; empty for the page itself.
+        link_text: what is shown for it.
+    """
+    body = html(_PROBLEM, message=message, remedy=remedy, link=link, link_text=link_text)
     return page(title, body, status=status)
 
 

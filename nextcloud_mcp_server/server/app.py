@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Final
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.responses import HTMLResponse, JSONResponse
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.lifespan import TokenStoreState, token_store_lifespan
+from nextcloud_mcp_server.pages.browsers import is_browser
+from nextcloud_mcp_server.pages.frame import problem
 from nextcloud_mcp_server.server import failures
 from nextcloud_mcp_server.server.health import (
     CHECK_INTERVAL,
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.routing import BaseRoute
 
+
+_NOT_FOUND: Final = 404
 
 _LIVE: Final = "/health/live"
 _READY: Final = "/health/ready"
@@ -174,7 +178,14 @@ async def _health(request: Request) -> Health:
     return NOT_OPEN if check is None else await check.check()
 
 
-async def _refused(request: Request, error: Exception) -> JSONResponse:
+async def _refused(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
+    if error.status_code == _NOT_FOUND and is_browser(request.headers):
+        return problem(
+            "There is no such page",
+            "The address is wrong, or the page is not there any more.",
+            "Go on from the first page.",
+            status=_NOT_FOUND,
+        )
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)

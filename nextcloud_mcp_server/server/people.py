@@ -251,7 +251,10 @@ class People:
             return InputRequiredResult(input_requests={_ASKED: question}, request_state=scope)
         answer = context.input_responses.get(_ASKED)
         if not isinstance(answer, ElicitResult) or answer.action != "accept":
-            raise ToolError(f"The person did not want to open the page. {closed}")
+            raise ToolError(
+                f"{scope} is not granted to this client: the person has not opened the page now. "
+                f"That is possible at any time at {page}; then call again."
+            )
         # "accept" says that the person opens the page, and not what happened on it.
         with anyio.move_on_after(_PATIENCE):
             # The grant may change in another process.

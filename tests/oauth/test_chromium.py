@@ -182,6 +182,33 @@ def home(served: Served, browser: Browser, client: Client, chromium: Chromium) -
     return chromium
 
 
+def test_a_phone_breaks_lines_where_words_end(home: Chromium, served: Served) -> None:
+    """The MCP address breaks before "/mcp", and a long label does not continue below its box."""
+    home.look(width=390, dark=False)
+    home.open(f"{served.url}/")
+    # Whatever fits into the line.
+    for length in range(20, 40):
+        home.run(
+            "document.querySelector('dd code').firstChild.data = "
+            f"'https://mcp.example.com'.padEnd({length}, 'x')"
+        )
+        tops = (
+            "(text => [0, text.length - 1].map(at => { const one = document.createRange();"
+            "one.setStart(text, at); one.setEnd(text, at + 1);"
+            "return one.getBoundingClientRect().top }))"
+            "(document.querySelector('dd code').lastChild)"
+        )
+        first, last = home.run(tops)
+        assert first == last, length
+    begins = home.run(
+        "[...document.querySelectorAll('label')].map(label => { const all = "
+        "document.createRange(); all.selectNode(label.lastChild);"
+        "return [...all.getClientRects()].map(line => line.left) })"
+    )
+    assert max(len(lines) for lines in begins) > 1
+    assert all(len(set(lines)) == 1 for lines in begins)
+
+
 @pytest.mark.parametrize("dark", [False, True])
 def test_a_phone_needs_no_sideways_scrolling(home: Chromium, served: Served, dark: bool) -> None:
     """At 320 pixels home fits, in light and dark, with enough contrast."""

@@ -42,7 +42,7 @@ def test_a_visitor_sees_what_the_server_is(served: Served, browser: Browser) -> 
     """Without a sign-in the page has the MCP address and a way to sign in, and no name."""
     page = browser.open("/")
     assert page.status_code == 200
-    assert f"<code>{served.resource}</code>" in page.text
+    assert f"<code>{served.url}<wbr>/mcp</code>" in page.text
     assert "Sign in with Nextcloud" in page.text
     assert "alice" not in page.text
     policy = page.headers["Content-Security-Policy"]
@@ -165,7 +165,7 @@ def test_read_only_offers_nothing_that_writes(token_db: Path, nextcloud: StandIn
 def test_a_grant_is_revoked(served: Served, browser: Browser, client: Client) -> None:
     """Its tokens end at once, and the page says that the person did it."""
     tokens = connect(browser, client)
-    page = browser.send(REVOKE, browser.sign_in_at_home())
+    page = browser.send(REVOKE, browser.send(REVOKE, browser.sign_in_at_home()))
     assert "You revoked it here." in page.text
     assert client.call(tokens["access_token"]).status_code == 401
     assert client.refresh(tokens["refresh_token"]).status_code == 400
@@ -175,7 +175,7 @@ def test_what_ended_last_is_first(served: Served, browser: Browser, client: Clie
     """The list of what has ended begins with the newest."""
     for _ in range(2):
         connect(browser, client)
-        browser.send(REVOKE, browser.sign_in_at_home())
+        browser.send(REVOKE, browser.send(REVOKE, browser.sign_in_at_home()))
         browser.send(SIGN_OUT, browser.open("/"))
     with closing(sqlite3.connect(served.database)) as connection, connection:
         [(first,), (second,)] = connection.execute("SELECT grant_id FROM mcp_grants").fetchall()
@@ -203,7 +203,7 @@ def test_the_last_page_says_what_happened(browser: Browser, client: Client) -> N
     assert "<h1>Test client is connected</h1>" in browser.after_pause(waiting).text
     waiting = browser.send(SIGN_IN, browser.open("/"))
     assert "<h1>Confirm in Nextcloud who you are</h1>" in waiting.text
-    assert "deletes the app" in waiting.text
+    assert "deletes it as soon as it knows who you are" in waiting.text
 
 
 def test_a_reused_token_is_told(served: Served, browser: Browser, client: Client) -> None:

@@ -191,7 +191,10 @@ async def test_a_person_who_does_not_open_the_page_is_not_asked_again(served: Se
 
     async with connected(served, "2026-07-28", elicitation_callback=decline) as client:
         result = await client.call_tool("files_write", {"path": "a.txt", "text": "x"})
-    assert "did not want to open the page" in error(result)
+    text = error(result)
+    assert "the person has not opened the page now" in text
+    assert "possible at any time at http://" in text
+    assert "Ask the person" not in text
 
 
 async def test_what_is_under_way_outlives_a_restart(token_db: Path) -> None:
