@@ -344,7 +344,7 @@ def _another_beside(error: TokenStorageError, database: Place) -> TokenStorageEr
         error.message,
         code="wrong-key",
         remedy=f"{path} has the right key. Unset TOKEN_ENCRYPTION_KEY and "
-        "TOKEN_ENCRYPTION_KEY_FILE, or set TOKEN_ENCRYPTION_KEY_FILE to it, and start again.",
+        "TOKEN_ENCRYPTION_KEY_FILE, or set TOKEN_ENCRYPTION_KEY_FILE to it.",
     )
 
 

@@ -21,6 +21,9 @@ Value = TypeVar("Value")
 #: Characters of a wrong address in a message.
 _SHOWN: Final = 100
 
+#: Characters of a name of a host without a dot, as in a network of containers.
+_WORD: Final = 20
+
 
 class NextcloudSettings(NamedTuple):
     """How people connect their Nextcloud. The URLs have no slash at the end.
@@ -187,7 +190,8 @@ def _problem(text: str) -> str:
 def _quoted(text: str) -> str:
     """Return an address for a message, without what may be a user, a password or a secret."""
     scheme, rest = re.fullmatch(r"([a-zA-Z]+://)?(.*)", text, re.DOTALL).groups("")  # type: ignore[union-attr]
-    if not (scheme or re.match(r"[\w-]+\.[\w.-]+|localhost\b", rest)):
+    # A long word without a dot may be an app password.
+    if not scheme and "." not in rest and len(rest) > _WORD:
         return "another text"
     _, at, place = rest.rpartition("@")
     return repr(f"{scheme}{at and '***@'}{without_secrets(place)}"[:_SHOWN])
