@@ -305,9 +305,16 @@ def verified_keyring(
             ``wrong-key`` if no key opens any of them, ``malformed-key`` for the content of the
             file beside the database. Nothing has been written then.
     """
-    keyring = keyring or _beside(database)
-    values = list(samples(SAMPLE_SIZE))
+    if keyring is not None:
+        try:
+            return _verified(keyring, samples, database, known, unopened)
+        except TokenStorageError as error:
+            if error.code != "wrong-key" or not _right_beside(samples, database, known):
+                raise
+            raise _another_beside(error, database) from None
+    keyring = _beside(database)
     if keyring is None:
+        values = list(samples(SAMPLE_SIZE))
         if values or known:
             raise TokenStorageError(
                 f"{database} holds encrypted values, and no key was given{_expected(known)}.",
@@ -316,6 +323,39 @@ def verified_keyring(
                 f"were written with{_or_beside(database)}; nothing was changed.",
             )
         return _make(database)
+    return _verified(keyring, samples, database, known, unopened)
+
+
+def _right_beside(samples: Samples, database: Place, known: Sequence[RegisteredKey]) -> bool:
+    """Return whether the key file beside the database has the key that its secrets need."""
+    with suppress(TokenStorageError):
+        if keyring := _beside(database):
+            if known:
+                given_primary(known, keyring, str(database))
+                return True
+            return any(map(keyring.can_decrypt, samples(SAMPLE_SIZE)))
+    return False
+
+
+def _another_beside(error: TokenStorageError, database: Place) -> TokenStorageError:
+    """Return the error for a wrong key if the right one is beside the database."""
+    path = key_path(Path(str(database)))
+    return TokenStorageError(
+        error.message,
+        code="wrong-key",
+        remedy=f"{path} has the right key. Unset TOKEN_ENCRYPTION_KEY and "
+        "TOKEN_ENCRYPTION_KEY_FILE, or set TOKEN_ENCRYPTION_KEY_FILE to it.",
+    )
+
+
+def _verified(
+    keyring: Keyring,
+    samples: Samples,
+    database: Place,
+    known: Sequence[RegisteredKey],
+    unopened: Callable[[int], object],
+) -> Keyring:
+    values = list(samples(SAMPLE_SIZE))
     if known:
         given_primary(known, keyring, str(database))
         _warn_of_missing(known, keyring, database)

@@ -129,17 +129,18 @@ class Calendars:
             for stored in await self._query(one, component, between):
                 yield stored
 
-    async def for_tasks(self) -> str:
+    async def for_tasks(self) -> tuple[str, str]:
         """Return the id of a calendar that takes tasks; create one if there is none.
 
-        The calendar that Nextcloud creates for a new user takes events only.
+        The second text is the name of a created calendar, and empty otherwise. The calendar that
+        Nextcloud creates for a new user takes events only.
 
         Raises:
             NextcloudError: the request failed.
         """
         for calendar in await self.list():
             if "VTODO" in calendar.components and calendar.writable:
-                return calendar.id
+                return calendar.id, ""
         name = f"tasks-{uuid4().hex[:8]}"
         body = document(
             "c:mkcalendar",
@@ -154,7 +155,7 @@ class Calendars:
             headers={"Content-Type": "application/xml; charset=utf-8"},
             body=body,
         )
-        return name
+        return name, _TASKS
 
     async def _query(
         self, calendar: str, component: str, between: tuple[datetime, datetime] | None

@@ -96,7 +96,7 @@ class Files:
         entries = [_entry(resource) for resource in found]
         if not any(entry.is_folder for entry in entries if entry.path == "/".join(names)):
             raise errors.bad_input(
-                f"The {_label(names)} is not a folder.", "Read it, or list the folder that has it."
+                f"{path!r} is a file, not a folder.", "Read it, or list the folder that has it."
             )
         below = [entry for entry in entries if entry.path != "/".join(names)]
         below.sort(key=lambda entry: (not entry.is_folder, entry.name.casefold(), entry.name))
@@ -154,7 +154,7 @@ class Files:
         entry = await self.stat(path)
         label = _label(segments(path))
         if entry.is_folder:
-            raise errors.bad_input(f"The {label} is a folder.", "List it instead.")
+            raise errors.bad_input(f"{path or '/'!r} is a folder, not a file.", "List it instead.")
         if version and version != entry.etag:
             raise errors.changed(label)
         content = b""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from dataclasses import replace as replaced
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
@@ -31,7 +32,8 @@ _LOWEST = 9
 class Task:
     """A task; ``priority`` is 1 (highest) to 9, or 0 for none.
 
-    ``due`` is a time with a zone, or a date.
+    ``due`` is a time with a zone, or a date. ``created_calendar`` is the name of the calendar that
+    was created for it, as there was none.
     """
 
     calendar: str
@@ -44,6 +46,7 @@ class Task:
     status: str
     percent: int
     priority: int
+    created_calendar: str = ""
 
 
 class Tasks:
@@ -92,8 +95,9 @@ class Tasks:
         component = icalendar.Todo()
         component.add("STATUS", "NEEDS-ACTION")
         _set(component, title=title, description=description, due=due, priority=priority)
-        target = calendar if calendar is not None else await self._calendars.for_tasks()
-        return _task(await self._calendars.create(target, component), component, zone)
+        target, made = (calendar, "") if calendar is not None else await self._calendars.for_tasks()
+        task = _task(await self._calendars.create(target, component), component, zone)
+        return replaced(task, created_calendar=made)
 
     async def update(
         self,

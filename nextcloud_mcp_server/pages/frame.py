@@ -187,7 +187,7 @@ def problem(
         message: what happened.
         remedy: what to do.
         status: the status of HTTP.
-        link: an address of this server; empty for the page itself.
+        link: a path or an address of this server; empty for the page itself.
         link_text: what is shown for it.
     """
     body = html(_PROBLEM, message=message, remedy=remedy, link=link, link_text=link_text)

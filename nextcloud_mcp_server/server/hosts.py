@@ -66,6 +66,7 @@ class HostCheck:
             "The request was for another host.",
             f"Use this server at {self._public_url}.",
             status=_MISDIRECTED,
+            link=f"{self._public_url}/",
         )
 
 

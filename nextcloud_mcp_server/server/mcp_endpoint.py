@@ -24,6 +24,7 @@ def create_mcp(authorization: AuthorizationServer, people: People) -> MCPServer[
     return create_tools(
         people,
         read_only=authorization.settings.read_only,
+        share_links=authorization.settings.share_links,
         more=connection_tools(people),
         auth=authorization.auth,
         token_verifier=authorization.verifier,

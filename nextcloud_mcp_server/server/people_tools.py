@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.tools import Tool
+from mcp_types import CallToolResult, TextContent
 
 from nextcloud_mcp_server.auth.mcp_grants import BY_CLIENT
 from nextcloud_mcp_server.server.people import People
@@ -25,10 +26,14 @@ _DISCONNECT: Final = (
 )
 
 
+#: A connection in a text without indentation.
+Compact = Annotated[CallToolResult, Connection]
+
+
 def connection_tools(people: People) -> list[Tool]:
     """Return the tools ``connect`` and ``disconnect``, which need no scope."""
 
-    async def connect() -> Connection:
+    async def connect() -> Compact:
         token = await people.token()
         try:
             await people.connected()
@@ -37,7 +42,7 @@ def connection_tools(people: People) -> list[Tool]:
         granted = [scope for scope in people.provider.supported if scope in token.scopes]
         return _result(people, token.subject, granted, True, "The account is connected.")
 
-    async def disconnect(all: bool = False) -> Connection:  # noqa: A002 - the argument's name
+    async def disconnect(all: bool = False) -> Compact:  # noqa: A002 - the argument's name
         token = await people.token()
         user = str(token.subject)
         if not all:
@@ -68,10 +73,13 @@ def connection_tools(people: People) -> list[Tool]:
 
 def _result(
     people: People, user: str | None, scopes: list[str], connected: bool, message: str
-) -> Connection:
-    return Connection(
+) -> Compact:
+    result = Connection(
         connected=connected, user_id=user or "", scopes=scopes, message=message, page=people.home
     )
+    # As the other tools: the SDK would indent the text.
+    text = TextContent(type="text", text=result.model_dump_json())
+    return CallToolResult(content=[text], structured_content=result.model_dump(mode="json"))
 
 
 def _tool(function: Callable[..., Any], title: str, description: str, kind: Kind) -> Tool:

@@ -28,6 +28,7 @@ from nextcloud_mcp_server.migrate.summary import outcome_lines
 from nextcloud_mcp_server.secret import hidden
 from nextcloud_mcp_server.server.access_log import AccessLog
 from nextcloud_mcp_server.server.app import create_app
+from nextcloud_mcp_server.server.first_contact import warn_if_unusable
 from nextcloud_mcp_server.server.limits import (
     ACCEPTED_AT_ONCE,
     QUEUE,
@@ -40,7 +41,12 @@ from nextcloud_mcp_server.server.request_id import RequestIds
 from nextcloud_mcp_server.server.sockets import bind, cannot_listen, shown
 from nextcloud_mcp_server.server.starting import answering
 from nextcloud_mcp_server.settings import Settings, load_settings
-from nextcloud_mcp_server.settings.nextcloud import nextcloud_settings, without_effect
+from nextcloud_mcp_server.settings.nextcloud import (
+    NextcloudSettings,
+    lacks_public_url,
+    nextcloud_settings,
+    without_effect,
+)
 from nextcloud_mcp_server.settings.process import status_token
 
 if TYPE_CHECKING:
@@ -136,8 +142,7 @@ def _serve(
         nextcloud = nextcloud_settings(listening=(bind_to[0], port))
         served: ASGIApp = create_app(settings=settings, nextcloud=nextcloud, status_token=token)
         if nextcloud is not None:
-            printer.line(f"nextcloud: {printable(nextcloud.host)}")
-            printer.line(f"MCP clients connect to {printable(nextcloud.public_url)}/mcp")
+            _print_nextcloud(nextcloud, bind_to[0], printer)
         app = _App(RequestIds(AccessLog(served) if log.access else served), stop)
         config = uvicorn.Config(
             app,
@@ -156,7 +161,7 @@ def _serve(
             timeout_keep_alive=_KEEP_ALIVE,
             timeout_graceful_shutdown=_GRACE,
         )
-        server = _Server(config, app, printer)
+        server = _Server(config, app, printer, nextcloud)
         with stop.calling(server.handle_exit):
             server.run(sockets)
         if app.failure is not None:
@@ -164,6 +169,21 @@ def _serve(
         if not server.served:
             raise _interrupted(settings.database)
         printer.line("stopped")
+
+
+def _print_nextcloud(nextcloud: NextcloudSettings, host: str, printer: Printer) -> None:
+    printer.line(f"nextcloud: {printable(nextcloud.host)}")
+    if nextcloud.read_only:
+        printer.line("READ_ONLY: nothing in Nextcloud is changed")
+    if nextcloud.share_links:
+        none = "no effect, because of READ_ONLY" if nextcloud.read_only else ""
+        printer.line(f"SHARE_LINKS: {none or 'assistants can create public links'}")
+    if lacks_public_url(host):
+        logger.warning(
+            "MCP clients on other machines cannot connect: PUBLIC_URL is not set, so they would be "
+            "sent to %s. Set it to the https address of this server.",
+            printable(nextcloud.public_url),
+        )
 
 
 def _interrupted(database: Path | ServerUrl) -> TokenStorageError:
@@ -289,10 +309,18 @@ class _App:
 class _Server(uvicorn.Server):
     """uvicorn's server with this program's output, signals and exit status."""
 
-    def __init__(self, config: uvicorn.Config, app: _App, printer: Printer) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        app: _App,
+        printer: Printer,
+        nextcloud: NextcloudSettings | None,
+    ) -> None:
         super().__init__(config)
         self._app = app
         self._printer = printer
+        self._nextcloud = nextcloud
+        self._asking: asyncio.Task[None] | None = None
         self.served = False
 
     @contextmanager
@@ -321,6 +349,11 @@ class _Server(uvicorn.Server):
             self._printer.line(line)
         if not self.should_exit:
             self.served = True
+            if self._nextcloud is not None:
+                url = printable(self._nextcloud.public_url)
+                self._printer.line(f"MCP clients connect to {url}/mcp")
+                # The end of the loop cancels it.
+                self._asking = asyncio.create_task(warn_if_unusable(self._nextcloud))
             for bound in sockets or ():
                 bound.listen(QUEUE)
                 self._printer.line(f"listening on http://{shown(*bound.getsockname()[:2])}")

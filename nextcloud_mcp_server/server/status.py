@@ -25,6 +25,25 @@ if TYPE_CHECKING:
 _ENTRIES: Final = 5
 
 
+#: What a word of the page means, by itself or with its value.
+_MEANINGS: Final[Mapping[str, str]] = {
+    "head": "the newest revision of this program",
+    "wal_bytes": "bytes of changes that are not yet in the main file",
+    "fingerprint": "the name of the key; it tells nothing of it",
+    "kind=v2": "encrypts in the form of this version",
+    "kind=fernet": "opens what earlier versions have encrypted",
+    "state=at-head": "the schema is the newest",
+    "state=introduced": "opens values; encrypts none yet",
+    "state=primary": "encrypts what is stored now",
+    "state=former": "opens what is not rotated yet",
+    "state=retired": "no value needs it",
+    "active": "clients that have access",
+    "expired": "nobody has used them for too long",
+    "revoked": "ended by a person or a client",
+    "reused": "ended, as somebody used an old token again: perhaps a copy",
+}
+
+
 class Status:
     """The status of a server whose store is open."""
 
@@ -141,10 +160,20 @@ def status_page(facts: Mapping[str, Any]) -> HTMLResponse:
     return page("Status", body)
 
 
+def _meaning(name: str, fact: object) -> Html:
+    text = _MEANINGS.get(f"{name}={fact}") or _MEANINGS.get(name)
+    return html(" ({text})", text=text) if text else Html("")
+
+
 def _shown(part: object) -> Html:
     if isinstance(part, Mapping):
         rows = (
-            html("<dt>{name}</dt><dd>{fact}</dd>", name=name.replace("_", " "), fact=_shown(fact))
+            html(
+                "<dt>{name}</dt><dd>{fact}{meaning}</dd>",
+                name=name.replace("_", " "),
+                fact=_shown(fact),
+                meaning=_meaning(name, fact),
+            )
             for name, fact in part.items()
         )
         return html("<dl>\n{rows}\n</dl>", rows=joined(rows))

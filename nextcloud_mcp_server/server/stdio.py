@@ -66,12 +66,13 @@ def serve_stdio(
 async def _serve(settings: AccountSettings, lines: _Input) -> None:
     async with open_http() as http:
         access = OnePerson(settings, http, READING if settings.read_only else SCOPES)
-        mcp = create_mcp(access, read_only=settings.read_only)
-        if not settings.missing:
+        mcp = create_mcp(access, read_only=settings.read_only, share_links=settings.share_links)
+        usable = not (settings.missing or settings.wrong)
+        if usable:
             logger.info("serving %s of %s over stdio", settings.username, settings.host)
         if access.advice:
             logger.warning("%s", access.advice)
-        if settings.unencrypted and not settings.missing:
+        if settings.unencrypted and usable:
             logger.warning(
                 "%s is not encrypted: everybody on the way can read the password", settings.host
             )

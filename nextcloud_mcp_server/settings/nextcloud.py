@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from contextlib import suppress
-from typing import Final, NamedTuple, NoReturn
+import re
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
-from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.errors import TokenStorageError, without_secrets
 from nextcloud_mcp_server.settings.process import DEFAULT_HOST
-from nextcloud_mcp_server.settings.values import flag, shown
+from nextcloud_mcp_server.settings.values import flag
 from nextcloud_mcp_server.settings.variables import ACCOUNT_VARIABLES
 
 #: The hosts that only this machine reaches.
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+
+Value = TypeVar("Value")
+
+#: Characters of a wrong address in a message.
+_SHOWN: Final = 100
+
+#: Characters of a name of a host without a dot, as in a network of containers.
+_WORD: Final = 20
 
 
 class NextcloudSettings(NamedTuple):
@@ -72,6 +80,12 @@ def without_effect(environ: Mapping[str, str] | None = None) -> list[str]:
     return [name for name in names if environ.get(name, "").strip()]
 
 
+def lacks_public_url(host: str, environ: Mapping[str, str] | None = None) -> bool:
+    """Check whether other machines reach a server that listens on ``host``, and no client can."""
+    environ = os.environ if environ is None else environ
+    return host not in LOOPBACK and not environ.get("PUBLIC_URL", "").strip()
+
+
 class AccountSettings(NamedTuple):
     """The account of one person. Its ``repr`` has no password.
 
@@ -81,6 +95,7 @@ class AccountSettings(NamedTuple):
         password: an app password.
         read_only: whether nothing in Nextcloud may be changed.
         share_links: whether public links may be created.
+        wrong: what is wrong with the variables, and what to set; empty if nothing.
     """
 
     host: str
@@ -88,6 +103,7 @@ class AccountSettings(NamedTuple):
     password: str
     read_only: bool = False
     share_links: bool = False
+    wrong: str = ""
 
     def __repr__(self) -> str:
         """Show the settings without the password."""
@@ -113,37 +129,76 @@ class AccountSettings(NamedTuple):
 def account_settings(environ: Mapping[str, str] | None = None) -> AccountSettings:
     """Return the account of one person; empty texts for what is not set.
 
-    Raises:
-        TokenStorageError: ``bad-input`` for a variable with another value.
+    Nothing is raised: a client shows no output of a process that ends. ``wrong`` has the problems,
+    and a variable with another value counts as the one that allows less.
     """
     environ = os.environ if environ is None else environ
+    wrong: list[str] = []
+
+    def read(value: Callable[[], Value], less: Value) -> Value:
+        try:
+            return value()
+        except TokenStorageError as error:
+            wrong.append(f"{error.message} {error.remedy}")
+            return less
+
     host = environ.get("NEXTCLOUD_HOST", "").strip()
     return AccountSettings(
-        _web_address("NEXTCLOUD_HOST", host) if host else "",
+        read(lambda: _web_address("NEXTCLOUD_HOST", host), "") if host else "",
         environ.get("NEXTCLOUD_USERNAME", "").strip(),
         environ.get("NEXTCLOUD_PASSWORD", "").strip(),
-        flag(environ, "READ_ONLY"),
-        flag(environ, "SHARE_LINKS"),
+        read(lambda: flag(environ, "READ_ONLY"), less=True),
+        read(lambda: flag(environ, "SHARE_LINKS"), less=False),
+        " ".join(wrong),
     )
 
 
 def _web_address(variable: str, text: str) -> str:
     """Return a URL of a web server without a slash at its end."""
-    with suppress(ValueError):
+    if problem := _problem(text):
+        example = "mcp" if variable == "PUBLIC_URL" else "cloud"
+        raise TokenStorageError(
+            f"{variable} is {_quoted(text)}, {problem}.",
+            code="bad-input",
+            remedy=f"Set {variable} to an address like https://{example}.example.com.",
+        )
+    parts = urlsplit(text)
+    return f"{parts.scheme}://{parts.netloc.lower()}{parts.path.rstrip('/')}"
+
+
+def _problem(text: str) -> str:
+    """Return why a text is no address of a web server; empty if it is one."""
+    if not re.match("https?://", text, re.IGNORECASE):
+        return "which does not begin with https:// or http://"
+    try:
         parts = urlsplit(text)
-        extra = parts.username is not None or "?" in text or "#" in text
-        if parts.scheme in {"http", "https"} and parts.hostname and not extra:
-            _ = parts.port  # raises for one that is none
-            return f"{parts.scheme}://{parts.netloc.lower()}{parts.path.rstrip('/')}"
-    raise TokenStorageError(
-        f"{variable} is {shown(text)}, which is not an http or https URL without a user.",
-        code="bad-input",
-        remedy=f"Set {variable} to an address like https://cloud.example.com.",
-    )
+    except ValueError:
+        return "which is no URL"
+    try:
+        _ = parts.port
+    except ValueError:
+        return "which has a port that is no number up to 65535"
+    problems = {
+        "which has a user or a password in it": parts.username is not None,
+        "which has a query (?)": "?" in text,
+        "which has a fragment (#)": "#" in text,
+        "which has no host": not parts.hostname,
+    }
+    return next((problem for problem, found in problems.items() if found), "")
+
+
+def _quoted(text: str) -> str:
+    """Return an address for a message, without what may be a user, a password or a secret."""
+    scheme, rest = re.fullmatch(r"([a-zA-Z]+://)?(.*)", text, re.DOTALL).groups("")  # type: ignore[union-attr]
+    # A long word without a dot may be an app password.
+    if not scheme and "." not in rest and len(rest) > _WORD:
+        return "another text"
+    _, at, place = rest.rpartition("@")
+    return repr(f"{scheme}{at and '***@'}{without_secrets(place)}"[:_SHOWN])
 
 
 def _public_url(text: str) -> str:
-
+    """Return the origin of this server."""
     url = _web_address("PUBLIC_URL", text)
     parts = urlsplit(url)
     if parts.path:

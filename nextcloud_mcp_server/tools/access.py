@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from nextcloud_mcp_server.nextcloud.client import Nextcloud
 from nextcloud_mcp_server.nextcloud.errors import NextcloudError
@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from mcp.server.mcpserver import Context
     from mcp.server.mcpserver.exceptions import ToolError
     from mcp_types import InputRequiredResult
+
+
+#: The scope of the tool that creates links.
+SHARE: Final = "files:share"
 
 
 @dataclass(frozen=True)

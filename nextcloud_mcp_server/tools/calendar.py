@@ -178,7 +178,7 @@ async def task_write(
 ) -> TaskResult:
     """Create a task, or with calendar, id and etag change, complete or reopen it.
 
-    What is not given stays.
+    What is not given stays. If no calendar takes tasks, "Tasks" is created.
     """
     nextcloud = call.person.nextcloud
     used = await times.zone_of(nextcloud, zone)

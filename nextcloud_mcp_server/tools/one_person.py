@@ -12,7 +12,7 @@ from nextcloud_mcp_server.nextcloud.addresses import Server
 from nextcloud_mcp_server.nextcloud.client import Nextcloud
 from nextcloud_mcp_server.nextcloud.errors import NextcloudError
 from nextcloud_mcp_server.settings.nextcloud import AccountSettings
-from nextcloud_mcp_server.tools.access import Person
+from nextcloud_mcp_server.tools.access import SHARE, Person
 
 if TYPE_CHECKING:
     import httpx2
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 #: How Nextcloud makes app passwords: for people five groups of five characters, for programs 72.
 _APP_PASSWORD: Final = re.compile(r"[a-zA-Z0-9]{5}(-[a-zA-Z0-9]{5}){4}|[a-zA-Z0-9]{72}")
-
-_SHARE: Final = "files:share"
 
 _HOW: Final = (
     "Create an app password in Nextcloud: Personal settings, Security, Devices & sessions. Set "
@@ -46,7 +44,7 @@ class OnePerson:
     """The account of the settings, with every scope of ``scopes``; sharing only if it is allowed.
 
     Args:
-        settings: the account; may be incomplete.
+        settings: the account; may be incomplete or wrong.
         http: the client of :func:`~nextcloud_mcp_server.nextcloud.connection.open_http`.
         scopes: those of the tools.
 
@@ -58,8 +56,9 @@ class OnePerson:
         self, settings: AccountSettings, http: httpx2.AsyncClient, scopes: frozenset[str]
     ) -> None:
         self._missing = settings.missing
+        self._wrong = settings.wrong
         self._person: Person | None = None
-        if not self._missing:
+        if not (self._missing or self._wrong):
             nextcloud = Nextcloud(
                 http,
                 Server.parse(settings.host),
@@ -68,7 +67,7 @@ class OnePerson:
                 user_agent=f"nextcloud-mcp-server/{__version__}",
             )
             advice = "" if is_app_password(settings.password) else _ADVICE
-            granted = scopes if settings.share_links else scopes - {_SHARE}
+            granted = scopes if settings.share_links else scopes - {SHARE}
             self._person = Person(nextcloud, granted, advice)
 
     @property
@@ -77,6 +76,11 @@ class OnePerson:
         return self._person.advice if self._person is not None else self._how_to_connect()
 
     def _how_to_connect(self) -> str:
+        if self._wrong:
+            return (
+                f"No Nextcloud is connected: {self._wrong} It is in the settings of the MCP "
+                "client; restart the client afterwards."
+            )
         return (
             f"No Nextcloud is connected: {', '.join(self._missing)} "
             f"{'is' if len(self._missing) == 1 else 'are'} not set. NEXTCLOUD_HOST is an address "
@@ -84,14 +88,14 @@ class OnePerson:
         )
 
     async def person(self) -> Person | None:
-        """Return the person of the settings; None if they are incomplete."""
+        """Return the person of the settings; None if they are incomplete or wrong."""
         return self._person
 
     async def require(self, scope: str | None, context: Context[Any, Any]) -> Person:
         """Return the person of the settings.
 
         Raises:
-            ToolError: the settings are incomplete, or links are not allowed.
+            ToolError: the settings are incomplete or wrong, or links are not allowed.
         """
         del context
         if self._person is None:

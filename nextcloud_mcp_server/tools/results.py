@@ -280,7 +280,10 @@ def task_item(task: Task) -> TaskItem:
 
 def task_result(task: Task) -> TaskResult:
     """Return one task."""
-    return TaskResult(**_task(task))
+    found = TaskResult(**_task(task))
+    if task.created_calendar:
+        found.note = f"No calendar took tasks: {task.created_calendar!r} was created. {DATA}"
+    return found
 
 
 def _task(task: Task) -> dict[str, Any]:

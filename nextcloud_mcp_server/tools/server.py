@@ -16,7 +16,7 @@ from nextcloud_mcp_server.errors import STORE_UNAVAILABLE, TokenStorageError
 from nextcloud_mcp_server.nextcloud.errors import NextcloudError
 from nextcloud_mcp_server.tools import account, calendar, contacts, files, notes
 from nextcloud_mcp_server.tools import arguments as incoming
-from nextcloud_mcp_server.tools.access import Access
+from nextcloud_mcp_server.tools.access import SHARE, Access
 from nextcloud_mcp_server.tools.declare import Declared
 
 if TYPE_CHECKING:
@@ -47,18 +47,24 @@ _PATIENCE: Final = 5.0
 
 
 def create_mcp(
-    access: Access, *, read_only: bool = False, more: Sequence[Tool] = (), **options: Any
+    access: Access,
+    *,
+    read_only: bool = False,
+    share_links: bool = True,
+    more: Sequence[Tool] = (),
+    **options: Any,
 ) -> MCPServer[Any]:
     """Return the MCP server.
 
     Args:
         access: finds the person behind a request.
         read_only: leave out every tool that writes.
+        share_links: list the tool that creates links also if nobody is connected.
         more: further tools of a mode, which are always listed.
         options: further arguments of :class:`~mcp.server.mcpserver.MCPServer`: ``auth``,
             ``token_verifier``, ``request_state_security`` and so on.
     """
-    return _Server(access, more, options, read_only=read_only)
+    return _Server(access, more, options, read_only=read_only, share_links=share_links)
 
 
 class _Server(MCPServer[Any]):
@@ -71,10 +77,12 @@ class _Server(MCPServer[Any]):
         options: dict[str, Any],
         *,
         read_only: bool,
+        share_links: bool,
     ) -> None:
         self._access = access
         self._read_only = read_only
         self._declared = [tool for tool in TOOLS if tool.kind.reads or not read_only]
+        self._sharing = {tool.name for tool in TOOLS if tool.scope == SHARE and not share_links}
         super().__init__(
             "nextcloud-mcp-server",
             title="Nextcloud",
@@ -122,7 +130,7 @@ class _Server(MCPServer[Any]):
             person = None
         if person is None:
             # Each says what is wrong.
-            return set()
+            return set(self._sharing)
         allowed = {None, *person.scopes}
         hidden = {tool.name for tool in self._declared if tool.scope not in allowed}
         # If Nextcloud does not answer, a call says why; a list without tools says nothing.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import time
 from contextlib import closing
@@ -11,6 +12,7 @@ import pytest
 
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.crypto.binding import binding
+from nextcloud_mcp_server.crypto.keyfile import key_path
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.schema.secrets import secrets_of
 from nextcloud_mcp_server.settings import Settings
@@ -80,3 +82,35 @@ async def test_a_start_without_the_right_key_is_refused(
         assert time.monotonic() - begun < 3 * right + 1
     for name in named:
         assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("registered", [True, False])
+async def test_the_right_key_beside_the_database_is_named(
+    registered: bool, path: Path, beside: Path
+) -> None:
+    """A wrong key in the environment while the file has the right one: the remedy says so."""
+    if not registered:
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute("DELETE FROM keys")
+    with refuses("wrong-key") as caught:
+        await _seconds(path, (OTHER_KEY,))
+    assert caught.value.remedy.startswith(f"{beside} has the right key. Unset ")
+
+
+async def test_another_wrong_key_beside_the_database_is_not_named(path: Path) -> None:
+    """The remedy only names a file whose key opens the secrets."""
+    beside = key_path(path)
+    await asyncio.to_thread(beside.write_text, OTHER_KEY, "utf-8")
+    await asyncio.to_thread(beside.chmod, 0o600)
+    with refuses("wrong-key") as caught:
+        await _seconds(path, (OTHER_KEY,))
+    assert "has the right key" not in caught.value.remedy
+
+
+@pytest.fixture
+def beside(path: Path) -> Path:
+    """The key file beside the database, with the right key."""
+    file = key_path(path)
+    file.touch(0o600)
+    file.write_text(KEY, "utf-8")
+    return file

@@ -310,7 +310,7 @@ async def test_a_read_only_calendar(stand_in: StandIn, alice: Nextcloud) -> None
     calendar.components, calendar.read_only = ("VEVENT", "VTODO"), True
     [found] = await alice.calendars.list()
     assert not found.writable
-    assert await alice.calendars.for_tasks() != "personal"
+    assert (await alice.calendars.for_tasks())[0] != "personal"
 
 
 async def test_an_event_in_a_calendar_that_cannot_be_written(

@@ -153,10 +153,12 @@ def test_a_browser_at_the_address_of_clients_sees_what_it_is_for(
 def test_under_another_name_the_page_says_which_one_is_right(
     served: Served, browser: Browser, path: str
 ) -> None:
-    """Forms are accepted at PUBLIC_URL only, so the page has a link to it."""
+    """Forms are accepted at PUBLIC_URL only, so each page has a link to it, also on loopback."""
     told = "If your browser shows another address"
     assert told not in browser.open(path).text
-    page = browser.http.get(path, headers={"Host": "intranet.example:8000"})
+    page = browser.http.get(path, headers={"Host": "localhost:8000"})
     assert told in page.text
     assert f'<a href="{served.url}/">' in page.text
-    assert "intranet" not in page.text
+    page = browser.http.get(path, headers={"Host": "intranet.example:8000"})
+    assert (page.status_code, "intranet" in page.text) == (421, False)
+    assert f'href="{served.url}/"' in page.text

@@ -241,7 +241,11 @@ async def test_a_refused_password_is_sent_once(served: Served, era: str) -> None
         before = len(served.nextcloud.state.seen)
         again = error(await client.call_tool("files_list", {}))
         assert len((await client.list_tools()).tools) > 2
-        told = data(await client.call_tool("connect", {}))
+        answer = await client.call_tool("connect", {})
+        told = data(answer)
+    [content] = answer.content
+    assert content.type == "text"
+    assert content.text == json.dumps(told, separators=(",", ":"), ensure_ascii=False)
     for text in (first, again, told["message"]):
         assert "refused the app password" in text
         assert f"{served.url}/" in text

@@ -112,6 +112,14 @@ class Server:
                 return self.output[-1]
         raise AssertionError((self.output, self.process.communicate()))
 
+    def error(self, part: str) -> str:
+        """Wait for the next line on stderr with this part."""
+        assert self.process.stderr is not None
+        for text in self.process.stderr:
+            if part in text:
+                return text
+        raise AssertionError(self.output)
+
     def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:
         """Send a signal, wait, and return the exit status and stderr."""
         self.process.send_signal(number)

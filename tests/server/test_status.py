@@ -74,6 +74,9 @@ def test_the_status_has_every_part(token_db_at: TokenDbAt, tmp_path: Path, head:
     assert facts["grants"] == {"active": 0, "expired": 0, "revoked": 0, "reused": 0}
     assert "default-src 'none'" in page.headers["Content-Security-Policy"]
     assert key["fingerprint"] in page.text
+    for words in ("(bytes of changes", "(encrypts what is stored now)", "(encrypts in the form of"):
+        assert words in page.text
+    assert "(ended, as somebody used an old token" in page.text
     for text in (str(facts), page.text):
         assert "s3cret" not in text
         assert KEY not in text

@@ -8,7 +8,6 @@ import pytest
 
 from nextcloud_mcp_server.settings.nextcloud import account_settings
 from nextcloud_mcp_server.settings.variables import ACCOUNT_VARIABLES
-from tests.support.errors import refused
 
 GIVEN = {
     "NEXTCLOUD_HOST": " https://Cloud.example.com/nextcloud/ ",
@@ -63,8 +62,19 @@ def test_plain_http_is_fine_on_this_machine_alone(host: str, expected: bool) -> 
     "host",
     ["cloud.example.com", "ftp://x", "https://alice:secret@x", "https://x/?a", "https://x:port"],
 )
-def test_what_is_no_address_is_refused(host: str) -> None:
-    """The error names the variable, and no password in it."""
-    error = refused(lambda: account_settings({"NEXTCLOUD_HOST": host}))
-    assert (error.code, error.message.split()[0]) == ("bad-input", "NEXTCLOUD_HOST")
-    assert "secret" not in error.message
+def test_what_is_no_address_is_kept_as_a_problem(host: str) -> None:
+    """The problem names the variable and what to set, and no password in it."""
+    settings = account_settings({**GIVEN, "NEXTCLOUD_HOST": host})
+    assert settings.host == ""
+    assert settings.wrong.startswith("NEXTCLOUD_HOST is ")
+    assert "Set NEXTCLOUD_HOST to" in settings.wrong
+    assert "secret" not in settings.wrong
+
+
+def test_a_wrong_flag_counts_as_the_one_that_allows_less() -> None:
+    """Every problem is named, and nothing more is allowed for it."""
+    settings = account_settings({**GIVEN, "READ_ONLY": "yes", "SHARE_LINKS": "yes"})
+    assert (settings.read_only, settings.share_links) == (True, False)
+    assert "READ_ONLY is 'yes'" in settings.wrong
+    assert "SHARE_LINKS is 'yes'" in settings.wrong
+    assert account_settings(GIVEN).wrong == ""

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from nextcloud_mcp_server.settings.nextcloud import NextcloudSettings, nextcloud_settings
+from nextcloud_mcp_server.settings.nextcloud import (
+    NextcloudSettings,
+    lacks_public_url,
+    nextcloud_settings,
+)
 from tests.support.errors import refuses
 
 HERE = ("127.0.0.1", 8000)
@@ -72,3 +76,44 @@ def test_other_values_are_refused(variable: str, value: str) -> None:
         nextcloud_settings(environ, listening=HERE)
     assert variable in str(caught.value)
     assert "password@" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "quoted", "reason"),
+    [
+        ("https://mcp.example.com?x", "'https://mcp.example.com?x'", "has a query (?)"),
+        ("https://mcp.example.com#x", "'https://mcp.example.com#x'", "has a fragment (#)"),
+        ("https://a:b/c@mcp.example.com", "'https://***@mcp.example.com'", "port"),
+        ("https://a:b@mcp.example.com", "'https://***@mcp.example.com'", "a user or a password"),
+        ("mcp.example.com", "'mcp.example.com'", "does not begin with https://"),
+        ("https://[::1", "'https://[::1'", "is no URL"),
+        ("https://", "'https://'", "has no host"),
+        ("https://mcp.example.com:99999", "'https://mcp.example.com:99999'", "up to 65535"),
+        ("aB3dE-fG4hI-jK5lM-nO6pQ-rS7tU", "another text", "does not begin with https://"),
+    ],
+)
+def test_a_wrong_address_is_quoted_with_its_reason(value: str, quoted: str, reason: str) -> None:
+    """The whole address without its password, why it is none, and an example of this server."""
+    environ = {"NEXTCLOUD_HOST": "https://cloud.example.com", "PUBLIC_URL": value}
+    with refuses("bad-input") as caught:
+        nextcloud_settings(environ, listening=HERE)
+    assert caught.value.message.startswith(f"PUBLIC_URL is {quoted}, which ")
+    assert reason in caught.value.message
+    assert "https://mcp.example.com." in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("host", "environ", "lacking"),
+    [
+        ("127.0.0.1", {}, False),
+        ("localhost", {}, False),
+        ("0.0.0.0", {}, True),  # noqa: S104 - an argument
+        ("192.0.2.1", {"PUBLIC_URL": " "}, True),
+        ("0.0.0.0", {"PUBLIC_URL": "http://127.0.0.1:8000"}, False),  # noqa: S104 - an argument
+    ],
+)
+def test_other_machines_need_a_public_url(
+    host: str, environ: dict[str, str], lacking: bool
+) -> None:
+    """A server for this machine alone needs none, and one that is set is meant."""
+    assert lacks_public_url(host, environ) is lacking

@@ -103,7 +103,11 @@ def account(stand_in: StandIn, **changed: Any) -> AccountSettings:
 
 def server(settings: AccountSettings, http: httpx2.AsyncClient) -> MCPServer[Any]:
     """Return the tools for one person."""
-    return create_mcp(OnePerson(settings, http, SCOPES), read_only=settings.read_only)
+    return create_mcp(
+        OnePerson(settings, http, SCOPES),
+        read_only=settings.read_only,
+        share_links=settings.share_links,
+    )
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from nextcloud_mcp_server.tools.results import DATA
 from tests.support.nextcloud.state import Collection, User, new_etag
 from tests.tools.conftest import Assistant
 
@@ -228,7 +229,9 @@ async def test_a_task_is_created_completed_and_listed(assistant: Assistant, alic
     assert (made["due"], made["zone"]) == ("2026-12-24T18:00:00+01:00", "Europe/Berlin")
     assert alice.calendars[made["calendar"]].components == ("VTODO",)
     assert re.search(r"DUE;TZID=Europe/Berlin:20261224T180000", _stored(alice, made["calendar"]))
-    await assistant.call("task_write", title="Later")
+    assert made["note"].startswith("No calendar took tasks: 'Tasks' was created. Data of ")
+    later = await assistant.call("task_write", title="Later")
+    assert later["note"] == DATA
     listed = (await assistant.call("tasks_list"))["items"]
     assert [task["title"] for task in listed] == ["Pay", "Later"]
     task = {"calendar": made["calendar"], "id": made["id"]}

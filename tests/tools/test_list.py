@@ -79,9 +79,12 @@ async def test_no_tool_takes_an_address_or_a_local_path() -> None:
 
 
 async def test_all_tools_are_listed_without_an_account(http: httpx2.AsyncClient, era: str) -> None:
-    """Nothing configured: every tool is listed, and each says what to set."""
-    assistant = Assistant(server(AccountSettings("", "alice", ""), http), era)
-    assert set(await assistant.names()) == NAMES
+    """Nothing configured: every tool is listed but files_share, and each says what to set."""
+    nobody = AccountSettings("", "alice", "")
+    assistant = Assistant(server(nobody, http), era)
+    assert set(await assistant.names()) == NAMES - {"files_share"}
+    sharing = Assistant(server(nobody._replace(share_links=True), http), era)
+    assert set(await sharing.names()) == NAMES
     for tool in await snapshot.tools():
         wanted = tool["inputSchema"].get("required", [])
         types = {name: tool["inputSchema"]["properties"][name]["type"] for name in wanted}

@@ -248,18 +248,27 @@ def test_read_only_is_read_from_the_environment(stand_in: StandIn) -> None:
 
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [("NEXTCLOUD_HOST", "cloud.example.com"), ("READ_ONLY", "maybe"), ("SHARE_LINKS", "2")],
+    [
+        ("NEXTCLOUD_HOST", "127.0.0.1"),
+        ("NEXTCLOUD_HOST", "https://alice:planted@cloud.example.com"),
+        ("READ_ONLY", "maybe"),
+        ("SHARE_LINKS", "2"),
+    ],
 )
-def test_a_wrong_value_is_refused_at_the_start(
-    variable: str, value: str, stand_in: StandIn
-) -> None:
-    """Two lines on stderr name the variable and what to set; the exit status is 1."""
+def test_a_wrong_value_is_told_by_each_tool(variable: str, value: str, stand_in: StandIn) -> None:
+    """It starts, as a client shows nothing of a process that ends, and asks no Nextcloud."""
     with started(environment(account(stand_in), **{variable: value})) as running:
-        status, out, err = running.end()
-    assert (status, out) == (1, "")
-    first, remedy = err.splitlines()
-    assert first.startswith(f"error: {variable} is ")
-    assert remedy.startswith("remedy: Set ")
+        running.initialize()
+        assert running.ask("tools/list")["result"]["tools"]
+        answer = running.ask("tools/call", name="whoami", arguments={})
+        text = answer["result"]["content"][0]["text"]
+        status, _, err = running.end()
+    assert status == 0
+    for told in (text, err.splitlines()[0]):
+        assert f"No Nextcloud is connected: {variable} is " in told
+        assert "Set " in told
+        assert "planted" not in told
+    assert stand_in.state.seen == []
 
 
 def test_the_log_can_be_json(stand_in: StandIn) -> None:
