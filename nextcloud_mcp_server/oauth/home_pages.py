@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from nextcloud_mcp_server.auth import mcp_grants as grants_of
 from nextcloud_mcp_server.auth.app_passwords import AppPassword
 from nextcloud_mcp_server.auth.mcp_grants import McpGrant
+from nextcloud_mcp_server.oauth import home_forms as forms
 from nextcloud_mcp_server.oauth import scopes
 from nextcloud_mcp_server.pages.frame import WAITING, page, told
 from nextcloud_mcp_server.pages.html import Html, html, joined
@@ -45,198 +46,6 @@ _WHY: Final = {
     "computer that it runs on.",
 }
 _ALARMS: Final = frozenset({grants_of.REUSED_CODE, grants_of.REUSED_TOKEN})
-
-_WELCOME: Final = """
-{elsewhere}
-<p>This server connects AI assistants (MCP clients) to the Nextcloud at
-<strong>{nextcloud}</strong>. Each person decides what a program may do there.</p>
-<h2>Connect a program</h2>
-<p>Add this address in your MCP client, and follow what it shows:</p>
-<p><code>{address}</code></p>
-<h2>See or end what is connected</h2>
-<p>Sign in with your Nextcloud account. This server never sees your password.</p>
-{form}
-"""
-
-_ASKED: Final = """
-{elsewhere}
-<p><strong>{name}</strong> asks for more. It would like to:</p>
-<ul>
-{wanted}
-</ul>
-<p>Sign in to allow it: only the person can do so whose account at <strong>{nextcloud}</strong>
-{name} uses. Nothing changes yet, because the next page asks you. This server never sees your
-password.</p>
-{form}
-"""
-
-#: Not a warning: a proxy in front of the server may have sent another name.
-_ELSEWHERE: Final = """
-<p class="note">If your browser shows another address, open <a href="{url}/">{url}</a>: you can sign
-in only there.</p>
-"""
-
-_SIGN_IN: Final = """
-<form method="post" action="{action}">
-<input type="hidden" name="csrf" value="{csrf}">
-{more}
-<div class="actions">
-<button class="button main">Sign in with Nextcloud</button>
-</div>
-</form>
-"""
-
-_HOME: Final = """
-{notice}
-<h2>Account</h2>
-<dl>
-<dt>Nextcloud</dt><dd>{nextcloud}</dd>
-<dt>User</dt><dd>{user}</dd>
-<dt>Connected</dt><dd>{since}</dd>
-<dt>MCP address</dt><dd><code>{address}</code></dd>
-</dl>
-<h2>Programs with access</h2>
-{programs}
-{ended}
-<h2>Leave</h2>
-<div class="actions">
-{sign_out}
-{disconnect}
-</div>
-"""
-
-_SIGN_OUT: Final = """
-<form method="post" action="{action}">{csrf}<button class="button">Sign out</button></form>
-"""
-
-_DISCONNECT: Final = """
-<form method="post" action="{action}">{csrf}
-<button class="button ends">Disconnect Nextcloud</button>
-</form>
-"""
-
-_PROGRAM: Final = """
-<section aria-labelledby="name-{id}">
-<h3 id="name-{id}">{name}</h3>
-<dl>
-<dt>Leads back to</dt><dd>{target}</dd>
-<dt>Since</dt><dd>{since}</dd>
-<dt>Last used</dt><dd>{used}</dd>
-</dl>
-<form method="post" action="{scopes}">{csrf}
-<input type="hidden" name="grant" value="{id}">
-<fieldset>
-<legend>{name} may</legend>
-{boxes}
-<button class="button">Save</button>
-</fieldset>
-</form>
-<form method="post" action="{revoke}">{csrf}
-<input type="hidden" name="grant" value="{id}">
-<button class="button ends" aria-describedby="name-{id}">Revoke access</button>
-</form>
-</section>
-"""
-
-_BOX: Final = '<label><input type="checkbox" name="scope" value="{scope}" {checked}>{label}</label>'
-
-_MORE: Final = """
-<p><strong>{name}</strong> (leads back to: {target}) would then also be allowed to:</p>
-<ul>
-{more}
-</ul>
-{less}
-<p>Continue only if you want that now. Nextcloud itself knows no such limits: this server keeps to
-what you choose here.</p>
-<form method="post" action="{action}">{csrf}
-<input type="hidden" name="grant" value="{id}">
-{chosen}
-{confirmed}
-<div class="actions">
-<button class="button main">{button}</button>
-<a class="button" href="/">Change nothing</a>
-</div>
-</form>
-"""
-
-_LESS: Final = """
-<p>It would then no longer be allowed to:</p>
-<ul>
-{less}
-</ul>
-"""
-
-_WHO: Final = """
-<p>Nextcloud calls this "Grant access". This server only asks who you are. For that Nextcloud
-creates a new app password, and this server deletes it as soon as it knows who you are. Only if the
-app password that connects your account has stopped working, the new one replaces it.</p>
-"""
-
-_ALLOWED: Final = """
-<div role="status">
-<p>{name} may now:</p>
-<ul>
-{scopes}
-</ul>
-<p>Go back to {name}, and let it try again.</p>
-</div>
-"""
-
-_SAVED: Final = """
-<div role="status">
-<p>Saved. {name} may now:</p>
-<ul>
-{scopes}
-</ul>
-</div>
-"""
-
-_REVOKED: Final = '<p role="status">{name} has no access any more.</p>'
-
-_CONFIRM_REVOKE: Final = """
-<p>{name} loses its access at once. To use it again, you connect it again. Other programs and your
-files stay.</p>
-<form method="post" action="{action}">{csrf}
-<input type="hidden" name="grant" value="{id}">
-<input type="hidden" name="confirmed" value="yes">
-<div class="actions">
-<button class="button ends">Revoke access</button>
-<a class="button" href="/">Change nothing</a>
-</div>
-</form>
-"""
-
-_FOR_PROGRAMS: Final = """
-<p>Add it in your MCP client, such as Claude or Visual Studio Code, and follow what it shows:</p>
-<p><code>{address}</code></p>
-<p>In a browser, the first page shows what is connected, and changes or ends it.</p>
-<p><a class="button main" href="/">First page of this server</a></p>
-"""
-
-_NO_GRANT: Final = """
-<p class="problem">You are signed in here as <strong>{user}</strong>, and no such program has access
-to your Nextcloud: its access was ended, or another person has granted it.</p>
-<p>If the link is for another account, sign out here, then sign in with that one.</p>
-<div class="actions">
-<a class="button" href="/">Your programs</a>
-<form method="post" action="{action}">{csrf}
-{fields}
-<button class="button">Sign out</button>
-</form>
-</div>
-"""
-
-_CONFIRM: Final = """
-<p>Every program of {user} loses its access at once. The app password of this server is deleted in
-Nextcloud and here. Your files and everything else in Nextcloud stay.</p>
-<form method="post" action="{action}">{csrf}
-<input type="hidden" name="confirmed" value="yes">
-<div class="actions">
-<button class="button ends">Disconnect</button>
-<a class="button" href="/">Change nothing</a>
-</div>
-</form>
-"""
 
 
 @dataclass(frozen=True)
@@ -276,12 +85,14 @@ def welcome(
         link: to which signing in leads; None for home.
         is_at_home: whether the request was sent to the host of PUBLIC_URL.
     """
-    form = html(_SIGN_IN, action=SIGN_IN, csrf=token, more=Html() if link is None else link.fields)
-    elsewhere = Html() if is_at_home else html(_ELSEWHERE, url=settings.public_url)
+    form = html(
+        forms.SIGN_IN, action=SIGN_IN, csrf=token, more=Html() if link is None else link.fields
+    )
+    elsewhere = Html() if is_at_home else html(forms.ELSEWHERE, url=settings.public_url)
     nextcloud = urlsplit(settings.browser_url).netloc
     if link is not None and link.scopes:
         body = html(
-            _ASKED,
+            forms.ASKED,
             elsewhere=elsewhere,
             name=link.name,
             wanted=_labels(link.scopes),
@@ -290,21 +101,25 @@ def welcome(
         )
         return page("Sign in to allow more", body)
     body = html(
-        _WELCOME, elsewhere=elsewhere, nextcloud=nextcloud, address=_address(settings), form=form
+        forms.WELCOME,
+        elsewhere=elsewhere,
+        nextcloud=nextcloud,
+        address=_address(settings),
+        form=form,
     )
     return page(_TITLE, body)
 
 
 def for_programs(settings: NextcloudSettings) -> HTMLResponse:
     """Return the page for a person who opens the MCP address in a browser."""
-    body = html(_FOR_PROGRAMS, address=_address(settings))
+    body = html(forms.FOR_PROGRAMS, address=_address(settings))
     return page("This address is for programs", body)
 
 
 def no_grant(user: str, token: Secret, link: Link) -> HTMLResponse:
     """Return the page for a grant that the person who is signed in does not have."""
     body = html(
-        _NO_GRANT, user=user, action=SIGN_OUT, csrf=_hidden("csrf", token), fields=link.fields
+        forms.NO_GRANT, user=user, action=SIGN_OUT, csrf=_hidden("csrf", token), fields=link.fields
     )
     return page("This program has no access", body, status=404)
 
@@ -313,7 +128,7 @@ def waiting(url: Secret, session_id: Secret, token: Secret, reason: str) -> HTML
     """Return the page that waits until Nextcloud says who the person is."""
     body = html(
         WAITING,
-        why=Html(_WHO),
+        why=Html(forms.WHO),
         url=url,
         problem=told(reason),
         action=SIGN_IN,
@@ -342,7 +157,7 @@ def home(
     running = [one for one in grants if one.grant.revoked_at is None]
     ended = [one for one in grants if one.grant.revoked_at is not None]
     body = html(
-        _HOME,
+        forms.HOME,
         notice=joined(
             [
                 _notice(settings, password, works=works),
@@ -356,8 +171,8 @@ def home(
         programs=joined(_program(one, csrf) for one in running)
         or Html("<p>None. Add the MCP address in a program to connect it.</p>"),
         ended=_ended(ended),
-        sign_out=html(_SIGN_OUT, action=SIGN_OUT, csrf=csrf),
-        disconnect=html(_DISCONNECT, action=DISCONNECT, csrf=csrf)
+        sign_out=html(forms.SIGN_OUT, action=SIGN_OUT, csrf=csrf),
+        disconnect=html(forms.DISCONNECT, action=DISCONNECT, csrf=csrf)
         if password is not None or running
         else Html(),
     )
@@ -378,8 +193,8 @@ def _notice(settings: NextcloudSettings, password: AppPassword | None, *, works:
 def _told(one: Shown, what: str) -> Html:
     """Return what was done to a grant, if it was: the address of the page only says so."""
     if one.grant.revoked_at is not None:
-        return html(_REVOKED, name=one.name) if what == REVOKED else Html()
-    text = {ALLOWED: _ALLOWED, SAVED: _SAVED}.get(what)
+        return html(forms.REVOKED, name=one.name) if what == REVOKED else Html()
+    text = {ALLOWED: forms.ALLOWED, SAVED: forms.SAVED}.get(what)
     return Html() if text is None else html(text, name=one.name, scopes=_labels(one.grant.scopes))
 
 
@@ -397,7 +212,7 @@ def _address(settings: NextcloudSettings) -> Html:
 def _program(one: Shown, csrf: Html) -> Html:
     boxes = (
         html(
-            _BOX,
+            forms.BOX,
             scope=scope,
             checked="checked" if scope in one.grant.scopes else "",
             label=scopes.SCOPES[scope],
@@ -405,7 +220,7 @@ def _program(one: Shown, csrf: Html) -> Html:
         for scope in one.offered
     )
     return html(
-        _PROGRAM,
+        forms.PROGRAM,
         id=one.grant.grant_id,
         name=one.name,
         target=one.target,
@@ -439,11 +254,11 @@ def more(one: Shown, chosen: Sequence[str], added: Sequence[str], token: Secret)
     """Return the page that asks before a grant gets more scopes, and says what it loses."""
     lost = [scope for scope in one.grant.scopes if scope not in chosen]
     body = html(
-        _MORE,
+        forms.MORE,
         name=one.name,
         target=one.target,
         more=_labels(added),
-        less=html(_LESS, less=_labels(lost)) if lost else Html(),
+        less=html(forms.LESS, less=_labels(lost)) if lost else Html(),
         button="Change it" if lost else "Allow this too",
         action=SCOPES,
         csrf=_hidden("csrf", token),
@@ -457,7 +272,7 @@ def more(one: Shown, chosen: Sequence[str], added: Sequence[str], token: Secret)
 def confirm_revoke(one: Shown, token: Secret) -> HTMLResponse:
     """Return the page that asks before a grant is revoked."""
     body = html(
-        _CONFIRM_REVOKE,
+        forms.CONFIRM_REVOKE,
         name=one.name,
         action=REVOKE,
         csrf=_hidden("csrf", token),
@@ -468,7 +283,7 @@ def confirm_revoke(one: Shown, token: Secret) -> HTMLResponse:
 
 def confirm_disconnect(user: str, token: Secret) -> HTMLResponse:
     """Return the page that asks before everything is disconnected."""
-    body = html(_CONFIRM, user=user, action=DISCONNECT, csrf=_hidden("csrf", token))
+    body = html(forms.CONFIRM, user=user, action=DISCONNECT, csrf=_hidden("csrf", token))
     return page("Disconnect Nextcloud?", body)
 
 
@@ -495,8 +310,8 @@ def unreadable(token: Secret) -> HTMLResponse:
         ),
         form=html(
             '<div class="actions">{sign_out}{disconnect}</div>',
-            sign_out=html(_SIGN_OUT, action=SIGN_OUT, csrf=csrf),
-            disconnect=html(_DISCONNECT, action=DISCONNECT, csrf=csrf),
+            sign_out=html(forms.SIGN_OUT, action=SIGN_OUT, csrf=csrf),
+            disconnect=html(forms.DISCONNECT, action=DISCONNECT, csrf=csrf),
         ),
     )
     return page(_TITLE, body, status=500)
