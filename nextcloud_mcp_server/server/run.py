@@ -47,7 +47,7 @@ from nextcloud_mcp_server.settings.nextcloud import (
     nextcloud_settings,
     without_effect,
 )
-from nextcloud_mcp_server.settings.process import status_token
+from nextcloud_mcp_server.settings.process import status_token, trusted_proxies
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -113,7 +113,7 @@ def _serve(
     with ExitStack() as closing:
         # Refused before anything is done.
         nextcloud_settings(listening=bind_to)
-        token = status_token()
+        token, proxies = status_token(), trusted_proxies()
         # Bound first, so that nothing is migrated if the port is taken.
         sockets = bind(*bind_to)
         for bound in sockets:
@@ -149,7 +149,8 @@ def _serve(
             interface="asgi3",
             http=cast("Any", partial(Connection, connections=connections)),
             # Anybody can send X-Forwarded-* headers.
-            proxy_headers=False,
+            proxy_headers=bool(proxies),
+            forwarded_allow_ips=proxies,
             lifespan="on",
             loop="asyncio",
             ws="none",

@@ -21,6 +21,7 @@
 | ``STATUS_TOKEN`` | who sends it sees ``/status`` and ``/metrics`` | unset: loopback alone |
 | ``NEXTCLOUD_MCP_HOST`` | the address to listen on | ``127.0.0.1`` |
 | ``NEXTCLOUD_MCP_PORT`` | the port to listen on; 0 for any free one | 8000 |
+| ``TRUSTED_PROXIES`` | proxies whose ``X-Forwarded-For`` counts, separated by ``,`` | unset: none |
 | ``NEXTCLOUD_MCP_LOG_LEVEL`` | ``debug``, ``info``, ``warning`` or ``error`` | ``info`` |
 | ``NEXTCLOUD_MCP_LOG_FORMAT`` | ``text``, or ``json``: one object per line | ``text`` |
 | ``NEXTCLOUD_MCP_ACCESS_LOG`` | ``1``: log a line per request; ``0``: do not | ``0`` |

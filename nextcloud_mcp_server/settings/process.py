@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from ipaddress import ip_network
 from typing import Final
 
-from nextcloud_mcp_server.errors import WRONG_USAGE, TokenStorageError, holds_key
+from nextcloud_mcp_server.errors import WRONG_USAGE, TokenStorageError, holds_key, printable
 from nextcloud_mcp_server.filesystem.literal import not_literal
 from nextcloud_mcp_server.secret import Secret
 from nextcloud_mcp_server.settings.values import number, one_of
@@ -97,6 +98,29 @@ def status_token(environ: Mapping[str, str] | None = None) -> Secret | None:
         remedy="Set it to a random text: python3 -c 'import secrets; "
         "print(secrets.token_urlsafe())', or unset it.",
     )
+
+
+def trusted_proxies(environ: Mapping[str, str] | None = None) -> list[str]:
+    """Return the addresses and networks of proxies that may say whose request they pass on.
+
+    Raises:
+        TokenStorageError: ``bad-input`` for what is no address and no network, and for every one.
+    """
+    environ = os.environ if environ is None else environ
+    found = [text.strip() for text in environ.get("TRUSTED_PROXIES", "").split(",")]
+    for text in filter(None, found):
+        try:
+            is_one = ip_network(text, strict=False).prefixlen > 0
+        except ValueError:
+            is_one = False
+        if not is_one:
+            raise TokenStorageError(
+                f"TRUSTED_PROXIES has {printable(repr(text))}, which is no address and no network.",
+                code="bad-input",
+                remedy="Set it to the addresses of your proxies, for example 127.0.0.1 or "
+                "172.18.0.0/16. Anybody else can send X-Forwarded-For, too.",
+            )
+    return list(filter(None, found))
 
 
 def _host(text: str, *, typed: bool = False) -> str:

@@ -29,6 +29,7 @@ SERVER_VARIABLES: Final = (
     "PUBLIC_URL",
     "READ_ONLY",
     "STATUS_TOKEN",
+    "TRUSTED_PROXIES",
     "SHARE_LINKS",
 )
 
