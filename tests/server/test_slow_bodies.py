@@ -18,6 +18,7 @@ from nextcloud_mcp_server.server import limits
 from nextcloud_mcp_server.server.limits import Connection, Connections
 from tests.server.helpers import Server
 from tests.server.test_limits import FEW, connect
+from tests.support.nextcloud.server import running
 
 IMPATIENT = """
 from nextcloud_mcp_server.server import limits
@@ -78,7 +79,9 @@ def test_a_body_that_drips_ends(token_db: Path) -> None:
 
 def test_slow_bodies_keep_nobody_out(token_db: Path) -> None:
     """With more of them than descriptors the server answers, long before their time is over."""
-    with Server(token_db, FEW, **NEXTCLOUD) as server, ExitStack() as crowd:
+    with ExitStack() as crowd:
+        nextcloud = crowd.enter_context(running())
+        server = crowd.enter_context(Server(token_db, FEW, NEXTCLOUD_HOST=nextcloud.url))
         url = server.url()
         for _ in range(80):
             crowd.enter_context(connect(url)).sendall(head(10))
