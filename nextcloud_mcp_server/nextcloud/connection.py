@@ -136,20 +136,21 @@ class Answer:
     def json(self) -> Any:
         """Return the JSON of the body, in which each text can be encoded; None if it is none."""
         try:
-            return _encodable(json.loads(self.body.decode("utf-8-sig", "replace")))
+            return _encodable(hidden(json.loads(self.body.decode("utf-8-sig", "replace"))))
         # RecursionError: brackets in brackets.
         except (RecursionError, ValueError):
             return None
 
 
 def _encodable(found: Any) -> Any:
-    """Return a value of JSON with a replacement for each half of a surrogate pair."""
-    if isinstance(found, str):
-        return re.sub("[\ud800-\udfff]", "\ufffd", found)
-    if isinstance(found, list):
-        return [_encodable(one) for one in found]
+    """Return a hidden value of JSON in plain, with a replacement for half of a surrogate pair."""
+    if isinstance(found, Secret):
+        return re.sub("[\ud800-\udfff]", "\ufffd", found.reveal())
+    if isinstance(found, tuple):
+        return [*map(_encodable, map(hidden, found))]
     if isinstance(found, dict):
-        return {_encodable(name): _encodable(one) for name, one in found.items()}
+        values = map(_encodable, map(hidden, found.values()))
+        return dict(zip(map(_encodable, map(hidden, found)), values, strict=True))
     return found
 
 

@@ -66,10 +66,10 @@ async def begin_login(
 def _is_web(link: Secret) -> bool:
     """Return whether a link is one that a browser can open."""
     try:
-        parts = urlsplit(link.reveal())
+        has_host = bool(urlsplit(link.reveal()).hostname)
     except ValueError:
         return False
-    return parts.scheme in {"https", "http"} and bool(parts.hostname)
+    return has_host and urlsplit(link.reveal()).scheme in {"https", "http"}
 
 
 def _for_browser(link: Secret, server: Server, browser: Server) -> Secret:

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, request_response
 
 from nextcloud_mcp_server.pages.frame import problem
-from nextcloud_mcp_server.secret import hidden
+from nextcloud_mcp_server.secret import SecretBytes, hidden
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -164,45 +164,56 @@ class _Body:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on with its body, or refuse it."""
-        headers = Headers(scope=scope)
-        given = headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if given != self._media and (given or headers.get("Content-Length") != "0"):
+        given = Headers(scope=scope).get("Content-Type", "").partition(";")[0].strip().lower()
+        declared = Headers(scope=scope).get("Content-Length", "")
+        if given != self._media and (given or declared != "0"):
             await _error(415, "invalid_request", f"Send {self._media}")(scope, receive, send)
             return
         try:
-            body = await _read(headers.get("Content-Length", ""), receive)
+            body = await _read(declared, receive)
         except _TooLargeError:
             await _error(413, "invalid_request", "The body is too large")(scope, receive, send)
             return
         if body is None:
             return
-        # The parsers look at the whole header, which can name a charset that does not exist.
-        others = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
-        typed = [*others, (b"content-type", self._media.encode())]
-        await self._app(hidden({**scope, "headers": typed}), _replay(body), send)
+        await self._app(_typed(scope, self._media), _replay(body), send)
 
 
 class _TooLargeError(Exception):
     """A body has more bytes than are allowed."""
 
 
-async def _read(declared: str, receive: Receive) -> bytearray | None:
+def _typed(scope: Scope, media: str) -> Scope:
+    """Return a scope whose content has this type and nothing more.
+
+    The parsers look at the whole header, which can name a charset that does not exist.
+    """
+    headers = hidden(scope["headers"])
+    others = hidden([one for one in headers if one[0] != b"content-type"])
+    plain = ((bytes(name), bytes(value)) for name, value in others)
+    typed: Scope = hidden({**scope, "headers": [*plain, (b"content-type", media.encode("ascii"))]})
+    return typed
+
+
+async def _read(declared: str, receive: Receive) -> bytes | None:
     """Return a body; None if the client has left. Raise if it is too large, before it is read."""
     if declared.isdecimal() and (len(declared) > _DIGITS or int(declared) > _LARGEST):
         raise _TooLargeError
-    body = bytearray()
-    while (message := await receive())["type"] == "http.request":
-        body += message.get("body", b"")
-        if len(body) > _LARGEST:
+    parts: list[bytes] = []
+    size = 0
+    while (message := hidden(await receive()))["type"] == "http.request":
+        parts.append(hidden(message.get("body", b"")))
+        size += len(parts[-1])
+        if size > _LARGEST:
             raise _TooLargeError
         if not message.get("more_body", False):
-            return body
+            return SecretBytes(b"".join(parts))
     return None
 
 
-def _replay(body: bytes | bytearray) -> Receive:
+def _replay(body: bytes) -> Receive:
     """Return what gives an application a body that has been read."""
-    body = hidden(bytes(body))
+    body = hidden(body)
 
     async def receive() -> Message:
         return {"type": "http.request", "body": body, "more_body": False}
