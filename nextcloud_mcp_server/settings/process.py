@@ -107,7 +107,8 @@ def trusted_proxies(environ: Mapping[str, str] | None = None) -> list[str]:
         TokenStorageError: ``bad-input`` for what is no address and no network, and for every one.
     """
     environ = os.environ if environ is None else environ
-    found = [text.strip() for text in environ.get("TRUSTED_PROXIES", "").split(",")]
+    given = environ.get("TRUSTED_PROXIES", "").strip()
+    found = [text.strip() for text in given.split(",")]
     for text in filter(None, found):
         try:
             is_one = ip_network(text, strict=False).prefixlen > 0
@@ -115,7 +116,8 @@ def trusted_proxies(environ: Mapping[str, str] | None = None) -> list[str]:
             is_one = False
         if not is_one:
             raise TokenStorageError(
-                f"TRUSTED_PROXIES has {printable(repr(text))}, which is no address and no network.",
+                f"TRUSTED_PROXIES is {printable(repr(given))}, and {printable(repr(text))} is no "
+                "address and no network.",
                 code="bad-input",
                 remedy="Set it to the addresses of your proxies, for example 127.0.0.1 or "
                 "172.18.0.0/16. Anybody else can send X-Forwarded-For, too.",

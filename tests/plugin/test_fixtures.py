@@ -19,7 +19,12 @@ from nextcloud_mcp_server.schema.history import load_history
 from nextcloud_mcp_server.schema.structure import gaps
 from nextcloud_mcp_server.settings import Settings, load_settings, variables
 from nextcloud_mcp_server.settings.nextcloud import account_settings, nextcloud_settings
-from nextcloud_mcp_server.settings.process import listen_address, log_settings, status_token
+from nextcloud_mcp_server.settings.process import (
+    listen_address,
+    log_settings,
+    status_token,
+    trusted_proxies,
+)
 from nextcloud_mcp_server.testing.templates import Templates, TokenDbAt
 from tests.cli.places import execute, rows
 from tests.support.by_path import prepare
@@ -102,6 +107,7 @@ def test_no_variable_is_read_that_is_not_listed() -> None:
     log_settings(Recording())
     nextcloud_settings(Recording(NEXTCLOUD_HOST="https://x"), listening=("127.0.0.1", 1))
     status_token(Recording())
+    trusted_proxies(Recording())
     assert read == set(variables.SERVER_VARIABLES)
     read.clear()
     account_settings(Recording())
