@@ -120,6 +120,6 @@ def create_migration(message: str) -> Path:
 
 
 def _options(settings: Settings) -> dict[str, Any]:
-    from nextcloud_mcp_server.crypto.keyfile import KeyVerifier  # noqa: PLC0415 - cryptography is heavy
+    from nextcloud_mcp_server.crypto.verification import KeyVerifier  # noqa: PLC0415 - cryptography is heavy
 
     return {"verify": KeyVerifier(settings), "lock_timeout": settings.lock_timeout}

@@ -17,8 +17,8 @@ from nextcloud_mcp_server.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from nextcloud_mcp_server.backends.base import Hold, Pool, RegisteredKey
-    from nextcloud_mcp_server.crypto.keyfile import Samples
     from nextcloud_mcp_server.crypto.keyring import Keyring
+    from nextcloud_mcp_server.crypto.verification import Samples
     from nextcloud_mcp_server.filesystem.server_url import ServerUrl
     from nextcloud_mcp_server.migrate.startup import Outcome
 
@@ -78,8 +78,8 @@ async def open_store(
             given_keyring,
             keys_of_file,
             require_trusted_key,
-            verified_keyring,
         )
+        from nextcloud_mcp_server.crypto.verification import verified_keyring  # noqa: PLC0415
 
     if settings is None:
         settings = load_settings(database=database)

@@ -22,9 +22,10 @@ from nextcloud_mcp_server.auth.oauth_sessions import OAuthSessions
 from nextcloud_mcp_server.backends.base import Connection, RegisteredKey
 from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.concurrency import run_coroutine
-from nextcloud_mcp_server.crypto.keyfile import Samples, available_keyring
+from nextcloud_mcp_server.crypto.keyfile import available_keyring
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.crypto.registration import given_primary
+from nextcloud_mcp_server.crypto.verification import Samples
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrate.at_head import open_at_head
 from nextcloud_mcp_server.progress import Reporter, silent

@@ -1,8 +1,7 @@
-"""Find the encryption keys, and verify them against the stored secrets.
+"""Find the encryption keys.
 
 They come from, in this order: the caller, ``TOKEN_ENCRYPTION_KEY``,
-``TOKEN_ENCRYPTION_KEY_FILE``, the file ``<database>.key``. If there is none and the
-database holds no encrypted value yet, that last file is created.
+``TOKEN_ENCRYPTION_KEY_FILE``, the file ``<database>.key``.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import logging
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
@@ -20,11 +19,9 @@ from typing import Final
 
 from cryptography.fernet import Fernet
 
-from nextcloud_mcp_server.backends.base import SAMPLE_SIZE, RegisteredKey
 from nextcloud_mcp_server.concurrency import start
 from nextcloud_mcp_server.crypto.keyring import Keyring
-from nextcloud_mcp_server.crypto.registration import PRIMARY, RETIRED, given_primary, wrong_key
-from nextcloud_mcp_server.errors import TokenStorageError, for_shell, printable
+from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem import permissions
 from nextcloud_mcp_server.filesystem.errors import naming
 from nextcloud_mcp_server.filesystem.files import check_path, follow, read_small, write_private
@@ -42,13 +39,6 @@ _MARKS: Final = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff
 
 #: Seconds to wait for the key file of the settings, which can be on another, dead file system.
 _PATIENCE: Final = 10.0
-
-#: The secrets that a start tries before it warns: a million would take it half a minute.
-_MOST_COUNTED: Final = 10_000
-
-#: Returns some encrypted values, at most this many of each column (None: all of them).
-Samples = Callable[[int | None], Iterable[bytes]]
-
 
 #: The place of a database. A server has no file beside it.
 Place = Path | ServerUrl
@@ -83,7 +73,7 @@ def find_keyring(settings: Settings, database: Place) -> Keyring | None:
     Raises:
         TokenStorageError: as :func:`given_keyring`, for the file beside the database too.
     """
-    return given_keyring(None, settings) or _beside(database)
+    return given_keyring(None, settings) or keyring_beside(database)
 
 
 def keys_of_file(settings: Settings, database: Place) -> Keyring | None:
@@ -94,7 +84,7 @@ def keys_of_file(settings: Settings, database: Place) -> Keyring | None:
     """
     if settings.keys:
         return None
-    return _beside(database) if settings.key_file is None else _read_in_time(settings)
+    return keyring_beside(database) if settings.key_file is None else _read_in_time(settings)
 
 
 def available_keyring(settings: Settings) -> Keyring | None:
@@ -118,35 +108,6 @@ def fingerprints(settings: Settings) -> tuple[str, ...] | None:
     except TokenStorageError:
         return None
     return None if keyring is None else keyring.fingerprints
-
-
-class KeyVerifier:
-    """Verifies the available keys of a database that is migrated and not opened.
-
-    A migration needs no key, so calling it returns None without one. It raises ``wrong-key``
-    for a wrong one, as the next start of the server would, and returns the fingerprints of
-    the others.
-
-    Attributes:
-        keyring: the keys, unverified; None without one.
-        unopened: how many of the secrets that were tried no key opens.
-
-    Raises:
-        TokenStorageError: as :func:`available_keyring`.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        self.keyring: Final = available_keyring(settings)
-        self._database = settings.database
-        self.unopened = 0
-
-    def __call__(self, samples: Samples, known: Sequence[RegisteredKey]) -> Sequence[str] | None:
-        """Verify them."""
-        if self.keyring is None:
-            return None
-        note = partial(setattr, self, "unopened")
-        keyring = verified_keyring(self.keyring, samples, self._database, known, unopened=note)
-        return keyring.fingerprints
 
 
 def require_trusted_key(database: Place) -> None:
@@ -195,7 +156,12 @@ def _is_beside(path: Path, database: Place) -> bool:
     return isinstance(database, Path) and follow(path).parent == follow(database).parent
 
 
-def _beside(database: Place) -> Keyring | None:
+def keyring_beside(database: Place) -> Keyring | None:
+    """Return the keyring of the file beside ``database``; None if there is no such file.
+
+    Raises:
+        TokenStorageError: as :func:`given_keyring`; ``untrusted``.
+    """
     if not isinstance(database, Path):
         return None
     path = key_path(database)
@@ -283,139 +249,12 @@ def _unreadable(path: Path, detail: str) -> TokenStorageError:
     )
 
 
-def verified_keyring(
-    keyring: Keyring | None,
-    samples: Samples,
-    database: Place,
-    known: Sequence[RegisteredKey] = (),
-    *,
-    unopened: Callable[[int], object] = lambda _: None,
-) -> Keyring:
-    """Return the keyring for ``database``, verified against its secrets. Only under the lock.
-
-    Args:
-        keyring: the result of :func:`given_keyring`.
-        samples: returns some of its secrets.
-        database: its place.
-        known: its registered keys.
-        unopened: called with the number of secrets that no key opens, if there are any.
+def make_key(database: Place) -> Keyring:
+    """Create a key in the file beside ``database``; a server has none.
 
     Raises:
-        TokenStorageError: ``key-missing`` if there are encrypted values and no key,
-            ``wrong-key`` if no key opens any of them, ``malformed-key`` for the content of the
-            file beside the database. Nothing has been written then.
+        TokenStorageError: ``key-missing`` for a server.
     """
-    if keyring is not None:
-        try:
-            return _verified(keyring, samples, database, known, unopened)
-        except TokenStorageError as error:
-            if error.code != "wrong-key" or not _right_beside(samples, database, known):
-                raise
-            raise _another_beside(error, database) from None
-    keyring = _beside(database)
-    if keyring is None:
-        values = list(samples(SAMPLE_SIZE))
-        if values or known:
-            raise TokenStorageError(
-                f"{database} holds encrypted values, and no key was given{_expected(known)}.",
-                code="key-missing",
-                remedy="Set TOKEN_ENCRYPTION_KEY or TOKEN_ENCRYPTION_KEY_FILE to the key that they "
-                f"were written with{_or_beside(database)}; nothing was changed.",
-            )
-        return _make(database)
-    return _verified(keyring, samples, database, known, unopened)
-
-
-def _right_beside(samples: Samples, database: Place, known: Sequence[RegisteredKey]) -> bool:
-    """Return whether the key file beside the database has the key that its secrets need."""
-    with suppress(TokenStorageError):
-        if keyring := _beside(database):
-            if known:
-                given_primary(known, keyring, str(database))
-                return True
-            return any(map(keyring.can_decrypt, samples(SAMPLE_SIZE)))
-    return False
-
-
-def _another_beside(error: TokenStorageError, database: Place) -> TokenStorageError:
-    """Return the error for a wrong key if the right one is beside the database."""
-    path = key_path(Path(str(database)))
-    return TokenStorageError(
-        error.message,
-        code="wrong-key",
-        remedy=f"{path} has the right key. Unset TOKEN_ENCRYPTION_KEY and "
-        "TOKEN_ENCRYPTION_KEY_FILE, or set TOKEN_ENCRYPTION_KEY_FILE to it.",
-    )
-
-
-def _verified(
-    keyring: Keyring,
-    samples: Samples,
-    database: Place,
-    known: Sequence[RegisteredKey],
-    unopened: Callable[[int], object],
-) -> Keyring:
-    values = list(samples(SAMPLE_SIZE))
-    if known:
-        given_primary(known, keyring, str(database))
-        _warn_of_missing(known, keyring, database)
-    if all(map(keyring.can_decrypt, values)):
-        return keyring
-    opened, read = _count(keyring, samples(None))
-    if not opened and not known:
-        raise wrong_key((), keyring, str(database))
-    if opened < read:
-        unopened(read - opened)
-        logger.warning(
-            "No given key opens %d of the %s of %s: their users must log in again. Add the key "
-            "that they were written with; to see which they are: nextcloud-mcp-server db doctor "
-            "%s",
-            read - opened,
-            f"{read} stored secrets" if read < _MOST_COUNTED else f"first {read} secrets",
-            printable(str(database)),
-            printable(_option(database)),
-        )
-    return keyring
-
-
-def _expected(known: Sequence[RegisteredKey]) -> str:
-    names = [row.fingerprint for row in known if row.state == PRIMARY]
-    return f" (they need key {names[0]})" if names else ""
-
-
-def _warn_of_missing(known: Sequence[RegisteredKey], keyring: Keyring, database: Place) -> None:
-    needed = dict.fromkeys(row.fingerprint for row in known if row.state != RETIRED)
-    if missing := [name for name in needed if keyring.get(name) is None]:
-        logger.warning(
-            "Key %s of %s was not given: what is encrypted with it cannot be opened. Add it, or "
-            "retire it: nextcloud-mcp-server keys retire %s %s",
-            " and ".join(missing),
-            printable(str(database)),
-            missing[0],
-            printable(_option(database)),
-        )
-
-
-def _count(keyring: Keyring, values: Iterable[bytes]) -> tuple[int, int]:
-    """Return how many of ``values`` a key opens, and how many were tried."""
-    opened = tried = 0
-    for value in values:
-        tried += 1
-        opened += keyring.can_decrypt(value)
-        if opened and tried == _MOST_COUNTED:
-            break
-    return opened, tried
-
-
-def _option(database: Place) -> str:
-    return f"-d {for_shell(database)}" if isinstance(database, Path) else database.option
-
-
-def _or_beside(database: Place) -> str:
-    return f", or put it back at {key_path(database)}" if isinstance(database, Path) else ""
-
-
-def _make(database: Place) -> Keyring:
     if not isinstance(database, Path):
         # Beside a server each machine would make one of its own.
         raise TokenStorageError(

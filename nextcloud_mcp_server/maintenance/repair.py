@@ -18,7 +18,7 @@ from nextcloud_mcp_server.backends.base import LockedDatabase, RecoveryNeededErr
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
 from nextcloud_mcp_server.backends.sqlite.errors import naming
 from nextcloud_mcp_server.backends.sqlite.inspect import inspect_file
-from nextcloud_mcp_server.crypto.keyfile import KeyVerifier
+from nextcloud_mcp_server.crypto.verification import KeyVerifier
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem import files
 from nextcloud_mcp_server.filesystem.permissions import OTHERS
@@ -99,7 +99,7 @@ def repair(
         TokenStorageError: the state's own code for a file that is not of this program, is
             newer, has damaged tables, or has lost its grants; ``declined`` if something else
             is needed by now; errors of
-            :func:`~nextcloud_mcp_server.crypto.keyfile.KeyVerifier` and of a migration. The
+            :func:`~nextcloud_mcp_server.crypto.verification.KeyVerifier` and of a migration. The
             file is unchanged then.
     """
     place = SqliteDatabase(settings.file)

@@ -22,8 +22,7 @@ from nextcloud_mcp_server.auth.mcp_clients import McpClient
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.oauth.documents import BusyError, Documents, is_document_url
-
-_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+from nextcloud_mcp_server.settings.nextcloud import LOOPBACK
 
 #: Private-use schemes without a dot (RFC 8252 asks for one) of programs that are known.
 _PROGRAMS: Final = frozenset(
@@ -86,7 +85,7 @@ def _scheme_problem(parts: SplitResult) -> str | None:
     if parts.scheme == "https":
         return None if parts.hostname else "it has no host"
     if parts.scheme == "http":
-        return None if parts.hostname in _LOOPBACK else "http is for 127.0.0.1 and localhost alone"
+        return None if parts.hostname in LOOPBACK else "http is for 127.0.0.1 and localhost alone"
     if "." in parts.scheme or parts.scheme in _PROGRAMS:
         return None
     return "its scheme is neither https nor that of a known program"
@@ -115,7 +114,7 @@ def _same_but_port(uri: str, registered: str) -> bool:
 def is_loopback(uri: str) -> bool:
     """Return whether a redirect URI leads to a program that listens on the person's computer."""
     parts = urlsplit(uri)
-    return parts.scheme == "http" and parts.hostname in _LOOPBACK
+    return parts.scheme == "http" and parts.hostname in LOOPBACK
 
 
 def shown_target(uri: str) -> str:

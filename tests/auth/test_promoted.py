@@ -21,6 +21,13 @@ from tests.support.present import present
 OLD, NEW = Keyring([KEY, OTHER_KEY]).keys
 
 
+def write_keys(file: Path, *keys: str) -> Path:
+    """Write a key file, the newest key first."""
+    file.touch(0o600)
+    file.write_text("\n".join(keys))
+    return file
+
+
 def sealed_with(path: Path, user: str) -> str | None:
     """Return the id of the key of a user's token."""
     [(text,)] = rows(path, f"SELECT encrypted_token FROM refresh_tokens WHERE user_id = '{user}'")
@@ -61,9 +68,7 @@ async def test_a_changed_key_file_is_read_once_more(
 ) -> None:
     """For a text of an unknown key, and for a write: the file has got the key meanwhile."""
     monkeypatch.setattr(context, "_PAUSE", 0.0)
-    file = tmp_path / "keyfile"
-    file.touch(0o600)
-    file.write_text(KEY)
+    file = write_keys(tmp_path / "keyfile", KEY)
     settings = Settings(path, key_file=file)
     async with AsyncExitStack() as stack:
         storage = await stack.enter_async_context(RefreshTokenStorage(settings=settings))
@@ -80,7 +85,7 @@ async def test_a_changed_key_file_is_read_once_more(
         assert "delete" not in caught.value.remedy
         with refuses("wrong-key"):
             await storage.store_refresh_token("carol", "three")
-        file.write_text(f"{OTHER_KEY}\n{KEY}\n")
+        write_keys(file, OTHER_KEY, KEY)
         if first == "read":
             assert present(await storage.get_refresh_token("bob")).token == "two"
         await storage.store_refresh_token("carol", "three")
@@ -94,9 +99,7 @@ async def test_the_key_file_is_read_at_most_once_in_a_second(
 ) -> None:
     """Many texts of an unknown key do not read the file for each of them."""
     monkeypatch.setattr(context, "_PAUSE", 3600.0)
-    file = tmp_path / "keyfile"
-    file.touch(0o600)
-    file.write_text(KEY)
+    file = write_keys(tmp_path / "keyfile", KEY)
     async with RefreshTokenStorage(settings=Settings(path, key_file=file)) as storage:
         await storage.store_refresh_token("alice", "one")
         promote(path, OTHER_KEY)
@@ -104,7 +107,7 @@ async def test_the_key_file_is_read_at_most_once_in_a_second(
             await other.store_refresh_token("bob", "two")
         with refuses("undecryptable"):
             await storage.get_refresh_token("bob")
-        file.write_text(f"{OTHER_KEY}\n{KEY}\n")
+        write_keys(file, OTHER_KEY, KEY)
         with refuses("undecryptable"):
             await storage.get_refresh_token("bob")
 
@@ -114,13 +117,11 @@ async def test_a_wrong_key_file_closes_nothing(
 ) -> None:
     """A running store keeps the keys that it has, whatever the file has become."""
     monkeypatch.setattr(context, "_PAUSE", 0.0)
-    file = tmp_path / "keyfile"
-    file.touch(0o600)
-    file.write_text(KEY)
+    file = write_keys(tmp_path / "keyfile", KEY)
     async with RefreshTokenStorage(settings=Settings(path, key_file=file)) as storage:
         for user in ("alice", "bob"):
             await storage.store_refresh_token(user, user)
-        file.write_text(OTHER_KEY)
+        write_keys(file, OTHER_KEY)
         stray = NEW.seal(b"x", b"").decode()
         execute(
             path, f"UPDATE refresh_tokens SET encrypted_token = '{stray}' WHERE user_id = 'bob'"

@@ -60,7 +60,7 @@ from nextcloud_mcp_server.backends.sqlite import backup
 from nextcloud_mcp_server.migrate import run, startup
 from nextcloud_mcp_server.schema import history
 from nextcloud_mcp_server.crypto.keyring import Keyring
-from nextcloud_mcp_server.crypto.keyfile import verified_keyring
+from nextcloud_mcp_server.crypto.verification import verified_keyring
 
 seconds = {}
 

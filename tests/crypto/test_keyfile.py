@@ -18,13 +18,9 @@ from cryptography.fernet import Fernet
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.backends.sqlite.lock import guard
 from nextcloud_mcp_server.crypto import keyfile
-from nextcloud_mcp_server.crypto.keyfile import (
-    find_keyring,
-    given_keyring,
-    key_path,
-    verified_keyring,
-)
+from nextcloud_mcp_server.crypto.keyfile import find_keyring, given_keyring, key_path
 from nextcloud_mcp_server.crypto.keyring import Keyring
+from nextcloud_mcp_server.crypto.verification import verified_keyring
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.settings import Settings
 from tests.support import invariants

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nextcloud_mcp_server.crypto import keyfile
+from nextcloud_mcp_server.crypto import verification
 from nextcloud_mcp_server.crypto.key import Key
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.secret import SecretBytes
@@ -122,7 +122,7 @@ async def test_the_harness_detects_an_unauthenticated_cipher(
     """Negative control: with base64 in place of encryption a wrong secret is detected."""
     specimen = bitrot.at_head(workspace, lambda secret: base64.b64encode(secret.encode() * 20))
     longer = {name: secret * 20 for name, secret in specimen.secrets.items() if "user-" in name[1]}
-    monkeypatch.setattr(keyfile, "verified_keyring", lambda *_: _NoCipher([KEY]))
+    monkeypatch.setattr(verification, "verified_keyring", lambda *_: _NoCipher([KEY]))
     specimen = Specimen(specimen.path, longer)
     for attempt in range(60):
         if (await _damaged(specimen, bitrot.flip, 10, workspace, f"control {attempt}")).wrong:

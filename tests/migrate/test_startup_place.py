@@ -20,7 +20,7 @@ from nextcloud_mcp_server.backends.sqlite import lock
 from nextcloud_mcp_server.backends.sqlite.backup_files import automatic_backups
 from nextcloud_mcp_server.backends.sqlite.in_use import hold
 from nextcloud_mcp_server.backends.sqlite.manifest import manifest_path
-from nextcloud_mcp_server.crypto.keyfile import verified_keyring
+from nextcloud_mcp_server.crypto.verification import verified_keyring
 from tests.cli.places import execute
 from tests.migrate.databases import crash_in_a_write
 from tests.support import invariants

@@ -64,7 +64,7 @@ def downgrade(
         _rehearse(output, option, revision)
         return
     from nextcloud_mcp_server.cli.operation import operation, phases
-    from nextcloud_mcp_server.crypto.keyfile import KeyVerifier
+    from nextcloud_mcp_server.crypto.verification import KeyVerifier
     from nextcloud_mcp_server.migrate import change as changes
 
     settings = option.settings(output)
@@ -106,7 +106,7 @@ def _undone(inspection: Inspection, target: str) -> list[Revision]:
 
 def _rehearse(output: Output, option: DatabaseOption, revision: str | None) -> None:
     from nextcloud_mcp_server.cli.operation import operation
-    from nextcloud_mcp_server.crypto.keyfile import KeyVerifier
+    from nextcloud_mcp_server.crypto.verification import KeyVerifier
     from nextcloud_mcp_server.maintenance.rehearse import rehearse_downgrade
 
     settings = option.settings(output, files_only="db downgrade --dry-run")

@@ -36,7 +36,7 @@ def stamp(
     table holds several rows. Needs no encryption key; if one is set, it is verified first.
     """
     from nextcloud_mcp_server.cli.operation import operation
-    from nextcloud_mcp_server.crypto.keyfile import KeyVerifier
+    from nextcloud_mcp_server.crypto.verification import KeyVerifier
     from nextcloud_mcp_server.migrate import change as changes
 
     settings = option.settings(output)

@@ -71,7 +71,7 @@ def upgrade(
         print_script(output, script(quiet_database(output, option), target=target))
         return
     from nextcloud_mcp_server.cli.operation import operation
-    from nextcloud_mcp_server.crypto.keyfile import KeyVerifier
+    from nextcloud_mcp_server.crypto.verification import KeyVerifier
 
     settings = option.settings(output, files_only="db upgrade --dry-run" if dry_run else "")
     verify = KeyVerifier(settings)

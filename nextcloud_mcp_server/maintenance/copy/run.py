@@ -21,8 +21,9 @@ from nextcloud_mcp_server.backends.base import (
     Transaction,
 )
 from nextcloud_mcp_server.backends.connect import connect
-from nextcloud_mcp_server.crypto.keyfile import available_keyring, key_path, verified_keyring
+from nextcloud_mcp_server.crypto.keyfile import available_keyring, key_path
 from nextcloud_mcp_server.crypto.keyring import Keyring
+from nextcloud_mcp_server.crypto.verification import verified_keyring
 from nextcloud_mcp_server.errors import WRONG_USAGE, TokenStorageError, counted, for_shell
 from nextcloud_mcp_server.filesystem.server_url import ServerUrl
 from nextcloud_mcp_server.maintenance.copy import engines, plan
