@@ -119,7 +119,8 @@ class Place:
         rows = self.scale.rows[1] if rows is None else rows
         path = self.folder / f"{name}.db"
         remove(path)
-        shutil.copyfile(self.template(rows, released=released), path)
+        # With its mode: a file that others can read makes the store warn.
+        shutil.copy(self.template(rows, released=released), path)
         return path
 
 
