@@ -190,8 +190,8 @@ def _problem(text: str) -> str:
 def _quoted(text: str) -> str:
     """Return an address for a message, without what may be a user, a password or a secret."""
     scheme, rest = re.fullmatch(r"([a-zA-Z]+://)?(.*)", text, re.DOTALL).groups("")  # type: ignore[union-attr]
-    # A long word without a dot may be an app password.
-    if not scheme and "." not in rest and len(rest) > _WORD:
+    # A long word without a dot may be an app password, and one that is typed here may have an @.
+    if not scheme and ("@" in rest or ("." not in rest and len(rest) > _WORD)):
         return "another text"
     _, at, place = rest.rpartition("@")
     return repr(f"{scheme}{at and '***@'}{without_secrets(place)}"[:_SHOWN])

@@ -90,6 +90,7 @@ def test_other_values_are_refused(variable: str, value: str) -> None:
         ("https://", "'https://'", "has no host"),
         ("https://mcp.example.com:99999", "'https://mcp.example.com:99999'", "up to 65535"),
         ("aB3dE-fG4hI-jK5lM-nO6pQ-rS7tU", "another text", "does not begin with https://"),
+        ("alice:pa@ss.word", "another text", "does not begin with https://"),
     ],
 )
 def test_a_wrong_address_is_quoted_with_its_reason(value: str, quoted: str, reason: str) -> None:
