@@ -17,9 +17,10 @@ from nextcloud_mcp_server.auth import validation as valid
 from nextcloud_mcp_server.auth.deletion import delete_pages, not_stored
 from nextcloud_mcp_server.auth.statements import AT_ONCE, NextId, insertion, oldest
 from nextcloud_mcp_server.backends.base import Connection, Row
+from nextcloud_mcp_server.backends.keys import RegisteredKey
 from nextcloud_mcp_server.crypto.key import Key, associated_data
 from nextcloud_mcp_server.crypto.keyring import Keyring
-from nextcloud_mcp_server.crypto.registration import PRIMARY, RETIRED, V2
+from nextcloud_mcp_server.crypto.registration import FORMER, INTRODUCED, PRIMARY, V2, wrong_key
 from nextcloud_mcp_server.schema.tables import audit_logs, keys
 
 if TYPE_CHECKING:
@@ -98,6 +99,9 @@ class Code(StrEnum):
     #: Made with a key that was not given: it cannot be checked.
     UNKNOWN = "unknown"
 
+
+#: Seconds by which the clocks of servers may differ.
+_CLOCKS: Final = 3600
 
 #: How the events begin that a command without a key records.
 EXPIRED: Final = "delete_expired_"
@@ -199,12 +203,13 @@ def record(
         following: the row of :data:`NEXT`, if the change has returned it.
 
     Raises:
-        TokenStorageError: ``ignored``.
+        TokenStorageError: ``ignored``; ``wrong-key`` if keys are registered, and none that has
+            encrypted was given: an entry without a code would count as forged.
         PromotedError: ``used`` is not the key that encrypts any more.
     """
     following = following or connection.first(NEXT)
     number, name = (None, None) if following is None else following
-    key = access.signing_key(name, used) or (name and _registered(connection, access))
+    key = access.signing_key(name, used) or (_registered(connection, access) if name else None)
     row = {"digest": None, **entry, "id": number, "mac": None}
     if key is not None:
         row["mac"] = _code(_signed_columns(row), key)
@@ -215,10 +220,16 @@ def record(
 
 
 def _registered(connection: Connection, access: Access) -> Key | None:
-    """Return a given key that is registered, for a process without the one that encrypts."""
-    for row in key_registry.registered(connection):
-        if row.kind == V2 and row.state != RETIRED and (key := access.given(row.id)) is not None:
+    """Return a given key that encrypted before, for a process without the one that does so now.
+
+    None without any key: the command that deletes what is expired needs none.
+    """
+    known = key_registry.registered(connection)
+    for row in known:
+        if (row.kind, row.state) == (V2, FORMER) and (key := access.given(row.id)) is not None:
             return key
+    if access.has_keys:
+        raise wrong_key(known, access.keyring)
     return None
 
 
@@ -238,21 +249,46 @@ def key_of(entry: AuditEntry) -> str:
 
 
 class Signatures(NamedTuple):
-    """What the codes of a log are checked with.
+    """What the codes of a log are checked with; see :meth:`of`.
 
     Attributes:
         keyring: the given keys.
-        registered: the fingerprint of each registered key, by its id.
+        names: the fingerprint of each registered key, by its id.
+        signers: the ids of the keys that may have made a code.
+        since: when the first key was registered, in seconds since 1970; None without one.
         first: the id of the oldest entry with a code; None if there is none.
     """
 
     keyring: Keyring | None
-    registered: Mapping[str, str]
+    names: Mapping[str, str]
+    signers: frozenset[str]
+    since: int | None
     first: int | None
 
+    @classmethod
+    def of(
+        cls, keyring: Keyring | None, registered: Sequence[RegisteredKey], first: int | None
+    ) -> Signatures:
+        """Return what checks the entries of a log whose database has these keys.
+
+        One that is only introduced has signed nothing: the primary key does not vouch for it.
+        """
+        signers = (row.id for row in registered if (row.kind, row.state) != (V2, INTRODUCED))
+        names = {row.id: row.fingerprint for row in registered}
+        since = min((row.created_at for row in registered), default=None)
+        return cls(keyring, names, frozenset(signers), since, first)
+
     def is_later(self, entry: AuditEntry) -> bool:
-        """Return whether an entry is newer than one with a code."""
-        return self.first is not None and entry.id > self.first
+        """Return whether an entry is newer than the first secret, so that it must have a code.
+
+        Its id tells, and its time, as far as the clocks of servers agree: an id from before is
+        free if its entry was deleted.
+        """
+        if self.first is None:
+            return self.since is not None and entry.timestamp >= self.since
+        return entry.id > self.first or (
+            self.since is not None and entry.timestamp > self.since + _CLOCKS
+        )
 
 
 def code_of(entry: AuditEntry, known: Signatures) -> Code:
@@ -263,7 +299,7 @@ def code_of(entry: AuditEntry, known: Signatures) -> Code:
         keyless = not known.is_later(entry) or entry.event.startswith(EXPIRED)
         return Code.UNSIGNED if entry.digest is None and keyless else Code.WRONG
     name = key_of(entry)
-    if not name or name not in known.registered:
+    if name not in known.signers:
         return Code.WRONG
     if known.keyring is None or (key := known.keyring.get(name)) is None:
         return Code.UNKNOWN

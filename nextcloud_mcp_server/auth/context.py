@@ -15,7 +15,8 @@ from nextcloud_mcp_server.errors import TokenStorageError, not_open
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from nextcloud_mcp_server.backends.base import Connection, Pool, RegisteredKey
+    from nextcloud_mcp_server.backends.base import Connection, Pool
+    from nextcloud_mcp_server.backends.keys import RegisteredKey
     from nextcloud_mcp_server.crypto.key import Key
     from nextcloud_mcp_server.crypto.keyring import Keyring
 
@@ -128,6 +129,11 @@ class Access:
     def now(self) -> int:
         """Return whole seconds since 1970."""
         return int(self.clock())
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether keys were given."""
+        return self._keyring is not None
 
     @property
     def keyring(self) -> Keyring:

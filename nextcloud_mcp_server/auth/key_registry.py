@@ -6,18 +6,28 @@ what released versions have stored; while there is one, values in plain text are
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Select, bindparam, literal, or_, select, update
+from sqlalchemy import Select, bindparam, delete, literal, or_, select, update
 
-from nextcloud_mcp_server.auth.statements import ciphertext, insertion, is_old, is_v2, locking
-from nextcloud_mcp_server.backends.base import SAMPLE_SIZE, Connection, RegisteredKey
+from nextcloud_mcp_server.auth.statements import (
+    ciphertext,
+    has_key,
+    insertion,
+    is_old,
+    key_prefixes,
+    locking,
+)
+from nextcloud_mcp_server.backends.base import SAMPLE_SIZE, Connection
+from nextcloud_mcp_server.backends.keys import RegisteredKey
 from nextcloud_mcp_server.crypto import registration
 from nextcloud_mcp_server.crypto.registration import (
     FERNET,
     FORMER,
     PRIMARY,
+    RETIRED,
     V2,
     check_value,
     given_primary,
@@ -42,6 +52,7 @@ _LOCK: Final = locking(keys, "SHARE ROW EXCLUSIVE")
 #: Who changes which key encrypts, or what is accepted, waits for every transaction that has read
 #: the keys, as each one that stores a secret does before its commit.
 _BARRIER: Final = locking(keys, "ACCESS EXCLUSIVE")
+_FORGET: Final = delete(keys)
 _CHANGE: Final = update(keys).where(_c.id == bindparam("of_id")).values(state=bindparam("to_state"))
 _SIGN: Final = update(keys).where(_c.id == bindparam("of_id")).values(check=bindparam("to_check"))
 
@@ -51,13 +62,16 @@ _EVERY: Final = [
 ]
 _SAMPLES: Final = [statement.limit(SAMPLE_SIZE) for statement in _EVERY]
 
+#: Seconds for which a database without keys counts as searched, at least.
+_SEARCHED: Final = 1.0
+
 _SECRETS: Final = [metadata.tables[secret.table].c[secret.column] for secret in SECRETS]
 _IDS: Final = [metadata.tables[table].c[name] for table, name in HASHED]
-#: A secret of the second format, or a signed entry of the audit log.
+#: A signed entry of the audit log, or a secret that a key has encrypted.
 _ANY_V2: Final = select(literal(1)).where(
     or_(
-        *(select(literal(1)).where(is_v2(column)).exists() for column in _SECRETS),
         select(literal(1)).where(audit_logs.c.mac.is_not(None)).exists(),
+        *(select(literal(1)).where(has_key(column)).exists() for column in _SECRETS),
     )
 )
 _ANY_OLD: Final = select(literal(1)).where(
@@ -67,21 +81,14 @@ _ANY_OLD: Final = select(literal(1)).where(
 
 def registered(connection: Connection) -> list[RegisteredKey]:
     """Return every key of the database, oldest first."""
-    return [RegisteredKey(*row) for row in connection.all(_REGISTERED)]
+    return [RegisteredKey.of(row) for row in connection.all(_REGISTERED)]
 
 
 def register(connection: Connection, key: Key, kind: str, state: str, now: int) -> None:
-    """Register a key that is not registered yet. Afterwards :func:`sign` what is registered."""
-    name = key.id if kind == V2 else key.fingerprint
-    row = {
-        "id": name,
-        "kind": kind,
-        "state": state,
-        "check": check_value(key, kind),
-        "fingerprint": key.fingerprint,
-        "created_at": now,
-    }
-    connection.run(_REGISTER, row)
+    """Register a key that is not registered yet."""
+    name = registration.name_of(key, kind)
+    row = RegisteredKey(name, kind, state, check_value(key, kind), key.fingerprint, now)
+    connection.run(_REGISTER, row._asdict())
 
 
 def change_state(connection: Connection, name: str, state: str) -> None:
@@ -90,17 +97,15 @@ def change_state(connection: Connection, name: str, state: str) -> None:
 
 
 def sign(connection: Connection, primary: Key) -> None:
-    """Let the primary key sign that it is, and what is accepted."""
-    accepting = registration.accepted(registered(connection))
-    signed = registration.primary_check(primary, accepting)
-    connection.run(_SIGN, {"of_id": primary.id, "to_check": signed})
+    """Let the primary key sign what is registered. Every change of the table ends with it."""
+    check = registration.primary_check(primary, registered(connection))
+    connection.run(_SIGN, {"of_id": primary.id, "to_check": check})
 
 
-def end_primary(connection: Connection, name: str, key: Key | None) -> None:
-    """Let a key open only. If it is given, what it has signed as primary key is not kept."""
-    change_state(connection, name, FORMER)
-    if key is not None:
-        connection.run(_SIGN, {"of_id": name, "to_check": check_value(key, V2)})
+def end_primary(connection: Connection, primary: Key) -> None:
+    """Let the primary key open only: what it has signed is not kept."""
+    change_state(connection, primary.id, FORMER)
+    connection.run(_SIGN, {"of_id": primary.id, "to_check": check_value(primary, V2)})
 
 
 def wait_for_writers(connection: Connection) -> None:
@@ -140,9 +145,9 @@ def adopt(connection: Connection, keyring: Keyring, primary: Key, now: int) -> l
         return known
     if not _opens_one(connection, keyring):
         raise wrong_key((), keyring)
-    # A database without keys that has texts of the second format, or signed entries, has lost the
-    # table: then nobody can tell whether Fernet was accepted there.
-    released = connection.first(_ANY_OLD) is not None and connection.first(_ANY_V2) is None
+    # A database without keys that has secrets of one, or signed entries, has lost the table: then
+    # nobody can tell whether Fernet was accepted there.
+    released = connection.first(_ANY_OLD) is not None and not _has_v2(connection, keyring)
     register(connection, primary, V2, PRIMARY, now)
     older = keyring.keys[keyring.keys.index(primary) + 1 :]
     for key in keyring.keys if released else older:
@@ -159,6 +164,23 @@ def key_in_use(connection: Connection, keyring: Keyring) -> Key:
     openers = set(_openers(connection, keyring, _SAMPLES))
     in_use = (key for key in keyring.keys if key.fingerprint in openers)
     return next(in_use, keyring.keys[-1])
+
+
+def recover(connection: Connection, key: Key, now: int) -> None:
+    """Let ``key`` encrypt and sign a table that the primary key cannot vouch for.
+
+    Which values of released versions were accepted is unknown, so none is any more, and what
+    this program does not write is removed.
+    """
+    known = registered(connection)
+    connection.run(_FORGET)
+    for row in known:
+        if (row.kind, row.id) == (V2, key.id) or not registration.is_well_formed(row):
+            continue
+        state = RETIRED if row.kind == FERNET else FORMER if row.state == PRIMARY else row.state
+        connection.run(_REGISTER, row._replace(state=state)._asdict())
+    register(connection, key, V2, PRIMARY, now)
+    sign(connection, key)
 
 
 def _opens_one(connection: Connection, keyring: Keyring) -> bool:
@@ -180,23 +202,35 @@ def _openers(
             yield keyring.key_of(value)
 
 
+def _has_v2(connection: Connection, keyring: Keyring) -> bool:
+    """Return whether one of the given keys has encrypted a secret, or the audit log is signed."""
+    return any(connection.first(_ANY_V2, key_prefixes(key.id)) for key in keyring.keys)
+
+
 class Acceptance:
     """Whether values of released versions are accepted, for one open database.
 
     They are until the last key of the kind ``fernet`` is retired.
     """
 
-    __slots__ = ("_is_released", "_signed")
+    __slots__ = ("_is_registered", "_searched_until", "_signed")
 
     def __init__(self) -> None:
-        #: Whether there was no key, no secret of the second format and no signed entry.
-        self._is_released = False
+        #: Whether a key was registered at any time: then an empty table was emptied.
+        self._is_registered = False
+        #: Until when an empty table need not be searched for again.
+        self._searched_until = float("-inf")
         #: The registered keys whose states were verified.
         self._signed: list[RegisteredKey] = []
+
+    def end(self) -> None:
+        """Note that a key was registered: a secret of the second format was read."""
+        self._is_registered = True
 
     def accepts(
         self,
         connection: Connection,
+        keyring: Keyring,
         require_primary: Callable[[Sequence[RegisteredKey]], None],
         fingerprint: str | None = None,
     ) -> bool:
@@ -204,20 +238,30 @@ class Acceptance:
 
         Args:
             connection: of the unit that has read the value.
+            keyring: the given keys.
             require_primary: raises if the primary key was not given, or if the registered keys
                 were changed without it.
             fingerprint: of the key that opens it; None for a value in plain text.
         """
         known = registered(connection)
         if not known:
-            # Nobody has stored a secret since the upgrade: that would have registered a key. So
-            # the rows, of which there may be a million, are searched once.
-            self._is_released = self._is_released or connection.first(_ANY_V2) is None
-            return self._is_released
-        self._is_released = False
+            return not self._is_registered and self._is_released(connection, keyring)
+        self.end()
         if not registration.accepts_old(known, fingerprint):
             return False
         if known != self._signed:
             require_primary(known)
             self._signed = known
         return True
+
+    def _is_released(self, connection: Connection, keyring: Keyring) -> bool:
+        """Return whether nobody has stored a secret since the upgrade, which registers a key.
+
+        The rows, of which there may be a million, are searched for a hundredth of the time.
+        """
+        begun = time.monotonic()
+        if begun >= self._searched_until:
+            self._is_registered = _has_v2(connection, keyring)
+            took = time.monotonic() - begun
+            self._searched_until = begun + max(_SEARCHED, 100 * took)
+        return not self._is_registered

@@ -16,7 +16,8 @@ from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from nextcloud_mcp_server.backends.base import Hold, Pool, RegisteredKey
+    from nextcloud_mcp_server.backends.base import Hold, Pool
+    from nextcloud_mcp_server.backends.keys import RegisteredKey
     from nextcloud_mcp_server.crypto.keyring import Keyring
     from nextcloud_mcp_server.crypto.verification import Samples
     from nextcloud_mcp_server.filesystem.server_url import ServerUrl

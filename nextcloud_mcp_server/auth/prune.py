@@ -19,8 +19,9 @@ from nextcloud_mcp_server.auth.mcp_clients import McpClients
 from nextcloud_mcp_server.auth.mcp_grants import McpGrants
 from nextcloud_mcp_server.auth.mcp_tokens import McpTokens
 from nextcloud_mcp_server.auth.oauth_sessions import OAuthSessions
-from nextcloud_mcp_server.backends.base import Connection, RegisteredKey
+from nextcloud_mcp_server.backends.base import Connection
 from nextcloud_mcp_server.backends.connect import connect
+from nextcloud_mcp_server.backends.keys import RegisteredKey
 from nextcloud_mcp_server.concurrency import run_coroutine
 from nextcloud_mcp_server.crypto.keyfile import available_keyring
 from nextcloud_mcp_server.crypto.keyring import Keyring

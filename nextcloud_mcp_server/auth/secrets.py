@@ -101,7 +101,9 @@ class Reading:
         if found is None:
             raise self._not_opened(name, raw)
         key, plaintext = found
-        if is_old and not self.accepts_old(key.fingerprint):
+        if not is_old:
+            self._access.acceptance.end()
+        elif not self.accepts_old(key.fingerprint):
             raise _too_old(name)
         try:
             return plaintext.decode()
@@ -112,7 +114,9 @@ class Reading:
     def accepts_old(self, fingerprint: str | None = None) -> bool:
         """Return whether a value is accepted that a released version has stored."""
         access = self._access
-        return access.acceptance.accepts(self._connection, access.require_primary, fingerprint)
+        return access.acceptance.accepts(
+            self._connection, access.keyring, access.require_primary, fingerprint
+        )
 
     def accepts_id(self, stored: str) -> bool:
         """Return whether a stored id is accepted: a hash, or what a released version stored."""

@@ -27,7 +27,7 @@ from nextcloud_mcp_server.settings import absolute_database
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from nextcloud_mcp_server.backends.base import RegisteredKey
+    from nextcloud_mcp_server.backends.keys import RegisteredKey
     from nextcloud_mcp_server.filesystem.server_url import ServerUrl
     from nextcloud_mcp_server.migrate.startup import Outcome
     from nextcloud_mcp_server.settings import Settings

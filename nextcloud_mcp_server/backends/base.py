@@ -23,7 +23,8 @@ from collections.abc import (
 )
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from nextcloud_mcp_server.schema.structure import KEYS, Gaps, Structure, Table, quoted
+from nextcloud_mcp_server.backends.keys import RegisteredKey
+from nextcloud_mcp_server.schema.structure import Gaps, Structure, Table
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -47,29 +48,6 @@ T = TypeVar("T")
 #: The most encrypted values of one column that are read to verify the keys; all are read only
 #: if one of these cannot be decrypted.
 SAMPLE_SIZE = 16
-
-
-class RegisteredKey(NamedTuple):
-    """A row of the table ``keys``; see :mod:`nextcloud_mcp_server.crypto.registration`."""
-
-    id: str
-    kind: str
-    state: str
-    check: str
-    fingerprint: str
-    created_at: int
-
-
-def has_keys(structure: Structure) -> bool:
-    """Return whether there is a table of keys as this program makes it."""
-    table = structure.tables.get(KEYS)
-    return table is not None and set(RegisteredKey._fields) <= table.columns.keys()
-
-
-def registered_keys(table: str) -> str:
-    """Return the statement that reads the registered keys from ``table``, a quoted name."""
-    names = ", ".join(map(quoted, RegisteredKey._fields))
-    return f"SELECT {names} FROM {table} ORDER BY created_at, id"  # noqa: S608 - quoted
 
 
 class Snapshot(NamedTuple):

@@ -1,21 +1,22 @@
 """The registered keys of a database: their kinds and states, and whether one was given. No I/O.
 
-The check value of the primary key is bound to what the others may do: to be primary, and which keys
-of the kind ``fernet`` are accepted. So nobody without that key can let another one encrypt, or
-values of released versions be accepted.
+The check value of the primary key signs the whole table: every row but those of keys that are only
+introduced, which may do nothing yet. So nobody without that key can let another one encrypt, let
+values of released versions be accepted, or register a key for forged entries of the audit log.
 """
 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from nextcloud_mcp_server.crypto.key import Key, associated_data
 from nextcloud_mcp_server.errors import TokenStorageError
 
 if TYPE_CHECKING:
-    from nextcloud_mcp_server.backends.base import RegisteredKey
+    from nextcloud_mcp_server.backends.keys import RegisteredKey
     from nextcloud_mcp_server.crypto.keyring import Keyring
 
 #: The kinds: one encrypts, the other opens what released versions have stored.
@@ -28,6 +29,10 @@ PRIMARY: Final = "primary"
 FORMER: Final = "former"
 RETIRED: Final = "retired"
 
+_STATES: Final = (INTRODUCED, PRIMARY, FORMER, RETIRED)
+_ID: Final = "[0-9a-f]{16}"
+_FINGERPRINT: Final = "[0-9a-f]{8}"
+
 #: What the column ``check`` holds, encrypted.
 _CONSTANT: Final = b"nextcloud-mcp-server"
 
@@ -37,6 +42,22 @@ def accepted(known: Sequence[RegisteredKey]) -> list[str]:
     return sorted(row.id for row in known if row.kind == FERNET and row.state != RETIRED)
 
 
+def name_of(key: Key, kind: str) -> str:
+    """Return the id under which a key is registered for a kind."""
+    return key.fingerprint if kind == FERNET else key.id
+
+
+def is_well_formed(row: RegisteredKey) -> bool:
+    """Return whether this program can have written a row."""
+    names = {V2: _ID, FERNET: _FINGERPRINT}
+    return (
+        row.kind in names
+        and row.state in _STATES
+        and re.fullmatch(names[row.kind], row.id) is not None
+        and re.fullmatch(_FINGERPRINT, row.fingerprint) is not None
+    )
+
+
 def check_value(key: Key, kind: str) -> str:
     """Return the encrypted constant that tells whether a key, not the primary, is registered."""
     if kind == FERNET:
@@ -44,28 +65,38 @@ def check_value(key: Key, kind: str) -> str:
     return key.seal(_CONSTANT, associated_data("check", key.id)).decode("ascii")
 
 
-def primary_check(key: Key, accepting: Sequence[str]) -> str:
-    """Return the encrypted constant of the primary key, bound to what is :func:`accepted`."""
-    return key.seal(_CONSTANT, _of_primary(key, accepting)).decode("ascii")
+def signed(known: Iterable[RegisteredKey]) -> list[RegisteredKey]:
+    """Return the rows that the primary key signs, sorted."""
+    return sorted(row for row in known if (row.kind, row.state) != (V2, INTRODUCED))
 
 
-def _of_primary(key: Key, accepting: Sequence[str]) -> bytes:
-    return associated_data("primary", key.id, *accepting)
+def primary_check(key: Key, known: Iterable[RegisteredKey]) -> str:
+    """Return the encrypted constant of the primary key, which signs ``known``, itself included."""
+    return key.seal(_CONSTANT, _of_primary(key, known)).decode("ascii")
 
 
-def is_checked(row: RegisteredKey, key: Key, accepting: Sequence[str] = ()) -> bool:
+def _of_primary(key: Key, known: Iterable[RegisteredKey]) -> bytes:
+    parts: list[str | int] = []
+    for row in signed(known):
+        parts += (row.id, row.kind, row.state, row.fingerprint, row.created_at)
+    return associated_data("primary", key.id, *parts)
+
+
+def is_checked(row: RegisteredKey, key: Key, known: Iterable[RegisteredKey] = ()) -> bool:
     """Return whether ``key`` is the registered one, in its state.
 
     Args:
         row: how it is registered.
         key: a given key.
-        accepting: what is :func:`accepted`; it counts for the primary key.
+        known: every registered key, which the primary one has signed.
     """
-    text = row.check.encode("utf-8", "replace")
+    if key.fingerprint != row.fingerprint or row.id != name_of(key, row.kind):
+        return False
+    text = row.check.encode("ascii")
     if row.kind == FERNET:
         opened = key.open_fernet(text)
     elif row.state == PRIMARY:
-        opened = key.open(text, _of_primary(key, accepting))
+        opened = key.open(text, _of_primary(key, known))
     else:
         opened = key.open(text, associated_data("check", key.id))
     return opened is not None and hmac.compare_digest(opened, _CONSTANT)
@@ -89,29 +120,34 @@ def given_primary(
 ) -> Key:
     """Return the key of the keyring that is the primary one of ``known``.
 
+    Args:
+        known: the registered keys, at least one.
+        keyring: the given keys.
+        database: its name in an error.
+
     Raises:
         TokenStorageError: ``wrong-key`` if it was not given; ``keys-changed`` if somebody without
             it has changed what is registered.
     """
     rows = [row for row in known if row.state == PRIMARY]
-    given = [(row, key) for row in rows if (key := keyring.get(row.id)) is not None]
-    if not given:
+    if len(rows) != 1:
+        raise _keys_changed(database)
+    [row] = rows
+    if (key := keyring.get(row.id)) is None:
         raise wrong_key(known, keyring, database)
-    row, key = given[0]
-    if len(rows) > 1 or not is_checked(row, key, accepted(known)):
-        raise keys_changed(key, database)
+    if row.kind != V2 or not is_checked(row, key, known):
+        raise _keys_changed(database)
     return key
 
 
-def keys_changed(key: Key, database: str) -> TokenStorageError:
-    """Return the error for registered keys that somebody has changed without the primary one."""
+def _keys_changed(database: str) -> TokenStorageError:
     return TokenStorageError(
-        f"The table keys of {database} was changed without key {key.fingerprint}: which key "
-        "encrypts, or what is accepted, is not what that key has signed; nothing was written.",
+        f"The table keys of {database} was changed without the key that encrypts: it is not what "
+        "that key has signed. Nothing was written.",
         code="keys-changed",
-        remedy="Compare nextcloud-mcp-server keys list with nextcloud-mcp-server db audit list, "
-        "and undo the change: keys retire NAME --fernet, keys promote NAME, or restore a backup. "
-        "Find out who can write to the database.",
+        remedy="Find out who can write to the database, and what was changed: nextcloud-mcp-server "
+        "keys list, and nextcloud-mcp-server db audit verify. Then restore a backup, or sign the "
+        "table again with your newest key: nextcloud-mcp-server keys promote FINGERPRINT --recover",
     )
 
 

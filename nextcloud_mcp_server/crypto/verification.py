@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from nextcloud_mcp_server.backends.base import SAMPLE_SIZE, RegisteredKey
+from nextcloud_mcp_server.backends.base import SAMPLE_SIZE
+from nextcloud_mcp_server.backends.keys import RegisteredKey
 from nextcloud_mcp_server.crypto.keyfile import (
     Place,
     available_keyring,

@@ -20,7 +20,7 @@ from nextcloud_mcp_server.schema.history import History, load_history
 from nextcloud_mcp_server.schema.structure import ENCRYPTED
 
 if TYPE_CHECKING:
-    from nextcloud_mcp_server.backends.base import RegisteredKey
+    from nextcloud_mcp_server.backends.keys import RegisteredKey
     from nextcloud_mcp_server.crypto.verification import Samples
 
 #: Verifies the keys on samples of the encrypted values and on the registered keys; returns their

@@ -11,7 +11,8 @@ from typing import Final
 
 from starlette.responses import JSONResponse
 
-from nextcloud_mcp_server.backends.base import Database, RegisteredKey
+from nextcloud_mcp_server.backends.base import Database
+from nextcloud_mcp_server.backends.keys import RegisteredKey
 from nextcloud_mcp_server.errors import CODES, TokenStorageError, printable
 from nextcloud_mcp_server.migrate.inspect import inspect
 from nextcloud_mcp_server.migrate.plan import State

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,15 @@ import pytest
 from nextcloud_mcp_server.auth import key_registry
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.backends.sqlite.driver import DriverConnection
+from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.maintenance.keys.retire import retire
+from nextcloud_mcp_server.maintenance.keys.rotate import rotate
+from nextcloud_mcp_server.settings import Settings
 from tests.auth.helpers import NOW, tamper
 from tests.cli.places import rows
 from tests.support.contents import KEY, encrypted
+from tests.support.errors import refuses
 from tests.support.keys import retire_released
 
 SESSION, BROWSER = "session-0123456789abcdef", "browser-0123456789abcdef"
@@ -109,6 +115,32 @@ async def test_a_refused_session_cannot_be_changed(path: Path) -> None:
         _plant(path)
         assert await storage.oauth_sessions.update(SESSION, user_id="mallory") is False
         assert rows(path, "SELECT user_id FROM oauth_sessions") == [(None,)]
+
+
+@pytest.mark.parametrize("seen", ["a new secret", "nothing"])
+async def test_an_emptied_table_is_noticed_by_an_open_store(
+    seen: str, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has accepted old values; others have stored, rotated and retired since then."""
+    tokens = next(iter(PLANTED))
+    tamper(path, tokens, PLANTED[tokens])
+    async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
+        assert await storage.get_refresh_token("old") is not None
+        async with RefreshTokenStorage(path, encryption_key=KEY) as other:
+            await other.store_refresh_token("new", "rt-new")
+        settings = Settings(path, (KEY,))
+        rotate(settings)
+        retire(settings, Keyring(KEY).fingerprints[0], fernet=True)
+        if seen == "a new secret":
+            assert await storage.get_refresh_token("new") is not None
+        else:
+            # A search counts for a while only.
+            monkeypatch.setattr(time, "monotonic", lambda now=time.monotonic: now() + 3600)
+        tamper(path, "DELETE FROM keys", ())
+        tamper(path, "DELETE FROM refresh_tokens WHERE user_id = 'old'", ())
+        tamper(path, tokens, PLANTED[tokens])
+        with refuses("undecryptable"):
+            await storage.get_refresh_token("old")
 
 
 async def test_the_rows_are_searched_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nextcloud_mcp_server.auth.audit import AuditEntry, signature
-from nextcloud_mcp_server.backends.base import RegisteredKey
+from nextcloud_mcp_server.backends.keys import RegisteredKey
 from nextcloud_mcp_server.crypto.binding import hashed, is_hashed
 from nextcloud_mcp_server.crypto.key import PREFIX, Key, associated_data, is_v2, key_id
 from nextcloud_mcp_server.crypto.keyring import Keyring
-from nextcloud_mcp_server.crypto.registration import PRIMARY, V2, check_value, is_checked
+from nextcloud_mcp_server.crypto.registration import FORMER, PRIMARY, V2, check_value, is_checked
 
 #: Made once, and valid for ever: what is stored must be read by every later version.
 VECTORS: dict[str, Any] = json.loads(Path(__file__).with_name("vectors.json").read_text("utf-8"))
@@ -52,11 +52,12 @@ def test_the_names_of_our_vectors(vector: dict[str, Any]) -> None:
     """A key keeps its id, its fingerprint, its check, and what it signs as the primary one."""
     [key] = Keyring([vector["key"]]).keys
     assert (key.id, key.fingerprint) == (vector["id"], vector["fingerprint"])
-    assert is_checked(RegisteredKey(key.id, V2, "", vector["check"], "", 0), key)
-    primary = RegisteredKey(key.id, V2, PRIMARY, vector["primary"], "", 0)
-    assert is_checked(primary, key, vector["accepted"])
-    assert not is_checked(primary, key, [*vector["accepted"], "deadbeef"])
-    assert not is_checked(primary._replace(check=vector["check"]), key, vector["accepted"])
+    former = RegisteredKey(key.id, V2, FORMER, vector["check"], key.fingerprint, 1)
+    assert is_checked(former, key)
+    primary = former._replace(state=PRIMARY, check=vector["primary"])
+    others = [RegisteredKey.of(row) for row in vector["others"]]
+    assert is_checked(primary, key, [primary, *others])
+    assert not is_checked(primary._replace(check=vector["check"]), key, [primary, *others])
     assert key.authenticate(b"message").hex() == vector["code"]
 
 
@@ -171,5 +172,10 @@ def test_another_key_is_another_id_and_no_derived_key_is_the_given_one() -> None
     assert KEY.authenticate(b"x") != hmac.digest(RAW, b"x", "sha256")
     assert other.open(TEXT, ROW) is None
     check = check_value(KEY, V2)
-    assert is_checked(RegisteredKey(KEY.id, V2, "", check, "", 0), KEY)
-    assert not is_checked(RegisteredKey(KEY.id, V2, "", check, "", 0), other)
+    row = RegisteredKey(KEY.id, V2, FORMER, check, KEY.fingerprint, 0)
+    assert is_checked(row, KEY)
+    assert not is_checked(row, other)
+    # Even if it had signed that row, it is another key.
+    forged = row._replace(check=check_value(other, V2))
+    assert not is_checked(forged, KEY)
+    assert not is_checked(forged, other)

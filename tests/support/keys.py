@@ -6,6 +6,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from nextcloud_mcp_server.backends.keys import RegisteredKey, registered_keys
 from nextcloud_mcp_server.crypto.key import Key
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.crypto.registration import (
@@ -40,7 +41,6 @@ def retire_released(path: Path, key: str | bytes = KEY) -> None:
 
 
 def _sign(connection: sqlite3.Connection, key: Key) -> None:
-    read = "SELECT id FROM keys WHERE kind = ? AND state <> ? ORDER BY id"
-    accepting = [name for (name,) in connection.execute(read, (FERNET, RETIRED))]
-    signed = (primary_check(key, accepting), key.id)
+    known = map(RegisteredKey.of, connection.execute(registered_keys("keys")))
+    signed = (primary_check(key, known), key.id)
     connection.execute('UPDATE keys SET "check" = ? WHERE id = ?', signed)

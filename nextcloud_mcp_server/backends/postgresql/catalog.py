@@ -9,12 +9,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from nextcloud_mcp_server.backends.base import (
-    RegisteredKey,
-    Snapshot,
-    has_keys,
-    registered_keys,
-)
+from nextcloud_mcp_server.backends.base import Snapshot
+from nextcloud_mcp_server.backends.keys import RegisteredKey, has_keys, registered_keys
 from nextcloud_mcp_server.backends.postgresql.connect import Facts, Server, read_facts
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem.server_url import ServerUrl
@@ -235,7 +231,7 @@ class Place(NamedTuple):
         if not has_keys(structure):
             return ()
         rows = self.rows(registered_keys(self.table(KEYS)))
-        return tuple(RegisteredKey(*row) for row in rows)
+        return tuple(RegisteredKey.of(row) for row in rows)
 
     def _secrets(self, table: str, column: str) -> str:
         name = quoted(column)

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
-from nextcloud_mcp_server.backends.base import RegisteredKey, has_keys, registered_keys
+from nextcloud_mcp_server.backends.keys import RegisteredKey, has_keys, registered_keys
 from nextcloud_mcp_server.schema.structure import KEYS, Structure, quoted
 
 
@@ -40,7 +40,7 @@ def read_keys(connection: sqlite3.Connection, structure: Structure) -> tuple[Reg
     if not has_keys(structure):
         return ()
     with suppress(sqlite3.Error, UnicodeDecodeError):
-        return tuple(RegisteredKey(*row) for row in connection.execute(registered_keys(KEYS)))
+        return tuple(RegisteredKey.of(row) for row in connection.execute(registered_keys(KEYS)))
     return ()
 
 

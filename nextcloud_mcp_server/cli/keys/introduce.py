@@ -26,8 +26,8 @@ def introduce(
     """Register a given key, so that it can be promoted.
 
     Without FINGERPRINT: the newest given key that is not registered. From then on it opens, and
-    does not encrypt yet. Where no key is registered, the newest given one becomes primary first.
-    Give the key to every server before you promote it.
+    does not encrypt yet. Where no key is registered, the newest given one that opens a secret
+    becomes primary first. Give the key to every server before you promote it.
     """
     from nextcloud_mcp_server.cli.operation import phases
     from nextcloud_mcp_server.maintenance.keys import promote as promotion
@@ -42,7 +42,7 @@ def introduce(
             f"next: nextcloud-mcp-server keys rotate {place}",
             f"then: nextcloud-mcp-server keys retire {key} --fernet {place}",
         ]
-    elif done.state == "introduced":
+    elif done.state == "introduced" or (done.changed and done.state == "former"):
         lines = [
             f"key {key} is introduced: it opens, and does not encrypt yet",
             (

@@ -14,7 +14,14 @@ from nextcloud_mcp_server.cli.output import Output
 @click.command()
 @database_options
 @click.argument("fingerprint", type=Fingerprint())
-def promote(output: Output, option: DatabaseOption, *, fingerprint: str) -> None:
+@click.option(
+    "--recover",
+    is_flag=True,
+    help="Do it although the key that encrypted until now is lost, or the table keys was changed "
+    "without it (`keys-changed`). Values that older versions have stored are not accepted any "
+    "more.",
+)
+def promote(output: Output, option: DatabaseOption, *, fingerprint: str, recover: bool) -> None:
     """Let an introduced key encrypt from now on.
 
     Give it to every server first. The key that encrypted before still opens. Waits for running
@@ -26,12 +33,18 @@ def promote(output: Output, option: DatabaseOption, *, fingerprint: str) -> None
 
     settings = option.settings(output)
     with phases(output, "waiting for running writes"):
-        done = promotion.promote(settings, fingerprint)
-    what = "encrypts now" if done.changed else "encrypts already"
-    output.result(
-        facts(done, settings.database),
-        f"key {done.fingerprint} {what}",
-        f"A server that does not have key {done.fingerprint} from now on can read and write no "
-        "secret until it gets it.",
-        f"next: nextcloud-mcp-server keys rotate {connect(settings.database).option}",
-    )
+        change = promotion.recover if recover else promotion.promote
+        done = change(settings, fingerprint)
+    key, place = done.fingerprint, connect(settings.database).option
+    lines = [f"key {key} encrypts {'now' if done.changed else 'already'}"]
+    if done.changed:
+        lines.append(
+            f"a server without key {key} can store no secret, and cannot read what it encrypts"
+        )
+    if recover:
+        lines.append(
+            "values that older versions have stored are not accepted any more; if there are any: "
+            f"nextcloud-mcp-server keys introduce FINGERPRINT --fernet {place}"
+        )
+    lines.append(f"next: nextcloud-mcp-server keys rotate {place}")
+    output.result(facts(done, settings.database), *lines)

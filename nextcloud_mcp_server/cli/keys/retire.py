@@ -17,10 +17,10 @@ from nextcloud_mcp_server.cli.output import Output
 def retire(output: Output, option: DatabaseOption, *, fingerprint: str, fernet: bool) -> None:
     """Retire a key that no secret needs any more.
 
-    Fails if a stored value needs it (`key-needed`). The key need not be given. After an upgrade,
-    the primary key is also registered for the values of released versions (fernet): then this
-    retires it for those. Once the last such key is retired, their values are not accepted any
-    more, also in a row that was put back from a backup.
+    Fails if a stored value needs it (`key-needed`). The key need not be given, but the primary key
+    must. After an upgrade, the primary key is also registered for the values of released versions
+    (fernet): then this retires it for those. Once the last such key is retired, their values are
+    not accepted any more, also in a row that was put back from a backup.
     """
     from nextcloud_mcp_server.cli.operation import phases
     from nextcloud_mcp_server.maintenance.keys import retire as retirement

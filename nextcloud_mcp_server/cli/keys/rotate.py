@@ -60,7 +60,8 @@ def _lines(done: Rotated, option: str) -> Iterator[str]:
             ".schema), or delete the row of an id that is there as a hash, too"
         )
     else:
-        for key in census.keys:
+        # A key is retired as v2 only after it was as fernet.
+        for key in sorted(census.keys, key=lambda key: key.kind):
             if _is_free(key, done):
                 flag = " --fernet" if key.kind == "fernet" else ""
                 yield (

@@ -60,7 +60,7 @@ def list_entries(
         with reader.source.moment():
             known = reader.signatures(keyring)
             found = [
-                Listed(entry, code_of(entry, known), name_of(entry, known.registered))
+                Listed(entry, code_of(entry, known), name_of(entry, known.names))
                 for entry in reader.entries(rest, given)
             ]
         return Listing(found, inspection.exists, has_log=True)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from nextcloud_mcp_server.auth.audit import AuditEntry, Signatures
-from nextcloud_mcp_server.backends.base import (
-    Database,
-    RegisteredKey,
-    has_keys,
-    registered_keys,
-)
+from nextcloud_mcp_server.backends.base import Database
+from nextcloud_mcp_server.backends.keys import RegisteredKey, has_keys, registered_keys
 from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
 from nextcloud_mcp_server.backends.sqlite.errors import naming
 from nextcloud_mcp_server.backends.sqlite.inspect import readable
@@ -67,27 +63,24 @@ class Reader:
         return set(_SIGNED) <= set(self.columns(LOG))
 
     def keys(self) -> Sequence[RegisteredKey]:
-        """Return every registered key, in a moment."""
-        if not has_keys(self._structure):
+        """Return every registered key, in a moment; none before revision 103."""
+        if not (self.is_signed and has_keys(self._structure)):
             return ()
         found = self.source.rows(registered_keys(self.source.table(KEYS)))
-        return [RegisteredKey(*row) for row in found]
-
-    def names(self) -> Mapping[str, str]:
-        """Return the fingerprint of each registered key, by its id, in a moment."""
-        return {key.id: key.fingerprint for key in self.keys()}
+        return [RegisteredKey.of(row) for row in found]
 
     def signatures(self, keyring: Keyring | None) -> Signatures:
-        """Return what the codes of the entries are checked with, in a moment.
-
-        In a later moment more keys may be :meth:`names`.
-        """
+        """Return what the codes of the entries are checked with, in this moment."""
         first = None
         if self.is_signed:
             log = self.source.table(LOG)
             sql = f"SELECT id FROM {log} WHERE mac IS NOT NULL ORDER BY id LIMIT 1"  # noqa: S608 - quoted
             first = next((int(row[0]) for row in self.source.rows(sql)), None)
-        return Signatures(keyring, self.names(), first)
+        return Signatures.of(keyring, self.keys(), first)
+
+    def renewed(self, known: Signatures) -> Signatures:
+        """Return the same for a later moment, in which there may be more keys."""
+        return Signatures.of(known.keyring, self.keys(), known.first)
 
     def entries(self, rest: str, parameters: Sequence[Any] = ()) -> Iterator[AuditEntry]:
         """Yield the entries of ``SELECT ... FROM audit_logs`` and the ``rest``, in a moment."""

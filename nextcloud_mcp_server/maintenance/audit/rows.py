@@ -181,7 +181,7 @@ def judged(
     after: Any = None
     while True:
         with reader.source.moment():
-            page = _Page(subject, known._replace(registered=reader.names()))
+            page = _Page(subject, reader.renewed(known))
             rows = list(_rows(reader, subject, columns, after))
             for _, key, *values in rows:
                 page.add(key, columns, values)

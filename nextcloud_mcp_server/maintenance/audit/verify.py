@@ -163,7 +163,7 @@ def verify(settings: Settings, report: Reporter = silent, *, limit: int | None =
         _verify_keys(reader, known, found, first)
         for page in chain.from_iterable(judged(reader, known, one, first) for one in SUBJECTS):
             for secret in page:
-                _count(secret, found, known.registered)
+                _count(secret, found, known.names)
             report(f"verifying the secrets ({found.secrets} of them)")
             if limit is not None and found.secrets >= limit:
                 found.complete = False
@@ -191,8 +191,8 @@ def _verify_entries(
     while read == PAGE:
         read = 0
         with reader.source.moment():
-            names = reader.names()
-            known = known._replace(registered=names)
+            known = reader.renewed(known)
+            names = known.names
             for entry in reader.entries(rest, [after]):
                 read, after = read + 1, entry.id
                 code = code_of(entry, known)
@@ -215,26 +215,30 @@ def _verify_keys(reader: Reader, known: Signatures, found: Verified, first: int 
     with reader.source.moment():
         keys = reader.keys()
         entries = list(reader.entries(rest, [*_STATES, -(2**63) if first is None else first]))
-    if keys and known.keyring is not None:
-        try:
-            given_primary(keys, known.keyring)
-        except TokenStorageError as error:
-            if error.code == "keys-changed":
-                name = " and ".join(row.fingerprint for row in keys if row.state == PRIMARY)
-                found.changed.add(Changed("keys", "check", name, "it does not fit the states"))
+    if not keys or known.keyring is None:
+        return
+    try:
+        given_primary(keys, known.keyring)
+    except TokenStorageError as error:
+        if error.code == "keys-changed":
+            what = "it is not what the key that encrypts has signed"
+            found.changed.add(Changed("keys", "check", "every key", what))
+        # Without the primary key nothing can be said.
+        return
+    # An older table that was put back whole is signed, too.
+    known = Signatures.of(known.keyring, keys, known.first)
     rows = {(f"{row.kind}_key", row.fingerprint): row for row in keys}
-    known = known._replace(registered={row.id: row.fingerprint for row in keys})
     decided: set[tuple[str | None, str | None]] = set()
     promoted = False
     for entry in entries:
-        key = entry.resource_type, entry.resource_id
-        if code_of(entry, known) is not Code.RIGHT or key not in rows:
+        key, code = (entry.resource_type, entry.resource_id), code_of(entry, known)
+        if key not in rows or code not in {Code.RIGHT, Code.UNKNOWN}:
             continue
-        row = rows[key]
         allowed = _STATES[entry.event]
         if entry.event == _PROMOTE and not promoted:
             allowed, promoted = (PRIMARY,), True
-        if key not in decided and row.state not in allowed:
+        row = rows[key]
+        if key not in decided and code is Code.RIGHT and row.state not in allowed:
             reason = f"its state is {row.state}, and the last entry is {entry.event} ({entry.id})"
             found.changed.add(Changed("keys", "state", f"{row.fingerprint} {row.kind}", reason))
         decided.add(key)

@@ -14,13 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from nextcloud_mcp_server.backends.base import (
-    Database,
-    LockedDatabase,
-    RegisteredKey,
-    Transaction,
-)
+from nextcloud_mcp_server.backends.base import Database, LockedDatabase, Transaction
 from nextcloud_mcp_server.backends.connect import connect
+from nextcloud_mcp_server.backends.keys import RegisteredKey
 from nextcloud_mcp_server.crypto.keyfile import available_keyring, key_path
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.crypto.verification import verified_keyring
@@ -446,7 +442,7 @@ def _registered(parts: Sequence[Part], rows: Source) -> list[RegisteredKey]:
     [part] = (part for part in parts if part.table == KEYS)
     names = [column.name for column in part.columns]
     found = (dict(zip(names, row, strict=True)) for batch in rows.batches(part) for row in batch)
-    return [RegisteredKey(**{name: row[name] for name in RegisteredKey._fields}) for row in found]
+    return [RegisteredKey.of(row[name] for name in RegisteredKey._fields) for row in found]
 
 
 @contextmanager

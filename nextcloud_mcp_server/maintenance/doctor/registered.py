@@ -6,9 +6,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from nextcloud_mcp_server.backends.base import RegisteredKey
+from nextcloud_mcp_server.backends.keys import RegisteredKey
 from nextcloud_mcp_server.crypto.keyring import Keyring
-from nextcloud_mcp_server.crypto.registration import FERNET, PRIMARY, RETIRED, accepted, is_checked
+from nextcloud_mcp_server.crypto.registration import (
+    FERNET,
+    INTRODUCED,
+    PRIMARY,
+    RETIRED,
+    is_checked,
+)
 from nextcloud_mcp_server.errors import counted, printable
 from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
 from nextcloud_mcp_server.maintenance.keys.census import Census, primary_id
@@ -37,15 +43,22 @@ def given(census: Census, known: Sequence[RegisteredKey], keyring: Keyring) -> I
     number_of, closed, there = _by_key(census), _closed(census), secrets_there(census)
     total = counted(there, "secret")
     primary = primary_id(known, keyring)
+    states = {row.id: row.state for row in known}
     for key in keyring.keys:
         number = number_of[key.fingerprint]
         what = f"key {key.fingerprint} is needed for {number} of {total}"
+        state = states.get(key.id)
         if key.id == primary:
             yield Finding(Level.OK, f"{what}, and encrypts new ones")
+        elif state == INTRODUCED:
+            yield Finding(Level.OK, f"{what}: it is introduced, and not promoted yet")
         elif number:
             yield Finding(Level.OK, what)
         else:
-            yield Finding(Level.NOTE, f"{what}: it is no longer needed here")
+            how = (
+                "no longer needed here" if state else "no longer needed here, or not introduced yet"
+            )
+            yield Finding(Level.NOTE, f"{what}: it is {how}")
     if closed:
         where = ", ".join(f"{number} in {table}" for table, number in sorted(closed.items()))
         level = Level.ERROR if closed.total() == there else Level.WARNING
@@ -114,7 +127,7 @@ def _states(known: Sequence[RegisteredKey], keyring: Keyring, promote: str) -> I
         if key is None and row.state == PRIMARY:
             what = f"key {row.fingerprint}, which encrypts, was not given: no server starts"
             yield Finding(Level.ERROR, what, "add it to TOKEN_ENCRYPTION_KEY")
-        if key is not None and not is_checked(row, key, accepted(known)):
+        if key is not None and not is_checked(row, key, known):
             what = f"the check value of key {row.fingerprint} ({row.kind}) was changed"
             yield Finding(Level.ERROR, what, "restore the table keys from a backup")
     states = ", ".join(f"{row.fingerprint} ({row.kind}) {row.state}" for row in known)

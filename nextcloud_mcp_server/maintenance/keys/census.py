@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from nextcloud_mcp_server.backends.base import Database, RegisteredKey
+from nextcloud_mcp_server.backends.base import Database
 from nextcloud_mcp_server.backends.connect import connect
+from nextcloud_mcp_server.backends.keys import RegisteredKey
 from nextcloud_mcp_server.crypto.keyfile import find_keyring
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.crypto.registration import FERNET, PRIMARY, V2

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from nextcloud_mcp_server.auth import key_registry
 from nextcloud_mcp_server.auth.audit import SYSTEM, record
 from nextcloud_mcp_server.auth.context import Access
-from nextcloud_mcp_server.backends.base import Connection, RegisteredKey
+from nextcloud_mcp_server.backends.base import Connection
+from nextcloud_mcp_server.backends.keys import RegisteredKey
 from nextcloud_mcp_server.crypto.key import Key
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.crypto.registration import (
@@ -18,14 +19,15 @@ from nextcloud_mcp_server.crypto.registration import (
     PRIMARY,
     RETIRED,
     V2,
-    accepted,
     given_primary,
-    is_checked,
-    keys_changed,
+    name_of,
 )
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.maintenance.keys.opened import Opened, opened
 from nextcloud_mcp_server.settings import Settings
+
+#: The event of a key that encrypts from now on.
+_PROMOTED: Final = "promote_key"
 
 
 class Changed(NamedTuple):
@@ -58,11 +60,11 @@ def introduce(settings: Settings, name: str | None = None, *, fernet: bool = Fal
 
     Raises:
         TokenStorageError: ``bad-input`` if that key was not given, or if it is not clear which one
-            is meant; ``wrong-key`` if no given key opens what is stored in a database without a
-            registered key, or with ``fernet`` if the primary key was not given; ``keys-changed``;
-            or as :func:`~.opened.opened`.
+            is meant; ``wrong-key`` if the primary key was not given, or if no given key opens what
+            is stored in a database without a registered key; ``keys-changed``; or as
+            :func:`~.opened.opened`.
     """
-    kind, state = (FERNET, FORMER) if fernet else (V2, INTRODUCED)
+    kind = FERNET if fernet else V2
     with opened(settings) as place:
 
         def unit(connection: Connection) -> Changed:
@@ -70,23 +72,24 @@ def introduce(settings: Settings, name: str | None = None, *, fernet: bool = Fal
             if not key_registry.registered(connection):
                 first = key_registry.key_in_use(connection, place.keyring)
                 key_registry.adopt(connection, place.keyring, first, now)
+                record_change(connection, place.access, _PROMOTED, first.fingerprint, V2)
                 only = name is None and first is place.keyring.keys[0]
                 if (only and not fernet) or name == first.fingerprint:
                     return Changed(first.fingerprint, V2, PRIMARY, changed=True)
             key_registry.wait_for_registrations(connection)
             known = key_registry.registered(connection)
-            key = _to_introduce(known, place.keyring, name, kind)
+            primary = given_primary(known, place.keyring, str(place.database))
+            key = _to_introduce(known, place, name, kind)
             row = _row(known, key, kind)
             if row is not None and row.state != RETIRED:
                 return Changed(key.fingerprint, kind, row.state, changed=False)
-            # What is accepted is signed by the primary key.
-            primary = given_primary(known, place.keyring, str(place.database)) if fernet else None
+            # One that has encrypted before has entries in the audit log: it stays known for them.
+            state = FORMER if fernet or row is not None else INTRODUCED
             if row is None:
                 key_registry.register(connection, key, kind, state, now)
             else:
                 key_registry.change_state(connection, row.id, state)
-            if primary is not None:
-                key_registry.sign(connection, primary)
+            key_registry.sign(connection, primary)
             record_change(connection, place.access, "introduce_key", key.fingerprint, kind)
             return Changed(key.fingerprint, kind, state, changed=True)
 
@@ -94,13 +97,14 @@ def introduce(settings: Settings, name: str | None = None, *, fernet: bool = Fal
 
 
 def promote(settings: Settings, name: str) -> Changed:
-    """Let a key encrypt from now on; the one that did so opens only.
+    """Let an introduced key encrypt from now on; the one that did so opens only.
 
     Waits for every transaction that stores a secret. Each later one encrypts with this key.
 
     Raises:
         TokenStorageError: ``bad-input`` if the key is not registered or was not given;
-            ``keys-changed``; or as :func:`~.opened.opened`.
+            ``wrong-key`` if the primary key was not given; ``keys-changed``; or as
+            :func:`~.opened.opened`.
     """
     with opened(settings) as place:
 
@@ -110,44 +114,46 @@ def promote(settings: Settings, name: str) -> Changed:
             key = given(place.keyring, name)
             row = _row(known, key, V2)
             if row is None or row.state == RETIRED:
-                raise TokenStorageError(
-                    f"Key {key.fingerprint} is not introduced in {place.database}; nothing was "
-                    "changed.",
-                    code="bad-input",
-                    remedy="Introduce it, and give it to every server: nextcloud-mcp-server keys "
-                    f"introduce {key.fingerprint} {place.database.option}",
-                )
-            former = [one for one in known if one.state == PRIMARY and one.id != row.id]
-            is_signed = is_checked(row._replace(state=PRIMARY), key, accepted(known))
-            if is_signed and row.state == PRIMARY and not former:
+                raise _not_introduced(key, place)
+            primary = given_primary(known, place.keyring, str(place.database))
+            if primary is key:
                 return Changed(key.fingerprint, V2, PRIMARY, changed=False)
-            # It has signed that it is the primary key: somebody has changed the states since.
-            if not is_signed:
-                _require_unchanged(known, row, former, place)
-            for one in former:
-                key_registry.end_primary(connection, one.id, place.keyring.get(one.id))
+            key_registry.end_primary(connection, primary)
             key_registry.change_state(connection, row.id, PRIMARY)
             key_registry.sign(connection, key)
-            record_change(connection, place.access, "promote_key", key.fingerprint, V2)
+            record_change(connection, place.access, _PROMOTED, key.fingerprint, V2)
             return Changed(key.fingerprint, V2, PRIMARY, changed=True)
 
         return place.write(unit)
 
 
-def _require_unchanged(
-    known: Sequence[RegisteredKey],
-    row: RegisteredKey,
-    former: Sequence[RegisteredKey],
-    place: Opened,
-) -> None:
-    """Check the row that is promoted, and what each given primary key has signed.
+def recover(settings: Settings, name: str) -> Changed:
+    """Let a given key encrypt, where the primary one is lost or did not sign what is registered.
 
-    One that is lost cannot be asked: then what is registered is signed by the promoted one.
+    Values of released versions are not accepted afterwards.
+
+    Raises:
+        TokenStorageError: ``bad-input`` if the key was not given; or as :func:`~.opened.opened`.
     """
-    for one in (row, *former):
-        key = place.keyring.get(one.id)
-        if key is not None and not is_checked(one, key, accepted(known)):
-            raise keys_changed(key, str(place.database))
+    with opened(settings) as place:
+
+        def unit(connection: Connection) -> Changed:
+            key_registry.wait_for_writers(connection)
+            key = given(place.keyring, name)
+            key_registry.recover(connection, key, place.access.now())
+            record_change(connection, place.access, _PROMOTED, key.fingerprint, V2)
+            return Changed(key.fingerprint, V2, PRIMARY, changed=True)
+
+        return place.write(unit)
+
+
+def _not_introduced(key: Key, place: Opened) -> TokenStorageError:
+    return TokenStorageError(
+        f"Key {key.fingerprint} is not introduced in {place.database}; nothing was changed.",
+        code="bad-input",
+        remedy="Introduce it, and give it to every server: nextcloud-mcp-server keys introduce "
+        f"{key.fingerprint} {place.database.option}",
+    )
 
 
 def given(keyring: Keyring, name: str) -> Key:
@@ -166,8 +172,9 @@ def given(keyring: Keyring, name: str) -> Key:
 
 
 def _to_introduce(
-    known: Sequence[RegisteredKey], keyring: Keyring, name: str | None, kind: str
+    known: Sequence[RegisteredKey], place: Opened, name: str | None, kind: str
 ) -> Key:
+    keyring = place.keyring
     if name is not None:
         return given(keyring, name)
     if kind == FERNET and len(keyring.keys) > 1:
@@ -175,15 +182,14 @@ def _to_introduce(
             f"Several keys were given: {' and '.join(keyring.fingerprints)}.",
             code="bad-input",
             remedy="Name the key that the values were encrypted with: nextcloud-mcp-server keys "
-            "introduce FINGERPRINT --fernet",
+            f"introduce FINGERPRINT --fernet {place.database.option}",
         )
     unknown = (key for key in keyring.keys if _row(known, key, kind) is None)
     return next(unknown, keyring.keys[0])
 
 
 def _row(known: Sequence[RegisteredKey], key: Key, kind: str) -> RegisteredKey | None:
-    name = key.id if kind == V2 else key.fingerprint
-    return next((row for row in known if (row.kind, row.id) == (kind, name)), None)
+    return next((row for row in known if (row.kind, row.id) == (kind, name_of(key, kind))), None)
 
 
 def record_change(

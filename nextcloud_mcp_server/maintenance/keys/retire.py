@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Select, func, select
@@ -11,13 +11,15 @@ from sqlalchemy import Select, func, select
 from nextcloud_mcp_server.auth import key_registry
 from nextcloud_mcp_server.auth.secrets import FERNET_COLUMNS
 from nextcloud_mcp_server.auth.statements import ciphertext, has_key, is_old, key_prefixes
-from nextcloud_mcp_server.backends.base import Connection, RegisteredKey
+from nextcloud_mcp_server.backends.base import Connection
+from nextcloud_mcp_server.backends.keys import RegisteredKey
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.crypto.registration import FERNET, PRIMARY, RETIRED, V2, given_primary
 from nextcloud_mcp_server.errors import TokenStorageError, counted, printable
 from nextcloud_mcp_server.maintenance.keys.census import take_census
 from nextcloud_mcp_server.maintenance.keys.opened import Opened, opened
 from nextcloud_mcp_server.maintenance.keys.promote import Changed, record_change
+from nextcloud_mcp_server.maintenance.keys.values import CHANGED
 from nextcloud_mcp_server.progress import silent
 from nextcloud_mcp_server.schema.secrets import HASHED, SECRETS
 from nextcloud_mcp_server.schema.tables import metadata
@@ -45,7 +47,7 @@ _FERNET_TEXTS: Final[Sequence[tuple[str, Select[Any]]]] = [
 
 
 def retire(settings: Settings, name: str, *, fernet: bool = False) -> Changed:
-    """Retire a key that no stored value needs; it need not be given.
+    """Retire a key that no stored value needs; it need not be given, but the primary key must.
 
     The last key for values of released versions is retired only if there is no such value at all;
     from then on none is accepted.
@@ -58,45 +60,31 @@ def retire(settings: Settings, name: str, *, fernet: bool = False) -> Changed:
 
     Raises:
         TokenStorageError: ``bad-input`` if it is not registered or is the primary key;
-            ``key-needed`` if a value needs it; ``wrong-key`` if that is for values of released
-            versions and the primary key was not given; or as :func:`~.opened.opened`.
+            ``key-needed`` if a value needs it; ``wrong-key`` if the primary key was not given;
+            ``keys-changed``; or as :func:`~.opened.opened`.
     """
     with opened(settings) as place:
 
-        def unit(connection: Connection) -> Changed | Counter[str]:
+        def unit(connection: Connection) -> Changed | tuple[RegisteredKey, Counter[str]]:
             # Once before others have to wait for it.
             for prepare in (lambda _: None, key_registry.wait_for_writers):
                 prepare(connection)
-                row = _chosen(key_registry.registered(connection), name, place, fernet=fernet)
+                known = key_registry.registered(connection)
+                row = _chosen(known, name, place, fernet=fernet)
+                primary = given_primary(known, place.keyring, str(place.database))
                 if row.state == RETIRED:
                     return Changed(row.fingerprint, row.kind, RETIRED, changed=False)
                 if needed := _needed(connection, row, place.keyring):
-                    return needed
-            _change(connection, row, place)
+                    return row, needed
+            key_registry.change_state(connection, row.id, RETIRED)
+            key_registry.sign(connection, primary)
             record_change(connection, place.access, "retire_key", row.fingerprint, row.kind)
             return Changed(row.fingerprint, row.kind, RETIRED, changed=True)
 
         done = place.write(unit)
         if isinstance(done, Changed):
             return done
-        raise _key_needed(place, name, done)
-
-
-def _change(connection: Connection, row: RegisteredKey, place: Opened) -> None:
-    """Change the state of a key; what is accepted afterwards is signed by the primary one."""
-    primary = None
-    if row.kind == FERNET:
-        try:
-            primary = given_primary(
-                key_registry.registered(connection), place.keyring, str(place.database)
-            )
-        except TokenStorageError as error:
-            # Less is accepted then: this undoes what somebody has changed, and signs nothing else.
-            if error.code != "keys-changed":
-                raise
-    key_registry.change_state(connection, row.id, RETIRED)
-    if primary is not None:
-        key_registry.sign(connection, primary)
+        raise _key_needed(place, *done)
 
 
 def _chosen(
@@ -164,22 +152,43 @@ def _counts(
     return +found
 
 
-def _key_needed(place: Opened, name: str, needed: Counter[str]) -> TokenStorageError:
+def _key_needed(place: Opened, row: RegisteredKey, needed: Counter[str]) -> TokenStorageError:
     where = ", ".join(f"{number} in {table}" for table, number in sorted(needed.items()))
+    name, total = row.fingerprint, counted(needed.total(), "value")
+    if row.kind == FERNET:
+        message = (
+            f"Key {name} was not retired for older versions, because of {total} of "
+            f"{place.database} in their format ({where})."
+        )
+    else:
+        message = (
+            f"Key {name} is still needed for {total} of {place.database} ({where}); it was not "
+            "retired."
+        )
+    remedies = list(_remedies(place, row, needed))
+    return TokenStorageError(
+        message, code="key-needed", remedy=" - and ".join(remedies) or "Run the command again."
+    )
+
+
+def _remedies(place: Opened, row: RegisteredKey, needed: Counter[str]) -> Iterator[str]:
+    rotate = f"encrypt them again: nextcloud-mcp-server keys rotate {place.database.option}"
+    if place.keyring.get(row.fingerprint) is None:
+        yield f"Add key {row.fingerprint} to TOKEN_ENCRYPTION_KEY, and {rotate}"
+        yield "if that key is lost, delete the rows that keys list names"
+        return
     census = take_census(place.database, place.keyring, silent)
-    remedies = []
     if any(census.pending.values()):
-        option = place.database.option
-        remedies.append(f"encrypt them again: nextcloud-mcp-server keys rotate {option}")
-    if kept := [one for one in census.unopened if one.table in needed]:
+        yield rotate[0].upper() + rotate[1:]
+    # A text of the second format that was changed needs no key of released versions.
+    is_old = row.kind == FERNET
+    kept = [
+        one for one in census.unopened if one.table in needed and (one.reason != CHANGED) == is_old
+    ]
+    if kept:
         rows = dict.fromkeys(f"{one.table} of {printable(repr(one.row))}" for one in kept)
         more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
-        names = ", ".join(list(rows)[:_NAMED])
-        remedies.append(f"delete the rows that keys list names: {names}{more}")
-    remedy = "; ".join(remedies) or "run the command again"
-    return TokenStorageError(
-        f"Key {name} is still needed for {counted(needed.total(), 'value')} of {place.database} "
-        f"({where}); it was not retired.",
-        code="key-needed",
-        remedy=f"{remedy[:1].upper()}{remedy[1:]}.",
-    )
+        yield (
+            "add the key that opens the values which keys list names, or delete their rows: "
+            f"{', '.join(list(rows)[:_NAMED])}{more}"
+        )

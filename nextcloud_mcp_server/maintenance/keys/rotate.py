@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nextcloud_mcp_server.auth import key_registry
 from nextcloud_mcp_server.auth.secrets import FERNET_COLUMNS
-from nextcloud_mcp_server.backends.base import Connection, RegisteredKey
+from nextcloud_mcp_server.backends.base import Connection
+from nextcloud_mcp_server.backends.keys import RegisteredKey
 from nextcloud_mcp_server.concurrency import run_coroutine
 from nextcloud_mcp_server.crypto.binding import binding, hashed
 from nextcloud_mcp_server.crypto.key import Key
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.crypto.registration import given_primary
+from nextcloud_mcp_server.errors import TokenStorageError, counted
 from nextcloud_mcp_server.maintenance.keys.census import Census, needs_rotation, take_census
 from nextcloud_mcp_server.maintenance.keys.opened import Opened, opened
 from nextcloud_mcp_server.maintenance.keys.reader import Stored, reading
@@ -67,18 +69,28 @@ def rotate(settings: Settings, progress: ProgressCallback | None = None) -> Rota
 def _rotate(place: Opened, report: Reporter) -> Rotated:
     rotated: Counter[str] = Counter()
     for _ in range(_PASSES):
-        changed = run_coroutine(_pass(place, report))
-        rotated.update(changed)
+        before = rotated.total()
+        try:
+            run_coroutine(_pass(place, rotated, report))
+        except TokenStorageError as error:
+            if rotated.total():
+                raise _incomplete(error, rotated) from error
+            raise
         census = take_census(place.database, place.keyring, report)
         # Without progress, another pass would find the same.
-        if not any(census.pending.values()) or not changed:
+        if not any(census.pending.values()) or rotated.total() == before:
             break
-    return Rotated(dict(rotated), census)
+    return Rotated(dict(+rotated), census)
 
 
-async def _pass(place: Opened, report: Reporter) -> dict[str, int]:
-    """Rotate every table once; return how many rows were changed, by table."""
-    rotated: Counter[str] = Counter()
+def _incomplete(error: TokenStorageError, rotated: Counter[str]) -> TokenStorageError:
+    """Return an error that says what was done before it."""
+    done = f"Before that, {counted(rotated.total(), 'row')} had been encrypted, and stay so."
+    return TokenStorageError(f"{error.message} {done}", code=error.code, remedy=error.remedy)
+
+
+async def _pass(place: Opened, rotated: Counter[str], report: Reporter) -> None:
+    """Rotate every table once; count in ``rotated`` how many rows were changed, by table."""
     with reading(place.database, place.database.inspect().structure) as reader:
         total, done = reader.total(), 0
         for name in reader.tables:
@@ -91,7 +103,6 @@ async def _pass(place: Opened, report: Reporter) -> dict[str, int]:
                 report("encrypting with the primary key", min(done, total), total, "rows")
                 # Here Ctrl-C ends a pass that finds nothing to write.
                 await asyncio.sleep(0)
-    return {name: number for name, number in rotated.items() if number}
 
 
 async def _rotate_batch(

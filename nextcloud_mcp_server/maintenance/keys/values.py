@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from nextcloud_mcp_server.auth.secrets import FERNET_COLUMNS
-from nextcloud_mcp_server.backends.base import RegisteredKey
+from nextcloud_mcp_server.backends.keys import RegisteredKey
 from nextcloud_mcp_server.crypto.binding import binding, is_hashed, stored_id
 from nextcloud_mcp_server.crypto.key import is_v2, key_id
 from nextcloud_mcp_server.crypto.keyring import Keyring, as_bytes

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
+from collections.abc import Sequence
 from itertools import count
 
 import pytest
@@ -240,12 +242,82 @@ def test_the_keys_are_compared_with_the_log(place: Place) -> None:
     rows = place.sql("SELECT id, state FROM keys ORDER BY state")
     place.sql("UPDATE keys SET state = 'former' WHERE state = 'primary'")
     place.sql("UPDATE keys SET state = 'primary' WHERE id = ?", rows[0][0])
-    assert place.changed(OTHER_KEY, KEY) == [
-        ("keys", Keyring(KEY).fingerprints[0]),
-        ("keys", f"{new} v2"),
-    ]
+    assert place.changed(OTHER_KEY, KEY) == [("keys", "every key")]
     with refuses("keys-changed"):
         rotate(both)
+
+
+@pytest.mark.parametrize("state", ["former", "retired", "introduced"])
+def test_a_table_without_a_primary_key_is_changed(state: str, place: Place) -> None:
+    """No command leaves it so: verifying says it, and a start does not blame the given key."""
+    place.sql("UPDATE keys SET state = ?", state)
+    assert place.changed() == [("keys", "every key")]
+    with refuses("keys-changed"):
+        rotate(place.settings())
+
+
+def test_without_the_promoted_key_nothing_is_called_changed(place: Place) -> None:
+    """Its entry cannot be verified, so an older entry decides nothing about its state."""
+    new = Keyring(OTHER_KEY).fingerprints[0]
+    introduce(place.settings(OTHER_KEY, KEY), new)
+    promote(place.settings(OTHER_KEY, KEY), new)
+    found = place.verify(KEY)
+    assert found.is_right
+    assert found.unknown_keys == {new: 1}
+
+
+#: How somebody adds an entry that has no code of a key.
+_NOW = int(time.time())
+ADDED = {
+    "under an id from before the first code": (
+        (
+            "INSERT INTO audit_logs (id, timestamp, event, user_id) "
+            f"VALUES (-7, {_NOW + 7200}, 'delete_refresh_token', 'alice')"
+        ),
+    ),
+    "of a key that he has introduced": (
+        "INSERT INTO keys VALUES ('00112233445566aa', 'v2', 'introduced', 'x', 'feedbeef', 1)",
+        (
+            "INSERT INTO audit_logs (id, timestamp, event, user_id, mac) VALUES (-7, 1, "
+            f"'delete_refresh_token', 'alice', '00112233445566aa:{'0' * 64}')"
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("statements", ADDED.values(), ids=ADDED)
+def test_an_added_entry_is_forged(statements: Sequence[str], place: Place) -> None:
+    """Neither a free id nor a key that he registers himself makes it one of before."""
+    for statement in statements:
+        place.sql(statement)
+    assert place.wrong() == [-7]
+
+
+def test_a_key_that_somebody_registers_as_former_is_found(place: Place) -> None:
+    """The primary key has not signed it, whatever entries have its id."""
+    place.sql("INSERT INTO keys VALUES ('00112233445566aa', 'v2', 'former', 'x', 'feedbeef', 1)")
+    assert place.changed() == [("keys", "every key")]
+
+
+def test_a_log_without_any_code_is_forged(place: Place) -> None:
+    """The first secret has registered a key, and its own entry had a code."""
+    place.sql("UPDATE audit_logs SET mac = NULL, digest = NULL")
+    assert len(place.wrong()) == 9
+
+
+async def test_a_server_with_another_key_writes_nothing(empty: Place) -> None:
+    """It lost the race for the first secret: an entry without a code would count as forged."""
+    async with empty.store() as first, empty.store(OTHER_KEY) as second:
+        await first.store_refresh_token("alice", "token")
+        for call in (
+            lambda: second.store_refresh_token("bob", "token"),
+            lambda: second.browser_sessions.create("b" * 40, "bob", expires_at=4_000_000_000),
+            lambda: second.delete_refresh_token("alice"),
+        ):
+            with refuses("wrong-key"):
+                await call()
+    found = empty.verify()
+    assert (found.is_right, found.entries) == (True, 1)
 
 
 async def test_a_process_without_the_primary_key_signs_with_another(place: Place) -> None:
@@ -261,8 +333,12 @@ async def test_a_process_without_the_primary_key_signs_with_another(place: Place
 
 
 def _sign(place: Place, key: str, digest: str | None) -> None:
-    """Write entry 50 as a server with this key, which is registered."""
-    introduce(place.settings(key, KEY), Keyring(key).fingerprints[0])
+    """Write entry 50 as a server with this key, which has encrypted."""
+    both = place.settings(key, KEY)
+    [name, before] = Keyring(both.keys).fingerprints
+    introduce(both, name)
+    promote(both, name)
+    promote(both, before)
     entry = AuditEntry(50, 1, "store_refresh_token", "alice", None, None, None, None, digest)
     mac = signature(entry, Keyring(key).keys[0])
     place.sql(
@@ -276,12 +352,12 @@ def _sign(place: Place, key: str, digest: str | None) -> None:
 def test_each_key_verifies_its_entries(place: Place) -> None:
     """With two keys, the entries of both are right, and those of one not given are counted."""
     _sign(place, OTHER_KEY, None)
-    assert place.verify(OTHER_KEY, KEY).right == 11
+    assert place.verify(OTHER_KEY, KEY).right == 13
     found = place.verify()
     assert found.is_right
-    assert (found.right, found.unknown_keys) == (10, {Keyring(OTHER_KEY).fingerprints[0]: 1})
+    assert (found.right, found.unknown_keys) == (11, {Keyring(OTHER_KEY).fingerprints[0]: 2})
     found = place.verify(OTHER_KEY)
-    assert found.unknown_keys == {Keyring(KEY).fingerprints[0]: 10}
+    assert found.unknown_keys == {Keyring(KEY).fingerprints[0]: 11}
     assert (found.matching, found.unverified, found.is_right) == (0, len(SECRETS) + 1, True)
 
 

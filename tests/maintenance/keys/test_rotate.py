@@ -20,6 +20,7 @@ from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.crypto.binding import hashed, is_hashed
 from nextcloud_mcp_server.crypto.keyring import Keyring, as_bytes
 from nextcloud_mcp_server.maintenance.keys import reader
+from nextcloud_mcp_server.maintenance.keys import rotate as rotation
 from nextcloud_mcp_server.maintenance.keys import swap as swapping
 from nextcloud_mcp_server.maintenance.keys.census import Unopened, count_secrets
 from nextcloud_mcp_server.maintenance.keys.reader import COLUMNS, Stored
@@ -305,6 +306,22 @@ def test_without_the_comparison_the_token_would_be_lost(
     monkeypatch.setattr(swapping, "_swap", by_rowid)
     rotate(given(token_db))
     assert tokens(token_db, NEW) == {"alice": "alice"}
+
+
+def test_a_rotation_that_fails_says_what_it_has_done(
+    token_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trigger refuses the third row: those before stay encrypted, and are told."""
+    monkeypatch.setattr(rotation, "_AT_ONCE", 1)
+    upgrade_database(token_db)
+    grant_many(token_db, 5)
+    with opened(token_db) as connection:
+        connection.execute(
+            "CREATE TRIGGER no BEFORE UPDATE ON refresh_tokens WHEN new.user_id = 'user-2' "
+            "BEGIN SELECT raise(ABORT, 'no'); END"
+        )
+    with refuses("ignored", match="2 rows had been encrypted, and stay so"):
+        rotate(given(token_db, KEY))
 
 
 def test_a_row_that_a_trigger_keeps_is_reported(token_db: Path) -> None:
