@@ -282,13 +282,14 @@ class Signatures(NamedTuple):
         """Return whether an entry is newer than the first secret, so that it must have a code.
 
         Its id tells, and its time, as far as the clocks of servers agree: an id from before is
-        free if its entry was deleted.
+        free if its entry was deleted. No engine gives an id below 1.
         """
+        if self.since is None:
+            return self.first is not None and entry.id > self.first
         if self.first is None:
-            return self.since is not None and entry.timestamp >= self.since
-        return entry.id > self.first or (
-            self.since is not None and entry.timestamp > self.since + _CLOCKS
-        )
+            return entry.timestamp >= self.since
+        is_late = entry.timestamp > self.since + _CLOCKS
+        return is_late or entry.id > self.first or entry.id < 1
 
 
 def code_of(entry: AuditEntry, known: Signatures) -> Code:

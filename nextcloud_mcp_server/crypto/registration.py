@@ -133,9 +133,9 @@ def given_primary(
     if len(rows) != 1:
         raise _keys_changed(database)
     [row] = rows
-    if (key := keyring.get(row.id)) is None:
+    if (key := keyring.get(row.id)) is None and keyring.get(row.fingerprint) is None:
         raise wrong_key(known, keyring, database)
-    if row.kind != V2 or not is_checked(row, key, known):
+    if key is None or row.kind != V2 or not is_checked(row, key, known):
         raise _keys_changed(database)
     return key
 

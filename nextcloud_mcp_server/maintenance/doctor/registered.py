@@ -13,9 +13,9 @@ from nextcloud_mcp_server.crypto.registration import (
     INTRODUCED,
     PRIMARY,
     RETIRED,
-    is_checked,
+    given_primary,
 )
-from nextcloud_mcp_server.errors import counted, printable
+from nextcloud_mcp_server.errors import TokenStorageError, counted, printable
 from nextcloud_mcp_server.maintenance.doctor.finding import Finding, Level
 from nextcloud_mcp_server.maintenance.keys.census import Census, primary_id
 from nextcloud_mcp_server.maintenance.keys.values import NO_KEY
@@ -79,7 +79,7 @@ def registered(
     """
     program = "nextcloud-mcp-server keys"
     if known:
-        yield from _states(known, keyring, f"{program} promote FINGERPRINT {option}")
+        yield from _states(known, keyring, f"{program} promote FINGERPRINT --recover {option}")
     for (table, column), number in census.plain.items():
         what = f"{table}.{column} holds {counted(number, 'value')} in plain text"
         yield Finding(Level.NOTE, what, f"{program} rotate {option}")
@@ -90,7 +90,10 @@ def registered(
             "an old backup that is put back opens"
         )
         commands = (f"{program} retire {one} --fernet {option}" for one in accepting)
-        yield Finding(Level.NOTE, what, " && ".join([f"{program} rotate {option}", *commands]))
+        fix = " && ".join([f"{program} rotate {option}", *commands])
+        if census.unopened:
+            fix = f"first see to the values that are not opened (keys list {option}), then {fix}"
+        yield Finding(Level.NOTE, what, fix)
     reasons: dict[str, list[str]] = {}
     for value in census.unopened:
         if value.reason != NO_KEY:
@@ -116,19 +119,16 @@ def _closed(census: Census) -> Counter[str]:
     return Counter(value.table for value in census.unopened if value.reason == NO_KEY)
 
 
-def _states(known: Sequence[RegisteredKey], keyring: Keyring, promote: str) -> Iterator[Finding]:
-    primary = [row for row in known if row.state == PRIMARY]
-    if len(primary) != 1:
-        names = " and ".join(row.fingerprint for row in primary) or "none"
-        what = f"one key must encrypt, and the table keys has {len(primary)} primary ones ({names})"
-        yield Finding(Level.ERROR, what, promote)
-    for row in known:
-        key = keyring.get(row.fingerprint)
-        if key is None and row.state == PRIMARY:
-            what = f"key {row.fingerprint}, which encrypts, was not given: no server starts"
+def _states(known: Sequence[RegisteredKey], keyring: Keyring, recover: str) -> Iterator[Finding]:
+    try:
+        given_primary(known, keyring)
+    except TokenStorageError as error:
+        if error.code == "wrong-key":
+            name = " and ".join(row.fingerprint for row in known if row.state == PRIMARY)
+            what = f"key {name}, which encrypts, was not given: no server starts"
             yield Finding(Level.ERROR, what, "add it to TOKEN_ENCRYPTION_KEY")
-        if key is not None and not is_checked(row, key, known):
-            what = f"the check value of key {row.fingerprint} ({row.kind}) was changed"
-            yield Finding(Level.ERROR, what, "restore the table keys from a backup")
+        else:
+            what = "the table keys is not what the key that encrypts has signed: no server starts"
+            yield Finding(Level.ERROR, what, f"restore a backup, or {recover}")
     states = ", ".join(f"{row.fingerprint} ({row.kind}) {row.state}" for row in known)
     yield Finding(Level.OK, f"registered: {states}")

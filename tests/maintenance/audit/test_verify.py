@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from itertools import count
+from typing import Any
 
 import pytest
 
@@ -178,11 +179,12 @@ def test_a_secret_without_an_entry_is_counted(place: Place) -> None:
 def test_unsigned_entries_are_counted(place: Place) -> None:
     """They are from before the first secret, or of the command that deletes what is expired."""
     entry = "INSERT INTO audit_logs (id, timestamp, event, user_id) VALUES ({}, 1, '{}', 'bob')"
-    place.sql(entry.format(-5, "store_refresh_token"))
+    place.sql("DELETE FROM audit_logs WHERE id = 1")
+    place.sql(entry.format(1, "store_refresh_token"))
     place.sql(entry.format(50, "delete_expired_oauth_session"))
     found = place.verify()
     assert found.is_right
-    assert (found.unsigned, found.unsigned_later, found.right) == (2, 1, 9)
+    assert (found.unsigned, found.unsigned_later, found.right) == (2, 1, 8)
 
 
 #: What somebody does to the newest entry of a row that is rolled back.
@@ -267,30 +269,25 @@ def test_without_the_promoted_key_nothing_is_called_changed(place: Place) -> Non
 
 
 #: How somebody adds an entry that has no code of a key.
-_NOW = int(time.time())
+_ADD = "INSERT INTO audit_logs (id, timestamp, event, user_id, mac) VALUES (?, ?, ?, ?, ?)"
+_EVENT = ("delete_refresh_token", "alice")
 ADDED = {
-    "under an id from before the first code": (
-        (
-            "INSERT INTO audit_logs (id, timestamp, event, user_id) "
-            f"VALUES (-7, {_NOW + 7200}, 'delete_refresh_token', 'alice')"
-        ),
-    ),
-    "of a key that he has introduced": (
-        "INSERT INTO keys VALUES ('00112233445566aa', 'v2', 'introduced', 'x', 'feedbeef', 1)",
-        (
-            "INSERT INTO audit_logs (id, timestamp, event, user_id, mac) VALUES (-7, 1, "
-            f"'delete_refresh_token', 'alice', '00112233445566aa:{'0' * 64}')"
-        ),
-    ),
+    "a free id from before, and a time from afterwards": (1, time.time() + 7200, *_EVENT, None),
+    "an id that is never given": (-7, 1, *_EVENT, None),
+    "a key that he has introduced": (-7, 1, *_EVENT, f"00112233445566aa:{'0' * 64}"),
 }
 
 
-@pytest.mark.parametrize("statements", ADDED.values(), ids=ADDED)
-def test_an_added_entry_is_forged(statements: Sequence[str], place: Place) -> None:
-    """Neither a free id nor a key that he registers himself makes it one of before."""
-    for statement in statements:
-        place.sql(statement)
-    assert place.wrong() == [-7]
+@pytest.mark.parametrize("entry", ADDED.values(), ids=ADDED)
+def test_an_added_entry_is_forged(entry: Sequence[Any], place: Place) -> None:
+    """Neither its id nor its time nor a key that he registers makes it one from before."""
+    place.sql("DELETE FROM audit_logs WHERE id = 1")
+    place.sql(
+        "INSERT INTO keys VALUES ('00112233445566aa', 'v2', 'introduced', 'x', 'ffff0000', 1)"
+    )
+    number, at, *rest = entry
+    place.sql(_ADD, number, int(at), *rest)
+    assert place.wrong() == [number]
 
 
 def test_a_key_that_somebody_registers_as_former_is_found(place: Place) -> None:

@@ -19,16 +19,15 @@ MOVED = (
 )
 
 
+NOT_SIGNED = "is not what the key that encrypts has signed"
+
+
 @pytest.mark.parametrize(
     ("change", "level", "message"),
     [
-        ("UPDATE keys SET state = 'former'", "error", "has 0 primary ones (none)"),
-        ("UPDATE keys SET state = 'primary'", "error", "has 2 primary ones"),
-        (
-            "UPDATE keys SET \"check\" = 'v2.' || hex(randomblob(40)) WHERE kind = 'v2'",
-            "error",
-            "was changed",
-        ),
+        ("UPDATE keys SET state = 'former'", "error", NOT_SIGNED),
+        ("UPDATE keys SET state = 'primary'", "error", NOT_SIGNED),
+        ("UPDATE keys SET \"check\" = 'v2.' || hex(randomblob(40))", "error", NOT_SIGNED),
         ("UPDATE keys SET state = 'former' WHERE kind = 'fernet'", "note", "are accepted"),
         (
             MOVED,
