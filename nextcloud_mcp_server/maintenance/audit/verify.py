@@ -23,6 +23,7 @@ from nextcloud_mcp_server.crypto.registration import (
     PRIMARY,
     RETIRED,
     given_primary,
+    wrong_key,
 )
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem.server_url import ServerUrl
@@ -138,7 +139,8 @@ def verify(settings: Settings, report: Reporter = silent, *, limit: int | None =
         limit: the most entries (the newest) and the most rows that are read; None for all.
 
     Raises:
-        TokenStorageError: ``key-missing`` if there are signed entries and no key; what
+        TokenStorageError: ``key-missing`` if there are signed entries and no key, ``wrong-key``
+            if the given ones have signed none of them; what
             :func:`~.reader.reading` and :func:`~..crypto.keyfile.find_keyring` raise.
     """
     database = connect(settings.database)
@@ -160,6 +162,9 @@ def verify(settings: Settings, report: Reporter = silent, *, limit: int | None =
                 code="key-missing",
                 remedy="Set TOKEN_ENCRYPTION_KEY or TOKEN_ENCRYPTION_KEY_FILE, as for a server.",
             )
+        if keyring is not None and found.unknown_keys and not found.right:
+            with reader.source.moment():
+                raise wrong_key(reader.keys(), keyring, str(database))
         _verify_keys(reader, known, found, first)
         for page in chain.from_iterable(judged(reader, known, one, first) for one in SUBJECTS):
             for secret in page:

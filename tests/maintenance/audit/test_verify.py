@@ -371,9 +371,11 @@ def test_an_entry_of_a_key_that_is_not_given_excuses_no_row(place: Place) -> Non
 
 
 def test_a_signed_log_needs_a_key(place: Place) -> None:
-    """Without any key nothing could be verified."""
+    """Without any key, or with another one, nothing could be verified, and that is no success."""
     with refuses("key-missing"):
         verify.verify(place.settings()._replace(keys=()))
+    with refuses("wrong-key"):
+        place.verify(OTHER_KEY)
 
 
 async def test_a_session_of_a_released_version_is_named_by_its_hash(empty: Place) -> None:
