@@ -228,6 +228,12 @@ def killed(do: str, injector: Injector, workspace: Path) -> Iterator[str]:
         yield keys_problem(path, is_done=False)
 
 
+@pytest.mark.parametrize("scenario", [ROTATE, RETIRE], ids=["rotate", "retire"])
+def test_a_file_that_is_not_compacted_is_detected(scenario: Scenario, workspace: Path) -> None:
+    """The control: what was deleted before is in the file until the command has ended."""
+    assert planted_problem(scenarios.prepare(scenario, workspace / "source"))
+
+
 def test_entries_in_other_transactions_are_detected(injector: Injector, workspace: Path) -> None:
     """A rotation that records a row after its commit leaves a row without an entry."""
     assert any(
