@@ -188,6 +188,16 @@ class Database(Protocol):
     ) -> list[Sequence[Any]] | None:
         """Return up to ``limit`` rows by descending ``id``; None without such a table."""
 
+    def compact(self) -> None:
+        """Let a file hold the values of its rows only, and nothing that was deleted or replaced.
+
+        Stores may be open on it. The identity of the file and its rows do not change.
+
+        Raises:
+            TokenStorageError: it may hold such values still, because ``disk-full``,
+                ``lock-timeout`` or another error prevented that.
+        """
+
     def lock(
         self, timeout: float, cancelled: Callable[[], bool] = ..., *, shared: bool = False
     ) -> AbstractContextManager[LockedDatabase]:

@@ -20,6 +20,7 @@ from typing import Final, NamedTuple, NoReturn
 from cryptography.exceptions import InvalidTag
 from cryptography.fernet import Fernet, InvalidToken
 from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from nextcloud_mcp_server.crypto.xaes import NONCE, XAES
@@ -32,6 +33,10 @@ _ID: Final = 8
 _TAG: Final = 16
 #: Plain base64 decodes in C; its own two digits and padding become what is not of the alphabet.
 _FROM_URLSAFE: Final = bytes.maketrans(b"-_+/=", b"+/***")
+#: Fernet takes both alphabets.
+_FROM_EITHER: Final = bytes.maketrans(b"-_", b"+/")
+_FERNET_VERSION: Final = b"\x80"
+_FERNET_MAC: Final = 32
 #: The last digits of a text, by the number that is missing at its end: their unused bits are zero.
 #: Another one may decode to the same bytes, but is never written.
 _LAST_DIGITS: Final = (b"", b"AEIMQUYcgkosw048", b"AQgw")
@@ -74,10 +79,12 @@ class Key:
         id: its name in a text of the second format, as 16 digits.
     """
 
-    __slots__ = ("_audit", "_fernet", "_raw_id", "_xaes", "fingerprint", "id")
+    __slots__ = ("_audit", "_fernet", "_fernet_mac", "_raw_id", "_xaes", "fingerprint", "id")
 
     def __init__(self, raw: bytes) -> None:
         self._fernet = Fernet(SecretBytes(base64.urlsafe_b64encode(raw)))
+        # The first half of a Fernet key signs.
+        self._fernet_mac = HMAC(raw[:16], SHA256())
         self._xaes = XAES(_derived(raw, "seal"))
         self._audit = _derived(raw, "audit")
         self._raw_id = _derived(raw, "id", _ID)
@@ -123,6 +130,12 @@ class Key:
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Key is not pickled or copied: that would expose it")
 
+    def has_signed(self, token: bytes) -> bool:
+        """Return whether this key has made a :func:`fernet_token`; nothing is decrypted."""
+        mac = self._fernet_mac.copy()
+        mac.update(token[:-_FERNET_MAC])
+        return hmac.compare_digest(mac.finalize(), token[-_FERNET_MAC:])
+
 
 def is_v2(ciphertext: bytes) -> bool:
     """Return whether a text is of the second format."""
@@ -155,6 +168,15 @@ def decoded(ciphertext: bytes) -> Decoded | None:
     if len(raw) < _ID + NONCE + _TAG or (missing and text[-1] not in _LAST_DIGITS[missing]):
         return None
     return Decoded(raw[:_ID].hex(), raw[_ID:])
+
+
+def fernet_token(ciphertext: bytes) -> bytes | None:
+    """Return the bytes of a text of the format of released versions; None if it is none."""
+    try:
+        raw = binascii.a2b_base64(ciphertext.translate(_FROM_EITHER))
+    except binascii.Error:
+        return None
+    return raw if raw[:1] == _FERNET_VERSION else None
 
 
 def _derived(raw: bytes, info: str, length: int = 32) -> bytes:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
-from nextcloud_mcp_server.crypto.key import Key, decoded, is_v2, key_id
+from nextcloud_mcp_server.crypto.key import Key, decoded, fernet_token, is_v2, key_id
 from nextcloud_mcp_server.errors import TokenStorageError, invisible
 from nextcloud_mcp_server.secret import SecretBytes, hidden
 
@@ -110,14 +110,18 @@ class Keyring:
     def key_of(self, ciphertext: bytes | str) -> str | None:
         """Return the fingerprint of the key that a text was encrypted with; None for no key here.
 
-        In the second format the text names its key, and what it is bound to is not checked.
+        In the second format the text names its key, and what it is bound to is not checked. In the
+        other one only its signature is: a start tries every secret before it refuses the keys.
         """
         raw = as_bytes(ciphertext)
         if is_v2(raw):
             key = self._by_id.get(key_id(raw) or "")
-        else:
-            key = next((key for key in self.keys if key.open_fernet(raw) is not None), None)
-        return None if key is None else key.fingerprint
+            return None if key is None else key.fingerprint
+        if (token := fernet_token(raw)) is not None:
+            for key in self.keys:
+                if key.has_signed(token):
+                    return key.fingerprint
+        return None
 
     def can_decrypt(self, ciphertext: bytes | str) -> bool:
         """Check whether the key of a text is one of these."""
@@ -175,6 +179,8 @@ def as_bytes(ciphertext: object) -> bytes:
     """Return a text as it is stored in a BLOB or a TEXT; nothing for any other value."""
     # For text outside ASCII, Fernet raises a plain ValueError; and base64 would skip what an
     # error handler puts in its place.
+    if type(ciphertext) is bytes:
+        return ciphertext
     if isinstance(ciphertext, str):
         return ciphertext.encode("ascii") if ciphertext.isascii() else b""
     # A number in the row of an operator would be as many bytes.

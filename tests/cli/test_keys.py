@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from cryptography.fernet import Fernet
 
+from nextcloud_mcp_server.backends.sqlite import compact
 from nextcloud_mcp_server.cli.output import PROGRAM
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.migrations import upgrade_database
@@ -238,6 +239,29 @@ def test_rotate_as_json(keys: Command) -> None:
     assert (primary["fingerprint"], primary["secrets"]) == (NEWEST, {"refresh_tokens": 1})
     assert len(facts["unopened"]) == 1
     assert json.loads(keys("rotate", "--json").out)["rotated"] == {}
+
+
+def test_what_could_not_be_removed_is_said(
+    keys: Command, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both commands succeed beside a program that reads, name it, and say what to type."""
+    monkeypatch.setattr(compact, "_PATIENCE", 0.1)
+    execute(database, "DELETE FROM refresh_tokens WHERE user_id <> 'alice'")
+    again = f"When that is solved: nextcloud-mcp-server keys rotate -d {database}"
+    with opened(database) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM refresh_tokens").fetchall()
+        for command in (("rotate",), ("retire", OLDER)):
+            done = keys(*command)
+            assert done.status == 0
+            line = done.out.splitlines()[1]
+            assert line.startswith("old values may still be in unused parts of the file. Another ")
+            assert line.endswith(again)
+            assert again not in keys(*command, "--json").out
+            assert "keeps writing to" in json.loads(keys(*command, "--json").out)["not_compacted"]
+    for command in (("rotate",), ("retire", OLDER)):
+        assert "old values" not in keys(*command).out
+        assert json.loads(keys(*command, "--json").out)["not_compacted"] is None
 
 
 def test_rotate_fails_if_a_value_is_left(keys: Command, database: Path) -> None:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from cryptography.fernet import Fernet
+from cryptography.fernet import Fernet, InvalidToken
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -228,6 +228,34 @@ def test_arbitrary_bytes_are_not_decrypted(ciphertext: bytes, prefixed: bool) ->
     text = b"v2." + ciphertext if prefixed else ciphertext
     assert Keyring([KEY]).opened(text, ROW) is None
     assert Keyring([KEY]).key_of(text) is None
+
+
+_CHANGE = st.tuples(st.integers(0, 10_000), st.binary(max_size=3), st.integers(0, 3))
+
+
+@given(st.binary(max_size=300), st.integers(0, 10_000), st.integers(0, 7))
+def test_every_flipped_bit_is_noticed(secret: bytes, place: int, bit: int) -> None:
+    """A text of which any bit was changed before its encoding has no key."""
+    raw = bytearray(base64.urlsafe_b64decode(Fernet(KEY).encrypt(secret)))
+    raw[place % len(raw)] ^= 1 << bit
+    assert not Keyring([KEY]).can_decrypt(base64.urlsafe_b64encode(raw))
+
+
+@given(st.binary(max_size=300), st.lists(_CHANGE, max_size=3), st.booleans())
+def test_the_signature_tells_what_fernet_opens(
+    secret: bytes, changes: list[tuple[int, bytes, int]], wrong: bool
+) -> None:
+    """A text has a key if plain Fernet opens it, and none after a change that Fernet notices."""
+    text = Fernet(SPEC_KEY if wrong else KEY).encrypt(secret)
+    for place, inserted, removed in changes:
+        at = place % max(len(text), 1)
+        text = text[:at] + inserted + text[at + removed :]
+    try:
+        expected = Fernet(KEY).decrypt(text) == secret
+    except InvalidToken:
+        expected = False
+    assert Keyring([KEY]).can_decrypt(text) is expected
+    assert (Keyring([KEY]).opened(text, b"") is not None) is expected
 
 
 @pytest.mark.parametrize("released", [False, True], ids=["v2", "fernet"])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
+import tracemalloc
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.crypto.binding import binding
 from nextcloud_mcp_server.crypto.keyfile import key_path
 from nextcloud_mcp_server.crypto.keyring import Keyring
+from nextcloud_mcp_server.crypto.verification import verified_keyring
 from nextcloud_mcp_server.schema.secrets import secrets_of
 from nextcloud_mcp_server.settings import Settings
 from tests.support import invariants
@@ -82,6 +85,27 @@ async def test_a_start_without_the_right_key_is_refused(
         assert time.monotonic() - begun < 3 * right + 1
     for name in named:
         assert name in str(caught.value)
+
+
+def test_the_secrets_are_not_held_in_memory(tmp_path: Path) -> None:
+    """A wrong key for a released database is refused after each secret was tried, one at a time."""
+    read = 0
+
+    def samples(limit: int | None) -> Iterator[bytes]:
+        nonlocal read
+        for _ in range(200 if limit is None else 1):
+            read += 1
+            yield RIGHT.encrypt_fernet(bytes(100_000))
+
+    tracemalloc.start()
+    try:
+        with refuses("wrong-key"):
+            verified_keyring(Keyring(OTHER_KEY), samples, tmp_path / "tokens.db")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert read > 200
+    assert peak < 5_000_000
 
 
 @pytest.mark.parametrize("registered", [True, False])

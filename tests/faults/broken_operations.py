@@ -16,9 +16,10 @@ from typing import Any, Final
 from sqlalchemy import URL, NullPool
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from nextcloud_mcp_server.backends.sqlite import pool, transaction, wal
+from nextcloud_mcp_server.backends.sqlite import compact, pool, transaction, wal
 from nextcloud_mcp_server.crypto.binding import binding
 from nextcloud_mcp_server.crypto.keyring import Keyring
+from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.schema.secrets import secrets_of
 from tests.faults import operations
 from tests.faults.operations import KEYS, acknowledge
@@ -103,14 +104,19 @@ def store_in_delete_mode(path: Path, argument: str) -> None:
 def _with_normal(path: Path) -> Iterator[None]:
     """Serve in WAL mode with synchronous=NORMAL, while another connection is open.
 
-    Nothing is synced before a checkpoint, and none is made.
+    Nothing is synced before a checkpoint, and none is made; the file is not compacted.
     """
     weaker = MappingProxyType({**pool.SERVING_PRAGMAS, "synchronous": "NORMAL"})
     setattr(pool, "SERVING_PRAGMAS", weaker)  # noqa: B010 - it is Final
     setattr(wal, "checkpoint", lambda *_, **__: False)  # noqa: B010 - another signature
+    setattr(compact, "compact", _not_compacted)  # noqa: B010 - it would sync
     with closing(sqlite3.connect(path)) as other:
         other.execute("SELECT count(*) FROM sqlite_master").fetchone()
         yield
+
+
+def _not_compacted(_: Path) -> None:
+    raise TokenStorageError("not compacted", code="disk-full", remedy="")
 
 
 def store_with_normal(path: Path, argument: str) -> None:

@@ -17,6 +17,7 @@ from nextcloud_mcp_server.maintenance import repair as repair_module
 from nextcloud_mcp_server.maintenance import restore as restore_module
 from nextcloud_mcp_server.maintenance.backup import back_up
 from nextcloud_mcp_server.maintenance.keys import rotate as rotate_module
+from nextcloud_mcp_server.maintenance.keys.compaction import compact
 from nextcloud_mcp_server.maintenance.keys.retire import retire
 from nextcloud_mcp_server.maintenance.restore_preview import preview_restore
 from nextcloud_mcp_server.migrate import change
@@ -78,6 +79,9 @@ def repair(path: Path, _argument: str) -> None:
 #: The key that encrypts after a promotion, and the former one.
 KEYS: Final = (OTHER_KEY, KEY)
 
+#: What is acknowledged if a file holds no old value any more.
+COMPACTED: Final = "compacted"
+
 #: The rows of one transaction of a rotation here, so that a few rows take several.
 AT_ONCE: Final = 4
 
@@ -87,17 +91,19 @@ def rotate_keys(path: Path, _argument: str) -> None:
     usual = rotate_module._AT_ONCE
     try:
         vars(rotate_module)["_AT_ONCE"] = AT_ONCE
-        rotate_module.rotate(Settings(path, KEYS))
+        done = rotate_module.rotate(Settings(path, KEYS))
     finally:
         vars(rotate_module)["_AT_ONCE"] = usual
+    acknowledge(done.not_compacted or COMPACTED)
 
 
 def retire_keys(path: Path, _argument: str) -> None:
-    """Retire the former key for each format, and acknowledge each."""
+    """Retire the former key for each format, acknowledge each, and compact the file."""
     [former] = Keyring(KEY).fingerprints
     for fernet in (True, False):
         done = retire(Settings(path, KEYS), former, fernet=fernet)
         acknowledge(f"retired {done.kind}")
+    acknowledge(compact(Settings(path, KEYS)) or COMPACTED)
 
 
 def store(path: Path, argument: str, key: str | None = KEY) -> None:

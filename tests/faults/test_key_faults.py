@@ -20,16 +20,19 @@ from nextcloud_mcp_server.settings import Settings
 from tests.faults import powercut, scenarios
 from tests.faults.checks import count_operations, each_fault, integrity_problem
 from tests.faults.injection import KILL, Injector
-from tests.faults.operations import AT_ONCE, KEYS, rotate_keys, store
+from tests.faults.operations import AT_ONCE, COMPACTED, KEYS, rotate_keys, store
 from tests.faults.scenarios import Scenario
 from tests.faults.test_negative_controls import losses
 from tests.faults.test_powercut import record, write_files
 from tests.faults.trials import Trials, sample, scaled, seeded
-from tests.maintenance.keys.helpers import TOKEN, grant
+from tests.maintenance.keys.helpers import TOKEN, grant, opened
 from tests.support.snapshot import opened_copy
 
 RING: Final = Keyring(KEYS)
 NEW, OLD = RING.keys
+
+#: What was deleted before.
+PLANTED: Final = "DELETED-"
 
 #: Tokens of a released version, and of servers: several transactions of a rotation.
 RELEASED, STORED = AT_ONCE, 2 * AT_ONCE + 1
@@ -45,6 +48,7 @@ def promoted(path: Path) -> None:
         if user.startswith("old-"):
             grant(path, user, OLD.encrypt_fernet(token.encode()))
     store(path, str(STORED))
+    plant(path)
     introduce(Settings(path, KEYS))
     promote(Settings(path, KEYS), NEW.fingerprint)
 
@@ -53,6 +57,25 @@ def rotated(path: Path) -> None:
     """Create a database in which nothing needs the former key."""
     promoted(path)
     rotate_keys(path, "")
+    plant(path)
+
+
+def plant(path: Path) -> None:
+    """Leave a value in free pages, as a version without ``secure_delete`` did."""
+    with opened(path) as connection:
+        for statement in (
+            "PRAGMA secure_delete=OFF",
+            f"CREATE TABLE planted AS SELECT '{PLANTED * 2_000}'",
+            "DROP TABLE planted",
+        ):
+            connection.execute(statement)
+
+
+def planted_problem(path: Path) -> str:
+    """Return whether the value is there still, as text."""
+    files = (path, path.with_name(f"{path.name}-wal"))
+    left = [file.name for file in files if file.exists() and PLANTED.encode() in file.read_bytes()]
+    return f"{' and '.join(left)} kept what was deleted" if left else ""
 
 
 ROTATE: Final = Scenario("a rotation", "rotate_keys", make=promoted)
@@ -93,10 +116,12 @@ def rotation_problem(injector: Injector, path: Path, acknowledged: Iterable[str]
     """Return what is wrong after a fault in a rotation, and after the next rotation."""
     if wrong := keys_problem(path, is_done="done" in acknowledged):
         return wrong
+    if COMPACTED in acknowledged and (wrong := planted_problem(path)):
+        return wrong
     again = injector.restart(path, "rotate_keys")
     if again.end != "done":
         return f"the next rotation {again.end}: {again.code} {again.message}"
-    wrong = keys_problem(path, is_done=True) or integrity_problem(path)
+    wrong = keys_problem(path, is_done=True) or integrity_problem(path) or planted_problem(path)
     if not wrong and not verify(Settings(path, KEYS)).is_right:
         wrong = "the audit log does not match the secrets"
     return wrong
@@ -104,10 +129,12 @@ def rotation_problem(injector: Injector, path: Path, acknowledged: Iterable[str]
 
 def retirement_problem(injector: Injector, path: Path, acknowledged: Iterable[str] = ()) -> str:
     """Return what is wrong after a fault in a retirement, for a store and in the next one."""
-    done = {text.removeprefix("retired ") for text in acknowledged} - {"done"}
+    done = {text.removeprefix("retired ") for text in acknowledged if text.startswith("retired ")}
     retired, recorded = _retired(path)
     if sorted(retired) != recorded or not done <= retired:
         return f"retired: {sorted(retired)}, recorded: {recorded}, acknowledged: {sorted(done)}"
+    if COMPACTED in acknowledged and (wrong := planted_problem(path)):
+        return wrong
     if asyncio.run(_tokens(path)) != TOKENS:
         return "a store does not read every token"
     again = injector.restart(path, "retire_keys")
@@ -115,7 +142,7 @@ def retirement_problem(injector: Injector, path: Path, acknowledged: Iterable[st
         return f"the next retirement {again.end}: {again.code} {again.message}"
     if _retired(path) != ({"fernet", "v2"}, ["fernet", "v2"]):
         return "the key is not retired"
-    return integrity_problem(path)
+    return integrity_problem(path) or planted_problem(path)
 
 
 def _retired(path: Path) -> tuple[set[str], list[str]]:
@@ -199,6 +226,12 @@ def killed(do: str, injector: Injector, workspace: Path) -> Iterator[str]:
     points = range(1, count_operations(injector, scenario, source).operations + 1)
     for _, path, _ in each_fault(injector, scenario, source, KILL, points):
         yield keys_problem(path, is_done=False)
+
+
+@pytest.mark.parametrize("scenario", [ROTATE, RETIRE], ids=["rotate", "retire"])
+def test_a_file_that_is_not_compacted_is_detected(scenario: Scenario, workspace: Path) -> None:
+    """The control: what was deleted before is in the file until the command has ended."""
+    assert planted_problem(scenarios.prepare(scenario, workspace / "source"))
 
 
 def test_entries_in_other_transactions_are_detected(injector: Injector, workspace: Path) -> None:

@@ -176,6 +176,9 @@ class PostgresDatabase:
             sql = f"SELECT {names} FROM {place.table(table)} ORDER BY id DESC LIMIT %s"  # noqa: S608 - quoted
             return list(place.rows(sql, [limit]))
 
+    def compact(self) -> None:
+        """Do nothing: the server reuses the place of what was deleted in its own time."""
+
     @contextmanager
     def lock(
         self, timeout: float, cancelled: Callable[[], bool] = lambda: False, *, shared: bool = False

@@ -294,6 +294,12 @@ class SqliteDatabase:
                 sql = f"SELECT {names} FROM {quoted(table)} ORDER BY id DESC LIMIT ?"  # noqa: S608 - quoted
                 return connection.execute(sql, (-1 if limit is None else limit,)).fetchall()
 
+    def compact(self) -> None:
+        """Rewrite every page, and empty the ``-wal``."""
+        from nextcloud_mcp_server.backends.sqlite.compact import compact  # noqa: PLC0415 - see above
+
+        compact(self.path)
+
     @contextmanager
     def lock(
         self, timeout: float, cancelled: Callable[[], bool] = lambda: False, *, shared: bool = False

@@ -9,6 +9,7 @@ import click
 
 from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.cli.database import DatabaseOption
+from nextcloud_mcp_server.cli.keys.compaction import compaction_lines
 from nextcloud_mcp_server.cli.keys.listing import census_facts, unopened_lines
 from nextcloud_mcp_server.cli.options import database_options
 from nextcloud_mcp_server.cli.output import Output, interrupted
@@ -27,8 +28,10 @@ def rotate(output: Output, option: DatabaseOption) -> int:
 
     Also encrypts what released versions have stored in plain text, and hashes the ids of
     sessions. Servers can run meanwhile. Works in batches; after an interruption, run it again to
-    do the rest. Values that no key opens are listed and kept as they are. Never promotes a key:
-    `keys introduce` and `keys promote` do. Exits 1 if values are left that it could not store.
+    do the rest. Values that no key opens are listed and kept as they are. In the end a file is
+    rewritten, so that nothing of what was deleted or replaced stays in it; writes wait meanwhile.
+    Never promotes a key: `keys introduce` and `keys promote` do. Exits 1 if values are left that
+    it could not store.
     """
     from nextcloud_mcp_server.cli.operation import operation
     from nextcloud_mcp_server.maintenance.keys import rotate as rotation
@@ -41,6 +44,7 @@ def rotate(output: Output, option: DatabaseOption) -> int:
         **census_facts(done.census),
         "rotated": dict(done.rotated),
         "pending": {name: number for name, number in done.census.pending.items() if number},
+        "not_compacted": done.not_compacted or None,
     }
     output.result(document, *_lines(done, connect(settings.database).option))
     return 1 if document["pending"] else 0
@@ -52,6 +56,7 @@ def _lines(done: Rotated, option: str) -> Iterator[str]:
     where = ", ".join(f"{number} in {table}" for table, number in done.rotated.items())
     total = counted(sum(done.rotated.values()), "row")
     yield f"encrypted {total} with key {name}{f' ({where})' if where else ''}"
+    yield from compaction_lines(done.not_compacted, option)
     yield from unopened_lines(census)
     if left := {table: number for table, number in census.pending.items() if number}:
         yield f"not stored: {', '.join(f'{number} in {table}' for table, number in left.items())}"

@@ -20,6 +20,7 @@ from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.crypto.registration import given_primary
 from nextcloud_mcp_server.errors import TokenStorageError, counted
 from nextcloud_mcp_server.maintenance.keys.census import Census, needs_rotation, take_census
+from nextcloud_mcp_server.maintenance.keys.compaction import compact_opened
 from nextcloud_mcp_server.maintenance.keys.opened import Opened, opened
 from nextcloud_mcp_server.maintenance.keys.reader import Stored, reading
 from nextcloud_mcp_server.maintenance.keys.swap import RowChange, rotate_row
@@ -41,10 +42,18 @@ _PASSES: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Rotated:
-    """How many rows were written again, by table, and a census afterwards."""
+    """What a rotation has done.
+
+    Attributes:
+        rotated: how many rows were written again, by table.
+        census: a census afterwards.
+        not_compacted: why the file may still hold values that its rows do not; empty if it
+            does not, and on a server.
+    """
 
     rotated: Mapping[str, int]
     census: Census
+    not_compacted: str = ""
 
 
 def rotate(settings: Settings, progress: ProgressCallback | None = None) -> Rotated:
@@ -53,8 +62,8 @@ def rotate(settings: Settings, progress: ProgressCallback | None = None) -> Rota
     Also encrypts what released versions have stored in plain text, and hashes their ids. A value
     that was stored meanwhile is never overwritten: each change compares what was read. Values that
     are not accepted are not made acceptable. What is done stays done after a kill, and the next
-    rotation does the rest. A secret that no key opens is kept as it is. The default of
-    ``progress`` is the log.
+    rotation does the rest. A secret that no key opens is kept as it is. In the end a file is
+    compacted, and writers wait for that. The default of ``progress`` is the log.
 
     Raises:
         TokenStorageError: ``key-missing``, ``malformed-key`` or ``wrong-key``, or as
@@ -80,7 +89,7 @@ def _rotate(place: Opened, report: Reporter) -> Rotated:
         # Without progress, another pass would find the same.
         if not any(census.pending.values()) or rotated.total() == before:
             break
-    return Rotated(dict(+rotated), census)
+    return Rotated(dict(+rotated), census, compact_opened(place, report))
 
 
 def _incomplete(error: TokenStorageError, rotated: Counter[str]) -> TokenStorageError:

@@ -68,6 +68,17 @@ def test_encrypted_values_are_sampled(database: Database, engine: Engine) -> Non
     assert list(database.samples(columns, 2)) == [b"\1\2"] * 2
 
 
+async def test_compacting_keeps_every_row(database: Database, place: str) -> None:
+    """Beside an open pool, which goes on, and the database stays the same one."""
+    pool, before = _open(database, prepare(database)), database.identity()
+    await pool.write(_write("before"))
+    await asyncio.to_thread(connect(place).compact)
+    await pool.write(_write("after"))
+    assert sorted(await pool.read(_users)) == ["after", "before"]
+    assert database.identity() == before
+    await pool.close()
+
+
 async def test_acknowledged_writes_are_read(database: Database, place: str) -> None:
     """Concurrent writes are all read by a pool that is opened afterwards."""
     pool = _open(database, prepare(database))
