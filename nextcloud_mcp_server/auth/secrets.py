@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from nextcloud_mcp_server.auth import key_registry
@@ -113,6 +113,20 @@ class Reading:
         """Return whether a value is accepted that a released version has stored."""
         access = self._access
         return access.acceptance.accepts(self._connection, access.require_primary, fingerprint)
+
+    def lookups(self, key: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+        """Yield the parameters with which a row is looked up, until it is found.
+
+        An id of :func:`~.validation.stored_forms` is looked up by its hash. It is sent to the
+        database, which may log it, only after that, and only while old values are accepted.
+        """
+        if "plain" not in key:
+            yield key
+            return
+        yield {**key, "plain": key["hashed"]}
+        if key["plain"] != key["hashed"] and self.accepts_old():
+            # With the hash again: a rotation can have stored it in between.
+            yield key
 
     def accepts_id(self, stored: str) -> bool:
         """Return whether a stored id is accepted: a hash, or what a released version stored."""
