@@ -28,14 +28,13 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ClauseElement
 from sqlalchemy.sql.functions import FunctionElement
 
-from nextcloud_mcp_server.crypto.binding import HASH_MARK
 from nextcloud_mcp_server.crypto.key import PREFIX
+from nextcloud_mcp_server.schema.conditions import HasForm
+from nextcloud_mcp_server.schema.forms import HASH, SECOND
 from nextcloud_mcp_server.schema.secrets import HASHED
 from nextcloud_mcp_server.schema.tables import Ciphertext
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from sqlalchemy import Column, Delete, Label, Select, Table, Update
     from sqlalchemy.sql.compiler import SQLCompiler
 
@@ -177,38 +176,27 @@ def stored_as(column: Column[Any]) -> ColumnElement[bool]:
     return column.in_([bindparam("hashed"), bindparam("plain")])
 
 
-def _begins(
-    column: Column[Any],
-    texts: Sequence[ColumnElement[str]],
-    blobs: Sequence[ColumnElement[bytes]],
-    length: int,
-) -> ColumnElement[bool]:
-    """Whether the first ``length`` characters of a value are one of ``texts``, or of ``blobs``.
+def is_v2(column: Column[Any]) -> ColumnElement[bool]:
+    """Whether a value is encrypted in the second format.
+
+    Released versions have stored texts of others in the columns for plain text: there a text is
+    encrypted only if its key is registered.
+    """
+    return HasForm(column, SECOND, registered=not isinstance(column.type, Ciphertext))
+
+
+def has_key(column: Column[Any]) -> ColumnElement[bool]:
+    """Whether a value begins as one of the four parameters that :func:`key_prefixes` returns.
 
     PostgreSQL holds what the column is for. SQLite holds a TEXT and a BLOB in any column, and
     never takes one for the other. A TEXT is not cast to a BLOB: that depends on the encoding of
     the file.
     """
-    start = func.substr(column, 1, length)
-    of_column = blobs if isinstance(column.type, Ciphertext) else texts
-    return _ByEngine(start.in_(of_column), start.in_([*texts, *blobs]))
-
-
-def is_v2(column: Column[Any]) -> ColumnElement[bool]:
-    """Whether a value is encrypted in the second format."""
-    return _begins_with(column, PREFIX.decode("ascii"))
-
-
-def _begins_with(column: Column[Any], start: str) -> ColumnElement[bool]:
-    blob = literal(start.encode("ascii"), LargeBinary)
-    return _begins(column, [literal(start, Text)], [blob], len(start))
-
-
-def has_key(column: Column[Any]) -> ColumnElement[bool]:
-    """Whether a value begins as one of the four parameters that :func:`key_prefixes` returns."""
     texts = [bindparam(f"text_{name}", type_=Text) for name in _PREFIXES]
     blobs = [bindparam(name, type_=LargeBinary) for name in _PREFIXES]
-    return _begins(column, texts, blobs, _PREFIX)
+    start = func.substr(column, 1, _PREFIX)
+    of_column = blobs if isinstance(column.type, Ciphertext) else texts
+    return _ByEngine(start.in_(of_column), start.in_([*texts, *blobs]))
 
 
 def ciphertext(column: Column[Any]) -> ColumnElement[Any]:
@@ -237,9 +225,8 @@ def key_prefixes(key_id: str) -> dict[str, bytes | str]:
 
 def is_old(column: Column[Any]) -> ColumnElement[bool]:
     """Whether a value is there and stored as released versions have stored it."""
-    if (column.table.name, column.name) in HASHED:
-        return and_(column.is_not(None), ~_begins_with(column, HASH_MARK))
-    return and_(column.is_not(None), ~is_v2(column))
+    is_id = (column.table.name, column.name) in HASHED
+    return and_(column.is_not(None), ~(HasForm(column, HASH) if is_id else is_v2(column)))
 
 
 def in_row(column: Column[Any]) -> Label[str]:
