@@ -201,13 +201,16 @@ class Guards:
                 "connection. Run this revision on the database, or write an UPDATE."
             )
             return 0
+        rows = self._rows(table, columns, where, size)
+        return int(rows.rewrite(function, self._progress))
+
+    def _rows(self, table: str, columns: Sequence[str], where: str, size: int = 1000) -> Any:
         rewriting = self._load("rewriting")
         if self._names.is_sqlite:
             key = rewriting.rowid(table, self._names.columns(table) or ())
         else:
             key = rewriting.primary_key(self._execute, table)
-        rows = rewriting.Rows(self._connection, table, key, tuple(columns), where, size)
-        return int(rows.rewrite(function, self._progress))
+        return rewriting.Rows(self._connection, table, key, tuple(columns), where, size)
 
     def decrypt(self) -> None:
         """Take all secrets back to the format of released versions.
@@ -225,35 +228,48 @@ class Guards:
                 "a key. Run this revision on the database."
             )
             return
+        from nextcloud_mcp_server.backends.keys import (  # noqa: PLC0415 - as it is migrated
+            RegisteredKey,
+            registered_keys,
+        )
+
         if self._decryption is None:
             from nextcloud_mcp_server.migrate.decryption import Decryption  # noqa: PLC0415
 
             self._decryption = Decryption()
         decryption = self._decryption
-        has_keys = {"id", "fingerprint"} <= (self._names.columns("keys") or set())
-        known = self._execute("SELECT id, fingerprint FROM keys") if has_keys else ()
-        decryption.begin(map(tuple, known))
-        for table, columns in decryption.hashed.items():
-            if condition := self._begin(table, columns, "sha256:"):
-                query = f"FROM {table} WHERE {condition}"
-                [(decryption.deleted[table],)] = self._execute(f"SELECT count(*) {query}")
+        has_keys = set(RegisteredKey._fields) <= (self._names.columns("keys") or set())
+        known = self._execute(registered_keys("keys")) if has_keys else ()
+        decryption.begin([RegisteredKey.of(row) for row in known])
+        for name, columns in decryption.hashed.items():
+            if condition := self._begin(name, columns, "sha256:", length=50):
+                query = f"FROM {name} WHERE {condition}"
+                [(decryption.deleted[name],)] = self._execute(f"SELECT count(*) {query}")
                 self._execute(f"DELETE {query}")
-        for table, (secrets, bound) in decryption.secrets.items():
-            if condition := self._begin(table, secrets, "v2."):
-                there = self._names.columns(table) or ()
-                columns = [name for name in (*secrets, *bound) if name in there]
-                function = partial(decryption.released, table)
-                self.rewrite(table, function, columns=columns, where=condition)
+        for name, (secrets, bound) in decryption.secrets.items():
+            if condition := self._begin(name, secrets, "v2."):
+                there = self._names.columns(name) or ()
+                columns = [one for one in (*secrets, *bound) if one in there]
+                # A plain text that was encrypted can begin so itself.
+                rows = self._rows(name, columns, condition)
+                rows.change(partial(decryption.released, name), self._progress)
         decryption.require_all()
 
-    def _begin(self, table: str, columns: Sequence[str], text: str) -> str:
-        """Return the condition for rows with a value that begins with ``text``; or empty."""
+    def _begin(
+        self, table: str, columns: Sequence[str], text: str, length: int | None = None
+    ) -> str:
+        """Return the condition for rows with a value that begins with ``text``; or empty.
+
+        With ``length`` also for all of the value.
+        """
         there = self._names.columns(table) or ()
         value = f"substr({{0}}, 1, {len(text)}) = '{text}'"
         if self._names.is_sqlite:
             # It compares no BLOB with a text, and in UTF-16 a CAST makes another text of a BLOB.
             blob = f"substr({{0}}, 1, {len(text)}) = x'{text.encode('ascii').hex()}'"
             value = f"CASE typeof({{0}}) WHEN 'blob' THEN {blob} ELSE {value} END"
+        if length is not None:
+            value = f"({value}) AND length({{0}}) = {length}"
         return " OR ".join(value.format(name) for name in columns if name in there)
 
     def _not_offline(self, reason: str) -> None:

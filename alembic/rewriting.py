@@ -64,11 +64,25 @@ class Rows(NamedTuple):
     size: int
 
     def rewrite(self, function: Change, progress: Callable[..., None]) -> int:
+        """Do the same as :meth:`change`, and check that a second run would change nothing.
+
+        Raises:
+            CommandError: a changed row still matches ``where``, or as :meth:`change`.
+        """
+        total = self._count()
+        changed = self.change(function, progress)
+        if (left := self._count()) > total - changed:
+            raise CommandError(
+                f"{left - (total - changed)} of {changed} rewritten rows of {self.table} still "
+                f"match {self.where}: a second run would rewrite them again."
+            )
+        return changed
+
+    def change(self, function: Change, progress: Callable[..., None]) -> int:
         """Change the rows, and return how many were changed.
 
         Raises:
-            CommandError: a changed row still matches ``where``, or ``function`` returns a
-                column that was not read.
+            CommandError: ``function`` returns a column that was not read.
         """
         total = self._count()
         done, changed = 0, 0
@@ -79,11 +93,6 @@ class Rows(NamedTuple):
             done += len(page)
             changed += len(new)
             progress(f"rewriting {self.table}", done, total, "rows")
-        if (left := self._count()) > total - changed:
-            raise CommandError(
-                f"{left - (total - changed)} of {changed} rewritten rows of {self.table} still "
-                f"match {self.where}: a second run would rewrite them again."
-            )
         return changed
 
     @property

@@ -86,16 +86,14 @@ class Concern:
         access = self._access
 
         def unit(connection: Connection) -> T | None:
-            row = connection.first(statement, key)
-            if row is None:
-                return None
             reading = Reading(access, connection)
-            if "own" in row._fields:
-                is_credential = self._resource_type is not None
-                check_row(key.values(), row.own, self._table, secret=is_credential)
-                if is_credential and not reading.accepts_id(row.own):
-                    return None
-            return read(row, reading)
+            for asked in reading.lookups(key):
+                if (row := connection.first(statement, asked)) is not None:
+                    if "own" in row._fields:
+                        is_credential = self._resource_type is not None
+                        check_row(asked.values(), row.own, self._table, secret=is_credential)
+                    return read(row, reading)
+            return None
 
         return await access.read(unit)
 
@@ -159,7 +157,9 @@ class Concern:
         def unit(connection: Connection) -> tuple[int, list[str | bytes]]:
             keys: list[str | bytes] = []
             gone = 0
-            for row in connection.all(rows, given):
+            lookups = Reading(self._access, connection).lookups(given)
+            found = next(filter(None, (connection.all(rows, asked) for asked in lookups)), ())
+            for row in found:
                 key = getattr(row, self._key)
                 keys.append(key)
                 named = {self._key: key}

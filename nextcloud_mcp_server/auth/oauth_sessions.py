@@ -297,10 +297,12 @@ class OAuthSessions(Concern):
         def unit(connection: Connection) -> bool:
             used = access.primary_key(connection) if has_secrets(self._table, changes) else None
             row = bound if used is None else sealed(self._table, bound, used)
-            found = connection.first(_GET, key)
-            if found is None or not Reading(access, connection).accepts_id(found.session_id):
+            for asked in Reading(access, connection).lookups(key):
+                if (found := connection.first(_GET, asked)) is not None:
+                    break
+            else:
                 return False
-            following = self._change(connection, statement, {**row, **key})
+            following = self._change(connection, statement, {**row, **asked})
             if following is None:
                 return False
             user, event = user_id or found.user_id, "update_oauth_session"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from nextcloud_mcp_server.auth import key_registry
 from nextcloud_mcp_server.crypto.binding import binding, is_hashed
-from nextcloud_mcp_server.crypto.key import is_v2, key_id
+from nextcloud_mcp_server.crypto.key import PREFIX, decoded, key_id
 from nextcloud_mcp_server.crypto.keyring import as_bytes
 from nextcloud_mcp_server.crypto.registration import PRIMARY
 from nextcloud_mcp_server.errors import KeyNotGivenError, TokenStorageError
@@ -89,20 +89,25 @@ class Reading:
         name = f"{secret.table}.{secret.column} {of}"
         stored = getattr(row, secret.column)
         raw = as_bytes(stored)
-        is_old = not is_v2(raw)
-        if is_old and secret not in FERNET_COLUMNS:
-            if not self.accepts_old():
-                raise _too_old(name)
-            return Secret(stored)
-        associated = binding(secret, {name: getattr(row, name) for name in secret.bound})
-        found = self._access.keyring.opened(raw, associated)
-        if found is None and self._is_unknown(raw) and self._access.read_keys_again():
-            found = self._access.keyring.opened(raw, associated)
-        if found is None:
+        access, found = self._access, decoded(raw)
+        is_fernet = secret in FERNET_COLUMNS
+        if found is not None:
+            associated = binding(secret, {name: getattr(row, name) for name in secret.bound})
+            opened = access.keyring.opened_decoded(found, associated)
+            if opened is None and self._is_unknown(raw) and access.read_keys_again():
+                opened = access.keyring.opened_decoded(found, associated)
+        else:
+            opened = access.keyring.opened_fernet(raw) if is_fernet else None
+        if opened is None:
+            if not is_fernet and self._is_plain(raw):
+                if self.accepts_old():
+                    return Secret(stored)
+                if not raw.startswith(PREFIX):
+                    raise _too_old(name)
             raise self._not_opened(name, raw)
-        key, plaintext = found
-        if not is_old:
-            self._access.acceptance.end()
+        key, plaintext = opened
+        if found is not None:
+            access.acceptance.end()
         elif not self.accepts_old(key.fingerprint):
             raise _too_old(name)
         try:
@@ -118,9 +123,34 @@ class Reading:
             self._connection, access.keyring, access.require_primary, fingerprint
         )
 
+    def lookups(self, key: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+        """Yield the parameters with which a row is looked up, until it is found.
+
+        An id of :func:`~.validation.stored_forms` is looked up by its hash. It is sent to the
+        database, which may log it, only after that, and only while old values are accepted.
+        """
+        if "plain" not in key:
+            yield key
+            return
+        yield {**key, "plain": key["hashed"]}
+        if key["plain"] != key["hashed"] and self.accepts_old():
+            # With the hash again: a rotation can have stored it in between.
+            yield key
+
     def accepts_id(self, stored: str) -> bool:
         """Return whether a stored id is accepted: a hash, or what a released version stored."""
         return is_hashed(stored) or self.accepts_old()
+
+    def _is_plain(self, raw: bytes) -> bool:
+        """Return whether a text is not ours, in a column that released versions do not encrypt.
+
+        The token of a provider can begin as ours, or have all of its form. It names no key of ours.
+        """
+        name = key_id(raw)
+        return name is None or (
+            self._is_unknown(raw)
+            and all(key.id != name for key in key_registry.registered(self._connection))
+        )
 
     def _is_unknown(self, raw: bytes) -> bool:
         name = key_id(raw)
@@ -149,16 +179,18 @@ def _promoted(name: str, fingerprint: str) -> TokenStorageError:
 
 
 def _not_opened(name: str, raw: bytes, missing: str) -> TokenStorageError:
+    # Also one that was cut off: no Fernet token begins so.
+    is_ours = raw.startswith(PREFIX)
     if missing:
         message = f"{name} is encrypted with key {missing}, which was not given."
-    elif is_v2(raw):
+    elif is_ours:
         message = f"{name} was changed, or was encrypted for another row."
     else:
         message = f"{name} cannot be decrypted with any of the given keys."
     again = "or delete the row and ask the user to consent again."
     if missing:
         return KeyNotGivenError(message, code="undecryptable", remedy=f"{_ADD_IT}, {again}")
-    remedy = "Restore the row from a backup" if is_v2(raw) else _ADD_IT
+    remedy = "Restore the row from a backup" if is_ours else _ADD_IT
     return TokenStorageError(message, code="undecryptable", remedy=f"{remedy}, {again}")
 
 

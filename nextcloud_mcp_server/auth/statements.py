@@ -28,8 +28,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ClauseElement
 from sqlalchemy.sql.functions import FunctionElement
 
-from nextcloud_mcp_server.crypto.binding import HASH_MARK
 from nextcloud_mcp_server.crypto.key import PREFIX
+from nextcloud_mcp_server.schema.forms import HASH, SECOND
 from nextcloud_mcp_server.schema.secrets import HASHED
 from nextcloud_mcp_server.schema.tables import Ciphertext
 
@@ -194,11 +194,6 @@ def _begins(
     return _ByEngine(start.in_(of_column), start.in_([*texts, *blobs]))
 
 
-def is_v2(column: Column[Any]) -> ColumnElement[bool]:
-    """Whether a value is encrypted in the second format."""
-    return _begins_with(column, PREFIX.decode("ascii"))
-
-
 def _begins_with(column: Column[Any], start: str) -> ColumnElement[bool]:
     blob = literal(start.encode("ascii"), LargeBinary)
     return _begins(column, [literal(start, Text)], [blob], len(start))
@@ -236,10 +231,18 @@ def key_prefixes(key_id: str) -> dict[str, bytes | str]:
 
 
 def is_old(column: Column[Any]) -> ColumnElement[bool]:
-    """Whether a value is there and stored as released versions have stored it."""
+    """Whether a value is there and may be one that released versions have stored.
+
+    In a column that they did not encrypt that is every value, also one that :func:`has_key`: there
+    they have stored texts of others, which may begin as ours.
+    """
+    there = column.is_not(None)
     if (column.table.name, column.name) in HASHED:
-        return and_(column.is_not(None), ~_begins_with(column, HASH_MARK))
-    return and_(column.is_not(None), ~is_v2(column))
+        length = func.length(column) == len(HASH.prefix) + HASH.least
+        return and_(there, ~and_(_begins_with(column, HASH.prefix), length))
+    if isinstance(column.type, Ciphertext):
+        return and_(there, ~_begins_with(column, SECOND.prefix))
+    return there
 
 
 def in_row(column: Column[Any]) -> Label[str]:

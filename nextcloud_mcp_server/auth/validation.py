@@ -77,7 +77,8 @@ def credential(value: str, field: str) -> str:
 def stored_forms(value: str, field: str) -> dict[str, str]:
     """Check like :func:`text`, and return the parameters of :func:`~.statements.stored_as`.
 
-    Released versions have stored the id itself, and a hash must not be used in place of one.
+    :meth:`.Reading.lookups` tells when the id itself is looked up, which released versions have
+    stored. A hash must not be used in place of one.
     """
     stored = hashed(text(value, field))
     return {"hashed": stored, "plain": stored if is_hashed(value) else value}

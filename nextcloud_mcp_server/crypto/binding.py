@@ -8,10 +8,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from nextcloud_mcp_server.crypto.key import associated_data
+from nextcloud_mcp_server.schema.forms import HASH
 from nextcloud_mcp_server.schema.secrets import HASHED, SecretColumn
-
-#: How the stored hash of an id begins.
-HASH_MARK: Final = "sha256:"
 
 _HASHED: Final = frozenset(HASHED)
 
@@ -34,7 +32,7 @@ def hashed(value: str) -> HashedId:
     if isinstance(value, HashedId):
         return value
     digest = hashlib.sha256(value.encode("utf-8", "surrogatepass")).digest()
-    return HashedId(HASH_MARK + base64.urlsafe_b64encode(digest).decode("ascii").rstrip("="))
+    return HashedId(HASH.prefix + base64.urlsafe_b64encode(digest).decode("ascii").rstrip("="))
 
 
 def stored_id(value: str | bytes) -> HashedId:
@@ -46,7 +44,7 @@ def stored_id(value: str | bytes) -> HashedId:
 
 def is_hashed(stored: str) -> bool:
     """Return whether a stored id is a hash."""
-    return stored.startswith(HASH_MARK)
+    return HASH.matches(stored)
 
 
 def binding(secret: SecretColumn, row: Mapping[str, Any]) -> bytes:

@@ -3,7 +3,8 @@
 ``fernet`` (AES-128-CBC with HMAC-SHA256, github.com/fernet/spec) is what released versions
 wrote. ``v2`` is ``v2.`` and the urlsafe base64 of the key's id (8 bytes), a nonce (24 bytes), the
 ciphertext and a tag (16 bytes): see :mod:`.xaes`. It is text, so that a BLOB, a TEXT or a dump
-holds it, and no Fernet token begins like it.
+holds it, and no Fernet token begins like it. A text of somebody else may: see
+:mod:`~nextcloud_mcp_server.schema.forms`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import re
 import struct
 from contextlib import suppress
 from functools import lru_cache
@@ -24,12 +26,15 @@ from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from nextcloud_mcp_server.crypto.xaes import NONCE, XAES
+from nextcloud_mcp_server.schema.forms import SECOND
 from nextcloud_mcp_server.secret import SecretBytes
 
 #: How a text of the second format begins.
-PREFIX: Final = b"v2."
+PREFIX: Final = SECOND.prefix.encode("ascii")
 
 _ID: Final = 8
+#: The digits that hold the id, and some bits of the nonce.
+_BEGINNING: Final = re.compile(rb"v2[.]([A-Za-z0-9_-]{12})")
 _TAG: Final = 16
 #: Plain base64 decodes in C; its own two digits and padding become what is not of the alphabet.
 _FROM_URLSAFE: Final = bytes.maketrans(b"-_+/=", b"+/***")
@@ -138,8 +143,11 @@ class Key:
 
 
 def is_v2(ciphertext: bytes) -> bool:
-    """Return whether a text is of the second format."""
-    return ciphertext.startswith(PREFIX)
+    """Return whether a text has the form of the second format.
+
+    So has the token of a provider that writes it alike: see :meth:`.Reading.secret`.
+    """
+    return ciphertext.startswith(PREFIX) and SECOND.matches(ciphertext.decode("latin-1"))
 
 
 class Decoded(NamedTuple):
@@ -150,13 +158,16 @@ class Decoded(NamedTuple):
 
 
 def key_id(ciphertext: bytes) -> str | None:
-    """Return the id of the key of a text of the second format; None if it is none."""
-    found = decoded(ciphertext)
-    return None if found is None else found.key_id
+    """Return the id of the key that a text begins with, also if it was cut off; None for none."""
+    found = _BEGINNING.match(ciphertext)
+    return None if found is None else base64.urlsafe_b64decode(found[1])[:_ID].hex()
 
 
 def decoded(ciphertext: bytes) -> Decoded | None:
-    """Return the parts of a text of the second format; None if it is none."""
+    """Return the parts of a text of the second format; None if it is none.
+
+    Nor are there any if :func:`is_v2` is true and the last digit is one that is never written.
+    """
     if not ciphertext.startswith(PREFIX):
         return None
     text = ciphertext[len(PREFIX) :].translate(_FROM_URLSAFE)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
-from nextcloud_mcp_server.crypto.key import Key, decoded, fernet_token, is_v2, key_id
+from nextcloud_mcp_server.crypto.key import Decoded, Key, decoded, fernet_token, key_id
 from nextcloud_mcp_server.errors import TokenStorageError, invisible
 from nextcloud_mcp_server.secret import SecretBytes, hidden
 
@@ -98,10 +98,19 @@ class Keyring:
         binds a text to nothing, so ``associated`` counts for the second format only.
         """
         raw = as_bytes(ciphertext)
-        if (found := decoded(raw)) is not None:
-            key = self._by_id.get(found.key_id)
-            plaintext = None if key is None else key.open_decoded(found, associated)
-            return None if key is None or plaintext is None else (key, plaintext)
+        found = decoded(raw)
+        if found is None:
+            return self.opened_fernet(raw)
+        return self.opened_decoded(found, associated)
+
+    def opened_decoded(self, found: Decoded, associated: bytes) -> tuple[Key, SecretBytes] | None:
+        """Do the same for what :func:`.decoded` has returned."""
+        key = self._by_id.get(found.key_id)
+        plaintext = None if key is None else key.open_decoded(found, associated)
+        return None if key is None or plaintext is None else (key, plaintext)
+
+    def opened_fernet(self, raw: bytes) -> tuple[Key, SecretBytes] | None:
+        """Do the same for what released versions have encrypted."""
         for key in self.keys:
             if (plaintext := key.open_fernet(raw)) is not None:
                 return key, plaintext
@@ -114,14 +123,12 @@ class Keyring:
         other one only its signature is: a start tries every secret before it refuses the keys.
         """
         raw = as_bytes(ciphertext)
-        if is_v2(raw):
-            key = self._by_id.get(key_id(raw) or "")
-            return None if key is None else key.fingerprint
-        if (token := fernet_token(raw)) is not None:
-            for key in self.keys:
-                if key.has_signed(token):
-                    return key.fingerprint
-        return None
+        if (name := key_id(raw)) is not None:
+            key = self._by_id.get(name)
+        else:
+            token = fernet_token(raw)
+            key = next((key for key in self.keys if token and key.has_signed(token)), None)
+        return None if key is None else key.fingerprint
 
     def can_decrypt(self, ciphertext: bytes | str) -> bool:
         """Check whether the key of a text is one of these."""

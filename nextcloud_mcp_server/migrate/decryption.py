@@ -6,17 +6,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from nextcloud_mcp_server.crypto.binding import binding, is_hashed
-from nextcloud_mcp_server.crypto.key import Key, is_v2, key_id
+from nextcloud_mcp_server.crypto.key import PREFIX, Key, is_v2, key_id
 from nextcloud_mcp_server.crypto.keyring import Keyring, as_bytes
+from nextcloud_mcp_server.crypto.registration import accepts_old
 from nextcloud_mcp_server.errors import TokenStorageError, counted
-from nextcloud_mcp_server.schema.secrets import HASHED, SECRETS, secrets_of
+from nextcloud_mcp_server.schema.secrets import HASHED, SECRETS, SecretColumn, secrets_of
 
 if TYPE_CHECKING:
     from nextcloud_mcp_server.backends.base import Database
+    from nextcloud_mcp_server.backends.keys import RegisteredKey
 
 #: The column that identifies a row of the tables with hashed ids.
 _ID: Final = "session_id"
@@ -48,9 +50,10 @@ class Decryption:
         self._kept = None if kept is None else frozenset(kept)
         self.begin(())
 
-    def begin(self, known: Iterable[tuple[str, str]]) -> None:
-        """Begin, or begin again. ``known`` has the id and the fingerprint of registered keys."""
-        self._fingerprints = dict(known)
+    def begin(self, known: Sequence[RegisteredKey]) -> None:
+        """Begin, or begin again, with the registered keys."""
+        self._fingerprints = {row.id: row.fingerprint for row in known}
+        self._accepts_plain = not known or accepts_old(known)
         self._found: Keyring | None = None
         self._missing: Counter[tuple[str, str]] = Counter()
         self._damaged: Counter[str] = Counter()
@@ -93,29 +96,33 @@ class Decryption:
         database = self._database
         if database is None:
             raise AssertionError("only a database can be previewed")
-        self.begin((row.id, row.fingerprint) for row in database.inspect(samples=True).keys)
+        self.begin(database.inspect(samples=True).keys)
         for table in self.hashed:
             values = database.samples([(table, _ID)], None)
             self.deleted[table] = sum(is_hashed(v.decode("utf-8", "replace")) for v in values)
         for table in self.secrets.keys() - self.hashed.keys():
-            for column in secrets_of(table):
+            for column, secret in secrets_of(table).items():
                 for raw in database.samples([(table, column)], None):
-                    if is_v2(raw) and self._key_of(table, raw) is not None:
+                    if self._is_ours(secret, raw) and self._key_of(table, raw) is not None:
                         self.encrypted[table] += 1
         self.require_all()
 
     def released(self, table: str, row: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the secrets of a row as released versions store them.
 
-        None if one of them cannot be decrypted, which :meth:`require_all` raises. A column that
-        ``row`` lacks has no value.
+        None if there is none, or if one cannot be decrypted, which :meth:`require_all` raises. A
+        column that ``row`` lacks has no value.
         """
         columns = secrets_of(table)
         bound = {name: row.get(name) for secret in columns.values() for name in secret.bound}
-        found = {name: as_bytes(row.get(name)) for name in columns}
+        found = {
+            name: raw
+            for name, secret in columns.items()
+            if self._is_ours(secret, raw := as_bytes(row.get(name)))
+        }
         changes: dict[str, Any] = {}
         for name, raw in found.items():
-            if not is_v2(raw) or (key := self._key_of(table, raw)) is None:
+            if (key := self._key_of(table, raw)) is None:
                 continue
             plaintext = key.open(raw, binding(columns[name], bound))
             if plaintext is None:
@@ -125,21 +132,38 @@ class Decryption:
             else:
                 # Released versions do not encrypt it.
                 changes[name] = plaintext.decode("utf-8")
-        if len(changes) < sum(map(is_v2, found.values())):
+        if not found or len(changes) < len(found):
             return None
         self.encrypted[table] += len(changes)
         return changes
 
+    def _is_ours(self, secret: SecretColumn, raw: bytes) -> bool:
+        """Return whether a stored value is not as released versions store it.
+
+        They encrypt with Fernet, and no text of that begins as ours, also if ours was cut off. In
+        the other columns they store texts of others, which can have the form of ours.
+        """
+        if secret.column.startswith("encrypted_"):
+            return raw.startswith(PREFIX)
+        if (name := key_id(raw)) is None:
+            return False
+        if name in self._fingerprints or self._given(name) is not None:
+            return True
+        return is_v2(raw) and not self._accepts_plain
+
     def _key_of(self, table: str, raw: bytes) -> Key | None:
-        """Return the key of a text of the second format; None if there is none, and count it."""
+        """Return the key of a text of ours; None if there is none, and count it."""
         if (name := key_id(raw)) is None:
             self._damaged[table] += 1
             return None
-        self._found = self._found or self._keyring()
-        key = None if self._found is None else self._found.get(name)
+        key = self._given(name)
         if key is None:
             self._missing[table, self._fingerprints.get(name, f"with the id {name}")] += 1
         return key
+
+    def _given(self, name: str) -> Key | None:
+        self._found = self._found or self._keyring()
+        return None if self._found is None else self._found.get(name)
 
     @property
     def _ring(self) -> Keyring:

@@ -35,7 +35,8 @@ SECRETS: Final = (
         "oauth_clients",
         "encrypted_registration_access_token",
         "registration_access_token",
-        ("client_id",),
+        # It is sent there.
+        ("client_id", "registration_client_uri"),
     ),
     SecretColumn(
         "login_flow_sessions", "encrypted_poll_token", "poll_token", ("user_id", "poll_endpoint")

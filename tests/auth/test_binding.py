@@ -23,6 +23,8 @@ from tests.support.keys import retire_released
 USERS = ("alice", "bob")
 SESSIONS = {user: f"session-0123456789-of-{user}" for user in USERS}
 PROFILE = {"sub": "x"}
+#: The poll token of a sign-in. Two tables have a column of its name.
+LOGIN = "login"
 
 #: A secret column of a row: the table, the column and the user.
 Cell = tuple[str, str, str]
@@ -57,7 +59,11 @@ async def _fill(storage: RefreshTokenStorage) -> None:
             SESSIONS[user], poll_endpoint="https://a.example/poll", poll_token=f"login of {user}"
         )
     await storage.oauth_clients.store(
-        "client", "secret", redirect_uris=[], registration_access_token="registration"
+        "client",
+        "secret",
+        redirect_uris=[],
+        registration_access_token="registration",
+        registration_client_uri="https://idp.example/register/client",
     )
 
 
@@ -67,6 +73,7 @@ READ: dict[str, Callable[[RefreshTokenStorage, str], Awaitable[object]]] = {
     "user_profile": lambda s, user: s.get_user_profile(user),
     "encrypted_password": lambda s, user: s.app_passwords.get(user),
     "encrypted_poll_token": lambda s, user: s.login_flows.get(user),
+    LOGIN: lambda s, user: s.oauth_sessions.get(SESSIONS[user]),
     "encrypted_client_secret": lambda s, _: s.oauth_clients.get(),
     "encrypted_registration_access_token": lambda s, _: s.oauth_clients.get(),
     **dict.fromkeys(
@@ -184,12 +191,21 @@ def _texts_of_tokens(path: Path) -> dict[str, bytes]:
             "oauth_clients SET client_id = 'another'",
             ["encrypted_client_secret", "encrypted_registration_access_token"],
         ),
+        (
+            "oauth_clients SET registration_client_uri = 'https://mallory.example'",
+            ["encrypted_registration_access_token"],
+        ),
+        (
+            "oauth_clients SET registration_client_uri = NULL",
+            ["encrypted_registration_access_token"],
+        ),
+        ("oauth_sessions SET poll_endpoint = 'https://m.example'", [LOGIN]),
     ],
 )
 async def test_a_value_beside_a_secret_cannot_be_changed(
     change: str, secrets: list[str], path: Path, storage: RefreshTokenStorage
 ) -> None:
-    """The audience, the server, the place to poll and the client belong to their secret."""
+    """The audience, the server, the client and the places to send it belong to their secret."""
     await _fill(storage)
     for secret in secrets:
         assert await READ[secret](storage, "alice") is not None

@@ -19,6 +19,7 @@ from nextcloud_mcp_server.crypto.binding import hashed, is_hashed
 from nextcloud_mcp_server.crypto.key import PREFIX, Key, associated_data, is_v2, key_id
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.crypto.registration import FORMER, PRIMARY, V2, check_value, is_checked
+from nextcloud_mcp_server.schema.secrets import SECRETS
 
 #: Made once, and valid for ever: what is stored must be read by every later version.
 VECTORS: dict[str, Any] = json.loads(Path(__file__).with_name("vectors.json").read_text("utf-8"))
@@ -45,6 +46,12 @@ def test_the_texts_of_our_vectors(vector: dict[str, Any]) -> None:
     opened = Keyring([vector["key"]]).opened(vector["text"], bound)
     assert opened is not None
     assert opened[1] == plaintext
+
+
+def test_each_secret_has_a_vector() -> None:
+    """What a secret is bound to cannot change without a vector that fails."""
+    bound = {vector["label"]: len(vector["bound"]) for vector in VECTORS["texts"]}
+    assert bound == {secret.label: len(secret.bound) for secret in SECRETS}
 
 
 @pytest.mark.parametrize("vector", VECTORS["keys"], ids=lambda vector: vector["id"])

@@ -105,12 +105,10 @@ async def test_a_damaged_index_returns_no_secret_of_another_user(workspace: Path
 class _NoCipher(Keyring):
     """Base64 in place of encryption: it does not detect a changed value."""
 
-    def opened(self, ciphertext: bytes | str, associated: bytes) -> tuple[Key, SecretBytes] | None:
+    def opened_fernet(self, raw: bytes) -> tuple[Key, SecretBytes] | None:
         """Decode any text."""
-        del associated
-        text = ciphertext if isinstance(ciphertext, bytes) else ciphertext.encode()
         try:
-            plaintext = base64.b64decode(text).decode("utf-8", "replace").encode()
+            plaintext = base64.b64decode(raw).decode("utf-8", "replace").encode()
             return self.keys[0], SecretBytes(plaintext)
         except binascii.Error:
             return self.keys[0], SecretBytes(b"nothing")

@@ -32,7 +32,7 @@ POINTS: Final[dict[str, tuple[Any, str]]] = {
     "sealing": (Key, "seal"),
     "the cipher": (XAES, "seal"),
     "the binding": (secrets, "binding"),
-    "opening": (Keyring, "opened"),
+    "opening": (Keyring, "opened_decoded"),
     "the audit log": (concern, "record"),
     "the code of an entry": (audit, "_code"),
     "a check": (validation, "_sized"),

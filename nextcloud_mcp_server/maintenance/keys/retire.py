@@ -35,6 +35,9 @@ _IDS: Final = [metadata.tables[table].c[name] for table, name in HASHED]
 _OF_KEY: Final[Sequence[tuple[str, Select[Any]]]] = [
     (c.table.name, select(func.count()).select_from(c.table).where(has_key(c))) for c in _COLUMNS
 ]
+_IN_PLAIN: Final = [
+    of_key for secret, of_key in zip(SECRETS, _OF_KEY, strict=True) if secret not in FERNET_COLUMNS
+]
 _OLD: Final[Sequence[tuple[str, Select[Any]]]] = [
     (c.table.name, select(func.count()).select_from(c.table).where(is_old(c)))
     for c in (*_COLUMNS, *_IDS)
@@ -129,7 +132,11 @@ def _needed(connection: Connection, row: RegisteredKey, keyring: Keyring) -> Cou
     known = key_registry.registered(connection)
     others = [one for one in known if one.kind == FERNET and one.id != row.id]
     if all(one.state == RETIRED for one in others):
-        return _counts(connection, _OLD)
+        old = _counts(connection, _OLD)
+        for key in known:
+            if key.kind == V2:
+                old.subtract(_counts(connection, _IN_PLAIN, key_prefixes(key.id)))
+        return +old
     needed: Counter[str] = Counter()
     given = keyring.get(row.fingerprint) is not None
     for table, statement in _FERNET_TEXTS:

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 from nextcloud_mcp_server.auth.secrets import FERNET_COLUMNS
 from nextcloud_mcp_server.backends.keys import RegisteredKey
 from nextcloud_mcp_server.crypto.binding import binding, is_hashed, stored_id
-from nextcloud_mcp_server.crypto.key import is_v2, key_id
+from nextcloud_mcp_server.crypto.key import PREFIX, is_v2, key_id
 from nextcloud_mcp_server.crypto.keyring import Keyring, as_bytes
 from nextcloud_mcp_server.crypto.registration import FERNET, V2, accepts_old, given_primary
 from nextcloud_mcp_server.errors import TokenStorageError
@@ -77,7 +77,7 @@ def _secret(
 ) -> Value:
     stored = row[secret.column]
     raw = as_bytes(stored)
-    if is_v2(raw):
+    if raw.startswith(PREFIX) and not _is_plain(secret, raw, keyring, known):
         found = Value(secret.column, stored, V2, key_id(raw) or "")
         if found.key and (keyring is None or keyring.get(found.key) is None):
             return found._replace(reason=NO_KEY)
@@ -92,6 +92,25 @@ def _secret(
     found = Value(secret.column, stored, FERNET, key.fingerprint)
     accepted = _accepts(known, keyring, key.fingerprint)
     return _with(found, "" if accepted else NOT_ACCEPTED, plaintext)
+
+
+def _is_plain(
+    secret: SecretColumn,
+    raw: bytes,
+    keyring: Keyring | None,
+    known: Sequence[RegisteredKey],
+) -> bool:
+    """Return whether a text that begins as ours is one of others, in a column for plain text.
+
+    It names no key of ours: the token of a provider. One with all of the form counts as ours, of a
+    key that is lost, where no plain text is accepted.
+    """
+    if secret in FERNET_COLUMNS:
+        return False
+    name = key_id(raw)
+    if any(row.id == name for row in known) or (keyring and name and keyring.get(name)):
+        return False
+    return not is_v2(raw) or _accepts(known, keyring)
 
 
 def _id(column: str, stored: Any, keyring: Keyring | None, known: Sequence[RegisteredKey]) -> Value:
