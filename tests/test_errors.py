@@ -41,25 +41,62 @@ def test_every_text_is_one_line() -> None:
             assert line == line.rstrip()
 
 
-#: Commands that use one database: without -d, that of the settings.
-OF_A_DATABASE = re.compile(
-    r"\bdb\s+(?:upgrade|downgrade|stamp|restore|backups?|repair|current|check|doctor|log)\b"
+#: How a text ends a command: with a bracket, a semicolon, a dash, a quotation mark or nothing.
+ENDED = r"(?:\{[^{}]*\}|'[^']*'|(?! - |[;()`'\n]).)*"
+
+#: The programs that a text tells to run.
+COMMAND = re.compile(
+    r"(?:nextcloud-mcp-server (?:db|keys) |uv run |pip install |python3? -|mv |chown |chmod [0-9]"
+    rf"|psql |pg_restore -|sqlite3 |find /|docker run ){ENDED}"
 )
 
+#: Commands that use one database: without -d, that of the settings.
+OF_A_DATABASE = re.compile(
+    r"nextcloud-mcp-server (?:db (?!lint|migrate|show)|keys (?!generate))[a-z]"
+    rf"{ENDED}(?=$|[ ;()`'\n])"
+)
 
-def test_a_command_in_a_remedy_names_its_database() -> None:
-    """Each command of a remedy that uses a database names it with -d, or with its own option."""
-    remedies = re.findall(r"^    > (.*)$", error_texts.render(), re.MULTILINE)
-    commands = 0
-    for remedy in remedies:
-        _, *typed = OF_A_DATABASE.split(remedy)
-        commands += len(typed)
-        for rest in typed:
-            named = re.search(
-                r" -d [{/]| \{((database|place|inspection\.database|url)\.)?option\}", rest
-            )
-            assert named, remedy
-    assert commands > 10, "no command was found"
+#: How a command names its database: as its own option, by a path, or by an argument of a log line.
+NAMED = re.compile(r" -d (?:[{/]|NAME|PATH)|\{[^{}]*option\}|\{command\}| %s|\{place\}")
+
+#: Texts of examples, and of a place that is not known.
+WITHOUT_PLACE = {"cli.root", "cli.mistakes"}
+
+
+def texts() -> list[tuple[str, str]]:
+    """Return every text that can have a command: those of the sources, and of the tables."""
+    filled = [("filled in", line) for text in error_texts.filled_in() for line in text.split("\n")]
+    return [*error_texts.strings(), *filled]
+
+
+def test_a_command_in_a_text_names_its_database() -> None:
+    """Each command that uses a database names it with -d, or with its own option."""
+    found = [(name, one[0]) for name, text in texts() for one in OF_A_DATABASE.finditer(text)]
+    nameless = {
+        (name, command)
+        for name, command in found
+        if not NAMED.search(command) and name not in WITHOUT_PLACE
+    }
+    # Without a database there, the error is about the program's own revisions.
+    history = ("migrate.alembic_commands", "nextcloud-mcp-server db history")
+    assert nameless == {history}
+    assert len(found) > 50, "no command was found"
+
+
+def test_no_punctuation_follows_a_command() -> None:
+    """Copied to the end of the sentence, a command has no full stop and no comma of it."""
+    followed = re.compile(r"[.,](?=\s|$)")
+    ends = re.compile(
+        r"\{(?:[^{}]*(?:remedy|command|for_shell)[^{}]*|(?:[\w.]*\.)?option)\}[.,](?=\s|$)"
+    )
+    quoted = re.compile(r"\{[^{}]*\}|'[^']*'|\"[^\"]*\"")
+    wrong = {
+        (name, command[0])
+        for name, text in texts()
+        for command in [*COMMAND.finditer(text), *ends.finditer(text)]
+        if followed.search(quoted.sub("x", command[0]))
+    }
+    assert wrong == set()
 
 
 def test_only_a_stopped_start_has_the_remedy_start_again() -> None:

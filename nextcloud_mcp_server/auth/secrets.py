@@ -190,8 +190,8 @@ def _not_opened(name: str, raw: bytes, missing: str) -> TokenStorageError:
     again = "or delete the row and ask the user to consent again."
     if missing:
         return KeyNotGivenError(message, code="undecryptable", remedy=f"{_ADD_IT}, {again}")
-    remedy = "Restore the row from a backup" if is_ours else _ADD_IT
-    return TokenStorageError(message, code="undecryptable", remedy=f"{remedy}, {again}")
+    first = "Restore the row from a backup" if is_ours else _ADD_IT
+    return TokenStorageError(message, code="undecryptable", remedy=f"{first}, {again}")
 
 
 def _not_text(name: str) -> TokenStorageError:
@@ -207,5 +207,5 @@ def _too_old(name: str) -> TokenStorageError:
         f"{name} is stored in the format of an older version, which is not accepted any more.",
         code="undecryptable",
         remedy="Delete the row and ask the user to consent again. If you have put it there from a "
-        "backup: nextcloud-mcp-server keys introduce --fernet, then keys rotate",
+        "backup, introduce its key again with --fernet (keys introduce), and rotate the keys.",
     )

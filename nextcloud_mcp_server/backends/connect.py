@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from nextcloud_mcp_server.backends.base import Database
 from nextcloud_mcp_server.backends.sqlite.database import SqliteDatabase
-from nextcloud_mcp_server.errors import WRONG_USAGE, TokenStorageError
+from nextcloud_mcp_server.errors import WRONG_USAGE, TokenStorageError, for_shell
 from nextcloud_mcp_server.filesystem.server_url import ServerUrl
 from nextcloud_mcp_server.settings import database_place
 
@@ -26,9 +26,10 @@ _DUMP: Final = (
 #: What to do instead of a command that works on files only.
 _INSTEAD: Final = {
     "db upgrade --dry-run": "See what would run: nextcloud-mcp-server db check {option} - and the "
-    "statements: nextcloud-mcp-server db upgrade --sql {option}",
-    "db downgrade --dry-run": "See the statements: nextcloud-mcp-server db downgrade --sql "
-    "{option}",
+    "statements: nextcloud-mcp-server db upgrade {revision}--sql {option}",
+    # Not --sql, which refuses what decrypts.
+    "db downgrade --dry-run": "Without --dry-run it lists what is lost, and asks first: "
+    "nextcloud-mcp-server db downgrade {revision}{option}",
     "db repair": "An upgrade adds what is missing: nextcloud-mcp-server db upgrade {option}",
 }
 
@@ -60,12 +61,13 @@ def connect(place: str | os.PathLike[str] | ServerUrl, *, dump: Path | None = No
     return PostgresDatabase(found, dump=dump)
 
 
-def require_file(database: Database, command: str) -> Path:
+def require_file(database: Database, command: str, revision: str | None = None) -> Path:
     """Return the file of a database, for what works on files only.
 
     Args:
         database: any database.
         command: what was asked for, for the message: "db backup".
+        revision: the one that was typed, for the remedy; None without one.
 
     Raises:
         TokenStorageError: ``unsupported-database`` if the engine keeps no file of its own.
@@ -75,7 +77,9 @@ def require_file(database: Database, command: str) -> Path:
     raise TokenStorageError(
         f"{command} works on a database file, and {database} is not one.",
         code="unsupported-database",
-        remedy=_INSTEAD.get(command, _DUMP).format(option=database.option),
+        remedy=_INSTEAD.get(command, _DUMP).format(
+            option=database.option, revision=f"{for_shell(revision)} " if revision else ""
+        ),
     )
 
 

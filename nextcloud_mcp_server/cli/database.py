@@ -16,10 +16,14 @@ class DatabaseOption:
 
     def __init__(self, value: str | None) -> None:
         self.value = value
+        self._is_shown = False
 
     def locate(self, output: Output) -> Settings:
-        """Return the location of the database, and print it if the settings name it."""
+        """Return the location of the database; the first time, print it if the settings name it."""
         location = self._located()
+        if self._is_shown:
+            return location
+        self._is_shown = True
         path = printable(str(location.database))
         if location.empty:
             output.note(
@@ -55,18 +59,20 @@ class DatabaseOption:
                 error.exit_status = WRONG_USAGE
             raise
 
-    def file(self, output: Output, command: str) -> Path:
+    def file(self, output: Output, command: str, revision: str | None = None) -> Path:
         """Return the database file of a command that works on files only.
 
         Raises:
             TokenStorageError: ``unsupported-database`` for a database that is not a file.
         """
-        return require_file(self.database(output), command)
+        return require_file(self.database(output), command, revision)
 
-    def settings(self, output: Output, *, files_only: str = "") -> Settings:
+    def settings(
+        self, output: Output, *, files_only: str = "", revision: str | None = None
+    ) -> Settings:
         """Return all settings; ``files_only`` names a command that needs :meth:`file`."""
         if files_only:
-            self.file(output, files_only)
+            self.file(output, files_only, revision)
         else:
             self.database(output)
         return load_settings(database=self.value)

@@ -1,8 +1,7 @@
-"""What surrounds the work of a command: progress, log lines and Ctrl-C."""
+"""What surrounds the work of a command: progress and Ctrl-C."""
 
 from __future__ import annotations
 
-import logging
 import shutil
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from typing import Final
 from nextcloud_mcp_server.backends.base import WaitInterrupted
 from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.cli.output import Output, interrupted
-from nextcloud_mcp_server.errors import TokenStorageError, printable
+from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem.server_url import ServerUrl
 from nextcloud_mcp_server.migrate.inspect import inspect
 from nextcloud_mcp_server.progress import (
@@ -36,19 +35,13 @@ def operation(
     *,
     interruption: TokenStorageError | None = None,
 ) -> Iterator[ProgressCallback]:
-    """Print the package's warnings on stderr, and yield a callback that shows progress.
-
-    With ``--debug`` all log lines are printed.
+    """Yield a callback that shows progress, and say after Ctrl-C what became of the work.
 
     Raises:
         TokenStorageError: ``interrupted``, unless the body still waited for a lock; with the
             revision of ``database``, which the body changes and may have committed before
             Ctrl-C, or the given ``interruption``.
     """
-    logger = logging.getLogger("nextcloud_mcp_server")
-    handler, level = _LogHandler(output), logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG if output.debug else logging.WARNING)
     try:
         with _progress(output) as progress:
             yield progress
@@ -62,9 +55,6 @@ def operation(
         # Not on the line on which the terminal shows ^C.
         output.note("")
         raise interruption from None
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
 
 
 @contextmanager
@@ -97,16 +87,6 @@ def _progress(output: Output) -> Iterator[ProgressCallback]:
             output.status("")
     else:
         yield paced(lambda now: output.note(f"{now}, {now.seconds:.0f} s so far"), LOG_INTERVAL)
-
-
-class _LogHandler(logging.Handler):
-    def __init__(self, output: Output) -> None:
-        super().__init__()
-        self._output = output
-
-    def emit(self, record: logging.LogRecord) -> None:
-        label = "warning: " if record.levelno >= logging.WARNING else ""
-        self._output.note(label + printable(record.getMessage()))
 
 
 def _interrupted(database: Path | ServerUrl) -> TokenStorageError:

@@ -94,7 +94,7 @@ def database_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
         output = click.get_current_context().ensure_object(Output)
         option = DatabaseOption(database_path if database_url is None else database_url)
-        return output.run(lambda: command(output, option, **arguments))
+        return _logged(output, lambda: command(output, option, **arguments))
 
     return _with_options(with_database, command, _DATABASE_OPTIONS)
 
@@ -105,9 +105,16 @@ def without_database(command: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(command)
     def with_output(**arguments: Any) -> int | None:
         output = click.get_current_context().ensure_object(Output)
-        return output.run(lambda: command(output, **arguments))
+        return _logged(output, lambda: command(output, **arguments))
 
     return _with_options(with_output, command, (_JSON_OPTION,))
+
+
+def _logged(output: Output, work: Callable[[], int | None]) -> int | None:
+    from nextcloud_mcp_server.cli.log_lines import log_lines  # noqa: PLC0415 - not for --help
+
+    with log_lines(output):
+        return output.run(work)
 
 
 def _with_options(

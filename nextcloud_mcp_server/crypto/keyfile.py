@@ -40,6 +40,9 @@ _MARKS: Final = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff
 #: Seconds to wait for the key file of the settings, which can be on another, dead file system.
 _PATIENCE: Final = 10.0
 
+#: What a key file may have in it: a comment would be a key that is malformed.
+_ONE_A_LINE: Final = "A key file has one key in each line, and nothing else."
+
 #: The place of a database. A server has no file beside it.
 Place = Path | ServerUrl
 
@@ -63,7 +66,7 @@ def given_keyring(
     if keys is not None:
         return Keyring(keys)
     if settings.keys:
-        return Keyring(settings.keys)
+        return Keyring(settings.keys, places=["TOKEN_ENCRYPTION_KEY"] * len(settings.keys))
     return None if settings.key_file is None else _read_in_time(settings)
 
 
@@ -220,14 +223,16 @@ def _read(path: Path, database: Place) -> Keyring:
             remedy="Save it as UTF-8 (in PowerShell: Set-Content -Encoding ascii), or put the key "
             "back; tokens cannot be opened without their key.",
         )
-    keys = split_keys(Secret(";".join(text.splitlines())))
-    if not keys:
+    lines = enumerate(text.splitlines(), 1)
+    found = [(f"line {n} of {path}", key) for n, line in lines for key in split_keys(Secret(line))]
+    if not found:
         raise TokenStorageError(
             f"The key file {path} is empty.",
             code="key-missing",
             remedy="Put the key back; tokens cannot be opened without it.",
         )
-    return Keyring(keys)
+    places, keys = zip(*found, strict=True)
+    return Keyring(keys, places=places, hint=_ONE_A_LINE)
 
 
 def _text(content: SecretBytes) -> Secret | None:

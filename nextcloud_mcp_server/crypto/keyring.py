@@ -52,11 +52,13 @@ class Keyring:
     Args:
         keys: one, or several, newest first; each exactly the 44 characters that
             ``Fernet.generate_key()`` returns, as text or as ASCII bytes.
+        places: where each of them comes from, for the message; None without a name.
+        hint: a sentence for the remedy, about how keys are written there.
 
     Raises:
         TokenStorageError: ``malformed-key`` if there is no key, or if one is not canonical
-            urlsafe base64 of 32 bytes, or is all zero. The message contains its position
-            and never the key.
+            urlsafe base64 of 32 bytes, or is all zero. The message contains its position and
+            place, and never the key.
 
     Attributes:
         keys: the keys, newest first, each once.
@@ -65,14 +67,25 @@ class Keyring:
 
     __slots__ = ("_by_id", "fingerprints", "keys")
 
-    def __init__(self, keys: str | bytes | Sequence[str | bytes]) -> None:
+    def __init__(
+        self,
+        keys: str | bytes | Sequence[str | bytes],
+        *,
+        places: Sequence[str] | None = None,
+        hint: str = "",
+    ) -> None:
         if isinstance(keys, str | bytes) or not isinstance(keys, Sequence):
             # A text is a sequence of texts: without this, each character would be a key.
             keys = (keys,)
         keys = hidden(keys)
         if not keys:
             _refuse("No encryption key was given.", _GIVE_IT)
-        raw = [_raw(key, f"Encryption key {n} of {len(keys)}") for n, key in enumerate(keys, 1)]
+        where = [""] * len(keys) if places is None else [f" ({place})" for place in places]
+        names = [f"Encryption key {n} of {len(keys)}{one}" for n, one in enumerate(where, 1)]
+        try:
+            raw = [_raw(key, name) for key, name in zip(keys, names, strict=True)]
+        except TokenStorageError as error:
+            _refuse(error.message, f"{hint} {error.remedy}" if hint else error.remedy)
         self._take(tuple(map(Key, dict.fromkeys(raw))))
 
     def _take(self, keys: tuple[Key, ...]) -> None:

@@ -145,9 +145,9 @@ def _keys_changed(database: str) -> TokenStorageError:
         f"The table keys of {database} was changed without the key that encrypts: it is not what "
         "that key has signed. Nothing was written.",
         code="keys-changed",
-        remedy="Find out who can write to the database, and what was changed: nextcloud-mcp-server "
-        "keys list, and nextcloud-mcp-server db audit verify. Then restore a backup, or sign the "
-        "table again with your newest key: nextcloud-mcp-server keys promote FINGERPRINT --recover",
+        remedy="Find out who can write to the database, and what was changed (keys list and db "
+        "audit verify show it). Then restore a backup, or let your newest key sign the table again (keys "
+        "promote with --recover).",
     )
 
 
@@ -163,6 +163,6 @@ def wrong_key(
     return TokenStorageError(
         f"{message}; nothing was written.",
         code="wrong-key",
-        remedy="Give every server the key that the secrets were encrypted with in "
-        "TOKEN_ENCRYPTION_KEY (several: NEWEST;OLDER), and start it again.",
+        remedy="Set TOKEN_ENCRYPTION_KEY to the key that the secrets were encrypted with (several: "
+        "NEWEST;OLDER), here and for every server.",
     )

@@ -88,9 +88,7 @@ def verified_keyring(
         try:
             return _verified(keyring, samples, database, known, unopened)
         except TokenStorageError as error:
-            if error.code != "wrong-key" or not _right_beside(samples, database, known):
-                raise
-            raise _another_beside(error, database) from None
+            raise naming_key_beside(error, samples, database, known) from error.__cause__
     keyring = keyring_beside(database)
     if keyring is None:
         values = list(samples(SAMPLE_SIZE))
@@ -103,6 +101,18 @@ def verified_keyring(
             )
         return make_key(database)
     return _verified(keyring, samples, database, known, unopened)
+
+
+def naming_key_beside(
+    error: TokenStorageError, samples: Samples, database: Place, known: Sequence[RegisteredKey]
+) -> TokenStorageError:
+    """Return an error; if it is ``wrong-key``, with the key file that has the right key.
+
+    The arguments are those of :func:`verified_keyring`.
+    """
+    if error.code == "wrong-key" and _right_beside(samples, database, known):
+        return _another_beside(error, database)
+    return error
 
 
 def _right_beside(samples: Samples, database: Place, known: Sequence[RegisteredKey]) -> bool:
@@ -146,11 +156,11 @@ def _verified(
     if opened < read:
         unopened(read - opened)
         logger.warning(
-            "No given key opens %d of the %s of %s: their users must log in again. Add the key "
-            "that they were written with; to see which they are: nextcloud-mcp-server db doctor "
-            "%s",
+            "No given key opens %d of the %s that a start tries in %s: their users must log in "
+            "again. Add the key that they were written with; to see all of them: "
+            "nextcloud-mcp-server db doctor %s",
             read - opened,
-            f"{read} stored secrets" if read < _MOST_COUNTED else f"first {read} secrets",
+            f"{read} secrets" if read < _MOST_COUNTED else f"first {read} secrets",
             printable(str(database)),
             printable(_option(database)),
         )
@@ -166,11 +176,10 @@ def _warn_of_missing(known: Sequence[RegisteredKey], keyring: Keyring, database:
     needed = dict.fromkeys(row.fingerprint for row in known if row.state != RETIRED)
     if missing := [name for name in needed if keyring.get(name) is None]:
         logger.warning(
-            "Key %s of %s was not given: what is encrypted with it cannot be opened. Add it, or "
-            "retire it: nextcloud-mcp-server keys retire %s %s",
+            "Key %s of %s was not given: what is encrypted with it cannot be opened. Add it. To "
+            "see what needs it: nextcloud-mcp-server keys list %s",
             " and ".join(missing),
             printable(str(database)),
-            missing[0],
             printable(_option(database)),
         )
 

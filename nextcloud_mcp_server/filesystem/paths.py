@@ -55,12 +55,12 @@ def is_key(path: str) -> bool:
     return holds_key(path) and not os.path.exists(path)  # noqa: PTH110 - raises nothing
 
 
-def no_key(what: str, remedy: str, code: str = "bad-path") -> TokenStorageError:
+def no_key(what: str, instead: str, code: str = "bad-path") -> TokenStorageError:
     """Return the error for a setting that holds a key; it does not have the key."""
     return TokenStorageError(
         f"{what} holds a key, not the path of a file.",
         code=code,
-        remedy=f"Put the key in TOKEN_ENCRYPTION_KEY, and {remedy}.",
+        remedy=f"Put the key in TOKEN_ENCRYPTION_KEY, and {instead}.",
     )
 
 

@@ -16,7 +16,7 @@ import threading
 import unicodedata
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
@@ -84,14 +84,14 @@ LINT: Final = "See what is wrong with them: nextcloud-mcp-server db lint"
 
 
 @contextmanager
-def _running(what: str, remedy: str = HISTORY) -> Iterator[None]:
+def _running(what: str, remedy: str = HISTORY, *, code: str = "migration-failed") -> Iterator[None]:
     with ALEMBIC:
         try:
             yield
         except CommandError as error:
             reason = str(error).rstrip(".")
             message = f"The {what} failed: {reason}."
-            raise TokenStorageError(message, code="migration-failed", remedy=remedy) from error
+            raise TokenStorageError(message, code=code, remedy=remedy) from error
 
 
 def stamp(connection: Connection, history: History, revision: str) -> None:
@@ -140,12 +140,12 @@ def _migrate(
     config: Config,
     history: History,
     target: str,
+    failing: AbstractContextManager[None] | None = None,
     **options: Any,
 ) -> None:
     scripts = Scripts(history.directory)
     steps = scripts._upgrade_revs if what == "upgrade" else scripts._downgrade_revs
-    on_copy = f"See it run on a copy of a database: nextcloud-mcp-server db {what} --dry-run"
-    with _running(what, on_copy if options.get("as_sql") else HISTORY):
+    with failing or _running(what):
         environment.run(
             config,
             scripts,
@@ -164,19 +164,29 @@ def write_sql(
     dialect: str = "sqlite",
     down: bool = False,
     reviewed: bool = False,
+    instead: str = "",
 ) -> None:
     """Write the SQL of every revision from ``start`` to ``target`` (None: base), up or ``down``.
 
     For a database that is exactly at ``start``. Each statement is one call of ``written.write``,
     made while the revision runs. If ``reviewed``, a step that needs a database is a comment,
-    otherwise it is an error.
+    otherwise it is an error, whose remedy is ``instead``.
+
+    Raises:
+        TokenStorageError: ``bad-input`` if a revision has no statements of its own.
     """
     config = configuration(history)
     config.cmd_opts = Namespace(x=[f"database_url={dialect}://"])
     config.output_buffer = written
     config.attributes["reviewed"] = reviewed
     what: Literal["upgrade", "downgrade"] = "downgrade" if down else "upgrade"
-    _migrate(what, config, history, target or BASE, as_sql=True, starting_rev=start or BASE)
+    end = target or BASE
+    on_copy = (
+        f"See it run on a copy of a database: nextcloud-mcp-server db {what} {end} --dry-run "
+        "-d PATH"
+    )
+    failing = _running(f"SQL of this {what}", instead or on_copy, code="bad-input")
+    _migrate(what, config, history, end, failing, as_sql=True, starting_rev=start or BASE)
 
 
 def listing(history: History) -> list[Revision]:

@@ -132,17 +132,16 @@ class Inspection(NamedTuple):
         """
         if verify is None:
             return None
+        return verify(self.samples, self.snapshot.keys)
+
+    def samples(self, limit: int | None) -> Iterable[bytes]:
+        """Return encrypted values, at most ``limit`` of each column (None: all of them)."""
         # Until they are renamed back, these tables hold their values under another name.
-        renamed = self.finding.adopted
+        renamed, first = self.finding.adopted, self.snapshot.samples
+        if limit == SAMPLE_SIZE and first is not None and not renamed:
+            return first
         columns = [(TEMPORARY + t if t in renamed else t, column) for t, column in ENCRYPTED]
-        database, first = self.database, self.snapshot.samples
-
-        def samples(limit: int | None) -> Iterable[bytes]:
-            if limit == SAMPLE_SIZE and first is not None and not renamed:
-                return first
-            return database.samples(columns, limit)
-
-        return verify(samples, self.snapshot.keys)
+        return self.database.samples(columns, limit)
 
 
 def known_history(database: Database | None = None) -> History:

@@ -105,14 +105,16 @@ def record(
     run(_INSERT, dict(zip(_COLUMNS, astuple(made), strict=True)))
 
 
-def warn_of_clock(transaction: Transaction) -> None:
-    """Log a warning if the newest entry has a later time than the clock."""
+def warn_of_clock(transaction: Transaction, database: Database) -> None:
+    """Log a warning if the newest entry of ``database`` has a later time than the clock."""
     rows = transaction.execute(f"SELECT happened_at FROM {TABLE} ORDER BY id DESC LIMIT 1")  # noqa: S608 - a constant
     newest = rows[0][0] if rows else None
     if isinstance(newest, int) and newest > time.time() + _SKEW:
         logger.warning(
-            "The clock is wrong, or was: it is earlier than the newest entry of the journal "
-            "(db log). Correct it, because tokens expire by it"
+            "The clock is wrong, or was: it is earlier than the newest entry of the journal. "
+            "Correct it, because tokens expire by it. To see the entries: nextcloud-mcp-server db "
+            "log %s",
+            database.option,
         )
 
 

@@ -210,7 +210,8 @@ def _steps_above(finding: Finding, history: History, database: Database, end: in
         raise TokenStorageError(
             f"{database} is at {finding.base}, the newest revision.",
             code="bad-input",
-            remedy="Nothing is to be done. To list the revisions: nextcloud-mcp-server db history",
+            remedy="Nothing is to be done. To list the revisions: nextcloud-mcp-server db history "
+            f"{database.option}",
         )
     above = counted(len(revisions) - begin, "revision")
     raise TokenStorageError(

@@ -195,7 +195,7 @@ def _run(
         after, steps = _change(transaction, change, rows, work, report)
         if journal.is_kept(after):
             with verify.blaming(change, steps):
-                journal.warn_of_clock(transaction)
+                journal.warn_of_clock(transaction, change.database)
                 journal.record(
                     transaction.execute,
                     change.action,

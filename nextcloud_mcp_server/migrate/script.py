@@ -38,13 +38,14 @@ def script(place: Database, *, target: str | None = None) -> Script:
 
     Raises:
         TokenStorageError: as an upgrade; ``bad-input`` if the database must be stamped or
-            repaired first, because that depends on more than the revision.
+            repaired first, because that depends on more than the revision, or if a revision
+            reads the database.
     """
     inspection = inspect(place, target)
     todo = inspection.accepted()
     if (reason := _no_statements_for(inspection, todo)) and todo.migrates:
         raise _no_statements(place, reason)
-    sql = _statements(inspection.history, todo.start, todo.target) if todo.steps else ""
+    sql = _statements(place, inspection.history, todo.start, todo.target) if todo.steps else ""
     return Script(place.location, todo.start, todo.target, todo.steps, sql)
 
 
@@ -53,7 +54,7 @@ def script_downgrade(place: Database, revision: str | None = None) -> Script:
 
     Raises:
         TokenStorageError: as a downgrade, except ``in-use``; ``bad-input`` if the database
-            must be repaired first.
+            must be repaired first, or if a revision decrypts or reads the database.
     """
     inspection, target = changes.plan_downgrade(place, revision)
     todo, history, recorded = inspection.accepted(), inspection.history, str(inspection.recorded)
@@ -62,21 +63,42 @@ def script_downgrade(place: Database, revision: str | None = None) -> Script:
     reason = f"it has {', '.join(there)} already" if there else _to_repair(todo)
     if reason:
         raise _no_statements(place, reason)
-    sql = _statements(history, recorded, target, down=True)
+    sql = _statements(place, history, recorded, target, down=True)
     return Script(place.location, recorded, target, history.undone(recorded, target), sql)
 
 
-def _statements(history: History, start: str | None, target: str, *, down: bool = False) -> str:
+def _statements(
+    place: Database, history: History, start: str | None, target: str, *, down: bool = False
+) -> str:
     from nextcloud_mcp_server.migrate import alembic_commands  # noqa: PLC0415 - imports Alembic
 
     sql = StringIO()
     end = None if target == BASE else target
-    alembic_commands.write_sql(history, start, end, sql, dialect=history.engine, down=down)
+    alembic_commands.write_sql(
+        history,
+        start,
+        end,
+        sql,
+        dialect=history.engine,
+        down=down,
+        instead=_instead(place, target, down=down),
+    )
     if history.engine != "sqlite":
         return f"{sql.getvalue().strip()}\n"
     # The pragma has no effect inside a transaction. Without it, a table that is dropped and
     # created again would delete the rows that reference it.
     return f"PRAGMA foreign_keys=OFF;\n\n{sql.getvalue().strip()}\n"
+
+
+def _instead(place: Database, target: str, *, down: bool) -> str:
+    """Return the remedy for a change that has no statements. A server has no copy to try it on."""
+    name = "downgrade" if down else "upgrade"
+    command = f"nextcloud-mcp-server db {name} {target} {place.option}"
+    if place.directory is not None:
+        return f"Run it on a copy, which is deleted afterwards: {command} --dry-run"
+    if down:
+        return f"Run it on the database: it lists what is lost, and asks first: {command}"
+    return f"See what would run: nextcloud-mcp-server db check {place.option} - then run: {command}"
 
 
 def _no_statements(place: Database, reason: str) -> TokenStorageError:
@@ -87,7 +109,7 @@ def _no_statements(place: Database, reason: str) -> TokenStorageError:
     return TokenStorageError(
         f"There are no statements for {place}: {reason}.",
         code="bad-input",
-        remedy=f"See what an upgrade does with '{preview}', then run: {command}",
+        remedy=f"See what an upgrade does: {preview} - then run: {command}",
     )
 
 

@@ -74,7 +74,8 @@ def unknown_target(
     # From Python it can be of any type.
     text = str(target)
     meant = _probable(text, history)
-    remedy = "List the revisions: nextcloud-mcp-server db history"
+    option = "" if database is None else f" {database.option}"
+    remedy = f"List the revisions: nextcloud-mcp-server db history{option}"
     if database is not None and ("/" in text or text.endswith((".db", ".sqlite", ".sqlite3"))):
         remedy = f"Name a database with -d: -d {for_shell(shortened(text))}"
     return TokenStorageError(

@@ -201,7 +201,7 @@ def _no_migrations(message: str) -> TokenStorageError:
     return TokenStorageError(
         message,
         code="no-migrations",
-        remedy="Install the package again: pip install --force-reinstall nextcloud-mcp-server.",
+        remedy="Install the package again: pip install --force-reinstall nextcloud-mcp-server",
     )
 
 

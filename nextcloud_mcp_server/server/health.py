@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse
 
 from nextcloud_mcp_server.backends.base import Database
 from nextcloud_mcp_server.backends.keys import RegisteredKey
+from nextcloud_mcp_server.crypto.verification import naming_key_beside
 from nextcloud_mcp_server.errors import CODES, TokenStorageError, printable
 from nextcloud_mcp_server.migrate.inspect import inspect
 from nextcloud_mcp_server.migrate.plan import State
@@ -162,8 +163,9 @@ def check_database(
         detail = f"{database} is {finding.state.value}. Restart the server."
         return replace(now, reason=reason, detail=detail)
     try:
-        has_primary(report.snapshot.keys)
+        has_primary(known := report.snapshot.keys)
     except TokenStorageError as error:
+        error = naming_key_beside(error, report.samples, database.location, known)
         return replace(now, reason=CODES[error.code], detail=_told(error))
     return replace(now, read_only=bool(database.unwritable()))
 

@@ -96,7 +96,7 @@ def status_token(environ: Mapping[str, str] | None = None) -> Secret | None:
         f"STATUS_TOKEN has not {_SHORTEST_TOKEN} or more printable characters without blanks.",
         code="bad-input",
         remedy="Set it to a random text: python3 -c 'import secrets; "
-        "print(secrets.token_urlsafe())', or unset it.",
+        "print(secrets.token_urlsafe())' - or unset it.",
     )
 
 

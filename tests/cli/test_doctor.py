@@ -31,7 +31,7 @@ def test_every_line_is_a_check_and_errors_come_first(db: Db) -> None:
     db.put("two-rows")
     db.path.chmod(0o600)
     done = db("doctor")
-    *lines, total = done.out.splitlines()
+    *lines, total, fixing = done.out.splitlines()
     assert (done.status, done.err) == (1, "")
     assert lines[0] == (
         f"error    state: ambiguous-version: alembic_version holds 003 and {HEAD}; "
@@ -40,7 +40,8 @@ def test_every_line_is_a_check_and_errors_come_first(db: Db) -> None:
     assert {line[9:].partition(":")[0] for line in lines} <= set(CHECKS)
     levels = [line[:7].rstrip() for line in lines]
     assert levels == sorted(levels, key=["error", "warning", "note", "ok"].index)
-    assert total.endswith("; db repair fixes 2")
+    assert re.fullmatch(r"\d+ errors?, (\d+ [a-z]+, )*\d+ ok", total)
+    assert fixing == f"to fix 2 of them: nextcloud-mcp-server db repair -d {db.path}"
 
 
 def test_the_document_of_the_doctor(db: Db) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -16,7 +17,7 @@ from cryptography.fernet import Fernet
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
 from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.crypto.keyring import Keyring
-from tests.cli.conftest import Db
+from tests.cli.conftest import Command, Db
 from tests.cli.places import SERVED, fingerprint, listing, rows
 from tests.support.contents import KEY, LATER
 from tests.support.revisions import HEAD, pending_after
@@ -44,6 +45,24 @@ def test_a_preview_succeeds_like_the_downgrade_and_changes_nothing(
     real = db("downgrade", "--yes")
     assert done.status == real.status, done.err
     assert done.status == 0 or done.err == real.err
+
+
+@pytest.mark.parametrize("typed", ["010", "-3", "base"])
+def test_a_preview_that_needs_a_key_names_one_that_works(
+    typed: str, db: Db, command: Command
+) -> None:
+    """`--sql` cannot decrypt, and its remedy names the database and the revision."""
+    db.put("at-head")
+    done = db("downgrade", typed, "--sql", "--json")
+    error = json.loads(done.out)["error"]
+    assert error["code"] == "bad-input"
+    assert "--sql has neither a connection nor a key" in error["message"]
+    remedy = error["remedy"].partition("nextcloud-mcp-server ")[2]
+    result = command(*shlex.split(remedy))
+    assert (result.status, result.err) == (0, "")
+    target = {"010": "revision 010", "-3": "revision 101", "base": "base"}[typed]
+    assert f"goes back to {target}" in result.out
+    assert result.out.endswith("nothing was changed\n")
 
 
 def test_dry_run_prints_what_is_lost(db: Db) -> None:

@@ -14,6 +14,7 @@ from cryptography.fernet import Fernet
 
 from nextcloud_mcp_server.backends.sqlite import compact
 from nextcloud_mcp_server.cli.output import PROGRAM
+from nextcloud_mcp_server.crypto.keyfile import key_path
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.migrations import upgrade_database
 from tests.cli.conftest import Command
@@ -310,3 +311,43 @@ def test_ctrl_c_keeps_what_is_done(database: Path) -> None:
     assert "Traceback" not in err
     subprocess.run(command, env=environ, check=True, capture_output=True)
     assert tokens(database, NEW) == {f"user-{n}": f"token-{n}" for n in range(5000)}
+
+
+#: Commands that change keys, and the code for a wrong path of each kind.
+CHANGING = (("rotate",), ("introduce",), ("promote", OLDER), ("retire", OLDER))
+MISTYPED = {"nothing": "bad-path", "a text": "not-a-database", "foreign": "foreign"}
+
+
+@pytest.mark.parametrize("there", MISTYPED)
+@pytest.mark.parametrize("typed", CHANGING, ids=[one[0] for one in CHANGING])
+def test_a_mistyped_path_is_named_before_the_keys(
+    typed: tuple[str, ...], there: str, tmp_path: Path, command: Command
+) -> None:
+    """The key lies beside another file: no key is missing, the path is wrong."""
+    path = tmp_path / "typo.db"
+    if there == "a text":
+        path.write_text("root:x:0:0:root:/root:/bin/bash\n" * 20, "utf-8")
+    elif there == "foreign":
+        execute(path, "CREATE TABLE bookmarks (url TEXT)")
+    done = command("keys", *typed, "-d", str(path))
+    assert (done.status, done.out) == (1, "")
+    assert f"[{MISTYPED[there]}]" in done.err
+    assert path.exists() == (there != "nothing")
+
+
+@pytest.mark.parametrize("typed", [("rotate",), ("introduce", "--fernet")], ids=" ".join)
+def test_the_right_key_beside_the_database_is_named(
+    typed: tuple[str, ...], database: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrong key in the variable, and the right one in the file: the remedy says so."""
+    upgrade_database(database)
+    grant(database, "alice")
+    monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", KEY)
+    assert command("keys", "introduce", "-d", str(database)).status == 0
+    beside = key_path(database)
+    beside.touch(0o600)
+    beside.write_text(KEY, "utf-8")
+    monkeypatch.setenv("TOKEN_ENCRYPTION_KEY", NEW)
+    done = command("keys", *typed, "-d", str(database))
+    assert "[wrong-key]" in done.err
+    assert f"remedy: {beside} has the right key. Unset TOKEN_ENCRYPTION_KEY" in done.err

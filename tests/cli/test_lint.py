@@ -189,7 +189,7 @@ def test_show_of_a_recreation(dialect: str, folder: Folder, command: Command) ->
     error, remedy = done.err.splitlines()
     assert "recreate_table: audit_logs is recreated from what the database contains" in error
     assert ".." not in error.replace("...", "")
-    assert remedy.endswith(": nextcloud-mcp-server db upgrade --dry-run")
+    assert remedy.endswith(f": nextcloud-mcp-server db upgrade {NUMBER} --dry-run -d PATH")
 
 
 def test_show_of_a_revision_that_fails(folder: Folder, command: Command) -> None:

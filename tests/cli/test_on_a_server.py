@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -63,6 +64,14 @@ def test_keys_are_counted_and_rotated(url: str) -> None:
     retire(both, Keyring(KEY).fingerprints[0])
 
 
+def test_a_new_server_has_no_file_to_lack(url: str, command: Command) -> None:
+    """`keys list` and `db current` say of an empty schema that it has no tables."""
+    for typed in (("keys", "list"), ("db", "current")):
+        done = command(*typed, "-u", url)
+        assert (done.status, done.err) == (0, "")
+        assert done.out.splitlines()[0] == "new (it has no tables)"
+
+
 def test_the_doctor_of_a_sound_server_finds_no_error(url: str) -> None:
     """It names the server, the state, the grants and the keys; before the first start, too."""
     assert {f.check for f in diagnose(_settings(url, KEY)).findings} >= {"connection", "state"}
@@ -108,6 +117,22 @@ def test_a_command_for_files_answers_in_one_line(
     error, remedy = result.err.splitlines()
     assert error.endswith("is not one. [unsupported-database]")
     assert "pg_dump" in remedy or "nextcloud-mcp-server db " in remedy
+
+
+@pytest.mark.parametrize("preview", ["--sql", "--dry-run"])
+def test_a_preview_of_a_downgrade_names_the_command_that_asks(
+    preview: str, url: str, command: Command
+) -> None:
+    """Neither preview leads to the other one; the database and the revision are named."""
+    assert command("db", "upgrade", "-u", url).status == 0
+    result = command("db", "downgrade", "010", preview, "-u", url)
+    assert (result.status, result.out) == (1, "")
+    typed = shlex.split(result.err.splitlines()[1].partition("nextcloud-mcp-server ")[2])
+    assert typed == ["db", "downgrade", "010", "-u", url]
+    asked = command(*typed, stdin=b"n\n")
+    assert "goes back to revision 010" in asked.err
+    assert "Go back?" in asked.err
+    assert "[declined]" in asked.err
 
 
 def test_a_database_is_upgraded_downgraded_and_stamped(url: str, command: Command) -> None:

@@ -52,7 +52,7 @@ def test_the_doctor_fits_a_terminal(state: str, db: Db) -> None:
     """Long findings are wrapped; a command is on a line of its own, so that it can be copied."""
     db.put(state)
     lines = on_a_terminal("db", "doctor", "-d", str(db.path))
-    commands = [line for line in lines if line.startswith("         fix it: ")]
+    commands = [line for line in lines if line.startswith(("         fix it: ", "to fix "))]
     assert too_long([line for line in lines if line not in commands]) == []
     piped = db("doctor").out
     for line in commands:

@@ -131,7 +131,7 @@ def test_sql_prints_the_statements(state: str, db: Db) -> None:
     if state in WITHOUT_SQL:
         assert (done.status, done.out) == (1, "")
         assert done.err.startswith(f"error: There are no statements for {db.path}: it")
-        assert f"'nextcloud-mcp-server db upgrade -d {db.path} --dry-run'" in done.err
+        assert f": nextcloud-mcp-server db upgrade -d {db.path} --dry-run - then" in done.err
         return
     assert (done.status, done.err) == (0, "")
     first, *more = done.out.splitlines()

@@ -390,10 +390,12 @@ async def test_a_key_that_opens_few_of_the_secrets_is_not_accepted_in_silence(
     caplog.clear()
     await start(path, keys=(KEY,))
     [told] = [r.getMessage() for r in caplog.records if "No given key opens" in r.getMessage()]
-    assert "opens 40 of the 41 stored secrets" in told
+    assert "opens 40 of the 41 secrets that a start tries" in told
     assert f"db doctor -d {path}" in told
     [missing] = [r.getMessage() for r in caplog.records if "was not given" in r.getMessage()]
     assert Keyring([THIRD]).fingerprints[0] in missing
+    # No key can be retired while a secret needs it.
+    assert missing.endswith(f"To see what needs it: nextcloud-mcp-server keys list -d {path}")
     caplog.clear()
     await start(path, keys=(KEY, THIRD))
     assert "No given key opens" not in caplog.text
@@ -422,4 +424,28 @@ async def test_a_secret_of_any_column_that_no_key_opens_is_counted(
     promote(path, KEY)
     caplog.clear()
     await start(path, keys=(KEY,))
-    assert "opens 1 of the 41 stored secrets" in caplog.text
+    assert "opens 1 of the 41 secrets that a start tries" in caplog.text
+
+
+@pytest.mark.parametrize("source", ["variable", "named file", "beside"])
+def test_a_malformed_key_is_found_by_its_place(source: str, tmp_path: Path) -> None:
+    """The variable, or the file and its line: a comment in a key file is taken for a key."""
+    database, file = tmp_path / "tokens.db", tmp_path / "some.key"
+    settings = Settings(database)
+    if source == "variable":
+        settings, place = settings._replace(keys=(KEY, "# mine")), "TOKEN_ENCRYPTION_KEY"
+    else:
+        if source == "beside":
+            file = key_path(database)
+        else:
+            settings = settings._replace(key_file=file)
+        file.touch(0o600)
+        file.write_text(f"\n{KEY}\n# mine, from {THIRD}\n", "utf-8")
+        place = f"line 3 of {file}"
+    with refuses("malformed-key") as caught:
+        find_keyring(settings, database)
+    assert str(caught.value).startswith(f"Encryption key 2 of 2 ({place}) is not 44 characters")
+    assert KEY not in f"{caught.value} {caught.value.remedy}"
+    assert THIRD not in f"{caught.value} {caught.value.remedy}"
+    rule = "A key file has one key in each line, and nothing else. "
+    assert caught.value.remedy.startswith(rule) == (source != "variable")

@@ -153,6 +153,7 @@ def test_every_shell_line_works(server: Server, environ: dict[str, str], tmp_pat
     output = _bash("\n".join([_SERVERS, *lines]), tmp_path, environ)
     assert "schema tokens, as tokens, directly" in output
     assert output.count('"status":"ready"') == 2
+    _require_shown_doctor(output)
     assert f"ready: postgresql://tokens@db.example.org/tokens?passfile={tmp_path}" in output
     url = server.url("tokens")
     with psycopg.connect(url) as connection:
@@ -162,6 +163,25 @@ def test_every_shell_line_works(server: Server, environ: dict[str, str], tmp_pat
     assert users == ([("alice",)] if "copy" in db_commands.commands else [])
     made = {path.name for path in (tmp_path / "examples/scale-out/secrets").iterdir()}
     assert made == set(_compose()["secrets"])
+
+
+def _require_shown_doctor(output: str) -> None:
+    """Check that the doctor prints the lines that the guide shows after the upgrade."""
+    [shown] = [text for text in _languages("text") if text.startswith("ok ")]
+    *lines, total = _masked(shown)
+    printed = _masked(output)
+    first = next(n for n, line in enumerate(printed) if "connection:" in line)
+    # The server of the test trades durability for speed, and the connection is not encrypted.
+    expected = [line for line in lines if "durability" not in line]
+    assert printed[first : first + len(expected)] == expected
+    assert total == "N ok"
+    assert f"\n{len(lines)} ok\n" in shown
+
+
+def _masked(output: str) -> list[str]:
+    """Return the lines, with N in the place of versions, numbers and ids of keys."""
+    state = output.replace(f"at-head, {HEAD}", "at-head, HEAD")
+    return re.sub(r"\b(?:[0-9a-f]{8}|[0-9]+(?:\.[0-9]+)?)\b", "N", state).splitlines()
 
 
 def test_the_page_shows_the_script_that_creates_the_database() -> None:

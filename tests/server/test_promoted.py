@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 
 from nextcloud_mcp_server.auth import context
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.crypto.keyfile import key_path
 from nextcloud_mcp_server.errors import CODES
 from nextcloud_mcp_server.maintenance.keys.promote import introduce, promote
 from nextcloud_mcp_server.server.app import create_app
@@ -57,3 +58,21 @@ def test_a_server_without_the_promoted_key_is_not_ready_until_it_gets_it(
         assert "[wrong-key]" in caplog.text
         file.write_text(f"{NEW}\n{KEY}\n")
         assert client.get("/health/ready").status_code == 200
+
+
+def test_the_key_file_beside_the_database_is_named(
+    token_db: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server has an older key in its variable, and the promoted one lies in the file."""
+    monkeypatch.setattr(context, "_PAUSE", 0.0)
+    settings = Settings(token_db, (KEY,))
+    with TestClient(create_app(settings=settings, check_interval=0)) as client:
+        assert client.get("/health/ready").status_code == 200
+        introduce(Settings(token_db, (NEW, KEY)), NEWEST)
+        promote(Settings(token_db, (NEW, KEY)), NEWEST)
+        beside = key_path(token_db)
+        beside.touch(0o600)
+        beside.write_text(NEW)
+        assert client.get("/health/ready").status_code == 503
+    [line] = [record.getMessage() for record in caplog.records if "Not ready" in record.msg]
+    assert f"{beside} has the right key. Unset TOKEN_ENCRYPTION_KEY" in line

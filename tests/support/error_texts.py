@@ -139,6 +139,27 @@ def written() -> Iterator[str]:
                     yield "\n    ".join([f"{source.name}.{name} by {maker}", *texts])
 
 
+def strings() -> Iterator[tuple[str, str]]:
+    """Yield each text of the package that is no docstring, with its module: messages, log lines."""
+    for source in sources():
+        tree = ast.parse(PACKAGE.joinpath(*source.name.split(".")).with_suffix(".py").read_text())
+        inner = {id(part) for node in ast.walk(tree) for part in _parts(node)}
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Constant | ast.JoinedStr) or id(node) in inner:
+                continue
+            if " " in (text := source.text(node)):
+                yield source.name, text
+
+
+def _parts(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield what is within an f-string, and docstrings."""
+    match node:
+        case ast.JoinedStr():
+            yield from (part for part in ast.walk(node) if part is not node)
+        case ast.Expr(value=ast.Constant() as text):
+            yield text
+
+
 def filled_in() -> Iterator[str]:
     """Yield the texts of the tables of errors, filled in for one database."""
     history = load_history()

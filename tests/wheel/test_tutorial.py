@@ -51,7 +51,7 @@ def _write(block: Block, folder: Path) -> None:
         ) as file:
             file.write("\n" + block.text)
     elif "def test_" in block.text:
-        text = block.text.replace('"103"', f'"{NEXT_ID}"')
+        text = block.text.replace('"105"', f'"{NEXT_ID}"')
         (folder / "tests" / "plugin" / "test_example.py").write_text(text, "utf-8")
     elif block.language != "text":
         raise AssertionError(f"line {block.line} is neither a command nor a known file")

@@ -336,7 +336,7 @@ def _about(error: BaseException) -> str:
     if "server login has been failing" in text:
         return " PgBouncer tries again 15 seconds after a failure."
     if "no password supplied" in text:
-        return " libpq ignores a password file that others can read: chmod 600."
+        return " libpq ignores a password file that others can read (chmod 600)."
     if "unsupported startup parameter" in text:
         return " Set the search_path at the server: ALTER ROLE ... SET search_path TO ..."
     return ""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.cli.database import DatabaseOption
 from nextcloud_mcp_server.cli.options import database_options
 from nextcloud_mcp_server.cli.output import Output
@@ -50,7 +51,8 @@ def doctor(output: Output, option: DatabaseOption, *, full: bool) -> int:
         "findings": [finding_facts(finding) for finding in diagnosis.findings],
     }
     lines = (line for found in diagnosis.findings for line in finding_lines(output, found))
-    output.result(document, *lines, _summary_line(diagnosis))
+    place = connect(settings.database).option
+    output.result(document, *lines, *_summary_lines(diagnosis, place))
     if diagnosis.worst is Level.ERROR:
         return 1
     return 3 if diagnosis.unknown else 0
@@ -92,13 +94,15 @@ def finding_facts(finding: Finding) -> dict[str, Any]:
     }
 
 
-def _summary_line(diagnosis: Diagnosis) -> str:
-    """Return how many findings of each level there are, and how many `db repair` fixes."""
+def _summary_lines(diagnosis: Diagnosis, option: str) -> list[str]:
+    """Return how many findings of each level there are, and the command that fixes some."""
     numbers = Counter(finding.level for finding in diagnosis.findings)
     parts = ", ".join(
         f"{numbers[level]} {level}" if level in _ADJECTIVES else counted(numbers[level], level)
         for level in WORST_FIRST
         if numbers[level]
     )
-    fixable = len(diagnosis.fixable)
-    return f"{parts}; db repair fixes {fixable}" if fixable else parts
+    if not diagnosis.fixable:
+        return [parts]
+    command = printable(f"nextcloud-mcp-server db repair {option}")
+    return [parts, f"to fix {len(diagnosis.fixable)} of them: {command}"]

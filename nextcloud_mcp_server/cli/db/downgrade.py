@@ -109,7 +109,7 @@ def _rehearse(output: Output, option: DatabaseOption, revision: str | None) -> N
     from nextcloud_mcp_server.crypto.verification import KeyVerifier
     from nextcloud_mcp_server.maintenance.rehearse import rehearse_downgrade
 
-    settings = option.settings(output, files_only="db downgrade --dry-run")
+    settings = option.settings(output, files_only="db downgrade --dry-run", revision=revision)
     verify = KeyVerifier(settings)
     with operation(output) as progress:
         done = rehearse_downgrade(

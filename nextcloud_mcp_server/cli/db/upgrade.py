@@ -73,7 +73,8 @@ def upgrade(
     from nextcloud_mcp_server.cli.operation import operation
     from nextcloud_mcp_server.crypto.verification import KeyVerifier
 
-    settings = option.settings(output, files_only="db upgrade --dry-run" if dry_run else "")
+    preview = "db upgrade --dry-run" if dry_run else ""
+    settings = option.settings(output, files_only=preview, revision=target)
     verify = KeyVerifier(settings)
     if dry_run:
         from nextcloud_mcp_server.maintenance.rehearse import rehearse

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -35,8 +36,9 @@ def list_keys(output: Output, option: DatabaseOption) -> None:
     settings = option.settings(output)
     with phases(output) as report:
         census = count_secrets(settings, report)
-    # The line of `db current`.
-    lines = [] if census.exists else ["new (no file)"]
+    # The line of `db current`: a server has no file.
+    new = "new (no file)" if isinstance(census.database, Path) else "new (it has no tables)"
+    lines = [] if census.exists else [new]
     if census.exists or census.keys:
         lines += table(list(_rows(census)))
     output.result(census_facts(census), *lines, *_plain_lines(census), *unopened_lines(census))

@@ -169,7 +169,8 @@ class Context:
         return Finding(
             Level.ERROR,
             f"{message}; there is no intact backup beside it to restore: with every server "
-            "stopped, save what can still be read into a new file, and examine that with db doctor",
+            "stopped, save what can still be read into a new file, and examine that: "
+            f"nextcloud-mcp-server db doctor -d {saved}",
             f'(umask 077; sqlite3 {place} ".recover" | sqlite3 {saved})',
         )
 

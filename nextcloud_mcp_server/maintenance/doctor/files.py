@@ -242,7 +242,8 @@ def space(context: Context) -> Iterator[Finding]:
     backup, most = readable(need.backup), readable(need.most)
     what = (
         f"{readable(free)} are free; an upgrade takes {backup} for its backup, {most} in all, and "
-        "twice what the file grows by (see db upgrade --dry-run)"
+        "twice what the file grows by (to measure it: nextcloud-mcp-server db upgrade --dry-run "
+        f"{context.database.option})"
     )
     if free >= need.most:
         yield Finding(Level.OK, what)

@@ -12,8 +12,10 @@ from nextcloud_mcp_server.backends.connect import connect
 from nextcloud_mcp_server.concurrency import run_coroutine
 from nextcloud_mcp_server.crypto.keyfile import find_keyring
 from nextcloud_mcp_server.crypto.keyring import Keyring
+from nextcloud_mcp_server.crypto.verification import naming_key_beside
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.migrate.at_head import open_at_head
+from nextcloud_mcp_server.migrate.inspect import inspect, no_database
 from nextcloud_mcp_server.settings import Settings
 
 T = TypeVar("T")
@@ -40,14 +42,19 @@ class Opened(NamedTuple):
 def opened(settings: Settings) -> Iterator[Opened]:
     """Open the database of the settings; servers can read and write meanwhile.
 
-    The keys are not verified: a lost primary key can be replaced, too.
+    The keys are not verified: a lost primary key can be replaced, too. If the body raises
+    ``wrong-key``, and the key file beside the database has the right one, the remedy names it.
 
     Raises:
-        TokenStorageError: ``key-missing`` without a key, ``malformed-key``, or as
-            :func:`~nextcloud_mcp_server.migrate.at_head.open_at_head`.
+        TokenStorageError: as :func:`~nextcloud_mcp_server.migrate.at_head.open_at_head`;
+            ``key-missing`` without a key, ``malformed-key``.
     """
     database = connect(settings.database)
-    database.check()
+    # Before the keys: with a wrong path, none is beside it.
+    inspection = inspect(database)
+    if not inspection.exists:
+        raise no_database(database)
+    inspection.accepted()
     keyring = find_keyring(settings, database.location)
     if keyring is None:
         raise TokenStorageError(
@@ -61,6 +68,12 @@ def opened(settings: Settings) -> Iterator[Opened]:
     try:
         access.open(pool, keyring, settings.audit_retention_days)
         yield Opened(database, pool, keyring, access)
+    except TokenStorageError as error:
+        if error.code != "wrong-key":
+            raise
+        now = inspect(database, samples=True)
+        known = now.snapshot.keys
+        raise naming_key_beside(error, now.samples, database.location, known) from error.__cause__
     finally:
         access.close()
         run_coroutine(pool.close())
