@@ -93,7 +93,7 @@ class Reading:
         if is_old and secret not in FERNET_COLUMNS:
             if not self.accepts_old():
                 raise _too_old(name)
-            return Secret(stored)
+            return stored if isinstance(stored, Secret) else Secret(stored)
         associated = binding(secret, {name: getattr(row, name) for name in secret.bound})
         found = self._access.keyring.opened(raw, associated)
         if found is None and self._is_unknown(raw) and self._access.read_keys_again():

@@ -28,9 +28,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ClauseElement
 from sqlalchemy.sql.functions import FunctionElement
 
-from nextcloud_mcp_server.crypto.binding import HASH_MARK
 from nextcloud_mcp_server.crypto.key import PREFIX
-from nextcloud_mcp_server.schema.secrets import HASHED
+from nextcloud_mcp_server.schema.secrets import HASH_MARK, HASHED
 from nextcloud_mcp_server.schema.tables import Ciphertext
 
 if TYPE_CHECKING:

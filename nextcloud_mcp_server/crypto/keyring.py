@@ -66,10 +66,10 @@ class Keyring:
     __slots__ = ("_by_id", "fingerprints", "keys")
 
     def __init__(self, keys: str | bytes | Sequence[str | bytes]) -> None:
+        keys = hidden(keys)
         if isinstance(keys, str | bytes) or not isinstance(keys, Sequence):
             # A text is a sequence of texts: without this, each character would be a key.
             keys = (keys,)
-        keys = hidden(keys)
         if not keys:
             _refuse("No encryption key was given.", _GIVE_IT)
         raw = [_raw(key, f"Encryption key {n} of {len(keys)}") for n, key in enumerate(keys, 1)]

@@ -14,6 +14,7 @@ from nextcloud_mcp_server.crypto.key import Key, is_v2, key_id
 from nextcloud_mcp_server.crypto.keyring import Keyring, as_bytes
 from nextcloud_mcp_server.errors import TokenStorageError, counted
 from nextcloud_mcp_server.schema.secrets import HASHED, SECRETS, secrets_of
+from nextcloud_mcp_server.secret import SecretDict
 
 if TYPE_CHECKING:
     from nextcloud_mcp_server.backends.base import Database
@@ -111,8 +112,9 @@ class Decryption:
         ``row`` lacks has no value.
         """
         columns = secrets_of(table)
-        bound = {name: row.get(name) for secret in columns.values() for name in secret.bound}
-        found = {name: as_bytes(row.get(name)) for name in columns}
+        row = SecretDict(row)
+        bound = SecretDict((n, row.get(n)) for secret in columns.values() for n in secret.bound)
+        found = SecretDict((name, as_bytes(row.get(name))) for name in columns)
         changes: dict[str, Any] = {}
         for name, raw in found.items():
             if not is_v2(raw) or (key := self._key_of(table, raw)) is None:
