@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from alembic.util import CommandError
 
+from nextcloud_mcp_server.secret import SecretDict, SecretTuple
+
 #: Takes the values of a row by column; returns those that change, or None.
 Change = Callable[[dict[str, Any]], Mapping[str, Any] | None]
 
@@ -110,11 +112,12 @@ class Rows(NamedTuple):
     def _pages(self) -> Iterator[Sequence[Sequence[Any]]]:
         page = self._select(*self.key, *map(sa.column, self.columns))
         page = page.order_by(*self.key).limit(self.size)
-        rows: Sequence[Sequence[Any]] = self.connection.execute(page).all()
+        # Hidden, because an error is shown with the variables that it passes.
+        rows = list(map(SecretTuple, self.connection.execute(page)))
         while rows:
             yield rows
             last = rows[-1][: len(self.key)]
-            rows = self.connection.execute(page.where(self._after(last))).all()
+            rows = list(map(SecretTuple, self.connection.execute(page.where(self._after(last)))))
 
     def _after(self, last: Sequence[Any]) -> sa.ColumnElement[bool]:
         if len(self.key) == 1:
@@ -122,13 +125,14 @@ class Rows(NamedTuple):
         return sa.tuple_(*self.key) > sa.tuple_(*(sa.literal(value) for value in last))
 
     def _changed(self, row: Sequence[Any], function: Change) -> dict[str, Any] | None:
-        old = dict(zip(self.columns, row[len(self.key) :], strict=True))
-        result = function(dict(old))
+        old = SecretDict(zip(self.columns, row[len(self.key) :], strict=True))
+        result = function(old.copy())
         if result is None:
             return None
+        result = SecretDict(result)
         if unread := sorted(result.keys() - old.keys()):
             raise CommandError(f"{', '.join(unread)} of {self.table} is not in columns.")
-        new = old | dict(result)
+        new = old | result
         return None if new == old else new
 
     def _write(self, new: list[tuple[Sequence[Any], dict[str, Any]]]) -> None:

@@ -101,7 +101,7 @@ class Reading:
         if opened is None:
             if not is_fernet and self._is_plain(raw):
                 if self.accepts_old():
-                    return Secret(stored)
+                    return stored if isinstance(stored, Secret) else Secret(stored)
                 if not raw.startswith(PREFIX):
                     raise _too_old(name)
             raise self._not_opened(name, raw)

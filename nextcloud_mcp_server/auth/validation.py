@@ -16,7 +16,7 @@ from typing import Any, Final, NoReturn
 from nextcloud_mcp_server.auth.values import StoredScopes
 from nextcloud_mcp_server.crypto.binding import hashed, is_hashed
 from nextcloud_mcp_server.errors import TokenStorageError
-from nextcloud_mcp_server.secret import Secret
+from nextcloud_mcp_server.secret import Secret, SecretList, hidden
 
 FLOW_TYPES: Final = ("hybrid", "flow1", "flow2")
 
@@ -211,9 +211,9 @@ def _encodable(value: str, field: str, limit: int) -> None:
 
 def _has_text_keys(value: Mapping[str, Any]) -> bool:
     # json writes the key 1 as "1", so that reading would not return what was stored.
-    pending: list[Any] = [value]
+    pending: list[Any] = SecretList([value])
     while pending:
-        item = pending.pop()
+        item = hidden(pending.pop())
         if isinstance(item, dict):
             if not all(isinstance(key, str) for key in item):
                 return False

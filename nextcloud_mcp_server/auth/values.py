@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any, NoReturn
 
 from nextcloud_mcp_server.errors import TokenStorageError
+from nextcloud_mcp_server.secret import hidden
 
 
 class StoredScopes(tuple[str, ...]):
@@ -66,8 +67,8 @@ def _texts(value: str) -> tuple[str, ...] | None:
 
 def read_json_dict(value: str, of: str) -> dict[str, Any]:
     """Return a JSON object."""
-    parsed = _parsed(value)
-    return parsed if isinstance(parsed, dict) else _unreadable(of, "a JSON object")
+    parsed = hidden(_parsed(value))
+    return dict(parsed) if isinstance(parsed, dict) else _unreadable(of, "a JSON object")
 
 
 def read_spaced(value: str | None) -> tuple[str, ...] | None:

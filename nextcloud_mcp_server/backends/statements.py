@@ -8,15 +8,20 @@ which values are converted on their way in and out.
 from __future__ import annotations
 
 from collections import namedtuple
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
+from itertools import repeat
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from sqlalchemy.sql.visitors import iterate
+
+from nextcloud_mcp_server.schema.secrets import hiding
+from nextcloud_mcp_server.secret import SecretList
+
 if TYPE_CHECKING:
-    from sqlalchemy import Dialect, Executable
+    from sqlalchemy import ColumnElement, Dialect, Executable
     from sqlalchemy.sql.compiler import SQLCompiler
-    from sqlalchemy.types import TypeEngine
 
     from nextcloud_mcp_server.backends.base import Row
 
@@ -51,7 +56,7 @@ class Statement:
         into = [binds[name].type.dialect_impl(dialect).bind_processor(dialect) for name in names]
         self._into: Final = [(at, convert) for at, convert in enumerate(into) if convert]
         columns = getattr(statement, "selected_columns", ())
-        out = [_converter(column.type, dialect) for column in columns]
+        out = [_converter(column, dialect) for column in columns]
         self._out_of: Final = [(at, convert) for at, convert in enumerate(out) if convert]
         self._make: Callable[[Sequence[Any]], Row] | None = None
 
@@ -69,13 +74,19 @@ class Statement:
             values[at] = convert(values[at])
         return values
 
-    def row(self, cursor: Any, values: Sequence[Any]) -> Row:
-        """Return a row with its names, each value converted by the type of its column."""
+    def rows(self, cursor: Any, fetched: Iterable[Sequence[Any]]) -> list[Row]:
+        """Return rows with their names, each value converted by the type of its column.
+
+        Secrets are hidden; ``fetched`` must be in no variable of the caller.
+        """
+        return list(map(self._row, repeat(cursor), fetched))
+
+    def _row(self, cursor: Any, values: Sequence[Any]) -> Row:
         if self._out_of:
-            converted = list(values)
+            values = converted = SecretList(values)
             for at, convert in self._out_of:
-                converted[at] = convert(converted[at])
-            values = converted
+                if converted[at] is not None:
+                    converted[at] = convert(converted[at])
         make = self._make
         if make is None:
             # A column whose name was changed to another case has it in the result, too.
@@ -93,9 +104,19 @@ def _picker(names: tuple[str, ...]) -> Callable[[Mapping[str, Any]], Sequence[An
     return lambda known: [known[name] for name in names]
 
 
-def _converter(kind: TypeEngine[Any], dialect: Dialect) -> Convert | None:
-    convert: Convert | None = kind.dialect_impl(dialect).result_processor(dialect, None)
-    return convert
+def _converter(column: ColumnElement[Any], dialect: Dialect) -> Convert | None:
+    """Return what converts a value by the type of its column, and hides it if it is a secret."""
+    convert: Convert | None = column.type.dialect_impl(dialect).result_processor(dialect, None)
+    # Also the column in an expression.
+    hide = next((found for part in iterate(column) if (found := _hiding(part))), None)
+    if convert is None or hide is None:
+        return hide or convert
+    return lambda value: hide(convert(value))
+
+
+def _hiding(part: Any) -> Convert | None:
+    table = getattr(getattr(part, "table", None), "name", None)
+    return hiding(table, part.name) if table else None
 
 
 def compiler(dialect: Dialect, schema: str = "") -> Callable[[Executable], Statement]:

@@ -11,6 +11,7 @@ import io
 import sys
 from collections.abc import Sequence
 
+from nextcloud_mcp_server import core_dumps
 from nextcloud_mcp_server.cli import fast_path
 from nextcloud_mcp_server.cli.output import (
     PROGRAM,
@@ -27,6 +28,9 @@ from nextcloud_mcp_server.errors import TokenStorageError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line (default: that of ``sys.argv``) and return the exit status."""
+    if arguments is None:
+        # The environment may have the keys of any command.
+        core_dumps.forbid()
     given = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         # A path may hold bytes that are not text, and the terminal may support only ASCII.

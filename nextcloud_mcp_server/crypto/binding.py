@@ -10,11 +10,12 @@ from typing import Any, Final
 from nextcloud_mcp_server.crypto.key import associated_data
 from nextcloud_mcp_server.schema.forms import HASH
 from nextcloud_mcp_server.schema.secrets import HASHED, SecretColumn
+from nextcloud_mcp_server.secret import Shown
 
 _HASHED: Final = frozenset(HASHED)
 
 
-class HashedId(str):
+class HashedId(Shown):
     """An id that was read from the database, where only its hash is.
 
     It finds its row again. The same characters as a plain text do not: a reader of the
@@ -39,7 +40,8 @@ def stored_id(value: str | bytes) -> HashedId:
     """Return an id of a row as a hash. Released versions have stored the id itself."""
     # A BLOB, in a row that this program did not write.
     text = value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
-    return HashedId(text) if is_hashed(text) else hashed(text)
+    # Not of a hidden text itself: its str() is another.
+    return HashedId(str.__str__(text)) if is_hashed(text) else hashed(text)
 
 
 def is_hashed(stored: str) -> bool:

@@ -74,10 +74,10 @@ class Keyring:
         places: Sequence[str] | None = None,
         hint: str = "",
     ) -> None:
+        keys = hidden(keys)
         if isinstance(keys, str | bytes) or not isinstance(keys, Sequence):
             # A text is a sequence of texts: without this, each character would be a key.
             keys = (keys,)
-        keys = hidden(keys)
         if not keys:
             _refuse("No encryption key was given.", _GIVE_IT)
         where = [""] * len(keys) if places is None else [f" ({place})" for place in places]

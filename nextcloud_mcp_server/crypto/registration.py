@@ -146,8 +146,8 @@ def _keys_changed(database: str) -> TokenStorageError:
         "that key has signed. Nothing was written.",
         code="keys-changed",
         remedy="Find out who can write to the database, and what was changed (keys list and db "
-        "audit verify show it). Then restore a backup, or let your newest key sign the table again (keys "
-        "promote with --recover).",
+        "audit verify show it). Then restore a backup, or let your newest key sign the table again "
+        "(keys promote with --recover).",
     )
 
 

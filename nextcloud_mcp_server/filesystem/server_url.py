@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final, NoReturn
 
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
+from nextcloud_mcp_server.secret import hidden
 
 _SCHEMES: Final = ("postgresql", "postgres", "postgresql+psycopg")
 
@@ -43,15 +44,15 @@ class ServerUrl:
             TokenStorageError: ``bad-input`` for what nobody means: blanks at an end, a control
                 character, a password with a sign that ends it.
         """
-        _, _, rest = url.partition("://")
+        url = hidden(url)
+        rest = hidden(url.partition("://")[2])
         if url != url.strip() or not url.isprintable():
             raise _malformed("begins or ends with a blank, or contains a control character")
-        address = rest.partition("?")[0]
-        user, _, _ = address.rpartition("@")
+        user = hidden(rest.partition("?")[0].rpartition("@")[0])
         if "@" in user or "/" in user:
             raise _malformed("has an '@' or a '/' in its name or password")
         self._variable: Final = variable
-        self.conninfo: Final = f"postgresql://{rest}"
+        self.conninfo: Final = hidden("postgresql://" + rest)
         self._shown: Final = f"postgresql://{_without_password(rest)}"
 
     def __str__(self) -> str:
@@ -60,7 +61,8 @@ class ServerUrl:
 
     def __repr__(self) -> str:
         """Return the URL without passwords, as an expression."""
-        return f"ServerUrl({self._shown!r})"
+        # Also if __init__ has failed: a traceback with locals shows what it was called on.
+        return f"ServerUrl({getattr(self, '_shown', '')!r})"
 
     def __eq__(self, other: object) -> bool:
         """Compare the URLs, with their passwords."""

@@ -15,6 +15,7 @@ from nextcloud_mcp_server.crypto.keyring import Keyring, as_bytes
 from nextcloud_mcp_server.crypto.registration import accepts_old
 from nextcloud_mcp_server.errors import TokenStorageError, counted
 from nextcloud_mcp_server.schema.secrets import HASHED, SECRETS, SecretColumn, secrets_of
+from nextcloud_mcp_server.secret import SecretDict
 
 if TYPE_CHECKING:
     from nextcloud_mcp_server.backends.base import Database
@@ -114,12 +115,13 @@ class Decryption:
         column that ``row`` lacks has no value.
         """
         columns = secrets_of(table)
-        bound = {name: row.get(name) for secret in columns.values() for name in secret.bound}
-        found = {
-            name: raw
+        row = SecretDict(row)
+        bound = SecretDict((n, row.get(n)) for secret in columns.values() for n in secret.bound)
+        found = SecretDict(
+            (name, raw)
             for name, secret in columns.items()
             if self._is_ours(secret, raw := as_bytes(row.get(name)))
-        }
+        )
         changes: dict[str, Any] = {}
         for name, raw in found.items():
             if (key := self._key_of(table, raw)) is None:

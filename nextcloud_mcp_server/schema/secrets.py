@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from nextcloud_mcp_server.schema.forms import HASH
+from nextcloud_mcp_server.secret import hidden
 
 
 class SecretColumn(NamedTuple):
@@ -60,7 +64,24 @@ HASHED: Final = (
     ("browser_sessions", "session_id"),
 )
 
+_ENCRYPTED: Final = frozenset((secret.table, secret.column) for secret in SECRETS)
+_HASHED: Final = frozenset(HASHED)
+
 
 def secrets_of(table: str) -> dict[str, SecretColumn]:
     """Return the secrets of a table, by column."""
     return {secret.column: secret for secret in SECRETS if secret.table == table}
+
+
+def hiding(table: str, column: str) -> Callable[[Any], Any] | None:
+    """Return what hides a value that is read from a column; None if it has no secret.
+
+    Released versions have stored some secrets in plain text.
+    """
+    if (table, column) in _ENCRYPTED:
+        return hidden
+    return _hidden_id if (table, column) in _HASHED else None
+
+
+def _hidden_id(value: Any) -> Any:
+    return value if type(value) is str and value.startswith(HASH.prefix) else hidden(value)

@@ -7,11 +7,9 @@ one, are closed first, and a number of descriptors is kept for the database.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import logging
 import resource
 import select
-import sys
 import time
 from contextlib import suppress
 from itertools import chain
@@ -19,6 +17,8 @@ from typing import Any, Final
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from nextcloud_mcp_server import core_dumps
 
 #: The most open connections, if the process may open as many files. A client in a session has two
 #: or three: one that waits for messages, and those of its requests.
@@ -50,8 +50,6 @@ _REPEAT: Final = 1.0
 #: Log lines that are remembered.
 _REMEMBERED: Final = 256
 
-_PR_SET_DUMPABLE: Final = 4
-
 _BUSY: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\n"
     b"Connection: close\r\n\r\n"
@@ -68,24 +66,12 @@ def raise_limits() -> int:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    with suppress(OSError, ValueError):
-        _, hard = resource.getrlimit(resource.RLIMIT_CORE)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
-    _forbid_dumps()
+    core_dumps.forbid()
+    core_dumps.make_undumpable()
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files == resource.RLIM_INFINITY:
         return MOST
     return max(1, min(MOST, files - RESERVED))
-
-
-def _forbid_dumps() -> None:
-    """Make the process undumpable on Linux: a handler such as systemd-coredump heeds no limit.
-
-    So other processes of the same user cannot read its memory either. See prctl(2).
-    """
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 class Connections:

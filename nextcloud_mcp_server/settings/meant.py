@@ -8,6 +8,7 @@ from contextlib import suppress
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem.literal import not_literal
 from nextcloud_mcp_server.filesystem.paths import is_key, is_url, no_key, path_text
+from nextcloud_mcp_server.secret import hidden
 
 
 def require_meant(variable: str, text: str, remedy: str = "") -> None:
@@ -18,8 +19,9 @@ def require_meant(variable: str, text: str, remedy: str = "") -> None:
     Raises:
         TokenStorageError: ``bad-path``.
     """
-    path = _path_if_any(text)
-    what = not_literal(text) or (path and not_literal(path))
+    text = hidden(text)
+    path = hidden(_path_if_any(text))
+    what = not_literal(hidden(text).reveal()) or (path and not_literal(path.reveal()))
     if not what or os.path.exists(path):  # noqa: PTH110 - raises nothing
         return
     raise TokenStorageError(
@@ -36,6 +38,7 @@ def require_no_key(variable: str, text: str) -> None:
     Raises:
         TokenStorageError: ``malformed-key`` in place of the file with the keys, else ``bad-path``.
     """
+    text = hidden(text)
     if is_key(_path_if_any(text)):
         code = "malformed-key" if variable == "TOKEN_ENCRYPTION_KEY_FILE" else "bad-path"
         what = "URL" if variable == "DATABASE_URL" else "path"
@@ -48,7 +51,8 @@ def require_one_file(text: str) -> None:
     Raises:
         TokenStorageError: ``bad-path``.
     """
-    paths = [path.strip() for path in text.replace(",", ";").split(";")]
+    text = hidden(text)
+    paths = hidden([path.strip() for path in text.replace(",", ";").split(";")])
     if len(paths) > 1 and all(map(os.path.exists, paths)):
         what = f"names {len(paths)} files, and only one is read"
     elif is_url(text) or text.startswith("file:"):

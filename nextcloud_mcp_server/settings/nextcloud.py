@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple, NoReturn, TypeVar
@@ -10,7 +9,7 @@ from urllib.parse import urlsplit
 
 from nextcloud_mcp_server.errors import TokenStorageError, without_secrets
 from nextcloud_mcp_server.settings.process import DEFAULT_HOST
-from nextcloud_mcp_server.settings.values import flag
+from nextcloud_mcp_server.settings.values import environment, flag
 from nextcloud_mcp_server.settings.variables import ACCOUNT_VARIABLES
 
 #: The hosts that only this machine reaches.
@@ -55,7 +54,7 @@ def nextcloud_settings(
     Raises:
         TokenStorageError: ``bad-input`` for a variable with another value.
     """
-    environ = os.environ if environ is None else environ
+    environ = environment(environ)
     host = environ.get("NEXTCLOUD_HOST", "").strip()
     if not host:
         return None
@@ -73,7 +72,7 @@ def nextcloud_settings(
 
 def without_effect(environ: Mapping[str, str] | None = None) -> list[str]:
     """Return the variables that are set and have no effect, as ``NEXTCLOUD_HOST`` is not set."""
-    environ = os.environ if environ is None else environ
+    environ = environment(environ)
     if environ.get("NEXTCLOUD_HOST", "").strip():
         return []
     names = ("PUBLIC_URL", "NEXTCLOUD_PUBLIC_URL", "SHARE_LINKS")
@@ -82,7 +81,7 @@ def without_effect(environ: Mapping[str, str] | None = None) -> list[str]:
 
 def lacks_public_url(host: str, environ: Mapping[str, str] | None = None) -> bool:
     """Check whether other machines reach a server that listens on ``host``, and no client can."""
-    environ = os.environ if environ is None else environ
+    environ = environment(environ)
     return host not in LOOPBACK and not environ.get("PUBLIC_URL", "").strip()
 
 
@@ -132,7 +131,7 @@ def account_settings(environ: Mapping[str, str] | None = None) -> AccountSetting
     Nothing is raised: a client shows no output of a process that ends. ``wrong`` has the problems,
     and a variable with another value counts as the one that allows less.
     """
-    environ = os.environ if environ is None else environ
+    environ = environment(environ)
     wrong: list[str] = []
 
     def read(value: Callable[[], Value], less: Value) -> Value:

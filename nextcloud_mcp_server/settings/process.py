@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from ipaddress import ip_network
 from typing import Final
 
 from nextcloud_mcp_server.errors import WRONG_USAGE, TokenStorageError, holds_key, printable
 from nextcloud_mcp_server.filesystem.literal import not_literal
-from nextcloud_mcp_server.secret import Secret
-from nextcloud_mcp_server.settings.values import number, one_of
+from nextcloud_mcp_server.secret import Secret, hidden
+from nextcloud_mcp_server.settings.values import environment, number, one_of
 
 DEFAULT_HOST: Final = "127.0.0.1"
 
@@ -28,7 +27,7 @@ _SHORTEST_TOKEN: Final = 22
 
 def wants_colour(environ: Mapping[str, str] | None = None) -> bool:
     """Check whether colours are allowed in a terminal (https://no-color.org)."""
-    environ = os.environ if environ is None else environ
+    environ = environment(environ)
     return not environ.get("NO_COLOR")
 
 
@@ -46,7 +45,7 @@ def log_settings(
     Raises:
         TokenStorageError: ``bad-input`` for a variable with another value.
     """
-    environ = os.environ if environ is None else environ
+    environ = environment(environ)
     if level is None:
         text = environ.get("NEXTCLOUD_MCP_LOG_LEVEL") or "info"
         level = one_of("NEXTCLOUD_MCP_LOG_LEVEL", text, LOG_LEVELS)
@@ -68,7 +67,7 @@ def listen_address(
         TokenStorageError: ``bad-input`` for a variable that is not a port, and for a host that
             nobody means literally.
     """
-    environ = os.environ if environ is None else environ
+    environ = environment(environ)
     if host is None:
         host = _host(environ.get("NEXTCLOUD_MCP_HOST", "").strip() or DEFAULT_HOST)
     else:
@@ -86,12 +85,12 @@ def status_token(environ: Mapping[str, str] | None = None) -> Secret | None:
     Raises:
         TokenStorageError: ``bad-input`` if it is short or cannot be sent in a header.
     """
-    environ = os.environ if environ is None else environ
-    text = environ.get("STATUS_TOKEN", "").strip()
+    environ = environment(environ)
+    text: Secret = hidden(environ.get("STATUS_TOKEN", "").strip())
     if not text:
         return None
     if len(text) >= _SHORTEST_TOKEN and text.isascii() and text.isprintable() and " " not in text:
-        return Secret(text)
+        return text
     raise TokenStorageError(
         f"STATUS_TOKEN has not {_SHORTEST_TOKEN} or more printable characters without blanks.",
         code="bad-input",
@@ -106,7 +105,7 @@ def trusted_proxies(environ: Mapping[str, str] | None = None) -> list[str]:
     Raises:
         TokenStorageError: ``bad-input`` for what is no address and no network, and for every one.
     """
-    environ = os.environ if environ is None else environ
+    environ = environment(environ)
     given = environ.get("TRUSTED_PROXIES", "").strip()
     found = [text.strip() for text in given.split(",")]
     for text in filter(None, found):

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem.paths import (
@@ -18,9 +18,9 @@ from nextcloud_mcp_server.filesystem.paths import (
     is_url,
 )
 from nextcloud_mcp_server.filesystem.server_url import ServerUrl, is_server_url
-from nextcloud_mcp_server.secret import Secret
+from nextcloud_mcp_server.secret import Secret, SecretDict, SecretTuple, hidden
 from nextcloud_mcp_server.settings.meant import require_meant, require_no_key, require_one_file
-from nextcloud_mcp_server.settings.values import number, shown
+from nextcloud_mcp_server.settings.values import environment, number, shown
 
 DEFAULT_LOCK_TIMEOUT: Final = 600.0
 
@@ -73,11 +73,12 @@ class Settings(_Fields):
 
         def __new__(cls, *values, **named):
             """Make the paths absolute; ``bad-path`` if there is no working directory."""
+            values, named = SecretTuple(values), SecretDict(named)
             made = super().__new__(cls, *values, **named)
             key_file = made.key_file and absolute(made.key_file)
             place = made.database
             place = absolute(place) if isinstance(place, Path) else place
-            return made._replace(database=place, key_file=key_file)
+            return made._replace(database=place, key_file=key_file, keys=hidden(made.keys))
 
     def __repr__(self) -> str:
         """Show the settings without the keys."""
@@ -135,8 +136,9 @@ def load_settings(
             be used, ``bad-path`` also for a key file below an unknown home folder,
             ``malformed-key`` for a list of keys with nothing in it.
     """
-    environ = os.environ if environ is None else environ
-    if key_file := environ.get("TOKEN_ENCRYPTION_KEY_FILE"):
+    environ, database = environment(environ), _hidden_url(database)
+    # Hidden, because a key may be in the place of any of them.
+    if key_file := hidden(environ.get("TOKEN_ENCRYPTION_KEY_FILE")):
         require_no_key("TOKEN_ENCRYPTION_KEY_FILE", key_file)
         require_one_file(key_file)
         require_meant("TOKEN_ENCRYPTION_KEY_FILE", key_file)
@@ -146,7 +148,7 @@ def load_settings(
     pool_size(environ)
     return locate(environ, database=database)._replace(
         keys=_keys(Secret(environ.get("TOKEN_ENCRYPTION_KEY", ""))),
-        key_file=absolute_text(key_file, "the key file") if key_file else None,
+        key_file=absolute_text(key_file.reveal(), "the key file") if key_file else None,
         lock_timeout=_lock_timeout(environ.get("TOKEN_STORAGE_LOCK_TIMEOUT"), default_lock_timeout),
         audit_retention_days=number(
             environ, "AUDIT_RETENTION_DAYS", 1, _MOST_DAYS, of="a number of days", example=365
@@ -163,20 +165,20 @@ def locate(
 
     Takes the arguments of :func:`load_settings`, and raises its errors about the database.
     """
-    environ = os.environ if environ is None else environ
+    environ, database = environment(environ), _hidden_url(database)
     if database is not None:
         return Settings(database_place(database))
-    if url := environ.get("DATABASE_URL"):
+    if url := hidden(environ.get("DATABASE_URL")):
         overruled = environ.get("TOKEN_STORAGE_DB", "")
         return Settings(_place_of_variable(url), source="DATABASE_URL", overruled=overruled)
-    if path := environ.get("TOKEN_STORAGE_DB"):
+    if path := hidden(environ.get("TOKEN_STORAGE_DB")):
         require_no_key("TOKEN_STORAGE_DB", path)
         require_meant(
             "TOKEN_STORAGE_DB",
             path,
             " To use such a name, create the file: nextcloud-mcp-server db upgrade -d NAME",
         )
-        return Settings(database_path(path), source="TOKEN_STORAGE_DB")
+        return Settings(database_path(path.reveal()), source="TOKEN_STORAGE_DB")
     # Usually a variable of a script or of compose that has no value.
     empty = next((n for n in ("TOKEN_STORAGE_DB", "DATABASE_URL") if environ.get(n) == ""), "")
     if _can_hold_data(DEFAULT_DATABASE.parent):
@@ -208,11 +210,15 @@ def database_place(database: str | os.PathLike[str] | ServerUrl) -> Path | Serve
     Raises:
         TokenStorageError: as :func:`~.filesystem.paths.database_path`.
     """
+    database = _hidden_url(database)
     if isinstance(database, ServerUrl):
         return database
-    if isinstance(database, str) and is_server_url(database):
-        return ServerUrl(database)
-    return database_path(database)
+    return ServerUrl(database) if isinstance(database, Secret) else database_path(database)
+
+
+def _hidden_url(database: Any) -> Any:
+    """Return the URL of a server, which may have a password, hidden; anything else as it is."""
+    return hidden(database) if is_server_url(database) else database
 
 
 def absolute_database(
@@ -230,7 +236,7 @@ def trusted_owners(environ: Mapping[str, str] | None = None) -> tuple[int, ...]:
     Raises:
         TokenStorageError: ``bad-input`` for a user that does not exist.
     """
-    environ = os.environ if environ is None else environ
+    environ = environment(environ)
     listed = environ.get("TOKEN_STORAGE_TRUSTED_OWNERS", "").split(",")
     return tuple(_user_number(name) for name in map(str.strip, listed) if name)
 
@@ -256,7 +262,7 @@ def declared_file_system(environ: Mapping[str, str] | None = None) -> str:
     Raises:
         TokenStorageError: ``bad-input`` for another value.
     """
-    environ = os.environ if environ is None else environ
+    environ = environment(environ)
     text = environ.get("TOKEN_STORAGE_FILESYSTEM", "")
     if text not in {"", "local", "remote"}:
         raise TokenStorageError(
@@ -273,7 +279,7 @@ def pool_size(environ: Mapping[str, str] | None = None) -> int:
     Raises:
         TokenStorageError: ``bad-input`` for another value than a number from 1 to 64.
     """
-    environ = os.environ if environ is None else environ
+    environ = environment(environ)
     size = number(
         environ,
         "TOKEN_STORAGE_POOL_SIZE",
@@ -287,7 +293,8 @@ def pool_size(environ: Mapping[str, str] | None = None) -> int:
 
 def split_keys(text: Secret) -> tuple[Secret, ...]:
     """Return the keys of a ``;``-separated list, without white space and empty parts."""
-    return tuple(Secret(part.strip()) for part in text.split(";") if part.strip())
+    parts = hidden(text.split(";"))
+    return tuple(hidden(part.strip()) for part in parts if part.strip())
 
 
 def _keys(text: Secret) -> tuple[Secret, ...]:
@@ -318,7 +325,7 @@ def _lock_timeout(text: str | None, default: float) -> float:
     return seconds
 
 
-def _place_of_variable(url: str) -> Path | ServerUrl:
+def _place_of_variable(url: Secret) -> Path | ServerUrl:
     """Return the place of ``DATABASE_URL``; the remedy of an error names the variable."""
     if is_server_url(url):
         return ServerUrl(url, "DATABASE_URL")
@@ -327,7 +334,7 @@ def _place_of_variable(url: str) -> Path | ServerUrl:
         require_meant("DATABASE_URL", url)
         if not is_url(url):
             raise bad_path("DATABASE_URL is not a URL; a plain path goes in TOKEN_STORAGE_DB.")
-        return database_path(url)
+        return database_path(url.reveal())
     except TokenStorageError as error:
         raise TokenStorageError(
             error.message,

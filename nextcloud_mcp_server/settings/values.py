@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 from nextcloud_mcp_server.errors import TokenStorageError, without_secrets
+from nextcloud_mcp_server.secret import SecretDict
+
+
+def environment(environ: Mapping[str, str] | None) -> Mapping[str, str]:
+    """Return the environment, None for that of the process, hidden: it has keys and passwords."""
+    if isinstance(environ, SecretDict):
+        return environ
+    return SecretDict(os.environ if environ is None else environ)
 
 
 def shown(text: str) -> str:

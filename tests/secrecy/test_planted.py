@@ -185,33 +185,88 @@ def test_a_running_server(lived: tuple[Path, Places]) -> None:
     assert leaks(places) == []
 
 
-def test_a_server_that_crashes_writes_no_core(lived: tuple[Path, Places]) -> None:
-    """Its memory has the keys: it is not written where the operating system puts crashes."""
+def _allow_cores() -> None:
+    most = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    resource.setrlimit(resource.RLIMIT_CORE, (most, most))
 
-    def allow() -> None:
-        most = resource.getrlimit(resource.RLIMIT_CORE)[1]
-        resource.setrlimit(resource.RLIMIT_CORE, (most, most))
 
+def _cores(folder: Path) -> list[Path]:
+    return list(folder.glob("core*"))
+
+
+@pytest.fixture
+def writes_cores(lived: tuple[Path, Places]) -> Path:
+    """Return the folder of the database, where a crash writes a core in which a key is found."""
     folder = lived[0].parent
     done = subprocess.run(
         [sys.executable, "-c", "import os; key = os.environ['K']; os.abort()"],
         cwd=folder,
         env={"K": KEYS["key"]},
-        preexec_fn=allow,
+        preexec_fn=_allow_cores,
         check=False,
     )
     assert done.returncode == -signal.SIGABRT
-    cores = list(folder.glob("core*"))
+    cores = _cores(folder)
     if not cores:
         pytest.skip("no core can be written here")
     # Control: the search finds the key in the core of a program that permits one.
     assert "key" in found_in(b"".join(core.read_bytes() for core in cores))
     for core in cores:
         core.unlink()
-    server = _Server(lived[0], preexec_fn=allow)
+    return folder
+
+
+def test_a_server_that_crashes_writes_no_core(
+    lived: tuple[Path, Places], writes_cores: Path
+) -> None:
+    """Its memory has the keys: it is not written where the operating system puts crashes."""
+    server = _Server(lived[0], preexec_fn=_allow_cores)
     server.get("/health/ready")
     server.end(signal.SIGABRT)
-    assert list(folder.glob("core*")) == []
+    assert _cores(writes_cores) == []
+
+
+#: Reports that the command runs, and lets it wait to be ended.
+_WAITING = """
+import sys, time
+from {module} import {function} as _
+import {module} as module
+def wait(*_, **__):
+    print("running", flush=True)
+    time.sleep(60)
+module.{function} = wait
+from nextcloud_mcp_server.cli.main import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "where"),
+    [
+        ("keys rotate", "nextcloud_mcp_server.maintenance.keys.rotate.reading"),
+        ("db upgrade", "nextcloud_mcp_server.migrate.startup.prepare"),
+        ("stdio", "nextcloud_mcp_server.server.stdio._serve"),
+    ],
+)
+def test_a_command_that_crashes_writes_no_core(
+    command: str, where: str, lived: tuple[Path, Places], writes_cores: Path
+) -> None:
+    """Every command has the keys in its environment, and some have them in use."""
+    module, _, function = where.rpartition(".")
+    given = {"TOKEN_ENCRYPTION_KEY": KEY, "TOKEN_STORAGE_DB": str(lived[0])}
+    with subprocess.Popen(
+        [sys.executable, "-c", _WAITING.format(module=module, function=function), *command.split()],
+        cwd=writes_cores,
+        env=environment(writes_cores, given),
+        preexec_fn=_allow_cores,  # noqa: PLW1509 - no other thread runs
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert any(b"running" in line for line in process.stdout)
+        process.send_signal(signal.SIGABRT)
+        assert process.wait(60) == -signal.SIGABRT
+    assert _cores(writes_cores) == []
 
 
 @pytest.mark.parametrize("name", SECRETS)

@@ -190,7 +190,7 @@ def test_the_limits_of_the_process_are_set(token_db: Path) -> None:
     with Server(token_db, first) as server:
         server.url()
         assert resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE) == (1000, 1000)
-        assert resource.prlimit(server.process.pid, resource.RLIMIT_CORE)[0] == 0
+        assert resource.prlimit(server.process.pid, resource.RLIMIT_CORE)[0] <= 1
         server.stop()
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from nextcloud_mcp_server.backends.base import Snapshot
@@ -26,6 +27,7 @@ from nextcloud_mcp_server.schema.structure import (
     columns_there,
     quoted,
 )
+from nextcloud_mcp_server.secret import SecretBytes
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -224,7 +226,7 @@ class Place(NamedTuple):
             return ()
         # An operator may have changed the type of one.
         queries = [f"{self._secrets(*one)} LIMIT 2" for one in there]
-        values = [_raw(v) for query in queries for (v,) in self.rows(query)]
+        values = chain.from_iterable(map(_raw, self.rows(query)) for query in queries)
         return tuple(dict.fromkeys(values))
 
     def _keys(self, structure: Structure) -> tuple[RegisteredKey, ...]:
@@ -244,7 +246,7 @@ class Place(NamedTuple):
             # On the server, because there may be millions.
             with self.connection.cursor(name="secrets") as cursor:
                 cursor.execute(query if limit is None else f"{query} LIMIT {limit}")
-                yield from (_raw(value) for (value,) in cursor)
+                yield from map(_raw, cursor)
 
     def missing_grants(self) -> Mapping[str, list[str]]:
         """Return the privileges that this role lacks, each with its tables and sequences."""
@@ -334,7 +336,9 @@ def why_read_only(place: Place, facts: Facts, url: ServerUrl) -> str:
     return grants_text(place, missing) if missing else ""
 
 
-def _raw(value: object) -> bytes:
+def _raw(row: Sequence[object]) -> SecretBytes:
+    """Return the bytes of a value, hidden: an id of a released version is not encrypted."""
+    [value] = row
     if isinstance(value, bytes | memoryview):
-        return bytes(value)
-    return str(value).encode("utf-8", "replace")
+        return SecretBytes(value)
+    return SecretBytes(str(value).encode("utf-8", "replace"))

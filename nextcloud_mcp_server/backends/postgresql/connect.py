@@ -15,6 +15,7 @@ from nextcloud_mcp_server.backends.base import WaitInterrupted
 from nextcloud_mcp_server.errors import TokenStorageError, without_secrets
 from nextcloud_mcp_server.filesystem.server_url import ServerUrl
 from nextcloud_mcp_server.schema.structure import quoted
+from nextcloud_mcp_server.secret import SecretDict, hidden
 
 try:
     import psycopg
@@ -100,7 +101,7 @@ class Server:
     def __init__(self, url: ServerUrl) -> None:
         self.url: Final = url
         try:
-            given = conninfo.conninfo_to_dict(url.conninfo)
+            given = hidden(conninfo.conninfo_to_dict(url.conninfo))
         except psycopg.Error as error:
             raise TokenStorageError(
                 f"{url} is not a URL that libpq can read.",
@@ -110,7 +111,7 @@ class Server:
             ) from error.with_traceback(None)
         # The names and texts of this program are UTF-8.
         own = {"client_encoding": "utf8", "application_name": application_name()}
-        self.parameters: Final[dict[str, Any]] = {**_DEFAULTS, **own, **given}
+        self.parameters: Final = SecretDict({**_DEFAULTS, **own, **given})
         self.parameters["client_encoding"] = "utf8"
         self._warned = False
 
@@ -199,8 +200,8 @@ class Server:
             # A ping would take as long again.
             return Ping.NO_RESPONSE
         # No other thread of this process runs meanwhile, so it must not take long.
-        shortly = conninfo.make_conninfo(**{**self.parameters, "connect_timeout": _PING_TIMEOUT})
-        return PGconn.ping(shortly.encode())
+        shortly = self.parameters | {"connect_timeout": _PING_TIMEOUT}
+        return PGconn.ping(conninfo.make_conninfo(**shortly).encode())
 
 
 def _answering(

@@ -60,7 +60,7 @@ class DriverConnection:
         known, cursor = self._prepared(statement), self._cursor
         self.executed += 1
         cursor.execute(known.sql, known.parameters(parameters))
-        return [known.row(cursor, values) for values in cursor.fetchall()]
+        return known.rows(cursor, cursor.fetchall())
 
     def first(
         self, statement: Executable, parameters: Mapping[str, Any] | None = None
@@ -69,8 +69,8 @@ class DriverConnection:
         known, cursor = self._prepared(statement), self._cursor
         self.executed += 1
         cursor.execute(known.sql, known.parameters(parameters))
-        values = cursor.fetchone()
-        return None if values is None else known.row(cursor, values)
+        found = known.rows(cursor, cursor.fetchmany(1))
+        return found[0] if found else None
 
     def change(
         self,

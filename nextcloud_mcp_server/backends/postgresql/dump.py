@@ -17,6 +17,7 @@ from nextcloud_mcp_server.backends.postgresql.connect import Server
 from nextcloud_mcp_server.errors import TokenStorageError, without_secrets
 from nextcloud_mcp_server.filesystem.errors import naming
 from nextcloud_mcp_server.schema.structure import quoted
+from nextcloud_mcp_server.secret import hidden
 
 
 def write_dump(place: Place, server: Server, target: Path, tables: Sequence[str]) -> Path:
@@ -72,13 +73,14 @@ def write_dump(place: Place, server: Server, target: Path, tables: Sequence[str]
 def _parameters(server: Server) -> Iterator[dict[str, Any]]:
     """Yield the parameters of the connection, with the password in a file: others see arguments."""
     parameters = {k: v for k, v in server.parameters.items() if "password" not in k}
-    password = server.parameters.get("password")
+    # An error of the block has this frame, too.
+    password = hidden(server.parameters.get("password"))
     if not password:
         yield parameters
         return
     with NamedTemporaryFile("w", encoding="utf-8", prefix="token-store-") as file:
-        escaped = str(password).replace("\\", "\\\\").replace(":", "\\:")
-        file.write(f"*:*:*:*:{escaped}\n")
+        escaped = hidden(password.replace("\\", "\\\\").replace(":", "\\:"))
+        file.write(f"*:*:*:*:{escaped.reveal()}\n")
         file.flush()
         yield {**parameters, "passfile": file.name}
 

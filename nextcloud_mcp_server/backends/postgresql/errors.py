@@ -121,6 +121,30 @@ def driver_error(error: BaseException) -> BaseException:
     return original if isinstance(original, BaseException) else error
 
 
+def remove_values(error: BaseException) -> None:
+    """Keep the first line alone of what a server says, in an error and in all that led to it.
+
+    Its detail is the whole row that a constraint refuses, decrypted in a downgrade. What SQLAlchemy
+    raises has the same text.
+    """
+    pending: list[object] = [error]
+    seen: set[int] = set()
+    while pending:
+        one = pending.pop()
+        if not isinstance(one, BaseException) or id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, psycopg.Error) and one.diag.message_primary:
+            # The value that a type does not take is at its end.
+            text, _, _ = one.diag.message_primary.partition(': "')
+            one.args, one._info = (text,), None
+        original = getattr(one, "orig", None)
+        if isinstance(original, psycopg.Error):
+            remove_values(original)
+            one.args = (f"({type(original).__name__}) {original}",)
+        pending += [one.__cause__, one.__context__]
+
+
 def is_lock_conflict(error: BaseException) -> bool:
     """Return whether a statement gave up the wait for a lock, or was chosen in a deadlock."""
     seen: BaseException | None = error

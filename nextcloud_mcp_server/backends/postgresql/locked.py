@@ -30,7 +30,12 @@ from nextcloud_mcp_server.backends.postgresql.connect import (
     interrupted,
     no_schema,
 )
-from nextcloud_mcp_server.backends.postgresql.errors import is_lock_conflict, named, not_writable
+from nextcloud_mcp_server.backends.postgresql.errors import (
+    is_lock_conflict,
+    named,
+    not_writable,
+    remove_values,
+)
 from nextcloud_mcp_server.backends.postgresql.transaction import PostgresTransaction
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.schema.history import History
@@ -59,13 +64,16 @@ _IDLE_TIMEOUT: Final = 300
 
 #: What is set in the transaction of a migration. ``SET LOCAL`` is safe behind a pooler. The one
 #: schema is named alone: with ``ours, public`` a version table of another application in public
-#: would be taken for ours.
+#: would be taken for ours. The log of the server gets no row that a constraint refuses, if this
+#: role may choose that.
 _SETTINGS: Final = """
 SET LOCAL search_path TO {schema};
 SET LOCAL lock_timeout TO '{lock}s';
 SET LOCAL statement_timeout TO 0;
 SET LOCAL idle_in_transaction_session_timeout TO '{idle}s';
-SET LOCAL application_name TO '{name}'
+SET LOCAL application_name TO '{name}';
+SELECT pg_catalog.set_config('log_error_verbosity', 'terse', true)
+WHERE pg_catalog.has_parameter_privilege('log_error_verbosity', 'SET')
 """
 
 _BEGIN: Final = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED READ WRITE"
@@ -135,6 +143,7 @@ def exclusive(
             yield locked
     except Exception as error:
         known = named(error, server.url)
+        remove_values(error)
         if known is None or known is error:
             raise
         raise known from error
@@ -377,6 +386,9 @@ async def session(server: Server, lock_timeout: float) -> AsyncIterator[AsyncCon
                 await asyncio.sleep(_POLL)
             yield connection
             await connection.commit()
+    except Exception as error:
+        remove_values(error)
+        raise
     finally:
         await engine.dispose()
 

@@ -12,7 +12,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DatabaseError
 
 from nextcloud_mcp_server.backends.postgresql.catalog import Place
-from nextcloud_mcp_server.backends.postgresql.connect import Server
+from nextcloud_mcp_server.backends.postgresql.connect import Server, reason
+from nextcloud_mcp_server.backends.postgresql.errors import driver_error
 from nextcloud_mcp_server.progress import Reporter
 from nextcloud_mcp_server.schema.reference import Reference
 from nextcloud_mcp_server.schema.structure import Gaps, Structure, Table, quoted
@@ -166,4 +167,6 @@ class PostgresTransaction:
                 with self.connection.begin_nested():
                     self.execute(sql)
             except DatabaseError as error:
-                logger.warning("%s on %s could not be created again: %s", name, table, error.orig)
+                # The text of the driver has the values of a row.
+                why = reason(driver_error(error))
+                logger.warning("%s on %s could not be created again: %s", name, table, why)

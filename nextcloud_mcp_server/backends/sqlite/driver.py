@@ -36,7 +36,7 @@ class DriverConnection:
         """Execute and return every row."""
         known = prepared(statement)
         cursor = self._connection.execute(known.sql, known.parameters(parameters))
-        return [known.row(cursor, values) for values in cursor.fetchall()]
+        return known.rows(cursor, cursor.fetchall())
 
     def first(
         self, statement: Executable, parameters: Mapping[str, Any] | None = None
@@ -44,11 +44,10 @@ class DriverConnection:
         """Execute and return the first row, or None."""
         known = prepared(statement)
         cursor = self._connection.execute(known.sql, known.parameters(parameters))
-        values = cursor.fetchone()
-        row = None if values is None else known.row(cursor, values)
+        found = known.rows(cursor, cursor.fetchmany(1))
         # A statement that is not read to its end would keep the read transaction open.
         cursor.close()
-        return row
+        return found[0] if found else None
 
     def change(
         self,

@@ -29,8 +29,6 @@ LARGEST: Final = (1 << 63) - 1
 #: The errors of read_small for what is not a small regular file.
 _NOT_A_SMALL_FILE: Final = frozenset({errno.EINVAL, errno.EFBIG})
 
-_CHUNK: Final = 1 << 20
-
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
@@ -83,11 +81,9 @@ def sha256_of(path: Path) -> str:
     Do not use it for a database in use: closing any descriptor of it drops the locks that
     SQLite holds on it in this process.
     """
-    digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        # Not in a loop, whose variable would hold a part of the file.
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_manifest(backup: Path, manifest: Manifest) -> None:

@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from nextcloud_mcp_server.backends.keys import RegisteredKey, has_keys, registered_keys
 from nextcloud_mcp_server.schema.structure import KEYS, Structure, quoted
+from nextcloud_mcp_server.secret import SecretBytes
 
 
 def read_secrets(
@@ -17,8 +18,9 @@ def read_secrets(
 ) -> Iterator[tuple[str, bytes]]:
     """Yield (table, value) of each existing (table, column), up to ``limit`` of each."""
     for table, column in columns:
-        for (value,) in connection.execute(_query(table, column, -1 if limit is None else limit)):
-            yield table, _raw(value)
+        query = _query(table, column, -1 if limit is None else limit)
+        for value in map(_raw, connection.execute(query)):
+            yield table, value
 
 
 def first_and_newest(
@@ -30,7 +32,7 @@ def first_and_newest(
     """
     # A column without a newest one has none at all.
     newest = [f"SELECT * FROM ({_query(*one, 1, 'ORDER BY rowid DESC')})" for one in columns]  # noqa: S608 - our own names
-    values = [_raw(value) for (value,) in connection.execute(" UNION ALL ".join(newest))]
+    values = list(map(_raw, connection.execute(" UNION ALL ".join(newest))))
     first = next(read_secrets(connection, columns, 1), None) if values else None
     return tuple(dict.fromkeys([*([first[1]] if first else []), *values]))
 
@@ -51,5 +53,7 @@ def _query(table: str, column: str, limit: int, order: str = "") -> str:
     return f"SELECT {name} FROM {place} WHERE {name} IS NOT NULL {order} LIMIT {limit}"  # noqa: S608 - our own names
 
 
-def _raw(value: object) -> bytes:
-    return value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
+def _raw(row: Sequence[object]) -> SecretBytes:
+    """Return the bytes of a value, hidden: an id of a released version is not encrypted."""
+    [value] = row
+    return SecretBytes(value if isinstance(value, bytes) else str(value).encode("utf-8", "replace"))

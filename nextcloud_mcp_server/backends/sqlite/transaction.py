@@ -295,7 +295,9 @@ def in_memory() -> Iterator[Transaction]:
     """Open a transaction in an empty database in memory."""
     require_library()
     with closing(open_connection(":memory:", isolation_level=None)) as raw:
-        engine = create_sync_engine("sqlite://", creator=lambda: raw, poolclass=StaticPool)
+        engine = create_sync_engine(
+            "sqlite://", creator=lambda: raw, poolclass=StaticPool, hide_parameters=True
+        )
         with engine.connect() as connection, connection.begin():
             # As in create_engine().
             _reset(raw)

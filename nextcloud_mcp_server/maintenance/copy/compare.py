@@ -27,7 +27,7 @@ class Checksum:
     def add(self, rows: Iterable[tuple[Any, ...]]) -> None:
         """Add canonical rows."""
         for row in rows:
-            digest = hashlib.sha256(repr(row).encode()).digest()
+            digest = hashlib.sha256(tuple.__repr__(row).encode()).digest()
             self._sum += int.from_bytes(digest, "big")
             self.rows += 1
         self._sum %= _SIZE

@@ -17,6 +17,7 @@ from nextcloud_mcp_server.backends.sqlite.errors import naming
 from nextcloud_mcp_server.backends.sqlite.inspect import readable
 from nextcloud_mcp_server.maintenance.copy.values import Boolean, Moment, Part
 from nextcloud_mcp_server.schema.structure import Structure, Table, quoted
+from nextcloud_mcp_server.secret import SecretList, SecretTuple
 
 if TYPE_CHECKING:
     import psycopg
@@ -130,7 +131,7 @@ class _SqliteSource:
             f"SELECT {_names(part)} FROM {quoted(part.table)} {repeated} {order}"  # noqa: S608 - quoted
         )
         with closing(cursor):
-            while rows := cursor.fetchmany(BATCH):
+            while rows := _hidden(cursor.fetchmany(BATCH)):
                 yield rows
 
 
@@ -151,11 +152,11 @@ class _SqliteTarget:
         # The driver of a migration reads the whole result of a statement into memory.
         query = f"SELECT {_names(part)}, rowid FROM {quoted(part.table)}"  # noqa: S608 - quoted
         order = f"ORDER BY rowid LIMIT {BATCH}"
-        found = self._connection.exec_driver_sql(f"{query} {order}").all()
+        found = _hidden(self._connection.exec_driver_sql(f"{query} {order}"))
         while found:
-            yield [tuple(row[:-1]) for row in found]
+            yield [row[:-1] for row in found]
             more = f"{query} WHERE rowid > ? {order}"
-            found = self._connection.exec_driver_sql(more, (found[-1][-1],)).all()
+            found = _hidden(self._connection.exec_driver_sql(more, (found[-1][-1],)))
 
     def finish(self, part: Part) -> None:
         """Do nothing: SQLite takes the greatest id."""
@@ -163,7 +164,7 @@ class _SqliteTarget:
 
 def _stored(part: Part, rows: Rows) -> list[Any]:
     """Return canonical rows as SQLite stores them."""
-    columns = list(zip(*rows, strict=True))
+    columns = SecretList(zip(*rows, strict=True))
     for at, column in enumerate(part.columns):
         if isinstance(column.kind, Boolean):
             columns[at] = tuple(None if one is None else int(one) for one in columns[at])
@@ -284,8 +285,13 @@ def _from_server(
     )
     with connection.cursor(name=f"copy_{next(_cursors)}") as cursor:
         cursor.execute(f"SELECT {names} FROM {table} {repeated}".encode(), binary=True)  # noqa: S608 - quoted
-        while rows := cursor.fetchmany(BATCH):
+        while rows := _hidden(cursor.fetchmany(BATCH)):
             yield rows
+
+
+def _hidden(rows: Iterable[Sequence[Any]]) -> list[SecretTuple]:
+    """Return rows hidden: released versions have stored some secrets in plain text."""
+    return list(map(SecretTuple, rows))
 
 
 def _repeated(part: Part, at: int, table: str) -> str:

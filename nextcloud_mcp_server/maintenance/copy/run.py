@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from nextcloud_mcp_server.backends.base import Database, LockedDatabase, Transaction
 from nextcloud_mcp_server.backends.connect import connect
@@ -33,7 +33,7 @@ from nextcloud_mcp_server.migrate.at_head import require_at_head
 from nextcloud_mcp_server.migrate.inspect import Inspection, inspect, no_database
 from nextcloud_mcp_server.migrate.startup import prepare, progress_to
 from nextcloud_mcp_server.progress import ProgressCallback, Reporter, reporting, to_log
-from nextcloud_mcp_server.schema.secrets import secrets_of
+from nextcloud_mcp_server.schema.secrets import hiding, secrets_of
 from nextcloud_mcp_server.schema.structure import ENCRYPTED, KEYS
 from nextcloud_mcp_server.settings import Settings
 
@@ -424,8 +424,9 @@ class _Check:
         if self._keyring is None or not secrets_of(part.table):
             return problems
         names = [column.name for column in part.columns]
+        hides = [hiding(part.table, name) for name in names]
         for row in rows:
-            named = dict(zip(names, row, strict=True))
+            named = dict(zip(names, map(_hide, hides, row), strict=True))
             for value in values_of(part.table, named, self._keyring, self._known):
                 if is_id(part.table, value.column):
                     continue
@@ -435,6 +436,10 @@ class _Check:
                 # Released versions have not encrypted each of them.
                 self.secrets += bool(value.key and not value.reason)
         return problems
+
+
+def _hide(hide: Callable[[Any], Any] | None, value: Any) -> Any:
+    return value if hide is None else hide(value)
 
 
 def _registered(parts: Sequence[Part], rows: Source) -> list[RegisteredKey]:

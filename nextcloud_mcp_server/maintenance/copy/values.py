@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from nextcloud_mcp_server.crypto.binding import stored_id
 from nextcloud_mcp_server.errors import printable, shortened
+from nextcloud_mcp_server.secret import Secret, SecretList, SecretTuple
 
 _NULL: Final = type(None)
 
@@ -83,7 +84,7 @@ class Text:
         if not _only(values, str):
             return None
         try:
-            self.convert("".join(filter(None, values)))
+            self.convert(Secret("".join(filter(None, values))))
         except UnfitError:
             return None
         return values
@@ -221,17 +222,17 @@ class Part(NamedTuple):
 
         Rows with a problem have any value in its place.
         """
-        columns, same = [], True
-        for at, values in enumerate(zip(*rows, strict=True)):
+        columns, same = SecretList(), True
+        for at, values in enumerate(map(SecretTuple, zip(*rows, strict=True))):
             column, done = self.columns[at], None
             if not (column.required and None in values):
                 done = column.kind.convert_all(values)
             same = same and done is values
             columns.append(self._each(at, rows, problems) if done is None else done)
-        return rows if same else list(zip(*columns, strict=True))
+        return rows if same else list(map(SecretTuple, zip(*columns, strict=True)))
 
     def _each(self, at: int, rows: Sequence[Sequence[Any]], problems: list[Problem]) -> list[Any]:
-        column, found = self.columns[at], []
+        column, found = self.columns[at], SecretList()
         for row in rows:
             value = row[at]
             try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
@@ -14,9 +14,10 @@ from nextcloud_mcp_server.backends.sqlite.connect import connect_read_only
 from nextcloud_mcp_server.backends.sqlite.errors import naming
 from nextcloud_mcp_server.backends.sqlite.inspect import readable
 from nextcloud_mcp_server.migrate.classify import TEMPORARY
-from nextcloud_mcp_server.schema.secrets import HASHED, SECRETS
+from nextcloud_mcp_server.schema.secrets import HASHED, SECRETS, hiding
 from nextcloud_mcp_server.schema.structure import Structure, quoted
 from nextcloud_mcp_server.schema.tables import metadata
+from nextcloud_mcp_server.secret import SecretTuple
 
 if TYPE_CHECKING:
     import sqlite3
@@ -123,9 +124,22 @@ def _has_values(structure: Structure, table: str) -> bool:
     return any(of == table.removeprefix(TEMPORARY) and name in there for of, name in held)
 
 
-def _stored(table: str, names: Sequence[str], row: Sequence[Any]) -> Stored:
-    absent = dict.fromkeys(COLUMNS[table.removeprefix(TEMPORARY)])
-    return Stored(row[0], absent | dict(zip(names, row[1:], strict=True)))
+def _stored(table: str, key: str, names: Sequence[str]) -> Callable[[Sequence[Any]], Stored]:
+    """Return what makes a :class:`Stored` of a key and the values of ``names``, each hidden."""
+    known = table.removeprefix(TEMPORARY)
+    absent = dict.fromkeys(COLUMNS[known])
+    hide_key, *hides = (hiding(known, name) or _as_it_is for name in (key, *names))
+
+    def stored(values: Sequence[Any]) -> Stored:
+        values = SecretTuple(values)
+        found = zip(names, hides, values[1:], strict=True)
+        return Stored(hide_key(values[0]), absent | {name: hide(v) for name, hide, v in found})
+
+    return stored
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 class _FileReader:
@@ -149,10 +163,12 @@ class _FileReader:
             f"SELECT rowid, {', '.join(map(quoted, names))} FROM {quoted(table)} NOT INDEXED "  # noqa: S608 - our own names
             f"WHERE rowid > ? ORDER BY rowid LIMIT {PAGE}"
         )
+        stored = _stored(table, "rowid", names)
         after = _FIRST
-        while rows := self._connection.execute(query, (after,)).fetchall():
-            after = rows[-1][0]
-            yield [_stored(table, names, row) for row in rows]
+        # No variable has a row that is not hidden: the next one may be damaged.
+        while page := list(map(stored, self._connection.execute(query, (after,)))):
+            yield page
+            after = page[-1].at
 
     def place(self, table: str) -> ColumnElement[Any]:
         return literal_column("rowid")
@@ -177,10 +193,12 @@ class _ServerReader:
             f"SELECT {quoted(key)}, {', '.join(map(quoted, names))} FROM {self._place.table(table)}"  # noqa: S608 - quoted
         )
         end = f"ORDER BY {quoted(key)} LIMIT {PAGE}"
-        rows = self._place.rows(f"{begin} {end}")
-        while rows:
-            yield [_stored(table, names, row) for row in rows]
-            rows = self._place.rows(f"{begin} WHERE {quoted(key)} > %s {end}", [rows[-1][0]])
+        stored = _stored(table, key, names)
+        page = list(map(stored, self._place.rows(f"{begin} {end}")))
+        while page:
+            yield page
+            following = f"{begin} WHERE {quoted(key)} > %s {end}"
+            page = list(map(stored, self._place.rows(following, [page[-1].at])))
 
     def place(self, table: str) -> ColumnElement[Any]:
         return column(self._key(table))

@@ -153,7 +153,8 @@ def _with(value: Value, reason: str, plaintext: bytes | None) -> Value:
 
 def stored_text(stored: Any) -> str:
     """Return a stored value as text; bytes that are not UTF-8 become surrogates."""
-    return stored.decode("utf-8", "surrogateescape") if isinstance(stored, bytes) else str(stored)
+    text = stored.decode("utf-8", "surrogateescape") if isinstance(stored, bytes) else stored
+    return text if isinstance(text, str) else str(text)
 
 
 def row_name(table: str, row: Mapping[str, Any], at: object) -> str:
