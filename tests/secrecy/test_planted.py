@@ -232,7 +232,8 @@ import sys, time
 from {module} import {function} as _
 import {module} as module
 def wait(*_, **__):
-    print("running", flush=True)
+    # Meanwhile stdout is that of the command's own lines.
+    print("running", file=sys.__stdout__, flush=True)
     time.sleep(60)
 module.{function} = wait
 from nextcloud_mcp_server.cli.main import main
