@@ -179,6 +179,7 @@ async def test_an_odd_event_does_not_hide_the_others(assistant: Assistant, alice
         ("SUMMARY:x", "SEQUENCE:x"),
         ("DTSTART:20261201T090000Z", "DTSTART:x"),
         ("DTSTART:20261201T090000Z", "DTSTART;VALUE=TIME:090000"),
+        ("DTSTART:20261201T090000Z", "DTSTART;TZID=Europe/Berlin,Europe/Paris:20261201T090000"),
         ("DTSTART:20261201T090000Z", "DTSTART:20261201T090000Z\r\nDTSTART:20261201T090000Z"),
     ],
 )
