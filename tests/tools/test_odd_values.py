@@ -179,7 +179,7 @@ async def test_an_odd_event_does_not_hide_the_others(assistant: Assistant, alice
         ("SUMMARY:x", "SEQUENCE:x"),
         ("DTSTART:20261201T090000Z", "DTSTART:x"),
         ("DTSTART:20261201T090000Z", "DTSTART;VALUE=TIME:090000"),
-        ("DTSTART:20261201T090000Z", "DTSTART;TZID=Europe/Berlin,Europe/Paris:20261201T090000"),
+        ("SUMMARY:x", "RDATE;TZID=Europe/Berlin,Europe/Paris:20261203T090000"),
         ("DTSTART:20261201T090000Z", "DTSTART:20261201T090000Z\r\nDTSTART:20261201T090000Z"),
     ],
 )
@@ -203,6 +203,19 @@ async def test_an_odd_event_can_be_read_or_is_refused(
         _check(name, result)
         # What is refused has changed nothing.
         assert not result.is_error or objects.get("0.ics") == before
+
+
+async def test_a_time_without_a_date_is_none(assistant: Assistant, alice: User) -> None:
+    """An event without a start is refused, and a task is not due."""
+    alice.calendars["tasks"] = Collection("Tasks", ("VTODO",))
+    event = _event("x", 1).replace("DTSTART:20261201T090000Z", "DTSTART;VALUE=TIME:090000")
+    _store(alice.calendars["personal"], event)
+    task = _event("x", 1, "DUE;VALUE=TIME:090000\r\n").replace("VEVENT", "VTODO")
+    _store(alice.calendars["tasks"], task)
+    error = await assistant.error("event_read", calendar="personal", id="0.ics")
+    assert "no start of the event" in error
+    [found] = (await assistant.call("tasks_list"))["items"]
+    assert found["due"] == ""
 
 
 @pytest.mark.parametrize(
