@@ -62,6 +62,43 @@ async def test_a_promoted_key_that_was_not_given_stops_writes(path: Path) -> Non
         assert present(await storage.get_refresh_token("alice")).token == "one"
 
 
+async def test_what_has_no_entry_is_encrypted_with_the_promoted_key(path: Path) -> None:
+    """A sign-in that begins or goes on in a browser, which the audit log does not have."""
+    name, browser = "session-0123456789abcdef", "browser-0123456789-abcdef"
+    async with RefreshTokenStorage(path, encryption_key=[KEY, OTHER_KEY]) as storage:
+        await storage.store_refresh_token("alice", "one")
+        promote(path, OTHER_KEY)
+        sessions = storage.oauth_sessions
+        await sessions.create(name, "x:y", expires_at=4_000_000_000, browser_id=browser, state="s")
+        promote(path, KEY)
+        assert await sessions.update(name, poll_endpoint="https://c.example", poll_token="p" * 20)
+    [texts] = rows(path, "SELECT encrypted_state, encrypted_poll_token FROM oauth_sessions")
+    assert [key_id(text) for text in texts] == [NEW.id, OLD.id]
+
+
+async def test_an_entry_alone_is_signed_with_the_promoted_key(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The changed key file is read for a deletion, too, which encrypts nothing."""
+    monkeypatch.setattr(context, "_PAUSE", 0.0)
+    file = write_keys(tmp_path / "keyfile", KEY)
+    async with RefreshTokenStorage(settings=Settings(path, key_file=file)) as storage:
+        await storage.store_refresh_token("alice", "one")
+        promote(path, OTHER_KEY)
+        write_keys(file, OTHER_KEY, KEY)
+        assert await storage.delete_refresh_token("alice")
+        [entry, _] = await storage.audit.list()
+        assert present(entry.mac).partition(":")[0] == NEW.id
+
+
+async def test_older_given_keys_are_registered(path: Path) -> None:
+    """The first secret registers them as former ones, so that what they have encrypted is read."""
+    async with RefreshTokenStorage(path, encryption_key=[OTHER_KEY, KEY]) as storage:
+        await storage.store_refresh_token("alice", "one")
+    found = rows(path, "SELECT id, kind, state FROM keys ORDER BY state")
+    assert found == [(OLD.id, "v2", "former"), (NEW.id, "v2", "primary")]
+
+
 @pytest.mark.parametrize("first", ["read", "write"])
 async def test_a_changed_key_file_is_read_once_more(
     first: str, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

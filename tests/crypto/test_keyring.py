@@ -278,6 +278,15 @@ def test_fingerprints_differ() -> None:
     assert first not in KEY
 
 
+def test_joined_keys_are_newest_first_and_each_once() -> None:
+    """Those of the changed file come first, and after them the others that were there before."""
+    before, after = Keyring([KEY, SPEC_KEY]), Keyring([Fernet.generate_key(), SPEC_KEY])
+    joined = after.joined(before)
+    assert joined.fingerprints == (*after.fingerprints, before.fingerprints[0])
+    assert [key.fingerprint for key in joined.keys] == [*joined.fingerprints]
+    assert joined.get(before.keys[0].id) is before.keys[0]
+
+
 def test_a_key_ring_shows_no_key() -> None:
     """repr() and str() show no key, and vars(), pickling and copying fail."""
     keyring = Keyring([KEY, SPEC_KEY])

@@ -11,6 +11,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +27,9 @@ from starlette.applications import Starlette
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from nextcloud_mcp_server.auth import mcp_clients
 from nextcloud_mcp_server.auth.storage import RefreshTokenStorage
+from nextcloud_mcp_server.oauth import documents as module
 from nextcloud_mcp_server.oauth.clients import Clients
 from nextcloud_mcp_server.oauth.documents import (
     _AT_ONCE,
@@ -240,6 +243,31 @@ async def test_a_bad_document_is_none(host: Host, body: bytes) -> None:
     assert await host.documents().fetch(URL) is None
 
 
+async def test_a_host_that_drips_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A byte now and then does not hold a place for longer than the deadline."""
+    monkeypatch.setattr(module, "_DEADLINE", 0.4)
+    cert, key = certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n")
+        with suppress(OSError):
+            while not writer.is_closing():
+                writer.write(b" ")
+                await writer.drain()
+                await asyncio.sleep(0.1)
+
+    async with await asyncio.start_server(drip, "127.0.0.1", 0, ssl=context) as server:
+        port = server.sockets[0].getsockname()[1]
+        host = Host(port, ssl.create_default_context(cafile=str(cert)))
+        async with asyncio.timeout(5):
+            assert await host.documents().fetch(URL) is None
+
+
 async def test_another_certificate_is_refused(host: Host) -> None:
     """A host that cannot prove its name gives no document."""
     documents = host.documents()
@@ -271,6 +299,16 @@ async def test_a_document_with_a_dangerous_address_is_none(
     host.body = json.dumps({**DOCUMENT, "redirect_uris": [uri]}).encode()
     async with RefreshTokenStorage(token_db, encryption_key=KEY) as storage:
         assert await Clients(host.documents()).find(storage, URL) is None
+
+
+async def test_a_client_that_cannot_be_stored_waits(
+    host: Host, token_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person is told to try again, not sent to a page of a client that is not there."""
+    monkeypatch.setattr(mcp_clients, "MOST_UNUSED", 0)
+    async with RefreshTokenStorage(token_db, encryption_key=KEY) as storage:
+        with pytest.raises(BusyError):
+            await Clients(host.documents()).find(storage, URL)
 
 
 async def test_a_name_that_moves_to_a_private_address_is_not_followed(host: Host) -> None:
@@ -375,6 +413,13 @@ async def test_a_name_that_does_not_exist_is_an_error() -> None:
     """The error of the lookup reaches the caller."""
     with pytest.raises(OSError):  # noqa: PT011 - of any number
         await resolve("name.invalid")
+
+
+async def test_a_name_with_a_long_part_is_an_error() -> None:
+    """The lookup ends, too, if the name cannot be encoded."""
+    with pytest.raises((OSError, UnicodeError)):
+        async with asyncio.timeout(10):
+            await resolve(f"{'a' * 64}.test")
 
 
 def test_a_token_request_fetches_nothing(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

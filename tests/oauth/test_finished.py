@@ -49,6 +49,18 @@ async def test_of_two_loads_one_gets_the_code(
     assert client.redeem(answer(way_back(found))["code"]).status_code == 200
 
 
+async def test_of_two_loads_one_is_signed_in_at_home(served: Served, browser: Browser) -> None:
+    """An address that somebody has seen signs in one browser, not a second one beside it."""
+    waiting = browser.send("/home/sign-in", browser.open("/"))
+    served.nextcloud.state.grant(login_url(waiting), "alice")
+    await asyncio.sleep(1.05)
+    asking = {"Accept": "application/json"}
+    assert browser.http.get(str(waiting.url), headers=asking).json() == {"state": "granted"}
+    async with httpx2.AsyncClient(cookies=browser.http.cookies, trust_env=False) as http:
+        pages = await asyncio.gather(*(http.get(str(waiting.url)) for _ in range(8)))
+    assert sorted(page.status_code for page in pages) == [303] + [403] * 7
+
+
 @pytest.mark.parametrize("way", ["head", "prefetch"])
 def test_nobody_looks_at_it(served: Served, browser: Browser, client: Client, way: str) -> None:
     """A program that previews a link finishes nothing: the person who opens it gets the code."""
@@ -61,6 +73,13 @@ def test_nobody_looks_at_it(served: Served, browser: Browser, client: Client, wa
     assert asked.status_code in {405, 503}
     code = answer(way_back(browser.after_pause(waiting)))["code"]
     assert client.redeem(code).status_code == 200
+
+
+def test_a_preview_begins_no_sign_in(browser: Browser, client: Client) -> None:
+    """Neither a HEAD nor a prefetch of the address to which a client sends the person."""
+    url = client.url()
+    assert browser.http.head(url).status_code == 405
+    assert browser.http.get(url, headers={"Sec-Purpose": "prefetch"}).status_code == 503
 
 
 def test_home_is_not_entered_by_a_preview(served: Served, browser: Browser) -> None:

@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from starlette.routing import Route
 
+from nextcloud_mcp_server.oauth import limits
 from nextcloud_mcp_server.server.app import create_app
 from nextcloud_mcp_server.settings.nextcloud import NextcloudSettings
 from tests.support.contents import KEY
@@ -29,6 +31,12 @@ LARGEST: Final = 64 * 1024 + len(PIECE)
 #: Probes and the operator ask these, from the address that a proxy or a load balancer has, too.
 #: They answer without a body, from memory, or with a token. A call of MCP needs a token as well.
 WITHOUT_RATE: Final = {"/health", "/health/live", "/health/ready", "/status", "/metrics", "/mcp"}
+
+#: Requests at once, and in the two seconds after that: of a page or a document, of what a person
+#: sends or begins, and of what programs send.
+PAGE_RATE: Final = 300, 100
+FORM_RATE: Final = 60, 4
+RATES: Final = {"/authorize": FORM_RATE, "/token": (200, 40), "/register": (30, 1)}
 
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "X")
 
@@ -122,9 +130,9 @@ class App:
 
 
 @asynccontextmanager
-async def opened(database: Path) -> AsyncIterator[App]:
+async def opened(database: Path, settings: NextcloudSettings = SETTINGS) -> AsyncIterator[App]:
     """Run the application."""
-    app = create_app(database, encryption_key=KEY, nextcloud=SETTINGS)
+    app = create_app(database, encryption_key=KEY, nextcloud=settings)
     async with app.router.lifespan_context(app) as state:
         yield App(app, dict(state or {}))
 
@@ -161,21 +169,30 @@ async def test_forms_are_urlencoded(token_db: Path) -> None:
     assert {"/token", "/revoke", "/register", "/authorize/consent", "/home/revoke"} <= {*posts}
 
 
-async def test_every_route_has_a_rate_limit(token_db: Path) -> None:
+async def test_every_route_has_a_rate_limit(
+    token_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An address that asks without end is refused, except where a token or a probe asks."""
-    unlimited = set()
+    now = 1_000.0
+    monkeypatch.setattr(limits, "time", SimpleNamespace(monotonic=lambda: now))
     async with opened(token_db) as app:
-        for method, path in app.routes():
-            if method == "OPTIONS":  # The middleware for CORS answers, from memory.
-                continue
-            for _ in range(1_000):
+
+        async def allowed(method: str, path: str) -> int:
+            for number in range(350):
                 answer = await app.ask(method, path, address="192.0.2.1")
                 if answer.status == 429:
-                    assert int(answer.headers["retry-after"]) >= 1
-                    break
-            else:
-                unlimited.add(path)
-    assert unlimited == WITHOUT_RATE
+                    return number
+            return 350
+
+        for path in dict.fromkeys(path for _, path in app.routes()):
+            # HEAD shares the limit of GET; the middleware for CORS answers OPTIONS, from memory.
+            for method in [m for m, p in app.routes() if p == path and m in {"GET", "POST"}]:
+                burst = await allowed(method, path)
+                now += 2
+                found = burst, await allowed(method, path)
+                default = FORM_RATE if method == "POST" else PAGE_RATE
+                expected = (350, 350) if path in WITHOUT_RATE else RATES.get(path, default)
+                assert found == expected, (method, path)
 
 
 async def test_people_who_wait_are_not_refused(token_db: Path) -> None:
@@ -294,7 +311,9 @@ async def test_nothing_that_anybody_sends_is_an_error_of_the_server(
     assert [record for record in caplog.records if record.exc_info] == []
 
 
-async def test_a_client_that_leaves_is_not_an_error(token_db: Path) -> None:
+async def test_a_client_that_leaves_is_not_an_error(
+    token_db: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """If the connection ends before the body has arrived, there is nothing to answer or to log."""
     async with opened(token_db) as app:
         for method, path in app.routes():
@@ -303,6 +322,7 @@ async def test_a_client_that_leaves_is_not_an_error(token_db: Path) -> None:
                     kind = [(b"content-type", media), (b"content-length", b"10")]
                     answer = await app.ask(method, path, headers=kind, pieces=pieces, leaves=True)
                     assert answer.status < 500
+    assert [record.getMessage() for record in caplog.records] == []
 
 
 async def test_every_page_is_of_one_host(token_db: Path) -> None:
@@ -323,3 +343,20 @@ async def test_every_page_is_of_one_host(token_db: Path) -> None:
                     assert answer.status == 421, (host, method, path)
         for host in (HOST.encode(), b"localhost:1", b"LOCALHOST", b"127.0.0.1", b"[::1]:5"):
             assert (await app.ask("GET", "/", host=host)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("mcp.example.com", 200),
+        ("MCP.example.com:443", 200),
+        ("mcp.example.com:80", 421),
+        ("mcp.example.com:8000", 421),
+        ("a@mcp.example.com", 421),
+        ("x.mcp.example.com", 421),
+    ],
+)
+async def test_the_public_name_is_answered(token_db: Path, host: str, status: int) -> None:
+    """The server has the name of PUBLIC_URL with its port, in any case, and no other one."""
+    async with opened(token_db, SETTINGS._replace(public_url="https://mcp.example.com")) as app:
+        assert (await app.ask("GET", "/", host=host.encode())).status == status

@@ -109,6 +109,20 @@ def test_a_grant_is_narrowed_at_once_and_widened_after_a_question(
     assert browser.send(SCOPES, page, grant=mine, scope=[]).status_code == 400
 
 
+@pytest.mark.parametrize("confirmed", ["notes:write", "yes"])
+def test_only_what_was_on_the_page_is_confirmed(
+    served: Served, browser: Browser, client: Client, confirmed: str
+) -> None:
+    """A form that confirms one scope, or none, allows no other one: the person is asked."""
+    connect(browser, client)
+    page = browser.sign_in_at_home()
+    chosen = [*ALL, "notes:write", "files:write"]
+    form = {"grant": grant_id(served), "scope": chosen, "confirmed": confirmed}
+    assert "Allow more?" in browser.send(SCOPES, page, **form).text
+    [[stored]] = rows(served.database, "SELECT scopes FROM mcp_grants")
+    assert str(stored).split() == ALL
+
+
 def test_a_link_of_a_tool_leads_through_the_sign_in_to_the_question(
     served: Served, browser: Browser, client: Client
 ) -> None:
@@ -156,7 +170,7 @@ def test_read_only_offers_nothing_that_writes(token_db: Path, nextcloud: StandIn
         assert ":write" not in page.text
         assert "files:share" not in page.text
         chosen = ["files:read", "files:write"]
-        form = {"grant": grant_id(served), "scope": chosen, "confirmed": "yes"}
+        form = {"grant": grant_id(served), "scope": chosen, "confirmed": chosen}
         browser.send(SCOPES, page, **form)
         [[stored]] = rows(token_db, "SELECT scopes FROM mcp_grants")
         assert stored == "files:read"

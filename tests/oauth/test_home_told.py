@@ -88,6 +88,21 @@ def test_saving_is_confirmed(served: Served, browser: Browser, client: Client) -
     assert "Go back to" not in page.text
 
 
+def test_only_what_was_changed_is_told(served: Served, browser: Browser, client: Client) -> None:
+    """Of several programs the page names the one that was changed, as long as that is so."""
+    connect(browser, client)
+    mine = grant_id(served)
+    with Client(served) as other:
+        other.register(client_name="Other client")
+        connect(browser, other)
+    page = browser.sign_in_at_home()
+    page = browser.send(SCOPES, page, grant=mine, scope=["files:read"])
+    assert "Saved. Test client may now" in status(page)
+    saved = str(page.url)
+    browser.send(REVOKE, page, grant=mine, confirmed="yes")
+    assert 'role="status"' not in browser.open(saved).text
+
+
 def test_revoking_asks_first(served: Served, browser: Browser, client: Client) -> None:
     """The question names the program, and has a way back."""
     connect(browser, client)
@@ -120,14 +135,26 @@ def test_no_page_is_a_dead_end(served: Served, browser: Browser, client: Client)
     assert failed.status_code == 502
     [link] = re.findall(r'<a class="button" href="([^"]*)">Try again', failed.text)
     assert browser.open(link.replace("&amp;", "&")).status_code == 200
-    browser.send(SIGN_OUT, browser.open("/"))
-    failed = browser.http.post(
-        SIGN_IN,
-        data=hidden(browser.open("/")),
-        headers={"Referer": "https://evil.example//evil.example/?a"},
-    )
-    [link] = re.findall(r'<a class="button" href="([^"]*)">Try again', failed.text)
-    assert link == "/"
+
+
+@pytest.mark.parametrize(
+    ("referer", "link"),
+    [
+        ("{0}/home?a=1", "/home?a=1"),
+        ("{0}//evil.example/?a", "/"),
+        ("https://evil.example/home", "/"),
+        ("", "/"),
+    ],
+)
+def test_trying_again_stays_on_this_server(
+    served: Served, browser: Browser, referer: str, link: str
+) -> None:
+    """After a failed form the link leads to the page of the form, or to the first one."""
+    served.nextcloud.state.maintenance = True
+    headers = {"Referer": referer.format(served.url)}
+    failed = browser.http.post(SIGN_IN, data=hidden(browser.open("/")), headers=headers)
+    assert failed.status_code == 502
+    assert re.findall(r'<a class="button" href="([^"]*)">Try again', failed.text) == [link]
 
 
 def test_a_browser_at_the_address_of_clients_sees_what_it_is_for(
@@ -142,6 +169,7 @@ def test_a_browser_at_the_address_of_clients_sees_what_it_is_for(
     stream = {"Accept": "text/event-stream, text/html"}
     assert browser.http.get("/mcp", headers=stream).status_code == 401
     assert browser.http.post("/mcp", json={}).status_code == 401
+    assert browser.http.get(REVOKE).status_code == 405
     page = browser.http.get("/nothing")
     assert page.status_code == 404
     assert "There is no such page" in page.text

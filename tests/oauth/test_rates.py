@@ -13,13 +13,19 @@ from nextcloud_mcp_server.oauth.limits import RateLimit
 class Limited:
     """An endpoint with a limit of 30 at once and one in two seconds, and a clock that is set."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, burst: int = 30) -> None:
         self.now = 1_000.0
+        self.wait = ""
         monkeypatch.setattr(f"{limits.__name__}.time.monotonic", lambda: self.now)
-        self._limit = RateLimit(self._answer, burst=30, per_second=0.5)
+        self._limit = RateLimit(self._answer, burst=burst, per_second=0.5)
+
+    @property
+    def remembered(self) -> int:
+        """The number of addresses that are remembered."""
+        return len(self._limit._left)
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.start", "status": 200, "headers": []})
 
     async def allowed(self, address: str, requests: int = 1) -> int:
         """Send requests, and return how many were allowed."""
@@ -27,6 +33,9 @@ class Limited:
 
         async def send(message: Any) -> None:
             statuses.append(message.get("status", 0))
+            for name, value in message.get("headers", ()):
+                if name == b"retry-after":
+                    self.wait = value.decode()
 
         async def receive() -> Any:
             raise AssertionError("no body is read")
@@ -50,6 +59,38 @@ async def test_a_burst_comes_back_with_time(limited: Limited) -> None:
     assert await limited.allowed("192.0.2.1", 100) == 5
     limited.now += 1_000
     assert await limited.allowed("192.0.2.1", 100) == 30
+
+
+async def test_without_the_limit_every_request_is_allowed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What refuses the others is the limit: with one of a thousand nobody is stopped."""
+    assert await Limited(monkeypatch, burst=1_000).allowed("192.0.2.1", 100) == 100
+
+
+async def test_the_answer_says_when_to_ask_again(limited: Limited) -> None:
+    """Retry-After has the seconds until a request is allowed, rounded up."""
+    await limited.allowed("192.0.2.1", 31)
+    assert limited.wait == "2"
+    limited.now += 1.5
+    assert await limited.allowed("192.0.2.1") == 0
+    assert limited.wait == "1"
+    limited.now += 1
+    assert await limited.allowed("192.0.2.1") == 1
+
+
+async def test_a_number_of_addresses_is_remembered(
+    limited: Limited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not more, and one that is remembered already pushes nobody out."""
+    monkeypatch.setattr(limits, "_MOST", 100)
+    for number in range(100):
+        await limited.allowed(f"10.0.0.{number}")
+    await limited.allowed("10.0.0.1")
+    assert limited.remembered == 100
+    for number in range(100):
+        await limited.allowed(f"10.0.1.{number}")
+        assert limited.remembered <= 100
 
 
 async def test_many_addresses_give_nobody_a_new_burst(limited: Limited) -> None:

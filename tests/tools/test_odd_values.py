@@ -88,7 +88,9 @@ async def test_a_text_that_is_json_stays_a_text(
 async def test_the_name_of_a_tool_has_no_odd_character_in_the_error(assistant: Assistant) -> None:
     """The name of a tool and of an argument that do not exist are odd as well."""
     for name, given in (("\x00", {}), ("whoami", {"\ud800": "\ud800"})):
-        assert (await assistant.error(name, **given)).isascii()
+        error = await assistant.error(name, **given)
+        assert error.isascii()
+        assert error.isprintable()
 
 
 @pytest.mark.parametrize(
@@ -139,21 +141,27 @@ async def test_a_note_has_a_number(assistant: Assistant) -> None:
 async def test_an_odd_event_does_not_hide_the_others(assistant: Assistant, alice: User) -> None:
     """Characters are replaced, and what cannot be read is left out; events and tasks alike."""
     alice.calendars["tasks"] = Collection("Tasks", ("VTODO",))
+    late = "TZID=America/New_York:99991231T235959"
     texts = [
         _event("plain", 1),
         *(_event(f"odd{character}", 2) for character in "\x00\x0b\ufffe"),
         _event("reference&#11;", 2),
+        _event("two", 2, "SUMMARY:titles\r\n"),
+        _event("late", 2)
+        .replace("DTSTART:20261202T090000Z", "DTSTART;TZID=America/New_York:20261202T090000")
+        .replace("DTEND:20261202T100000Z", f"DTEND;{late}"),
+        _event("late task", 2, f"DUE;{late}\r\n"),
         _event("first", 3).replace("DTSTART:2026", "DTSTART:0001").replace("DTEND:20", "DTEND:99"),
         _event("percent", 4, "PERCENT-COMPLETE:x\r\nPRIORITY:x\r\nSEQUENCE:x\r\n"),
         _event("twice", 4, "PERCENT-COMPLETE:1\r\nPERCENT-COMPLETE:2\r\n"),
         _event("no start", 5).replace("DTSTART", "X-START"),
         "BEGIN:VCALENDAR\r\nBEGIN:VEVENT\r\nno event",
     ]
-    _store(alice.calendars["personal"], *texts[:5])
+    _store(alice.calendars["personal"], *texts[:7])
     _store(alice.calendars["tasks"], *(text.replace("VEVENT", "VTODO") for text in texts))
     events = await assistant.call("events_list", start="2026-12-01", end="2026-12-31")
     titles = [item["title"] for item in events["items"]]
-    assert titles == ["plain", "odd\ufffd", "odd\ufffd", "odd\ufffd", "reference&#11;"]
+    assert titles == ["plain", "odd\ufffd", "odd\ufffd", "odd\ufffd", "reference&#11;", "two"]
     tasks = await assistant.call("tasks_list")
     assert {"plain", "odd\ufffd", "no start"} <= {item["title"] for item in tasks["items"]}
 
@@ -163,12 +171,15 @@ async def test_an_odd_event_does_not_hide_the_others(assistant: Assistant, alice
     [
         ("DTSTART:20261201T", "DTSTART:00010101T"),
         ("DTEND:20261201T100000Z", "DTEND;TZID=America/New_York:99991231T235959"),
+        ("DTEND:20261201T100000Z", "DTEND:99991231T235959Z"),
         ("DTEND:20261201T100000Z", "DURATION:P9999999D"),
         ("DTEND:20261201T100000Z", "DTEND;VALUE=DATE:20261202"),
         ("SUMMARY:x", "RRULE:FREQ=x"),
         ("SUMMARY:x", "RRULE:FREQ=DAILY\r\nRRULE:FREQ=WEEKLY"),
         ("SUMMARY:x", "SEQUENCE:x"),
         ("DTSTART:20261201T090000Z", "DTSTART:x"),
+        ("DTSTART:20261201T090000Z", "DTSTART;VALUE=TIME:090000"),
+        ("SUMMARY:x", "RDATE;TZID=Europe/Berlin,Europe/Paris:20261203T090000"),
         ("DTSTART:20261201T090000Z", "DTSTART:20261201T090000Z\r\nDTSTART:20261201T090000Z"),
     ],
 )
@@ -178,20 +189,59 @@ async def test_an_odd_event_can_be_read_or_is_refused(
     """A read and a change of what another program stored have a result or an error of ours."""
     _store(alice.calendars["personal"], _event("x", 1).replace(old, new))
     event = {"calendar": "personal", "id": "0.ics"}
-    etag = alice.calendars["personal"].objects["0.ics"][1]
+    objects = alice.calendars["personal"].objects
+    etag = objects["0.ics"][1]
     for name, given in (
         ("event_read", {}),
+        ("event_write", {"etag": etag, "title": "y"}),
         ("event_write", {"etag": etag, "end": "2026-12-03T10:00"}),
         ("event_write", {"etag": etag, "start": "2026-12-02T10:00"}),
         ("event_delete", {"etag": etag}),
     ):
-        _check(name, await assistant.result(name, **event, **given))
+        before = objects.get("0.ics")
+        result = await assistant.result(name, **event, **given)
+        _check(name, result)
+        # What is refused has changed nothing.
+        assert not result.is_error or objects.get("0.ics") == before
+
+
+async def test_a_time_without_a_date_is_none(assistant: Assistant, alice: User) -> None:
+    """An event without a start is refused, and a task is not due."""
+    alice.calendars["tasks"] = Collection("Tasks", ("VTODO",))
+    event = _event("x", 1).replace("DTSTART:20261201T090000Z", "DTSTART;VALUE=TIME:090000")
+    _store(alice.calendars["personal"], event)
+    task = _event("x", 1, "DUE;VALUE=TIME:090000\r\n").replace("VEVENT", "VTODO")
+    _store(alice.calendars["tasks"], task)
+    error = await assistant.error("event_read", calendar="personal", id="0.ics")
+    assert "no start of the event" in error
+    [found] = (await assistant.call("tasks_list"))["items"]
+    assert found["due"] == ""
+
+
+@pytest.mark.parametrize(
+    "more",
+    ["DUE:99991231T235959Z", "DUE:x", "DUE;VALUE=TIME:090000", "COMPLETED:x", "SUMMARY:y"],
+)
+async def test_an_odd_task_is_changed_or_is_refused(
+    more: str, assistant: Assistant, alice: User
+) -> None:
+    """A change has a result, or an error of ours and nothing was written."""
+    alice.calendars["tasks"] = Collection("Tasks", ("VTODO",))
+    objects = alice.calendars["tasks"].objects
+    for given in ({"title": "z"}, {"completed": True}, {"due": "2026-12-02T10:00"}):
+        _store(alice.calendars["tasks"], _event("x", 1, f"{more}\r\n").replace("VEVENT", "VTODO"))
+        before = objects["0.ics"]
+        task = {"calendar": "tasks", "id": "0.ics", "etag": before[1]}
+        result = await assistant.result("task_write", **task, **given)
+        _check("task_write", result)
+        assert not result.is_error or objects["0.ics"] == before
 
 
 async def test_odd_notes_do_not_hide_the_others(assistant: Assistant, alice: User) -> None:
     """Half of a surrogate pair is replaced, and a time that no calendar has is the first one."""
     for number, title in enumerate(("plain", "\ud800", "\x00\x0b"), 1):
         alice.notes[number] = Note(title, title, "", 10**18 if number == 2 else 1, new_etag())
+    alice.notes[2**63] = Note("no number", "x", "", 1, new_etag())
     found = await assistant.call("notes_search")
     assert [item["title"] for item in found["items"]] == ["plain", "\ufffd", "\x00\x0b"]
     assert found["items"][1]["modified"] == "1970-01-01T00:00:00Z"

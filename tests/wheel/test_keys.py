@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
+import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -67,6 +68,13 @@ class Place:
         )
         assert done.returncode == 0, (arguments, done.stdout, done.stderr)
         return done.stdout.splitlines()
+
+    def store_as_released(self, user: str) -> None:
+        """Store the app password of a user as the released version did, with the old key."""
+        [password] = self.nextcloud.state.users[user].app_passwords
+        sql = "UPDATE app_passwords SET encrypted_password = ? WHERE user_id = ?"
+        with closing(sqlite3.connect(self.database, timeout=30)) as connection, connection:
+            connection.execute(sql, (Fernet(KEY).encrypt(password.encode()), user))
 
     def states(self) -> dict[tuple[str, str], str]:
         """Return the state of each registered key, by kind and fingerprint."""
@@ -137,6 +145,8 @@ async def test_the_key_of_a_released_database_is_replaced(
         before = invariants.secrets_in(snapshot(place.database), KEY)
         one = stack.enter_context(place.server(place.port))
         token = signed_in(one, "alice")
+        # So the calls read what a released version has stored, until it is rotated.
+        place.store_as_released("alice")
         steady = stack.enter_context(Calls(one, token))
 
         with place.server(TOKEN_ENCRYPTION_KEY=KEY) as other, Calls(other, token) as calls:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
 
@@ -15,8 +15,10 @@ from nextcloud_mcp_server.auth.audit import AuditEntry, signature
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.maintenance.audit import rows, verify
 from nextcloud_mcp_server.maintenance.keys.promote import introduce, promote
+from nextcloud_mcp_server.maintenance.keys.retire import retire
 from nextcloud_mcp_server.maintenance.keys.rotate import rotate
 from nextcloud_mcp_server.schema.secrets import SECRETS, SecretColumn
+from nextcloud_mcp_server.settings import Settings
 from tests.maintenance.audit.conftest import Place
 from tests.support.contents import KEY, OTHER_KEY
 from tests.support.errors import refuses
@@ -216,6 +218,31 @@ async def test_a_rolled_back_row_cannot_be_hidden(change: str, place: Place) -> 
     assert place.wrong() == [10] or {*place.changed()} == {("refresh_tokens", "alice")}
 
 
+async def test_an_older_entry_cannot_be_hidden_either(place: Place) -> None:
+    """An entry with a code after it does not make one without a code look older than the keys."""
+    old = place.token("alice")
+    async with place.store() as store:
+        await store.store_refresh_token("alice", "third token of alice")
+        await store.store_refresh_token("carol", "token of carol")
+    place.put("alice", old)
+    place.sql(
+        "UPDATE audit_logs SET event = 'refuse_app_password', digest = NULL, mac = NULL "
+        "WHERE id = 10"
+    )
+    assert place.wrong() == [10]
+
+
+def test_a_deletion_from_before_the_first_secret_decides_nothing(place: Place) -> None:
+    """A released version has deleted a row, and stored it again, without codes."""
+    place.sql("DELETE FROM audit_logs WHERE user_id = 'bob'")
+    place.sql(
+        "INSERT INTO audit_logs (id, timestamp, event, user_id) "
+        "VALUES (-5, 1, 'delete_refresh_token', 'bob')"
+    )
+    found = place.verify()
+    assert (found.is_right, found.unnamed) == (True, 1)
+
+
 @pytest.mark.parametrize("event", ["revoke_app_password", "delete_refresh_token", "promote_key"])
 def test_an_entry_without_a_code_is_forged(event: str, place: Place) -> None:
     """Every server signs its entries from the first secret on."""
@@ -269,12 +296,24 @@ def test_without_the_promoted_key_nothing_is_called_changed(place: Place) -> Non
 
 
 #: How somebody adds an entry that has no code of a key.
-_ADD = "INSERT INTO audit_logs (id, timestamp, event, user_id, mac) VALUES (?, ?, ?, ?, ?)"
+_ADD = (
+    "INSERT INTO audit_logs (id, timestamp, event, user_id, digest, mac) VALUES (?, ?, ?, ?, ?, ?)"
+)
 _EVENT = ("delete_refresh_token", "alice")
 ADDED = {
-    "a free id from before, and a time from afterwards": (1, time.time() + 7200, *_EVENT, None),
-    "an id that is never given": (-7, 1, *_EVENT, None),
-    "a key that he has introduced": (-7, 1, *_EVENT, f"00112233445566aa:{'0' * 64}"),
+    "a free id from before, and a time from afterwards": (
+        *(1, time.time() + 7200, *_EVENT),
+        *(None, None),
+    ),
+    "a free id from before, and a digest": (
+        1,
+        1,
+        *_EVENT,
+        "refresh_tokens.encrypted_token=x",
+        None,
+    ),
+    "an id that is never given": (-7, 1, *_EVENT, None, None),
+    "a key that he has introduced": (-7, 1, *_EVENT, None, f"00112233445566aa:{'0' * 64}"),
 }
 
 
@@ -288,6 +327,59 @@ def test_an_added_entry_is_forged(entry: Sequence[Any], place: Place) -> None:
     number, at, *rest = entry
     place.sql(_ADD, number, int(at), *rest)
     assert place.wrong() == [number]
+
+
+_NEW, _OLD = (Keyring(key).fingerprints[0] for key in (OTHER_KEY, KEY))
+Step = Callable[[Settings], object]
+_PROMOTED: list[Step] = [lambda both: introduce(both, _NEW), lambda both: promote(both, _NEW)]
+_RETIRED: list[Step] = [*_PROMOTED, rotate, lambda both: retire(both, _OLD)]
+_AGAIN: list[Step] = [lambda both: introduce(both, _OLD)]
+
+#: What is done before the table of keys is copied, and after that.
+TABLES: dict[str, tuple[list[Step], list[Step]]] = {
+    "promoted": (_PROMOTED, [lambda both: promote(both, _OLD)]),
+    "retired": (_PROMOTED, _RETIRED[2:]),
+    "introduced": (_RETIRED, _AGAIN),
+    "promoted and former": (
+        _RETIRED,
+        [*_AGAIN, lambda both: promote(both, _OLD), lambda both: promote(both, _NEW)],
+    ),
+}
+
+
+def _put_back(place: Place, before: list[Step], after: list[Step]) -> None:
+    both = place.settings(OTHER_KEY, KEY)
+    for step in before:
+        step(both)
+    assert place.verify(OTHER_KEY, KEY).is_right
+    table = place.sql('SELECT id, kind, state, "check", fingerprint, created_at FROM keys')
+    for step in after:
+        step(both)
+    assert place.verify(OTHER_KEY, KEY).is_right
+    place.sql("DELETE FROM keys")
+    for row in table:
+        place.sql("INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?)", *row)
+
+
+@pytest.mark.parametrize("change", TABLES)
+def test_an_older_table_of_keys_is_found(change: str, place: Place) -> None:
+    """It is what the primary key has signed, but the log says what was done since then."""
+    _put_back(place, *TABLES[change])
+    # A forged entry explains nothing.
+    place.sql(
+        "INSERT INTO audit_logs (timestamp, event, user_id, resource_type, resource_id, mac) "
+        "VALUES (1, 'promote_key', 'system', 'v2_key', ?, 'x')",
+        _OLD,
+    )
+    found = place.verify(OTHER_KEY, KEY)
+    assert [(one.table, one.row) for one in found.changed.first] == [("keys", f"{_OLD} v2")]
+    assert found.wrong.number == 1
+
+
+def test_an_entry_that_cannot_be_verified_accuses_no_key(place: Place) -> None:
+    """Without the key that has signed it, anybody can have written it."""
+    _put_back(place, *TABLES["promoted"])
+    assert place.verify(OTHER_KEY).is_right
 
 
 def test_a_key_that_somebody_registers_as_former_is_found(place: Place) -> None:

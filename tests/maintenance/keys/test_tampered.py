@@ -19,7 +19,7 @@ from nextcloud_mcp_server.maintenance.keys.promote import introduce, promote, re
 from nextcloud_mcp_server.maintenance.keys.retire import retire
 from nextcloud_mcp_server.maintenance.keys.rotate import rotate
 from nextcloud_mcp_server.migrations import upgrade_database
-from tests.maintenance.keys.helpers import NEW, NEWEST, OLDER, given, grant, opened
+from tests.maintenance.keys.helpers import LOST, NEW, NEWEST, OLDER, given, grant, opened
 from tests.support.contents import KEY, OTHER_KEY
 from tests.support.errors import refuses
 
@@ -107,6 +107,10 @@ FORGED: dict[str, list[tuple[str, tuple[Any, ...]]]] = {
     "its row with the check of released versions": [
         changed(f"kind = 'fernet', \"check\" = {RETIRED_CHECK}"),
         ("DELETE FROM keys WHERE id = fingerprint", ()),
+    ],
+    "the table from before the promotion": [
+        ("DELETE FROM keys WHERE id = ?", (NEWER.id,)),
+        ("UPDATE keys SET state = CASE kind WHEN 'v2' THEN 'primary' ELSE 'former' END", ()),
     ],
     "another kind": [changed("kind = 'x'")],
     "another state": [changed("state = 'retired'")],
@@ -240,6 +244,41 @@ def test_without_the_primary_key_nothing_is_registered(path: Path) -> None:
     assert recover(given(path, OTHER_KEY), other).changed
     assert read(path, "alice", OTHER_KEY, NEW) == "alice"
     assert verify(given(path, OTHER_KEY, NEW, KEY)).is_right
+
+
+def _with_a_retired_one(path: Path) -> tuple[str, str]:
+    """Let one of two keys of released versions be retired; return both keys."""
+    upgrade_database(path)
+    keys = OTHER_KEY, KEY
+    grant(path, "alice")
+    introduce(given(path, *keys))
+    retire(given(path, *keys), LOST, fernet=True)
+    return keys
+
+
+def test_one_of_two_retired_keys_opens_nothing_old(token_db: Path) -> None:
+    """While values of released versions are accepted that another key has encrypted."""
+    keys = _with_a_retired_one(token_db)
+    grant(token_db, "bob", Fernet(OTHER_KEY).encrypt(b"old"))
+    assert read(token_db, "alice", *keys) == "alice"
+    with refuses("undecryptable", match="not accepted any more"):
+        read(token_db, "bob", *keys)
+
+
+def test_an_open_store_verifies_again(token_db: Path) -> None:
+    """A table that was changed is verified again: another key is accepted meanwhile."""
+    keys = _with_a_retired_one(token_db)
+
+    async def beside() -> None:
+        async with RefreshTokenStorage(token_db, encryption_key=keys) as storage:
+            assert await storage.get_refresh_token("alice") is not None
+            with opened(token_db) as connection:
+                connection.execute("UPDATE keys SET state = 'former' WHERE kind = 'fernet'")
+            grant(token_db, "bob", Fernet(OTHER_KEY).encrypt(b"old"))
+            with refuses("keys-changed"):
+                await storage.get_refresh_token("bob")
+
+    asyncio.run(beside())
 
 
 def test_a_table_that_was_emptied_accepts_nothing_old(path: Path) -> None:

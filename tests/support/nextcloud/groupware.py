@@ -204,7 +204,10 @@ def _starts(part: Any, until: datetime) -> Iterator[date]:
 
 def _aware(when: date) -> datetime:
     if isinstance(when, datetime):
-        return (when if when.tzinfo else when.replace(tzinfo=UTC)).astimezone(UTC)
+        try:
+            return (when if when.tzinfo else when.replace(tzinfo=UTC)).astimezone(UTC)
+        except OverflowError:
+            return datetime.max.replace(tzinfo=UTC)
     return datetime(*when.timetuple()[:3], tzinfo=UTC)
 
 
