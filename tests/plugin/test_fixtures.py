@@ -17,6 +17,7 @@ from nextcloud_mcp_server.migrate.plan import Action
 from nextcloud_mcp_server.migrations import get_current_revision
 from nextcloud_mcp_server.schema.history import load_history
 from nextcloud_mcp_server.schema.structure import gaps
+from nextcloud_mcp_server.secret import SecretDict
 from nextcloud_mcp_server.settings import Settings, load_settings, variables
 from nextcloud_mcp_server.settings.nextcloud import account_settings, nextcloud_settings
 from nextcloud_mcp_server.settings.process import (
@@ -95,7 +96,8 @@ def test_no_variable_is_read_that_is_not_listed() -> None:
     """The fixture resets every variable that the settings read."""
     read = set()
 
-    class Recording(dict[str, str]):
+    # Of the type that the readers of settings pass on without a copy.
+    class Recording(SecretDict):
         def get(self, name: str, default: str | None = None) -> str | None:  # type: ignore[override]
             read.add(name)
             return super().get(name, default)

@@ -75,11 +75,11 @@ def _lines(done: Rotated, option: str) -> Iterator[str]:
                 )
     if census.given[0] != name:
         first = census.given[0]
-        promote = f"keys promote {first} {option}"
+        promote = f"nextcloud-mcp-server keys promote {first} {option}"
         known = {(key.fingerprint, key.kind): key.state for key in census.keys}
         if known.get((first, V2)) not in {INTRODUCED, FORMER}:
-            promote = f"keys introduce {first} {option} - then {promote}"
-        yield (f"key {first} is given first and does not encrypt: nextcloud-mcp-server {promote}")
+            promote = f"nextcloud-mcp-server keys introduce {first} {option} - then {promote}"
+        yield f"key {first} is given first and does not encrypt: {promote}"
 
 
 def _is_free(key: KnownKey, done: Rotated) -> bool:
