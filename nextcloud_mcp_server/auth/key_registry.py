@@ -118,18 +118,20 @@ def wait_for_registrations(connection: Connection) -> None:
     connection.run(_LOCK)
 
 
-def primary_key(connection: Connection, keyring: Keyring, now: int) -> Key:
+def primary_key(
+    connection: Connection, keyring: Keyring, now: int, database: str = "the database"
+) -> Key:
     """Return the key that encrypts in this transaction; register one if there is none.
 
     So the first secret decides: of two servers with two keys on one new database, the other one
-    is refused here.
+    is refused here. An error names ``database``.
 
     Raises:
         TokenStorageError: ``wrong-key`` if it was not given; nothing was written.
     """
     if not (known := registered(connection)):
         known = adopt(connection, keyring, keyring.keys[0], now)
-    return given_primary(known, keyring)
+    return given_primary(known, keyring, database)
 
 
 def adopt(connection: Connection, keyring: Keyring, primary: Key, now: int) -> list[RegisteredKey]:

@@ -71,7 +71,8 @@ def rotate(settings: Settings, progress: ProgressCallback | None = None) -> Rota
     """
     with opened(settings) as place, reporting(progress or to_log(place.database)) as report:
         # Where nothing is registered yet, as the first secret does.
-        place.write(lambda c: key_registry.primary_key(c, place.keyring, place.access.now()))
+        name, now = str(place.database), place.access.now()
+        place.write(lambda c: key_registry.primary_key(c, place.keyring, now, name))
         return _rotate(place, report)
 
 
