@@ -208,6 +208,10 @@ def record(
         PromotedError: ``used`` is not the key that encrypts any more.
     """
     following = following or connection.first(NEXT)
+    if access.has_keys and (following is None or following[1] is None):
+        # Another one may be storing the first secret, after whose entry this one needs a code.
+        key_registry.wait_for_first_key(connection)
+        following = connection.first(NEXT)
     number, name = (None, None) if following is None else following
     key = access.signing_key(name, used) or (_registered(connection, access) if name else None)
     row = {"digest": None, **entry, "id": number, "mac": None}
@@ -275,21 +279,18 @@ class Signatures(NamedTuple):
         """
         signers = (row.id for row in registered if (row.kind, row.state) != (V2, INTRODUCED))
         names = {row.id: row.fingerprint for row in registered}
-        since = min((row.created_at for row in registered), default=None)
+        since = min((row.created_at for row in registered if row.state != INTRODUCED), default=None)
         return cls(keyring, names, frozenset(signers), since, first)
 
     def is_later(self, entry: AuditEntry) -> bool:
         """Return whether an entry is newer than the first secret, so that it must have a code.
 
-        Its id tells, and its time, as far as the clocks of servers agree: an id from before is
-        free if its entry was deleted. No engine gives an id below 1.
+        The ids of entries tell: the clocks of servers differ. No engine gives an id below 1. Where
+        no entry has a code, only the time can tell that the codes were removed.
         """
-        if self.since is None:
-            return self.first is not None and entry.id > self.first
         if self.first is None:
-            return entry.timestamp >= self.since
-        is_late = entry.timestamp > self.since + _CLOCKS
-        return is_late or entry.id > self.first or entry.id < 1
+            return self.since is not None and entry.timestamp > self.since + _CLOCKS
+        return entry.id > self.first or entry.id < 1
 
 
 def code_of(entry: AuditEntry, known: Signatures) -> Code:

@@ -98,7 +98,7 @@ class BrowserSessions(Concern):
         access = self._access
 
         def unit(connection: Connection) -> list[BrowserSession]:
-            reading = Reading(access, connection)
+            reading = Reading(access, connection, committed=True)
             rows = connection.all(_OF_USER, key)
             return [_session(row, reading) for row in rows if reading.accepts_id(row.session_id)]
 

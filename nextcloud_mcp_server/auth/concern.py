@@ -86,7 +86,7 @@ class Concern:
         access = self._access
 
         def unit(connection: Connection) -> T | None:
-            reading = Reading(access, connection)
+            reading = Reading(access, connection, committed=True)
             for asked in reading.lookups(key):
                 if (row := connection.first(statement, asked)) is not None:
                     if "own" in row._fields:

@@ -49,10 +49,14 @@ _REGISTER: Final = insertion(keys)
 #: Who registers a key waits for others who do; readers and other writers go on.
 _LOCK: Final = locking(keys, "SHARE ROW EXCLUSIVE")
 
+#: Who writes an entry of the audit log that no key signs yet waits for those, too.
+_LOCK_SHARED: Final = locking(keys, "ROW EXCLUSIVE")
+
 #: Who changes which key encrypts, or what is accepted, waits for every transaction that has read
 #: the keys, as each one that stores a secret does before its commit.
 _BARRIER: Final = locking(keys, "ACCESS EXCLUSIVE")
 _FORGET: Final = delete(keys)
+_FORGET_ONE: Final = delete(keys).where(_c.id == bindparam("of_id"))
 _CHANGE: Final = update(keys).where(_c.id == bindparam("of_id")).values(state=bindparam("to_state"))
 _SIGN: Final = update(keys).where(_c.id == bindparam("of_id")).values(check=bindparam("to_check"))
 
@@ -118,6 +122,11 @@ def wait_for_registrations(connection: Connection) -> None:
     connection.run(_LOCK)
 
 
+def wait_for_first_key(connection: Connection) -> None:
+    """Wait for the transaction that registers the first key; later ones wait for this one."""
+    connection.run(_LOCK_SHARED)
+
+
 def primary_key(
     connection: Connection, keyring: Keyring, now: int, database: str = "the database"
 ) -> Key:
@@ -168,11 +177,11 @@ def key_in_use(connection: Connection, keyring: Keyring) -> Key:
     return next(in_use, keyring.keys[-1])
 
 
-def recover(connection: Connection, key: Key, now: int) -> None:
+def recover(connection: Connection, key: Key, now: int) -> list[str]:
     """Let ``key`` encrypt and sign a table that the primary key cannot vouch for.
 
     Which values of released versions were accepted is unknown, so none is any more, and what
-    this program does not write is removed.
+    this program does not write is removed. Returns the ids of the keys that were accepted for them.
     """
     known = registered(connection)
     connection.run(_FORGET)
@@ -183,6 +192,13 @@ def recover(connection: Connection, key: Key, now: int) -> None:
         connection.run(_REGISTER, row._replace(state=state)._asdict())
     register(connection, key, V2, PRIMARY, now)
     sign(connection, key)
+    return registration.accepted(filter(registration.is_well_formed, known))
+
+
+def renew(connection: Connection, key: Key, state: str, now: int) -> None:
+    """Register a v2 key anew: nobody has signed the row of one that is only introduced."""
+    connection.run(_FORGET_ONE, {"of_id": key.id})
+    register(connection, key, V2, state, now)
 
 
 def _opens_one(connection: Connection, keyring: Keyring) -> bool:
@@ -235,6 +251,8 @@ class Acceptance:
         keyring: Keyring,
         require_primary: Callable[[Sequence[RegisteredKey]], None],
         fingerprint: str | None = None,
+        *,
+        committed: bool = False,
     ) -> bool:
         """Return whether a value is accepted that a released version has stored.
 
@@ -244,11 +262,13 @@ class Acceptance:
             require_primary: raises if the primary key was not given, or if the registered keys
                 were changed without it.
             fingerprint: of the key that opens it; None for a value in plain text.
+            committed: whether what is read cannot be undone any more.
         """
         known = registered(connection)
         if not known:
             return not self._is_registered and self._is_released(connection, keyring)
-        self.end()
+        if committed:
+            self.end()
         if not registration.accepts_old(known, fingerprint):
             return False
         if known != self._signed:

@@ -72,11 +72,13 @@ _ADD_IT: Final = "Add the key it was encrypted with to TOKEN_ENCRYPTION_KEY, aft
 class Reading:
     """Decrypts the secrets of the rows that a unit of work has read."""
 
-    __slots__ = ("_access", "_connection", "clock")
+    __slots__ = ("_access", "_connection", "_is_committed", "clock")
 
-    def __init__(self, access: Access, connection: Connection) -> None:
+    def __init__(self, access: Access, connection: Connection, *, committed: bool = False) -> None:
+        """Begin to read; ``committed`` if the transaction writes nothing that may be undone."""
         self._access = access
         self._connection = connection
+        self._is_committed = committed
         self.clock = access.clock
 
     def secret(self, row: Row, secret: SecretColumn, of: str) -> Secret:
@@ -107,7 +109,8 @@ class Reading:
             raise self._not_opened(name, raw)
         key, plaintext = opened
         if found is not None:
-            access.acceptance.end()
+            if self._is_committed:
+                access.acceptance.end()
         elif not self.accepts_old(key.fingerprint):
             raise _too_old(name)
         try:
@@ -120,7 +123,11 @@ class Reading:
         """Return whether a value is accepted that a released version has stored."""
         access = self._access
         return access.acceptance.accepts(
-            self._connection, access.keyring, access.require_primary, fingerprint
+            self._connection,
+            access.keyring,
+            access.require_primary,
+            fingerprint,
+            committed=self._is_committed,
         )
 
     def lookups(self, key: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

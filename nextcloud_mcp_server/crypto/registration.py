@@ -37,7 +37,7 @@ _FINGERPRINT: Final = "[0-9a-f]{8}"
 _CONSTANT: Final = b"nextcloud-mcp-server"
 
 
-def accepted(known: Sequence[RegisteredKey]) -> list[str]:
+def accepted(known: Iterable[RegisteredKey]) -> list[str]:
     """Return the ids of the keys of the kind ``fernet`` that are not retired, sorted."""
     return sorted(row.id for row in known if row.kind == FERNET and row.state != RETIRED)
 
@@ -130,7 +130,7 @@ def given_primary(
             it has changed what is registered.
     """
     rows = [row for row in known if row.state == PRIMARY]
-    if len(rows) != 1:
+    if len(rows) != 1 or not all(map(is_well_formed, known)):
         raise _keys_changed(database)
     [row] = rows
     if (key := keyring.get(row.id)) is None and keyring.get(row.fingerprint) is None:

@@ -143,6 +143,19 @@ async def test_an_emptied_table_is_noticed_by_an_open_store(
             await storage.get_refresh_token("old")
 
 
+async def test_a_first_secret_that_is_rolled_back_registers_nothing(path: Path) -> None:
+    """A trigger refuses it: what released versions have stored is accepted as before."""
+    _plant(path)
+    tamper(
+        path, "CREATE TRIGGER no BEFORE UPDATE ON oauth_sessions BEGIN SELECT raise(ABORT, ''); END"
+    )
+    async with RefreshTokenStorage(path, encryption_key=KEY) as storage:
+        with refuses("ignored"):
+            await storage.oauth_sessions.update(SESSION, idp_access_token="at-new")
+        assert rows(path, "SELECT * FROM keys") == []
+        assert all((await _accepted(storage)).values())
+
+
 async def test_the_rows_are_searched_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Until the first new secret a read does not search all rows for one, but the first read."""
     _plant(path)

@@ -51,6 +51,30 @@ def _rows(path: Path) -> dict[str, list[tuple[object, ...]]]:
         }
 
 
+@pytest.mark.parametrize(
+    ("statement", "what"),
+    [
+        ("CREATE VIRTUAL TABLE found USING fts5(a, content='notes')", "full-text index .*found"),
+        ("CREATE INDEX odd ON notes (twice(a))", "cannot rewrite .*twice"),
+    ],
+    ids=["an index that names rows", "an index with a function that is not loaded"],
+)
+def test_what_others_have_made_is_not_damaged(statement: str, what: str, tmp_path: Path) -> None:
+    """The file stays as it is, and the error says what is in the way."""
+    path = tmp_path / "tokens.db"
+    at(HEAD).write(path)
+    with opened(path) as connection:
+        connection.create_function("twice", 1, lambda a: 2 * a, deterministic=True)
+        connection.execute("CREATE TABLE notes (a)")
+        connection.execute("INSERT INTO notes VALUES (1), (2), (3)")
+        connection.execute("DELETE FROM notes WHERE a = 1")
+        connection.execute(statement)
+    with refuses("conflict", match=what):
+        compact(path)
+    with opened(path) as connection:
+        assert connection.execute("SELECT rowid, a FROM notes").fetchall() == [(2, 2), (3, 3)]
+
+
 def test_rows_and_their_rowids_stay(tmp_path: Path) -> None:
     """Every table has an index for its key, for which SQLite keeps the rowids, also with gaps."""
     path = tmp_path / "tokens.db"

@@ -231,6 +231,28 @@ async def test_a_database_that_became_smaller_is_served(path: Path) -> None:
     assert committed(path) == {"after", "before"}
 
 
+async def test_a_database_that_became_smaller_and_grew_in_the_wal_is_served(path: Path) -> None:
+    """After a VACUUM, others have written: their pages are in the -wal alone."""
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA wal_autocheckpoint=0")
+        other.execute("CREATE TABLE large (data)")
+        other.execute("INSERT INTO large VALUES (zeroblob(1000000))")
+        other.commit()
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        pool = SqlitePool(path, "wal")
+        await pool.write(adding("before"))
+        other.execute("DELETE FROM large")
+        other.commit()
+        other.execute("VACUUM")
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        other.execute("INSERT INTO large VALUES (zeroblob(2000000))")
+        other.commit()
+        await pool.write(adding("after"))
+    await pool.write(adding("again"))
+    await pool.close()
+    assert committed(path) == {"after", "again", "before"}
+
+
 @harms
 async def test_a_refused_store_changes_no_file(harm: Harm, pool: SqlitePool, path: Path) -> None:
     """Using and closing a store on replaced files leaves what is there now, byte for byte."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from nextcloud_mcp_server.backends.sqlite.connect import BUSY_TIMEOUT, connect_to_write
-from nextcloud_mcp_server.backends.sqlite.errors import naming
+from nextcloud_mcp_server.backends.sqlite.errors import named, naming
 from nextcloud_mcp_server.backends.sqlite.wal import checkpoint
 from nextcloud_mcp_server.errors import TokenStorageError
 from nextcloud_mcp_server.filesystem.space import require_space
@@ -49,8 +49,9 @@ def compact(path: Path) -> None:
         [(mode,)] = connection.execute("PRAGMA journal_mode").fetchall()
         in_wal = mode == "wal"
         require_space(path.parent, _needs(connection, in_wal=in_wal), f"to rewrite {path.name}")
+        _require_no_index_of_others(connection, path)
         with _temporary_files_in(connection, path.parent):
-            _vacuum(connection)
+            _vacuum(connection, path)
         if in_wal:
             _empty_wal(path)
 
@@ -88,7 +89,19 @@ def _text(value: object) -> str:
     return "'" + str(value).replace("'", "''") + "'"
 
 
-def _vacuum(connection: sqlite3.Connection) -> None:
+def _require_no_index_of_others(connection: sqlite3.Connection, path: Path) -> None:
+    """Fail if a full-text index of somebody else names rows by numbers that VACUUM may change."""
+    query = "SELECT name FROM sqlite_master WHERE sql LIKE 'CREATE VIRTUAL TABLE%content%=%'"
+    if found := connection.execute(query).fetchall():
+        raise TokenStorageError(
+            f"{path} has a full-text index of another table ({found[0][0]}), which would name "
+            "other rows.",
+            code="conflict",
+            remedy="Drop it, and make it again afterwards.",
+        )
+
+
+def _vacuum(connection: sqlite3.Connection, path: Path) -> None:
     # The driver turns Ctrl-C in a callback of SQLite into an error.
     connection.set_progress_handler(_let_python_run, _STEPS)
     deadline = time.monotonic() + BUSY_TIMEOUT
@@ -98,10 +111,23 @@ def _vacuum(connection: sqlite3.Connection) -> None:
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_INTERRUPT:
                 raise KeyboardInterrupt from None
-            if not _is_busy(error) or time.monotonic() >= deadline:
+            if not _is_busy(error):
+                raise _refused(path, error) from None
+            if time.monotonic() >= deadline:
                 raise
         else:
             return
+
+
+def _refused(path: Path, error: sqlite3.Error) -> Exception:
+    """Return the error of SQLite, or a named one: an index may need what is not loaded here."""
+    if named(error, path) is not None:
+        return error
+    return TokenStorageError(
+        f"SQLite cannot rewrite {path} ({error}).",
+        code="conflict",
+        remedy="Drop the index or the table that it names, or load what that needs.",
+    )
 
 
 def _let_python_run() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
@@ -36,6 +37,18 @@ def header_of(path: Path) -> bytes:
                     valid = len(header) == HEADER and header.startswith(_DATABASE_MAGIC)
                     return header if valid else b""
     return b""
+
+
+def stated_size(header: bytes) -> int:
+    """Return the bytes that a database has by its own header; a number that none has without one.
+
+    An old writer leaves no number of pages: then 0.
+    """
+    if not header:
+        return sys.maxsize
+    page_size = int.from_bytes(header[16:18], "big")
+    # 65,536 does not fit.
+    return int.from_bytes(header[28:32], "big") * (65_536 if page_size == 1 else page_size)
 
 
 def mark_of(header: bytes) -> int:

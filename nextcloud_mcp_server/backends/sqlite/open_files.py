@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from nextcloud_mcp_server.backends.sqlite.header import header_of, mark_of
+from nextcloud_mcp_server.backends.sqlite.header import header_of, mark_of, stated_size
 from nextcloud_mcp_server.errors import TokenStorageError, for_shell
 
 if TYPE_CHECKING:
@@ -123,11 +123,9 @@ class OpenFiles:
         """Return whether pages of the database are gone, as text; only the writer asks."""
         status = os.lstat(self._name)
         size = status.st_size
-        if size < self._size:
-            [(pages,)] = connection.execute("PRAGMA page_count").fetchall()
-            [(page_size,)] = connection.execute("PRAGMA page_size").fetchall()
-            if pages * page_size >= self._size:
-                return f"{self._path.name} was cut off"
+        # Not PRAGMA page_count: after a VACUUM the pages of later commits may be in the -wal alone.
+        if size < self._size and size < stated_size(header_of(self._path)):
+            return f"{self._path.name} was cut off"
         self._size = size
         if status.st_mtime_ns != self._seen_at and f"{self._name}-wal" in self._opened:
             return self._overwritten(connection, status.st_mtime_ns)

@@ -42,9 +42,11 @@ def promote(output: Output, option: DatabaseOption, *, fingerprint: str, recover
             f"a server without key {key} can store no secret, and cannot read what it encrypts"
         )
     if recover:
-        lines.append(
+        lines += [
+            "every key of keys list is signed again, also if it was not given: retire what is not "
+            "yours",
             "values that older versions have stored are not accepted any more; if there are any: "
-            f"nextcloud-mcp-server keys introduce FINGERPRINT --fernet {place}"
-        )
+            f"nextcloud-mcp-server keys introduce FINGERPRINT --fernet {place}",
+        ]
     lines.append(f"next: nextcloud-mcp-server keys rotate {place}")
     output.result(facts(done, settings.database), *lines)

@@ -20,6 +20,7 @@ from nextcloud_mcp_server.crypto.registration import (
     RETIRED,
     V2,
     given_primary,
+    is_checked,
     name_of,
 )
 from nextcloud_mcp_server.errors import TokenStorageError
@@ -27,7 +28,7 @@ from nextcloud_mcp_server.maintenance.keys.opened import Opened, opened
 from nextcloud_mcp_server.settings import Settings
 
 #: The event of a key that encrypts from now on.
-_PROMOTED: Final = "promote_key"
+PROMOTED: Final = "promote_key"
 
 
 class Changed(NamedTuple):
@@ -72,7 +73,7 @@ def introduce(settings: Settings, name: str | None = None, *, fernet: bool = Fal
             if not key_registry.registered(connection):
                 first = key_registry.key_in_use(connection, place.keyring)
                 key_registry.adopt(connection, place.keyring, first, now)
-                record_change(connection, place.access, _PROMOTED, first.fingerprint, V2)
+                record_change(connection, place.access, PROMOTED, first.fingerprint, V2)
                 only = name is None and first is place.keyring.keys[0]
                 if (only and not fernet) or name == first.fingerprint:
                     return Changed(first.fingerprint, V2, PRIMARY, changed=True)
@@ -82,6 +83,8 @@ def introduce(settings: Settings, name: str | None = None, *, fernet: bool = Fal
             key = _to_introduce(known, place, name, kind)
             row = _row(known, key, kind)
             if row is not None and row.state != RETIRED:
+                if (row.kind, row.state) == (V2, INTRODUCED) and not is_checked(row, key):
+                    key_registry.renew(connection, key, INTRODUCED, now)
                 return Changed(key.fingerprint, kind, row.state, changed=False)
             # One that has encrypted before has entries in the audit log: it stays known for them.
             state = FORMER if fernet or row is not None else INTRODUCED
@@ -119,9 +122,12 @@ def promote(settings: Settings, name: str) -> Changed:
             if primary is key:
                 return Changed(key.fingerprint, V2, PRIMARY, changed=False)
             key_registry.end_primary(connection, primary)
-            key_registry.change_state(connection, row.id, PRIMARY)
+            if row.state == INTRODUCED:
+                key_registry.renew(connection, key, PRIMARY, place.access.now())
+            else:
+                key_registry.change_state(connection, row.id, PRIMARY)
             key_registry.sign(connection, key)
-            record_change(connection, place.access, _PROMOTED, key.fingerprint, V2)
+            record_change(connection, place.access, PROMOTED, key.fingerprint, V2)
             return Changed(key.fingerprint, V2, PRIMARY, changed=True)
 
         return place.write(unit)
@@ -140,8 +146,9 @@ def recover(settings: Settings, name: str) -> Changed:
         def unit(connection: Connection) -> Changed:
             key_registry.wait_for_writers(connection)
             key = given(place.keyring, name)
-            key_registry.recover(connection, key, place.access.now())
-            record_change(connection, place.access, _PROMOTED, key.fingerprint, V2)
+            for fingerprint in key_registry.recover(connection, key, place.access.now()):
+                record_change(connection, place.access, "retire_key", fingerprint, FERNET)
+            record_change(connection, place.access, PROMOTED, key.fingerprint, V2)
             return Changed(key.fingerprint, V2, PRIMARY, changed=True)
 
         return place.write(unit)

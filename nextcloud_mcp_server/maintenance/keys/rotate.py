@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from nextcloud_mcp_server.auth import key_registry
@@ -17,11 +18,12 @@ from nextcloud_mcp_server.concurrency import run_coroutine
 from nextcloud_mcp_server.crypto.binding import binding, hashed
 from nextcloud_mcp_server.crypto.key import Key
 from nextcloud_mcp_server.crypto.keyring import Keyring
-from nextcloud_mcp_server.crypto.registration import given_primary
+from nextcloud_mcp_server.crypto.registration import V2, given_primary
 from nextcloud_mcp_server.errors import TokenStorageError, counted
 from nextcloud_mcp_server.maintenance.keys.census import Census, needs_rotation, take_census
 from nextcloud_mcp_server.maintenance.keys.compaction import compact_opened
 from nextcloud_mcp_server.maintenance.keys.opened import Opened, opened
+from nextcloud_mcp_server.maintenance.keys.promote import PROMOTED, record_change
 from nextcloud_mcp_server.maintenance.keys.reader import Stored, reading
 from nextcloud_mcp_server.maintenance.keys.swap import RowChange, rotate_row
 from nextcloud_mcp_server.maintenance.keys.values import is_id, stored_text, values_of
@@ -70,10 +72,21 @@ def rotate(settings: Settings, progress: ProgressCallback | None = None) -> Rota
             :func:`~nextcloud_mcp_server.migrate.at_head.open_at_head`.
     """
     with opened(settings) as place, reporting(progress or to_log(place.database)) as report:
-        # Where nothing is registered yet, as the first secret does.
-        name, now = str(place.database), place.access.now()
-        place.write(lambda c: key_registry.primary_key(c, place.keyring, now, name))
+        place.write(partial(_register_first, place))
         return _rotate(place, report)
+
+
+def _register_first(place: Opened, connection: Connection) -> None:
+    """Where no key is registered, register the given ones as the first secret does.
+
+    Raises:
+        TokenStorageError: ``wrong-key``; ``keys-changed``.
+    """
+    is_first = not key_registry.registered(connection)
+    now, name = place.access.now(), str(place.database)
+    key = key_registry.primary_key(connection, place.keyring, now, name)
+    if is_first:
+        record_change(connection, place.access, PROMOTED, key.fingerprint, V2)
 
 
 def _rotate(place: Opened, report: Reporter) -> Rotated:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
@@ -301,10 +300,6 @@ _ADD = (
 )
 _EVENT = ("delete_refresh_token", "alice")
 ADDED = {
-    "a free id from before, and a time from afterwards": (
-        *(1, time.time() + 7200, *_EVENT),
-        *(None, None),
-    ),
     "a free id from before, and a digest": (
         1,
         1,
@@ -390,7 +385,7 @@ def test_a_key_that_somebody_registers_as_former_is_found(place: Place) -> None:
 
 def test_a_log_without_any_code_is_forged(place: Place) -> None:
     """The first secret has registered a key, and its own entry had a code."""
-    place.sql("UPDATE audit_logs SET mac = NULL, digest = NULL")
+    place.sql("UPDATE audit_logs SET mac = NULL, digest = NULL, timestamp = timestamp + 7200")
     assert len(place.wrong()) == 9
 
 

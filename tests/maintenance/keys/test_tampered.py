@@ -216,6 +216,48 @@ def test_a_changed_table_is_signed_again(path: Path, forged: str) -> None:
     assert verify(given(path)).is_right
 
 
+@pytest.mark.parametrize(
+    "what", ["fingerprint = 'deadbeef'", "created_at = 0", "created_at = 'x'", "\"check\" = 'x'"]
+)
+def test_an_introduced_key_is_registered_anew(what: str, path: Path) -> None:
+    """Nobody has signed its row before it is promoted: it is written from the given key."""
+    keys, name = (OTHER_KEY, NEW, KEY), Keyring(OTHER_KEY).fingerprints[0]
+    for again in (False, True):
+        introduce(given(path, *keys), name)
+        with opened(path) as connection:
+            connection.execute(f"UPDATE keys SET {what} WHERE state = 'introduced'")
+        if again:
+            introduce(given(path, *keys), name)
+        promote(given(path, *keys), name)
+        assert read(path, "alice", *keys) == "alice"
+        assert verify(given(path, *keys)).is_right
+        promote(given(path, *keys), NEWEST)
+        with opened(path) as connection:
+            connection.execute("DELETE FROM keys WHERE fingerprint = ?", (name,))
+        recover(given(path, *keys), NEWEST)
+
+
+def test_a_row_that_nobody_can_have_written_is_found(path: Path) -> None:
+    """In any state: it would block the command that registers the same id."""
+    with opened(path) as connection:
+        connection.execute(*row(OLDER[::-1], "v2", "introduced", "x"))
+    with refuses("keys-changed"):
+        read(path)
+
+
+def test_the_log_says_what_a_recovery_has_ended(path: Path) -> None:
+    """So it is no false alarm, and an older table that is put back is found."""
+    introduce(given(path), OLDER, fernet=True)
+    with opened(path) as connection:
+        table = connection.execute("SELECT * FROM keys").fetchall()
+    recover(given(path), NEWEST)
+    assert verify(given(path)).is_right
+    with opened(path) as connection:
+        connection.execute("DELETE FROM keys")
+        connection.executemany("INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?)", table)
+    assert [one.row for one in verify(given(path)).changed.first] == [f"{OLDER} fernet"]
+
+
 def test_a_value_that_is_put_back_is_not_rotated(path: Path) -> None:
     """Then the primary key would vouch for it: it is named as not accepted."""
     tamper(path, "a retired key of released versions is accepted")
