@@ -196,7 +196,7 @@ def recover(connection: Connection, key: Key, now: int) -> list[str]:
 
 
 def renew(connection: Connection, key: Key, state: str, now: int) -> None:
-    """Register a v2 key anew: nobody has signed the row of one that is only introduced."""
+    """Register a v2 key again: nobody has signed the row of one that is only introduced."""
     connection.run(_FORGET_ONE, {"of_id": key.id})
     register(connection, key, V2, state, now)
 

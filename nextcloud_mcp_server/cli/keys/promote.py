@@ -43,10 +43,14 @@ def promote(output: Output, option: DatabaseOption, *, fingerprint: str, recover
         )
     if recover:
         lines += [
-            "every key of keys list is signed again, also if it was not given: retire what is not "
-            "yours",
-            "values that older versions have stored are not accepted any more; if there are any: "
-            f"nextcloud-mcp-server keys introduce FINGERPRINT --fernet {place}",
+            (
+                "every key of keys list is signed again, also if it was not given: retire what is not "
+                "yours"
+            ),
+            (
+                "values that older versions have stored are not accepted any more; if there are any: "
+                f"nextcloud-mcp-server keys introduce FINGERPRINT --fernet {place}"
+            ),
         ]
     lines.append(f"next: nextcloud-mcp-server keys rotate {place}")
     output.result(facts(done, settings.database), *lines)

@@ -219,7 +219,7 @@ def test_a_changed_table_is_signed_again(path: Path, forged: str) -> None:
 @pytest.mark.parametrize(
     "what", ["fingerprint = 'deadbeef'", "created_at = 0", "created_at = 'x'", "\"check\" = 'x'"]
 )
-def test_an_introduced_key_is_registered_anew(what: str, path: Path) -> None:
+def test_an_introduced_key_is_registered_again(what: str, path: Path) -> None:
     """Nobody has signed its row before it is promoted: it is written from the given key."""
     keys, name = (OTHER_KEY, NEW, KEY), Keyring(OTHER_KEY).fingerprints[0]
     for again in (False, True):
