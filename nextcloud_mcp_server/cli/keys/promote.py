@@ -43,12 +43,9 @@ def promote(output: Output, option: DatabaseOption, *, fingerprint: str, recover
         )
     if recover:
         lines += [
+            "every key of keys list is signed again, also one not given: retire what is not yours",
             (
-                "every key of keys list is signed again, also if it was not given: retire what is not "
-                "yours"
-            ),
-            (
-                "values that older versions have stored are not accepted any more; if there are any: "
+                "values of older versions are not accepted any more; if there are any: "
                 f"nextcloud-mcp-server keys introduce FINGERPRINT --fernet {place}"
             ),
         ]
