@@ -101,7 +101,7 @@ def test_a_rotation_leaves_no_old_value_in_the_file(files: Iterator[Path]) -> No
 
 def _no_vacuum(patch: pytest.MonkeyPatch) -> None:
     """Only empty the ``-wal``, as rotations did before."""
-    patch.setattr(compacting, "_vacuum", lambda _: None)
+    patch.setattr(compacting, "_vacuum", lambda *_: None)
 
 
 def test_without_the_vacuum_it_does(files: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
