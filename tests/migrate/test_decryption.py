@@ -81,14 +81,18 @@ class Place:
         self._engine.dispose()
 
 
+def at_head(request: pytest.FixtureRequest) -> Place:
+    """Return an empty database at head, of the engine that is the parameter of a fixture."""
+    if request.param == "sqlite":
+        return Place(str(request.getfixturevalue("token_db")))
+    server: Server = request.getfixturevalue("postgresql_server")
+    return Place(server.schema_at_head()[1])
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def place(request: pytest.FixtureRequest) -> Iterator[Place]:
     """An empty database at head, of each engine."""
-    if request.param == "sqlite":
-        found = Place(str(request.getfixturevalue("token_db")))
-    else:
-        server: Server = request.getfixturevalue("postgresql_server")
-        found = Place(server.schema_at_head()[1])
+    found = at_head(request)
     yield found
     found.close()
 

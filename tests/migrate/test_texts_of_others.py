@@ -18,10 +18,9 @@ from nextcloud_mcp_server.maintenance.keys.rotate import rotate
 from nextcloud_mcp_server.maintenance.keys.values import CHANGED
 from nextcloud_mcp_server.schema.secrets import secrets_of
 from nextcloud_mcp_server.settings import Settings, load_settings
-from tests.migrate.test_decryption import Place
+from tests.migrate.test_decryption import Place, at_head
 from tests.support.contents import KEY, LATER, OTHER_KEY, encrypted
 from tests.support.errors import refuses
-from tests.support.postgresql import Server
 from tests.support.present import present
 
 SESSION: Final = "v2.session-0123456789-abcdef"
@@ -41,11 +40,7 @@ CODE: Final = "sha256:a-code-of-a-released-version"
 @pytest.fixture(params=["sqlite", "postgresql"])
 def place(request: pytest.FixtureRequest) -> Iterator[Place]:
     """A database of a released version at 010 with these texts, upgraded, of each engine."""
-    if request.param == "sqlite":
-        found = Place(str(request.getfixturevalue("token_db")))
-    else:
-        server: Server = request.getfixturevalue("postgresql_server")
-        found = Place(server.schema_at_head()[1])
+    found = at_head(request)
     found.down("010")
     found.run(
         "INSERT INTO refresh_tokens (user_id, encrypted_token, user_profile, created_at, "

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import Any
 
 import pytest
 
+from nextcloud_mcp_server.auth import audit, concern
 from nextcloud_mcp_server.auth.audit import AuditEntry, signature
+from nextcloud_mcp_server.backends.base import Connection
 from nextcloud_mcp_server.crypto.keyring import Keyring
 from nextcloud_mcp_server.maintenance.audit import rows, verify
 from nextcloud_mcp_server.maintenance.keys.promote import introduce, promote
@@ -402,6 +406,27 @@ async def test_a_server_with_another_key_writes_nothing(empty: Place) -> None:
                 await call()
     found = empty.verify()
     assert (found.is_right, found.entries) == (True, 1)
+
+
+async def test_an_entry_beside_the_first_secret_has_a_code(
+    empty: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for that transaction: with a later id and no code it would count as forged."""
+    begun, record = threading.Event(), audit.record
+
+    def slow(connection: Connection, entry: Mapping[str, Any], *arguments: Any) -> None:
+        record(connection, entry, *arguments)
+        begun.set()
+        time.sleep(0.5)
+
+    monkeypatch.setattr(concern, "record", slow)
+    async with empty.store() as first, empty.store() as second:
+        storing = asyncio.create_task(first.store_refresh_token("alice", "token"))
+        await asyncio.to_thread(begun.wait)
+        await second.audit.add("login_failed", "bob")
+        await storing
+    found = empty.verify()
+    assert (found.is_right, found.right) == (True, 2)
 
 
 async def test_a_process_without_the_primary_key_signs_with_another(place: Place) -> None:

@@ -308,6 +308,16 @@ def test_without_the_comparison_the_token_would_be_lost(
     assert tokens(token_db, NEW) == {"alice": "alice"}
 
 
+def test_the_first_registration_has_an_entry(token_db: Path) -> None:
+    """A rotation registers the keys of a database without secrets, and says so in the log."""
+    upgrade_database(token_db)
+    rotate(given(token_db, KEY))
+    [(event, mac)] = rows(token_db, "SELECT event, mac FROM audit_logs")
+    assert (event, mac[:16]) == ("promote_key", Keyring(KEY).keys[0].id)
+    rotate(given(token_db, KEY))
+    assert len(rows(token_db, "SELECT event FROM audit_logs")) == 1
+
+
 def test_a_rotation_that_fails_says_what_it_has_done(
     token_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
